@@ -1,0 +1,204 @@
+//! The circuit breaker of one destination (scheme, host, port), as pure functions over a small record that all workers share.
+//!
+//! *Closed* while all is well; then nothing is stored. After [`Settings::failures`] failures in a row it *opens*: webhooks are
+//! deferred without an attempt. Once that time is over it is *half-open*: one worker may probe, which is a lease; success closes
+//! it, failure opens it for twice as long, up to [`MAX_OPEN`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock::Timestamp, model::ErrorKind};
+
+/// The longest time that a circuit stays open before the next probe: 10 minutes.
+pub const MAX_OPEN: Duration = Duration::from_secs(600);
+
+/// When a circuit opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Failures in a row; 0 switches the breaker off.
+    pub failures: u32,
+    /// How long it stays open the first time.
+    pub open: Duration,
+    /// How long a probe keeps other probes away.
+    pub probe_lease: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { failures: 5, open: Duration::from_secs(30), probe_lease: Duration::from_secs(45) }
+    }
+}
+
+/// What workers know of a destination that fails. A destination without one is closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Circuit {
+    /// Scheme, host and port.
+    pub destination: String,
+    /// Counts the writes; each is conditional on it.
+    pub revision: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Times in a row that it opened.
+    pub openings: u32,
+    /// Until then no attempt is made; `None` while closed.
+    pub open_until: Option<Timestamp>,
+    /// Until then a probe is under way.
+    pub probe_until: Option<Timestamp>,
+}
+
+/// The three states, with the numbers that `circuit_breaker_status` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Attempts are made.
+    Closed = 0,
+    /// A single probe decides.
+    HalfOpen = 1,
+    /// No attempts are made.
+    Open = 2,
+}
+
+/// Whether an attempt may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Closed.
+    Go,
+    /// Half-open, and nobody probes: take the lease ([`Circuit::probe`]) first.
+    Probe,
+    /// Open, or somebody probes: not before this time.
+    Wait(Timestamp),
+}
+
+impl Circuit {
+    /// The circuit of a destination of which nothing is stored.
+    pub fn closed(destination: &str) -> Self {
+        Self { destination: destination.to_owned(), ..Self::default() }
+    }
+
+    /// Whether there is nothing to remember.
+    pub const fn is_idle(&self) -> bool {
+        self.failures == 0 && self.open_until.is_none()
+    }
+
+    /// Closed, open or half-open.
+    pub fn state(&self, now: Timestamp) -> State {
+        match self.open_until {
+            None => State::Closed,
+            Some(until) if until > now => State::Open,
+            Some(_) => State::HalfOpen,
+        }
+    }
+
+    /// Whether an attempt may be made.
+    pub fn admit(&self, now: Timestamp) -> Admission {
+        match (self.state(now), self.open_until, self.probe_until) {
+            (State::Open, Some(until), _) => Admission::Wait(until),
+            (State::HalfOpen, _, Some(until)) if until > now => Admission::Wait(until),
+            (State::HalfOpen, ..) => Admission::Probe,
+            _ => Admission::Go,
+        }
+    }
+
+    /// A worker takes the probe's lease.
+    #[must_use]
+    pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
+        Self { revision: self.revision + 1, probe_until: Some(now.plus(settings.probe_lease)), ..self.clone() }
+    }
+
+    /// An attempt failed in a way that speaks against the destination.
+    #[must_use]
+    pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
+        let mut next = Self { revision: self.revision + 1, failures: self.failures.saturating_add(1), ..self.clone() };
+        // An attempt that started before it opened says nothing new.
+        let decides = self.state(now) != State::Open;
+        if decides && settings.failures > 0 && next.failures >= settings.failures {
+            let open = settings.open.saturating_mul(2_u32.saturating_pow(self.openings.min(16))).min(MAX_OPEN);
+            next.openings = next.openings.saturating_add(1);
+            next.open_until = Some(now.plus(open));
+            next.probe_until = None;
+        }
+        next
+    }
+
+    /// An attempt was answered: the destination is there.
+    #[must_use]
+    pub fn succeeded(&self) -> Self {
+        Self { revision: self.revision + 1, ..Self::closed(&self.destination) }
+    }
+}
+
+/// Whether this outcome speaks against the destination as a whole: network or TLS error, timeout, 5xx. `None`: it was delivered.
+pub fn is_failure(error: Option<ErrorKind>, status_code: Option<u16>) -> bool {
+    match error {
+        Some(ErrorKind::Network | ErrorKind::Timeout | ErrorKind::Tls) => true,
+        Some(ErrorKind::HttpStatus) => status_code.is_some_and(|code| code >= 500),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings { failures: 3, open: Duration::from_secs(30), probe_lease: Duration::from_secs(45) };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn after_failures(count: u32) -> Circuit {
+        (0..count).fold(Circuit::closed("https://example.com:443"), |circuit, _| circuit.failed(&SETTINGS, at(0)))
+    }
+
+    #[test]
+    fn opens_after_failures_in_a_row_and_not_before() {
+        assert_eq!(after_failures(2).admit(at(0)), Admission::Go);
+        assert_eq!(after_failures(2).succeeded().failed(&SETTINGS, at(0)).admit(at(0)), Admission::Go);
+        assert_eq!(after_failures(3).admit(at(0)), Admission::Wait(at(30)));
+        assert_eq!(after_failures(9).open_until, Some(at(30)), "late answers do not keep it open");
+    }
+
+    #[test]
+    fn one_probe_at_a_time_once_its_time_is_over() {
+        let open = after_failures(3);
+        assert_eq!((open.state(at(29)), open.state(at(30))), (State::Open, State::HalfOpen));
+        assert_eq!(open.admit(at(30)), Admission::Probe);
+        let probed = open.probe(&SETTINGS, at(30));
+        assert_eq!(probed.admit(at(74)), Admission::Wait(at(75)));
+        assert_eq!(probed.admit(at(75)), Admission::Probe, "the worker that probed died");
+    }
+
+    #[test]
+    fn a_failed_probe_doubles_the_time_up_to_ten_minutes_and_success_closes() {
+        let mut circuit = after_failures(3);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            let now = circuit.open_until.unwrap();
+            circuit = circuit.probe(&SETTINGS, now).failed(&SETTINGS, now);
+            waits.push(circuit.open_until.unwrap().since(now).as_secs());
+        }
+        assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
+        assert!(circuit.succeeded().is_idle());
+    }
+
+    #[test]
+    fn switched_off_it_never_opens() {
+        let off = Settings { failures: 0, ..SETTINGS };
+        let circuit = (0..99).fold(Circuit::closed("x"), |circuit, _| circuit.failed(&off, at(0)));
+        assert_eq!(circuit.admit(at(0)), Admission::Go);
+    }
+
+    #[test]
+    fn only_what_speaks_against_the_destination_counts() {
+        for (error, code) in [(ErrorKind::Network, None), (ErrorKind::Timeout, None), (ErrorKind::HttpStatus, Some(500))] {
+            assert!(is_failure(Some(error), code), "{error:?}");
+        }
+        for (error, code) in
+            [(ErrorKind::HttpStatus, Some(404)), (ErrorKind::HttpStatus, Some(429)), (ErrorKind::RefusedAddress, None)]
+        {
+            assert!(!is_failure(Some(error), code), "{error:?}");
+        }
+        assert!(!is_failure(None, Some(200)));
+    }
+}

@@ -1,0 +1,210 @@
+//! The settings, parsed once, at start, from environment variables.
+//!
+//! A bad value stops the start: the error names the variable, what is wrong with its value, and an example. Nothing falls back
+//! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
+
+mod parse;
+
+use std::{path::PathBuf, time::Duration};
+
+use regex::Regex;
+
+use crate::{
+    circuit, queue,
+    retry::RetryPolicy,
+    signing::Secret,
+    transition::{Limits, Rules},
+};
+use parse::Reader;
+pub use parse::{ConfigError, ConfigErrors};
+
+/// How much a lease must outlast an attempt: twice the clock skew that is allowed for.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// See [`Config::max_id_age`]: 60 s.
+const MAX_ID_AGE: Duration = Duration::from_secs(60);
+
+/// The largest payload that can be configured: 1 MiB.
+pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
+
+/// Which backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// One file, no service.
+    Sqlite,
+}
+
+impl Backend {
+    /// The value of the variable that chooses it; what `GET /health` shows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// Who may call the API.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Access {
+    /// SHA-256 of each key of `API_KEYS`.
+    pub key_hashes: Vec<[u8; 32]>,
+    /// `API_AUTH=iam`: the function URL or API Gateway checks who calls.
+    pub checked_by_platform: bool,
+}
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `STATUS_BACKEND`.
+    pub status_backend: Backend,
+    /// `QUEUE_BACKEND`.
+    pub queue_backend: Backend,
+    /// `DATA_DIR`: the folder of the embedded backend's file.
+    pub data_dir: PathBuf,
+    /// `API_KEYS` and `API_AUTH`.
+    pub access: Access,
+    /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
+    pub rules: Rules,
+    /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
+    pub circuit: circuit::Settings,
+    /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
+    pub delivery_timeout: Duration,
+    /// `DELIVER_CONCURRENCY`: attempts at a time in one process.
+    pub deliver_concurrency: usize,
+    /// `BATCH_SIZE`: messages in one call of `deliver` or `dlq`.
+    pub batch_size: usize,
+    /// `AUDIT_AGE_MS`: how old a webhook is when the audit looks for it.
+    pub audit_age: Duration,
+    /// `MAX_PAYLOAD_BYTES`.
+    pub max_payload_bytes: usize,
+    /// `WEBHOOK_HMAC_SECRET`: each signs, side by side.
+    pub secrets: Vec<Secret>,
+    /// `WEBHOOK_ALLOWLIST`.
+    pub allowlist: Option<Regex>,
+    /// `WEBHOOK_HOST_ALLOWLIST`.
+    pub host_allowlist: Vec<String>,
+    /// `ALLOW_PRIVATE_DESTINATIONS`.
+    pub allow_private: bool,
+    /// `ENABLE_PROMETHEUS`.
+    pub prometheus: bool,
+    /// `PROMETHEUS_PORT`: where the local stack serves the metrics.
+    pub prometheus_port: u16,
+}
+
+/// What is the default where the environment says nothing; the local stack and the Lambda functions differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// See [`Config::allow_private`].
+    pub allow_private: bool,
+    /// See [`Config::deliver_concurrency`].
+    pub deliver_concurrency: usize,
+}
+
+impl Defaults {
+    /// For a Lambda function.
+    pub const LAMBDA: Self = Self { allow_private: false, deliver_concurrency: queue::MAX_BATCH };
+    /// For the local stack, where receivers run on the same machine.
+    pub const LOCAL: Self = Self { allow_private: true, deliver_concurrency: 64 };
+}
+
+impl Config {
+    /// How old an id may be when its webhook is created; older ones are minted again. So whatever the audit reads at
+    /// [`Config::audit_age`] is complete.
+    pub fn max_id_age(&self) -> Duration {
+        MAX_ID_AGE.min(self.audit_age / 2)
+    }
+
+    /// Reads the process's environment.
+    pub fn from_env(defaults: Defaults) -> Result<Self, ConfigErrors> {
+        Self::from_source(defaults, |name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings from `source`. Reports every bad value, not just the first.
+    pub fn from_source(defaults: Defaults, source: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut read = Reader::new(&source);
+        let delivery_timeout = read.millis("DELIVERY_TIMEOUT_MS", 30_000, 100..=600_000);
+        let rules = Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
+        let config = Self {
+            status_backend: read.backend("STATUS_BACKEND"),
+            queue_backend: read.backend("QUEUE_BACKEND"),
+            data_dir: read.text("DATA_DIR", ".posthaste").into(),
+            access: read.access(),
+            circuit: circuit::Settings {
+                failures: read.number("CIRCUIT_FAILURES", 5, 0..=10_000),
+                open: read.millis("CIRCUIT_OPEN_MS", 30_000, 100..=600_000),
+                probe_lease: rules.limits.lease,
+            },
+            rules,
+            delivery_timeout,
+            deliver_concurrency: read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000),
+            batch_size: read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH),
+            audit_age: read.millis("AUDIT_AGE_MS", 15 * 60_000, 1000..=24 * 3_600_000),
+            max_payload_bytes: read.number("MAX_PAYLOAD_BYTES", 256 * 1024, 1..=MAX_PAYLOAD_LIMIT),
+            secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
+            allowlist: read.regex("WEBHOOK_ALLOWLIST"),
+            host_allowlist: read.host_globs("WEBHOOK_HOST_ALLOWLIST"),
+            allow_private: read.flag("ALLOW_PRIVATE_DESTINATIONS", defaults.allow_private),
+            prometheus: read.flag("ENABLE_PROMETHEUS", true),
+            prometheus_port: read.number("PROMETHEUS_PORT", 8001, 0..=u16::MAX),
+        };
+        read.finish(config)
+    }
+}
+
+fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
+    let fallback = RetryPolicy::default();
+    let day_ms = 24 * 3_600_000;
+    let schedule = read.schedule("RETRY_SCHEDULE");
+    let attempts_given = read.is_set("RETRY_MAX_ATTEMPTS");
+    let mut max_attempts = read.number("RETRY_MAX_ATTEMPTS", fallback.max_attempts, 1..=50);
+    if !schedule.is_empty() {
+        if attempts_given {
+            read.fault(
+                "RETRY_MAX_ATTEMPTS",
+                "contradicts RETRY_SCHEDULE, which gives the number of attempts",
+                "leave one of them out",
+            );
+        }
+        max_attempts = schedule.len() as u32 + 1;
+    }
+    RetryPolicy {
+        max_attempts,
+        client_error_max_attempts: read.number("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", fallback.client_error_max_attempts, 1..=50),
+        base_delay: read.millis("RETRY_BASE_DELAY_MS", 5000, 0..=7 * day_ms),
+        factor: read.fraction("RETRY_FACTOR", fallback.factor, 1.0..=100.0),
+        max_delay: read.millis("RETRY_MAX_DELAY_MS", 3_600_000, 0..=7 * day_ms),
+        jitter: read.fraction("RETRY_JITTER", fallback.jitter, 0.0..=1.0),
+        schedule,
+        retry_after_cap: read.millis("RETRY_AFTER_CAP_MS", 3_600_000, 0..=7 * day_ms),
+    }
+}
+
+/// The times nest: attempt < lease < grace, so that nobody takes over from a worker that is still allowed to write.
+fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
+    let fallback = Limits::default();
+    let lease = read.millis("LEASE_MS", 45_000, 1000..=3_600_000);
+    let grace = read.millis("REQUEUE_GRACE_MS", 15 * 60_000, 1000..=6 * 3_600_000);
+    // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its margin.
+    let margin = LEASE_MARGIN.min(lease / 3);
+    if lease < delivery_timeout + margin {
+        let message =
+            format!("must exceed DELIVERY_TIMEOUT_MS ({} ms) by {} ms", delivery_timeout.as_millis(), margin.as_millis());
+        read.fault("LEASE_MS", &message, "45000 with DELIVERY_TIMEOUT_MS=30000");
+    }
+    if grace <= lease {
+        let message = format!("must exceed LEASE_MS ({} ms)", lease.as_millis());
+        read.fault("REQUEUE_GRACE_MS", &message, "900000");
+    }
+    let days = read.number("RETENTION_DAYS", 30_u64, 1..=3650);
+    Limits {
+        lease,
+        grace,
+        max_grace: fallback.max_grace.max(grace),
+        max_defer: read.millis("MAX_DEFER_MS", 24 * 3_600_000, 0..=30 * 24 * 3_600_000),
+        retention: Duration::from_secs(days * 24 * 3600),
+        ..fallback
+    }
+}
+
+#[cfg(test)]
+mod tests;

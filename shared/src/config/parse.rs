@@ -1,0 +1,236 @@
+//! Reading one variable at a time, and collecting what is wrong.
+
+use std::{
+    fmt::{Display, Write},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
+
+use globset::Glob;
+use regex::Regex;
+use sha2::{Digest, Sha256};
+
+use super::{Access, Backend, Config};
+use crate::{
+    retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
+    signing::Secret,
+};
+
+/// One bad value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} {fault}; example: {example}")]
+pub struct ConfigError {
+    /// The variable's name.
+    pub variable: String,
+    /// What is wrong. Holds the value, unless that may be a secret.
+    pub fault: String,
+    /// A value that would do.
+    pub example: String,
+}
+
+/// All bad values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_char('\n')?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Reads variables and remembers every fault.
+pub(super) struct Reader<'a> {
+    source: &'a dyn Fn(&str) -> Option<String>,
+    errors: Vec<ConfigError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { source, errors: Vec::new() }
+    }
+
+    /// The settings, unless there was a fault.
+    pub(super) fn finish(self, config: Config) -> Result<Config, ConfigErrors> {
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    pub(super) fn fault(&mut self, variable: &str, fault: &str, example: &str) {
+        let (variable, fault, example) = (variable.to_owned(), fault.to_owned(), example.to_owned());
+        self.errors.push(ConfigError { variable, fault, example });
+    }
+
+    /// The value without surrounding white space. An empty one counts as not set, as `VAR= command` in a shell means it.
+    fn value(&self, variable: &str) -> Option<String> {
+        let value = (self.source)(variable)?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    pub(super) fn is_set(&self, variable: &str) -> bool {
+        self.value(variable).is_some()
+    }
+
+    pub(super) fn text(&self, variable: &str, default: &str) -> String {
+        self.value(variable).unwrap_or_else(|| default.to_owned())
+    }
+
+    pub(super) fn number<T>(&mut self, variable: &str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: FromStr + PartialOrd + Display + Copy,
+    {
+        let Some(value) = self.value(variable) else { return default };
+        match value.parse::<T>() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let fault = format!("is '{value}', but must be a whole number from {} to {}", range.start(), range.end());
+                self.fault(variable, &fault, &default.to_string());
+                default
+            }
+        }
+    }
+
+    pub(super) fn fraction(&mut self, variable: &str, default: f64, range: RangeInclusive<f64>) -> f64 {
+        let Some(value) = self.value(variable) else { return default };
+        match value.parse::<f64>() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let fault = format!("is '{value}', but must be a number from {} to {}", range.start(), range.end());
+                self.fault(variable, &fault, &default.to_string());
+                default
+            }
+        }
+    }
+
+    pub(super) fn millis(&mut self, variable: &str, default_ms: u64, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.number(variable, default_ms, range))
+    }
+
+    pub(super) fn flag(&mut self, variable: &str, default: bool) -> bool {
+        let Some(value) = self.value(variable) else { return default };
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => true,
+            "false" | "0" | "no" | "off" => false,
+            _ => {
+                self.fault(variable, &format!("is '{value}', but must be true or false"), "true");
+                default
+            }
+        }
+    }
+
+    pub(super) fn backend(&mut self, variable: &str) -> Backend {
+        match self.value(variable).as_deref() {
+            None | Some("sqlite") => Backend::Sqlite,
+            Some(other) => {
+                self.fault(variable, &format!("is '{other}', but must be sqlite"), "sqlite");
+                Backend::Sqlite
+            }
+        }
+    }
+
+    pub(super) fn regex(&mut self, variable: &str) -> Option<Regex> {
+        let value = self.value(variable)?;
+        match Regex::new(&value) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let fault = format!("is not a regular expression: {}", error.to_string().replace('\n', " "));
+                self.fault(variable, &fault, r"^https://.*\.example\.com/.*$");
+                None
+            }
+        }
+    }
+
+    pub(super) fn host_globs(&mut self, variable: &str) -> Vec<String> {
+        let Some(value) = self.value(variable) else { return Vec::new() };
+        let globs: Vec<String> = list(&value).map(str::to_ascii_lowercase).collect();
+        if globs.is_empty() {
+            // Without an entry it would allow every host, which nobody means who sets it.
+            self.fault(variable, &format!("is '{value}', which names no host"), "api.example.com,*.example.org");
+        }
+        for glob in &globs {
+            if glob.contains('/') || Glob::new(glob).is_err() {
+                self.fault(
+                    variable,
+                    &format!("has '{glob}', which is not a host name or a glob of one"),
+                    "api.example.com,*.example.org",
+                );
+            }
+        }
+        globs
+    }
+
+    pub(super) fn secrets(&mut self, variable: &str) -> Vec<Secret> {
+        let Some(value) = self.value(variable) else { return Vec::new() };
+        match Secret::parse_list(&value) {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                // The value itself stays out of the message.
+                self.fault(variable, &format!("is not a list of secrets: {error}"), "whsec_ and 24 to 64 random bytes in base64");
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn access(&mut self) -> Access {
+        let mut access = Access::default();
+        let keys = self.value("API_KEYS").unwrap_or_default();
+        if !keys.is_empty() && list(&keys).next().is_none() {
+            self.fault("API_KEYS", "names no key", "a long random text, or sha256: and its hash in hexadecimal");
+        }
+        for key in list(&keys) {
+            match key.strip_prefix("sha256:") {
+                None => access.key_hashes.push(Sha256::digest(key.as_bytes()).into()),
+                Some(hex) => match hash_from_hex(hex) {
+                    Some(hash) => access.key_hashes.push(hash),
+                    None => self.fault("API_KEYS", "has a sha256: entry that is not 64 hexadecimal digits", "sha256:9f86d0…0a08"),
+                },
+            }
+        }
+        match self.value("API_AUTH").as_deref() {
+            None | Some("keys") => {}
+            Some("iam") => access.checked_by_platform = true,
+            Some(other) => self.fault("API_AUTH", &format!("is '{other}', but must be keys or iam"), "iam"),
+        }
+        access
+    }
+
+    pub(super) fn schedule(&mut self, variable: &str) -> Vec<Duration> {
+        let Some(value) = self.value(variable) else { return Vec::new() };
+        let waits: Vec<Option<Duration>> = list(&value).map(wait).collect();
+        if waits.len() >= MAX_ATTEMPTS_LIMIT as usize || waits.iter().any(Option::is_none) {
+            let fault = format!("is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit (ms, s, m, h)");
+            self.fault(variable, &fault, "5s,5m,30m,2h,5h,10h,10h");
+        }
+        waits.into_iter().flatten().collect()
+    }
+}
+
+/// The entries of a list with commas.
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+fn wait(text: &str) -> Option<Duration> {
+    // The friendly format; a bare number has no unit and is refused.
+    let wait = Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?;
+    (wait <= MAX_DELAY_LIMIT).then_some(wait)
+}
+
+fn hash_from_hex(hex: &str) -> Option<[u8; 32]> {
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}

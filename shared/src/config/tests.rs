@@ -1,0 +1,140 @@
+//! Each variable, with a good value and with every sort of bad one.
+
+use super::*;
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    Config::from_source(Defaults::LOCAL, |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+}
+
+fn good(pairs: &[(&str, &str)]) -> Config {
+    read(pairs).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The bad value is reported once, with the variable's name, and with an example.
+fn bad(variable: &str, value: &str, says: &str) {
+    let ConfigErrors(errors) = read(&[(variable, value)]).expect_err(value);
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
+    assert_eq!(error.variable, variable);
+    assert!(error.fault.contains(says), "{error}");
+    assert!(!error.example.is_empty());
+}
+
+#[test]
+fn an_empty_environment_gives_the_documented_defaults() {
+    let config = good(&[]);
+    assert_eq!(config.rules, Rules::default());
+    assert_eq!(config.circuit, circuit::Settings::default());
+    assert_eq!(config.delivery_timeout, Duration::from_secs(30));
+    assert_eq!((config.batch_size, config.max_payload_bytes, config.prometheus_port), (10, 262_144, 8001));
+    assert_eq!(config.audit_age, Duration::from_secs(900));
+    assert!(config.prometheus && config.allow_private && config.secrets.is_empty() && config.allowlist.is_none());
+    assert_eq!(config.access, Access::default());
+    let lambda = Config::from_source(Defaults::LAMBDA, |_| None).unwrap();
+    assert!(!lambda.allow_private);
+    assert_eq!(lambda.deliver_concurrency, 10);
+}
+
+#[test]
+fn an_empty_value_counts_as_not_set() {
+    assert_eq!(good(&[("BATCH_SIZE", " "), ("API_KEYS", "")]).batch_size, 10);
+}
+
+#[test]
+fn every_number_is_bounded() {
+    for (variable, least, most) in [
+        ("BATCH_SIZE", 1, 10),
+        ("DELIVER_CONCURRENCY", 1, 1000),
+        ("MAX_PAYLOAD_BYTES", 1, 1_048_576),
+        ("PROMETHEUS_PORT", 0, 65_535),
+        ("CIRCUIT_FAILURES", 0, 10_000),
+        ("CIRCUIT_OPEN_MS", 100, 600_000),
+        ("AUDIT_AGE_MS", 1000, 86_400_000),
+        ("RETENTION_DAYS", 1, 3650),
+        ("RETRY_MAX_ATTEMPTS", 1, 50),
+        ("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", 1, 50),
+        ("RETRY_BASE_DELAY_MS", 0, 604_800_000),
+        ("RETRY_MAX_DELAY_MS", 0, 604_800_000),
+        ("RETRY_AFTER_CAP_MS", 0, 604_800_000),
+        ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
+    ] {
+        good(&[(variable, &least.to_string())]);
+        good(&[(variable, &most.to_string())]);
+        for value in
+            [(most + 1).to_string(), "-1".to_owned(), "x".to_owned(), "1.5".to_owned(), format!("{most}0000000000000000000")]
+        {
+            bad(variable, &value, &value);
+        }
+        if least > 0 {
+            bad(variable, &(least - 1).to_string(), "must be a whole number");
+        }
+    }
+    for (variable, value) in [("RETRY_FACTOR", "0.5"), ("RETRY_FACTOR", "NaN"), ("RETRY_JITTER", "1.01"), ("RETRY_JITTER", "x")] {
+        bad(variable, value, value);
+    }
+}
+
+#[test]
+fn times_must_nest() {
+    bad("DELIVERY_TIMEOUT_MS", "99", "must be a whole number");
+    for (variable, value, named) in [
+        ("LEASE_MS", "39999", "LEASE_MS"),
+        ("DELIVERY_TIMEOUT_MS", "35001", "LEASE_MS"),
+        ("REQUEUE_GRACE_MS", "45000", "REQUEUE_GRACE_MS"),
+    ] {
+        let ConfigErrors(errors) = read(&[(variable, value)]).expect_err(variable);
+        assert_eq!(errors.iter().map(|error| error.variable.as_str()).collect::<Vec<_>>(), [named], "{variable}={value}");
+    }
+    good(&[("LEASE_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "1000"), ("REQUEUE_GRACE_MS", "2000")]);
+}
+
+#[test]
+fn a_schedule_gives_waits_and_attempts() {
+    let retry = good(&[("RETRY_SCHEDULE", "5s, 5m,30m,2h,500ms,24h")]).rules.retry;
+    assert_eq!(retry.max_attempts, 7);
+    assert_eq!(
+        retry.schedule.iter().map(Duration::as_millis).collect::<Vec<_>>(),
+        [5000, 300_000, 1_800_000, 7_200_000, 500, 86_400_000]
+    );
+    for value in ["5", "5x", "s", "169h", "5s,,x", "-5s", "99999999999999999999s", &"1s,".repeat(50)] {
+        bad("RETRY_SCHEDULE", value, "each with its unit");
+    }
+    let ConfigErrors(errors) = read(&[("RETRY_SCHEDULE", "5s"), ("RETRY_MAX_ATTEMPTS", "3")]).expect_err("contradiction");
+    assert_eq!(errors[0].variable, "RETRY_MAX_ATTEMPTS");
+}
+
+#[test]
+fn flags_backends_and_patterns() {
+    assert!(!good(&[("ENABLE_PROMETHEUS", "False")]).prometheus);
+    assert!(!good(&[("ALLOW_PRIVATE_DESTINATIONS", "0")]).allow_private);
+    bad("ENABLE_PROMETHEUS", "maybe", "true or false");
+    bad("ALLOW_PRIVATE_DESTINATIONS", "2", "true or false");
+    bad("STATUS_BACKEND", "mysql", "mysql");
+    bad("QUEUE_BACKEND", "kafka", "kafka");
+    bad("WEBHOOK_ALLOWLIST", "(", "regular expression");
+    assert!(good(&[("WEBHOOK_ALLOWLIST", r"^https://.*\.example\.com/.*$")]).allowlist.is_some());
+    assert_eq!(good(&[("WEBHOOK_HOST_ALLOWLIST", "A.example, *.b.example")]).host_allowlist, ["a.example", "*.b.example"]);
+    bad("WEBHOOK_HOST_ALLOWLIST", "https://a.example/", "not a host name");
+    bad("WEBHOOK_HOST_ALLOWLIST", "a[", "not a host name");
+    bad("WEBHOOK_HOST_ALLOWLIST", ",", "names no host");
+}
+
+#[test]
+fn keys_are_kept_as_hashes_and_never_shown() {
+    let plain = good(&[("API_KEYS", "test, other")]).access;
+    let hashed = good(&[("API_KEYS", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]).access;
+    assert_eq!(plain.key_hashes[0], hashed.key_hashes[0]);
+    assert_eq!(plain.key_hashes.len(), 2);
+    assert!(good(&[("API_AUTH", "iam")]).access.checked_by_platform);
+    bad("API_AUTH", "none", "none");
+    bad("API_KEYS", "sha256:12", "64 hexadecimal digits");
+    bad("API_KEYS", " , ", "names no key");
+    let ConfigErrors(errors) = read(&[("API_KEYS", "sha256:hunter2")]).expect_err("bad hash");
+    assert!(!errors[0].to_string().contains("hunter2"));
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let errors = read(&[("BATCH_SIZE", "0"), ("RETRY_JITTER", "7")]).expect_err("two faults");
+    assert_eq!(errors.0.len(), 2);
+    assert_eq!(errors.to_string().lines().count(), 2);
+}

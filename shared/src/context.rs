@@ -1,0 +1,182 @@
+//! What a function works with: the configured backends, the sender, the clock. The only file that names concrete backends.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+#[cfg(feature = "sqlite")]
+use crate::{
+    clock::Timestamp,
+    queue::sqlite::SqliteQueue,
+    sqlite::{Database, OpenError},
+    store::sqlite::SqliteStore,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Backend, Config},
+    metrics::Metrics,
+    queue::Queue,
+    random::{Random, SystemRandom},
+    sender::{
+        AddressGuard, HttpSender, InvalidSender, Sender, SenderConfig,
+        guard::{GuardSettings, InvalidHostGlob},
+    },
+    store::Store,
+    transition::Rules,
+};
+
+/// Made once per process, and shared by all its invocations. Tests and simulations put their own parts in.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// What may happen to a webhook.
+    pub rules: Arc<Rules>,
+    /// Where webhooks are kept.
+    pub store: Arc<dyn Store>,
+    /// Where messages wait.
+    pub queue: Arc<dyn Queue>,
+    /// Makes attempts.
+    pub sender: Arc<dyn Sender>,
+    /// Judges URLs at acceptance as the sender does before each attempt.
+    pub guard: Arc<AddressGuard>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// What this process has done and not yet told the store.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// A backend was chosen that this binary does not have.
+    #[error("{variable} is {backend}, which this build of Posthaste does not have; it was built without that feature")]
+    NotBuiltIn {
+        /// The variable that chose it.
+        variable: &'static str,
+        /// Its name.
+        backend: &'static str,
+    },
+    /// The embedded backend's file cannot be used.
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// The allowlist of hosts is not what the settings said it is.
+    #[error(transparent)]
+    Guard(#[from] InvalidHostGlob),
+    /// No HTTP client can be made.
+    #[error(transparent)]
+    Sender(#[from] InvalidSender),
+}
+
+/// The store and the queue, as configured.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    /// Where webhooks are kept.
+    pub store: Arc<dyn Store>,
+    /// Where messages wait.
+    pub queue: Arc<dyn Queue>,
+    #[cfg(feature = "sqlite")]
+    embedded: (Option<Arc<SqliteStore>>, Option<Arc<SqliteQueue>>),
+}
+
+impl Backends {
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose.
+    #[cfg(feature = "sqlite")]
+    pub fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
+        let database = Database::open(&config.data_dir.join(crate::sqlite::DATABASE_FILE))?;
+        let (store, embedded_store): (Arc<dyn Store>, _) = match config.status_backend {
+            Backend::Sqlite => {
+                let store = Arc::new(SqliteStore::new(database.clone(), Arc::clone(clock)));
+                (Arc::clone(&store) as _, Some(store))
+            }
+        };
+        let (queue, embedded_queue): (Arc<dyn Queue>, _) = match config.queue_backend {
+            Backend::Sqlite => {
+                let queue = Arc::new(SqliteQueue::new(database, Arc::clone(clock)));
+                (Arc::clone(&queue) as _, Some(queue))
+            }
+        };
+        Ok(Self { store, queue, embedded: (embedded_store, embedded_queue) })
+    }
+
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose.
+    #[cfg(not(feature = "sqlite"))]
+    pub fn open(config: &Config, _clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
+        match config.status_backend {
+            Backend::Sqlite => Err(ContextError::NotBuiltIn { variable: "STATUS_BACKEND", backend: "sqlite" }),
+        }
+    }
+
+    /// Ends what the last run on the embedded file began, so that it goes on now and not when leases and visibility timeouts run
+    /// out. Only for who knows that nobody else is at work, and before anybody is. How many webhooks and messages that were.
+    #[cfg(feature = "sqlite")]
+    pub async fn take_over(&self, now: Timestamp) -> Result<u64, TakeOverError> {
+        let (store, queue) = &self.embedded;
+        let mut count = 0;
+        let mut led_to = None;
+        if let Some(queue) = queue {
+            let taken = queue.take_over(now).await?;
+            count += taken.released;
+            led_to = Some(taken.webhooks);
+        }
+        if let Some(store) = store {
+            let taken = store.take_over(now, led_to).await?;
+            count = count.max(taken.leases) + taken.unsent;
+        }
+        Ok(count)
+    }
+}
+
+/// What the last run left cannot be read or written.
+#[cfg(feature = "sqlite")]
+#[derive(Debug, thiserror::Error)]
+pub enum TakeOverError {
+    /// The store failed.
+    #[error("cannot take over the webhooks of the last run")]
+    Store(#[from] crate::store::StoreError),
+    /// The queue failed.
+    #[error("cannot take over the messages of the last run")]
+    Queue(#[from] crate::queue::QueueError),
+}
+
+impl Context {
+    /// Everything as configured, with the machine's clock. Counters are flushed at the end of each invocation.
+    pub fn from_config(config: Config) -> Result<Self, ContextError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let backends = Backends::open(&config, &clock)?;
+        Self::new(config, backends, clock, Duration::ZERO)
+    }
+
+    /// Everything as configured, over these backends. Counters are flushed at most once per `flush_interval`.
+    pub fn new(
+        config: Config,
+        backends: Backends,
+        clock: Arc<dyn Clock>,
+        flush_interval: Duration,
+    ) -> Result<Self, ContextError> {
+        let guard = Arc::new(AddressGuard::new(GuardSettings {
+            allow_private: config.allow_private,
+            allowlist: config.allowlist.clone(),
+            host_allowlist: config.host_allowlist.clone(),
+        })?);
+        let sender = HttpSender::new(SenderConfig::new(config.secrets.clone(), Arc::clone(&guard)))?;
+        for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
+            tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
+        }
+        if config.allow_private {
+            tracing::warn!("ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses");
+        }
+        Ok(Self {
+            rules: Arc::new(config.rules.clone()),
+            config: Arc::new(config),
+            store: backends.store,
+            queue: backends.queue,
+            sender: Arc::new(sender),
+            guard,
+            clock,
+            random: Arc::new(SystemRandom),
+            metrics: Arc::new(Metrics::new(flush_interval)),
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! What all functions of Posthaste share: the model and its rules, the contracts of store and queue with their backends, and
+//! the sender.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`model`], [`status`], [`id`], [`clock`], [`random`] | the record of a webhook, its identifiers, time and chance as values |
+//! | [`transition`], [`retry`], [`circuit`], [`signing`], [`config`] | the rules: what may happen to a webhook, when it is tried again, its signature |
+//! | [`store`], [`queue`], [`message`] | the contracts that every backend keeps, and what a queue message says |
+//! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
+//! | [`sender`] | one HTTP attempt, and where it may connect |
+//! | [`metrics`], [`logging`] | what it tells of itself |
+//! | [`context`] | which backends are used; the only file that names them |
+//!
+//! The modules of the first two rows are pure: no I/O, no clock, no randomness.
+
+pub mod apply;
+pub mod circuit;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod id;
+pub mod logging;
+pub mod message;
+pub mod metrics;
+pub mod model;
+pub mod queue;
+pub mod random;
+pub mod retry;
+pub mod sender;
+pub mod signing;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod status;
+pub mod store;
+pub mod transition;

@@ -1,0 +1,60 @@
+//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`; `info` if it is not set.
+//!
+//! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged, URLs without query and userinfo.
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
+use url::Url;
+
+/// How the lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line, to standard output, which is where Lambda takes it from.
+    Json,
+    /// For people, to standard error.
+    Text,
+}
+
+/// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call does nothing.
+pub fn init(format: Format) -> Result<(), String> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.trim().is_empty() => EnvFilter::builder()
+            .parse(&directives)
+            .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: info,shared=debug"))?,
+        _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
+    };
+    // An error only says that a subscriber is set already, as when tests share a process.
+    let _ = match format {
+        Format::Json => fmt().json().flatten_event(true).with_current_span(false).with_env_filter(filter).try_init(),
+        Format::Text => {
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            fmt().with_env_filter(filter).with_ansi(colour).with_target(false).with_writer(std::io::stderr).try_init()
+        }
+    };
+    Ok(())
+}
+
+/// A URL as it may be logged: without userinfo, query and fragment.
+pub fn loggable_url(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut url) => {
+            url.set_query(None);
+            url.set_fragment(None);
+            // Both fail only for URLs without a host, which have no userinfo either.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            url.into()
+        }
+        Err(_) => "(not a URL)".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::loggable_url;
+
+    #[test]
+    fn a_logged_url_holds_no_secret() {
+        assert_eq!(loggable_url("https://user:pass@example.com/a/b?token=1#x"), "https://example.com/a/b");
+        assert_eq!(loggable_url("token=1"), "(not a URL)");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a queue message says: "look at webhook X". The record decides what is to be done, so a message may come twice, late or
+//! out of order, and costs one look.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::WebhookId,
+    model::{SCHEMA, Webhook},
+};
+
+/// The largest record that is sent along; see [`Message::seen`].
+const MAX_SEEN_BYTES: usize = 4 * 1024;
+
+/// A message of either queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Schema version; see [`SCHEMA`].
+    pub v: u16,
+    /// Where to look.
+    pub webhook_id: WebhookId,
+    /// The record as its sender wrote it. It saves its reader one read: every write is conditional on the record being the one
+    /// that was seen, so a hint that is out of date costs a refused write and does no harm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Box<Webhook>>,
+}
+
+/// Why a message cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidMessage {
+    /// Written by a newer version: hand it back.
+    #[error("message schema version {found} is newer than {SCHEMA}, the newest that this version knows")]
+    TooNew {
+        /// The message's version.
+        found: u16,
+    },
+    /// Not a message of ours: it goes to the dead letters.
+    #[error("not a message of Posthaste")]
+    Malformed(#[source] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    v: u16,
+}
+
+impl Message {
+    /// Asks for a look at this webhook.
+    pub fn look_at(webhook_id: WebhookId) -> Self {
+        Self { v: SCHEMA, webhook_id, seen: None }
+    }
+
+    /// The same, with the record as it was just written.
+    pub fn with_seen(webhook: &Webhook) -> Self {
+        Self { v: SCHEMA, webhook_id: webhook.id.clone(), seen: Some(Box::new(webhook.clone())) }
+    }
+
+    /// The form that travels. Leaves the record out if it is large.
+    pub fn to_json(&self) -> String {
+        let json = serde_json::to_string(self).unwrap_or_else(|_| unreachable!("a message has only string keys"));
+        if json.len() <= MAX_SEEN_BYTES || self.seen.is_none() {
+            return json;
+        }
+        Self::look_at(self.webhook_id.clone()).to_json()
+    }
+
+    /// Reads a message of this schema version or an older one. A hint that does not parse is left out.
+    pub fn from_json(json: &str) -> Result<Self, InvalidMessage> {
+        #[derive(Deserialize)]
+        struct Bare {
+            v: u16,
+            webhook_id: WebhookId,
+        }
+        let message = match serde_json::from_str::<Self>(json) {
+            Ok(message) => message,
+            Err(error) => match serde_json::from_str::<Bare>(json) {
+                Ok(bare) => Self { v: bare.v, webhook_id: bare.webhook_id, seen: None },
+                Err(_) => match serde_json::from_str::<Versioned>(json) {
+                    Ok(Versioned { v }) if v > SCHEMA => return Err(InvalidMessage::TooNew { found: v }),
+                    _ => return Err(InvalidMessage::Malformed(error)),
+                },
+            },
+        };
+        if message.v > SCHEMA {
+            return Err(InvalidMessage::TooNew { found: message.v });
+        }
+        Ok(Self { seen: message.seen.filter(|seen| seen.schema <= SCHEMA && seen.id == message.webhook_id), ..message })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Timestamp, transition::testing::webhook};
+
+    #[test]
+    fn a_message_is_read_as_it_was_written() {
+        let webhook = webhook(Timestamp::from_millis(1_700_000_000_000));
+        for message in [Message::look_at(webhook.id.clone()), Message::with_seen(&webhook)] {
+            assert_eq!(Message::from_json(&message.to_json()).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_large_record_or_a_foreign_one_is_left_out() {
+        let mut webhook = webhook(Timestamp::from_millis(1_700_000_000_000));
+        webhook.correlation_id = "x".repeat(MAX_SEEN_BYTES);
+        assert_eq!(Message::from_json(&Message::with_seen(&webhook).to_json()).unwrap().seen, None);
+        let mut message = Message::with_seen(&webhook);
+        message.seen.as_mut().unwrap().correlation_id.clear();
+        message.webhook_id.reference = "other".parse().unwrap();
+        assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
+        message.seen.as_mut().unwrap().schema = SCHEMA + 1;
+        assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_garbage() {
+        assert!(matches!(Message::from_json(r#"{"v":9,"other":1}"#), Err(InvalidMessage::TooNew { found: 9 })));
+        for garbage in ["", "{}", "null", "\"x\"", r#"{"v":1}"#, r#"{"v":1,"webhook_id":"x"}"#] {
+            assert!(matches!(Message::from_json(garbage), Err(InvalidMessage::Malformed(_))), "{garbage}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What the functions count: gathered in the process, added to the store's totals once per invocation (or once a second where
+//! one process runs many), and shown as Prometheus text from those totals, so that counters survive every function instance.
+//!
+//! Counters cost no write when nothing changed. They may lose their last second in a crash; nothing but figures hangs on them.
+
+mod render;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+pub use render::{Gauges, render};
+
+use crate::{
+    clock::Timestamp,
+    model::LastError,
+    status::Status,
+    store::{Activity, DestinationActivity, Store, StoreError},
+};
+
+/// Upper bounds of the histograms' buckets, in milliseconds. The last one exceeds the longest attempt.
+pub const BUCKETS_MS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
+
+/// What a function was at when it did something; the label `mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A message of the webhook queue.
+    Deliver = 0,
+    /// A run of the sweep.
+    Sweep = 1,
+    /// A message of the dead-letter queue.
+    Dlq = 2,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Deliver, Self::Sweep, Self::Dlq];
+
+    /// The label's value, which is the function's name too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deliver => "deliver",
+            Self::Sweep => "sweep",
+            Self::Dlq => "dlq",
+        }
+    }
+}
+
+/// The statuses that an attempt can lead to; the label `status` of `webhook_delivery_total`.
+pub const DELIVERY_STATUSES: [Status; 3] = [Status::Delivered, Status::Retrying, Status::Failed];
+
+/// The values of the label `status` of `task_processing_total`.
+pub const TASK_STATUSES: [&str; 2] = ["success", "failure"];
+
+/// What this process did and has not yet added to the store's totals.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    deliveries: [AtomicU64; DELIVERY_STATUSES.len()],
+    delivery_seconds: Histogram,
+    tasks: [[AtomicU64; TASK_STATUSES.len()]; Mode::ALL.len()],
+    task_seconds: [Histogram; Mode::ALL.len()],
+    // A std mutex: it is held for a few instructions, never across an await.
+    destinations: Mutex<HashMap<String, DestinationActivity>>,
+    last_flush_ms: AtomicI64,
+    /// Not more often than this; zero on Lambda, where the process may be frozen right after the invocation.
+    flush_interval: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [AtomicU64; BUCKETS_MS.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    fn observe(&self, duration: Duration) {
+        let millis = duration.as_millis();
+        let bucket = BUCKETS_MS.iter().position(|bound| millis <= u128::from(*bound)).unwrap_or(BUCKETS_MS.len());
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(duration.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn drain(&self, name: &str, activity: &mut Activity) {
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            add(activity, || bucket_key(name, bucket), count);
+        }
+        add(activity, || sum_key(name), &self.sum_us);
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet. Flushes at most once per `flush_interval`.
+    pub fn new(flush_interval: Duration) -> Self {
+        Self { flush_interval, ..Self::default() }
+    }
+
+    /// An attempt ended and led to this status.
+    pub fn delivery(&self, status: Status, duration: Duration) {
+        if let Some(index) = DELIVERY_STATUSES.iter().position(|known| *known == status) {
+            self.deliveries[index].fetch_add(1, Ordering::Relaxed);
+        }
+        self.delivery_seconds.observe(duration);
+    }
+
+    /// A message or a run was worked on.
+    pub fn task(&self, mode: Mode, success: bool, duration: Duration) {
+        self.tasks[mode as usize][usize::from(!success)].fetch_add(1, Ordering::Relaxed);
+        self.task_seconds[mode as usize].observe(duration);
+    }
+
+    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed.
+    pub fn destination(&self, destination: &str, waiting: i64, attempt: Option<(Timestamp, Option<LastError>)>) {
+        let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        if !destinations.contains_key(destination) {
+            destinations.insert(destination.to_owned(), DestinationActivity::default());
+        }
+        let Some(activity) = destinations.get_mut(destination) else { return };
+        activity.waiting += waiting;
+        match attempt {
+            Some((_, None)) => activity.delivered += 1,
+            Some((at, Some(error))) => {
+                activity.failed += 1;
+                activity.last_error = Some((at, error));
+            }
+            None => {}
+        }
+    }
+
+    /// Adds what was counted to the store's totals, if the interval is over. Called at the end of each invocation.
+    pub async fn flush_if_due(&self, store: &dyn Store, now: Timestamp) {
+        let last_ms = self.last_flush_ms.load(Ordering::Relaxed);
+        let due_ms = last_ms.saturating_add(self.flush_interval.as_millis() as i64);
+        if now.as_millis() < due_ms {
+            return;
+        }
+        // Of several invocations that end together, one flushes.
+        let ours = self.last_flush_ms.compare_exchange(last_ms, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
+        if ours.is_ok()
+            && let Err(error) = self.flush(store, now).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "Counters could not be added to the store; they are lost");
+        }
+    }
+
+    /// Adds what was counted to the store's totals.
+    pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+        let activity = self.drain();
+        if activity == Activity::default() { Ok(()) } else { store.add_activity(&activity, now).await }
+    }
+
+    /// What was counted since the last call.
+    fn drain(&self) -> Activity {
+        let mut activity = Activity::default();
+        for (status, count) in DELIVERY_STATUSES.iter().zip(&self.deliveries) {
+            add(&mut activity, || delivery_key(*status), count);
+        }
+        self.delivery_seconds.drain(DELIVERY_SECONDS, &mut activity);
+        for mode in Mode::ALL {
+            for (status, count) in TASK_STATUSES.iter().zip(&self.tasks[mode as usize]) {
+                add(&mut activity, || task_key(mode, status), count);
+            }
+            self.task_seconds[mode as usize].drain(&task_seconds_name(mode), &mut activity);
+        }
+        let destinations = std::mem::take(&mut *self.destinations.lock().unwrap_or_else(PoisonError::into_inner));
+        activity.destinations = destinations.into_iter().collect();
+        activity
+    }
+}
+
+fn add(activity: &mut Activity, name: impl FnOnce() -> String, count: &AtomicU64) {
+    let count = count.swap(0, Ordering::Relaxed);
+    if count > 0 {
+        activity.counters.insert(name(), count);
+    }
+}
+
+/// The name of the attempts' histogram among the totals.
+const DELIVERY_SECONDS: &str = "delivery_seconds";
+
+fn task_seconds_name(mode: Mode) -> String {
+    format!("task_seconds.{}", mode.as_str())
+}
+
+fn delivery_key(status: Status) -> String {
+    format!("deliveries.{status}")
+}
+
+fn task_key(mode: Mode, status: &str) -> String {
+    format!("tasks.{}.{status}", mode.as_str())
+}
+
+fn bucket_key(name: &str, bucket: usize) -> String {
+    match BUCKETS_MS.get(bucket) {
+        Some(bound) => format!("{name}.le_{bound}"),
+        None => format!("{name}.le_inf"),
+    }
+}
+
+fn sum_key(name: &str) -> String {
+    format!("{name}.sum_us")
+}

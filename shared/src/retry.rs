@@ -1,0 +1,321 @@
+//! The retry policy: after an attempt, is there another, and when. Pure, and in this one place.
+//!
+//! | the attempt ended with | attempts in all |
+//! |---|---|
+//! | 2xx | delivered |
+//! | 410 | failed at once |
+//! | 5xx, 408, 425, 429, network or TLS error, timeout | [`RetryPolicy::max_attempts`] (3) |
+//! | 3xx (not followed), any other 4xx, a refused address | [`RetryPolicy::client_error_max_attempts`] (2) |
+//!
+//! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`, at most `max_delay`, or the
+//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` on a 429 or 503 puts it off further, never forward, and
+//! counts up to `retry_after_cap`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::ErrorKind;
+
+/// The most attempts that a policy or a webhook may ask for.
+pub const MAX_ATTEMPTS_LIMIT: u32 = 50;
+
+/// The longest wait that a policy or a webhook may ask for: 7 days.
+pub const MAX_DELAY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// When to try again. Made by [`crate::config`] from the `RETRY_*` variables, and per webhook by [`RetryPolicy::with`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all for what may pass by itself.
+    pub max_attempts: u32,
+    /// Attempts in all for what the destination rejects; `max_attempts` limits it further.
+    pub client_error_max_attempts: u32,
+    /// The wait after the first attempt.
+    pub base_delay: Duration,
+    /// What each further wait is multiplied with.
+    pub factor: f64,
+    /// The longest wait, before jitter.
+    pub max_delay: Duration,
+    /// 0.2: each wait is drawn evenly from 80 % to 120 %.
+    pub jitter: f64,
+    /// Waits one by one, instead of base and factor; the last one repeats.
+    pub schedule: Vec<Duration>,
+    /// How far a `Retry-After` may put off an attempt.
+    pub retry_after_cap: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            client_error_max_attempts: 2,
+            base_delay: Duration::from_secs(5),
+            factor: 2.0,
+            max_delay: Duration::from_secs(3600),
+            jitter: 0.2,
+            schedule: Vec::new(),
+            retry_after_cap: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A webhook's own wishes; what is missing is as the policy has it. Checked by the API before it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryOverride {
+    /// See [`RetryPolicy::max_attempts`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// See [`RetryPolicy::base_delay`], in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_delay_ms: Option<u64>,
+    /// See [`RetryPolicy::factor`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// See [`RetryPolicy::max_delay`], in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_delay_ms: Option<u64>,
+    /// See [`RetryPolicy::jitter`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
+    /// See [`RetryPolicy::schedule`], in milliseconds; gives the number of attempts too (waits + 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_ms: Option<Vec<u64>>,
+}
+
+/// A wish that cannot be granted: the field, and what it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRetry {
+    /// The field's name, as in [`RetryOverride`].
+    pub field: &'static str,
+    /// What it must be.
+    pub message: &'static str,
+}
+
+impl RetryOverride {
+    /// Every field that is out of its bounds.
+    pub fn check(&self) -> Vec<InvalidRetry> {
+        let max_delay_ms = MAX_DELAY_LIMIT.as_millis() as u64;
+        let mut faults = Vec::new();
+        let mut fault = |wrong: bool, field, message| {
+            if wrong {
+                faults.push(InvalidRetry { field, message });
+            }
+        };
+        let attempts_wrong = self.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS_LIMIT);
+        fault(attempts_wrong, "max_attempts", "must be a whole number from 1 to 50");
+        fault(self.base_delay_ms.is_some_and(|ms| ms > max_delay_ms), "base_delay_ms", "must be at most 604800000 (7 days)");
+        fault(self.max_delay_ms.is_some_and(|ms| ms > max_delay_ms), "max_delay_ms", "must be at most 604800000 (7 days)");
+        fault(self.factor.is_some_and(|f| !(1.0..=100.0).contains(&f)), "factor", "must be a number from 1 to 100");
+        fault(self.jitter.is_some_and(|j| !(0.0..=1.0).contains(&j)), "jitter", "must be a number from 0 to 1");
+        if let Some(schedule) = &self.schedule_ms {
+            let length_wrong = schedule.is_empty() || schedule.len() >= MAX_ATTEMPTS_LIMIT as usize;
+            fault(length_wrong, "schedule_ms", "must hold 1 to 49 waits");
+            fault(schedule.iter().any(|ms| *ms > max_delay_ms), "schedule_ms", "each wait must be at most 604800000 (7 days)");
+            fault(self.max_attempts.is_some(), "schedule_ms", "gives the number of attempts; leave max_attempts out");
+        }
+        faults
+    }
+}
+
+/// What an attempt came to, as far as the policy cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `None`: the destination answered 2xx.
+    pub error: Option<ErrorKind>,
+    /// The destination's status code, where there was one.
+    pub status_code: Option<u16>,
+    /// What `Retry-After` asked for, from now.
+    pub retry_after: Option<Duration>,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was delivered.
+    Delivered,
+    /// Another attempt, after this wait.
+    Retry {
+        /// Not earlier than this from now.
+        wait: Duration,
+        /// Whether `Retry-After` made the wait longer.
+        put_off: bool,
+    },
+    /// No further attempt.
+    Fail,
+}
+
+impl RetryPolicy {
+    /// This policy with a webhook's own wishes.
+    #[must_use]
+    pub fn with(&self, wishes: Option<&RetryOverride>) -> Self {
+        let mut policy = self.clone();
+        let Some(wishes) = wishes else { return policy };
+        if wishes.base_delay_ms.is_some() || wishes.factor.is_some() || wishes.max_delay_ms.is_some() {
+            policy.schedule.clear();
+        }
+        policy.base_delay = wishes.base_delay_ms.map_or(policy.base_delay, Duration::from_millis);
+        policy.factor = wishes.factor.unwrap_or(policy.factor);
+        policy.max_delay = wishes.max_delay_ms.map_or(policy.max_delay, Duration::from_millis);
+        policy.jitter = wishes.jitter.unwrap_or(policy.jitter);
+        policy.max_attempts = wishes.max_attempts.unwrap_or(policy.max_attempts);
+        if let Some(schedule) = &wishes.schedule_ms {
+            policy.schedule = schedule.iter().copied().map(Duration::from_millis).collect();
+            policy.max_attempts = schedule.len() as u32 + 1;
+        }
+        policy
+    }
+
+    /// How many attempts there are in all if the latest ended like this; 0 if it was the last whatever its number.
+    pub fn attempts_granted(&self, error: ErrorKind, status_code: Option<u16>) -> u32 {
+        match (error, status_code) {
+            (ErrorKind::HttpStatus, Some(410)) => 0,
+            (ErrorKind::HttpStatus, Some(408 | 425 | 429 | 500..=599)) => self.max_attempts,
+            (ErrorKind::HttpStatus | ErrorKind::RefusedAddress, _) => self.client_error_max_attempts.min(self.max_attempts),
+            _ => self.max_attempts,
+        }
+    }
+
+    /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is random, in `0.0..1.0`.
+    pub fn verdict(&self, outcome: &Outcome, used: u32, unit: f64) -> Verdict {
+        let Some(error) = outcome.error else { return Verdict::Delivered };
+        if used >= self.attempts_granted(error, outcome.status_code) {
+            return Verdict::Fail;
+        }
+        let planned = self.wait_after(used, unit);
+        let asked = match outcome.status_code {
+            Some(429 | 503) => outcome.retry_after.unwrap_or_default().min(self.retry_after_cap),
+            _ => Duration::ZERO,
+        };
+        Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }
+    }
+
+    /// The wait after attempt number `used`, with jitter.
+    fn wait_after(&self, used: u32, unit: f64) -> Duration {
+        let step = used.saturating_sub(1);
+        let plain = if let Some(wait) = self.schedule.get(step as usize).or(self.schedule.last()) {
+            wait.as_secs_f64()
+        } else {
+            let exponent = i32::try_from(step).unwrap_or(i32::MAX);
+            (self.base_delay.as_secs_f64() * self.factor.powi(exponent)).min(self.max_delay.as_secs_f64())
+        };
+        let jittered = plain * (1.0 + self.jitter * (2.0 * unit - 1.0));
+        Duration::try_from_secs_f64(jittered).unwrap_or(MAX_DELAY_LIMIT).min(MAX_DELAY_LIMIT * 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answered(status_code: u16) -> Outcome {
+        let error = (!(200..300).contains(&status_code)).then_some(ErrorKind::HttpStatus);
+        Outcome { error, status_code: Some(status_code), retry_after: None }
+    }
+
+    fn broke(error: ErrorKind) -> Outcome {
+        Outcome { error: Some(error), status_code: None, retry_after: None }
+    }
+
+    fn attempts_until_failed(outcome: &Outcome) -> u32 {
+        let policy = RetryPolicy::default();
+        (1..=50).find(|used| policy.verdict(outcome, *used, 0.5) == Verdict::Fail).unwrap()
+    }
+
+    #[test]
+    fn each_class_has_its_number_of_attempts() {
+        for code in [500, 502, 503, 599, 408, 425, 429] {
+            assert_eq!(attempts_until_failed(&answered(code)), 3, "{code}");
+        }
+        for code in [100, 101, 301, 302, 400, 401, 404, 409, 422, 499, 600] {
+            assert_eq!(attempts_until_failed(&answered(code)), 2, "{code}");
+        }
+        assert_eq!(attempts_until_failed(&answered(410)), 1);
+        for kind in [ErrorKind::Network, ErrorKind::Tls, ErrorKind::Timeout] {
+            assert_eq!(attempts_until_failed(&broke(kind)), 3, "{kind:?}");
+        }
+        assert_eq!(attempts_until_failed(&broke(ErrorKind::RefusedAddress)), 2);
+        for code in [200, 201, 204, 299] {
+            assert_eq!(RetryPolicy::default().verdict(&answered(code), 1, 0.5), Verdict::Delivered, "{code}");
+        }
+    }
+
+    #[test]
+    fn waits_grow_by_the_factor_up_to_the_cap() {
+        let policy = RetryPolicy { max_attempts: 50, ..RetryPolicy::default() };
+        let waits: Vec<u64> = (1..=12).map(|used| policy.wait_after(used, 0.5).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
+    }
+
+    #[test]
+    fn a_schedule_gives_each_wait_and_repeats_the_last() {
+        let policy = RetryPolicy { schedule: vec![Duration::from_secs(1), Duration::from_secs(60)], ..RetryPolicy::default() };
+        let waits: Vec<u64> = (1..=3).map(|used| policy.wait_after(used, 0.5).as_secs()).collect();
+        assert_eq!(waits, [1, 60, 60]);
+    }
+
+    #[test]
+    fn a_webhooks_wishes_replace_what_they_name() {
+        let policy = RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
+        let wishes = RetryOverride { base_delay_ms: Some(100), max_attempts: Some(7), ..RetryOverride::default() };
+        let merged = policy.with(Some(&wishes));
+        assert_eq!((merged.base_delay, merged.max_attempts, merged.schedule.len()), (Duration::from_millis(100), 7, 0));
+        let wishes = RetryOverride { schedule_ms: Some(vec![1, 2, 3]), ..RetryOverride::default() };
+        assert_eq!(policy.with(Some(&wishes)).max_attempts, 4);
+        assert_eq!(policy.with(None), policy);
+    }
+
+    #[test]
+    fn wishes_out_of_bounds_name_their_field() {
+        let fields = |wishes: RetryOverride| wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>();
+        let none = RetryOverride::default;
+        assert!(fields(none()).is_empty());
+        assert_eq!(fields(RetryOverride { max_attempts: Some(0), ..none() }), ["max_attempts"]);
+        assert_eq!(fields(RetryOverride { max_attempts: Some(51), ..none() }), ["max_attempts"]);
+        assert_eq!(fields(RetryOverride { base_delay_ms: Some(604_800_001), ..none() }), ["base_delay_ms"]);
+        assert_eq!(fields(RetryOverride { max_delay_ms: Some(604_800_001), ..none() }), ["max_delay_ms"]);
+        assert_eq!(fields(RetryOverride { factor: Some(0.9), ..none() }), ["factor"]);
+        assert_eq!(fields(RetryOverride { jitter: Some(1.1), ..none() }), ["jitter"]);
+        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![]), ..none() }), ["schedule_ms"]);
+        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![604_800_001]), ..none() }), ["schedule_ms"]);
+        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![1]), max_attempts: Some(2), ..none() }), ["schedule_ms"]);
+    }
+
+    #[test]
+    fn retry_after_counts_on_429_and_503_only_and_up_to_the_cap() {
+        let policy = RetryPolicy::default();
+        let asked = |code, seconds| {
+            let outcome = Outcome { retry_after: Some(Duration::from_secs(seconds)), ..answered(code) };
+            match policy.verdict(&outcome, 1, 0.5) {
+                Verdict::Retry { wait, put_off } => (wait.as_secs(), put_off),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(asked(503, 30), (30, true));
+        assert_eq!(asked(429, 30), (30, true));
+        assert_eq!(asked(429, 1), (5, false));
+        assert_eq!(asked(500, 30), (5, false));
+        assert_eq!(asked(503, 1 << 40), (3600, true));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_stays_within_its_jitter_and_never_undercuts_retry_after(
+            used in 1_u32..60, unit in 0.0_f64..1.0, base_ms in 0_u64..1_000_000, factor in 1.0_f64..10.0, jitter in 0.0_f64..1.0,
+            retry_after_s in proptest::option::of(0_u64..10_000),
+        ) {
+            let policy = RetryPolicy {
+                max_attempts: 100, base_delay: Duration::from_millis(base_ms), factor, jitter, ..RetryPolicy::default()
+            };
+            let outcome = Outcome { retry_after: retry_after_s.map(Duration::from_secs), ..answered(503) };
+            let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else { panic!("granted") };
+            let asked = outcome.retry_after.unwrap_or_default().min(policy.retry_after_cap);
+            prop_assert!(wait >= asked);
+            prop_assert!(wait <= policy.max_delay.mul_f64(1.0 + jitter).max(asked) + Duration::from_millis(1));
+            let plain = (policy.base_delay.as_secs_f64() * factor.powi(used as i32 - 1)).min(3600.0);
+            prop_assert!(wait.as_secs_f64() >= plain * (1.0 - jitter) - 0.001);
+        }
+    }
+}

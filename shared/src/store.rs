@@ -1,0 +1,240 @@
+//! The contract of a store: what it guarantees, whatever it is built on.
+//!
+//! The store holds the record of each webhook, its content, and the indexes that follow from the record. It knows nothing of
+//! the rules: [`crate::transition`] makes the next record from the one before, and [`Store::write`] puts it in place only if the
+//! stored one is still the one before. Every backend passes the same conformance suite (`tests/`).
+//!
+//! **Indexes.** They follow from the record, and change in the same atomic write as it:
+//! - by time: every webhook, by its task id;
+//! - by reference: webhooks whose caller gave a reference id ([`Webhook::referenced`]);
+//! - *due*: webhooks with [`Webhook::due_at`];
+//! - *dead letters*: webhooks for which [`Webhook::is_dead_letter`] holds, by `archived_at`.
+//!
+//! A backend whose index trails the record (eventual consistency) answers with the record's own state, never the index's.
+//!
+//! **Expiry.** What has expired is gone for every reader and for every conditional write at once, though its bytes may go later. A content
+//! outlives its record.
+//!
+//! **Names.** A webhook is named by its whole id: the same task id with another reference id is no webhook.
+//!
+//! **Unreadable records** (of a newer schema version, or malformed) are an error to who asks for them by id, are left out of lists and
+//! of the audit, stay in the due index, and can be deleted.
+//!
+//! **Bounds.** No call reads more than [`MAX_READ`] entries. None scans everything.
+
+pub mod page;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use page::{DeadLetterPosition, DeadLetters, DueEntry, Filter, Listed, Page};
+
+use crate::{
+    circuit::Circuit,
+    clock::Timestamp,
+    id::{ReferenceId, TaskId, WebhookId},
+    model::{Content, InvalidRecord, LastError, Webhook},
+    status::Status,
+};
+
+/// The most entries that one call reads.
+pub const MAX_READ: usize = 1000;
+
+/// How long an idempotency key is remembered: 24 h.
+pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The most destinations and the most circuits that are reported.
+pub const MAX_DESTINATIONS: usize = 100;
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, is overloaded, or its disk is full. Whether a write took effect is not known. Try again later.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored under this key is not what this version writes; trying again does not help, other webhooks are not touched.
+    #[error("webhook {id} cannot be read")]
+    Unreadable {
+        /// Which webhook.
+        id: String,
+        /// Of a newer version, or malformed.
+        #[source]
+        source: InvalidRecord,
+    },
+}
+
+/// Why a conditional write did not take effect.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The stored record is another one than the write was made from; here it is.
+    #[error("somebody else wrote first")]
+    Conflict(Box<Webhook>),
+    /// There is no such webhook (any more).
+    #[error("no such webhook")]
+    Missing,
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The id that the key's first request gave to its webhook; for a batch, what its items' ids derive from.
+    pub task: TaskId,
+    /// SHA-256 of the request, in hexadecimal; another one under the same key is the caller's mistake.
+    pub fingerprint: String,
+    /// The answer's body, once the request is done.
+    pub answer: Option<String>,
+    /// From then on the key is free again.
+    pub expires_at: Timestamp,
+}
+
+/// What the sweep says of its latest run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// When it ran.
+    pub ran_at: Timestamp,
+    /// How long the entry that it found most overdue had been due, in milliseconds.
+    pub lag_ms: u64,
+    /// Webhooks per status, as far as the store knows; see [`Store::counts`].
+    pub counts: [u64; 5],
+}
+
+/// What a function did in one invocation, to be added to the totals: see [`crate::metrics`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Activity {
+    /// By name.
+    pub counters: BTreeMap<String, u64>,
+    /// By destination.
+    pub destinations: BTreeMap<String, DestinationActivity>,
+}
+
+/// What was seen of one destination.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DestinationActivity {
+    /// Attempts answered with a 2xx.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Webhooks that began to wait for a retry, less those that ceased to.
+    pub waiting: i64,
+    /// The latest failure.
+    pub last_error: Option<(Timestamp, LastError)>,
+}
+
+/// The totals of a destination over the current and the previous hour.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationTotals {
+    /// Scheme, host and port.
+    pub destination: String,
+    /// The sums; `waiting` over all time.
+    pub activity: DestinationActivity,
+}
+
+/// All webhooks, and what else must outlive a process.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// Answers if the store can be read and written.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    // ----- one webhook
+
+    /// The webhook and its content exist from now on, both or neither, durable against power loss. [`WriteError::Conflict`] if
+    /// there is one with this task id, which is left as it is.
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError>;
+
+    /// The record, with every write that was acknowledged before the call.
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError>;
+
+    /// The record and the content.
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError>;
+
+    /// Puts `after` in place of `before`, with all index entries, as a whole or not at all, and only if the stored record has
+    /// `before`'s revision and is not expired. Never makes a record. `after` must have a greater revision.
+    ///
+    /// [`WriteError::Conflict`] with the stored record otherwise. A conflict with a record equal to `after` is reported as success: an
+    /// earlier try of the same write had taken effect.
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError>;
+
+    /// The same, and the content, which cannot be gone before the write.
+    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError>;
+
+    /// Nothing of the webhook is left: record, content, every index entry. Whether there was one. No write that started before
+    /// can bring it back.
+    async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError>;
+
+    // ----- many webhooks
+
+    /// Webhooks that match the filter, newest first, after the position `after`. Reads at most [`MAX_READ`] entries, so the page may be
+    /// short, or empty, and still have a `next`.
+    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError>;
+
+    /// Dead letters, latest archived first; of one reference id if given.
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError>;
+
+    /// Entries of the due index up to and including `until`, at most `limit` from each of the index's parts, oldest first within each.
+    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError>;
+
+    /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the position `after` on, and
+    /// where to go on. A sequential read; every webhook in the range was read once `next` is `None`.
+    async fn unheld(&self, from: Timestamp, until: Timestamp, after: Option<TaskId>)
+    -> Result<Page<Webhook, TaskId>, StoreError>;
+
+    /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to ask for.
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError>;
+
+    // ----- the sweep
+
+    /// Up to when all minutes are audited.
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Moves that on, only if it is still `from`. Whether it did.
+    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError>;
+
+    /// Keeps what the sweep says of its latest run.
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError>;
+
+    /// What the sweep said last.
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError>;
+
+    // ----- idempotency keys
+
+    /// Remembers what the key stands for, durable against power loss, unless it stands for something already: then answers that. Of
+    /// concurrent calls, one gets `None`.
+    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError>;
+
+    /// Puts `after` in place of `before`, only if that is what the key stands for. Whether it did.
+    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError>;
+
+    // ----- totals and circuits
+
+    /// Adds to the totals. May be lost in a crash; never counted twice but when the answer was lost.
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The totals of all counters.
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError>;
+
+    /// The destinations with most failed attempts in the current and the previous hour, at most [`MAX_DESTINATIONS`].
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError>;
+
+    /// The destination's circuit; `None` while all is well.
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError>;
+
+    /// Puts `after` in place only if the stored circuit has the revision `before` (`None`: there is none). Whether it did. A circuit
+    /// that [`Circuit::is_idle`] is removed.
+    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError>;
+
+    /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that opened first, then by failures in
+    /// a row; at most [`MAX_DESTINATIONS`]. Not all of them are open: see [`Circuit::state`].
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError>;
+}

@@ -1,0 +1,512 @@
+//! The life of a webhook as pure functions: a record and an event give the next record, or a [`Refusal`].
+//!
+//! Nothing here does I/O, reads a clock or draws a random number. A caller applies the result with
+//! [`Store::write`](crate::store::Store::write), which takes effect only if the record is still the one that the function was
+//! given; if it is not, the caller asks again with the newer one ([`crate::apply`]). So each condition below holds at the moment of the
+//! write, and no backend has to know any of them.
+//!
+//! | function | from | to | due index |
+//! |---|---|---|---|
+//! | [`Rules::create`] | – | pending | only if scheduled |
+//! | [`Rules::claim`] | pending, retrying; in progress with its lease over | in progress | as it was |
+//! | [`Rules::conclude`] | in progress, our claim | delivered, retrying or failed | leaves; else enters or moves |
+//! | [`Rules::give_up`] | unfinished, no live lease | failed | enters or moves |
+//! | [`Rules::defer`] | pending, retrying | retrying | enters or moves |
+//! | [`Rules::requeue`] | anything due | same | moves on |
+//! | [`Rules::adopt`], [`Rules::rescue`] | unfinished | same | enters or moves forward |
+//! | [`Rules::archive`] | failed | failed, archived | leaves |
+//! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
+
+use std::time::Duration;
+
+use crate::{
+    clock::Timestamp,
+    id::WebhookId,
+    model::{
+        Attempt, Budget, Claim, ClaimId, ErrorKind, Function, LastError, MAX_ATTEMPTS_KEPT, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES,
+        MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook, Why, truncated,
+    },
+    retry::{Outcome, RetryOverride, RetryPolicy, Verdict},
+    status::Status,
+};
+
+/// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`] checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// How long a claim keeps others away.
+    pub lease: Duration,
+    /// How long after the allowed time somebody looks again at what is queued.
+    pub grace: Duration,
+    /// What the grace grows to, doubling with each requeue of the same state.
+    pub max_grace: Duration,
+    /// Interrupted attempts until it is given up.
+    pub max_interrupted: u32,
+    /// The longest wait for which `deliver` queues a webhook itself.
+    pub relay_within: Duration,
+    /// How often it does so in a webhook's life: the platform stops function-queue-function loops after 16 hops.
+    pub max_relays: u32,
+    /// Rescues from the dead-letter queue until it is given up.
+    pub max_rescues: u32,
+    /// How long a webhook may be deferred in all.
+    pub max_defer: Duration,
+    /// How long a delivered webhook can be asked about.
+    pub retention: Duration,
+    /// How long a dead letter is kept.
+    pub dead_letter_retention: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            lease: Duration::from_secs(45),
+            grace: Duration::from_secs(15 * 60),
+            max_grace: Duration::from_secs(6 * 3600),
+            max_interrupted: 5,
+            relay_within: Duration::from_secs(90),
+            max_relays: 8,
+            max_rescues: 3,
+            max_defer: Duration::from_secs(DAY),
+            retention: Duration::from_secs(30 * DAY),
+            dead_letter_retention: Duration::from_secs(30 * DAY),
+        }
+    }
+}
+
+/// Why a transition does not apply to a record as it is. Each names what its caller does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Delivered or failed: nothing is left to do, or the operator has to say resend.
+    #[error("it is finished: {0}")]
+    Finished(Status),
+    /// No attempt may start before this time.
+    #[error("not allowed before {0}")]
+    NotYet(Timestamp),
+    /// Another worker's attempt may still be going on.
+    #[error("claimed until {0}")]
+    Leased(Timestamp),
+    /// Interruptions, deferrals or rescues are used up: [`Rules::give_up`] is next.
+    #[error("its budget is spent")]
+    BudgetSpent,
+    /// The claim presented is not the current one: the outcome must not be written.
+    #[error("another claim holds it")]
+    NotOurClaim,
+    /// Its place in the due index is another one than was read, or it has none.
+    #[error("no longer due as read")]
+    DueMoved,
+    /// It stands in the due index, not later than was asked for.
+    #[error("already in the due index")]
+    Held,
+    /// It is not finished: resend has to wait.
+    #[error("still on its way")]
+    OnItsWay,
+    /// Archive and redrive are for failed webhooks only.
+    #[error("not failed")]
+    NotFailed,
+    /// Archived before.
+    #[error("already archived")]
+    Archived,
+    /// It was decided by looking at an older record: look again.
+    #[error("it has changed since")]
+    Changed,
+    /// Gone for readers, so for writers too.
+    #[error("expired")]
+    Expired,
+}
+
+/// What create needs to know.
+#[derive(Clone, Debug)]
+pub struct NewWebhook {
+    /// Its identifier; its time is the creation's.
+    pub id: WebhookId,
+    /// Whether the caller gave the reference id.
+    pub referenced: bool,
+    /// See [`Webhook::correlation_id`].
+    pub correlation_id: String,
+    /// See [`Webhook::event_type`].
+    pub event_type: Option<String>,
+    /// See [`Webhook::destination`].
+    pub destination: String,
+    /// See [`Webhook::retry`].
+    pub retry: Option<RetryOverride>,
+    /// No attempt before this time.
+    pub deliver_at: Option<Timestamp>,
+}
+
+/// What one attempt came to, for the record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// As far as the policy cares.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub duration: Duration,
+    /// For a person.
+    pub message: Option<String>,
+    /// The beginning of the answer's body.
+    pub response_excerpt: Option<String>,
+}
+
+/// The settings that transitions go by, and the transitions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl Rules {
+    /// A webhook is accepted. If it is scheduled, it enters the due index for that time, and no message is sent.
+    pub fn create(&self, new: NewWebhook, now: Timestamp) -> Webhook {
+        let scheduled = new.deliver_at.filter(|at| *at > now);
+        let mut webhook = Webhook {
+            schema: SCHEMA,
+            revision: 0,
+            id: new.id,
+            referenced: new.referenced,
+            correlation_id: new.correlation_id,
+            event_type: new.event_type,
+            destination: new.destination,
+            status: Status::Pending,
+            created_at: now,
+            updated_at: now,
+            allowed_at: Some(scheduled.unwrap_or(now)),
+            due_at: scheduled,
+            claim: None,
+            attempt_count: 0,
+            budget: Budget::default(),
+            retry: new.retry,
+            last_error: None,
+            attempts: Vec::new(),
+            history: Vec::new(),
+            delivered_at: None,
+            failed_at: None,
+            archived_at: None,
+            expires_at: None,
+        };
+        let why = scheduled.map(|_| Why::Scheduled);
+        note(&mut webhook, now, Function::Api, Transition::Create, scheduled, why);
+        webhook
+    }
+
+    /// A worker takes the right to make one attempt, which starts now. A claim whose lease is over is noted as an interrupted
+    /// attempt. The claim's id must be fresh and random.
+    pub fn claim(&self, webhook: &Webhook, id: ClaimId, now: Timestamp) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        let mut why = None;
+        if webhook.status == Status::InProgress {
+            check_lease(webhook, now)?;
+            if webhook.budget.interrupted + 1 >= self.limits.max_interrupted {
+                return Err(Refusal::BudgetSpent);
+            }
+            note_interruption(&mut next);
+            why = Some(Why::LeaseOver);
+        } else if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > now) {
+            return Err(Refusal::NotYet(allowed_at));
+        }
+        next.attempt_count += 1;
+        next.claim = Some(Claim { id, started_at: now, lease_until: now.plus(self.limits.lease) });
+        enter(&mut next, Status::InProgress);
+        note(&mut next, now, Function::Deliver, Transition::Claim, None, why);
+        Ok(next)
+    }
+
+    /// The holder of the claim writes what its attempt came to: delivered, retrying or failed, as the policy says. `unit` is
+    /// random, in `0.0..1.0`. A lease that ran out does not matter as long as nobody else has claimed since.
+    pub fn conclude(
+        &self,
+        webhook: &Webhook,
+        claim: ClaimId,
+        report: &Report,
+        now: Timestamp,
+        unit: f64,
+    ) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        let Some(held) = next.claim.take_if(|held| held.id == claim) else { return Err(Refusal::NotOurClaim) };
+        next.budget.attempts += 1;
+        next.budget.deferrals = 0;
+        keep_attempt(&mut next, held.started_at, report);
+        let policy = self.retry.with(webhook.retry.as_ref());
+        match policy.verdict(&report.outcome, next.budget.attempts, unit) {
+            Verdict::Delivered => {
+                next.last_error = None;
+                next.delivered_at = Some(now);
+                next.expires_at = Some(now.plus(self.limits.retention));
+                (next.allowed_at, next.due_at) = (None, None);
+                enter(&mut next, Status::Delivered);
+                note(&mut next, now, Function::Deliver, Transition::Deliver, None, None);
+            }
+            Verdict::Retry { wait, put_off } => {
+                next.last_error = last_error(report);
+                let allowed_at = now.plus(wait);
+                self.wait_until(&mut next, allowed_at, now);
+                let why = if put_off { Some(Why::RetryAfter) } else { report.outcome.error.map(Why::Error) };
+                note(&mut next, now, Function::Deliver, Transition::Retry, Some(allowed_at), why);
+            }
+            Verdict::Fail => {
+                next.last_error = last_error(report);
+                self.fail(&mut next, now);
+                note(&mut next, now, Function::Deliver, Transition::Fail, None, report.outcome.error.map(Why::Error));
+            }
+        }
+        Ok(next)
+    }
+
+    /// It is given up without a further attempt, because a budget other than the policy's is spent. Which one that is, and that it
+    /// is, the caller has seen on this very record: apply it with [`apply_unchanged`](crate::apply::apply_unchanged).
+    pub fn give_up(&self, webhook: &Webhook, kind: ErrorKind, function: Function, now: Timestamp) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        check_lease(webhook, now)?;
+        if webhook.status == Status::InProgress {
+            note_interruption(&mut next);
+        }
+        let message = match kind {
+            ErrorKind::Interrupted => format!("{} attempts ended without a recorded answer", next.budget.interrupted),
+            ErrorKind::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
+            _ => format!("the queue gave up on it {} times", self.limits.max_rescues + 1),
+        };
+        next.last_error = Some(LastError { kind, status_code: None, message });
+        next.claim = None;
+        self.fail(&mut next, now);
+        note(&mut next, now, function, Transition::Fail, None, Some(Why::Error(kind)));
+        Ok(next)
+    }
+
+    /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After` may have put it off further
+    /// since the caller looked.
+    pub fn defer(&self, webhook: &Webhook, until: Timestamp, why: Why, now: Timestamp) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        if let Some(claim) = &webhook.claim {
+            return Err(Refusal::Leased(claim.lease_until));
+        }
+        if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
+            return Err(Refusal::NotYet(allowed_at));
+        }
+        let deferred_ms = webhook.budget.deferred_ms.saturating_add(until.since(now).as_millis() as u64);
+        if u128::from(deferred_ms) > self.limits.max_defer.as_millis() {
+            return Err(Refusal::BudgetSpent);
+        }
+        next.budget.deferred_ms = deferred_ms;
+        next.budget.deferrals += 1;
+        self.wait_until(&mut next, until, now);
+        note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
+        Ok(next)
+    }
+
+    /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the due time that it read.
+    ///
+    /// The grace doubles with each requeue of the same state, so that a long backlog does not feed itself.
+    pub fn requeue(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
+        if webhook.due_at != Some(seen) {
+            return Err(Refusal::DueMoved);
+        }
+        let mut next = webhook.clone();
+        let doubled = 2_u32.saturating_pow(webhook.budget.requeues.min(16));
+        let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
+        next.due_at = Some(next_look(webhook).max(now).plus(grace));
+        next.budget.requeues += 1;
+        note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
+        Ok(next)
+    }
+
+    /// It enters the due index for `due_at`, or moves forward to it, because its message may not exist.
+    pub fn adopt(&self, webhook: &Webhook, due_at: Timestamp, who: (Function, Why), now: Timestamp) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        if webhook.due_at.is_some_and(|at| at <= due_at) {
+            return Err(Refusal::Held);
+        }
+        next.due_at = Some(due_at);
+        note(&mut next, now, who.0, Transition::Adopt, None, Some(who.1));
+        Ok(next)
+    }
+
+    /// The audit found it: unfinished and in no index. Somebody looks after one grace.
+    pub fn audit(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        if webhook.due_at.is_some() {
+            return Err(Refusal::Held);
+        }
+        self.adopt(webhook, next_look(webhook).max(now.plus(self.limits.grace)), (Function::Sweep, Why::Audit), now)
+    }
+
+    /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
+    pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        let mut next = unfinished(webhook)?;
+        let spent = webhook.budget.rescues >= self.limits.max_rescues;
+        if spent && check_lease(webhook, now).is_ok() {
+            return Err(Refusal::BudgetSpent);
+        }
+        next.budget.rescues += u32::from(!spent);
+        next.due_at = Some(next_look(webhook).max(now));
+        note(&mut next, now, Function::Dlq, Transition::Adopt, None, Some(Why::Rescue));
+        Ok(next)
+    }
+
+    /// It becomes a dead letter.
+    pub fn archive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        match (webhook.status, webhook.archived_at) {
+            (Status::Failed, None) => {}
+            (Status::Failed, Some(_)) => return Err(Refusal::Archived),
+            _ => return Err(Refusal::NotFailed),
+        }
+        let mut next = webhook.clone();
+        next.archived_at = Some(now);
+        next.expires_at = Some(now.plus(self.limits.dead_letter_retention));
+        next.due_at = None;
+        note(&mut next, now, Function::Dlq, Transition::Archive, None, None);
+        Ok(next)
+    }
+
+    /// An operator wants it sent again, with a fresh budget. It enters the due index for one grace from now; the caller sends
+    /// a message, and [`Rules::adopt`]s it for now if that fails.
+    pub fn resend(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        self.start_again(webhook, Transition::Resend, now)
+    }
+
+    /// The same for a dead letter, and for nothing else.
+    pub fn redrive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        if !webhook.is_dead_letter() {
+            return Err(Refusal::NotFailed);
+        }
+        self.start_again(webhook, Transition::Redrive, now)
+    }
+
+    fn start_again(&self, webhook: &Webhook, transition: Transition, now: Timestamp) -> Result<Webhook, Refusal> {
+        if !webhook.status.is_finished() {
+            return Err(Refusal::OnItsWay);
+        }
+        if webhook.is_expired(now) {
+            return Err(Refusal::Expired);
+        }
+        let mut next = webhook.clone();
+        next.budget = Budget::default();
+        (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) = (None, None, None, None);
+        next.allowed_at = Some(now);
+        next.due_at = Some(now.plus(self.limits.grace));
+        enter(&mut next, Status::Pending);
+        note(&mut next, now, Function::Api, transition, None, None);
+        Ok(next)
+    }
+
+    /// Waits for `allowed_at`: queued by `deliver` itself if that is soon and it may, else by the sweep when it is due.
+    fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
+        enter(next, Status::Retrying);
+        next.allowed_at = Some(allowed_at);
+        if allowed_at.since(now) <= self.limits.relay_within && next.budget.relays < self.limits.max_relays {
+            next.budget.relays += 1;
+            next.due_at = Some(allowed_at.plus(self.limits.grace));
+        } else {
+            next.due_at = Some(allowed_at);
+        }
+    }
+
+    /// Fails it; it stands in the due index until it is archived.
+    fn fail(&self, next: &mut Webhook, now: Timestamp) {
+        enter(next, Status::Failed);
+        next.allowed_at = None;
+        next.failed_at = Some(now);
+        next.due_at = Some(now.plus(self.limits.grace));
+    }
+}
+
+/// Whether who wrote this record has to queue it, since the sweep will not before a grace has passed.
+pub fn is_relayed(webhook: &Webhook) -> bool {
+    webhook.status == Status::Retrying && webhook.due_at > webhook.allowed_at
+}
+
+/// The earliest time at which a look at this record can do anything: when its attempt is allowed, or its lease over.
+pub fn next_look(webhook: &Webhook) -> Timestamp {
+    let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
+    lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
+}
+
+fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {
+    if webhook.status.is_finished() { Err(Refusal::Finished(webhook.status)) } else { Ok(webhook.clone()) }
+}
+
+fn check_lease(webhook: &Webhook, now: Timestamp) -> Result<(), Refusal> {
+    match &webhook.claim {
+        Some(claim) if claim.lease_until > now => Err(Refusal::Leased(claim.lease_until)),
+        _ => Ok(()),
+    }
+}
+
+fn enter(next: &mut Webhook, status: Status) {
+    next.status = status;
+    next.budget.requeues = 0;
+}
+
+fn last_error(report: &Report) -> Option<LastError> {
+    let kind = report.outcome.error?;
+    let message = truncated(report.message.as_deref().unwrap_or_default(), MAX_ERROR_BYTES).to_owned();
+    Some(LastError { kind, status_code: report.outcome.status_code, message })
+}
+
+fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
+    let failed = report.outcome.error.is_some();
+    let kept = |text: &Option<String>, limit| text.as_deref().filter(|_| failed).map(|text| truncated(text, limit).to_owned());
+    push_bounded(
+        &mut next.attempts,
+        Attempt {
+            number: next.attempt_count,
+            started_at,
+            duration_ms: report.duration.as_millis() as u64,
+            error: report.outcome.error,
+            status_code: report.outcome.status_code,
+            message: kept(&report.message, MAX_ERROR_BYTES),
+            response_excerpt: kept(&report.response_excerpt, MAX_EXCERPT_BYTES),
+        },
+        MAX_ATTEMPTS_KEPT,
+    );
+}
+
+/// Notes the claimed attempt as interrupted: its lease is over and nobody wrote an outcome.
+fn note_interruption(next: &mut Webhook) {
+    let Some(claim) = next.claim.take() else { return };
+    next.budget.interrupted += 1;
+    let message = "no outcome was recorded: the worker died or lost its lease";
+    push_bounded(
+        &mut next.attempts,
+        Attempt {
+            number: next.attempt_count,
+            started_at: claim.started_at,
+            duration_ms: claim.lease_until.since(claim.started_at).as_millis() as u64,
+            error: Some(ErrorKind::Interrupted),
+            status_code: None,
+            message: Some(message.to_owned()),
+            response_excerpt: None,
+        },
+        MAX_ATTEMPTS_KEPT,
+    );
+    next.last_error = Some(LastError { kind: ErrorKind::Interrupted, status_code: None, message: message.to_owned() });
+}
+
+fn note(
+    next: &mut Webhook,
+    at: Timestamp,
+    function: Function,
+    transition: Transition,
+    allowed_at: Option<Timestamp>,
+    why: Option<Why>,
+) {
+    next.revision += 1;
+    next.updated_at = at;
+    let counts = matches!(transition, Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail);
+    let attempt = if counts { next.attempt_count } else { 0 };
+    let step = Step { at, function, transition, to: next.status, attempt, allowed_at, why };
+    push_bounded(&mut next.history, step, MAX_HISTORY_KEPT);
+}
+
+/// Appends; if that makes too many, the second oldest goes, since how it began is worth more than what came just after.
+fn push_bounded<T>(list: &mut Vec<T>, item: T, limit: usize) {
+    if list.len() >= limit {
+        list.remove(1);
+    }
+    list.push(item);
+}
+
+/// Records for tests.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! Ready records for tests of other modules and of the backends.
+
+use super::{NewWebhook, Rules};
+use crate::{
+    clock::Timestamp,
+    id::{TaskId, WebhookId},
+    model::Webhook,
+};
+
+/// What create is told of a webhook with the reference id `order-7`, and of nothing else.
+pub fn new_webhook(task: TaskId) -> NewWebhook {
+    let Ok(reference) = "order-7".parse() else { unreachable!("it is a reference id") };
+    NewWebhook {
+        id: WebhookId { reference, task },
+        referenced: true,
+        correlation_id: "cor-1".to_owned(),
+        event_type: None,
+        destination: "https://example.com:443".to_owned(),
+        retry: None,
+        deliver_at: None,
+    }
+}
+
+/// A webhook that was accepted `now` and by the default rules.
+pub fn webhook(now: Timestamp) -> Webhook {
+    Rules::default().create(new_webhook(TaskId::mint(now, [1; 10])), now)
+}
