@@ -1,0 +1,209 @@
+//! Makes one attempt: one POST, signed, bounded in time and size, to a place where Posthaste may connect.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`guard`] | says where Posthaste may connect; pure, also asked by the API |
+//! | `address` | which addresses are public: IANA's tables |
+//! | `resolve` | resolves names and hands on only addresses that the guard allows |
+//! | `headers` | ours, the caller's, and which the caller may not set |
+//! | `deadline` | keeps an attempt within its time, also after the process was stopped |
+//! | `answer` | reads what came back |
+//! | `failure` | names what went wrong |
+//!
+//! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is read from the machine at start.
+
+mod address;
+mod answer;
+mod deadline;
+mod failure;
+pub mod guard;
+mod headers;
+mod resolve;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use tokio::time::Instant;
+
+use self::deadline::{DatedBody, Deadline};
+pub use self::{
+    answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
+    guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
+    headers::{HeaderError, check_header},
+    resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
+};
+use crate::{clock::Timestamp, id::WebhookId, model::ErrorKind, signing::Secret};
+
+/// How long name look-up, TCP connection and TLS handshake may take together.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection is kept for the next request. Common servers close theirs after 60 s or more; who closes later, loses.
+pub const MAX_IDLE: Duration = Duration::from_secs(50);
+
+/// Unused connections kept for one destination.
+pub const MAX_IDLE_PER_HOST: usize = 32;
+
+/// What one attempt sends.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Where to, as the caller of the API wrote it.
+    pub url: &'a str,
+    /// The caller's own headers. Those that [`check_header`] refuses are not sent.
+    pub headers: &'a [(String, String)],
+    /// The body, sent byte for byte.
+    pub payload: Bytes,
+    /// `webhook-id`: the same on every attempt, resend and redrive.
+    pub webhook_id: &'a WebhookId,
+    /// `x-correlation-id`.
+    pub correlation_id: &'a str,
+    /// `x-webhook-event`, where there is one.
+    pub event_type: Option<&'a str>,
+    /// `x-webhook-attempt`: the attempt's number, from 1.
+    pub attempt: u32,
+    /// `webhook-timestamp`: when this attempt started.
+    pub timestamp: Timestamp,
+}
+
+/// What came of one attempt. A status code, once received, decides, whatever happens to the body afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// `None`: the destination answered 2xx. Otherwise why not; one of `HttpStatus`, `Network`, `Timeout`, `Tls` and
+    /// `RefusedAddress`.
+    pub error: Option<ErrorKind>,
+    /// The status code, if one was received.
+    pub status_code: Option<u16>,
+    /// How long `Retry-After` asks to wait, from now; only on 429 and 503. Not capped: the retry policy does that.
+    pub retry_after: Option<Duration>,
+    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no address that the caller did
+    /// not write, no secret, and nothing of the URL.
+    pub message: Option<String>,
+    /// The beginning of the body if the attempt failed and there was one, at most [`crate::model::MAX_EXCERPT_BYTES`]; what is
+    /// not UTF-8 is replaced.
+    pub response_excerpt: Option<String>,
+    /// How long the attempt took, reading included.
+    pub duration: Duration,
+}
+
+/// Makes attempts.
+#[async_trait]
+pub trait Sender: Send + Sync + fmt::Debug {
+    /// Makes one attempt, and returns within `deadline`. After it no byte of the request is handed to the system to be sent.
+    ///
+    /// The request is sent at most once, except over a kept connection that turns out to be closed before any byte was written
+    /// to it. Not a 2xx is not an error of this function: it is an [`Answer`].
+    async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
+}
+
+/// What an [`HttpSender`] is made of.
+#[derive(Clone, Debug)]
+pub struct SenderConfig {
+    /// Each of them signs every request; none, and requests are not signed.
+    pub secrets: Vec<Secret>,
+    /// Says where it may connect.
+    pub guard: Arc<AddressGuard>,
+    /// Resolves names.
+    pub lookup: Arc<dyn Lookup>,
+    /// Root certificates that are trusted besides the web's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+impl SenderConfig {
+    /// With the system's resolver and no further root certificates.
+    pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
+        Self { secrets, guard, lookup: Arc::new(SystemLookup), extra_roots: Vec::new() }
+    }
+}
+
+/// Why no sender could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSender {
+    /// One of the extra root certificates cannot be read.
+    #[error("a root certificate cannot be read")]
+    RootCertificate(#[source] rustls::Error),
+    /// The TLS library refuses its settings.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The HTTP library refuses its settings.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Sends over one pool of connections, HTTP/1.1. Made once for a process.
+pub struct HttpSender {
+    client: reqwest::Client,
+    secrets: Vec<Secret>,
+    guard: Arc<AddressGuard>,
+}
+
+impl HttpSender {
+    /// A sender with an empty pool.
+    pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
+        let SenderConfig { secrets, guard, lookup, extra_roots } = config;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls_config(extra_roots)?)
+            .dns_resolver(resolve::GuardedResolver { guard: Arc::clone(&guard), lookup })
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(MAX_IDLE)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .tcp_nodelay(true)
+            // A redirect leads somewhere that nobody checked; a proxy would resolve names without us. Retries are the policy's,
+            // where each is counted and shown. (A kept connection found closed before anything was written is not one.)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .build()
+            .map_err(InvalidSender::Client)?;
+        Ok(Self { client, secrets, guard })
+    }
+
+    async fn attempt(&self, request: &Request<'_>, limit: Duration) -> Answer {
+        let deadline = Deadline::after(limit);
+        // Again, since the settings may have changed after the webhook was accepted. It is also what checks a host that is an
+        // address: the resolver is not asked about those.
+        let url = match self.guard.check_url(request.url) {
+            Ok(url) => url,
+            Err(refused) => return failure::failed(ErrorKind::RefusedAddress, &refused.to_string()),
+        };
+        let body = DatedBody::new(request.payload.clone(), deadline);
+        let call = self.client.post(url).headers(headers::compose(request, &self.secrets)).body(reqwest::Body::wrap(body)).send();
+        match deadline.run(call).await {
+            None => failure::timed_out(limit),
+            Some(Err(error)) => failure::describe(&error),
+            Some(Ok(response)) => answer::read(response, deadline).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Sender for HttpSender {
+    async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer {
+        let started = Instant::now();
+        let answer = self.attempt(request, deadline).await;
+        Answer { duration: started.elapsed(), ..answer }
+    }
+}
+
+impl fmt::Debug for HttpSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSender").field("secrets", &self.secrets.len()).field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+fn tls_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<ClientConfig, InvalidSender> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for root in extra_roots {
+        roots.add(root).map_err(InvalidSender::RootCertificate)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(InvalidSender::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}

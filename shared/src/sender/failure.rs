@@ -1,0 +1,110 @@
+//! Turns an HTTP library's error into a kind and a sentence for people.
+//!
+//! The sentence is made from what the error *is*, not from its text, which may hold the URL, addresses or names; only where
+//! nothing better is known the innermost text is used, which is the protocol parser's.
+
+use std::{error::Error, io, time::Duration};
+
+use rustls::{CertificateError, InvalidMessage};
+
+use super::{Answer, CONNECT_TIMEOUT, deadline::PastDeadline, resolve::Unresolved};
+use crate::model::{ErrorKind, MAX_ERROR_BYTES, truncated};
+
+/// The answer of an attempt that ended at its deadline without a status code.
+pub(super) fn timed_out(deadline: Duration) -> Answer {
+    failed(ErrorKind::Timeout, &format!("no answer within {} ms", deadline.as_millis()))
+}
+
+/// The answer of an attempt that failed without a status code.
+pub(super) fn failed(kind: ErrorKind, message: &str) -> Answer {
+    let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Answer { error: Some(kind), message: Some(truncated(&message, MAX_ERROR_BYTES).to_owned()), ..Answer::default() }
+}
+
+/// The answer of an attempt that the HTTP library gave up.
+pub(super) fn describe(error: &reqwest::Error) -> Answer {
+    for cause in chain(error) {
+        if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
+            let kind = match unresolved {
+                Unresolved::NoAddress(_) => ErrorKind::Network,
+                Unresolved::Refused => ErrorKind::RefusedAddress,
+            };
+            return failed(kind, &unresolved.to_string());
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return failed(ErrorKind::Tls, &describe_tls(tls));
+        }
+        if cause.is::<PastDeadline>() {
+            return failed(ErrorKind::Timeout, &cause.to_string());
+        }
+        if let Some(message) = cause.downcast_ref::<io::Error>().and_then(describe_io) {
+            let kind = if message == TIMED_OUT { ErrorKind::Timeout } else { ErrorKind::Network };
+            return failed(kind, message);
+        }
+    }
+    if error.is_timeout() {
+        return failed(ErrorKind::Timeout, &format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis()));
+    }
+    let innermost = chain(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
+    failed(ErrorKind::Network, &innermost)
+}
+
+/// The causes of an error, from the outside in. An error within an [`io::Error`] is not among its sources, so it is looked for.
+fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let first: Option<&'a (dyn Error + 'static)> = error.source();
+    std::iter::successors(first, |&cause| match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(within) => Some(within as &(dyn Error + 'static)),
+        None => cause.source(),
+    })
+}
+
+const TIMED_OUT: &str = "the connection timed out";
+
+/// What the operating system said; `None` if the error only carries another one.
+fn describe_io(error: &io::Error) -> Option<&'static str> {
+    if let Some(within) = error.get_ref()
+        && (within.is::<rustls::Error>() || within.is::<io::Error>())
+    {
+        return None;
+    }
+    Some(match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "connection reset",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::AddrNotAvailable => "address not available",
+        io::ErrorKind::TimedOut => TIMED_OUT,
+        io::ErrorKind::UnexpectedEof => "the destination closed the connection before it answered",
+        // Such as too many open files: ours, but the operator must see it.
+        _ if error.raw_os_error().is_some() => "the system could not make the connection",
+        _ => return None,
+    })
+}
+
+fn describe_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => format!("TLS: {}", describe_certificate(error)),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
+            "TLS: the destination does not speak TLS on this port".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => format!("TLS: the destination refused the handshake ({alert:?})"),
+        rustls::Error::PeerIncompatible(_) => "TLS: no protocol version or cipher suite in common".to_owned(),
+        other => format!("TLS: {other}"),
+    }
+}
+
+fn describe_certificate(error: &CertificateError) -> String {
+    let known = match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the certificate is not valid yet",
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the certificate is for another name"
+        }
+        CertificateError::UnknownIssuer => "the certificate's issuer is not trusted",
+        CertificateError::Revoked => "the certificate was revoked",
+        CertificateError::BadEncoding => "the certificate cannot be read",
+        CertificateError::BadSignature => "the certificate's signature is wrong",
+        other => return format!("the certificate is not valid ({other})"),
+    };
+    known.to_owned()
+}

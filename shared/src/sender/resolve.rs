@@ -1,0 +1,112 @@
+//! Resolves names for the connector, and hands on only addresses to which the guard lets it connect.
+//!
+//! The connection goes to an address from the very answer that was checked, so there is no second look-up which a changed
+//! record (DNS rebinding) could win.
+
+use std::{fmt, io, net::IpAddr, sync::Arc};
+
+use async_trait::async_trait;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use super::guard::AddressGuard;
+
+/// Addresses of one name that are tried; a name has no use for more.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// Looks up a name's addresses.
+#[async_trait]
+pub trait Lookup: Send + Sync + fmt::Debug {
+    /// The addresses of `host`, most preferred first; an error if it has none.
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// Asks the system's resolver, on a thread where it may block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemLookup;
+
+#[async_trait]
+impl Lookup for SystemLookup {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// Why a name leads nowhere. The texts are for people and hold no address.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unresolved {
+    /// No addresses.
+    #[error("the host's name does not resolve")]
+    NoAddress(#[source] Option<io::Error>),
+    /// Addresses, but none to which the guard lets us connect.
+    #[error(
+        "the host's name resolves to no public address, and others are refused \
+         (ALLOW_PRIVATE_DESTINATIONS=true allows them, for local use)"
+    )]
+    Refused,
+}
+
+/// The resolver that the HTTP client connects through.
+#[derive(Clone, Debug)]
+pub(super) struct GuardedResolver {
+    pub(super) guard: Arc<AddressGuard>,
+    pub(super) lookup: Arc<dyn Lookup>,
+}
+
+impl GuardedResolver {
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let mut addresses = self.lookup.lookup(host).await.map_err(|error| Unresolved::NoAddress(Some(error)))?;
+        if addresses.is_empty() {
+            return Err(Unresolved::NoAddress(None));
+        }
+        addresses.retain(|address| self.guard.is_allowed(*address));
+        addresses.truncate(MAX_ADDRESSES);
+        if addresses.is_empty() { Err(Unresolved::Refused) } else { Ok(addresses) }
+    }
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let resolver = self.clone();
+        Box::pin(async move {
+            let addresses = resolver.addresses(name.as_str()).await?;
+            // Port 0: the connector puts the URL's there.
+            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| (address, 0).into()));
+            Ok(addresses)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sender::guard::GuardSettings;
+
+    #[derive(Debug)]
+    struct Answers(Vec<&'static str>);
+
+    #[async_trait]
+    impl Lookup for Answers {
+        async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            Ok(self.0.iter().map(|address| address.parse().unwrap()).collect())
+        }
+    }
+
+    async fn resolve(allow_private: bool, answers: Vec<&'static str>) -> Result<Vec<String>, Unresolved> {
+        let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
+        let resolver = GuardedResolver { guard: Arc::new(guard), lookup: Arc::new(Answers(answers)) };
+        resolver.addresses("hooks.example").await.map(|found| found.iter().map(IpAddr::to_string).collect())
+    }
+
+    /// Of a mixed answer only the public part is handed on; of a private one nothing.
+    #[tokio::test]
+    async fn only_allowed_addresses_are_handed_on() {
+        let mixed = vec!["10.0.0.1", "8.8.8.8", "::1", "2606:4700::1111", "::ffff:169.254.169.254"];
+        assert_eq!(resolve(false, mixed.clone()).await.unwrap(), ["8.8.8.8", "2606:4700::1111"]);
+        assert_eq!(resolve(true, mixed).await.unwrap().len(), 5);
+        for private in ["127.0.0.1", "::1", "169.254.169.254", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(matches!(resolve(false, vec![private]).await, Err(Unresolved::Refused)), "{private}");
+        }
+        assert!(matches!(resolve(false, vec![]).await, Err(Unresolved::NoAddress(None))));
+        assert_eq!(resolve(false, vec!["8.8.8.8"; 100]).await.unwrap().len(), MAX_ADDRESSES);
+    }
+}

@@ -1,0 +1,176 @@
+//! Signatures as [Standard Webhooks](https://www.standardwebhooks.com) defines them: HMAC-SHA256, scheme `v1`.
+//!
+//! What is signed is `{webhook-id}.{webhook-timestamp}.{payload}`, so neither the payload nor its id or time can be exchanged
+//! without the receiver noticing, and an old request cannot be played again later. With several secrets each signs; a receiver
+//! accepts a request if one of the signatures is right, so secrets are rotated without a moment in which nothing verifies.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Secrets that sign side by side. A rotation needs two; more only make every request longer.
+pub const MAX_SECRETS: usize = 10;
+
+/// What a secret in the form of Standard Webhooks begins with.
+const PREFIX: &str = "whsec_";
+
+/// A secret shared with receivers, ready to sign.
+///
+/// Nothing shows the key: [`fmt::Debug`] prints only how it was read.
+#[derive(Clone)]
+pub struct Secret {
+    /// The keyed state, so that a signature does not derive it anew.
+    mac: Hmac<Sha256>,
+    raw: bool,
+}
+
+/// Why a list of secrets cannot be used. Holds no part of any secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSecrets {
+    /// Nothing but separators.
+    #[error("holds no secret")]
+    Missing,
+    /// More than [`MAX_SECRETS`].
+    #[error("holds more than {MAX_SECRETS} secrets")]
+    TooMany,
+    /// `whsec_` and nothing after it, or a key that the algorithm cannot use.
+    #[error("secret number {position} has an empty key")]
+    EmptyKey {
+        /// Its place in the list, from 1.
+        position: usize,
+    },
+}
+
+impl Secret {
+    /// Reads one or several secrets, separated by spaces or commas.
+    ///
+    /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard Webhooks read it. One that is not
+    /// is used as it stands, every byte of it; see [`Secret::is_raw`].
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecrets> {
+        let parts = || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+        match parts().count() {
+            0 => Err(InvalidSecrets::Missing),
+            1..=MAX_SECRETS => parts().zip(1..).map(|(part, position)| Self::parse(part, position)).collect(),
+            _ => Err(InvalidSecrets::TooMany),
+        }
+    }
+
+    fn parse(text: &str, position: usize) -> Result<Self, InvalidSecrets> {
+        let (key, raw) = match STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)) {
+            Ok(key) => (key, false),
+            Err(_) => (text.as_bytes().to_vec(), true),
+        };
+        if key.is_empty() {
+            return Err(InvalidSecrets::EmptyKey { position });
+        }
+        let mac = Hmac::new_from_slice(&key).map_err(|_| InvalidSecrets::EmptyKey { position })?;
+        Ok(Self { mac, raw })
+    }
+
+    /// Whether the text was not base64 and its bytes are the key. Worth saying at start: receivers' libraries expect base64.
+    pub const fn is_raw(&self) -> bool {
+        self.raw
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret").field("raw", &self.raw).finish_non_exhaustive()
+    }
+}
+
+/// The value of `webhook-signature`: one `v1,BASE64` for each secret, in their order, separated by spaces. Empty if there are no
+/// secrets.
+///
+/// `id` and `timestamp_seconds` are what `webhook-id` and `webhook-timestamp` say, `payload` the body byte for byte.
+pub fn sign(secrets: &[Secret], id: &str, timestamp_seconds: i64, payload: &[u8]) -> String {
+    let signed_head = format!("{id}.{timestamp_seconds}.");
+    let signatures = secrets.iter().map(|secret| {
+        let mac = secret.mac.clone().chain_update(signed_head.as_bytes()).chain_update(payload);
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    });
+    signatures.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use standardwebhooks::Webhook;
+
+    use super::*;
+
+    const PUBLISHED: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const OTHER: &str = "c2Vjb25kIHNlY3JldCwgYWxzbyBiYXNlNjQ=";
+    const RAW: &str = "your-secret-key";
+
+    fn now_seconds() -> i64 {
+        jiff::Timestamp::now().as_second()
+    }
+
+    fn headers(id: &str, timestamp: i64, signature: &str) -> http::HeaderMap {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("webhook-id", id.parse().unwrap());
+        headers.insert("webhook-timestamp", timestamp.into());
+        headers.insert("webhook-signature", signature.parse().unwrap());
+        headers
+    }
+
+    /// The vector that Standard Webhooks and its libraries publish.
+    #[test]
+    fn signs_the_published_vector() {
+        let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let payload = br#"{"test": 2432232314}"#;
+        for text in [PUBLISHED, PUBLISHED.strip_prefix("whsec_").unwrap()] {
+            let secrets = Secret::parse_list(text).unwrap();
+            assert_eq!(sign(&secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, payload), expected);
+        }
+    }
+
+    /// The project's own library verifies what we signed, with each of the secrets that signed side by side, and with no other.
+    #[test]
+    fn an_independent_library_verifies_each_of_several_signatures() {
+        let secrets = Secret::parse_list(&format!("{PUBLISHED}, {OTHER} {RAW}")).unwrap();
+        assert_eq!(secrets.iter().map(Secret::is_raw).collect::<Vec<_>>(), [false, false, true]);
+        let payload = "{\"ä\": [1.0,  2]}".as_bytes();
+        let signature = sign(&secrets, "order_1", now_seconds(), payload);
+        let headers = headers("order_1", now_seconds(), &signature);
+        for verifier in [Webhook::new(PUBLISHED), Webhook::new(OTHER), Webhook::from_bytes(RAW.into())] {
+            verifier.as_ref().unwrap().verify(payload, &headers).unwrap();
+            assert!(verifier.unwrap().verify(b"{}", &headers).is_err());
+        }
+        assert!(Webhook::from_bytes(b"another".into()).unwrap().verify(payload, &headers).is_err());
+    }
+
+    #[test]
+    fn no_secrets_no_signature() {
+        assert_eq!(sign(&[], "order_1", 1, b"{}"), "");
+    }
+
+    #[test]
+    fn separators_are_spaces_and_commas_and_what_is_not_base64_is_raw() {
+        for list in ["YQ==,Yg==", "YQ== Yg==", " YQ== ,\tYg==\n", "whsec_YQ==,,whsec_Yg=="] {
+            let secrets = Secret::parse_list(list).unwrap();
+            assert_eq!(secrets.len(), 2, "{list:?}");
+            assert!(!secrets.iter().any(Secret::is_raw), "{list:?}");
+        }
+        for raw in ["your-secret-key", "YQ", "whsec_not-base64", "schlüssel"] {
+            assert!(Secret::parse_list(raw).unwrap()[0].is_raw(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_key_is_refused() {
+        assert_eq!(Secret::parse_list("").unwrap_err(), InvalidSecrets::Missing);
+        assert_eq!(Secret::parse_list(" , ").unwrap_err(), InvalidSecrets::Missing);
+        assert_eq!(Secret::parse_list("YQ== whsec_").unwrap_err(), InvalidSecrets::EmptyKey { position: 2 });
+        assert_eq!(Secret::parse_list(&"a ".repeat(11)).unwrap_err(), InvalidSecrets::TooMany);
+    }
+
+    /// Neither form of the key appears in the debug text.
+    #[test]
+    fn debug_shows_no_key() {
+        let shown = format!("{:?}", Secret::parse_list(&format!("{PUBLISHED} {RAW}")).unwrap());
+        assert_eq!(shown, "[Secret { raw: false, .. }, Secret { raw: true, .. }]");
+    }
+}

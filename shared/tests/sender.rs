@@ -1,0 +1,483 @@
+//! The HTTP sender against real sockets on loopback: what arrives at a destination, and what is made of what it answers.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rustls::pki_types::CertificateDer;
+use shared::{
+    clock::Timestamp,
+    id::WebhookId,
+    model::ErrorKind,
+    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, MAX_RESPONSE_BYTES, Request, Sender, SenderConfig},
+    signing::Secret,
+};
+use tokio::net::TcpListener;
+
+#[path = "sender/server.rs"]
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+mod server;
+use server::{Reply, Server};
+
+/// Long enough for anything that is meant to end by itself on a busy machine.
+const AMPLE: Duration = Duration::from_secs(30);
+
+/// What a fast answer stays below, though the deadline is [`AMPLE`].
+const FAST: Duration = Duration::from_secs(10);
+
+/// What the system itself takes of bytes that nobody reads, at most: both ends' buffers.
+const SOCKET_BUFFERS: usize = 16 * 1024 * 1024;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Answers every name with loopback's address, after `before` was run.
+#[derive(Debug)]
+struct Loopback {
+    before: fn(),
+}
+
+#[async_trait]
+impl Lookup for Loopback {
+    async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        (self.before)();
+        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    }
+}
+
+fn config(allow_private: bool) -> SenderConfig {
+    let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
+    let mut config = SenderConfig::new(Vec::new(), Arc::new(guard));
+    config.lookup = Arc::new(Loopback { before: || () });
+    config
+}
+
+fn sender() -> HttpSender {
+    HttpSender::new(config(true)).unwrap()
+}
+
+fn webhook_id() -> WebhookId {
+    "order_17_01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
+}
+
+async fn send_payload(sender: &HttpSender, url: &str, payload: Bytes, deadline: Duration) -> Answer {
+    let request = Request {
+        url,
+        headers: &[],
+        payload,
+        webhook_id: &webhook_id(),
+        correlation_id: "cor-1",
+        event_type: None,
+        attempt: 1,
+        timestamp: Timestamp::from_millis(1_700_000_000_000),
+    };
+    sender.send(&request, deadline).await
+}
+
+async fn send(sender: &HttpSender, url: &str) -> Answer {
+    send_payload(sender, url, Bytes::from_static(b"{}"), AMPLE).await
+}
+
+/// What is made of one reply.
+async fn answer_to(reply: Reply) -> Answer {
+    let server = Server::start(vec![reply]).await;
+    send(&sender(), &server.url("/")).await
+}
+
+#[track_caller]
+fn assert_delivered(answer: &Answer, code: u16) {
+    assert_eq!((answer.error, answer.status_code), (None, Some(code)), "{answer:?}");
+    assert_eq!((&answer.message, &answer.response_excerpt, answer.retry_after), (&None, &None, None));
+}
+
+#[track_caller]
+fn assert_failed(answer: &Answer, kind: ErrorKind, message: &str) {
+    assert_eq!((answer.error, answer.status_code), (Some(kind), None), "{answer:?}");
+    assert_eq!(answer.message.as_deref(), Some(message));
+}
+
+/// The whole request, byte for byte: payload with its blanks and its spelling of numbers, our headers, the caller's, no others;
+/// and a signature that an independent library accepts.
+#[tokio::test]
+async fn a_request_arrives_exactly_as_promised() {
+    let mut server = Server::start(vec![Reply::status(200)]).await;
+    let mut config = config(true);
+    config.secrets = Secret::parse_list(SECRET).unwrap();
+    let payload = "{ \"ä\":1.0,\n\t\"b\" : [1e2] }".as_bytes();
+    let now = jiff::Timestamp::now();
+    let headers = [("Authorization", "Bearer t"), ("Content-Type", "application/cloudevents+json"), ("Host", "evil.example")];
+    let answer = HttpSender::new(config)
+        .unwrap()
+        .send(
+            &Request {
+                url: &server.url("/hook?a=b%20c#fragment"),
+                headers: &headers.map(|(name, value)| (name.to_owned(), value.to_owned())),
+                payload: Bytes::from_static(payload),
+                webhook_id: &webhook_id(),
+                correlation_id: "cor-1",
+                event_type: Some("order.paid"),
+                attempt: 3,
+                timestamp: Timestamp::from_millis(now.as_millisecond()),
+            },
+            AMPLE,
+        )
+        .await;
+    assert_delivered(&answer, 200);
+
+    let received = server.received().await;
+    assert_eq!(received.body, payload);
+    let signature = received.header("webhook-signature");
+    let mut expected = [
+        "accept: */*".to_owned(),
+        "authorization: Bearer t".to_owned(),
+        format!("content-length: {}", payload.len()),
+        "content-type: application/cloudevents+json".to_owned(),
+        format!("host: {}", server.address),
+        format!("user-agent: Posthaste/{}", env!("CARGO_PKG_VERSION")),
+        format!("webhook-id: {}", webhook_id()),
+        format!("webhook-signature: {signature}"),
+        format!("webhook-timestamp: {}", now.as_second()),
+        "x-correlation-id: cor-1".to_owned(),
+        "x-webhook-attempt: 3".to_owned(),
+        "x-webhook-event: order.paid".to_owned(),
+    ];
+    expected.sort_unstable();
+    let mut lines = received.head.trim_end().lines();
+    assert_eq!(lines.next(), Some("POST /hook?a=b%20c HTTP/1.1"));
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort_unstable();
+    assert_eq!(lines, expected);
+
+    let mut headers = http::HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        headers.insert(name, received.header(name).parse().unwrap());
+    }
+    standardwebhooks::Webhook::new(SECRET).unwrap().verify(&received.body, &headers).unwrap();
+}
+
+#[tokio::test]
+async fn a_large_payload_arrives_whole() {
+    let mut server = Server::start(vec![Reply::status(200)]).await;
+    let payload: Bytes = (0..1024 * 1024).map(|index: u32| b'0' + (index % 10) as u8).collect();
+    assert_delivered(&send_payload(&sender(), &server.url("/"), payload.clone(), AMPLE).await, 200);
+    assert!(server.received().await.body == payload);
+}
+
+#[tokio::test]
+async fn every_2xx_is_delivered_and_nothing_else_is() {
+    for code in [200, 201, 202, 204, 226, 299] {
+        assert_delivered(&answer_to(Reply::status(code)).await, code);
+    }
+    for code in [101, 300, 301, 304, 307, 308, 400, 404, 410, 429, 500, 503, 599, 999] {
+        let answer = answer_to(Reply::status(code)).await;
+        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(code)));
+        assert!(answer.message.unwrap().starts_with(&format!("the destination answered {code}")));
+    }
+}
+
+/// The status has come, the body never does, breaks off, or never ends: delivered, and soon.
+#[tokio::test]
+async fn trouble_with_the_body_of_a_2xx_changes_nothing() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
+    let endless = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nthis is no chunk";
+    let encoded = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc";
+    for reply in [
+        Reply::new(head).then_stall(),
+        Reply::new(head).then_close(),
+        Reply::new(endless).then_repeat(b"4\r\nabcd\r\n"),
+        Reply::new(broken).then_stall(),
+        Reply::new(encoded).then_stall(),
+    ] {
+        let answer = answer_to(reply).await;
+        assert_delivered(&answer, 200);
+        assert!(answer.duration < FAST, "{:?}", answer.duration);
+    }
+}
+
+#[tokio::test]
+async fn trouble_with_the_body_of_a_failure_changes_nothing() {
+    let head = "HTTP/1.1 500 Oh\r\ncontent-length: 1000\r\n\r\nabc";
+    for reply in [Reply::new(head).then_stall(), Reply::new(head).then_close()] {
+        let answer = answer_to(reply).await;
+        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(500)));
+        assert_eq!(answer.message.as_deref(), Some("the destination answered 500 Internal Server Error"));
+        assert_eq!(answer.response_excerpt.as_deref(), Some("abc"));
+        assert!(answer.duration < FAST, "{:?}", answer.duration);
+    }
+}
+
+/// 256 bytes at most, cut between two characters; what is not UTF-8 is replaced, what is compressed stays so.
+#[tokio::test]
+async fn the_beginning_of_a_failures_body_is_kept() {
+    let excerpt = async |headers: &str, body: &[u8]| answer_to(Reply::with_body(400, headers, body)).await.response_excerpt;
+    assert_eq!(excerpt("", b"").await, None);
+    assert_eq!(excerpt("", b"no such order").await.as_deref(), Some("no such order"));
+    assert_eq!(excerpt("", "x".repeat(100_000).as_bytes()).await, Some("x".repeat(256)));
+    assert_eq!(excerpt("", format!("x{}", "€".repeat(1000)).as_bytes()).await, Some(format!("x{}", "€".repeat(85))));
+    assert_eq!(excerpt("", b"a\xff\xfeb").await.as_deref(), Some("a\u{fffd}\u{fffd}b"));
+    assert_eq!(excerpt("", &[0xff; 1000]).await, Some("\u{fffd}".repeat(85)));
+    assert_eq!(excerpt("content-encoding: gzip\r\n", b"\x1f\x8bplain").await.as_deref(), Some("\x1f\u{fffd}plain"));
+}
+
+/// A body without an end is not read to its end: the connection is closed, which is what ends the server's writing.
+#[tokio::test]
+async fn an_endless_body_is_not_read_on() {
+    for code in [200, 500] {
+        let endless = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ntransfer-encoding: chunked\r\n\r\n"));
+        let piece =
+            [format!("{MAX_RESPONSE_BYTES:x}\r\n").as_bytes(), "x".repeat(MAX_RESPONSE_BYTES).as_bytes(), b"\r\n"].concat();
+        let mut server = Server::start(vec![endless.then_repeat(&piece)]).await;
+        let answer = send(&sender(), &server.url("/")).await;
+        assert_eq!(answer.status_code, Some(code));
+        assert!(answer.duration < FAST, "{:?}", answer.duration);
+        let written = server.connection_ended().await;
+        assert!(written < SOCKET_BUFFERS + 2 * MAX_RESPONSE_BYTES, "{written} bytes");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let elsewhere = Server::start(vec![Reply::status(200)]).await;
+    for code in [301, 302, 303, 307, 308] {
+        let location = format!("location: {}\r\n", elsewhere.url("/"));
+        let answer = answer_to(Reply::with_body(code, &location, b"")).await;
+        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(code)));
+        assert!(answer.message.unwrap().ends_with("; redirects are not followed"));
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn cookies_are_not_kept() {
+    let mut server = Server::start(vec![Reply::with_body(200, "set-cookie: a=b\r\n", b""), Reply::status(200)]).await;
+    let sender = sender();
+    for _ in 0..2 {
+        assert_delivered(&send(&sender, &server.url("/")).await, 200);
+        assert!(!server.received().await.head.contains("cookie"));
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_passed_on() {
+    let answer = answer_to(Reply::with_body(503, "retry-after: 86400\r\n", b"")).await;
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(86_400)));
+    let answer = answer_to(Reply::with_body(500, "retry-after: 86400\r\n", b"")).await;
+    assert_eq!(answer.retry_after, None);
+}
+
+#[tokio::test]
+async fn a_closed_port_is_a_network_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/secret-path?token=t", listener.local_addr().unwrap());
+    drop(listener);
+    assert_failed(&send(&sender(), &url).await, ErrorKind::Network, "connection refused");
+}
+
+#[tokio::test]
+async fn a_name_without_addresses_is_a_network_error() {
+    #[derive(Debug)]
+    struct Nothing;
+    #[async_trait]
+    impl Lookup for Nothing {
+        async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            Err(io::Error::other("resolver 10.0.0.2 said NXDOMAIN"))
+        }
+    }
+    let mut config = config(true);
+    config.lookup = Arc::new(Nothing);
+    let answer = send(&HttpSender::new(config).unwrap(), "http://hooks.example/").await;
+    assert_failed(&answer, ErrorKind::Network, "the host's name does not resolve");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_a_network_error() {
+    for reply in [
+        Reply::new("SSH-2.0-OpenSSH_9.9\r\n").then_close(),
+        Reply::new("\0\0\0\0\0\0\r\n\r\n").then_stall(),
+        Reply::new("HTTP/1.1 2x0 OK\r\n\r\n").then_stall(),
+        Reply::new("HTTP/1.1 200 OK\r\ncontent-length: 1, 2\r\n\r\n").then_stall(),
+        Reply::new("HTTP/1.1 200 OK\r\n").then_repeat(b"x-more: and more\r\n"),
+        Reply::new("HTTP/1.1 200 OK\r\nx-long: ").then_repeat(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        Reply::new("").then_close(),
+    ] {
+        let answer = answer_to(reply).await;
+        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::Network), None), "{answer:?}");
+        assert!(!answer.message.unwrap().is_empty());
+        assert!(answer.duration < FAST, "{:?}", answer.duration);
+    }
+}
+
+#[tokio::test]
+async fn no_answer_is_a_timeout() {
+    for reply in [
+        Reply::new("").then_stall(),
+        Reply::new("HTTP/1.1 200 OK\r\n").then_stall(),
+        Reply::new("").then_repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ] {
+        let server = Server::start(vec![reply]).await;
+        let deadline = Duration::from_millis(200);
+        let answer = send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
+        assert_failed(&answer, ErrorKind::Timeout, "no answer within 200 ms");
+        assert!(answer.duration >= deadline && answer.duration < FAST, "{:?}", answer.duration);
+    }
+}
+
+/// The status came in time, the body does not: the status decides.
+#[tokio::test]
+async fn the_deadline_ends_the_reading_of_a_body() {
+    for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
+        let reply = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ncontent-length: 9\r\n\r\nabc")).then_stall();
+        let server = Server::start(vec![reply]).await;
+        let deadline = Duration::from_millis(200);
+        let answer = send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
+        assert_eq!((answer.error, answer.status_code), (error, Some(code)));
+    }
+}
+
+/// The process stood still while a name was looked up, until after the deadline: no request is sent any more.
+#[tokio::test]
+async fn nothing_is_sent_after_the_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(50);
+    fn stand_still() {
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            std::hint::spin_loop();
+        }
+    }
+    let mut server = Server::start(vec![Reply::status(200)]).await;
+    let mut config = config(true);
+    config.lookup = Arc::new(Loopback { before: stand_still });
+    let sender = HttpSender::new(config).unwrap();
+    let url = format!("http://hooks.example:{}/late", server.address.port());
+    for deadline in [DEADLINE, Duration::ZERO] {
+        let answer = send_payload(&sender, &url, Bytes::from_static(b"{}"), deadline).await;
+        assert_eq!(answer.error, Some(ErrorKind::Timeout));
+    }
+    // Whatever was sent has come before what is sent now.
+    assert_delivered(&send(&self::sender(), &server.url("/in-time")).await, 200);
+    assert!(server.received().await.head.starts_with("POST /in-time "));
+    assert!(server.is_quiet());
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_the_checked_address_under_the_urls_name() {
+    let mut server = Server::start(vec![Reply::status(200)]).await;
+    let host = format!("hooks.example:{}", server.address.port());
+    assert_delivered(&send(&sender(), &format!("http://{host}/")).await, 200);
+    assert_eq!(server.received().await.header("host"), host);
+}
+
+/// A public-looking name that resolves to loopback, and loopback spelled out: refused, and no connection was opened.
+#[tokio::test]
+async fn private_destinations_are_refused_without_a_connection() {
+    let server = Server::start(vec![Reply::status(200)]).await;
+    let port = server.address.port();
+    let strict = HttpSender::new(config(false)).unwrap();
+    let answer = send(&strict, &format!("http://hooks.example:{port}/")).await;
+    let message = "the host's name resolves to no public address, and others are refused \
+                   (ALLOW_PRIVATE_DESTINATIONS=true allows them, for local use)";
+    assert_failed(&answer, ErrorKind::RefusedAddress, message);
+    for host in ["127.0.0.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"] {
+        let answer = send(&strict, &format!("http://{host}:{port}/")).await;
+        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::RefusedAddress), None), "{host}");
+    }
+    // The same server answers a sender that may, so its count is worth something.
+    assert_delivered(&send(&sender(), &server.url("/")).await, 200);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_serves_again() {
+    let failure = Reply::with_body(500, "", &[b'x'; 10_000]);
+    let server = Server::start(vec![Reply::with_body(200, "", b"thanks"), failure, Reply::status(200)]).await;
+    let sender = sender();
+    for code in [200, 500, 200] {
+        assert_eq!(send(&sender, &server.url("/")).await.status_code, Some(code));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+/// The server closed a kept connection without saying so. That costs a new connection, not an attempt, and nothing is sent twice.
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_is_no_failure() {
+    const ROUNDS: usize = 20;
+    let mut server = Server::start(vec![Reply::status(200).then_close(); ROUNDS]).await;
+    let sender = sender();
+    for round in 1..=ROUNDS {
+        assert_delivered(&send(&sender, &server.url("/")).await, 200);
+        server.received().await;
+        server.connection_ended().await;
+        assert_eq!(server.connections(), round);
+    }
+}
+
+/// Closed after the request was read: whether it was processed is not known, so it is not sent again behind the policy's back.
+#[tokio::test]
+async fn a_request_that_was_written_is_not_repeated() {
+    let mut server = Server::start(vec![Reply::status(200), Reply::new("").then_close(), Reply::status(200)]).await;
+    let sender = sender();
+    assert_delivered(&send(&sender, &server.url("/")).await, 200);
+    let answer = send(&sender, &server.url("/")).await;
+    assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::Network), None), "{answer:?}");
+    assert_eq!(server.connections(), 1);
+    server.received().await;
+    server.received().await;
+}
+
+fn certificate(name: &str) -> CertifiedKey<KeyPair> {
+    generate_simple_self_signed([name.to_owned()]).unwrap()
+}
+
+async fn send_tls(certificate: &CertifiedKey<KeyPair>, roots: Vec<CertificateDer<'static>>) -> Answer {
+    let server = Server::start_tls(vec![Reply::status(200)], certificate).await;
+    let mut config = config(true);
+    config.extra_roots = roots;
+    send(&HttpSender::new(config).unwrap(), &format!("https://hooks.example:{}/", server.address.port())).await
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_trusted_and_for_the_name() {
+    let right = certificate("hooks.example");
+    let trusted = vec![right.cert.der().clone()];
+    assert_delivered(&send_tls(&right, trusted).await, 200);
+    let issuer = "TLS: the certificate's issuer is not trusted";
+    assert_failed(&send_tls(&right, Vec::new()).await, ErrorKind::Tls, issuer);
+    let other = certificate("other.example");
+    let trusted = vec![other.cert.der().clone()];
+    assert_failed(&send_tls(&other, trusted).await, ErrorKind::Tls, "TLS: the certificate is for another name");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_a_tls_error() {
+    let mut params = rcgen::CertificateParams::new(["hooks.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
+    let trusted = vec![cert.der().clone()];
+    let answer = send_tls(&CertifiedKey { cert, signing_key }, trusted).await;
+    assert_failed(&answer, ErrorKind::Tls, "TLS: the certificate has expired");
+}
+
+/// https to a port that speaks plain HTTP at once.
+#[tokio::test]
+async fn no_tls_on_the_port_is_a_tls_error() {
+    use tokio::io::AsyncWriteExt;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let plain = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+    };
+    let sender = sender();
+    let (answer, _stream) = tokio::join!(send(&sender, &url), plain);
+    assert_failed(&answer, ErrorKind::Tls, "TLS: the destination does not speak TLS on this port");
+}
