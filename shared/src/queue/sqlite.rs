@@ -1,0 +1,191 @@
+//! The embedded queue: a table of a [`Database`], in the order in which its messages become visible.
+//!
+//! A receive moves a message to the time at which it becomes visible again, so the table needs no other index, and the key of
+//! a message names its latest receive: a receipt is that key.
+
+mod messages;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+
+pub use messages::TakenOver;
+
+use self::messages::{NewMessage, Receipt};
+use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received, SendError};
+use crate::{
+    clock::{Clock, Timestamp},
+    sqlite::{Database, DatabaseError, Durability},
+};
+
+/// What another process sends is noticed within this time, at first.
+const MIN_POLL: Duration = Duration::from_millis(50);
+
+/// The same, of a receiver that has waited for a while.
+const MAX_POLL: Duration = Duration::from_millis(200);
+
+/// A depth that counted more messages than this is kept for [`DEPTH_AGE`].
+const DEAR_COUNT: u64 = 10_000;
+
+/// How old such a depth may be.
+const DEPTH_AGE: Duration = Duration::from_millis(500);
+
+/// The queue in a database file.
+#[derive(Debug)]
+pub struct SqliteQueue {
+    database: Database,
+    clock: Arc<dyn Clock>,
+    /// Of each lane, the latest depth that was dear, and when it was counted. Never held over a wait.
+    depths: Mutex<[Option<(Instant, Depth)>; 2]>,
+    /// When somebody last looked for messages of other processes, by lane. Never held over a wait.
+    polls: Mutex<[Option<Instant>; 2]>,
+}
+
+impl SqliteQueue {
+    /// The queue in this file. The clock says what is visible.
+    pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
+        Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
+    }
+
+    /// Ends what the last run began, and tells which webhooks a message leads to. Call it before anything else works on the
+    /// queue, and only if nobody else can.
+    ///
+    /// Every message that was received and neither acknowledged nor released is visible at once; one that is delayed is
+    /// not. That receive does not count, so that crashes of the stack do not make the queue give up.
+    pub async fn take_over(&self, now: Timestamp) -> Result<TakenOver, QueueError> {
+        let released = self.database.write(Durability::Crash, move |tx| messages::release_all(tx, now)).await.map_err(failed)?;
+        let webhooks = self.database.read(messages::webhooks).await.map_err(failed)?;
+        Ok(TakenOver { released, webhooks })
+    }
+
+    /// One try; or when it is worth trying again, if ever.
+    async fn try_receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<(Vec<Received>, Option<Timestamp>), QueueError> {
+        let now = self.clock.now();
+        // Gone when this future is dropped. What nobody takes would stay hidden until its visibility timeout.
+        let receiver = Arc::new(());
+        let wanted = Arc::downgrade(&receiver);
+        let work = self.database.write(Durability::Crash, move |tx| match wanted.strong_count() {
+            0 => Ok((Vec::new(), None)),
+            _ => messages::receive(tx, lane, max, now, visibility),
+        });
+        work.await.map_err(failed)
+    }
+
+    /// Whether it is this receiver's turn to look for messages of other processes. However many wait, one look serves all.
+    fn is_turn_to_poll(&self, lane: Lane, interval: Duration) -> bool {
+        let latest = &mut self.polls.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize];
+        let is_turn = latest.is_none_or(|at| at.elapsed() >= interval);
+        if is_turn {
+            *latest = Some(Instant::now());
+        }
+        is_turn
+    }
+
+    /// Returns when it may be worth trying again: this process sent something, a message becomes visible, another process sent
+    /// something, or the wait is over.
+    async fn wait_for_message(&self, lane: Lane, next_at: Option<Timestamp>, deadline: Timestamp) -> Result<(), QueueError> {
+        let mut poll = MIN_POLL;
+        let wake_at = next_at.map_or(deadline, |at| at.min(deadline));
+        loop {
+            let now = self.clock.now();
+            if now >= wake_at {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.database.arrivals(lane).notified() => return Ok(()),
+                () = self.clock.sleep(wake_at.since(now)) => return Ok(()),
+                // The machine's time: other processes do not go by this clock.
+                () = tokio::time::sleep(poll) => {}
+            }
+            let is_turn = self.is_turn_to_poll(lane, poll);
+            poll = (poll * 2).min(MAX_POLL);
+            if is_turn {
+                let first = self.database.read(move |connection| messages::first_visible_at(connection, lane));
+                if first.await.map_err(failed)?.is_some_and(|at| at < wake_at) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
+        let now = self.clock.now();
+        let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
+        let (taken, refused): (Vec<usize>, Vec<usize>) = (0..messages.len()).partition(|index| fits(&messages[*index]));
+        let rows: Vec<NewMessage> = taken.iter().map(|index| NewMessage::of(&messages[*index], now)).collect();
+        if !rows.is_empty() {
+            let work = self.database.write(Durability::Crash, move |tx| messages::send(tx, lane, &rows, now));
+            work.await.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let why = format!("a body may have {MAX_BODY_BYTES} bytes, and a delay {} s", MAX_DELAY.as_secs());
+        Err(SendError { failed: refused, source: QueueError(why.into()) })
+    }
+
+    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        let max = max.clamp(1, MAX_BATCH);
+        let deadline = self.clock.now().plus(wait);
+        loop {
+            let (received, next_at) = self.try_receive(lane, max, visibility).await?;
+            if received.len() == max {
+                // There may be more, for the next one who waits.
+                self.database.arrivals(lane).notify_one();
+            }
+            if !received.is_empty() || self.clock.now() >= deadline {
+                return Ok(received);
+            }
+            self.wait_for_message(lane, next_at, deadline).await?;
+        }
+    }
+
+    async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
+        let receipts: Vec<Receipt> = receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        self.database.write(Durability::Crash, move |tx| messages::acknowledge(tx, lane, &receipts)).await.map_err(failed)
+    }
+
+    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+        let receipts: Vec<Receipt> = receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let (now, delay) = (self.clock.now(), delay.min(MAX_DELAY));
+        let work = self.database.write(Durability::Crash, move |tx| messages::release(tx, lane, &receipts, now, delay));
+        work.await.map_err(failed)
+    }
+
+    async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
+        let kept = self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize];
+        if let Some((_, depth)) = kept.filter(|(counted_at, _)| counted_at.elapsed() < DEPTH_AGE) {
+            return Ok(depth);
+        }
+        let now = self.clock.now();
+        let depth = self.database.read(move |connection| messages::depth(connection, lane, now)).await.map_err(failed)?;
+        if depth.in_flight + depth.delayed > DEAR_COUNT {
+            self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] = Some((Instant::now(), depth));
+        }
+        Ok(depth)
+    }
+}
+
+fn failed(error: DatabaseError) -> QueueError {
+    QueueError(Box::new(error))
+}

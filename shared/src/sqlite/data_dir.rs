@@ -1,0 +1,79 @@
+//! The folder in which the local stack keeps its files, and the lock that makes it the only one to do so.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+/// The file that is locked. It stays, and is empty.
+const LOCK: &str = "lock";
+
+/// The database of the store and the queue, within the data folder.
+pub const DATABASE_FILE: &str = "posthaste.db";
+
+/// Why a data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Somebody else has it.
+    #[error(
+        "another stack is running on the data folder {}: stop it, or choose another folder with --data-dir",
+        path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It cannot be made or written to.
+    #[error("cannot write to the data folder {}: check its permissions and the space on its disk", path.display())]
+    Inaccessible {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A data folder that this process alone uses, as long as this value lives. The system gives the lock back when the process
+/// ends, however it ends.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the folder if need be, readable by its owner only, and locks it.
+    pub fn lock(path: &Path) -> Result<Self, DataDirError> {
+        let inaccessible = |source| DataDirError::Inaccessible { path: path.to_owned(), source };
+        create_private(path).map_err(inaccessible)?;
+        let mut options = OpenOptions::new();
+        let lock = options.create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(inaccessible)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(inaccessible(source)),
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the database belongs.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE_FILE)
+    }
+}
+
+/// Payloads are nobody else's business. A folder that exists keeps the permissions that its owner gave it.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}

@@ -1,0 +1,187 @@
+//! Opening a database file: whose it is, which version it has, and how an older one is brought up to date.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::BUSY_TIMEOUT;
+
+/// Marks the file as ours: the bytes `Psth`.
+pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
+
+/// What leads from each schema version to the next, oldest first. Only ever appended to.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+
+/// Larger than the statements that the store and the queue have together, so none is compiled twice.
+const STATEMENTS_CACHED: usize = 128;
+
+/// Why a database file could not be opened. Each says what was found and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No such folder, no permission, or not a place for a file.
+    #[error("cannot open the database {}: check that its folder exists and that you may write to it", path.display())]
+    Inaccessible {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else than a database of Posthaste.
+    #[error("{} is not a database of Posthaste ({found}); it was left as it is: choose another file, or move it away", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+    },
+    /// Made by a newer version of Posthaste.
+    #[error(
+        "the database {} has schema version {found}, and this version of Posthaste knows versions up to {known}; \
+         it was left as it is: start the newer version, or move the file away to begin with an empty one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest that this version knows.
+        known: usize,
+    },
+    /// The file system has no shared memory or locks, as some network drives.
+    #[error("the database {} cannot have a write-ahead log: keep it on a local disk", path.display())]
+    NoLog {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite failed: the disk is full, the file is damaged, or another process keeps it locked.
+    #[error("cannot open the database {}", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The system gave no thread.
+    #[error("cannot start a thread for the database")]
+    Thread {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Writer,
+    Reader,
+    Checkpointer,
+}
+
+/// A connection with its settings, to a file that is prepared.
+pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
+    // Each connection is used by one thread at a time, so SQLite needs no mutex of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA synchronous = NORMAL;")?;
+    connection.execute_batch(match role {
+        // The writer checkpoints by itself only if the checkpointer cannot keep up: 8,000 pages are 32 MiB of log.
+        Role::Writer => "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;",
+        Role::Reader => "PRAGMA cache_size = -1024; PRAGMA wal_autocheckpoint = 0; PRAGMA query_only = ON;",
+        Role::Checkpointer => "PRAGMA cache_size = -64; PRAGMA wal_autocheckpoint = 0;",
+    })?;
+    Ok(connection)
+}
+
+/// Opens the file for the writer and sees to it that it has the newest schema. A file that is not ours is not touched.
+pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
+    let failed = |source| OpenError::Failed { path: path.to_owned(), source };
+    check_access(path)?;
+    let mut connection = connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
+    version(&connection, path, migrations.len())?;
+    enter_wal_mode(&connection, path)?;
+    connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Asked again under the write lock: another process may have been first.
+    let found = version(&transaction, path, migrations.len())?;
+    if found < migrations.len() {
+        for migration in &migrations[found..] {
+            transaction.execute_batch(migration).map_err(failed)?;
+        }
+        transaction.pragma_update(None, "user_version", migrations.len() as i64).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(failed)?;
+    Ok(connection)
+}
+
+/// SQLite says "unable to open" of everything; the system says why.
+fn check_access(path: &Path) -> Result<(), OpenError> {
+    let inaccessible = |source| OpenError::Inaccessible { path: path.to_owned(), source };
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(OpenError::Foreign { path: path.to_owned(), found: "not a file".to_owned() }),
+        // Never opened here: closing a second descriptor of it would end the locks that SQLite has on it.
+        Ok(found) if found.permissions().readonly() => Err(inaccessible(io::ErrorKind::PermissionDenied.into())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Made by the system's own call, so that its answer is what is reported.
+            fs::File::create_new(path).map(drop).or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(inaccessible(error)),
+            })
+        }
+        Err(error) => Err(inaccessible(error)),
+    }
+}
+
+/// The schema version; 0 for a new file.
+fn version(connection: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
+    let (application, version, tables): (i32, i64, i64) = connection
+        .query_row(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                    (SELECT count(*) FROM sqlite_schema)",
+            (),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(|error| foreign_or_failed(path, error))?;
+    let foreign = |found: String| Err(OpenError::Foreign { path: path.to_owned(), found });
+    match (application, usize::try_from(version)) {
+        (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
+        (APPLICATION_ID, _) => Err(OpenError::Newer { path: path.to_owned(), found: version, known }),
+        (0, Ok(0)) if tables == 0 => Ok(0),
+        _ => foreign(format!("an SQLite database with application id {application} and {tables} tables and indexes")),
+    }
+}
+
+fn foreign_or_failed(path: &Path, error: rusqlite::Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned(), found: "not an SQLite database".to_owned() },
+        _ => OpenError::Failed { path: path.to_owned(), source: error },
+    }
+}
+
+/// The mode is kept in the file. Changing it does not wait for locks, so this does.
+fn enter_wal_mode(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begun = Instant::now();
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get::<_, String>(0)) {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
+            Ok(_) => return Err(OpenError::NoLog { path: path.to_owned() }),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY_TIMEOUT => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(source) => return Err(OpenError::Failed { path: path.to_owned(), source }),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Connections that only read. They see every commit, and nobody waits for them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rusqlite::Connection;
+use tokio::{sync::Semaphore, task};
+
+use super::{
+    DatabaseError,
+    open::{Role, connect},
+};
+
+/// The most reads at once.
+const MAX_READERS: usize = 4;
+
+/// Opened when first needed, and kept.
+pub(super) struct Readers {
+    path: Arc<PathBuf>,
+    places: Arc<Semaphore>,
+    // Held only to take or give back a connection, never over a wait.
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    pub(super) fn new(path: &Path) -> Self {
+        let path = Arc::new(path.to_owned());
+        Self { path, places: Arc::new(Semaphore::new(MAX_READERS)), idle: Arc::default() }
+    }
+
+    /// Reads may touch the disk, so they run where blocking is allowed.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        let (path, idle) = (Arc::clone(&self.path), Arc::clone(&self.idle));
+        let read = task::spawn_blocking(move || {
+            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match taken {
+                Some(connection) => connection,
+                None => connect(&path, Role::Reader)?,
+            };
+            let found = work(&connection);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            drop(place);
+            found
+        });
+        Ok(read.await.map_err(|_| DatabaseError::Closed)??)
+    }
+}

@@ -1,0 +1,234 @@
+//! The thread that writes. Everything that waits goes into one transaction.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::SyncSender,
+    },
+    thread::{self, JoinHandle},
+};
+
+use rusqlite::{Connection, Params};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::DatabaseError;
+use crate::{
+    queue::{Lane, MAX_BATCH},
+    status::Status,
+};
+
+/// The most writes of one transaction.
+const MAX_JOBS_PER_COMMIT: usize = 1024;
+
+/// After so many commits the checkpointer looks at the log's length. Cheap, so often.
+const COMMITS_PER_CHECKPOINT_LOOK: u64 = 32;
+
+/// How many totals there are; see [`Total`].
+pub(crate) const TOTALS: usize = Status::ALL.len() + 2;
+
+/// What a write must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Durability {
+    /// A crash of any process.
+    Crash,
+    /// The machine losing power, too: the disk is told to sync before the answer.
+    PowerLoss,
+}
+
+/// A number that is kept exactly, by the transactions that change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Total {
+    /// Webhooks with this status.
+    Webhooks(Status),
+    /// Messages in this lane.
+    Messages(Lane),
+}
+
+impl Total {
+    /// Its row.
+    pub(crate) const fn slot(self) -> usize {
+        match self {
+            Self::Webhooks(status) => status as usize,
+            Self::Messages(lane) => Status::ALL.len() + lane as usize,
+        }
+    }
+}
+
+/// What the writer tells others.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    pub(super) commits: AtomicU64,
+    pub(super) arrivals: [Notify; 2],
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+pub(crate) struct Transaction<'c> {
+    connection: &'c Connection,
+    totals: [i64; TOTALS],
+    arrivals: [usize; 2],
+}
+
+impl<'c> Transaction<'c> {
+    fn new(connection: &'c Connection) -> Self {
+        Self { connection, totals: [0; TOTALS], arrivals: [0; 2] }
+    }
+
+    /// For queries. It is within the transaction.
+    pub(crate) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
+    /// Runs a statement, compiled once; how many rows it changed.
+    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Changes a total.
+    pub(crate) fn count(&mut self, total: Total, change: i64) {
+        self.totals[total.slot()] += change;
+    }
+
+    /// Tells those who wait for messages of the lane, after the commit.
+    pub(crate) fn announce(&mut self, lane: Lane, messages: usize) {
+        self.arrivals[lane as usize] += messages;
+    }
+
+    /// The totals change once per transaction and not once per write.
+    fn write_totals(&self) -> rusqlite::Result<()> {
+        for (slot, change) in self.totals.iter().enumerate().filter(|(_, change)| **change != 0) {
+            self.execute("UPDATE totals SET n = n + ?2 WHERE slot = ?1", (slot as i64, change))?;
+        }
+        Ok(())
+    }
+}
+
+/// A write that waits.
+pub(super) trait Job: Send {
+    fn durability(&self) -> Durability;
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, outcome: &Result<(), DatabaseError>);
+}
+
+/// A write of any type.
+pub(super) struct Task<F, T> {
+    durability: Durability,
+    work: Option<F>,
+    done: Option<T>,
+    answer: oneshot::Sender<Result<T, DatabaseError>>,
+}
+
+impl<F, T> Task<F, T> {
+    pub(super) fn new(durability: Durability, work: F, answer: oneshot::Sender<Result<T, DatabaseError>>) -> Self {
+        Self { durability, work: Some(work), done: None, answer }
+    }
+}
+
+impl<F, T> Job for Task<F, T>
+where
+    F: FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn run(&mut self, transaction: &mut Transaction<'_>) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.done = Some(work(transaction)?);
+        }
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: &Result<(), DatabaseError>) {
+        let answer = match outcome {
+            Ok(()) => self.done.ok_or(DatabaseError::Closed),
+            Err(error) => Err(error.clone()),
+        };
+        // Who does not wait any more does not want to know.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// The connection that writes.
+pub(super) struct Writer {
+    connection: Connection,
+    /// What `PRAGMA synchronous` was last set to.
+    durability: Durability,
+    signals: Arc<Signals>,
+    checkpoints: SyncSender<()>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, signals: Arc<Signals>, checkpoints: SyncSender<()>) -> Self {
+        Self { connection, durability: Durability::Crash, signals, checkpoints }
+    }
+
+    /// Works until nobody can ask any more.
+    pub(super) fn start(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+            let mut batch = Vec::new();
+            while waiting.blocking_recv_many(&mut batch, MAX_JOBS_PER_COMMIT) > 0 {
+                let outcome = self.commit(&mut batch).map_err(DatabaseError::from);
+                if let Err(error) = &outcome {
+                    self.roll_back();
+                    tracing::warn!(error = %error, writes = batch.len(), "a batch of writes to the database was rolled back");
+                }
+                for job in batch.drain(..) {
+                    job.answer(&outcome);
+                }
+            }
+        })
+    }
+
+    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+        let needed = batch.iter().map(|job| job.durability()).max().unwrap_or(Durability::Crash);
+        self.set_durability(needed)?;
+        let mut transaction = Transaction::new(&self.connection);
+        transaction.execute("BEGIN IMMEDIATE", ())?;
+        for job in batch {
+            job.run(&mut transaction)?;
+        }
+        transaction.write_totals()?;
+        transaction.execute("COMMIT", ())?;
+        let arrivals = transaction.arrivals;
+        self.announce(arrivals);
+        Ok(())
+    }
+
+    fn announce(&self, arrivals: [usize; 2]) {
+        for (lane, messages) in arrivals.into_iter().enumerate() {
+            // A receiver that was woken and finds its hands full wakes the next one.
+            for _ in 0..messages.div_ceil(MAX_BATCH) {
+                self.signals.arrivals[lane].notify_one();
+            }
+        }
+        if self.signals.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(COMMITS_PER_CHECKPOINT_LOOK) {
+            // If it is full, the checkpointer has not looked yet.
+            let _ = self.checkpoints.try_send(());
+        }
+    }
+
+    /// Takes effect at once, and not within a transaction; so it is never compiled ahead.
+    fn set_durability(&mut self, needed: Durability) -> rusqlite::Result<()> {
+        if self.durability != needed {
+            self.connection.execute_batch(match needed {
+                Durability::Crash => "PRAGMA synchronous = NORMAL",
+                Durability::PowerLoss => "PRAGMA synchronous = FULL",
+            })?;
+            self.durability = needed;
+        }
+        Ok(())
+    }
+
+    fn roll_back(&self) {
+        // Some errors have ended the transaction already.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(error = %error, "the database did not roll back");
+        }
+    }
+}

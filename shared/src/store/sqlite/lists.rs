@@ -1,0 +1,253 @@
+//! Many webhooks. Each query walks one index, in its order, over at most [`MAX_READ`] entries.
+
+use rusqlite::{Connection, Params, Row, types::Type};
+
+use super::records::id_of;
+use crate::{
+    clock::Timestamp,
+    id::{ReferenceId, TaskId},
+    model::Webhook,
+    status::Status,
+    store::{DeadLetterPosition, DeadLetters, DueEntry, Filter, Listed, MAX_READ, Page},
+};
+
+/// What every list reads of a row, in this order.
+const COLUMNS: &str = "task, status, expires_at, content, record, archived_at";
+
+/// Above all task ids.
+const LAST: [u8; 16] = [0xff; 16];
+
+/// What a list wants of what its index yields, and how much.
+struct Wanted<'a> {
+    filter: &'a Filter,
+    now: Timestamp,
+    limit: usize,
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    filter: &Filter,
+    after: Option<TaskId>,
+    limit: usize,
+    now: Timestamp,
+) -> rusqlite::Result<Page<Listed, TaskId>> {
+    let read = connection.unchecked_transaction()?;
+    let before = [after, filter.created_before.map(TaskId::first_at)].into_iter().flatten().min();
+    let end = before.as_ref().map_or(&LAST, TaskId::as_bytes);
+    let wanted = Wanted { filter, now, limit: limit.clamp(1, MAX_READ) };
+    let sql = list_sql(filter);
+    let Some(reference) = &filter.reference else {
+        return wanted.collect(&read, &sql, [end], |row| task(row, 0));
+    };
+    let mut page = wanted.collect(&read, &sql, (end, reference.as_str()), |row| task(row, 0))?;
+    if let Some(listed) = wanted.made_up(&read, reference)? {
+        let found = listed.webhook.id.task;
+        // Only if it belongs to this page and not to one before or after.
+        if found.as_bytes() < end && page.next.is_none_or(|next| found >= next) {
+            insert(&mut page, listed, wanted.limit);
+        }
+    }
+    Ok(page)
+}
+
+/// The index that serves the filter best. The limit counts what is read, not what matches.
+fn list_sql(filter: &Filter) -> String {
+    let condition = match (&filter.reference, filter.status) {
+        (Some(_), _) => "task < ?1 AND reference = ?2".to_owned(),
+        // There is no index of what was delivered: that is most of it, so the order of creation serves as well.
+        (None, Some(Status::Delivered) | None) => "task < ?1".to_owned(),
+        // Said twice because the index is known to apply only by these very words.
+        (None, Some(status)) => format!("task < ?1 AND status = {} AND status <> {}", status as u8, Status::Delivered as u8),
+    };
+    format!("SELECT {COLUMNS} FROM webhooks WHERE {condition} ORDER BY task DESC LIMIT {MAX_READ}")
+}
+
+/// A webhook whose reference id was made up has no index entry; one whose caller copied such a reference id has.
+fn insert(page: &mut Page<Listed, TaskId>, listed: Listed, limit: usize) {
+    let place = page.items.partition_point(|item| item.webhook.id.task > listed.webhook.id.task);
+    page.items.insert(place, listed);
+    if page.items.len() > limit {
+        page.items.truncate(limit);
+        page.next = page.items.last().map(|item| item.webhook.id.task);
+    }
+}
+
+pub(super) fn dead_letters(
+    connection: &Connection,
+    reference: Option<&ReferenceId>,
+    after: Option<DeadLetterPosition>,
+    limit: usize,
+    now: Timestamp,
+) -> rusqlite::Result<DeadLetters> {
+    let read = connection.unchecked_transaction()?;
+    let filter = Filter { reference: reference.cloned(), status: Some(Status::Failed), created_before: None };
+    let wanted = Wanted { filter: &filter, now, limit: limit.clamp(1, MAX_READ) };
+    let end = after.map_or((i64::MAX, LAST), |after| (after.archived_at.as_millis(), *after.task.as_bytes()));
+    let position =
+        |row: &Row<'_>| Ok(DeadLetterPosition { archived_at: Timestamp::from_millis(row.get(5)?), task: task(row, 0)? });
+    let sql = dead_letters_sql(reference.is_some());
+    let Some(reference) = reference else {
+        return wanted.collect(&read, &sql, end, position);
+    };
+    let mut page = wanted.collect(&read, &sql, (end.0, end.1, reference.as_str()), position)?;
+    let place = |listed: &Listed| DeadLetterPosition {
+        archived_at: listed.webhook.archived_at.unwrap_or_default(),
+        task: listed.webhook.id.task,
+    };
+    if let Some(listed) = wanted.made_up(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter()) {
+        let found = place(&listed);
+        let fits = (found.archived_at.as_millis(), *found.task.as_bytes()) < end;
+        if fits && page.next.is_none_or(|next| found >= next) {
+            let index = page.items.partition_point(|item| place(item) > found);
+            page.items.insert(index, listed);
+            if page.items.len() > wanted.limit {
+                page.items.truncate(wanted.limit);
+                page.next = page.items.last().map(place);
+            }
+        }
+    }
+    Ok(page)
+}
+
+fn dead_letters_sql(by_reference: bool) -> String {
+    let reference = if by_reference { "AND reference = ?3" } else { "" };
+    format!(
+        "SELECT {COLUMNS} FROM webhooks WHERE archived_at IS NOT NULL AND (archived_at, task) < (?1, ?2) {reference}
+         ORDER BY archived_at DESC, task DESC LIMIT {MAX_READ}"
+    )
+}
+
+impl Wanted<'_> {
+    /// Walks the query's rows until the page is full. What is read is bounded by the query's own limit.
+    fn collect<P: Copy>(
+        &self,
+        connection: &Connection,
+        sql: &str,
+        params: impl Params,
+        position: impl Fn(&Row<'_>) -> rusqlite::Result<P>,
+    ) -> rusqlite::Result<Page<Listed, P>> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let (mut items, mut read, mut last) = (Vec::new(), 0, None);
+        while let Some(row) = rows.next()? {
+            if items.len() == self.limit {
+                return Ok(Page { items, next: last });
+            }
+            read += 1;
+            last = Some(position(row)?);
+            items.extend(self.take(connection, row)?);
+        }
+        Ok(Page { items, next: last.filter(|_| read == MAX_READ) })
+    }
+
+    /// The row's webhook if it is wanted. The columns tell most of that, so that few records are parsed in vain.
+    fn take(&self, connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Listed>> {
+        let (status, expires_at): (u8, Option<i64>) = (row.get(1)?, row.get(2)?);
+        let expired = expires_at.is_some_and(|at| at <= self.now.as_millis());
+        if expired || self.filter.status.is_some_and(|wanted| wanted as u8 != status) {
+            return Ok(None);
+        }
+        let Some(webhook) = readable(row, 4)? else { return Ok(None) };
+        if !self.filter.matches(&webhook, self.now) {
+            return Ok(None);
+        }
+        let mut statement = connection.prepare_cached("SELECT url FROM contents WHERE id = ?1")?;
+        let url = statement.query_row([row.get::<_, i64>(3)?], |row| row.get(0))?;
+        Ok(Some(Listed { webhook, url }))
+    }
+
+    /// The webhook that this reference id was made up for.
+    fn made_up(&self, connection: &Connection, reference: &ReferenceId) -> rusqlite::Result<Option<Listed>> {
+        let Some(task) = reference.made_up_for() else { return Ok(None) };
+        let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE task = ?1 AND reference IS NULL");
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([task.as_bytes()])?;
+        rows.next()?.map_or(Ok(None), |row| self.take(connection, row))
+    }
+}
+
+pub(super) fn due(connection: &Connection, until: Timestamp, limit: usize) -> rusqlite::Result<Vec<DueEntry>> {
+    let mut statement = connection.prepare_cached(DUE_SQL)?;
+    let mut rows = statement.query((until.as_millis(), limit.min(MAX_READ) as i64))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        // The id is all that is needed, and who looks at the record sees whether it can be read.
+        let Some(id) = id_of(row.get_ref(1)?.as_str()?) else {
+            tracing::warn!(task_id = %task(row, 2)?, "a due webhook was left out: its record cannot be read");
+            continue;
+        };
+        entries.push(DueEntry { id, due_at: Timestamp::from_millis(row.get(0)?) });
+    }
+    Ok(entries)
+}
+
+const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks WHERE due_at <= ?1 ORDER BY due_at, task LIMIT ?2";
+
+pub(super) fn unheld(
+    connection: &Connection,
+    from: Timestamp,
+    until: Timestamp,
+    after: Option<TaskId>,
+) -> rusqlite::Result<Page<Webhook, TaskId>> {
+    // 0, 1 and 2 are the unfinished statuses. Only what is wanted has its record read.
+    let from_on = if after.is_some() { ">" } else { ">=" };
+    let sql = format!(
+        "SELECT task, CASE WHEN status < {} AND due_at IS NULL THEN record END FROM webhooks
+         WHERE task {from_on} ?1 AND task < ?2 ORDER BY task LIMIT {MAX_READ}",
+        Status::Delivered as u8
+    );
+    let (begin, end) = (after.unwrap_or(TaskId::first_at(from)), TaskId::first_at(until));
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query((begin.as_bytes(), end.as_bytes()))?;
+    let (mut items, mut read, mut last) = (Vec::new(), 0, None);
+    while let Some(row) = rows.next()? {
+        read += 1;
+        last = Some(task(row, 0)?);
+        if row.get_ref(1)?.as_str_or_null()?.is_some() {
+            items.extend(readable(row, 1)?);
+        }
+    }
+    Ok(Page { items, next: last.filter(|_| read == MAX_READ) })
+}
+
+/// The record in this column. One that cannot be read is left out of lists, and said so.
+fn readable(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Webhook>> {
+    match Webhook::from_json(row.get_ref(column)?.as_str()?) {
+        Ok(webhook) => Ok(Some(webhook)),
+        Err(error) => {
+            tracing::warn!(task_id = %task(row, 0)?, error = %error, "a webhook was left out of a list");
+            Ok(None)
+        }
+    }
+}
+
+/// The task id in this column.
+pub(super) fn task(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    let malformed = || rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, "not a task id".into());
+    TaskId::from_bytes(bytes).ok_or_else(malformed)
+}
+
+#[cfg(test)]
+pub(super) mod plans {
+    //! Every query that lists, for the test that each has its index.
+
+    use super::*;
+
+    pub(in super::super) fn all() -> Vec<(String, &'static str)> {
+        let reference = "order-7".parse().ok();
+        let by_reference = Filter { reference, ..Filter::default() };
+        let mut all = vec![
+            (list_sql(&Filter::default()), "PRIMARY KEY (task<?)"),
+            (list_sql(&by_reference), "webhooks_by_reference (reference=? AND task<?)"),
+            (dead_letters_sql(false), "dead_letters (archived_at>? AND (archived_at,task)<(?,?))"),
+            (dead_letters_sql(true), "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))"),
+            (DUE_SQL.to_owned(), "webhooks_due (due_at<?)"),
+        ];
+        for status in [Status::Pending, Status::InProgress, Status::Retrying, Status::Failed] {
+            let by_status = Filter { status: Some(status), ..Filter::default() };
+            all.push((list_sql(&by_status), "webhooks_by_status (status=? AND task<?)"));
+        }
+        all
+    }
+}

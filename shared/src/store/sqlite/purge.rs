@@ -1,0 +1,78 @@
+//! What has expired goes, a little at a time, within writes that happen anyway.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use super::{activity::oldest_hour, lists::task, records};
+use crate::{clock::Timestamp, sqlite::Transaction};
+
+/// Rows of each table that go in one transaction.
+const MAX_ROWS: u32 = 100;
+
+/// How often, while there is little to do.
+const INTERVAL_MS: i64 = 1000;
+
+/// How often, while there is more than goes at once.
+const BUSY_INTERVAL_MS: i64 = 50;
+
+/// When the next purge may be.
+#[derive(Debug, Default)]
+pub(super) struct PurgeTimer {
+    next_at: AtomicI64,
+}
+
+/// The right, or not, to purge in the next write.
+pub(super) struct Ticket {
+    timer: Option<Arc<PurgeTimer>>,
+    now: Timestamp,
+}
+
+impl PurgeTimer {
+    /// Grants it to one write an interval. A clock that was set back does not stop it for longer than that.
+    pub(super) fn ticket(timer: &Arc<Self>, now: Timestamp) -> Ticket {
+        let (next_at, millis) = (timer.next_at.load(Ordering::Relaxed), now.as_millis());
+        let is_time = millis >= next_at || millis < next_at - INTERVAL_MS;
+        let granted = is_time
+            && timer
+                .next_at
+                .compare_exchange(next_at, millis.saturating_add(INTERVAL_MS), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        Ticket { timer: granted.then(|| Arc::clone(timer)), now }
+    }
+}
+
+impl Ticket {
+    /// Purges, if it was granted.
+    pub(super) fn redeem(self, tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
+        let Some(timer) = self.timer else { return Ok(()) };
+        if purge(tx, self.now)? {
+            timer.next_at.store(self.now.as_millis().saturating_add(BUSY_INTERVAL_MS), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Whether there may be more.
+fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
+    let mut statement = tx
+        .connection()
+        .prepare_cached("SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?;
+    let expired = statement
+        .query_map((now.as_millis(), MAX_ROWS), |row| Ok((task(row, 0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for (task, status, content) in &expired {
+        records::remove(tx, *task, *status, *content)?;
+    }
+    let reservations = tx.execute(
+        "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE expires_at <= ?1 LIMIT ?2)",
+        (now.as_millis(), MAX_ROWS),
+    )?;
+    let hours = tx.execute(
+        "DELETE FROM destination_hours WHERE (hour, destination) IN
+            (SELECT hour, destination FROM destination_hours WHERE hour < ?1 LIMIT ?2)",
+        (oldest_hour(now), MAX_ROWS),
+    )?;
+    Ok(expired.len().max(reservations).max(hours) >= MAX_ROWS as usize)
+}

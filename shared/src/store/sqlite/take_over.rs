@@ -1,0 +1,167 @@
+//! What a stack does at start, while it holds the lock of its data folder: it knows then that nobody else is at work, so
+//! what its last run left half done need not wait for leases and graces to run out.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row as SqlRow};
+
+use super::{
+    SqliteStore,
+    lists::task,
+    records::{self, Row},
+    unavailable,
+};
+use crate::{
+    clock::Timestamp,
+    id::TaskId,
+    model::{Function, Webhook, Why},
+    sqlite::{DatabaseError, Durability, Transaction},
+    status::Status,
+    store::StoreError,
+    transition::{Rules, next_look},
+};
+
+/// Rows of one transaction.
+const CHUNK: usize = 500;
+
+/// What a take-over found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Attempts that were under way: their leases ended.
+    pub leases: u64,
+    /// Webhooks that no message led to: they are due as soon as there is something to do.
+    pub unsent: u64,
+}
+
+impl SqliteStore {
+    /// Ends what the last run began. Call it before anything else works on the store, and only if nobody else can.
+    ///
+    /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as interrupted. `messages` names the
+    /// webhooks that a message leads to, of a queue that is as durable as this store ([`SqliteQueue::take_over`]): what is
+    /// unfinished or not archived, and not among them, moves forward in the due index to when there is something to do.
+    /// `None`: the queue is another one and keeps its messages itself.
+    ///
+    /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped half-way, it can be done again.
+    ///
+    /// [`SqliteQueue::take_over`]: crate::queue::sqlite::SqliteQueue::take_over
+    pub async fn take_over(&self, now: Timestamp, messages: Option<Vec<TaskId>>) -> Result<TakenOver, StoreError> {
+        let mut taken = TakenOver { leases: self.pass(Pass::Leased, Arc::default(), now).await?, unsent: 0 };
+        if let Some(mut messages) = messages {
+            messages.sort_unstable();
+            let messages: Arc<[TaskId]> = messages.into();
+            for pass in [Pass::Unheld, Pass::Waiting] {
+                taken.unsent += self.pass(pass, Arc::clone(&messages), now).await?;
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn pass(&self, pass: Pass, messages: Arc<[TaskId]>, now: Timestamp) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        let mut position = Some(Position { due_at: now.as_millis(), task: [0; 16] });
+        while let Some(after) = position {
+            let messages = Arc::clone(&messages);
+            let chunk = self.database.write(Durability::Crash, move |tx| run(tx, pass, &messages, now, after));
+            let chunk = chunk.await.map_err(|error: DatabaseError| unavailable(error))?;
+            changed += chunk.changed;
+            position = chunk.next;
+        }
+        Ok(changed)
+    }
+}
+
+/// Which webhooks are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Those in progress.
+    Leased,
+    /// Those pending that are not in the due index.
+    Unheld,
+    /// Those that are due later.
+    Waiting,
+}
+
+impl Pass {
+    /// The query walks an index, after a position. Its columns: task, due time, record.
+    const fn sql(self) -> &'static str {
+        match self {
+            Self::Leased => {
+                "SELECT task, due_at, record FROM webhooks
+                 WHERE status = 1 AND status <> 3 AND task > ?2 AND ?1 IS NOT NULL ORDER BY task LIMIT ?3"
+            }
+            Self::Unheld => {
+                "SELECT task, due_at, record FROM webhooks
+                 WHERE status = 0 AND status <> 3 AND task > ?2 AND due_at IS NULL AND ?1 IS NOT NULL ORDER BY task LIMIT ?3"
+            }
+            Self::Waiting => {
+                "SELECT task, due_at, record FROM webhooks
+                 WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2) ORDER BY due_at, task LIMIT ?3"
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    due_at: i64,
+    task: [u8; 16],
+}
+
+struct Chunk {
+    changed: u64,
+    next: Option<Position>,
+}
+
+fn run(tx: &mut Transaction<'_>, pass: Pass, messages: &[TaskId], now: Timestamp, after: Position) -> rusqlite::Result<Chunk> {
+    let rows = read(tx.connection(), pass, after)?;
+    let next = if rows.len() == CHUNK { rows.last().map(|(position, _)| *position) } else { None };
+    let mut changed = 0;
+    for webhook in rows.into_iter().filter_map(|(_, webhook)| webhook) {
+        let after = match pass {
+            Pass::Leased => Some(end_lease(&webhook, now)),
+            _ if messages.binary_search(&webhook.id.task).is_ok() => None,
+            _ => look_again(&webhook, now),
+        };
+        if let Some(after) = after {
+            records::replace(tx, &Row::of(&after), webhook.revision, now)?;
+            changed += 1;
+        }
+    }
+    Ok(Chunk { changed, next })
+}
+
+fn read(connection: &Connection, pass: Pass, after: Position) -> rusqlite::Result<Vec<(Position, Option<Webhook>)>> {
+    let mut statement = connection.prepare_cached(pass.sql())?;
+    statement.query_map((after.due_at, after.task, CHUNK as i64), read_row)?.collect()
+}
+
+fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<(Position, Option<Webhook>)> {
+    let task = task(row, 0)?;
+    let position = Position { due_at: row.get::<_, Option<i64>>(1)?.unwrap_or_default(), task: *task.as_bytes() };
+    let webhook = Webhook::from_json(row.get_ref(2)?.as_str()?)
+        .inspect_err(|error| tracing::warn!(task_id = %task, error = %error, "a webhook was not taken over"))
+        .ok();
+    Ok((position, webhook))
+}
+
+/// Who held the claim is gone.
+fn end_lease(webhook: &Webhook, now: Timestamp) -> Webhook {
+    let mut next = due(webhook, webhook.due_at.map_or(now, |at| at.min(now)), now);
+    if let Some(claim) = next.claim.as_mut() {
+        claim.lease_until = claim.lease_until.min(now);
+    }
+    next
+}
+
+/// Nothing leads to it before it is due; `None` if that is early enough.
+fn look_again(webhook: &Webhook, now: Timestamp) -> Option<Webhook> {
+    let look_at = next_look(webhook).max(now);
+    if webhook.status != Status::Failed {
+        return Rules::default().adopt(webhook, look_at, (Function::Sweep, Why::Unsent), now).ok();
+    }
+    webhook.due_at.filter(|at| *at > look_at).map(|_| due(webhook, look_at, now))
+}
+
+fn due(webhook: &Webhook, due_at: Timestamp, now: Timestamp) -> Webhook {
+    Webhook { due_at: Some(due_at), revision: webhook.revision + 1, updated_at: now, ..webhook.clone() }
+}
