@@ -1,0 +1,116 @@
+//! Reading a request's body: what it must say of itself, and how much of it there may be.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::problem::{Kind, Problem};
+
+/// What a request may hold besides its payload: URL, headers, the other fields, blanks.
+pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
+
+/// The largest body: what Lambda passes to a function at once.
+pub(crate) const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
+
+/// The body, if it is said to be JSON (or nothing is said) and has at most `limit` bytes; it is never kept further than that.
+pub(crate) async fn read_json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    check_type(headers)?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    // A little more than the limit is read and dropped, since many clients see no answer before they have sent everything.
+    if announced.is_some_and(|length| length > limit.saturating_mul(2)) {
+        return Err(too_large(limit));
+    }
+    let mut chunks = body.into_data_stream();
+    let mut read = Bytes::new();
+    let mut more = BytesMut::new();
+    let mut length = 0;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(Kind::BadRequest, "The body ended before its length was reached."))?;
+        length += chunk.len();
+        if length > limit {
+            more.clear();
+            read.clear();
+            if length > limit.saturating_mul(2) {
+                break;
+            }
+        } else if read.is_empty() && more.is_empty() {
+            // Most bodies are one chunk, which needs no copy.
+            read = chunk;
+        } else {
+            if more.is_empty() {
+                more.reserve(announced.unwrap_or(length).min(limit));
+                more.extend_from_slice(&std::mem::take(&mut read));
+            }
+            more.extend_from_slice(&chunk);
+        }
+    }
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    Ok(if more.is_empty() { read } else { more.freeze() })
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Kind::TooLarge, format!("The body is larger than {limit} bytes."))
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "The body must not be compressed; leave content-encoding out."));
+    }
+    match headers.get(header::CONTENT_TYPE) {
+        Some(value) if !is_json(value) => {
+            Err(Problem::new(Kind::UnsupportedMediaType, "The body must be JSON; send 'content-type: application/json'."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_json(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else { return false };
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.is_empty() || essence == "application/json" || essence.ends_with("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn headers(content_type: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap())])
+    }
+
+    fn chunked(chunks: &[&'static [u8]]) -> Body {
+        Body::from_stream(stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk)).collect::<Vec<_>>()))
+    }
+
+    async fn read(chunks: &[&'static [u8]], limit: usize) -> Result<Bytes, Kind> {
+        read_json(&HeaderMap::new(), chunked(chunks), limit).await.map_err(|problem| problem.kind())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit() {
+        assert_eq!(read(&[], 0).await.unwrap(), "");
+        assert_eq!(read(&[b"abc"], 3).await.unwrap(), "abc");
+        assert_eq!(read(&[b"", b"a", b"", b"b", b"c"], 3).await.unwrap(), "abc");
+        for chunks in [&[&b"abcd"[..]][..], &[b"ab", b"cd"], &[b"abc", b"d", b"e"], &[&b"a"[..]; 100]] {
+            assert_eq!(read(chunks, 3).await, Err(Kind::TooLarge));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_json_is_read() {
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json", ""] {
+            assert!(read_json(&headers(json), Body::from("1"), 9).await.is_ok(), "{json}");
+        }
+        for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json"] {
+            let problem = read_json(&headers(other), Body::from("1"), 9).await.unwrap_err();
+            assert_eq!(problem.kind(), Kind::UnsupportedMediaType, "{other}");
+        }
+        let gzip = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
+        assert_eq!(read_json(&gzip, Body::from("1"), 9).await.unwrap_err().kind(), Kind::UnsupportedMediaType);
+    }
+}

@@ -1,0 +1,74 @@
+//! Around every request: its correlation id, who may call, and the one place that logs what went wrong.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+
+use crate::{
+    app::{App, Call},
+    auth,
+    correlation::{self, CORRELATION_ID},
+    problem::{Cause, Kind, Problem},
+};
+
+/// Lets the request in, or not; adds to the answer what every answer has.
+pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let correlation_id = correlation::of(request.headers(), &*app.context.random);
+    // Both are cheap to clone: neither copies its text.
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (mut parts, body) = request.into_parts();
+    let mut response = match auth::admit(&app.access, &parts) {
+        Ok(caller) => {
+            parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller });
+            let answer = next.run(Request::from_parts(parts, body));
+            // Nothing here is meant to panic. If it does, and the build unwinds, the caller still gets an answer.
+            AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| internal_error().into_response())
+        }
+        Err(problem) => problem.into_response(),
+    };
+    log(&method, &uri, &correlation_id, &response);
+    let headers = response.headers_mut();
+    // What a status says is true only now.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(&correlation_id) {
+        headers.insert(CORRELATION_ID, value);
+    }
+    response
+}
+
+/// No such route.
+pub(crate) async fn not_found() -> Problem {
+    Problem::new(Kind::NotFound, "There is no such route.")
+}
+
+/// The route has other methods; axum names them in `allow`. To ask for them is no mistake.
+pub(crate) async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    Problem::new(Kind::MethodNotAllowed, "This route does not have this method; the allow header names those it has.")
+        .into_response()
+}
+
+fn internal_error() -> Problem {
+    Problem::new(Kind::Internal, "Something went wrong.").because(Panicked)
+}
+
+/// The panic hook has written the details.
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked")]
+struct Panicked;
+
+/// The path only: queries can hold what must not be logged, such as a URL's secrets.
+fn log(method: &Method, uri: &Uri, correlation_id: &str, response: &Response) {
+    let Some(Cause(cause)) = response.extensions().get::<Cause>() else { return };
+    let (path, status) = (uri.path(), response.status().as_u16());
+    let error = &**cause as &(dyn std::error::Error + 'static);
+    tracing::error!(correlation_id, %method, path, status, error, "[{correlation_id}] {method} {path} was answered {status}");
+}

@@ -1,0 +1,81 @@
+//! Deleting many: `DELETE /webhook-statuses` and `POST /webhook-cleanup`.
+//!
+//! A call reads at most [`MAX_READ`] entries. `more` says that there are further ones, and `next_cursor` goes on behind those that this
+//! call looked at, which saves looking again at what the filter does not want.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{RawQuery, Request, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use shared::{
+    id::{TaskId, WebhookId},
+    store::{Filter, MAX_READ},
+};
+
+use crate::{
+    app::{App, Call},
+    cursor, dispatch,
+    idempotency::{self, Key, Started, answer},
+    problem::Problem,
+    query::{Query, check_filter},
+    view::to_json,
+};
+
+#[derive(Serialize)]
+struct Report {
+    deleted: usize,
+    more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// Whatever their status: those still on their way are cancelled.
+pub(crate) async fn delete(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut query = Query::parse(query.as_deref(), &["reference_id", "status", "cursor"]);
+    let filter = query.filter(app.now());
+    let after = read_cursor(query)?;
+    check_filter(&filter, "reference_id or status")?;
+    delete_matching(&app, &filter, after, false).await.map(|body| answer(StatusCode::OK, body))
+}
+
+/// Only what is finished, unless `status` names another.
+pub(crate) async fn clean_up(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let call = Call::of(&parts)?;
+    let mut query = Query::parse(parts.uri.query(), &["status", "older_than_days", "reference_id", "cursor"]);
+    let filter = query.filter(app.now());
+    let after = read_cursor(query)?;
+    check_filter(&filter, "status, older_than_days or reference_id")?;
+    let key = Key::of(&parts, &call, &[])?;
+    let finished_only = filter.status.is_none();
+    let slot = match idempotency::start(&app, key, StatusCode::OK).await? {
+        Started::Done(response) => return Ok(response),
+        Started::Todo(slot) => slot,
+    };
+    let body = delete_matching(&app, &filter, after, finished_only).await?;
+    Ok(idempotency::end(&app, slot, StatusCode::OK, body).await)
+}
+
+fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
+    let cursor = query.get("cursor").map(str::to_owned);
+    query.faults.check()?;
+    cursor.map(|cursor| cursor::decode(&cursor).map(|(after, _)| after)).transpose()
+}
+
+async fn delete_matching(app: &App, filter: &Filter, after: Option<TaskId>, finished_only: bool) -> Result<String, Problem> {
+    let found = app.context.store.list(filter, after, MAX_READ).await?;
+    let wanted = found.items.into_iter().map(|listed| listed.webhook);
+    let wanted: Vec<WebhookId> =
+        wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).map(|webhook| webhook.id).collect();
+    let deletions = wanted.iter().map(|id| app.context.store.delete(id));
+    let mut deleted = 0;
+    for outcome in dispatch::all(deletions.collect()).await {
+        deleted += usize::from(outcome?);
+    }
+    let next_cursor = found.next.map(|next| cursor::encode(next, 1));
+    Ok(to_json(&Report { deleted, more: next_cursor.is_some(), next_cursor }))
+}

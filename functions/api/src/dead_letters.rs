@@ -1,0 +1,139 @@
+//! `/dead-letters`: failed webhooks once they are archived. A dead letter *is* the webhook's record.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{RawQuery, Request, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use shared::{
+    apply::Applied,
+    id::{ReferenceId, WebhookId},
+    model::{Content, Transition, Webhook},
+    store::{DeadLetterPosition, Listed, MAX_READ},
+};
+
+use crate::{
+    app::{App, Call, Named},
+    cursor, dispatch,
+    idempotency::{self, Key, Started, answer},
+    problem::{Kind, Problem},
+    query::{self, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Query},
+    resend,
+    view::{DeadLetterView, to_json},
+};
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    items: Vec<DeadLetterView<'a>>,
+    page_size: usize,
+    next_cursor: Option<String>,
+}
+
+pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut query = Query::parse(query.as_deref(), &["reference_id", "cursor", "page_size"]);
+    let reference = query.reference();
+    let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
+    let (after, page) = read_cursor(query)?;
+    let found = app.context.store.dead_letters(reference.as_ref(), after, page_size).await?;
+    let listing = Listing {
+        items: found.items.iter().map(|listed| DeadLetterView::listed(&listed.webhook, &listed.url)).collect(),
+        page_size,
+        next_cursor: found.next.map(|next| cursor::encode(next, page.saturating_add(1))),
+    };
+    Ok(answer(StatusCode::OK, to_json(&listing)))
+}
+
+pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    query::none(query.as_deref())?;
+    let (webhook, content) = dead_letter(&app, &id).await?;
+    Ok(answer(StatusCode::OK, to_json(&DeadLetterView::whole(&webhook, &content.url, &content.payload))))
+}
+
+/// The webhook goes with it.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    RawQuery(query): RawQuery,
+) -> Result<StatusCode, Problem> {
+    query::none(query.as_deref())?;
+    dead_letter(&app, &id).await?;
+    if app.context.store.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_dead_letter()) }
+}
+
+pub(crate) async fn redrive(State(app): State<Arc<App>>, Named(id): Named, request: Request) -> Result<Response, Problem> {
+    resend::again(&app, &id, request, Transition::Redrive).await
+}
+
+#[derive(Serialize)]
+struct RedriveReport {
+    redriven: usize,
+    more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// All dead letters, or those of a reference id; at most [`MAX_READ`] in one call.
+pub(crate) async fn redrive_many(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let call = Call::of(&parts)?;
+    let mut query = Query::parse(parts.uri.query(), &["reference_id", "cursor"]);
+    let reference = query.reference();
+    let (after, _) = read_cursor(query)?;
+    let key = Key::of(&parts, &call, &[])?;
+    let slot = match idempotency::start(&app, key, StatusCode::ACCEPTED).await? {
+        Started::Done(response) => return Ok(response),
+        Started::Todo(slot) => slot,
+    };
+    let body = redrive_matching(&app, reference.as_ref(), after).await?;
+    Ok(idempotency::end(&app, slot, StatusCode::ACCEPTED, body).await)
+}
+
+async fn redrive_matching(
+    app: &App,
+    reference: Option<&ReferenceId>,
+    after: Option<DeadLetterPosition>,
+) -> Result<String, Problem> {
+    let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
+    // What has no URL is a message that could not be read.
+    let wanted = found.items.into_iter().filter(|listed| !listed.url.is_empty());
+    let calls = wanted.map(|Listed { webhook, .. }| resend::start_again(app, webhook, Transition::Redrive));
+    let outcomes = dispatch::all(calls.collect()).await;
+    let mut redriven: Vec<Webhook> = Vec::with_capacity(outcomes.len());
+    let mut failure = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(Applied::Done(webhook, ())) => redriven.push(webhook),
+            // Somebody else redrove or deleted it in the meantime.
+            Ok(Applied::Refused(..) | Applied::Missing) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    // Those that are on their way again get their messages even if others failed.
+    dispatch::send(app, &redriven.iter().collect::<Vec<_>>()).await;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    let next_cursor = found.next.map(|next| cursor::encode(next, 1));
+    Ok(to_json(&RedriveReport { redriven: redriven.len(), more: next_cursor.is_some(), next_cursor }))
+}
+
+async fn dead_letter(app: &App, id: &WebhookId) -> Result<(Webhook, Content), Problem> {
+    let found = app.context.store.open(id).await?;
+    found.filter(|(webhook, _)| webhook.is_dead_letter()).ok_or_else(no_such_dead_letter)
+}
+
+fn no_such_dead_letter() -> Problem {
+    Problem::new(Kind::NotFound, "There is no dead letter with this id; a webhook becomes one moments after it has failed.")
+}
+
+fn read_cursor(query: Query<'_>) -> Result<(Option<DeadLetterPosition>, usize), Problem> {
+    let cursor = query.get("cursor").map(str::to_owned);
+    query.faults.check()?;
+    match cursor {
+        Some(cursor) => cursor::decode(&cursor).map(|(after, page)| (Some(after), page)),
+        None => Ok((None, 1)),
+    }
+}

@@ -1,0 +1,33 @@
+//! `GET` and `DELETE /webhook-status/{webhook_id}`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use http::StatusCode;
+
+use crate::{
+    app::{App, Named},
+    idempotency::answer,
+    problem::Problem,
+    query,
+    view::{WebhookView, to_json},
+};
+
+pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    query::none(query.as_deref())?;
+    let (webhook, content) = app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
+    Ok(answer(StatusCode::OK, to_json(&WebhookView::new(&webhook, &content.url, &app.context.rules))))
+}
+
+/// Whatever its status: one that is still on its way is cancelled by it.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    RawQuery(query): RawQuery,
+) -> Result<StatusCode, Problem> {
+    query::none(query.as_deref())?;
+    if app.context.store.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::no_such_webhook()) }
+}

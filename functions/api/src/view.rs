@@ -1,0 +1,296 @@
+//! The shapes of answers. Every member is always there; what is not known is null.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    clock::{Timestamp, rfc3339},
+    id::{ReferenceId, TaskId, WebhookId},
+    model::{Attempt, ErrorKind, LastError, Webhook},
+    status::Status,
+    transition::Rules,
+};
+
+/// JSON text of an answer.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
+    // Only maps with keys that are no strings and failing implementations of Serialize fail; ours have neither.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// What is answered when a webhook is accepted, or sent again.
+#[derive(Debug, Serialize)]
+pub(crate) struct Accepted<'a> {
+    webhook_id: &'a WebhookId,
+    reference_id: &'a ReferenceId,
+    task_id: TaskId,
+    correlation_id: &'a str,
+    status: Status,
+}
+
+impl<'a> Accepted<'a> {
+    /// The status is the one that acceptance leads to: however late the answer is made, it is the same.
+    pub(crate) fn of(webhook: &'a Webhook) -> Self {
+        Self {
+            webhook_id: &webhook.id,
+            reference_id: &webhook.id.reference,
+            task_id: webhook.id.task,
+            correlation_id: &webhook.correlation_id,
+            status: Status::Pending,
+        }
+    }
+}
+
+/// The answer for an accepted webhook.
+pub(crate) fn accepted(webhook: &Webhook) -> String {
+    to_json(&Accepted::of(webhook))
+}
+
+/// The answer for an accepted test webhook.
+pub(crate) fn test_accepted(webhook: &Webhook) -> String {
+    #[derive(Serialize)]
+    struct TestAccepted<'a> {
+        status: &'static str,
+        webhook_id: &'a WebhookId,
+        reference_id: &'a ReferenceId,
+        task_id: TaskId,
+        message: &'static str,
+    }
+    to_json(&TestAccepted {
+        status: "webhook_queued",
+        webhook_id: &webhook.id,
+        reference_id: &webhook.id.reference,
+        task_id: webhook.id.task,
+        message: "Test webhook queued for delivery",
+    })
+}
+
+/// A webhook.
+#[derive(Debug, Serialize)]
+pub(crate) struct WebhookView<'a> {
+    webhook_id: &'a WebhookId,
+    reference_id: &'a ReferenceId,
+    task_id: TaskId,
+    correlation_id: &'a str,
+    event_type: Option<&'a str>,
+    url: &'a str,
+    status: Status,
+    attempt_count: u32,
+    max_attempts: u32,
+    #[serde(with = "rfc3339")]
+    created_at: Timestamp,
+    #[serde(with = "rfc3339")]
+    updated_at: Timestamp,
+    #[serde(with = "rfc3339::option")]
+    next_attempt_at: Option<Timestamp>,
+    #[serde(with = "rfc3339::option")]
+    delivered_at: Option<Timestamp>,
+    last_error: Option<ErrorView<'a>>,
+    attempts: Vec<AttemptView<'a>>,
+}
+
+impl<'a> WebhookView<'a> {
+    pub(crate) fn new(webhook: &'a Webhook, url: &'a str, rules: &Rules) -> Self {
+        Self {
+            webhook_id: &webhook.id,
+            reference_id: &webhook.id.reference,
+            task_id: webhook.id.task,
+            correlation_id: &webhook.correlation_id,
+            event_type: webhook.event_type.as_deref(),
+            url,
+            status: webhook.status,
+            attempt_count: webhook.attempt_count,
+            max_attempts: max_attempts(webhook, rules),
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+            next_attempt_at: webhook.allowed_at.filter(|_| webhook.status != Status::InProgress),
+            delivered_at: webhook.delivered_at,
+            last_error: webhook.last_error.as_ref().map(ErrorView::of),
+            attempts: webhook.attempts.iter().map(AttemptView::of).collect(),
+        }
+    }
+}
+
+/// A dead letter.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLetterView<'a> {
+    webhook_id: &'a WebhookId,
+    reference_id: &'a ReferenceId,
+    correlation_id: &'a str,
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    attempt_count: u32,
+    last_error: Option<ErrorView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptView<'a>>>,
+    #[serde(with = "rfc3339::option")]
+    failed_at: Option<Timestamp>,
+    #[serde(with = "rfc3339::option")]
+    expires_at: Option<Timestamp>,
+}
+
+impl<'a> DeadLetterView<'a> {
+    /// As it stands in the list: without payload and attempts.
+    pub(crate) fn listed(webhook: &'a Webhook, url: &'a str) -> Self {
+        Self {
+            webhook_id: &webhook.id,
+            reference_id: &webhook.id.reference,
+            correlation_id: &webhook.correlation_id,
+            url,
+            payload: None,
+            attempt_count: webhook.attempt_count,
+            last_error: webhook.last_error.as_ref().map(ErrorView::of),
+            attempts: None,
+            failed_at: webhook.failed_at,
+            expires_at: webhook.expires_at,
+        }
+    }
+
+    /// With all there is.
+    pub(crate) fn whole(webhook: &'a Webhook, url: &'a str, payload: &'a RawValue) -> Self {
+        let attempts = Some(webhook.attempts.iter().map(AttemptView::of).collect());
+        Self { payload: Some(payload), attempts, ..Self::listed(webhook, url) }
+    }
+}
+
+/// `last_error`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorView<'a> {
+    kind: &'static str,
+    status_code: Option<u16>,
+    message: &'a str,
+}
+
+impl<'a> ErrorView<'a> {
+    pub(crate) fn of(error: &'a LastError) -> Self {
+        Self { kind: error.kind.as_str(), status_code: error.status_code, message: &error.message }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptView<'a> {
+    number: u32,
+    #[serde(with = "rfc3339")]
+    started_at: Timestamp,
+    duration_ms: u64,
+    /// `delivered`; `failed`; `interrupted`, which may have arrived.
+    outcome: &'static str,
+    status_code: Option<u16>,
+    error: Option<AttemptError<'a>>,
+    response_excerpt: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptError<'a> {
+    kind: &'static str,
+    message: Option<&'a str>,
+}
+
+impl<'a> AttemptView<'a> {
+    fn of(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            duration_ms: attempt.duration_ms,
+            outcome: match attempt.error {
+                None => "delivered",
+                Some(ErrorKind::Interrupted) => "interrupted",
+                Some(_) => "failed",
+            },
+            status_code: attempt.status_code,
+            error: attempt.error.map(|kind| AttemptError { kind: kind.as_str(), message: attempt.message.as_deref() }),
+            response_excerpt: attempt.response_excerpt.as_deref(),
+        }
+    }
+}
+
+/// How many attempts the policy grants on the present budget, as the latest outcome has it.
+pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
+    let policy = rules.retry.with(webhook.retry.as_ref());
+    let granted = webhook.last_error.as_ref().map(|error| policy.attempts_granted(error.kind, error.status_code));
+    granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
+}
+
+/// The number that the last attempt will have if all fail as the latest did. Attempt numbers never start again, so what came
+/// before a resend, and attempts that were interrupted, are counted on top.
+fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
+    let under_way = u32::from(webhook.status == Status::InProgress);
+    let before = webhook.attempt_count.saturating_sub(webhook.budget.attempts + under_way);
+    before + attempts_granted(webhook, rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shared::{
+        model::ClaimId,
+        retry::Outcome,
+        transition::{Report, testing},
+    };
+
+    use super::*;
+
+    fn failed(status_code: u16) -> Report {
+        let outcome = Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(status_code), retry_after: None };
+        Report { outcome, duration: Duration::from_millis(12), message: None, response_excerpt: Some("no".to_owned()) }
+    }
+
+    fn attempt(rules: &Rules, webhook: &Webhook, status_code: u16) -> Webhook {
+        let now = webhook.allowed_at.unwrap();
+        let claimed = rules.claim(webhook, ClaimId(1), now).unwrap();
+        assert_eq!(max_attempts(&claimed, rules), max_attempts(webhook, rules));
+        rules.conclude(&claimed, ClaimId(1), &failed(status_code), now, 0.5).unwrap()
+    }
+
+    #[test]
+    fn the_number_of_attempts_follows_the_latest_outcome_and_goes_on_after_a_resend() {
+        let rules = Rules::default();
+        let new = testing::webhook(Timestamp::from_millis(1_700_000_000_000));
+        assert_eq!(max_attempts(&new, &rules), 3);
+        let gone = attempt(&rules, &new, 410);
+        assert_eq!((gone.attempt_count, max_attempts(&gone, &rules)), (1, 1));
+        let once = attempt(&rules, &new, 404);
+        assert_eq!((once.attempt_count, max_attempts(&once, &rules)), (1, 2));
+        let twice = attempt(&rules, &once, 404);
+        assert_eq!((twice.status, twice.attempt_count, max_attempts(&twice, &rules)), (Status::Failed, 2, 2));
+        let again = rules.resend(&twice, twice.updated_at).unwrap();
+        let third = attempt(&rules, &again, 503);
+        assert_eq!((third.attempt_count, max_attempts(&third, &rules)), (3, 5));
+    }
+
+    #[test]
+    fn a_webhook_is_shown_with_every_member_of_the_contract() {
+        let rules = Rules::default();
+        let webhook = attempt(&rules, &testing::webhook(Timestamp::from_millis(1_700_000_000_000)), 500);
+        let shown: serde_json::Value =
+            serde_json::from_str(&to_json(&WebhookView::new(&webhook, "https://example.com/", &rules))).unwrap();
+        let members: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "webhook_id",
+            "reference_id",
+            "task_id",
+            "correlation_id",
+            "event_type",
+            "url",
+            "status",
+            "attempt_count",
+            "max_attempts",
+            "created_at",
+            "updated_at",
+            "next_attempt_at",
+            "delivered_at",
+            "last_error",
+            "attempts",
+        ];
+        expected.sort_unstable();
+        assert_eq!(members, expected);
+        assert_eq!(shown["created_at"], "2023-11-14T22:13:20.000Z");
+        assert_eq!(shown["next_attempt_at"], "2023-11-14T22:13:25.000Z");
+        assert_eq!(shown["last_error"], serde_json::json!({"kind": "http_status", "status_code": 500, "message": ""}));
+        let attempt = serde_json::json!({
+            "number": 1, "started_at": "2023-11-14T22:13:20.000Z", "duration_ms": 12, "outcome": "failed", "status_code": 500,
+            "error": {"kind": "http_status", "message": null}, "response_excerpt": "no",
+        });
+        assert_eq!(shown["attempts"], serde_json::json!([attempt]));
+    }
+}

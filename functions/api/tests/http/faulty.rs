@@ -1,0 +1,241 @@
+//! A store and a queue that fail when a test says so, around real ones.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use shared::{
+    circuit::Circuit,
+    clock::Timestamp,
+    id::{ReferenceId, TaskId, WebhookId},
+    model::{Content, Webhook},
+    queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
+    status::Status,
+    store::{
+        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation, Store,
+        StoreError, SweepReport, WriteError,
+    },
+};
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing is done.
+    Down,
+    /// It is done, and the answer is lost.
+    AnswerLost,
+    /// No answer comes.
+    Silent,
+}
+
+/// What goes wrong, by the name of the call, and how often each was made.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    faults: Mutex<HashMap<&'static str, Fault>>,
+    calls: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl Faults {
+    pub(crate) fn set(&self, call: &'static str, fault: Fault) {
+        self.faults.lock().unwrap().insert(call, fault);
+    }
+
+    /// All is well again.
+    pub(crate) fn heal(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    /// The calls since the last time that this was asked.
+    pub(crate) fn take_calls(&self) -> Vec<(&'static str, usize)> {
+        std::mem::take(&mut *self.calls.lock().unwrap()).into_iter().collect()
+    }
+
+    /// Every call of the store fails.
+    pub(crate) fn store_down(&self) {
+        self.set("store", Fault::Down);
+    }
+
+    /// Counts the call, and says how it goes wrong.
+    fn note(&self, part: &'static str, call: &'static str) -> Option<Fault> {
+        *self.calls.lock().unwrap().entry(call).or_default() += 1;
+        let faults = self.faults.lock().unwrap();
+        faults.get(call).or_else(|| faults.get(part)).copied()
+    }
+}
+
+fn store_error() -> StoreError {
+    StoreError::Unavailable("internal detail that no caller may see".into())
+}
+
+fn queue_error() -> QueueError {
+    QueueError("internal detail that no caller may see".into())
+}
+
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<dyn Store>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FaultyQueue {
+    pub(crate) inner: Arc<dyn Queue>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+/// The call itself, unless it goes wrong.
+macro_rules! through {
+    ($self:ident, $part:literal, $call:literal, $error:expr, $inner:expr) => {
+        match $self.faults.note($part, $call) {
+            None => $inner.await,
+            Some(Fault::Down) => Err($error),
+            Some(Fault::AnswerLost) => {
+                let _ = $inner.await;
+                Err($error)
+            }
+            Some(Fault::Silent) => std::future::pending().await,
+        }
+    };
+}
+
+macro_rules! store {
+    ($self:ident, $call:literal, $inner:expr) => {
+        through!($self, "store", $call, store_error().into(), $inner)
+    };
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn ping(&self) -> Result<(), StoreError> {
+        store!(self, "ping", self.inner.ping())
+    }
+
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+        store!(self, "create", self.inner.create(webhook, content))
+    }
+
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
+        store!(self, "get", self.inner.get(id))
+    }
+
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
+        store!(self, "open", self.inner.open(id))
+    }
+
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        store!(self, "write", self.inner.write(before, after))
+    }
+
+    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+        store!(self, "write_and_open", self.inner.write_and_open(before, after))
+    }
+
+    async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
+        store!(self, "delete", self.inner.delete(id))
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+        store!(self, "list", self.inner.list(filter, after, limit))
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        store!(self, "dead_letters", self.inner.dead_letters(reference, after, limit))
+    }
+
+    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
+        store!(self, "due", self.inner.due(until, limit))
+    }
+
+    async fn unheld(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        store!(self, "unheld", self.inner.unheld(from, until, after))
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        store!(self, "counts", self.inner.counts())
+    }
+
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        store!(self, "audited_until", self.inner.audited_until())
+    }
+
+    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+        store!(self, "advance_audit", self.inner.advance_audit(from, to))
+    }
+
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
+        store!(self, "report_sweep", self.inner.report_sweep(report))
+    }
+
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
+        store!(self, "last_sweep", self.inner.last_sweep())
+    }
+
+    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+        store!(self, "reserve", self.inner.reserve(key, reservation))
+    }
+
+    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+        store!(self, "replace_reservation", self.inner.replace_reservation(key, before, after))
+    }
+
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+        store!(self, "add_activity", self.inner.add_activity(activity, now))
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        store!(self, "counters", self.inner.counters())
+    }
+
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        store!(self, "destinations", self.inner.destinations(now))
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        store!(self, "circuit", self.inner.circuit(destination))
+    }
+
+    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+        store!(self, "write_circuit", self.inner.write_circuit(before, after))
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        store!(self, "circuits", self.inner.circuits())
+    }
+}
+
+#[async_trait]
+impl Queue for FaultyQueue {
+    async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
+        let error = || SendError { failed: (0..messages.len()).collect(), source: queue_error() };
+        through!(self, "queue", "send", error(), self.inner.send(lane, messages))
+    }
+
+    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        through!(self, "queue", "receive", queue_error(), self.inner.receive(lane, max, visibility, wait))
+    }
+
+    async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
+        through!(self, "queue", "acknowledge", queue_error(), self.inner.acknowledge(lane, receipts))
+    }
+
+    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+        through!(self, "queue", "release", queue_error(), self.inner.release(lane, receipts, delay))
+    }
+
+    async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
+        through!(self, "queue", "depth", queue_error(), self.inner.depth(lane))
+    }
+}

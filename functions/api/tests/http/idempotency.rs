@@ -1,0 +1,252 @@
+//! `Idempotency-Key`: the same request twice does what it does once, whatever happened in between.
+
+use std::{sync::Arc, time::Duration};
+
+use api::Access;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::{status::Status, store::Filter};
+
+use crate::{
+    faulty::Fault,
+    harness::{Answer, Stack, URL, ids, parse},
+};
+
+const KEY: (&str, &str) = ("idempotency-key", "k-1");
+
+fn body(n: u32) -> String {
+    json!({"url": URL, "payload": n}).to_string()
+}
+
+async fn post(stack: &Stack, n: u32) -> Answer {
+    stack.post_with("/webhooks", body(n), &[KEY]).await
+}
+
+async fn webhooks(stack: &Stack) -> Vec<String> {
+    let page = stack.context.store.list(&Filter::default(), None, 1000).await.unwrap();
+    page.items.iter().map(|listed| listed.webhook.id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn the_second_request_is_answered_as_the_first_was_and_does_nothing() {
+    let stack = Stack::start().await;
+    let first = post(&stack, 1).await;
+    let id = first.json(202)["webhook_id"].as_str().unwrap().to_owned();
+    assert_eq!(first.header("idempotent-replayed"), None);
+    assert_eq!(stack.take_messages().await, [id.as_str()]);
+    stack.conclude(&id, 200).await;
+    stack.faults.take_calls();
+    let second = post(&stack, 1).await;
+    assert_eq!((second.status, &second.text), (first.status, &first.text));
+    assert_eq!(second.header("idempotent-replayed"), Some("true"));
+    assert_eq!(stack.faults.take_calls(), [("reserve", 1)]);
+    assert!(stack.take_messages().await.is_empty());
+    assert_eq!(webhooks(&stack).await, [id]);
+}
+
+#[tokio::test]
+async fn another_body_is_a_conflict_and_another_key_route_or_day_is_not() {
+    let stack = Stack::start().await;
+    post(&stack, 1).await.json(202);
+    post(&stack, 2).await.problem(409);
+    assert_eq!(webhooks(&stack).await.len(), 1);
+    let test = |url: &str| format!("/test-webhook?webhook_url={url}");
+    stack.post_with(&test(URL), body(1), &[KEY]).await.json(202);
+    stack.post_with(&test("https://other.example/"), body(1), &[KEY]).await.problem(409);
+    stack.post_with("/webhooks", body(2), &[("idempotency-key", "k-2")]).await.json(202);
+    stack.clock.advance(Duration::from_secs(24 * 3600 + 1));
+    assert_eq!(post(&stack, 2).await.header("idempotent-replayed"), None);
+    assert_eq!(webhooks(&stack).await.len(), 4);
+}
+
+#[tokio::test]
+async fn keys_of_different_callers_are_different() {
+    let access = Access::Keys(["one", "two"].map(|key| Sha256::digest(key).into()).to_vec());
+    let stack = Stack::with(&[], access).await;
+    let one = stack.post_with("/webhooks", body(1), &[KEY, ("x-api-key", "one")]).await.json(202);
+    let two = stack.post_with("/webhooks", body(2), &[KEY, ("x-api-key", "two")]).await.json(202);
+    assert_ne!(one["webhook_id"], two["webhook_id"]);
+}
+
+#[tokio::test]
+async fn a_key_has_its_form() {
+    let stack = Stack::start().await;
+    let long = "x".repeat(256);
+    for bad in ["", "a b", &long] {
+        let named = stack.post_with("/webhooks", body(1), &[("idempotency-key", bad)]).await.problem(400);
+        assert_eq!(named, ["Idempotency-Key"], "{bad}");
+    }
+    stack.post_with("/webhooks", body(1), &[KEY, ("idempotency-key", "k-2")]).await.problem(400);
+    stack.post_with("/webhooks", body(1), &[("idempotency-key", &long[1..])]).await.json(202);
+}
+
+/// Many at once: one webhook, and one answer to all.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_requests_with_one_key_make_one_webhook() {
+    let stack = Arc::new(Stack::start().await);
+    let calls: Vec<_> = (0..32)
+        .map(|_| {
+            let stack = Arc::clone(&stack);
+            tokio::spawn(async move { post(&stack, 1).await })
+        })
+        .collect();
+    let mut texts = Vec::new();
+    for call in calls {
+        let answer = call.await.unwrap();
+        answer.json(202);
+        texts.push(answer.text);
+    }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    let webhooks = webhooks(&stack).await;
+    assert_eq!(webhooks.len(), 1);
+    let queued = stack.take_messages().await;
+    assert!(!queued.is_empty() && queued.iter().all(|id| *id == webhooks[0]));
+}
+
+/// Whatever step a try dies after, the next one goes on and there is one webhook, which is queued.
+#[tokio::test]
+async fn a_request_that_died_on_the_way_is_gone_on_with() {
+    for (call, fault, exists) in [
+        ("reserve", Fault::Down, false),
+        ("reserve", Fault::AnswerLost, false),
+        ("create", Fault::Down, false),
+        ("create", Fault::AnswerLost, true),
+    ] {
+        let stack = Stack::start().await;
+        stack.faults.set(call, fault);
+        let failed = post(&stack, 1).await;
+        failed.problem(503);
+        assert!(failed.header("retry-after").is_some());
+        stack.faults.heal();
+        let before = webhooks(&stack).await;
+        assert_eq!(before.len(), usize::from(exists), "{call} {fault:?}");
+        let again = post(&stack, 1).await;
+        let id = again.json(202)["webhook_id"].as_str().unwrap().to_owned();
+        assert_eq!(webhooks(&stack).await, [id.as_str()], "{call} {fault:?}");
+        assert!(before.iter().all(|before| *before == id));
+        assert_eq!(stack.take_messages().await, [id]);
+        assert_eq!(post(&stack, 1).await.text, again.text);
+    }
+}
+
+/// The answer could not be stored: the caller has its 202, and the next request gets the same bytes though it has another
+/// correlation id.
+#[tokio::test]
+async fn an_answer_that_was_not_stored_is_made_again() {
+    let stack = Stack::start().await;
+    stack.faults.set("replace_reservation", Fault::Down);
+    let first = post(&stack, 1).await;
+    let id = first.json(202)["webhook_id"].as_str().unwrap().to_owned();
+    stack.conclude(&id, 200).await;
+    stack.take_messages().await;
+    stack.faults.heal();
+    assert_eq!(post(&stack, 1).await.text, first.text);
+    assert!(stack.take_messages().await.is_empty(), "it is delivered");
+    assert_eq!(webhooks(&stack).await, [id]);
+}
+
+/// After a minute the id is too old to be created: the audit may have read its minute.
+#[tokio::test]
+async fn an_old_reservation_is_answered_if_there_is_a_webhook_and_minted_anew_if_not() {
+    let stack = Stack::start().await;
+    stack.faults.set("create", Fault::Down);
+    post(&stack, 1).await.problem(503);
+    stack.faults.heal();
+    stack.clock.advance(Duration::from_millis(60_001));
+    let answer = post(&stack, 1).await.json(202);
+    let id = parse(answer["webhook_id"].as_str().unwrap());
+    assert_eq!(id.task.created_at(), stack.context.clock.now(), "minted anew");
+    assert_eq!(post(&stack, 1).await.header("idempotent-replayed"), Some("true"));
+
+    let stack = Stack::start().await;
+    stack.faults.set("create", Fault::AnswerLost);
+    post(&stack, 1).await.problem(503);
+    stack.faults.heal();
+    let created = webhooks(&stack).await;
+    stack.clock.advance(Duration::from_millis(60_001));
+    assert_eq!(post(&stack, 1).await.json(202)["webhook_id"], created[0].as_str());
+    assert_eq!(webhooks(&stack).await, created);
+}
+
+fn batch(count: u32) -> String {
+    json!({"webhooks": (0..count).map(|n| json!({"url": URL, "payload": n})).collect::<Vec<_>>()}).to_string()
+}
+
+fn accepted(answer: &Value) -> Vec<String> {
+    let results = answer["results"].as_array().unwrap().iter();
+    results.map(|result| result["webhook_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_batch_is_accepted_once_too() {
+    let stack = Stack::start().await;
+    let post = || stack.post_with("/webhooks/batch", batch(12), &[KEY]);
+    stack.faults.set("create", Fault::AnswerLost);
+    post().await.problem(503);
+    stack.faults.heal();
+    let first = post().await;
+    assert_eq!(accepted(&first.json(202)).len(), 12);
+    let second = post().await;
+    assert_eq!((&second.text, second.header("idempotent-replayed")), (&first.text, Some("true")));
+    let mut all = webhooks(&stack).await;
+    let mut queued = stack.take_messages().await;
+    all.sort_unstable();
+    queued.sort_unstable();
+    assert_eq!((all.len(), &all), (12, &queued));
+    stack.post_with("/webhooks/batch", batch(11), &[KEY]).await.problem(409);
+}
+
+/// Of an old batch some webhooks exist: those are answered, and only the others are made.
+#[tokio::test]
+async fn an_old_batch_is_completed() {
+    let stack = Stack::start().await;
+    stack.faults.set("create", Fault::AnswerLost);
+    stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.problem(503);
+    stack.faults.heal();
+    let created = webhooks(&stack).await;
+    stack.context.store.delete(&parse(&created[0])).await.unwrap();
+    stack.clock.advance(Duration::from_millis(60_001));
+    let answer = stack.post_with("/webhooks/batch", batch(3), &[KEY]).await;
+    let accepted = accepted(&answer.json(202));
+    assert_eq!(accepted.iter().filter(|id| created[1..].contains(id)).count(), 2);
+    assert_eq!(webhooks(&stack).await.len(), 3);
+    assert_eq!(stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.text, answer.text);
+}
+
+#[tokio::test]
+async fn a_resend_with_a_key_happens_once() {
+    let stack = Stack::start().await;
+    let id = stack.accept(json!({})).await;
+    stack.conclude(&id, 200).await;
+    stack.take_messages().await;
+    let path = format!("/webhooks/{id}/resend");
+    let resend = || stack.post_with(&path, "", &[KEY]);
+    // It is done, and the answer is not kept: the second try finds it done.
+    stack.faults.set("replace_reservation", Fault::Down);
+    let first = resend().await;
+    first.json(202);
+    stack.faults.heal();
+    assert_eq!(resend().await.text, first.text);
+    stack.conclude(&id, 200).await;
+    assert_eq!(resend().await.header("idempotent-replayed"), Some("true"));
+    assert_eq!(stack.record(&id).await.status, Status::Delivered);
+    // With another key it is another resend.
+    stack.post_with(&path, "", &[("idempotency-key", "k-2")]).await.json(202);
+    assert_eq!(stack.record(&id).await.status, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_cleanup_with_a_key_is_answered_as_it_was() {
+    let stack = Stack::start().await;
+    let id = stack.accept(json!({})).await;
+    stack.conclude(&id, 200).await;
+    let clean = || stack.post_with("/webhook-cleanup?status=delivered", "", &[KEY]);
+    let first = clean().await;
+    assert_eq!(first.json(200), json!({"deleted": 1, "more": false}));
+    let other = stack.accept(json!({})).await;
+    stack.conclude(&other, 200).await;
+    let second = clean().await;
+    assert_eq!((second.status.as_u16(), &second.text), (200, &first.text));
+    assert_eq!(ids(&stack.get("/webhook-statuses").await.json(200)), [other]);
+}

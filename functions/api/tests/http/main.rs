@@ -1,0 +1,25 @@
+//! The API through real HTTP, on the embedded backend, with a clock that only the test moves.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `accept` | what is answered, stored, queued and sent on for a webhook |
+//! | `bad_input` | each case of the contract's paragraph on bad input, and the limits |
+//! | `access` | keys, correlation ids, methods and routes |
+//! | `idempotency` | the same request twice, at once, later, and after each crash |
+//! | `batches` | each item judged on its own |
+//! | `lists` | filters, pages, cursors |
+//! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
+//! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
+
+mod accept;
+mod access;
+mod bad_input;
+mod batches;
+mod faulty;
+mod harness;
+mod idempotency;
+mod lists;
+mod operators;
+mod outages;

@@ -1,0 +1,229 @@
+//! Store or queue gone, slow, or silent after they did their work; and what health and metrics say.
+
+use std::time::Duration;
+
+use api::Access;
+use serde_json::json;
+use shared::{
+    circuit::{Circuit, Settings},
+    model::{ErrorKind, LastError, Transition, Why},
+    status::Status,
+    store::{Activity, DestinationActivity, SweepReport},
+};
+
+use crate::{
+    faulty::Fault,
+    harness::{Stack, URL, ids},
+};
+
+fn body() -> String {
+    json!({"url": URL, "payload": 1}).to_string()
+}
+
+#[tokio::test]
+async fn without_the_store_every_call_is_a_503_that_says_nothing_of_the_inside() {
+    let stack = Stack::start().await;
+    let id = stack.accept(json!({})).await;
+    stack.faults.store_down();
+    let mut answers = vec![
+        stack.post("/webhooks", body()).await,
+        stack.post(&format!("/test-webhook?webhook_url={URL}"), "1").await,
+        stack.delete(&format!("/webhook-status/{id}")).await,
+        stack.delete("/webhook-statuses?status=failed").await,
+    ];
+    for path in ["/webhook-statuses", "/dead-letters", "/destinations", "/metrics"] {
+        answers.push(stack.get(path).await);
+    }
+    for path in [format!("/webhook-status/{id}"), format!("/webhooks/{id}/explain"), format!("/dead-letters/{id}")] {
+        answers.push(stack.get(&path).await);
+    }
+    for path in
+        [format!("/webhooks/{id}/resend"), "/webhook-cleanup?status=failed".to_owned(), "/dead-letters/redrive".to_owned()]
+    {
+        answers.push(stack.post(&path, "").await);
+    }
+    for answer in answers {
+        answer.problem(503);
+        assert!(answer.header("retry-after").is_some());
+        assert!(!answer.text.contains("internal detail"), "{}", answer.text);
+    }
+    // What is wrong with the request is still said.
+    stack.post("/webhooks", "{}").await.problem(422);
+    stack.faults.heal();
+    stack.get(&format!("/webhook-status/{id}")).await.json(200);
+}
+
+/// The answer is still 202, and the sweep sends it: it is due now.
+#[tokio::test]
+async fn without_the_queue_a_webhook_is_accepted_and_due() {
+    for fault in [Fault::Down, Fault::AnswerLost] {
+        let stack = Stack::start().await;
+        stack.faults.set("send", fault);
+        let id = stack.accept(json!({})).await;
+        let record = stack.record(&id).await;
+        assert_eq!((record.status, record.due_at), (Status::Pending, Some(record.created_at)));
+        let step = record.history.last().unwrap();
+        assert_eq!((step.transition, step.why), (Transition::Adopt, Some(Why::Unsent)));
+    }
+}
+
+/// Neither the queue nor the due index: it exists all the same, and the audit finds it.
+#[tokio::test]
+async fn a_webhook_that_nobody_holds_yet_is_accepted_all_the_same() {
+    let stack = Stack::start().await;
+    stack.faults.set("send", Fault::Down);
+    stack.faults.set("write", Fault::Down);
+    let id = stack.accept(json!({})).await;
+    let record = stack.record(&id).await;
+    let end = record.created_at.plus(Duration::from_millis(1));
+    let unheld = stack.context.store.unheld(record.created_at, end, None).await.unwrap();
+    assert_eq!(unheld.items, [record]);
+}
+
+#[tokio::test]
+async fn a_resend_whose_message_is_not_taken_is_due_now() {
+    let stack = Stack::start().await;
+    let (sent, letter) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
+    stack.conclude(&sent, 200).await;
+    stack.bury(&letter).await;
+    stack.faults.set("send", Fault::Down);
+    stack.post(&format!("/webhooks/{sent}/resend"), "").await.json(202);
+    assert_eq!(stack.post("/dead-letters/redrive", "").await.json(202)["redriven"], 1);
+    for id in [sent, letter] {
+        let record = stack.record(&id).await;
+        assert_eq!((record.status, record.due_at), (Status::Pending, Some(stack.context.clock.now())));
+    }
+}
+
+fn swept(stack: &Stack, lag_ms: u64) -> SweepReport {
+    SweepReport { ran_at: stack.context.clock.now(), lag_ms, counts: [1, 0, 0, 4, 2] }
+}
+
+#[tokio::test]
+async fn health_follows_store_queue_and_sweep() {
+    let stack = Stack::start().await;
+    stack.accept(json!({})).await;
+    let well = stack.get("/health").await.json(200);
+    assert_eq!((&well["status"], &well["sweep"]["status"]), (&"healthy".into(), &"unknown".into()));
+    assert_eq!(well["queue"]["depths"]["webhooks"], json!({"ready": 1, "in_flight": 0, "delayed": 0}));
+    assert_eq!((&well["store"]["backend"], &well["circuits"]), (&"sqlite".into(), &json!([])));
+
+    stack.clock.advance(Duration::from_secs(181));
+    assert_eq!(stack.get("/health").await.json(200)["status"], "degraded");
+    let report = swept(&stack, 5);
+    stack.context.store.report_sweep(&report).await.unwrap();
+    let well = stack.get("/health").await.json(200);
+    let sweep = json!({"status": "healthy", "last_run_at": report.ran_at.to_string(), "lag_ms": 5});
+    assert_eq!((&well["status"], &well["sweep"]), (&"healthy".into(), &sweep));
+    stack.context.store.report_sweep(&swept(&stack, 300_001)).await.unwrap();
+    let behind = stack.get("/health").await.json(200);
+    assert_eq!((&behind["status"], &behind["sweep"]["status"]), (&"degraded".into(), &"behind".into()));
+    stack.context.store.report_sweep(&swept(&stack, 0)).await.unwrap();
+
+    stack.faults.set("depth", Fault::Down);
+    let degraded = stack.get("/health").await.json(200);
+    assert_eq!((&degraded["status"], &degraded["queue"]["status"]), (&"degraded".into(), &"unhealthy".into()));
+    stack.faults.store_down();
+    let down = stack.get("/health").await;
+    assert_eq!(down.json(503)["status"], "unhealthy");
+    assert!(!down.text.contains("internal detail"));
+}
+
+/// A part that does not answer is given up after two seconds of the clock.
+#[tokio::test]
+async fn health_does_not_wait_for_a_silent_part() {
+    let stack = Stack::start().await;
+    stack.faults.set("ping", Fault::Silent);
+    let health = stack.get("/health");
+    let moved = async {
+        // The call of the store is counted before it is silent, so the wait for it has begun or begins at this time.
+        while !stack.faults.take_calls().iter().any(|(call, _)| *call == "circuits") {
+            tokio::task::yield_now().await;
+        }
+        stack.clock.advance(Duration::from_secs(2));
+    };
+    let (health, ()) = tokio::join!(health, moved);
+    assert_eq!(health.json(503)["store"]["status"], "unhealthy");
+}
+
+async fn with_an_open_circuit(stack: &Stack) {
+    let (store, now) = (&stack.context.store, stack.context.clock.now());
+    let settings = Settings { failures: 2, ..Settings::default() };
+    let failing = Circuit::closed("https://receiver.example:443").failed(&settings, now);
+    store.write_circuit(None, &failing).await.unwrap();
+    let open = failing.failed(&settings, now);
+    store.write_circuit(Some(failing.revision), &open).await.unwrap();
+    let closed = Circuit::closed("https://fine.example:443").failed(&settings, now);
+    store.write_circuit(None, &closed).await.unwrap();
+    let error = LastError { kind: ErrorKind::HttpStatus, status_code: Some(503), message: "busy".to_owned() };
+    let activity = DestinationActivity { delivered: 1, failed: 3, waiting: 2, last_error: Some((now, error)) };
+    let counters = [("deliveries.delivered".to_owned(), 1)].into();
+    let destinations = [("https://receiver.example:443".to_owned(), activity)].into();
+    store.add_activity(&Activity { counters, destinations }, now).await.unwrap();
+}
+
+#[tokio::test]
+async fn open_circuits_are_shown_and_bad_destinations_come_first() {
+    let stack = Stack::start().await;
+    with_an_open_circuit(&stack).await;
+    let health = stack.get("/health").await.json(200);
+    assert_eq!(health["circuits"].as_array().map(Vec::len), Some(1), "{health}");
+    assert_eq!((&health["circuits"][0]["state"], &health["status"]), (&"open".into(), &"healthy".into()));
+    let worst = stack.get("/destinations").await.json(200)["items"][0].clone();
+    let now = stack.context.clock.now();
+    let expected = json!({
+        "destination": "https://receiver.example:443", "host": "receiver.example", "circuit": "open",
+        "open_until": now.plus(Duration::from_secs(30)).to_string(), "success_share": 0.25, "attempts": 4, "failed": 3,
+        "waiting": 2,
+        "last_error": {"kind": "http_status", "status_code": 503, "message": "busy", "at": now.to_string()},
+    });
+    assert_eq!(worst, expected);
+}
+
+#[tokio::test]
+async fn metrics_are_prometheus_text_and_can_be_switched_off() {
+    let stack = Stack::start().await;
+    with_an_open_circuit(&stack).await;
+    stack.accept(json!({})).await;
+    let counted = stack.get("/metrics").await;
+    assert_eq!(counted.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for line in [
+        r#"webhook_delivery_total{status="delivered",worker_id="deliver"} 1"#,
+        r#"circuit_breaker_status{service="https://receiver.example:443"} 2"#,
+        r#"redis_webhook_keys{status="pending"} 1"#,
+    ] {
+        assert!(counted.text.lines().any(|have| have == line), "{line} is missing in\n{}", counted.text);
+    }
+    stack.context.store.report_sweep(&swept(&stack, 0)).await.unwrap();
+    assert!(stack.get("/metrics").await.text.contains(r#"redis_webhook_keys{status="delivered"} 4"#));
+    let off = Stack::with(&[("ENABLE_PROMETHEUS", "false")], Access::Loopback).await;
+    off.get("/metrics").await.problem(404);
+}
+
+/// The second port of the local stack: metrics, and nothing else.
+#[tokio::test]
+async fn the_metrics_port_serves_metrics_only() {
+    let mut port = Stack::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    port.base = format!("http://{}", listener.local_addr().unwrap());
+    let router = api::metrics_router(port.context.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    assert!(port.get("/metrics").await.text.contains("webhook_delivery_total"));
+    assert_eq!(port.get("/webhook-statuses").await.status.as_u16(), 404);
+    assert_eq!(port.post("/metrics", "").await.status.as_u16(), 405);
+    port.faults.store_down();
+    assert_eq!(port.get("/metrics").await.status.as_u16(), 503);
+}
+
+/// An expired webhook is gone for every call.
+#[tokio::test]
+async fn what_has_expired_is_gone() {
+    let stack = Stack::start().await;
+    let id = stack.accept(json!({})).await;
+    stack.conclude(&id, 200).await;
+    stack.clock.advance(Duration::from_secs(30 * 24 * 3600));
+    stack.get(&format!("/webhook-status/{id}")).await.problem(404);
+    stack.get(&format!("/webhooks/{id}/explain")).await.problem(404);
+    stack.post(&format!("/webhooks/{id}/resend"), "").await.problem(404);
+    assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
+}
