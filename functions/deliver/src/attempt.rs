@@ -1,0 +1,205 @@
+//! One attempt: claim, send, write the outcome. Only the holder of the claim writes it.
+
+use std::time::Duration;
+
+use shared::{
+    apply::{Applied, apply, apply_and_open},
+    clock::Timestamp,
+    logging::loggable_url,
+    model::{ClaimId, Content, ErrorKind, LastError, Webhook},
+    retry::Outcome,
+    sender::{Answer, Request},
+    status::Status,
+    store::StoreError,
+    transition::{Refusal, Report},
+};
+
+use crate::{Deliver, Verdict, breaker::Admitted};
+
+/// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request to the destination.
+const MAX_OUTCOME_TRIES: u32 = 4;
+
+/// The wait before the second of those tries; it doubles.
+const OUTCOME_RETRY_WAIT: Duration = Duration::from_millis(200);
+
+/// What came of trying.
+pub(crate) enum Attempted {
+    /// An outcome, or a deferral, is recorded.
+    Recorded(Webhook),
+    /// There is nothing left to do with this message, or nothing that can be done now.
+    Ended(Verdict),
+    /// The record is another one than was seen.
+    Changed,
+    /// A budget other than the policy's is spent, as this error says: too many interruptions, or deferred for too long.
+    BudgetSpent(Webhook, ErrorKind),
+}
+
+impl Deliver {
+    /// Makes one attempt, if the record allows a claim.
+    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> Attempted {
+        let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        let admitted = match self.breaker.admit(&self.context, &seen.destination).await {
+            Admitted::No(open_until) => return self.put_off(seen, open_until).await,
+            admitted => admitted,
+        };
+        // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
+        let claimed_at = self.context.clock.now();
+        let rules = &self.context.rules;
+        let claim_id = ClaimId(self.context.random.next_u64());
+        let was_retrying = seen.status == Status::Retrying;
+        let claim = |webhook: &Webhook| rules.claim(webhook, claim_id, claimed_at);
+        let (webhook, content) = match apply_and_open(&*self.context.store, seen, claim).await {
+            Ok(Applied::Done(webhook, content)) => (webhook, content),
+            Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => {
+                return Attempted::BudgetSpent(webhook, ErrorKind::Interrupted);
+            }
+            Ok(Applied::Refused(..)) => return Attempted::Changed,
+            Ok(Applied::Missing) => return Attempted::Ended(Verdict::Acknowledge),
+            Err(error) => return hand_back(&error, "claimed"),
+        };
+        let answer = self.send_request(&webhook, content, claimed_at).await;
+        self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
+        self.record(webhook, claim_id, answer, was_retrying).await
+    }
+
+    /// A free slot, with more than a lease left afterwards.
+    async fn slot(&self, until: Timestamp) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        let latest = until.minus(self.context.rules.limits.lease);
+        let wait = latest.since(self.context.clock.now());
+        tokio::select! {
+            biased;
+            permit = self.slots.acquire() => permit.ok().filter(|_| self.context.clock.now() <= latest),
+            () = self.context.clock.sleep(wait) => None,
+        }
+    }
+
+    async fn send_request(&self, webhook: &Webhook, mut content: Content, claimed_at: Timestamp) -> Answer {
+        let now = self.context.clock.now();
+        tracing::info!(
+            correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
+            "[{}] Sending webhook notification to {} for reference_id={}",
+            webhook.correlation_id, loggable_url(&content.url), webhook.id.reference,
+        );
+        let (url, headers) = (std::mem::take(&mut content.url), std::mem::take(&mut content.headers));
+        let request = Request {
+            url: &url,
+            headers: &headers,
+            payload: content.into_payload(),
+            webhook_id: &webhook.id,
+            correlation_id: &webhook.correlation_id,
+            event_type: webhook.event_type.as_deref(),
+            attempt: webhook.attempt_count,
+            timestamp: now,
+        };
+        let left = self.context.config.delivery_timeout.saturating_sub(now.since(claimed_at));
+        self.context.sender.send(&request, left).await
+    }
+
+    /// Writes the outcome, as the holder of the claim.
+    async fn record(&self, webhook: Webhook, claim_id: ClaimId, answer: Answer, was_retrying: bool) -> Attempted {
+        let unit = self.context.random.next_unit();
+        let rules = &self.context.rules;
+        let report = Report {
+            outcome: Outcome { error: answer.error, status_code: answer.status_code, retry_after: answer.retry_after },
+            duration: answer.duration,
+            message: answer.message,
+            response_excerpt: answer.response_excerpt,
+        };
+        let mut wait = OUTCOME_RETRY_WAIT;
+        for attempts_left in (0..MAX_OUTCOME_TRIES).rev() {
+            let now = self.context.clock.now();
+            let conclude = |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
+            match apply(&*self.context.store, webhook.clone(), conclude).await {
+                Ok(Applied::Done(webhook, ())) => {
+                    self.count(&webhook, &report, was_retrying);
+                    return Attempted::Recorded(webhook);
+                }
+                Ok(Applied::Missing) => return Attempted::Ended(Verdict::Acknowledge),
+                Ok(Applied::Refused(refusal, _)) => {
+                    tracing::warn!(
+                        correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
+                        "[{}] An outcome came too late to be recorded: {refusal}", webhook.correlation_id,
+                    );
+                    return Attempted::Changed;
+                }
+                Err(error) if attempts_left == 0 => return hand_back(&error, "concluded"),
+                Err(_) => self.context.clock.sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        Attempted::Ended(Verdict::HandBack)
+    }
+
+    /// The destination's circuit is open: wait without an attempt, or give up if it was put off for too long.
+    async fn put_off(&self, seen: Webhook, open_until: Timestamp) -> Attempted {
+        let now = self.context.clock.now();
+        // Each deferral waits longer, and all of them spread out, so that they do not come back together.
+        let spread = open_until.since(now).max(Duration::from_secs(1)).mul_f64(self.context.random.next_unit());
+        let until = open_until.plus(spread.saturating_mul(seen.budget.deferrals.min(8) + 1));
+        let rules = &self.context.rules;
+        let why = shared::model::Why::Error(ErrorKind::CircuitOpen);
+        let was_retrying = seen.status == Status::Retrying;
+        match apply(&*self.context.store, seen, |webhook| rules.defer(webhook, until, why, now)).await {
+            Ok(Applied::Done(webhook, ())) => {
+                tracing::info!(
+                    correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                    "[{}] Deferring webhook delivery for reference_id={}: the circuit of {} is open",
+                    webhook.correlation_id, webhook.id.reference, webhook.destination,
+                );
+                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying), None);
+                Attempted::Recorded(webhook)
+            }
+            Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::CircuitOpen),
+            Ok(Applied::Refused(..)) => Attempted::Changed,
+            Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
+            Err(error) => hand_back(&error, "deferred"),
+        }
+    }
+
+    fn count(&self, webhook: &Webhook, report: &Report, was_retrying: bool) {
+        log_outcome(webhook, report);
+        let now = self.context.clock.now();
+        let waiting = i64::from(webhook.status == Status::Retrying) - i64::from(was_retrying);
+        let error = report.outcome.error.map(|kind| LastError {
+            kind,
+            status_code: report.outcome.status_code,
+            message: report.message.clone().unwrap_or_default(),
+        });
+        self.context.metrics.delivery(webhook.status, report.duration);
+        self.context.metrics.destination(&webhook.destination, waiting, Some((now, error)));
+    }
+}
+
+fn hand_back(error: &StoreError, what: &str) -> Attempted {
+    tracing::warn!(error = error as &dyn std::error::Error, "Handing back a webhook that cannot be {what} now");
+    Attempted::Ended(Verdict::HandBack)
+}
+
+fn log_outcome(webhook: &Webhook, report: &Report) {
+    let (correlation_id, reference) = (&webhook.correlation_id, &webhook.id.reference);
+    if webhook.status == Status::Delivered {
+        tracing::info!(
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
+            "[{correlation_id}] Successfully delivered webhook for reference_id={reference}",
+        );
+        return;
+    }
+    let kind = report.outcome.error.map_or("none", ErrorKind::as_str);
+    if let Some(code) = report.outcome.status_code {
+        tracing::warn!(
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, kind,
+            "[{correlation_id}] Webhook delivery failed with status {code}",
+        );
+    } else {
+        tracing::warn!(
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, kind,
+            "[{correlation_id}] Webhook delivery failed: {}", report.message.as_deref().unwrap_or(kind),
+        );
+    }
+    if let Some(at) = webhook.allowed_at {
+        tracing::info!(
+            correlation_id, webhook_id = %webhook.id, next_attempt_at = %at,
+            "[{correlation_id}] Retrying webhook delivery for reference_id={reference}",
+        );
+    }
+}

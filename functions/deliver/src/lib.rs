@@ -1,0 +1,112 @@
+//! `deliver`: looks at each webhook of a queue batch, claims it, makes one attempt, and writes what came of it.
+//!
+//! [`Deliver::handle`] takes the event that SQS sends and answers with the messages that it hands back. A destination's failure is an
+//! outcome, recorded and acknowledged; a message is handed back only when *our* side could not finish. What is done with a message
+//! is decided by the record alone: see [`look`].
+
+mod attempt;
+mod breaker;
+mod look;
+
+use std::sync::Arc;
+
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use futures_util::future::join_all;
+use shared::{
+    clock::Timestamp,
+    context::Context,
+    message::{InvalidMessage, Message},
+    metrics::Mode,
+    queue::{Lane, Outgoing},
+};
+use tokio::sync::Semaphore;
+
+use breaker::Breaker;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Done, or held by the due index.
+    Acknowledge,
+    /// To be looked at again.
+    HandBack,
+}
+
+/// The function, made once per process.
+#[derive(Clone, Debug)]
+pub struct Deliver {
+    context: Context,
+    /// Attempts at a time, over all invocations of this process.
+    slots: Arc<Semaphore>,
+    breaker: Arc<Breaker>,
+}
+
+impl Deliver {
+    /// Works with this context from now on.
+    pub fn new(context: Context) -> Self {
+        let slots = Arc::new(Semaphore::new(context.config.deliver_concurrency));
+        Self { context, slots, breaker: Arc::default() }
+    }
+
+    /// How many more attempts could start now. Who polls a queue itself asks for no more messages than that.
+    pub fn free_slots(&self) -> usize {
+        self.slots.available_permits()
+    }
+
+    /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made
+    /// with less than a lease left.
+    pub async fn handle(&self, event: SqsEvent, until: Timestamp) -> SqsBatchResponse {
+        let verdicts = join_all(event.records.iter().map(|message| self.message(message, until))).await;
+        self.context.metrics.flush_if_due(&*self.context.store, self.context.clock.now()).await;
+        let failures = event.records.iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::HandBack);
+        let mut response = SqsBatchResponse::default();
+        response.batch_item_failures = failures.map(|(message, _)| failure(message)).collect();
+        response
+    }
+
+    async fn message(&self, message: &SqsMessage, until: Timestamp) -> Verdict {
+        let started_at = self.context.clock.now();
+        let body = message.body.as_deref().unwrap_or_default();
+        let verdict = match Message::from_json(body) {
+            Ok(parsed) => {
+                let first = receive_count(message) <= 1;
+                self.look(parsed, first, until).await
+            }
+            Err(error @ InvalidMessage::TooNew { .. }) => {
+                tracing::warn!(message_id = message.message_id, "Handing back a message: {error}");
+                Verdict::HandBack
+            }
+            Err(InvalidMessage::Malformed(error)) => {
+                tracing::error!(message_id = message.message_id, %error, "A message cannot be read; it goes to the dead letters");
+                self.send(Lane::DeadLetters, body.to_owned(), std::time::Duration::ZERO, "malformed").await
+            }
+        };
+        let took = self.context.clock.now().since(started_at);
+        self.context.metrics.task(Mode::Deliver, verdict == Verdict::Acknowledge, took);
+        verdict
+    }
+
+    /// Sends one message; what it was sent for is handed back if the queue does not take it.
+    async fn send(&self, lane: Lane, body: String, delay: std::time::Duration, group: &str) -> Verdict {
+        let outgoing = Outgoing { body, delay, group: group.to_owned() };
+        match self.context.queue.send(lane, &[outgoing]).await {
+            Ok(()) => Verdict::Acknowledge,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, ?lane, "The queue did not take a message");
+                Verdict::HandBack
+            }
+        }
+    }
+}
+
+/// How often SQS says that it delivered the message. Ones that it does not say it of count as delivered before, which costs
+/// a read and trusts nothing.
+fn receive_count(message: &SqsMessage) -> u32 {
+    message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(u32::MAX)
+}
+
+fn failure(message: &SqsMessage) -> BatchItemFailure {
+    let mut failure = BatchItemFailure::default();
+    failure.item_identifier = message.message_id.clone().unwrap_or_default();
+    failure
+}

@@ -1,0 +1,116 @@
+//! `dlq`: archives what failed, and rescues what the queue gave up on although it is not finished.
+//!
+//! A dead letter *is* the failed record, so archiving is one conditional write. Only a message that cannot be read becomes a dead letter
+//! without a webhook: a record of its own is made for it, so that nothing that was ever queued disappears unseen.
+//!
+//! | record | what is done |
+//! |---|---|
+//! | missing, delivered, archived | acknowledge |
+//! | failed | archive |
+//! | unfinished | rescue: due at once; after three rescues fail it, kind `undeliverable`, and archive |
+//! | of a newer schema version, or unreadable | hand back |
+
+mod stray;
+
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use futures_util::future::join_all;
+use shared::{
+    apply::{Applied, apply, apply_unchanged},
+    context::Context,
+    message::{InvalidMessage, Message},
+    metrics::Mode,
+    model::{ErrorKind, Function, Webhook},
+    status::Status,
+    store::StoreError,
+    transition::Refusal,
+};
+
+/// Whether a message is done with.
+type Done = bool;
+
+/// Works on each message of the batch, all at once; answers with those that it hands back.
+pub async fn handle(context: &Context, event: SqsEvent) -> SqsBatchResponse {
+    let done = join_all(event.records.iter().map(|message| work(context, message))).await;
+    context.metrics.flush_if_due(&*context.store, context.clock.now()).await;
+    let mut response = SqsBatchResponse::default();
+    let failures = event.records.iter().zip(done).filter(|(_, done)| !done);
+    response.batch_item_failures = failures
+        .map(|(message, _)| {
+            let mut failure = BatchItemFailure::default();
+            failure.item_identifier = message.message_id.clone().unwrap_or_default();
+            failure
+        })
+        .collect();
+    response
+}
+
+async fn work(context: &Context, message: &SqsMessage) -> Done {
+    let started_at = context.clock.now();
+    let result = match Message::from_json(message.body.as_deref().unwrap_or_default()) {
+        Ok(parsed) => look(context, &parsed).await,
+        Err(error @ InvalidMessage::TooNew { .. }) => {
+            tracing::warn!(message_id = message.message_id, "Handing back a dead letter: {error}");
+            Ok(false)
+        }
+        Err(InvalidMessage::Malformed(_)) => stray::keep(context, message).await.map(|()| true),
+    };
+    let done = result.unwrap_or_else(|error| {
+        tracing::warn!(message_id = message.message_id, error = &error as &dyn std::error::Error, "Handing back a dead letter");
+        false
+    });
+    context.metrics.task(Mode::Dlq, done, context.clock.now().since(started_at));
+    done
+}
+
+async fn look(context: &Context, message: &Message) -> Result<Done, StoreError> {
+    let Some(webhook) = context.store.get(&message.webhook_id).await? else { return Ok(true) };
+    match webhook.status {
+        Status::Delivered => Ok(true),
+        Status::Failed => archive(context, webhook).await,
+        Status::Pending | Status::InProgress | Status::Retrying => rescue(context, webhook).await,
+    }
+}
+
+async fn archive(context: &Context, webhook: Webhook) -> Result<Done, StoreError> {
+    let now = context.clock.now();
+    match apply(&*context.store, webhook, |webhook| context.rules.archive(webhook, now)).await? {
+        Applied::Done(webhook, ()) => {
+            tracing::warn!(
+                correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                "[{}] Moved failed webhook to dead letter queue", webhook.correlation_id,
+            );
+            Ok(true)
+        }
+        // Archived before, sent again by an operator, or deleted.
+        Applied::Refused(..) | Applied::Missing => Ok(true),
+    }
+}
+
+async fn rescue(context: &Context, webhook: Webhook) -> Result<Done, StoreError> {
+    let now = context.clock.now();
+    match apply(&*context.store, webhook, |webhook| context.rules.rescue(webhook, now)).await? {
+        Applied::Done(webhook, ()) => {
+            tracing::warn!(
+                correlation_id = webhook.correlation_id, webhook_id = %webhook.id, rescues = webhook.budget.rescues,
+                "[{}] The queue gave up on an unfinished webhook: entered in the due index for reference_id={}",
+                webhook.correlation_id, webhook.id.reference,
+            );
+            Ok(true)
+        }
+        Applied::Refused(Refusal::BudgetSpent, webhook) => give_up(context, webhook).await,
+        // It got on meanwhile: look again.
+        Applied::Refused(..) => Ok(false),
+        Applied::Missing => Ok(true),
+    }
+}
+
+async fn give_up(context: &Context, webhook: Webhook) -> Result<Done, StoreError> {
+    let now = context.clock.now();
+    let rules = &context.rules;
+    let give_up = |webhook: &Webhook| rules.give_up(webhook, ErrorKind::Undeliverable, Function::Dlq, now);
+    match apply_unchanged(&*context.store, webhook, give_up).await? {
+        Applied::Done(webhook, ()) => archive(context, webhook).await,
+        Applied::Refused(..) => Ok(false),
+        Applied::Missing => Ok(true),
+    }
+}

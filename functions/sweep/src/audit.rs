@@ -1,0 +1,78 @@
+//! The audit: every webhook is read once, when it is `AUDIT_AGE` old, and enters the due index if it is unfinished and not in it.
+//!
+//! So everything unfinished and older than that is in the due index, whatever happened to the queue. The position moves on only after a
+//! minute was read to its end and its entries were made; what was missed is caught up.
+
+use std::time::Duration;
+
+use shared::{
+    apply::{Applied, apply},
+    clock::Timestamp,
+    context::Context,
+    model::Webhook,
+};
+
+use crate::{Summary, SweepError};
+
+/// What is read at a time: a minute, or less where tests have shortened the audit's age.
+const STEP: Duration = Duration::from_secs(60);
+
+/// Minutes that one run catches up at most.
+const MAX_STEPS_PER_RUN: u32 = 120;
+
+/// How far the very first run looks back.
+const FIRST_LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads the minutes that have come of age since the stored position.
+pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
+    let step = STEP.min(context.config.audit_age);
+    for _ in 0..MAX_STEPS_PER_RUN {
+        let now = context.clock.now();
+        let of_age = floor(now.minus(context.config.audit_age), step);
+        let stored = context.store.audited_until().await?;
+        let from = stored.unwrap_or_else(|| floor(of_age.minus(FIRST_LOOK_BACK), step));
+        if from >= of_age {
+            return Ok(());
+        }
+        if now >= until {
+            break;
+        }
+        // Before the very first run there is hardly anything to read, so that is one step.
+        let to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
+        adopt_unheld(context, from, to, summary).await?;
+        if !context.store.advance_audit(stored, to).await? {
+            // Another run is at it.
+            return Ok(());
+        }
+    }
+    summary.more = true;
+    Ok(())
+}
+
+async fn adopt_unheld(context: &Context, from: Timestamp, to: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
+    let mut after = None;
+    loop {
+        let page = context.store.unheld(from, to, after).await?;
+        for webhook in page.items {
+            let now = context.clock.now();
+            let audit = |webhook: &Webhook| context.rules.audit(webhook, now);
+            if let Applied::Done(webhook, ()) = apply(&*context.store, webhook, audit).await? {
+                summary.adopted += 1;
+                tracing::warn!(
+                    correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                    "[{}] Unfinished, and nobody held it: entered in the due index for reference_id={}",
+                    webhook.correlation_id, webhook.id.reference,
+                );
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn floor(time: Timestamp, step: Duration) -> Timestamp {
+    let step_ms = (step.as_millis() as i64).max(1);
+    Timestamp::from_millis(time.as_millis().div_euclid(step_ms) * step_ms)
+}

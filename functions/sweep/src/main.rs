@@ -1,0 +1,27 @@
+//! The Lambda function `sweep`.
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde::de::IgnoredAny;
+use shared::{
+    clock::Timestamp,
+    config::{Config, Defaults},
+    context::Context,
+    logging,
+};
+use std::time::Duration;
+
+/// Kept back from the invocation's time, to write what the run came to.
+const RESERVE: Duration = Duration::from_secs(5);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    logging::init(logging::Format::Json)?;
+    let config = Config::from_env(Defaults::LAMBDA)?;
+    let context = &Context::from_config(config)?;
+    // What the schedule says does not matter: a run does what is due.
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<IgnoredAny>| async move {
+        let until = Timestamp::from_millis(event.context.deadline as i64).minus(RESERVE);
+        sweep::handle(context, until).await.map(|_| ()).map_err(Error::from)
+    }))
+    .await
+}
