@@ -1,0 +1,55 @@
+//! What the stack prints once it is ready.
+
+use std::net::SocketAddr;
+
+use shared::config::Config;
+
+/// What there is to tell.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// Where the API listens.
+    pub address: SocketAddr,
+    /// Where the metrics are served, if they are.
+    pub metrics_address: Option<SocketAddr>,
+    /// Webhooks and messages that the last run left in the middle of something.
+    pub taken_over: u64,
+}
+
+/// Prints it to standard output, with a `curl` line that works as printed.
+pub fn print(facts: &Facts<'_>) {
+    println!("{}", text(facts));
+}
+
+fn text(facts: &Facts<'_>) -> String {
+    let Facts { config, address, metrics_address, taken_over } = facts;
+    let metrics =
+        metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| format!("http://{address}/metrics"));
+    let (key, keys) = if config.access.key_hashes.is_empty() {
+        ("", "none asked for: only this machine can call")
+    } else {
+        (" -H \"x-api-key: $API_KEY\"", "one of API_KEYS")
+    };
+    let signed = if config.secrets.is_empty() { "not signed (WEBHOOK_HMAC_SECRET is not set)" } else { "signed" };
+    let resumed = match taken_over {
+        0 => String::new(),
+        count => format!("\n  resumed   {count} webhooks and messages that the last run left unfinished"),
+    };
+    format!(
+        "Posthaste {version}: webhooks, delivered.\n\
+         \x20 API       http://{address}\n\
+         \x20 metrics   {metrics}\n\
+         \x20 backend   SQLite, one file: {file}\n\
+         \x20 webhooks  {signed}\n\
+         \x20 keys      {keys}{resumed}\n\
+         \n\
+         Send one (a receiver is `cargo run --release --bin webhook-receiver`):\n\
+         \x20 curl -X POST http://{address}/webhooks{key} -H 'content-type: application/json' \
+         -d '{{\"url\":\"http://127.0.0.1:9001/hello\",\"payload\":{{\"hello\":\"world\"}}}}'\n\
+         \n\
+         Ctrl-C ends it; nothing is lost.",
+        version = env!("CARGO_PKG_VERSION"),
+        file = config.data_dir.join(shared::sqlite::DATABASE_FILE).display(),
+    )
+}

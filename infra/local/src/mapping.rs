@@ -1,0 +1,122 @@
+//! An event source mapping: polls one lane of the queue, calls the function with batches, acknowledges what it did, and lets go of what it
+//! handed back.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use shared::queue::{Lane, Queue, QueueError, Received};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// How long a received message is hidden: at least six times the function's timeout, as AWS asks for.
+pub const VISIBILITY: Duration = Duration::from_secs(360);
+
+/// How long one poll waits for a message.
+const POLL_WAIT: Duration = Duration::from_secs(20);
+
+/// The wait after a message was handed back, times its receives.
+const HAND_BACK_WAIT: Duration = Duration::from_secs(10);
+
+/// The wait after the queue failed a poll.
+const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+
+/// What to poll, and how.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// The queue.
+    pub queue: Arc<dyn Queue>,
+    /// Which lane of it.
+    pub lane: Lane,
+    /// Messages in a batch, at most.
+    pub batch_size: usize,
+    /// Batches at a time.
+    pub max_concurrency: usize,
+}
+
+impl Mapping {
+    /// Polls until `stop` says so, then waits for the batches in flight. `free` tells how many more messages the function could work on
+    /// now; none are received that would only wait.
+    pub async fn run<Call, Answer>(self, call: Call, free: impl Fn() -> usize, mut stop: watch::Receiver<bool>)
+    where
+        Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
+        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+    {
+        let invocations = Arc::new(Semaphore::new(self.max_concurrency));
+        let stopped = async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            () = stopped => {}
+            () = self.poll(&invocations, call, free) => {}
+        }
+        // Every permit is back once the last batch is done. The semaphore is never closed.
+        let _ = invocations.acquire_many(self.max_concurrency as u32).await;
+    }
+
+    async fn poll<Call, Answer>(&self, invocations: &Arc<Semaphore>, call: Call, free: impl Fn() -> usize)
+    where
+        Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
+        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+    {
+        // Ends only if the semaphore is closed, which it never is.
+        while let Ok(permit) = Arc::clone(invocations).acquire_owned().await {
+            let max = self.batch_size.min(free().max(1));
+            match self.queue.receive(self.lane, max, VISIBILITY, POLL_WAIT).await {
+                Ok(messages) if messages.is_empty() => {}
+                Ok(messages) => {
+                    tokio::spawn(self.clone().invoke(messages, call.clone(), permit));
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, lane = ?self.lane, "The queue cannot be polled now");
+                    tokio::time::sleep(TROUBLE_WAIT).await;
+                }
+            }
+        }
+    }
+
+    async fn invoke<Call, Answer>(self, messages: Vec<Received>, call: Call, _permit: OwnedSemaphorePermit)
+    where
+        Call: Fn(SqsEvent) -> Answer + Send,
+        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+    {
+        let response = call(event(&messages)).await;
+        let handed_back: Vec<&str> =
+            response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
+        let (back, done): (Vec<Received>, Vec<Received>) =
+            messages.into_iter().partition(|message| handed_back.contains(&message.id.as_str()));
+        let receipts: Vec<String> = done.into_iter().map(|message| message.receipt).collect();
+        if let Err(error) = self.settle(&receipts, back).await {
+            // The messages come again when their visibility timeout ends, and cost one look each.
+            tracing::warn!(error = &error as &dyn std::error::Error, "Messages could not be acknowledged");
+        }
+    }
+
+    async fn settle(&self, done: &[String], back: Vec<Received>) -> Result<(), QueueError> {
+        if !done.is_empty() {
+            self.queue.acknowledge(self.lane, done).await?;
+        }
+        for message in back {
+            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(VISIBILITY);
+            self.queue.release(self.lane, &[message.receipt], wait).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The event that SQS would send.
+fn event(messages: &[Received]) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = messages.iter().map(record).collect();
+    event
+}
+
+fn record(received: &Received) -> SqsMessage {
+    let mut message = SqsMessage::default();
+    message.message_id = Some(received.id.clone());
+    message.receipt_handle = Some(received.receipt.clone());
+    message.body = Some(received.body.clone());
+    message.event_source = Some("aws:sqs".to_owned());
+    message.attributes.insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
+    message.attributes.insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
+    message
+}

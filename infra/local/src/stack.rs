@@ -1,0 +1,238 @@
+//! The stack: its parts, how they start, and how they end.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::Access;
+use axum::{Router, serve::ListenerExt};
+use deliver::Deliver;
+use shared::{
+    clock::{Clock, SystemClock},
+    config::{Config, ConfigErrors, Defaults},
+    context::{Backends, Context, ContextError, TakeOverError},
+    queue::Lane,
+    sqlite::{DataDir, DataDirError},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use crate::{banner, mapping::Mapping, options::Options, schedule};
+
+/// How long a function may take, as on AWS.
+const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the counters are added to the store's totals.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Batches of dead letters at a time; archiving is one write each.
+const DLQ_CONCURRENCY: usize = 4;
+
+/// Time to end beyond the deadline of an attempt in flight.
+const END_MARGIN: Duration = Duration::from_secs(5);
+
+/// Why the stack did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The data folder is in use, or cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A backend or the sender cannot be set up.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// What the last run left cannot be taken over.
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
+    /// Nobody would be asked for a key.
+    #[error("--listen {0} can be reached from other machines: set API_KEYS, or listen on 127.0.0.1")]
+    Exposed(SocketAddr),
+    /// The address is taken, or is not this machine's.
+    #[error("cannot listen on {address} ({option}): {reason}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The option that says so.
+        option: &'static str,
+        /// What to do about it.
+        reason: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// The error and what is behind it, a line each.
+    pub fn explain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            let _ = write!(text, "\n  because: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// A running stack.
+#[derive(Debug)]
+pub struct Stack {
+    context: Context,
+    /// Tells every part to end.
+    stop: watch::Sender<bool>,
+    parts: JoinSet<()>,
+    /// Where the API listens.
+    pub address: SocketAddr,
+    _data_dir: DataDir,
+}
+
+impl Stack {
+    /// Starts all parts. When it returns, the API answers.
+    pub async fn start(options: &Options) -> Result<Self, StartError> {
+        let mut config = Config::from_env(Defaults::LOCAL)?;
+        if let Some(data_dir) = &options.data_dir {
+            config.data_dir.clone_from(data_dir);
+        }
+        let access = access(&config, options.listen)?;
+        let data_dir = DataDir::lock(&config.data_dir)?;
+        let api_listener = listen(options.listen, "--listen").await?;
+        let metrics_listener = if config.prometheus {
+            let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
+            Some(listen(options.metrics_listen.unwrap_or(default), "--metrics-listen").await?)
+        } else {
+            None
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let backends = Backends::open(&config, &clock)?;
+        let taken_over = backends.take_over(clock.now()).await?;
+        let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
+
+        let (stop, stopped) = watch::channel(false);
+        let mut parts = JoinSet::new();
+        let address = address_of(&api_listener, options.listen);
+        let metrics_address = metrics_listener.as_ref().map(|listener| address_of(listener, options.listen));
+        parts.spawn(serve(api_listener, api::router(context.clone(), access), stopped.clone()));
+        if let Some(listener) = metrics_listener {
+            parts.spawn(serve(listener, api::metrics_router(context.clone()), stopped.clone()));
+        }
+        start_functions(&context, options, &stopped, &mut parts);
+        banner::print(&banner::Facts { config: &context.config, address, metrics_address, taken_over });
+        Ok(Self { context, stop, parts, address, _data_dir: data_dir })
+    }
+
+    /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken, attempts in flight are finished.
+    /// A second signal ends it at once.
+    pub async fn run_until_asked_to_end(self) {
+        asked_to_end().await;
+        eprintln!("Ending: attempts in flight are finished first. Again to end at once.");
+        let limit = self.context.config.delivery_timeout + END_MARGIN;
+        tokio::select! {
+            ended = tokio::time::timeout(limit, self.end()) => {
+                if ended.is_err() {
+                    eprintln!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
+                }
+            }
+            () = asked_to_end() => eprintln!("Ended at once. What was in flight goes on at the next start."),
+        }
+    }
+
+    /// Ends every part, and tells the store what was counted.
+    pub async fn end(mut self) {
+        let _ = self.stop.send(true);
+        while self.parts.join_next().await.is_some() {}
+        if let Err(error) = self.context.metrics.flush(&*self.context.store, self.context.clock.now()).await {
+            tracing::warn!(error = &error as &dyn Error, "The last counters could not be added to the store");
+        }
+    }
+}
+
+/// Who may call: whoever has a key; without keys, whoever is on this machine, since nobody else gets through.
+fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
+    if !config.access.key_hashes.is_empty() {
+        return Ok(Access::Keys(config.access.key_hashes.clone()));
+    }
+    if listen.ip().is_loopback() { Ok(Access::Loopback) } else { Err(StartError::Exposed(listen)) }
+}
+
+fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let deliver = Deliver::new(context.clone());
+    let mapping = |lane, max_concurrency| Mapping {
+        queue: Arc::clone(&context.queue),
+        lane,
+        batch_size: context.config.batch_size,
+        max_concurrency,
+    };
+    let slots = deliver.clone();
+    let clock = Arc::clone(&context.clock);
+    parts.spawn(mapping(Lane::Webhooks, context.config.deliver_concurrency).run(
+        move |event| {
+            let (deliver, until) = (deliver.clone(), clock.now().plus(FUNCTION_TIMEOUT));
+            async move { deliver.handle(event, until).await }
+        },
+        move || slots.free_slots(),
+        stopped.clone(),
+    ));
+    let dlq = context.clone();
+    parts.spawn(mapping(Lane::DeadLetters, DLQ_CONCURRENCY).run(
+        move |event| {
+            let context = dlq.clone();
+            async move { dlq::handle(&context, event).await }
+        },
+        || usize::MAX,
+        stopped.clone(),
+    ));
+    parts.spawn(schedule::run(context.clone(), Duration::from_millis(options.sweep_interval_ms), stopped.clone()));
+}
+
+async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let reason = match source.kind() {
+            ErrorKind::AddrInUse => "another process listens there; stop it, or choose another port",
+            ErrorKind::AddrNotAvailable => "this machine does not have that address",
+            ErrorKind::PermissionDenied => "that needs more rights; choose a port above 1023",
+            _ => "the system refuses",
+        };
+        StartError::Listen { address, option, reason, source }
+    })
+}
+
+fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    // Answers are small and written whole: waiting for more only delays them.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "The HTTP server ended");
+    }
+}
+
+/// Returns on Ctrl-C or SIGTERM.
+async fn asked_to_end() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}
