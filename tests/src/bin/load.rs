@@ -1,0 +1,34 @@
+//! `load`: the benchmark. See `--help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use posthaste_tests::load::{plan::Plan, run::run};
+
+// One thread for the client, so that it takes at most one of the cores that it shares with the system under test.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let plan = Plan::parse();
+    let measured = tokio::select! {
+        measured = run(&plan) => measured,
+        // What was started is ended by its destructor.
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("load: interrupted");
+            return ExitCode::FAILURE;
+        }
+    };
+    match measured {
+        Ok(results) => {
+            if plan.json {
+                println!("{:#}", serde_json::json!(results));
+            } else {
+                print!("\n{results}");
+            }
+            if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Circuits: conditional on their revision, gone when idle, and listed while there is something to tell.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::circuit::{Circuit, Settings};
+
+use super::{
+    Case, Fixture, area,
+    fixture::{eventually, same},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    area![
+        a_circuit_is_written_on_its_revision_only,
+        of_racing_writes_one_wins,
+        what_is_idle_is_removed,
+        those_that_opened_are_listed_first,
+    ]
+}
+
+fn destination() -> String {
+    format!("https://d{:016x}.example.com:443", rand::random::<u64>())
+}
+
+fn settings() -> Settings {
+    Settings { failures: 2, ..Settings::default() }
+}
+
+/// Workers do not write over each other's failures. Proved with right, old and missing revisions, over both handles.
+async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
+    let destination = destination();
+    let now = fixture.now();
+    assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
+    let first = Circuit::closed(&destination).failed(&settings(), now);
+    assert!(!fixture.store.write_circuit(Some(0), &first).await.unwrap(), "there is none of that revision");
+    assert!(fixture.store.write_circuit(None, &first).await.unwrap());
+    assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(first.clone()));
+    assert!(!fixture.other.write_circuit(None, &first).await.unwrap(), "there is one");
+    let second = first.failed(&settings(), now);
+    assert!(fixture.other.write_circuit(Some(first.revision), &second).await.unwrap());
+    let stale = first.probe(&settings(), now);
+    assert!(!fixture.store.write_circuit(Some(first.revision), &stale).await.unwrap());
+    assert_eq!(fixture.store.circuit(&destination).await.unwrap(), Some(second));
+}
+
+/// One worker takes the probe's lease, and no failure is lost unseen. Proved by rounds of four writers over two handles, the first on
+/// no circuit at all.
+async fn of_racing_writes_one_wins(fixture: Fixture) {
+    let destination = destination();
+    for round in 1..=40 {
+        let before = fixture.store.circuit(&destination).await.unwrap();
+        let revision = before.as_ref().map(|circuit| circuit.revision);
+        let after = before.unwrap_or_else(|| Circuit::closed(&destination)).failed(&settings(), fixture.now());
+        let writers: Vec<_> = (0..4)
+            .map(|index| {
+                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let after = after.clone();
+                tokio::spawn(async move { store.write_circuit(revision, &after).await.unwrap() })
+            })
+            .collect();
+        let mut won = 0;
+        for writer in writers {
+            won += u32::from(writer.await.unwrap());
+        }
+        assert_eq!(won, 1, "round {round}");
+        assert_eq!(fixture.other.circuit(&destination).await.unwrap().unwrap().failures, round);
+    }
+}
+
+/// Nothing is kept of a destination where all is well. Proved by a success after failures, then by a first failure anew.
+async fn what_is_idle_is_removed(fixture: Fixture) {
+    let destination = destination();
+    let now = fixture.now();
+    let failed = Circuit::closed(&destination).failed(&settings(), now).failed(&settings(), now);
+    assert!(fixture.store.write_circuit(None, &failed).await.unwrap());
+    let idle = failed.succeeded();
+    assert!(!fixture.other.write_circuit(Some(failed.revision + 1), &idle).await.unwrap(), "removal is conditional too");
+    assert!(fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap());
+    assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
+    eventually("it is not listed", || async {
+        let open = fixture.store.circuits().await.unwrap();
+        same(&open.iter().any(|circuit| circuit.destination == destination), &false)
+    })
+    .await;
+    let again = Circuit::closed(&destination).failed(&settings(), now);
+    assert!(fixture.store.write_circuit(None, &again).await.unwrap());
+    assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(again));
+}
+
+/// An operator sees every destination that fails, and first those that opened. Proved with an open one, a half-open one, and closed ones
+/// with a failure, which were written in between.
+async fn those_that_opened_are_listed_first(fixture: Fixture) {
+    let now = fixture.now();
+    let long_ago = now.minus(Duration::from_secs(3600));
+    let failed = |times, at| (0..times).fold(Circuit::closed(&destination()), |circuit, _| circuit.failed(&settings(), at));
+    let written = [failed(1, now), failed(2, now), failed(1, now), failed(2, long_ago), failed(1, now)];
+    for circuit in &written {
+        assert!(fixture.store.write_circuit(None, circuit).await.unwrap());
+    }
+    eventually("all are listed", || async {
+        let mut found = fixture.other.circuits().await.unwrap();
+        found.retain(|circuit| written.contains(circuit));
+        let opened: Vec<bool> = found.iter().map(|circuit| circuit.open_until.is_some()).collect();
+        same(&opened, &vec![true, true, false, false, false])
+    })
+    .await;
+}

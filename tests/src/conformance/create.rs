@@ -1,0 +1,194 @@
+//! Create: both or neither, once, and exactly as given.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use serde_json::value::RawValue;
+use shared::{
+    id::WebhookId,
+    model::{Content, Webhook},
+    retry::RetryOverride,
+    store::{Filter, WriteError},
+};
+use tokio::sync::Barrier;
+
+use super::{
+    Case, Fixture, area,
+    fixture::{content, eventually, fresh_reference, new_webhook, same},
+    steps::{Kind, OURS},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    area![
+        what_is_created_is_there_for_every_handle,
+        an_id_is_created_once_and_the_stored_one_is_answered,
+        of_racing_creates_one_wins_with_its_own_content,
+        what_was_never_created_is_missing,
+        another_reference_id_names_another_webhook,
+        every_byte_of_a_content_is_kept,
+        a_payload_of_a_mebibyte_is_kept,
+        every_field_of_a_record_is_kept,
+        a_scheduled_webhook_is_in_the_due_index_at_once,
+    ]
+}
+
+/// A webhook and its content exist once create has answered, also for another process. Proved by reading through both handles.
+async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
+    fixture.store.ping().await.unwrap();
+    let webhook = fixture.created().await;
+    for store in [&fixture.store, &fixture.other] {
+        assert_eq!(store.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
+        assert_eq!(store.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+    }
+}
+
+/// A second create of a task id changes nothing, whatever it says, and is told what is stored. Proved with the same id after the
+/// webhook has moved on, and with another reference id for the same task.
+async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) {
+    let first = fixture.created().await;
+    let claimed = fixture.step(&first, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
+    let reference = fresh_reference();
+    let renamed = Webhook { id: WebhookId { reference: reference.clone(), task: first.id.task }, ..first.clone() };
+    for second in [first.clone(), renamed] {
+        let other_content = Content { url: "https://other.example/".to_owned(), ..content(&second) };
+        match fixture.other.create(&second, &other_content).await {
+            Err(WriteError::Conflict(stored)) => assert_eq!(*stored, claimed),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fixture.store.open(&first.id).await.unwrap(), Some((claimed.clone(), content(&first))));
+    }
+    let filter = Filter { reference: Some(reference), ..Filter::default() };
+    assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
+}
+
+/// Of concurrent creates of one task id exactly one takes effect, record and content together. Proved by rounds of real
+/// concurrent tasks over two handles, each with a content of its own.
+async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
+    const WRITERS: usize = 4;
+    for _ in 0..25 {
+        let base = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+        let start = Arc::new(Barrier::new(WRITERS));
+        let tasks: Vec<_> = (0..WRITERS)
+            .map(|index| {
+                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let webhook = Webhook { correlation_id: format!("writer-{index}"), ..base.clone() };
+                let content = Content { url: format!("https://example.com/{index}"), ..content(&base) };
+                let start = Arc::clone(&start);
+                tokio::spawn(async move {
+                    start.wait().await;
+                    (store.create(&webhook, &content).await, webhook, content)
+                })
+            })
+            .collect();
+        let (mut winners, mut told) = (Vec::new(), Vec::new());
+        for task in tasks {
+            match task.await.unwrap() {
+                (Ok(()), webhook, content) => winners.push((webhook, content)),
+                (Err(WriteError::Conflict(stored)), ..) => told.push(*stored),
+                (Err(error), ..) => panic!("{error:?}"),
+            }
+        }
+        let [winner] = winners.as_slice() else { panic!("{} creates of one id took effect", winners.len()) };
+        assert!(told.iter().all(|stored| *stored == winner.0), "the others are told who won");
+        assert_eq!(fixture.store.open(&base.id).await.unwrap().as_ref(), Some(winner));
+    }
+}
+
+/// A webhook that nobody created is missing for every call, and no call but create makes one. Proved by trying each.
+async fn what_was_never_created_is_missing(fixture: Fixture) {
+    let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+    let next = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
+    assert!(matches!(fixture.store.write(&webhook, &next).await, Err(WriteError::Missing)));
+    assert!(matches!(fixture.store.write_and_open(&webhook, &next).await, Err(WriteError::Missing)));
+    assert!(!fixture.store.delete(&webhook.id).await.unwrap());
+    assert_eq!(fixture.store.get(&webhook.id).await.unwrap(), None);
+    assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), None);
+    let filter = Filter { reference: Some(webhook.id.reference.clone()), ..Filter::default() };
+    assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
+}
+
+/// An id is both its parts: with another reference id for the same task there is nothing to read or to delete. Proved by trying.
+async fn another_reference_id_names_another_webhook(fixture: Fixture) {
+    let webhook = fixture.created().await;
+    let other = WebhookId { reference: fresh_reference(), task: webhook.id.task };
+    assert_eq!(fixture.store.get(&other).await.unwrap(), None);
+    assert_eq!(fixture.store.open(&other).await.unwrap(), None);
+    assert!(!fixture.store.delete(&other).await.unwrap());
+    assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+}
+
+/// URL, headers and payload come back byte for byte. Proved with spaces, escapes, numbers that no parser keeps, duplicate keys,
+/// astral characters, and headers whose order and case matter.
+async fn every_byte_of_a_content_is_kept(fixture: Fixture) {
+    let payloads = [
+        r#"{"a":1.0, "b":"\u00e9"}"#,
+        "{ \"a\" : 1e400,\n\t\"a\":\"second\",\"z\":-0.0 ,\"n\":123456789012345678901234567890}",
+        r#""\ud83d\ude00 😀 \/ \\ \u0000""#,
+        "null",
+        "[]",
+        "  [ 1 ,2 ]  ".trim(),
+        "0.1000000000000000055511151231257827",
+    ];
+    for payload in payloads {
+        let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+        let content = Content {
+            url: "https://example.com/ä?x=%C3%A9&y=😀#fragment".to_owned(),
+            headers: vec![
+                ("X-B".to_owned(), "2; q=\"é\"".to_owned()),
+                ("x-a".to_owned(), String::new()),
+                ("x-b".to_owned(), " spaced ".to_owned()),
+            ],
+            payload: RawValue::from_string(payload.to_owned()).unwrap(),
+        };
+        fixture.store.create(&webhook, &content).await.unwrap();
+        assert_eq!(fixture.other.open(&webhook.id).await.unwrap().unwrap().1, content);
+        let claimed = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
+        assert_eq!(fixture.other.write_and_open(&webhook, &claimed).await.unwrap(), content);
+    }
+}
+
+/// The largest payload that the API takes is kept. Proved with a mebibyte that hardly compresses.
+async fn a_payload_of_a_mebibyte_is_kept(fixture: Fixture) {
+    let mut payload = String::with_capacity(1 << 20);
+    payload.push('"');
+    while payload.len() < (1 << 20) - 17 {
+        write!(payload, "{:016x}", rand::random::<u64>()).unwrap();
+    }
+    payload.push('"');
+    let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+    let content = Content { payload: RawValue::from_string(payload).unwrap(), ..content(&webhook) };
+    fixture.store.create(&webhook, &content).await.unwrap();
+    assert!(fixture.other.open(&webhook.id).await.unwrap().unwrap().1 == content);
+    let claimed = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
+    assert!(fixture.store.write_and_open(&webhook, &claimed).await.unwrap() == content);
+}
+
+/// A record comes back with all its fields, the longest lists included. Proved with one that uses every field, through a create and
+/// a write.
+async fn every_field_of_a_record_is_kept(fixture: Fixture) {
+    let mut new = new_webhook(fixture.now(), &fresh_reference());
+    new.event_type = Some("order.paid/é😀".to_owned());
+    new.correlation_id = "c".repeat(128);
+    new.destination = String::from("http://[2001:db8::1]:8080");
+    new.retry = Some(RetryOverride { factor: Some(98.529_229_164_886_83), jitter: Some(0.1), ..RetryOverride::default() });
+    let mut webhook = fixture.rules.create(new, fixture.now());
+    fixture.store.create(&webhook, &content(&webhook)).await.unwrap();
+    assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
+    for _ in 0..60 {
+        let now = fixture.now();
+        webhook = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
+        let report = super::steps::answered(410);
+        webhook = fixture.step(&webhook, |rules, webhook| rules.conclude(webhook, OURS, &report, now, 0.5)).await;
+        webhook = fixture.step(&webhook, |rules, webhook| rules.archive(webhook, now)).await;
+        assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
+        webhook = fixture.step(&webhook, |rules, webhook| rules.redrive(webhook, now)).await;
+    }
+    assert_eq!((webhook.attempts.len(), webhook.history.len()), (50, 50));
+    assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook));
+}
+
+/// Nothing sends a message for a webhook that waits for its time, so it must be in the due index from the start. Proved by asking.
+async fn a_scheduled_webhook_is_in_the_due_index_at_once(fixture: Fixture) {
+    let webhook = Kind::Scheduled.make(&fixture).await;
+    assert!(webhook.due_at.is_some());
+    eventually("it is due", || async { same(&fixture.due_at(&webhook.id).await, &webhook.due_at) }).await;
+}

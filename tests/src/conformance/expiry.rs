@@ -1,0 +1,76 @@
+//! Expiry: gone for everybody at its time and not before, and lifted by a resend.
+
+use std::time::Duration;
+
+use shared::{model::Webhook, store::Filter};
+
+use super::{
+    Case, Fixture, area,
+    fixture::{content, eventually, same},
+    steps::{Kind, OURS},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    area![what_is_finished_is_gone_at_its_time, nothing_unfinished_ever_expires, a_resend_lifts_record_and_content]
+}
+
+/// Whether get, open, list and dead letters show it; they must agree.
+async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> {
+    let id = &webhook.id;
+    let shown = fixture.store.get(id).await.unwrap().is_some();
+    assert_eq!(fixture.other.open(id).await.unwrap().is_some(), shown, "get and open agree");
+    let reference = Some(id.reference.clone());
+    for filter in [Filter { reference: reference.clone(), ..Filter::default() }, Filter::default()] {
+        let items = fixture.store.list(&filter, None, 100).await.unwrap().items;
+        same(&items.iter().any(|listed| listed.webhook.id == *id), &shown)?;
+    }
+    for reference in [reference.as_ref(), None] {
+        let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
+        same(&items.iter().any(|letter| letter.webhook.id == *id), &(shown && webhook.is_dead_letter()))?;
+    }
+    Ok(shown)
+}
+
+/// A finished webhook can be asked about until its time has come, and never after, though its bytes may stay. Proved with the clock
+/// put a minute before, then behind.
+async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
+    let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
+    fixture.clock.advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
+    for webhook in &webhooks {
+        let shown = eventually("all readers agree", || is_shown(&fixture, webhook)).await;
+        assert!(shown, "{} is still there", webhook.status);
+    }
+    fixture.clock.advance(Duration::from_secs(61));
+    for webhook in &webhooks {
+        let shown = eventually("all readers agree", || is_shown(&fixture, webhook)).await;
+        assert!(!shown, "{} is gone", webhook.status);
+        assert!(!fixture.store.delete(&webhook.id).await.unwrap(), "there is nothing to delete for an operator");
+    }
+}
+
+/// However long it takes, what is not finished stays. Proved a year later.
+async fn nothing_unfinished_ever_expires(fixture: Fixture) {
+    let mut webhooks = Vec::new();
+    for kind in [Kind::Pending, Kind::PendingHeld, Kind::Scheduled, Kind::LeaseOver, Kind::RetryingAllowed, Kind::Failed] {
+        webhooks.push(kind.make(&fixture).await);
+    }
+    fixture.clock.advance(Duration::from_secs(365 * 24 * 3600));
+    for webhook in webhooks {
+        let stored = fixture.store.open(&webhook.id).await.unwrap();
+        assert_eq!(stored, Some((webhook.clone(), content(&webhook))), "{}", webhook.status);
+    }
+}
+
+/// A webhook that is sent again shortly before it expires lives on, and what it carries with it. Proved by passing the old time, and
+/// then by a claim that opens the content.
+async fn a_resend_lifts_record_and_content(fixture: Fixture) {
+    for kind in [Kind::Delivered, Kind::Archived] {
+        let finished = kind.make(&fixture).await;
+        fixture.clock.advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
+        let resent = fixture.step(&finished, |rules, webhook| rules.resend(webhook, fixture.now())).await;
+        fixture.clock.advance(Duration::from_secs(120));
+        assert_eq!(fixture.other.get(&resent.id).await.unwrap(), Some(resent.clone()));
+        let claimed = fixture.rules.claim(&resent, OURS, fixture.now()).unwrap();
+        assert_eq!(fixture.store.write_and_open(&resent, &claimed).await.unwrap(), content(&resent));
+    }
+}

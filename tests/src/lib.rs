@@ -1,0 +1,27 @@
+//! What exercises a running Posthaste from outside.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`receiver`] | a webhook receiver: the tool `webhook-receiver`, and the other end of every test |
+//! | [`conformance`] | what every store and every queue must do |
+//! | [`client`] | a typed client of the HTTP API, written from the contract alone |
+//! | [`target`], [`progress`] | what the test tools share: whom they test, what they tell, and their verdict |
+//! | [`follow`], [`policy`] | follows a webhook to its end; judges the waits between its attempts |
+//! | [`failure`] | the scenarios of `test-webhook-failure` |
+//! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
+//! | [`stack`] | the local stack as a process of its own |
+//! | [`load`] | the benchmark |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod client;
+pub mod conformance;
+pub mod dead_letters;
+pub mod failure;
+pub mod follow;
+pub mod load;
+pub mod policy;
+pub mod progress;
+pub mod receiver;
+pub mod stack;
+pub mod target;

@@ -1,0 +1,106 @@
+//! What a tool tells while it works, and its verdict.
+//!
+//! Lines for people go to standard output; with `--json` they go to standard error, and standard output gets one JSON object at
+//! the end.
+
+use std::{fmt::Display, process::ExitCode, time::Instant};
+
+use serde::Serialize;
+
+/// The checks of one run.
+#[derive(Debug)]
+pub struct Report {
+    scenario: String,
+    json: bool,
+    started: Instant,
+    checks: Vec<Check>,
+}
+
+/// One thing that was to be so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was to be so.
+    pub what: String,
+    /// Whether it was.
+    pub ok: bool,
+    /// What was found.
+    pub found: String,
+}
+
+impl Report {
+    /// A report on this scenario.
+    pub fn new(scenario: impl Into<String>, json: bool) -> Self {
+        Self { scenario: scenario.into(), json, started: Instant::now(), checks: Vec::new() }
+    }
+
+    /// Tells something.
+    pub fn say(&self, text: impl Display) {
+        let line = format!("[{:7.1}s] {text}", self.started.elapsed().as_secs_f64());
+        if self.json { eprintln!("{line}") } else { println!("{line}") }
+    }
+
+    /// Notes whether something was as it had to be, and what was found.
+    pub fn check(&mut self, what: impl Into<String>, ok: bool, found: impl Display) -> bool {
+        let check = Check { what: what.into(), ok, found: found.to_string() };
+        self.say(format_args!("{} {}: {}", if ok { "ok   " } else { "WRONG" }, check.what, check.found));
+        self.checks.push(check);
+        ok
+    }
+
+    /// Notes whether something was equal to what it had to be.
+    pub fn check_eq<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &T, wanted: &T) -> bool {
+        let ok = found == wanted;
+        self.check(what, ok, if ok { format!("{found:?}") } else { format!("{found:?} instead of {wanted:?}") })
+    }
+
+    /// The checks so far.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// Whether every check so far was ok, and there was one.
+    pub fn passed(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
+    }
+
+    /// Tells the verdict on a run; its error is why it could not go on to its end.
+    pub fn finish(self, outcome: &Result<(), String>) -> ExitCode {
+        let stopped = outcome.as_ref().err();
+        let wrong: Vec<&Check> = self.checks.iter().filter(|check| !check.ok).collect();
+        let passed = stopped.is_none() && self.passed();
+        if passed {
+            self.say(format_args!("PASSED {}: {} checks", self.scenario, self.checks.len()));
+        } else {
+            self.say(format_args!("FAILED {}: {} of {} checks wrong", self.scenario, wrong.len(), self.checks.len()));
+            for check in &wrong {
+                self.say(format_args!("  wrong: {}: {}", check.what, check.found));
+            }
+            if let Some(reason) = stopped {
+                self.say(format_args!("  stopped: {reason}"));
+            }
+        }
+        if self.json {
+            let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            let verdict = serde_json::json!({ "scenario": self.scenario, "passed": passed, "seconds": seconds,
+                                              "checks": self.checks, "stopped": stopped });
+            println!("{verdict:#}");
+        }
+        if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_passes_only_if_it_checked_something_and_nothing_was_wrong() {
+        let mut report = Report::new("x", false);
+        assert!(!report.passed());
+        report.check_eq("one", &1, &1);
+        assert!(report.passed());
+        report.check_eq("two", &1, &2);
+        assert!(!report.passed());
+        assert_eq!(report.checks()[1].found, "1 instead of 2");
+    }
+}

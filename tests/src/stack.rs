@@ -1,0 +1,289 @@
+//! The local stack as a process of its own: started on free ports, ended by its process id, or killed as a crash would.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long it may take to become ready.
+const READY_BOUND: Duration = Duration::from_secs(30);
+
+/// How long it may take to end: an attempt's deadline and some.
+const EXIT_BOUND: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const POLL_INTERVAL: Duration = Duration::from_micros(500);
+
+/// Lines of its log shown when it fails.
+const SHOWN_LOG_LINES: usize = 15;
+
+/// What went wrong with a stack, in a sentence or more.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StackError(pub String);
+
+impl StackError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |error| Self(format!("{}: {error}", path.display()))
+    }
+}
+
+/// The `local` binary of this build, built if need be, so that a test never runs an old one.
+pub fn local_binary() -> Result<&'static Path, StackError> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "-p", "local", "--bin", "local"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        match cargo.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(format!("building the local stack ended with {status}")),
+            Err(error) => return Err(format!("cargo cannot be started to build the local stack: {error}")),
+        }
+        // Tests run from target/PROFILE/deps, binaries from target/PROFILE.
+        let own = std::env::current_exe().map_err(|error| format!("this test does not know where it is: {error}"))?;
+        let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("local")).find(|binary| binary.is_file());
+        found.ok_or_else(|| format!("no binary `local` near {}", own.display()))
+    });
+    built.as_deref().map_err(|error| StackError(error.clone()))
+}
+
+/// How to start a stack. Starting again with the same one goes on with the same data.
+#[derive(Debug)]
+pub struct Launch {
+    binary: PathBuf,
+    /// Holds data and log; removed with it.
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl Launch {
+    /// This binary, with a data folder of its own below `parent`.
+    pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
+        let folder = TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
+        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), arguments: Vec::new() })
+    }
+
+    /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
+    pub fn fresh() -> Result<Self, StackError> {
+        Self::of(local_binary()?, &std::env::temp_dir())
+    }
+
+    /// Sets an environment variable of the stack.
+    #[must_use]
+    pub fn set(mut self, variable: &str, value: &str) -> Self {
+        self.settings.push((variable.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds an argument to the stack's command line.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// What the stack has written to standard output and error, over all starts.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// What its files take, in bytes.
+    pub fn bytes_on_disk(&self) -> u64 {
+        let entries = std::fs::read_dir(self.data_dir()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("local.log")
+    }
+
+    /// Starts it on free ports and waits until it answers.
+    pub fn start(&self) -> Result<Stack, StackError> {
+        let [api, metrics] = free_ports()?;
+        let started = Instant::now();
+        let mut stack = self.spawn(api, metrics)?;
+        stack.ready_after = stack.wait_until_ready(started).map_err(|reason| self.with_log(&reason))?;
+        Ok(stack)
+    }
+
+    /// Starts it on these ports and waits until it has ended by itself.
+    pub fn run_to_its_end(&self, api: u16, metrics: u16) -> Result<ExitStatus, StackError> {
+        self.spawn(api, metrics)?.wait_for_end(Instant::now()).map_err(|reason| self.with_log(&reason))
+    }
+
+    fn spawn(&self, api: u16, metrics: u16) -> Result<Stack, StackError> {
+        let log = self.log_file();
+        let output = File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
+        let errors = output.try_clone().map_err(StackError::at(&log))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("--listen").arg(format!("127.0.0.1:{api}"));
+        command.arg("--metrics-listen").arg(format!("127.0.0.1:{metrics}"));
+        command.arg("--data-dir").arg(self.data_dir());
+        command.args(&self.arguments).envs(self.settings.iter().map(|(variable, value)| (variable, value)));
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().map_err(|error| {
+            StackError(format!(
+                "cannot start {}: {error}; build it with: cargo build --release --bin local",
+                self.binary.display()
+            ))
+        })?;
+        Ok(Stack { child, api, metrics, ready_after: Duration::ZERO })
+    }
+
+    fn with_log(&self, reason: &StackError) -> StackError {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let shown = lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..].join("\n  ");
+        if shown.is_empty() { StackError(reason.to_string()) } else { StackError(format!("{reason}; its log ends:\n  {shown}")) }
+    }
+}
+
+/// A running stack. Dropping it kills it.
+#[derive(Debug)]
+pub struct Stack {
+    child: Child,
+    api: u16,
+    metrics: u16,
+    ready_after: Duration,
+}
+
+impl Stack {
+    /// Where its API is.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api)
+    }
+
+    /// Where its metrics are.
+    pub fn metrics_url(&self) -> String {
+        format!("http://127.0.0.1:{}/metrics", self.metrics)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// From its start until `GET /health` answered 200.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// Kills it as a crash would: no handler of it runs.
+    pub fn crash(mut self) -> Result<(), StackError> {
+        self.child.kill().and_then(|()| self.child.wait()).map_err(|error| self.failed("kill", &error))?;
+        Ok(())
+    }
+
+    /// Sends it SIGTERM and waits until it has ended: how long that took.
+    pub fn stop(mut self) -> Result<Duration, StackError> {
+        let started = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|error| self.failed("send SIGTERM to", &error))?;
+        match self.wait_for_end(started)? {
+            status if status.success() => Ok(started.elapsed()),
+            status => Err(StackError(format!("on SIGTERM the local stack ended with {status} instead of 0"))),
+        }
+    }
+
+    fn wait_for_end(&mut self, started: Instant) -> Result<ExitStatus, StackError> {
+        while started.elapsed() < EXIT_BOUND {
+            match self.ended()? {
+                Some(status) => return Ok(status),
+                None => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
+        Err(StackError(format!("the local stack did not end within {EXIT_BOUND:?}")))
+    }
+
+    fn wait_until_ready(&mut self, started: Instant) -> Result<Duration, StackError> {
+        while started.elapsed() < READY_BOUND {
+            if let Some(status) = self.ended()? {
+                return Err(StackError(format!("the local stack ended at its start with {status}")));
+            }
+            if self.is_healthy() {
+                return Ok(started.elapsed());
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        Err(StackError(format!("GET /health did not answer 200 within {READY_BOUND:?}")))
+    }
+
+    /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up than the stack to start.
+    fn is_healthy(&self) -> bool {
+        let ask = || -> io::Result<bool> {
+            let mut connection = TcpStream::connect(("127.0.0.1", self.api))?;
+            connection.set_read_timeout(Some(READY_BOUND))?;
+            connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+            let mut answer = Vec::new();
+            connection.read_to_end(&mut answer)?;
+            Ok(answer.starts_with(b"HTTP/1.1 200 "))
+        };
+        ask().unwrap_or(false)
+    }
+
+    fn ended(&mut self) -> Result<Option<ExitStatus>, StackError> {
+        self.child.try_wait().map_err(|error| self.failed("wait for", &error))
+    }
+
+    fn failed(&self, what: &str, error: &dyn std::error::Error) -> StackError {
+        StackError(format!("cannot {what} process {}: {error}", self.pid()))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Does nothing if it has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two ports that were free a moment ago. Both are held until both are known, so they differ.
+fn free_ports() -> Result<[u16; 2], StackError> {
+    let port = || -> io::Result<(TcpListener, u16)> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    let none = |error| StackError(format!("no free port was found: {error}"));
+    let (first, second) = (port().map_err(none)?, port().map_err(none)?);
+    Ok([first.1, second.1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(binary: &str) -> String {
+        Launch::of(Path::new(binary), &std::env::temp_dir()).unwrap().start().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_stack_that_is_not_there_says_how_to_build_it() {
+        let error = start("/no/such/binary");
+        assert!(error.contains("cargo build --release --bin local"), "{error}");
+    }
+
+    #[test]
+    fn a_stack_that_ends_at_once_is_not_waited_for() {
+        let started = Instant::now();
+        let error = start("/bin/false");
+        assert!(error.contains("ended at its start with exit status: 1") && started.elapsed() < READY_BOUND, "{error}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Every row of `dlq`'s table.
+
+use crate::world::{World, status};
+use shared::{message::Message, model::ErrorKind, queue::Lane, status::Status};
+
+async fn given_up_by_the_queue(world: &World, webhook: &shared::model::Webhook) {
+    world.send(Lane::DeadLetters, &Message::look_at(webhook.id.clone()).to_json()).await;
+}
+
+#[tokio::test]
+async fn what_is_finished_or_missing_is_dropped() {
+    let world = World::new();
+    let delivered = world.accepted().await;
+    world.queued(&delivered).await;
+    assert!(world.run_deliver().await.is_empty());
+    let deleted = world.accepted().await;
+    world.context.store.delete(&deleted.id).await.unwrap();
+    for webhook in [&delivered, &deleted] {
+        given_up_by_the_queue(&world, webhook).await;
+    }
+    let before = world.stored(&delivered).await;
+    assert!(world.run_dlq().await.is_empty());
+    assert_eq!(world.stored(&delivered).await, before);
+    world.assert_settled(&[&delivered, &deleted]).await;
+}
+
+#[tokio::test]
+async fn a_failure_is_archived_once_with_its_thirty_days() {
+    let world = World::new();
+    world.destination.answer([status(410)]);
+    let webhook = world.accepted().await;
+    world.queued(&webhook).await;
+    assert!(world.run_deliver().await.is_empty());
+    assert!(world.run_dlq().await.is_empty());
+    let archived = world.stored(&webhook).await;
+    let archived_at = archived.archived_at.unwrap();
+    assert_eq!(archived.expires_at.unwrap().since(archived_at).as_secs(), 30 * 24 * 3600);
+    given_up_by_the_queue(&world, &webhook).await;
+    assert!(world.run_dlq().await.is_empty());
+    assert_eq!(world.stored(&webhook).await, archived, "a second message changes nothing");
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
+    let world = World::new();
+    let webhook = world.accepted().await;
+    for rescue in 1..=3 {
+        given_up_by_the_queue(&world, &webhook).await;
+        assert!(world.run_dlq().await.is_empty());
+        let stored = world.stored(&webhook).await;
+        assert_eq!((stored.status, stored.budget.rescues), (Status::Pending, rescue));
+        assert!(stored.due_at.unwrap() <= world.now(), "due at once");
+    }
+    given_up_by_the_queue(&world, &webhook).await;
+    assert!(world.run_dlq().await.is_empty());
+    let stored = world.stored(&webhook).await;
+    assert!(stored.is_dead_letter());
+    assert_eq!(stored.last_error.unwrap().kind, ErrorKind::Undeliverable);
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
+async fn a_rescued_webhook_is_delivered() {
+    let world = World::new();
+    let webhook = world.accepted().await;
+    given_up_by_the_queue(&world, &webhook).await;
+    assert!(world.run_dlq().await.is_empty());
+    assert_eq!(world.run_sweep().await.requeued, 1);
+    assert!(world.run_deliver().await.is_empty());
+    assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
+async fn an_unreadable_message_is_kept_once_however_often_it_comes() {
+    let world = World::new();
+    world.send(Lane::DeadLetters, "\u{1}garbage").await;
+    let batch = world.received(Lane::DeadLetters).await;
+    for _ in 0..2 {
+        let response = dlq::handle(&world.context, crate::world::event(&batch)).await;
+        assert!(response.batch_item_failures.is_empty());
+    }
+    let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].url, "", "it cannot be sent anywhere");
+}

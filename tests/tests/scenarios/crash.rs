@@ -1,0 +1,131 @@
+//! `kill -9` of the local stack under load: what was answered with a 202 is delivered or failed, and what was in flight goes on as soon
+//! as the stack is back.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use posthaste_tests::{
+    client::ApiClient,
+    receiver::{Receiver, Reply},
+    stack::Launch,
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::ledger;
+
+/// Crashes in the ordinary run. `CRASH_ROUNDS=50 cargo test --test scenarios crash` makes more.
+const ROUNDS: u32 = 5;
+
+const CLIENTS: usize = 8;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A lease is 45 s; who goes on sooner has not waited for it.
+const RESUME_BOUND: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_accepted_is_lost_and_what_comes_twice_is_explained() {
+    let receiver = Receiver::start().await.unwrap();
+    let launch = Launch::fresh().unwrap().set("RUST_LOG", "warn").set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
+    let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let mut accepted = Vec::new();
+    for _ in 0..rounds {
+        let stack = launch.start().unwrap();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|_| tokio::spawn(post_until(stack.url(), receiver.url("/x"), Arc::clone(&stopping)))).collect();
+        // A random moment under load: it is the moment that is under test, and no condition stands for it.
+        sleep(Duration::from_millis(rand::random_range(100..700))).await;
+        stack.crash().unwrap();
+        stopping.store(true, Ordering::SeqCst);
+        for client in clients {
+            accepted.extend(client.await.unwrap());
+        }
+    }
+    assert!(accepted.len() > 100, "there was load: {}", accepted.len());
+
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let ledger = ledger::settle(&api, &accepted, BOUND).await;
+    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
+    // Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt without a recorded answer.
+    let mut came: HashMap<String, usize> = HashMap::new();
+    for request in receiver.received() {
+        *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
+    }
+    assert!(accepted.iter().all(|id| came.contains_key(id)));
+    let twice: usize = accepted.iter().map(|id| came[id] - 1).sum();
+    println!(
+        "{rounds} crashes: {} accepted, {} without an answer to the client, {twice} came twice, {} attempts interrupted",
+        accepted.len(),
+        came.len() - accepted.len(),
+        ledger.unanswered
+    );
+    assert!(twice <= ledger.unanswered, "{twice} came twice, {} attempts show no recorded answer", ledger.unanswered);
+    wait_until_idle(&api).await;
+    ledger::close(&api, stack, &launch).await;
+}
+
+/// Posts until the stack is gone; the ids of what was answered with a 202.
+async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>) -> Vec<String> {
+    let api = ApiClient::new(&api_url, None).unwrap();
+    let mut accepted = Vec::new();
+    while !stopping.load(Ordering::SeqCst) {
+        match api.test_webhook(&receiver_url, &json!({"filler": "x".repeat(512)})).await {
+            Ok(answer) => accepted.push(answer.webhook_id),
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
+/// Webhooks whose client got no answer are delivered too; the ledger is closed after them.
+async fn wait_until_idle(api: &ApiClient) {
+    let started = Instant::now();
+    loop {
+        let mut unfinished = 0;
+        for status in ["pending", "in_progress", "retrying"] {
+            unfinished += api.webhooks(&[("status", status)]).await.unwrap().items.len();
+        }
+        if unfinished == 0 {
+            return;
+        }
+        assert!(started.elapsed() < BOUND, "{unfinished} webhooks are still unfinished");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_flight_goes_on_at_once_when_the_stack_is_back() {
+    // Five attempts hang when the stack is killed. Afterwards the receiver answers at once.
+    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_secs(3600))).start().await.unwrap();
+    let launch = Launch::fresh().unwrap();
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);
+    }
+    receiver.wait_for(5, BOUND).await.unwrap();
+    stack.crash().unwrap();
+    receiver.answer_with(|_| Reply::status(200));
+    let stack = launch.start().unwrap();
+    let back_at = Instant::now();
+    let requests = receiver.wait_for(10, RESUME_BOUND).await.unwrap();
+    let last = requests.iter().map(|request| request.at).max().unwrap();
+    println!("in flight when it was killed, and sent again {:?} after the restart", last - back_at);
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    ledger::settle(&api, &ids, BOUND).await;
+    for id in &ids {
+        let outcomes: Vec<String> = api.webhook(id).await.unwrap().attempts.into_iter().map(|attempt| attempt.outcome).collect();
+        assert_eq!(outcomes, ["interrupted", "delivered"]);
+    }
+    ledger::close(&api, stack, &launch).await;
+}

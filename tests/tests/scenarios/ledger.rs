@@ -1,0 +1,98 @@
+//! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure a dead letter.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use posthaste_tests::{
+    client::ApiClient,
+    stack::{Launch, Stack},
+};
+use shared::{
+    clock::{Clock, SystemClock},
+    queue::{Lane, Queue, sqlite::SqliteQueue},
+    sqlite::{DATABASE_FILE, Database},
+    store::{Store, sqlite::SqliteStore},
+};
+use tokio::time::{Instant, sleep};
+
+/// Between two looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A message that was handed back comes again after ten seconds or more, to be told that there is nothing to do.
+const CLOSE_BOUND: Duration = Duration::from_secs(60);
+
+/// What became of the accepted webhooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// By status; the deleted ones as `deleted`.
+    pub(crate) statuses: BTreeMap<String, usize>,
+    /// Attempts that ended without a recorded answer: each may have reached the destination all the same.
+    pub(crate) unanswered: usize,
+}
+
+/// Waits until each of these webhooks is finished or gone, then asks what each came to.
+pub(crate) async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
+    let deadline = Instant::now() + bound;
+    let mut ledger = Ledger::default();
+    for id in accepted {
+        let webhook = loop {
+            match api.webhook(id).await {
+                Ok(webhook) if webhook.is_finished() => break Some(webhook),
+                Ok(webhook) => {
+                    assert!(Instant::now() < deadline, "{id} is still {} after {bound:?}: {webhook:?}", webhook.status);
+                }
+                Err(error) if error.status().is_some_and(|status| status == 404) => break None,
+                Err(error) => assert!(Instant::now() < deadline, "{id} cannot be asked about: {error}"),
+            }
+            sleep(POLL_INTERVAL).await;
+        };
+        let status = webhook.as_ref().map_or("deleted", |webhook| webhook.status.as_str());
+        *ledger.statuses.entry(status.to_owned()).or_default() += 1;
+        let unanswered = |kind: &str| matches!(kind, "interrupted" | "timeout" | "network");
+        let errors = webhook.iter().flat_map(|webhook| &webhook.attempts).filter_map(|attempt| attempt.error.as_ref());
+        ledger.unanswered += errors.filter(|error| unanswered(&error.kind)).count();
+        if status == "failed" {
+            wait_for_dead_letter(api, id, deadline).await;
+        }
+    }
+    ledger
+}
+
+async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
+    loop {
+        match api.dead_letter(id).await {
+            Ok(Some(_)) => return,
+            other => assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}"),
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due and nothing is queued.
+pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
+    let deadline = Instant::now() + CLOSE_BOUND;
+    loop {
+        let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
+        let depths = &health["queue"]["depths"];
+        let lanes = [&depths["webhooks"], &depths["dead_letters"]];
+        if lanes.iter().all(|lane| ["ready", "in_flight", "delayed"].iter().all(|part| lane[part] == 0)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "messages are left: {depths}");
+        sleep(POLL_INTERVAL).await;
+    }
+    stack.stop().unwrap();
+    assert_nothing_left(&launch.data_dir()).await;
+}
+
+async fn assert_nothing_left(data_dir: &Path) {
+    let database = Database::open(&data_dir.join(DATABASE_FILE)).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let far = clock.now().plus(Duration::from_secs(400 * 24 * 3600));
+    let store = SqliteStore::new(database.clone(), Arc::clone(&clock));
+    assert_eq!(store.due(far, 10).await.unwrap(), [], "nothing is due");
+    let queue = SqliteQueue::new(database, clock);
+    for lane in [Lane::Webhooks, Lane::DeadLetters] {
+        let depth = queue.depth(lane).await.unwrap();
+        assert_eq!((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0), "nothing is queued in {lane:?}");
+    }
+}

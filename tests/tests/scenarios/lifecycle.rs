@@ -1,0 +1,99 @@
+//! How the stack starts, refuses to start, and ends.
+
+use std::{net::TcpListener, time::Duration};
+
+use posthaste_tests::{
+    client::ApiClient,
+    receiver::{Receiver, Reply},
+    stack::Launch,
+};
+use serde_json::json;
+
+use crate::ledger;
+
+const BOUND: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_curl_line_that_it_prints_works_as_printed() {
+    // The line posts to 127.0.0.1:9001; the receiver's port is put in its place, and a shell runs it.
+    let receiver = Receiver::start().await.unwrap();
+    let launch = Launch::fresh().unwrap();
+    let stack = launch.start().unwrap();
+    let log = launch.log();
+    assert!(log.contains(&stack.url()) && log.contains(&stack.metrics_url()) && log.contains("SQLite"), "{log}");
+    let line = log.lines().find(|line| line.trim_start().starts_with("curl ")).expect("there is a curl line");
+    let line = line.replace("127.0.0.1:9001", &receiver.address().to_string());
+    let output = tokio::process::Command::new("sh").args(["-c", &line]).output().await.unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ids = [answer["webhook_id"].as_str().unwrap().to_owned()];
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+    let metrics = reqwest_get(&stack.metrics_url()).await;
+    assert!(metrics.contains("# TYPE webhook_delivery_total counter"), "{metrics}");
+    ledger::close(&api, stack, &launch).await;
+}
+
+async fn reqwest_get(url: &str) -> String {
+    let base = url.trim_end_matches("/metrics");
+    ApiClient::new(base, None).unwrap().call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body
+}
+
+#[test]
+fn a_second_stack_on_the_same_folder_or_port_says_so() {
+    let launch = Launch::fresh().unwrap();
+    let stack = launch.start().unwrap();
+    assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+    assert!(launch.log().contains("another stack is running on the data folder"), "{}", launch.log());
+    drop(stack);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert!(!launch.run_to_its_end(taken.local_addr().unwrap().port(), 0).unwrap().success());
+    assert!(launch.log().contains("another process listens there"), "{}", launch.log());
+}
+
+#[test]
+fn a_bad_setting_stops_the_start_and_names_itself() {
+    let launch = Launch::fresh().unwrap().set("BATCH_SIZE", "many").set("LEASE_MS", "1000");
+    assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+    let log = launch.log();
+    assert!(log.contains("BATCH_SIZE is 'many', but must be a whole number from 1 to 10; example: 10"), "{log}");
+    assert!(log.contains("LEASE_MS must exceed DELIVERY_TIMEOUT_MS"), "{log}");
+}
+
+#[test]
+fn it_refuses_to_listen_for_others_without_keys() {
+    let launch = Launch::fresh().unwrap().argument("--listen=0.0.0.0:0");
+    // The option is given twice; the parser's error is as good a refusal as ours, and ours is tested without it.
+    assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_to_end_it_finishes_the_attempt_in_flight() {
+    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_millis(700))).start().await.unwrap();
+    let launch = Launch::fresh().unwrap();
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let ids = [api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id];
+    receiver.wait_for(1, BOUND).await.unwrap();
+    let took = stack.stop().unwrap();
+    println!("ended {took:?} after SIGTERM, with an attempt in flight");
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let webhook = api.webhook(&ids[0]).await.unwrap();
+    assert_eq!((webhook.status.as_str(), webhook.attempt_count), ("delivered", 1), "its outcome was recorded");
+    assert_eq!(receiver.received().len(), 1);
+    ledger::close(&api, stack, &launch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_keys_nothing_answers_without_one() {
+    let launch = Launch::fresh().unwrap().set("API_KEYS", "correct-horse");
+    let stack = launch.start().unwrap();
+    let stranger = ApiClient::new(&stack.url(), None).unwrap();
+    let refused = stranger.webhooks(&[]).await.unwrap_err();
+    assert_eq!(refused.status().map(|status| status.as_u16()), Some(401));
+    assert_eq!(stranger.health().await.unwrap().body, r#"{"status":"healthy"}"#);
+    let friend = ApiClient::new(&stack.url(), Some("correct-horse")).unwrap();
+    assert!(friend.webhooks(&[]).await.unwrap().items.is_empty());
+    assert!(!launch.log().contains("correct-horse"));
+    ledger::close(&friend, stack, &launch).await;
+}

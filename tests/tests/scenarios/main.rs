@@ -1,0 +1,10 @@
+//! Scenarios: a local stack as a real process, real HTTP on both sides, and the ledger at the end of each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+
+mod crash;
+mod delivery;
+mod ledger;
+mod lifecycle;
+mod tools;
+mod waits;
