@@ -26,9 +26,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let mut response = match auth::admit(&app.access, &parts) {
         Ok(caller) => {
             parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller });
-            let answer = next.run(Request::from_parts(parts, body));
-            // Nothing here is meant to panic. If it does, and the build unwinds, the caller still gets an answer.
-            AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| internal_error().into_response())
+            answer(&method, next.run(Request::from_parts(parts, body))).await
         }
         Err(problem) => problem.into_response(),
     };
@@ -40,6 +38,16 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         headers.insert(CORRELATION_ID, value);
     }
     response
+}
+
+/// What changes something is done to its end, whether or not the client still waits for the answer: between create and send lies
+/// the hand-over, and nobody should have to wait for the audit because a connection broke.
+///
+/// Nothing here is meant to panic. If it does, the caller still gets an answer.
+async fn answer(method: &Method, handler: impl Future<Output = Response> + Send + 'static) -> Response {
+    let answered =
+        if method.is_safe() { AssertUnwindSafe(handler).catch_unwind().await.ok() } else { tokio::spawn(handler).await.ok() };
+    answered.unwrap_or_else(|| internal_error().into_response())
 }
 
 /// No such route.

@@ -19,6 +19,7 @@ use shared::{
         StoreError, SweepReport, WriteError,
     },
 };
+use tokio::sync::Notify;
 
 /// How a call goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub(crate) enum Fault {
     AnswerLost,
     /// No answer comes.
     Silent,
+    /// It is done once all is well again.
+    Held,
+    /// The call panics.
+    Panic,
 }
 
 /// What goes wrong, by the name of the call, and how often each was made.
@@ -36,6 +41,7 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     faults: Mutex<HashMap<&'static str, Fault>>,
     calls: Mutex<BTreeMap<&'static str, usize>>,
+    healed: Notify,
 }
 
 impl Faults {
@@ -46,6 +52,26 @@ impl Faults {
     /// All is well again.
     pub(crate) fn heal(&self) {
         self.faults.lock().unwrap().clear();
+        self.healed.notify_waiters();
+    }
+
+    /// Returns once the call is let through.
+    async fn held(&self, part: &'static str, call: &'static str) {
+        loop {
+            let healed = self.healed.notified();
+            tokio::pin!(healed);
+            // Registered before the look, so that a healing between the look and the wait is not missed.
+            healed.as_mut().enable();
+            if self.fault(part, call) != Some(Fault::Held) {
+                return;
+            }
+            healed.await;
+        }
+    }
+
+    fn fault(&self, part: &'static str, call: &'static str) -> Option<Fault> {
+        let faults = self.faults.lock().unwrap();
+        faults.get(call).or_else(|| faults.get(part)).copied()
     }
 
     /// The calls since the last time that this was asked.
@@ -61,8 +87,7 @@ impl Faults {
     /// Counts the call, and says how it goes wrong.
     fn note(&self, part: &'static str, call: &'static str) -> Option<Fault> {
         *self.calls.lock().unwrap().entry(call).or_default() += 1;
-        let faults = self.faults.lock().unwrap();
-        faults.get(call).or_else(|| faults.get(part)).copied()
+        self.fault(part, call)
     }
 }
 
@@ -97,6 +122,11 @@ macro_rules! through {
                 Err($error)
             }
             Some(Fault::Silent) => std::future::pending().await,
+            Some(Fault::Held) => {
+                $self.faults.held($part, $call).await;
+                $inner.await
+            }
+            Some(Fault::Panic) => panic!("told to"),
         }
     };
 }

@@ -227,3 +227,42 @@ async fn what_has_expired_is_gone() {
     stack.post(&format!("/webhooks/{id}/resend"), "").await.problem(404);
     assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
 }
+
+/// The client hangs up while the store is at it. The webhook exists then, so its message is sent all the same.
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_stop_the_hand_over() {
+    let stack = Stack::start().await;
+    stack.faults.set("create", Fault::Held);
+    let request = stack.request(http::Method::POST, "/webhooks").header("content-type", "application/json").body(body());
+    let client = tokio::spawn(request.send());
+    while stack.faults.take_calls().iter().all(|(call, _)| *call != "create") {
+        tokio::task::yield_now().await;
+    }
+    client.abort();
+    assert!(client.await.is_err_and(|error| error.is_cancelled()));
+    stack.faults.heal();
+    let sent = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let messages = stack.take_messages().await;
+            if !messages.is_empty() {
+                return messages;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(sent.await.expect("its message is sent").len(), 1);
+}
+
+/// A fault of ours is answered as one, and the next request finds everything in order.
+#[tokio::test]
+async fn a_panic_is_a_500_without_details() {
+    let stack = Stack::start().await;
+    stack.faults.set("create", Fault::Panic);
+    stack.faults.set("list", Fault::Panic);
+    for answer in [stack.post("/webhooks", body()).await, stack.get("/webhook-statuses").await] {
+        answer.problem(500);
+        assert!(!answer.text.contains("told to"), "{}", answer.text);
+    }
+    stack.faults.heal();
+    stack.accept(json!({})).await;
+}
