@@ -104,7 +104,7 @@ impl Defaults {
     /// For a Lambda function.
     pub const LAMBDA: Self = Self { allow_private: false, deliver_concurrency: queue::MAX_BATCH };
     /// For the local stack, where receivers run on the same machine.
-    pub const LOCAL: Self = Self { allow_private: true, deliver_concurrency: 64 };
+    pub const LOCAL: Self = Self { allow_private: true, deliver_concurrency: 128 };
 }
 
 impl Config {

@@ -2,7 +2,7 @@
 //!
 //! [`Deliver::handle`] takes the event that SQS sends and answers with the messages that it hands back. A destination's failure is an
 //! outcome, recorded and acknowledged; a message is handed back only when *our* side could not finish. What is done with a message
-//! is decided by the record alone: see [`look`].
+//! is decided by the record alone: see the table in `look.rs`.
 
 mod attempt;
 mod breaker;

@@ -39,19 +39,19 @@ pub(crate) enum Fault {
 /// What goes wrong, by the name of the call, and how often each was made.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    faults: Mutex<HashMap<&'static str, Fault>>,
+    set: Mutex<HashMap<&'static str, Fault>>,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     healed: Notify,
 }
 
 impl Faults {
     pub(crate) fn set(&self, call: &'static str, fault: Fault) {
-        self.faults.lock().unwrap().insert(call, fault);
+        self.set.lock().unwrap().insert(call, fault);
     }
 
     /// All is well again.
     pub(crate) fn heal(&self) {
-        self.faults.lock().unwrap().clear();
+        self.set.lock().unwrap().clear();
         self.healed.notify_waiters();
     }
 
@@ -70,7 +70,7 @@ impl Faults {
     }
 
     fn fault(&self, part: &'static str, call: &'static str) -> Option<Fault> {
-        let faults = self.faults.lock().unwrap();
+        let faults = self.set.lock().unwrap();
         faults.get(call).or_else(|| faults.get(part)).copied()
     }
 
