@@ -13,6 +13,9 @@ use crate::{clock::Timestamp, model::ErrorKind};
 /// The longest time that a circuit stays open before the next probe: 10 minutes.
 pub const MAX_OPEN: Duration = Duration::from_secs(600);
 
+/// How long a circuit is remembered without a write: 24 h. Nobody sends to that destination any more.
+pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -45,6 +48,8 @@ pub struct Circuit {
     pub open_until: Option<Timestamp>,
     /// Until then a probe is under way.
     pub probe_until: Option<Timestamp>,
+    /// When it was last written; one that nobody has written for [`MAX_AGE`] is gone.
+    pub touched_at: Timestamp,
 }
 
 /// The three states, with the numbers that `circuit_breaker_status` shows.
@@ -103,13 +108,21 @@ impl Circuit {
     /// A worker takes the probe's lease.
     #[must_use]
     pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
-        Self { revision: self.revision + 1, probe_until: Some(now.plus(settings.probe_lease)), ..self.clone() }
+        let probe_until = Some(now.plus(settings.probe_lease));
+        Self { revision: self.revision + 1, probe_until, touched_at: now, ..self.clone() }
+    }
+
+    /// The worker that took the probe's lease made no attempt: somebody else may.
+    #[must_use]
+    pub fn unprobe(&self, now: Timestamp) -> Self {
+        Self { revision: self.revision + 1, probe_until: None, touched_at: now, ..self.clone() }
     }
 
     /// An attempt failed in a way that speaks against the destination.
     #[must_use]
     pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
-        let mut next = Self { revision: self.revision + 1, failures: self.failures.saturating_add(1), ..self.clone() };
+        let failures = self.failures.saturating_add(1);
+        let mut next = Self { revision: self.revision + 1, failures, touched_at: now, ..self.clone() };
         // An attempt that started before it opened says nothing new.
         let decides = self.state(now) != State::Open;
         if decides && settings.failures > 0 && next.failures >= settings.failures {
@@ -167,6 +180,7 @@ mod tests {
         let probed = open.probe(&SETTINGS, at(30));
         assert_eq!(probed.admit(at(74)), Admission::Wait(at(75)));
         assert_eq!(probed.admit(at(75)), Admission::Probe, "the worker that probed died");
+        assert_eq!(probed.unprobe(at(31)).admit(at(31)), Admission::Probe, "it made no attempt");
     }
 
     #[test]

@@ -168,6 +168,9 @@ pub trait Store: Send + Sync + Debug {
     /// can bring it back.
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError>;
 
+    /// The same, only if the stored record has the revision of `seen`: for what was chosen by looking at it.
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError>;
+
     // ----- many webhooks
 
     /// Webhooks that match the filter, newest first, after the position `after`. Reads at most [`MAX_READ`] entries, so the page may be
@@ -234,7 +237,8 @@ pub trait Store: Send + Sync + Debug {
     /// that [`Circuit::is_idle`] is removed.
     async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError>;
 
-    /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that opened first, then by failures in
-    /// a row; at most [`MAX_DESTINATIONS`]. Not all of them are open: see [`Circuit::state`].
+    /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that opened first, and of those
+    /// the latest written; at most [`MAX_DESTINATIONS`]. Not all of them are open: see [`Circuit::state`]. One that nobody has written
+    /// for [`MAX_AGE`](crate::circuit::MAX_AGE) may be gone.
     async fn circuits(&self) -> Result<Vec<Circuit>, StoreError>;
 }

@@ -56,7 +56,7 @@ pub(crate) async fn accept_one(
             Begun::Todo(slot) => slot,
         };
         let mut found = None;
-        if slot.is_stale(app.now()) {
+        if slot.is_stale(app) {
             found = app.context.store.get(&submission.id(slot.task())).await?;
             if found.is_none() && !slot.renew(app).await? {
                 continue;

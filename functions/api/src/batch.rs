@@ -82,7 +82,7 @@ fn read_items(app: &App, fields: &Fields<'_>) -> Result<Items, Problem> {
 /// third one would create those again.
 async fn resume(app: &App, slot: &mut Slot, items: &Items) -> Result<Option<(TaskId, Vec<Option<Webhook>>)>, Problem> {
     let base = slot.task();
-    if !slot.is_stale(app.now()) {
+    if !slot.is_stale(app) {
         return Ok(Some((base, Vec::new())));
     }
     let looks = items.iter().enumerate().map(|(index, item)| async move {

@@ -12,7 +12,8 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 use shared::{
-    id::{TaskId, WebhookId},
+    id::TaskId,
+    model::Webhook,
     store::{Filter, MAX_READ},
 };
 
@@ -69,9 +70,9 @@ fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
 async fn delete_matching(app: &App, filter: &Filter, after: Option<TaskId>, finished_only: bool) -> Result<String, Problem> {
     let found = app.context.store.list(filter, after, MAX_READ).await?;
     let wanted = found.items.into_iter().map(|listed| listed.webhook);
-    let wanted: Vec<WebhookId> =
-        wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).map(|webhook| webhook.id).collect();
-    let deletions = wanted.iter().map(|id| app.context.store.delete(id));
+    let wanted: Vec<Webhook> = wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).collect();
+    // What has changed since it was listed, such as a dead letter that somebody has just redriven, may not match any more: it stays.
+    let deletions = wanted.iter().map(|webhook| app.context.store.delete_unchanged(webhook));
     let mut deleted = 0;
     for outcome in dispatch::all(deletions.collect()).await {
         deleted += usize::from(outcome?);

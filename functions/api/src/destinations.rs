@@ -25,7 +25,8 @@ use crate::{
     view::{ErrorView, to_json},
 };
 
-/// One destination. The figures are those of the current and the previous hour; `waiting` is of now.
+/// One destination. The figures are those of the current and the previous hour. `waiting` is an estimate: webhooks that were deleted, or
+/// whose worker died, while they waited stay counted.
 #[derive(Debug, Serialize)]
 struct DestinationView<'a> {
     destination: &'a str,

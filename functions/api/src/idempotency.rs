@@ -6,13 +6,11 @@
 //! 4. *Finish*: the key stands for the answer.
 //!
 //! A try may die after any step; the next one goes on with the same id, also while the first is still at it. Only an id of more than
-//! [`MAX_ID_AGE`] is not created any more, since the audit may have read its minute: if there is no webhook under it, the
+//! [`Config::max_id_age`](shared::config::Config::max_id_age) is not created any more, since the audit may have read its minute: if there is no webhook under it, the
 //! key is made to stand for a new one.
 //!
 //! A key belongs to its caller and to the path. Of the calls that accept nothing (resend, redrive, cleanup) the answer is
 //! remembered too; if it was lost, they are done again, which their own conditions make harmless.
-
-use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -40,9 +38,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest key.
 pub(crate) const MAX_KEY_BYTES: usize = 255;
-
-/// An id that was minted longer ago is not created any more.
-pub(crate) const MAX_ID_AGE: Duration = Duration::from_secs(60);
 
 /// The largest answer that is remembered, below what every store takes as one item. What is larger (a batch with very many errors) is
 /// made again when it is asked for again.
@@ -141,8 +136,8 @@ impl Slot {
     }
 
     /// Whether nothing may be created under its id any more.
-    pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
-        now.since(self.began_at()) > MAX_ID_AGE
+    pub(crate) fn is_stale(&self, app: &App) -> bool {
+        app.now().since(self.began_at()) > app.context.config.max_id_age()
     }
 
     /// Makes the key stand for a new id. Whether it did: else somebody else was first, and the key has to be asked for again.

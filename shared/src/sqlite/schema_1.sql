@@ -89,7 +89,8 @@ CREATE TABLE circuits (
     destination TEXT PRIMARY KEY,
     revision INTEGER NOT NULL,
     opened INTEGER NOT NULL,    -- 1: open or half-open
-    failures INTEGER NOT NULL,
+    touched_at INTEGER NOT NULL,
     circuit TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
-CREATE INDEX circuits_worst_first ON circuits (opened DESC, failures DESC);
+CREATE INDEX circuits_latest_first ON circuits (opened DESC, touched_at DESC);
+CREATE INDEX circuits_by_age ON circuits (touched_at);

@@ -161,6 +161,17 @@ pub(super) struct Writer {
     checkpoints: SyncSender<()>,
 }
 
+/// Without its writer a process could only refuse, for ever. A new process does better, and loses nothing.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn new(connection: Connection, signals: Arc<Signals>, checkpoints: SyncSender<()>) -> Self {
         Self { connection, durability: Durability::Crash, signals, checkpoints }
@@ -169,6 +180,7 @@ impl Writer {
     /// Works until nobody can ask any more.
     pub(super) fn start(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+            let _guard = AbortOnPanic;
             let mut batch = Vec::new();
             while waiting.blocking_recv_many(&mut batch, MAX_JOBS_PER_COMMIT) > 0 {
                 let outcome = self.commit(&mut batch).map_err(DatabaseError::from);

@@ -60,12 +60,22 @@ impl SqliteStore {
         Self { database, clock, purge: Arc::default() }
     }
 
+    async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<bool, StoreError> {
+        let (id, now) = (id.clone(), self.clock.now());
+        // Synced: an operator is told that no attempt starts any more.
+        let work = self.database.write(Durability::PowerLoss, move |tx| records::delete(tx, &id, revision, now));
+        work.await.map_err(unavailable)
+    }
+
     async fn put(&self, before: &Webhook, after: &Webhook, with_content: bool) -> Result<Option<StoredContent>, WriteError> {
         debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
         let (row, before_revision, now) = (Row::of(after), before.revision, self.clock.now());
+        // Resend and redrive are acceptances, and synced like one.
+        let accepts = after.status == Status::Pending && before.status != Status::Pending;
+        let durability = if accepts { Durability::PowerLoss } else { Durability::Crash };
         let written = self
             .database
-            .write(Durability::Crash, move |tx| {
+            .write(durability, move |tx| {
                 let written = records::replace(tx, &row, before_revision, now)?;
                 let content = match &written {
                     Written::Done { content } if with_content => records::content(tx.connection(), *content)?,
@@ -131,8 +141,11 @@ impl Store for SqliteStore {
     }
 
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
-        let (id, now) = (id.clone(), self.clock.now());
-        self.database.write(Durability::Crash, move |tx| records::delete(tx, &id, now)).await.map_err(unavailable)
+        self.remove(id, None).await
+    }
+
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError> {
+        self.remove(&seen.id, Some(seen.revision)).await
     }
 
     async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {

@@ -12,7 +12,12 @@ use super::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    area![nothing_is_left_of_what_was_deleted, what_is_deleted_during_an_attempt_stays_deleted, others_stay]
+    area![
+        nothing_is_left_of_what_was_deleted,
+        what_is_deleted_during_an_attempt_stays_deleted,
+        what_has_changed_stays,
+        others_stay
+    ]
 }
 
 /// Record, content and every index entry are gone, for every handle. Proved on a webhook of each kind, so that every index had one.
@@ -42,6 +47,19 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
         })
         .await;
     }
+}
+
+/// A delete of what was seen does not hit what somebody has changed since. Proved with the record before and after a write.
+async fn what_has_changed_stays(fixture: Fixture) {
+    let seen = fixture.created().await;
+    let now = fixture.now();
+    let changed = fixture.step(&seen, |rules, webhook| rules.rescue(webhook, now)).await;
+    assert!(!fixture.other.delete_unchanged(&seen).await.unwrap());
+    assert_eq!(fixture.store.get(&seen.id).await.unwrap(), Some(changed.clone()));
+    assert!(fixture.backend.has_content(&seen.id).await);
+    assert!(fixture.other.delete_unchanged(&changed).await.unwrap());
+    assert_eq!(fixture.store.get(&seen.id).await.unwrap(), None);
+    assert!(!fixture.store.delete_unchanged(&changed).await.unwrap(), "there is none any more");
 }
 
 /// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in flight makes no record. Proved by

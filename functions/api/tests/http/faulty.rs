@@ -167,6 +167,10 @@ impl Store for FaultyStore {
         store!(self, "delete", self.inner.delete(id))
     }
 
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError> {
+        store!(self, "delete", self.inner.delete_unchanged(seen))
+    }
+
     async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
         store!(self, "list", self.inner.list(filter, after, limit))
     }

@@ -71,7 +71,7 @@ pub(super) fn destinations(connection: &Connection, now: Timestamp) -> rusqlite:
     let mut candidates = BTreeSet::new();
     for hour in hours {
         let mut statement = read.prepare_cached(
-            "SELECT destination FROM destination_hours WHERE hour = ?1 ORDER BY failed DESC, destination LIMIT ?2",
+            "SELECT destination FROM destination_hours WHERE hour = ?1 ORDER BY failed DESC, destination DESC LIMIT ?2",
         )?;
         for destination in statement.query_map((hour, (MAX_READ / 4) as i64), |row| row.get::<_, String>(0))? {
             candidates.insert(destination?);

@@ -2,17 +2,24 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
-use crate::{circuit::Circuit, sqlite::Transaction, store::MAX_DESTINATIONS};
+use crate::{
+    circuit::{Circuit, MAX_AGE},
+    sqlite::Transaction,
+    store::MAX_DESTINATIONS,
+};
 
 pub(super) fn circuit(connection: &Connection, destination: &str) -> rusqlite::Result<Option<Circuit>> {
     let mut statement = connection.prepare_cached("SELECT circuit FROM circuits WHERE destination = ?1")?;
     statement.query_row([destination], read).optional()
 }
 
-/// Those that opened before those that only failed.
+/// Stale circuits that go with one write.
+const MAX_PURGED: i64 = 10;
+
+/// Those that opened before those that only failed, the latest first: what is not called any more hides nobody.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Circuit>> {
     let mut statement =
-        connection.prepare_cached("SELECT circuit FROM circuits ORDER BY opened DESC, failures DESC, destination LIMIT ?1")?;
+        connection.prepare_cached("SELECT circuit FROM circuits ORDER BY opened DESC, touched_at DESC LIMIT ?1")?;
     statement.query_map([MAX_DESTINATIONS as i64], read)?.collect()
 }
 
@@ -31,8 +38,12 @@ pub(super) fn write(tx: &mut Transaction<'_>, before: Option<u64>, after: &Circu
     }
     let json = serde_json::to_string(after).unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
     tx.execute(
-        "INSERT OR REPLACE INTO circuits (destination, revision, opened, failures, circuit) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (&after.destination, after.revision as i64, after.open_until.is_some(), after.failures, json),
+        "INSERT OR REPLACE INTO circuits (destination, revision, opened, touched_at, circuit) VALUES (?1, ?2, ?3, ?4, ?5)",
+        (&after.destination, after.revision as i64, after.open_until.is_some(), after.touched_at.as_millis(), json),
+    )?;
+    tx.execute(
+        "DELETE FROM circuits WHERE destination IN (SELECT destination FROM circuits WHERE touched_at < ?1 ORDER BY touched_at LIMIT ?2)",
+        (after.touched_at.minus(MAX_AGE).as_millis(), MAX_PURGED),
     )?;
     Ok(true)
 }

@@ -179,9 +179,12 @@ pub(super) fn replace(tx: &mut Transaction<'_>, row: &Row, before: u64, now: Tim
     Ok(Written::Done { content: found.content })
 }
 
-/// Deletes the webhook and all that belongs to it. Whether there was one, not expired.
-pub(super) fn delete(tx: &mut Transaction<'_>, id: &WebhookId, now: Timestamp) -> rusqlite::Result<bool> {
+/// Deletes the webhook and all that belongs to it, if it has this revision where one is given. Whether there was one, not expired.
+pub(super) fn delete(tx: &mut Transaction<'_>, id: &WebhookId, revision: Option<u64>, now: Timestamp) -> rusqlite::Result<bool> {
     let Some(found) = find(tx.connection(), id.task)? else { return Ok(false) };
+    if revision.is_some_and(|revision| revision as i64 != found.revision) {
+        return Ok(false);
+    }
     // An operator may delete what cannot be read; what can must be what was named.
     let stored = record(tx.connection(), id.task)?.and_then(|record| id_of(&record));
     if stored.is_some_and(|stored| stored != *id) {

@@ -358,8 +358,15 @@ async fn worst_destinations_and_opened_circuits_come_first() {
     assert_eq!(seen(&fixture.store.destinations(BEGIN.plus(hour * 2)).await.unwrap()), [(5, 2), (1, 2)]);
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
 
-    let circuit = |name: &str, failures, open_until| Circuit { failures, open_until, ..Circuit::closed(name) };
-    for circuit in [circuit("a", 3, None), circuit("b", 4, None), circuit("c", 1, Some(BEGIN))] {
+    // Of those that opened the latest written comes first; what nobody has written for a day makes room.
+    let now = BEGIN.plus(hour * 48);
+    let circuit = |name: &str, open_until, touched_at| Circuit { failures: 1, open_until, touched_at, ..Circuit::closed(name) };
+    for circuit in [
+        circuit("stale", Some(BEGIN), BEGIN),
+        circuit("a", None, now),
+        circuit("b", Some(BEGIN), now.minus(hour)),
+        circuit("c", Some(BEGIN), now),
+    ] {
         assert!(fixture.store.write_circuit(None, &circuit).await.unwrap());
     }
     let names: Vec<_> = fixture.store.circuits().await.unwrap().into_iter().map(|circuit| circuit.destination).collect();
