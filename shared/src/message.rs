@@ -22,6 +22,10 @@ pub struct Message {
     /// that was seen, so a hint that is out of date costs a refused write and does no harm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Box<Webhook>>,
+    /// In the dead-letter queue: it was sent there because the webhook had failed, and not by the queue, which gave up on it. If the
+    /// webhook is unfinished by now, an operator has sent it again, and the message is out of date.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive: bool,
 }
 
 /// Why a message cannot be worked on.
@@ -46,12 +50,17 @@ struct Versioned {
 impl Message {
     /// Asks for a look at this webhook.
     pub fn look_at(webhook_id: WebhookId) -> Self {
-        Self { v: SCHEMA, webhook_id, seen: None }
+        Self { v: SCHEMA, webhook_id, seen: None, archive: false }
+    }
+
+    /// Asks for a failed webhook to be archived.
+    pub fn archive(webhook_id: WebhookId) -> Self {
+        Self { archive: true, ..Self::look_at(webhook_id) }
     }
 
     /// The same, with the record as it was just written.
     pub fn with_seen(webhook: &Webhook) -> Self {
-        Self { v: SCHEMA, webhook_id: webhook.id.clone(), seen: Some(Box::new(webhook.clone())) }
+        Self { seen: Some(Box::new(webhook.clone())), ..Self::look_at(webhook.id.clone()) }
     }
 
     /// The form that travels. Leaves the record out if it is large.
@@ -73,7 +82,7 @@ impl Message {
         let message = match serde_json::from_str::<Self>(json) {
             Ok(message) => message,
             Err(error) => match serde_json::from_str::<Bare>(json) {
-                Ok(bare) => Self { v: bare.v, webhook_id: bare.webhook_id, seen: None },
+                Ok(bare) => Self { v: bare.v, ..Self::look_at(bare.webhook_id) },
                 Err(_) => match serde_json::from_str::<Versioned>(json) {
                     Ok(Versioned { v }) if v > SCHEMA => return Err(InvalidMessage::TooNew { found: v }),
                     _ => return Err(InvalidMessage::Malformed(error)),
@@ -95,7 +104,8 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let webhook = webhook(Timestamp::from_millis(1_700_000_000_000));
-        for message in [Message::look_at(webhook.id.clone()), Message::with_seen(&webhook)] {
+        for message in [Message::look_at(webhook.id.clone()), Message::archive(webhook.id.clone()), Message::with_seen(&webhook)]
+        {
             assert_eq!(Message::from_json(&message.to_json()).unwrap(), message);
         }
     }

@@ -43,7 +43,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// Unused connections kept for one destination.
-pub const MAX_IDLE_PER_HOST: usize = 32;
+pub const MAX_IDLE_PER_HOST: usize = 16;
 
 /// What one attempt sends.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ pub struct Answer {
     pub response_excerpt: Option<String>,
     /// How long the attempt took, reading included.
     pub duration: Duration,
+    /// This machine could not even try: it is out of files, ports or buffers. Says nothing of the destination.
+    pub is_our_fault: bool,
 }
 
 /// Makes attempts.

@@ -11,7 +11,7 @@
 //! | [`Rules::claim`] | pending, retrying; in progress with its lease over | in progress | as it was |
 //! | [`Rules::conclude`] | in progress, our claim | delivered, retrying or failed | leaves; else enters or moves |
 //! | [`Rules::give_up`] | unfinished, no live lease | failed | enters or moves |
-//! | [`Rules::defer`] | pending, retrying | retrying | enters or moves |
+//! | [`Rules::defer`] | pending, retrying; in progress with its lease over | retrying | enters or moves |
 //! | [`Rules::requeue`] | anything due | same | moves on |
 //! | [`Rules::adopt`], [`Rules::rescue`] | unfinished | same | enters or moves forward |
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
@@ -85,7 +85,10 @@ pub enum Refusal {
     /// Another worker's attempt may still be going on.
     #[error("claimed until {0}")]
     Leased(Timestamp),
-    /// Interruptions, deferrals or rescues are used up: [`Rules::give_up`] is next.
+    /// Too many attempts were interrupted: [`Rules::give_up`] is next.
+    #[error("too many attempts were interrupted")]
+    Interrupted,
+    /// Deferrals or rescues are used up: [`Rules::give_up`] is next.
     #[error("its budget is spent")]
     BudgetSpent,
     /// The claim presented is not the current one: the outcome must not be written.
@@ -196,9 +199,7 @@ impl Rules {
         let mut why = None;
         if webhook.status == Status::InProgress {
             check_lease(webhook, now)?;
-            if webhook.budget.interrupted + 1 >= self.limits.max_interrupted {
-                return Err(Refusal::BudgetSpent);
-            }
+            self.check_interruptions(webhook)?;
             note_interruption(&mut next);
             why = Some(Why::LeaseOver);
         } else if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > now) {
@@ -276,8 +277,10 @@ impl Rules {
     /// since the caller looked.
     pub fn defer(&self, webhook: &Webhook, until: Timestamp, why: Why, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        if let Some(claim) = &webhook.claim {
-            return Err(Refusal::Leased(claim.lease_until));
+        check_lease(webhook, now)?;
+        if webhook.status == Status::InProgress {
+            self.check_interruptions(webhook)?;
+            note_interruption(&mut next);
         }
         if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
             return Err(Refusal::NotYet(allowed_at));
@@ -368,6 +371,11 @@ impl Rules {
             return Err(Refusal::NotFailed);
         }
         self.start_again(webhook, Transition::Redrive, now)
+    }
+
+    /// Whether one more interrupted attempt, this one, leaves it any.
+    fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
+        if webhook.budget.interrupted + 1 >= self.limits.max_interrupted { Err(Refusal::Interrupted) } else { Ok(()) }
     }
 
     fn start_again(&self, webhook: &Webhook, transition: Transition, now: Timestamp) -> Result<Webhook, Refusal> {

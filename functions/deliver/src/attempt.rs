@@ -5,6 +5,7 @@ use std::time::Duration;
 use shared::{
     apply::{Applied, apply, apply_and_open},
     clock::Timestamp,
+    id::WebhookId,
     logging::loggable_url,
     model::{ClaimId, Content, ErrorKind, LastError, Webhook},
     retry::Outcome,
@@ -48,16 +49,25 @@ impl Deliver {
         let claim_id = ClaimId(self.context.random.next_u64());
         let was_retrying = seen.status == Status::Retrying;
         let claim = |webhook: &Webhook| rules.claim(webhook, claim_id, claimed_at);
+        let ids = (seen.id.clone(), seen.correlation_id.clone());
         let (webhook, content) = match apply_and_open(&*self.context.store, seen, claim).await {
             Ok(Applied::Done(webhook, content)) => (webhook, content),
-            Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => {
-                return Attempted::BudgetSpent(webhook, ErrorKind::Interrupted);
+            not_claimed => {
+                self.breaker.release(&self.context, &admitted).await;
+                return match not_claimed {
+                    Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
+                        Attempted::BudgetSpent(webhook, ErrorKind::Interrupted)
+                    }
+                    Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
+                    Ok(_) => Attempted::Changed,
+                    Err(error) => hand_back(&error, &ids, "claimed"),
+                };
             }
-            Ok(Applied::Refused(..)) => return Attempted::Changed,
-            Ok(Applied::Missing) => return Attempted::Ended(Verdict::Acknowledge),
-            Err(error) => return hand_back(&error, "claimed"),
         };
         let answer = self.send_request(&webhook, content, claimed_at).await;
+        if answer.is_our_fault {
+            return self.not_attempted(&webhook, &answer, &admitted).await;
+        }
         self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
         self.record(webhook, claim_id, answer, was_retrying).await
     }
@@ -95,6 +105,18 @@ impl Deliver {
         self.context.sender.send(&request, left).await
     }
 
+    /// This machine could not make the connection, which says nothing of the destination: nothing is recorded against it. The message
+    /// comes again, and once the lease is over the attempt is noted as interrupted.
+    async fn not_attempted(&self, webhook: &Webhook, answer: &Answer, admitted: &Admitted) -> Attempted {
+        self.breaker.release(&self.context, admitted).await;
+        tracing::error!(
+            correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+            "[{}] This machine could not attempt the delivery: {}", webhook.correlation_id,
+            answer.message.as_deref().unwrap_or_default(),
+        );
+        Attempted::Ended(Verdict::HandBack)
+    }
+
     /// Writes the outcome, as the holder of the claim.
     async fn record(&self, webhook: Webhook, claim_id: ClaimId, answer: Answer, was_retrying: bool) -> Attempted {
         let unit = self.context.random.next_unit();
@@ -105,9 +127,10 @@ impl Deliver {
             message: answer.message,
             response_excerpt: answer.response_excerpt,
         };
+        // The same in every try, so that a try whose answer was lost is recognised.
+        let now = self.context.clock.now();
         let mut wait = OUTCOME_RETRY_WAIT;
-        for attempts_left in (0..MAX_OUTCOME_TRIES).rev() {
-            let now = self.context.clock.now();
+        for tries_left in (0..MAX_OUTCOME_TRIES).rev() {
             let conclude = |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
             match apply(&*self.context.store, webhook.clone(), conclude).await {
                 Ok(Applied::Done(webhook, ())) => {
@@ -122,7 +145,7 @@ impl Deliver {
                     );
                     return Attempted::Changed;
                 }
-                Err(error) if attempts_left == 0 => return hand_back(&error, "concluded"),
+                Err(error) if tries_left == 0 => return hand_back(&error, &(webhook.id, webhook.correlation_id), "concluded"),
                 Err(_) => self.context.clock.sleep(wait).await,
             }
             wait *= 2;
@@ -139,6 +162,7 @@ impl Deliver {
         let rules = &self.context.rules;
         let why = shared::model::Why::Error(ErrorKind::CircuitOpen);
         let was_retrying = seen.status == Status::Retrying;
+        let ids = (seen.id.clone(), seen.correlation_id.clone());
         match apply(&*self.context.store, seen, |webhook| rules.defer(webhook, until, why, now)).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::info!(
@@ -150,9 +174,10 @@ impl Deliver {
                 Attempted::Recorded(webhook)
             }
             Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::CircuitOpen),
+            Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::Interrupted),
             Ok(Applied::Refused(..)) => Attempted::Changed,
             Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
-            Err(error) => hand_back(&error, "deferred"),
+            Err(error) => hand_back(&error, &ids, "deferred"),
         }
     }
 
@@ -170,8 +195,9 @@ impl Deliver {
     }
 }
 
-fn hand_back(error: &StoreError, what: &str) -> Attempted {
-    tracing::warn!(error = error as &dyn std::error::Error, "Handing back a webhook that cannot be {what} now");
+fn hand_back(error: &StoreError, (webhook_id, correlation_id): &(WebhookId, String), what: &str) -> Attempted {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(correlation_id, %webhook_id, error, "[{correlation_id}] Handing back a webhook that cannot be {what} now");
     Attempted::Ended(Verdict::HandBack)
 }
 

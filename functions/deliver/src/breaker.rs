@@ -10,10 +10,11 @@ use std::{
 };
 
 use shared::{
-    circuit::{Admission, Circuit, is_failure},
+    circuit::{Admission, Circuit, MAX_AGE, is_failure},
     clock::Timestamp,
     context::Context,
     sender::Answer,
+    store::MAX_DESTINATIONS,
 };
 
 /// How long the circuits that were read count as known.
@@ -29,6 +30,8 @@ pub(crate) enum Admitted {
     Yes,
     /// Yes, and what is known of the destination is this.
     Watched(Circuit),
+    /// Yes, as the one probe; its lease is in this circuit.
+    Probe(Circuit),
     /// Not before this time.
     No(Timestamp),
 }
@@ -68,7 +71,7 @@ impl Breaker {
         match context.store.write_circuit(Some(circuit.revision), &probed).await {
             Ok(true) => {
                 self.known().circuits.insert(probed.destination.clone(), probed.clone());
-                Admitted::Watched(probed)
+                Admitted::Probe(probed)
             }
             Ok(false) => match context.store.circuit(&circuit.destination).await {
                 Ok(Some(newer)) => {
@@ -96,7 +99,7 @@ impl Breaker {
         let settings = &context.config.circuit;
         let failed = is_failure(answer.error, answer.status_code);
         let mut stored = match admitted {
-            Admitted::Watched(circuit) => Some(circuit.clone()),
+            Admitted::Watched(circuit) | Admitted::Probe(circuit) => Some(circuit.clone()),
             _ => None,
         };
         if settings.failures == 0 || (!failed && stored.is_none()) {
@@ -116,6 +119,16 @@ impl Breaker {
                 // The outcome itself is recorded all the same; the next answer is noted again.
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Gives the probe's lease back if no attempt came of it; the next webhook may probe.
+    pub(crate) async fn release(&self, context: &Context, admitted: &Admitted) {
+        let Admitted::Probe(probed) = admitted else { return };
+        let released = probed.unprobe(context.clock.now());
+        // Refused or failed: somebody else has written it since, or its lease runs out.
+        if let Ok(true) = context.store.write_circuit(Some(probed.revision), &released).await {
+            self.known().circuits.insert(released.destination.clone(), released);
         }
     }
 
@@ -150,8 +163,13 @@ impl Breaker {
         }
         match context.store.circuits().await {
             Ok(circuits) => {
-                let circuits = circuits.into_iter().map(|circuit| (circuit.destination.clone(), circuit)).collect();
-                self.known().circuits = circuits;
+                let mut known = self.known();
+                // If there are more than are told, those that this process knows of itself stay.
+                if circuits.len() < MAX_DESTINATIONS {
+                    known.circuits.clear();
+                }
+                known.circuits.retain(|_, circuit| now.since(circuit.touched_at) < MAX_AGE);
+                known.circuits.extend(circuits.into_iter().map(|circuit| (circuit.destination.clone(), circuit)));
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "The circuits cannot be read now"),
         }

@@ -48,9 +48,12 @@ impl Deliver {
         Self { context, slots, breaker: Arc::default() }
     }
 
-    /// How many more attempts could start now. Who polls a queue itself asks for no more messages than that.
-    pub fn free_slots(&self) -> usize {
-        self.slots.available_permits()
+    /// Waits until another attempt could start, and tells how many could. Who polls a queue itself asks for no more messages than
+    /// that.
+    pub async fn free_slots(&self) -> usize {
+        // Never closed; the permit is given back at once.
+        let _ = self.slots.acquire().await;
+        self.slots.available_permits().max(1)
     }
 
     /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made

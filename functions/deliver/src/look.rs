@@ -120,7 +120,7 @@ impl Deliver {
 
     /// The record stands in the due index until `dlq` has archived it, whatever becomes of this message.
     async fn dead_letter(&self, webhook: &Webhook) -> Verdict {
-        let message = Message::look_at(webhook.id.clone()).to_json();
+        let message = Message::archive(webhook.id.clone()).to_json();
         self.send(Lane::DeadLetters, message, Duration::ZERO, &webhook.destination).await
     }
 
@@ -128,6 +128,8 @@ impl Deliver {
     async fn give_up(&self, webhook: Webhook, kind: ErrorKind) -> Option<Verdict> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
+        let (id, correlation_id) = (webhook.id.clone(), webhook.correlation_id.clone());
+        let was_retrying = webhook.status == Status::Retrying;
         let give_up = |webhook: &Webhook| rules.give_up(webhook, kind, Function::Deliver, now);
         match apply_unchanged(&*self.context.store, webhook, give_up).await {
             Ok(Applied::Done(webhook, ())) => {
@@ -135,12 +137,14 @@ impl Deliver {
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
                     "[{}] Giving up webhook delivery for reference_id={}: {}", webhook.correlation_id, webhook.id.reference, kind.as_str(),
                 );
+                self.context.metrics.destination(&webhook.destination, -i64::from(was_retrying), None);
                 Some(self.dead_letter(&webhook).await)
             }
             Ok(Applied::Missing) => Some(Verdict::Acknowledge),
             Ok(Applied::Refused(..)) => None,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "Handing back a webhook that cannot be written now");
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(correlation_id, webhook_id = %id, error, "[{correlation_id}] Handing back a webhook that cannot be written now");
                 Some(Verdict::HandBack)
             }
         }

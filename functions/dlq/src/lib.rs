@@ -7,6 +7,7 @@
 //! |---|---|
 //! | missing, delivered, archived | acknowledge |
 //! | failed | archive |
+//! | unfinished, and the message asks to archive it | acknowledge: it was sent again |
 //! | unfinished | rescue: due at once; after three rescues fail it, kind `undeliverable`, and archive |
 //! | of a newer schema version, or unreadable | hand back |
 
@@ -67,6 +68,8 @@ async fn look(context: &Context, message: &Message) -> Result<Done, StoreError> 
     match webhook.status {
         Status::Delivered => Ok(true),
         Status::Failed => archive(context, webhook).await,
+        // It had failed, and an operator has sent it again since: it is on its way.
+        Status::Pending | Status::InProgress | Status::Retrying if message.archive => Ok(true),
         Status::Pending | Status::InProgress | Status::Retrying => rescue(context, webhook).await,
     }
 }

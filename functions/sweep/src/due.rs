@@ -135,10 +135,11 @@ fn batches<T>(mut items: Vec<T>) -> Vec<Vec<T>> {
 }
 
 fn outgoing(lane: Lane, entry: &DueEntry, webhook: &Webhook, now: Timestamp) -> Outgoing {
-    let delay = match lane {
+    let id = webhook.id.clone();
+    let (message, delay) = match lane {
         // Nothing can be done before its attempt is allowed or its lease over.
-        Lane::Webhooks => entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY),
-        Lane::DeadLetters => Duration::ZERO,
+        Lane::Webhooks => (Message::look_at(id), entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY)),
+        Lane::DeadLetters => (Message::archive(id), Duration::ZERO),
     };
-    Outgoing { body: Message::look_at(webhook.id.clone()).to_json(), delay, group: webhook.destination.clone() }
+    Outgoing { body: message.to_json(), delay, group: webhook.destination.clone() }
 }

@@ -38,7 +38,7 @@ pub(super) async fn read(response: Response, deadline: Deadline) -> Answer {
         retry_after,
         message: Some(describe(status)),
         response_excerpt,
-        duration: Duration::ZERO,
+        ..Answer::default()
     }
 }
 

@@ -37,6 +37,10 @@ pub(super) fn describe(error: &reqwest::Error) -> Answer {
         if cause.is::<PastDeadline>() {
             return failed(ErrorKind::Timeout, &cause.to_string());
         }
+        if cause.downcast_ref::<io::Error>().is_some_and(is_our_fault) {
+            let message = format!("out of resources on this machine: {cause}");
+            return Answer { is_our_fault: true, ..failed(ErrorKind::Network, &message) };
+        }
         if let Some(message) = cause.downcast_ref::<io::Error>().and_then(describe_io) {
             let kind = if message == TIMED_OUT { ErrorKind::Timeout } else { ErrorKind::Network };
             return failed(kind, message);
@@ -60,6 +64,12 @@ fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error +
 
 const TIMED_OUT: &str = "the connection timed out";
 
+/// Whether the system refused for a reason of this machine: too many open files, or no free port.
+fn is_our_fault(error: &io::Error) -> bool {
+    // ENFILE and EMFILE have these numbers on Linux, macOS and the BSDs alike; the standard library has no name for them.
+    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(23 | 24))
+}
+
 /// What the operating system said; `None` if the error only carries another one.
 fn describe_io(error: &io::Error) -> Option<&'static str> {
     if let Some(within) = error.get_ref()
@@ -72,10 +82,8 @@ fn describe_io(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "connection reset",
         io::ErrorKind::HostUnreachable => "host unreachable",
         io::ErrorKind::NetworkUnreachable => "network unreachable",
-        io::ErrorKind::AddrNotAvailable => "address not available",
         io::ErrorKind::TimedOut => TIMED_OUT,
         io::ErrorKind::UnexpectedEof => "the destination closed the connection before it answered",
-        // Such as too many open files: ours, but the operator must see it.
         _ if error.raw_os_error().is_some() => "the system could not make the connection",
         _ => return None,
     })

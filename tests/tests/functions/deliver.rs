@@ -281,6 +281,58 @@ async fn an_open_circuit_defers_without_an_attempt_and_one_probe_closes_it() {
 }
 
 #[tokio::test]
+async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_and_deferred() {
+    // As after a crash: the lease is over, and the circuit opened before.
+    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("RETRY_MAX_ATTEMPTS", "1"), ("CIRCUIT_OPEN_MS", "600000")]);
+    let interrupted = claimed_elsewhere(&world).await;
+    world.clock.advance(Duration::from_secs(46));
+    world.destination.answer([no_answer(ErrorKind::Network)]);
+    let failing = world.accepted().await;
+    world.queued(&failing).await;
+    assert!(world.run_deliver().await.is_empty());
+    world.queued(&interrupted).await;
+    assert!(world.run_deliver().await.is_empty(), "not handed back");
+    let stored = world.stored(&interrupted).await;
+    assert_eq!((stored.status, stored.budget.interrupted, stored.budget.deferrals), (Status::Retrying, 1, 1));
+    assert_eq!(stored.attempts[0].error, Some(ErrorKind::Interrupted));
+    assert_eq!(world.destination.attempts().len(), 1, "no attempt while it is open");
+}
+
+#[tokio::test]
+async fn what_this_machine_could_not_attempt_is_not_held_against_the_destination() {
+    let world = World::with(&[("CIRCUIT_FAILURES", "1")]);
+    world.destination.answer([shared::sender::Answer { is_our_fault: true, ..no_answer(ErrorKind::Network) }]);
+    let webhook = world.accepted().await;
+    world.queued(&webhook).await;
+    assert_eq!(world.run_deliver().await.len(), 1, "handed back");
+    assert!(world.context.store.circuits().await.unwrap().is_empty());
+    assert_eq!(world.stored(&webhook).await.budget.attempts, 0);
+    world.clock.advance(Duration::from_secs(361));
+    assert!(world.run_deliver().await.is_empty());
+    let stored = world.stored(&webhook).await;
+    assert_eq!((stored.status, stored.budget.interrupted), (Status::Delivered, 1));
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_came_to_nothing_lets_the_next_webhook_probe() {
+    // Between the look and the claim of the probe's webhook it is deleted.
+    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("RETRY_MAX_ATTEMPTS", "1"), ("CIRCUIT_OPEN_MS", "1000")]);
+    world.destination.answer([no_answer(ErrorKind::Network)]);
+    let failing = world.accepted().await;
+    world.queued(&failing).await;
+    assert!(world.run_deliver().await.is_empty());
+    world.clock.advance(Duration::from_secs(2));
+    let (deleted, next) = (world.accepted().await, world.accepted().await);
+    world.context.store.delete(&deleted.id).await.unwrap();
+    world.send(Lane::Webhooks, &Message::with_seen(&deleted).to_json()).await;
+    assert!(world.run_deliver().await.is_empty());
+    world.queued(&next).await;
+    assert!(world.run_deliver().await.is_empty());
+    assert_eq!(world.stored(&next).await.status, Status::Delivered, "it was the probe");
+}
+
+#[tokio::test]
 async fn a_webhook_that_was_deferred_for_too_long_fails() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "1000"), ("RETRY_MAX_ATTEMPTS", "1")]);
     world.destination.answer([no_answer(ErrorKind::Network)]);

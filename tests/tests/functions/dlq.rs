@@ -61,6 +61,29 @@ async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
 }
 
 #[tokio::test]
+async fn messages_of_a_failure_that_was_resent_since_are_out_of_date() {
+    // `dlq` was away; the sweep has asked for the archive again and again, and then an operator has resent the webhook.
+    let world = World::new();
+    world.destination.answer([status(410)]);
+    let webhook = world.accepted().await;
+    world.queued(&webhook).await;
+    assert!(world.run_deliver().await.is_empty());
+    for _ in 0..4 {
+        let due_at = world.stored(&webhook).await.due_at.unwrap();
+        world.clock.advance(due_at.since(world.now()));
+        assert_eq!(world.run_sweep().await.requeued, 1);
+    }
+    let failed = world.stored(&webhook).await;
+    world.put(&failed, world.context.rules.resend(&failed, world.now()).unwrap()).await;
+    world.queued(&webhook).await;
+    assert!(world.run_dlq().await.is_empty());
+    let stored = world.stored(&webhook).await;
+    assert_eq!((stored.status, stored.budget.rescues), (Status::Pending, 0));
+    assert!(world.run_deliver().await.is_empty());
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
 async fn a_rescued_webhook_is_delivered() {
     let world = World::new();
     let webhook = world.accepted().await;

@@ -237,7 +237,7 @@ proptest! {
             match rules.claim(&record, ClaimId(index as u64), now) {
                 Ok(next) => record = next,
                 Err(refusal) => {
-                    prop_assert_eq!(refusal, Refusal::BudgetSpent);
+                    prop_assert_eq!(refusal, Refusal::Interrupted);
                     record = rules.give_up(&record, ErrorKind::Interrupted, Function::Deliver, now).unwrap();
                     break;
                 }

@@ -12,7 +12,8 @@ use crate::{
     status::Status::{self, Delivered, Failed, InProgress, Pending, Retrying},
     transition::{
         Refusal::{
-            self, Archived, BudgetSpent, DueMoved, Expired, Finished, Held, Leased, NotFailed, NotOurClaim, NotYet, OnItsWay,
+            self, Archived, BudgetSpent, DueMoved, Expired, Finished, Held, Interrupted, Leased, NotFailed, NotOurClaim, NotYet,
+            OnItsWay,
         },
         testing::new_webhook,
     },
@@ -328,7 +329,7 @@ fn in_progress_against_every_event() {
             &[
                 (&[Claim], goes_on(InProgress, past, None)),
                 (&[GiveUp], failed(GRACE)),
-                (&[Defer], no(Leased(at(0)))),
+                (&[Defer], goes_on(Retrying, 30, Some(30 + GRACE))),
                 (&[Rescue], goes_on(InProgress, past, Some(0))),
             ],
         ]
@@ -340,7 +341,7 @@ fn in_progress_against_every_event() {
         &[
             (&[Claim], goes_on(InProgress, past, Some(-100))),
             (&[GiveUp], failed(GRACE)),
-            (&[Defer], no(Leased(at(0)))),
+            (&[Defer], goes_on(Retrying, 30, Some(30 + GRACE))),
             (&[Rescue], goes_on(InProgress, past, Some(0))),
             (&[Requeue], goes_on(InProgress, past, Some(GRACE))),
             (&[AdoptNow, AdoptLate, Audit], no(Held)),
@@ -350,8 +351,7 @@ fn in_progress_against_every_event() {
     row(
         "lease over, interruptions and rescues spent",
         &spent,
-        &[&unheld[..], &[(&[Claim, Rescue], no(BudgetSpent)), (&[GiveUp], failed(GRACE)), (&[Defer], no(Leased(at(0))))]]
-            .concat(),
+        &[&unheld[..], &[(&[Claim, Defer], no(Interrupted)), (&[Rescue], no(BudgetSpent)), (&[GiveUp], failed(GRACE))]].concat(),
     );
 }
 
