@@ -5,7 +5,7 @@
 
 mod parse;
 
-use std::{path::PathBuf, time::Duration};
+use std::{cell::RefCell, ffi::OsString, path::PathBuf, time::Duration};
 
 use regex::Regex;
 
@@ -20,6 +20,12 @@ pub use parse::{ConfigError, ConfigErrors};
 
 /// How much a lease must outlast an attempt: twice the clock skew that is allowed for.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// How much longer than a lease a function may take: time to wait for a free slot, and to write the outcome.
+const FUNCTION_MARGIN: Duration = Duration::from_secs(15);
+
+/// How many times a function's timeout a message stays hidden: AWS asks for at least six.
+const VISIBILITY_FACTOR: u32 = 6;
 
 /// See [`Config::max_id_age`]: 60 s.
 const MAX_ID_AGE: Duration = Duration::from_secs(60);
@@ -108,6 +114,17 @@ impl Defaults {
 }
 
 impl Config {
+    /// How long one call of a function may take where Posthaste itself calls it: a lease and 15 s, so 60 s. With a shortened lease, the
+    /// margin is a third of it.
+    pub fn function_timeout(&self) -> Duration {
+        function_timeout(self.rules.limits.lease)
+    }
+
+    /// How long a message that was received is hidden, where Posthaste itself receives it: six times that.
+    pub fn visibility_timeout(&self) -> Duration {
+        self.function_timeout() * VISIBILITY_FACTOR
+    }
+
     /// How old an id may be when its webhook is created; older ones are minted again. So whatever the audit reads at
     /// [`Config::audit_age`] is complete.
     pub fn max_id_age(&self) -> Duration {
@@ -116,7 +133,27 @@ impl Config {
 
     /// Reads the process's environment.
     pub fn from_env(defaults: Defaults) -> Result<Self, ConfigErrors> {
-        Self::from_source(defaults, |name| std::env::var(name).ok())
+        Self::from_raw_source(defaults, |name| std::env::var_os(name))
+    }
+
+    /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not a variable that is not set.
+    fn from_raw_source(defaults: Defaults, source: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
+        let unreadable = RefCell::new(Vec::new());
+        let config = Self::from_source(defaults, |name| {
+            let value = source(name)?.into_string();
+            if value.is_err() {
+                unreadable.borrow_mut().push(ConfigError::not_unicode(name));
+            }
+            value.ok()
+        });
+        match (unreadable.into_inner(), config) {
+            (unreadable, config) if unreadable.is_empty() => config,
+            (mut unreadable, Err(ConfigErrors(errors))) => {
+                unreadable.extend(errors);
+                Err(ConfigErrors(unreadable))
+            }
+            (unreadable, Ok(_)) => Err(ConfigErrors(unreadable)),
+        }
     }
 
     /// Reads the settings from `source`. Reports every bad value, not just the first.
@@ -151,6 +188,10 @@ impl Config {
     }
 }
 
+fn function_timeout(lease: Duration) -> Duration {
+    lease + FUNCTION_MARGIN.min(lease / 3)
+}
+
 fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
     let fallback = RetryPolicy::default();
     let day_ms = 24 * 3_600_000;
@@ -179,10 +220,11 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
     }
 }
 
-/// The times nest: attempt < lease < grace, so that nobody takes over from a worker that is still allowed to write.
+/// The times nest: attempt < lease < function timeout < visibility timeout < grace, so that nobody takes over from a worker that is still
+/// allowed to write.
 fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
     let fallback = Limits::default();
-    let lease = read.millis("LEASE_MS", 45_000, 1000..=3_600_000);
+    let lease = read.millis("LEASE_MS", 45_000, 1000..=600_000);
     let grace = read.millis("REQUEUE_GRACE_MS", 15 * 60_000, 1000..=6 * 3_600_000);
     // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its margin.
     let margin = LEASE_MARGIN.min(lease / 3);
@@ -191,9 +233,11 @@ fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
             format!("must exceed DELIVERY_TIMEOUT_MS ({} ms) by {} ms", delivery_timeout.as_millis(), margin.as_millis());
         read.fault("LEASE_MS", &message, "45000 with DELIVERY_TIMEOUT_MS=30000");
     }
-    if grace <= lease {
-        let message = format!("must exceed LEASE_MS ({} ms)", lease.as_millis());
-        read.fault("REQUEUE_GRACE_MS", &message, "900000");
+    // Sooner, and the sweep would send another message while the first one is only hidden.
+    let visibility = function_timeout(lease) * VISIBILITY_FACTOR;
+    if grace <= visibility {
+        let message = format!("must exceed the visibility timeout that follows from LEASE_MS ({} ms)", visibility.as_millis());
+        read.fault("REQUEUE_GRACE_MS", &message, "900000 with LEASE_MS=45000");
     }
     let days = read.number("RETENTION_DAYS", 30_u64, 1..=3650);
     Limits {

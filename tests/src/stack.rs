@@ -65,14 +65,15 @@ pub struct Launch {
     /// Holds data and log; removed with it.
     folder: TempDir,
     settings: Vec<(String, String)>,
-    arguments: Vec<String>,
+    /// Options of the command line that replace our own.
+    options: Vec<(String, String)>,
 }
 
 impl Launch {
     /// This binary, with a data folder of its own below `parent`.
     pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
         let folder = TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
-        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), arguments: Vec::new() })
+        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new() })
     }
 
     /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
@@ -87,10 +88,10 @@ impl Launch {
         self
     }
 
-    /// Adds an argument to the stack's command line.
+    /// Gives an option of the stack's command line another value than the usual one.
     #[must_use]
-    pub fn argument(mut self, argument: &str) -> Self {
-        self.arguments.push(argument.to_owned());
+    pub fn instead(mut self, option: &str, value: &str) -> Self {
+        self.options.push((option.to_owned(), value.to_owned()));
         self
     }
 
@@ -133,10 +134,15 @@ impl Launch {
         let output = File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
         let errors = output.try_clone().map_err(StackError::at(&log))?;
         let mut command = Command::new(&self.binary);
-        command.arg("--listen").arg(format!("127.0.0.1:{api}"));
-        command.arg("--metrics-listen").arg(format!("127.0.0.1:{metrics}"));
-        command.arg("--data-dir").arg(self.data_dir());
-        command.args(&self.arguments).envs(self.settings.iter().map(|(variable, value)| (variable, value)));
+        for (option, usual) in [
+            ("--listen", format!("127.0.0.1:{api}")),
+            ("--metrics-listen", format!("127.0.0.1:{metrics}")),
+            ("--data-dir", self.data_dir().display().to_string()),
+        ] {
+            let other = self.options.iter().find(|(name, _)| name == option).map(|(_, value)| value.clone());
+            command.arg(option).arg(other.unwrap_or(usual));
+        }
+        command.envs(self.settings.iter().map(|(variable, value)| (variable, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(|error| {
             StackError(format!(

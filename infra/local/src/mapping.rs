@@ -7,9 +7,6 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use shared::queue::{Lane, Queue, QueueError, Received};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a received message is hidden: at least six times the function's timeout, as AWS asks for.
-pub const VISIBILITY: Duration = Duration::from_secs(360);
-
 /// How long one poll waits for a message.
 const POLL_WAIT: Duration = Duration::from_secs(20);
 
@@ -30,12 +27,14 @@ pub struct Mapping {
     pub batch_size: usize,
     /// Batches at a time.
     pub max_concurrency: usize,
+    /// How long a received message is hidden.
+    pub visibility: Duration,
 }
 
 impl Mapping {
-    /// Polls until `stop` says so, then waits for the batches in flight. `free` tells how many more messages the function could work on
-    /// now; none are received that would only wait.
-    pub async fn run<Call, Answer>(self, call: Call, free: impl Fn() -> usize, mut stop: watch::Receiver<bool>)
+    /// Polls until `stop` says so, then waits for the batches in flight. `free` waits until the function could work on another
+    /// message, and tells on how many; none are received that would only wait.
+    pub async fn run<Call, Answer>(self, call: Call, free: impl AsyncFn() -> usize, mut stop: watch::Receiver<bool>)
     where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
         Answer: Future<Output = SqsBatchResponse> + Send + 'static,
@@ -53,15 +52,15 @@ impl Mapping {
         let _ = invocations.acquire_many(self.max_concurrency as u32).await;
     }
 
-    async fn poll<Call, Answer>(&self, invocations: &Arc<Semaphore>, call: Call, free: impl Fn() -> usize)
+    async fn poll<Call, Answer>(&self, invocations: &Arc<Semaphore>, call: Call, free: impl AsyncFn() -> usize)
     where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
         Answer: Future<Output = SqsBatchResponse> + Send + 'static,
     {
         // Ends only if the semaphore is closed, which it never is.
         while let Ok(permit) = Arc::clone(invocations).acquire_owned().await {
-            let max = self.batch_size.min(free().max(1));
-            match self.queue.receive(self.lane, max, VISIBILITY, POLL_WAIT).await {
+            let max = self.batch_size.min(free().await);
+            match self.queue.receive(self.lane, max, self.visibility, POLL_WAIT).await {
                 Ok(messages) if messages.is_empty() => {}
                 Ok(messages) => {
                     tokio::spawn(self.clone().invoke(messages, call.clone(), permit));
@@ -96,7 +95,7 @@ impl Mapping {
             self.queue.acknowledge(self.lane, done).await?;
         }
         for message in back {
-            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(VISIBILITY);
+            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(self.visibility);
             self.queue.release(self.lane, &[message.receipt], wait).await?;
         }
         Ok(())

@@ -23,9 +23,6 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{banner, mapping::Mapping, options::Options, schedule};
 
-/// How long a function may take, as on AWS.
-const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// How often the counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,8 +48,15 @@ pub enum StartError {
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
     /// Nobody would be asked for a key.
-    #[error("--listen {0} can be reached from other machines: set API_KEYS, or listen on 127.0.0.1")]
-    Exposed(SocketAddr),
+    #[error("{option} {address} can be reached from other machines: {way_out}")]
+    Exposed {
+        /// The option that says so.
+        option: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What to do about it.
+        way_out: &'static str,
+    },
     /// The address is taken, or is not this machine's.
     #[error("cannot listen on {address} ({option}): {reason}")]
     Listen {
@@ -105,7 +109,11 @@ impl Stack {
         let api_listener = listen(options.listen, "--listen").await?;
         let metrics_listener = if config.prometheus {
             let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
-            Some(listen(options.metrics_listen.unwrap_or(default), "--metrics-listen").await?)
+            let (address, option) = (options.metrics_listen.unwrap_or(default), "--metrics-listen");
+            // Its port asks nobody for a key, and names destinations.
+            let way_out = "listen on 127.0.0.1, or scrape the API's /metrics with a key";
+            on_loopback(address).ok_or(StartError::Exposed { option, address, way_out })?;
+            Some(listen(address, option).await?)
         } else {
             None
         };
@@ -128,9 +136,16 @@ impl Stack {
     }
 
     /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken, attempts in flight are finished.
-    /// A second signal ends it at once.
-    pub async fn run_until_asked_to_end(self) {
-        asked_to_end().await;
+    /// A second signal ends it at once. Whether it ended because it was asked to: if a part ended by itself, which none should, a
+    /// supervisor does better with a new process than with half a stack.
+    pub async fn run_until_asked_to_end(mut self) -> bool {
+        tokio::select! {
+            () = asked_to_end() => {}
+            Some(ended) = self.parts.join_next() => {
+                tracing::error!(panicked = ended.is_err(), "A part of the stack ended by itself; the stack ends too");
+                return false;
+            }
+        }
         eprintln!("Ending: attempts in flight are finished first. Again to end at once.");
         let limit = self.context.config.delivery_timeout + END_MARGIN;
         tokio::select! {
@@ -141,6 +156,7 @@ impl Stack {
             }
             () = asked_to_end() => eprintln!("Ended at once. What was in flight goes on at the next start."),
         }
+        true
     }
 
     /// Ends every part, and tells the store what was counted.
@@ -158,7 +174,13 @@ fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
     if !config.access.key_hashes.is_empty() {
         return Ok(Access::Keys(config.access.key_hashes.clone()));
     }
-    if listen.ip().is_loopback() { Ok(Access::Loopback) } else { Err(StartError::Exposed(listen)) }
+    let way_out = "set API_KEYS, or listen on 127.0.0.1";
+    let exposed = StartError::Exposed { option: "--listen", address: listen, way_out };
+    on_loopback(listen).ok_or(exposed).map(|()| Access::Loopback)
+}
+
+fn on_loopback(address: SocketAddr) -> Option<()> {
+    address.ip().is_loopback().then_some(())
 }
 
 fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
@@ -168,15 +190,17 @@ fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiv
         lane,
         batch_size: context.config.batch_size,
         max_concurrency,
+        visibility: context.config.visibility_timeout(),
     };
+    let function_timeout = context.config.function_timeout();
     let slots = deliver.clone();
     let clock = Arc::clone(&context.clock);
     parts.spawn(mapping(Lane::Webhooks, context.config.deliver_concurrency).run(
         move |event| {
-            let (deliver, until) = (deliver.clone(), clock.now().plus(FUNCTION_TIMEOUT));
+            let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
             async move { deliver.handle(event, until).await }
         },
-        move || slots.free_slots(),
+        async move || slots.free_slots().await,
         stopped.clone(),
     ));
     let dlq = context.clone();
@@ -185,7 +209,7 @@ fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiv
             let context = dlq.clone();
             async move { dlq::handle(&context, event).await }
         },
-        || usize::MAX,
+        async || usize::MAX,
         stopped.clone(),
     ));
     parts.spawn(schedule::run(context.clone(), Duration::from_millis(options.sweep_interval_ms), stopped.clone()));

@@ -29,6 +29,13 @@ pub struct ConfigError {
     pub example: String,
 }
 
+impl ConfigError {
+    pub(super) fn not_unicode(variable: &str) -> Self {
+        let fault = "has a value that is not UTF-8".to_owned();
+        Self { variable: variable.to_owned(), fault, example: "a value in UTF-8".to_owned() }
+    }
+}
+
 /// All bad values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
@@ -205,7 +212,7 @@ impl<'a> Reader<'a> {
     pub(super) fn schedule(&mut self, variable: &str) -> Vec<Duration> {
         let Some(value) = self.value(variable) else { return Vec::new() };
         let waits: Vec<Option<Duration>> = list(&value).map(wait).collect();
-        if waits.len() >= MAX_ATTEMPTS_LIMIT as usize || waits.iter().any(Option::is_none) {
+        if waits.is_empty() || waits.len() >= MAX_ATTEMPTS_LIMIT as usize || waits.iter().any(Option::is_none) {
             let fault = format!("is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit (ms, s, m, h)");
             self.fault(variable, &fault, "5s,5m,30m,2h,5h,10h,10h");
         }

@@ -79,12 +79,33 @@ fn times_must_nest() {
     for (variable, value, named) in [
         ("LEASE_MS", "39999", "LEASE_MS"),
         ("DELIVERY_TIMEOUT_MS", "35001", "LEASE_MS"),
-        ("REQUEUE_GRACE_MS", "45000", "REQUEUE_GRACE_MS"),
+        ("REQUEUE_GRACE_MS", "360000", "REQUEUE_GRACE_MS"),
+        ("LEASE_MS", "150000", "REQUEUE_GRACE_MS"),
     ] {
         let ConfigErrors(errors) = read(&[(variable, value)]).expect_err(variable);
         assert_eq!(errors.iter().map(|error| error.variable.as_str()).collect::<Vec<_>>(), [named], "{variable}={value}");
     }
-    good(&[("LEASE_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "1000"), ("REQUEUE_GRACE_MS", "2000")]);
+    let short = good(&[("LEASE_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "1000"), ("REQUEUE_GRACE_MS", "12001")]);
+    assert_eq!((short.function_timeout().as_millis(), short.visibility_timeout().as_millis()), (2000, 12_000));
+    let usual = good(&[]);
+    assert_eq!((usual.function_timeout().as_secs(), usual.visibility_timeout().as_secs()), (60, 360));
+    let long = good(&[("DELIVERY_TIMEOUT_MS", "60000"), ("LEASE_MS", "75000")]);
+    assert!(long.function_timeout() > long.rules.limits.lease, "else no claim could ever be made");
+}
+
+#[test]
+fn an_id_is_never_older_than_what_the_audit_has_read() {
+    assert_eq!(good(&[]).max_id_age().as_secs(), 60);
+    assert_eq!(good(&[("AUDIT_AGE_MS", "20000")]).max_id_age().as_secs(), 10);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_value_that_is_not_unicode_is_a_fault_and_not_a_missing_variable() {
+    use std::os::unix::ffi::OsStringExt;
+    let latin_1 = |name: &str| (name == "WEBHOOK_ALLOWLIST").then(|| OsString::from_vec(vec![b'^', 0xe9]));
+    let ConfigErrors(errors) = Config::from_raw_source(Defaults::LOCAL, latin_1).expect_err("not Unicode");
+    assert_eq!((errors.len(), errors[0].variable.as_str()), (1, "WEBHOOK_ALLOWLIST"));
 }
 
 #[test]
@@ -95,7 +116,7 @@ fn a_schedule_gives_waits_and_attempts() {
         retry.schedule.iter().map(Duration::as_millis).collect::<Vec<_>>(),
         [5000, 300_000, 1_800_000, 7_200_000, 500, 86_400_000]
     );
-    for value in ["5", "5x", "s", "169h", "5s,,x", "-5s", "99999999999999999999s", &"1s,".repeat(50)] {
+    for value in ["5", "5x", "s", "169h", ",", "5s,,x", "-5s", "99999999999999999999s", &"1s,".repeat(50)] {
         bad("RETRY_SCHEDULE", value, "each with its unit");
     }
     let ConfigErrors(errors) = read(&[("RETRY_SCHEDULE", "5s"), ("RETRY_MAX_ATTEMPTS", "3")]).expect_err("contradiction");

@@ -61,9 +61,12 @@ fn a_bad_setting_stops_the_start_and_names_itself() {
 
 #[test]
 fn it_refuses_to_listen_for_others_without_keys() {
-    let launch = Launch::fresh().unwrap().argument("--listen=0.0.0.0:0");
-    // The option is given twice; the parser's error is as good a refusal as ours, and ours is tested without it.
-    assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+    for option in ["--listen", "--metrics-listen"] {
+        let launch = Launch::fresh().unwrap().instead(option, "0.0.0.0:0");
+        assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+        let says = format!("{option} 0.0.0.0:0 can be reached from other machines");
+        assert!(launch.log().contains(&says), "{}", launch.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
