@@ -70,7 +70,7 @@ async fn messages_of_a_failure_that_was_resent_since_are_out_of_date() {
     assert!(world.run_deliver().await.is_empty());
     for _ in 0..4 {
         let due_at = world.stored(&webhook).await.due_at.unwrap();
-        world.clock.advance(due_at.since(world.now()));
+        world.advance_past(due_at);
         assert_eq!(world.run_sweep().await.requeued, 1);
     }
     let failed = world.stored(&webhook).await;

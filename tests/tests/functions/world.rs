@@ -68,6 +68,11 @@ impl World {
         self.clock.now()
     }
 
+    /// Puts the clock forward to just after this time: a delay counts from its send, which is a moment later than what it was made from.
+    pub(crate) fn advance_past(&self, time: Timestamp) {
+        self.clock.advance(time.since(self.now()) + Duration::from_millis(50));
+    }
+
     /// The function `deliver`.
     pub(crate) fn deliver(&self) -> Deliver {
         Deliver::new(self.context.clone())
