@@ -7,9 +7,6 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use shared::queue::{Lane, Queue, QueueError, Received};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a received message is hidden: at least six times the function's timeout, as AWS asks for.
-pub const VISIBILITY: Duration = Duration::from_secs(360);
-
 /// How long one poll waits for a message.
 const POLL_WAIT: Duration = Duration::from_secs(20);
 
@@ -30,6 +27,8 @@ pub struct Mapping {
     pub batch_size: usize,
     /// Batches at a time.
     pub max_concurrency: usize,
+    /// How long a received message is hidden.
+    pub visibility: Duration,
 }
 
 impl Mapping {
@@ -61,7 +60,7 @@ impl Mapping {
         // Ends only if the semaphore is closed, which it never is.
         while let Ok(permit) = Arc::clone(invocations).acquire_owned().await {
             let max = self.batch_size.min(free().max(1));
-            match self.queue.receive(self.lane, max, VISIBILITY, POLL_WAIT).await {
+            match self.queue.receive(self.lane, max, self.visibility, POLL_WAIT).await {
                 Ok(messages) if messages.is_empty() => {}
                 Ok(messages) => {
                     tokio::spawn(self.clone().invoke(messages, call.clone(), permit));
@@ -96,7 +95,7 @@ impl Mapping {
             self.queue.acknowledge(self.lane, done).await?;
         }
         for message in back {
-            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(VISIBILITY);
+            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(self.visibility);
             self.queue.release(self.lane, &[message.receipt], wait).await?;
         }
         Ok(())

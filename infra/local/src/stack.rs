@@ -23,8 +23,8 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{banner, mapping::Mapping, options::Options, schedule};
 
-/// How long a function may take, as on AWS.
-const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A message is hidden for that many times its function's timeout, as AWS asks for.
+const VISIBILITY_FACTOR: u32 = 6;
 
 /// How often the counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -161,19 +161,26 @@ fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
     if listen.ip().is_loopback() { Ok(Access::Loopback) } else { Err(StartError::Exposed(listen)) }
 }
 
+/// How long a function may take: as long as a lease, and a third of that to wait for its turn; 60 s unless `LEASE_MS` says otherwise.
+fn function_timeout(config: &Config) -> Duration {
+    config.rules.limits.lease * 4 / 3
+}
+
 fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
     let deliver = Deliver::new(context.clone());
+    let timeout = function_timeout(&context.config);
     let mapping = |lane, max_concurrency| Mapping {
         queue: Arc::clone(&context.queue),
         lane,
         batch_size: context.config.batch_size,
         max_concurrency,
+        visibility: timeout * VISIBILITY_FACTOR,
     };
     let slots = deliver.clone();
     let clock = Arc::clone(&context.clock);
     parts.spawn(mapping(Lane::Webhooks, context.config.deliver_concurrency).run(
         move |event| {
-            let (deliver, until) = (deliver.clone(), clock.now().plus(FUNCTION_TIMEOUT));
+            let (deliver, until) = (deliver.clone(), clock.now().plus(timeout));
             async move { deliver.handle(event, until).await }
         },
         move || slots.free_slots(),
