@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long it may take to answer.
@@ -83,6 +84,20 @@ impl RedisServer {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Stops it without ending it: it keeps its connections and answers nothing.
+    pub fn pause(&self) -> Result<(), RedisServerError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<(), RedisServerError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), RedisServerError> {
+        Ok(kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)?)
     }
 
     /// Kills it as a crash would, and starts it again on the same port and data.

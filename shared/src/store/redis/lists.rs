@@ -15,8 +15,9 @@ use crate::{
     store::{DeadLetterPosition, DeadLetters, Filter, Listed, MAX_READ, Page, StoreError},
 };
 
-/// A part of an index as the script answers it: where to go on, and record and URL in turn.
-type Walked = (String, Vec<String>);
+/// A part of an index as the script answers it: where to go on, and record and URL in turn. Bytes, since one that is not text must not hide
+/// the others.
+type Walked = (String, Vec<Vec<u8>>);
 
 pub(super) async fn list(
     connection: &Connection,
@@ -109,24 +110,24 @@ impl Wanted<'_> {
         let mut found = found.into_iter();
         let mut items = Vec::with_capacity(found.len() / 2);
         while let (Some(record), Some(url)) = (found.next(), found.next()) {
-            items.extend(self.take(&record, url));
+            items.extend(self.take(&record, &url));
         }
         Ok((next, items))
     }
 
-    fn take(&self, record: &str, url: String) -> Option<Listed> {
+    fn take(&self, record: &[u8], url: &[u8]) -> Option<Listed> {
         let webhook = readable(record).filter(|webhook| self.filter.matches(webhook, self.now))?;
-        Some(Listed { webhook, url })
+        Some(Listed { webhook, url: String::from_utf8_lossy(url).into_owned() })
     }
 
     /// The webhook that the filter's reference id was made up for.
     async fn made_up(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
         let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else { return Ok(None) };
         let script = connection.call(&SCRIPTS.open, &[&self.now.as_millis().to_string(), &task.to_string()]);
-        let found: Vec<Option<String>> = connection.run(&script).await.map_err(unavailable)?;
+        let found: Vec<Option<Vec<u8>>> = connection.run(&script).await.map_err(unavailable)?;
         let mut found = found.into_iter().flatten();
         let (Some(record), Some(url)) = (found.next(), found.next()) else { return Ok(None) };
-        Ok(self.take(&record, url).filter(|listed| !listed.webhook.referenced))
+        Ok(self.take(&record, &url).filter(|listed| !listed.webhook.referenced))
     }
 }
 

@@ -83,8 +83,10 @@ pub(super) fn conflict(id: &WebhookId, json: &str) -> WriteError {
 }
 
 /// The record of a list, unless it cannot be read.
-pub(super) fn readable(json: &str) -> Option<Webhook> {
-    Webhook::from_json(json).inspect_err(|error| tracing::warn!(%error, "a webhook was left out of a list")).ok()
+pub(super) fn readable(json: &[u8]) -> Option<Webhook> {
+    Webhook::from_json(&String::from_utf8_lossy(json))
+        .inspect_err(|error| tracing::warn!(%error, "a webhook was left out of a list"))
+        .ok()
 }
 
 pub(super) fn unavailable(error: RedisError) -> StoreError {
