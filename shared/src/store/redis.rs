@@ -184,12 +184,9 @@ impl Store for RedisStore {
         command.arg(self.connection.key("due")).arg("-inf").arg(until.as_millis()).arg("BYSCORE");
         command.arg("LIMIT").arg(0).arg(limit.min(MAX_READ)).arg("WITHSCORES");
         let found: Vec<(String, f64)> = self.connection.ask(&command).await.map_err(unavailable)?;
-        let entry = |(id, due_at): (String, f64)| match id.parse() {
-            Ok(id) => Some(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) }),
-            Err(_) => {
-                tracing::warn!(id, "an entry of the due index was left out: it names no webhook");
-                None
-            }
+        let entry = |(id, due_at): (String, f64)| {
+            let parsed = id.parse().inspect_err(|_| tracing::warn!(id, "an entry of the due index names no webhook: left out"));
+            Some(DueEntry { id: parsed.ok()?, due_at: Timestamp::from_millis(due_at as i64) })
         };
         Ok(found.into_iter().filter_map(entry).collect())
     }

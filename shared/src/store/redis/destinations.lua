@@ -14,9 +14,11 @@ for _, name in ipairs(names) do
   local row = { name, redis.call('HGET', p .. 'waiting', name) or '0' }
   for _, hour in ipairs(hours) do
     local key = p .. 'hour:' .. hour .. ':'
-    row[#row + 1] = redis.call('HGET', key .. 'delivered', name) or '0'
-    row[#row + 1] = redis.call('ZSCORE', key .. 'failed', name) or '0'
-    row[#row + 1] = redis.call('HGET', key .. 'error', name) or ''
+    row[#row + 1] = {
+      redis.call('HGET', key .. 'delivered', name) or '0',
+      redis.call('ZSCORE', key .. 'failed', name) or '0',
+      redis.call('HGET', key .. 'error', name) or '',
+    }
   end
   found[#found + 1] = row
 end

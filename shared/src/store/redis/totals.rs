@@ -46,11 +46,11 @@ pub(super) async fn counters(connection: &Connection) -> Result<std::collections
 pub(super) async fn destinations(connection: &Connection, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
     let (this, last, most) = (hour(now).to_string(), (hour(now) - 1).to_string(), (MAX_READ / 4).to_string());
     let script = connection.call(&SCRIPTS.destinations, &[&now.as_millis().to_string(), &this, &last, &most]);
-    let found: Vec<(String, i64, u64, f64, String, u64, f64, String)> = connection.run(&script).await.map_err(unavailable)?;
-    let totals = found.into_iter().map(|(destination, waiting, delivered, failed, error, d, f, e)| {
+    let found: Vec<(String, i64, Hour, Hour)> = connection.run(&script).await.map_err(unavailable)?;
+    let totals = found.into_iter().map(|(destination, waiting, this, last)| {
         let mut activity = DestinationActivity { waiting, ..DestinationActivity::default() };
-        add_hour(&mut activity, (delivered, failed, error));
-        add_hour(&mut activity, (d, f, e));
+        add_hour(&mut activity, this);
+        add_hour(&mut activity, last);
         DestinationTotals { destination, activity }
     });
     let mut totals: Vec<DestinationTotals> = totals.collect();
