@@ -112,7 +112,7 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only() {
     assert!(world.store.write(&foreign, &claimed).await.is_err());
     let list = async || world.store.list(&Filter::default(), None, 10).await.unwrap().items;
     let listed: Vec<Webhook> = list().await.into_iter().map(|listed| listed.webhook).collect();
-    assert_eq!(listed, [stays.clone()]);
+    assert_eq!(listed, [stays]);
     assert!(world.store.delete(&foreign.id).await.unwrap() && world.store.delete(&bytes.id).await.unwrap());
     assert_eq!(list().await.len(), 1);
     assert_eq!(world.store.counts().await.unwrap()[0], 2, "nothing told the status of the one whose record was gone");
