@@ -117,7 +117,7 @@ impl Store for FaultyStore {
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
         let planted = self.faults.warnings.lock().unwrap().clone();
-        store!(self, "warnings", std::future::ready(Ok(planted)))
+        store!(self, "warnings", std::future::ready(Ok::<_, StoreError>(planted)))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
