@@ -4,6 +4,7 @@
 //! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
 
 mod parse;
+mod redis;
 
 use std::{cell::RefCell, ffi::OsString, path::PathBuf, time::Duration};
 
@@ -17,6 +18,7 @@ use crate::{
 };
 use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
+pub use redis::{RedisSettings, RedisUrl};
 
 /// How much a lease must outlast an attempt: twice the clock skew that is allowed for.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
@@ -38,6 +40,8 @@ pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
 pub enum Backend {
     /// One file, no service.
     Sqlite,
+    /// A Redis server.
+    Redis,
 }
 
 impl Backend {
@@ -45,6 +49,7 @@ impl Backend {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
+            Self::Redis => "redis",
         }
     }
 }
@@ -67,6 +72,8 @@ pub struct Config {
     pub queue_backend: Backend,
     /// `DATA_DIR`: the folder of the embedded backend's file.
     pub data_dir: PathBuf,
+    /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: where Redis is, if it is a backend.
+    pub redis: RedisSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
     /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
@@ -161,9 +168,11 @@ impl Config {
         let mut read = Reader::new(&source);
         let delivery_timeout = read.millis("DELIVERY_TIMEOUT_MS", 30_000, 100..=600_000);
         let rules = Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
+        let (status_backend, queue_backend) = (read.backend("STATUS_BACKEND"), read.backend("QUEUE_BACKEND"));
         let config = Self {
-            status_backend: read.backend("STATUS_BACKEND"),
-            queue_backend: read.backend("QUEUE_BACKEND"),
+            status_backend,
+            queue_backend,
+            redis: RedisSettings::read(&mut read, status_backend, queue_backend),
             data_dir: read.text("DATA_DIR", ".posthaste").into(),
             access: read.access(),
             circuit: circuit::Settings {

@@ -22,6 +22,12 @@ use crate::{
     store::Store,
     transition::Rules,
 };
+#[cfg(feature = "redis")]
+use crate::{
+    queue::redis::RedisQueue,
+    redis::{Connection, InvalidConnection},
+    store::redis::RedisStore,
+};
 
 /// Made once per process, and shared by all its invocations. Tests and simulations put their own parts in.
 #[derive(Clone, Debug)]
@@ -61,6 +67,10 @@ pub enum ContextError {
     #[cfg(feature = "sqlite")]
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// What the settings say of Redis does not make a client.
+    #[cfg(feature = "redis")]
+    #[error(transparent)]
+    Redis(#[from] InvalidConnection),
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
@@ -81,31 +91,48 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose.
-    #[cfg(feature = "sqlite")]
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose. A server need not answer yet: `GET /health` tells whether it does. Call
+    /// it within a tokio runtime.
+    #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), expect(unused_variables, reason = "no backend is built in"))]
     pub fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
-        let database = Database::open(&config.data_dir.join(crate::sqlite::DATABASE_FILE))?;
-        let (store, embedded_store): (Arc<dyn Store>, _) = match config.status_backend {
+        #[cfg(feature = "sqlite")]
+        let (database, mut embedded) = (Embedded::new(config), (None, None));
+        let store: Arc<dyn Store> = match config.status_backend {
+            #[cfg(feature = "sqlite")]
             Backend::Sqlite => {
-                let store = Arc::new(SqliteStore::new(database.clone(), Arc::clone(clock)));
-                (Arc::clone(&store) as _, Some(store))
+                let store = Arc::new(SqliteStore::new(database.get()?, Arc::clone(clock)));
+                embedded.0 = Some(Arc::clone(&store));
+                store
             }
+            #[cfg(feature = "redis")]
+            Backend::Redis => {
+                let connection = Connection::new(&config.redis.status, &config.redis.prefix, "status")?;
+                Arc::new(RedisStore::new(connection, Arc::clone(clock)))
+            }
+            #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+            other => return Err(not_built_in("STATUS_BACKEND", other)),
         };
-        let (queue, embedded_queue): (Arc<dyn Queue>, _) = match config.queue_backend {
+        let queue: Arc<dyn Queue> = match config.queue_backend {
+            #[cfg(feature = "sqlite")]
             Backend::Sqlite => {
-                let queue = Arc::new(SqliteQueue::new(database, Arc::clone(clock)));
-                (Arc::clone(&queue) as _, Some(queue))
+                let queue = Arc::new(SqliteQueue::new(database.get()?, Arc::clone(clock)));
+                embedded.1 = Some(Arc::clone(&queue));
+                queue
             }
+            #[cfg(feature = "redis")]
+            Backend::Redis => {
+                let connection = Connection::new(&config.redis.queue, &config.redis.prefix, "queue")?;
+                Arc::new(RedisQueue::new(connection, Arc::clone(clock)))
+            }
+            #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+            other => return Err(not_built_in("QUEUE_BACKEND", other)),
         };
-        Ok(Self { store, queue, embedded: (embedded_store, embedded_queue) })
-    }
-
-    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose.
-    #[cfg(not(feature = "sqlite"))]
-    pub fn open(config: &Config, _clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
-        match config.status_backend {
-            Backend::Sqlite => Err(ContextError::NotBuiltIn { variable: "STATUS_BACKEND", backend: "sqlite" }),
-        }
+        Ok(Self {
+            store,
+            queue,
+            #[cfg(feature = "sqlite")]
+            embedded,
+        })
     }
 
     /// Ends what the last run on the embedded file began, so that it goes on now and not when leases and visibility timeouts run
@@ -125,6 +152,33 @@ impl Backends {
             count = count.max(taken.leases) + taken.unsent;
         }
         Ok(count)
+    }
+}
+
+#[cfg(not(all(feature = "redis", feature = "sqlite")))]
+fn not_built_in(variable: &'static str, backend: Backend) -> ContextError {
+    ContextError::NotBuiltIn { variable, backend: backend.as_str() }
+}
+
+/// The embedded file, opened when the first of store and queue asks for it.
+#[cfg(feature = "sqlite")]
+struct Embedded<'a> {
+    config: &'a Config,
+    opened: std::cell::OnceCell<Database>,
+}
+
+#[cfg(feature = "sqlite")]
+impl<'a> Embedded<'a> {
+    fn new(config: &'a Config) -> Self {
+        Self { config, opened: std::cell::OnceCell::new() }
+    }
+
+    fn get(&self) -> Result<Database, OpenError> {
+        if let Some(database) = self.opened.get() {
+            return Ok(database.clone());
+        }
+        let database = Database::open(&self.config.data_dir.join(crate::sqlite::DATABASE_FILE))?;
+        Ok(self.opened.get_or_init(|| database).clone())
     }
 }
 

@@ -25,6 +25,8 @@ pub mod metrics;
 pub mod model;
 pub mod queue;
 pub mod random;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod retry;
 pub mod sender;
 pub mod signing;

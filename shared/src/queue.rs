@@ -5,6 +5,8 @@
 //! [`MAX_RECEIVES`] receives of the webhook lane it moves to the dead-letter lane instead, where receives count anew and have no limit.
 //! A receipt stays its message's latest until somebody receives the message again, also past its visibility timeout.
 
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -23,6 +23,8 @@
 //! **Bounds.** No call reads more than [`MAX_READ`] entries. None scans everything.
 
 pub mod page;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -141,6 +143,12 @@ pub struct DestinationTotals {
 pub trait Store: Send + Sync + Debug {
     /// Answers if the store can be read and written.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What is wrong with the store's own settings, so that it may lose what it has acknowledged; for people, a sentence each. Empty if
+    /// all is well, or nothing can be told.
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
 
     // ----- one webhook
 

@@ -10,6 +10,7 @@
 //! | [`failure`] | the scenarios of `test-webhook-failure` |
 //! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
 //! | [`stack`] | the local stack as a process of its own |
+//! | [`redis_server`] | a Redis server of one's own |
 //! | [`load`] | the benchmark |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -23,5 +24,6 @@ pub mod load;
 pub mod policy;
 pub mod progress;
 pub mod receiver;
+pub mod redis_server;
 pub mod stack;
 pub mod target;

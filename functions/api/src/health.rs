@@ -3,10 +3,10 @@
 //! | word | status | when |
 //! |---|---|---|
 //! | `unhealthy` | 503 | the store does not answer: nothing can be accepted |
-//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later |
+//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, and `warnings` say how |
 //! | `healthy` | 200 | else |
 //!
-//! Each part is asked at the same time and given [`PATIENCE`]. A call costs six small reads, and without a key it tells the word
+//! Each part is asked at the same time and given [`PATIENCE`]. A call costs a few small reads, and without a key it tells the word
 //! only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
@@ -59,16 +59,18 @@ struct Short {
 #[derive(Serialize)]
 struct Report<'a> {
     status: Word,
-    store: Part,
+    store: StorePart<'a>,
     queue: QueuePart,
     sweep: SweepPart,
     circuits: Vec<CircuitPart<'a>>,
 }
 
 #[derive(Serialize)]
-struct Part {
+struct StorePart<'a> {
     status: Word,
     backend: &'static str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -123,6 +125,7 @@ struct CircuitPart<'a> {
 /// What the parts said; an error is the cause, for the log.
 struct Findings {
     store: Result<(), Fault>,
+    warnings: Result<Vec<String>, Fault>,
     webhooks: Result<Depth, Fault>,
     dead_letters: Result<Depth, Fault>,
     last_sweep: Result<Option<SweepReport>, Fault>,
@@ -145,7 +148,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(que
     let now = app.now();
     let sweep = judge_sweep(findings.last_sweep.as_ref().ok().and_then(Option::as_ref), app.started_at, now);
     let queue_up = findings.webhooks.is_ok() && findings.dead_letters.is_ok();
-    let status = overall(findings.store.is_ok(), queue_up, sweep);
+    let status = overall(judge_store(&findings), queue_up, sweep);
     log(&call, &findings);
     let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = match call.caller {
@@ -157,14 +160,15 @@ pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(que
 
 async fn ask(app: &App) -> Findings {
     let (store, queue) = (&app.context.store, &app.context.queue);
-    let (store, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
+    let (store, warnings, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
         patient(app, store.ping()),
+        patient(app, store.warnings()),
         patient(app, queue.depth(Lane::Webhooks)),
         patient(app, queue.depth(Lane::DeadLetters)),
         patient(app, store.last_sweep()),
         patient(app, store.circuits()),
     );
-    Findings { store, webhooks, dead_letters, last_sweep, circuits }
+    Findings { store, warnings, webhooks, dead_letters, last_sweep, circuits }
 }
 
 async fn patient<T, E: Into<Fault>>(app: &App, part: impl Future<Output = Result<T, E>>) -> Result<T, Fault> {
@@ -184,10 +188,19 @@ fn judge_sweep(last: Option<&SweepReport>, started_at: Timestamp, now: Timestamp
     }
 }
 
-fn overall(store_up: bool, queue_up: bool, sweep: Sweep) -> Word {
-    match (store_up, queue_up, sweep) {
-        (false, ..) => Word::Unhealthy,
-        (true, true, Sweep::Healthy | Sweep::Unknown) => Word::Healthy,
+/// Without an answer about its settings, nothing is known against them.
+fn judge_store(findings: &Findings) -> Word {
+    match (&findings.store, &findings.warnings) {
+        (Err(_), _) => Word::Unhealthy,
+        (Ok(()), Ok(warnings)) if !warnings.is_empty() => Word::Degraded,
+        _ => Word::Healthy,
+    }
+}
+
+fn overall(store: Word, queue_up: bool, sweep: Sweep) -> Word {
+    match (store, queue_up, sweep) {
+        (Word::Unhealthy, ..) => Word::Unhealthy,
+        (Word::Healthy, true, Sweep::Healthy | Sweep::Unknown) => Word::Healthy,
         _ => Word::Degraded,
     }
 }
@@ -203,7 +216,11 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
     let config = &app.context.config;
     Report {
         status,
-        store: Part { status: up(findings.store.is_ok()), backend: config.status_backend.as_str() },
+        store: StorePart {
+            status: judge_store(findings),
+            backend: config.status_backend.as_str(),
+            warnings: findings.warnings.as_deref().unwrap_or_default(),
+        },
         queue: QueuePart {
             status: up(findings.webhooks.is_ok() && findings.dead_letters.is_ok()),
             backend: config.queue_backend.as_str(),
@@ -228,7 +245,7 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
 
 fn log(call: &Call, findings: &Findings) {
     let parts = [
-        ("store", findings.store.as_ref().err()),
+        ("store", findings.store.as_ref().err().or(findings.warnings.as_ref().err())),
         ("queue", findings.webhooks.as_ref().err().or(findings.dead_letters.as_ref().err())),
         ("sweep", findings.last_sweep.as_ref().err()),
         ("circuits", findings.circuits.as_ref().err()),
@@ -263,11 +280,12 @@ mod tests {
 
     #[test]
     fn without_the_store_nothing_is_accepted_and_without_the_rest_it_is_late() {
-        assert_eq!(overall(true, true, Sweep::Healthy), Word::Healthy);
-        assert_eq!(overall(true, true, Sweep::Unknown), Word::Healthy);
-        assert_eq!(overall(false, true, Sweep::Healthy), Word::Unhealthy);
-        assert_eq!(overall(true, false, Sweep::Healthy), Word::Degraded);
-        assert_eq!(overall(true, true, Sweep::Late), Word::Degraded);
-        assert_eq!(overall(true, true, Sweep::Behind), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, true, Sweep::Healthy), Word::Healthy);
+        assert_eq!(overall(Word::Healthy, true, Sweep::Unknown), Word::Healthy);
+        assert_eq!(overall(Word::Unhealthy, true, Sweep::Healthy), Word::Unhealthy);
+        assert_eq!(overall(Word::Degraded, true, Sweep::Healthy), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, false, Sweep::Healthy), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, true, Sweep::Late), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, true, Sweep::Behind), Word::Degraded);
     }
 }

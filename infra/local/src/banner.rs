@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shared::config::Config;
+use shared::config::{Backend, Config};
 
 /// What there is to tell.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ fn text(facts: &Facts<'_>) -> String {
         "Posthaste {version}: webhooks, delivered.\n\
          \x20 API       http://{address}\n\
          \x20 metrics   {metrics}\n\
-         \x20 backend   SQLite, one file: {file}\n\
+         \x20 backend   {backend}\n\
          \x20 webhooks  {signed}\n\
          \x20 keys      {keys}{resumed}\n\
          \n\
@@ -50,6 +50,17 @@ fn text(facts: &Facts<'_>) -> String {
          \n\
          Ctrl-C ends it; nothing is lost.",
         version = env!("CARGO_PKG_VERSION"),
-        file = config.data_dir.join(shared::sqlite::DATABASE_FILE).display(),
+        backend = backend(config),
     )
+}
+
+fn backend(config: &Config) -> String {
+    let file = || format!("SQLite, one file: {}", config.data_dir.join(shared::sqlite::DATABASE_FILE).display());
+    let (status, queue) = (&config.redis.status, &config.redis.queue);
+    match (config.status_backend, config.queue_backend) {
+        (Backend::Sqlite, Backend::Sqlite) => file(),
+        (Backend::Redis, Backend::Redis) => format!("Redis: webhooks in {status}, messages in {queue}"),
+        (Backend::Redis, Backend::Sqlite) => format!("webhooks in Redis, {status}; messages in {}", file()),
+        (Backend::Sqlite, Backend::Redis) => format!("webhooks in {}; messages in Redis, {queue}", file()),
+    }
 }

@@ -136,8 +136,9 @@ impl<'a> Reader<'a> {
     pub(super) fn backend(&mut self, variable: &str) -> Backend {
         match self.value(variable).as_deref() {
             None | Some("sqlite") => Backend::Sqlite,
+            Some("redis") => Backend::Redis,
             Some(other) => {
-                self.fault(variable, &format!("is '{other}', but must be sqlite"), "sqlite");
+                self.fault(variable, &format!("is '{other}', but must be sqlite or redis"), "redis");
                 Backend::Sqlite
             }
         }

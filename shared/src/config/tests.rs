@@ -131,12 +131,84 @@ fn flags_backends_and_patterns() {
     bad("ALLOW_PRIVATE_DESTINATIONS", "2", "true or false");
     bad("STATUS_BACKEND", "mysql", "mysql");
     bad("QUEUE_BACKEND", "kafka", "kafka");
+    assert_eq!(good(&[("STATUS_BACKEND", "redis")]).status_backend, Backend::Redis);
     bad("WEBHOOK_ALLOWLIST", "(", "regular expression");
     assert!(good(&[("WEBHOOK_ALLOWLIST", r"^https://.*\.example\.com/.*$")]).allowlist.is_some());
     assert_eq!(good(&[("WEBHOOK_HOST_ALLOWLIST", "A.example, *.b.example")]).host_allowlist, ["a.example", "*.b.example"]);
     bad("WEBHOOK_HOST_ALLOWLIST", "https://a.example/", "not a host name");
     bad("WEBHOOK_HOST_ALLOWLIST", "a[", "not a host name");
     bad("WEBHOOK_HOST_ALLOWLIST", ",", "names no host");
+}
+
+#[test]
+fn redis_is_named_by_its_parts_or_by_a_url() {
+    let shown = |pairs: &[(&str, &str)]| {
+        let redis = good(pairs).redis;
+        (redis.status.to_string(), redis.queue.to_string())
+    };
+    let expect = |status: &str, queue: &str| (status.to_owned(), queue.to_owned());
+    assert_eq!(shown(&[]), expect("redis://localhost:6379/2", "redis://localhost:6379/1"));
+    let parts = [("REDIS_HOST", "redis.local"), ("REDIS_PORT", "7000"), ("CELERY_REDIS_DB", "5"), ("STATUS_REDIS_DB", "0")];
+    assert_eq!(shown(&parts), expect("redis://redis.local:7000/0", "redis://redis.local:7000/5"));
+    assert_eq!(shown(&[("QUEUE_REDIS_DB", "5"), ("CELERY_REDIS_DB", "5")]).1, "redis://localhost:6379/5");
+    let urls = [("STATUS_REDIS_URL", "rediss://:pw@a.example/3"), ("QUEUE_REDIS_URL", "redis://b.example:1"), parts[0]];
+    assert_eq!(shown(&urls), expect("rediss://a.example:6379/3", "redis://b.example:1/0"));
+    assert_eq!(
+        (good(&[]).redis.prefix.as_str(), good(&[("REDIS_PREFIX", "shop.")]).redis.prefix.as_str()),
+        ("posthaste", "shop.")
+    );
+    assert!(!format!("{:?}", good(&urls)).contains("pw"), "passwords are never shown");
+}
+
+#[test]
+fn each_bad_value_about_redis_is_named() {
+    bad("REDIS_HOST", "redis://user:hunter2@host", "not a host name");
+    for value in ["0", "65536", "x"] {
+        bad("REDIS_PORT", value, "must be a whole number from 1 to 65535");
+    }
+    for variable in ["CELERY_REDIS_DB", "QUEUE_REDIS_DB", "STATUS_REDIS_DB"] {
+        for value in ["-1", "65536", "x"] {
+            bad(variable, value, "must be a whole number from 0 to 65535");
+        }
+    }
+    for variable in ["STATUS_REDIS_URL", "QUEUE_REDIS_URL"] {
+        for (value, says) in [
+            ("hunter2", "is not a URL"),
+            ("http://u:hunter2@h", "redis:// or rediss://"),
+            ("redis:///1", "names no host"),
+            ("redis://u:hunter2@h/x", "database's number"),
+            ("redis://u:hunter2@h/1/2", "database's number"),
+            ("rediss://u:hunter2@h/1#insecure", "fragment"),
+            ("redis://u:hunter2@h/1?protocol=resp3", "query"),
+        ] {
+            bad(variable, value, says);
+            assert!(!read(&[(variable, value)]).unwrap_err().to_string().contains("hunter2"), "passwords are never shown");
+        }
+    }
+    for value in ["{x}", "a b", &"x".repeat(65)] {
+        bad("REDIS_PREFIX", value, "must be 1 to 64");
+    }
+    let ConfigErrors(errors) = read(&[("QUEUE_REDIS_DB", "4"), ("CELERY_REDIS_DB", "5")]).expect_err("contradiction");
+    assert_eq!(errors[0].variable, "CELERY_REDIS_DB");
+}
+
+#[test]
+fn webhooks_and_messages_must_not_share_a_database() {
+    const BOTH: [(&str, &str); 2] = [("STATUS_BACKEND", "redis"), ("QUEUE_BACKEND", "redis")];
+    for (other, variable) in [
+        (vec![("QUEUE_REDIS_DB", "2")], "STATUS_REDIS_DB"),
+        (vec![("STATUS_REDIS_DB", "1")], "STATUS_REDIS_DB"),
+        (vec![("STATUS_REDIS_URL", "redis://localhost/1")], "STATUS_REDIS_URL"),
+        (vec![("QUEUE_REDIS_URL", "rediss://u:hunter2@LOCALHOST:6379/2")], "QUEUE_REDIS_URL"),
+    ] {
+        let ConfigErrors(errors) = read(&[&BOTH[..], &other].concat()).expect_err(variable);
+        assert_eq!(errors[0].variable, variable);
+        assert!(errors[0].fault.contains("the same database") && !errors[0].fault.contains("hunter2"), "{}", errors[0]);
+        // Only one of them is there: nothing is shared.
+        good(&[&BOTH[..1], &other].concat());
+        good(&[&BOTH[1..], &other].concat());
+    }
+    good(&BOTH);
 }
 
 #[test]

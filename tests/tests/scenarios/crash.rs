@@ -74,7 +74,7 @@ async fn nothing_that_was_accepted_is_lost_and_what_comes_twice_is_explained() {
 }
 
 /// Posts until the stack is gone; the ids of what was answered with a 202.
-async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>) -> Vec<String> {
+pub(crate) async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>) -> Vec<String> {
     let api = ApiClient::new(&api_url, None).unwrap();
     let mut accepted = Vec::new();
     while !stopping.load(Ordering::SeqCst) {

@@ -1,6 +1,6 @@
 //! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure a dead letter.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use posthaste_tests::{
     client::ApiClient,
@@ -69,6 +69,20 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
 
 /// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due and nothing is queued.
 pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
+    end(api, stack).await;
+    let database = Database::open(&launch.data_dir().join(DATABASE_FILE)).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = SqliteStore::new(database.clone(), Arc::clone(&clock));
+    assert_nothing_left(&store, &SqliteQueue::new(database, clock)).await;
+}
+
+/// The same for a stack on this store and this queue.
+pub(crate) async fn close_on(api: &ApiClient, stack: Stack, store: &dyn Store, queue: &dyn Queue) {
+    end(api, stack).await;
+    assert_nothing_left(store, queue).await;
+}
+
+async fn end(api: &ApiClient, stack: Stack) {
     let deadline = Instant::now() + CLOSE_BOUND;
     loop {
         let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
@@ -81,16 +95,11 @@ pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
         sleep(POLL_INTERVAL).await;
     }
     stack.stop().unwrap();
-    assert_nothing_left(&launch.data_dir()).await;
 }
 
-async fn assert_nothing_left(data_dir: &Path) {
-    let database = Database::open(&data_dir.join(DATABASE_FILE)).unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let far = clock.now().plus(Duration::from_secs(400 * 24 * 3600));
-    let store = SqliteStore::new(database.clone(), Arc::clone(&clock));
+async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
+    let far = SystemClock.now().plus(Duration::from_secs(400 * 24 * 3600));
     assert_eq!(store.due(far, 10).await.unwrap(), [], "nothing is due");
-    let queue = SqliteQueue::new(database, clock);
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let depth = queue.depth(lane).await.unwrap();
         assert_eq!((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0), "nothing is queued in {lane:?}");

@@ -6,5 +6,6 @@ mod crash;
 mod delivery;
 mod ledger;
 mod lifecycle;
+mod redis;
 mod tools;
 mod waits;

@@ -42,6 +42,8 @@ pub(crate) struct Faults {
     set: Mutex<HashMap<&'static str, Fault>>,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     healed: Notify,
+    /// What the store says of its own settings.
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 impl Faults {
@@ -141,6 +143,11 @@ macro_rules! store {
 impl Store for FaultyStore {
     async fn ping(&self) -> Result<(), StoreError> {
         store!(self, "ping", self.inner.ping())
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        let planted = self.faults.warnings.lock().unwrap().clone();
+        store!(self, "warnings", std::future::ready(Ok::<_, StoreError>(planted)))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {

@@ -129,6 +129,21 @@ async fn health_follows_store_queue_and_sweep() {
     assert!(!down.text.contains("internal detail"));
 }
 
+/// A store that may lose what it has acknowledged says so: health is degraded and tells why. Without an answer nothing is said
+/// against it.
+#[tokio::test]
+async fn health_tells_what_is_wrong_with_the_store_s_settings() {
+    let stack = Stack::start().await;
+    assert_eq!(stack.get("/health").await.json(200)["store"], json!({"status": "healthy", "backend": "sqlite"}));
+    stack.faults.warnings.lock().unwrap().push("persistence is off".to_owned());
+    let health = stack.get("/health").await.json(200);
+    assert_eq!(health["status"], "degraded");
+    let warned = json!({"status": "degraded", "backend": "sqlite", "warnings": ["persistence is off"]});
+    assert_eq!(health["store"], warned);
+    stack.faults.set("warnings", Fault::Down);
+    assert_eq!(stack.get("/health").await.json(200)["status"], "healthy");
+}
+
 /// A part that does not answer is given up after two seconds of the clock.
 #[tokio::test]
 async fn health_does_not_wait_for_a_silent_part() {

@@ -1,0 +1,204 @@
+//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at which each becomes visible.
+//!
+//! Every change is one script; what the keys are called, and what they hold, stands at the top of `prelude.lua`. A message is in the sorted
+//! set until it is acknowledged, so it is never only in a worker's memory. All keys carry the same hash tag, thus both lanes are in one
+//! slot of a cluster, and a message moves between them as a whole.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use ::redis::{RedisError, Script, ScriptInvocation};
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError};
+use crate::{
+    clock::{Clock, Timestamp},
+    random::{Random, SystemRandom},
+    redis::Connection,
+};
+
+/// What another process sends is noticed within this time, at first.
+const MIN_POLL: Duration = Duration::from_millis(50);
+
+/// The same, of a receiver that has waited for a while.
+const MAX_POLL: Duration = Duration::from_millis(200);
+
+/// Messages that one receive moves to the dead-letter lane; the rest waits for the next.
+const MAX_MOVES: usize = 100;
+
+macro_rules! scripts {
+    ($($name:ident),+ $(,)?) => {
+        /// What runs on the server.
+        struct Scripts {
+            $($name: Script),+
+        }
+
+        static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
+            $($name: Script::new(concat!(
+                include_str!("redis/prelude.lua"),
+                include_str!(concat!("redis/", stringify!($name), ".lua")),
+            ))),+
+        });
+    };
+}
+scripts!(acknowledge, depth, receive, release, send);
+
+/// The queue on a Redis server.
+#[derive(Debug)]
+pub struct RedisQueue {
+    connection: Connection,
+    clock: Arc<dyn Clock>,
+    /// Of each lane: this process sent something, or there may be more than one receiver took.
+    arrivals: [Notify; 2],
+}
+
+/// When the first message becomes visible; then id, receives, time of sending and body of what was received.
+type ReceiveAnswer = (String, Vec<(String, u32, i64, String)>);
+
+/// What one try received, and if that is nothing, when it is worth trying again.
+struct Tried {
+    received: Vec<Received>,
+    next_at: Option<Timestamp>,
+}
+
+impl RedisQueue {
+    /// The queue behind this connection. The clock says what is visible; the clocks of all processes that share the queue may differ by
+    /// a few seconds.
+    pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
+        Self { connection, clock, arrivals: Default::default() }
+    }
+
+    fn lane_prefix(&self, lane: Lane) -> String {
+        self.connection.key(match lane {
+            Lane::Webhooks => "webhooks:",
+            Lane::DeadLetters => "dead-letters:",
+        })
+    }
+
+    fn call<'a>(&self, script: &'a Script, lane: Lane) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        let prefix = self.lane_prefix(lane);
+        // Names the slot, in case of a cluster.
+        invocation.key(&prefix).arg(prefix);
+        invocation
+    }
+
+    async fn try_receive(&self, lane: Lane, max: usize, visibility: Duration) -> Result<Tried, QueueError> {
+        let now = self.clock.now();
+        let mut script = self.call(&SCRIPTS.receive, lane);
+        script.arg(now.as_millis()).arg(max).arg(now.plus(visibility).as_millis());
+        let limit = if lane == Lane::Webhooks { MAX_RECEIVES } else { 0 };
+        script.arg(limit).arg(self.lane_prefix(Lane::DeadLetters)).arg(MAX_MOVES);
+        // Not repeated if the connection breaks: what an earlier try took would wait for its visibility timeout all the same.
+        let (next_at, messages): ReceiveAnswer = self.connection.once(&script).await.map_err(failed)?;
+        let received = messages.into_iter().map(|(id, receives, sent_at, body)| Received {
+            receipt: format!("{id}.{receives}"),
+            id,
+            body,
+            receives,
+            sent_at: Timestamp::from_millis(sent_at),
+        });
+        let next_at = next_at.parse::<f64>().ok().map(|millis| Timestamp::from_millis(millis as i64));
+        Ok(Tried { received: received.collect(), next_at })
+    }
+
+    /// Returns when it may be worth trying again: this process sent something, a message becomes visible, it is time to look for what
+    /// other processes sent, or the wait is over.
+    async fn wait_for_message(&self, lane: Lane, next_at: Option<Timestamp>, deadline: Timestamp, poll: Duration) {
+        let wake_at = next_at.map_or(deadline, |at| at.min(deadline));
+        tokio::select! {
+            () = self.arrivals[lane as usize].notified() => {}
+            () = self.clock.sleep(wake_at.since(self.clock.now())) => {}
+            // The machine's time: other processes do not go by this clock.
+            () = tokio::time::sleep(poll) => {}
+        }
+    }
+}
+
+#[async_trait]
+impl Queue for RedisQueue {
+    async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
+        let now = self.clock.now();
+        let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
+        let (taken, refused): (Vec<usize>, Vec<usize>) = (0..messages.len()).partition(|index| fits(&messages[*index]));
+        if !taken.is_empty() {
+            let mut script = self.call(&SCRIPTS.send, lane);
+            script.arg(now.as_millis());
+            for message in taken.iter().map(|index| &messages[*index]) {
+                // 64 random bits need no look whether they are taken.
+                let id = format!("{:016x}", SystemRandom.next_u64());
+                script.arg(id).arg(now.plus(message.delay).as_millis()).arg(&message.body);
+            }
+            let sent = self.connection.run::<()>(&script).await;
+            sent.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
+            self.arrivals[lane as usize].notify_one();
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let why = format!("a body may have {MAX_BODY_BYTES} bytes, and a delay {} s", MAX_DELAY.as_secs());
+        Err(SendError { failed: refused, source: QueueError(why.into()) })
+    }
+
+    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+        let max = max.clamp(1, MAX_BATCH);
+        let deadline = self.clock.now().plus(wait);
+        let mut poll = MIN_POLL;
+        loop {
+            let Tried { received, next_at } = self.try_receive(lane, max, visibility).await?;
+            if received.len() == max {
+                // There may be more, for the next one who waits.
+                self.arrivals[lane as usize].notify_one();
+            }
+            if !received.is_empty() || self.clock.now() >= deadline {
+                return Ok(received);
+            }
+            self.wait_for_message(lane, next_at, deadline, poll).await;
+            poll = (poll * 2).min(MAX_POLL);
+        }
+    }
+
+    async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
+        let mut script = self.call(&SCRIPTS.acknowledge, lane);
+        if add_receipts(&mut script, receipts) == 0 {
+            return Ok(());
+        }
+        self.connection.run(&script).await.map_err(failed)
+    }
+
+    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+        let delay = delay.min(MAX_DELAY);
+        let mut script = self.call(&SCRIPTS.release, lane);
+        script.arg(self.clock.now().plus(delay).as_millis()).arg(u8::from(!delay.is_zero()));
+        if add_receipts(&mut script, receipts) == 0 {
+            return Ok(());
+        }
+        self.connection.run::<()>(&script).await.map_err(failed)?;
+        self.arrivals[lane as usize].notify_one();
+        Ok(())
+    }
+
+    async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
+        let mut script = self.call(&SCRIPTS.depth, lane);
+        script.arg(self.clock.now().as_millis());
+        let (all, hidden, in_flight): (u64, u64, u64) = self.connection.run(&script).await.map_err(failed)?;
+        Ok(Depth { ready: all.saturating_sub(hidden), in_flight, delayed: hidden.saturating_sub(in_flight) })
+    }
+}
+
+/// Adds id and receives of each receipt. What is not a receipt of this queue names nothing, and is left out.
+fn add_receipts(script: &mut ScriptInvocation<'_>, receipts: &[String]) -> usize {
+    let mut count = 0;
+    for (id, receives) in receipts.iter().filter_map(|receipt| receipt.split_once('.')) {
+        script.arg(id).arg(receives);
+        count += 1;
+    }
+    count
+}
+
+fn failed(error: RedisError) -> QueueError {
+    QueueError(Box::new(error))
+}

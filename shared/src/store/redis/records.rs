@@ -1,0 +1,113 @@
+//! One webhook as it is stored, and how it is read.
+
+use ::redis::{ErrorKind, RedisError, ScriptInvocation};
+use serde_json::value::RawValue;
+
+use crate::{
+    clock::Timestamp,
+    id::{TaskId, WebhookId},
+    model::{Content, InvalidRecord, Webhook},
+    store::{StoreError, WriteError},
+};
+
+/// A record as the scripts take it: what the indexes and the conditions need stands beside its JSON. What there is none of is empty.
+pub(super) struct Row {
+    pub(super) task: String,
+    pub(super) id: String,
+    pub(super) reference: String,
+    revision: String,
+    status: String,
+    due_at: String,
+    archived_at: String,
+    expires_at: String,
+    record: String,
+}
+
+impl Row {
+    pub(super) fn of(webhook: &Webhook) -> Self {
+        let millis = |time: Option<Timestamp>| time.map_or_else(String::new, |time| time.as_millis().to_string());
+        let archived_at = webhook.archived_at.filter(|_| webhook.is_dead_letter());
+        Self {
+            task: webhook.id.task.to_string(),
+            id: webhook.id.to_string(),
+            reference: if webhook.referenced { webhook.id.reference.to_string() } else { String::new() },
+            revision: webhook.revision.to_string(),
+            status: (webhook.status as u8).to_string(),
+            due_at: millis(webhook.due_at),
+            archived_at: archived_at.map_or_else(String::new, sortable),
+            expires_at: millis(webhook.expires_at),
+            record: webhook.to_json(),
+        }
+    }
+
+    /// Adds what a write puts in place.
+    pub(super) fn add_to(&self, script: &mut ScriptInvocation<'_>) {
+        for value in [&self.revision, &self.status, &self.due_at, &self.archived_at, &self.expires_at, &self.record] {
+            script.arg(value);
+        }
+    }
+}
+
+/// The time so that texts sort as times do.
+pub(super) fn sortable(time: Timestamp) -> String {
+    format!("{:015}", time.as_millis().max(0))
+}
+
+/// The headers as they are stored; empty if there are none.
+pub(super) fn headers_to_json(content: &Content) -> String {
+    if content.headers.is_empty() {
+        return String::new();
+    }
+    serde_json::to_string(&content.headers).unwrap_or_else(|_| unreachable!("pairs of strings are JSON"))
+}
+
+/// The content: URL, headers and payload, as the scripts answer them.
+pub(super) fn content(id: &WebhookId, parts: &mut impl Iterator<Item = Option<String>>) -> Result<Content, StoreError> {
+    let (Some(Some(url)), Some(Some(headers)), Some(Some(payload))) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(malformed(id, "its content is missing"));
+    };
+    let invalid = |source| StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(source) };
+    let headers = if headers.is_empty() { Vec::new() } else { serde_json::from_str(&headers).map_err(invalid)? };
+    Ok(Content { url, headers, payload: RawValue::from_string(payload).map_err(invalid)? })
+}
+
+pub(super) fn parse(id: &WebhookId, json: &str) -> Result<Webhook, StoreError> {
+    Webhook::from_json(json).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
+}
+
+pub(super) fn conflict(id: &WebhookId, json: &str) -> WriteError {
+    match parse(id, json) {
+        Ok(stored) => WriteError::Conflict(Box::new(stored)),
+        Err(error) => error.into(),
+    }
+}
+
+/// The record of a list, unless it cannot be read.
+pub(super) fn readable(json: &[u8]) -> Option<Webhook> {
+    Webhook::from_json(&String::from_utf8_lossy(json))
+        .inspect_err(|error| tracing::warn!(%error, "a webhook was left out of a list"))
+        .ok()
+}
+
+pub(super) fn unavailable(error: RedisError) -> StoreError {
+    StoreError::Unavailable(Box::new(error))
+}
+
+/// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble and nobody else's.
+pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
+    let foreign = error.code() == Some("WRONGTYPE") || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"));
+    match error.kind() {
+        _ if foreign => malformed(id, "its key holds something else"),
+        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => malformed(id, "it is not text"),
+        _ => unavailable(error),
+    }
+}
+
+fn malformed(id: &WebhookId, why: &str) -> StoreError {
+    StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(serde::de::Error::custom(why)) }
+}
+
+/// The key of a webhook's record.
+pub(super) fn record_key(task: TaskId) -> String {
+    format!("w:{task}")
+}

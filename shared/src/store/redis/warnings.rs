@@ -1,0 +1,42 @@
+//! Settings of the server with which it may lose webhooks.
+
+use ::redis::{InfoDict, cmd};
+
+use super::records::unavailable;
+use crate::{redis::Connection, store::StoreError};
+
+pub(super) async fn warnings(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let memory: InfoDict = connection.ask(cmd("INFO").arg("memory")).await.map_err(unavailable)?;
+    let persistence: InfoDict = connection.ask(cmd("INFO").arg("persistence")).await.map_err(unavailable)?;
+    let policy: Option<String> = memory.get("maxmemory_policy");
+    let appendonly: Option<u8> = persistence.get("aof_enabled");
+    // Managed servers refuse CONFIG; they then take snapshots by means of their own, or not, which nothing here tells.
+    let save: Option<(String, String)> = connection.ask(cmd("CONFIG").arg("GET").arg("save")).await.unwrap_or(None);
+    Ok(judge(policy.as_deref(), appendonly, save.as_ref().map(|(_, save)| save.as_str())))
+}
+
+fn judge(policy: Option<&str>, appendonly: Option<u8>, save: Option<&str>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(policy) = policy.filter(|policy| *policy != "noeviction") {
+        warnings.push(format!("maxmemory-policy is {policy}: a full memory evicts webhooks; set it to noeviction"));
+    }
+    if appendonly == Some(0) && save == Some("") {
+        warnings.push("persistence is off: a restart of Redis loses every webhook; set appendonly to yes".to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn eviction_and_missing_persistence_are_told() {
+        assert_eq!(judge(Some("noeviction"), Some(1), Some("")), [""; 0]);
+        assert_eq!(judge(Some("noeviction"), Some(0), Some("3600 1")), [""; 0]);
+        assert_eq!(judge(Some("noeviction"), Some(0), None), [""; 0], "CONFIG was refused");
+        assert_eq!(judge(None, None, None), [""; 0]);
+        let [evicts, off] = &judge(Some("allkeys-lru"), Some(0), Some(""))[..] else { panic!("two") };
+        assert!(evicts.contains("maxmemory-policy is allkeys-lru") && off.contains("persistence is off"));
+    }
+}
