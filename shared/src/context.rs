@@ -93,7 +93,10 @@ pub struct Backends {
 impl Backends {
     /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose. A server need not answer yet: `GET /health` tells whether it does. Call
     /// it within a tokio runtime.
-    #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), expect(unused_variables, reason = "no backend is built in"))]
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "sqlite")),
+        expect(unused_variables, unreachable_code, reason = "no backend is built in")
+    )]
     pub fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
         #[cfg(feature = "sqlite")]
         let (database, mut embedded) = (Embedded::new(config), (None, None));

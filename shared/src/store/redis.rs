@@ -4,7 +4,7 @@
 //! at the top of `prelude.lua`. All carry the same hash tag: on Redis Cluster a store is one slot, thus one node's.
 //!
 //! **Expiry.** What has expired is gone for readers at once. Its index entries go with the next writes, two with each create and up to
-//! [`PURGE`] with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
+//! `PURGE` with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
 //!
 //! | module | what it does |
 //! |---|---|
