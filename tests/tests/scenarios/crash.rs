@@ -18,7 +18,7 @@ use posthaste_tests::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::ledger;
+use crate::ledger::{self, Ledger};
 
 /// Crashes in the ordinary run. `CRASH_ROUNDS=50 cargo test --test scenarios crash` makes more.
 const ROUNDS: u32 = 5;
@@ -35,12 +35,31 @@ async fn nothing_that_was_accepted_is_lost_and_what_comes_twice_is_explained() {
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap().set("RUST_LOG", "warn").set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
     let rounds = std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    let accepted = crash_under_load(&launch, &receiver, rounds).await;
+
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let ledger = ledger::settle(&api, &accepted, BOUND).await;
+    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
+    let (came, twice) = assert_explained(&receiver, &accepted, &ledger);
+    println!(
+        "{rounds} crashes: {} accepted, {} without an answer to the client, {twice} came twice, {} attempts interrupted",
+        accepted.len(),
+        came - accepted.len(),
+        ledger.unanswered
+    );
+    wait_until_idle(&api).await;
+    ledger::close(&api, stack, &launch).await;
+}
+
+/// Starts the stack, loads it, and kills it at a random moment, so many times; the ids of what was answered with a 202.
+pub(crate) async fn crash_under_load(launch: &Launch, receiver: &Receiver, rounds: u32) -> Vec<String> {
     let mut accepted = Vec::new();
     for _ in 0..rounds {
         let stack = launch.start().unwrap();
         let stopping = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|_| tokio::spawn(post_until(stack.url(), receiver.url("/x"), Arc::clone(&stopping)))).collect();
+        let post = || tokio::spawn(post_until(stack.url(), receiver.url("/x"), Arc::clone(&stopping)));
+        let clients: Vec<_> = (0..CLIENTS).map(|_| post()).collect();
         // A random moment under load: it is the moment that is under test, and no condition stands for it.
         sleep(Duration::from_millis(rand::random_range(100..700))).await;
         stack.crash().unwrap();
@@ -50,31 +69,24 @@ async fn nothing_that_was_accepted_is_lost_and_what_comes_twice_is_explained() {
         }
     }
     assert!(accepted.len() > 100, "there was load: {}", accepted.len());
+    accepted
+}
 
-    let stack = launch.start().unwrap();
-    let api = ApiClient::new(&stack.url(), None).unwrap();
-    let ledger = ledger::settle(&api, &accepted, BOUND).await;
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    // Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt without a recorded answer.
+/// Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt without a recorded answer. How many
+/// different webhooks came, and how many of the accepted ones came again.
+pub(crate) fn assert_explained(receiver: &Receiver, accepted: &[String], ledger: &Ledger) -> (usize, usize) {
     let mut came: HashMap<String, usize> = HashMap::new();
     for request in receiver.received() {
         *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
     assert!(accepted.iter().all(|id| came.contains_key(id)));
     let twice: usize = accepted.iter().map(|id| came[id] - 1).sum();
-    println!(
-        "{rounds} crashes: {} accepted, {} without an answer to the client, {twice} came twice, {} attempts interrupted",
-        accepted.len(),
-        came.len() - accepted.len(),
-        ledger.unanswered
-    );
     assert!(twice <= ledger.unanswered, "{twice} came twice, {} attempts show no recorded answer", ledger.unanswered);
-    wait_until_idle(&api).await;
-    ledger::close(&api, stack, &launch).await;
+    (came.len(), twice)
 }
 
 /// Posts until the stack is gone; the ids of what was answered with a 202.
-pub(crate) async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>) -> Vec<String> {
+async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>) -> Vec<String> {
     let api = ApiClient::new(&api_url, None).unwrap();
     let mut accepted = Vec::new();
     while !stopping.load(Ordering::SeqCst) {

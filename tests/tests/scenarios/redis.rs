@@ -1,7 +1,6 @@
 //! The local stack on a Redis server of its own: the whole life of webhooks, crashes of the stack, and outages of the server.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,11 +18,14 @@ use serde_json::json;
 use shared::{clock::SystemClock, config::RedisUrl, queue::redis::RedisQueue, redis::Connection, store::redis::RedisStore};
 use tokio::time::{Instant, sleep};
 
-use crate::{crash::post_until, ledger};
+use crate::{
+    crash::{assert_explained, crash_under_load},
+    ledger,
+};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-const CRASHES: usize = 3;
+const CRASHES: u32 = 3;
 
 const CLIENTS: usize = 8;
 
@@ -93,32 +95,12 @@ async fn nothing_is_lost_when_the_stack_is_killed() {
     let server = RedisServer::start().unwrap();
     let receiver = Receiver::start().await.unwrap();
     let launch = launch(&server);
-    let mut accepted = Vec::new();
-    for _ in 0..CRASHES {
-        let stack = launch.start().unwrap();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let post = || tokio::spawn(post_until(stack.url(), receiver.url("/x"), Arc::clone(&stopping)));
-        let clients: Vec<_> = (0..CLIENTS).map(|_| post()).collect();
-        // A random moment under load: it is the moment that is under test, and no condition stands for it.
-        sleep(Duration::from_millis(rand::random_range(100..700))).await;
-        stack.crash().unwrap();
-        stopping.store(true, Ordering::SeqCst);
-        for client in clients {
-            accepted.extend(client.await.unwrap());
-        }
-    }
-    assert!(accepted.len() > 100, "there was load: {}", accepted.len());
+    let accepted = crash_under_load(&launch, &receiver, CRASHES).await;
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &accepted, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    let mut came: HashMap<String, usize> = HashMap::new();
-    for request in receiver.received() {
-        *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
-    }
-    assert!(accepted.iter().all(|id| came.contains_key(id)));
-    let twice: usize = accepted.iter().map(|id| came[id] - 1).sum();
-    assert!(twice <= ledger.unanswered, "{twice} came twice, {} attempts show no recorded answer", ledger.unanswered);
+    assert_explained(&receiver, &accepted, &ledger);
     let (store, queue) = backends(&server);
     ledger::close_on(&api, stack, &store, &queue).await;
 }
