@@ -10,16 +10,20 @@
 //! | [`failure`] | the scenarios of `test-webhook-failure` |
 //! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
 //! | [`stack`] | the local stack as a process of its own |
+//! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
+//! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`load`] | the benchmark |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod aws;
 pub mod client;
 pub mod conformance;
 pub mod dead_letters;
 pub mod failure;
 pub mod follow;
+pub mod ledger;
 pub mod load;
 pub mod policy;
 pub mod progress;

@@ -4,8 +4,9 @@
 
 mod crash;
 mod delivery;
-mod ledger;
 mod lifecycle;
 mod redis;
 mod tools;
 mod waits;
+
+use posthaste_tests::ledger;
