@@ -14,8 +14,8 @@ use axum::{Router, serve::ListenerExt};
 use deliver::Deliver;
 use shared::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigErrors, Defaults},
-    context::{Backends, Context, ContextError, TakeOverError},
+    config::{Config, Defaults},
+    context::{Backends, Context, ContextError, TakeOverError, config_from_env},
     queue::Lane,
     sqlite::{DataDir, DataDirError},
 };
@@ -35,9 +35,6 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 /// Why the stack did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
     /// The data folder is in use, or cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -100,7 +97,7 @@ pub struct Stack {
 impl Stack {
     /// Starts all parts. When it returns, the API answers.
     pub async fn start(options: &Options) -> Result<Self, StartError> {
-        let mut config = Config::from_env(Defaults::LOCAL)?;
+        let mut config = config_from_env(Defaults::LOCAL).await?;
         if let Some(data_dir) = &options.data_dir {
             config.data_dir.clone_from(data_dir);
         }
