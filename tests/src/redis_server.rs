@@ -1,4 +1,6 @@
-//! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it.
+//! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it; or a cluster of three.
+
+mod cluster;
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -10,6 +12,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+pub use cluster::RedisCluster;
 
 /// How long it may take to answer.
 const READY_BOUND: Duration = Duration::from_secs(15);
@@ -39,6 +43,8 @@ pub enum RedisServerError {
 pub struct RedisServer {
     child: Child,
     port: u16,
+    /// In a cluster, for the nodes' own talk.
+    bus_port: u16,
     arguments: Vec<String>,
     folder: TempDir,
 }
@@ -60,10 +66,10 @@ impl RedisServer {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut problem = String::new();
         for _ in 0..MAX_TRIES {
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = free_port()?;
             let mut child = spawn(port, folder.path().into(), &arguments)?;
             match wait_until_ready(&mut child, port) {
-                Ok(()) => return Ok(Self { child, port, arguments, folder }),
+                Ok(()) => return Ok(Self { child, port, bus_port: 0, arguments, folder }),
                 Err(error) => problem = error,
             }
             end(&mut child);
@@ -74,6 +80,11 @@ impl RedisServer {
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its port for the nodes of its cluster.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.bus_port
     }
 
     /// The URL of one of its databases.
@@ -112,6 +123,11 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         end(&mut self.child);
     }
+}
+
+/// One that was free a moment ago.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn spawn(port: u16, folder: PathBuf, arguments: &[String]) -> Result<Child, RedisServerError> {

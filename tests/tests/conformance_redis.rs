@@ -1,5 +1,5 @@
-//! The conformance suite against a Redis server of its own: store and queue in two databases, each case with a prefix of its own, the
-//! second handle with a connection of its own as another process has it.
+//! The conformance suite against a Redis server and a Redis Cluster of its own, each case with a prefix of its own, the second handle with
+//! a connection of its own as another process has it. On the server, store and queue are in two databases; the cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 
@@ -8,9 +8,9 @@ use std::{process::ExitCode, sync::Arc};
 use async_trait::async_trait;
 use posthaste_tests::{
     conformance::{self, Backend, TestClock},
-    redis_server::RedisServer,
+    redis_server::{RedisCluster, RedisServer, RedisServerError},
 };
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue, cluster::ClusterClient, cmd};
 use shared::{
     config::RedisUrl,
     id::WebhookId,
@@ -22,19 +22,30 @@ use shared::{
 const QUEUE_DATABASE: u32 = 1;
 const STATUS_DATABASE: u32 = 2;
 
+/// Into how many shards the store divides its webhooks.
+const SHARDS: usize = 16;
+
 fn main() -> ExitCode {
-    let server = match RedisServer::start() {
-        Ok(server) => server,
+    match servers() {
+        Ok((server, cluster)) => {
+            let (queue, status) = (server.url(QUEUE_DATABASE), server.url(STATUS_DATABASE));
+            let mut trials = conformance::trials("redis", start(queue, status));
+            trials.extend(conformance::trials("redis_cluster", start(cluster.url(), cluster.url())));
+            conformance::report(trials)
+        }
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let (queue, status) = (server.url(QUEUE_DATABASE), server.url(STATUS_DATABASE));
-    conformance::run("redis", move || {
-        let backend = Redis::new(&queue, &status);
-        async move { Box::new(backend) as Box<dyn Backend> }
-    })
+    }
+}
+
+fn servers() -> Result<(RedisServer, RedisCluster), RedisServerError> {
+    Ok((RedisServer::start()?, RedisCluster::start()?))
+}
+
+fn start(queue: String, status: String) -> impl Fn() -> std::future::Ready<Box<dyn Backend>> {
+    move || std::future::ready(Box::new(Redis::new(&queue, &status)) as Box<dyn Backend>)
 }
 
 #[derive(Debug)]
@@ -51,13 +62,25 @@ impl Redis {
         Self { queue: RedisUrl::parse(queue).unwrap(), status: RedisUrl::parse(status).unwrap(), prefix, clock: Arc::default() }
     }
 
-    /// A connection behind the store's back.
-    async fn raw(&self) -> MultiplexedConnection {
-        redis::Client::open(self.status.secret()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    /// A command behind the store's back.
+    async fn raw<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        if self.status.is_cluster() {
+            let mut connection = ClusterClient::new(self.status.nodes()).unwrap().get_async_connection().await.unwrap();
+            return command.query_async(&mut connection).await.unwrap();
+        }
+        let client = redis::Client::open(self.status.secret()).unwrap();
+        command.query_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap()
     }
 
-    fn key(&self, kind: &str, id: &WebhookId) -> String {
-        format!("{{{}-status}}:{kind}:{}", self.prefix, id.task)
+    /// The webhook's key of this kind, in whichever shard it is.
+    async fn key(&self, kind: &str, id: &WebhookId) -> Option<String> {
+        for shard in 0..SHARDS {
+            let key = format!("{{{}-status-{shard}}}:{kind}:{}", self.prefix, id.task);
+            if self.raw(cmd("EXISTS").arg(&key)).await {
+                return Some(key);
+            }
+        }
+        None
     }
 }
 
@@ -84,14 +107,13 @@ impl Backend for Redis {
     }
 
     async fn plant_record(&self, id: &WebhookId, json: &str) {
-        let key = self.key("w", id);
-        let mut raw = self.raw().await;
-        let added: u64 = raw.hset(&key, "r", json).await.unwrap();
+        let key = self.key("w", id).await.unwrap();
+        let added: u64 = self.raw(cmd("HSET").arg(&key).arg("r").arg(json)).await;
         assert_eq!(added, 0, "there is a record");
-        let _: u64 = raw.hincr(&key, "v", 1).await.unwrap();
+        let _: u64 = self.raw(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await;
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {
-        self.raw().await.exists(self.key("c", id)).await.unwrap()
+        self.key("c", id).await.is_some()
     }
 }
