@@ -1,11 +1,12 @@
 //! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it; or a cluster of three.
 
+mod behind;
 mod cluster;
 
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+pub use behind::Behind;
 pub use cluster::RedisCluster;
 
 /// How long it may take to answer.
@@ -58,6 +60,25 @@ impl RedisServer {
     /// Writes every change to disk before it answers, so that it can be killed and started again.
     pub fn durable() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// Speaks TLS on another port too: that port. The files are PEM; callers show no certificate.
+    pub fn tls(certificate: &Path, key: &Path) -> Result<(Self, u16), RedisServerError> {
+        let port = free_port()?;
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let server = Self::with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+            "--tls-ca-cert-file",
+            &certificate,
+        ])?;
+        Ok((server, port))
     }
 
     /// With these settings.

@@ -8,9 +8,9 @@ use std::{process::ExitCode, sync::Arc};
 use async_trait::async_trait;
 use posthaste_tests::{
     conformance::{self, Backend, TestClock},
-    redis_server::{RedisCluster, RedisServer, RedisServerError},
+    redis_server::{Behind, RedisCluster, RedisServer, RedisServerError},
 };
-use redis::{Cmd, FromRedisValue, cluster::ClusterClient, cmd};
+use redis::cmd;
 use shared::{
     config::RedisUrl,
     id::WebhookId,
@@ -21,9 +21,6 @@ use shared::{
 
 const QUEUE_DATABASE: u32 = 1;
 const STATUS_DATABASE: u32 = 2;
-
-/// Into how many shards the store divides its webhooks.
-const SHARDS: usize = 16;
 
 fn main() -> ExitCode {
     match servers() {
@@ -51,47 +48,26 @@ fn start(queue: String, status: String) -> impl Fn() -> std::future::Ready<Box<d
 #[derive(Debug)]
 struct Redis {
     queue: RedisUrl,
-    status: RedisUrl,
-    prefix: String,
+    status: Behind,
     clock: Arc<TestClock>,
 }
 
 impl Redis {
     fn new(queue: &str, status: &str) -> Self {
         let prefix = format!("case-{:016x}", rand::random::<u64>());
-        Self { queue: RedisUrl::parse(queue).unwrap(), status: RedisUrl::parse(status).unwrap(), prefix, clock: Arc::default() }
-    }
-
-    /// A command behind the store's back.
-    async fn raw<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        if self.status.is_cluster() {
-            let mut connection = ClusterClient::new(self.status.nodes()).unwrap().get_async_connection().await.unwrap();
-            return command.query_async(&mut connection).await.unwrap();
-        }
-        let client = redis::Client::open(self.status.secret()).unwrap();
-        command.query_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap()
-    }
-
-    /// The webhook's key of this kind, in whichever shard it is.
-    async fn key(&self, kind: &str, id: &WebhookId) -> Option<String> {
-        for shard in 0..SHARDS {
-            let key = format!("{{{}-status-{shard}}}:{kind}:{}", self.prefix, id.task);
-            if self.raw(cmd("EXISTS").arg(&key)).await {
-                return Some(key);
-            }
-        }
-        None
+        let status = Behind { url: RedisUrl::parse(status).unwrap(), prefix };
+        Self { queue: RedisUrl::parse(queue).unwrap(), status, clock: Arc::default() }
     }
 }
 
 #[async_trait]
 impl Backend for Redis {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::new(RedisStore::new(Connection::new(&self.status, &self.prefix, "status").unwrap(), self.clock()))
+        Arc::new(RedisStore::new(Connection::new(&self.status.url, &self.status.prefix, "status").unwrap(), self.clock()))
     }
 
     fn queue(&self) -> Arc<dyn Queue> {
-        Arc::new(RedisQueue::new(Connection::new(&self.queue, &self.prefix, "queue").unwrap(), self.clock()))
+        Arc::new(RedisQueue::new(Connection::new(&self.queue, &self.status.prefix, "queue").unwrap(), self.clock()))
     }
 
     fn clock(&self) -> Arc<TestClock> {
@@ -107,13 +83,13 @@ impl Backend for Redis {
     }
 
     async fn plant_record(&self, id: &WebhookId, json: &str) {
-        let key = self.key("w", id).await.unwrap();
-        let added: u64 = self.raw(cmd("HSET").arg(&key).arg("r").arg(json)).await;
+        let key = self.status.key("w", id.task).await.unwrap().unwrap();
+        let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
         assert_eq!(added, 0, "there is a record");
-        let _: u64 = self.raw(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await;
+        let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {
-        self.key("c", id).await.is_some()
+        self.status.key("c", id.task).await.unwrap().is_some()
     }
 }
