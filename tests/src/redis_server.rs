@@ -132,11 +132,21 @@ impl RedisServer {
         Ok(kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)?)
     }
 
-    /// Kills it as a crash would, and starts it again on the same port and data.
-    pub fn crash_and_restart(&mut self) -> Result<(), RedisServerError> {
+    /// Kills it as a crash would.
+    pub fn crash(&mut self) {
         end(&mut self.child);
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&mut self) -> Result<(), RedisServerError> {
         self.child = spawn(self.port, self.folder.path().into(), &self.arguments)?;
         wait_until_ready(&mut self.child, self.port).map_err(RedisServerError::Start)
+    }
+
+    /// The one, then the other.
+    pub fn crash_and_restart(&mut self) -> Result<(), RedisServerError> {
+        self.crash();
+        self.restart()
     }
 }
 

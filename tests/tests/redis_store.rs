@@ -144,7 +144,8 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
 }
 
 fn assert_unreadable(webhook: &Webhook, error: &StoreError) {
-    let is_named = matches!(error, StoreError::Unreadable { id, source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
+    let is_named =
+        matches!(error, StoreError::Unreadable { id, source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
     assert!(is_named, "{error:?}");
 }
 

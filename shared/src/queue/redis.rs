@@ -5,12 +5,18 @@
 //! lanes are in one slot of a cluster, and a message moves between them as a whole. So a queue is as fast as one node of a cluster: a
 //! webhook that succeeds at once costs it three small writes, a quarter of what it costs the store, which is spread.
 
+//!
+//! Sends that come while another one is on its way go together, and so do acknowledgements: see `together`.
+
+mod together;
+
 use std::{sync::Arc, time::Duration};
 
 use ::redis::RedisError;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use self::together::Together;
 use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError};
 use crate::{
     clock::{Clock, Timestamp},
@@ -34,6 +40,10 @@ scripts!("redis": acknowledge, depth, receive, release, send);
 pub struct RedisQueue {
     connection: Connection,
     clock: Arc<dyn Clock>,
+    /// Of each lane: id, time at which it becomes visible, and body of what is to be sent.
+    sends: [Together<(String, i64, String)>; 2],
+    /// Of each lane: id and receives of what is to be acknowledged.
+    acknowledgements: [Together<(String, String)>; 2],
     /// Of each lane: this process sent something, or there may be more than one receiver took.
     arrivals: [Notify; 2],
 }
@@ -51,7 +61,7 @@ impl RedisQueue {
     /// The queue behind this connection. The clock says what is visible; the clocks of all processes that share the queue may differ by
     /// a few seconds.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
-        Self { connection, clock, arrivals: Default::default() }
+        Self { connection, clock, sends: Default::default(), acknowledgements: Default::default(), arrivals: Default::default() }
     }
 
     /// The keys of a lane, in the order in which the scripts take them.
@@ -108,14 +118,22 @@ impl Queue for RedisQueue {
         let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
         let (taken, refused): (Vec<usize>, Vec<usize>) = (0..messages.len()).partition(|index| fits(&messages[*index]));
         if !taken.is_empty() {
-            let mut script = self.call(&SCRIPTS.send, lane);
-            script.arg(now.as_millis());
-            for message in taken.iter().map(|index| &messages[*index]) {
+            let row = |index: &usize| {
+                let message = &messages[*index];
                 // 64 random bits need no look whether they are taken.
-                let id = format!("{:016x}", SystemRandom.next_u64());
-                script.arg(id).arg(now.plus(message.delay).as_millis()).arg(&message.body);
-            }
-            let sent = self.connection.run::<()>(&script).await;
+                (format!("{:016x}", SystemRandom.next_u64()), now.plus(message.delay).as_millis(), message.body.clone())
+            };
+            let (connection, clock, keys) = (self.connection.clone(), Arc::clone(&self.clock), self.keys(lane));
+            let run = move |rows: Vec<(String, i64, String)>| {
+                let mut call = SCRIPTS.send.on(&keys);
+                call.arg(clock.now().as_millis());
+                for (id, visible_at, body) in rows {
+                    call.arg(id).arg(visible_at).arg(body);
+                }
+                let connection = connection.clone();
+                async move { connection.run::<()>(&call).await }
+            };
+            let sent = self.sends[lane as usize].add(taken.iter().map(row).collect(), run).await;
             sent.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
             self.arrivals[lane as usize].notify_one();
         }
@@ -145,19 +163,32 @@ impl Queue for RedisQueue {
     }
 
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
-        let mut script = self.call(&SCRIPTS.acknowledge, lane);
-        if add_receipts(&mut script, receipts) == 0 {
+        let rows: Vec<_> = parts(receipts).map(|(id, receives)| (id.to_owned(), receives.to_owned())).collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        self.connection.run(&script).await.map_err(failed)
+        let (connection, keys) = (self.connection.clone(), self.keys(lane));
+        let run = move |rows: Vec<(String, String)>| {
+            let mut call = SCRIPTS.acknowledge.on(&keys);
+            for (id, receives) in rows {
+                call.arg(id).arg(receives);
+            }
+            let connection = connection.clone();
+            async move { connection.run::<()>(&call).await }
+        };
+        self.acknowledgements[lane as usize].add(rows, run).await.map_err(failed)
     }
 
     async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
         let delay = delay.min(MAX_DELAY);
         let mut script = self.call(&SCRIPTS.release, lane);
         script.arg(self.clock.now().plus(delay).as_millis()).arg(u8::from(!delay.is_zero()));
-        if add_receipts(&mut script, receipts) == 0 {
+        let mut receipts = parts(receipts).peekable();
+        if receipts.peek().is_none() {
             return Ok(());
+        }
+        for (id, receives) in receipts {
+            script.arg(id).arg(receives);
         }
         self.connection.run::<()>(&script).await.map_err(failed)?;
         self.arrivals[lane as usize].notify_one();
@@ -172,14 +203,9 @@ impl Queue for RedisQueue {
     }
 }
 
-/// Adds id and receives of each receipt. What is not a receipt of this queue names nothing, and is left out.
-fn add_receipts(script: &mut Call<'_>, receipts: &[String]) -> usize {
-    let mut count = 0;
-    for (id, receives) in receipts.iter().filter_map(|receipt| receipt.split_once('.')) {
-        script.arg(id).arg(receives);
-        count += 1;
-    }
-    count
+/// Id and receives of each receipt. What is not a receipt of this queue names nothing, and is left out.
+fn parts(receipts: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    receipts.iter().filter_map(|receipt| receipt.split_once('.'))
 }
 
 fn failed(error: RedisError) -> QueueError {

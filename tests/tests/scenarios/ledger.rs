@@ -76,13 +76,8 @@ pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     assert_nothing_left(&store, &SqliteQueue::new(database, clock)).await;
 }
 
-/// The same for a stack on this store and this queue.
-pub(crate) async fn close_on(api: &ApiClient, stack: Stack, store: &dyn Store, queue: &dyn Queue) {
-    end(api, stack).await;
-    assert_nothing_left(store, queue).await;
-}
-
-async fn end(api: &ApiClient, stack: Stack) {
+/// Waits until the last message is gone, and ends the stack.
+pub(crate) async fn end(api: &ApiClient, stack: Stack) {
     let deadline = Instant::now() + CLOSE_BOUND;
     loop {
         let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
@@ -97,7 +92,8 @@ async fn end(api: &ApiClient, stack: Stack) {
     stack.stop().unwrap();
 }
 
-async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
+/// Nothing is due and nothing is queued.
+pub(crate) async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
     let far = SystemClock.now().plus(Duration::from_secs(400 * 24 * 3600));
     assert_eq!(store.due(far, 10).await.unwrap(), [], "nothing is due");
     for lane in [Lane::Webhooks, Lane::DeadLetters] {

@@ -7,5 +7,7 @@ mod delivery;
 mod ledger;
 mod lifecycle;
 mod redis;
+mod redis_calls;
+mod redis_outages;
 mod tools;
 mod waits;
