@@ -14,7 +14,7 @@ async fn the_sweep_costs_what_is_due_and_not_what_is_open() {
     assert_eq!((few.requeued, many.requeued), (100, 100));
     assert_eq!(few.commands, many.commands);
     let total: u64 = few.commands.values().sum();
-    assert!(total > 1000, "they were counted: {total}");
+    assert!(total > 800, "they were counted: {total}");
     let (least, most) = (few.answered_bytes.min(many.answered_bytes), few.answered_bytes.max(many.answered_bytes));
     assert!(most - least < least / 100, "{} and {} bytes were answered", few.answered_bytes, many.answered_bytes);
 }

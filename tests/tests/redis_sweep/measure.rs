@@ -25,6 +25,9 @@ use shared::{
 /// A moment at which time stands still, so that every run does the very same.
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
+/// What is due falls due within the minute for which a sweep looks ahead.
+const SOON: Duration = Duration::from_secs(30);
+
 /// What is open and not due waits until then.
 const LATER: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -38,9 +41,10 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) struct Swept {
     /// Webhooks that it queued.
     pub(crate) requeued: usize,
-    /// Commands that the server ran, those within scripts too, by name.
+    /// Commands that the servers ran, those within scripts too, by name; of the queue's scripts only what they did, since messages that
+    /// come together go together.
     pub(crate) commands: BTreeMap<String, u64>,
-    /// Bytes that the server answered.
+    /// Bytes that the store's server answered.
     pub(crate) answered_bytes: u64,
     /// How long it took.
     pub(crate) took: Duration,
@@ -62,40 +66,48 @@ impl Clock for Still {
 
 /// Sweeps once over `open` webhooks that are not due and `due` that are.
 pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
-    let server = RedisServer::start()?;
-    let context = context(&server)?;
+    let (status, queue) = (RedisServer::start()?, RedisServer::start()?);
+    let context = context(&status, &queue)?;
     let until = NOW.plus(Duration::from_secs(3600));
     fill(&*context.store, open, Some(NOW.plus(LATER)), 0).await?;
     // Takes the audit to where it has nothing to read, and the scripts to the server.
-    fill(&*context.store, 1, Some(NOW), 1).await?;
+    fill(&*context.store, 1, Some(NOW.plus(SOON)), 1).await?;
     sweep::handle(&context, until).await?;
-    fill(&*context.store, due, Some(NOW), 2).await?;
-    let mut connection = redis::Client::open(server.url(0))?.get_connection()?;
-    cmd("CONFIG").arg("RESETSTAT").query::<()>(&mut connection)?;
+    fill(&*context.store, due, Some(NOW.plus(SOON)), 2).await?;
+    let (mut status, mut queue) = (connect(&status)?, connect(&queue)?);
+    for connection in [&mut status, &mut queue] {
+        cmd("CONFIG").arg("RESETSTAT").query::<()>(connection)?;
+    }
     let started = Instant::now();
     let summary = sweep::handle(&context, until).await?;
     let took = started.elapsed();
-    let stats: InfoDict = cmd("INFO").arg("stats").query(&mut connection)?;
+    let stats: InfoDict = cmd("INFO").arg("stats").query(&mut status)?;
     let answered_bytes = stats.get("total_net_output_bytes").ok_or("no count of bytes")?;
-    let commands: String = cmd("INFO").arg("commandstats").query(&mut connection)?;
-    Ok(Swept { requeued: summary.requeued, commands: calls(&commands), answered_bytes, took })
+    let mut commands = calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
+    commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
+    commands.remove("queue evalsha");
+    Ok(Swept { requeued: summary.requeued, commands, answered_bytes, took })
+}
+
+fn connect(server: &RedisServer) -> redis::RedisResult<redis::Connection> {
+    redis::Client::open(server.url(0))?.get_connection()
 }
 
 /// The calls of each command but our own.
-fn calls(stats: &str) -> BTreeMap<String, u64> {
+fn calls(of: &str, stats: &str) -> BTreeMap<String, u64> {
     let call = |line: &str| {
         let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
         let count = counts.split(',').next()?.parse().ok()?;
-        (!name.starts_with("config") && name != "info").then(|| (name.to_owned(), count))
+        (!name.starts_with("config") && name != "info").then(|| (format!("{of} {name}"), count))
     };
     stats.lines().filter_map(call).collect()
 }
 
-fn context(server: &RedisServer) -> Result<Context, Failure> {
+fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure> {
     let setting = |name: &str| match name {
         "STATUS_BACKEND" | "QUEUE_BACKEND" => Some("redis".to_owned()),
-        "REDIS_HOST" => Some("127.0.0.1".to_owned()),
-        "REDIS_PORT" => Some(server.port().to_string()),
+        "STATUS_REDIS_URL" => Some(status.url(0)),
+        "QUEUE_REDIS_URL" => Some(queue.url(0)),
         _ => None,
     };
     let config = Config::from_source(Defaults::LAMBDA, setting)?;
