@@ -128,7 +128,7 @@ impl Backends {
             }
             #[cfg(feature = "redis")]
             Backend::Redis => {
-                let connection = Connection::new(&config.redis.status, &config.redis.prefix, "status")?;
+                let connection = Connection::new(&config.redis.status, &config.redis.status_prefix, "status")?;
                 Arc::new(RedisStore::new(connection, Arc::clone(clock)))
             }
             #[cfg(feature = "aws")]
@@ -148,7 +148,7 @@ impl Backends {
             }
             #[cfg(feature = "redis")]
             Backend::Redis => {
-                let connection = Connection::new(&config.redis.queue, &config.redis.prefix, "queue")?;
+                let connection = Connection::new(&config.redis.queue, &config.redis.queue_prefix, "queue")?;
                 Arc::new(RedisQueue::new(connection, Arc::clone(clock)))
             }
             #[cfg(feature = "aws")]

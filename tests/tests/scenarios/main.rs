@@ -6,6 +6,8 @@ mod crash;
 mod delivery;
 mod lifecycle;
 mod redis;
+mod redis_calls;
+mod redis_outages;
 mod tools;
 mod waits;
 
