@@ -14,7 +14,10 @@ use aws_sdk_dynamodb::{
     },
 };
 use aws_sdk_sqs::types::QueueAttributeName;
-use posthaste_tests::conformance::{self, Backend, TestClock};
+use posthaste_tests::{
+    aws::AwsStack,
+    conformance::{self, Backend, TestClock},
+};
 use shared::{
     aws::Aws,
     clock::Clock,
@@ -29,7 +32,15 @@ use shared::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let endpoint = std::env::var("POSTHASTE_AWS").unwrap();
+    // Held until the suite is through.
+    let emulator = match AwsStack::emulator() {
+        Ok(emulator) => emulator,
+        Err(error) => {
+            eprintln!("there is no emulator to run the suite against: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let endpoint = emulator.endpoint().to_owned();
     conformance::run("aws", move || {
         let endpoint = endpoint.clone();
         async move { Box::new(Amazon::start(&endpoint).await) as Box<dyn Backend> }
