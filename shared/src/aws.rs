@@ -17,7 +17,7 @@ use std::{error::Error, time::Duration};
 
 use aws_credential_types::Credentials;
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
+    AppName, BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
@@ -66,6 +66,7 @@ impl Aws {
             .retry_config(retries())
             .timeout_config(timeouts(self.limits.0, self.limits.1))
             .http_client(self.http.clone());
+        config.set_app_name(app_name(settings));
         if let Some(endpoint) = &settings.dynamodb_endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -83,6 +84,7 @@ impl Aws {
             .retry_config(retries())
             .timeout_config(timeouts(self.limits.0, self.limits.1))
             .http_client(self.http.clone());
+        config.set_app_name(app_name(settings));
         if let Some(endpoint) = &settings.sqs_endpoint {
             config = config.endpoint_url(endpoint);
         }
@@ -93,6 +95,11 @@ impl Aws {
 /// Pinned, so that an update of the clients changes nothing unseen.
 fn behaviour() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
+}
+
+/// Who calls, as it stands in the user agent. A function's name is one that the clients take.
+fn app_name(settings: &AwsSettings) -> Option<AppName> {
+    AppName::new(settings.function_name.clone()?).ok()
 }
 
 fn credentials(credentials: &AwsCredentials) -> Credentials {

@@ -104,8 +104,18 @@ impl AwsStack {
 
     /// The deployed template, with these parameters. Builds the functions as they are released, which takes minutes the first time.
     pub fn deployed(parameters: &[(&str, &str)]) -> Result<Self, AwsError> {
+        Self::deploy(parameters, &[])
+    }
+
+    /// The same, and the functions find AWS at this endpoint, which passes on what they ask.
+    pub fn deployed_behind(functions_endpoint: &str, parameters: &[(&str, &str)]) -> Result<Self, AwsError> {
+        Self::deploy(parameters, &["--functions-endpoint", functions_endpoint])
+    }
+
+    fn deploy(parameters: &[(&str, &str)], options: &[&str]) -> Result<Self, AwsError> {
         let settings: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut arguments = vec!["up"];
+        arguments.extend(options);
         for setting in &settings {
             arguments.extend(["--set", setting]);
         }
@@ -194,9 +204,14 @@ impl AwsStack {
 
     /// Makes a call of Lambda's REST API, whose path follows its date.
     pub async fn lambda(&self, method: Method, path: &str, body: &Value) -> Result<Value, AwsError> {
+        self.rest("lambda", method, &format!("2015-03-31/{path}"), body).await
+    }
+
+    /// Makes a call of a service's REST API as the account's root.
+    pub async fn rest(&self, service: &str, method: Method, path: &str, body: &Value) -> Result<Value, AwsError> {
         let call = format!("{method} {path}");
-        let url = format!("{}/2015-03-31/{path}", self.endpoint());
-        let request = self.http.request(method, url).header("authorization", self.root("lambda"));
+        let url = format!("{}/{path}", self.endpoint());
+        let request = self.http.request(method, url).header("authorization", self.root(service));
         self.answer(&call, request.body(body.to_string())).await
     }
 

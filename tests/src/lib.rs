@@ -20,6 +20,7 @@
 pub mod aws;
 pub mod client;
 pub mod conformance;
+pub mod cost;
 pub mod dead_letters;
 pub mod failure;
 pub mod follow;

@@ -32,11 +32,11 @@ use shared::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    // Held until the suite is through.
+    // Kept until the suite is over.
     let emulator = match AwsStack::emulator() {
         Ok(emulator) => emulator,
         Err(error) => {
-            eprintln!("there is no emulator to run the suite against: {error}");
+            eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     };

@@ -28,6 +28,8 @@ pub struct AwsSettings {
     pub queue_url: String,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue_url: String,
+    /// `AWS_LAMBDA_FUNCTION_NAME`, as Lambda sets it: said with each call, so that a trail of the calls tells the functions apart.
+    pub function_name: Option<String>,
 }
 
 /// As whom AWS is called. Shows only the key's id.
@@ -72,6 +74,7 @@ impl AwsSettings {
         }
         if table || queues {
             let needs_it = if table { "STATUS_BACKEND=dynamodb" } else { "QUEUE_BACKEND=sqs" };
+            settings.function_name = Some(read.text("AWS_LAMBDA_FUNCTION_NAME", "")).filter(|name| !name.is_empty());
             settings.region = read.text("AWS_REGION", &read.text("AWS_DEFAULT_REGION", ""));
             if settings.region.is_empty() {
                 read.needed("AWS_REGION", needs_it, "us-east-1");

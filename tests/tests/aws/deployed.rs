@@ -84,6 +84,7 @@ impl Deployed {
             table_name: self.stack.output("TableName").to_owned(),
             queue_url: self.stack.output("QueueUrl").to_owned(),
             dead_letter_queue_url: self.stack.output("DeadLetterQueueUrl").to_owned(),
+            function_name: None,
         }
     }
 }

@@ -1,0 +1,207 @@
+//! The tables.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Value, json};
+
+use super::{
+    prices::Prices,
+    proxy::{Tallies, Tally},
+    run::{Invocations, sum_of},
+};
+
+/// Minutes of a month, as AWS counts it: 730 hours.
+const MINUTES_A_MONTH: f64 = 730.0 * 60.0;
+
+/// Long polls that Lambda's pollers make of an idle queue in a minute: five pollers, 20 s each.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html>
+const POLLS_A_MINUTE: f64 = 15.0;
+
+/// Queues with a trigger.
+const QUEUES: f64 = 2.0;
+
+/// What one sort of webhooks took.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What sort.
+    pub name: String,
+    /// How many.
+    pub webhooks: u32,
+    /// Requests of the functions.
+    pub tallies: Tallies,
+    /// Invocations of the functions.
+    pub invocations: BTreeMap<String, Invocations>,
+    /// What the audit read for them.
+    pub audit_read_units: f64,
+}
+
+/// What a run of the sweep takes that finds nothing to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Idle {
+    /// Of DynamoDB.
+    pub write_units: f64,
+    /// Of DynamoDB.
+    pub read_units: f64,
+    /// Of SQS.
+    pub sqs_requests: f64,
+    /// The invocation.
+    pub sweep: Invocations,
+}
+
+/// Everything measured.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Of each row.
+    pub webhooks: u32,
+    /// One for each sort of webhooks.
+    pub rows: Vec<Row>,
+    /// Without webhooks.
+    pub idle: Idle,
+    /// What it is priced by.
+    pub prices: Prices,
+}
+
+/// Of one webhook, on average; and of a million in dollars.
+#[derive(Clone, Copy, Debug)]
+struct Each {
+    write_units: f64,
+    read_units: f64,
+    sqs_requests: f64,
+    sqs_messages: f64,
+    invocations: f64,
+    gb_seconds: f64,
+    log_bytes: [f64; 2],
+}
+
+impl Row {
+    fn each(&self) -> Each {
+        let webhooks = f64::from(self.webhooks);
+        let of = |what: fn(&Tally) -> f64| sum_of(&self.tallies, what) / webhooks;
+        let all = |what: fn(&Invocations) -> f64| self.invocations.values().map(what).sum::<f64>() / webhooks;
+        // Lambda's pollers: a receive and a delete for each batch.
+        let batches = self.invocations.iter().filter(|(name, _)| *name != "api").map(|(_, of)| of.count).sum::<u64>() as f64;
+        Each {
+            write_units: of(|tally| tally.write_units),
+            read_units: of(|tally| tally.read_units) + self.audit_read_units / webhooks,
+            sqs_requests: of(|tally| tally.billed as f64) + 2.0 * batches / webhooks,
+            sqs_messages: of(|tally| tally.messages as f64),
+            invocations: all(|of| of.count as f64),
+            gb_seconds: all(|of| of.billed_ms / 1000.0 * of.memory_mb / 1024.0),
+            log_bytes: [all(|of| of.log_bytes[0] as f64), all(|of| of.log_bytes[1] as f64)],
+        }
+    }
+}
+
+impl Each {
+    fn dollars_per_million(&self, prices: &Prices) -> f64 {
+        self.write_units * prices.dynamodb_write_units_per_million
+            + self.read_units * prices.dynamodb_read_units_per_million
+            + self.sqs_requests * prices.sqs_requests_per_million
+            + self.sqs_messages * prices.sqs_fair_queue_messages_per_million
+            + self.invocations * prices.lambda_requests_per_million
+            + self.gb_seconds * prices.lambda_gb_second_arm64 * 1e6
+    }
+
+    /// At the levels warn and info.
+    fn log_dollars_per_million(&self, prices: &Prices) -> [f64; 2] {
+        self.log_bytes.map(|bytes| bytes * 1e6 / 1e9 * prices.logs_gb)
+    }
+}
+
+impl Report {
+    /// The idle month, item by item.
+    fn month(&self) -> Vec<(&'static str, f64)> {
+        let (idle, prices) = (&self.idle, &self.prices);
+        let per_month = |count: f64, price_per_million: f64| count * MINUTES_A_MONTH / 1e6 * price_per_million;
+        let gb_seconds = idle.sweep.billed_ms / 1000.0 * idle.sweep.memory_mb / 1024.0;
+        vec![
+            ("sweep: writes", per_month(idle.write_units, prices.dynamodb_write_units_per_million)),
+            ("sweep: reads", per_month(idle.read_units, prices.dynamodb_read_units_per_million)),
+            ("sweep: invocations", per_month(1.0, prices.lambda_requests_per_million)),
+            ("sweep: GB-seconds", per_month(gb_seconds, prices.lambda_gb_second_arm64 * 1e6)),
+            ("schedule", per_month(1.0, prices.scheduler_invocations_per_million)),
+            ("Lambda's polls of two empty queues", per_month(QUEUES * POLLS_A_MINUTE, prices.sqs_requests_per_million)),
+        ]
+    }
+
+    /// The same for programs.
+    pub fn to_json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let each = row.each();
+            let [warn, info] = each.log_dollars_per_million(&self.prices);
+            let requests = row.tallies.iter().map(|((function, call), tally)| {
+                json!({ "function": function, "call": call, "requests": tally.requests, "write_units": tally.write_units,
+                    "read_units": tally.read_units, "billed": tally.billed })
+            });
+            json!({
+                "name": row.name, "webhooks": row.webhooks, "write_units": each.write_units, "read_units": each.read_units,
+                "sqs_requests": each.sqs_requests, "invocations": each.invocations, "gb_seconds": each.gb_seconds,
+                "dollars_per_million": each.dollars_per_million(&self.prices),
+                "logs_dollars_per_million": { "warn": warn, "info": info },
+                "requests": requests.collect::<Vec<_>>(),
+            })
+        });
+        json!({ "region": self.prices.region, "rows": rows.collect::<Vec<_>>(), "idle_month": self.month().into_iter().collect::<BTreeMap<_, _>>() })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "One webhook, on average of {}; list prices of {}:\n", self.webhooks, self.prices.region)?;
+        writeln!(
+            f,
+            "{:<36} {:>7} {:>7} {:>7} {:>7} {:>9} {:>11}   {:>11} {:>9}",
+            "", "writes", "reads", "SQS", "Lambda", "GB-s", "$/million", "+logs, warn", "or info"
+        )?;
+        for row in &self.rows {
+            let each = row.each();
+            let [warn, info] = each.log_dollars_per_million(&self.prices);
+            writeln!(
+                f,
+                "{:<36} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {:>9.6} {:>11.2}   {:>11.2} {:>9.2}",
+                row.name,
+                each.write_units,
+                each.read_units,
+                each.sqs_requests,
+                each.invocations,
+                each.gb_seconds,
+                each.dollars_per_million(&self.prices),
+                warn,
+                info
+            )?;
+        }
+        writeln!(f, "\nWho asked for what:\n")?;
+        for row in &self.rows {
+            writeln!(f, "{}", row.name)?;
+            for ((function, call), tally) in &row.tallies {
+                writeln!(
+                    f,
+                    "  {function:<20} {call:<22} {:>7} requests {:>9.1} writes {:>9.1} reads",
+                    tally.requests, tally.write_units, tally.read_units
+                )?;
+            }
+            writeln!(f, "  {:<20} {:<22} {:>26} {:>9.1} reads", "sweep", "(audit)", "", row.audit_read_units)?;
+            for (function, of) in &row.invocations {
+                writeln!(
+                    f,
+                    "  {function:<20} {:>7} invocations of {:.1} ms on average, {} MB",
+                    of.count,
+                    of.billed_ms / (of.count.max(1)) as f64,
+                    of.memory_mb
+                )?;
+            }
+        }
+        writeln!(f, "\nA month without webhooks:\n")?;
+        let month = self.month();
+        for (what, dollars) in &month {
+            writeln!(f, "  {what:<36} ${dollars:.3}")?;
+        }
+        writeln!(f, "  {:<36} ${:.3}", "together", month.iter().map(|(_, dollars)| dollars).sum::<f64>())?;
+        writeln!(
+            f,
+            "  {:<36} ${:.2} an alarm, ${:.2} the dashboard",
+            "besides, if switched on", self.prices.alarm_month, self.prices.dashboard_month
+        )?;
+        writeln!(f, "\nPrices found at one source only: {}", self.prices.unconfirmed.join(", "))
+    }
+}
