@@ -1,11 +1,19 @@
 //! The deployment that these tests share: deployed once, used by one test at a time, as each ends by seeing that nothing is left.
 
 use std::{
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use posthaste_tests::{aws::AwsStack, client::ApiClient, ledger};
+use shared::{
+    aws::Aws,
+    clock::{Clock, SystemClock},
+    config::{AwsCredentials, AwsSettings},
+    queue::sqs::SqsQueue,
+    store::dynamodb::DynamoStore,
+    transition::Limits,
+};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::sleep,
@@ -51,12 +59,32 @@ impl Deployed {
         self.stack.client().unwrap()
     }
 
-    /// Waits until no message is left, and looks into the table: nothing is unfinished.
+    /// Waits until no message is left, and looks into the table: nothing is unfinished, and nothing is due.
     pub(crate) async fn close(&self) {
         let api = self.api();
         ledger::wait_for_empty_queues(&api, EMPTY_BOUND).await;
         for status in ["pending", "in_progress", "retrying"] {
             assert_eq!(api.webhooks(&[("status", status)]).await.unwrap().items.len(), 0, "{status}");
+        }
+        let settings = self.settings();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let aws = Aws::new().unwrap();
+        let store = DynamoStore::new(aws.dynamodb(&settings), &settings.table_name, clock, Limits::default().retention);
+        ledger::assert_nothing_left(&store, &SqsQueue::new(aws.sqs(&settings), &settings)).await;
+    }
+
+    /// The deployed table and queues, as the account's root.
+    fn settings(&self) -> AwsSettings {
+        let root = AwsCredentials { access_key_id: "test".to_owned(), secret_access_key: "test".to_owned(), session_token: None };
+        AwsSettings {
+            region: self.stack.region().to_owned(),
+            credentials: root,
+            dynamodb_endpoint: Some(self.stack.endpoint().to_owned()),
+            sqs_endpoint: Some(self.stack.endpoint().to_owned()),
+            table_name: self.stack.output("TableName").to_owned(),
+            queue_url: self.stack.output("QueueUrl").to_owned(),
+            dead_letter_queue_url: self.stack.output("DeadLetterQueueUrl").to_owned(),
+            function_name: None,
         }
     }
 }
