@@ -1,8 +1,6 @@
 //! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`](crate::store::MAX_READ) entries of it, and
 //! then the records, which decide.
 
-use std::cmp::Reverse;
-
 use ::redis::{RedisError, RedisResult, cmd};
 use futures_util::future::join_all;
 
@@ -48,7 +46,7 @@ pub(super) async fn list(
     let mut page = Page { items, next: next.as_deref().and_then(merged::task) };
     let place = |listed: &Listed| listed.webhook.id.task;
     if let Some(listed) = wanted.made_up(connection).await? {
-        insert(&mut page, listed, &wanted, end, place);
+        page.insert(listed, wanted.limit, end, place);
     }
     Ok(page)
 }
@@ -71,7 +69,7 @@ pub(super) async fn dead_letters(
         task: listed.webhook.id.task,
     };
     if let Some(listed) = wanted.made_up(connection).await?.filter(|listed| listed.webhook.is_dead_letter()) {
-        insert(&mut page, listed, &wanted, after, place);
+        page.insert(listed, wanted.limit, after, place);
     }
     Ok(page)
 }
@@ -79,27 +77,6 @@ pub(super) async fn dead_letters(
 fn position(member: &str) -> Option<DeadLetterPosition> {
     let (archived_at, task) = member.split_once(':')?;
     Some(DeadLetterPosition { archived_at: Timestamp::from_millis(archived_at.parse().ok()?), task: task.parse().ok()? })
-}
-
-/// A webhook whose reference id was made up has no index entry; one whose caller copied such a reference id has. It enters this page
-/// if it belongs here, and not to one before or after.
-fn insert<P: Ord + Copy>(
-    page: &mut Page<Listed, P>,
-    listed: Listed,
-    wanted: &Wanted<'_>,
-    end: Option<P>,
-    place: impl Fn(&Listed) -> P,
-) {
-    let found = place(&listed);
-    if end.is_some_and(|end| found >= end) || page.next.is_some_and(|next| found < next) {
-        return;
-    }
-    page.items.push(listed);
-    page.items.sort_by_key(|listed| Reverse(place(listed)));
-    if page.items.len() > wanted.limit {
-        page.items.truncate(wanted.limit);
-        page.next = page.items.last().map(place);
-    }
 }
 
 /// What a list wants of what its index yields, and how much.
