@@ -11,7 +11,9 @@ use std::{cell::RefCell, ffi::OsString, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    circuit, queue,
+    circuit,
+    clock::Timestamp,
+    queue,
     retry::RetryPolicy,
     signing::Secret,
     transition::{Limits, Rules},
@@ -28,6 +30,9 @@ const FUNCTION_MARGIN: Duration = Duration::from_secs(15);
 
 /// How many times a function's timeout a message stays hidden: AWS asks for at least six.
 const VISIBILITY_FACTOR: u32 = 6;
+
+/// No invocation ended before: 2020-01-01. See [`Config::invocation_end`].
+const FIRST_DEADLINE: Timestamp = Timestamp::from_millis(1_577_836_800_000);
 
 /// See [`Config::max_id_age`]: 60 s.
 const MAX_ID_AGE: Duration = Duration::from_secs(60);
@@ -130,6 +135,18 @@ impl Config {
     /// How long a message that was received is hidden, where Posthaste itself receives it: six times that.
     pub fn visibility_timeout(&self) -> Duration {
         self.function_timeout() * VISIBILITY_FACTOR
+    }
+
+    /// When an invocation ends that began at `now` and for which the platform names this deadline. An emulator may name one that is no
+    /// time of ours (cargo-lambda: ten minutes after 1970); then it is taken to grant what [`Config::function_timeout`] says.
+    pub fn invocation_end(&self, deadline_ms: u64, now: Timestamp) -> Timestamp {
+        let named = Timestamp::from_millis(i64::try_from(deadline_ms).unwrap_or(i64::MAX));
+        if named < FIRST_DEADLINE { now.plus(self.function_timeout()) } else { named }
+    }
+
+    /// Whether the embedded file keeps webhooks, messages or both.
+    pub fn is_embedded(&self) -> bool {
+        self.status_backend == Backend::Sqlite || self.queue_backend == Backend::Sqlite
     }
 
     /// How old an id may be when its webhook is created; older ones are minted again. So whatever the audit reads at

@@ -6,7 +6,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use crate::{
     clock::Timestamp,
     queue::sqlite::SqliteQueue,
-    sqlite::{Database, OpenError},
+    sqlite::{DataDir, DataDirError, Database, OpenError},
     store::sqlite::SqliteStore,
 };
 use crate::{
@@ -67,6 +67,10 @@ pub enum ContextError {
     #[cfg(feature = "sqlite")]
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The embedded backend's folder cannot be used, or a stack has it for itself.
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// What the settings say of Redis does not make a client.
     #[cfg(feature = "redis")]
     #[error(transparent)]
@@ -91,8 +95,8 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose. A server need not answer yet: `GET /health` tells whether it does. Call
-    /// it within a tokio runtime.
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose; the caller sees to the lock of the embedded file's folder. A server need not
+    /// answer yet: `GET /health` tells whether it does. Call it within a tokio runtime.
     #[cfg_attr(
         not(any(feature = "redis", feature = "sqlite")),
         expect(unused_variables, unreachable_code, reason = "no backend is built in")
@@ -198,9 +202,14 @@ pub enum TakeOverError {
 }
 
 impl Context {
-    /// Everything as configured, with the machine's clock. Counters are flushed at the end of each invocation.
+    /// Everything as configured, with the machine's clock, for a function in a process of its own: others may work on the same
+    /// backends. Counters are flushed at the end of each invocation.
     pub fn from_config(config: Config) -> Result<Self, ContextError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        #[cfg(feature = "sqlite")]
+        if config.is_embedded() {
+            DataDir::share(&config.data_dir)?.keep();
+        }
         let backends = Backends::open(&config, &clock)?;
         Self::new(config, backends, clock, Duration::ZERO)
     }

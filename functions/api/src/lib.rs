@@ -44,6 +44,8 @@ mod submission;
 mod test_webhook;
 mod view;
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::State,
@@ -78,6 +80,11 @@ pub fn router(context: Context, access: Access) -> Router {
         .method_not_allowed_fallback(boundary::other_method)
         .layer(middleware::from_fn_with_state(app.clone(), boundary::around))
         .with_state(app)
+}
+
+/// The same rule of who may call around another router: for one that passes requests to the API in another process.
+pub fn guarded(router: Router, access: Access) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::new(access), boundary::admitted_only))
 }
 
 /// `GET /metrics` alone, without a key: for a port of its own that only the machine's Prometheus reaches.

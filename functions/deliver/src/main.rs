@@ -4,7 +4,6 @@ use aws_lambda_events::event::sqs::SqsEvent;
 use deliver::Deliver;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use shared::{
-    clock::Timestamp,
     config::{Config, Defaults},
     context::Context,
     logging,
@@ -16,7 +15,7 @@ async fn main() -> Result<(), Error> {
     let config = Config::from_env(Defaults::LAMBDA)?;
     let deliver = &Deliver::new(Context::from_config(config)?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<SqsEvent>| async move {
-        let until = Timestamp::from_millis(event.context.deadline as i64);
+        let until = deliver.invocation_end(event.context.deadline);
         Ok::<_, Error>(deliver.handle(event.payload, until).await)
     }))
     .await
