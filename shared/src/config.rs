@@ -101,6 +101,8 @@ pub struct Config {
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
+    /// `WEBHOOK_CA_FILE`: certificates in PEM that are trusted besides the web's roots.
+    pub ca_file: Option<PathBuf>,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
     /// `ENABLE_PROMETHEUS`.
@@ -206,6 +208,7 @@ impl Config {
             secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
             allowlist: read.regex("WEBHOOK_ALLOWLIST"),
             host_allowlist: read.host_globs("WEBHOOK_HOST_ALLOWLIST"),
+            ca_file: read.path("WEBHOOK_CA_FILE"),
             allow_private: read.flag("ALLOW_PRIVATE_DESTINATIONS", defaults.allow_private),
             prometheus: read.flag("ENABLE_PROMETHEUS", true),
             prometheus_port: read.number("PROMETHEUS_PORT", 8001, 0..=u16::MAX),

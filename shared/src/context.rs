@@ -16,8 +16,9 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidRoots, InvalidSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
+        roots,
     },
     store::Store,
     transition::Rules,
@@ -78,6 +79,9 @@ pub enum ContextError {
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
+    /// The file of further root certificates is of no use.
+    #[error(transparent)]
+    Roots(#[from] InvalidRoots),
     /// No HTTP client can be made.
     #[error(transparent)]
     Sender(#[from] InvalidSender),
@@ -226,7 +230,9 @@ impl Context {
             allowlist: config.allowlist.clone(),
             host_allowlist: config.host_allowlist.clone(),
         })?);
-        let sender = HttpSender::new(SenderConfig::new(config.secrets.clone(), Arc::clone(&guard)))?;
+        let extra_roots = config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
+        let sender = SenderConfig::new(config.secrets.clone(), Arc::clone(&guard));
+        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
             tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
         }

@@ -4,8 +4,12 @@
 
 mod crash;
 mod delivery;
+mod events;
+mod functions;
 mod ledger;
+mod life;
 mod lifecycle;
+mod outage;
 mod redis;
 mod tools;
 mod waits;
