@@ -12,6 +12,7 @@
 //! | [`stack`] | the local stack as a process of its own |
 //! | [`binaries`] | the local stack and the functions of this build |
 //! | [`lambda`] | a Lambda of one's own: runs the functions as processes |
+//! | [`cargo_lambda`] | `cargo lambda watch` as a process |
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
@@ -19,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod binaries;
+pub mod cargo_lambda;
 pub mod client;
 pub mod conformance;
 pub mod dead_letters;

@@ -46,13 +46,14 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     /// Options of the command line that replace our own.
     options: Vec<(String, String)>,
+    ready_bound: Duration,
 }
 
 impl Launch {
     /// This binary, with a data folder of its own below `parent`.
     pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
         let folder = TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
-        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new() })
+        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new(), ready_bound: READY_BOUND })
     }
 
     /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
@@ -71,6 +72,13 @@ impl Launch {
     #[must_use]
     pub fn instead(mut self, option: &str, value: &str) -> Self {
         self.options.push((option.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Waits for it to become ready for so long; the usual bound is half a minute.
+    #[must_use]
+    pub fn ready_within(mut self, bound: Duration) -> Self {
+        self.ready_bound = bound;
         self
     }
 
@@ -104,7 +112,7 @@ impl Launch {
         let [api, metrics] = free_ports()?;
         let started = Instant::now();
         let mut stack = self.spawn(api, metrics)?;
-        stack.ready_after = stack.wait_until_ready(started).map_err(|reason| self.with_log(&reason))?;
+        stack.ready_after = stack.wait_until_ready(started, self.ready_bound).map_err(|reason| self.with_log(&reason))?;
         Ok(stack)
     }
 
@@ -202,8 +210,8 @@ impl Stack {
         Err(StackError(format!("the local stack did not end within {EXIT_BOUND:?}")))
     }
 
-    fn wait_until_ready(&mut self, started: Instant) -> Result<Duration, StackError> {
-        while started.elapsed() < READY_BOUND {
+    fn wait_until_ready(&mut self, started: Instant, bound: Duration) -> Result<Duration, StackError> {
+        while started.elapsed() < bound {
             if let Some(status) = self.ended()? {
                 return Err(StackError(format!("the local stack ended at its start with {status}")));
             }
@@ -212,7 +220,7 @@ impl Stack {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        Err(StackError(format!("GET /health did not answer 200 within {READY_BOUND:?}")))
+        Err(StackError(format!("GET /health did not answer 200 within {bound:?}")))
     }
 
     /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up than the stack to start.

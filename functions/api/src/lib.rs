@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
+//! | `stage` | the path without API Gateway's stage |
 //! | `auth`, `correlation`, `app` | who may call; the call's name; what handlers share |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
@@ -39,6 +40,7 @@ mod metrics;
 mod problem;
 mod query;
 mod resend;
+mod stage;
 mod status;
 mod submission;
 mod test_webhook;
@@ -56,6 +58,7 @@ use shared::context::Context;
 
 use app::App;
 pub use auth::Access;
+pub use stage::without_stage;
 
 /// The API, for whoever `access` lets in.
 pub fn router(context: Context, access: Access) -> Router {

@@ -13,3 +13,4 @@ mod outage;
 mod redis;
 mod tools;
 mod waits;
+mod watch;

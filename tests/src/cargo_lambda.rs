@@ -1,0 +1,138 @@
+//! `cargo lambda` as a tool: found or installed, and `cargo lambda watch` as a process of its own.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::{binaries::workspace, stack::StackError};
+
+/// What is installed where it is missing, from PyPI: with the compiler by which it builds for Lambda.
+const PACKAGES: [&str; 2] = ["cargo-lambda==1.9.2", "ziglang==0.17.1"];
+
+/// The folder of `cargo-lambda`: that of `CARGO_LAMBDA_BIN` if it is set, else a private one in cargo's build folder, installed at the first
+/// call.
+pub fn installed() -> Result<PathBuf, StackError> {
+    if let Some(folder) = std::env::var_os("CARGO_LAMBDA_BIN") {
+        return Ok(folder.into());
+    }
+    // Tests run from target/PROFILE/deps.
+    let own = std::env::current_exe().map_err(|error| StackError(format!("this test does not know where it is: {error}")))?;
+    let target = own.ancestors().nth(3).ok_or_else(|| StackError(format!("no build folder around {}", own.display())))?;
+    let folder = target.join("cargo-lambda");
+    let (bin, marker) = (folder.join("bin"), folder.join("installed"));
+    if fs::read_to_string(&marker).is_ok_and(|found| found == PACKAGES.join(" ")) {
+        return Ok(bin);
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "apt-get install python3-venv")?;
+    run(
+        Command::new(bin.join("pip")).args(["install", "--quiet"]).args(PACKAGES),
+        "PyPI must be reachable, or CARGO_LAMBDA_BIN set",
+    )?;
+    fs::write(&marker, PACKAGES.join(" ")).map_err(StackError::at(&marker))?;
+    Ok(bin)
+}
+
+fn run(command: &mut Command, way_out: &str) -> Result<(), StackError> {
+    let text = format!("{command:?}");
+    match command.stdin(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(StackError(format!("cargo-lambda cannot be installed: {text} ended with {status}; {way_out}"))),
+        Err(error) => Err(StackError(format!("cargo-lambda cannot be installed: {text}: {error}; {way_out}"))),
+    }
+}
+
+/// A running `cargo lambda watch`, from the root of the workspace. Dropping it kills it and the functions that it runs.
+#[derive(Debug)]
+pub struct Watch {
+    child: Child,
+    endpoint: String,
+}
+
+impl Watch {
+    /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes to the log.
+    pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.map_err(|error| StackError(format!("no free port was found: {error}")))?.port();
+        Self::start_at(port, environment, log)
+    }
+
+    /// At this port.
+    pub fn start_at(port: u16, environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
+        let output = File::options().create(true).append(true).open(log).map_err(StackError::at(log))?;
+        let errors = output.try_clone().map_err(StackError::at(log))?;
+        let child = Command::new(installed()?.join("cargo-lambda"))
+            .args(["lambda", "watch", "--ignore-changes", "--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
+            .envs(environment.iter().copied())
+            .current_dir(workspace())
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .map_err(|error| StackError(format!("cargo lambda watch cannot be started: {error}")))?;
+        Ok(Self { child, endpoint: format!("http://127.0.0.1:{port}") })
+    }
+
+    /// What `local --functions` is told.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The process that runs this function, if it does.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        descendants(self.child.id()).into_iter().find(|pid| {
+            let binary = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            binary.file_name().is_some_and(|file| file == name)
+        })
+    }
+
+    /// Kills it and the functions that it runs, as a crash would.
+    pub fn crash(mut self) {
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        let below = descendants(self.child.id());
+        // Neither is an error: any of them may have ended by itself.
+        let _ = self.child.kill();
+        for pid in below.into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+            // It starts each function in a group of its own.
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The processes that it has started, and those that they have.
+fn descendants(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name is in parentheses, and may hold anything.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
+}
