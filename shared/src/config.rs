@@ -3,6 +3,7 @@
 //! A bad value stops the start: the error names the variable, what is wrong with its value, and an example. Nothing falls back
 //! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
 
+mod aws;
 mod parse;
 mod redis;
 
@@ -18,6 +19,7 @@ use crate::{
     signing::Secret,
     transition::{Limits, Rules},
 };
+pub use aws::{AwsCredentials, AwsSettings};
 use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
 pub use redis::{RedisSettings, RedisUrl};
@@ -47,6 +49,10 @@ pub enum Backend {
     Sqlite,
     /// A Redis server.
     Redis,
+    /// Amazon DynamoDB; a store.
+    DynamoDb,
+    /// Amazon SQS; a queue.
+    Sqs,
 }
 
 impl Backend {
@@ -55,6 +61,8 @@ impl Backend {
         match self {
             Self::Sqlite => "sqlite",
             Self::Redis => "redis",
+            Self::DynamoDb => "dynamodb",
+            Self::Sqs => "sqs",
         }
     }
 }
@@ -79,6 +87,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: where Redis is, if it is a backend.
     pub redis: RedisSettings,
+    /// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`: where DynamoDB and SQS are, if they are backends.
+    pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
     /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
@@ -163,7 +173,7 @@ impl Config {
     }
 
     /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not a variable that is not set.
-    fn from_raw_source(defaults: Defaults, source: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
+    pub(crate) fn from_raw_source(defaults: Defaults, source: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
         let unreadable = RefCell::new(Vec::new());
         let config = Self::from_source(defaults, |name| {
             let value = source(name)?.into_string();
@@ -187,11 +197,13 @@ impl Config {
         let mut read = Reader::new(&source);
         let delivery_timeout = read.millis("DELIVERY_TIMEOUT_MS", 30_000, 100..=600_000);
         let rules = Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
-        let (status_backend, queue_backend) = (read.backend("STATUS_BACKEND"), read.backend("QUEUE_BACKEND"));
+        let status_backend = read.backend("STATUS_BACKEND", Backend::DynamoDb);
+        let queue_backend = read.backend("QUEUE_BACKEND", Backend::Sqs);
         let config = Self {
             status_backend,
             queue_backend,
             redis: RedisSettings::read(&mut read, status_backend, queue_backend),
+            aws: AwsSettings::read(&mut read, status_backend, queue_backend),
             data_dir: read.text("DATA_DIR", ".posthaste").into(),
             access: read.access(),
             circuit: circuit::Settings {

@@ -2,6 +2,12 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
+#[cfg(feature = "aws")]
+use crate::{
+    aws::{Aws, http::InvalidHttp, secrets::UnreadableSecret},
+    queue::sqs::SqsQueue,
+    store::dynamodb::DynamoStore,
+};
 #[cfg(feature = "sqlite")]
 use crate::{
     clock::Timestamp,
@@ -11,7 +17,7 @@ use crate::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Backend, Config},
+    config::{Backend, Config, ConfigErrors, Defaults},
     metrics::Metrics,
     queue::Queue,
     random::{Random, SystemRandom},
@@ -76,6 +82,17 @@ pub enum ContextError {
     #[cfg(feature = "redis")]
     #[error(transparent)]
     Redis(#[from] InvalidConnection),
+    /// No client of AWS can be made.
+    #[cfg(feature = "aws")]
+    #[error(transparent)]
+    Aws(#[from] InvalidHttp),
+    /// A setting refers to a secret that cannot be read.
+    #[cfg(feature = "aws")]
+    #[error(transparent)]
+    Secret(#[from] UnreadableSecret),
+    /// The settings are bad.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
@@ -102,12 +119,14 @@ impl Backends {
     /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose; the caller sees to the lock of the embedded file's folder. A server need not
     /// answer yet: `GET /health` tells whether it does. Call it within a tokio runtime.
     #[cfg_attr(
-        not(any(feature = "redis", feature = "sqlite")),
+        not(any(feature = "aws", feature = "redis", feature = "sqlite")),
         expect(unused_variables, unreachable_code, reason = "no backend is built in")
     )]
     pub fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, ContextError> {
         #[cfg(feature = "sqlite")]
         let (database, mut embedded) = (Embedded::new(config), (None, None));
+        #[cfg(feature = "aws")]
+        let amazon = Amazon::default();
         let store: Arc<dyn Store> = match config.status_backend {
             #[cfg(feature = "sqlite")]
             Backend::Sqlite => {
@@ -120,7 +139,12 @@ impl Backends {
                 let connection = Connection::new(&config.redis.status, &config.redis.prefix, "status")?;
                 Arc::new(RedisStore::new(connection, Arc::clone(clock)))
             }
-            #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+            #[cfg(feature = "aws")]
+            Backend::DynamoDb => {
+                let client = amazon.get()?.dynamodb(&config.aws);
+                let retention = config.rules.limits.retention;
+                Arc::new(DynamoStore::new(client, &config.aws.table_name, Arc::clone(clock), retention))
+            }
             other => return Err(not_built_in("STATUS_BACKEND", other)),
         };
         let queue: Arc<dyn Queue> = match config.queue_backend {
@@ -135,7 +159,8 @@ impl Backends {
                 let connection = Connection::new(&config.redis.queue, &config.redis.prefix, "queue")?;
                 Arc::new(RedisQueue::new(connection, Arc::clone(clock)))
             }
-            #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+            #[cfg(feature = "aws")]
+            Backend::Sqs => Arc::new(SqsQueue::new(amazon.get()?.sqs(&config.aws), &config.aws)),
             other => return Err(not_built_in("QUEUE_BACKEND", other)),
         };
         Ok(Self {
@@ -166,7 +191,6 @@ impl Backends {
     }
 }
 
-#[cfg(not(all(feature = "redis", feature = "sqlite")))]
 fn not_built_in(variable: &'static str, backend: Backend) -> ContextError {
     ContextError::NotBuiltIn { variable, backend: backend.as_str() }
 }
@@ -193,6 +217,37 @@ impl<'a> Embedded<'a> {
     }
 }
 
+/// The clients of AWS, made when the first of store and queue asks for them.
+#[cfg(feature = "aws")]
+#[derive(Default)]
+struct Amazon {
+    made: std::cell::OnceCell<Aws>,
+}
+
+#[cfg(feature = "aws")]
+impl Amazon {
+    fn get(&self) -> Result<&Aws, InvalidHttp> {
+        if let Some(aws) = self.made.get() {
+            return Ok(aws);
+        }
+        let aws = Aws::new()?;
+        Ok(self.made.get_or_init(|| aws))
+    }
+}
+
+/// The settings of the process's environment, with the secrets that they refer to (see [`crate::aws::secrets`]).
+#[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "without AWS there is nobody to ask"))]
+pub async fn config_from_env(defaults: Defaults) -> Result<Config, ContextError> {
+    #[cfg(feature = "aws")]
+    {
+        let secrets = crate::aws::secrets::resolve(|name| std::env::var(name).ok()).await?;
+        let source = |name: &str| secrets.get(name).map(Into::into).or_else(|| std::env::var_os(name));
+        Ok(Config::from_raw_source(defaults, source)?)
+    }
+    #[cfg(not(feature = "aws"))]
+    Ok(Config::from_env(defaults)?)
+}
+
 /// What the last run left cannot be read or written.
 #[cfg(feature = "sqlite")]
 #[derive(Debug, thiserror::Error)]
@@ -206,6 +261,11 @@ pub enum TakeOverError {
 }
 
 impl Context {
+    /// Everything as the environment says, for a Lambda function.
+    pub async fn for_lambda() -> Result<Self, ContextError> {
+        Self::from_config(config_from_env(Defaults::LAMBDA).await?)
+    }
+
     /// Everything as configured, with the machine's clock, for a function in a process of its own: others may work on the same
     /// backends. Counters are flushed at the end of each invocation.
     pub fn from_config(config: Config) -> Result<Self, ContextError> {

@@ -14,6 +14,8 @@
 //! The modules of the first two rows are pure: no I/O, no clock, no randomness.
 
 pub mod apply;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod circuit;
 pub mod clock;
 pub mod config;
@@ -34,4 +36,5 @@ pub mod signing;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod tls;
 pub mod transition;

@@ -2,13 +2,15 @@
 //!
 //! There are two lanes: webhooks to look at, and dead letters. A message is delivered at least once and in no promised order. One that
 //! was received and neither acknowledged nor released becomes visible again when its visibility timeout ends; after
-//! [`MAX_RECEIVES`] receives of the webhook lane it moves to the dead-letter lane instead, where receives count anew and have no limit.
+//! [`MAX_RECEIVES`] receives of the webhook lane it moves to the dead-letter lane instead, where receives have no limit.
 //! A receipt stays its message's latest until somebody receives the message again, also past its visibility timeout.
 
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "aws")]
+pub mod sqs;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -57,7 +59,8 @@ pub struct Received {
     pub receipt: String,
     /// The text.
     pub body: String,
-    /// How often it was received from its lane, this time included.
+    /// How often it was received, this time included. In the dead-letter lane a backend may count the receives of the lane before too,
+    /// as SQS does.
     pub receives: u32,
     /// When it was first sent.
     pub sent_at: Timestamp,

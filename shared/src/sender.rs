@@ -26,7 +26,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
+use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use self::deadline::{DatedBody, Deadline};
@@ -37,7 +37,13 @@ pub use self::{
     resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
     roots::InvalidRoots,
 };
-use crate::{clock::Timestamp, id::WebhookId, model::ErrorKind, signing::Secret};
+use crate::{
+    clock::Timestamp,
+    id::WebhookId,
+    model::ErrorKind,
+    signing::Secret,
+    tls::{self, InvalidTls},
+};
 
 /// How long name look-up, TCP connection and TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,12 +130,9 @@ impl SenderConfig {
 /// Why no sender could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSender {
-    /// One of the extra root certificates cannot be read.
-    #[error("a root certificate cannot be read")]
-    RootCertificate(#[source] rustls::Error),
-    /// The TLS library refuses its settings.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] InvalidTls),
     /// The HTTP library refuses its settings.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
@@ -147,7 +150,7 @@ impl HttpSender {
     pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
         let SenderConfig { secrets, guard, lookup, extra_roots } = config;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls_config(extra_roots)?)
+            .tls_backend_preconfigured(tls::http_client(extra_roots)?)
             .dns_resolver(resolve::GuardedResolver { guard: Arc::clone(&guard), lookup })
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(MAX_IDLE)
@@ -196,19 +199,4 @@ impl fmt::Debug for HttpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpSender").field("secrets", &self.secrets.len()).field("guard", &self.guard).finish_non_exhaustive()
     }
-}
-
-fn tls_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<ClientConfig, InvalidSender> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for root in extra_roots {
-        roots.add(root).map_err(InvalidSender::RootCertificate)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(InvalidSender::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }

@@ -20,8 +20,10 @@
 //! **Unreadable records** (of a newer schema version, or malformed) are an error to who asks for them by id, are left out of lists and
 //! of the audit, stay in the due index, and can be deleted.
 //!
-//! **Bounds.** No call reads more than [`MAX_READ`] entries. None scans everything.
+//! **Bounds.** No call reads more than [`MAX_READ`] entries (of the due index: of each of its parts). None scans everything.
 
+#[cfg(feature = "aws")]
+pub mod dynamodb;
 pub mod page;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -201,7 +203,8 @@ pub trait Store: Send + Sync + Debug {
     async fn unheld(&self, from: Timestamp, until: Timestamp, after: Option<TaskId>)
     -> Result<Page<Webhook, TaskId>, StoreError>;
 
-    /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to ask for.
+    /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to ask for. It may leave out webhooks that
+    /// are older than the newest [`MAX_READ`].
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError>;
 
     // ----- the sweep
@@ -217,6 +220,12 @@ pub trait Store: Send + Sync + Debug {
 
     /// What the sweep said last.
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError>;
+
+    /// The store's own housekeeping, a bounded piece of it; the sweep asks for it in each run. Changes nothing that can be asked for, and
+    /// may be cut short anywhere or run twice at once.
+    async fn tidy(&self, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     // ----- idempotency keys
 

@@ -9,7 +9,7 @@ use std::{
 use crate::stack::StackError;
 
 /// The local stack, and the functions as they are for processes of their own on the embedded backend.
-const BUILD: [&str; 14] = [
+const BUILD: [&str; 10] = [
     "build",
     "--quiet",
     "--bins",
@@ -18,12 +18,8 @@ const BUILD: [&str; 14] = [
     "--package=deliver",
     "--package=sweep",
     "--package=dlq",
-    "--features",
-    "api/sqlite",
-    "--features",
-    "deliver/sqlite",
-    "--features",
-    "sweep/sqlite,dlq/sqlite",
+    "--no-default-features",
+    "--features=api/sqlite,deliver/sqlite,sweep/sqlite,dlq/sqlite",
 ];
 
 /// One of `local`, `api`, `deliver`, `sweep` and `dlq`.

@@ -8,42 +8,29 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
 
 use crate::{binaries::workspace, stack::StackError};
 
-/// What is installed where it is missing, from PyPI: with the compiler by which it builds for Lambda.
-const PACKAGES: [&str; 2] = ["cargo-lambda==1.9.2", "ziglang==0.17.1"];
+/// The script that installs it, pinned, into cargo's build folder.
+const INSTALLER: &str = "tests/aws-stack";
 
-/// The folder of `cargo-lambda`: that of `CARGO_LAMBDA_BIN` if it is set, else a private one in cargo's build folder, installed at the first
-/// call.
+/// The folder of `cargo-lambda`, installed if need be.
 pub fn installed() -> Result<PathBuf, StackError> {
-    if let Some(folder) = std::env::var_os("CARGO_LAMBDA_BIN") {
-        return Ok(folder.into());
+    let failed =
+        |why: &dyn std::fmt::Display| StackError(format!("cargo-lambda cannot be installed by {INSTALLER} tools cargo: {why}"));
+    let output = Command::new(workspace().join(INSTALLER))
+        .args(["tools", "cargo"])
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
     }
-    // Tests run from target/PROFILE/deps.
-    let own = std::env::current_exe().map_err(|error| StackError(format!("this test does not know where it is: {error}")))?;
-    let target = own.ancestors().nth(3).ok_or_else(|| StackError(format!("no build folder around {}", own.display())))?;
-    let folder = target.join("cargo-lambda");
-    let (bin, marker) = (folder.join("bin"), folder.join("installed"));
-    if fs::read_to_string(&marker).is_ok_and(|found| found == PACKAGES.join(" ")) {
-        return Ok(bin);
-    }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "apt-get install python3-venv")?;
-    run(
-        Command::new(bin.join("pip")).args(["install", "--quiet"]).args(PACKAGES),
-        "PyPI must be reachable, or CARGO_LAMBDA_BIN set",
-    )?;
-    fs::write(&marker, PACKAGES.join(" ")).map_err(StackError::at(&marker))?;
-    Ok(bin)
-}
-
-fn run(command: &mut Command, way_out: &str) -> Result<(), StackError> {
-    let text = format!("{command:?}");
-    match command.stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(StackError(format!("cargo-lambda cannot be installed: {text} ended with {status}; {way_out}"))),
-        Err(error) => Err(StackError(format!("cargo-lambda cannot be installed: {text}: {error}; {way_out}"))),
-    }
+    let found: Value = serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))?;
+    found["cargo"].as_str().map(PathBuf::from).ok_or_else(|| failed(&found))
 }
 
 /// A running `cargo lambda watch`, from the root of the workspace. Dropping it kills it and the functions that it runs.

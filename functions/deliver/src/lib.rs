@@ -8,10 +8,10 @@ mod attempt;
 mod breaker;
 mod look;
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use shared::{
     clock::Timestamp,
     context::Context,
@@ -64,12 +64,22 @@ impl Deliver {
     /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made
     /// with less than a lease left.
     pub async fn handle(&self, event: SqsEvent, until: Timestamp) -> SqsBatchResponse {
-        let verdicts = join_all(event.records.iter().map(|message| self.message(message, until))).await;
+        let verdicts = join_all(event.records.iter().map(|message| self.isolated(message, until))).await;
         self.context.metrics.flush_if_due(&*self.context.store, self.context.clock.now()).await;
         let failures = event.records.iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::HandBack);
         let mut response = SqsBatchResponse::default();
         response.batch_item_failures = failures.map(|(message, _)| failure(message)).collect();
         response
+    }
+
+    /// A panic over one message, which is our mistake, must not end the attempts of its whole batch: that message alone is handed back. Its
+    /// claim runs out, as if the process had died.
+    async fn isolated(&self, message: &SqsMessage, until: Timestamp) -> Verdict {
+        let worked = AssertUnwindSafe(self.message(message, until)).catch_unwind().await;
+        worked.unwrap_or_else(|_| {
+            tracing::error!(message_id = message.message_id, "Handing back a message whose handling panicked");
+            Verdict::HandBack
+        })
     }
 
     async fn message(&self, message: &SqsMessage, until: Timestamp) -> Verdict {

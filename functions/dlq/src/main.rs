@@ -2,17 +2,12 @@
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use shared::{
-    config::{Config, Defaults},
-    context::Context,
-    logging,
-};
+use shared::{context::Context, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::init(logging::Format::Json)?;
-    let config = Config::from_env(Defaults::LAMBDA)?;
-    let context = &Context::from_config(config)?;
+    let context = &Context::for_lambda().await?;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<SqsEvent>| async move {
         Ok::<_, Error>(dlq::handle(context, event.payload).await)
     }))

@@ -57,6 +57,7 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     let due = due::requeue_due(context, until, &mut summary).await;
     audit::audit(context, until, &mut summary).await?;
     due?;
+    context.store.tidy(ran_at).await?;
     let counts = context.store.counts().await?;
     context.store.report_sweep(&SweepReport { ran_at, lag_ms: summary.lag.as_millis() as u64, counts }).await?;
     if summary.requeued > 0 || summary.adopted > 0 {

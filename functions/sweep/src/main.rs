@@ -2,11 +2,7 @@
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
-use shared::{
-    config::{Config, Defaults},
-    context::Context,
-    logging,
-};
+use shared::{context::Context, logging};
 use std::time::Duration;
 
 /// Kept back from the invocation's time, to write what the run came to.
@@ -15,8 +11,7 @@ const RESERVE: Duration = Duration::from_secs(5);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::init(logging::Format::Json)?;
-    let config = Config::from_env(Defaults::LAMBDA)?;
-    let context = &Context::from_config(config)?;
+    let context = &Context::for_lambda().await?;
     // What the schedule says does not matter: a run does what is due.
     lambda_runtime::run(service_fn(move |event: LambdaEvent<IgnoredAny>| async move {
         let until = context.config.invocation_end(event.context.deadline, context.clock.now()).minus(RESERVE);

@@ -61,12 +61,19 @@ fn text(facts: &Facts<'_>) -> String {
 }
 
 fn backend(config: &Config) -> String {
-    let file = || format!("SQLite, one file: {}", config.data_dir.join(shared::sqlite::DATABASE_FILE).display());
-    let (status, queue) = (&config.redis.status, &config.redis.queue);
-    match (config.status_backend, config.queue_backend) {
-        (Backend::Sqlite, Backend::Sqlite) => file(),
-        (Backend::Redis, Backend::Redis) => format!("Redis: webhooks in {status}, messages in {queue}"),
-        (Backend::Redis, Backend::Sqlite) => format!("webhooks in Redis, {status}; messages in {}", file()),
-        (Backend::Sqlite, Backend::Redis) => format!("webhooks in {}; messages in Redis, {queue}", file()),
+    let status = place(config.status_backend, config, &config.redis.status.to_string());
+    let queue = place(config.queue_backend, config, &config.redis.queue.to_string());
+    if config.status_backend == config.queue_backend && config.status_backend == Backend::Sqlite {
+        return status;
+    }
+    format!("webhooks in {status}; messages in {queue}")
+}
+
+fn place(backend: Backend, config: &Config, redis: &str) -> String {
+    match backend {
+        Backend::Sqlite => format!("SQLite, one file: {}", config.data_dir.join(shared::sqlite::DATABASE_FILE).display()),
+        Backend::Redis => format!("Redis, {redis}"),
+        Backend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
+        Backend::Sqs => format!("SQS, {}", config.aws.queue_url),
     }
 }

@@ -13,8 +13,8 @@ use api::Access;
 use axum::{Router, serve::ListenerExt};
 use shared::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigErrors, Defaults},
-    context::{Backends, Context, ContextError, TakeOverError},
+    config::{Config, Defaults},
+    context::{Backends, Context, ContextError, TakeOverError, config_from_env},
     sqlite::{DataDir, DataDirError},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -30,9 +30,6 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 /// Why the stack did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
     /// The data folder is in use, or cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -95,7 +92,7 @@ pub struct Stack {
 impl Stack {
     /// Starts all parts. When it returns, the API answers.
     pub async fn start(options: &Options) -> Result<Self, StartError> {
-        let mut config = Config::from_env(Defaults::LOCAL)?;
+        let mut config = config_from_env(Defaults::LOCAL).await?;
         if let Some(data_dir) = &options.data_dir {
             config.data_dir.clone_from(data_dir);
         }

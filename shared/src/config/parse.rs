@@ -138,15 +138,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn backend(&mut self, variable: &str) -> Backend {
-        match self.value(variable).as_deref() {
-            None | Some("sqlite") => Backend::Sqlite,
-            Some("redis") => Backend::Redis,
-            Some(other) => {
-                self.fault(variable, &format!("is '{other}', but must be sqlite or redis"), "redis");
-                Backend::Sqlite
-            }
-        }
+    /// The embedded backend, Redis, or Amazon's service for this purpose.
+    pub(super) fn backend(&mut self, variable: &str, amazon: Backend) -> Backend {
+        let known = [Backend::Sqlite, Backend::Redis, amazon];
+        let Some(value) = self.value(variable) else { return Backend::Sqlite };
+        known.into_iter().find(|backend| backend.as_str() == value).unwrap_or_else(|| {
+            let fault = format!("is '{value}', but must be sqlite, redis or {}", amazon.as_str());
+            self.fault(variable, &fault, amazon.as_str());
+            Backend::Sqlite
+        })
     }
 
     pub(super) fn regex(&mut self, variable: &str) -> Option<Regex> {

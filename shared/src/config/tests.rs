@@ -231,3 +231,66 @@ fn every_fault_is_reported_at_once() {
     assert_eq!(errors.0.len(), 2);
     assert_eq!(errors.to_string().lines().count(), 2);
 }
+
+const AMAZON: [(&str, &str); 7] = [
+    ("STATUS_BACKEND", "dynamodb"),
+    ("QUEUE_BACKEND", "sqs"),
+    ("TABLE_NAME", "posthaste"),
+    ("QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/posthaste"),
+    ("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/posthaste-dead"),
+    ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
+    ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+];
+
+#[test]
+fn the_services_of_amazon_are_read() {
+    let mut pairs = AMAZON.to_vec();
+    pairs.extend([("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")]);
+    pairs.push(("AWS_ENDPOINT_URL_SQS", "https://sqs.example"));
+    let config = good(&pairs);
+    assert_eq!((config.status_backend, config.queue_backend), (Backend::DynamoDb, Backend::Sqs));
+    assert_eq!((config.aws.region.as_str(), config.aws.table_name.as_str()), ("eu-west-1", "posthaste"));
+    assert_eq!(config.aws.dynamodb_endpoint.as_deref(), Some("http://127.0.0.1:4566"));
+    assert_eq!(config.aws.sqs_endpoint.as_deref(), Some("https://sqs.example"));
+    assert_eq!(config.aws.credentials.session_token, None);
+    pairs.push(("AWS_REGION", "us-east-2"));
+    assert_eq!(good(&pairs).aws.region, "us-east-2");
+    assert!(!format!("{:?}", good(&pairs)).contains("hunter2"), "a secret is never shown");
+}
+
+#[test]
+fn what_a_service_of_amazon_needs_and_is_not_there_is_named() {
+    for missing in
+        ["TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]
+    {
+        let mut pairs = AMAZON.to_vec();
+        pairs.push(("AWS_REGION", "eu-west-1"));
+        pairs.retain(|(variable, _)| *variable != missing);
+        let ConfigErrors(errors) = read(&pairs).expect_err(missing);
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(error.variable, missing);
+        assert!(error.fault.contains("is not set") && !error.example.is_empty(), "{error}");
+    }
+    // Nobody asks for them where nobody needs them.
+    assert_eq!(good(&[]).aws, AwsSettings::default());
+}
+
+#[test]
+fn a_bad_setting_of_amazon_is_named() {
+    for (variable, value, says) in [
+        ("TABLE_NAME", "a table", "3 to 255"),
+        ("QUEUE_URL", "posthaste", "http"),
+        ("DEAD_LETTER_QUEUE_URL", AMAZON[3].1, "the same as QUEUE_URL"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "127.0.0.1:4566", "http"),
+        ("QUEUE_BACKEND", "dynamodb", "sqlite, redis or sqs"),
+        ("STATUS_BACKEND", "sqs", "sqlite, redis or dynamodb"),
+    ] {
+        let mut pairs = AMAZON.to_vec();
+        pairs.retain(|(name, _)| *name != variable);
+        pairs.extend([("AWS_REGION", "eu-west-1"), (variable, value)]);
+        let ConfigErrors(errors) = read(&pairs).expect_err(variable);
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert_eq!(error.variable, variable);
+        assert!(error.fault.contains(says), "{error}");
+    }
+}

@@ -39,6 +39,24 @@ pub struct Page<T, Position> {
     pub next: Option<Position>,
 }
 
+#[cfg(any(feature = "aws", feature = "redis"))]
+impl<P: Ord + Copy> Page<Listed, P> {
+    /// Puts in what the page's index does not know: a webhook whose reference id was made up has no index entry (one whose caller
+    /// copied such a reference id has). It enters this page, which ends before `end`, if it belongs here, and not to one before or after.
+    pub(crate) fn insert(&mut self, listed: Listed, limit: usize, end: Option<P>, place: impl Fn(&Listed) -> P) {
+        let found = place(&listed);
+        if end.is_some_and(|end| found >= end) || self.next.is_some_and(|next| found < next) {
+            return;
+        }
+        self.items.push(listed);
+        self.items.sort_by_key(|listed| std::cmp::Reverse(place(listed)));
+        if self.items.len() > limit {
+            self.items.truncate(limit);
+            self.next = self.items.last().map(place);
+        }
+    }
+}
+
 /// A webhook in a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed {

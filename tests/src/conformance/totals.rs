@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_destination_s_sums_add_up_and_its_latest_error_stays,
         destinations_count_over_this_hour_and_the_last,
         the_worst_destinations_come_first_and_are_bounded,
+        tidying_changes_no_figure,
     ]
 }
 
@@ -127,4 +128,34 @@ async fn the_worst_destinations_come_first_and_are_bounded(fixture: Fixture) {
         same(&found.iter().map(|totals| &totals.destination).collect::<Vec<_>>(), &expected)
     })
     .await;
+}
+
+/// The store's housekeeping is not seen from outside, whenever and however often it runs. Proved by figures that are added before,
+/// between and after four runs, two of them at once, an hour apart.
+async fn tidying_changes_no_figure(fixture: Fixture) {
+    const HOUR_MS: i64 = 3_600_000;
+    let (counter, destination) = (fresh("delivered "), fresh("https://d"));
+    let start = Timestamp::from_millis(fixture.now().as_millis() / HOUR_MS * HOUR_MS + HOUR_MS / 2);
+    for round in 1..=3_u64 {
+        let now = start.plus(Duration::from_secs(20 * 60 * (round - 1)));
+        let activity = DestinationActivity { delivered: 2, failed: 1_000_000, waiting: 1, last_error: None };
+        let counters = [(counter.clone(), 5)].into();
+        let both = Activity { counters, ..about(&destination, activity) };
+        fixture.store.add_activity(&both, now).await.unwrap();
+        // By then nobody still writes what belongs before.
+        let later = now.plus(Duration::from_secs(300));
+        let (one, other) = tokio::join!(fixture.store.tidy(later), fixture.other.tidy(later));
+        one.unwrap();
+        other.unwrap();
+        eventually("the counter", || async { same(&fixture.other.counters().await.unwrap().get(&counter), &Some(&(5 * round))) })
+            .await;
+        let expected =
+            DestinationActivity { delivered: 2 * round, failed: 1_000_000 * round, waiting: round as i64, last_error: None };
+        eventually("the destination", || async {
+            same(&totals_of(&fixture, &destination, later).await.map(|totals| totals.activity), &Some(expected.clone()))
+        })
+        .await;
+        fixture.store.tidy(later).await.unwrap();
+    }
+    assert_eq!(fixture.other.counters().await.unwrap().get(&counter), Some(&15));
 }

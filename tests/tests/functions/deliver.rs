@@ -367,3 +367,30 @@ async fn an_operator_may_resend_while_a_stale_message_is_still_around() {
     assert_eq!(world.context.rules.claim(&stored, ClaimId(1), world.now()), Err(Refusal::Finished(Status::Delivered)));
     world.assert_settled(&[&webhook]).await;
 }
+
+/// A panic over one webhook leaves its neighbours in the batch alone. Its own attempt counts as interrupted, and it goes on once its lease
+/// is over.
+#[tokio::test]
+async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
+    let world = World::new();
+    let mut webhooks = Vec::new();
+    for _ in 0..3 {
+        let webhook = world.accepted().await;
+        world.queued(&webhook).await;
+        webhooks.push(webhook);
+    }
+    let unlucky = webhooks[0].id.clone();
+    world.destination.during(move |request| assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose"));
+    let back = world.run_deliver().await;
+    assert_eq!(back.len(), 1);
+    assert_eq!(Message::from_json(&back[0].body).unwrap().webhook_id, webhooks[0].id);
+    for webhook in &webhooks[1..] {
+        assert_eq!(world.stored(webhook).await.status, Status::Delivered);
+    }
+    world.clock.advance(Duration::from_secs(361));
+    assert!(world.run_deliver().await.is_empty());
+    let stored = world.stored(&webhooks[0]).await;
+    let errors: Vec<_> = stored.attempts.iter().map(|attempt| attempt.error).collect();
+    assert_eq!((stored.status, errors), (Status::Delivered, vec![Some(ErrorKind::Interrupted), None]));
+    world.assert_settled(&webhooks.iter().collect::<Vec<_>>()).await;
+}

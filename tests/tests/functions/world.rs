@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -232,7 +232,8 @@ impl ScriptedDestination {
 impl Sender for ScriptedDestination {
     async fn send(&self, request: &Request<'_>, _deadline: Duration) -> Answer {
         self.attempts.lock().unwrap().push(request.attempt);
-        if let Some(action) = &*self.during.lock().unwrap() {
+        // An action may panic, to see what comes of it.
+        if let Some(action) = &*self.during.lock().unwrap_or_else(PoisonError::into_inner) {
             action(request);
         }
         self.answers.lock().unwrap().pop_front().unwrap_or_else(|| status(200))

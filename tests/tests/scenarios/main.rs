@@ -6,7 +6,6 @@ mod crash;
 mod delivery;
 mod events;
 mod functions;
-mod ledger;
 mod life;
 mod lifecycle;
 mod outage;
@@ -14,3 +13,5 @@ mod redis;
 mod tools;
 mod waits;
 mod watch;
+
+use posthaste_tests::ledger;

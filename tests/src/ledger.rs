@@ -1,11 +1,11 @@
 //! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure a dead letter.
+//!
+//! One that does not balance panics: that is a test's verdict.
+
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a ledger that does not balance is a test's verdict")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use posthaste_tests::{
-    client::ApiClient,
-    stack::{Launch, Stack},
-};
 use shared::{
     clock::{Clock, SystemClock},
     queue::{Lane, Queue, sqlite::SqliteQueue},
@@ -13,6 +13,11 @@ use shared::{
     store::{Store, sqlite::SqliteStore},
 };
 use tokio::time::{Instant, sleep};
+
+use crate::{
+    client::ApiClient,
+    stack::{Launch, Stack},
+};
 
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -22,15 +27,15 @@ const CLOSE_BOUND: Duration = Duration::from_secs(60);
 
 /// What became of the accepted webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     /// By status; the deleted ones as `deleted`.
-    pub(crate) statuses: BTreeMap<String, usize>,
+    pub statuses: BTreeMap<String, usize>,
     /// Attempts that ended without a recorded answer: each may have reached the destination all the same.
-    pub(crate) unanswered: usize,
+    pub unanswered: usize,
 }
 
 /// Waits until each of these webhooks is finished or gone, then asks what each came to.
-pub(crate) async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
+pub async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
     let deadline = Instant::now() + bound;
     let mut ledger = Ledger::default();
     for id in accepted {
@@ -68,7 +73,7 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
 }
 
 /// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due and nothing is queued.
-pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
+pub async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     end(api, stack).await;
     let database = Database::open(&launch.data_dir().join(DATABASE_FILE)).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -77,13 +82,19 @@ pub(crate) async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
 }
 
 /// The same for a stack on this store and this queue.
-pub(crate) async fn close_on(api: &ApiClient, stack: Stack, store: &dyn Store, queue: &dyn Queue) {
+pub async fn close_on(api: &ApiClient, stack: Stack, store: &dyn Store, queue: &dyn Queue) {
     end(api, stack).await;
     assert_nothing_left(store, queue).await;
 }
 
 async fn end(api: &ApiClient, stack: Stack) {
-    let deadline = Instant::now() + CLOSE_BOUND;
+    wait_for_empty_queues(api, CLOSE_BOUND).await;
+    stack.stop().unwrap();
+}
+
+/// Waits until no message is left in either queue.
+pub async fn wait_for_empty_queues(api: &ApiClient, bound: Duration) {
+    let deadline = Instant::now() + bound;
     loop {
         let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
         let depths = &health["queue"]["depths"];
@@ -94,10 +105,10 @@ async fn end(api: &ApiClient, stack: Stack) {
         assert!(Instant::now() < deadline, "messages are left: {depths}");
         sleep(POLL_INTERVAL).await;
     }
-    stack.stop().unwrap();
 }
 
-async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
+/// Nothing is due, now or ever, and nothing is queued.
+pub async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
     let far = SystemClock.now().plus(Duration::from_secs(400 * 24 * 3600));
     assert_eq!(store.due(far, 10).await.unwrap(), [], "nothing is due");
     for lane in [Lane::Webhooks, Lane::DeadLetters] {

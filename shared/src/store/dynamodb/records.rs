@@ -1,0 +1,246 @@
+//! One webhook: create, read, write, delete.
+//!
+//! **A content's time to live** (`ce` of its record, `x` of its items) begins with the create, so that a content whose record was never
+//! written goes away by itself. It is [`SPARE`] longer than the webhook would live if it finished now. A webhook that takes long is written
+//! again and again (the sweep moves its due entry at least every six hours), and a write that finds less than half of [`SPARE`] left lifts
+//! the content's time first: so nothing unfinished loses its content unless nobody works at all for so long.
+
+use std::{sync::PoisonError, time::Duration};
+
+use aws_sdk_dynamodb::{
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{Delete, TransactWriteItem},
+};
+
+use super::{
+    DynamoStore,
+    item::{
+        Item, changing, content, content_keys, day, inline_content, key, malformed, new_items, number, number_of, record,
+        record_key, record_of, seconds,
+    },
+    table::{Change, Condition, Refused, unavailable},
+};
+use crate::{
+    aws::boxed,
+    id::WebhookId,
+    model::{Content, Webhook},
+    random::{Random, SystemRandom},
+    store::{StoreError, WriteError},
+};
+
+/// How much longer than its record a content lives at least.
+const SPARE: Duration = Duration::from_secs(15 * 24 * 3600);
+
+/// Days that a process remembers as marked.
+const MAX_MARKED_DAYS: usize = 64;
+
+/// How often a create is tried again because what it found has expired.
+const MAX_ROUNDS: u32 = 3;
+
+impl DynamoStore {
+    pub(super) async fn create_webhook(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+        self.mark_day(day(webhook.id.task.created_at())).await?;
+        let name = format!("{:016x}", SystemRandom.next_u64());
+        let last_look = webhook.due_at.unwrap_or(webhook.created_at).max(webhook.created_at);
+        let content_expires = webhook.expires_at.unwrap_or(last_look.plus(self.retention)).plus(SPARE);
+        let (item, parts) = new_items(webhook, content, &name, content_expires);
+        for part in &parts {
+            self.table.put(part.clone()).await?;
+        }
+        let created = self.put_new(webhook, item).await;
+        if matches!(created, Err(WriteError::Conflict(_))) {
+            // Nobody will ever see what was written for it. If this fails, its time to live ends it.
+            for part in parts {
+                let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
+                let _ = self.table.delete_if(position(&part), condition).await;
+            }
+        }
+        created
+    }
+
+    async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), WriteError> {
+        let mut condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+        for _ in 0..MAX_ROUNDS {
+            let stored = match self.table.put_if(item.clone(), condition).await {
+                Ok(()) => return Ok(()),
+                Err(Refused::Failed(error)) => return Err(error.into()),
+                Err(Refused::Missing) => {
+                    condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+                    continue;
+                }
+                Err(Refused::Found(stored)) => stored,
+            };
+            let earlier = record_of(&webhook.id, &stored)?;
+            if !earlier.is_expired(self.clock.now()) {
+                // Ours, if the client sent it twice: no other create has this content's name.
+                let is_ours = earlier == *webhook && stored.get("ck") == item.get("ck") && stored.get("c") == item.get("c");
+                return if is_ours { Ok(()) } else { Err(WriteError::Conflict(Box::new(earlier))) };
+            }
+            condition = Condition { expression: "v = :gone", values: vec![(":gone", number(earlier.revision))] };
+        }
+        Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
+    }
+
+    /// So that lists can skip the days on which nothing was created. Before the first webhook of a day, thus there is none without.
+    async fn mark_day(&self, day: i64) -> Result<(), StoreError> {
+        if self.marked_days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day) {
+            return Ok(());
+        }
+        self.table.put(key("days", format!("{day:08}"))).await?;
+        let mut marked = self.marked_days.lock().unwrap_or_else(PoisonError::into_inner);
+        if marked.len() >= MAX_MARKED_DAYS {
+            marked.clear();
+        }
+        marked.insert(day);
+        Ok(())
+    }
+
+    /// The record and its item, if it is there for a reader.
+    pub(super) async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
+        let Some(item) = self.table.get(record_key(id.task), true).await? else { return Ok(None) };
+        let webhook = record_of(id, &item)?;
+        // A task id alone is unique; who asks with another reference id asks for something that is not there.
+        let is_there = webhook.id == *id && !webhook.is_expired(self.clock.now());
+        Ok(is_there.then_some((webhook, item)))
+    }
+
+    /// The content of a record's item, where it stands.
+    pub(super) async fn content_of(&self, id: &WebhookId, item: &Item) -> Result<Option<Content>, StoreError> {
+        if let Some(inline) = inline_content(id, item) {
+            return inline.map(Some);
+        }
+        let mut parts = Vec::new();
+        for key in content_keys(item, id.task) {
+            // It never changes, so an old replica's answer is as good as any; if there is none, it may be too new for that one.
+            let part = match self.table.get(key.clone(), false).await? {
+                Some(part) => Some(part),
+                None => self.table.get(key, true).await?,
+            };
+            let Some(part) = part else { return Ok(None) };
+            parts.push(part);
+        }
+        let bytes: Option<Vec<&[u8]>> = parts.iter().map(|part| part.get("c")?.as_b().ok().map(AsRef::as_ref)).collect();
+        match bytes {
+            Some(bytes) if !bytes.is_empty() => content(id, &bytes).map(Some),
+            _ => Err(malformed(id, "its content is not stored as one")),
+        }
+    }
+
+    /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is wanted.
+    pub(super) async fn replace(&self, before: &Webhook, after: &Webhook, whole: bool) -> Result<Item, WriteError> {
+        debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
+        let now = self.clock.now();
+        if before.is_expired(now) {
+            // It can only be as it was seen, and thus gone, or be another one, which a reader finds out.
+            return match self.find(&before.id).await? {
+                Some((stored, _)) => Err(WriteError::Conflict(Box::new(stored))),
+                None => Err(WriteError::Missing),
+            };
+        }
+        let lasts = after.expires_at.unwrap_or(now.max(after.due_at.unwrap_or(now)));
+        let condition = Condition {
+            expression: "v = :before AND (attribute_not_exists(ce) OR ce >= :lasts)",
+            values: vec![(":before", number(before.revision)), (":lasts", number(seconds(lasts.plus(SPARE / 2))))],
+        };
+        let mut change = Change::default();
+        for (name, value) in changing(after) {
+            change.put(name, value);
+        }
+        match self.table.update_if(record_key(after.id.task), change.clone(), condition, whole).await {
+            Err(Refused::Found(stored)) if number_of(&stored, "v") == Some(before.revision as i64) => {
+                let expires = seconds(lasts.plus(self.retention).plus(SPARE));
+                self.lift_content(&stored, after, expires).await?;
+                change.put("ce", Some(number(expires)));
+                let condition = Condition { expression: "v = :before", values: vec![(":before", number(before.revision))] };
+                let written = self.table.update_if(record_key(after.id.task), change, condition, whole).await;
+                written.or_else(|refused| self.refused(refused, before, after))
+            }
+            written => written.or_else(|refused| self.refused(refused, before, after)),
+        }
+    }
+
+    fn refused(&self, refused: Refused, before: &Webhook, after: &Webhook) -> Result<Item, WriteError> {
+        let stored_item = match refused {
+            Refused::Failed(error) => return Err(error.into()),
+            Refused::Missing => return Err(WriteError::Missing),
+            Refused::Found(item) => item,
+        };
+        let stored = record_of(&before.id, &stored_item)?;
+        if stored == *after {
+            return Ok(stored_item);
+        }
+        if stored.id != before.id || stored.is_expired(self.clock.now()) {
+            return Err(WriteError::Missing);
+        }
+        Err(WriteError::Conflict(Box::new(stored)))
+    }
+
+    /// Lets the content live on, before its record says so.
+    async fn lift_content(&self, item: &Item, webhook: &Webhook, expires: i64) -> Result<(), WriteError> {
+        for key in content_keys(item, webhook.id.task) {
+            let mut change = Change::default();
+            change.put("x", Some(number(expires)));
+            let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
+            match self.table.update_if(key, change, condition, false).await {
+                Ok(_) => {}
+                Err(Refused::Failed(error)) => return Err(error.into()),
+                // Deleted meanwhile, as the write of the record will find.
+                Err(Refused::Missing | Refused::Found(_)) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the webhook, if it has this revision where one is given. Record and content go together.
+    pub(super) async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<bool, StoreError> {
+        let record_key = record_key(id.task);
+        let Some(item) = self.table.get(record_key.clone(), true).await? else { return Ok(false) };
+        // One that cannot be read cannot be asked for its whole id, and can be deleted all the same.
+        if let Ok(webhook) = record(&item)
+            && (webhook.id != *id || webhook.is_expired(self.clock.now()))
+        {
+            return Ok(false);
+        }
+        let condition = match revision {
+            Some(revision) => Condition { expression: "v = :seen", values: vec![(":seen", number(revision))] },
+            None => Condition { expression: "attribute_exists(p)", values: Vec::new() },
+        };
+        let contents = content_keys(&item, id.task);
+        if contents.is_empty() {
+            return self.table.delete_if(record_key, condition).await;
+        }
+        self.delete_together(record_key, condition, contents).await
+    }
+
+    async fn delete_together(&self, record: Item, condition: Condition, contents: Vec<Item>) -> Result<bool, StoreError> {
+        let delete = |key: Item| Delete::builder().table_name(&self.table.name).set_key(Some(key));
+        let mut first = delete(record).condition_expression(condition.expression);
+        for (name, value) in condition.values {
+            first = first.expression_attribute_values(name, value);
+        }
+        let mut call = self.table.client.transact_write_items();
+        for delete in std::iter::once(first).chain(contents.into_iter().map(delete)) {
+            let delete = delete.build().map_err(|error| StoreError::Unavailable(boxed(error)))?;
+            call = call.transact_items(TransactWriteItem::builder().delete(delete).build());
+        }
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(canceled))
+                    if canceled.cancellation_reasons().iter().any(|why| why.code() == Some("ConditionalCheckFailed")) =>
+                {
+                    Ok(false)
+                }
+                _ => Err(unavailable(error)),
+            },
+        }
+    }
+}
+
+/// An item's key.
+fn position(item: &Item) -> Item {
+    item.iter()
+        .filter(|(name, _)| matches!(name.as_str(), "p" | "s"))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! What is spread over shards, and read from all of them: the due index, the audit's minutes, and lists by time or by archiving.
+
+use std::collections::VecDeque;
+
+use futures_util::future::try_join_all;
+
+use super::{
+    item::{Item, SHARDS, day, partition, readable, shard, sortable, text_of},
+    table::{Found, Range, Table},
+};
+use crate::{
+    clock::Timestamp,
+    id::{TaskId, WebhookId},
+    model::Webhook,
+    store::{DueEntry, MAX_READ, Page, StoreError},
+};
+
+/// Sorts after every sort key of ours.
+pub(super) const END: &str = "~";
+
+/// Entries of the due index up to `until`, the oldest of each shard.
+pub(super) async fn due(table: &Table, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
+    let limit = limit.clamp(1, MAX_READ);
+    let parts = (0..SHARDS).map(|shard| async move {
+        let range = Range {
+            index: Some("work"),
+            keys: ("i", "j"),
+            partition: format!("due/{shard}"),
+            between: ("0".to_owned(), format!("{}/{END}", sortable(until))),
+            backwards: false,
+            filter: None,
+            consistent: false,
+        };
+        read_up_to(table, &range, limit).await
+    });
+    let found = try_join_all(parts).await?;
+    Ok(found.iter().flatten().filter_map(due_entry).collect())
+}
+
+fn due_entry(item: &Item) -> Option<DueEntry> {
+    let entry = || {
+        let (due_at, reference) = text_of(item, "j")?.split_once('/')?;
+        let id = WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
+        Some(DueEntry { id, due_at: Timestamp::from_millis(due_at.parse().ok()?) })
+    };
+    let found = entry();
+    if found.is_none() {
+        tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
+    }
+    found
+}
+
+/// The first `limit` entries of a range; a page of DynamoDB ends at 1 MB.
+async fn read_up_to(table: &Table, range: &Range, limit: usize) -> Result<Vec<Item>, StoreError> {
+    let (mut items, mut start) = (Vec::new(), None);
+    loop {
+        let Found { items: more, last, .. } = table.query(range, limit - items.len(), start).await?;
+        items.extend(more);
+        if last.is_none() || items.len() >= limit {
+            return Ok(items);
+        }
+        start = last;
+    }
+}
+
+/// The records of a day's shard that were created in `[from, until)`.
+fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
+    Range {
+        index: None,
+        keys: ("p", "s"),
+        partition: partition(day, shard),
+        // Whatever is below `until` ends before it: the ids have one length.
+        between: (from.to_string(), until.to_string()),
+        backwards: false,
+        filter: None,
+        consistent: false,
+    }
+}
+
+/// Webhooks created in `[from, until)` that nobody holds, day by day and shard by shard; `after` is the last one that was read.
+///
+/// What is not in the due index and has no expiry is unfinished, so DynamoDB itself leaves out all others.
+pub(super) async fn unheld(
+    table: &Table,
+    from: Timestamp,
+    until: Timestamp,
+    after: Option<TaskId>,
+) -> Result<Page<Webhook, TaskId>, StoreError> {
+    let (first, end) = (TaskId::first_at(from), TaskId::first_at(until));
+    let mut items = Vec::new();
+    let mut read = 0;
+    if from >= until {
+        return Ok(Page { items, next: None });
+    }
+    let last_day = day(Timestamp::from_millis(until.as_millis() - 1));
+    let begin = after.map_or((day(from), 0), |after| (day(after.created_at()), shard(after)));
+    for today in begin.0..=last_day {
+        let first_shard = if today == begin.0 { begin.1 } else { 0 };
+        for part in first_shard..SHARDS {
+            let resumed = after.filter(|_| (today, part) == begin);
+            let mut range = created(today, part, first, end);
+            range.filter = Some("attribute_not_exists(i) AND attribute_not_exists(x)");
+            let mut start = resumed.map(super::item::record_key);
+            loop {
+                // DynamoDB says where it stopped whenever it read as much as it was allowed, so the bound holds.
+                let found = table.query(&range, MAX_READ.saturating_sub(read), start).await?;
+                read += found.read;
+                let webhooks = found.items.iter().filter_map(readable);
+                items.extend(
+                    webhooks.filter(|webhook| webhook.id.task < end && !webhook.status.is_finished() && webhook.due_at.is_none()),
+                );
+                let Some(last) = found.last else { break };
+                if read >= MAX_READ {
+                    let next = text_of(&last, "s").and_then(|task| task.parse().ok());
+                    return Ok(Page { items, next });
+                }
+                start = Some(last);
+            }
+        }
+    }
+    Ok(Page { items, next: None })
+}
+
+/// Several ranges read as one, the greatest sort key first.
+#[derive(Debug)]
+pub(super) struct Merge<'a> {
+    table: &'a Table,
+    parts: Vec<Part>,
+    /// Entries asked for at a time from each.
+    chunk: usize,
+    /// Entries read so far.
+    pub(super) read: usize,
+}
+
+#[derive(Debug)]
+struct Part {
+    range: Range,
+    buffer: VecDeque<Item>,
+    /// Where to go on.
+    start: Option<Item>,
+    is_at_end: bool,
+}
+
+impl<'a> Merge<'a> {
+    /// Reads nothing yet. All ranges are backwards, and have the same sort key.
+    pub(super) fn new(table: &'a Table, ranges: Vec<Range>, chunk: usize) -> Self {
+        let part = |range| Part { range, buffer: VecDeque::new(), start: None, is_at_end: false };
+        Self { table, parts: ranges.into_iter().map(part).collect(), chunk, read: 0 }
+    }
+
+    /// The greatest of what is left.
+    pub(super) async fn next(&mut self) -> Result<Option<Item>, StoreError> {
+        self.fill().await?;
+        let first = |part: &Part| text_of(part.buffer.front()?, part.range.keys.1).map(str::to_owned);
+        let greatest = self.parts.iter_mut().filter(|part| !part.buffer.is_empty()).max_by_key(|part| first(part));
+        Ok(greatest.and_then(|part| part.buffer.pop_front()))
+    }
+
+    /// Reads on where a part has run out, all those at once.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        while self.parts.iter().any(|part| part.buffer.is_empty() && !part.is_at_end) {
+            let (table, chunk) = (self.table, self.chunk);
+            let reads = self.parts.iter_mut().filter(|part| part.buffer.is_empty() && !part.is_at_end).map(|part| async move {
+                let found = table.query(&part.range, chunk, part.start.take()).await?;
+                part.is_at_end = found.last.is_none();
+                part.start = found.last;
+                part.buffer.extend(found.items);
+                Ok::<usize, StoreError>(found.read)
+            });
+            self.read += try_join_all(reads).await?.into_iter().sum::<usize>();
+        }
+        Ok(())
+    }
+}
+
+/// The records of a day, newest first, before `end`.
+pub(super) fn newest_of_day(table: &Table, today: i64, end: TaskId, chunk: usize) -> Merge<'_> {
+    let first = TaskId::first_at(Timestamp::from_millis(0));
+    let ranges = (0..SHARDS).map(|shard| Range { backwards: true, ..created(today, shard, first, end) });
+    Merge::new(table, ranges.collect(), chunk)
+}
+
+/// Dead letters, the latest archived first, before this place in the index.
+pub(super) fn latest_archived<'a>(table: &'a Table, before: &str, chunk: usize) -> Merge<'a> {
+    let ranges = (0..SHARDS).map(|shard| archived("work", "i", format!("dead/{shard}"), before));
+    Merge::new(table, ranges.collect(), chunk)
+}
+
+/// A part of an index of dead letters.
+pub(super) fn archived(index: &'static str, key: &'static str, partition: String, before: &str) -> Range {
+    Range {
+        index: Some(index),
+        keys: (key, "j"),
+        partition,
+        between: ("0".to_owned(), before.to_owned()),
+        backwards: true,
+        filter: None,
+        consistent: false,
+    }
+}

@@ -1,0 +1,88 @@
+//! The deployment that these tests share: deployed once, used by one test at a time, as each ends by seeing that nothing is left.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use posthaste_tests::{aws::AwsStack, client::ApiClient, ledger};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::sleep,
+};
+
+/// Times are shortened by the template's own parameters, so that three attempts fit into a test. The breaker is off: destinations that
+/// always fail would open their circuits, which is right, and slow.
+const PARAMETERS: [(&str, &str); 7] = [
+    ("RetryBaseDelayMs", "200"),
+    ("DeliveryTimeoutMs", "2000"),
+    ("LeaseMs", "5000"),
+    ("CircuitFailures", "0"),
+    ("MaxConcurrency", "4"),
+    ("LogLevel", "warn"),
+    ("Alarms", "true"),
+];
+
+/// A message that was handed back comes again after this long; on AWS, six times the function's timeout.
+pub(crate) const VISIBILITY_S: u32 = 20;
+
+/// Until the queues are empty: what was handed back comes again first.
+const EMPTY_BOUND: Duration = Duration::from_secs(180);
+
+/// The deployment, for as long as one test needs it.
+pub(crate) struct Deployed {
+    stack: MutexGuard<'static, AwsStack>,
+}
+
+impl Deployed {
+    /// Waits for its turn. The first one deploys.
+    pub(crate) async fn take() -> Self {
+        static STACK: OnceLock<Mutex<AwsStack>> = OnceLock::new();
+        let deploy = || AwsStack::deployed(&PARAMETERS).unwrap_or_else(|error| panic!("{error}"));
+        let shared = tokio::task::spawn_blocking(move || STACK.get_or_init(|| Mutex::new(deploy()))).await.unwrap();
+        let deployed = Self { stack: shared.lock().await };
+        for queue in ["QueueUrl", "DeadLetterQueueUrl"] {
+            deployed.stack.set_visibility(deployed.stack.output(queue), VISIBILITY_S).await.unwrap();
+        }
+        deployed
+    }
+
+    pub(crate) fn api(&self) -> ApiClient {
+        self.stack.client().unwrap()
+    }
+
+    /// Waits until no message is left, and looks into the table: nothing is unfinished.
+    pub(crate) async fn close(&self) {
+        let api = self.api();
+        ledger::wait_for_empty_queues(&api, EMPTY_BOUND).await;
+        for status in ["pending", "in_progress", "retrying"] {
+            assert_eq!(api.webhooks(&[("status", status)]).await.unwrap().items.len(), 0, "{status}");
+        }
+    }
+}
+
+impl std::ops::Deref for Deployed {
+    type Target = AwsStack;
+
+    fn deref(&self) -> &AwsStack {
+        &self.stack
+    }
+}
+
+impl Drop for Deployed {
+    /// A test that fails shows what the functions said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the emulator's log ends:\n{}", self.stack.log_tail());
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn wait_until(what: &str, bound: Duration, mut so: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !so().await {
+        assert!(started.elapsed() < bound, "not within {bound:?}: {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
