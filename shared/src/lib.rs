@@ -9,6 +9,7 @@
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
 //! | [`metrics`], [`logging`] | what it tells of itself |
+//! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
 //! | [`context`] | which backends are used; the only file that names them |
 //!
 //! The modules of the first two rows are pure: no I/O, no clock, no randomness.

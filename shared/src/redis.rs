@@ -1,15 +1,26 @@
-//! What the store and the queue on Redis have in common: a connection that all calls share, and scripts.
+//! What the store and the queue on Redis have in common: a connection that all calls share, to a server or to a cluster, and scripts.
 //!
-//! Every change is one Lua script, which the server runs as a whole or not at all. The keys of a store carry one hash tag, and those of
-//! a queue another one, so a script's keys are in one slot.
+//! Every change is one Lua script, which a server runs as a whole or not at all. A script names every key that it touches, and all of them
+//! carry one hash tag, so on a cluster they are in one slot and the script runs on the node that has it. What the tags are, and so what
+//! changes together, the store and the queue decide: see there.
+//!
+//! **Nobody waits for long.** A call waits [`RESPONSE_TIMEOUT`] for its answer and fails; it never waits for a server to come back. On a cluster
+//! the client follows redirections and tries again within that time, so a script may run twice there: each does no harm then.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod script;
+
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use ::redis::{
-    Client, Cmd, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation,
+    Client, Cmd, FromRedisValue, InfoDict, RedisError, RedisResult, TlsCertificates, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
+use tokio::{sync::OnceCell, time::timeout};
 
+pub(crate) use self::script::{Call, Script, scripts};
 use crate::config::RedisUrl;
 
 /// How long a call waits for its answer.
@@ -21,17 +32,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection that is refused is tried again within one call; the next call tries anew.
 const CONNECT_RETRIES: usize = 1;
 
-/// A server, and the prefix of all keys there.
+/// How often a call to a cluster is tried again within its time: redirections, a slot that moves, a connection that broke.
+const CLUSTER_RETRIES: u32 = 5;
+
+/// The longest wait before that.
+const MAX_CLUSTER_RETRY_WAIT_MS: u64 = 500;
+
+/// A server or a cluster, and what all keys there begin with.
 #[derive(Clone)]
 pub struct Connection {
-    manager: ConnectionManager,
+    link: Link,
     address: String,
-    prefix: Arc<str>,
+    scope: Arc<str>,
+}
+
+#[derive(Clone)]
+enum Link {
+    Server(ConnectionManager),
+    Cluster(Arc<Cluster>),
+}
+
+/// A cluster, connected by the first call that reaches it.
+struct Cluster {
+    client: ClusterClient,
+    connection: OnceCell<ClusterConnection>,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("address", &self.address).field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Connection").field("address", &self.address).field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
@@ -50,58 +79,123 @@ impl Connection {
     /// Does not connect yet: the first call does, and each call after a connection was lost. Call it within a tokio runtime.
     pub fn new(url: &RedisUrl, prefix: &str, part: &str) -> Result<Self, InvalidConnection> {
         let address = url.to_string();
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(CONNECT_RETRIES)
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let manager = Client::open(url.secret()).and_then(|client| ConnectionManager::new_lazy_with_config(client, config));
-        match manager {
-            Ok(manager) => Ok(Self { manager, address, prefix: format!("{{{prefix}-{part}}}:").into() }),
+        let link = if url.is_cluster() { cluster(url) } else { server(url) };
+        match link {
+            Ok(link) => Ok(Self { link, address, scope: format!("{prefix}-{part}").into() }),
             Err(source) => Err(InvalidConnection { address, source }),
         }
     }
 
-    /// What all keys begin with.
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
+    /// The whole key, among those that share the slot of `{PREFIX-PART}`.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("{{{}}}:{name}", self.scope)
     }
 
-    /// The whole key.
-    pub(crate) fn key(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+    /// The whole key, among those that share the slot of `{PREFIX-PART-SHARD}`.
+    pub(crate) fn key_of_shard(&self, shard: usize, name: &str) -> String {
+        format!("{{{}-{shard}}}:{name}", self.scope)
     }
 
     /// Runs a command that does no harm if it runs twice: once more if the connection breaks.
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match command.query_async(&mut self.manager.clone()).await {
-            Err(error) if is_dropped(&error) => command.query_async(&mut self.manager.clone()).await,
+        match self.send(command).await {
+            Err(error) if is_dropped(&error) => self.send(command).await,
             answer => answer,
         }
     }
 
-    /// Runs a script.
-    pub(crate) async fn once<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        script.invoke_async(&mut self.manager.clone()).await
+    /// Runs a script. Not again if the connection breaks, which a cluster's client decides for itself.
+    pub(crate) async fn once<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
+        match self.send(&call.by_hash()).await {
+            // A node that was started since, or has taken over: it keeps the script from now on.
+            Err(error) if script::is_unknown(&error) => self.send(&call.by_text()).await,
+            answer => answer,
+        }
     }
 
     /// Runs a script that does no harm if it runs twice: once more if the connection breaks, as it does when the server restarts.
-    pub(crate) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        match self.once(script).await {
-            Err(error) if is_dropped(&error) => self.once(script).await,
+    pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
+        match self.once(call).await {
+            Err(error) if is_dropped(&error) => self.once(call).await,
             answer => answer,
         }
     }
 
-    /// The script with its first key and its first argument, the prefix. Every key has the same hash tag; the first one is named so that a
-    /// cluster knows where to run the script.
-    pub(crate) fn call<'a>(&self, script: &'a Script, arguments: &[&str]) -> ScriptInvocation<'a> {
-        let mut invocation = script.prepare_invoke();
-        invocation.key(self.prefix()).arg(self.prefix());
-        for argument in arguments {
-            invocation.arg(*argument);
+    /// A section of `INFO`, of each node that takes writes.
+    pub(crate) async fn info(&self, section: &str) -> RedisResult<Vec<InfoDict>> {
+        let command = ::redis::cmd("INFO").arg(section).clone();
+        match &self.link {
+            Link::Server(_) => Ok(vec![self.ask(&command).await?]),
+            Link::Cluster(_) => self.each_node(command).await,
         }
-        invocation
     }
+
+    /// A setting, of each node that takes writes; empty if it may not be asked.
+    pub(crate) async fn setting(&self, name: &str) -> RedisResult<Vec<(String, String)>> {
+        let command = ::redis::cmd("CONFIG").arg("GET").arg(name).clone();
+        match &self.link {
+            Link::Server(_) => Ok(self.ask::<Option<(String, String)>>(&command).await.unwrap_or(None).into_iter().collect()),
+            Link::Cluster(_) => Ok(self.each_node(command).await.unwrap_or_default()),
+        }
+    }
+
+    async fn each_node<T: FromRedisValue>(&self, command: Cmd) -> RedisResult<Vec<T>> {
+        let Link::Cluster(cluster) = &self.link else { return Ok(Vec::new()) };
+        let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answer = cluster.connection().await?.route_command(command, everywhere).await?;
+        let Value::Map(answers) = answer else { return Ok(Vec::new()) };
+        answers.into_iter().map(|(_, answer)| Ok(T::from_redis_value(answer)?)).collect()
+    }
+
+    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        match &self.link {
+            Link::Server(manager) => command.query_async(&mut manager.clone()).await,
+            Link::Cluster(cluster) => command.query_async(&mut cluster.connection().await?).await,
+        }
+    }
+}
+
+impl Cluster {
+    /// The connection, which all calls share.
+    async fn connection(&self) -> RedisResult<ClusterConnection> {
+        let connect = self.connection.get_or_try_init(|| self.client.get_async_connection());
+        in_time(connect).await.cloned()
+    }
+}
+
+/// Waiting for others who try to connect counts too.
+async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    timeout(RESPONSE_TIMEOUT, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+fn certificates(url: &RedisUrl) -> Option<TlsCertificates> {
+    let root_cert = url.ca()?.to_vec();
+    Some(TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
+}
+
+fn server(url: &RedisUrl) -> RedisResult<Link> {
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(CONNECT_RETRIES)
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let client = match certificates(url) {
+        Some(certificates) => Client::build_with_tls(url.secret(), certificates)?,
+        None => Client::open(url.secret())?,
+    };
+    ConnectionManager::new_lazy_with_config(client, config).map(Link::Server)
+}
+
+fn cluster(url: &RedisUrl) -> RedisResult<Link> {
+    let mut builder = ClusterClient::builder(url.nodes())
+        .connection_timeout(CONNECT_TIMEOUT)
+        .response_timeout(RESPONSE_TIMEOUT)
+        .retries(CLUSTER_RETRIES)
+        .min_retry_wait(1)
+        .max_retry_wait(MAX_CLUSTER_RETRY_WAIT_MS);
+    if let Some(certificates) = certificates(url) {
+        builder = builder.certs(certificates);
+    }
+    Ok(Link::Cluster(Arc::new(Cluster { client: builder.build()?, connection: OnceCell::new() })))
 }
 
 /// Whether the connection broke, so that the next call makes another one.

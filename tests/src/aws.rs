@@ -2,6 +2,8 @@
 //!
 //! It ends with its holder, however that ends: the script holds the emulator for as long as its standard input stays open.
 
+mod parts;
+
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
@@ -14,6 +16,8 @@ use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+pub use parts::QueueUrls;
 
 use crate::client::{ApiClient, ClientError, http_client};
 

@@ -116,6 +116,20 @@ where
     S: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Box<dyn Backend>> + Send + 'static,
 {
+    report(trials(backend, start))
+}
+
+/// Runs what [`trials`] made for one backend or several.
+pub fn report(trials: Vec<Trial>) -> ExitCode {
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// All cases as tests of a backend.
+pub fn trials<S, F>(backend: &str, start: S) -> Vec<Trial>
+where
+    S: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Box<dyn Backend>> + Send + 'static,
+{
     let start = Arc::new(start);
     let trial = |case: Case| {
         let start = Arc::clone(&start);
@@ -135,6 +149,5 @@ where
             }
         })
     };
-    let trials = cases().into_iter().map(trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    cases().into_iter().map(trial).collect()
 }

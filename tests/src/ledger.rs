@@ -81,13 +81,8 @@ pub async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     assert_nothing_left(&store, &SqliteQueue::new(database, clock)).await;
 }
 
-/// The same for a stack on this store and this queue.
-pub async fn close_on(api: &ApiClient, stack: Stack, store: &dyn Store, queue: &dyn Queue) {
-    end(api, stack).await;
-    assert_nothing_left(store, queue).await;
-}
-
-async fn end(api: &ApiClient, stack: Stack) {
+/// Waits until the last message is gone, and ends the stack.
+pub async fn end(api: &ApiClient, stack: Stack) {
     wait_for_empty_queues(api, CLOSE_BOUND).await;
     stack.stop().unwrap();
 }

@@ -1,15 +1,21 @@
-//! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it.
+//! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it; or a cluster of three.
+
+mod behind;
+mod cluster;
 
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+pub use behind::Behind;
+pub use cluster::RedisCluster;
 
 /// How long it may take to answer.
 const READY_BOUND: Duration = Duration::from_secs(15);
@@ -39,6 +45,8 @@ pub enum RedisServerError {
 pub struct RedisServer {
     child: Child,
     port: u16,
+    /// In a cluster, for the nodes' own talk.
+    bus_port: u16,
     arguments: Vec<String>,
     folder: TempDir,
 }
@@ -54,16 +62,35 @@ impl RedisServer {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
+    /// Speaks TLS on another port too: that port. The files are PEM; callers show no certificate.
+    pub fn tls(certificate: &Path, key: &Path) -> Result<(Self, u16), RedisServerError> {
+        let port = free_port()?;
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let server = Self::with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+            "--tls-ca-cert-file",
+            &certificate,
+        ])?;
+        Ok((server, port))
+    }
+
     /// With these settings.
     pub fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
         let folder = TempDir::with_prefix("posthaste-redis-")?;
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut problem = String::new();
         for _ in 0..MAX_TRIES {
-            let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            let port = free_port()?;
             let mut child = spawn(port, folder.path().into(), &arguments)?;
             match wait_until_ready(&mut child, port) {
-                Ok(()) => return Ok(Self { child, port, arguments, folder }),
+                Ok(()) => return Ok(Self { child, port, bus_port: 0, arguments, folder }),
                 Err(error) => problem = error,
             }
             end(&mut child);
@@ -74,6 +101,11 @@ impl RedisServer {
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its port for the nodes of its cluster.
+    pub(crate) fn bus_port(&self) -> u16 {
+        self.bus_port
     }
 
     /// The URL of one of its databases.
@@ -100,11 +132,21 @@ impl RedisServer {
         Ok(kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)?)
     }
 
-    /// Kills it as a crash would, and starts it again on the same port and data.
-    pub fn crash_and_restart(&mut self) -> Result<(), RedisServerError> {
+    /// Kills it as a crash would.
+    pub fn crash(&mut self) {
         end(&mut self.child);
+    }
+
+    /// Starts it again on the same port and data.
+    pub fn restart(&mut self) -> Result<(), RedisServerError> {
         self.child = spawn(self.port, self.folder.path().into(), &self.arguments)?;
         wait_until_ready(&mut self.child, self.port).map_err(RedisServerError::Start)
+    }
+
+    /// The one, then the other.
+    pub fn crash_and_restart(&mut self) -> Result<(), RedisServerError> {
+        self.crash();
+        self.restart()
     }
 }
 
@@ -112,6 +154,11 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         end(&mut self.child);
     }
+}
+
+/// One that was free a moment ago.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn spawn(port: u16, folder: PathBuf, arguments: &[String]) -> Result<Child, RedisServerError> {

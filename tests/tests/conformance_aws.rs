@@ -6,14 +6,7 @@
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::{
-    primitives::Blob,
-    types::{
-        AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-        ProjectionType, ScalarAttributeType,
-    },
-};
-use aws_sdk_sqs::types::QueueAttributeName;
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use posthaste_tests::{
     aws::AwsStack,
     conformance::{self, Backend, TestClock},
@@ -23,7 +16,7 @@ use shared::{
     clock::Clock,
     config::{AwsCredentials, AwsSettings},
     id::WebhookId,
-    queue::{MAX_RECEIVES, Queue, sqs::SqsQueue},
+    queue::{Queue, sqs::SqsQueue},
     store::{Store, dynamodb::DynamoStore},
     transition::Limits,
 };
@@ -34,16 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn main() -> ExitCode {
     // Kept until the suite is over.
     let emulator = match AwsStack::emulator() {
-        Ok(emulator) => emulator,
+        Ok(emulator) => Arc::new(emulator),
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     };
-    let endpoint = emulator.endpoint().to_owned();
     conformance::run("aws", move || {
-        let endpoint = endpoint.clone();
-        async move { Box::new(Amazon::start(&endpoint).await) as Box<dyn Backend> }
+        let emulator = Arc::clone(&emulator);
+        async move { Box::new(Amazon::start(&emulator).await) as Box<dyn Backend> }
     })
 }
 
@@ -54,23 +46,24 @@ struct Amazon {
 }
 
 impl Amazon {
-    async fn start(endpoint: &str) -> Self {
+    async fn start(emulator: &AwsStack) -> Self {
         let name = format!("case-{:016x}", rand::random::<u64>());
-        let mut settings = AwsSettings {
-            region: "us-east-1".to_owned(),
+        emulator.make_table(&name).await.unwrap();
+        let queues = emulator.make_queues(&name).await.unwrap();
+        let settings = AwsSettings {
+            region: emulator.region().to_owned(),
             credentials: AwsCredentials {
                 access_key_id: "test".to_owned(),
                 secret_access_key: "test".to_owned(),
                 session_token: None,
             },
-            dynamodb_endpoint: Some(endpoint.to_owned()),
-            sqs_endpoint: Some(endpoint.to_owned()),
-            table_name: name.clone(),
+            dynamodb_endpoint: Some(emulator.endpoint().to_owned()),
+            sqs_endpoint: Some(emulator.endpoint().to_owned()),
+            table_name: name,
+            queue_url: queues.webhooks,
+            dead_letter_queue_url: queues.dead_letters,
             ..AwsSettings::default()
         };
-        make_table(&settings).await;
-        settings.dead_letter_queue_url = make_queue(&settings, &format!("{name}-dead"), None).await;
-        settings.queue_url = make_queue(&settings, &name, Some(&settings.dead_letter_queue_url)).await;
         Self { settings, clock: Arc::default() }
     }
 
@@ -92,45 +85,6 @@ impl Amazon {
 /// Clients that wait for an emulator on a busy machine.
 fn clients() -> Aws {
     Aws::new().unwrap().with_limits(PATIENCE, PATIENCE)
-}
-
-/// The table as `infra/template.yaml` has it.
-async fn make_table(settings: &AwsSettings) {
-    let key = |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
-    let keys = |partition: &str, sort: &str| vec![key(partition, KeyType::Hash), key(sort, KeyType::Range)];
-    let index = |name: &str, partition: &str, sort: &str| {
-        let only_keys = Projection::builder().projection_type(ProjectionType::KeysOnly).build();
-        let index = GlobalSecondaryIndex::builder().index_name(name).set_key_schema(Some(keys(partition, sort)));
-        index.projection(only_keys).build().unwrap()
-    };
-    let attribute = |name: &str| {
-        let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
-        attribute.build().unwrap()
-    };
-    let client = clients().dynamodb(settings);
-    let call = client
-        .create_table()
-        .table_name(&settings.table_name)
-        .billing_mode(BillingMode::PayPerRequest)
-        .set_attribute_definitions(Some(["p", "s", "i", "j", "r", "l"].map(attribute).to_vec()))
-        .set_key_schema(Some(keys("p", "s")))
-        .global_secondary_indexes(index("work", "i", "j"))
-        .global_secondary_indexes(index("reference", "r", "s"))
-        .global_secondary_indexes(index("dead_reference", "l", "j"));
-    call.send().await.unwrap();
-}
-
-async fn make_queue(settings: &AwsSettings, name: &str, dead_letters: Option<&str>) -> String {
-    let client = clients().sqs(settings);
-    let mut call = client.create_queue().queue_name(name);
-    if let Some(url) = dead_letters {
-        let arn =
-            client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn).send().await.unwrap();
-        let arn = arn.attributes.unwrap().remove(&QueueAttributeName::QueueArn).unwrap();
-        let policy = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":"{MAX_RECEIVES}"}}"#);
-        call = call.attributes(QueueAttributeName::RedrivePolicy, policy);
-    }
-    call.send().await.unwrap().queue_url.unwrap()
 }
 
 #[async_trait]

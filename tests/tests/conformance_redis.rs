@@ -1,5 +1,5 @@
-//! The conformance suite against a Redis server of its own: store and queue in two databases, each case with a prefix of its own, the
-//! second handle with a connection of its own as another process has it.
+//! The conformance suite against a Redis server and a Redis Cluster of its own, each case with a prefix of its own, the second handle with
+//! a connection of its own as another process has it. On the server, store and queue are in two databases; the cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 
@@ -8,9 +8,9 @@ use std::{process::ExitCode, sync::Arc};
 use async_trait::async_trait;
 use posthaste_tests::{
     conformance::{self, Backend, TestClock},
-    redis_server::RedisServer,
+    redis_server::{Behind, RedisCluster, RedisServer, RedisServerError},
 };
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::cmd;
 use shared::{
     config::RedisUrl,
     id::WebhookId,
@@ -23,52 +23,51 @@ const QUEUE_DATABASE: u32 = 1;
 const STATUS_DATABASE: u32 = 2;
 
 fn main() -> ExitCode {
-    let server = match RedisServer::start() {
-        Ok(server) => server,
+    match servers() {
+        Ok((server, cluster)) => {
+            let (queue, status) = (server.url(QUEUE_DATABASE), server.url(STATUS_DATABASE));
+            let mut trials = conformance::trials("redis", start(queue, status));
+            trials.extend(conformance::trials("redis_cluster", start(cluster.url(), cluster.url())));
+            conformance::report(trials)
+        }
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let (queue, status) = (server.url(QUEUE_DATABASE), server.url(STATUS_DATABASE));
-    conformance::run("redis", move || {
-        let backend = Redis::new(&queue, &status);
-        async move { Box::new(backend) as Box<dyn Backend> }
-    })
+    }
+}
+
+fn servers() -> Result<(RedisServer, RedisCluster), RedisServerError> {
+    Ok((RedisServer::start()?, RedisCluster::start()?))
+}
+
+fn start(queue: String, status: String) -> impl Fn() -> std::future::Ready<Box<dyn Backend>> {
+    move || std::future::ready(Box::new(Redis::new(&queue, &status)) as Box<dyn Backend>)
 }
 
 #[derive(Debug)]
 struct Redis {
     queue: RedisUrl,
-    status: RedisUrl,
-    prefix: String,
+    status: Behind,
     clock: Arc<TestClock>,
 }
 
 impl Redis {
     fn new(queue: &str, status: &str) -> Self {
         let prefix = format!("case-{:016x}", rand::random::<u64>());
-        Self { queue: RedisUrl::parse(queue).unwrap(), status: RedisUrl::parse(status).unwrap(), prefix, clock: Arc::default() }
-    }
-
-    /// A connection behind the store's back.
-    async fn raw(&self) -> MultiplexedConnection {
-        redis::Client::open(self.status.secret()).unwrap().get_multiplexed_async_connection().await.unwrap()
-    }
-
-    fn key(&self, kind: &str, id: &WebhookId) -> String {
-        format!("{{{}-status}}:{kind}:{}", self.prefix, id.task)
+        let status = Behind { url: RedisUrl::parse(status).unwrap(), prefix };
+        Self { queue: RedisUrl::parse(queue).unwrap(), status, clock: Arc::default() }
     }
 }
 
 #[async_trait]
 impl Backend for Redis {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::new(RedisStore::new(Connection::new(&self.status, &self.prefix, "status").unwrap(), self.clock()))
+        Arc::new(RedisStore::new(Connection::new(&self.status.url, &self.status.prefix, "status").unwrap(), self.clock()))
     }
 
     fn queue(&self) -> Arc<dyn Queue> {
-        Arc::new(RedisQueue::new(Connection::new(&self.queue, &self.prefix, "queue").unwrap(), self.clock()))
+        Arc::new(RedisQueue::new(Connection::new(&self.queue, &self.status.prefix, "queue").unwrap(), self.clock()))
     }
 
     fn clock(&self) -> Arc<TestClock> {
@@ -84,14 +83,13 @@ impl Backend for Redis {
     }
 
     async fn plant_record(&self, id: &WebhookId, json: &str) {
-        let key = self.key("w", id);
-        let mut raw = self.raw().await;
-        let added: u64 = raw.hset(&key, "r", json).await.unwrap();
+        let key = self.status.key("w", id.task).await.unwrap().unwrap();
+        let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
         assert_eq!(added, 0, "there is a record");
-        let _: u64 = raw.hincr(&key, "v", 1).await.unwrap();
+        let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {
-        self.raw().await.exists(self.key("c", id)).await.unwrap()
+        self.status.key("c", id.task).await.unwrap().is_some()
     }
 }

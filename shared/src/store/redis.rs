@@ -1,31 +1,46 @@
 //! The store on Redis: a hash for each webhook and one for its content, and sorted sets for the indexes.
 //!
 //! Every change is one script, so a record and its index entries change together. What the keys are called, and what they hold, stands
-//! at the top of `prelude.lua`. All carry the same hash tag: on Redis Cluster a store is one slot, thus one node's.
+//! at the top of `prelude.lua`; every script is given all keys that it touches.
+//!
+//! **Slots.** What changes together has to share a slot of Redis Cluster, and slots are shared by hash tag:
+//!
+//! | tag | holds |
+//! |---|---|
+//! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | a sixteenth of the webhooks, by a hash of their task ids: records, contents, and all their index entries; and idempotency keys, by a hash of the key |
+//! | `{PREFIX-status}` | totals, circuits, and what the sweep remembers: written once per call of a function, not per webhook |
+//!
+//! So a cluster spreads webhooks over up to 16 nodes; a seventeenth would stand idle. Who reads an index asks all shards at once, which is
+//! sixteen small commands in one round trip, and merges; lists are read so by people, the due index by the sweep, and by nobody on the
+//! way of a webhook. The keys are the same on a single server, so that what one holds can be moved to a cluster.
 //!
 //! **Expiry.** What has expired is gone for readers at once. Its index entries go with the next writes, two with each create and up to
-//! `PURGE` with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
+//! [`MAX_READ`] with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `shard` | which key is where |
 //! | `records` | one webhook as it is stored |
+//! | `merged` | an index over all shards, read as one |
 //! | `lists` | many webhooks |
+//! | `expiry` | what has expired |
 //! | `totals` | counters, destinations, circuits |
 
+mod expiry;
 mod lists;
+mod merged;
 mod records;
+mod shard;
 mod totals;
 mod warnings;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ::redis::{Script, ScriptInvocation, cmd};
+use ::redis::cmd;
 use async_trait::async_trait;
+use futures_util::TryFutureExt;
 
-use self::records::{Row, conflict, content, failed, headers_to_json, parse, record_key, unavailable};
+use self::records::{Row, conflict, content, failed, headers_to_json, malformed, parse, unavailable};
 use super::{
     Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation, Store,
     StoreError, SweepReport, WriteError,
@@ -35,65 +50,48 @@ use crate::{
     clock::{Clock, Timestamp},
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, Webhook},
-    redis::{Connection, is_dropped},
+    random::{Random, SystemRandom},
+    redis::{Call, Connection, scripts},
     status::Status,
 };
 
-/// Expired webhooks that one sweep forgets.
-const PURGE: usize = 1000;
+/// A reservation's key goes by itself this long after its time.
+const LINGER: Duration = Duration::from_secs(3600);
 
-macro_rules! scripts {
-    ($($name:ident),+ $(,)?) => {
-        /// What runs on the server.
-        struct Scripts {
-            $($name: Script),+
-        }
+scripts!("redis": activity, advance, circuit, circuits, create, delete, destinations, forget, open, replace, reserve, write);
 
-        static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
-            $($name: Script::new(concat!(
-                include_str!("redis/prelude.lua"),
-                include_str!(concat!("redis/", stringify!($name), ".lua")),
-            ))),+
-        });
-    };
-}
-scripts!(activity, advance, circuit, circuits, create, delete, destinations, list, open, replace, report, reserve, unheld, write);
-
-/// The store on a Redis server.
+/// The store on a Redis server, or on a cluster.
 #[derive(Debug)]
 pub struct RedisStore {
     connection: Connection,
     clock: Arc<dyn Clock>,
+    expired: expiry::Seen,
 }
+
+/// What a create came to: the record that is there already, what has expired in the same shard, and whether that is in the way.
+type Created = (Option<String>, Vec<String>, bool);
 
 impl RedisStore {
     /// The store behind this connection. The clock says what has expired.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
-        Self { connection, clock }
+        Self { connection, clock, expired: expiry::Seen::default() }
     }
 
     /// Deletes the webhook, if it has this revision where one is given.
     async fn remove(&self, id: &WebhookId, revision: &str) -> Result<bool, StoreError> {
-        let script = self.call(&SCRIPTS.delete, &[&id.task.to_string(), &id.to_string(), id.reference.as_str(), revision]);
-        self.connection.once(&script).await.map_err(|error| failed(id, error))
-    }
-
-    /// The script with prefix and time.
-    fn call<'a>(&self, script: &'a Script, arguments: &[&str]) -> ScriptInvocation<'a> {
-        let mut invocation = self.connection.call(script, &[&self.clock.now().as_millis().to_string()]);
-        for argument in arguments {
-            invocation.arg(*argument);
-        }
-        invocation
+        let keys = shard::keys(&self.connection, id.task, Some(&id.reference));
+        let mut call = SCRIPTS.delete.on(&keys);
+        call.arg(self.clock.now().as_millis()).arg(id.task.to_string()).arg(id.to_string()).arg(revision);
+        self.connection.once(&call).await.map_err(|error| failed(id, error))
     }
 
     async fn put(&self, before: &Webhook, after: &Webhook, with_content: bool) -> Result<Option<Content>, WriteError> {
         debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
         let row = Row::of(after);
-        let mut script = self.call(&SCRIPTS.write, &[&row.task, &row.id, &before.revision.to_string()]);
-        row.add_to(&mut script);
-        script.arg(u8::from(with_content));
-        let answer: Vec<Option<String>> = self.connection.run(&script).await.map_err(|error| failed(&after.id, error))?;
+        let mut call = SCRIPTS.write.on(&self.keys(after));
+        call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(before.revision).arg(u8::from(with_content));
+        row.add_to(&mut call);
+        let answer: Vec<Option<String>> = self.connection.run(&call).await.map_err(|error| failed(&after.id, error))?;
         let mut answer = answer.into_iter();
         match answer.next().flatten().as_deref() {
             Some("done") if with_content => Ok(Some(content(&after.id, &mut answer)?)),
@@ -103,9 +101,35 @@ impl RedisStore {
         }
     }
 
+    /// All keys that a change of this webhook can touch.
+    fn keys(&self, webhook: &Webhook) -> Vec<String> {
+        shard::keys(&self.connection, webhook.id.task, webhook.referenced.then_some(&webhook.id.reference))
+    }
+
+    /// Creates it, and takes along what the last create in this shard saw expired, at the same time.
+    async fn try_create(&self, webhook: &Webhook, call: &Call<'_>) -> Result<Created, StoreError> {
+        let (shard, now) = (shard::of(webhook.id.task), self.clock.now());
+        let expired = self.expired.take(shard);
+        let forget = expiry::forget(&self.connection, shard, &expired, now);
+        let forget = forget.unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
+        let (created, ()) = tokio::join!(self.connection.run::<Created>(call), forget);
+        let created = created.map_err(|error| failed(&webhook.id, error))?;
+        self.expired.put(shard, created.1.clone());
+        Ok(created)
+    }
+
     /// A task id alone is unique; who asks with another reference id asks for something that is not there.
     fn is_there(&self, webhook: &Webhook, id: &WebhookId) -> bool {
         webhook.id == *id && !webhook.is_expired(self.clock.now())
+    }
+
+    /// The reservation's script with what `reserve` and `replace` begin with.
+    fn reservation<'a>(&self, script: &'a crate::redis::Script, key: &str, reservation: &Reservation) -> Call<'a> {
+        let key = self.connection.key_of_shard(shard::of_name(key), &format!("reservation:{key}"));
+        let mut call = script.on(&[key]);
+        call.arg(to_json(reservation)).arg(reservation.expires_at.as_millis());
+        call.arg(self.clock.now().as_millis()).arg(reservation.expires_at.plus(LINGER).as_millis());
+        call
     }
 }
 
@@ -113,8 +137,8 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
         // A write, so that a full memory or a replica shows.
-        let key = self.connection.key("ping");
-        self.connection.ask::<()>(cmd("SET").arg(key).arg(1)).await.map_err(unavailable)
+        let ping = |shard| cmd("SET").arg(self.connection.key_of_shard(shard, "ping")).arg(1).clone();
+        merged::of_each_shard::<()>(&self.connection, ping).await.map(drop).map_err(unavailable)
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
@@ -122,33 +146,39 @@ impl Store for RedisStore {
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
-        let (row, headers) = (Row::of(webhook), headers_to_json(content));
-        let script = |tried_before: bool| {
-            let mut script = self.call(&SCRIPTS.create, &[&row.task, &row.id, &row.reference]);
-            row.add_to(&mut script);
-            script.arg(&content.url).arg(&headers).arg(content.payload.get()).arg(u8::from(tried_before));
-            script
-        };
-        let existing = match self.connection.once::<Option<String>>(&script(false)).await {
-            Err(error) if is_dropped(&error) => self.connection.once(&script(true)).await,
-            answer => answer,
-        };
-        match existing.map_err(|error| failed(&webhook.id, error))? {
-            None => Ok(()),
-            Some(record) => Err(conflict(&webhook.id, &record)),
+        let row = Row::of(webhook);
+        let mut call = SCRIPTS.create.on(&self.keys(webhook));
+        call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(&row.reference);
+        // Tells another try of this call from another call.
+        call.arg(format!("{:016x}", SystemRandom.next_u64()));
+        row.add_to(&mut call);
+        call.arg(&content.url).arg(headers_to_json(content)).arg(content.payload.get());
+        for _ in 0..2 {
+            match self.try_create(webhook, &call).await? {
+                (Some(record), _, _) => return Err(conflict(&webhook.id, &record)),
+                (None, _, false) => return Ok(()),
+                // The next try takes it along.
+                (None, expired, true) => {
+                    let shard = shard::of(webhook.id.task);
+                    let now = self.clock.now();
+                    let forget = expiry::forget(&self.connection, shard, &expired, now).await;
+                    forget.map_err(|error| failed(&webhook.id, error))?;
+                }
+            }
         }
+        Err(malformed(&webhook.id, "it has expired and is in no index of what expires").into())
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let key = self.connection.key(&record_key(id.task));
-        let record: Option<String> =
-            self.connection.ask(cmd("HGET").arg(key).arg("r")).await.map_err(|error| failed(id, error))?;
+        let command = cmd("HGET").arg(shard::record_key(&self.connection, id.task)).arg("r").clone();
+        let record: Option<String> = self.connection.ask(&command).await.map_err(|error| failed(id, error))?;
         Ok(record.map(|json| parse(id, &json)).transpose()?.filter(|webhook| self.is_there(webhook, id)))
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
-        let script = self.call(&SCRIPTS.open, &[&id.task.to_string()]);
-        let found: Vec<Option<String>> = self.connection.run(&script).await.map_err(|error| failed(id, error))?;
+        let mut call = SCRIPTS.open.on(&shard::keys(&self.connection, id.task, None));
+        call.arg(self.clock.now().as_millis());
+        let found: Vec<Option<String>> = self.connection.run(&call).await.map_err(|error| failed(id, error))?;
         let mut found = found.into_iter();
         let Some(json) = found.next().flatten() else { return Ok(None) };
         let webhook = parse(id, &json)?;
@@ -189,15 +219,17 @@ impl Store for RedisStore {
     }
 
     async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        let mut command = cmd("ZRANGE");
-        command.arg(self.connection.key("due")).arg("-inf").arg(until.as_millis()).arg("BYSCORE");
-        command.arg("LIMIT").arg(0).arg(limit.min(MAX_READ)).arg("WITHSCORES");
-        let found: Vec<(String, f64)> = self.connection.ask(&command).await.map_err(unavailable)?;
+        let read = |shard| {
+            let mut command = cmd("ZRANGE");
+            command.arg(self.connection.key_of_shard(shard, "due")).arg("-inf").arg(until.as_millis()).arg("BYSCORE");
+            command.arg("LIMIT").arg(0).arg(limit.min(MAX_READ)).arg("WITHSCORES").clone()
+        };
+        let found: Vec<Vec<(String, f64)>> = merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
         let entry = |(id, due_at): (String, f64)| {
             let parsed = id.parse().inspect_err(|_| tracing::warn!(id, "an entry of the due index names no webhook: left out"));
             Some(DueEntry { id: parsed.ok()?, due_at: Timestamp::from_millis(due_at as i64) })
         };
-        Ok(found.into_iter().filter_map(entry).collect())
+        Ok(found.into_iter().flatten().filter_map(entry).collect())
     }
 
     async fn unheld(
@@ -206,17 +238,22 @@ impl Store for RedisStore {
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        lists::unheld(&self.connection, from, until, after, self.clock.now()).await
+        lists::unheld(&self.connection, from, until, after).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        let mut command = cmd("HMGET");
-        command.arg(self.connection.key("counts"));
-        for status in Status::ALL {
-            command.arg(status as u8);
-        }
-        let found: Vec<Option<i64>> = self.connection.ask(&command).await.map_err(unavailable)?;
-        Ok(Status::ALL.map(|status| found.get(status as usize).copied().flatten().map_or(0, |n| n.max(0) as u64)))
+        let read = |shard| {
+            let mut command = cmd("HMGET");
+            command.arg(self.connection.key_of_shard(shard, "counts"));
+            for status in Status::ALL {
+                command.arg(status as u8);
+            }
+            command
+        };
+        let found: Vec<Vec<Option<i64>>> = merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
+        let count =
+            |status: Status| found.iter().filter_map(|counts| counts.get(status as usize).copied().flatten()).sum::<i64>();
+        Ok(Status::ALL.map(|status| count(status).max(0) as u64))
     }
 
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
@@ -227,14 +264,16 @@ impl Store for RedisStore {
 
     async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
         let from = from.map_or_else(String::new, |from| from.as_millis().to_string());
-        let script = self.call(&SCRIPTS.advance, &[&from, &to.as_millis().to_string()]);
-        self.connection.once(&script).await.map_err(unavailable)
+        let mut call = SCRIPTS.advance.on(&[self.connection.key("sweep")]);
+        call.arg(from).arg(to.as_millis());
+        self.connection.once(&call).await.map_err(unavailable)
     }
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
         let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
-        let script = self.call(&SCRIPTS.report, &[&json, &PURGE.to_string()]);
-        self.connection.run::<usize>(&script).await.map(drop).map_err(unavailable)
+        let command = cmd("HSET").arg(self.connection.key("sweep")).arg("report").arg(json).clone();
+        self.connection.ask::<()>(&command).await.map_err(unavailable)?;
+        expiry::purge(&self.connection, self.clock.now()).await.map_err(unavailable)
     }
 
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
@@ -245,9 +284,8 @@ impl Store for RedisStore {
     }
 
     async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
-        let mut script = self.call(&SCRIPTS.reserve, &[&to_json(reservation), &reservation.expires_at.as_millis().to_string()]);
-        script.key(self.connection.key(&format!("reservation:{key}")));
-        let existing: Option<String> = self.connection.run(&script).await.map_err(unavailable)?;
+        let call = self.reservation(&SCRIPTS.reserve, key, reservation);
+        let existing: Option<String> = self.connection.run(&call).await.map_err(unavailable)?;
         let existing: Option<Reservation> = existing
             .map(|json| serde_json::from_str(&json))
             .transpose()
@@ -257,10 +295,8 @@ impl Store for RedisStore {
     }
 
     async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
-        let expires_at = after.expires_at.as_millis().to_string();
-        let mut script = self.call(&SCRIPTS.replace, &[&to_json(before), &to_json(after), &expires_at]);
-        script.key(self.connection.key(&format!("reservation:{key}")));
-        self.connection.once(&script).await.map_err(unavailable)
+        let mut call = self.reservation(&SCRIPTS.replace, key, after);
+        self.connection.once(call.arg(to_json(before))).await.map_err(unavailable)
     }
 
     async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
@@ -280,11 +316,11 @@ impl Store for RedisStore {
     }
 
     async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
-        totals::write_circuit(&self.connection, before, after, self.clock.now()).await
+        totals::write_circuit(&self.connection, before, after).await
     }
 
     async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        totals::circuits(&self.connection, self.clock.now()).await
+        totals::circuits(&self.connection).await
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::units::{Item, Mirror, QueryRange};
+use crate::client::http_client;
 
 /// The largest request or answer that is passed on: more than DynamoDB's.
 const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
@@ -60,7 +61,7 @@ impl Proxy {
     /// Listens on a free port of 127.0.0.1. Until it is told where the emulator is, it answers 503.
     pub async fn start() -> std::io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let http = reqwest::Client::builder().no_proxy().build().map_err(std::io::Error::other)?;
+        let http = http_client().map_err(std::io::Error::other)?;
         let shared = Arc::new(Shared { upstream: OnceLock::new(), http, counted: Mutex::default() });
         let router = Router::new().fallback(pass_on).with_state(Arc::clone(&shared));
         let address = listener.local_addr()?;

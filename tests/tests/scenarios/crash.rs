@@ -99,7 +99,7 @@ async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicB
 }
 
 /// Webhooks whose client got no answer are delivered too; the ledger is closed after them.
-async fn wait_until_idle(api: &ApiClient) {
+pub(crate) async fn wait_until_idle(api: &ApiClient) {
     let started = Instant::now();
     loop {
         let mut unfinished = 0;

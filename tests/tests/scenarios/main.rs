@@ -2,11 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
+mod amazon;
 mod crash;
 mod delivery;
+mod events;
+mod functions;
+mod life;
 mod lifecycle;
+mod outage;
 mod redis;
+mod redis_calls;
+mod redis_outages;
 mod tools;
 mod waits;
+mod watch;
 
 use posthaste_tests::ledger;

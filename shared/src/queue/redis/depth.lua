@@ -1,7 +1,3 @@
--- ARGV: prefix, now. All, hidden, and of the hidden those in flight.
-local after = '(' .. ARGV[2]
-return {
-  redis.call('ZCARD', p .. 'visible'),
-  redis.call('ZCOUNT', p .. 'visible', after, '+inf'),
-  redis.call('ZCOUNT', p .. 'held', after, '+inf'),
-}
+-- ARGV: now. All, hidden, and of the hidden those in flight.
+local after = '(' .. ARGV[1]
+return { redis.call('ZCARD', visible), redis.call('ZCOUNT', visible, after, '+inf'), redis.call('ZCOUNT', held, after, '+inf') }

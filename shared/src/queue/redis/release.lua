@@ -1,10 +1,10 @@
--- ARGV: prefix, time at which they become visible, whether that is later than now, then id and receives of each receipt.
-for at = 4, #ARGV, 2 do
+-- ARGV: time at which they become visible, whether that is later than now, then id and receives of each receipt.
+for at = 3, #ARGV, 2 do
   local id = ARGV[at]
   if holds(id, ARGV[at + 1]) then
     local receives, sent_at = read_meta(id)
-    redis.call('HSET', p .. 'meta', id, receives .. ' ' .. sent_at .. ' 0')
-    redis.call('ZADD', p .. 'visible', ARGV[2], id)
-    if ARGV[3] == '1' then redis.call('ZADD', p .. 'held', ARGV[2], id) else redis.call('ZREM', p .. 'held', id) end
+    redis.call('HSET', meta, id, receives .. ' ' .. sent_at .. ' 0')
+    redis.call('ZADD', visible, ARGV[1], id)
+    if ARGV[2] == '1' then redis.call('ZADD', held, ARGV[1], id) else redis.call('ZREM', held, id) end
   end
 end

@@ -1,24 +1,25 @@
--- ARGV: prefix, now, destination, revision that the stored one must have ('' for none), revision, circuit as JSON ('' to remove it), its
--- place (when it was written, and 1e14 more if it opened), and the time before which one that nobody has written is forgotten.
+-- KEYS: circuits, circuits:revision, circuits:latest. ARGV: destination, revision that the stored one must have ('' for none), revision,
+-- circuit as JSON ('' to remove it), its place (when it was written, and 1e14 more if it opened), and the time before which one that
+-- nobody has written is forgotten.
 local OPENED, MAX_PURGED = 1e14, 10
-local destination = ARGV[3]
-if (redis.call('HGET', p .. 'circuits:revision', destination) or '') ~= ARGV[4] then return 0 end
-if ARGV[6] == '' then
-  redis.call('HDEL', p .. 'circuits:revision', destination)
-  redis.call('HDEL', p .. 'circuits', destination)
-  redis.call('ZREM', p .. 'circuits:latest', destination)
+local circuits, revisions, latest = unpack(KEYS)
+local function forget(name)
+  redis.call('HDEL', revisions, name)
+  redis.call('HDEL', circuits, name)
+  redis.call('ZREM', latest, name)
+end
+local destination = ARGV[1]
+if (redis.call('HGET', revisions, destination) or '') ~= ARGV[2] then return 0 end
+if ARGV[4] == '' then
+  forget(destination)
 else
-  redis.call('HSET', p .. 'circuits:revision', destination, ARGV[5])
-  redis.call('HSET', p .. 'circuits', destination, ARGV[6])
-  redis.call('ZADD', p .. 'circuits:latest', ARGV[7], destination)
+  redis.call('HSET', revisions, destination, ARGV[3])
+  redis.call('HSET', circuits, destination, ARGV[4])
+  redis.call('ZADD', latest, ARGV[5], destination)
   for _, base in ipairs({ 0, OPENED }) do
-    local stale = redis.call('ZRANGE', p .. 'circuits:latest', string.format('%.0f', base), string.format('(%.0f', base + tonumber(ARGV[8])),
+    local stale = redis.call('ZRANGE', latest, string.format('%.0f', base), string.format('(%.0f', base + tonumber(ARGV[6])),
       'BYSCORE', 'LIMIT', 0, MAX_PURGED)
-    for _, name in ipairs(stale) do
-      redis.call('HDEL', p .. 'circuits:revision', name)
-      redis.call('HDEL', p .. 'circuits', name)
-      redis.call('ZREM', p .. 'circuits:latest', name)
-    end
+    for _, name in ipairs(stale) do forget(name) end
   end
 end
 return 1

@@ -1,4 +1,4 @@
--- ARGV: prefix, now, how many.
-local names = redis.call('ZRANGE', p .. 'circuits:latest', 0, tonumber(ARGV[3]) - 1, 'REV')
+-- KEYS: circuits, circuits:latest. ARGV: how many.
+local names = redis.call('ZRANGE', KEYS[2], 0, tonumber(ARGV[1]) - 1, 'REV')
 if #names == 0 then return {} end
-return redis.call('HMGET', p .. 'circuits', unpack(names))
+return redis.call('HMGET', KEYS[1], unpack(names))

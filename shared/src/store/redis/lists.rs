@@ -1,10 +1,13 @@
-//! Many webhooks: each list walks one index, over at most [`MAX_READ`] entries, within one script.
+//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`](crate::store::MAX_READ) entries of it, and
+//! then the records, which decide.
 
-use std::cmp::Reverse;
+use ::redis::{RedisError, RedisResult, cmd};
+use futures_util::future::join_all;
 
 use super::{
-    SCRIPTS,
-    records::{readable, sortable, unavailable},
+    merged::{self, Order, Stretch},
+    records::{is_foreign, readable, sortable, unavailable},
+    shard,
 };
 use crate::{
     clock::Timestamp,
@@ -15,9 +18,11 @@ use crate::{
     store::{DeadLetterPosition, DeadLetters, Filter, Listed, MAX_READ, Page, StoreError},
 };
 
-/// A part of an index as the script answers it: where to go on, and record and URL in turn. Bytes, since one that is not text must not hide
-/// the others.
-type Walked = (String, Vec<Vec<u8>>);
+/// The fewest and the most records that are read at a time.
+const CHUNK: (usize, usize) = (16, 100);
+
+/// A record and its URL. Bytes, since one that is not text must not hide the others.
+type Read = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 pub(super) async fn list(
     connection: &Connection,
@@ -27,19 +32,21 @@ pub(super) async fn list(
     now: Timestamp,
 ) -> Result<Page<Listed, TaskId>, StoreError> {
     let end = [after, filter.created_before.map(TaskId::first_at)].into_iter().flatten().min();
-    let index = match (&filter.reference, filter.status) {
-        (Some(reference), _) => format!("ref:{reference}"),
+    // Members of the index of statuses begin with the status.
+    let (index, begin) = match (&filter.reference, filter.status) {
+        (Some(reference), _) => (format!("ref:{reference}"), String::new()),
         // There is no index of what was delivered: that is most of it, so the order of creation serves as well.
-        (None, None | Some(Status::Delivered)) => "time".to_owned(),
-        (None, Some(status)) => format!("status:{}", status as u8),
+        (None, None | Some(Status::Delivered)) => ("time".to_owned(), String::new()),
+        (None, Some(status)) => ("status".to_owned(), format!("{}:", status as u8)),
     };
     let wanted = Wanted { filter, limit: limit.clamp(1, MAX_READ), now };
-    let bound = end.map_or_else(|| "+".to_owned(), |end| format!("({end}"));
-    let (next, items) = wanted.walk(connection, &index, &bound).await?;
-    let mut page = Page { items, next: next.parse().ok() };
+    // '~' sorts behind every task id.
+    let from = end.map_or_else(|| format!("({begin}~"), |end| format!("({begin}{end}"));
+    let (next, items) = wanted.walk(connection, &index, &from, &format!("[{begin}")).await?;
+    let mut page = Page { items, next: next.as_deref().and_then(merged::task) };
     let place = |listed: &Listed| listed.webhook.id.task;
     if let Some(listed) = wanted.made_up(connection).await? {
-        insert(&mut page, listed, &wanted, end, place);
+        page.insert(listed, wanted.limit, end, place);
     }
     Ok(page)
 }
@@ -54,15 +61,15 @@ pub(super) async fn dead_letters(
     let filter = Filter { reference: reference.cloned(), status: Some(Status::Failed), created_before: None };
     let wanted = Wanted { filter: &filter, limit: limit.clamp(1, MAX_READ), now };
     let index = reference.map_or_else(|| "dead".to_owned(), |reference| format!("dead:{reference}"));
-    let bound = after.map_or_else(|| "+".to_owned(), |after| format!("({}:{}", sortable(after.archived_at), after.task));
-    let (next, items) = wanted.walk(connection, &index, &bound).await?;
-    let mut page = Page { items, next: position(&next) };
+    let from = after.map_or_else(|| "+".to_owned(), |after| format!("({}:{}", sortable(after.archived_at), after.task));
+    let (next, items) = wanted.walk(connection, &index, &from, "-").await?;
+    let mut page = Page { items, next: next.as_deref().and_then(position) };
     let place = |listed: &Listed| DeadLetterPosition {
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
     };
     if let Some(listed) = wanted.made_up(connection).await?.filter(|listed| listed.webhook.is_dead_letter()) {
-        insert(&mut page, listed, &wanted, after, place);
+        page.insert(listed, wanted.limit, after, place);
     }
     Ok(page)
 }
@@ -70,27 +77,6 @@ pub(super) async fn dead_letters(
 fn position(member: &str) -> Option<DeadLetterPosition> {
     let (archived_at, task) = member.split_once(':')?;
     Some(DeadLetterPosition { archived_at: Timestamp::from_millis(archived_at.parse().ok()?), task: task.parse().ok()? })
-}
-
-/// A webhook whose reference id was made up has no index entry; one whose caller copied such a reference id has. It enters this page
-/// if it belongs here, and not to one before or after.
-fn insert<P: Ord + Copy>(
-    page: &mut Page<Listed, P>,
-    listed: Listed,
-    wanted: &Wanted<'_>,
-    end: Option<P>,
-    place: impl Fn(&Listed) -> P,
-) {
-    let found = place(&listed);
-    if end.is_some_and(|end| found >= end) || page.next.is_some_and(|next| found < next) {
-        return;
-    }
-    page.items.push(listed);
-    page.items.sort_by_key(|listed| Reverse(place(listed)));
-    if page.items.len() > wanted.limit {
-        page.items.truncate(wanted.limit);
-        page.next = page.items.last().map(place);
-    }
 }
 
 /// What a list wants of what its index yields, and how much.
@@ -101,17 +87,29 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    async fn walk(&self, connection: &Connection, index: &str, bound: &str) -> Result<(String, Vec<Listed>), StoreError> {
-        let status = self.filter.status.map_or_else(String::new, |status| (status as u8).to_string());
-        let (now, limit) = (self.now.as_millis().to_string(), self.limit.to_string());
-        let mut script = connection.call(&SCRIPTS.list, &[&now, bound, &MAX_READ.to_string(), &limit, &status]);
-        script.key(connection.key(index));
-        let (next, found): Walked = connection.run(&script).await.map_err(unavailable)?;
-        let mut found = found.into_iter();
-        let mut items = Vec::with_capacity(found.len() / 2);
-        while let (Some(record), Some(url)) = (found.next(), found.next()) {
-            items.extend(self.take(&record, &url));
+    /// Reads the index downwards, and the records of what it yields until there are enough. Where to go on, and what was found.
+    async fn walk(
+        &self,
+        connection: &Connection,
+        index: &str,
+        from: &str,
+        to: &str,
+    ) -> Result<(Option<String>, Vec<Listed>), StoreError> {
+        let read = merged::read(connection, index, from, to, Order::Descending).await;
+        let Stretch { members, next } = read.map_err(unavailable)?;
+        let (mut items, mut examined) = (Vec::new(), 0);
+        while examined < members.len() && items.len() < self.limit {
+            let chunk = (self.limit - items.len()).clamp(CHUNK.0, CHUNK.1);
+            let chunk = &members[examined..members.len().min(examined + chunk)];
+            for read in read_all(connection, chunk).await? {
+                if items.len() == self.limit {
+                    break;
+                }
+                examined += 1;
+                items.extend(read.and_then(|(record, url)| self.take(&record?, &url?)));
+            }
         }
+        let next = if examined < members.len() { members.get(examined - 1).cloned() } else { next };
         Ok((next, items))
     }
 
@@ -123,24 +121,67 @@ impl Wanted<'_> {
     /// The webhook that the filter's reference id was made up for.
     async fn made_up(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
         let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else { return Ok(None) };
-        let script = connection.call(&SCRIPTS.open, &[&self.now.as_millis().to_string(), &task.to_string()]);
-        let found: Vec<Option<Vec<u8>>> = connection.run(&script).await.map_err(unavailable)?;
-        let mut found = found.into_iter().flatten();
-        let (Some(record), Some(url)) = (found.next(), found.next()) else { return Ok(None) };
-        Ok(self.take(&record, &url).filter(|listed| !listed.webhook.referenced))
+        let read = read_one(connection, task).await?.and_then(|(record, url)| self.take(&record?, &url?));
+        Ok(read.filter(|listed| !listed.webhook.referenced))
     }
 }
 
+/// The records and URLs of these members, in their order.
+async fn read_all(connection: &Connection, members: &[String]) -> Result<Vec<Option<Read>>, StoreError> {
+    let read = async |member: &String| match merged::task(member) {
+        Some(task) => read_one(connection, task).await,
+        None => Ok(None),
+    };
+    join_all(members.iter().map(read)).await.into_iter().collect()
+}
+
+/// `None` if somebody else wrote under its keys, which must not hide others.
+async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>, StoreError> {
+    let record = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
+    let url = cmd("HGET").arg(shard::content_key(connection, task)).arg("u").clone();
+    let (record, url) = tokio::join!(connection.ask(&record), connection.ask(&url));
+    Ok(unless_foreign(task, record)?.zip(unless_foreign(task, url)?))
+}
+
+fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, StoreError> {
+    let left_out = |error: &RedisError| tracing::warn!(%task, %error, "a webhook whose key holds something else was left out");
+    match answer {
+        Err(error) if is_foreign(&error) => Ok(None).inspect(|_: &Option<T>| left_out(&error)),
+        answer => answer.map(Some).map_err(unavailable),
+    }
+}
+
+/// What of a range of creation is unfinished and in no due index. Of what is finished, which is most of it, only status and time are read.
 pub(super) async fn unheld(
     connection: &Connection,
     from: Timestamp,
     until: Timestamp,
     after: Option<TaskId>,
-    now: Timestamp,
 ) -> Result<Page<Webhook, TaskId>, StoreError> {
     let begin = after.map_or_else(|| format!("[{}", TaskId::first_at(from)), |after| format!("({after}"));
     let end = format!("({}", TaskId::first_at(until));
-    let script = connection.call(&SCRIPTS.unheld, &[&now.as_millis().to_string(), &begin, &end, &MAX_READ.to_string()]);
-    let (next, found): Walked = connection.run(&script).await.map_err(unavailable)?;
-    Ok(Page { items: found.iter().filter_map(|record| readable(record)).collect(), next: next.parse().ok() })
+    let read = merged::read(connection, "time", &begin, &end, Order::Ascending).await;
+    let Stretch { members, next } = read.map_err(unavailable)?;
+    let tasks: Vec<TaskId> = members.iter().filter_map(|member| merged::task(member)).collect();
+    let unheld = async |&task: &TaskId| {
+        let command = cmd("HMGET").arg(shard::record_key(connection, task)).arg("s").arg("d").clone();
+        let found = unless_foreign(task, connection.ask::<(Option<String>, Option<String>)>(&command).await)?;
+        let Some((Some(status), due_at)) = found else { return Ok(None) };
+        Ok((!is_finished(&status) && due_at.is_none_or(|due_at| due_at.is_empty())).then_some(task))
+    };
+    let unheld: Vec<Option<TaskId>> = join_all(tasks.iter().map(unheld)).await.into_iter().collect::<Result<_, StoreError>>()?;
+    let record = async |task: TaskId| {
+        let command = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
+        unless_foreign(task, connection.ask::<Option<Vec<u8>>>(&command).await)
+    };
+    let mut items = Vec::new();
+    for found in join_all(unheld.into_iter().flatten().map(record)).await {
+        items.extend(found?.flatten().and_then(|record| readable(&record)));
+    }
+    items.retain(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+    Ok(Page { items, next: next.as_deref().and_then(merged::task) })
+}
+
+fn is_finished(status: &str) -> bool {
+    [Status::Delivered, Status::Failed].into_iter().any(|finished| (finished as u8).to_string() == status)
 }

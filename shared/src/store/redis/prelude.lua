@@ -1,36 +1,39 @@
--- What every script of the store begins with. ARGV[1] is the prefix of all keys, ARGV[2] the time now in milliseconds.
+-- What every script about one webhook begins with. KEYS are all the keys that it touches, ARGV[1] is the time now in milliseconds.
 --
 -- w:TASK  the record: r its JSON, v revision, s status, d due_at, a archived_at (15 digits, only of dead letters), x expires_at,
---         f reference id (only if the caller gave it), i the webhook's id. What there is none of is the empty string.
+--         f reference id (only if the caller gave it), i the webhook's id, t which call created it. What there is none of is the empty
+--         string.
 -- c:TASK  the content: u URL, h headers as JSON, p payload.
 --
 -- time          all, by task id           ref:REFERENCE        the same, of one reference id
--- status:S      all but delivered         due                  ids by due_at
+-- status        STATUS:TASK of all but delivered
+-- due           ids by due_at
 -- dead          archived_at:TASK          dead:REFERENCE       the same, of one reference id
 -- expiry        what to forget, by expires_at: names all entries, so the record itself may be gone by then
 -- counts        webhooks by status
-local p, now = ARGV[1], tonumber(ARGV[2])
+--
+-- The last two are given only of webhooks that may have a reference id.
+local time, status, due, dead, expiry, counts, w, c, ref, dead_ref = unpack(KEYS)
+local now = tonumber(ARGV[1])
 local DELIVERED = '3'
 -- A record goes by itself this long after its time, and its content later still: by then the indexes have let go of it.
 local LINGER_MS = 3600000
 
-local function load(task)
-  local w = redis.call('HMGET', p .. 'w:' .. task, 'v', 's', 'd', 'a', 'x', 'f', 'i')
-  if not w[1] then return nil end
-  return { v = w[1], s = w[2] or '', d = w[3] or '', a = w[4] or '', x = w[5] or '', f = w[6] or '', i = w[7] or '' }
+local function load()
+  local found = redis.call('HMGET', w, 'v', 's', 'd', 'a', 'x', 'f', 'i', 't')
+  if not found[1] then return nil end
+  for at = 2, 8 do found[at] = found[at] or '' end
+  return { v = found[1], s = found[2], d = found[3], a = found[4], x = found[5], f = found[6], i = found[7], t = found[8] }
 end
 
-local function is_expired(w) return w.x ~= '' and tonumber(w.x) <= now end
+local function is_expired(one) return one.x ~= '' and tonumber(one.x) <= now end
 
-local function expiry_entry(task, w) return table.concat({ task, w.s, w.a, w.f, w.i }, '|') end
+local function expiry_entry(task, one) return table.concat({ task, one.s, one.a, one.f, one.i }, '|') end
 
-local function dead_letter(command, task, w)
-  if w.a == '' then return end
-  local member = w.a .. ':' .. task
-  local lists = { p .. 'dead' }
-  if w.f ~= '' then lists[2] = p .. 'dead:' .. w.f end
-  for _, list in ipairs(lists) do
-    if command == 'ZADD' then redis.call('ZADD', list, 0, member) else redis.call('ZREM', list, member) end
+local function dead_letter(command, task, one)
+  if one.a == '' then return end
+  for _, list in ipairs({ dead, one.f ~= '' and dead_ref or nil }) do
+    if command == 'ZADD' then redis.call('ZADD', list, 0, one.a .. ':' .. task) else redis.call('ZREM', list, one.a .. ':' .. task) end
   end
 end
 
@@ -38,54 +41,40 @@ end
 local function move(task, old, new)
   if old.s ~= new.s then
     if old.s then
-      if old.s ~= DELIVERED then redis.call('ZREM', p .. 'status:' .. old.s, task) end
-      redis.call('HINCRBY', p .. 'counts', old.s, -1)
+      if old.s ~= DELIVERED then redis.call('ZREM', status, old.s .. ':' .. task) end
+      redis.call('HINCRBY', counts, old.s, -1)
     end
-    if new.s ~= DELIVERED then redis.call('ZADD', p .. 'status:' .. new.s, 0, task) end
-    redis.call('HINCRBY', p .. 'counts', new.s, 1)
+    if new.s ~= DELIVERED then redis.call('ZADD', status, 0, new.s .. ':' .. task) end
+    redis.call('HINCRBY', counts, new.s, 1)
   end
   if old.d ~= new.d then
-    if new.d ~= '' then redis.call('ZADD', p .. 'due', new.d, new.i) else redis.call('ZREM', p .. 'due', new.i) end
+    if new.d ~= '' then redis.call('ZADD', due, new.d, new.i) else redis.call('ZREM', due, new.i) end
   end
   if old.a ~= new.a then
     dead_letter('ZREM', task, old)
     dead_letter('ZADD', task, new)
   end
-  if old.x ~= '' then redis.call('ZREM', p .. 'expiry', expiry_entry(task, old)) end
+  if old.x ~= '' then redis.call('ZREM', expiry, expiry_entry(task, old)) end
   if new.x ~= '' then
-    redis.call('ZADD', p .. 'expiry', new.x, expiry_entry(task, new))
-    redis.call('PEXPIREAT', p .. 'w:' .. task, string.format('%.0f', tonumber(new.x) + LINGER_MS))
-    redis.call('PEXPIREAT', p .. 'c:' .. task, string.format('%.0f', tonumber(new.x) + 2 * LINGER_MS))
+    redis.call('ZADD', expiry, new.x, expiry_entry(task, new))
+    redis.call('PEXPIREAT', w, string.format('%.0f', tonumber(new.x) + LINGER_MS))
+    redis.call('PEXPIREAT', c, string.format('%.0f', tonumber(new.x) + 2 * LINGER_MS))
   elseif old.x ~= '' then
-    redis.call('PERSIST', p .. 'w:' .. task)
-    redis.call('PERSIST', p .. 'c:' .. task)
+    redis.call('PERSIST', w)
+    redis.call('PERSIST', c)
   end
 end
 
 -- Nothing is left of the webhook.
-local function remove(task, w)
-  redis.call('UNLINK', p .. 'w:' .. task, p .. 'c:' .. task)
-  redis.call('ZREM', p .. 'time', task)
-  if w.s ~= DELIVERED then redis.call('ZREM', p .. 'status:' .. w.s, task) end
-  redis.call('HINCRBY', p .. 'counts', w.s, -1)
-  if w.f ~= '' then redis.call('ZREM', p .. 'ref:' .. w.f, task) end
-  if w.d ~= '' then redis.call('ZREM', p .. 'due', w.i) end
-  dead_letter('ZREM', task, w)
-  if w.x ~= '' then redis.call('ZREM', p .. 'expiry', expiry_entry(task, w)) end
+local function remove(task, one)
+  redis.call('UNLINK', w, c)
+  redis.call('ZREM', time, task)
+  if one.s ~= DELIVERED then redis.call('ZREM', status, one.s .. ':' .. task) end
+  redis.call('HINCRBY', counts, one.s, -1)
+  if one.f ~= '' then redis.call('ZREM', ref, task) end
+  if one.d ~= '' then redis.call('ZREM', due, one.i) end
+  dead_letter('ZREM', task, one)
+  if one.x ~= '' then redis.call('ZREM', expiry, expiry_entry(task, one)) end
 end
 
--- Forgets what has expired, at most `max` webhooks; how many.
-local function purge(max)
-  local entries = redis.call('ZRANGE', p .. 'expiry', '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, max)
-  for _, entry in ipairs(entries) do
-    local task, s, a, f, i = string.match(entry, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    if task then
-      remove(task, { s = s, a = a, f = f, i = i, d = '', x = 'over' })
-    else
-      redis.call('ZREM', p .. 'expiry', entry)
-    end
-  end
-  return #entries
-end
-
-local function content(task) return redis.call('HMGET', p .. 'c:' .. task, 'u', 'h', 'p') end
+local function content() return redis.call('HMGET', c, 'u', 'h', 'p') end

@@ -1,12 +1,13 @@
 //! One webhook as it is stored, and how it is read.
 
-use ::redis::{ErrorKind, RedisError, ScriptInvocation};
+use ::redis::{ErrorKind, RedisError};
 use serde_json::value::RawValue;
 
 use crate::{
     clock::Timestamp,
-    id::{TaskId, WebhookId},
+    id::WebhookId,
     model::{Content, InvalidRecord, Webhook},
+    redis::Call,
     store::{StoreError, WriteError},
 };
 
@@ -41,9 +42,9 @@ impl Row {
     }
 
     /// Adds what a write puts in place.
-    pub(super) fn add_to(&self, script: &mut ScriptInvocation<'_>) {
+    pub(super) fn add_to(&self, call: &mut Call<'_>) {
         for value in [&self.revision, &self.status, &self.due_at, &self.archived_at, &self.expires_at, &self.record] {
-            script.arg(value);
+            call.arg(value);
         }
     }
 }
@@ -93,21 +94,20 @@ pub(super) fn unavailable(error: RedisError) -> StoreError {
     StoreError::Unavailable(Box::new(error))
 }
 
+/// Whether somebody else wrote under the key.
+pub(super) fn is_foreign(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE") || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
+}
+
 /// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble and nobody else's.
 pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
-    let foreign = error.code() == Some("WRONGTYPE") || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"));
     match error.kind() {
-        _ if foreign => malformed(id, "its key holds something else"),
+        _ if is_foreign(&error) => malformed(id, "its key holds something else"),
         ErrorKind::UnexpectedReturnType | ErrorKind::Parse => malformed(id, "it is not text"),
         _ => unavailable(error),
     }
 }
 
-fn malformed(id: &WebhookId, why: &str) -> StoreError {
+pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {
     StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(serde::de::Error::custom(why)) }
-}
-
-/// The key of a webhook's record.
-pub(super) fn record_key(task: TaskId) -> String {
-    format!("w:{task}")
 }

@@ -16,14 +16,24 @@ const OPENED: f64 = 1e14;
 /// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so it comes as a floating number.
 type Hour = (u64, f64, String);
 
+/// How long the keys of an hour stay: nobody asks for more than the current and the previous one.
+const HOURS_KEPT: i64 = 4;
+
 /// The hour since the epoch.
 fn hour(now: Timestamp) -> i64 {
     now.as_seconds().div_euclid(3600)
 }
 
+fn hour_keys(connection: &Connection, hour: i64) -> [String; 3] {
+    ["failed", "delivered", "error"].map(|part| connection.key(&format!("hour:{hour}:{part}")))
+}
+
 pub(super) async fn add(connection: &Connection, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
-    let count = activity.counters.len().to_string();
-    let mut script = connection.call(&SCRIPTS.activity, &[&now.as_millis().to_string(), &hour(now).to_string(), &count]);
+    let mut keys = vec![connection.key("waiting")];
+    keys.extend(hour_keys(connection, hour(now)));
+    keys.push(connection.key("counters"));
+    let mut script = SCRIPTS.activity.on(&keys);
+    script.arg((hour(now) + HOURS_KEPT) * 3_600_000).arg(activity.counters.len());
     for (name, n) in &activity.counters {
         script.arg(name).arg(*n);
     }
@@ -44,9 +54,11 @@ pub(super) async fn counters(connection: &Connection) -> Result<std::collections
 
 /// The worst of each of the two hours are candidates; their sums decide.
 pub(super) async fn destinations(connection: &Connection, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
-    let (this, last, most) = (hour(now).to_string(), (hour(now) - 1).to_string(), (MAX_READ / 4).to_string());
-    let script = connection.call(&SCRIPTS.destinations, &[&now.as_millis().to_string(), &this, &last, &most]);
-    let found: Vec<(String, i64, Hour, Hour)> = connection.run(&script).await.map_err(unavailable)?;
+    let mut keys = vec![connection.key("waiting")];
+    keys.extend(hour_keys(connection, hour(now)));
+    keys.extend(hour_keys(connection, hour(now) - 1));
+    let found: Vec<(String, i64, Hour, Hour)> =
+        connection.run(SCRIPTS.destinations.on(&keys).arg(MAX_READ / 4)).await.map_err(unavailable)?;
     let totals = found.into_iter().map(|(destination, waiting, this, last)| {
         let mut activity = DestinationActivity { waiting, ..DestinationActivity::default() };
         add_hour(&mut activity, this);
@@ -77,12 +89,7 @@ pub(super) async fn circuit(connection: &Connection, destination: &str) -> Resul
     json.map(|json| read_circuit(&json)).transpose()
 }
 
-pub(super) async fn write_circuit(
-    connection: &Connection,
-    before: Option<u64>,
-    after: &Circuit,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+pub(super) async fn write_circuit(connection: &Connection, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
     let before = before.map_or_else(String::new, |revision| revision.to_string());
     let json = if after.is_idle() {
         String::new()
@@ -91,14 +98,16 @@ pub(super) async fn write_circuit(
     };
     let place = after.touched_at.as_millis() as f64 + if after.open_until.is_some() { OPENED } else { 0.0 };
     let stale_before = after.touched_at.minus(MAX_AGE).as_millis().max(0);
-    let mut script = connection.call(&SCRIPTS.circuit, &[&now.as_millis().to_string(), &after.destination, &before]);
-    script.arg(after.revision).arg(json).arg(place).arg(stale_before);
+    let keys = ["circuits", "circuits:revision", "circuits:latest"].map(|name| connection.key(name));
+    let mut script = SCRIPTS.circuit.on(&keys);
+    script.arg(&after.destination).arg(before).arg(after.revision).arg(json).arg(place).arg(stale_before);
     connection.once(&script).await.map_err(unavailable)
 }
 
-pub(super) async fn circuits(connection: &Connection, now: Timestamp) -> Result<Vec<Circuit>, StoreError> {
-    let script = connection.call(&SCRIPTS.circuits, &[&now.as_millis().to_string(), &MAX_DESTINATIONS.to_string()]);
-    let found: Vec<Option<String>> = connection.run(&script).await.map_err(unavailable)?;
+pub(super) async fn circuits(connection: &Connection) -> Result<Vec<Circuit>, StoreError> {
+    let keys = ["circuits", "circuits:latest"].map(|name| connection.key(name));
+    let found: Vec<Option<String>> =
+        connection.run(SCRIPTS.circuits.on(&keys).arg(MAX_DESTINATIONS)).await.map_err(unavailable)?;
     found.into_iter().flatten().map(|json| read_circuit(&json)).collect()
 }
 

@@ -1,18 +1,23 @@
 //! Settings of the server with which it may lose webhooks.
 
-use ::redis::{InfoDict, cmd};
+use std::collections::BTreeSet;
 
 use super::records::unavailable;
 use crate::{redis::Connection, store::StoreError};
 
+/// Each sentence once, whichever of a cluster's nodes it is about.
 pub(super) async fn warnings(connection: &Connection) -> Result<Vec<String>, StoreError> {
-    let memory: InfoDict = connection.ask(cmd("INFO").arg("memory")).await.map_err(unavailable)?;
-    let persistence: InfoDict = connection.ask(cmd("INFO").arg("persistence")).await.map_err(unavailable)?;
-    let policy: Option<String> = memory.get("maxmemory_policy");
-    let appendonly: Option<u8> = persistence.get("aof_enabled");
+    let memory = connection.info("memory").await.map_err(unavailable)?;
+    let persistence = connection.info("persistence").await.map_err(unavailable)?;
     // Managed servers refuse CONFIG; they then take snapshots by means of their own, or not, which nothing here tells.
-    let save: Option<(String, String)> = connection.ask(cmd("CONFIG").arg("GET").arg("save")).await.unwrap_or(None);
-    Ok(judge(policy.as_deref(), appendonly, save.as_ref().map(|(_, save)| save.as_str())))
+    let saves = connection.setting("save").await.map_err(unavailable)?;
+    let mut warnings = BTreeSet::new();
+    for (node, memory) in memory.iter().enumerate() {
+        let policy: Option<String> = memory.get("maxmemory_policy");
+        let appendonly: Option<u8> = persistence.get(node).and_then(|info| info.get("aof_enabled"));
+        warnings.extend(judge(policy.as_deref(), appendonly, saves.get(node).map(|(_, save)| save.as_str())));
+    }
+    Ok(warnings.into_iter().collect())
 }
 
 fn judge(policy: Option<&str>, appendonly: Option<u8>, save: Option<&str>) -> Vec<String> {

@@ -1,0 +1,117 @@
+//! A Redis Cluster of one's own: three servers that know each other, with a third of the slots each.
+
+use std::time::{Duration, Instant};
+
+use redis::{Connection, RedisResult, cmd};
+
+use super::{MAX_TRIES, POLL_INTERVAL, RedisServer, RedisServerError, free_port};
+
+/// Nodes that have slots.
+const NODES: usize = 3;
+
+/// Slots of a cluster.
+const SLOTS: usize = 16_384;
+
+/// How long the nodes may take to agree.
+const AGREE_BOUND: Duration = Duration::from_secs(30);
+
+/// Running nodes. Dropping them kills them.
+#[derive(Debug)]
+pub struct RedisCluster {
+    nodes: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Keeps nothing on disk.
+    pub fn start() -> Result<Self, RedisServerError> {
+        Self::with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// Writes every change to disk before it answers, so that nodes can be killed and started again.
+    pub fn durable() -> Result<Self, RedisServerError> {
+        Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
+        let nodes = (0..NODES).map(|_| node(arguments)).collect::<Result<Vec<_>, _>>()?;
+        let cluster = Self { nodes };
+        cluster.join().map_err(|error| RedisServerError::Start(format!("the nodes do not make a cluster: {error}")))?;
+        cluster.wait_until_agreed()?;
+        Ok(cluster)
+    }
+
+    /// Its nodes.
+    pub fn nodes(&self) -> &[RedisServer] {
+        &self.nodes
+    }
+
+    /// The same, to end and restart them.
+    pub fn nodes_mut(&mut self) -> &mut [RedisServer] {
+        &mut self.nodes
+    }
+
+    /// Its URL, which names the first two nodes.
+    pub fn url(&self) -> String {
+        format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", self.nodes[0].port(), self.nodes[1].port())
+    }
+
+    /// A connection to each node, which is sent no other node's keys.
+    pub fn connections(&self) -> RedisResult<Vec<Connection>> {
+        self.nodes.iter().map(|node| redis::Client::open(node.url(0))?.get_connection()).collect()
+    }
+
+    fn join(&self) -> RedisResult<()> {
+        let mut connections = self.connections()?;
+        for (index, connection) in connections.iter_mut().enumerate() {
+            cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(index + 1).query::<()>(connection)?;
+            let (first, end) = (index * SLOTS / NODES, (index + 1) * SLOTS / NODES);
+            cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(first).arg(end - 1).query::<()>(connection)?;
+        }
+        for node in &self.nodes[1..] {
+            let mut meet = cmd("CLUSTER");
+            meet.arg("MEET").arg("127.0.0.1").arg(node.port()).arg(node.bus_port());
+            meet.query::<()>(&mut connections[0])?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every node knows of every slot who has it, and that all are well.
+    pub fn wait_until_agreed(&self) -> Result<(), RedisServerError> {
+        let started = Instant::now();
+        let agrees = |connection: &mut Connection| -> RedisResult<bool> {
+            let info: String = cmd("CLUSTER").arg("INFO").query(connection)?;
+            let has = |line: String| info.lines().any(|found| found == line);
+            Ok(has("cluster_state:ok".into())
+                && has(format!("cluster_known_nodes:{NODES}"))
+                && has(format!("cluster_size:{NODES}")))
+        };
+        loop {
+            let agreed = self.connections().and_then(|mut all| all.iter_mut().map(agrees).collect::<RedisResult<Vec<bool>>>());
+            match agreed {
+                Ok(agreed) if agreed.iter().all(|agreed| *agreed) => return Ok(()),
+                found if started.elapsed() > AGREE_BOUND => {
+                    return Err(RedisServerError::Start(format!("the nodes do not agree within {AGREE_BOUND:?}: {found:?}")));
+                }
+                _ => std::thread::sleep(POLL_INTERVAL),
+            }
+        }
+    }
+}
+
+/// The usual port for the nodes' own talk is 10,000 above the other one, where there may be none.
+fn node(arguments: &[&str]) -> Result<RedisServer, RedisServerError> {
+    let mut problem = RedisServerError::Start("no try".to_owned());
+    for _ in 0..MAX_TRIES {
+        let bus = free_port()?;
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--cluster-port", &bus.to_string()];
+        match RedisServer::with(&[arguments, &cluster].concat()) {
+            Ok(mut server) => {
+                server.bus_port = bus;
+                return Ok(server);
+            }
+            Err(error @ RedisServerError::Missing) => return Err(error),
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}

@@ -1,0 +1,179 @@
+//! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and what it says when nobody answers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+
+use std::{sync::Arc, time::Duration};
+
+use posthaste_tests::{
+    aws::AwsStack,
+    conformance::TestClock,
+    cost::units::{Item, item_bytes},
+};
+use serde_json::{Value, json, value::RawValue};
+use shared::{
+    aws::Aws,
+    clock::{Clock, Timestamp},
+    config::{AwsCredentials, AwsSettings},
+    id::{TaskId, WebhookId},
+    model::{Content, Function, Webhook, Why},
+    retry::Outcome,
+    store::{Store, StoreError, WriteError, dynamodb::DynamoStore},
+    transition::{Limits, NewWebhook, Report, Rules},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const CLAIM: shared::model::ClaimId = shared::model::ClaimId(7);
+
+struct World {
+    emulator: AwsStack,
+    store: DynamoStore,
+    clock: Arc<TestClock>,
+    rules: Rules,
+}
+
+fn settings(endpoint: &str) -> AwsSettings {
+    AwsSettings {
+        region: "us-east-1".to_owned(),
+        credentials: AwsCredentials {
+            access_key_id: "test".to_owned(),
+            secret_access_key: "test".to_owned(),
+            session_token: None,
+        },
+        dynamodb_endpoint: Some(endpoint.to_owned()),
+        table_name: "posthaste".to_owned(),
+        ..AwsSettings::default()
+    }
+}
+
+fn store(endpoint: &str, clock: &Arc<TestClock>, patience: Duration) -> DynamoStore {
+    let client = Aws::new().unwrap().with_limits(patience, patience).dynamodb(&settings(endpoint));
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as Arc<dyn Clock>;
+    DynamoStore::new(client, "posthaste", clock, Limits::default().retention)
+}
+
+impl World {
+    async fn start() -> Self {
+        let emulator = tokio::task::spawn_blocking(AwsStack::emulator).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+        emulator.make_table("posthaste").await.unwrap();
+        let clock = Arc::new(TestClock::default());
+        let store = store(emulator.endpoint(), &clock, Duration::from_secs(60));
+        Self { emulator, store, clock, rules: Rules::default() }
+    }
+
+    async fn created(&self, payload_bytes: usize) -> Webhook {
+        let webhook = new_webhook(&self.rules, self.clock.now());
+        self.store.create(&webhook, &content(payload_bytes)).await.unwrap();
+        webhook
+    }
+
+    /// All items of the table whose partition begins so.
+    async fn items(&self, begins: &str) -> Vec<Item> {
+        let found =
+            self.emulator.call("DynamoDB_20120810.Scan", json!({ "TableName": "posthaste", "ConsistentRead": true })).await;
+        let found = found.unwrap();
+        let items = found["Items"].as_array().unwrap().iter().filter_map(Value::as_object);
+        items.filter(|item| item["p"]["S"].as_str().unwrap().starts_with(begins)).cloned().collect()
+    }
+}
+
+fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
+    let task = TaskId::mint(now, rand::random());
+    let new = NewWebhook {
+        id: WebhookId { reference: shared::id::ReferenceId::made_up(task), task },
+        referenced: false,
+        correlation_id: "9f0c2b4e-6d1f-4c2e-8a55-0d1c2b3a4f5e".to_owned(),
+        event_type: Some("order.paid".to_owned()),
+        destination: "https://hooks.example.com:443".to_owned(),
+        retry: None,
+        deliver_at: None,
+    };
+    rules.create(new, now)
+}
+
+/// JSON of which half compresses.
+fn content(bytes: usize) -> Content {
+    let mut payload = String::from("{\"order\":\"");
+    while payload.len() + 40 < bytes {
+        payload += &format!("{:08x} garden chair;", rand::random::<u32>());
+    }
+    payload += "\"}";
+    Content {
+        url: "https://hooks.example.com/customers/4711/orders".to_owned(),
+        headers: vec![("x-tenant".to_owned(), "4711".to_owned())],
+        payload: RawValue::from_string(payload).unwrap(),
+    }
+}
+
+fn delivered(rules: &Rules, claimed: &Webhook, now: Timestamp) -> Webhook {
+    let report = Report {
+        outcome: Outcome { error: None, status_code: Some(200), retry_after: None },
+        duration: Duration::from_millis(87),
+        message: None,
+        response_excerpt: None,
+    };
+    rules.conclude(claimed, CLAIM, &report, now, 0.5).unwrap()
+}
+
+/// Three writes of one unit each for a small webhook, one more for a large one's content: no item of a happy life exceeds 1 KiB, and
+/// record and content share one where they fit. Proved by the sizes of the items after each step.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
+    let world = World::start().await;
+    for (payload_bytes, contents) in [(400, 0), (1024, 1)] {
+        let webhook = world.created(payload_bytes).await;
+        let now = world.clock.now();
+        let claimed = world.rules.claim(&webhook, CLAIM, now).unwrap();
+        let opened = world.store.write_and_open(&webhook, &claimed).await.unwrap();
+        assert_eq!(opened.url, "https://hooks.example.com/customers/4711/orders");
+        let done = delivered(&world.rules, &claimed, now);
+        world.store.write(&claimed, &done).await.unwrap();
+        let (records, parts) = (world.items("w/").await, world.items("c/").await);
+        assert_eq!(parts.len(), contents, "{payload_bytes}");
+        for item in records.iter().chain(&parts) {
+            assert!(item_bytes(item) <= 1024, "{} bytes: {item:?}", item_bytes(item));
+        }
+        assert!(world.store.delete(&webhook.id).await.unwrap());
+        assert!(world.items("w/").await.is_empty() && world.items("c/").await.is_empty(), "all of it is gone");
+    }
+}
+
+/// Nothing unfinished loses its content, and nothing is kept for ever. Proved by the times to live: the content's is there from the start,
+/// is not touched within a month, and is lifted by the first write after that, before the record's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
+    let world = World::start().await;
+    let ttl = async || -> i64 { world.items("c/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap() };
+    let webhook = world.created(4000).await;
+    let first = ttl().await;
+    assert_eq!(first / 86400 - world.clock.now().as_seconds() / 86400, 45);
+    assert!(!world.items("w/").await[0].contains_key("x"), "nothing unfinished has a time to live");
+    world.clock.advance(30 * DAY);
+    let now = world.clock.now();
+    let held = world.rules.adopt(&webhook, now, (Function::Sweep, Why::Audit), now).unwrap();
+    world.store.write(&webhook, &held).await.unwrap();
+    assert_eq!(ttl().await, first, "there is time left");
+    world.clock.advance(10 * DAY);
+    let now = world.clock.now();
+    let claimed = world.rules.claim(&held, CLAIM, now).unwrap();
+    assert_eq!(world.store.write_and_open(&held, &claimed).await.unwrap().url, content(1).url);
+    let second = ttl().await;
+    assert!(second >= first + 30 * 86400, "lifted by {} days", (second - first) / 86400);
+    let done = delivered(&world.rules, &claimed, now);
+    world.store.write(&claimed, &done).await.unwrap();
+    let record_ttl: i64 = world.items("w/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap();
+    assert_eq!((record_ttl, ttl().await), ((done.expires_at.unwrap().as_millis() + 999) / 1000, second));
+    assert!(second > record_ttl, "it outlives its record");
+}
+
+/// A store that cannot be reached says so, within its limit, and blames nobody. Proved with a port on which nobody listens.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_unavailable() {
+    let clock = Arc::new(TestClock::default());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let store = store(&endpoint, &clock, Duration::from_secs(2));
+    let webhook = new_webhook(&Rules::default(), clock.now());
+    assert!(matches!(store.get(&webhook.id).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.create(&webhook, &content(10)).await, Err(WriteError::Store(StoreError::Unavailable(_)))));
+}
