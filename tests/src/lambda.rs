@@ -223,7 +223,7 @@ impl Running {
 
     async fn invoke(self: &Arc<Self>, event: Bytes) -> Outcome {
         self.invoked.fetch_add(1, Ordering::SeqCst);
-        let (caller, called) = oneshot::channel();
+        let (caller, outcome) = oneshot::channel();
         let id = self.ids.fetch_add(1, Ordering::SeqCst);
         self.lock().waiting.push_back(Invocation { id, event, caller });
         self.start_instances();
@@ -232,7 +232,7 @@ impl Running {
         let ended =
             || Err(Bytes::from(json!({"errorType": "Runtime.ExitError", "errorMessage": "the process ended"}).to_string()));
         let outcome =
-            tokio::time::timeout(TIMEOUT, called).await.map_or_else(|_| ended(), |answer| answer.unwrap_or_else(|_| ended()));
+            tokio::time::timeout(TIMEOUT, outcome).await.map_or_else(|_| ended(), |answer| answer.unwrap_or_else(|_| ended()));
         if outcome.is_err() {
             self.failed.fetch_add(1, Ordering::SeqCst);
         }

@@ -136,10 +136,7 @@ fn report_starts(samples: &mut [(Vec<f64>, Vec<f64>)], binary: &impl Fn(&str) ->
 
 fn report_deliveries(mut deliveries: [Vec<f64>; delivery::DELIVERIES]) -> bool {
     println!("| delivery over TLS by a process | CPU, median (p90) |\n|---|---|");
-    let medians = deliveries.each_mut().map(|samples| {
-        let found = (median(samples), p90(samples));
-        found
-    });
+    let medians = deliveries.each_mut().map(|samples| (median(samples), p90(samples)));
     for (number, (median, p90)) in medians.iter().enumerate() {
         println!("| {} | {median:.2} ms ({p90:.2}) |", number + 1);
     }

@@ -80,7 +80,7 @@ pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer
                     return Err(MalformedAnswer::OtherShape);
                 };
                 let mut failure = BatchItemFailure::default();
-                failure.item_identifier = id.to_owned();
+                id.clone_into(&mut failure.item_identifier);
                 response.batch_item_failures.push(failure);
             }
         }

@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub sweep_interval_ms: u64,
 
-    /// Call the functions at this endpoint, as http://127.0.0.1:9000 of `cargo lambda watch`, and run none in this process.
+    /// Call the functions at this endpoint, as `http://127.0.0.1:9000` of `cargo lambda watch`, and run none in this process.
     #[arg(long, value_name = "URL")]
     pub functions: Option<Endpoint>,
 
