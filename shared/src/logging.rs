@@ -1,8 +1,16 @@
-//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`; `info` if it is not set.
+//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`, a level or a list such as
+//! `warn,shared=debug`; `info` if it is not set.
 //!
 //! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged, URLs without query and userinfo.
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 use url::Url;
 
 /// How the lines look.
@@ -17,17 +25,22 @@ pub enum Format {
 /// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call does nothing.
 pub fn init(format: Format) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.trim().is_empty() => EnvFilter::builder()
-            .parse(&directives)
+        Ok(directives) if !directives.trim().is_empty() => directives
+            .trim()
+            .parse::<Targets>()
             .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: info,shared=debug"))?,
-        _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
+        _ => Targets::new().with_default(LevelFilter::INFO),
     };
     // An error only says that a subscriber is set already, as when tests share a process.
     let _ = match format {
-        Format::Json => fmt().json().flatten_event(true).with_current_span(false).with_env_filter(filter).try_init(),
+        Format::Json => {
+            let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_filter(filter);
+            registry().with(lines).try_init()
+        }
         Format::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            fmt().with_env_filter(filter).with_ansi(colour).with_target(false).with_writer(std::io::stderr).try_init()
+            let lines = fmt::layer().with_ansi(colour).with_target(false).with_writer(std::io::stderr).with_filter(filter);
+            registry().with(lines).try_init()
         }
     };
     Ok(())
