@@ -14,6 +14,7 @@
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`load`] | the benchmark |
+//! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -30,5 +31,7 @@ pub mod policy;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod stack;
 pub mod target;
