@@ -111,20 +111,20 @@ impl Worker {
         }
         let until = process.local_now().plus(FUNCTION_TIMEOUT);
         let event = event(&batch);
+        let done: Vec<bool> = batch.iter().map(|(_, received)| world.state().is_done(received)).collect();
         let response = match &self.deliver {
             Some(deliver) => invoke(process, deliver.handle(event, until)).await,
             None => invoke(process, dlq::handle(&process.context(), event)).await,
         }?;
         let is_back = |received: &Received| response.batch_item_failures.iter().any(|failure| failure.item_identifier == received.id);
         let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
-        for (number, received) in &batch {
+        for ((number, received), was_done) in batch.iter().zip(done) {
             if is_back(received) {
                 // Some platforms let it come back at once, others when its time to be hidden is over.
                 let delay = Duration::from_secs(if world.below(2) == 0 { 5 } else { VISIBILITY.as_secs() });
                 world.change(|state| {
-                    if untroubled {
-                        state.handed_back(process, received);
-                    }
+                    let needless = untroubled && was_done;
+                    state.watch.must(!needless, || format!("{process} handed back message {number}, and its webhook was finished before"));
                     state.hand_back(process, *number, received, delay);
                 });
             } else {
@@ -137,13 +137,11 @@ impl Worker {
 }
 
 impl super::world::State {
-    /// Nothing went wrong, and a message is handed back: then there is something left to do.
-    fn handed_back(&mut self, process: &Process, received: &Received) {
-        let Ok(message) = shared::message::Message::from_json(&received.body) else { return };
-        let Some((webhook, _)) = self.records.webhooks.get(&message.webhook_id.task) else { return };
-        let done = webhook.status == Status::Delivered || webhook.is_dead_letter();
-        let (status, name) = (webhook.status, super::store::short(webhook));
-        self.watch.must(!done, || format!("{process} handed back the message of {name}, which is {status}"));
+    /// Whether the webhook of this message is finished for good.
+    fn is_done(&self, received: &Received) -> bool {
+        let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
+        let found = self.records.webhooks.get(&message.webhook_id.task);
+        found.is_none_or(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter())
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Watch {
     pub(super) gone: BTreeSet<WebhookId>,
     /// By what the caller wrote into the payload: the ids that were created for it.
     pub(super) created_for: BTreeMap<u64, BTreeSet<TaskId>>,
+    /// Of these, what is in a batch, and when that was first asked for.
+    pub(super) batched: BTreeMap<u64, Timestamp>,
     /// When the caller wants it delivered at the earliest.
     pub(super) wanted_at: BTreeMap<u64, Timestamp>,
     /// Messages that a process sent and has not moved an entry for.
@@ -77,6 +79,7 @@ impl Watch {
             deleted: BTreeSet::new(),
             gone: BTreeSet::new(),
             created_for: BTreeMap::new(),
+            batched: BTreeMap::new(),
             wanted_at: BTreeMap::new(),
             sent: BTreeSet::new(),
             restarts: 0,
@@ -90,6 +93,15 @@ impl Watch {
         if !holds {
             self.violation.get_or_insert_with(else_what);
         }
+    }
+
+    /// Whether a key made more of this than one. A batch of which an old key knows a part only gets fresh ids for the rest, which the key
+    /// does not know (see the API's `batch`): so if that try dies too, what it created is created again.
+    pub(super) fn is_twice(&self, number: u64) -> bool {
+        let Some(ids) = self.created_for.get(&number) else { return false };
+        let last = ids.last().map(|id| id.created_at()).unwrap_or_default();
+        let is_fresh = |asked_at: &Timestamp| last.since(*asked_at) < Duration::from_secs(55);
+        ids.len() > 1 && self.batched.get(&number).is_none_or(is_fresh)
     }
 
     pub(super) fn created(&mut self, process: &Process, webhook: &Webhook, content: &Content, audited: Option<Timestamp>) {

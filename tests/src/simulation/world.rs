@@ -148,8 +148,9 @@ impl World {
     /// Does something to the world, and ends the run if a check says that it must not be.
     pub(super) fn change<T>(&self, effect: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
+        let failed_before = state.watch.violation.is_some();
         let value = effect(&mut state);
-        if let Some(violation) = state.watch.violation.clone() {
+        if let Some(violation) = state.watch.violation.clone().filter(|_| !failed_before) {
             state.note(&"CHECK", || violation);
             self.failed.notify_one();
         }
