@@ -15,8 +15,10 @@ use super::{
     world::{Own, State},
 };
 
-/// The hosts. The first always answers 200; the second goes down and comes back; the third answers anything; the fourth never 2xx.
-pub(super) const HOSTS: [&str; 4] = ["well.example", "flaps.example", "mixed.example", "gone.example"];
+/// The hosts. The first always answers 200; the second goes down and comes back; the third answers anything; the fourth never 2xx; the fifth
+/// is always down; what is sent to the sixth kills its worker, in worlds where workers die.
+pub(super) const HOSTS: [&str; 6] =
+    ["well.example", "flaps.example", "mixed.example", "gone.example", "down.example", "kills.example"];
 
 /// What destinations remember.
 #[derive(Debug, Default)]
@@ -45,6 +47,8 @@ enum Reaction {
     Breaks(u16),
     /// There is no connection.
     Refuses,
+    /// The worker dies over it.
+    Kills,
 }
 
 const MIXED: [Reaction; 14] = [
@@ -76,6 +80,8 @@ impl Own {
             }
             2 if bad => world.state().chance.pick(&MIXED),
             3 => world.state().chance.pick(&[Reaction::Answers(404, None), Reaction::Answers(500, None), Reaction::Answers(302, None)]),
+            4 => world.state().chance.pick(&[Reaction::Answers(500, None), Reaction::Refuses]),
+            5 if world.plan.death > 0.0 => Reaction::Kills,
             _ => Reaction::Answers(200, None),
         }
     }
@@ -96,6 +102,9 @@ impl Sender for Own {
         let process = &self.0;
         let world = &process.world;
         let reaction = self.react(request.url);
+        if matches!(reaction, Reaction::Kills) {
+            process.die();
+        }
         let connecting = process.latency();
         process.wait(connecting.min(deadline)).await;
         if connecting >= deadline {
@@ -118,7 +127,7 @@ impl Sender for Own {
             state.watch.requested(&key, &request.payload, now, state.destinations.requests.contains_key(&key));
             state.destinations.requests.insert(key.clone(), Seen { status, told: None, told_at: now });
         });
-        let slow = if world.below(8) == 0 { world.below(28_000) } else { world.below(400) };
+        let slow = if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 { world.below(28_000) } else { world.below(400) };
         let left = deadline.saturating_sub(connecting);
         let answering = match reaction {
             Reaction::Hangs => left,

@@ -9,7 +9,7 @@ use api::Access;
 use axum::{Router, body::Body};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use shared::{id::WebhookId, model::Function};
+use shared::{id::WebhookId, model::Function, status::Status};
 use tower::ServiceExt;
 
 use super::{
@@ -182,12 +182,31 @@ fn accepted(world: &Arc<World>, called: &Called, first: u64, keyed: bool) -> boo
     whole
 }
 
+/// A webhook that has failed and is not archived yet, if there is one soon: to meddle while it is.
+async fn just_failed(world: &Arc<World>) -> Option<WebhookId> {
+    for _ in 0..2000 {
+        let failed = {
+            let state = world.state();
+            let mut webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
+            let found = webhooks.find(|webhook| webhook.status == Status::Failed && webhook.archived_at.is_none());
+            found.map(|webhook| webhook.id.clone())
+        };
+        if failed.is_some() {
+            return failed;
+        }
+        tokio::time::sleep(Duration::from_millis(9)).await;
+    }
+    None
+}
+
 /// One call of an operator.
 async fn operate(world: &Arc<World>, api: &Api) {
     let known: Vec<WebhookId> = world.state().watch.accepted.iter().cloned().collect();
     let Some(id) = known.get(world.below(known.len() as u64) as usize) else { return };
     let reference = format!("order-{}", world.below(3));
-    let (method, path) = match world.below(10) {
+    let failing = if world.below(3) == 0 { just_failed(world).await } else { None };
+    let id = failing.as_ref().unwrap_or(id);
+    let (method, path) = match if failing.is_some() { 2 } else { world.below(10) } {
         0 | 1 => (Method::DELETE, format!("/webhook-status/{id}")),
         2 | 3 => (Method::POST, format!("/webhooks/{id}/resend")),
         4 | 5 => (Method::POST, format!("/dead-letters/{id}/redrive")),
