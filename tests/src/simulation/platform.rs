@@ -121,7 +121,7 @@ impl Worker {
         for ((number, received), was_done) in batch.iter().zip(done) {
             if is_back(received) {
                 // Some platforms let it come back at once, others when its time to be hidden is over.
-                let delay = Duration::from_secs(if world.below(2) == 0 { 5 } else { VISIBILITY.as_secs() });
+                let delay = Duration::from_secs(if world.below(2) == 0 { 1 + world.below(60) } else { VISIBILITY.as_secs() });
                 world.change(|state| {
                     let needless = untroubled && was_done;
                     state.watch.must(!needless, || format!("{process} handed back message {number}, and its webhook was finished before"));

@@ -206,6 +206,8 @@ impl Store for Own {
                 return Err(WriteError::Conflict(Box::new(stored.clone())));
             }
             state.note(process, || format!("creates {}", short(&webhook)));
+            // It begins anew, and so do the attempts' numbers.
+            state.destinations.requests.retain(|(id, _), _| *id != webhook.id);
             state.watch.created(process, &webhook, &content, state.records.audited_until);
             state.records.put(webhook, content);
             Ok(())

@@ -22,6 +22,8 @@ use super::{destination::Destinations, plan::Plan, store::{Records, short, short
 #[derive(Debug)]
 pub(super) struct Watch {
     rules: Rules,
+    /// Whether nothing goes wrong on our side, so that the queue never has to give up on a message.
+    mild: bool,
     /// The most that two clocks are apart.
     apart: Duration,
     /// The first check that failed.
@@ -72,6 +74,7 @@ impl Watch {
     pub(super) fn new(plan: &Plan, rules: Rules) -> Self {
         Self {
             rules,
+            mild: plan.is_mild(),
             apart: Duration::from_millis(2 * plan.skew_ms.unsigned_abs()),
             violation: None,
             lives: BTreeMap::new(),
@@ -109,9 +112,13 @@ impl Watch {
         self.must(audited.is_none_or(|until| webhook.created_at >= until), || {
             format!("{} was created in a minute that was audited before", short(webhook))
         });
-        self.must(!self.gone.contains(&webhook.id), || format!("{} came back after a 204 to its deletion", short(webhook)));
-        self.deleted.remove(&webhook.id);
         let number = number_in(content.payload.get().as_bytes()).unwrap_or(u64::MAX);
+        // A batch of which a part was refused is asked for again as a whole, also what an operator has deleted meanwhile.
+        let again = self.batched.contains_key(&number) && self.deleted.remove(&webhook.id);
+        self.must(again || !self.deleted.contains(&webhook.id), || format!("{} came back after its deletion", short(webhook)));
+        if again {
+            self.gone.remove(&webhook.id);
+        }
         self.created_for.entry(number).or_default().insert(webhook.id.task);
         self.lives.insert(webhook.id.clone(), Life::default());
     }
@@ -305,6 +312,7 @@ impl Watch {
         self.must(interruptions <= limits.max_interrupted, || format!("{name}: {interruptions} attempts were interrupted"));
         self.must(budget.relays <= limits.max_relays, || format!("{name}: {} relays", budget.relays));
         self.must(budget.rescues <= limits.max_rescues, || format!("{name}: {} rescues", budget.rescues));
+        self.must(budget.rescues == 0 || !self.mild, || format!("{name}: the queue gave up on it, and nothing had gone wrong"));
         let deferred = u128::from(budget.deferred_ms);
         self.must(deferred <= limits.max_defer.as_millis(), || format!("{name}: deferred for {deferred} ms"));
     }

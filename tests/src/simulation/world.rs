@@ -255,7 +255,7 @@ impl Process {
     pub(super) fn latency(&self) -> Duration {
         let world = &self.world;
         if world.happens(world.plan.stall) {
-            return Duration::from_millis(1000 + world.below(40_000));
+            return Duration::from_millis(5000 + world.below(35_000));
         }
         Duration::from_millis(1 + world.below(12))
     }
