@@ -190,7 +190,9 @@ impl RetryPolicy {
         }
         let planned = self.wait_after(used, unit);
         let asked = match outcome.status_code {
-            Some(429 | 503) if !planted::is(Bug::RetryAfterIgnored) => outcome.retry_after.unwrap_or_default().min(self.retry_after_cap),
+            Some(429 | 503) if !planted::is(Bug::RetryAfterIgnored) => {
+                outcome.retry_after.unwrap_or_default().min(self.retry_after_cap)
+            }
             _ => Duration::ZERO,
         };
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }

@@ -229,7 +229,9 @@ impl Rules {
         unit: f64,
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let Some(held) = next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim)) else { return Err(Refusal::NotOurClaim) };
+        let Some(held) = next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim)) else {
+            return Err(Refusal::NotOurClaim);
+        };
         next.budget.attempts += 1;
         next.budget.deferrals = 0;
         keep_attempt(&mut next, held.started_at, report);
@@ -311,7 +313,8 @@ impl Rules {
             return Err(Refusal::DueMoved);
         }
         let mut next = webhook.clone();
-        let doubled = if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
+        let doubled =
+            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
         let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
         next.due_at = Some(next_look(webhook).max(now).plus(grace));
         next.budget.requeues += 1;
@@ -410,7 +413,9 @@ impl Rules {
     fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
         enter(next, Status::Retrying);
         next.allowed_at = Some(allowed_at);
-        if allowed_at.since(now) <= self.limits.relay_within && (next.budget.relays < self.limits.max_relays || planted::is(Bug::RelaysUnbounded)) {
+        if allowed_at.since(now) <= self.limits.relay_within
+            && (next.budget.relays < self.limits.max_relays || planted::is(Bug::RelaysUnbounded))
+        {
             next.budget.relays += 1;
             next.due_at = Some(allowed_at.plus(self.limits.grace));
         } else {

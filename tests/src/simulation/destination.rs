@@ -79,7 +79,11 @@ impl Own {
                 world.state().chance.pick(&[Reaction::Refuses, Reaction::Hangs, Reaction::Answers(503, None)])
             }
             2 if bad => world.state().chance.pick(&MIXED),
-            3 => world.state().chance.pick(&[Reaction::Answers(404, None), Reaction::Answers(500, None), Reaction::Answers(302, None)]),
+            3 => world.state().chance.pick(&[
+                Reaction::Answers(404, None),
+                Reaction::Answers(500, None),
+                Reaction::Answers(302, None),
+            ]),
             4 => world.state().chance.pick(&[Reaction::Answers(500, None), Reaction::Refuses]),
             5 if world.plan.death > 0.0 => Reaction::Kills,
             _ => Reaction::Answers(200, None),
@@ -93,7 +97,13 @@ fn failed(kind: ErrorKind, duration: Duration) -> Answer {
 
 fn answered(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answer {
     let error = (!(200..300).contains(&status)).then_some(ErrorKind::HttpStatus);
-    Answer { error, status_code: Some(status), retry_after: retry_after_s.map(Duration::from_secs), duration, ..Answer::default() }
+    Answer {
+        error,
+        status_code: Some(status),
+        retry_after: retry_after_s.map(Duration::from_secs),
+        duration,
+        ..Answer::default()
+    }
 }
 
 #[async_trait]
@@ -121,13 +131,12 @@ impl Sender for Own {
         let key = (request.webhook_id.clone(), request.attempt);
         world.change(|state: &mut State| {
             let now = state.now();
-            state.note(process, || {
-                format!("POST of {}, attempt {}: {status:?}", short_id(request.webhook_id), request.attempt)
-            });
+            state.note(process, || format!("POST of {}, attempt {}: {status:?}", short_id(request.webhook_id), request.attempt));
             state.watch.requested(&key, &request.payload, now, state.destinations.requests.contains_key(&key));
             state.destinations.requests.insert(key.clone(), Seen { status, told: None, told_at: now });
         });
-        let slow = if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 { world.below(28_000) } else { world.below(400) };
+        let slow =
+            if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 { world.below(28_000) } else { world.below(400) };
         let left = deadline.saturating_sub(connecting);
         let answering = match reaction {
             Reaction::Hangs => left,

@@ -48,7 +48,8 @@ pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hu
     };
     let failure = thread::scope(|scope| {
         let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
-        let found = searches.into_iter().filter_map(|search| search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let found =
+            searches.into_iter().filter_map(|search| search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         found.min()
     });
     let run = next.load(Relaxed).min(seeds);

@@ -25,8 +25,11 @@ const MAX_TRIES: u32 = 8;
 /// The function `api`, and its warm processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Api {
-    idle: Arc<Mutex<Vec<(Arc<Process>, Router)>>>,
+    idle: Arc<Mutex<Vec<Warm>>>,
 }
+
+/// A process that can be called again.
+type Warm = (Arc<Process>, Router);
 
 /// What came back, and from whom.
 #[derive(Debug)]
@@ -38,7 +41,14 @@ struct Called {
 
 impl Api {
     /// One request. `None`: no answer.
-    async fn call(&self, world: &Arc<World>, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> Option<Called> {
+    async fn call(
+        &self,
+        world: &Arc<World>,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Option<Called> {
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (process, router) = warm.unwrap_or_else(|| {
             let process = Process::start(world, Function::Api);
@@ -60,7 +70,9 @@ impl Api {
         let (status, body) = read(response).await;
         process.note(|| format!("answers {status} {body}"));
         let called = Called { status, body, process: Arc::clone(&process) };
-        world.change(|state| state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || "the API answered 500".to_owned()));
+        world.change(|state| {
+            state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || "the API answered 500".to_owned());
+        });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((process, router));
         Some(called)
     }

@@ -165,7 +165,8 @@ impl Plan {
 
     /// Whether nothing goes wrong on our side, but for the schedule and the clocks.
     pub fn is_mild(&self) -> bool {
-        let rates = [self.death, self.store_before, self.store_after, self.stall, self.doubled, self.late, self.lost, self.queue_fault];
+        let rates =
+            [self.death, self.store_before, self.store_after, self.stall, self.doubled, self.late, self.lost, self.queue_fault];
         let troubles = [self.outage, self.stopped, self.crashing];
         rates.iter().all(|rate| *rate == 0.0) && troubles.iter().all(Option::is_none)
     }

@@ -116,7 +116,8 @@ impl Worker {
             Some(deliver) => invoke(process, deliver.handle(event, until)).await,
             None => invoke(process, dlq::handle(&process.context(), event)).await,
         }?;
-        let is_back = |received: &Received| response.batch_item_failures.iter().any(|failure| failure.item_identifier == received.id);
+        let is_back =
+            |received: &Received| response.batch_item_failures.iter().any(|failure| failure.item_identifier == received.id);
         let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
         for ((number, received), was_done) in batch.iter().zip(done) {
             if is_back(received) {
@@ -124,7 +125,9 @@ impl Worker {
                 let delay = Duration::from_secs(if world.below(2) == 0 { 1 + world.below(60) } else { VISIBILITY.as_secs() });
                 world.change(|state| {
                     let needless = untroubled && was_done;
-                    state.watch.must(!needless, || format!("{process} handed back message {number}, and its webhook was finished before"));
+                    state.watch.must(!needless, || {
+                        format!("{process} handed back message {number}, and its webhook was finished before")
+                    });
                     state.hand_back(process, *number, received, delay);
                 });
             } else {
@@ -184,9 +187,11 @@ fn has_work(world: &World) -> bool {
     let soon = state.now().plus(Duration::from_secs(70));
     let due = state.records.due.first().is_some_and(|(at, _)| *at <= soon);
     let aged = state.now().minus(Duration::from_secs(15 * 60));
-    let unread = state.records.webhooks.values().any(|(webhook, _)| {
-        !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged
-    });
+    let unread = state
+        .records
+        .webhooks
+        .values()
+        .any(|(webhook, _)| !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged);
     due || unread
 }
 

@@ -78,9 +78,9 @@ impl State {
         }
         let copies = if faulty && self.chance.happens(plan.doubled) { 2 } else { 1 };
         for _ in 0..copies {
-            let late = if faulty && self.chance.happens(plan.late) { self.chance.below(120_000) } else { 0 };
+            let delay_ms = if faulty && self.chance.happens(plan.late) { self.chance.below(120_000) } else { 0 };
             // As SQS does, the delay is rounded down to whole seconds.
-            let delay = Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(late);
+            let delay = Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
             self.messages.put(lane, message, delay, now);
         }
     }

@@ -14,8 +14,8 @@ use shared::{
     model::{Content, Webhook},
     status::Status,
     store::{
-        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation, Store,
-        StoreError, SweepReport, WriteError,
+        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation,
+        Store, StoreError, SweepReport, WriteError,
     },
 };
 
@@ -165,7 +165,9 @@ fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) ->
 fn told(stored: &Webhook, after: &Webhook) -> String {
     let step = after.history.last().map_or("?", |step| step.transition.as_str());
     let times = |webhook: &Webhook| {
-        let shown = |time: Option<Timestamp>| time.map_or("-".to_owned(), |at| format!("{at}").split('T').next_back().unwrap_or("").to_owned());
+        let shown = |time: Option<Timestamp>| {
+            time.map_or("-".to_owned(), |at| format!("{at}").split('T').next_back().unwrap_or("").to_owned())
+        };
         format!("allowed {} due {}", shown(webhook.allowed_at), shown(webhook.due_at))
     };
     format!("{}: {step}, {} -> {}, attempt {}, {}", short(after), stored.status, after.status, after.attempt_count, times(after))
@@ -248,7 +250,8 @@ impl Store for Own {
         let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let older = state.records.webhooks.values().rev().filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
+            let older =
+                state.records.webhooks.values().rev().filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
             let wanted = older.filter(|(webhook, _)| filter.matches(webhook, now));
             let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
             let more = items.len() > limit;
@@ -290,10 +293,16 @@ impl Store for Own {
         self.call("due", entries).await
     }
 
-    async fn unheld(&self, from: Timestamp, until: Timestamp, after: Option<TaskId>) -> Result<Page<Webhook, TaskId>, StoreError> {
+    async fn unheld(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
         let page = move |state: &mut State, _: &Process| {
             let range = state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
-            let unread = range.map(|(_, (webhook, _))| webhook).filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
+            let unread =
+                range.map(|(_, (webhook, _))| webhook).filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
             // Small pages, so that runs die and meet between them.
             let read: Vec<Webhook> = unread.take(3).cloned().collect();
             let next = read.last().filter(|_| read.len() == 3).map(|last| last.id.task);

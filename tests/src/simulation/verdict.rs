@@ -10,7 +10,8 @@ use super::{
 
 /// Whether nothing is left to be done.
 pub(super) fn is_quiet(state: &State) -> bool {
-    let settled = state.records.webhooks.values().all(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter());
+    let settled =
+        state.records.webhooks.values().all(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter());
     settled && state.records.due.is_empty() && state.messages.is_empty()
 }
 
@@ -30,7 +31,9 @@ pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
     rules_two_and_three(state);
     let taken = state.messages.taken;
     let webhooks = state.records.webhooks.len() as u64 + state.watch.deleted.len() as u64;
-    if kind == Kind::Backlog && let Some((from, until)) = plan.stopped {
+    if kind == Kind::Backlog
+        && let Some((from, until)) = plan.stopped
+    {
         // The first message, one of the audit's, and one more each time that the grace has doubled.
         let graces = (until - from) as f64 / 900.0;
         let most = webhooks * (3 + (graces + 1.0).log2() as u64);

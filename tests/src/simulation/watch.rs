@@ -16,7 +16,12 @@ use shared::{
     transition::Rules,
 };
 
-use super::{destination::Destinations, plan::Plan, store::{Records, short, short_id}, world::Process};
+use super::{
+    destination::Destinations,
+    plan::Plan,
+    store::{Records, short, short_id},
+    world::Process,
+};
 
 /// The books.
 #[derive(Debug)]
@@ -140,12 +145,15 @@ impl Watch {
     pub(super) fn acknowledged(&mut self, id: &WebhookId, records: &Records) {
         let Some((webhook, _)) = records.webhooks.get(&id.task) else { return };
         let held = webhook.due_at.is_some() || webhook.status == Status::Delivered || webhook.is_dead_letter();
-        self.must(held, || format!("the message of {} was acknowledged: {}, and nothing else holds it", short(webhook), webhook.status));
+        self.must(held, || {
+            format!("the message of {} was acknowledged: {}, and nothing else holds it", short(webhook), webhook.status)
+        });
     }
 
     pub(super) fn audited(&mut self, process: &Process, to: Timestamp, records: &Records) {
         let read = records.webhooks.range(..TaskId::first_at(to));
-        let missed = read.map(|(_, (webhook, _))| webhook).find(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        let missed =
+            read.map(|(_, (webhook, _))| webhook).find(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
         if let Some(webhook) = missed {
             self.must(false, || format!("{process} audited up to {to}, and {} is not in the due index", short(webhook)));
         }
@@ -223,8 +231,12 @@ impl Watch {
             Status::Delivered => {
                 self.must(!due && expires && !archived, || format!("{name}: delivered, due {due}, expires {expires}"));
             }
-            Status::Failed if archived => self.must(!due && expires, || format!("{name}: archived, due {due}, expires {expires}")),
-            Status::Failed => self.must(due && !expires, || format!("{name}: failed and not archived, due {due}, expires {expires}")),
+            Status::Failed if archived => {
+                self.must(!due && expires, || format!("{name}: archived, due {due}, expires {expires}"));
+            }
+            Status::Failed => {
+                self.must(due && !expires, || format!("{name}: failed and not archived, due {due}, expires {expires}"));
+            }
             _ => {
                 self.must(!expires && !archived, || format!("{name}: unfinished, expires {expires}, archived {archived}"));
                 let retrying = after.status == Status::Retrying;

@@ -21,14 +21,7 @@ use shared::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    chance::Chance,
-    destination::Destinations,
-    plan::Plan,
-    queue::Messages,
-    store::Records,
-    watch::Watch,
-};
+use super::{chance::Chance, destination::Destinations, plan::Plan, queue::Messages, store::Records, watch::Watch};
 
 /// When every world begins: 2026-01-01T00:00:30Z.
 const EPOCH_MS: i64 = 1_767_225_630_000;
