@@ -12,8 +12,8 @@ use posthaste_tests::simulation::{
 };
 use shared::planted::Bug;
 
-/// Seeds that CI runs.
-const SEEDS: u64 = 10_000;
+/// Seeds that CI runs: what fits into about two minutes on two busy cores. `SIMULATION_SEEDS=10000` or `simulate --seeds 10000` run more.
+const SEEDS: u64 = 4_000;
 
 /// Each planted bug and the first seed that catches it: what `simulate --bugs` prints, less one.
 const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
