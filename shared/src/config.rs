@@ -12,7 +12,9 @@ use std::{cell::RefCell, ffi::OsString, path::PathBuf, time::Duration};
 use regex::Regex;
 
 use crate::{
-    circuit, queue,
+    circuit,
+    clock::Timestamp,
+    queue,
     retry::RetryPolicy,
     signing::Secret,
     transition::{Limits, Rules},
@@ -30,6 +32,9 @@ const FUNCTION_MARGIN: Duration = Duration::from_secs(15);
 
 /// How many times a function's timeout a message stays hidden: AWS asks for at least six.
 const VISIBILITY_FACTOR: u32 = 6;
+
+/// No invocation ended before: 2020-01-01. See [`Config::invocation_end`].
+const FIRST_DEADLINE: Timestamp = Timestamp::from_millis(1_577_836_800_000);
 
 /// See [`Config::max_id_age`]: 60 s.
 const MAX_ID_AGE: Duration = Duration::from_secs(60);
@@ -106,6 +111,8 @@ pub struct Config {
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
+    /// `WEBHOOK_CA_FILE`: certificates in PEM that are trusted besides the web's roots.
+    pub ca_file: Option<PathBuf>,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
     /// `ENABLE_PROMETHEUS`.
@@ -140,6 +147,18 @@ impl Config {
     /// How long a message that was received is hidden, where Posthaste itself receives it: six times that.
     pub fn visibility_timeout(&self) -> Duration {
         self.function_timeout() * VISIBILITY_FACTOR
+    }
+
+    /// When an invocation ends that began at `now` and for which the platform names this deadline. An emulator may name one that is no
+    /// time of ours (cargo-lambda: ten minutes after 1970); then it is taken to grant what [`Config::function_timeout`] says.
+    pub fn invocation_end(&self, deadline_ms: u64, now: Timestamp) -> Timestamp {
+        let named = Timestamp::from_millis(i64::try_from(deadline_ms).unwrap_or(i64::MAX));
+        if named < FIRST_DEADLINE { now.plus(self.function_timeout()) } else { named }
+    }
+
+    /// Whether the embedded file keeps webhooks, messages or both.
+    pub fn is_embedded(&self) -> bool {
+        self.status_backend == Backend::Sqlite || self.queue_backend == Backend::Sqlite
     }
 
     /// How old an id may be when its webhook is created; older ones are minted again. So whatever the audit reads at
@@ -201,6 +220,7 @@ impl Config {
             secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
             allowlist: read.regex("WEBHOOK_ALLOWLIST"),
             host_allowlist: read.host_globs("WEBHOOK_HOST_ALLOWLIST"),
+            ca_file: read.path("WEBHOOK_CA_FILE"),
             allow_private: read.flag("ALLOW_PRIVATE_DESTINATIONS", defaults.allow_private),
             prometheus: read.flag("ENABLE_PROMETHEUS", true),
             prometheus_port: read.number("PROMETHEUS_PORT", 8001, 0..=u16::MAX),

@@ -12,7 +12,7 @@ use crate::{
 use crate::{
     clock::Timestamp,
     queue::sqlite::SqliteQueue,
-    sqlite::{Database, OpenError},
+    sqlite::{DataDir, DataDirError, Database, OpenError},
     store::sqlite::SqliteStore,
 };
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidRoots, InvalidSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
+        roots,
     },
     store::Store,
     transition::Rules,
@@ -73,6 +74,10 @@ pub enum ContextError {
     #[cfg(feature = "sqlite")]
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The embedded backend's folder cannot be used, or a stack has it for itself.
+    #[cfg(feature = "sqlite")]
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// What the settings say of Redis does not make a client.
     #[cfg(feature = "redis")]
     #[error(transparent)]
@@ -91,6 +96,9 @@ pub enum ContextError {
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
+    /// The file of further root certificates is of no use.
+    #[error(transparent)]
+    Roots(#[from] InvalidRoots),
     /// No HTTP client can be made.
     #[error(transparent)]
     Sender(#[from] InvalidSender),
@@ -108,8 +116,8 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose. A server need not answer yet: `GET /health` tells whether it does. Call
-    /// it within a tokio runtime.
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose; the caller sees to the lock of the embedded file's folder. A server need not
+    /// answer yet: `GET /health` tells whether it does. Call it within a tokio runtime.
     #[cfg_attr(
         not(any(feature = "aws", feature = "redis", feature = "sqlite")),
         expect(unused_variables, unreachable_code, reason = "no backend is built in")
@@ -258,9 +266,14 @@ impl Context {
         Self::from_config(config_from_env(Defaults::LAMBDA).await?)
     }
 
-    /// Everything as configured, with the machine's clock. Counters are flushed at the end of each invocation.
+    /// Everything as configured, with the machine's clock, for a function in a process of its own: others may work on the same
+    /// backends. Counters are flushed at the end of each invocation.
     pub fn from_config(config: Config) -> Result<Self, ContextError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        #[cfg(feature = "sqlite")]
+        if config.is_embedded() {
+            DataDir::share(&config.data_dir)?.keep();
+        }
         let backends = Backends::open(&config, &clock)?;
         Self::new(config, backends, clock, Duration::ZERO)
     }
@@ -277,7 +290,9 @@ impl Context {
             allowlist: config.allowlist.clone(),
             host_allowlist: config.host_allowlist.clone(),
         })?);
-        let sender = HttpSender::new(SenderConfig::new(config.secrets.clone(), Arc::clone(&guard)))?;
+        let extra_roots = config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
+        let sender = SenderConfig::new(config.secrets.clone(), Arc::clone(&guard));
+        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
             tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
         }

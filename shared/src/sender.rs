@@ -6,6 +6,7 @@
 //! | `address` | which addresses are public: IANA's tables |
 //! | `resolve` | resolves names and hands on only addresses that the guard allows |
 //! | `headers` | ours, the caller's, and which the caller may not set |
+//! | `roots` | further root certificates, from a file |
 //! | `deadline` | keeps an attempt within its time, also after the process was stopped |
 //! | `answer` | reads what came back |
 //! | `failure` | names what went wrong |
@@ -19,6 +20,7 @@ mod failure;
 pub mod guard;
 mod headers;
 mod resolve;
+pub(crate) mod roots;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,6 +35,7 @@ pub use self::{
     guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
     headers::{HeaderError, check_header},
     resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
+    roots::InvalidRoots,
 };
 use crate::{
     clock::Timestamp,

@@ -6,7 +6,7 @@
 //! | `writer` | the one thread that writes, and group commit |
 //! | `reader` | the connections that only read |
 //! | `checkpoint` | moving what was written from the log to the file, off the writer's path |
-//! | `data_dir` | the data folder of the local stack and its lock |
+//! | `data_dir` | the data folder and its lock: who works on the file |
 //!
 //! **Writing.** All writes of a [`Database`] go through one thread. It takes everything that waits, does it in one transaction, and
 //! answers after the commit; so the concurrent requests of a process share one commit and one sync of the disk. An error of

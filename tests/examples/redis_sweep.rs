@@ -18,7 +18,7 @@ async fn main() -> Result<(), Failure> {
         let swept = measure::sweep(open.saturating_sub(due), due).await?;
         let total: u64 = swept.commands.values().sum();
         println!(
-            "{open} open, {due} due: {} queued by {total} commands in {:.0?}, {} bytes answered",
+            "{open} open, {due} due: {} queued by {total} commands in {:.2?}, {} bytes answered",
             swept.requeued, swept.took, swept.answered_bytes
         );
         commands.push(swept.commands);

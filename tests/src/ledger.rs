@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use shared::{
     clock::{Clock, SystemClock},
     queue::{Lane, Queue, sqlite::SqliteQueue},
@@ -21,6 +22,9 @@ use crate::{
 
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Calls of the API at a time.
+const CLIENTS: usize = 8;
 
 /// A message that was handed back comes again after ten seconds or more, to be told that there is nothing to do.
 const CLOSE_BOUND: Duration = Duration::from_secs(60);
@@ -38,28 +42,32 @@ pub struct Ledger {
 pub async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
     let deadline = Instant::now() + bound;
     let mut ledger = Ledger::default();
-    for id in accepted {
-        let webhook = loop {
-            match api.webhook(id).await {
-                Ok(webhook) if webhook.is_finished() => break Some(webhook),
-                Ok(webhook) => {
-                    assert!(Instant::now() < deadline, "{id} is still {} after {bound:?}: {webhook:?}", webhook.status);
-                }
-                Err(error) if error.status().is_some_and(|status| status == 404) => break None,
-                Err(error) => assert!(Instant::now() < deadline, "{id} cannot be asked about: {error}"),
-            }
-            sleep(POLL_INTERVAL).await;
-        };
-        let status = webhook.as_ref().map_or("deleted", |webhook| webhook.status.as_str());
-        *ledger.statuses.entry(status.to_owned()).or_default() += 1;
-        let unanswered = |kind: &str| matches!(kind, "interrupted" | "timeout" | "network");
-        let errors = webhook.iter().flat_map(|webhook| &webhook.attempts).filter_map(|attempt| attempt.error.as_ref());
-        ledger.unanswered += errors.filter(|error| unanswered(&error.kind)).count();
-        if status == "failed" {
-            wait_for_dead_letter(api, id, deadline).await;
-        }
+    let mut settled = stream::iter(accepted).map(|id| settled(api, id, deadline)).buffer_unordered(CLIENTS);
+    while let Some((status, unanswered)) = settled.next().await {
+        *ledger.statuses.entry(status).or_default() += 1;
+        ledger.unanswered += unanswered;
     }
     ledger
+}
+
+/// What one came to, and how many of its attempts ended without a recorded answer.
+async fn settled(api: &ApiClient, id: &str, deadline: Instant) -> (String, usize) {
+    let webhook = loop {
+        match api.webhook(id).await {
+            Ok(webhook) if webhook.is_finished() => break webhook,
+            Ok(webhook) => assert!(Instant::now() < deadline, "{id} is still {} after its time: {webhook:?}", webhook.status),
+            Err(error) if error.status().is_some_and(|status| status == 404) => return ("deleted".to_owned(), 0),
+            Err(error) => assert!(Instant::now() < deadline, "{id} cannot be asked about: {error}"),
+        }
+        sleep(POLL_INTERVAL).await;
+    };
+    let unanswered = |kind: &str| matches!(kind, "interrupted" | "timeout" | "network");
+    let errors = webhook.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+    let count = errors.filter(|error| unanswered(&error.kind)).count();
+    if webhook.status == "failed" {
+        wait_for_dead_letter(api, id, deadline).await;
+    }
+    (webhook.status, count)
 }
 
 async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {

@@ -10,21 +10,28 @@
 //! | [`failure`] | the scenarios of `test-webhook-failure` |
 //! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
 //! | [`stack`] | the local stack as a process of its own |
+//! | [`binaries`] | the local stack and the functions of this build |
+//! | [`lambda`] | a Lambda of one's own: runs the functions as processes |
+//! | [`cargo_lambda`] | `cargo lambda watch` as a process |
 //! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
-//! | [`load`] | the benchmark |
+//! | [`load`] | the benchmark of a running stack |
+//! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod aws;
+pub mod binaries;
+pub mod cargo_lambda;
 pub mod client;
 pub mod conformance;
 pub mod cost;
 pub mod dead_letters;
 pub mod failure;
 pub mod follow;
+pub mod lambda;
 pub mod ledger;
 pub mod load;
 pub mod policy;
@@ -34,4 +41,5 @@ pub mod redis_server;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod stack;
+pub mod startup;
 pub mod target;

@@ -6,12 +6,13 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::binaries::binary;
 
 /// How long it may take to become ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
@@ -31,31 +32,9 @@ const SHOWN_LOG_LINES: usize = 15;
 pub struct StackError(pub String);
 
 impl StackError {
-    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |error| Self(format!("{}: {error}", path.display()))
     }
-}
-
-/// The `local` binary of this build, built if need be, so that a test never runs an old one.
-pub fn local_binary() -> Result<&'static Path, StackError> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "local", "--bin", "local"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        match cargo.status() {
-            Ok(status) if status.success() => {}
-            Ok(status) => return Err(format!("building the local stack ended with {status}")),
-            Err(error) => return Err(format!("cargo cannot be started to build the local stack: {error}")),
-        }
-        // Tests run from target/PROFILE/deps, binaries from target/PROFILE.
-        let own = std::env::current_exe().map_err(|error| format!("this test does not know where it is: {error}"))?;
-        let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("local")).find(|binary| binary.is_file());
-        found.ok_or_else(|| format!("no binary `local` near {}", own.display()))
-    });
-    built.as_deref().map_err(|error| StackError(error.clone()))
 }
 
 /// How to start a stack. Starting again with the same one goes on with the same data.
@@ -67,18 +46,19 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     /// Options of the command line that replace our own.
     options: Vec<(String, String)>,
+    ready_bound: Duration,
 }
 
 impl Launch {
     /// This binary, with a data folder of its own below `parent`.
     pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
         let folder = TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
-        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new() })
+        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new(), ready_bound: READY_BOUND })
     }
 
     /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
     pub fn fresh() -> Result<Self, StackError> {
-        Self::of(local_binary()?, &std::env::temp_dir())
+        Self::of(&binary("local")?, &std::env::temp_dir())
     }
 
     /// Sets an environment variable of the stack.
@@ -88,11 +68,23 @@ impl Launch {
         self
     }
 
-    /// Gives an option of the stack's command line another value than the usual one.
+    /// Gives an option of the stack's command line this value, instead of the usual one if it has one.
     #[must_use]
     pub fn instead(mut self, option: &str, value: &str) -> Self {
         self.options.push((option.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Waits for it to become ready for so long; the usual bound is half a minute.
+    #[must_use]
+    pub fn ready_within(mut self, bound: Duration) -> Self {
+        self.ready_bound = bound;
+        self
+    }
+
+    /// What holds the data folder and the log; removed with this.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The data folder.
@@ -120,7 +112,7 @@ impl Launch {
         let [api, metrics] = free_ports()?;
         let started = Instant::now();
         let mut stack = self.spawn(api, metrics)?;
-        stack.ready_after = stack.wait_until_ready(started).map_err(|reason| self.with_log(&reason))?;
+        stack.ready_after = stack.wait_until_ready(started, self.ready_bound).map_err(|reason| self.with_log(&reason))?;
         Ok(stack)
     }
 
@@ -134,14 +126,15 @@ impl Launch {
         let output = File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
         let errors = output.try_clone().map_err(StackError::at(&log))?;
         let mut command = Command::new(&self.binary);
-        for (option, usual) in [
+        let usual = [
             ("--listen", format!("127.0.0.1:{api}")),
             ("--metrics-listen", format!("127.0.0.1:{metrics}")),
             ("--data-dir", self.data_dir().display().to_string()),
-        ] {
-            let other = self.options.iter().find(|(name, _)| name == option).map(|(_, value)| value.clone());
-            command.arg(option).arg(other.unwrap_or(usual));
+        ];
+        for (option, value) in usual.iter().filter(|(usual, _)| !self.options.iter().any(|(option, _)| option == usual)) {
+            command.arg(option).arg(value);
         }
+        command.args(self.options.iter().flat_map(|(option, value)| [option, value]));
         command.envs(self.settings.iter().map(|(variable, value)| (variable, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(|error| {
@@ -217,8 +210,8 @@ impl Stack {
         Err(StackError(format!("the local stack did not end within {EXIT_BOUND:?}")))
     }
 
-    fn wait_until_ready(&mut self, started: Instant) -> Result<Duration, StackError> {
-        while started.elapsed() < READY_BOUND {
+    fn wait_until_ready(&mut self, started: Instant, bound: Duration) -> Result<Duration, StackError> {
+        while started.elapsed() < bound {
             if let Some(status) = self.ended()? {
                 return Err(StackError(format!("the local stack ended at its start with {status}")));
             }
@@ -227,7 +220,7 @@ impl Stack {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        Err(StackError(format!("GET /health did not answer 200 within {READY_BOUND:?}")))
+        Err(StackError(format!("GET /health did not answer 200 within {bound:?}")))
     }
 
     /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up than the stack to start.

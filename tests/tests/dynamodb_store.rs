@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use posthaste_tests::{
     aws::AwsStack,
@@ -94,7 +94,7 @@ fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
 fn content(bytes: usize) -> Content {
     let mut payload = String::from("{\"order\":\"");
     while payload.len() + 40 < bytes {
-        payload += &format!("{:08x} garden chair;", rand::random::<u32>());
+        let _ = write!(payload, "{:08x} garden chair;", rand::random::<u32>());
     }
     payload += "\"}";
     Content {

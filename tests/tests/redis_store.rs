@@ -132,7 +132,7 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
         let items = world.store.list(&Filter::default(), None, 10).await.unwrap().items;
         items.into_iter().map(|listed| listed.webhook).collect::<Vec<Webhook>>()
     };
-    assert_eq!(list().await, [stays.clone()]);
+    assert_eq!(list().await, std::slice::from_ref(&stays));
     let (from, until) = (world.now().minus(Duration::from_secs(60)), world.now().plus(Duration::from_secs(60)));
     let audited = world.store.unheld(from, until, None).await.unwrap().items;
     assert!(audited.contains(&stays) && audited.len() == 2, "the content is not looked at: {audited:?}");

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, header};
 
 use crate::{
     app::{App, Call},
-    auth,
+    auth::{self, Access},
     correlation::{self, CORRELATION_ID},
     problem::{Cause, Kind, Problem},
 };
@@ -38,6 +38,15 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         headers.insert(CORRELATION_ID, value);
     }
     response
+}
+
+/// Lets the request in, or not.
+pub(crate) async fn admitted_only(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match auth::admit(&access, &parts) {
+        Ok(_) => next.run(Request::from_parts(parts, body)).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// What changes something is done to its end, whether or not the client still waits for the answer: between create and send lies

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
+//! | `stage` | the path without API Gateway's stage |
 //! | `auth`, `correlation`, `app` | who may call; the call's name; what handlers share |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
@@ -39,10 +40,13 @@ mod metrics;
 mod problem;
 mod query;
 mod resend;
+mod stage;
 mod status;
 mod submission;
 mod test_webhook;
 mod view;
+
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -54,6 +58,7 @@ use shared::context::Context;
 
 use app::App;
 pub use auth::Access;
+pub use stage::without_stage;
 
 /// The API, for whoever `access` lets in.
 pub fn router(context: Context, access: Access) -> Router {
@@ -78,6 +83,11 @@ pub fn router(context: Context, access: Access) -> Router {
         .method_not_allowed_fallback(boundary::other_method)
         .layer(middleware::from_fn_with_state(app.clone(), boundary::around))
         .with_state(app)
+}
+
+/// The same rule of who may call around another router: for one that passes requests to the API in another process.
+pub fn guarded(router: Router, access: Access) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::new(access), boundary::admitted_only))
 }
 
 /// `GET /metrics` alone, without a key: for a port of its own that only the machine's Prometheus reaches.

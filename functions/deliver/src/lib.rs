@@ -57,6 +57,11 @@ impl Deliver {
         self.slots.available_permits().max(1)
     }
 
+    /// When an invocation ends that begins now, by the deadline that the platform names in milliseconds since the epoch.
+    pub fn invocation_end(&self, deadline_ms: u64) -> Timestamp {
+        self.context.config.invocation_end(deadline_ms, self.context.clock.now())
+    }
+
     /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made
     /// with less than a lease left.
     pub async fn handle(&self, event: SqsEvent, until: Timestamp) -> SqsBatchResponse {

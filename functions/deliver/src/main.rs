@@ -3,14 +3,14 @@
 use aws_lambda_events::event::sqs::SqsEvent;
 use deliver::Deliver;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use shared::{clock::Timestamp, context::Context, logging};
+use shared::{context::Context, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::init(logging::Format::Json)?;
     let deliver = &Deliver::new(Context::for_lambda().await?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<SqsEvent>| async move {
-        let until = Timestamp::from_millis(event.context.deadline as i64);
+        let until = deliver.invocation_end(event.context.deadline);
         Ok::<_, Error>(deliver.handle(event.payload, until).await)
     }))
     .await

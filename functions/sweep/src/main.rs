@@ -2,7 +2,7 @@
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
-use shared::{clock::Timestamp, context::Context, logging};
+use shared::{context::Context, logging};
 use std::time::Duration;
 
 /// Kept back from the invocation's time, to write what the run came to.
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Error> {
     let context = &Context::for_lambda().await?;
     // What the schedule says does not matter: a run does what is due.
     lambda_runtime::run(service_fn(move |event: LambdaEvent<IgnoredAny>| async move {
-        let until = Timestamp::from_millis(event.context.deadline as i64).minus(RESERVE);
+        let until = context.config.invocation_end(event.context.deadline, context.clock.now()).minus(RESERVE);
         sweep::handle(context, until).await.map(|_| ()).map_err(Error::from)
     }))
     .await

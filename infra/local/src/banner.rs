@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use shared::config::{Backend, Config};
 
+use crate::functions::Endpoint;
+
 /// What there is to tell.
 #[derive(Debug)]
 pub struct Facts<'a> {
@@ -13,6 +15,8 @@ pub struct Facts<'a> {
     pub address: SocketAddr,
     /// Where the metrics are served, if they are.
     pub metrics_address: Option<SocketAddr>,
+    /// Where the functions run, if not in this process.
+    pub functions: Option<&'a Endpoint>,
     /// Webhooks and messages that the last run left in the middle of something.
     pub taken_over: u64,
 }
@@ -23,7 +27,7 @@ pub fn print(facts: &Facts<'_>) {
 }
 
 fn text(facts: &Facts<'_>) -> String {
-    let Facts { config, address, metrics_address, taken_over } = facts;
+    let Facts { config, address, metrics_address, functions, taken_over } = facts;
     let metrics =
         metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| format!("http://{address}/metrics"));
     let (key, keys) = if config.access.key_hashes.is_empty() {
@@ -32,6 +36,8 @@ fn text(facts: &Facts<'_>) -> String {
         (" -H \"x-api-key: $API_KEY\"", "one of API_KEYS")
     };
     let signed = if config.secrets.is_empty() { "not signed (WEBHOOK_HMAC_SECRET is not set)" } else { "signed" };
+    let functions =
+        functions.map_or(String::new(), |endpoint| format!("\n  functions at {endpoint}, called with the events of AWS"));
     let resumed = match taken_over {
         0 => String::new(),
         count => format!("\n  resumed   {count} webhooks and messages that the last run left unfinished"),
@@ -40,7 +46,7 @@ fn text(facts: &Facts<'_>) -> String {
         "Posthaste {version}: webhooks, delivered.\n\
          \x20 API       http://{address}\n\
          \x20 metrics   {metrics}\n\
-         \x20 backend   {backend}\n\
+         \x20 backend   {backend}{functions}\n\
          \x20 webhooks  {signed}\n\
          \x20 keys      {keys}{resumed}\n\
          \n\

@@ -3,9 +3,14 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use shared::queue::{Lane, Queue, QueueError, Received};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{
+    events::{self, MalformedAnswer},
+    functions::CallError,
+};
 
 /// How long one poll waits for a message.
 const POLL_WAIT: Duration = Duration::from_secs(20);
@@ -15,6 +20,17 @@ const HAND_BACK_WAIT: Duration = Duration::from_secs(10);
 
 /// The wait after the queue failed a poll.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a whole batch goes back.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The function brought no answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// What it answered is not to be understood.
+    #[error(transparent)]
+    Answer(#[from] MalformedAnswer),
+}
 
 /// What to poll, and how.
 #[derive(Clone, Debug)]
@@ -37,7 +53,7 @@ impl Mapping {
     pub async fn run<Call, Answer>(self, call: Call, free: impl AsyncFn() -> usize, mut stop: watch::Receiver<bool>)
     where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
-        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
         let invocations = Arc::new(Semaphore::new(self.max_concurrency));
         let stopped = async move {
@@ -55,7 +71,7 @@ impl Mapping {
     async fn poll<Call, Answer>(&self, invocations: &Arc<Semaphore>, call: Call, free: impl AsyncFn() -> usize)
     where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
-        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
         // Ends only if the semaphore is closed, which it never is.
         while let Ok(permit) = Arc::clone(invocations).acquire_owned().await {
@@ -76,46 +92,35 @@ impl Mapping {
     async fn invoke<Call, Answer>(self, messages: Vec<Received>, call: Call, _permit: OwnedSemaphorePermit)
     where
         Call: Fn(SqsEvent) -> Answer + Send,
-        Answer: Future<Output = SqsBatchResponse> + Send + 'static,
+        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
-        let response = call(event(&messages)).await;
-        let handed_back: Vec<&str> =
-            response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
-        let (back, done): (Vec<Received>, Vec<Received>) =
-            messages.into_iter().partition(|message| handed_back.contains(&message.id.as_str()));
+        let (back, done, is_untouched) = match call(events::sqs(self.lane, &messages)).await {
+            Ok(response) => {
+                let (back, done) = events::split(messages, &response);
+                (back, done, false)
+            }
+            Err(error) => {
+                tracing::warn!(%error, lane = ?self.lane, messages = messages.len(), "A batch is handed back");
+                (messages, Vec::new(), matches!(error, BatchError::Call(CallError::NotTaken(_))))
+            }
+        };
         let receipts: Vec<String> = done.into_iter().map(|message| message.receipt).collect();
-        if let Err(error) = self.settle(&receipts, back).await {
+        if let Err(error) = self.settle(&receipts, back, is_untouched).await {
             // The messages come again when their visibility timeout ends, and cost one look each.
             tracing::warn!(error = &error as &dyn std::error::Error, "Messages could not be acknowledged");
         }
     }
 
-    async fn settle(&self, done: &[String], back: Vec<Received>) -> Result<(), QueueError> {
+    /// What no function has seen waits for nothing.
+    async fn settle(&self, done: &[String], back: Vec<Received>, is_untouched: bool) -> Result<(), QueueError> {
         if !done.is_empty() {
             self.queue.acknowledge(self.lane, done).await?;
         }
         for message in back {
-            let wait = HAND_BACK_WAIT.saturating_mul(message.receives).min(self.visibility);
+            let usual = HAND_BACK_WAIT.saturating_mul(message.receives).min(self.visibility);
+            let wait = if is_untouched { Duration::ZERO } else { usual };
             self.queue.release(self.lane, &[message.receipt], wait).await?;
         }
         Ok(())
     }
-}
-
-/// The event that SQS would send.
-fn event(messages: &[Received]) -> SqsEvent {
-    let mut event = SqsEvent::default();
-    event.records = messages.iter().map(record).collect();
-    event
-}
-
-fn record(received: &Received) -> SqsMessage {
-    let mut message = SqsMessage::default();
-    message.message_id = Some(received.id.clone());
-    message.receipt_handle = Some(received.receipt.clone());
-    message.body = Some(received.body.clone());
-    message.event_source = Some("aws:sqs".to_owned());
-    message.attributes.insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
-    message.attributes.insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
-    message
 }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 
-/// Posthaste on one machine: the API, delivery, the sweep and the dead-letter queue in one process.
+use crate::functions::Endpoint;
+
+/// Posthaste on one machine: the API, delivery, the sweep and the dead-letter queue in one process; or, with `--functions`, only what
+/// calls them.
 ///
 /// Settings are environment variables; the README lists them. Ends on Ctrl-C or SIGTERM: attempts in flight are finished, and what is
 /// left goes on at the next start. Exit codes: 0 ended as asked, 1 could not start, 2 wrong usage.
@@ -26,4 +29,16 @@ pub struct Options {
     /// How often the sweep runs, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub sweep_interval_ms: u64,
+
+    /// Call the functions at this endpoint, as `http://127.0.0.1:9000` of `cargo lambda watch`, and run none in this process.
+    #[arg(long, value_name = "URL")]
+    pub functions: Option<Endpoint>,
+
+    /// Calls at a time of each function at that endpoint; as many as `cargo lambda watch --concurrency` was told.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_concurrency, requires = "functions")]
+    pub function_concurrency: usize,
+}
+
+fn parse_concurrency(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }

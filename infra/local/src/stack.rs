@@ -11,23 +11,18 @@ use std::{
 
 use api::Access;
 use axum::{Router, serve::ListenerExt};
-use deliver::Deliver;
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
     context::{Backends, Context, ContextError, TakeOverError, config_from_env},
-    queue::Lane,
     sqlite::{DataDir, DataDirError},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::{banner, mapping::Mapping, options::Options, schedule};
+use crate::{banner, forward, functions::Functions, options::Options, triggers};
 
 /// How often the counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Batches of dead letters at a time; archiving is one write each.
-const DLQ_CONCURRENCY: usize = 4;
 
 /// Time to end beyond the deadline of an attempt in flight.
 const END_MARGIN: Duration = Duration::from_secs(5);
@@ -91,7 +86,7 @@ pub struct Stack {
     parts: JoinSet<()>,
     /// Where the API listens.
     pub address: SocketAddr,
-    _data_dir: DataDir,
+    _data_dir: Option<DataDir>,
 }
 
 impl Stack {
@@ -102,7 +97,12 @@ impl Stack {
             config.data_dir.clone_from(data_dir);
         }
         let access = access(&config, options.listen)?;
-        let data_dir = DataDir::lock(&config.data_dir)?;
+        let functions = options.functions.clone().map(Functions::new);
+        let data_dir = match &functions {
+            _ if !config.is_embedded() => None,
+            None => Some(DataDir::lock(&config.data_dir)?),
+            Some(_) => Some(DataDir::share(&config.data_dir)?),
+        };
         let api_listener = listen(options.listen, "--listen").await?;
         let metrics_listener = if config.prometheus {
             let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
@@ -116,19 +116,25 @@ impl Stack {
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let backends = Backends::open(&config, &clock)?;
-        let taken_over = backends.take_over(clock.now()).await?;
+        // Functions in other processes may be at work: leases and hidden messages run their course then.
+        let taken_over = if functions.is_none() { backends.take_over(clock.now()).await? } else { 0 };
         let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
 
         let (stop, stopped) = watch::channel(false);
         let mut parts = JoinSet::new();
         let address = address_of(&api_listener, options.listen);
         let metrics_address = metrics_listener.as_ref().map(|listener| address_of(listener, options.listen));
-        parts.spawn(serve(api_listener, api::router(context.clone(), access), stopped.clone()));
+        let router = match &functions {
+            None => api::router(context.clone(), access),
+            Some(functions) => forward::router(functions.clone(), access),
+        };
+        parts.spawn(serve(api_listener, router, stopped.clone()));
         if let Some(listener) = metrics_listener {
             parts.spawn(serve(listener, api::metrics_router(context.clone()), stopped.clone()));
         }
-        start_functions(&context, options, &stopped, &mut parts);
-        banner::print(&banner::Facts { config: &context.config, address, metrics_address, taken_over });
+        triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
+        let functions = functions.as_ref().map(Functions::endpoint);
+        banner::print(&banner::Facts { config: &context.config, address, metrics_address, functions, taken_over });
         Ok(Self { context, stop, parts, address, _data_dir: data_dir })
     }
 
@@ -178,38 +184,6 @@ fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
 
 fn on_loopback(address: SocketAddr) -> Option<()> {
     address.ip().is_loopback().then_some(())
-}
-
-fn start_functions(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
-    let deliver = Deliver::new(context.clone());
-    let mapping = |lane, max_concurrency| Mapping {
-        queue: Arc::clone(&context.queue),
-        lane,
-        batch_size: context.config.batch_size,
-        max_concurrency,
-        visibility: context.config.visibility_timeout(),
-    };
-    let function_timeout = context.config.function_timeout();
-    let slots = deliver.clone();
-    let clock = Arc::clone(&context.clock);
-    parts.spawn(mapping(Lane::Webhooks, context.config.deliver_concurrency).run(
-        move |event| {
-            let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
-            async move { deliver.handle(event, until).await }
-        },
-        async move || slots.free_slots().await,
-        stopped.clone(),
-    ));
-    let dlq = context.clone();
-    parts.spawn(mapping(Lane::DeadLetters, DLQ_CONCURRENCY).run(
-        move |event| {
-            let context = dlq.clone();
-            async move { dlq::handle(&context, event).await }
-        },
-        async || usize::MAX,
-        stopped.clone(),
-    ));
-    parts.spawn(schedule::run(context.clone(), Duration::from_millis(options.sweep_interval_ms), stopped.clone()));
 }
 
 async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {

@@ -3,6 +3,7 @@
 use std::{
     fmt::{Display, Write},
     ops::RangeInclusive,
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -88,6 +89,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&self, variable: &str, default: &str) -> String {
         self.value(variable).unwrap_or_else(|| default.to_owned())
+    }
+
+    pub(super) fn path(&self, variable: &str) -> Option<PathBuf> {
+        self.value(variable).map(PathBuf::from)
     }
 
     pub(super) fn number<T>(&mut self, variable: &str, default: T, range: RangeInclusive<T>) -> T

@@ -62,6 +62,9 @@ impl RedisUrl {
         let (hosts, path) = hosts.split_at(hosts.find(['/', '?', '#']).unwrap_or(hosts.len()));
         let mut nodes = Vec::new();
         for host in hosts.split(',') {
+            if host.is_empty() {
+                return Err("names no host");
+            }
             let (node, database) = Node::parse(&format!("{plain}://{login}{host}{path}"))?;
             if database != 0 {
                 return Err("names a database, but a Redis Cluster has only database 0");

@@ -42,11 +42,6 @@ impl Call<'_> {
         self.command("EVAL", self.script.text)
     }
 
-    /// Whether the server said that it does not know the script.
-    pub(super) fn is_unknown(&self, error: &RedisError) -> bool {
-        error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-    }
-
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = cmd(name);
         command.arg(script).arg(self.keys);
@@ -55,6 +50,11 @@ impl Call<'_> {
         }
         command
     }
+}
+
+/// Whether the server said that it does not know the script.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// The scripts of a folder, each behind the folder's prelude, as the static `SCRIPTS`.

@@ -1,4 +1,5 @@
-//! The folder in which the local stack keeps its files, and the lock that makes it the only one to do so.
+//! The folder in which the embedded backend keeps its files, and the lock that says who works on them: either one stack that runs the
+//! functions itself, which then knows that nobody else does, or any number of functions in processes of their own.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -17,10 +18,21 @@ pub const DATABASE_FILE: &str = "posthaste.db";
 pub enum DataDirError {
     /// Somebody else has it.
     #[error(
-        "another stack is running on the data folder {}: stop it, or choose another folder with --data-dir",
+        "another stack is running on the data folder {}, or functions in processes of their own are: stop them, or choose another \
+         folder with --data-dir",
         path.display()
     )]
     InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A stack has it for itself.
+    #[error(
+        "a stack that runs the functions itself is using the data folder {}: stop it and start it with --functions, or choose another \
+         folder with DATA_DIR",
+        path.display()
+    )]
+    NotShared {
         /// The folder.
         path: PathBuf,
     },
@@ -35,7 +47,7 @@ pub enum DataDirError {
     },
 }
 
-/// A data folder that this process alone uses, as long as this value lives. The system gives the lock back when the process
+/// A data folder that is used by whom its lock says, as long as this value lives. The system gives the lock back when the process
 /// ends, however it ends.
 #[derive(Debug)]
 pub struct DataDir {
@@ -45,17 +57,36 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the folder if need be, readable by its owner only, and locks it.
+    /// For this process alone: as long as it has the folder, nobody else gets it. Makes the folder if need be, readable by its owner
+    /// only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
+        Self::open(path, File::try_lock, |path| DataDirError::InUse { path })
+    }
+
+    /// Together with others who share it. Makes the folder if need be, readable by its owner only.
+    pub fn share(path: &Path) -> Result<Self, DataDirError> {
+        Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })
+    }
+
+    fn open(
+        path: &Path,
+        lock: impl FnOnce(&File) -> Result<(), TryLockError>,
+        taken: impl FnOnce(PathBuf) -> DataDirError,
+    ) -> Result<Self, DataDirError> {
         let inaccessible = |source| DataDirError::Inaccessible { path: path.to_owned(), source };
         create_private(path).map_err(inaccessible)?;
         let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(inaccessible)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        let file = options.create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(inaccessible)?;
+        match lock(&file) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Err(TryLockError::WouldBlock) => Err(taken(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(inaccessible(source)),
         }
+    }
+
+    /// Keeps it until the process ends.
+    pub fn keep(self) {
+        std::mem::forget(self);
     }
 
     /// The folder.

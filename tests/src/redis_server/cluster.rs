@@ -86,9 +86,9 @@ impl RedisCluster {
                 && has(format!("cluster_size:{NODES}")))
         };
         loop {
-            let agreed = self.connections().and_then(|mut all| all.iter_mut().map(agrees).collect::<RedisResult<Vec<bool>>>());
-            match agreed {
-                Ok(agreed) if agreed.iter().all(|agreed| *agreed) => return Ok(()),
+            let found = self.connections().and_then(|mut all| all.iter_mut().map(agrees).collect::<RedisResult<Vec<bool>>>());
+            match found {
+                Ok(all) if all.iter().all(|one| *one) => return Ok(()),
                 found if started.elapsed() > AGREE_BOUND => {
                     return Err(RedisServerError::Start(format!("the nodes do not agree within {AGREE_BOUND:?}: {found:?}")));
                 }

@@ -77,9 +77,10 @@ async fn a_thousand_webhooks_end_as_the_policy_says() {
         *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
     assert_eq!(came.len(), WEBHOOKS, "each has come, and nothing else has");
-    for (id, kind) in &submitted {
-        let (_, status, attempts) = KINDS.iter().find(|(name, ..)| name == kind).unwrap();
-        let webhook = api.webhook(id).await.unwrap();
+    let asked = stream::iter(&submitted).map(async |(id, kind)| (id, *kind, api.webhook(id).await.unwrap()));
+    let asked: Vec<_> = asked.buffer_unordered(CLIENTS).collect().await;
+    for (id, kind, webhook) in asked {
+        let (_, status, attempts) = KINDS.iter().find(|(name, ..)| *name == kind).unwrap();
         let found = (webhook.status.as_str(), webhook.attempts.len(), came[id]);
         assert_eq!(found, (*status, *attempts, *attempts), "{kind}: {webhook:?}");
     }

@@ -11,6 +11,7 @@ mod measure;
 async fn the_sweep_costs_what_is_due_and_not_what_is_open() {
     let few = measure::sweep(300, 100).await.unwrap();
     let many = measure::sweep(3000, 100).await.unwrap();
+    println!("100 due among 400 open: {:.2?}; among 3,100: {:.2?}", few.took, many.took);
     assert_eq!((few.requeued, many.requeued), (100, 100));
     assert_eq!(few.commands, many.commands);
     let total: u64 = few.commands.values().sum();

@@ -81,8 +81,8 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     let started = Instant::now();
     let summary = sweep::handle(&context, until).await?;
     let took = started.elapsed();
-    let stats: InfoDict = cmd("INFO").arg("stats").query(&mut status)?;
-    let answered_bytes = stats.get("total_net_output_bytes").ok_or("no count of bytes")?;
+    let info: InfoDict = cmd("INFO").arg("stats").query(&mut status)?;
+    let answered_bytes = info.get("total_net_output_bytes").ok_or("no count of bytes")?;
     let mut commands = calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
     commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
     commands.remove("queue evalsha");
@@ -94,13 +94,13 @@ fn connect(server: &RedisServer) -> redis::RedisResult<redis::Connection> {
 }
 
 /// The calls of each command but our own.
-fn calls(of: &str, stats: &str) -> BTreeMap<String, u64> {
+fn calls(of: &str, info: &str) -> BTreeMap<String, u64> {
     let call = |line: &str| {
         let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
         let count = counts.split(',').next()?.parse().ok()?;
         (!name.starts_with("config") && name != "info").then(|| (format!("{of} {name}"), count))
     };
-    stats.lines().filter_map(call).collect()
+    info.lines().filter_map(call).collect()
 }
 
 fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure> {

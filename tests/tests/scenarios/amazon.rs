@@ -3,27 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_tests::{
-    aws::AwsStack,
-    client::ApiClient,
-    receiver::{Receiver, Reply},
-    redis_server::RedisServer,
-    stack::Launch,
-};
+use posthaste_tests::{aws::AwsStack, client::ApiClient, redis_server::RedisServer, stack::Launch};
 use serde_json::json;
 
-use crate::ledger;
+use crate::{ledger, life};
 
 /// The emulator's polls and one core of a busy machine.
 const BOUND: Duration = Duration::from_secs(90);
 
-/// Delivered at once, delivered at a retry, failed and redriven: each works whatever keeps webhooks and messages, and health names both.
+/// Every way that a webhook can take works whatever keeps webhooks and messages, and health names both.
 async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
-    let receiver = Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
-        ("/at-once", _) | ("/retry", Some(2..)) | ("/redrive", Some(4..)) => Reply::status(200),
-        _ => Reply::status(503),
-    });
-    let receiver = receiver.start().await.unwrap();
     let times = [("RETRY_BASE_DELAY_MS", "50"), ("CIRCUIT_FAILURES", "0"), ("RUST_LOG", "warn")];
     let backends = [("STATUS_BACKEND", status), ("QUEUE_BACKEND", queue)];
     let all = times.iter().chain(&backends).chain(settings);
@@ -32,17 +21,7 @@ async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
     assert_eq!((&health["store"]["backend"], &health["queue"]["backend"]), (&json!(status), &json!(queue)), "{health}");
-    let mut ids = Vec::new();
-    for path in ["/at-once", "/retry", "/redrive"] {
-        ids.push(api.test_webhook(&receiver.url(path), &json!({"path": path})).await.unwrap().webhook_id);
-    }
-    let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;
-    assert_eq!(statuses, [("delivered".to_owned(), 2), ("failed".to_owned(), 1)].into());
-    api.redrive(&ids[2]).await.unwrap();
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 3)].into());
-    for (id, attempts) in ids.iter().zip([1, 2, 4]) {
-        assert_eq!(api.webhook(id).await.unwrap().attempt_count, attempts, "{id}");
-    }
+    life::live(&api, BOUND).await;
     ledger::end(&api, stack).await;
 }
 

@@ -5,11 +5,16 @@
 mod amazon;
 mod crash;
 mod delivery;
+mod events;
+mod functions;
+mod life;
 mod lifecycle;
+mod outage;
 mod redis;
 mod redis_calls;
 mod redis_outages;
 mod tools;
 mod waits;
+mod watch;
 
 use posthaste_tests::ledger;

@@ -1,0 +1,51 @@
+//! The path of a request that came through API Gateway: without the stage, which stands before it and is no part of any route.
+
+use http::{Request, Uri, uri::PathAndQuery};
+use lambda_http::request::RequestContext;
+
+/// The request as it was meant: `/prod/webhooks` at the stage `prod` is `/webhooks`. Function URLs and load balancers have no stages, and
+/// the stage `$default` stands in no path.
+pub fn without_stage<B>(mut request: Request<B>) -> Request<B> {
+    let stage = match request.extensions().get::<RequestContext>() {
+        Some(RequestContext::ApiGatewayV1(context)) => context.stage.as_deref(),
+        Some(RequestContext::ApiGatewayV2(context)) => context.stage.as_deref(),
+        _ => None,
+    };
+    if let Some(path) = stage.and_then(|stage| strip(request.uri(), stage)) {
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(path);
+        // It was a URI before, and its path still begins with a slash.
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+fn strip(uri: &Uri, stage: &str) -> Option<PathAndQuery> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix('/')?.strip_prefix(stage)?;
+    match rest.bytes().next() {
+        Some(b'/') => rest.parse().ok(),
+        Some(b'?') | None => format!("/{rest}").parse().ok(),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_first_segment_is_a_stage() {
+        for (path, without) in [
+            ("/prod/webhooks?a=/prod/x", Some("/webhooks?a=/prod/x")),
+            ("https://host/prod", Some("/")),
+            ("/prod?a=b", Some("/?a=b")),
+            ("/production/webhooks", None),
+            ("/webhooks/prod/x", None),
+        ] {
+            let found = strip(&path.parse().unwrap(), "prod");
+            assert_eq!(found.as_ref().map(PathAndQuery::as_str), without, "{path}");
+        }
+    }
+}

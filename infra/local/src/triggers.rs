@@ -1,0 +1,149 @@
+//! What calls the functions: a mapping for each lane, and the schedule. They are the same whether the functions run in this process or
+//! in others; only the call differs.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use bytes::Bytes;
+use deliver::Deliver;
+use shared::{
+    clock::{Clock, SystemClock},
+    context::Context,
+    queue::Lane,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    events,
+    functions::{CallError, Function, Functions},
+    mapping::{BatchError, Mapping},
+    options::Options,
+    schedule,
+};
+
+/// Batches of dead letters at a time; archiving is one write each.
+const DLQ_CONCURRENCY: usize = 4;
+
+/// How long one sweep may take before it leaves the rest to the next one.
+const SWEEP_LIMIT: Duration = Duration::from_secs(50);
+
+/// How much longer than a function's timeout its answer is waited for.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Starts them as parts of the stack.
+pub(crate) fn start(
+    context: &Context,
+    options: &Options,
+    functions: Option<&Functions>,
+    stopped: &watch::Receiver<bool>,
+    parts: &mut JoinSet<()>,
+) {
+    match functions {
+        None => start_here(context, options, stopped, parts),
+        Some(functions) => start_elsewhere(context, options, functions, stopped, parts),
+    }
+}
+
+fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
+    Mapping {
+        queue: Arc::clone(&context.queue),
+        lane,
+        batch_size: context.config.batch_size,
+        max_concurrency,
+        visibility: context.config.visibility_timeout(),
+    }
+}
+
+/// The functions run in this process.
+fn start_here(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+    let deliver = Deliver::new(context.clone());
+    let function_timeout = context.config.function_timeout();
+    let slots = deliver.clone();
+    let clock = Arc::clone(&context.clock);
+    parts.spawn(mapping(context, Lane::Webhooks, context.config.deliver_concurrency).run(
+        move |event| {
+            let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
+            async move { Ok(deliver.handle(event, until).await) }
+        },
+        async move || slots.free_slots().await,
+        stopped.clone(),
+    ));
+    let dlq = context.clone();
+    parts.spawn(mapping(context, Lane::DeadLetters, DLQ_CONCURRENCY).run(
+        move |event| {
+            let context = dlq.clone();
+            async move { Ok(dlq::handle(&context, event).await) }
+        },
+        async || usize::MAX,
+        stopped.clone(),
+    ));
+    let (sweep, interval) = (context.clone(), Duration::from_millis(options.sweep_interval_ms));
+    parts.spawn(schedule::run(
+        async move || {
+            let swept = sweep::handle(&sweep, sweep.clock.now().plus(SWEEP_LIMIT)).await;
+            // What no invocation has flushed since.
+            sweep.metrics.flush_if_due(&*sweep.store, sweep.clock.now()).await;
+            swept.map(|_| ())
+        },
+        interval,
+        stopped.clone(),
+    ));
+}
+
+/// The functions run in processes of their own.
+fn start_elsewhere(
+    context: &Context,
+    options: &Options,
+    functions: &Functions,
+    stopped: &watch::Receiver<bool>,
+    parts: &mut JoinSet<()>,
+) {
+    let limit = context.config.function_timeout() + ANSWER_MARGIN;
+    // A message is not worked on any more once it is visible to others again.
+    let patience = context.config.visibility_timeout().saturating_sub(2 * limit);
+    for (name, lane) in [("deliver", Lane::Webhooks), ("dlq", Lane::DeadLetters)] {
+        let function = functions.function(name, || bytes_of(&SqsEvent::default()), stopped.clone());
+        let ready = function.clone();
+        parts.spawn(mapping(context, lane, options.function_concurrency).run(
+            move |event| call_with_batch(function.clone(), event, limit, patience),
+            async move || {
+                ready.ready().await;
+                usize::MAX
+            },
+            stopped.clone(),
+        ));
+    }
+    let sweep = functions.function("sweep", || bytes_of(&events::schedule(SystemClock.now())), stopped.clone());
+    let (interval, stopping) = (Duration::from_millis(options.sweep_interval_ms), stopped.clone());
+    parts.spawn(schedule::run(
+        async move || {
+            let mut stop = stopping.clone();
+            let call = async {
+                sweep.ready().await;
+                sweep.call(bytes_of(&events::schedule(SystemClock.now())), limit, Duration::ZERO).await.map(drop)
+            };
+            tokio::select! {
+                // It goes on by itself, and the next one does what it does not.
+                _ = stop.wait_for(|stop| *stop) => Ok::<(), CallError>(()),
+                swept = call => swept,
+            }
+        },
+        interval,
+        stopped.clone(),
+    ));
+}
+
+async fn call_with_batch(
+    function: Function,
+    event: SqsEvent,
+    limit: Duration,
+    patience: Duration,
+) -> Result<SqsBatchResponse, BatchError> {
+    let answer = function.call(bytes_of(&event), limit, patience).await?;
+    Ok(events::batch_response(&answer)?)
+}
+
+/// Events hold nothing that JSON has no form for.
+fn bytes_of(event: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(event).unwrap_or_default().into()
+}

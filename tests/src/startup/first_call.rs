@@ -1,0 +1,66 @@
+//! From exec to the first `/next`, against a Runtime API that never has anything to do.
+
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::AsyncReadExt, net::TcpListener, process::Command, time::timeout};
+
+use super::{StartupError, cpu_ms};
+
+/// A function that takes longer has not started.
+const START_BOUND: Duration = Duration::from_secs(10);
+
+/// A start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// User and system time until its first call.
+    pub(super) cpu_ms: f64,
+    /// Time until its first call.
+    pub(super) wall_ms: f64,
+}
+
+pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut command = Command::new(binary);
+    command.env("AWS_LAMBDA_RUNTIME_API", listener.local_addr()?.to_string());
+    for (variable, value) in environment() {
+        command.env(variable, value);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let started = Instant::now();
+    let mut child = command.spawn()?;
+    let pid = child.id().ok_or_else(|| StartupError::new("the function ended at its start"))?;
+    let first = timeout(START_BOUND, async {
+        let (mut connection, _) = listener.accept().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && connection.read_buf(&mut head).await? > 0 {}
+        Ok::<_, std::io::Error>((head, connection))
+    });
+    let (head, _connection) = tokio::select! {
+        first = first => first.map_err(|_| StartupError::new("the function did not call the Runtime API"))??,
+        status = child.wait() => return Err(StartupError(format!("{} ended at its start: {}", binary.display(), status?))),
+    };
+    let start = Start { wall_ms: started.elapsed().as_secs_f64() * 1000.0, cpu_ms: cpu_ms(pid)? };
+    if !head.starts_with(b"GET /2018-06-01/runtime/invocation/next ") {
+        return Err(StartupError(format!("the first call was another one: {}", String::from_utf8_lossy(&head))));
+    }
+    child.kill().await?;
+    Ok(start)
+}
+
+/// The same for all: backends that need no server at the start.
+fn environment() -> [(&'static str, &'static str); 8] {
+    [
+        ("AWS_LAMBDA_FUNCTION_NAME", "startup"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+        ("STATUS_BACKEND", "redis"),
+        ("QUEUE_BACKEND", "redis"),
+        ("REDIS_HOST", "127.0.0.1"),
+        ("API_AUTH", "iam"),
+        ("RUST_LOG", "info"),
+    ]
+}

@@ -1,0 +1,57 @@
+//! `cargo lambda watch` from the root of the workspace, as a user has it, driven by `local --functions`.
+
+use std::time::{Duration, Instant};
+
+use posthaste_tests::{cargo_lambda::Watch, client::ApiClient, receiver::Receiver, stack::Launch};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{ledger, life};
+
+/// The functions may have to be built first.
+const BOUND: Duration = Duration::from_secs(600);
+
+/// As in `functions.rs`: leases run their course, and hidden messages come back after 8 s.
+const SETTINGS: [(&str, &str); 4] =
+    [("DELIVERY_TIMEOUT_MS", "600"), ("LEASE_MS", "1000"), ("RETRY_BASE_DELAY_MS", "50"), ("CIRCUIT_FAILURES", "0")];
+
+/// Every way of a webhook works under cargo-lambda, with the environment and the feature that the workspace's metadata name: delivered,
+/// retried, failed, redriven. Then everything is killed with an attempt in flight; it is made again after the restart, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
+    let launch = SETTINGS.iter().fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
+    let data_dir = launch.data_dir().to_string_lossy().into_owned();
+    let environment: Vec<(&str, &str)> = SETTINGS.into_iter().chain([("DATA_DIR", &*data_dir)]).collect();
+    let log = launch.folder().join("watch.log");
+    let watch = Watch::start(&environment, &log).unwrap();
+    let port = watch.endpoint().rsplit(':').next().unwrap().parse().unwrap();
+    let launch = launch.instead("--functions", watch.endpoint()).ready_within(BOUND);
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    life::live(&api, BOUND).await;
+
+    let receiver = Receiver::start().await.unwrap();
+    let mut accepted = Vec::new();
+    let mut kept = Some(watch);
+    for number in 0..40 {
+        accepted.push(api.test_webhook(&receiver.url("/x"), &json!({"number": number})).await.unwrap().webhook_id);
+        if number == 20 {
+            // `api` has just accepted one, and `deliver` is at work on it or on those before.
+            let watch = kept.take().unwrap();
+            assert!(watch.pid("deliver").is_some() && watch.pid("api").is_some());
+            watch.crash();
+            let refused = api.health().await.unwrap().status;
+            assert_eq!(refused, http::StatusCode::SERVICE_UNAVAILABLE);
+            kept = Some(Watch::start_at(port, &environment, &log).unwrap());
+            let started = Instant::now();
+            while api.health().await.map_or(0, |answer| answer.status.as_u16()) != 200 {
+                assert!(started.elapsed() < BOUND, "{}", std::fs::read_to_string(&log).unwrap());
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    let ledger = ledger::settle(&api, &accepted, BOUND).await;
+    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
+    crate::crash::assert_explained(&receiver, &accepted, &ledger);
+    ledger::close(&api, stack, &launch).await;
+}
