@@ -143,7 +143,7 @@ impl FromStr for ReferenceId {
 }
 
 /// Names one webhook: `{reference_id}_{task_id}`. The task id alone is unique; the reference id is along for people.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WebhookId {
     /// What the caller calls it.
     pub reference: ReferenceId,

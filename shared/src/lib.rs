@@ -9,6 +9,7 @@
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
 //! | [`metrics`], [`logging`] | what it tells of itself |
+//! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
 //! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
 //! | [`context`] | which backends are used; the only file that names them |
 //!
@@ -26,6 +27,7 @@ pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod model;
+pub mod planted;
 pub mod queue;
 pub mod random;
 #[cfg(feature = "redis")]

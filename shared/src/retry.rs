@@ -15,7 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ErrorKind;
+use crate::{
+    model::ErrorKind,
+    planted::{self, Bug},
+};
 
 /// The most attempts that a policy or a webhook may ask for.
 pub const MAX_ATTEMPTS_LIMIT: u32 = 50;
@@ -179,12 +182,17 @@ impl RetryPolicy {
     /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is random, in `0.0..1.0`.
     pub fn verdict(&self, outcome: &Outcome, used: u32, unit: f64) -> Verdict {
         let Some(error) = outcome.error else { return Verdict::Delivered };
+        if planted::is(Bug::RedirectIsDelivered) && outcome.status_code.is_some_and(|code| (300..400).contains(&code)) {
+            return Verdict::Delivered;
+        }
         if used >= self.attempts_granted(error, outcome.status_code) {
             return Verdict::Fail;
         }
         let planned = self.wait_after(used, unit);
         let asked = match outcome.status_code {
-            Some(429 | 503) => outcome.retry_after.unwrap_or_default().min(self.retry_after_cap),
+            Some(429 | 503) if !planted::is(Bug::RetryAfterIgnored) => {
+                outcome.retry_after.unwrap_or_default().min(self.retry_after_cap)
+            }
             _ => Duration::ZERO,
         };
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }

@@ -26,6 +26,7 @@ use crate::{
         Attempt, Budget, Claim, ClaimId, ErrorKind, Function, LastError, MAX_ATTEMPTS_KEPT, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES,
         MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook, Why, truncated,
     },
+    planted::{self, Bug},
     retry::{Outcome, RetryOverride, RetryPolicy, Verdict},
     status::Status,
 };
@@ -202,11 +203,16 @@ impl Rules {
             self.check_interruptions(webhook)?;
             note_interruption(&mut next);
             why = Some(Why::LeaseOver);
-        } else if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > now) {
+        } else if let Some(allowed_at) =
+            (if planted::is(Bug::DueAsAllowed) { webhook.due_at } else { webhook.allowed_at }).filter(|at| *at > now)
+        {
             return Err(Refusal::NotYet(allowed_at));
         }
         next.attempt_count += 1;
         next.claim = Some(Claim { id, started_at: now, lease_until: now.plus(self.limits.lease) });
+        if planted::is(Bug::ClaimWithoutLease) {
+            next.claim = Some(Claim { id, started_at: now, lease_until: now });
+        }
         enter(&mut next, Status::InProgress);
         note(&mut next, now, Function::Deliver, Transition::Claim, None, why);
         Ok(next)
@@ -223,7 +229,9 @@ impl Rules {
         unit: f64,
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let Some(held) = next.claim.take_if(|held| held.id == claim) else { return Err(Refusal::NotOurClaim) };
+        let Some(held) = next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim)) else {
+            return Err(Refusal::NotOurClaim);
+        };
         next.budget.attempts += 1;
         next.budget.deferrals = 0;
         keep_attempt(&mut next, held.started_at, report);
@@ -286,11 +294,12 @@ impl Rules {
             return Err(Refusal::NotYet(allowed_at));
         }
         let deferred_ms = webhook.budget.deferred_ms.saturating_add(until.since(now).as_millis() as u64);
-        if u128::from(deferred_ms) > self.limits.max_defer.as_millis() {
+        if u128::from(deferred_ms) > self.limits.max_defer.as_millis() && !planted::is(Bug::DeferralsUnbounded) {
             return Err(Refusal::BudgetSpent);
         }
         next.budget.deferred_ms = deferred_ms;
         next.budget.deferrals += 1;
+        next.budget.attempts += u32::from(planted::is(Bug::DeferralSpendsAttempt));
         self.wait_until(&mut next, until, now);
         note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
         Ok(next)
@@ -304,7 +313,8 @@ impl Rules {
             return Err(Refusal::DueMoved);
         }
         let mut next = webhook.clone();
-        let doubled = 2_u32.saturating_pow(webhook.budget.requeues.min(16));
+        let doubled =
+            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
         let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
         next.due_at = Some(next_look(webhook).max(now).plus(grace));
         next.budget.requeues += 1;
@@ -334,7 +344,7 @@ impl Rules {
     /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let spent = webhook.budget.rescues >= self.limits.max_rescues;
+        let spent = webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
         if spent && check_lease(webhook, now).is_ok() {
             return Err(Refusal::BudgetSpent);
         }
@@ -348,6 +358,7 @@ impl Rules {
     pub fn archive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         match (webhook.status, webhook.archived_at) {
             (Status::Failed, None) => {}
+            _ if planted::is(Bug::ArchiveWithoutCondition) => {}
             (Status::Failed, Some(_)) => return Err(Refusal::Archived),
             _ => return Err(Refusal::NotFailed),
         }
@@ -375,7 +386,8 @@ impl Rules {
 
     /// Whether one more interrupted attempt, this one, leaves it any.
     fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
-        if webhook.budget.interrupted + 1 >= self.limits.max_interrupted { Err(Refusal::Interrupted) } else { Ok(()) }
+        let spent = webhook.budget.interrupted + 1 >= self.limits.max_interrupted;
+        if spent && !planted::is(Bug::InterruptionsUnbounded) { Err(Refusal::Interrupted) } else { Ok(()) }
     }
 
     fn start_again(&self, webhook: &Webhook, transition: Transition, now: Timestamp) -> Result<Webhook, Refusal> {
@@ -386,8 +398,10 @@ impl Rules {
             return Err(Refusal::Expired);
         }
         let mut next = webhook.clone();
-        next.budget = Budget::default();
+        next.budget = if planted::is(Bug::BudgetKept) { next.budget } else { Budget::default() };
+        next.attempt_count = if planted::is(Bug::NumbersStartAgain) { 0 } else { next.attempt_count };
         (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) = (None, None, None, None);
+        next.expires_at = webhook.expires_at.filter(|_| planted::is(Bug::ResendKeepsExpiry));
         next.allowed_at = Some(now);
         next.due_at = Some(now.plus(self.limits.grace));
         enter(&mut next, Status::Pending);
@@ -399,7 +413,9 @@ impl Rules {
     fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
         enter(next, Status::Retrying);
         next.allowed_at = Some(allowed_at);
-        if allowed_at.since(now) <= self.limits.relay_within && next.budget.relays < self.limits.max_relays {
+        if allowed_at.since(now) <= self.limits.relay_within
+            && (next.budget.relays < self.limits.max_relays || planted::is(Bug::RelaysUnbounded))
+        {
             next.budget.relays += 1;
             next.due_at = Some(allowed_at.plus(self.limits.grace));
         } else {
@@ -412,7 +428,7 @@ impl Rules {
         enter(next, Status::Failed);
         next.allowed_at = None;
         next.failed_at = Some(now);
-        next.due_at = Some(now.plus(self.limits.grace));
+        next.due_at = Some(now.plus(self.limits.grace)).filter(|_| !planted::is(Bug::FailedNotHeld));
     }
 }
 
@@ -433,7 +449,7 @@ fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {
 
 fn check_lease(webhook: &Webhook, now: Timestamp) -> Result<(), Refusal> {
     match &webhook.claim {
-        Some(claim) if claim.lease_until > now => Err(Refusal::Leased(claim.lease_until)),
+        Some(claim) if claim.lease_until > now && !planted::is(Bug::ClaimIgnoresLease) => Err(Refusal::Leased(claim.lease_until)),
         _ => Ok(()),
     }
 }

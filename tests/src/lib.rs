@@ -18,6 +18,7 @@
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
+//! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -37,6 +38,8 @@ pub mod policy;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod stack;
 pub mod startup;
 pub mod target;

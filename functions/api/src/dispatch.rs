@@ -7,6 +7,7 @@ use shared::{
     id::TaskId,
     message::Message,
     model::{Function, Webhook, Why},
+    planted::{self, Bug},
     queue::{Lane, MAX_BATCH, Outgoing},
     status::Status,
     store::{StoreError, WriteError},
@@ -94,6 +95,9 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
 }
 
 async fn adopt(app: &App, webhook: &Webhook) {
+    if planted::is(Bug::UnsentNotHeld) {
+        return;
+    }
     let now = app.now();
     let rules = &app.context.rules;
     let adopted = apply(&*app.context.store, webhook.clone(), |seen| rules.adopt(seen, now, (Function::Api, Why::Unsent), now));

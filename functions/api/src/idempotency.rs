@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use shared::{
     clock::Timestamp,
     id::TaskId,
+    planted::{self, Bug},
     store::{IDEMPOTENCY_TTL, Reservation},
 };
 
@@ -114,6 +115,7 @@ pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
             ));
         }
         Some(Reservation { answer: Some(answer), .. }) => return Ok(Begun::Done(answer)),
+        Some(_) if planted::is(Bug::KeyMintsNewId) => Slot { key: key.stored.clone(), reservation: ours, tried_before: false },
         Some(theirs) => Slot { key: key.stored.clone(), reservation: theirs, tried_before: true },
     };
     Ok(Begun::Todo(slot))

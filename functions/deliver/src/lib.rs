@@ -17,6 +17,7 @@ use shared::{
     context::Context,
     message::{InvalidMessage, Message},
     metrics::Mode,
+    planted::{self, Bug},
     queue::{Lane, Outgoing},
 };
 use tokio::sync::Semaphore;
@@ -99,6 +100,8 @@ impl Deliver {
                 self.send(Lane::DeadLetters, body.to_owned(), std::time::Duration::ZERO, "malformed").await
             }
         };
+        let verdict = if planted::is(Bug::AcknowledgeUnfinished) { Verdict::Acknowledge } else { verdict };
+        let verdict = if planted::is(Bug::HandBackDone) { Verdict::HandBack } else { verdict };
         let took = self.context.clock.now().since(started_at);
         self.context.metrics.task(Mode::Deliver, verdict == Verdict::Acknowledge, took);
         verdict

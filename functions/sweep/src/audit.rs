@@ -10,6 +10,7 @@ use shared::{
     clock::Timestamp,
     context::Context,
     model::Webhook,
+    planted::{self, Bug},
 };
 
 use crate::{Summary, SweepError};
@@ -39,7 +40,11 @@ pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Sum
         }
         // Before the very first run there is hardly anything to read, so that is one step.
         let to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
+        if planted::is(Bug::AuditMovesFirst) {
+            context.store.advance_audit(stored, to).await?;
+        }
         adopt_unheld(context, from, to, summary).await?;
+        let to = if planted::is(Bug::AuditSkipsMinute) { to.plus(step) } else { to };
         if !context.store.advance_audit(stored, to).await? {
             // Another run is at it.
             return Ok(());

@@ -9,6 +9,7 @@ use shared::{
     context::Context,
     message::Message,
     model::Webhook,
+    planted::{self, Bug},
     queue::{Lane, MAX_BATCH, MAX_DELAY, Outgoing, SendError},
     status::Status,
     store::{DueEntry, MAX_READ, StoreError},
@@ -86,6 +87,7 @@ async fn requeue(context: &Context, entries: Vec<DueEntry>) -> Result<usize, Swe
 /// The entry's webhook, if it is still due as the index said. One that cannot be read holds up nobody else.
 async fn read(context: &Context, entry: DueEntry) -> Result<Option<(DueEntry, Webhook)>, StoreError> {
     match context.store.get(&entry.id).await {
+        Ok(Some(webhook)) if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress => Ok(None),
         Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => Ok(Some((entry, webhook))),
         Ok(_) => Ok(None),
         Err(error @ StoreError::Unreadable { .. }) => {
@@ -100,6 +102,11 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Option<(DueEntry, We
 async fn send_and_move(context: &Context, lane: Lane, batch: Vec<(DueEntry, Webhook)>) -> Result<usize, SweepError> {
     let now = context.clock.now();
     let messages: Vec<Outgoing> = batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
+    if planted::is(Bug::RequeueBeforeSend) {
+        for (entry, webhook) in &batch {
+            apply(&*context.store, webhook.clone(), |webhook| context.rules.requeue(webhook, entry.due_at, now)).await?;
+        }
+    }
     let (failed, trouble) = match context.queue.send(lane, &messages).await {
         Ok(()) => (Vec::new(), None),
         Err(SendError { failed, source }) => (failed, Some(source)),

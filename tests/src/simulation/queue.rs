@@ -1,0 +1,213 @@
+//! The queue: two lanes, at-least-once, in no promised order.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use async_trait::async_trait;
+use shared::{
+    clock::Timestamp,
+    id::WebhookId,
+    message::Message,
+    queue::{Depth, Lane, MAX_BATCH, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError},
+};
+
+use super::{
+    plan::Plan,
+    store::short_id,
+    world::{Own, Process, State},
+};
+
+/// What waits in the queue.
+#[derive(Debug, Default)]
+pub(super) struct Messages {
+    waiting: BTreeMap<u64, Waiting>,
+    last: u64,
+    /// Messages that the lane of webhooks has taken.
+    pub(super) taken: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    lane: Lane,
+    body: String,
+    webhook: Option<WebhookId>,
+    visible_at: Timestamp,
+    sent_at: Timestamp,
+    receives: u32,
+}
+
+impl Messages {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether a message leads to this webhook.
+    pub(super) fn lead_to(&self, id: &WebhookId) -> bool {
+        self.waiting.values().any(|message| message.webhook.as_ref() == Some(id))
+    }
+
+    /// When the next message of the lane can be received.
+    pub(super) fn next_visible(&self, lane: Lane) -> Option<Timestamp> {
+        self.waiting.values().filter(|message| message.lane == lane).map(|message| message.visible_at).min()
+    }
+
+    fn put(&mut self, lane: Lane, message: &Outgoing, delay: Duration, now: Timestamp) {
+        self.last += 1;
+        let webhook = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+        let visible_at = now.plus(delay);
+        let waiting = Waiting { lane, body: message.body.clone(), webhook, visible_at, sent_at: now, receives: 0 };
+        self.waiting.insert(self.last, waiting);
+    }
+
+    fn restore(&mut self, number: u64, visible_at: Timestamp) {
+        if let Some(message) = self.waiting.get_mut(&number) {
+            message.visible_at = visible_at;
+        }
+    }
+}
+
+impl State {
+    /// Takes a message, as the queue's faults will have it.
+    fn take(&mut self, plan: &Plan, faulty: bool, lane: Lane, message: &Outgoing) {
+        let now = self.now();
+        if lane == Lane::Webhooks {
+            self.messages.taken += 1;
+        }
+        if faulty && self.chance.happens(plan.lost) {
+            self.note(&"queue", || "loses a message".to_owned());
+            return;
+        }
+        let copies = if faulty && self.chance.happens(plan.doubled) { 2 } else { 1 };
+        for _ in 0..copies {
+            let delay_ms = if faulty && self.chance.happens(plan.late) { self.chance.below(120_000) } else { 0 };
+            // As SQS does, the delay is rounded down to whole seconds.
+            let delay = Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
+            self.messages.put(lane, message, delay, now);
+        }
+    }
+
+    /// Up to a batch of what is visible.
+    pub(super) fn receive(&mut self, plan: &Plan, lane: Lane, visibility: Duration) -> Vec<(u64, Received)> {
+        let now = self.now();
+        self.give_up(now);
+        let visible = self.messages.waiting.iter().filter(|(_, message)| message.lane == lane && message.visible_at <= now);
+        let mut numbers: Vec<u64> = visible.map(|(number, _)| *number).collect();
+        if plan.reordered {
+            for index in (1..numbers.len()).rev() {
+                numbers.swap(index, self.chance.below(index as u64 + 1) as usize);
+            }
+            numbers.truncate(1 + self.chance.below(MAX_BATCH as u64) as usize);
+        }
+        numbers.truncate(MAX_BATCH);
+        let mut received = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let Some(message) = self.messages.waiting.get_mut(&number) else { continue };
+            message.receives += 1;
+            message.visible_at = now.plus(visibility);
+            received.push((
+                number,
+                Received {
+                    id: number.to_string(),
+                    receipt: format!("{number}/{}", message.receives),
+                    body: message.body.clone(),
+                    receives: message.receives,
+                    sent_at: message.sent_at,
+                },
+            ));
+        }
+        received
+    }
+
+    /// What was received too often moves to the dead letters.
+    fn give_up(&mut self, now: Timestamp) {
+        for message in self.messages.waiting.values_mut() {
+            if message.lane == Lane::Webhooks && message.visible_at <= now && message.receives >= MAX_RECEIVES {
+                message.lane = Lane::DeadLetters;
+            }
+        }
+    }
+
+    /// The message is gone, unless it was received again since.
+    pub(super) fn acknowledge(&mut self, who: &Process, number: u64, received: &Received) {
+        let latest = self.messages.waiting.get(&number).is_some_and(|message| message.receives == received.receives);
+        if !latest {
+            return;
+        }
+        let Some(message) = self.messages.waiting.remove(&number) else { return };
+        self.note(who, || format!("is done with message {number}"));
+        if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
+            self.watch.acknowledged(&id, &self.records);
+        }
+    }
+
+    /// The message is visible again after a while, unless it was received again since.
+    pub(super) fn hand_back(&mut self, who: &Process, number: u64, received: &Received, delay: Duration) {
+        let now = self.now();
+        self.note(who, || format!("hands back message {number}"));
+        if self.messages.waiting.get(&number).is_some_and(|message| message.receives == received.receives) {
+            self.messages.restore(number, now.plus(delay));
+        }
+    }
+}
+
+fn unavailable() -> QueueError {
+    QueueError("the queue of the simulation failed".into())
+}
+
+#[async_trait]
+impl Queue for Own {
+    async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
+        let process = &self.0;
+        let world = &process.world;
+        process.wait(process.latency()).await;
+        let mut failed = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let fails = world.happens(world.plan.queue_fault);
+            let taken = !fails || world.below(2) == 0;
+            if fails {
+                failed.push(index);
+            }
+            if taken {
+                let faulty = world.is_faulty();
+                world.change(|state| {
+                    let id = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+                    state.note(process, || {
+                        let what = id.as_ref().map_or_else(String::new, short_id);
+                        format!("sends {what} to {lane:?}, delay {:?}", message.delay)
+                    });
+                    state.take(&world.plan, faulty, lane, message);
+                    if let Some(id) = id {
+                        state.watch.sent(process, &id);
+                    }
+                });
+            }
+        }
+        world.sent.notify_waiters();
+        if world.happens(world.plan.death) {
+            process.die();
+        }
+        process.wait(process.latency()).await;
+        if failed.is_empty() {
+            return Ok(());
+        }
+        process.queue_troubles.fetch_add(1, Relaxed);
+        process.note(|| format!("was told that {} of {} messages were not taken", failed.len(), messages.len()));
+        Err(SendError { failed, source: unavailable() })
+    }
+
+    // The platform receives, and not the functions: see `platform`.
+    async fn receive(&self, _: Lane, _: usize, _: Duration, _: Duration) -> Result<Vec<Received>, QueueError> {
+        Err(unavailable())
+    }
+
+    async fn acknowledge(&self, _: Lane, _: &[String]) -> Result<(), QueueError> {
+        Err(unavailable())
+    }
+
+    async fn release(&self, _: Lane, _: &[String], _: Duration) -> Result<(), QueueError> {
+        Err(unavailable())
+    }
+
+    async fn depth(&self, _: Lane) -> Result<Depth, QueueError> {
+        Ok(Depth::default())
+    }
+}

@@ -1,0 +1,420 @@
+//! The store: the contract of [`shared::store`] over ordered maps, with calls that fail, take long, or land after their caller died.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use shared::{
+    circuit::Circuit,
+    clock::Timestamp,
+    id::{ReferenceId, TaskId, WebhookId},
+    model::{Content, Webhook},
+    status::Status,
+    store::{
+        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation,
+        Store, StoreError, SweepReport, WriteError,
+    },
+};
+
+use super::world::{Own, Process, State};
+
+/// What is stored.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) webhooks: BTreeMap<TaskId, (Webhook, Content)>,
+    pub(super) due: BTreeSet<(Timestamp, TaskId)>,
+    pub(super) audited_until: Option<Timestamp>,
+    report: Option<SweepReport>,
+    reservations: BTreeMap<String, Reservation>,
+    circuits: BTreeMap<String, Circuit>,
+}
+
+impl Records {
+    pub(super) fn get(&self, id: &WebhookId, now: Timestamp) -> Option<&(Webhook, Content)> {
+        self.webhooks.get(&id.task).filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
+    }
+
+    fn put(&mut self, webhook: Webhook, content: Content) {
+        let task = webhook.id.task;
+        self.remove(task);
+        self.due.extend(webhook.due_at.map(|at| (at, task)));
+        self.webhooks.insert(task, (webhook, content));
+    }
+
+    fn remove(&mut self, task: TaskId) -> Option<Webhook> {
+        let (webhook, _) = self.webhooks.remove(&task)?;
+        if let Some(at) = webhook.due_at {
+            self.due.remove(&(at, task));
+        }
+        Some(webhook)
+    }
+}
+
+/// What becomes of one call.
+enum Fate {
+    Done,
+    /// It fails and does nothing.
+    Fails,
+    /// It takes effect after this time; its caller is told that it failed, after a moment.
+    Lost(Duration),
+    /// Its caller dies; it takes effect after this time all the same.
+    Orphaned(Duration),
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("the store of the simulation failed".into())
+}
+
+impl Own {
+    fn fate(&self) -> Fate {
+        let world = &self.0.world;
+        if world.is_within(world.plan.outage) || world.happens(world.plan.store_before) {
+            return Fate::Fails;
+        }
+        if world.happens(world.plan.store_after) {
+            // Most of them take effect at once, some after the caller has long tried again.
+            let late_ms = if world.below(3) == 0 { world.below(3000) } else { 0 };
+            return Fate::Lost(Duration::from_millis(late_ms));
+        }
+        if world.happens(world.plan.death) {
+            let late_ms = if world.below(3) == 0 { world.below(60_000) } else { 0 };
+            return Fate::Orphaned(Duration::from_millis(late_ms));
+        }
+        Fate::Done
+    }
+
+    /// One call of the store.
+    async fn call<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        effect: impl FnOnce(&mut State, &Process) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let process = Arc::clone(&self.0);
+        process.wait(process.latency()).await;
+        let landing = Arc::clone(&self.0);
+        let land = move || landing.world.change(|state| effect(state, &landing));
+        let value = match self.fate() {
+            Fate::Done => land(),
+            Fate::Fails => {
+                process.note(|| format!("{name} fails"));
+                process.trouble();
+                process.wait(process.latency()).await;
+                return Err(unavailable());
+            }
+            Fate::Lost(late) => {
+                process.note(|| format!("{name} fails, and takes effect in {late:?}"));
+                process.trouble();
+                land_after(late, land);
+                process.wait(process.latency()).await;
+                return Err(unavailable());
+            }
+            Fate::Orphaned(late) => {
+                process.note(|| format!("{name} takes effect in {late:?}, without its caller"));
+                process.die();
+                land_after(late, land);
+                std::future::pending().await
+            }
+        };
+        process.alive().await;
+        Ok(value)
+    }
+
+    /// A conditional write, and what it found.
+    async fn replace(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+        let (revision, after) = (before.revision, after.clone());
+        let written = self.call("write", move |state, process| write(state, process, revision, after)).await?;
+        if written.is_err() {
+            self.0.trouble();
+        }
+        written
+    }
+}
+
+fn land_after<T>(late: Duration, land: impl FnOnce() -> T + Send + 'static) {
+    if late.is_zero() {
+        land();
+    } else {
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            land();
+        });
+    }
+}
+
+fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) -> Result<Content, WriteError> {
+    let Some((stored, content)) = state.records.get(&after.id, process.local_now()).cloned() else {
+        return Err(WriteError::Missing);
+    };
+    if stored == after {
+        return Ok(content);
+    }
+    if stored.revision != revision {
+        state.note(process, || format!("write of {} refused: somebody else was first", short(&after)));
+        return Err(WriteError::Conflict(Box::new(stored)));
+    }
+    state.note(process, || format!("writes {}", told(&stored, &after)));
+    let now = state.now();
+    state.watch.written(process, &stored, &after, &state.destinations, &state.records, now);
+    state.records.put(after, content.clone());
+    Ok(content)
+}
+
+fn told(stored: &Webhook, after: &Webhook) -> String {
+    let step = after.history.last().map_or("?", |step| step.transition.as_str());
+    let times = |webhook: &Webhook| {
+        let shown = |time: Option<Timestamp>| {
+            time.map_or("-".to_owned(), |at| format!("{at}").split('T').next_back().unwrap_or("").to_owned())
+        };
+        format!("allowed {} due {}", shown(webhook.allowed_at), shown(webhook.due_at))
+    };
+    format!("{}: {step}, {} -> {}, attempt {}, {}", short(after), stored.status, after.status, after.attempt_count, times(after))
+}
+
+/// The last digits tell webhooks of a world apart.
+pub(super) fn short(webhook: &Webhook) -> String {
+    short_id(&webhook.id)
+}
+
+/// The same of an id.
+pub(super) fn short_id(id: &WebhookId) -> String {
+    let text = id.task.to_string();
+    format!("webhook …{}", &text[text.len() - 6..])
+}
+
+fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option<u64>) -> bool {
+    let Some((stored, _)) = state.records.get(id, process.local_now()).cloned() else { return false };
+    if revision.is_some_and(|revision| revision != stored.revision) {
+        return false;
+    }
+    state.note(process, || format!("deletes {}, {}", short(&stored), stored.status));
+    state.watch.deleted(process, &stored);
+    state.records.remove(id.task);
+    true
+}
+
+#[async_trait]
+impl Store for Own {
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.call("ping", |_, _| ()).await
+    }
+
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+        let (webhook, content) = (webhook.clone(), content.clone());
+        let created = move |state: &mut State, process: &Process| {
+            if let Some((stored, _)) = state.records.webhooks.get(&webhook.id.task) {
+                return Err(WriteError::Conflict(Box::new(stored.clone())));
+            }
+            state.note(process, || format!("creates {}", short(&webhook)));
+            // It begins anew, and so do the attempts' numbers.
+            state.destinations.requests.retain(|(id, _), _| *id != webhook.id);
+            state.watch.created(process, &webhook, &content, state.records.audited_until);
+            state.records.put(webhook, content);
+            Ok(())
+        };
+        self.call("create", created).await?
+    }
+
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
+        let id = id.clone();
+        let found = move |state: &mut State, process: &Process| Some(state.records.get(&id, process.local_now())?.0.clone());
+        self.call("get", found).await
+    }
+
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
+        let id = id.clone();
+        self.call("open", move |state, process| state.records.get(&id, process.local_now()).cloned()).await
+    }
+
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        self.replace(before, after).await.map(drop)
+    }
+
+    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+        self.replace(before, after).await
+    }
+
+    async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.call("delete", move |state, process| delete(state, process, &id, None)).await
+    }
+
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError> {
+        let (id, revision) = (seen.id.clone(), seen.revision);
+        self.call("delete", move |state, process| delete(state, process, &id, Some(revision))).await
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+        let filter = filter.clone();
+        let page = move |state: &mut State, process: &Process| {
+            let now = process.local_now();
+            let older =
+                state.records.webhooks.values().rev().filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
+            let wanted = older.filter(|(webhook, _)| filter.matches(webhook, now));
+            let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
+            let more = items.len() > limit;
+            items.truncate(limit);
+            Page { next: items.last().filter(|_| more).map(|last| last.webhook.id.task), items }
+        };
+        self.call("list", page).await
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        let reference = reference.cloned();
+        let page = move |state: &mut State, process: &Process| {
+            let now = process.local_now();
+            let all = state.records.webhooks.values().filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
+            let wanted = all.filter(|(webhook, _)| reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference));
+            let mut items: Vec<Listed> = wanted.map(listed).collect();
+            items.sort_by_key(|listed| std::cmp::Reverse(position(listed)));
+            items.retain(|listed| after.is_none_or(|after| position(listed) < after));
+            let more = items.len() > limit;
+            items.truncate(limit);
+            Page { next: items.last().filter(|_| more).map(position), items }
+        };
+        self.call("dead_letters", page).await
+    }
+
+    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
+        let entries = move |state: &mut State, _: &Process| {
+            let due = state.records.due.iter().take_while(|(at, _)| *at <= until).take(limit);
+            let entry = |(at, task): &(Timestamp, TaskId)| {
+                state.records.webhooks.get(task).map(|(webhook, _)| DueEntry { id: webhook.id.clone(), due_at: *at })
+            };
+            due.filter_map(entry).collect()
+        };
+        self.call("due", entries).await
+    }
+
+    async fn unheld(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        let page = move |state: &mut State, _: &Process| {
+            let range = state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
+            let unread =
+                range.map(|(_, (webhook, _))| webhook).filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
+            // Small pages, so that runs die and meet between them.
+            let read: Vec<Webhook> = unread.take(3).cloned().collect();
+            let next = read.last().filter(|_| read.len() == 3).map(|last| last.id.task);
+            let items = read.into_iter().filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none()).collect();
+            Page { items, next }
+        };
+        self.call("unheld", page).await
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        let counts = |state: &mut State, _: &Process| {
+            let mut counts = [0; Status::ALL.len()];
+            for (webhook, _) in state.records.webhooks.values().rev().take(MAX_READ) {
+                counts[webhook.status as usize] += 1;
+            }
+            counts
+        };
+        self.call("counts", counts).await
+    }
+
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.call("audited_until", |state, _| state.records.audited_until).await
+    }
+
+    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+        let advance = move |state: &mut State, process: &Process| {
+            if state.records.audited_until != from {
+                return false;
+            }
+            state.note(process, || format!("has audited until {to}"));
+            state.records.audited_until = Some(to);
+            state.watch.audited(process, to, &state.records);
+            true
+        };
+        self.call("advance_audit", advance).await
+    }
+
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
+        let report = report.clone();
+        self.call("report_sweep", move |state, _| state.records.report = Some(report)).await
+    }
+
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
+        self.call("last_sweep", |state, _| state.records.report.clone()).await
+    }
+
+    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+        let (key, reservation) = (key.to_owned(), reservation.clone());
+        let reserve = move |state: &mut State, process: &Process| {
+            let now = process.local_now();
+            if let Some(existing) = state.records.reservations.get(&key).filter(|existing| existing.expires_at > now) {
+                return Some(existing.clone());
+            }
+            state.records.reservations.insert(key, reservation);
+            None
+        };
+        self.call("reserve", reserve).await
+    }
+
+    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+        let (key, before, after) = (key.to_owned(), before.clone(), after.clone());
+        let replace = move |state: &mut State, process: &Process| {
+            let now = process.local_now();
+            let found = state.records.reservations.get_mut(&key).filter(|found| found.expires_at > now && **found == before);
+            found.map(|found| *found = after).is_some()
+        };
+        self.call("replace_reservation", replace).await
+    }
+
+    async fn add_activity(&self, _: &Activity, _: Timestamp) -> Result<(), StoreError> {
+        self.call("add_activity", |_, _| ()).await
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.call("counters", |_, _| BTreeMap::new()).await
+    }
+
+    async fn destinations(&self, _: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        self.call("destinations", |_, _| Vec::new()).await
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        let destination = destination.to_owned();
+        self.call("circuit", move |state, _| state.records.circuits.get(&destination).cloned()).await
+    }
+
+    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+        let after = after.clone();
+        let write = move |state: &mut State, _: &Process| {
+            let circuits = &mut state.records.circuits;
+            if circuits.get(&after.destination).map(|stored| stored.revision) != before {
+                return false;
+            }
+            if after.is_idle() {
+                circuits.remove(&after.destination);
+            } else {
+                circuits.insert(after.destination.clone(), after);
+            }
+            true
+        };
+        self.call("write_circuit", write).await
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        self.call("circuits", |state, _| state.records.circuits.values().cloned().collect()).await
+    }
+}
+
+fn listed((webhook, content): &(Webhook, Content)) -> Listed {
+    Listed { webhook: webhook.clone(), url: content.url.clone() }
+}
+
+fn position(listed: &Listed) -> DeadLetterPosition {
+    DeadLetterPosition { archived_at: listed.webhook.archived_at.unwrap_or_default(), task: listed.webhook.id.task }
+}

@@ -1,0 +1,344 @@
+//! The checks: what must hold at every write, every request, every acknowledgement. They know the rules from design and not from the
+//! code, and keep books of their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use shared::{
+    clock::Timestamp,
+    id::{TaskId, WebhookId},
+    model::{Attempt, Claim, Content, ErrorKind, Function, Transition, Webhook},
+    status::Status,
+    transition::Rules,
+};
+
+use super::{
+    destination::Destinations,
+    plan::Plan,
+    store::{Records, short, short_id},
+    world::Process,
+};
+
+/// The books.
+#[derive(Debug)]
+pub(super) struct Watch {
+    rules: Rules,
+    /// Whether nothing goes wrong on our side, so that the queue never has to give up on a message.
+    mild: bool,
+    /// The most that two clocks are apart.
+    apart: Duration,
+    /// The first check that failed.
+    pub(super) violation: Option<String>,
+    lives: BTreeMap<WebhookId, Life>,
+    /// Ids that a caller was told with a 2xx.
+    pub(super) accepted: BTreeSet<WebhookId>,
+    /// Deleted in the store.
+    pub(super) deleted: BTreeSet<WebhookId>,
+    /// Their deletion was answered with a 204.
+    pub(super) gone: BTreeSet<WebhookId>,
+    /// By what the caller wrote into the payload: the ids that were created for it.
+    pub(super) created_for: BTreeMap<u64, BTreeSet<TaskId>>,
+    /// Of these, what is in a batch, and when that was first asked for.
+    pub(super) batched: BTreeMap<u64, Timestamp>,
+    /// When the caller wants it delivered at the earliest.
+    pub(super) wanted_at: BTreeMap<u64, Timestamp>,
+    /// Messages that a process sent and has not moved an entry for.
+    sent: BTreeSet<(u32, WebhookId)>,
+    /// Webhooks that were sent again.
+    pub(super) restarts: u64,
+    /// Sweeps that are at work, and whether one has met another since one was alone.
+    pub(super) sweeping: u32,
+    pub(super) overlapped: bool,
+}
+
+/// What happened to one webhook since it was created or sent again.
+#[derive(Debug, Default)]
+struct Life {
+    outcomes: u32,
+    interruptions: u32,
+    not_before: Timestamp,
+    holder: u32,
+    claimed_at: BTreeMap<u32, Timestamp>,
+}
+
+/// What every payload says.
+#[derive(Debug, Deserialize)]
+struct Payload {
+    n: u64,
+}
+
+fn number_in(payload: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Payload>(payload).ok().map(|payload| payload.n)
+}
+
+impl Watch {
+    pub(super) fn new(plan: &Plan, rules: Rules) -> Self {
+        Self {
+            rules,
+            mild: plan.is_mild(),
+            apart: Duration::from_millis(2 * plan.skew_ms.unsigned_abs()),
+            violation: None,
+            lives: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            created_for: BTreeMap::new(),
+            batched: BTreeMap::new(),
+            wanted_at: BTreeMap::new(),
+            sent: BTreeSet::new(),
+            restarts: 0,
+            sweeping: 0,
+            overlapped: false,
+        }
+    }
+
+    /// What must hold.
+    pub(super) fn must(&mut self, holds: bool, else_what: impl FnOnce() -> String) {
+        if !holds {
+            self.violation.get_or_insert_with(else_what);
+        }
+    }
+
+    /// Whether a key made more of this than one. A batch of which an old key knows a part only gets fresh ids for the rest, which the key
+    /// does not know (see the API's `batch`): so if that try dies too, what it created is created again.
+    pub(super) fn is_twice(&self, number: u64) -> bool {
+        let Some(ids) = self.created_for.get(&number) else { return false };
+        let last = ids.last().map(|id| id.created_at()).unwrap_or_default();
+        let is_fresh = |asked_at: &Timestamp| last.since(*asked_at) < Duration::from_secs(55);
+        ids.len() > 1 && self.batched.get(&number).is_none_or(is_fresh)
+    }
+
+    pub(super) fn created(&mut self, process: &Process, webhook: &Webhook, content: &Content, audited: Option<Timestamp>) {
+        self.must(process.function == Function::Api, || format!("{process} created {}", short(webhook)));
+        self.must(audited.is_none_or(|until| webhook.created_at >= until), || {
+            format!("{} was created in a minute that was audited before", short(webhook))
+        });
+        let number = number_in(content.payload.get().as_bytes()).unwrap_or(u64::MAX);
+        // A batch of which a part was refused is asked for again as a whole, also what an operator has deleted meanwhile.
+        let again = self.batched.contains_key(&number) && self.deleted.remove(&webhook.id);
+        self.must(again || !self.deleted.contains(&webhook.id), || format!("{} came back after its deletion", short(webhook)));
+        if again {
+            self.gone.remove(&webhook.id);
+        }
+        self.created_for.entry(number).or_default().insert(webhook.id.task);
+        self.lives.insert(webhook.id.clone(), Life::default());
+    }
+
+    pub(super) fn deleted(&mut self, process: &Process, stored: &Webhook) {
+        let request = process.request.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.must(process.function == Function::Api, || format!("{process} deleted {}", short(stored)));
+        let tidy = request.contains("/webhook-cleanup") && !request.contains("status=");
+        self.must(!tidy || stored.status.is_finished(), || format!("a cleanup deleted {}, {}", short(stored), stored.status));
+        self.deleted.insert(stored.id.clone());
+    }
+
+    pub(super) fn sent(&mut self, process: &Process, id: &WebhookId) {
+        if process.function == Function::Sweep {
+            self.sent.insert((process.number, id.clone()));
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, id: &WebhookId, records: &Records) {
+        let Some((webhook, _)) = records.webhooks.get(&id.task) else { return };
+        let held = webhook.due_at.is_some() || webhook.status == Status::Delivered || webhook.is_dead_letter();
+        self.must(held, || {
+            format!("the message of {} was acknowledged: {}, and nothing else holds it", short(webhook), webhook.status)
+        });
+    }
+
+    pub(super) fn audited(&mut self, process: &Process, to: Timestamp, records: &Records) {
+        let read = records.webhooks.range(..TaskId::first_at(to));
+        let missed =
+            read.map(|(_, (webhook, _))| webhook).find(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        if let Some(webhook) = missed {
+            self.must(false, || format!("{process} audited up to {to}, and {} is not in the due index", short(webhook)));
+        }
+    }
+
+    pub(super) fn requested(&mut self, (id, attempt): &(WebhookId, u32), payload: &[u8], now: Timestamp, before: bool) {
+        self.must(!before, || format!("attempt {attempt} of {} was sent twice", short_id(id)));
+        let Some(life) = self.lives.get(id) else {
+            return self.must(false, || format!("{} was sent and never created", short_id(id)));
+        };
+        let Some(claimed_at) = life.claimed_at.get(attempt).copied() else {
+            return self.must(false, || format!("attempt {attempt} of {} was sent without a claim", short_id(id)));
+        };
+        let not_before = life.not_before;
+        let last = claimed_at.plus(Duration::from_secs(30));
+        self.must(now <= last, || format!("attempt {attempt} of {} was sent at {now}, after its deadline {last}", short_id(id)));
+        self.must(now.plus(self.apart) >= not_before, || {
+            format!("attempt {attempt} of {} was sent at {now}, and must wait until {not_before}", short_id(id))
+        });
+        let number = number_in(payload).unwrap_or(u64::MAX);
+        let own = self.created_for.get(&number).is_some_and(|ids| ids.contains(&id.task));
+        self.must(own, || format!("{} carries the payload of another", short_id(id)));
+        let wanted_at = self.wanted_at.get(&number).copied().unwrap_or_default();
+        self.must(now.plus(self.apart) >= wanted_at, || {
+            format!("{} was sent at {now}, and was to be delivered at {wanted_at}", short_id(id))
+        });
+    }
+
+    /// A write is about to take effect.
+    pub(super) fn written(
+        &mut self,
+        process: &Process,
+        stored: &Webhook,
+        after: &Webhook,
+        destinations: &Destinations,
+        records: &Records,
+        now: Timestamp,
+    ) {
+        self.shape(after);
+        let name = short(after);
+        self.must(after.revision > stored.revision, || format!("{name}: the revision did not grow"));
+        self.must(after.attempt_count >= stored.attempt_count, || format!("{name}: attempt numbers went back"));
+        self.must(!self.gone.contains(&after.id), || format!("{name} was written after a 204 to its deletion"));
+        let audited = records.audited_until.is_some_and(|until| after.created_at < until);
+        let held = after.status.is_finished() || after.due_at.is_some() || !audited;
+        self.must(held, || format!("{name}: older than the audit, and leaves the due index unfinished"));
+        let again = stored.status.is_finished() && !after.status.is_finished();
+        if again {
+            self.restarted(process, after);
+        }
+        let noted = after.attempts.last().filter(|last| stored.attempts.last() != Some(*last));
+        match (&stored.claim, noted) {
+            (None, Some(_)) => self.must(false, || format!("{name}: an outcome was written, and nobody had a claim")),
+            (Some(claim), Some(noted)) if noted.error == Some(ErrorKind::Interrupted) => {
+                self.interrupted(process, after, claim, now);
+            }
+            (Some(_), Some(noted)) => self.concluded(process, after, noted, destinations),
+            (Some(claim), None) => {
+                self.must(after.claim.as_ref() == Some(claim), || format!("{name}: a claim ended without a noted attempt"));
+            }
+            (None, None) => {}
+        }
+        if let Some(claim) = after.claim.as_ref().filter(|claim| stored.claim.as_ref() != Some(*claim)) {
+            self.claimed(process, stored, after, claim);
+        }
+        self.budgets(after);
+        self.requeued(process, stored, after);
+    }
+
+    /// What must hold of every record, however it came to be.
+    fn shape(&mut self, after: &Webhook) {
+        let name = short(after);
+        let (due, expires, archived) = (after.due_at.is_some(), after.expires_at.is_some(), after.archived_at.is_some());
+        match after.status {
+            Status::Delivered => {
+                self.must(!due && expires && !archived, || format!("{name}: delivered, due {due}, expires {expires}"));
+            }
+            Status::Failed if archived => {
+                self.must(!due && expires, || format!("{name}: archived, due {due}, expires {expires}"));
+            }
+            Status::Failed => {
+                self.must(due && !expires, || format!("{name}: failed and not archived, due {due}, expires {expires}"));
+            }
+            _ => {
+                self.must(!expires && !archived, || format!("{name}: unfinished, expires {expires}, archived {archived}"));
+                let retrying = after.status == Status::Retrying;
+                self.must(!retrying || due, || format!("{name}: retrying, and not in the due index"));
+                let claimed = after.status == Status::InProgress;
+                self.must(claimed == after.claim.is_some(), || format!("{name}: {} and its claim do not fit", after.status));
+            }
+        }
+    }
+
+    fn claimed(&mut self, process: &Process, stored: &Webhook, after: &Webhook, claim: &Claim) {
+        let name = short(after);
+        self.must(process.function == Function::Deliver, || format!("{process} claimed {name}"));
+        self.must(!stored.status.is_finished(), || format!("{name} was claimed, and was {}", stored.status));
+        let allowed = stored.claim.is_some() || stored.allowed_at.is_some_and(|at| at <= claim.started_at);
+        self.must(allowed, || format!("{name} was claimed before {:?}", stored.allowed_at));
+        let lease = self.rules.limits.lease;
+        self.must(claim.lease_until >= claim.started_at.plus(lease), || format!("{name}: a claim without its lease"));
+        self.must(after.attempt_count == stored.attempt_count + 1, || format!("{name}: a claim is one attempt"));
+        let began_at = process.to_true(claim.started_at);
+        let life = self.lives.entry(after.id.clone()).or_default();
+        life.holder = process.number;
+        life.claimed_at.insert(after.attempt_count, began_at);
+    }
+
+    fn interrupted(&mut self, process: &Process, after: &Webhook, claim: &Claim, now: Timestamp) {
+        let over = claim.lease_until <= now.plus(self.apart / 2);
+        self.must(over, || format!("{process} took {} over while its lease was live", short(after)));
+        self.lives.entry(after.id.clone()).or_default().interruptions += 1;
+    }
+
+    /// An outcome: by the holder, of what the destination really answered.
+    fn concluded(&mut self, process: &Process, after: &Webhook, noted: &Attempt, destinations: &Destinations) {
+        let name = short(after);
+        let life = self.lives.entry(after.id.clone()).or_default();
+        life.outcomes += 1;
+        let (holder, outcomes) = (life.holder, life.outcomes);
+        self.must(holder == process.number, || {
+            format!("{process} wrote an outcome of {name}, attempt {}, and process {holder} holds the claim", noted.number)
+        });
+        self.must(noted.number == after.attempt_count, || format!("{name}: an outcome of another attempt"));
+        let seen = destinations.requests.get(&(after.id.clone(), noted.number));
+        let told = seen.and_then(|seen| seen.told.as_ref());
+        let fits = match told {
+            Some(told) => told.error == noted.error && told.status_code == noted.status_code,
+            None => matches!(noted.error, Some(ErrorKind::Network | ErrorKind::Timeout)),
+        };
+        self.must(fits, || format!("{name}, attempt {}: noted {:?}, answered {seen:?}", noted.number, noted.error));
+        let was_2xx = seen.and_then(|seen| seen.status).is_some_and(|status| (200..300).contains(&status));
+        self.must(after.status != Status::Delivered || was_2xx, || format!("{name} is delivered, and was answered {seen:?}"));
+        let policy = self.rules.retry.with(after.retry.as_ref());
+        if after.status != Status::Retrying {
+            return;
+        }
+        self.must(outcomes < policy.max_attempts, || format!("{name}: another attempt after {outcomes}"));
+        let step = outcomes.saturating_sub(1);
+        let plain = match policy.schedule.get(step as usize).or(policy.schedule.last()) {
+            Some(wait) => *wait,
+            None => policy.base_delay.mul_f64(policy.factor.powi(step as i32)).min(policy.max_delay),
+        };
+        let asked = told.filter(|told| matches!(told.status_code, Some(429 | 503))).and_then(|told| told.retry_after);
+        let wait = plain.mul_f64(1.0 - policy.jitter).max(asked.unwrap_or_default().min(policy.retry_after_cap));
+        // Written in whole milliseconds.
+        let wait = wait.saturating_sub(Duration::from_millis(1));
+        let from = seen.map_or_else(|| process.to_true(after.updated_at), |seen| seen.told_at);
+        self.lives.entry(after.id.clone()).or_default().not_before = from.plus(wait);
+    }
+
+    fn restarted(&mut self, process: &Process, after: &Webhook) {
+        let name = short(after);
+        self.must(process.function == Function::Api, || format!("{process} sent {name} again"));
+        self.restarts += 1;
+        let life = self.lives.entry(after.id.clone()).or_default();
+        (life.outcomes, life.interruptions, life.not_before) = (0, 0, Timestamp::default());
+    }
+
+    fn budgets(&mut self, after: &Webhook) {
+        let (name, budget, limits) = (short(after), after.budget, self.rules.limits.clone());
+        let life = self.lives.entry(after.id.clone()).or_default();
+        let (outcomes, interruptions) = (life.outcomes, life.interruptions);
+        self.must(budget.attempts == outcomes, || format!("{name}: {outcomes} outcomes, and {} attempts spent", budget.attempts));
+        self.must(budget.interrupted == interruptions, || {
+            format!("{name}: {interruptions} interruptions, and {} spent", budget.interrupted)
+        });
+        self.must(interruptions <= limits.max_interrupted, || format!("{name}: {interruptions} attempts were interrupted"));
+        self.must(budget.relays <= limits.max_relays, || format!("{name}: {} relays", budget.relays));
+        self.must(budget.rescues <= limits.max_rescues, || format!("{name}: {} rescues", budget.rescues));
+        self.must(budget.rescues == 0 || !self.mild, || format!("{name}: the queue gave up on it, and nothing had gone wrong"));
+        let deferred = u128::from(budget.deferred_ms);
+        self.must(deferred <= limits.max_defer.as_millis(), || format!("{name}: deferred for {deferred} ms"));
+    }
+
+    /// Only who has sent the message moves the entry, and by no less than the grace.
+    fn requeued(&mut self, process: &Process, stored: &Webhook, after: &Webhook) {
+        let requeue = after.history.last().is_some_and(|step| step.transition == Transition::Requeue);
+        if !requeue {
+            return;
+        }
+        let (name, grace) = (short(after), self.rules.limits.grace);
+        let sent = self.sent.remove(&(process.number, after.id.clone()));
+        self.must(sent, || format!("{process} moved {name} in the due index and has not sent its message"));
+        let due = after.due_at.is_some_and(|at| at >= after.updated_at.plus(grace) && Some(at) > stored.due_at);
+        self.must(due, || format!("{name} was requeued without its grace"));
+    }
+}

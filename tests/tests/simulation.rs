@@ -1,0 +1,125 @@
+//! The simulation: many seeds hold, each planted bug is caught, and a seed replays exactly.
+//!
+//! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches anew for the seed that catches each bug.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+
+use posthaste_tests::simulation::{
+    Run,
+    hunt::{MAX_SEEDS_PER_BUG, catch, hunt},
+    plan::Kind,
+    run,
+};
+use shared::planted::Bug;
+
+/// Seeds that CI runs: what fits into about two minutes on two busy cores. `SIMULATION_SEEDS=10000` or `simulate --seeds 10000` run more.
+const SEEDS: u64 = 4_000;
+
+/// Each planted bug and the first seed that catches it: what `simulate --bugs` prints, less one.
+const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
+    (Bug::OutcomeWithoutClaim, 48),
+    (Bug::RequeueBeforeSend, 0),
+    (Bug::ArchiveWithoutCondition, 96),
+    (Bug::SweepSkipsInProgress, 4),
+    (Bug::ClaimIgnoresLease, 0),
+    (Bug::AcknowledgeUnfinished, 0),
+    (Bug::AuditMovesFirst, 0),
+    (Bug::AuditSkipsMinute, 4),
+    (Bug::ResendKeepsExpiry, 21),
+    (Bug::DueAsAllowed, 1),
+    (Bug::DeleteUnfenced, 27),
+    (Bug::FailedNotHeld, 0),
+    (Bug::RescueUnbounded, 25),
+    (Bug::InterruptionsUnbounded, 4),
+    (Bug::RelaysUnbounded, 15),
+    (Bug::DeferralsUnbounded, 8),
+    (Bug::KeyMintsNewId, 4),
+    (Bug::BudgetKept, 21),
+    (Bug::DeferralSpendsAttempt, 4),
+    (Bug::RequeueWithoutGrace, 0),
+    (Bug::HandBackDone, 0),
+    (Bug::ClaimWithoutLease, 0),
+    (Bug::RetryAfterIgnored, 10),
+    (Bug::NumbersStartAgain, 21),
+    (Bug::RedirectIsDelivered, 0),
+    (Bug::UnsentNotHeld, 11),
+];
+
+/// Every seed is a world; none of them breaks a promise.
+#[test]
+fn nothing_is_lost_in_any_of_many_worlds() {
+    let seeds = std::env::var("SIMULATION_SEEDS").map_or(SEEDS, |text| text.parse().expect("SIMULATION_SEEDS is a number"));
+    let hunted = hunt(0, seeds, None, None);
+    println!("{} seeds in {:.1} s: {:.0} a second", hunted.seeds, hunted.seconds, hunted.seeds_per_second());
+    let failure = hunted.failure.map(|(seed, violation)| format!("simulate --seed {seed} shows it: {violation}"));
+    assert_eq!(failure, None);
+}
+
+/// With a bug planted, the seed that is known to show it fails; without it, the same seed passes. So it is the bug that is caught.
+#[test]
+fn each_planted_bug_is_caught() {
+    if std::env::var("SIMULATION_BUGS").is_ok_and(|value| value == "search") {
+        for bug in Bug::ALL {
+            let caught = catch(bug, MAX_SEEDS_PER_BUG);
+            println!("{:<24} {:?} {}", caught.bug, caught.seeds, caught.violation.unwrap_or_default());
+            assert!(caught.seeds.is_some(), "{bug:?} is not caught within {MAX_SEEDS_PER_BUG} seeds");
+        }
+        return;
+    }
+    for (bug, (listed, seed)) in Bug::ALL.into_iter().zip(CAUGHT_BY) {
+        assert_eq!(bug, listed, "the table is in the order of the bugs");
+        let ran = run(Run { bug: Some(bug), ..Run::of(seed) });
+        let how = "the table is out of date: `simulate --bugs` makes it anew";
+        assert!(ran.violation.is_some(), "seed {seed} does not catch {bug:?}; if the world has changed, {how}");
+        assert_eq!(run(Run::of(seed)).violation, None, "seed {seed} without a bug");
+    }
+}
+
+/// The trace of a seed is the same in two runs, in two threads, and in another process, byte for byte.
+#[test]
+fn a_seed_replays_exactly() {
+    for world in Kind::ALL {
+        let traced = Run { world: Some(world), traced: true, ..Run::of(7) };
+        let first = run(traced);
+        assert!(first.trace.len() > 10, "{world:?}: {:?}", first.trace);
+        let second = std::thread::spawn(move || run(traced)).join().unwrap();
+        assert_eq!(first, second, "{world:?}");
+        let tool = std::process::Command::new(env!("CARGO_BIN_EXE_simulate"))
+            .args(["--seed", "7", "--world", &world.name()])
+            .output()
+            .unwrap();
+        assert!(tool.status.success(), "{world:?}: {tool:?}");
+        let printed = String::from_utf8(tool.stdout).unwrap();
+        let lines: Vec<&str> = printed.lines().take(first.trace.len()).collect();
+        assert_eq!(lines, first.trace, "{world:?}");
+    }
+}
+
+/// Worlds are not empty: each has webhooks that are accepted and sent, and each fault is seen to happen.
+#[test]
+fn every_world_does_something() {
+    for world in Kind::ALL {
+        let ran: Vec<_> = (0..10).map(|seed| run(Run { world: Some(world), traced: true, ..Run::of(seed) })).collect();
+        let accepted: usize = ran.iter().map(|ran| ran.accepted).sum();
+        let requests: usize = ran.iter().map(|ran| ran.requests).sum();
+        // Where deliver dies for hours, most are given up by the queue before anything is sent.
+        assert!(accepted > 10 && requests > 0, "{world:?}: {accepted} accepted, {requests} requests");
+        let sign = match world {
+            Kind::Calm => "dies",
+            Kind::Deaths => "without its caller",
+            Kind::StoreFaults => "and takes effect in",
+            Kind::StoreOutage => "fails",
+            Kind::QueueFaults => "loses a message",
+            Kind::TickFaults => "has audited until",
+            Kind::Skew => "its clock off by -",
+            Kind::Stalls => "takes too long",
+            Kind::Flaps => "cannot connect",
+            Kind::Operators => "deletes",
+            Kind::Backlog => "requeue",
+            Kind::Crashing => "is called with messages",
+            Kind::Everything => "retry, in_progress -> retrying",
+        };
+        let seen = ran.iter().flat_map(|ran| &ran.trace).any(|line| line.contains(sign));
+        assert!(seen, "{world:?}: no line says {sign:?}");
+    }
+}
