@@ -1,5 +1,5 @@
 //! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`, a level or a list such as
-//! `warn,shared=debug`; `info` if it is not set.
+//! `warn,deliver=info`; `info` if it is not set. Release builds have nothing below `info`.
 //!
 //! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged, URLs without query and userinfo.
 
@@ -28,7 +28,7 @@ pub fn init(format: Format) -> Result<(), String> {
         Ok(directives) if !directives.trim().is_empty() => directives
             .trim()
             .parse::<Targets>()
-            .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: info,shared=debug"))?,
+            .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: warn,deliver=info"))?,
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
     // An error only says that a subscriber is set already, as when tests share a process.
