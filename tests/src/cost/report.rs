@@ -93,13 +93,18 @@ impl Row {
 }
 
 impl Each {
-    fn dollars_per_million(&self, prices: &Prices) -> f64 {
+    /// All but the functions' time.
+    fn requests_dollars_per_million(&self, prices: &Prices) -> f64 {
         self.write_units * prices.dynamodb_write_units_per_million
             + self.read_units * prices.dynamodb_read_units_per_million
             + self.sqs_requests * prices.sqs_requests_per_million
             + self.sqs_messages * prices.sqs_fair_queue_messages_per_million
             + self.invocations * prices.lambda_requests_per_million
-            + self.gb_seconds * prices.lambda_gb_second_arm64 * 1e6
+    }
+
+    /// The functions' time as it was here, where the emulator is far slower than DynamoDB and SQS.
+    fn time_dollars_per_million(&self, prices: &Prices) -> f64 {
+        self.gb_seconds * prices.lambda_gb_second_arm64 * 1e6
     }
 
     /// At the levels warn and info.
@@ -136,7 +141,8 @@ impl Report {
             json!({
                 "name": row.name, "webhooks": row.webhooks, "write_units": each.write_units, "read_units": each.read_units,
                 "sqs_requests": each.sqs_requests, "invocations": each.invocations, "gb_seconds": each.gb_seconds,
-                "dollars_per_million": each.dollars_per_million(&self.prices),
+                "requests_dollars_per_million": each.requests_dollars_per_million(&self.prices),
+                "time_dollars_per_million": each.time_dollars_per_million(&self.prices),
                 "logs_dollars_per_million": { "warn": warn, "info": info },
                 "requests": requests.collect::<Vec<_>>(),
             })
@@ -150,27 +156,27 @@ impl fmt::Display for Report {
         writeln!(f, "One webhook, on average of {}; list prices of {}:\n", self.webhooks, self.prices.region)?;
         writeln!(
             f,
-            "{:<36} {:>7} {:>7} {:>7} {:>7} {:>9} {:>11}   {:>11} {:>9}",
-            "", "writes", "reads", "SQS", "Lambda", "GB-s", "$/million", "+logs, warn", "or info"
+            "{:<36} {:>7} {:>7} {:>7} {:>7} {:>11} {:>9} {:>12} {:>9}",
+            "", "writes", "reads", "SQS", "Lambda", "$/million", "+time", "+logs, warn", "or info"
         )?;
         for row in &self.rows {
             let each = row.each();
             let [warn, info] = each.log_dollars_per_million(&self.prices);
             writeln!(
                 f,
-                "{:<36} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {:>9.6} {:>11.2}   {:>11.2} {:>9.2}",
+                "{:<36} {:>7.3} {:>7.3} {:>7.3} {:>7.3} {:>11.2} {:>9.2} {:>12.2} {:>9.2}",
                 row.name,
                 each.write_units,
                 each.read_units,
                 each.sqs_requests,
                 each.invocations,
-                each.gb_seconds,
-                each.dollars_per_million(&self.prices),
+                each.requests_dollars_per_million(&self.prices),
+                each.time_dollars_per_million(&self.prices),
                 warn,
                 info
             )?;
         }
-        writeln!(f, "\nWho asked for what:\n")?;
+        writeln!(f, "\nThe time is the emulator's, which is far slower than AWS.\n\nWho asked for what:\n")?;
         for row in &self.rows {
             writeln!(f, "{}", row.name)?;
             for ((function, call), tally) in &row.tallies {
