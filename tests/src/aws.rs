@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 pub use parts::QueueUrls;
 
-use crate::client::{ApiClient, ClientError, http_client};
+use crate::client::{ApiClient, ClientError, http_client_with};
 
 /// How long the script may take to end what it started.
 const END_BOUND: Duration = Duration::from_secs(20);
@@ -142,7 +142,7 @@ impl AwsStack {
             BufReader::new(output).read_line(&mut line).map_err(system("cannot read what tests/aws-stack prints"))?;
         }
         if let Ok(started) = serde_json::from_str(&line) {
-            return Ok(Self { script, started, http: http_client()? });
+            return Ok(Self { script, started, http: http_client_with(0)? });
         }
         drop(script.stdin.take());
         let _ = script.wait();

@@ -162,6 +162,12 @@ impl ApiClient {
 
 /// The HTTP client of the tools: no redirects, no proxy, and the roots compiled in, for an API on AWS.
 pub(crate) fn http_client() -> Result<reqwest::Client, ClientError> {
+    http_client_with(usize::MAX)
+}
+
+/// One that keeps so many idle connections to a host. What several tests share keeps none: a connection belongs to the runtime that
+/// opened it, and ends with that test.
+pub(crate) fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
     let setup = |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -171,6 +177,7 @@ pub(crate) fn http_client() -> Result<reqwest::Client, ClientError> {
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        .pool_max_idle_per_host(idle)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(ANSWER_TIMEOUT)
