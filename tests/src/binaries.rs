@@ -19,7 +19,7 @@ const BUILD: [&str; 10] = [
     "--package=sweep",
     "--package=dlq",
     "--no-default-features",
-    "--features=api/sqlite,deliver/sqlite,sweep/sqlite,dlq/sqlite",
+    "--features=local/aws,api/sqlite,deliver/sqlite,sweep/sqlite,dlq/sqlite",
 ];
 
 /// One of `local`, `api`, `deliver`, `sweep` and `dlq`.
