@@ -1,7 +1,7 @@
 //! Bugs that the simulation plants to see that it catches them.
 //!
 //! A hook is one line in the code that it breaks: `if planted::is(Bug::X)`. Without the cargo feature `planted`, which only the tests
-//! crate's simulation switches on, that is `if false`. With it, no bug is planted until a thread [`plant`]s one for itself.
+//! crate's simulation switches on, that is `if false`. With it, no bug is planted until a thread plants one for itself.
 
 /// What a planted bug does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

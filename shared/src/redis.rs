@@ -4,7 +4,7 @@
 //! carry one hash tag, so on a cluster they are in one slot and the script runs on the node that has it. What the tags are, and so what
 //! changes together, the store and the queue decide: see there.
 //!
-//! **Nobody waits for long.** A call waits [`RESPONSE_TIMEOUT`] for its answer and fails; it never waits for a server to come back. On a cluster
+//! **Nobody waits for long.** A call waits `RESPONSE_TIMEOUT` for its answer and fails; it never waits for a server to come back. On a cluster
 //! the client follows redirections and tries again within that time, so a script may run twice there: each does no harm then.
 
 mod script;

@@ -1,6 +1,6 @@
 //! The store on Amazon DynamoDB: one table, on demand, paid per request.
 //!
-//! Keys and attributes are told at the top of [`item`]; besides webhooks the table holds
+//! Keys and attributes are told at the top of `item`; besides webhooks the table holds
 //!
 //! | item | `p` | `s` |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`](crate::store::MAX_READ) entries of it, and
+//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`] entries of it, and
 //! then the records, which decide.
 
 use ::redis::{RedisError, RedisResult, cmd};
