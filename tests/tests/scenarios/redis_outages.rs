@@ -29,7 +29,11 @@ use crate::{
 const CLIENTS: usize = 8;
 
 /// How long it is away: longer than any call waits, so that nobody sits it out.
-const OUTAGE: Duration = Duration::from_secs(10);
+const OUTAGE: Duration = Duration::from_secs(12);
+
+/// For so long after its beginning a 202 may still be right: the webhook was created before it, and the message's send and then the entry
+/// in the due index each waited for 3 s in vain.
+const IN_FLIGHT: Duration = Duration::from_secs(8);
 
 /// Between two requests of a client: enough of them meet the outage, and not so many that they take long to ask about.
 const PACE: Duration = Duration::from_millis(25);
@@ -77,12 +81,11 @@ impl Load {
         }
     }
 
-    /// The outage takes its time; how many were accepted and refused in it. Answers to requests from before it are hardly counted; on a busy
-    /// machine a few come late.
+    /// The outage takes its time; how many were accepted and refused in it, without the answers to requests from before it.
     async fn sit_out(&self) -> (usize, usize) {
-        sleep(OUTAGE / 5).await;
+        sleep(IN_FLIGHT).await;
         let before = self.counts();
-        sleep(OUTAGE * 4 / 5).await;
+        sleep(OUTAGE.saturating_sub(IN_FLIGHT)).await;
         let after = self.counts();
         (after.0 - before.0, after.1 - before.1)
     }
@@ -130,12 +133,12 @@ async fn nothing_is_lost_when_the_server_hangs_or_dies() {
     let load = Load::on(Parts::on_one(&server)).await;
     server.pause().unwrap();
     let (accepted, refused) = load.sit_out().await;
-    assert!(refused > 2 * accepted, "while it hung, {accepted} were accepted and {refused} refused");
+    assert!(accepted == 0 && refused > 0, "while it hung, {accepted} were accepted and {refused} refused");
     server.resume().unwrap();
     load.wait_for_accepted("after it hung").await;
     server.crash();
     let (accepted, refused) = load.sit_out().await;
-    assert!(refused > 2 * accepted, "while it was dead, {accepted} were accepted and {refused} refused");
+    assert!(accepted == 0 && refused > 0, "while it was dead, {accepted} were accepted and {refused} refused");
     server.restart().unwrap();
     load.wait_for_accepted("after it died").await;
     load.close().await;
