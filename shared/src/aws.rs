@@ -15,11 +15,12 @@ pub mod secrets;
 
 use std::{error::Error, time::Duration};
 
-use aws_credential_types::Credentials;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_dynamodb::config::{
     AppName, BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_types::SdkConfig;
 
 use self::http::{AwsHttp, InvalidHttp};
 use crate::config::{AwsCredentials, AwsSettings};
@@ -57,25 +58,21 @@ impl Aws {
 
     /// A client of DynamoDB.
     pub fn dynamodb(&self, settings: &AwsSettings) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(behaviour())
-            .region(Region::new(settings.region.clone()))
-            .credentials_provider(credentials(&settings.credentials))
-            .identity_cache(IdentityCache::no_cache())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .retry_config(retries())
-            .timeout_config(timeouts(self.limits.0, self.limits.1))
-            .http_client(self.http.clone());
-        config.set_app_name(app_name(settings));
-        if let Some(endpoint) = &settings.dynamodb_endpoint {
-            config = config.endpoint_url(endpoint);
-        }
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config(settings));
+        config.set_endpoint_url(settings.dynamodb_endpoint.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     /// A client of SQS.
     pub fn sqs(&self, settings: &AwsSettings) -> aws_sdk_sqs::Client {
-        let mut config = aws_sdk_sqs::Config::builder()
+        let mut config = aws_sdk_sqs::config::Builder::from(&self.config(settings));
+        config.set_endpoint_url(settings.sqs_endpoint.clone());
+        aws_sdk_sqs::Client::from_conf(config.build())
+    }
+
+    /// What all clients have in common.
+    fn config(&self, settings: &AwsSettings) -> SdkConfig {
+        let mut config = SdkConfig::builder()
             .behavior_version(behaviour())
             .region(Region::new(settings.region.clone()))
             .credentials_provider(credentials(&settings.credentials))
@@ -85,10 +82,7 @@ impl Aws {
             .timeout_config(timeouts(self.limits.0, self.limits.1))
             .http_client(self.http.clone());
         config.set_app_name(app_name(settings));
-        if let Some(endpoint) = &settings.sqs_endpoint {
-            config = config.endpoint_url(endpoint);
-        }
-        aws_sdk_sqs::Client::from_conf(config.build())
+        config.build()
     }
 }
 
@@ -102,9 +96,9 @@ fn app_name(settings: &AwsSettings) -> Option<AppName> {
     AppName::new(settings.function_name.clone()?).ok()
 }
 
-fn credentials(credentials: &AwsCredentials) -> Credentials {
+fn credentials(credentials: &AwsCredentials) -> SharedCredentialsProvider {
     let AwsCredentials { access_key_id, secret_access_key, session_token } = credentials.clone();
-    Credentials::new(access_key_id, secret_access_key, session_token, None, "environment")
+    SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, session_token, None, "environment"))
 }
 
 fn retries() -> RetryConfig {
