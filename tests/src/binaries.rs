@@ -8,19 +8,10 @@ use std::{
 
 use crate::stack::StackError;
 
-/// The local stack, and the functions as they are for processes of their own on the embedded backend.
-const BUILD: [&str; 10] = [
-    "build",
-    "--quiet",
-    "--bins",
-    "--package=local",
-    "--package=api",
-    "--package=deliver",
-    "--package=sweep",
-    "--package=dlq",
-    "--no-default-features",
-    "--features=local/aws,api/sqlite,deliver/sqlite,sweep/sqlite,dlq/sqlite",
-];
+/// The local stack with every backend, and the functions with the embedded one besides their own. The packages are the workspace's default
+/// ones, as they are for `cargo lambda watch`, so that both build the same and neither waits for the other's.
+const BUILD: [&str; 8] =
+    ["build", "--quiet", "--features=sqlite,local/aws", "--bin=local", "--bin=api", "--bin=deliver", "--bin=sweep", "--bin=dlq"];
 
 /// One of `local`, `api`, `deliver`, `sweep` and `dlq`.
 pub fn binary(name: &str) -> Result<PathBuf, StackError> {

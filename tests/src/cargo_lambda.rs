@@ -41,10 +41,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes to the log.
+    /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes to the log. The functions are built before,
+    /// as it would build them at their first calls, so that how long a compiler takes is nobody's wait.
     pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.map_err(|error| StackError(format!("no free port was found: {error}")))?.port();
+        build()?;
         Self::start_at(port, environment, log)
     }
 
@@ -99,6 +101,22 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What `cargo lambda watch` builds when a function is first called, with the features that the workspace's metadata name for it.
+fn build() -> Result<(), StackError> {
+    for name in ["api", "deliver", "sweep", "dlq"] {
+        let status = Command::new("cargo")
+            .args(["build", "--quiet", "--features", "sqlite", "--bin", name])
+            .current_dir(workspace())
+            .stdin(Stdio::null())
+            .status()
+            .map_err(|error| StackError(format!("cargo cannot be started to build {name}: {error}")))?;
+        if !status.success() {
+            return Err(StackError(format!("building {name} ended with {status}")));
+        }
+    }
+    Ok(())
 }
 
 /// The processes that it has started, and those that they have.

@@ -16,11 +16,7 @@ use posthaste_tests::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{
-    crash::assert_explained,
-    ledger, life,
-    outage::{Clients, wait_for_more},
-};
+use crate::{crash::assert_explained, ledger, life, outage::Clients};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -100,11 +96,11 @@ async fn nothing_is_lost_when_functions_are_killed() {
     });
     let receiver = receiver.start().await.unwrap();
     let stack = launch.start().unwrap();
-    let clients = Clients::start(&stack.url(), &receiver.url("/x"), &[502]);
+    let clients = Clients::start(&stack.url(), &receiver.url("/x"), http::StatusCode::BAD_GATEWAY);
     let seen = Arc::clone(&clients.seen);
     for _ in 0..KILLS {
         for name in NAMES {
-            wait_for_more("accepted", &seen.accepted, 20).await;
+            seen.accepts("under load", 20).await;
             // A random moment under load is what is under test.
             sleep(Duration::from_millis(rand::random_range(0..50))).await;
             let started = Instant::now();

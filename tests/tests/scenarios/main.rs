@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
+mod amazon;
 mod crash;
 mod delivery;
 mod events;

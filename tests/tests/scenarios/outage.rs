@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use posthaste_tests::client::ApiClient;
-use serde_json::json;
+use http::{Method, StatusCode};
+use posthaste_tests::client::{Accepted, ApiClient};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -19,12 +19,51 @@ const BOUND: Duration = Duration::from_secs(60);
 
 const CLIENTS: usize = 8;
 
-/// What the clients have seen.
-#[derive(Debug, Default)]
+/// Between two requests of a client: enough of them meet the outage, and not so many that they take long to ask about.
+const PACE: Duration = Duration::from_millis(25);
+
+/// What the clients have seen: how many requests were accepted and how many refused, by the phase that they began in. So what happens in an
+/// outage is told from the late answers to what began before it.
+#[derive(Debug)]
 pub(crate) struct Seen {
-    pub(crate) accepted: AtomicUsize,
-    pub(crate) refused: AtomicUsize,
+    phases: Mutex<Vec<(usize, usize)>>,
     stopping: AtomicBool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { phases: Mutex::new(vec![(0, 0)]), stopping: AtomicBool::default() }
+    }
+}
+
+impl Seen {
+    /// What begins from now on belongs to a new phase.
+    pub(crate) fn begin_phase(&self) {
+        self.phases.lock().unwrap().push((0, 0));
+    }
+
+    /// Accepted and refused of what began in this phase.
+    pub(crate) fn in_phase(&self) -> (usize, usize) {
+        self.phases.lock().unwrap().last().copied().unwrap()
+    }
+
+    /// Accepted and refused in all.
+    pub(crate) fn in_all(&self) -> (usize, usize) {
+        self.phases.lock().unwrap().iter().fold((0, 0), |sum, phase| (sum.0 + phase.0, sum.1 + phase.1))
+    }
+
+    /// Waits until so many more are accepted.
+    pub(crate) async fn accepts(&self, when: &str, more: usize) {
+        let (started, before) = (Instant::now(), self.in_all().0);
+        while self.in_all().0 < before + more {
+            assert!(started.elapsed() < BOUND, "{when}: no {more} were accepted within {BOUND:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn phase(&self) -> usize {
+        self.phases.lock().unwrap().len() - 1
+    }
 }
 
 /// Clients that post until they are told to stop.
@@ -35,11 +74,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Each refusal must have one of these statuses.
-    pub(crate) fn start(api_url: &str, receiver_url: &str, refusals: &'static [u16]) -> Self {
+    /// Each refusal must have this status; a 503 says when to come again.
+    pub(crate) fn start(api_url: &str, receiver_url: &str, refusal: StatusCode) -> Self {
         let seen = Arc::new(Seen::default());
-        let post = || tokio::spawn(post_through(api_url.to_owned(), receiver_url.to_owned(), refusals, Arc::clone(&seen)));
-        Self { tasks: (0..CLIENTS).map(|_| post()).collect(), seen }
+        let post = |_| tokio::spawn(post_through(api_url.to_owned(), receiver_url.to_owned(), refusal, Arc::clone(&seen)));
+        Self { tasks: (0..CLIENTS).map(post).collect(), seen }
     }
 
     /// The ids of what was answered with a 202.
@@ -53,29 +92,22 @@ impl Clients {
     }
 }
 
-async fn post_through(api_url: String, receiver_url: String, refusals: &'static [u16], seen: Arc<Seen>) -> Vec<String> {
+async fn post_through(api_url: String, receiver_url: String, refusal: StatusCode, seen: Arc<Seen>) -> Vec<String> {
     let api = ApiClient::new(&api_url, None).unwrap();
     let mut accepted = Vec::new();
     while !seen.stopping.load(Ordering::SeqCst) {
-        match api.test_webhook(&receiver_url, &json!({})).await {
-            Ok(answer) => {
-                accepted.push(answer.webhook_id);
-                seen.accepted.fetch_add(1, Ordering::SeqCst);
-            }
-            Err(error) => {
-                assert!(error.status().is_some_and(|status| refusals.contains(&status.as_u16())), "{error}");
-                seen.refused.fetch_add(1, Ordering::SeqCst);
-            }
+        let phase = seen.phase();
+        let query = [("webhook_url", receiver_url.as_str())];
+        let answer = api.call(Method::POST, &["test-webhook"], &query, Some("{}".to_owned())).await.unwrap();
+        if answer.status == refusal {
+            let says_when = answer.headers.contains_key("retry-after");
+            assert!(says_when || refusal != StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+            seen.phases.lock().unwrap()[phase].1 += 1;
+        } else {
+            accepted.push(answer.expect::<Accepted>(StatusCode::ACCEPTED).unwrap().webhook_id);
+            seen.phases.lock().unwrap()[phase].0 += 1;
         }
+        sleep(PACE).await;
     }
     accepted
-}
-
-/// Waits until the count has grown by so much.
-pub(crate) async fn wait_for_more(what: &str, count: &AtomicUsize, more: usize) {
-    let (started, before) = (Instant::now(), count.load(Ordering::SeqCst));
-    while count.load(Ordering::SeqCst) < before + more {
-        assert!(started.elapsed() < BOUND, "{what}: none within {BOUND:?}");
-        sleep(Duration::from_millis(5)).await;
-    }
 }

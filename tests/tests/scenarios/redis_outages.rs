@@ -1,102 +1,59 @@
 //! Redis goes away under load, for ten seconds: it hangs, or is killed and comes back with what it has on disk. Nothing that was answered
 //! with a 202 is lost.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use posthaste_tests::{
-    client::{Accepted, ApiClient},
+    client::ApiClient,
     receiver::Receiver,
     redis_server::{RedisCluster, RedisServer},
     stack::Stack,
 };
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep},
-};
+use tokio::time::sleep;
 
 use crate::{
     ledger,
+    outage::Clients,
     redis::{BOUND, Parts},
 };
 
-const CLIENTS: usize = 8;
-
 /// How long it is away: longer than any call waits, so that nobody sits it out.
-const OUTAGE: Duration = Duration::from_secs(12);
-
-/// For so long after its beginning a 202 may still be right: the webhook was created before it, and the message's send and then the entry
-/// in the due index each waited for 3 s in vain.
-const IN_FLIGHT: Duration = Duration::from_secs(8);
-
-/// Between two requests of a client: enough of them meet the outage, and not so many that they take long to ask about.
-const PACE: Duration = Duration::from_millis(25);
-
-/// What the clients have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    accepted: AtomicUsize,
-    refused: AtomicUsize,
-    stopping: AtomicBool,
-}
+const OUTAGE: Duration = Duration::from_secs(10);
 
 /// A stack, a receiver that takes everything, and clients that post through everything.
 struct Load {
     parts: Parts,
     stack: Stack,
     receiver: Receiver,
-    seen: Arc<Seen>,
-    clients: Vec<JoinHandle<Vec<String>>>,
+    clients: Clients,
 }
 
 impl Load {
     /// What neither the queue nor the due index took, since both were away, is the audit's; here it comes soon.
     async fn on(parts: Parts) -> Self {
         let parts = parts.set("AUDIT_AGE_MS", "5000").set("REQUEUE_GRACE_MS", "9000");
-        let (stack, receiver, seen) =
-            (parts.launch.start().unwrap(), Receiver::start().await.unwrap(), Arc::new(Seen::default()));
-        let post = |_| tokio::spawn(post_through(stack.url(), receiver.url("/x"), Arc::clone(&seen)));
-        let clients = (0..CLIENTS).map(post).collect();
-        let load = Self { parts, stack, receiver, seen, clients };
+        let (stack, receiver) = (parts.launch.start().unwrap(), Receiver::start().await.unwrap());
+        let clients = Clients::start(&stack.url(), &receiver.url("/x"), StatusCode::SERVICE_UNAVAILABLE);
+        let load = Self { parts, stack, receiver, clients };
         load.wait_for_accepted("before").await;
         load
     }
 
-    /// Accepted and refused so far.
-    fn counts(&self) -> (usize, usize) {
-        (self.seen.accepted.load(Ordering::SeqCst), self.seen.refused.load(Ordering::SeqCst))
-    }
-
     async fn wait_for_accepted(&self, when: &str) {
-        let (started, (before, _)) = (Instant::now(), self.counts());
-        while self.counts().0 < before + 50 {
-            assert!(started.elapsed() < BOUND, "{when}: nothing is accepted within {BOUND:?}");
-            sleep(Duration::from_millis(5)).await;
-        }
+        self.clients.seen.accepts(when, 50).await;
     }
 
-    /// The outage takes its time; how many were accepted and refused in it, without the answers to requests from before it.
+    /// The outage, which has begun, takes its time; how many of the requests that began in it were accepted, and how many refused.
     async fn sit_out(&self) -> (usize, usize) {
-        sleep(IN_FLIGHT).await;
-        let before = self.counts();
-        sleep(OUTAGE.saturating_sub(IN_FLIGHT)).await;
-        let after = self.counts();
-        (after.0 - before.0, after.1 - before.1)
+        self.clients.seen.begin_phase();
+        sleep(OUTAGE).await;
+        self.clients.seen.in_phase()
     }
 
     /// Everything that was accepted is delivered, and nothing is left.
     async fn close(self) {
-        self.seen.stopping.store(true, Ordering::SeqCst);
-        let mut accepted = Vec::new();
-        for client in self.clients {
-            accepted.extend(client.await.unwrap());
-        }
+        let accepted = self.clients.stop().await;
         let api = ApiClient::new(&self.stack.url(), None).unwrap();
         let ledger = ledger::settle(&api, &accepted, BOUND).await;
         assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
@@ -105,25 +62,6 @@ impl Load {
         assert!(accepted.iter().all(|id| came.contains(id)), "what is delivered has come");
         self.parts.close(&api, self.stack).await;
     }
-}
-
-/// Posts until it is told to stop: the ids of what was answered with a 202. A refusal is a 503 that says when to come again.
-async fn post_through(api_url: String, receiver_url: String, seen: Arc<Seen>) -> Vec<String> {
-    let api = ApiClient::new(&api_url, None).unwrap();
-    let mut accepted = Vec::new();
-    while !seen.stopping.load(Ordering::SeqCst) {
-        let query = [("webhook_url", receiver_url.as_str())];
-        let answer = api.call(Method::POST, &["test-webhook"], &query, Some("{}".to_owned())).await.unwrap();
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
-            seen.refused.fetch_add(1, Ordering::SeqCst);
-        } else {
-            accepted.push(answer.expect::<Accepted>(StatusCode::ACCEPTED).unwrap().webhook_id);
-            seen.accepted.fetch_add(1, Ordering::SeqCst);
-        }
-        sleep(PACE).await;
-    }
-    accepted
 }
 
 /// A server that has both and hangs, or dies and comes back with what it has on disk, costs refusals and delays.
@@ -159,7 +97,7 @@ async fn nothing_is_refused_when_only_the_queue_s_server_hangs_or_dies() {
     assert!(accepted > 0 && refused == 0, "while it was dead, {accepted} were accepted and {refused} refused");
     queue.restart().unwrap();
     load.wait_for_accepted("after it died").await;
-    assert_eq!(load.counts().1, 0, "nothing was refused");
+    assert_eq!(load.clients.seen.in_all().1, 0, "nothing was refused");
     load.close().await;
 }
 

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use crate::{ledger, life};
 
-/// The functions may have to be built first.
-const BOUND: Duration = Duration::from_secs(600);
+/// Cargo looks at everything that they are built from before it starts a function.
+const BOUND: Duration = Duration::from_secs(180);
 
 /// As in `functions.rs`: leases run their course, and hidden messages come back after 8 s.
 const SETTINGS: [(&str, &str); 4] =
@@ -26,7 +26,7 @@ async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     let watch = Watch::start(&environment, &log).unwrap();
     let port = watch.endpoint().rsplit(':').next().unwrap().parse().unwrap();
     let launch = launch.instead("--functions", watch.endpoint()).ready_within(BOUND);
-    let stack = launch.start().unwrap();
+    let stack = launch.start().unwrap_or_else(|error| panic!("{error}\n{}", std::fs::read_to_string(&log).unwrap()));
     let api = ApiClient::new(&stack.url(), None).unwrap();
     life::live(&api, BOUND).await;
 
