@@ -8,8 +8,8 @@ use std::{
 
 use crate::stack::StackError;
 
-/// The local stack, and the functions as they are for processes of their own on the embedded backend.
-const BUILD: [&str; 10] = [
+/// The local stack, the functions as they are for processes of their own on the embedded backend, and the example receiver.
+const BUILD: [&str; 11] = [
     "build",
     "--quiet",
     "--bins",
@@ -18,11 +18,12 @@ const BUILD: [&str; 10] = [
     "--package=deliver",
     "--package=sweep",
     "--package=dlq",
+    "--package=receive-webhooks",
     "--no-default-features",
     "--features=local/aws,api/sqlite,deliver/sqlite,sweep/sqlite,dlq/sqlite",
 ];
 
-/// One of `local`, `api`, `deliver`, `sweep` and `dlq`.
+/// One of `local`, `api`, `deliver`, `sweep`, `dlq` and `receive-webhooks`.
 pub fn binary(name: &str) -> Result<PathBuf, StackError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;
