@@ -38,7 +38,9 @@ pub fn init(format: Format) -> Result<(), String> {
             registry().with(lines).try_init()
         }
         Format::Text => {
-            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            // https://no-color.org: set to anything but nothing, it asks for none.
+            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colour = !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr());
             let lines = fmt::layer().with_ansi(colour).with_target(false).with_writer(std::io::stderr).with_filter(filter);
             registry().with(lines).try_init()
         }

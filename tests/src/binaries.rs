@@ -8,12 +8,12 @@ use std::{
 
 use crate::stack::StackError;
 
-/// The local stack with every backend, and the functions with the embedded one besides their own. The packages are the workspace's default
+/// The local stack with every backend, the functions with the embedded one besides their own, and the example receiver. The packages are the workspace's default
 /// ones, as they are for `cargo lambda watch`, so that both build the same and neither waits for the other's.
-const BUILD: [&str; 8] =
+const BUILD: [&str; 9] =
     ["build", "--quiet", "--features=sqlite,local/aws", "--bin=local", "--bin=api", "--bin=deliver", "--bin=sweep", "--bin=dlq"];
 
-/// One of `local`, `api`, `deliver`, `sweep` and `dlq`.
+/// One of `local`, `api`, `deliver`, `sweep`, `dlq` and `receive-webhooks`.
 pub fn binary(name: &str) -> Result<PathBuf, StackError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;

@@ -12,15 +12,19 @@ use serde_json::Value;
 
 use crate::{binaries::workspace, stack::StackError};
 
-/// The script that installs it, pinned, into cargo's build folder.
+/// The script that installs what comes from PyPI, pinned, into cargo's build folder.
 const INSTALLER: &str = "tests/aws-stack";
 
 /// The folder of `cargo-lambda`, installed if need be.
 pub fn installed() -> Result<PathBuf, StackError> {
-    let failed =
-        |why: &dyn std::fmt::Display| StackError(format!("cargo-lambda cannot be installed by {INSTALLER} tools cargo: {why}"));
+    installed_set("cargo")
+}
+
+/// The folder of the programs of one of the script's sets, among them its own `python`; installed if need be.
+pub fn installed_set(set: &str) -> Result<PathBuf, StackError> {
+    let failed = |why: &dyn std::fmt::Display| StackError(format!("{INSTALLER} tools {set} does not install it: {why}"));
     let output = Command::new(workspace().join(INSTALLER))
-        .args(["tools", "cargo"])
+        .args(["tools", set])
         .current_dir(workspace())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -30,7 +34,7 @@ pub fn installed() -> Result<PathBuf, StackError> {
         return Err(failed(&output.status));
     }
     let found: Value = serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))?;
-    found["cargo"].as_str().map(PathBuf::from).ok_or_else(|| failed(&found))
+    found[set].as_str().map(PathBuf::from).ok_or_else(|| failed(&found))
 }
 
 /// A running `cargo lambda watch`, from the root of the workspace. Dropping it kills it and the functions that it runs.

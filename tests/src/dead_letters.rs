@@ -34,7 +34,7 @@ pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
     let reference = format!("DLQ-{:08x}", rand::random::<u32>());
     let webhook = NewWebhook { url: &url, payload: &payload, reference_id: Some(&reference) };
     let accepted = client.submit(&webhook).await.map_err(|error| error.to_string())?;
-    report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
+    check_accepted(report, &accepted, &url);
     let id = accepted.webhook_id.as_str();
 
     let followed = to_the_end(&client, report, id, 0).await?;
@@ -74,7 +74,7 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
     let sighting = target.look_at_receiver(report).await?;
     let url = failing_url(target, &sighting, report);
     let accepted = client.test_webhook(&url, &test_payload("dlq-simple")).await.map_err(|error| error.to_string())?;
-    report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
+    check_accepted(report, &accepted, &url);
     let id = accepted.webhook_id.as_str();
     let followed = to_the_end(&client, report, id, 0).await?;
     failed_or(&followed.webhook)?;
@@ -83,6 +83,13 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
     let letter = archived(&client, report, id).await?;
     report.check_eq("the dead letter's attempts", &letter.attempt_count, &followed.webhook.attempt_count);
     redrive(&client, report, id).await
+}
+
+/// From here on it is the system that is at fault if the run ends early.
+fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
+    report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
+    let named = accepted.webhook_id == format!("{}_{}", accepted.reference_id, accepted.task_id);
+    report.check("accepted, and webhook_id is {reference_id}_{task_id}", named, &accepted.webhook_id);
 }
 
 /// Where the webhook goes: to a plain path if our receiver fails all webhooks with a 5xx (then it can be restarted so that the

@@ -11,6 +11,9 @@ use tokio::runtime::Runtime;
 /// What may still be under way when all parts have ended, such as a name that the system looks up, is not waited for.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
+/// The exit code that says so; 1 is a fault while it ran.
+const COULD_NOT_START: u8 = 3;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Err(error) = logging::init(logging::Format::Text) {
@@ -46,5 +49,5 @@ fn raise_file_limit() {
 
 fn refuse(why: &str) -> ExitCode {
     eprintln!("local cannot start:\n{why}");
-    ExitCode::FAILURE
+    ExitCode::from(COULD_NOT_START)
 }

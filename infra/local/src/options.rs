@@ -10,9 +10,13 @@ use crate::functions::Endpoint;
 /// calls them.
 ///
 /// Settings are environment variables; the README lists them. Ends on Ctrl-C or SIGTERM: attempts in flight are finished, and what is
-/// left goes on at the next start. Exit codes: 0 ended as asked, 1 could not start, 2 wrong usage.
+/// left goes on at the next start.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "local", version)]
+#[command(
+    name = "local",
+    version,
+    after_help = "Exit codes: 0 ended as asked, 1 ended by a fault (the log says which), 2 wrong usage, 3 could not start (the message says why)."
+)]
 pub struct Options {
     /// Where the API listens. Anywhere but on loopback needs `API_KEYS`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::cost::run::{Plan, run};
+use posthaste_tests::{
+    cost::run::{Plan, run},
+    progress::COULD_NOT_RUN,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -13,7 +16,7 @@ async fn main() -> ExitCode {
         // What was started is ended by its destructor.
         _ = tokio::signal::ctrl_c() => {
             eprintln!("cost: interrupted");
-            return ExitCode::FAILURE;
+            return ExitCode::from(COULD_NOT_RUN);
         }
     };
     match measured {
@@ -21,7 +24,7 @@ async fn main() -> ExitCode {
         Ok(report) => print!("\n{report}"),
         Err(error) => {
             eprintln!("cost: {error}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(COULD_NOT_RUN);
         }
     }
     ExitCode::SUCCESS

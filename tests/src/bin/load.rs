@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::load::{plan::Plan, run::run};
+use posthaste_tests::{
+    load::{LoadError, plan::Plan, run::run},
+    progress::COULD_NOT_RUN,
+};
 
 // One thread for the client, so that it takes at most one of the cores that it shares with the system under test.
 #[tokio::main(flavor = "current_thread")]
@@ -14,7 +17,7 @@ async fn main() -> ExitCode {
         // What was started is ended by its destructor.
         _ = tokio::signal::ctrl_c() => {
             eprintln!("load: interrupted");
-            return ExitCode::FAILURE;
+            return ExitCode::from(COULD_NOT_RUN);
         }
     };
     match measured {
@@ -28,7 +31,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("load: {error}");
-            ExitCode::FAILURE
+            if matches!(error, LoadError::Missing { .. }) { ExitCode::FAILURE } else { ExitCode::from(COULD_NOT_RUN) }
         }
     }
 }

@@ -1,13 +1,22 @@
 //! `simulate`: the functions in a world of faults. See `--help`.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use clap::Parser;
-use posthaste_tests::simulation::{
-    Run,
-    hunt::{MAX_SEEDS_PER_BUG, catch, hunt},
-    plan::Kind,
-    run,
+use posthaste_tests::{
+    progress::Ticker,
+    simulation::{
+        Run,
+        hunt::{MAX_SEEDS_PER_BUG, catch, hunt_counting},
+        plan::Kind,
+        run,
+    },
 };
 use serde_json::json;
 use shared::planted::Bug;
@@ -17,6 +26,11 @@ use shared::planted::Bug;
 /// One of: --seed N replays one seed and prints its trace; --seeds COUNT runs many and stops at the first that fails; --bugs tells how
 /// many seeds it takes to catch each planted bug.
 #[derive(Debug, Parser)]
+#[command(
+    name = "simulate",
+    version,
+    after_help = "Exit codes: 0 every check held (--bugs: every bug was caught), 1 not so, 2 wrong usage."
+)]
 struct Options {
     /// Replay this seed and print what happens: the time in seconds, who, what.
     #[arg(long, conflicts_with_all = ["seeds", "bugs"])]
@@ -79,7 +93,12 @@ fn replay(options: &Options, seed: u64) -> bool {
 }
 
 fn many(options: &Options) -> bool {
-    let hunted = hunt(options.from, options.seeds.unwrap_or(1000), options.world, options.bug);
+    let seeds = options.seeds.unwrap_or(1000);
+    let done = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&done);
+    let ticker = Ticker::start("simulate", "seeds", seeds, move || counted.load(Relaxed));
+    let hunted = hunt_counting(options.from, seeds, options.world, options.bug, &done);
+    drop(ticker);
     if options.json {
         println!("{:#}", json!(hunted));
         return hunted.failure.is_none();
@@ -96,6 +115,9 @@ fn many(options: &Options) -> bool {
 fn bugs(options: &Options) -> bool {
     let mut table = Vec::new();
     for bug in Bug::ALL.into_iter().filter(|bug| options.bug.is_none_or(|only| only == *bug)) {
+        if options.json {
+            eprintln!("simulate: {bug:?}");
+        }
         let caught = catch(bug, MAX_SEEDS_PER_BUG);
         if !options.json {
             let seeds = caught.seeds.map_or_else(|| "never".to_owned(), |seeds| seeds.to_string());

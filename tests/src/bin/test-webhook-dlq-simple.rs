@@ -11,8 +11,9 @@ use posthaste_tests::{dead_letters, progress::Report, target::Target};
 /// started with --failure-rate 100.
 #[derive(Debug, Parser)]
 #[command(
+    name = "test-webhook-dlq-simple",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not or could not be tested, 2 wrong usage."
+    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it could not be tested."
 )]
 struct Options {
     #[command(flatten)]

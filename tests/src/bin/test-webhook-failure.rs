@@ -16,8 +16,9 @@ use posthaste_tests::{
 /// was told to answer: the webhooks go to its paths /status-code/404, /status-code/500 and /delay/60.
 #[derive(Debug, Parser)]
 #[command(
+    name = "test-webhook-failure",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not or could not be tested, 2 wrong usage."
+    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it could not be tested."
 )]
 struct Options {
     /// The failure to drive.

@@ -3,7 +3,10 @@
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use posthaste_tests::receiver::{Behaviour, Journal, Receiver, Secrets, answer, journal::JournalOptions};
+use posthaste_tests::{
+    progress::COULD_NOT_RUN,
+    receiver::{Behaviour, Journal, Receiver, Secrets, answer, journal::JournalOptions},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Receives webhooks: answers any POST, logs and counts what came, and verifies signatures.
@@ -13,8 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// SIGTERM.
 #[derive(Debug, Parser)]
 #[command(
+    name = "webhook-receiver",
     version,
-    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 could not run (the message says why), 2 wrong usage."
+    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run (the message says why)."
 )]
 struct Options {
     /// Address to listen on.
@@ -82,7 +86,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("webhook-receiver: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(COULD_NOT_RUN)
         }
     }
 }

@@ -41,9 +41,13 @@ const BOUND: Duration = Duration::from_secs(600);
 
 /// What a webhook costs on AWS: sends webhooks through the deployed template on an emulator, counts what AWS bills, and prices it.
 ///
-/// Needs python3 and builds the functions as they are released, which takes minutes the first time. Exit codes: 0 measured, 1 not.
+/// Needs python3 and builds the functions as they are released, which takes minutes the first time.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cost", version)]
+#[command(
+    name = "cost",
+    version,
+    after_help = "Exit codes: 0 measured, 2 wrong usage, 3 it could not be measured (the message says why)."
+)]
 pub struct Plan {
     /// Webhooks of each scenario.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]

@@ -26,7 +26,7 @@ const LATENCY_RATE: f64 = 50.0;
     name = "load",
     version,
     after_help = "\
-Exit codes: 0 everything accepted arrived, 1 it did not or could not be measured (the message says why), 2 wrong usage.\n\
+Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured (the message says why).\n\
 Example: cargo run --release -p posthaste-tests --bin load -- --spawn"
 )]
 pub struct Plan {

@@ -15,7 +15,7 @@ use super::{
     report::{Faults, Latency, Quantiles, Results, Throughput, milliseconds},
     wire::{Server, Template, run_name},
 };
-use crate::stack::Launch;
+use crate::{progress::Ticker, stack::Launch};
 
 /// Requests of the ceiling's run at least, so that it lasts long enough to tell something.
 const CEILING_REQUESTS: u32 = 50_000;
@@ -122,6 +122,7 @@ async fn to_our_receiver(plan: &Plan, system: &System, webhooks: u32) -> Result<
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
     let key = plan.api_key.as_deref();
     let template = Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
+    let _ticker = ticker(&arrivals, webhooks);
     let posted = post_all(&system.api, &template, webhooks, plan.connections, 202).await?;
     none_accepted(&posted)?;
     arrivals.wait_for(posted.answered(202), plan.arrival_bound()).await?;
@@ -136,6 +137,12 @@ async fn to_our_receiver(plan: &Plan, system: &System, webhooks: u32) -> Result<
         )));
     }
     Ok((posted, took, arrivals.duplicates()))
+}
+
+/// Tells how many have arrived, until it is dropped.
+fn ticker(arrivals: &Arc<Arrivals>, webhooks: u32) -> Ticker {
+    let arrivals = Arc::clone(arrivals);
+    Ticker::start("load", "webhooks arrived", webhooks.into(), move || arrivals.distinct())
 }
 
 /// The same with a receiver in another process, which is asked how many webhook-ids it has seen.
@@ -183,6 +190,7 @@ async fn latency(plan: &Plan, system: &System, webhooks: u32, rate: f64) -> Resu
     let before = system.usage()?;
     let key = plan.api_key.as_deref();
     let template = Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
+    let _ticker = ticker(&arrivals, webhooks);
     let (api, connections, shared) = (system.api.clone(), plan.connections, Arc::clone(&arrivals));
     let (done, sending) = tokio::sync::oneshot::channel();
     // A plain thread, because a runtime would wait at its end for a blocking task of its own: Ctrl-C must end the tool at once.

@@ -28,6 +28,11 @@ pub struct Hunted {
 /// Runs seeds from `first` on until one fails, on as many threads as there are processors: those of a batch that were begun are all
 /// finished, so the answer is the lowest seed, whatever the number of threads.
 pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hunted {
+    hunt_counting(first, seeds, world, bug, &AtomicU64::new(0))
+}
+
+/// The same, and `done` counts the seeds that were run, while they are.
+pub fn hunt_counting(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>, done: &AtomicU64) -> Hunted {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let worst = AtomicU64::new(u64::MAX);
@@ -40,7 +45,9 @@ pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hu
                 return found;
             }
             let seed = first.wrapping_add(index);
-            if let Ran { violation: Some(violation), .. } = run(Run { seed, world, bug, traced: false }) {
+            let ran = run(Run { seed, world, bug, traced: false });
+            done.fetch_add(1, Relaxed);
+            if let Ran { violation: Some(violation), .. } = ran {
                 worst.fetch_min(index, Relaxed);
                 found.get_or_insert((seed, violation));
             }
