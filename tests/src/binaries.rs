@@ -8,10 +8,19 @@ use std::{
 
 use crate::stack::StackError;
 
-/// The local stack with every backend, the functions with the embedded one besides their own, and the example receiver. The packages are the workspace's default
-/// ones, as they are for `cargo lambda watch`, so that both build the same and neither waits for the other's.
-const BUILD: [&str; 9] =
-    ["build", "--quiet", "--features=sqlite,local/aws", "--bin=local", "--bin=api", "--bin=deliver", "--bin=sweep", "--bin=dlq"];
+/// The local stack with every backend, the functions with the embedded one besides their own, and the example receiver. The packages are the
+/// workspace's default ones, as they are for `cargo lambda watch`, so that both build the same and neither waits for the other's.
+const BUILD: &[&str] = &[
+    "build",
+    "--quiet",
+    "--features=sqlite,local/aws",
+    "--bin=local",
+    "--bin=api",
+    "--bin=deliver",
+    "--bin=sweep",
+    "--bin=dlq",
+    "--bin=receive-webhooks",
+];
 
 /// One of `local`, `api`, `deliver`, `sweep`, `dlq` and `receive-webhooks`.
 pub fn binary(name: &str) -> Result<PathBuf, StackError> {
