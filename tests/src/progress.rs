@@ -136,10 +136,12 @@ impl Report {
                                               "checks": self.checks, "stopped": stopped });
             println!("{verdict:#}");
         }
-        match passed {
-            true => ExitCode::SUCCESS,
-            false if self.checks.is_empty() => ExitCode::from(COULD_NOT_RUN),
-            false => ExitCode::FAILURE,
+        if passed {
+            ExitCode::SUCCESS
+        } else if self.checks.is_empty() {
+            ExitCode::from(COULD_NOT_RUN)
+        } else {
+            ExitCode::FAILURE
         }
     }
 }

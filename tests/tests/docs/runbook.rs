@@ -53,6 +53,6 @@ async fn every_call_of_the_runbook_is_one_that_the_api_has() {
     }
     assert!(calls.len() >= 15, "only {} calls were found", calls.len());
     // A redrive among them has sent it again.
-    assert!(receiver.wait_for(3, BOUND).await.unwrap().len() >= 3);
+    receiver.wait_for_webhook(&id, 3, BOUND).await.unwrap();
     stack.stop().unwrap();
 }
