@@ -99,6 +99,10 @@ pub struct Config {
     pub delivery_timeout: Duration,
     /// `DELIVER_CONCURRENCY`: attempts at a time in one process.
     pub deliver_concurrency: usize,
+    /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
+    pub deliver_host_concurrency: usize,
+    /// `API_CONCURRENCY`: requests that the API answers at a time in one process; further ones are shed.
+    pub api_concurrency: usize,
     /// `BATCH_SIZE`: messages in one call of `deliver` or `dlq`.
     pub batch_size: usize,
     /// `AUDIT_AGE_MS`: how old a webhook is when the audit looks for it.
@@ -199,6 +203,7 @@ impl Config {
         let rules = Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
         let status_backend = read.backend("STATUS_BACKEND", Backend::DynamoDb);
         let queue_backend = read.backend("QUEUE_BACKEND", Backend::Sqs);
+        let deliver_concurrency = read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
         let config = Self {
             status_backend,
             queue_backend,
@@ -213,7 +218,9 @@ impl Config {
             },
             rules,
             delivery_timeout,
-            deliver_concurrency: read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000),
+            deliver_concurrency,
+            deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
+            api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
             batch_size: read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH),
             audit_age: read.millis("AUDIT_AGE_MS", 15 * 60_000, 1000..=24 * 3_600_000),
             max_payload_bytes: read.number("MAX_PAYLOAD_BYTES", 256 * 1024, 1..=MAX_PAYLOAD_LIMIT),
@@ -227,6 +234,12 @@ impl Config {
         };
         read.finish(config)
     }
+}
+
+/// What one destination gets of the attempts unless told otherwise: a quarter, so that three that hang leave a quarter to the rest; and no
+/// less than a batch, below which nothing is gained on Lambda, where a batch ends with its slowest message.
+fn host_share(deliver_concurrency: usize) -> usize {
+    (deliver_concurrency / 4).max(queue::MAX_BATCH)
 }
 
 fn function_timeout(lease: Duration) -> Duration {

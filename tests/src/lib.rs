@@ -16,6 +16,7 @@
 //! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
+//! | [`hostile`] | receivers that hang, lie, flood or break off |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
@@ -31,6 +32,7 @@ pub mod cost;
 pub mod dead_letters;
 pub mod failure;
 pub mod follow;
+pub mod hostile;
 pub mod lambda;
 pub mod ledger;
 pub mod load;

@@ -12,13 +12,17 @@
 //! | [`closed`] | the closed loop: N connections, each with one request at a time |
 //! | [`open`] | the open loop: a fixed rate, whatever the answers |
 //! | [`machine`] | the disk's sync time; the processor time and the memory of a process |
+//! | [`fairness`] | how much a destination that hangs delays the others |
+//! | [`overload`] | ten times what the stack can carry |
 //! | [`run`] | one run from the ceiling to the verdict |
 //! | [`report`] | the table |
 
 pub mod arrival;
 pub mod closed;
+pub mod fairness;
 pub mod machine;
 pub mod open;
+pub mod overload;
 pub mod plan;
 pub mod report;
 pub mod run;

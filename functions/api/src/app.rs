@@ -10,6 +10,8 @@ use shared::{
     id::{TaskId, WebhookId},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::{
     auth::{Access, Caller},
     problem::{Kind, Problem},
@@ -24,12 +26,22 @@ pub(crate) struct App {
     pub(crate) access: Access,
     /// When this process began to serve.
     pub(crate) started_at: Timestamp,
+    /// Room for requests: as many are worked on at a time as there are permits.
+    room: Arc<Semaphore>,
 }
 
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
-        Arc::new(Self { context, access, started_at })
+        let room = Arc::new(Semaphore::new(context.config.api_concurrency));
+        Arc::new(Self { context, access, started_at, room })
+    }
+
+    /// Room for one more request, for as long as the permit is kept; a 503 if there is none. Nobody waits for it: who waits holds memory too,
+    /// and the caller, told at once, can slow down.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let full = |_| Problem::new(Kind::Overloaded, "As many requests as may be are being answered at the moment; try again.");
+        Arc::clone(&self.room).try_acquire_owned().map_err(full)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,5 +1,7 @@
 //! Reading a request's body: what it must say of itself, and how much of it there may be.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -13,9 +15,44 @@ pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
 /// The largest body: what Lambda passes to a function at once.
 pub(crate) const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 
-/// The body, if it is said to be JSON (or nothing is said) and has at most `limit` bytes; it is never kept further than that.
+/// How long a body may take to come: who sends slowly on purpose must not take up the room of others.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The body, if it is said to be JSON (or nothing is said), has at most `limit` bytes and comes within 30 s; it is never kept further than
+/// that.
 pub(crate) async fn read_json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     check_type(headers)?;
+    read_within(PATIENCE, headers, body, limit).await
+}
+
+/// Bytes of a body that are read only to be dropped.
+const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long that may take.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads a body that nobody wants, and keeps none of it: many clients see no answer before they have sent everything, and a connection that
+/// is closed in the middle of a body may lose the answer.
+pub(crate) async fn discard(body: Body) {
+    let drain = async {
+        let (mut chunks, mut length) = (body.into_data_stream(), 0);
+        while let Some(Ok(chunk)) = chunks.next().await {
+            length += chunk.len();
+            if length > MAX_DISCARDED_BYTES {
+                break;
+            }
+        }
+    };
+    // What has not come by then is left to the connection's end.
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, drain).await;
+}
+
+async fn read_within(patience: Duration, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let too_slow = |_| Problem::new(Kind::RequestTimeout, format!("The body did not come within {} s.", patience.as_secs()));
+    tokio::time::timeout(patience, read(headers, body, limit)).await.map_err(too_slow)?
+}
+
+async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     // A little more than the limit is read and dropped, since many clients see no answer before they have sent everything.
     if announced.is_some_and(|length| length > limit.saturating_mul(2)) {
@@ -87,18 +124,27 @@ mod tests {
         Body::from_stream(stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk)).collect::<Vec<_>>()))
     }
 
-    async fn read(chunks: &[&'static [u8]], limit: usize) -> Result<Bytes, Kind> {
+    async fn read_all(chunks: &[&'static [u8]], limit: usize) -> Result<Bytes, Kind> {
         read_json(&HeaderMap::new(), chunked(chunks), limit).await.map_err(|problem| problem.kind())
     }
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit() {
-        assert_eq!(read(&[], 0).await.unwrap(), "");
-        assert_eq!(read(&[b"abc"], 3).await.unwrap(), "abc");
-        assert_eq!(read(&[b"", b"a", b"", b"b", b"c"], 3).await.unwrap(), "abc");
+        assert_eq!(read_all(&[], 0).await.unwrap(), "");
+        assert_eq!(read_all(&[b"abc"], 3).await.unwrap(), "abc");
+        assert_eq!(read_all(&[b"", b"a", b"", b"b", b"c"], 3).await.unwrap(), "abc");
         for chunks in [&[&b"abcd"[..]][..], &[b"ab", b"cd"], &[b"abc", b"d", b"e"], &[&b"a"[..]; 100]] {
-            assert_eq!(read(chunks, 3).await, Err(Kind::TooLarge));
+            assert_eq!(read_all(chunks, 3).await, Err(Kind::TooLarge));
         }
+    }
+
+    /// A body that stops coming is given up.
+    #[tokio::test]
+    async fn a_body_is_not_waited_for_for_ever() {
+        let stuck = Body::from_stream(stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending()));
+        let patience = Duration::from_millis(20);
+        let read = tokio::time::timeout(patience * 500, read_within(patience, &HeaderMap::new(), stuck, 9)).await;
+        assert_eq!(read.unwrap().unwrap_err().kind(), Kind::RequestTimeout);
     }
 
     #[tokio::test]

@@ -9,10 +9,12 @@ use axum::{
 };
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     app::{App, Call},
     auth::{self, Access},
+    body::discard,
     correlation::{self, CORRELATION_ID},
     problem::{Cause, Kind, Problem},
 };
@@ -24,10 +26,22 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let (mut parts, body) = request.into_parts();
     let mut response = match auth::admit(&app.access, &parts) {
-        Ok(caller) => {
-            parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller });
-            answer(&method, next.run(Request::from_parts(parts, body))).await
-        }
+        Ok(caller) => match room(&app, &uri) {
+            Ok(room) => {
+                parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller });
+                let handler = next.run(Request::from_parts(parts, body));
+                // What is done to its end takes up its room until then, also when the caller has gone.
+                let handler = async move {
+                    let _room = room;
+                    handler.await
+                };
+                answer(&method, handler).await
+            }
+            Err(full) => {
+                discard(body).await;
+                full.into_response()
+            }
+        },
         Err(problem) => problem.into_response(),
     };
     log(&method, &uri, &correlation_id, &response);
@@ -38,6 +52,12 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         headers.insert(CORRELATION_ID, value);
     }
     response
+}
+
+/// Room for a request, or a 503. Who watches Posthaste gets through when it is full, which is when it matters; those answers are small and
+/// their bodies are not read.
+fn room(app: &App, uri: &Uri) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    if matches!(uri.path(), "/health" | "/metrics") { Ok(None) } else { app.admit().map(Some) }
 }
 
 /// Lets the request in, or not.

@@ -54,6 +54,10 @@ pub(crate) enum Kind {
     Internal,
     /// The store did not answer.
     Unavailable,
+    /// Too many requests at a time; nothing was done.
+    Overloaded,
+    /// The body took too long to come.
+    RequestTimeout,
     /// Nobody has set who may call.
     NotConfigured,
 }
@@ -76,6 +80,8 @@ impl Kind {
             Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "urn:posthaste:invalid-fields", "Invalid fields"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "urn:posthaste:internal", "Internal error"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:unavailable", "Unavailable"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:overloaded", "Overloaded"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "urn:posthaste:request-timeout", "Request timeout"),
             Self::NotConfigured => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:not-configured", "Not configured"),
         }
     }
@@ -184,7 +190,7 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {
             Kind::Unauthorized => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Kind::Unavailable | Kind::NotConfigured => headers.insert(header::RETRY_AFTER, RETRY_AFTER),
+            Kind::Unavailable | Kind::Overloaded | Kind::NotConfigured => headers.insert(header::RETRY_AFTER, RETRY_AFTER),
             _ => None,
         };
         if let Some(cause) = self.cause {

@@ -1,13 +1,13 @@
 //! One attempt: claim, send, write the outcome. Only the holder of the claim writes it.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use shared::{
     apply::{Applied, apply, apply_and_open},
     clock::Timestamp,
     id::WebhookId,
     logging::loggable_url,
-    model::{ClaimId, Content, ErrorKind, LastError, Webhook},
+    model::{ClaimId, Content, ErrorKind, LastError, Webhook, Why},
     retry::Outcome,
     sender::{Answer, Request},
     status::Status,
@@ -15,13 +15,19 @@ use shared::{
     transition::{Refusal, Report},
 };
 
-use crate::{Deliver, Verdict, breaker::Admitted};
+use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
 
 /// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request to the destination.
 const MAX_OUTCOME_TRIES: u32 = 4;
 
 /// The wait before the second of those tries; it doubles.
 const OUTCOME_RETRY_WAIT: Duration = Duration::from_millis(200);
+
+/// The wait of a webhook whose destination has no turn for it; it doubles with each deferral in a row.
+const CROWDED_WAIT: Duration = Duration::from_secs(2);
+
+/// The longest of those waits: 10 minutes, as long as a circuit stays open at most.
+const MAX_CROWDED_WAIT: Duration = shared::circuit::MAX_OPEN;
 
 /// What came of trying.
 pub(crate) enum Attempted {
@@ -39,6 +45,10 @@ impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> Attempted {
         let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        let (seen, _turn) = match self.turn(seen, until).await {
+            ControlFlow::Continue(taken) => taken,
+            ControlFlow::Break(put_off) => return put_off,
+        };
         let admitted = match self.breaker.admit(&self.context, &seen.destination).await {
             Admitted::No(open_until) => return self.put_off(seen, open_until).await,
             admitted => admitted,
@@ -72,9 +82,28 @@ impl Deliver {
         self.record(webhook, claim_id, answer, was_retrying).await
     }
 
+    /// When a claim may be made at the latest: with a lease left.
+    fn latest_claim(&self, until: Timestamp) -> Timestamp {
+        until.minus(self.context.rules.limits.lease)
+    }
+
+    /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
+    async fn turn(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
+        let is_in_time = || self.context.clock.now() <= self.latest_claim(until);
+        if let Some(turn) = self.turns.take(&seen.destination).await.filter(|_| is_in_time()) {
+            return ControlFlow::Continue((seen, Some(turn)));
+        }
+        match self.stand_aside(seen).await {
+            // It was put off for as long as it may be: no limit of ours must be what fails it, so it goes ahead beyond the limit.
+            Attempted::BudgetSpent(seen, ErrorKind::CircuitOpen) if is_in_time() => ControlFlow::Continue((seen, None)),
+            Attempted::BudgetSpent(_, ErrorKind::CircuitOpen) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
+            put_off => ControlFlow::Break(put_off),
+        }
+    }
+
     /// A free slot, with more than a lease left afterwards.
     async fn slot(&self, until: Timestamp) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let latest = until.minus(self.context.rules.limits.lease);
+        let latest = self.latest_claim(until);
         let wait = latest.since(self.context.clock.now());
         tokio::select! {
             biased;
@@ -159,15 +188,29 @@ impl Deliver {
         // Each deferral waits longer, and all of them spread out, so that they do not come back together.
         let spread = open_until.since(now).max(Duration::from_secs(1)).mul_f64(self.context.random.next_unit());
         let until = open_until.plus(spread.saturating_mul(seen.budget.deferrals.min(8) + 1));
+        self.defer(seen, until, Why::Error(ErrorKind::CircuitOpen), "its circuit is open").await
+    }
+
+    /// The destination has as many attempts under way as this process makes there: wait without one. The waits double, so that a backlog for
+    /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together.
+    async fn stand_aside(&self, seen: Webhook) -> Attempted {
+        let longest = CROWDED_WAIT.saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16))).min(MAX_CROWDED_WAIT);
+        let wait = longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0);
+        let until = self.context.clock.now().plus(wait);
+        self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await
+    }
+
+    /// Puts it off until then, into the due index; what is to be queued by `deliver` itself is the caller's to see to.
+    async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Attempted {
+        let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let why = shared::model::Why::Error(ErrorKind::CircuitOpen);
         let was_retrying = seen.status == Status::Retrying;
         let ids = (seen.id.clone(), seen.correlation_id.clone());
         match apply(&*self.context.store, seen, |webhook| rules.defer(webhook, until, why, now)).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::info!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Deferring webhook delivery for reference_id={}: the circuit of {} is open",
+                    "[{}] Deferring webhook delivery for reference_id={} to {}: {because}",
                     webhook.correlation_id, webhook.id.reference, webhook.destination,
                 );
                 self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying), None);

@@ -7,6 +7,7 @@
 mod attempt;
 mod breaker;
 mod look;
+mod turns;
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -23,6 +24,7 @@ use shared::{
 use tokio::sync::Semaphore;
 
 use breaker::Breaker;
+use turns::Turns;
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Deliver {
     context: Context,
     /// Attempts at a time, over all invocations of this process.
     slots: Arc<Semaphore>,
+    /// Of those, the ones that each destination gets.
+    turns: Arc<Turns>,
     breaker: Arc<Breaker>,
 }
 
@@ -46,7 +50,8 @@ impl Deliver {
     /// Works with this context from now on.
     pub fn new(context: Context) -> Self {
         let slots = Arc::new(Semaphore::new(context.config.deliver_concurrency));
-        Self { context, slots, breaker: Arc::default() }
+        let turns = Arc::new(Turns::new(context.config.deliver_host_concurrency, Arc::clone(&context.clock)));
+        Self { context, slots, turns, breaker: Arc::default() }
     }
 
     /// Waits until another attempt could start, and tells how many could. Who polls a queue itself asks for no more messages than

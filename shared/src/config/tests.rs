@@ -31,7 +31,9 @@ fn an_empty_environment_gives_the_documented_defaults() {
     assert_eq!(config.access, Access::default());
     let lambda = Config::from_source(Defaults::LAMBDA, |_| None).unwrap();
     assert!(!lambda.allow_private);
-    assert_eq!(lambda.deliver_concurrency, 10);
+    assert_eq!((lambda.deliver_concurrency, lambda.deliver_host_concurrency), (10, 10));
+    assert_eq!((config.deliver_concurrency, config.deliver_host_concurrency, config.api_concurrency), (128, 32, 256));
+    assert_eq!(good(&[("DELIVER_CONCURRENCY", "1000")]).deliver_host_concurrency, 250);
 }
 
 #[test]
@@ -44,6 +46,8 @@ fn every_number_is_bounded() {
     for (variable, least, most) in [
         ("BATCH_SIZE", 1, 10),
         ("DELIVER_CONCURRENCY", 1, 1000),
+        ("DELIVER_HOST_CONCURRENCY", 1, 1000),
+        ("API_CONCURRENCY", 1, 10_000),
         ("MAX_PAYLOAD_BYTES", 1, 1_048_576),
         ("PROMETHEUS_PORT", 0, 65_535),
         ("CIRCUIT_FAILURES", 0, 10_000),

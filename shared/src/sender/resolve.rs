@@ -97,6 +97,17 @@ mod tests {
         resolver.addresses("hooks.example").await.map(|found| found.iter().map(IpAddr::to_string).collect())
     }
 
+    /// A public address first and a private one after, or the other way round: the private one is not among those that are tried, so it is not
+    /// fallen back to either when the public one does not answer.
+    #[tokio::test]
+    async fn a_private_address_beside_a_public_one_is_never_tried() {
+        for private in ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fd00::1"] {
+            for answer in [["8.8.8.8", private], [private, "8.8.8.8"]] {
+                assert_eq!(resolve(false, answer.to_vec()).await.unwrap(), ["8.8.8.8"], "{answer:?}");
+            }
+        }
+    }
+
     /// Of a mixed answer only the public part is handed on; of a private one nothing.
     #[tokio::test]
     async fn only_allowed_addresses_are_handed_on() {

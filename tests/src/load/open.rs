@@ -30,25 +30,33 @@ pub struct Sent {
     pub first_refusal: Option<String>,
     /// For each accepted webhook: its number, when it was due, and when its answer was there, since the epoch.
     pub accepted: Vec<(u32, Duration, Duration)>,
+    /// Of the answers, those that were a 429 or 503 without `retry-after`.
+    pub without_retry_after: u64,
     /// How late each request was sent: the tool's own share.
     pub lateness: Vec<Duration>,
 }
 
-/// Sends `total` requests at `rate` a second over `connections`, in turn.
-pub fn send_at_rate(
-    server: &Server,
-    template: &Template,
-    arrivals: &Arc<Arrivals>,
-    total: u32,
-    rate: f64,
-    connections: u16,
-) -> Result<Sent, LoadError> {
-    let connections = u32::from(connections).min(total);
+/// At what rate, over how many connections, and how many requests; all of it ends after `limit`, however far it got.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Requests.
+    pub total: u32,
+    /// A second.
+    pub rate: f64,
+    /// Connections, each with one request at a time.
+    pub connections: u16,
+    /// The longest that it may take, from the first request on.
+    pub limit: Duration,
+}
+
+/// Sends requests at this pace, over the connections in turn.
+pub fn send_at_rate(server: &Server, template: &Template, arrivals: &Arc<Arrivals>, pace: Pace) -> Result<Sent, LoadError> {
+    let connections = u32::from(pace.connections).min(pace.total);
     let first_due = Instant::now() + LEAD;
     let parts = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..connections)
             .map(|lane| {
-                let lane = Lane { server, epoch: arrivals.epoch(), first_due, rate, first: lane, step: connections, total };
+                let lane = Lane { server, epoch: arrivals.epoch(), first_due, pace, first: lane, step: connections };
                 scope.spawn(move || lane.send(template.clone()))
             })
             .collect();
@@ -60,6 +68,7 @@ pub fn send_at_rate(
             *sent.answers.entry(status).or_default() += count;
         }
         sent.broken += part.broken;
+        sent.without_retry_after += part.without_retry_after;
         sent.first_refusal = sent.first_refusal.or(part.first_refusal);
         sent.accepted.extend(part.accepted);
         sent.lateness.extend(part.lateness);
@@ -72,19 +81,21 @@ struct Lane<'a> {
     server: &'a Server,
     epoch: Instant,
     first_due: Instant,
-    rate: f64,
+    pace: Pace,
     first: u32,
     step: u32,
-    total: u32,
 }
 
 impl Lane<'_> {
     fn send(&self, mut template: Template) -> Result<Sent, LoadError> {
         let mut connection = Connection::open(self.server)?;
         let mut sent = Sent::default();
-        for number in (self.first..self.total).step_by(self.step as usize) {
-            let due = self.first_due + Duration::from_secs_f64(f64::from(number) / self.rate);
+        for number in (self.first..self.pace.total).step_by(self.step as usize) {
+            let due = self.first_due + Duration::from_secs_f64(f64::from(number) / self.pace.rate);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if self.first_due.elapsed() > self.pace.limit {
+                break;
+            }
             if !connection.usable {
                 connection = Connection::open(self.server)?;
             }
@@ -95,6 +106,7 @@ impl Lane<'_> {
                     if status == 202 {
                         sent.accepted.push((number, due - self.epoch, self.epoch.elapsed()));
                     } else {
+                        sent.without_retry_after += u64::from(matches!(status, 429 | 503) && !connection.was_told("retry-after"));
                         sent.first_refusal.get_or_insert_with(|| format!("{status} {body}"));
                     }
                 }

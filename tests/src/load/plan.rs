@@ -63,6 +63,19 @@ pub struct Plan {
     /// Start this local stack, measure it, and end it.
     #[arg(long, value_name = "BINARY", num_args = 0..=1, require_equals = true, default_missing_value = "target/release/local")]
     pub spawn: Option<PathBuf>,
+    /// Instead, with --spawn: how much a destination that hangs and has half of the traffic delays the rest, with and without the circuit
+    /// breaker. --rate is that of all traffic [default here: 100].
+    #[arg(long, requires = "spawn", conflicts_with_all = ["webhooks", "latency_webhooks", "overload"])]
+    pub fairness: bool,
+    /// Instead, with --spawn: send ten times what the stack was just measured to carry, and see that it sheds and loses nothing.
+    #[arg(long, requires = "spawn", conflicts_with_all = ["latency_webhooks", "rate"])]
+    pub overload: bool,
+    /// How long each phase of --fairness and the overload of --overload last.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+    /// How often --fairness measures each case, in turn.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
     /// How long to wait for arrivals after the last answer.
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_seconds: u64,
@@ -157,6 +170,9 @@ mod tests {
             &["--rate", "0"],
             &["--latency-webhooks", "5"],
             &["--payload-bytes", "10"],
+            &["--fairness"],
+            &["--spawn", "--fairness", "--overload"],
+            &["--spawn", "--overload", "--rate", "5"],
         ] {
             assert!(plan(args).is_err(), "{args:?}");
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::machine::DiskSync;
+use super::{fairness::Fairness, machine::DiskSync, overload::Overload};
 
 /// The quantiles of some times, by nearest rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -57,6 +57,12 @@ pub struct Results {
     pub throughput: Option<Throughput>,
     /// The open loop.
     pub latency: Option<Latency>,
+    /// A destination that hangs, without and with the circuit breaker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fairness: Vec<Fairness>,
+    /// Ten times the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
     /// The most memory that the system had at once.
     pub peak_memory_mib: Option<f64>,
     /// What its files took at the end.
@@ -136,10 +142,12 @@ impl fmt::Display for Faults {
 }
 
 impl Results {
-    /// Whether every webhook was accepted and none arrived twice.
+    /// Whether every webhook was accepted, or under overload shed as it should be, and none arrived twice.
     pub fn is_clean(&self) -> bool {
         let faults = [self.throughput.as_ref().map(|run| &run.faults), self.latency.as_ref().map(|run| &run.faults)];
         faults.into_iter().flatten().all(Faults::none)
+            && self.fairness.iter().all(|run| run.faults.none())
+            && self.overload.as_ref().is_none_or(Overload::is_clean)
     }
 
     fn rows(&self) -> Vec<(String, String)> {
@@ -173,6 +181,9 @@ impl Results {
             row("processor time of the system", cpu(run.cpu_ms_per_webhook));
             row("faults", run.faults.to_string());
         }
+        rows.extend(self.fairness.iter().flat_map(Fairness::rows));
+        rows.extend(self.overload.iter().flat_map(Overload::rows));
+        let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
         if let Some(mib) = self.peak_memory_mib {
             row("peak memory of the system", format!("{mib:.1} MiB"));
         }

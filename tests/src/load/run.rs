@@ -9,8 +9,10 @@ use super::{
     LoadError,
     arrival::{Arrivals, LoadReceiver},
     closed::{Posted, post_all},
+    fairness,
     machine::{Usage, disk_sync, usage},
-    open::send_at_rate,
+    open::{Pace, Sent, send_at_rate},
+    overload,
     plan::{Plan, Run},
     report::{Faults, Latency, Quantiles, Results, Throughput, milliseconds},
     wire::{Server, Template, run_name},
@@ -47,12 +49,20 @@ pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
         measure(plan, &system, &mut results).await?;
         return Ok(results);
     };
+    if plan.fairness {
+        results.fairness = fairness::measure(plan, binary, &folder).await?;
+        return Ok(results);
+    }
     let launch = Launch::of(binary, &folder)?;
     let stack = launch.start()?;
     plan.say(format_args!("{} runs as process {} at {}", binary.display(), stack.pid(), stack.url()));
     results.ready_ms = Some(milliseconds(stack.ready_after()));
     let system = System { api: Server::of(&stack.url())?, pids: vec![stack.pid()] };
-    measure(plan, &system, &mut results).await?;
+    if plan.overload {
+        results.overload = Some(overload::measure(plan, &stack).await?);
+    } else {
+        measure(plan, &system, &mut results).await?;
+    }
     results.data_mib = Some(launch.bytes_on_disk() as f64 / 1_048_576.0);
     results.exit_ms = Some(milliseconds(stack.stop()?));
     Ok(results)
@@ -191,11 +201,8 @@ async fn latency(plan: &Plan, system: &System, webhooks: u32, rate: f64) -> Resu
     let key = plan.api_key.as_deref();
     let template = Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
     let _ticker = ticker(&arrivals, webhooks);
-    let (api, connections, shared) = (system.api.clone(), plan.connections, Arc::clone(&arrivals));
-    let (done, sending) = tokio::sync::oneshot::channel();
-    // A plain thread, because a runtime would wait at its end for a blocking task of its own: Ctrl-C must end the tool at once.
-    std::thread::spawn(move || done.send(send_at_rate(&api, &template, &shared, webhooks, rate, connections)));
-    let sent = sending.await.map_err(|_| LoadError::Thread)??;
+    let pace = Pace { total: webhooks, rate, connections: plan.connections, limit: Duration::MAX };
+    let sent = in_the_background(&system.api, template, &arrivals, pace).await?;
     if sent.accepted.is_empty() {
         return Err(nothing_accepted(sent.first_refusal));
     }
@@ -215,11 +222,25 @@ async fn latency(plan: &Plan, system: &System, webhooks: u32, rate: f64) -> Resu
     })
 }
 
+/// Sends at this pace on a plain thread, because a runtime would wait at its end for a blocking task of its own: Ctrl-C must end the tool at
+/// once.
+pub(super) async fn in_the_background(
+    api: &Server,
+    template: Template,
+    arrivals: &Arc<Arrivals>,
+    pace: Pace,
+) -> Result<Sent, LoadError> {
+    let (api, arrivals) = (api.clone(), Arc::clone(arrivals));
+    let (done, sending) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || done.send(send_at_rate(&api, &template, &arrivals, pace)));
+    sending.await.map_err(|_| LoadError::Thread)?
+}
+
 fn none_accepted(posted: &Posted) -> Result<(), LoadError> {
     if posted.answered(202) > 0 { Ok(()) } else { Err(nothing_accepted(posted.first_refusal.clone())) }
 }
 
-fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
+pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
     LoadError::Protocol(format!("no webhook was accepted; the first answer: {}", first_refusal.unwrap_or_else(|| "none".into())))
 }
 

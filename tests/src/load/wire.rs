@@ -194,6 +194,13 @@ impl Connection {
         open().map_err(|error| server.error("connect to", error))
     }
 
+    /// Whether the latest answer had this header.
+    pub(crate) fn was_told(&self, header: &str) -> bool {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
+        let mut answer = httparse::Response::new(&mut headers);
+        answer.parse(&self.buffer).is_ok() && answer.headers.iter().any(|found| found.name.eq_ignore_ascii_case(header))
+    }
+
     /// Sends a request and reads its answer: the status and the body.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, String)> {
         self.usable = false;

@@ -72,6 +72,7 @@ impl World {
     pub(super) fn new(plan: Plan, chance: Chance, traced: bool) -> Arc<Self> {
         let mut config = base().0.clone();
         config.rules.limits.max_defer = plan.max_defer;
+        config.deliver_host_concurrency = plan.host_concurrency;
         let watch = Watch::new(&plan, config.rules.clone());
         let state = State {
             chance,

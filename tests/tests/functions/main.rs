@@ -7,4 +7,5 @@ mod deliver;
 mod dlq;
 mod outage;
 mod sweep;
+mod turns;
 mod world;

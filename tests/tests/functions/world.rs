@@ -21,7 +21,7 @@ use shared::{
     queue::{Lane, MAX_BATCH, Outgoing, Received},
     sender::{Answer, Request, Sender},
     status::Status,
-    transition::testing::new_webhook,
+    transition::{NewWebhook, testing::new_webhook},
 };
 use tempfile::TempDir;
 
@@ -80,9 +80,15 @@ impl World {
 
     /// Accepts a webhook as the API does, but sends no message for it.
     pub(crate) async fn accepted(&self) -> Webhook {
+        self.accepted_for("https://example.com:443").await
+    }
+
+    /// The same for this destination.
+    pub(crate) async fn accepted_for(&self, destination: &str) -> Webhook {
         let now = self.now();
         let task = shared::id::TaskId::mint(now, rand::random());
-        let webhook = self.context.rules.create(new_webhook(task), now);
+        let new = NewWebhook { destination: destination.to_owned(), ..new_webhook(task) };
+        let webhook = self.context.rules.create(new, now);
         let payload = RawValue::from_string("{\"n\": 1}".to_owned()).unwrap();
         let content = Content { url: "https://example.com/hook".to_owned(), headers: Vec::new(), payload };
         self.context.store.create(&webhook, &content).await.unwrap();

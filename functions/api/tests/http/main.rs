@@ -10,6 +10,7 @@
 //! | `lists` | filters, pages, cursors |
 //! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
 //! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
+//! | `overload` | more requests at a time than there is room for |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
 
@@ -23,3 +24,4 @@ mod idempotency;
 mod lists;
 mod operators;
 mod outages;
+mod overload;

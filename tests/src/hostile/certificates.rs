@@ -1,0 +1,102 @@
+//! An authority of one's own, and certificates for 127.0.0.1 that it signs well or badly.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::{
+    ServerConfig, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// The name that good certificates are for.
+const NAME: &str = "127.0.0.1";
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing.
+    None,
+    /// It was valid until 2001.
+    Expired,
+    /// It is valid from 2999 on.
+    NotYetValid,
+    /// It is for another name.
+    OtherName,
+    /// Nobody signed it but itself.
+    SelfSigned,
+    /// An authority signed it that nobody trusts.
+    OtherAuthority,
+}
+
+/// An authority that a stack trusts by `WEBHOOK_CA_FILE`.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    der: CertificateDer<'static>,
+    key: Arc<[u8]>,
+    versions: &'static [&'static SupportedProtocolVersion],
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Result<Self, rcgen::Error> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// Its certificate, for `WEBHOOK_CA_FILE`.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for 127.0.0.1 with this flaw.
+    pub fn issue(&self, flaw: Flaw) -> Result<Certificate, rcgen::Error> {
+        let name = if flaw == Flaw::OtherName { "other.example" } else { NAME };
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        match flaw {
+            Flaw::Expired => params.not_after = date_time_ymd(2001, 1, 1),
+            Flaw::NotYetValid => (params.not_before, params.not_after) = (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1)),
+            _ => {}
+        }
+        let key = KeyPair::generate()?;
+        let certificate = match flaw {
+            Flaw::SelfSigned => params.self_signed(&key)?,
+            Flaw::OtherAuthority => params.signed_by(&key, &Self::new()?.issuer)?,
+            _ => params.signed_by(&key, &self.issuer)?,
+        };
+        Ok(Certificate { der: certificate.der().clone(), key: key.serialize_der().into(), versions: rustls::DEFAULT_VERSIONS })
+    }
+}
+
+impl Certificate {
+    /// The same, offered over TLS 1.2 only.
+    #[must_use]
+    pub fn only_tls12(self) -> Self {
+        static ONLY: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+        Self { versions: &ONLY, ..self }
+    }
+
+    /// What makes handshakes with it.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::Pkcs8(self.key.to_vec().into());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.versions)
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key));
+        // Both were just made, and fit each other.
+        match config {
+            Ok(config) => TlsAcceptor::from(Arc::new(config)),
+            Err(error) => unreachable!("a certificate of ours cannot be used: {error}"),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Posthaste among enemies and neighbours: a local stack as a real process against receivers that misbehave, URLs that lead inside,
+//! destinations that hang, and callers who send more than it can take.
+//!
+//! They share two processors with each other, so they take turns: what they measure is time and memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+
+mod fairness;
+mod guard;
+mod overload;
+mod receivers;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Held by a test while it runs.
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
