@@ -6,7 +6,7 @@ mod table;
 
 use std::time::Duration;
 
-use super::{Report, Rules, testing::new_webhook};
+use super::{NewWebhook, Report, Rules, testing::new_webhook};
 use crate::{
     clock::Timestamp,
     id::TaskId,
@@ -56,6 +56,16 @@ fn a_record_that_succeeds_at_once_weighs_less_than_a_write_unit() {
         println!("{name}: {size} bytes, {} with its message", Message::with_seen(&record).to_json().len());
         assert!(size < limit, "{name}: {size} bytes, {}", record.to_json());
         assert_eq!(Webhook::from_json(&record.to_json()).unwrap(), record);
+    }
+}
+
+/// Only a time to come is a schedule; one that has come, to the millisecond, needs a message now.
+#[test]
+fn a_time_that_has_come_is_no_schedule() {
+    for (deliver_at, due_at) in [(at(-1), None), (NOW, None), (at(1), Some(at(1)))] {
+        let new = NewWebhook { deliver_at: Some(deliver_at), ..new_webhook(TaskId::mint(NOW, [1; 10])) };
+        let webhook = rules().create(new, NOW);
+        assert_eq!((webhook.due_at, webhook.allowed_at), (due_at, Some(due_at.unwrap_or(NOW))));
     }
 }
 
