@@ -220,15 +220,18 @@ impl ValueGenerator for Edits {
 /// What is judged now, and since when.
 type Current = Option<(Instant, Vec<u8>)>;
 
+/// That, whether the run is over, and what tells so.
+type Watched = (Mutex<(Current, bool)>, Condvar);
+
 /// Ends the process when one input takes too long: an endless loop cannot be ended otherwise.
 struct Watchdog {
-    current: Arc<(Mutex<(Current, bool)>, Condvar)>,
+    current: Arc<Watched>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
     fn start(name: &str) -> Self {
-        let current = Arc::new((Mutex::new((None, false)), Condvar::new()));
+        let current: Arc<Watched> = Arc::default();
         let (watched, name) = (Arc::clone(&current), name.to_owned());
         let thread = std::thread::spawn(move || {
             let (state, ended) = &*watched;
