@@ -17,6 +17,7 @@
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`hostile`] | receivers that hang, lie, flood or break off |
+//! | [`secrecy`] | what must stand in no log |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
@@ -40,6 +41,7 @@ pub mod policy;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;
+pub mod secrecy;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod stack;
