@@ -8,6 +8,7 @@ use shared::{
     clock::Timestamp,
     context::Context,
     id::{TaskId, WebhookId},
+    trace::Trace,
 };
 
 use crate::{
@@ -51,6 +52,8 @@ pub(crate) struct Call {
     pub(crate) correlation_id: Arc<str>,
     /// By whom it is.
     pub(crate) caller: Caller,
+    /// What it is part of, if it is part of something.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Call {

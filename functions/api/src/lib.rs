@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
 //! | `stage` | the path without API Gateway's stage |
-//! | `auth`, `correlation`, `app` | who may call; the call's name; what handlers share |
+//! | `auth`, `correlation`, `trace`, `app` | who may call; the call's name; the trace it is part of; what handlers share |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
 //! | `dispatch` | create, then send; and what if the queue does not take it |
@@ -44,6 +44,7 @@ mod stage;
 mod status;
 mod submission;
 mod test_webhook;
+mod trace;
 mod view;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use shared::{
 };
 
 use crate::{
+    app::Call,
     fields::{self, Fields, given},
     problem::{Faults, Kind, Problem},
 };
@@ -116,11 +117,12 @@ impl Submission {
     }
 
     /// What create is told.
-    pub(crate) fn to_new(&self, task: TaskId, correlation_id: &str) -> NewWebhook {
+    pub(crate) fn to_new(&self, task: TaskId, call: &Call) -> NewWebhook {
         NewWebhook {
             id: self.id(task),
             referenced: self.reference != Reference::MadeUp,
-            correlation_id: correlation_id.to_owned(),
+            correlation_id: call.correlation_id.as_ref().to_owned(),
+            trace: call.trace.clone(),
             event_type: self.event_type.clone(),
             destination: self.destination.clone(),
             retry: self.retry.clone(),
