@@ -13,6 +13,7 @@ use shared::{
 
 use crate::{
     auth::{Access, Caller},
+    health::LastFindings,
     problem::{Kind, Problem},
 };
 
@@ -25,12 +26,14 @@ pub(crate) struct App {
     pub(crate) access: Access,
     /// When this process began to serve.
     pub(crate) started_at: Timestamp,
+    /// What `GET /health` found out last.
+    pub(crate) health: LastFindings,
 }
 
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
-        Arc::new(Self { context, access, started_at })
+        Arc::new(Self { context, access, started_at, health: LastFindings::default() })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
