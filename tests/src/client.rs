@@ -161,7 +161,7 @@ impl ApiClient {
 }
 
 /// The HTTP client of the tools: no redirects, no proxy, and the roots compiled in, for an API on AWS.
-pub(crate) fn http_client() -> Result<reqwest::Client, ClientError> {
+pub fn http_client() -> Result<reqwest::Client, ClientError> {
     http_client_with(usize::MAX)
 }
 

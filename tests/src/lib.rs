@@ -16,6 +16,8 @@
 //! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
+//! | [`prometheus`] | a Prometheus server of one's own |
+//! | [`openapi`] | the tools that judge the OpenAPI document, and the API by it |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
@@ -34,8 +36,10 @@ pub mod follow;
 pub mod lambda;
 pub mod ledger;
 pub mod load;
+pub mod openapi;
 pub mod policy;
 pub mod progress;
+pub mod prometheus;
 pub mod receiver;
 pub mod redis_server;
 #[cfg(feature = "simulation")]

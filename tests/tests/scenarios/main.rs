@@ -4,15 +4,18 @@
 
 mod crash;
 mod delivery;
+mod embedded_metrics;
 mod events;
 mod functions;
 mod life;
 mod lifecycle;
+mod metrics;
 mod outage;
 mod redis;
 mod redis_calls;
 mod redis_outages;
 mod tools;
+mod traces;
 mod waits;
 mod watch;
 
