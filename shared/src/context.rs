@@ -36,6 +36,9 @@ use crate::{
     store::redis::RedisStore,
 };
 
+/// Lambda sets it.
+const LAMBDA_FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
+
 /// Made once per process, and shared by all its invocations. Tests and simulations put their own parts in.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -261,9 +264,14 @@ pub enum TakeOverError {
 }
 
 impl Context {
-    /// Everything as the environment says, for a Lambda function.
+    /// Everything as the environment says, for a Lambda function, which prints its metrics for CloudWatch under the name that it is
+    /// deployed by.
     pub async fn for_lambda() -> Result<Self, ContextError> {
-        Self::from_config(config_from_env(Defaults::LAMBDA).await?)
+        let mut context = Self::from_config(config_from_env(Defaults::LAMBDA).await?)?;
+        if let Ok(function) = std::env::var(LAMBDA_FUNCTION_NAME) {
+            context.metrics = Arc::new(Metrics::for_lambda(function));
+        }
+        Ok(context)
     }
 
     /// Everything as configured, with the machine's clock, for a function in a process of its own: others may work on the same

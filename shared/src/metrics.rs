@@ -1,12 +1,16 @@
 //! What the functions count: gathered in the process, added to the store's totals once per invocation (or once a second where
 //! one process runs many), and shown as Prometheus text from those totals, so that counters survive every function instance.
 //!
+//! On Lambda the same goes out as a line of CloudWatch's Embedded Metric Format at the end of an invocation that changed something.
+//!
 //! Counters cost no write when nothing changed. They may lose their last second in a crash; nothing but figures hangs on them.
 
+mod emf;
 mod render;
 
 use std::{
     collections::HashMap,
+    io::Write,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -15,6 +19,8 @@ use std::{
 };
 
 pub use render::{Gauges, render};
+
+use emf::Emf;
 
 use crate::{
     clock::Timestamp,
@@ -69,6 +75,8 @@ pub struct Metrics {
     last_flush_ms: AtomicI64,
     /// Not more often than this; zero on Lambda, where the process may be frozen right after the invocation.
     flush_interval: Duration,
+    /// On Lambda only.
+    emf: Option<Emf>,
 }
 
 #[derive(Debug, Default)]
@@ -99,18 +107,37 @@ impl Metrics {
         Self { flush_interval, ..Self::default() }
     }
 
+    /// The same for the Lambda function of this name: each flush also prints to standard output what was counted, for CloudWatch.
+    pub fn for_lambda(function: String) -> Self {
+        Self { emf: Some(Emf::new(function)), ..Self::default() }
+    }
+
     /// An attempt ended and led to this status.
     pub fn delivery(&self, status: Status, duration: Duration) {
         if let Some(index) = DELIVERY_STATUSES.iter().position(|known| *known == status) {
             self.deliveries[index].fetch_add(1, Ordering::Relaxed);
         }
         self.delivery_seconds.observe(duration);
+        if let Some(emf) = &self.emf {
+            emf.observe("WebhookDeliverySeconds", duration);
+        }
     }
 
     /// A message or a run was worked on.
     pub fn task(&self, mode: Mode, success: bool, duration: Duration) {
         self.tasks[mode as usize][usize::from(!success)].fetch_add(1, Ordering::Relaxed);
         self.task_seconds[mode as usize].observe(duration);
+        if let Some(emf) = &self.emf {
+            emf.observe("TaskProcessingSeconds", duration);
+        }
+    }
+
+    /// A run of the sweep found this: how long the most overdue entry had been due, and how many webhooks there are by status.
+    pub fn swept(&self, lag: Duration, counts: [u64; Status::ALL.len()]) {
+        if let Some(emf) = &self.emf {
+            emf.observe("SweepLagSeconds", lag);
+            emf.keys(counts);
+        }
     }
 
     /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed.
@@ -150,6 +177,10 @@ impl Metrics {
     /// Adds what was counted to the store's totals.
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let activity = self.drain();
+        if let Some(line) = self.emf.as_ref().and_then(|emf| emf.line(&activity.counters, now)) {
+            // In one call, so that no log line comes between. Without standard output there is nobody to tell.
+            let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+        }
         if activity == Activity::default() { Ok(()) } else { store.add_activity(&activity, now).await }
     }
 

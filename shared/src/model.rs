@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{clock::Timestamp, id::WebhookId, retry::RetryOverride, status::Status};
+use crate::{clock::Timestamp, id::WebhookId, retry::RetryOverride, status::Status, trace::Trace};
 
 /// The version of the stored shapes (record, message, cursor) that this code writes. It reads this one and older ones.
 ///
@@ -49,6 +49,9 @@ pub struct Webhook {
     /// The caller's name for the kind of event, sent as `x-webhook-event`.
     #[serde(rename = "ev", default, skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
+    /// The trace that its acceptance was part of, if it was part of one.
+    #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// Scheme, host and port it goes to; what fairness, statistics and the circuit breaker group by.
     #[serde(rename = "dst")]
     pub destination: String,
@@ -177,6 +180,18 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::HttpStatus,
+        Self::Network,
+        Self::Timeout,
+        Self::Tls,
+        Self::RefusedAddress,
+        Self::Interrupted,
+        Self::CircuitOpen,
+        Self::Undeliverable,
+    ];
+
     /// The name that the API and the logs use.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -29,6 +29,7 @@ use crate::{
     planted::{self, Bug},
     retry::{Outcome, RetryOverride, RetryPolicy, Verdict},
     status::Status,
+    trace::Trace,
 };
 
 /// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`] checks.
@@ -129,6 +130,8 @@ pub struct NewWebhook {
     pub correlation_id: String,
     /// See [`Webhook::event_type`].
     pub event_type: Option<String>,
+    /// See [`Webhook::trace`].
+    pub trace: Option<Trace>,
     /// See [`Webhook::destination`].
     pub destination: String,
     /// See [`Webhook::retry`].
@@ -170,6 +173,7 @@ impl Rules {
             referenced: new.referenced,
             correlation_id: new.correlation_id,
             event_type: new.event_type,
+            trace: new.trace,
             destination: new.destination,
             status: Status::Pending,
             created_at: now,

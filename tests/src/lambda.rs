@@ -344,7 +344,7 @@ async fn next(State(functions): State<Arc<Functions>>, Segments((name, instance)
         ("lambda-runtime-aws-request-id", id.to_string()),
         ("lambda-runtime-deadline-ms", SystemClock.now().plus(TIMEOUT).as_millis().to_string()),
         ("lambda-runtime-invoked-function-arn", format!("arn:aws:lambda:local:000000000000:function:{name}")),
-        ("lambda-runtime-trace-id", format!("Root=1-00000000-{id:024x};Sampled=0")),
+        ("lambda-runtime-trace-id", format!("Root=1-00000000-{id:024x};Sampled=1")),
     ];
     (headers, event).into_response()
 }

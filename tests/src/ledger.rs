@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use shared::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, Timestamp},
     queue::{Lane, Queue, sqlite::SqliteQueue},
     sqlite::{DATABASE_FILE, Database},
     store::{Store, sqlite::SqliteStore},
@@ -98,11 +98,14 @@ pub async fn end(api: &ApiClient, stack: Stack) {
 /// Waits until no message is left in either queue.
 pub async fn wait_for_empty_queues(api: &ApiClient, bound: Duration) {
     let deadline = Instant::now() + bound;
+    let began_at = SystemClock.now();
     loop {
         let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
+        // What is told may have been found out before this began.
+        let is_fresh = health["checked_at"].as_str().and_then(Timestamp::parse_rfc3339).is_some_and(|at| at >= began_at);
         let depths = &health["queue"]["depths"];
         let lanes = [&depths["webhooks"], &depths["dead_letters"]];
-        if lanes.iter().all(|lane| ["ready", "in_flight", "delayed"].iter().all(|part| lane[part] == 0)) {
+        if is_fresh && lanes.iter().all(|lane| ["ready", "in_flight", "delayed"].iter().all(|part| lane[part] == 0)) {
             break;
         }
         assert!(Instant::now() < deadline, "messages are left: {depths}");

@@ -18,6 +18,8 @@
 //! | [`redis_server`] | a Redis server of one's own |
 //! | [`hostile`] | receivers that hang, lie, flood or break off |
 //! | [`secrecy`] | what must stand in no log |
+//! | [`prometheus`] | a Prometheus server of one's own |
+//! | [`openapi`] | the tools that judge the OpenAPI document, and the API by it |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
@@ -37,8 +39,10 @@ pub mod hostile;
 pub mod lambda;
 pub mod ledger;
 pub mod load;
+pub mod openapi;
 pub mod policy;
 pub mod progress;
+pub mod prometheus;
 pub mod receiver;
 pub mod redis_server;
 pub mod secrecy;

@@ -82,6 +82,7 @@ fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
         id: WebhookId { reference: shared::id::ReferenceId::made_up(task), task },
         referenced: false,
         correlation_id: "9f0c2b4e-6d1f-4c2e-8a55-0d1c2b3a4f5e".to_owned(),
+        trace: None,
         event_type: Some("order.paid".to_owned()),
         destination: "https://hooks.example.com:443".to_owned(),
         retry: None,

@@ -9,6 +9,8 @@ use axum::{
 use http::StatusCode;
 use shared::model::Webhook;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters, schemas};
 use crate::{
     app::{App, Call},
     body::{ENVELOPE_BYTES, MAX_BODY_BYTES, read_json},
@@ -21,6 +23,15 @@ use crate::{
     view,
 };
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/webhooks", tag = "Webhooks", operation_id = "accept_webhook",
+    summary = "Accept a webhook",
+    description = "From the 202 on it is delivered, or ends as a dead letter, or is deleted. A 503 leaves open whether it was accepted: send it \
+                   again with the same Idempotency-Key.",
+    params(parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
+    request_body = schemas::NewWebhook,
+    responses((status = 202, description = "Accepted, to be delivered.", body = view::Accepted<'static>), errors::Body),
+))]
 pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;

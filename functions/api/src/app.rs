@@ -8,12 +8,14 @@ use shared::{
     clock::Timestamp,
     context::Context,
     id::{TaskId, WebhookId},
+    trace::Trace,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     auth::{Access, Caller},
+    health::LastFindings,
     problem::{Kind, Problem},
 };
 
@@ -28,13 +30,15 @@ pub(crate) struct App {
     pub(crate) started_at: Timestamp,
     /// Room for requests: as many are worked on at a time as there are permits.
     room: Arc<Semaphore>,
+    /// What `GET /health` found out last.
+    pub(crate) health: LastFindings,
 }
 
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
         let room = Arc::new(Semaphore::new(context.config.api_concurrency));
-        Arc::new(Self { context, access, started_at, room })
+        Arc::new(Self { context, access, started_at, room, health: LastFindings::default() })
     }
 
     /// Room for one more request, for as long as the permit is kept; a 503 if there is none. Nobody waits for it: who waits holds memory too,
@@ -63,6 +67,8 @@ pub(crate) struct Call {
     pub(crate) correlation_id: Arc<str>,
     /// By whom it is.
     pub(crate) caller: Caller,
+    /// What it is part of, if it is part of something.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Call {

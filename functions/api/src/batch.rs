@@ -10,6 +10,8 @@ use http::StatusCode;
 use serde::Serialize;
 use shared::{id::TaskId, model::Webhook};
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters, schemas};
 use crate::{
     accept::{log_accepted, max_body_bytes},
     app::{App, Call},
@@ -28,6 +30,13 @@ pub(crate) const MAX_ITEMS: usize = 100;
 
 type Items = Vec<Result<Submission, Problem>>;
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/webhooks/batch", tag = "Webhooks", operation_id = "accept_batch",
+    summary = "Accept up to 100 webhooks",
+    params(parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
+    request_body = schemas::NewBatch,
+    responses((status = 202, description = "A result for each, in their order.", body = Results<'static>), errors::Body),
+))]
 pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;
@@ -124,15 +133,21 @@ async fn create_all(
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = BatchResults))]
 struct Results<'a> {
+    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 100))]
     results: Vec<Verdict<'a>>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = BatchResult))]
 #[serde(untagged)]
 enum Verdict<'a> {
     Accepted(Accepted<'a>),
-    Refused { error: &'a Problem },
+    Refused {
+        #[cfg_attr(feature = "openapi", schema(value_type = schemas::Problem))]
+        error: &'a Problem,
+    },
 }
 
 /// The answer, and whether it would be the same if it were asked for again. If the store took none of the valid ones, that is the

@@ -17,6 +17,7 @@ use crate::{
     body::discard,
     correlation::{self, CORRELATION_ID},
     problem::{Cause, Kind, Problem},
+    trace,
 };
 
 /// Lets the request in, or not; adds to the answer what every answer has.
@@ -25,10 +26,12 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     // Both are cheap to clone: neither copies its text.
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let (mut parts, body) = request.into_parts();
+    let xray_trace_id = trace::xray_id(&parts).map(str::to_owned);
     let mut response = match auth::admit(&app.access, &parts) {
         Ok(caller) => match room(&app, &uri) {
             Ok(room) => {
-                parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller });
+                let trace = trace::of(&parts);
+                parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller, trace });
                 let handler = next.run(Request::from_parts(parts, body));
                 // What is done to its end takes up its room until then, also when the caller has gone.
                 let handler = async move {
@@ -44,7 +47,7 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         },
         Err(problem) => problem.into_response(),
     };
-    log(&method, &uri, &correlation_id, &response);
+    log(&method, &uri, (&correlation_id, xray_trace_id.as_deref()), &response);
     let headers = response.headers_mut();
     // What a status says is true only now.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -103,9 +106,9 @@ fn internal_error() -> Problem {
 struct Panicked;
 
 /// The path only: queries can hold what must not be logged, such as a URL's secrets.
-fn log(method: &Method, uri: &Uri, correlation_id: &str, response: &Response) {
+fn log(method: &Method, uri: &Uri, (correlation_id, xray_trace_id): (&str, Option<&str>), response: &Response) {
     let Some(Cause(cause)) = response.extensions().get::<Cause>() else { return };
     let (path, status) = (uri.path(), response.status().as_u16());
     let error = &**cause as &(dyn std::error::Error + 'static);
-    tracing::error!(correlation_id, %method, path, status, error, "[{correlation_id}] {method} {path} was answered {status}");
+    tracing::error!(correlation_id, xray_trace_id, %method, path, status, error, "[{correlation_id}] {method} {path} was answered {status}");
 }

@@ -17,6 +17,8 @@ use shared::{
     store::{Filter, MAX_READ},
 };
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters};
 use crate::{
     app::{App, Call},
     cursor, dispatch,
@@ -27,13 +29,23 @@ use crate::{
 };
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Deleted))]
 struct Report {
     deleted: usize,
     more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     next_cursor: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/webhook-statuses", tag = "Operating", operation_id = "delete_webhooks",
+    summary = "Delete webhooks, or cancel them",
+    description = "At least one filter must be given. A call looks at no more than 1000 webhooks; `more` says that there are further ones, and \
+                   `next_cursor` goes on behind.",
+    params(parameters::Reference, parameters::Status, parameters::Cursor),
+    responses((status = 200, description = "How many were deleted.", body = Report), errors::Unclear),
+))]
 /// Whatever their status: those still on their way are cancelled.
 pub(crate) async fn delete(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "status", "cursor"]);
@@ -43,6 +55,13 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, RawQuery(query): RawQuer
     delete_matching(&app, &filter, after, false).await.map(|body| answer(StatusCode::OK, body))
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/webhook-cleanup", tag = "Operating", operation_id = "clean_up_webhooks",
+    summary = "Delete old webhooks",
+    description = "Only finished ones, unless `status` names another. At least one filter must be given.",
+    params(parameters::Status, parameters::OlderThan, parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
+    responses((status = 200, description = "How many were deleted.", body = Report), errors::Keyed),
+))]
 /// Only what is finished, unless `status` names another.
 pub(crate) async fn clean_up(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();

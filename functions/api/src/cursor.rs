@@ -8,7 +8,7 @@ use shared::{id::TaskId, model::SCHEMA, store::DeadLetterPosition};
 use crate::problem::{Kind, Problem};
 
 /// The longest text that is looked at.
-const MAX_CURSOR_BYTES: usize = 512;
+pub(crate) const MAX_CURSOR_BYTES: usize = 512;
 
 /// A place in a list.
 pub(crate) trait Position: Serialize + DeserializeOwned {

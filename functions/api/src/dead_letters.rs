@@ -15,6 +15,8 @@ use shared::{
     store::{DeadLetterPosition, Listed, MAX_READ},
 };
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters};
 use crate::{
     app::{App, Call, Named},
     cursor, dispatch,
@@ -26,12 +28,21 @@ use crate::{
 };
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DeadLetterList))]
 struct Listing<'a> {
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
     items: Vec<DeadLetterView<'a>>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     page_size: usize,
     next_cursor: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/dead-letters", tag = "Dead letters", operation_id = "list_dead_letters",
+    summary = "Dead letters, latest first, without payload and attempts",
+    params(parameters::Reference, parameters::PageSize, parameters::Cursor),
+    responses((status = 200, description = "One page.", body = Listing<'static>), errors::Unclear),
+))]
 pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "cursor", "page_size"]);
     let reference = query.reference();
@@ -46,12 +57,24 @@ pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery)
     Ok(answer(StatusCode::OK, to_json(&listing)))
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/dead-letters/{webhook_id}", tag = "Dead letters", operation_id = "show_dead_letter",
+    summary = "A dead letter, whole",
+    params(parameters::WebhookId),
+    responses((status = 200, description = "The dead letter.", body = DeadLetterView<'static>), errors::Missing),
+))]
 pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let (webhook, content) = dead_letter(&app, &id).await?;
     Ok(answer(StatusCode::OK, to_json(&DeadLetterView::whole(&webhook, &content.url, &content.payload))))
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/dead-letters/{webhook_id}", tag = "Dead letters", operation_id = "delete_dead_letter",
+    summary = "Delete a dead letter, and the webhook with it",
+    params(parameters::WebhookId),
+    responses((status = 204, description = "It is gone."), errors::Missing),
+))]
 /// The webhook goes with it.
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
@@ -63,18 +86,34 @@ pub(crate) async fn delete(
     if app.context.store.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_dead_letter()) }
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/dead-letters/{webhook_id}/redrive", tag = "Dead letters", operation_id = "redrive_dead_letter",
+    summary = "Send a dead letter again",
+    description = "Back to `pending`, with a fresh budget of attempts.",
+    params(parameters::WebhookId, parameters::IdempotencyKey),
+    responses((status = 202, description = "On its way again.", body = crate::view::Accepted<'static>), errors::Keyed, errors::Missing),
+))]
 pub(crate) async fn redrive(State(app): State<Arc<App>>, Named(id): Named, request: Request) -> Result<Response, Problem> {
     resend::again(&app, &id, request, Transition::Redrive).await
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Redriven))]
 struct RedriveReport {
     redriven: usize,
     more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     next_cursor: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/dead-letters/redrive", tag = "Dead letters", operation_id = "redrive_dead_letters",
+    summary = "Send dead letters again: all, or those of a reference id",
+    description = "A call looks at no more than 1000; `more` says that there are further ones, and `next_cursor` goes on behind.",
+    params(parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
+    responses((status = 202, description = "How many are on their way again.", body = RedriveReport), errors::Keyed),
+))]
 /// All dead letters, or those of a reference id; at most [`MAX_READ`] in one call.
 pub(crate) async fn redrive_many(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();

@@ -17,6 +17,8 @@ use shared::{
 };
 use url::Url;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::schemas;
 use crate::{
     app::App,
     idempotency::answer,
@@ -28,13 +30,17 @@ use crate::{
 /// One destination. The figures are those of the current and the previous hour. `waiting` is an estimate: webhooks that were deleted, or
 /// whose worker died, while they waited stay counted.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Destination))]
 struct DestinationView<'a> {
     destination: &'a str,
     host: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::CircuitState))]
     circuit: CircuitState,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     open_until: Option<Timestamp>,
     /// Of the attempts, from 0 to 1; null if there were none.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
     success_share: Option<f64>,
     attempts: u64,
     failed: u64,
@@ -43,18 +49,27 @@ struct DestinationView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct LatestError<'a> {
     #[serde(flatten)]
     error: ErrorView<'a>,
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     at: Timestamp,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DestinationList))]
 struct Listing<'a> {
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
     items: Vec<DestinationView<'a>>,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/destinations", tag = "Watching", operation_id = "list_destinations",
+    summary = "The worst destinations first, over the last one to two hours",
+    responses((status = 200, description = "At most 100 destinations.", body = Listing<'static>)),
+))]
 pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let now = app.now();

@@ -33,7 +33,7 @@ struct IdTaken(TaskId);
 ///
 /// The record follows from the submission and the id alone (its time is the id's), so each try of a request makes the same one.
 pub(crate) async fn create(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Webhook, Problem> {
-    let new = submission.to_new(task, &call.correlation_id);
+    let new = submission.to_new(task, call);
     let webhook = app.context.rules.create(new, task.created_at());
     match app.context.store.create(&webhook, &submission.content).await {
         Ok(()) => Ok(webhook),

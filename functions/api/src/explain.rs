@@ -17,6 +17,8 @@ use shared::{
     transition::{Rules, is_relayed},
 };
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters, schemas};
 use crate::{
     app::{App, Named},
     idempotency::answer,
@@ -25,6 +27,12 @@ use crate::{
     view::{attempts_granted, to_json},
 };
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/webhooks/{webhook_id}/explain", tag = "Webhooks", operation_id = "explain_webhook",
+    summary = "What happened to a webhook and why, and what happens next",
+    params(parameters::WebhookId),
+    responses((status = 200, description = "Every transition, in order.", body = Explanation<'static>), errors::Missing),
+))]
 pub(crate) async fn explain(
     State(app): State<Arc<App>>,
     Named(id): Named,
@@ -37,37 +45,50 @@ pub(crate) async fn explain(
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Explanation<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
     webhook_id: &'a WebhookId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
     status: Status,
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     now: Timestamp,
+    #[cfg_attr(feature = "openapi", schema(max_items = 50))]
     steps: Vec<StepView>,
     next: Next,
     budget: BudgetView,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Step))]
 struct StepView {
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     at: Timestamp,
     function: &'static str,
     transition: &'static str,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Status>))]
     from: Option<Status>,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
     to: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false, minimum = 1))]
     attempt: Option<u32>,
     why: String,
     #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time, required = false))]
     next_attempt_at: Option<Timestamp>,
 }
 
 /// What happens next by itself.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Next {
     what: String,
     /// `None`: as soon as somebody gets to it.
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     at: Option<Timestamp>,
     /// Which function; `None` if only an operator can do something.
     by: Option<&'static str>,
@@ -75,6 +96,7 @@ struct Next {
 
 /// What has been used up since it was accepted or last sent again, and what there is.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Budget))]
 struct BudgetView {
     attempts: Used,
     interrupted_attempts: Used,
@@ -83,6 +105,7 @@ struct BudgetView {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Used {
     used: u64,
     of: u64,

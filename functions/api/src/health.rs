@@ -6,8 +6,9 @@
 //! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, and `warnings` say how |
 //! | `healthy` | 200 | else |
 //!
-//! Each part is asked at the same time and given [`PATIENCE`]. A call costs a few small reads, and without a key it tells the word
-//! only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
+//! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`] and for every caller of this process, so however
+//! often it is polled, the store has one small write and a few reads of it in a second (the embedded one: one commit, and a count that ends at
+//! 100,000 messages). Without a key it tells the word only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use axum::{
     response::Response,
 };
 use futures_util::future::{self, Either};
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde::Serialize;
 use shared::{
     circuit::{Circuit, State as CircuitState},
@@ -24,18 +25,24 @@ use shared::{
     queue::{Depth, Lane, QueueError},
     store::{StoreError, SweepReport},
 };
+use tokio::sync::Mutex;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::schemas;
 use crate::{
     app::{App, Call},
     auth::Caller,
     idempotency::answer,
-    problem::Problem,
+    problem::{Problem, RETRY_AFTER},
     query,
     view::to_json,
 };
 
 /// How long each part may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long what the parts said is told again.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// A sweep runs each minute; three missed ones are a fault.
 const MAX_SWEEP_AGE: Duration = Duration::from_secs(180);
@@ -44,6 +51,7 @@ const MAX_SWEEP_AGE: Duration = Duration::from_secs(180);
 const MAX_SWEEP_LAG: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HealthStatus))]
 #[serde(rename_all = "snake_case")]
 enum Word {
     Healthy,
@@ -52,13 +60,28 @@ enum Word {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HealthWord))]
 struct Short {
     status: Word,
 }
 
+/// What is answered: to whom has a key, and to whom has not.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HealthAnswer))]
+#[serde(untagged)]
+enum Answer<'a> {
+    Whole(Report<'a>),
+    Word(Short),
+}
+
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Health))]
 struct Report<'a> {
     status: Word,
+    /// When the parts were asked.
+    #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
+    checked_at: Timestamp,
     store: StorePart<'a>,
     queue: QueuePart,
     sweep: SweepPart,
@@ -66,14 +89,17 @@ struct Report<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = StoreHealth))]
 struct StorePart<'a> {
     status: Word,
     backend: &'static str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
     warnings: &'a [String],
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueHealth))]
 struct QueuePart {
     status: Word,
     backend: &'static str,
@@ -81,12 +107,14 @@ struct QueuePart {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueDepths))]
 struct Depths {
     webhooks: Option<DepthPart>,
     dead_letters: Option<DepthPart>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueDepth))]
 struct DepthPart {
     ready: u64,
     in_flight: u64,
@@ -94,14 +122,17 @@ struct DepthPart {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SweepHealth))]
 struct SweepPart {
     status: Sweep,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     last_run_at: Option<Timestamp>,
     lag_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SweepStatus))]
 #[serde(rename_all = "snake_case")]
 enum Sweep {
     /// It ran a short while ago, and nothing was long overdue.
@@ -115,15 +146,20 @@ enum Sweep {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = OpenCircuit))]
 struct CircuitPart<'a> {
     destination: &'a str,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::CircuitState))]
     state: CircuitState,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     open_until: Option<Timestamp>,
 }
 
 /// What the parts said; an error is the cause, for the log.
+#[derive(Debug)]
 struct Findings {
+    asked_at: Timestamp,
     store: Result<(), Fault>,
     warnings: Result<Vec<String>, Fault>,
     webhooks: Result<Depth, Fault>,
@@ -142,23 +178,55 @@ enum Fault {
     Queue(#[from] QueueError),
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/health", tag = "Watching", operation_id = "health", security((), ("bearer" = []), ("apiKey" = [])),
+    summary = "Whether webhooks are accepted and delivered",
+    description = "Without a key it answers with its word only. Cheap enough to be asked each second.",
+    responses(
+        (status = 200, description = "Healthy, or degraded: what is accepted may be delivered late.", body = Answer<'static>),
+        (status = 503, description = "Unhealthy: nothing can be accepted.", body = Answer<'static>),
+    ),
+))]
 pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
-    let findings = ask(&app).await;
+    let findings = ask_at_most_once_a_second(&app, &call).await;
     let now = app.now();
     let sweep = judge_sweep(findings.last_sweep.as_ref().ok().and_then(Option::as_ref), app.started_at, now);
     let queue_up = findings.webhooks.is_ok() && findings.dead_letters.is_ok();
     let status = overall(judge_store(&findings), queue_up, sweep);
-    log(&call, &findings);
     let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = match call.caller {
-        Caller::Anonymous => to_json(&Short { status }),
-        Caller::Known(_) => to_json(&report(&app, status, sweep, &findings, now)),
+        Caller::Anonymous => Answer::Word(Short { status }),
+        Caller::Known(_) => Answer::Whole(report(&app, status, sweep, &findings, now)),
     };
-    Ok(answer(code, body))
+    let mut response = answer(code, to_json(&body));
+    if status == Word::Unhealthy {
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    Ok(response)
+}
+
+/// What the parts said last.
+#[derive(Debug, Default)]
+pub(crate) struct LastFindings(Mutex<Option<Arc<Findings>>>);
+
+/// Callers that come while the parts are asked wait for the same answer. If the one who asks hangs up, the next one asks.
+async fn ask_at_most_once_a_second(app: &App, call: &Call) -> Arc<Findings> {
+    let mut last = app.health.0.lock().await;
+    let now = app.now();
+    // A clock that was put back makes nothing young.
+    let is_young = |asked_at: Timestamp| asked_at <= now && now.since(asked_at) < MAX_AGE;
+    if let Some(findings) = last.as_ref().filter(|findings| is_young(findings.asked_at)) {
+        return Arc::clone(findings);
+    }
+    let findings = Arc::new(ask(app).await);
+    log(call, &findings);
+    *last = Some(Arc::clone(&findings));
+    findings
 }
 
 async fn ask(app: &App) -> Findings {
+    let asked_at = app.now();
     let (store, queue) = (&app.context.store, &app.context.queue);
     let (store, warnings, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
         patient(app, store.ping()),
@@ -168,7 +236,7 @@ async fn ask(app: &App) -> Findings {
         patient(app, store.last_sweep()),
         patient(app, store.circuits()),
     );
-    Findings { store, warnings, webhooks, dead_letters, last_sweep, circuits }
+    Findings { asked_at, store, warnings, webhooks, dead_letters, last_sweep, circuits }
 }
 
 async fn patient<T, E: Into<Fault>>(app: &App, part: impl Future<Output = Result<T, E>>) -> Result<T, Fault> {
@@ -216,6 +284,7 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
     let config = &app.context.config;
     Report {
         status,
+        checked_at: findings.asked_at,
         store: StorePart {
             status: judge_store(findings),
             backend: config.status_backend.as_str(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
 //! | `lambda`, `stage` | the events that hold requests on Lambda; a path without API Gateway's stage |
-//! | `auth`, `correlation`, `app` | who may call; the call's name; what handlers share |
+//! | `auth`, `correlation`, `trace`, `app` | who may call; the call's name; the trace it is part of; what handlers share |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
 //! | `dispatch` | create, then send; and what if the queue does not take it |
@@ -12,6 +12,7 @@
 //! | `status`, `list`, `explain` | what is known of webhooks |
 //! | `cleanup`, `resend`, `dead_letters` | what operators do with them |
 //! | `destinations`, `health`, `metrics` | how it goes |
+//! | `openapi` | all of that, described for programs |
 //! | `view`, `cursor`, `problem` | the shapes of answers, of places in lists, of errors |
 //!
 //! The way of a webhook: `boundary` lets the request in; `accept` reads it into a `submission`; `dispatch` makes its record and
@@ -38,6 +39,7 @@ mod idempotency;
 mod lambda;
 mod list;
 mod metrics;
+mod openapi;
 mod problem;
 mod query;
 mod resend;
@@ -45,6 +47,7 @@ mod stage;
 mod status;
 mod submission;
 mod test_webhook;
+mod trace;
 mod view;
 
 use std::sync::Arc;
@@ -53,37 +56,52 @@ use axum::{
     Router,
     extract::State,
     middleware,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use shared::context::Context;
 
 use app::App;
 pub use auth::Access;
 pub use lambda::on_lambda;
+#[cfg(feature = "openapi")]
+pub use openapi::document;
 
 /// The API, for whoever `access` lets in.
 pub fn router(context: Context, access: Access) -> Router {
     let app = App::new(context, access);
-    Router::new()
-        .route("/webhooks", post(accept::accept))
-        .route("/webhooks/batch", post(batch::accept))
-        .route("/webhooks/{webhook_id}/resend", post(resend::resend))
-        .route("/webhooks/{webhook_id}/explain", get(explain::explain))
-        .route("/test-webhook", post(test_webhook::accept))
-        .route("/webhook-status/{webhook_id}", get(status::show).delete(status::delete))
-        .route("/webhook-statuses", get(list::list).delete(cleanup::delete))
-        .route("/webhook-cleanup", post(cleanup::clean_up))
-        .route("/dead-letters", get(dead_letters::list))
-        .route("/dead-letters/redrive", post(dead_letters::redrive_many))
-        .route("/dead-letters/{webhook_id}", get(dead_letters::show).delete(dead_letters::delete))
-        .route("/dead-letters/{webhook_id}/redrive", post(dead_letters::redrive))
-        .route("/destinations", get(destinations::list))
-        .route("/health", get(health::health))
-        .route("/metrics", get(metrics::show))
+    let routes = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    routes
         .fallback(boundary::not_found)
         .method_not_allowed_fallback(boundary::other_method)
         .layer(middleware::from_fn_with_state(app.clone(), boundary::around))
         .with_state(app)
+}
+
+/// The paths of the API, for who compares them with the OpenAPI document.
+#[cfg(feature = "openapi")]
+pub fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).collect()
+}
+
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
+    vec![
+        ("/webhooks", post(accept::accept)),
+        ("/webhooks/batch", post(batch::accept)),
+        ("/webhooks/{webhook_id}/resend", post(resend::resend)),
+        ("/webhooks/{webhook_id}/explain", get(explain::explain)),
+        ("/test-webhook", post(test_webhook::accept)),
+        ("/webhook-status/{webhook_id}", get(status::show).delete(status::delete)),
+        ("/webhook-statuses", get(list::list).delete(cleanup::delete)),
+        ("/webhook-cleanup", post(cleanup::clean_up)),
+        ("/dead-letters", get(dead_letters::list)),
+        ("/dead-letters/redrive", post(dead_letters::redrive_many)),
+        ("/dead-letters/{webhook_id}", get(dead_letters::show).delete(dead_letters::delete)),
+        ("/dead-letters/{webhook_id}/redrive", post(dead_letters::redrive)),
+        ("/destinations", get(destinations::list)),
+        ("/health", get(health::health)),
+        ("/metrics", get(metrics::show)),
+        ("/openapi.json", get(openapi::show)),
+    ]
 }
 
 /// The same rule of who may call around another router: for one that passes requests to the API in another process.

@@ -10,6 +10,8 @@ use http::StatusCode;
 use serde::Serialize;
 use shared::store::MAX_READ;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters};
 use crate::{
     app::App,
     cursor,
@@ -20,18 +22,28 @@ use crate::{
 };
 
 /// The last page that can be asked for by its number.
-const MAX_PAGE: usize = 100;
+pub(crate) const MAX_PAGE: usize = 100;
 
 const PARAMETERS: [&str; 5] = ["reference_id", "status", "page", "page_size", "cursor"];
 
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = WebhookList))]
 struct Listing<'a> {
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
     items: Vec<WebhookView<'a>>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     page: usize,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     page_size: usize,
     next_cursor: Option<String>,
 }
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
+    summary = "Webhooks, newest first",
+    params(parameters::Reference, parameters::Status, parameters::Page, parameters::PageSize, parameters::Cursor),
+    responses((status = 200, description = "One page.", body = Listing<'static>), errors::Unclear),
+))]
 /// By `page`, everything before it is read too, so it goes only as far as one call may read; by `cursor`, it costs one page
 /// wherever that is.
 pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {

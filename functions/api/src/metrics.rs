@@ -21,6 +21,12 @@ use crate::{
 /// Version 0.0.4 of the text format, which every Prometheus reads.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/metrics", tag = "Watching", operation_id = "metrics",
+    summary = "Figures for Prometheus",
+    description = "404 where they are switched off (ENABLE_PROMETHEUS=false).",
+    responses((status = 200, description = "Text exposition format.", body = String, content_type = "text/plain"), crate::openapi::errors::Missing),
+))]
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     of(&app.context).await
 }

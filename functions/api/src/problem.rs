@@ -23,7 +23,7 @@ pub(crate) const MAX_FIELD_ERRORS: usize = 20;
 const MAX_FIELD_NAME_BYTES: usize = 100;
 
 /// When to ask again after a 503.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What sort of problem; gives the status, and the `type` that a program can compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

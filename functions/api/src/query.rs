@@ -14,7 +14,7 @@ pub(crate) const MAX_PAGE_SIZE: usize = 100;
 pub(crate) const DEFAULT_PAGE_SIZE: usize = 20;
 
 /// The oldest that a cleanup can ask for, so that no time before the epoch comes out: about 100 years.
-const MAX_OLDER_THAN_DAYS: f64 = 36_500.0;
+pub(crate) const MAX_OLDER_THAN_DAYS: f64 = 36_500.0;
 
 const DAY_SECONDS: f64 = 86_400.0;
 

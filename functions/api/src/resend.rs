@@ -17,6 +17,8 @@ use shared::{
     transition::Refusal,
 };
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters};
 use crate::{
     app::{App, Call, Named},
     dispatch,
@@ -25,6 +27,13 @@ use crate::{
     query, view,
 };
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/webhooks/{webhook_id}/resend", tag = "Operating", operation_id = "resend_webhook",
+    summary = "Send a finished webhook again",
+    description = "With a fresh budget of attempts. 409 while it is still on its way.",
+    params(parameters::WebhookId, parameters::IdempotencyKey),
+    responses((status = 202, description = "On its way again.", body = view::Accepted<'static>), errors::Keyed, errors::Missing),
+))]
 pub(crate) async fn resend(State(app): State<Arc<App>>, Named(id): Named, request: Request) -> Result<Response, Problem> {
     again(&app, &id, request, Transition::Resend).await
 }

@@ -14,6 +14,7 @@ use shared::{
 };
 
 use crate::{
+    app::Call,
     fields::{self, Fields, given},
     problem::{Faults, Kind, Problem},
 };
@@ -30,9 +31,14 @@ pub(crate) const MAX_EVENT_TYPE_BYTES: usize = 128;
 /// How far ahead `deliver_at` may be: 365 days.
 pub(crate) const MAX_SCHEDULE_AHEAD: Duration = Duration::from_secs(365 * 24 * 3600);
 
-const FIELDS: [&str; 7] = ["url", "payload", "reference_id", "headers", "event_type", "deliver_at", "retry"];
+/// Up to here every whole number is a floating-point number of its own.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-const RETRY_FIELDS: [&str; 6] = ["max_attempts", "base_delay_ms", "factor", "max_delay_ms", "jitter", "schedule_ms"];
+/// What a request or a batch's item may have.
+pub(crate) const FIELDS: [&str; 7] = ["url", "payload", "reference_id", "headers", "event_type", "deliver_at", "retry"];
+
+/// What `retry` may have.
+pub(crate) const RETRY_FIELDS: [&str; 6] = ["max_attempts", "base_delay_ms", "factor", "max_delay_ms", "jitter", "schedule_ms"];
 
 /// Where a webhook's reference id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,11 +122,12 @@ impl Submission {
     }
 
     /// What create is told.
-    pub(crate) fn to_new(&self, task: TaskId, correlation_id: &str) -> NewWebhook {
+    pub(crate) fn to_new(&self, task: TaskId, call: &Call) -> NewWebhook {
         NewWebhook {
             id: self.id(task),
             referenced: self.reference != Reference::MadeUp,
-            correlation_id: correlation_id.to_owned(),
+            correlation_id: call.correlation_id.as_ref().to_owned(),
+            trace: call.trace.clone(),
             event_type: self.event_type.clone(),
             destination: self.destination.clone(),
             retry: self.retry.clone(),
@@ -245,12 +252,13 @@ impl Reader<'_> {
         let picked = fields.pick(&RETRY_FIELDS, &prefix, &mut self.faults);
         let [max_attempts, base_delay_ms, factor, max_delay_ms, jitter, schedule_ms] = picked;
         let wishes = RetryOverride {
-            max_attempts: self.wish(max_attempts, "max_attempts", "must be a whole number from 1 to 50"),
-            base_delay_ms: self.wish(base_delay_ms, "base_delay_ms", "must be a whole number of milliseconds"),
-            factor: self.wish(factor, "factor", "must be a number from 1 to 100"),
-            max_delay_ms: self.wish(max_delay_ms, "max_delay_ms", "must be a whole number of milliseconds"),
-            jitter: self.wish(jitter, "jitter", "must be a number from 0 to 1"),
-            schedule_ms: self.wish(schedule_ms, "schedule_ms", "must be an array of whole numbers of milliseconds"),
+            max_attempts: self
+                .wish(max_attempts, "max_attempts", "must be a whole number from 1 to 50", |raw| whole(raw)?.try_into().ok()),
+            base_delay_ms: self.wish(base_delay_ms, "base_delay_ms", "must be a whole number of milliseconds", whole),
+            factor: self.wish(factor, "factor", "must be a number from 1 to 100", fields::value),
+            max_delay_ms: self.wish(max_delay_ms, "max_delay_ms", "must be a whole number of milliseconds", whole),
+            jitter: self.wish(jitter, "jitter", "must be a number from 0 to 1", fields::value),
+            schedule_ms: self.wish(schedule_ms, "schedule_ms", "must be an array of whole numbers of milliseconds", all_whole),
         };
         for fault in wishes.check() {
             self.fault(&format!("retry.{}", fault.field), fault.message);
@@ -258,12 +266,29 @@ impl Reader<'_> {
         (wishes != RetryOverride::default()).then_some(wishes)
     }
 
-    fn wish<T: serde::de::DeserializeOwned>(&mut self, raw: Option<&RawValue>, name: &str, message: &'static str) -> Option<T> {
+    fn wish<T>(
+        &mut self,
+        raw: Option<&RawValue>,
+        name: &str,
+        message: &'static str,
+        read: impl Fn(&RawValue) -> Option<T>,
+    ) -> Option<T> {
         let raw = given(raw)?;
-        let value = fields::value(raw);
+        let value = read(raw);
         if value.is_none() {
             self.fault(&format!("retry.{name}"), message);
         }
         value
     }
+}
+
+/// A whole number from 0 on, also if it is written with a fraction of zero: to JSON Schema, and to languages with one sort of numbers, `5.0` is
+/// the same as `5`.
+fn whole(raw: &RawValue) -> Option<u64> {
+    let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
+    fields::value(raw).or_else(|| fields::value(raw).filter(exact).map(|number: f64| number as u64))
+}
+
+fn all_whole(raw: &RawValue) -> Option<Vec<u64>> {
+    serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok()?.into_iter().map(whole).collect()
 }

@@ -8,6 +8,8 @@ use axum::{
 };
 use serde_json::value::RawValue;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::{errors, parameters, schemas};
 use crate::{
     accept::{accept_one, max_body_bytes},
     app::{App, Call},
@@ -23,6 +25,13 @@ use crate::{
 /// The parameter with the URL.
 const WEBHOOK_URL: &str = "webhook_url";
 
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/test-webhook", tag = "Webhooks", operation_id = "send_test_webhook",
+    summary = "Send any JSON somewhere, to see a delivery work",
+    params(parameters::WebhookUrl, parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
+    request_body = schemas::Anything,
+    responses((status = 202, description = "Accepted, to be delivered.", body = view::TestAccepted<'static>), errors::Body),
+))]
 pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;

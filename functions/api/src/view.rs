@@ -10,6 +10,9 @@ use shared::{
     transition::Rules,
 };
 
+#[cfg(feature = "openapi")]
+use crate::openapi::schemas;
+
 /// JSON text of an answer.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
     // Only maps with keys that are no strings and failing implementations of Serialize fail; ours have neither.
@@ -18,11 +21,16 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
 
 /// What is answered when a webhook is accepted, or sent again.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Accepted<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
     webhook_id: &'a WebhookId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
     reference_id: &'a ReferenceId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
     task_id: TaskId,
     correlation_id: &'a str,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
     status: Status,
 }
 
@@ -44,16 +52,22 @@ pub(crate) fn accepted(webhook: &Webhook) -> String {
     to_json(&Accepted::of(webhook))
 }
 
+/// What is answered when a test webhook is accepted.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct TestAccepted<'a> {
+    status: &'static str,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
+    webhook_id: &'a WebhookId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
+    reference_id: &'a ReferenceId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
+    task_id: TaskId,
+    message: &'static str,
+}
+
 /// The answer for an accepted test webhook.
 pub(crate) fn test_accepted(webhook: &Webhook) -> String {
-    #[derive(Serialize)]
-    struct TestAccepted<'a> {
-        status: &'static str,
-        webhook_id: &'a WebhookId,
-        reference_id: &'a ReferenceId,
-        task_id: TaskId,
-        message: &'static str,
-    }
     to_json(&TestAccepted {
         status: "webhook_queued",
         webhook_id: &webhook.id,
@@ -65,25 +79,35 @@ pub(crate) fn test_accepted(webhook: &Webhook) -> String {
 
 /// A webhook.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Webhook))]
 pub(crate) struct WebhookView<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
     webhook_id: &'a WebhookId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
     reference_id: &'a ReferenceId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
     task_id: TaskId,
     correlation_id: &'a str,
     event_type: Option<&'a str>,
     url: &'a str,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
     status: Status,
     attempt_count: u32,
     max_attempts: u32,
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     created_at: Timestamp,
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     updated_at: Timestamp,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     next_attempt_at: Option<Timestamp>,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     delivered_at: Option<Timestamp>,
     last_error: Option<ErrorView<'a>>,
+    #[cfg_attr(feature = "openapi", schema(max_items = 50))]
     attempts: Vec<AttemptView<'a>>,
 }
 
@@ -111,20 +135,27 @@ impl<'a> WebhookView<'a> {
 
 /// A dead letter.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DeadLetter))]
 pub(crate) struct DeadLetterView<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
     webhook_id: &'a WebhookId,
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
     reference_id: &'a ReferenceId,
     correlation_id: &'a str,
     url: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Anything, required = false))]
     payload: Option<&'a RawValue>,
     attempt_count: u32,
     last_error: Option<ErrorView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false, max_items = 50))]
     attempts: Option<Vec<AttemptView<'a>>>,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     failed_at: Option<Timestamp>,
     #[serde(with = "rfc3339::option")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     expires_at: Option<Timestamp>,
 }
 
@@ -154,7 +185,9 @@ impl<'a> DeadLetterView<'a> {
 
 /// `last_error`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LastError))]
 pub(crate) struct ErrorView<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ErrorName))]
     kind: &'static str,
     status_code: Option<u16>,
     message: &'a str,
@@ -167,9 +200,11 @@ impl<'a> ErrorView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Attempt))]
 struct AttemptView<'a> {
     number: u32,
     #[serde(with = "rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     started_at: Timestamp,
     duration_ms: u64,
     /// `delivered`; `failed`; `interrupted`, which may have arrived.
@@ -180,7 +215,9 @@ struct AttemptView<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct AttemptError<'a> {
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ErrorName))]
     kind: &'static str,
     message: Option<&'a str>,
 }

@@ -12,6 +12,7 @@ use shared::{
     sender::{Answer, Request},
     status::Status,
     store::StoreError,
+    trace::Trace,
     transition::{Refusal, Report},
 };
 
@@ -43,7 +44,7 @@ pub(crate) enum Attempted {
 
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
-    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> Attempted {
+    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
         let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
         let (seen, _turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
@@ -74,7 +75,7 @@ impl Deliver {
                 };
             }
         };
-        let answer = self.send_request(&webhook, content, claimed_at).await;
+        let answer = self.send_request(&webhook, content, claimed_at, xray_trace_id).await;
         if answer.is_our_fault {
             return self.not_attempted(&webhook, &answer, &admitted).await;
         }
@@ -112,14 +113,25 @@ impl Deliver {
         }
     }
 
-    async fn send_request(&self, webhook: &Webhook, mut content: Content, claimed_at: Timestamp) -> Answer {
+    async fn send_request(
+        &self,
+        webhook: &Webhook,
+        mut content: Content,
+        claimed_at: Timestamp,
+        xray_trace_id: Option<&str>,
+    ) -> Answer {
         let now = self.context.clock.now();
+        let span = webhook.trace.as_ref().map(|_| self.context.random.next_u64().max(1));
         tracing::info!(
             correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
+            trace_id = trace_id(webhook), span_id = span.map(|span| format!("{span:016x}")), xray_trace_id,
             "[{}] Sending webhook notification to {} for reference_id={}",
             webhook.correlation_id, loggable_url(&content.url), webhook.id.reference,
         );
-        let (url, headers) = (std::mem::take(&mut content.url), std::mem::take(&mut content.headers));
+        let (url, mut headers) = (std::mem::take(&mut content.url), std::mem::take(&mut content.headers));
+        if let (Some(trace), Some(span)) = (&webhook.trace, span) {
+            add_trace(&mut headers, trace, span);
+        }
         let request = Request {
             url: &url,
             headers: &headers,
@@ -238,6 +250,21 @@ impl Deliver {
     }
 }
 
+/// What the log calls the trace.
+fn trace_id(webhook: &Webhook) -> Option<&str> {
+    webhook.trace.as_ref().map(|trace| trace.id.as_str())
+}
+
+/// Tells the destination the trace, with this attempt's span as its parent; unless the caller gave headers of its own for that.
+fn add_trace(headers: &mut Vec<(String, String)>, trace: &Trace, span: u64) {
+    let is_theirs = |(name, _): &(String, String)| ["traceparent", "tracestate"].iter().any(|own| name.eq_ignore_ascii_case(own));
+    if headers.iter().any(is_theirs) {
+        return;
+    }
+    headers.push(("traceparent".to_owned(), trace.parent(span)));
+    headers.extend(trace.state.iter().map(|state| ("tracestate".to_owned(), state.clone())));
+}
+
 fn hand_back(error: &StoreError, (webhook_id, correlation_id): &(WebhookId, String), what: &str) -> Attempted {
     let error = error as &dyn std::error::Error;
     tracing::warn!(correlation_id, %webhook_id, error, "[{correlation_id}] Handing back a webhook that cannot be {what} now");
@@ -245,10 +272,10 @@ fn hand_back(error: &StoreError, (webhook_id, correlation_id): &(WebhookId, Stri
 }
 
 fn log_outcome(webhook: &Webhook, report: &Report) {
-    let (correlation_id, reference) = (&webhook.correlation_id, &webhook.id.reference);
+    let (correlation_id, reference, trace_id) = (&webhook.correlation_id, &webhook.id.reference, trace_id(webhook));
     if webhook.status == Status::Delivered {
         tracing::info!(
-            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id,
             "[{correlation_id}] Successfully delivered webhook for reference_id={reference}",
         );
         return;
@@ -256,18 +283,18 @@ fn log_outcome(webhook: &Webhook, report: &Report) {
     let kind = report.outcome.error.map_or("none", ErrorKind::as_str);
     if let Some(code) = report.outcome.status_code {
         tracing::warn!(
-            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, kind,
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id, kind,
             "[{correlation_id}] Webhook delivery failed with status {code}",
         );
     } else {
         tracing::warn!(
-            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, kind,
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id, kind,
             "[{correlation_id}] Webhook delivery failed: {}", report.message.as_deref().unwrap_or(kind),
         );
     }
     if let Some(at) = webhook.allowed_at {
         tracing::info!(
-            correlation_id, webhook_id = %webhook.id, next_attempt_at = %at,
+            correlation_id, webhook_id = %webhook.id, trace_id, next_attempt_at = %at,
             "[{correlation_id}] Retrying webhook delivery for reference_id={reference}",
         );
     }

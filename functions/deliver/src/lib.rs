@@ -94,7 +94,7 @@ impl Deliver {
         let verdict = match Message::from_json(body) {
             Ok(parsed) => {
                 let first = receive_count(message) <= 1;
-                self.look(parsed, first, until).await
+                self.look(parsed, first, until, xray_trace_id(message)).await
             }
             Err(error @ InvalidMessage::TooNew { .. }) => {
                 tracing::warn!(message_id = message.message_id, "Handing back a message: {error}");
@@ -129,6 +129,11 @@ impl Deliver {
 /// a read and trusts nothing.
 fn receive_count(message: &SqsMessage) -> u32 {
     message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// The X-Ray trace of whoever sent the message, which SQS passes on.
+fn xray_trace_id(message: &SqsMessage) -> Option<&str> {
+    message.attributes.get("AWSTraceHeader").map(String::as_str)
 }
 
 fn failure(message: &SqsMessage) -> BatchItemFailure {

@@ -40,7 +40,7 @@ enum Step {
 
 impl Deliver {
     /// Looks until there is nothing left to do. `first`: the message was not delivered before, so the record in it may be right.
-    pub(crate) async fn look(&self, message: Message, first: bool, until: Timestamp) -> Verdict {
+    pub(crate) async fn look(&self, message: Message, first: bool, until: Timestamp, xray_trace_id: Option<&str>) -> Verdict {
         let mut seen = message.seen.map(|seen| *seen).filter(|seen| first && self.is_claimable(seen));
         for _ in 0..MAX_LOOKS {
             let webhook = match seen.take() {
@@ -62,7 +62,7 @@ impl Deliver {
                     if !wait.is_zero() {
                         self.context.clock.sleep(wait).await;
                     }
-                    match self.attempt(webhook, until).await {
+                    match self.attempt(webhook, until, xray_trace_id).await {
                         Attempted::Recorded(webhook) => return self.hand_over(&webhook).await,
                         Attempted::Ended(verdict) => return verdict,
                         // Somebody else changed it: look again, at what is stored.

@@ -80,6 +80,7 @@ async fn archive(context: &Context, webhook: Webhook) -> Result<Done, StoreError
         Applied::Done(webhook, ()) => {
             tracing::warn!(
                 correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                trace_id = webhook.trace.as_ref().map(|trace| trace.id.as_str()),
                 "[{}] Moved failed webhook to dead letter queue", webhook.correlation_id,
             );
             Ok(true)

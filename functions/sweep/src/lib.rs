@@ -59,6 +59,7 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     due?;
     context.store.tidy(ran_at).await?;
     let counts = context.store.counts().await?;
+    context.metrics.swept(summary.lag, counts);
     context.store.report_sweep(&SweepReport { ran_at, lag_ms: summary.lag.as_millis() as u64, counts }).await?;
     if summary.requeued > 0 || summary.adopted > 0 {
         tracing::info!(requeued = summary.requeued, adopted = summary.adopted, more = summary.more, "Swept");

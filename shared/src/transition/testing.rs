@@ -14,6 +14,7 @@ pub fn new_webhook(task: TaskId) -> NewWebhook {
         id: WebhookId { reference, task },
         referenced: true,
         correlation_id: "cor-1".to_owned(),
+        trace: None,
         event_type: None,
         destination: "https://example.com:443".to_owned(),
         retry: None,

@@ -190,6 +190,7 @@ pub(super) fn new_webhook(created_at: Timestamp, reference: &ReferenceId) -> New
         id: WebhookId { reference: reference.clone(), task: fresh_task(created_at) },
         referenced: true,
         correlation_id: format!("cor-{:016x}", rand::random::<u64>()),
+        trace: None,
         event_type: None,
         destination: "https://example.com:443".to_owned(),
         retry: None,

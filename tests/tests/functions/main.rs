@@ -5,6 +5,7 @@
 
 mod deliver;
 mod dlq;
+mod health;
 mod outage;
 mod sweep;
 mod turns;

@@ -5,16 +5,19 @@
 mod amazon;
 mod crash;
 mod delivery;
+mod embedded_metrics;
 mod events;
 mod functions;
 mod life;
 mod lifecycle;
+mod metrics;
 mod outage;
 mod redis;
 mod redis_calls;
 mod redis_outages;
 mod secrecy;
 mod tools;
+mod traces;
 mod waits;
 mod watch;
 

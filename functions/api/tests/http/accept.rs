@@ -125,3 +125,23 @@ async fn concurrent_callers_each_get_their_own() {
     assert_eq!(answered.len(), 64);
     assert_eq!(stack.context.store.list(&Filter::default(), None, 100).await.unwrap().items.len(), 64);
 }
+
+/// `5.0` is a whole number, as JSON Schema has it; `5.5` is none, nor is what a floating-point number cannot tell from its neighbours.
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+    let stack = Stack::start().await;
+    let body = |retry: &str| format!(r#"{{"url":"{URL}","payload":1,"retry":{retry}}}"#);
+    let id = stack.post("/webhooks", body(r#"{"max_attempts":7.0,"base_delay_ms":1e1}"#)).await.json(202);
+    let retry = stack.record(id["webhook_id"].as_str().unwrap()).await.retry.unwrap();
+    assert_eq!((retry.max_attempts, retry.base_delay_ms), (Some(7), Some(10)));
+    let id = stack.post("/webhooks", body(r#"{"schedule_ms":[5e3,1,2.0]}"#)).await.json(202);
+    assert_eq!(stack.record(id["webhook_id"].as_str().unwrap()).await.retry.unwrap().schedule_ms, Some(vec![5000, 1, 2]));
+    for bad in ["5.5", "-1.0", "1e300", "\"5\"", "[5]"] {
+        let retry = format!(r#"{{"base_delay_ms":{bad},"schedule_ms":[{bad}]}}"#);
+        assert_eq!(
+            stack.post("/webhooks", body(&retry)).await.problem(422),
+            ["retry.base_delay_ms", "retry.schedule_ms"],
+            "{bad}"
+        );
+    }
+}

@@ -9,6 +9,7 @@
 //! | `idempotency` | the same request twice, at once, later, and after each crash |
 //! | `batches` | each item judged on its own |
 //! | `lists` | filters, pages, cursors |
+//! | `openapi` | the document is what the code says, and the router has what it says |
 //! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
 //! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
 //! | `overload` | more requests at a time than there is room for |
@@ -24,6 +25,7 @@ mod harness;
 mod idempotency;
 mod keys;
 mod lists;
+mod openapi;
 mod operators;
 mod outages;
 mod overload;

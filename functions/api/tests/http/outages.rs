@@ -13,7 +13,7 @@ use shared::{
 
 use crate::{
     faulty::Fault,
-    harness::{Stack, URL, ids},
+    harness::{Answer, Stack, URL, ids},
 };
 
 fn body() -> String {
@@ -99,32 +99,55 @@ fn swept(stack: &Stack, lag_ms: u64) -> SweepReport {
     SweepReport { ran_at: stack.context.clock.now(), lag_ms, counts: [1, 0, 0, 4, 2] }
 }
 
+/// Health once what it said before counts no more.
+async fn later(stack: &Stack) -> Answer {
+    stack.clock.advance(Duration::from_secs(1));
+    stack.get("/health").await
+}
+
+/// Polled by many at once and again and again, the parts are asked once in a second, and what they said then is told to all.
+#[tokio::test]
+async fn health_asks_its_parts_at_most_once_a_second() {
+    let stack = Stack::start().await;
+    let asked = |calls: Vec<(&str, usize)>| calls.iter().find(|(call, _)| *call == "ping").map_or(0, |(_, count)| *count);
+    let answers = futures_util::future::join_all((0..20).map(|_| stack.get("/health"))).await;
+    assert_eq!(asked(stack.faults.take_calls()), 1);
+    stack.clock.advance(Duration::from_millis(999));
+    stack.faults.store_down();
+    assert_eq!(stack.get("/health").await.text, answers[0].text, "it still counts");
+    assert_eq!(asked(stack.faults.take_calls()), 0);
+    stack.clock.advance(Duration::from_millis(1));
+    let down = stack.get("/health").await;
+    assert_eq!((down.json(503)["status"].as_str(), down.header("retry-after")), (Some("unhealthy"), Some("1")));
+    assert_eq!(asked(stack.faults.take_calls()), 1);
+}
+
 #[tokio::test]
 async fn health_follows_store_queue_and_sweep() {
     let stack = Stack::start().await;
     stack.accept(json!({})).await;
-    let well = stack.get("/health").await.json(200);
+    let well = later(&stack).await.json(200);
     assert_eq!((&well["status"], &well["sweep"]["status"]), (&"healthy".into(), &"unknown".into()));
     assert_eq!(well["queue"]["depths"]["webhooks"], json!({"ready": 1, "in_flight": 0, "delayed": 0}));
     assert_eq!((&well["store"]["backend"], &well["circuits"]), (&"sqlite".into(), &json!([])));
 
     stack.clock.advance(Duration::from_secs(181));
-    assert_eq!(stack.get("/health").await.json(200)["status"], "degraded");
+    assert_eq!(later(&stack).await.json(200)["status"], "degraded");
     let report = swept(&stack, 5);
     stack.context.store.report_sweep(&report).await.unwrap();
-    let well = stack.get("/health").await.json(200);
+    let well = later(&stack).await.json(200);
     let sweep = json!({"status": "healthy", "last_run_at": report.ran_at.to_string(), "lag_ms": 5});
     assert_eq!((&well["status"], &well["sweep"]), (&"healthy".into(), &sweep));
     stack.context.store.report_sweep(&swept(&stack, 300_001)).await.unwrap();
-    let behind = stack.get("/health").await.json(200);
+    let behind = later(&stack).await.json(200);
     assert_eq!((&behind["status"], &behind["sweep"]["status"]), (&"degraded".into(), &"behind".into()));
     stack.context.store.report_sweep(&swept(&stack, 0)).await.unwrap();
 
     stack.faults.set("depth", Fault::Down);
-    let degraded = stack.get("/health").await.json(200);
+    let degraded = later(&stack).await.json(200);
     assert_eq!((&degraded["status"], &degraded["queue"]["status"]), (&"degraded".into(), &"unhealthy".into()));
     stack.faults.store_down();
-    let down = stack.get("/health").await;
+    let down = later(&stack).await;
     assert_eq!(down.json(503)["status"], "unhealthy");
     assert!(!down.text.contains("internal detail"));
 }
@@ -134,14 +157,14 @@ async fn health_follows_store_queue_and_sweep() {
 #[tokio::test]
 async fn health_tells_what_is_wrong_with_the_store_s_settings() {
     let stack = Stack::start().await;
-    assert_eq!(stack.get("/health").await.json(200)["store"], json!({"status": "healthy", "backend": "sqlite"}));
+    assert_eq!(later(&stack).await.json(200)["store"], json!({"status": "healthy", "backend": "sqlite"}));
     stack.faults.warnings.lock().unwrap().push("persistence is off".to_owned());
-    let health = stack.get("/health").await.json(200);
+    let health = later(&stack).await.json(200);
     assert_eq!(health["status"], "degraded");
     let warned = json!({"status": "degraded", "backend": "sqlite", "warnings": ["persistence is off"]});
     assert_eq!(health["store"], warned);
     stack.faults.set("warnings", Fault::Down);
-    assert_eq!(stack.get("/health").await.json(200)["status"], "healthy");
+    assert_eq!(later(&stack).await.json(200)["status"], "healthy");
 }
 
 /// A part that does not answer is given up after two seconds of the clock.

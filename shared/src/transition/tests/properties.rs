@@ -93,6 +93,7 @@ fn new() -> impl Strategy<Value = NewWebhook> {
             retry,
             deliver_at: wait.map(|wait| NOW.plus(wait)),
             correlation_id,
+            trace: None,
             event_type,
             ..new_webhook(TaskId::mint(NOW, [1; 10]))
         },

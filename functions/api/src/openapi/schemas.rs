@@ -1,0 +1,274 @@
+//! The schemas of what is no serialised type of this crate: identifiers and times, and the requests, which are read field by field. Their
+//! limits are the constants that the readers use.
+
+use serde_json::{Map, Value, json};
+use shared::{
+    circuit::State,
+    id::MAX_REFERENCE_CHARS,
+    model::ErrorKind,
+    retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
+    sender::guard::MAX_URL_BYTES,
+    status::Status as WebhookStatus,
+};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{Object as ObjectSchema, Schema},
+    },
+};
+
+use crate::{
+    batch::MAX_ITEMS,
+    problem::MAX_FIELD_ERRORS,
+    submission::{MAX_EVENT_TYPE_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_SCHEDULE_AHEAD},
+};
+
+/// Names for annotations to refer to; [`written`] has what they stand for.
+macro_rules! names {
+    ($($name:ident),+ $(,)?) => {$(
+        pub(crate) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectSchema::new().into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )+};
+}
+
+names!(Anything, CircuitState, ErrorName, NewBatch, NewWebhook, Problem, ReferenceId, Status, TaskId, Time, WebhookId,);
+
+/// The patterns of the identifiers.
+const UUID_V7: &str = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
+
+/// Characters of a reference id.
+const REFERENCE: &str = "[A-Za-z0-9_-]";
+
+/// A reference id that Posthaste made up: `auto-` and a task id in base64.
+const MADE_UP: &str = "^auto-[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-][CGKOSWaeimquy26-][A-Za-z0-9_-]{10}[AQgw]$";
+
+/// A token of RFC 9110, section 5.6.2.
+const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+
+/// Printable ASCII and tabs.
+const HEADER_VALUE: &str = "^[\\t -~]*$";
+
+/// What each name stands for.
+pub(crate) fn written() -> Map<String, Value> {
+    let mut schemas = Map::new();
+    schemas.extend(identifiers());
+    schemas.extend(requests());
+    schemas.insert("Anything".to_owned(), json!({"description": "Any JSON, also null."}));
+    schemas.insert("Problem".to_owned(), problem());
+    schemas
+}
+
+fn identifiers() -> [(String, Value); 7] {
+    let reference = format!("^{REFERENCE}{{1,{MAX_REFERENCE_CHARS}}}$");
+    [
+        (
+            "ReferenceId".to_owned(),
+            json!({
+                "description": "The caller's own name for what a webhook is about; several webhooks may share one. Made up if none is given.",
+                "type": "string", "minLength": 1, "maxLength": MAX_REFERENCE_CHARS, "pattern": reference,
+                "examples": ["order-1"],
+            }),
+        ),
+        (
+            "TaskId".to_owned(),
+            json!({
+                "description": "A UUIDv7 (RFC 9562): the order of task ids is the order of acceptance.",
+                "type": "string", "format": "uuid", "pattern": format!("^{UUID_V7}$"),
+                "examples": ["01890a5d-ac96-774b-bcce-b302099a8057"],
+            }),
+        ),
+        (
+            "WebhookId".to_owned(),
+            json!({
+                "description": "`{reference_id}_{task_id}`; sent to the destination as `webhook-id`, the same on every attempt.",
+                "type": "string", "maxLength": MAX_REFERENCE_CHARS + 37,
+                "pattern": format!("^{REFERENCE}{{1,{MAX_REFERENCE_CHARS}}}_{UUID_V7}$"),
+                "examples": ["order-1_01890a5d-ac96-774b-bcce-b302099a8057"],
+            }),
+        ),
+        (
+            "Time".to_owned(),
+            json!({
+                "description": "RFC 3339, UTC, with milliseconds.",
+                "type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+                "examples": ["2026-01-31T12:00:00.000Z"],
+            }),
+        ),
+        (
+            "Status".to_owned(),
+            json!({
+                "description": "Where a webhook is in its life. `delivered` and `failed` are final unless an operator sends it again.",
+                "type": "string", "enum": WebhookStatus::ALL.map(WebhookStatus::as_str),
+            }),
+        ),
+        (
+            "CircuitState".to_owned(),
+            json!({
+                "description": "Of a destination: after failures in a row it is open, and webhooks wait without an attempt until a probe succeeds.",
+                "type": "string", "enum": [State::Closed, State::HalfOpen, State::Open],
+            }),
+        ),
+        (
+            "ErrorName".to_owned(),
+            json!({
+                "description": "Why an attempt failed, or why a webhook was given up.",
+                "type": "string", "enum": ErrorKind::ALL.map(ErrorKind::as_str),
+            }),
+        ),
+    ]
+}
+
+fn requests() -> [(String, Value); 3] {
+    let headers = json!({
+        "description": format!(
+            "The caller's own headers for the destination, {MAX_HEADERS_BYTES} bytes in all. Names differ by more than case. Not among them: \
+             `webhook-*`, `proxy-*`, `x-correlation-id`, `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and what belongs to the \
+             connection (RFC 9110, section 7.6.1)."
+        ),
+        "type": ["object", "null"], "maxProperties": MAX_HEADERS,
+        "propertyNames": {"pattern": TOKEN},
+        "additionalProperties": {"type": "string", "pattern": HEADER_VALUE},
+    });
+    let webhook = json!({
+        "description": "A field that is null counts as one that is not there, except `payload`. Unknown fields are refused.",
+        "type": "object", "required": ["url", "payload"], "additionalProperties": false,
+        "properties": {
+            "url": {
+                "description": "Where it goes: http or https, without userinfo, to what the deployment allows.",
+                "type": "string", "format": "uri", "maxLength": MAX_URL_BYTES, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$",
+            },
+            "payload": {
+                "description": "Reaches the destination byte for byte as it stands in the request. At most MAX_PAYLOAD_BYTES (256 KiB if not set otherwise).",
+            },
+            "reference_id": nullable(&json!({
+                "description": "Not one that Posthaste made up.",
+                "allOf": [{"$ref": "#/components/schemas/ReferenceId"}], "not": {"pattern": MADE_UP},
+            })),
+            "headers": headers,
+            "event_type": {
+                "description": "Sent as `x-webhook-event`. Printable ASCII.",
+                "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES, "pattern": "^[ -~]+$",
+            },
+            "deliver_at": {
+                "description": format!(
+                    "Not before this time (RFC 3339), at most {} days ahead; one that has passed means now.",
+                    MAX_SCHEDULE_AHEAD.as_secs() / 86_400
+                ),
+                "type": ["string", "null"], "format": "date-time",
+            },
+            "retry": nullable(&json!({"$ref": "#/components/schemas/Retry"})),
+        },
+    });
+    let batch = json!({
+        "type": "object", "required": ["webhooks"], "additionalProperties": false,
+        "properties": {"webhooks": {
+            "description": "Each is judged on its own: a bad one is told in its place among the results, and the others are accepted.",
+            "type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"$ref": "#/components/schemas/NewWebhook"},
+        }},
+    });
+    [("NewWebhook".to_owned(), webhook), ("NewBatch".to_owned(), batch), ("Retry".to_owned(), retry())]
+}
+
+fn retry() -> Value {
+    let delay = |what: &str| json!({"description": what, "type": ["integer", "null"], "minimum": 0, "maximum": MAX_DELAY_LIMIT.as_millis() as u64});
+    let attempts = json!({
+        "description": "Attempts in all.", "type": ["integer", "null"], "minimum": 1, "maximum": MAX_ATTEMPTS_LIMIT,
+    });
+    json!({
+        "description": "How this webhook is retried, where that differs from the deployment's settings. `schedule_ms` gives the number of \
+                        attempts too, so it excludes `max_attempts`.",
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "max_attempts": attempts,
+            "base_delay_ms": delay("The wait after the first attempt."),
+            "factor": {"description": "What each further wait is multiplied with.", "type": ["number", "null"], "minimum": 1, "maximum": 100},
+            "max_delay_ms": delay("The longest wait, before jitter."),
+            "jitter": {"description": "0.2: each wait is drawn from 80 % to 120 %.", "type": ["number", "null"], "minimum": 0, "maximum": 1},
+            "schedule_ms": {
+                "description": "The waits one by one.", "type": ["array", "null"],
+                "minItems": 1, "maxItems": MAX_ATTEMPTS_LIMIT - 1,
+                "items": {"type": "integer", "minimum": 0, "maximum": MAX_DELAY_LIMIT.as_millis() as u64},
+            },
+        },
+        "anyOf": [
+            {"properties": {"max_attempts": {"type": "null"}}},
+            {"properties": {"schedule_ms": {"type": "null"}}},
+        ],
+    })
+}
+
+fn nullable(schema: &Value) -> Value {
+    json!({"oneOf": [schema, {"type": "null"}]})
+}
+
+fn problem() -> Value {
+    json!({
+        "description": "What went wrong (RFC 9457). `type` is for programs, `detail` for people.",
+        "type": "object", "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference", "examples": ["urn:posthaste:invalid-fields"]},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string"},
+            "errors": {
+                "description": "The fields or parameters that are wrong.",
+                "type": "array", "minItems": 1, "maxItems": MAX_FIELD_ERRORS,
+                "items": {
+                    "type": "object", "required": ["field", "message"],
+                    "properties": {
+                        "field": {"type": "string", "examples": ["webhooks[3].url"]},
+                        "message": {"type": "string"},
+                    },
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+    use shared::{
+        clock::Timestamp,
+        id::{ReferenceId, TaskId},
+    };
+
+    use super::{MADE_UP, written};
+    use crate::submission::{FIELDS, RETRY_FIELDS};
+
+    fn properties(schema: &str) -> Vec<String> {
+        written()[schema]["properties"].as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn the_pattern_of_what_is_made_up_is_exact() {
+        let pattern = Regex::new(MADE_UP).unwrap();
+        for seed in 0..=255 {
+            let made_up =
+                ReferenceId::made_up(TaskId::mint(Timestamp::from_millis(1_700_000_000_000 + i64::from(seed)), [seed; 10]));
+            assert!(pattern.is_match(made_up.as_str()), "{made_up}");
+        }
+        for other in ["auto-AaIDPI3dcF-pVeP9dl63u", "auto-AaIDPI3dgF-pVeP9dl63ug", "auto-AaIDPI3dcFBpVeP9dl63ug", "auto-1"] {
+            assert!(!pattern.is_match(other) && other.parse::<ReferenceId>().unwrap().made_up_for().is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn every_field_that_is_read_is_described_and_no_other() {
+        for (schema, read) in [("NewWebhook", &FIELDS[..]), ("Retry", &RETRY_FIELDS[..])] {
+            let mut read = read.to_vec();
+            let mut described = properties(schema);
+            read.sort_unstable();
+            described.sort_unstable();
+            assert_eq!(described, read, "{schema}");
+        }
+    }
+}

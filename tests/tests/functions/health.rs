@@ -1,0 +1,52 @@
+//! What `GET /health` says while the sweep is away, and after it has come back to what waited.
+
+use std::time::Duration;
+
+use api::Access;
+use http::StatusCode;
+use posthaste_tests::client::ApiClient;
+use serde_json::Value;
+use shared::model::{Function, Why};
+
+use crate::world::World;
+
+/// The sweep's part of the answer, and the word over all.
+async fn health(api: &ApiClient) -> (Value, Value) {
+    let health: Value = api.health().await.unwrap().expect(StatusCode::OK).unwrap();
+    (health["status"].clone(), health["sweep"].clone())
+}
+
+/// A sweep that stays away is seen within minutes; the run after it finds what was due for long and says so, until there is no more of that. In
+/// front of it stands the real API, over real HTTP.
+#[tokio::test]
+async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = ApiClient::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+    let router = api::router(world.context.clone(), Access::Loopback);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+
+    world.run_sweep().await;
+    let (word, sweep) = health(&api).await;
+    assert_eq!((word, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+
+    let webhook = world.accepted().await;
+    let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
+    world.put(&webhook, due).await;
+    world.clock.advance(Duration::from_secs(400));
+    let (word, sweep) = health(&api).await;
+    assert_eq!((word, &sweep["status"]), ("degraded".into(), &"late".into()), "no run for 400 s");
+
+    assert_eq!(world.run_sweep().await.requeued, 1);
+    world.clock.advance(Duration::from_secs(1));
+    let (word, sweep) = health(&api).await;
+    let lag_ms = sweep["lag_ms"].as_u64().unwrap();
+    assert!((400_000..460_000).contains(&lag_ms), "{sweep}");
+    assert_eq!((word, &sweep["status"]), ("degraded".into(), &"behind".into()));
+
+    world.run_sweep().await;
+    world.clock.advance(Duration::from_secs(1));
+    let (word, sweep) = health(&api).await;
+    assert_eq!((word, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+    server.abort();
+}
