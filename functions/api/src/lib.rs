@@ -11,7 +11,8 @@
 //! | `idempotency` | the same request twice does the same as once |
 //! | `status`, `list`, `explain` | what is known of webhooks |
 //! | `cleanup`, `resend`, `dead_letters` | what operators do with them |
-//! | `destinations`, `health`, `metrics` | how it goes |
+//! | `destinations`, `health`, `metrics`, `overview` | how it goes |
+//! | `page` | the operator's page |
 //! | `view`, `cursor`, `problem` | the shapes of answers, of places in lists, of errors |
 //!
 //! The way of a webhook: `boundary` lets the request in; `accept` reads it into a `submission`; `dispatch` makes its record and
@@ -37,6 +38,8 @@ mod health;
 mod idempotency;
 mod list;
 mod metrics;
+mod overview;
+mod page;
 mod problem;
 mod query;
 mod resend;
@@ -79,6 +82,8 @@ pub fn router(context: Context, access: Access) -> Router {
         .route("/destinations", get(destinations::list))
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::show))
+        .route("/overview", get(overview::show))
+        .route("/", get(page::show))
         .fallback(boundary::not_found)
         .method_not_allowed_fallback(boundary::other_method)
         .layer(middleware::from_fn_with_state(app.clone(), boundary::around))

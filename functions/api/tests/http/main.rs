@@ -10,6 +10,7 @@
 //! | `lists` | filters, pages, cursors |
 //! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
 //! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
+//! | `page` | the operator's page as it is served, and the calls that were made for it |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
 
@@ -23,3 +24,4 @@ mod idempotency;
 mod lists;
 mod operators;
 mod outages;
+mod page;
