@@ -1,6 +1,9 @@
-// Pictures of the page, for the README: into FOLDER, of a stack with some webhooks, or of the one at OF.
+// Pictures of the page, for the README: into FOLDER, of a stack with some webhooks, or of the one at OF. They are small where there is
+// pngquant (`apt-get install pngquant`), and show the same without it.
 
-import { writeFileSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { API, RECEIVER, accept, buried, open, settled, withBrowser } from './browser.mjs';
 
@@ -48,8 +51,12 @@ await withBrowser(async (browser) => {
     if (name === 'webhook') {
       await page.getByText('Payload', { exact: true }).click();
       await page.locator('.json').waitFor();
+      await page.evaluate(() => window.scrollTo(0, 0));
     }
-    writeFileSync(join(FOLDER, `${name}-${colorScheme}${width < 400 ? '-phone' : ''}.png`), await page.screenshot());
+    const file = join(FOLDER, `${name}-${colorScheme}${width < 400 ? '-phone' : ''}.png`);
+    writeFileSync(file, await page.screenshot({ fullPage: name === 'webhook' && width > 400 }));
+    spawnSync('pngquant', ['--force', '--skip-if-larger', '--strip', '--speed', '1', '--output', file, file]);
+    assert.ok(statSync(file).size > 5000, `${file} shows something`);
     check();
     await context.close();
   }

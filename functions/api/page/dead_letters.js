@@ -2,15 +2,15 @@
 
 const DEAD_LETTERS_MS = 4000;
 
-function deadLetterRow(item, chosen, changed, old) {
+function deadLetterRow(item, chosen, changed) {
   const { webhook_id: id, reference_id: reference, url, attempt_count: made, last_error: error, failed_at: failed, expires_at: expires } = item;
-  const box = url && el('input', { type: 'checkbox', 'aria-label': `Choose ${reference}`, checked: chosen.has(id) });
-  box && box.addEventListener('change', () => {
-    if (box.checked) chosen.add(id);
+  const choose = ({ target }) => {
+    if (target.checked) chosen.add(id);
     else chosen.delete(id);
     changed();
-  });
-  old?.remove();
+  };
+  // What has no URL cannot be sent.
+  const box = url && el('input', { type: 'checkbox', 'aria-label': `Choose ${reference}`, checked: chosen.has(id), onchange: choose });
   return el(
     'tr',
     null,
@@ -87,7 +87,7 @@ function deadLettersView(filters) {
     const { items, next } = await page('dead-letters', { ...filters, page_size: PAGE_SIZE });
     const there = new Set(items.map((item) => item.webhook_id));
     for (const id of chosen) if (!there.has(id)) chosen.delete(id);
-    sync(rows.body, items, (item) => item.webhook_id, JSON.stringify, (item, old) => deadLetterRow(item, chosen, changed, old));
+    sync(rows.body, items, (item) => item.webhook_id, JSON.stringify, (item) => deadLetterRow(item, chosen, changed));
     changed();
     rows.box.hidden = items.length === 0;
     none.hidden = items.length > 0;

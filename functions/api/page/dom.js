@@ -44,7 +44,7 @@ function sync(parent, items, key, mark, make) {
     const [name, state] = [key(item), mark(item)];
     const old = before.get(name);
     if (old && old.dataset.mark === state) return old;
-    const made = make(item, old);
+    const made = make(item);
     made.dataset.key = name;
     made.dataset.mark = state;
     return made;

@@ -78,7 +78,7 @@ function showHealth(cards, health) {
   const probing = health.circuits.length - open;
   const first = health.circuits[0]?.destination;
   const more = health.circuits.length > 1 ? ` and ${health.circuits.length - 1} more` : '';
-  cards.circuits.show(count(open), first ? `${first}${more}${open ? '' : `, ${probing} probing`}` : 'all destinations are tried', open ? 'is-bad' : '');
+  cards.circuits.show(count(open), first ? `${first}${more}${open ? '' : `, ${probing} probing`}` : 'every destination is served', open ? 'is-bad' : '');
 }
 
 function showHour(cards, place, { last_hour: hour, oldest_waiting: oldest, now }) {
@@ -112,7 +112,7 @@ function chartPlace() {
 function destinationRow(item) {
   const { destination, circuit, open_until: until, success_share: share, attempts, failed, waiting, last_error: error } = item;
   const state = circuit === 'closed' ? el('span', { class: 'faint' }, 'closed') : el('span', { class: 'badge is-failed' }, inWords(circuit));
-  const meter = share === null ? '–' : [el('meter', { min: 0, max: 1, value: share, 'aria-label': 'Success' }), ' ', percent(share)];
+  const meter = share === null ? '–' : [el('meter', { min: 0, max: 1, value: share, 'aria-label': 'Success' }), ' ', el('span', { class: 'share' }, percent(share))];
   return el(
     'tr',
     null,

@@ -94,6 +94,11 @@ function action(label, kind, run) {
 /** A button that copies a text. */
 const copying = (text, what) =>
   action('Copy', 'quiet small', async () => {
-    await navigator.clipboard.writeText(text);
-    return `${what} copied`;
+    try {
+      await navigator.clipboard.writeText(text);
+      return `${what} copied`;
+    } catch {
+      // Not over plain HTTP, but to this machine.
+      return 'The browser does not let this page copy';
+    }
   });

@@ -92,8 +92,10 @@ async function beat() {
 
 function setLive(live) {
   isLive = live;
-  attributes($('live'), { 'aria-pressed': String(live) });
-  $('live').textContent = live ? 'Live' : 'Paused';
+  const button = $('live');
+  button.dataset.live = String(live);
+  button.textContent = live ? 'Live' : 'Paused';
+  button.title = live ? 'Pause this page' : 'Let this page go on';
   if (live) lookNow();
 }
 

@@ -73,6 +73,13 @@ function buttons(webhook, explained, refresh) {
   ];
 }
 
+/** Other buttons. Where one had the focus, its like has it then, or else the heading. */
+function replaceButtons(place, made, heading) {
+  const had = place.contains(document.activeElement) ? document.activeElement.textContent : null;
+  fill(place, made);
+  if (had !== null) ([...place.children].find((button) => button.textContent === had) ?? heading).focus({ preventScroll: true });
+}
+
 function webhookView({ id }) {
   const path = encodeURIComponent(id);
   const head = el('div', { class: 'title' });
@@ -84,10 +91,14 @@ function webhookView({ id }) {
   const state = el('span');
   // The heading stays the same element: it may have the focus.
   add(head, name, state);
-  let mark = null;
+  let [mark, asked] = [null, 0];
   const view = { title: name.textContent, root: [el('div', { class: 'head' }, head, tools), top, life, payloadPanel(id), steps], everyMs: BUSY_MS };
   view.refresh = async () => {
+    asked += 1;
+    const mine = asked;
     const [webhook, explained] = await Promise.all([get(`webhook-status/${path}`), get(`webhooks/${path}/explain`)]);
+    // Somebody asked again meanwhile; or it went on between the two answers, and the next look sees both.
+    if (mine !== asked || webhook.status !== explained.status) return;
     learnTime(explained.now);
     view.everyMs = FINISHED.has(webhook.status) ? FINISHED_MS : BUSY_MS;
     const seen = JSON.stringify([webhook, explained.steps, explained.next]);
@@ -97,9 +108,8 @@ function webhookView({ id }) {
     name.textContent = webhook.reference_id;
     fill(state, badge(webhook.status));
     const kinds = `${webhook.status} ${explained.steps.at(-1)?.transition === 'archive'}`;
-    // A button that has the focus stays, unless it makes no sense any more.
     if (tools.dataset.kinds !== kinds) {
-      fill(tools, buttons(webhook, explained, view.refresh));
+      replaceButtons(tools, buttons(webhook, explained, view.refresh), name);
       tools.dataset.kinds = kinds;
     }
     fill(top, facts(webhook, explained));
