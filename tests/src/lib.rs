@@ -12,6 +12,7 @@
 //! | [`stack`] | the local stack as a process of its own |
 //! | [`binaries`] | the local stack and the functions of this build |
 //! | [`lambda`] | a Lambda of one's own: runs the functions as processes |
+//! | [`browser`] | scenarios in a real browser |
 //! | [`cargo_lambda`] | `cargo lambda watch` as a process |
 //! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
@@ -28,6 +29,7 @@
 
 pub mod aws;
 pub mod binaries;
+pub mod browser;
 pub mod cargo_lambda;
 pub mod client;
 pub mod conformance;

@@ -45,12 +45,12 @@ impl Access {
 pub(crate) enum Caller {
     /// Somebody who may do everything, told apart from others by this hash.
     Known([u8; 32]),
-    /// Somebody who may only know whether Posthaste is well.
+    /// Somebody who may only see the operator's empty page, and know whether Posthaste is well.
     Anonymous,
 }
 
-/// The route that answers without a key.
-const HEALTH: &str = "/health";
+/// The routes that answer without a key: whether Posthaste is well, and the operator's page, which asks for one itself.
+const OPEN: [&str; 2] = ["/health", "/"];
 
 /// Why the Lambda function refuses every call.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
 
 fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Caller, Problem> {
     let Some(key) = presented_key(&parts.headers) else {
-        return if parts.uri.path() == HEALTH { Ok(Caller::Anonymous) } else { Err(unauthorized("No API key was sent.")) };
+        return if OPEN.contains(&parts.uri.path()) { Ok(Caller::Anonymous) } else { Err(unauthorized("No API key was sent.")) };
     };
     let presented = KeyHash::of(key);
     // Every key is compared, so the time tells neither whether nor where one matched.
@@ -189,10 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn health_without_a_key_is_answered_to_anybody_but_a_wrong_key_is_wrong() {
+    fn health_and_the_page_are_answered_to_anybody_without_a_key_but_a_wrong_key_is_wrong() {
         let access = keys(&["one"]);
-        assert_eq!(admit(&access, &parts("GET", "/health", &[])).unwrap(), Caller::Anonymous);
-        assert_eq!(status(&access, &parts("GET", "/health", &[("x-api-key", "x")])), Some(Kind::Unauthorized));
+        for path in ["/health", "/"] {
+            assert_eq!(admit(&access, &parts("GET", path, &[])).unwrap(), Caller::Anonymous, "{path}");
+            assert_eq!(status(&access, &parts("GET", path, &[("x-api-key", "x")])), Some(Kind::Unauthorized), "{path}");
+        }
     }
 
     #[test]

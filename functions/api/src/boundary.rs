@@ -49,8 +49,8 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     };
     log(&method, &uri, (&correlation_id, xray_trace_id.as_deref()), &response);
     let headers = response.headers_mut();
-    // What a status says is true only now.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What a status says is true only now; but the page, which has a rule of its own, holds nothing of that kind.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(&correlation_id) {
         headers.insert(CORRELATION_ID, value);
     }

@@ -11,7 +11,8 @@
 //! | `idempotency` | the same request twice does the same as once |
 //! | `status`, `list`, `explain` | what is known of webhooks |
 //! | `cleanup`, `resend`, `dead_letters` | what operators do with them |
-//! | `destinations`, `health`, `metrics` | how it goes |
+//! | `destinations`, `health`, `metrics`, `overview` | how it goes |
+//! | `page` | the operator's page |
 //! | `openapi` | all of that, described for programs |
 //! | `view`, `cursor`, `problem` | the shapes of answers, of places in lists, of errors |
 //!
@@ -40,6 +41,8 @@ mod lambda;
 mod list;
 mod metrics;
 mod openapi;
+mod overview;
+mod page;
 mod problem;
 mod query;
 mod resend;
@@ -100,7 +103,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
         ("/destinations", get(destinations::list)),
         ("/health", get(health::health)),
         ("/metrics", get(metrics::show)),
+        ("/overview", get(overview::show)),
         ("/openapi.json", get(openapi::show)),
+        ("/", get(page::show)),
     ]
 }
 

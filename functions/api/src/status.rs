@@ -15,20 +15,37 @@ use crate::{
     app::{App, Named},
     idempotency::answer,
     problem::Problem,
-    query,
+    query::{self, Query},
     view::{WebhookView, to_json},
 };
+
+/// The parameter that asks for more than the usual members, and what it can ask for.
+const INCLUDE: &str = "include";
+const PAYLOAD: &str = "payload";
 
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/webhook-status/{webhook_id}", tag = "Webhooks", operation_id = "show_webhook",
     summary = "A webhook, with its attempts",
-    params(parameters::WebhookId),
+    params(parameters::WebhookId, parameters::Include),
     responses((status = 200, description = "The webhook.", body = WebhookView<'static>), errors::Missing),
 ))]
+/// `?include=payload` adds the member `payload`, byte for byte as it was accepted; without it there is no such member, so that who only
+/// asks how it goes gets a short answer. It costs no further read.
 pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    query::none(query.as_deref())?;
+    let mut query = Query::parse(query.as_deref(), &[INCLUDE]);
+    let with_payload = match query.get(INCLUDE) {
+        None => false,
+        Some(PAYLOAD) => true,
+        Some(_) => {
+            query.faults.add(INCLUDE, "must be payload");
+            false
+        }
+    };
+    query.faults.check()?;
     let (webhook, content) = app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
-    Ok(answer(StatusCode::OK, to_json(&WebhookView::new(&webhook, &content.url, &app.context.rules))))
+    let view = WebhookView::new(&webhook, &content.url, &app.context.rules);
+    let view = if with_payload { view.with_payload(&content.payload) } else { view };
+    Ok(answer(StatusCode::OK, to_json(&view)))
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(

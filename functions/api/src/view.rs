@@ -1,4 +1,4 @@
-//! The shapes of answers. Every member is always there; what is not known is null.
+//! The shapes of answers. Every member is always there, but a payload, which must be asked for; what is not known is null.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -109,6 +109,10 @@ pub(crate) struct WebhookView<'a> {
     last_error: Option<ErrorView<'a>>,
     #[cfg_attr(feature = "openapi", schema(max_items = 50))]
     attempts: Vec<AttemptView<'a>>,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Anything, required = false))]
+    payload: Option<&'a RawValue>,
 }
 
 impl<'a> WebhookView<'a> {
@@ -129,7 +133,13 @@ impl<'a> WebhookView<'a> {
             delivered_at: webhook.delivered_at,
             last_error: webhook.last_error.as_ref().map(ErrorView::of),
             attempts: webhook.attempts.iter().map(AttemptView::of).collect(),
+            payload: None,
         }
+    }
+
+    /// The same with what it carries.
+    pub(crate) fn with_payload(self, payload: &'a RawValue) -> Self {
+        Self { payload: Some(payload), ..self }
     }
 }
 

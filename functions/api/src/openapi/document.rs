@@ -28,6 +28,8 @@ use super::{errors, examples, parameters, schemas};
     crate::destinations::list,
     crate::health::health,
     crate::metrics::show,
+    crate::overview::show,
+    crate::page::show,
     super::show,
 ))]
 struct Annotations;

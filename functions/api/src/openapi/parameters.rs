@@ -46,6 +46,8 @@ macro_rules! parameters {
 
 parameters! {
     WebhookId: "webhook_id", Path, True, "As the API answered it.", json!({"$ref": "#/components/schemas/WebhookId"});
+    Include: "include", Query, False, "`payload` adds the member of that name, byte for byte as it was accepted.",
+        empty_or(&json!({"const": "payload"}));
     Reference: "reference_id", Query, False, "Only webhooks with this reference id.", empty_or(&json!({
         "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_REFERENCE_CHARS}}}$"),
     }));

@@ -13,6 +13,7 @@
 //! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
 //! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
 //! | `overload` | more requests at a time than there is room for |
+//! | `page` | the operator's page as it is served, and the calls that were made for it |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
 
@@ -29,3 +30,4 @@ mod openapi;
 mod operators;
 mod outages;
 mod overload;
+mod page;

@@ -1,0 +1,123 @@
+//! `GET /`: the operator's page. One document with its style and script in it, put together from `page/` at compile time.
+//!
+//! It holds nothing that is not public, so it needs no key; the calls that it makes do. Every URL in it is relative to its own, so it
+//! works wherever this router is mounted: at a function URL, below a stage of API Gateway, on this machine.
+//!
+//! Its policy allows the one script and the one style that are in it, by their hashes, and calls to where it came from. Nothing else is
+//! loaded, run, sent or framed, and no text can become markup: `trusted-types 'none'` closes every way to that.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::RawQuery,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+
+use crate::{problem::Problem, query};
+
+const DOCUMENT: &str = include_str!("../page/page.html");
+
+const STYLE: &str = concat!(include_str!("../page/layout.css"), include_str!("../page/parts.css"));
+
+/// One module: what a part declares is known to those after it.
+const SCRIPT: &str = concat!(
+    include_str!("../page/dom.js"),
+    include_str!("../page/format.js"),
+    include_str!("../page/json.js"),
+    include_str!("../page/api.js"),
+    include_str!("../page/parts.js"),
+    include_str!("../page/chart.js"),
+    include_str!("../page/overview.js"),
+    include_str!("../page/webhooks.js"),
+    include_str!("../page/timeline.js"),
+    include_str!("../page/webhook.js"),
+    include_str!("../page/dead_letters.js"),
+    include_str!("../page/send.js"),
+    include_str!("../page/start.js"),
+);
+
+/// Where the document takes them in.
+const STYLE_HERE: &str = "/* style */";
+const SCRIPT_HERE: &str = "/* script */";
+
+struct Page {
+    html: String,
+    policy: HeaderValue,
+    etag: HeaderValue,
+}
+
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
+    let html = DOCUMENT.replacen(STYLE_HERE, STYLE, 1).replacen(SCRIPT_HERE, SCRIPT, 1);
+    let policy = format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+        hash(SCRIPT),
+        hash(STYLE)
+    );
+    let etag = format!("\"{}\"", hash(&html));
+    Page { policy: ascii(&policy), etag: ascii(&etag), html }
+});
+
+/// As a policy names it.
+fn hash(text: &str) -> String {
+    format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("it is made of base64 and of literals"))
+}
+
+/// The page, or 304 to a browser that has this very one. It may be kept, but must be asked for each time, so that a new version is seen
+/// at once.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/", tag = "Watching", operation_id = "page",
+    summary = "The operator's page",
+    description = "For browsers. It needs no key; the calls that it makes do.",
+    responses(
+        (status = 200, description = "The page, with everything that belongs to it.", body = String, content_type = "text/html"),
+        (status = 304, description = "The browser has this very page, as it said in `if-none-match`."),
+    ),
+    security(()),
+))]
+pub(crate) async fn show(RawQuery(query): RawQuery, request: HeaderMap) -> Result<Response, Problem> {
+    query::none(query.as_deref())?;
+    let page = &*PAGE;
+    let headers: [(HeaderName, HeaderValue); 7] = [
+        (header::CONTENT_SECURITY_POLICY, page.policy.clone()),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
+        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (header::ETAG, page.etag.clone()),
+    ];
+    let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let etag = page.etag.to_str().unwrap_or_default();
+    // A cache in between may have made the tag a weak one.
+    let is_current = known.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    if is_current {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    let html = [(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))];
+    Ok((headers, html, page.html.as_str()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What would end the element early, or not be hashed as it is served.
+    #[test]
+    fn style_and_script_stand_whole_in_the_document() {
+        let html = &PAGE.html;
+        for (start, text, end) in [("<style>", STYLE, "</style>"), ("<script type=\"module\">", SCRIPT, "</script>")] {
+            assert_eq!((html.matches(start).count(), html.matches(end).count()), (1, 1), "{start}");
+            let inner = html.split_once(start).unwrap().1.split_once(end).unwrap().0;
+            assert!(inner == text, "what stands between {start} and {end} is not what was hashed");
+            assert!(!text.contains('\r') && !text.contains("<!--"), "{start}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+// Without a pointer: what has the focus can always be seen, and the focus is where it should be after each step.
+
+import assert from 'node:assert/strict';
+import { API, RECEIVER, badge, open, view, withBrowser } from './browser.mjs';
+
+/** More presses than any view has stops. */
+const MAX_STOPS = 40;
+
+/** What has the focus: its name, and whether that shows. */
+const focused = (page) =>
+  page.evaluate(() => {
+    const element = document.activeElement;
+    const { outlineStyle, outlineWidth } = getComputedStyle(element);
+    const box = element.getBoundingClientRect();
+    const label = element.labels?.[0]?.textContent ?? element.getAttribute('aria-label') ?? element.textContent;
+    return { name: element === document.body ? '' : label.trim(), tag: element.tagName, shows: outlineStyle !== 'none' && Number.parseFloat(outlineWidth) >= 2 && box.width > 0 && box.left >= 0 };
+  });
+
+/** Goes on by the tab key until `name` has the focus. */
+async function tabTo(page, name) {
+  for (let stops = 0; stops < MAX_STOPS; stops += 1) {
+    await page.keyboard.press('Tab');
+    const at = await focused(page);
+    if (at.tag === 'BODY') continue;
+    assert.ok(at.shows, `the focus on ${at.tag} ${at.name} cannot be seen`);
+    if (at.name === name) return;
+  }
+  assert.fail(`${name} cannot be reached by the tab key`);
+}
+
+const hasFocus = async (page, name) => assert.equal((await focused(page)).name, name);
+
+async function go(page, name) {
+  await tabTo(page, name);
+  await page.keyboard.press('Enter');
+}
+
+/** The dialog takes the focus, keeps it, and gives it back. */
+async function answers(page, button, yes) {
+  const dialog = page.getByRole('dialog');
+  await dialog.waitFor();
+  await hasFocus(page, 'Cancel');
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'hidden' });
+  await hasFocus(page, button);
+  // It is taken back once the browser has told the page that the dialog is closed.
+  await page.locator('button[aria-disabled]').waitFor({ state: 'detached' });
+  await page.keyboard.press('Enter');
+  await dialog.waitFor();
+  assert.ok(await page.evaluate(() => document.activeElement.closest('dialog') !== null));
+  await go(page, yes);
+  await dialog.waitFor({ state: 'hidden' });
+}
+
+await withBrowser(async (browser) => {
+  const { page, check } = await open(browser);
+  await page.goto(`${API}/`);
+  await view(page, 'Overview');
+  await page.keyboard.press('Tab');
+  assert.deepEqual(await focused(page), { name: 'Skip to content', tag: 'A', shows: true });
+  await page.keyboard.press('Enter');
+  assert.equal((await focused(page)).tag, 'MAIN');
+  await page.goto(`${API}/#/webhooks`);
+  await view(page, 'Webhooks');
+  await go(page, 'Send a test');
+  await view(page, 'Send a test webhook');
+  await hasFocus(page, 'Send a test webhook');
+  await tabTo(page, 'URL');
+  await go(page, 'Send');
+  // What is wrong has the focus.
+  await hasFocus(page, 'URL');
+  await page.keyboard.type(`${RECEIVER}/fine`);
+  await page.keyboard.press('Enter');
+  await view(page, /^TEST-/);
+  await badge(page, 'delivered');
+  const title = (await focused(page)).name;
+  assert.match(title, /^TEST-/);
+
+  await go(page, 'Resend');
+  await answers(page, 'Resend', 'Resend');
+  await page.getByRole('heading', { name: 'Attempt 2' }).waitFor();
+  await badge(page, 'delivered');
+  // It came and went while the webhook was on its way.
+  assert.ok(['Resend', title].includes((await focused(page)).name), 'the focus is not lost with a button');
+  await tabTo(page, 'Payload');
+  await page.keyboard.press('Enter');
+  await page.locator('.json').waitFor();
+  await page.getByRole('heading', { level: 1 }).focus();
+  await go(page, 'Delete');
+  await answers(page, 'Delete', 'Delete');
+  await view(page, 'Webhooks');
+  await page.getByText('No webhooks yet.').waitFor();
+  await hasFocus(page, 'Webhooks');
+  check();
+});
