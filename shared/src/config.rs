@@ -4,6 +4,7 @@
 //! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
 
 mod aws;
+mod keys;
 mod parse;
 mod redis;
 
@@ -20,6 +21,7 @@ use crate::{
     transition::{Limits, Rules},
 };
 pub use aws::{AwsCredentials, AwsSettings};
+pub use keys::KeyHash;
 use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
 pub use redis::{RedisSettings, RedisUrl};
@@ -70,8 +72,8 @@ impl Backend {
 /// Who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Access {
-    /// SHA-256 of each key of `API_KEYS`.
-    pub key_hashes: Vec<[u8; 32]>,
+    /// The hash of each key of `API_KEYS`.
+    pub key_hashes: Vec<KeyHash>,
     /// `API_AUTH=iam`: the function URL or API Gateway checks who calls.
     pub checked_by_platform: bool,
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, header, request::Parts, uri::Authority};
 use lambda_http::request::RequestContext;
 use sha2::{Digest, Sha256};
-use shared::config;
+use shared::config::{self, KeyHash};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::problem::{Kind, Problem};
@@ -14,7 +14,7 @@ use crate::problem::{Kind, Problem};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Who presents one of these keys (their SHA-256), as `Authorization: Bearer KEY` or `x-api-key: KEY`.
-    Keys(Vec<[u8; 32]>),
+    Keys(Vec<KeyHash>),
     /// Everybody who gets here: the function URL or API Gateway has checked.
     Platform,
     /// Everybody on this machine, except web pages: a page of another site must not reach the API through its visitor's browser,
@@ -72,14 +72,14 @@ pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
     }
 }
 
-fn check_key(hashes: &[[u8; 32]], parts: &Parts) -> Result<Caller, Problem> {
+fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Caller, Problem> {
     let Some(key) = presented_key(&parts.headers) else {
         return if parts.uri.path() == HEALTH { Ok(Caller::Anonymous) } else { Err(unauthorized("No API key was sent.")) };
     };
-    let presented: [u8; 32] = Sha256::digest(key).into();
+    let presented = KeyHash::of(key);
     // Every key is compared, so the time tells neither whether nor where one matched.
     let known = hashes.iter().fold(Choice::from(0), |known, hash| known | hash.ct_eq(&presented));
-    if bool::from(known) { Ok(Caller::Known(presented)) } else { Err(unauthorized("The API key is not valid.")) }
+    if bool::from(known) { Ok(Caller::Known(presented.to_bytes())) } else { Err(unauthorized("The API key is not valid.")) }
 }
 
 fn unauthorized(what: &str) -> Problem {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn keys(keys: &[&str]) -> Access {
-        Access::Keys(keys.iter().map(|key| Sha256::digest(key).into()).collect())
+        Access::Keys(keys.iter().map(|key| KeyHash::of(key.as_bytes())).collect())
     }
 
     #[test]
@@ -201,8 +201,8 @@ mod tests {
         assert_eq!(status(&Access::Refuse, &parts("GET", "/health", &[])), Some(Kind::NotConfigured));
         let iam = config::Access { checked_by_platform: true, ..config::Access::default() };
         assert_eq!(Access::for_lambda(&iam), Access::Platform);
-        let both = config::Access { key_hashes: vec![[1; 32]], checked_by_platform: true };
-        assert_eq!(Access::for_lambda(&both), Access::Keys(vec![[1; 32]]));
+        let both = config::Access { key_hashes: vec![KeyHash::of(b"one")], checked_by_platform: true };
+        assert_eq!(Access::for_lambda(&both), Access::Keys(vec![KeyHash::of(b"one")]));
         assert_eq!(Access::for_loopback(&config::Access::default()), Access::Loopback);
     }
 

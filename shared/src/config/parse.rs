@@ -10,9 +10,8 @@ use std::{
 
 use globset::Glob;
 use regex::Regex;
-use sha2::{Digest, Sha256};
 
-use super::{Access, Backend, Config};
+use super::{Access, Backend, Config, KeyHash};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
     signing::Secret,
@@ -200,9 +199,9 @@ impl<'a> Reader<'a> {
         }
         for key in list(&keys) {
             match key.strip_prefix("sha256:") {
-                None => access.key_hashes.push(Sha256::digest(key.as_bytes()).into()),
+                None => access.key_hashes.push(KeyHash::of(key.as_bytes())),
                 Some(hex) => match hash_from_hex(hex) {
-                    Some(hash) => access.key_hashes.push(hash),
+                    Some(hash) => access.key_hashes.push(KeyHash::from_bytes(hash)),
                     None => self.fault("API_KEYS", "has a sha256: entry that is not 64 hexadecimal digits", "sha256:9f86d0…0a08"),
                 },
             }

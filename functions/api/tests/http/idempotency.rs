@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::Access;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use shared::{status::Status, store::Filter};
+use shared::{config::KeyHash, status::Status, store::Filter};
 
 use crate::{
     faulty::Fault,
@@ -61,7 +60,7 @@ async fn another_body_is_a_conflict_and_another_key_route_or_day_is_not() {
 
 #[tokio::test]
 async fn keys_of_different_callers_are_different() {
-    let access = Access::Keys(["one", "two"].map(|key| Sha256::digest(key).into()).to_vec());
+    let access = Access::Keys(["one", "two"].map(|key| KeyHash::of(key.as_bytes())).to_vec());
     let stack = Stack::with(&[], access).await;
     let one = stack.post_with("/webhooks", body(1), &[KEY, ("x-api-key", "one")]).await.json(202);
     let two = stack.post_with("/webhooks", body(2), &[KEY, ("x-api-key", "two")]).await.json(202);
