@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
-//! | `stage` | the path without API Gateway's stage |
+//! | `lambda`, `stage` | the events that hold requests on Lambda; a path without API Gateway's stage |
 //! | `auth`, `correlation`, `app` | who may call; the call's name; what handlers share |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
@@ -35,6 +35,7 @@ mod explain;
 mod fields;
 mod health;
 mod idempotency;
+mod lambda;
 mod list;
 mod metrics;
 mod problem;
@@ -58,7 +59,7 @@ use shared::context::Context;
 
 use app::App;
 pub use auth::Access;
-pub use stage::without_stage;
+pub use lambda::on_lambda;
 
 /// The API, for whoever `access` lets in.
 pub fn router(context: Context, access: Access) -> Router {

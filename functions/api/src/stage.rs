@@ -5,7 +5,7 @@ use lambda_http::request::RequestContext;
 
 /// The request as it was meant: `/prod/webhooks` at the stage `prod` is `/webhooks`. Function URLs and load balancers have no stages, and
 /// the stage `$default` stands in no path.
-pub fn without_stage<B>(mut request: Request<B>) -> Request<B> {
+pub(crate) fn without_stage<B>(mut request: Request<B>) -> Request<B> {
     let stage = match request.extensions().get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => context.stage.as_deref(),
         Some(RequestContext::ApiGatewayV2(context)) => context.stage.as_deref(),
