@@ -109,20 +109,20 @@ impl Circuit {
     #[must_use]
     pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
         let probe_until = Some(now.plus(settings.probe_lease));
-        Self { revision: self.revision + 1, probe_until, touched_at: now, ..self.clone() }
+        Self { revision: self.revision.saturating_add(1), probe_until, touched_at: now, ..self.clone() }
     }
 
     /// The worker that took the probe's lease made no attempt: somebody else may.
     #[must_use]
     pub fn unprobe(&self, now: Timestamp) -> Self {
-        Self { revision: self.revision + 1, probe_until: None, touched_at: now, ..self.clone() }
+        Self { revision: self.revision.saturating_add(1), probe_until: None, touched_at: now, ..self.clone() }
     }
 
     /// An attempt failed in a way that speaks against the destination.
     #[must_use]
     pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
         let failures = self.failures.saturating_add(1);
-        let mut next = Self { revision: self.revision + 1, failures, touched_at: now, ..self.clone() };
+        let mut next = Self { revision: self.revision.saturating_add(1), failures, touched_at: now, ..self.clone() };
         // An attempt that started before it opened says nothing new.
         let decides = self.state(now) != State::Open;
         if decides && settings.failures > 0 && next.failures >= settings.failures {
@@ -137,7 +137,7 @@ impl Circuit {
     /// An attempt was answered: the destination is there.
     #[must_use]
     pub fn succeeded(&self) -> Self {
-        Self { revision: self.revision + 1, ..Self::closed(&self.destination) }
+        Self { revision: self.revision.saturating_add(1), ..Self::closed(&self.destination) }
     }
 }
 
@@ -194,6 +194,32 @@ mod tests {
         }
         assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
         assert!(circuit.succeeded().is_idle());
+    }
+
+    /// A write is conditional on the revision and dated for its expiry, so each counts and dates itself; none forgets whose circuit it is.
+    #[test]
+    fn every_write_is_told_from_the_one_before() {
+        let open = after_failures(3);
+        assert_eq!((open.revision, open.touched_at), (3, at(0)));
+        for next in [open.probe(&SETTINGS, at(7)), open.unprobe(at(7)), open.failed(&SETTINGS, at(7))] {
+            assert_eq!((next.revision, next.touched_at, &next.destination), (4, at(7), &open.destination));
+        }
+        let closed = open.succeeded();
+        assert_eq!((closed.revision, &*closed.destination), (4, "https://example.com:443"));
+        assert_eq!(Circuit::closed("https://example.com:443"), Circuit { revision: 0, ..closed });
+    }
+
+    /// Only what is idle need not be stored.
+    #[test]
+    fn idle_is_without_failures_and_closed() {
+        assert!(Circuit::closed("x").is_idle());
+        assert!(!after_failures(1).is_idle() && !after_failures(3).is_idle());
+        assert!(!Circuit { open_until: Some(at(1)), ..Circuit::closed("x") }.is_idle());
+    }
+
+    #[test]
+    fn it_is_remembered_for_a_day() {
+        assert_eq!(MAX_AGE.as_secs(), 86_400);
     }
 
     #[test]

@@ -92,7 +92,9 @@ impl Message {
         if message.v > SCHEMA {
             return Err(InvalidMessage::TooNew { found: message.v });
         }
-        Ok(Self { seen: message.seen.filter(|seen| seen.schema <= SCHEMA && seen.id == message.webhook_id), ..message })
+        // Nobody sends a record that expires, which would be a finished one: written back, it would make its webhook disappear.
+        let is_usable = |seen: &Webhook| seen.schema <= SCHEMA && seen.id == message.webhook_id && seen.expires_at.is_none();
+        Ok(Self { seen: message.seen.filter(|seen| is_usable(seen)), ..message })
     }
 }
 
@@ -111,8 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn a_large_record_or_a_foreign_one_is_left_out() {
+    fn a_large_record_a_foreign_one_and_one_that_expires_are_left_out() {
         let mut webhook = webhook(Timestamp::from_millis(1_700_000_000_000));
+        let seen = webhook.clone();
         webhook.correlation_id = "x".repeat(MAX_SEEN_BYTES);
         assert_eq!(Message::from_json(&Message::with_seen(&webhook).to_json()).unwrap().seen, None);
         let mut message = Message::with_seen(&webhook);
@@ -120,6 +123,8 @@ mod tests {
         message.webhook_id.reference = "other".parse().unwrap();
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
         message.seen.as_mut().unwrap().schema = SCHEMA + 1;
+        assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
+        message = Message::with_seen(&Webhook { expires_at: Some(Timestamp::from_millis(1)), ..seen });
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
     }
 

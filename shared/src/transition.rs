@@ -208,7 +208,7 @@ impl Rules {
         {
             return Err(Refusal::NotYet(allowed_at));
         }
-        next.attempt_count += 1;
+        next.attempt_count = next.attempt_count.saturating_add(1);
         next.claim = Some(Claim { id, started_at: now, lease_until: now.plus(self.limits.lease) });
         if planted::is(Bug::ClaimWithoutLease) {
             next.claim = Some(Claim { id, started_at: now, lease_until: now });
@@ -232,7 +232,7 @@ impl Rules {
         let Some(held) = next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim)) else {
             return Err(Refusal::NotOurClaim);
         };
-        next.budget.attempts += 1;
+        next.budget.attempts = next.budget.attempts.saturating_add(1);
         next.budget.deferrals = 0;
         keep_attempt(&mut next, held.started_at, report);
         let policy = self.retry.with(webhook.retry.as_ref());
@@ -298,8 +298,8 @@ impl Rules {
             return Err(Refusal::BudgetSpent);
         }
         next.budget.deferred_ms = deferred_ms;
-        next.budget.deferrals += 1;
-        next.budget.attempts += u32::from(planted::is(Bug::DeferralSpendsAttempt));
+        next.budget.deferrals = next.budget.deferrals.saturating_add(1);
+        next.budget.attempts = next.budget.attempts.saturating_add(u32::from(planted::is(Bug::DeferralSpendsAttempt)));
         self.wait_until(&mut next, until, now);
         note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
         Ok(next)
@@ -317,7 +317,7 @@ impl Rules {
             if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
         let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
         next.due_at = Some(next_look(webhook).max(now).plus(grace));
-        next.budget.requeues += 1;
+        next.budget.requeues = next.budget.requeues.saturating_add(1);
         note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
         Ok(next)
     }
@@ -348,7 +348,7 @@ impl Rules {
         if spent && check_lease(webhook, now).is_ok() {
             return Err(Refusal::BudgetSpent);
         }
-        next.budget.rescues += u32::from(!spent);
+        next.budget.rescues = next.budget.rescues.saturating_add(u32::from(!spent));
         next.due_at = Some(next_look(webhook).max(now));
         note(&mut next, now, Function::Dlq, Transition::Adopt, None, Some(Why::Rescue));
         Ok(next)
@@ -386,7 +386,7 @@ impl Rules {
 
     /// Whether one more interrupted attempt, this one, leaves it any.
     fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
-        let spent = webhook.budget.interrupted + 1 >= self.limits.max_interrupted;
+        let spent = webhook.budget.interrupted.saturating_add(1) >= self.limits.max_interrupted;
         if spent && !planted::is(Bug::InterruptionsUnbounded) { Err(Refusal::Interrupted) } else { Ok(()) }
     }
 
@@ -416,7 +416,7 @@ impl Rules {
         if allowed_at.since(now) <= self.limits.relay_within
             && (next.budget.relays < self.limits.max_relays || planted::is(Bug::RelaysUnbounded))
         {
-            next.budget.relays += 1;
+            next.budget.relays = next.budget.relays.saturating_add(1);
             next.due_at = Some(allowed_at.plus(self.limits.grace));
         } else {
             next.due_at = Some(allowed_at);
@@ -486,7 +486,7 @@ fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
 /// Notes the claimed attempt as interrupted: its lease is over and nobody wrote an outcome.
 fn note_interruption(next: &mut Webhook) {
     let Some(claim) = next.claim.take() else { return };
-    next.budget.interrupted += 1;
+    next.budget.interrupted = next.budget.interrupted.saturating_add(1);
     let message = "no outcome was recorded: the worker died or lost its lease";
     push_bounded(
         &mut next.attempts,
@@ -512,7 +512,7 @@ fn note(
     allowed_at: Option<Timestamp>,
     why: Option<Why>,
 ) {
-    next.revision += 1;
+    next.revision = next.revision.saturating_add(1);
     next.updated_at = at;
     let counts = matches!(transition, Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail);
     let attempt = if counts { next.attempt_count } else { 0 };

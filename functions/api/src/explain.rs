@@ -212,7 +212,7 @@ fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -
 }
 
 fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next {
-    let n = webhook.attempt_count + 1;
+    let n = webhook.attempt_count.saturating_add(1);
     let allowed_at = webhook.allowed_at.filter(|at| *at > now);
     match (webhook.due_at, allowed_at) {
         (None, at) => {
@@ -253,10 +253,10 @@ fn next_of_claimed(webhook: &Webhook, rules: &Rules, now: Timestamp) -> Next {
         let what = format!("Attempt {n} is under way; its outcome is written before its lease ends.");
         return Next { what, at: Some(lease_until), by: Some("deliver") };
     }
-    let then = if webhook.budget.interrupted + 1 >= rules.limits.max_interrupted {
+    let then = if webhook.budget.interrupted.saturating_add(1) >= rules.limits.max_interrupted {
         "the webhook fails, since too many attempts ended so".to_owned()
     } else {
-        format!("attempt {} starts", n + 1)
+        format!("attempt {} starts", n.saturating_add(1))
     };
     let what = format!("The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, and {then}.");
     Next { what, at: webhook.due_at.filter(|at| *at > now), by: Some("deliver") }

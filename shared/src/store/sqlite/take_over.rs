@@ -163,5 +163,5 @@ fn look_again(webhook: &Webhook, now: Timestamp) -> Option<Webhook> {
 }
 
 fn due(webhook: &Webhook, due_at: Timestamp, now: Timestamp) -> Webhook {
-    Webhook { due_at: Some(due_at), revision: webhook.revision + 1, updated_at: now, ..webhook.clone() }
+    Webhook { due_at: Some(due_at), revision: webhook.revision.saturating_add(1), updated_at: now, ..webhook.clone() }
 }
