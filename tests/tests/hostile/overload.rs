@@ -1,6 +1,5 @@
 //! Overload: `load --overload` in a short form. It asks for ten times what the stack carries; how much of that comes through is up to the
-//! machine that client and stack share, and is told with the result. `OVERLOAD_SECONDS=60` makes it a long one; the figures of the README are those of a release
-//! build.
+//! machine that client and stack share, and is told with the result. `OVERLOAD_SECONDS=60` makes it a long one.
 
 use clap::Parser;
 use posthaste_tests::{
