@@ -86,10 +86,11 @@ impl Overload {
 
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let factor = self.offered_per_second / self.carries_per_second;
+        let answers: Vec<String> = self.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         [
             ("it carries", format!("{:.0} webhooks a second, accepted and delivered", self.carries_per_second)),
             ("sent to it", format!("{:.0} a second ({factor:.1} times that) for {:.1} s", self.offered_per_second, self.seconds)),
-            ("answers", self.answers.iter().map(|(status, count)| format!("{status}: {count}   ")).collect()),
+            ("answers", answers.join("   ")),
             ("shed without retry-after", self.without_retry_after.to_string()),
             ("requests without an answer", self.unanswered.to_string()),
             (

@@ -159,9 +159,9 @@ async fn nobody_follows_a_redirect_inside() {
 /// A year is cut to `RETRY_AFTER_CAP_MS`; a negative number, a past date and garbage count for nothing, and do no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
-    let _turn = crate::turn().await;
     const YEARS: [&str; 3] = ["31536000", "99999999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"];
     const NOTHING: [&str; 6] = ["-1", "soon", "1e9", "", "Sun, 06 Nov 1994 08:49:37 GMT", "\u{663}"];
+    let _turn = crate::turn().await;
     let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0").set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
