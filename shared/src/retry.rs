@@ -292,6 +292,64 @@ mod tests {
     }
 
     #[test]
+    fn wishes_at_their_bounds_are_granted() {
+        let week_ms = 604_800_000;
+        assert_eq!(MAX_DELAY_LIMIT.as_millis(), u128::from(week_ms));
+        let (none, none_wrong) = (RetryOverride::default, Vec::<InvalidRetry>::new());
+        for wishes in [
+            RetryOverride { max_attempts: Some(1), ..none() },
+            RetryOverride { max_attempts: Some(50), ..none() },
+            RetryOverride { base_delay_ms: Some(week_ms), max_delay_ms: Some(week_ms), ..none() },
+            RetryOverride { factor: Some(1.0), jitter: Some(0.0), ..none() },
+            RetryOverride { factor: Some(100.0), jitter: Some(1.0), ..none() },
+            RetryOverride { schedule_ms: Some(vec![week_ms; 49]), ..none() },
+        ] {
+            assert_eq!(wishes.check(), none_wrong, "{wishes:?}");
+        }
+        let fields = |wishes: RetryOverride| wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>();
+        assert_eq!(fields(RetryOverride { max_delay_ms: Some(week_ms + 1), ..none() }), ["max_delay_ms"]);
+        assert_eq!(fields(RetryOverride { factor: Some(100.1), ..none() }), ["factor"]);
+        assert_eq!(fields(RetryOverride { jitter: Some(-0.1), ..none() }), ["jitter"]);
+        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![1; 50]), ..none() }), ["schedule_ms"]);
+    }
+
+    /// Any wish about growing waits replaces a schedule of the settings, which has none; the others leave it.
+    #[test]
+    fn each_wish_is_granted_by_itself() {
+        let policy = RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
+        let none = RetryOverride::default;
+        let merged = |wishes: RetryOverride| policy.with(Some(&wishes));
+        let growing = RetryPolicy { schedule: Vec::new(), ..policy.clone() };
+        let ms = Duration::from_millis;
+        assert_eq!(
+            merged(RetryOverride { base_delay_ms: Some(7), ..none() }),
+            RetryPolicy { base_delay: ms(7), ..growing.clone() }
+        );
+        assert_eq!(merged(RetryOverride { factor: Some(7.0), ..none() }), RetryPolicy { factor: 7.0, ..growing.clone() });
+        assert_eq!(merged(RetryOverride { max_delay_ms: Some(7), ..none() }), RetryPolicy { max_delay: ms(7), ..growing });
+        assert_eq!(merged(RetryOverride { jitter: Some(0.7), ..none() }), RetryPolicy { jitter: 0.7, ..policy.clone() });
+        assert_eq!(merged(RetryOverride { max_attempts: Some(7), ..none() }), RetryPolicy { max_attempts: 7, ..policy.clone() });
+    }
+
+    /// A rejection is retried once, but never beyond what is granted for failures that may pass.
+    #[test]
+    fn a_rejection_is_not_granted_more_than_a_failure() {
+        let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+        assert_eq!(policy.attempts_granted(ErrorKind::HttpStatus, Some(404)), 1);
+        assert_eq!(policy.attempts_granted(ErrorKind::RefusedAddress, None), 1);
+    }
+
+    /// The longest wait with the widest jitter is twice the longest, and nothing is longer.
+    #[test]
+    fn no_wait_is_longer_than_twice_the_limit() {
+        let longest =
+            RetryPolicy { base_delay: MAX_DELAY_LIMIT, max_delay: MAX_DELAY_LIMIT, jitter: 1.0, ..RetryPolicy::default() };
+        assert_eq!(longest.wait_after(1, 1.0), MAX_DELAY_LIMIT * 2);
+        let beyond = RetryPolicy { schedule: vec![MAX_DELAY_LIMIT * 9], jitter: 0.0, ..RetryPolicy::default() };
+        assert_eq!(beyond.wait_after(1, 0.5), MAX_DELAY_LIMIT * 2);
+    }
+
+    #[test]
     fn retry_after_counts_on_429_and_503_only_and_up_to_the_cap() {
         let policy = RetryPolicy::default();
         let asked = |code, seconds| {
@@ -304,6 +362,7 @@ mod tests {
         assert_eq!(asked(503, 30), (30, true));
         assert_eq!(asked(429, 30), (30, true));
         assert_eq!(asked(429, 1), (5, false));
+        assert_eq!(asked(429, 5), (5, false), "it puts nothing off");
         assert_eq!(asked(500, 30), (5, false));
         assert_eq!(asked(503, 1 << 40), (3600, true));
     }

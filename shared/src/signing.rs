@@ -160,6 +160,11 @@ mod tests {
     }
 
     #[test]
+    fn ten_secrets_sign_side_by_side() {
+        assert_eq!(Secret::parse_list(&"YQ== ".repeat(10)).unwrap().len(), 10);
+    }
+
+    #[test]
     fn what_holds_no_key_is_refused() {
         assert_eq!(Secret::parse_list("").unwrap_err(), InvalidSecrets::Missing);
         assert_eq!(Secret::parse_list(" , ").unwrap_err(), InvalidSecrets::Missing);

@@ -93,11 +93,6 @@ impl AddressGuard {
         Ok(Self { allow_private, allowlist, host_allowlist: compile_globs(&host_allowlist)? })
     }
 
-    /// Whether addresses that are not public are allowed; worth a warning at start.
-    pub const fn allows_private(&self) -> bool {
-        self.allow_private
-    }
-
     /// Whether a connection may go to this address: it is globally reachable, or private ones are allowed.
     pub fn is_allowed(&self, address: IpAddr) -> bool {
         self.allow_private || address::refusal(address).is_none()

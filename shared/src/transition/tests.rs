@@ -6,12 +6,12 @@ mod table;
 
 use std::time::Duration;
 
-use super::{Report, Rules, testing::new_webhook};
+use super::{NewWebhook, Refusal, Report, Rules, testing::new_webhook};
 use crate::{
     clock::Timestamp,
     id::TaskId,
     message::Message,
-    model::{Claim, ClaimId, ErrorKind, Webhook},
+    model::{Claim, ClaimId, ErrorKind, Function, Webhook, Why},
     retry::Outcome,
 };
 
@@ -56,6 +56,16 @@ fn a_record_that_succeeds_at_once_weighs_less_than_a_write_unit() {
         println!("{name}: {size} bytes, {} with its message", Message::with_seen(&record).to_json().len());
         assert!(size < limit, "{name}: {size} bytes, {}", record.to_json());
         assert_eq!(Webhook::from_json(&record.to_json()).unwrap(), record);
+    }
+}
+
+/// Only a time to come is a schedule; one that has come, to the millisecond, needs a message now.
+#[test]
+fn a_time_that_has_come_is_no_schedule() {
+    for (deliver_at, due_at) in [(at(-1), None), (NOW, None), (at(1), Some(at(1)))] {
+        let new = NewWebhook { deliver_at: Some(deliver_at), ..new_webhook(TaskId::mint(NOW, [1; 10])) };
+        let webhook = rules().create(new, NOW);
+        assert_eq!((webhook.due_at, webhook.allowed_at), (due_at, Some(due_at.unwrap_or(NOW))));
     }
 }
 
@@ -107,6 +117,58 @@ fn a_lost_attempt_is_noted_when_the_next_one_starts() {
     assert_eq!(next.budget.attempts, 0, "an interruption does not use up the policy's attempts");
 }
 
+/// Who is asked why a webhook was given up finds the reason in its record.
+#[test]
+fn what_is_given_up_says_why() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let lost = rules().claim(&record, ClaimId(1), NOW).unwrap();
+    for (kind, record, message) in [
+        (ErrorKind::Interrupted, &lost, "1 attempts ended without a recorded answer"),
+        (ErrorKind::CircuitOpen, &record, "the destination's circuit stayed open for too long"),
+        (ErrorKind::Undeliverable, &record, "the queue gave up on it 4 times"),
+    ] {
+        let error = rules().give_up(record, kind, Function::Dlq, at(60)).unwrap().last_error.unwrap();
+        assert_eq!((error.kind, error.message.as_str(), error.status_code), (kind, message, None));
+    }
+}
+
+/// It may be put off to the very time for which it waits already, and to the last millisecond of what deferrals may take.
+#[test]
+fn a_deferral_may_go_to_its_bounds() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let tomorrow = at(24 * 3600);
+    let deferred = rules().defer(&record, tomorrow, Why::RateLimit, NOW).unwrap();
+    assert_eq!(deferred.allowed_at, Some(tomorrow));
+    assert!(rules().defer(&deferred, tomorrow, Why::RateLimit, tomorrow).is_ok());
+    let later = tomorrow.plus(Duration::from_millis(1));
+    assert_eq!(rules().defer(&record, later, Why::RateLimit, NOW), Err(Refusal::BudgetSpent));
+}
+
+/// Three rescues, and no fourth; but while an attempt is under way it may still end well, so it is looked at again when its lease is over.
+#[test]
+fn there_are_three_rescues_and_a_last_look_at_an_attempt_under_way() {
+    let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    for rescues in 1..=3 {
+        record = rules().rescue(&record, NOW).unwrap();
+        assert_eq!(record.budget.rescues, rescues);
+    }
+    assert_eq!(rules().rescue(&record, NOW), Err(Refusal::BudgetSpent));
+    let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
+    let looked_at = rules().rescue(&claimed, NOW).unwrap();
+    assert_eq!((looked_at.budget.rescues, looked_at.due_at), (3, Some(at(45))));
+}
+
+/// The times and numbers that the design names.
+#[test]
+fn the_limits_are_those_of_the_design() {
+    let limits = rules().limits;
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    assert_eq!((limits.lease, limits.relay_within), (Duration::from_secs(45), Duration::from_secs(90)));
+    assert_eq!((limits.grace, limits.max_grace, limits.max_defer), (minutes(15), minutes(360), minutes(1440)));
+    assert_eq!((limits.retention, limits.dead_letter_retention), (minutes(43_200), minutes(43_200)));
+    assert_eq!((limits.max_interrupted, limits.max_relays, limits.max_rescues), (5, 8, 3));
+}
+
 /// Each requeue of the same state waits twice as long as the one before, up to six hours; another status starts anew.
 #[test]
 fn the_grace_doubles_up_to_six_hours_and_starts_anew() {
@@ -128,7 +190,7 @@ fn after_eight_relays_the_sweep_takes_over() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     let mut waits = Vec::new();
     for round in 1..=10 {
-        record = rules().defer(&record, at(round * 60), crate::model::Why::RateLimit, at(round * 60 - 60)).unwrap();
+        record = rules().defer(&record, at(round * 60), Why::RateLimit, at(round * 60 - 60)).unwrap();
         waits.push(record.due_at.unwrap().since(record.allowed_at.unwrap()).as_secs());
         assert_eq!(super::is_relayed(&record), round <= 8);
     }

@@ -187,6 +187,15 @@ fn what_is_not_a_host_glob_is_refused_and_named() {
 }
 
 #[test]
+fn an_address_is_judged_by_itself_unless_private_ones_are_allowed() {
+    let address = |text: &str| text.parse().unwrap();
+    for (text, is_public) in [("8.8.8.8", true), ("127.0.0.1", false), ("::1", false), ("2606:4700::1111", true)] {
+        assert_eq!(guard(false, None, &[]).is_allowed(address(text)), is_public, "{text}");
+        assert!(guard(true, None, &[]).is_allowed(address(text)), "{text}");
+    }
+}
+
+#[test]
 fn a_destination_is_scheme_host_and_port() {
     for (url, key) in [
         ("https://Example.com/x?y", "https://example.com:443"),
