@@ -5,6 +5,7 @@
 //! | `accept` | what is answered, stored, queued and sent on for a webhook |
 //! | `bad_input` | each case of the contract's paragraph on bad input, and the limits |
 //! | `access` | keys, correlation ids, methods and routes |
+//! | `keys` | every route and every method, with every sort of credentials that is not a key |
 //! | `idempotency` | the same request twice, at once, later, and after each crash |
 //! | `batches` | each item judged on its own |
 //! | `lists` | filters, pages, cursors |
@@ -20,6 +21,7 @@ mod batches;
 mod faulty;
 mod harness;
 mod idempotency;
+mod keys;
 mod lists;
 mod operators;
 mod outages;
