@@ -12,6 +12,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::secrecy;
+
 pub use self::model::{Accepted, Attempt, DeadLetter, DeadLetterPage, LastError, NewWebhook, Webhook, WebhookPage};
 
 /// How long an answer of the API may take.
@@ -149,7 +151,9 @@ impl ApiClient {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
+        query.iter().filter(|(name, _)| *name == "webhook_url").for_each(|(_, url)| secrecy::note_url(url));
         if let Some(body) = body {
+            secrecy::note_body(&body);
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
         }
         let unreachable = |source| ClientError::Unreachable { asked: asked.clone(), base: self.base().to_owned(), source };

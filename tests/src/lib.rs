@@ -16,6 +16,7 @@
 //! | [`ledger`] | accepted = delivered + failed + deleted, and nothing left over |
 //! | [`aws`] | an AWS emulator of one's own, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server of one's own |
+//! | [`secrecy`] | what must stand in no log |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' start |
 //! | `simulation` | the functions in a world of faults, replayed from a seed; by the feature of that name |
@@ -38,6 +39,7 @@ pub mod policy;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;
+pub mod secrecy;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub mod stack;

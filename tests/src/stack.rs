@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binaries::binary;
+use crate::{binaries::binary, secrecy};
 
 /// How long it may take to become ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
@@ -38,6 +38,8 @@ impl StackError {
 }
 
 /// How to start a stack. Starting again with the same one goes on with the same data.
+///
+/// Dropping it searches every log in its folder for secrets ([`secrecy`]), and panics if one holds any.
 #[derive(Debug)]
 pub struct Launch {
     binary: PathBuf,
@@ -151,6 +153,18 @@ impl Launch {
         let lines: Vec<&str> = log.lines().collect();
         let shown = lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..].join("\n  ");
         if shown.is_empty() { StackError(reason.to_string()) } else { StackError(format!("{reason}; its log ends:\n  {shown}")) }
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        // A test that fails already says why.
+        if std::thread::panicking() {
+            return;
+        }
+        let leaks = secrecy::leaks(self.folder(), &self.settings);
+        let shown: Vec<String> = leaks.iter().map(ToString::to_string).collect();
+        assert!(leaks.is_empty(), "a log holds what must stand in none:\n{}", shown.join("\n"));
     }
 }
 

@@ -12,6 +12,7 @@ mod outage;
 mod redis;
 mod redis_calls;
 mod redis_outages;
+mod secrecy;
 mod tools;
 mod waits;
 mod watch;
