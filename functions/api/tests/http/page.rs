@@ -7,6 +7,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::config::KeyHash;
 
 use crate::harness::{Answer, Stack};
 
@@ -91,7 +92,7 @@ async fn the_page_is_sent_once() {
 /// The page needs no key, what it asks does; where nobody may call, there is no page either.
 #[tokio::test]
 async fn the_page_needs_no_key_and_its_calls_do() {
-    let access = Access::Keys(vec![Sha256::digest("key").into()]);
+    let access = Access::Keys(vec![KeyHash::of(b"key")]);
     let stack = Stack::with(&[], access).await;
     assert_eq!(stack.get("/").await.status.as_u16(), 200);
     for path in ["/overview", "/metrics", "/destinations", "/webhook-statuses", "/dead-letters"] {
