@@ -70,7 +70,7 @@ struct Short {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = HealthAnswer))]
 #[serde(untagged)]
 enum Answer<'a> {
-    Whole(Report<'a>),
+    Whole(Box<Report<'a>>),
     Word(Short),
 }
 
@@ -197,7 +197,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(que
     let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = match call.caller {
         Caller::Anonymous => Answer::Word(Short { status }),
-        Caller::Known(_) => Answer::Whole(report(&app, status, sweep, &findings, now)),
+        Caller::Known(_) => Answer::Whole(Box::new(report(&app, status, sweep, &findings, now))),
     };
     let mut response = answer(code, to_json(&body));
     if status == Word::Unhealthy {
