@@ -47,7 +47,8 @@ await withBrowser(async (browser) => {
     await VIEWS[name].there(page).waitFor();
     await page.locator('.health', { hasText: 'healthy' }).waitFor();
     // A rate needs two looks.
-    if (name === 'overview') await page.locator('.card', { hasText: 'Attempts' }).locator('.value', { hasText: /\d/ }).waitFor();
+    const rate = page.locator('.card', { has: page.getByRole('heading', { name: 'Attempts', exact: true }) }).locator('.value', { hasText: /\d/ });
+    if (name === 'overview') await rate.waitFor();
     if (name === 'webhook') {
       await page.getByText('Payload', { exact: true }).click();
       await page.locator('.json').waitFor();

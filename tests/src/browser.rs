@@ -54,8 +54,8 @@ fn missing(what: &str, error: &dyn Display) -> StackError {
 /// The browser's path.
 fn browser() -> Result<PathBuf, StackError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = BROWSERS.iter().flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
-    found.into_iter().find(|file| file.is_file()).ok_or_else(|| missing("chromium", &"it is not in PATH"))
+    let mut files = BROWSERS.iter().flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
+    files.find(|file| file.is_file()).ok_or_else(|| missing("chromium", &"it is not in PATH"))
 }
 
 /// The folder with `node_modules`, installed if need be.
@@ -75,8 +75,8 @@ fn install() -> Result<PathBuf, StackError> {
     let lock = tools.join("lock");
     let lock_file = File::create(&lock).map_err(StackError::at(&lock))?;
     lock_file.lock().map_err(StackError::at(&lock))?;
-    let is_new = |manifest: &&str| fs::read(folder().join(manifest)).ok() != fs::read(tools.join(manifest)).ok();
-    if tools.join("installed").is_file() && !MANIFESTS.iter().any(|manifest| is_new(&manifest)) {
+    let is_new = |manifest: &str| fs::read(folder().join(manifest)).ok() != fs::read(tools.join(manifest)).ok();
+    if tools.join("installed").is_file() && !MANIFESTS.iter().any(|manifest| is_new(manifest)) {
         return Ok(tools);
     }
     let _ = fs::remove_file(tools.join("installed"));

@@ -151,7 +151,7 @@ function overviewView() {
   const chart = chartPlace();
   const columns = [['Destination', 'what'], ['Circuit'], ['Success', 'number'], ['Attempts', 'number wide'], ['Failed', 'number wide'], ['Waiting', 'number'], ['Last error', 'wide']];
   const worst = { table: table('Worst destinations', columns), none: empty('No attempts this hour or the one before.') };
-  worst.table.box.hidden = true;
+  scrollable(worst.table.box, 'Worst destinations').hidden = true;
   const history = [];
   let [lookedAt, lookedWith] = [0, -1];
   const refresh = async () => {

@@ -34,6 +34,9 @@ function table(label, columns) {
   return { box, body };
 }
 
+/** Nothing in it can have the focus, so it must itself, or it could not be scrolled by keys. */
+const scrollable = (box, label) => attributes(box, { tabindex: 0, role: 'region', 'aria-label': label });
+
 const empty = (...text) => el('p', { class: 'empty' }, text);
 
 const field = (label, input, hint) =>

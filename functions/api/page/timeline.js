@@ -74,8 +74,7 @@ function transitions({ steps }) {
   const row = ({ at, function: who, transition, from, to, why }) =>
     el('tr', null, el('td', null, moment(at, timeOfDay(at))), el('td', null, who), el('td', null, transition, el('div', { class: 'faint' }, `${from ? `${inWords(from)} → ` : ''}${inWords(to)}`)), el('td', { class: 'why' }, why));
   fill(body, steps.map(row));
-  // Nothing in it can have the focus, so that it can be scrolled by keys it must.
-  attributes(box, { tabindex: 0, role: 'region', 'aria-label': 'Every transition' });
+  scrollable(box, 'Every transition');
   return el('details', { class: 'panel' }, el('summary', null, `Every transition (${steps.length})`), box);
 }
 

@@ -1,7 +1,7 @@
 //! The operator's page in a real browser: a local stack as a real process, a receiver that answers as each path says, and a scenario of
 //! `tests/browser` that does what an operator does.
 //!
-//! `PAGE_SCREENSHOTS=docs/images cargo test -p posthaste-tests --test page screenshots` makes the pictures of the README; with
+//! `PAGE_SCREENSHOTS=docs/images cargo test -p posthaste-tests --test page -- --ignored` makes the pictures of the README; with
 //! `PAGE_SCREENSHOTS_OF=http://127.0.0.1:8000` they show that stack, which may have an hour behind it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
@@ -85,12 +85,13 @@ async fn it_works_below_the_stage_of_a_gateway() {
     run("stage", &[], &[]).await;
 }
 
-/// Every view can be photographed; the pictures are kept where `PAGE_SCREENSHOTS` says.
+/// Not a test, but a tool that has all that tests have: it takes pictures of each view into the folder that `PAGE_SCREENSHOTS` names.
 #[tokio::test(flavor = "multi_thread")]
-async fn screenshots_can_be_made() {
-    let wanted = std::env::var("PAGE_SCREENSHOTS").ok();
-    let folder = tempfile::tempdir().unwrap();
-    let folder = wanted.map_or(folder.path().to_owned(), |wanted| workspace().join(wanted));
+#[ignore = "makes the pictures of the README, when PAGE_SCREENSHOTS says where"]
+async fn screenshots() {
+    let folder =
+        std::env::var("PAGE_SCREENSHOTS").expect("PAGE_SCREENSHOTS must name a folder, seen from the root of the workspace");
+    let folder = workspace().join(folder);
     let of = std::env::var("PAGE_SCREENSHOTS_OF").unwrap_or_default();
     run("screenshots", &[("CIRCUIT_FAILURES", "3")], &[("FOLDER", folder.to_str().unwrap()), ("OF", &of)]).await;
 }

@@ -17,7 +17,7 @@ const MAX_COMPRESSED_BYTES: usize = 60 * 1024;
 /// What gzip adds to the same data: a header and a checksum.
 const GZIP_FRAME_BYTES: usize = 18;
 
-/// Keeps a slow network's patience in mind: level 6 is what servers and proxies use.
+/// As servers and proxies usually have it.
 const GZIP_LEVEL: u8 = 6;
 
 /// The text of the only element of this sort.
