@@ -6,6 +6,7 @@ mod crash;
 mod delivery;
 mod events;
 mod functions;
+mod killed;
 mod life;
 mod lifecycle;
 mod outage;
