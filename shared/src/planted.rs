@@ -58,11 +58,31 @@ pub enum Bug {
     RedirectIsDelivered,
     /// What the queue does not take enters no index.
     UnsentNotHeld,
+    /// A key's webhook that was deleted counts as never made, and is made anew.
+    DeletedIsNew,
+    /// A batch that is given a new id forgets what it made under the old one.
+    SettledForgotten,
+    /// A requeue takes no heed of the messages that wait already.
+    BacklogFeedsItself,
+    /// Whoever finds a circuit half-open makes an attempt, without the probe's lease.
+    ProbeWithoutLease,
+    /// A circuit opens one failure too late.
+    CircuitOpensLate,
+    /// A worker does not learn of the circuits that others open.
+    CircuitsUnread,
+    /// What was counted is counted again with the next flush.
+    CountedAgain,
+    /// A message that cannot be read is acknowledged and kept nowhere.
+    StrayDropped,
+    /// A dead letter of a newer version is kept as one that cannot be read.
+    NewerArchived,
+    /// The message of a webhook that cannot be read is acknowledged.
+    UnreadableAcknowledged,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 36] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -89,6 +109,16 @@ impl Bug {
         Self::NumbersStartAgain,
         Self::RedirectIsDelivered,
         Self::UnsentNotHeld,
+        Self::DeletedIsNew,
+        Self::SettledForgotten,
+        Self::BacklogFeedsItself,
+        Self::ProbeWithoutLease,
+        Self::CircuitOpensLate,
+        Self::CircuitsUnread,
+        Self::CountedAgain,
+        Self::StrayDropped,
+        Self::NewerArchived,
+        Self::UnreadableAcknowledged,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

@@ -51,6 +51,14 @@ pub const MAX_READ: usize = 1000;
 /// How long an idempotency key is remembered: 24 h.
 pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// How long after the time in an id the store at least remembers that the id is retired: longer than any key stands for it.
+const RETIRED_FOR: Duration = IDEMPOTENCY_TTL.saturating_add(Duration::from_secs(3600));
+
+/// Until when the store has to remember that this id is retired.
+pub fn retired_until(task: TaskId) -> Timestamp {
+    task.created_at().plus(RETIRED_FOR)
+}
+
 /// The most destinations and the most circuits that are reported.
 pub const MAX_DESTINATIONS: usize = 100;
 
@@ -85,11 +93,62 @@ pub enum WriteError {
     Store(#[from] StoreError),
 }
 
+/// Why a webhook was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There is one with this task id; here is its record.
+    #[error("the id is taken")]
+    Conflict(Box<Webhook>),
+    /// Nothing is created under this id any more.
+    #[error("the id is retired")]
+    Retired(Retired),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing is created under an id any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// Its webhook was deleted.
+    Deleted,
+    /// There never was one, and [`Store::bar`] has seen to it that there will be none.
+    Barred,
+}
+
+impl Retired {
+    /// As it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Barred => "barred",
+        }
+    }
+
+    /// The inverse. What is not known counts as deleted: then nothing is made.
+    pub fn from_stored(text: &str) -> Self {
+        if text == Self::Barred.as_str() { Self::Barred } else { Self::Deleted }
+    }
+}
+
+/// What stands under an id that [`Store::bar`] was asked to bar.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// A webhook, which stays.
+    Webhook(Box<Webhook>),
+    /// Nothing, from now on.
+    Retired(Retired),
+}
+
 /// What an idempotency key stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     /// The id that the key's first request gave to its webhook; for a batch, what its items' ids derive from.
     pub task: TaskId,
+    /// Of a batch that was given a new id: the ids of the items that an earlier id had settled (created, whether or not deleted since).
+    /// By item; without those at the end that are not settled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<Option<TaskId>>,
     /// SHA-256 of the request, in hexadecimal; another one under the same key is the caller's mistake.
     pub fingerprint: String,
     /// The answer's body, once the request is done.
@@ -154,9 +213,14 @@ pub trait Store: Send + Sync + Debug {
 
     // ----- one webhook
 
-    /// The webhook and its content exist from now on, both or neither, durable against power loss. [`WriteError::Conflict`] if
-    /// there is one with this task id, which is left as it is.
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError>;
+    /// The webhook and its content exist from now on, both or neither, durable against power loss. [`CreateError::Conflict`] if
+    /// there is one with this task id, which is left as it is; [`CreateError::Retired`] if there was one or the id is barred.
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError>;
+
+    /// No webhook is created under this id any more, also by a create that is under way, at least until [`retired_until`]; durable as
+    /// that is. Answers what stands there: a webhook, which is left as it is, or why there is none. Asked again it answers the same, until
+    /// the webhook is deleted. One that has expired counts as deleted.
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError>;
 
     /// The record, with every write that was acknowledged before the call.
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError>;
@@ -175,7 +239,7 @@ pub trait Store: Send + Sync + Debug {
     async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError>;
 
     /// Nothing of the webhook is left: record, content, every index entry. Whether there was one. No write that started before
-    /// can bring it back.
+    /// can bring it back, and no create under its id, whenever it starts: until [`retired_until`] the id itself is remembered as deleted.
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError>;
 
     /// The same, only if the stored record has the revision of `seen`: for what was chosen by looking at it.

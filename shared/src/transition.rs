@@ -313,13 +313,31 @@ impl Rules {
     ///
     /// The grace doubles with each requeue of the same state, so that a long backlog does not feed itself.
     pub fn requeue(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
+        let doubled =
+            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
+        self.requeue_for(webhook, seen, now, self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace))
+    }
+
+    /// The same, while a backlog waits in the queue. Where this repeats a message ([`Rules::is_repeat`]), which then probably waits there
+    /// too, the grace is the longest at once: for the length of that, a webhook adds one message to the backlog, and no more.
+    pub fn requeue_in_backlog(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
+        if !self.is_repeat(webhook, seen) || planted::is(Bug::BacklogFeedsItself) {
+            return self.requeue(webhook, seen, now);
+        }
+        self.requeue_for(webhook, seen, now, self.limits.max_grace)
+    }
+
+    /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the sweep is the first to send is due when
+    /// it is allowed.
+    pub fn is_repeat(&self, webhook: &Webhook, seen: Timestamp) -> bool {
+        seen >= next_look(webhook).plus(self.limits.grace)
+    }
+
+    fn requeue_for(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration) -> Result<Webhook, Refusal> {
         if webhook.due_at != Some(seen) {
             return Err(Refusal::DueMoved);
         }
         let mut next = webhook.clone();
-        let doubled =
-            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
-        let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
         next.due_at = Some(next_look(webhook).max(now).plus(grace));
         next.budget.requeues = next.budget.requeues.saturating_add(1);
         note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);

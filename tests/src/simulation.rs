@@ -14,10 +14,11 @@
 //! | `store`, `queue`, `destination` | the parts of a function's context, with their faults |
 //! | `platform` | polls the queue, keeps the schedule, calls functions |
 //! | `people` | callers and operators |
-//! | `watch`, `verdict` | the checks, at every step and at the end |
+//! | `watch`, `circuits`, `verdict` | the checks, at every step and at the end |
 //! | [`hunt`] | many seeds; the planted bugs |
 
 pub mod chance;
+mod circuits;
 mod destination;
 pub mod hunt;
 mod people;
@@ -137,6 +138,6 @@ async fn quiet(world: &World) {
     // What was under way when its process died has landed by then.
     tokio::time::sleep(Duration::from_secs(120)).await;
     while world.busy.load(Relaxed) > 0 || !verdict::is_quiet(&world.state()) {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
     }
 }

@@ -17,7 +17,7 @@ use shared::{
     id::{TaskId, WebhookId},
     model::{Content, Function, Webhook, Why},
     retry::Outcome,
-    store::{Store, StoreError, WriteError, dynamodb::DynamoStore},
+    store::{CreateError, Store, StoreError, dynamodb::DynamoStore},
     transition::{Limits, NewWebhook, Report, Rules},
 };
 
@@ -188,5 +188,5 @@ async fn nobody_there_is_unavailable() {
     let store = store(&endpoint, &clock, Duration::from_secs(2));
     let webhook = new_webhook(&Rules::default(), clock.now());
     assert!(matches!(store.get(&webhook.id).await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(store.create(&webhook, &content(10)).await, Err(WriteError::Store(StoreError::Unavailable(_)))));
+    assert!(matches!(store.create(&webhook, &content(10)).await, Err(CreateError::Store(StoreError::Unavailable(_)))));
 }

@@ -263,6 +263,7 @@ async fn what_is_finished_expires_by_itself_and_what_is_resent_does_not() {
     let reservation = Reservation {
         task: delivered.id.task,
         fingerprint: String::new(),
+        settled: Vec::new(),
         answer: None,
         expires_at: world.now().plus(IDEMPOTENCY_TTL),
     };

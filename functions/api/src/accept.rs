@@ -57,7 +57,7 @@ pub(crate) async fn accept_one(
     shape: fn(&Webhook) -> String,
 ) -> Result<Response, Problem> {
     let Some(key) = key else {
-        let webhook = dispatch::create(app, call, submission, app.mint()).await?;
+        let webhook = dispatch::create_new(app, call, submission).await?;
         hand_over(app, &webhook).await;
         return Ok(answer(StatusCode::ACCEPTED, shape(&webhook)));
     };
@@ -68,15 +68,16 @@ pub(crate) async fn accept_one(
         };
         let mut found = None;
         if slot.is_stale(app) {
-            found = app.context.store.get(&submission.id(slot.task())).await?;
-            if found.is_none() && !slot.renew(app).await? {
+            found = dispatch::settled(app, call, submission, slot.task()).await?;
+            if found.is_none() && !slot.renew(app, Vec::new()).await? {
                 continue;
             }
         }
-        let webhook = match found {
-            Some(webhook) => webhook,
-            None => dispatch::create(app, call, submission, slot.task()).await?,
-        };
+        if found.is_none() {
+            found = dispatch::create(app, call, submission, slot.task()).await?;
+        }
+        // Barred: another try has found the id too old meanwhile.
+        let Some(webhook) = found else { continue };
         hand_over(app, &webhook).await;
         let body = shape(&webhook);
         slot.finish(app, &body).await;

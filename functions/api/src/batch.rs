@@ -45,7 +45,8 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
     let body = read_json(&parts.headers, body, limit).await?;
     let items = read_items(&app, &fields::parse(&body, "must be an object with webhooks")?)?;
     let Some(key) = Key::of(&parts, &call, &body)? else {
-        let outcomes = create_all(&app, &call, &items, app.mint(), Vec::new()).await;
+        let base = app.mint();
+        let outcomes = create_all(&app, &call, &items, |index| Placed::New(base.nth(index))).await;
         return results(items, outcomes).map(|(body, _)| answer(StatusCode::ACCEPTED, body));
     };
     for _ in 0..MAX_ROUNDS {
@@ -53,8 +54,16 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
             Begun::Done(body) => return Ok(replayed(StatusCode::ACCEPTED, body)),
             Begun::Todo(slot) => slot,
         };
-        let Some((base, found)) = resume(&app, &mut slot, &items).await? else { continue };
-        let outcomes = create_all(&app, &call, &items, base, found).await;
+        let Some(settled) = resume(&app, &call, &mut slot, &items).await? else { continue };
+        let place = |index: usize| match settled.get(index).copied().flatten() {
+            Some(task) => Placed::Settled(task),
+            None => Placed::New(slot.task().nth(index)),
+        };
+        let outcomes = create_all(&app, &call, &items, place).await;
+        if outcomes.iter().any(|outcome| matches!(outcome, Ok(None))) {
+            // Barred: another try has found the id too old meanwhile.
+            continue;
+        }
         let (body, is_final) = results(items, outcomes)?;
         if is_final {
             slot.finish(&app, &body).await;
@@ -84,52 +93,65 @@ fn read_items(app: &App, fields: &Fields<'_>) -> Result<Items, Problem> {
     Ok(items.iter().enumerate().map(judge).collect())
 }
 
-/// What the ids of those that are still to be created derive from, and those that an earlier try has created. `None`: the key has to be
-/// asked for again.
-///
-/// An old key of which some webhooks exist keeps them, and the others get fresh ids that it does not know: should this try die too, a
-/// third one would create those again.
-async fn resume(app: &App, slot: &mut Slot, items: &Items) -> Result<Option<(TaskId, Vec<Option<Webhook>>)>, Problem> {
-    let base = slot.task();
-    if !slot.is_stale(app) {
-        return Ok(Some((base, Vec::new())));
-    }
-    let looks = items.iter().enumerate().map(|(index, item)| async move {
-        match item {
-            Ok(submission) => app.context.store.get(&submission.id(base.nth(index))).await,
-            Err(_) => Ok(None),
-        }
-    });
-    let found = dispatch::all(looks.collect()).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    if found.iter().any(Option::is_some) {
-        return Ok(Some((app.mint(), found)));
-    }
-    Ok(slot.renew(app).await?.then(|| (slot.task(), found)))
+/// Under which id an item is made.
+#[derive(Clone, Copy)]
+enum Placed {
+    /// This one; it may exist already.
+    New(TaskId),
+    /// An earlier id has settled it: it exists, or was deleted.
+    Settled(TaskId),
 }
 
-/// Creates what was not found, and sends. Answers for each valid item, in their order.
+/// The ids of the items that are settled, by item; all others may be created under the slot's id. `None`: the key has to be asked for
+/// again.
+///
+/// An id that is too old is barred for each item before the key is made to stand for a new one, and the key remembers those that it had
+/// settled. So whatever dies in between, and whoever else is at it, no item is created under two ids.
+async fn resume(app: &App, call: &Call, slot: &mut Slot, items: &Items) -> Result<Option<Vec<Option<TaskId>>>, Problem> {
+    let known: Vec<Option<TaskId>> = (0..items.len()).map(|index| slot.settled(index)).collect();
+    if !slot.is_stale(app) {
+        return Ok(Some(known));
+    }
+    let base = slot.task();
+    let looks = items.iter().zip(&known).enumerate().map(|(index, (item, known))| async move {
+        match (item, known) {
+            (Ok(submission), None) => {
+                let task = base.nth(index);
+                dispatch::settled(app, call, submission, task).await.map(|found| found.map(|_| task))
+            }
+            _ => Ok(*known),
+        }
+    });
+    let settled = dispatch::all(looks.collect()).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
+    let is_whole = items.iter().zip(&settled).all(|(item, settled)| item.is_err() || settled.is_some());
+    Ok((is_whole || slot.renew(app, settled.clone()).await?).then_some(settled))
+}
+
+/// Creates what is not settled, and sends. Answers for each valid item, in their order; `None` where the id is barred.
 async fn create_all(
     app: &App,
     call: &Call,
     items: &Items,
-    base: TaskId,
-    mut found: Vec<Option<Webhook>>,
-) -> Vec<Result<Webhook, Problem>> {
-    found.resize(items.len(), None);
-    let valid =
-        items.iter().zip(found).enumerate().filter_map(|(index, (item, found))| Some((index, item.as_ref().ok()?, found)));
-    let creations = valid.map(|(index, submission, found)| async move {
-        match found {
-            Some(webhook) => Ok(webhook),
-            None => dispatch::create(app, call, submission, base.nth(index)).await,
-        }
-    });
+    place: impl Fn(usize) -> Placed,
+) -> Vec<Result<Option<Webhook>, Problem>> {
+    let valid = items.iter().enumerate().filter_map(|(index, item)| Some((place(index), item.as_ref().ok()?)));
+    let creations = valid.map(|(placed, submission)| make(app, call, submission, placed));
     let outcomes = dispatch::all(creations.collect()).await;
-    let created = outcomes.iter().flatten();
+    let created = outcomes.iter().flatten().flatten();
     let unsent: Vec<&Webhook> = created.clone().filter(|webhook| dispatch::needs_message(webhook)).collect();
     dispatch::send(app, &unsent).await;
     created.for_each(log_accepted);
     outcomes
+}
+
+async fn make(app: &App, call: &Call, submission: &Submission, placed: Placed) -> Result<Option<Webhook>, Problem> {
+    match placed {
+        Placed::New(task) => dispatch::create(app, call, submission, task).await,
+        Placed::Settled(task) => {
+            let found = app.context.store.get(&submission.id(task)).await?;
+            Ok(Some(found.unwrap_or_else(|| dispatch::as_created(app, call, submission, task))))
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -152,7 +174,7 @@ enum Verdict<'a> {
 
 /// The answer, and whether it would be the same if it were asked for again. If the store took none of the valid ones, that is the
 /// request's own failure.
-fn results(items: Items, outcomes: Vec<Result<Webhook, Problem>>) -> Result<(String, bool), Problem> {
+fn results(items: Items, outcomes: Vec<Result<Option<Webhook>, Problem>>) -> Result<(String, bool), Problem> {
     let any_valid = !outcomes.is_empty();
     if any_valid && outcomes.iter().all(Result::is_err) {
         return Err(outcomes.into_iter().find_map(Result::err).unwrap_or_else(idempotency::contended));
@@ -160,7 +182,7 @@ fn results(items: Items, outcomes: Vec<Result<Webhook, Problem>>) -> Result<(Str
     let mut outcomes = outcomes.into_iter();
     let merged: Vec<Result<Webhook, Problem>> = items
         .into_iter()
-        .map(|item| item.and_then(|_| outcomes.next().unwrap_or_else(|| Err(idempotency::contended()))))
+        .map(|item| item.and_then(|_| outcomes.next().unwrap_or(Ok(None))?.ok_or_else(idempotency::contended)))
         .collect();
     let failed: Vec<&Problem> = merged.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
     if let Some(Cause(cause)) = failed.iter().find_map(|problem| problem.cause()) {

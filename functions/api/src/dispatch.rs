@@ -10,7 +10,7 @@ use shared::{
     planted::{self, Bug},
     queue::{Lane, MAX_BATCH, Outgoing},
     status::Status,
-    store::{StoreError, WriteError},
+    store::{CreateError, Retired, Standing, StoreError},
 };
 use std::time::Duration;
 
@@ -29,19 +29,46 @@ pub(crate) const MAX_CONCURRENT_CALLS: usize = 50;
 struct IdTaken(TaskId);
 
 /// The webhook exists from now on, under this id. That it existed before is success too: then an earlier try of the same request had
-/// got that far.
+/// got that far; then it may have been deleted since, and stays so: the answer is the record as it was made, and a message for it finds
+/// nothing. `None`: the id is barred, since the key that it was made under stands for another one by now.
 ///
 /// The record follows from the submission and the id alone (its time is the id's), so each try of a request makes the same one.
-pub(crate) async fn create(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Webhook, Problem> {
-    let new = submission.to_new(task, call);
-    let webhook = app.context.rules.create(new, task.created_at());
+pub(crate) async fn create(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Option<Webhook>, Problem> {
+    let webhook = as_created(app, call, submission, task);
     match app.context.store.create(&webhook, &submission.content).await {
-        Ok(()) => Ok(webhook),
-        Err(WriteError::Conflict(existing)) if existing.id == webhook.id => Ok(*existing),
-        Err(WriteError::Conflict(_) | WriteError::Missing) => Err(unknown_fate().because(IdTaken(task))),
-        Err(WriteError::Store(error @ StoreError::Unavailable(_))) => Err(unknown_fate().because(error)),
-        Err(WriteError::Store(error)) => Err(error.into()),
+        Ok(()) => Ok(Some(webhook)),
+        Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
+        Err(CreateError::Conflict(_)) => Err(unknown_fate().because(IdTaken(task))),
+        Err(CreateError::Retired(Retired::Deleted)) => Ok(Some(webhook)),
+        Err(CreateError::Retired(Retired::Barred)) => Ok(None),
+        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => Err(unknown_fate().because(error)),
+        Err(CreateError::Store(error)) => Err(error.into()),
     }
+}
+
+/// A webhook under an id that nothing else can have been created under.
+pub(crate) async fn create_new(app: &App, call: &Call, submission: &Submission) -> Result<Webhook, Problem> {
+    let task = app.mint();
+    create(app, call, submission, task).await?.ok_or_else(|| unknown_fate().because(IdTaken(task)))
+}
+
+/// What an earlier try has made under an id that is too old to be created; as it was made, if it was deleted since. `None`: nothing, and
+/// nothing will be.
+pub(crate) async fn settled(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Option<Webhook>, Problem> {
+    let id = submission.id(task);
+    match app.context.store.bar(&id).await? {
+        Standing::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
+        Standing::Webhook(_) => Err(unknown_fate().because(IdTaken(task))),
+        Standing::Retired(Retired::Deleted) if !planted::is(Bug::DeletedIsNew) => {
+            Ok(Some(as_created(app, call, submission, task)))
+        }
+        Standing::Retired(_) => Ok(None),
+    }
+}
+
+/// The record as it was made under this id, or is to be.
+pub(crate) fn as_created(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Webhook {
+    app.context.rules.create(submission.to_new(task, call), task.created_at())
 }
 
 fn unknown_fate() -> Problem {

@@ -6,8 +6,13 @@
 //! 4. *Finish*: the key stands for the answer.
 //!
 //! A try may die after any step; the next one goes on with the same id, also while the first is still at it. Only an id of more than
-//! [`Config::max_id_age`](shared::config::Config::max_id_age) is not created any more, since the audit may have read its minute: if there is no webhook under it, the
-//! key is made to stand for a new one.
+//! [`Config::max_id_age`](shared::config::Config::max_id_age) is not created any more, since the audit may have read its minute: it is barred
+//! ([`Store::bar`](shared::store::Store::bar)), so that no create that is still under way takes effect, and if there was no webhook under
+//! it the key is made to stand for a new id. Of a batch each item is judged so, and the key remembers the ids of those that the old
+//! id had settled. So each item is created once, whichever try dies where.
+//!
+//! A webhook that was deleted stays deleted: the store remembers its id for as long as a key may stand for it, and a try that finds
+//! it deleted answers what the first one would have.
 //!
 //! A key belongs to its caller and to the path. Of the calls that accept nothing (resend, redrive, cleanup) the answer is
 //! remembered too; if it was lost, they are done again, which their own conditions make harmless.
@@ -123,7 +128,7 @@ pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
 
 fn reservation(app: &App, fingerprint: String) -> Reservation {
     let task = app.mint();
-    Reservation { task, fingerprint, answer: None, expires_at: task.created_at().plus(IDEMPOTENCY_TTL) }
+    Reservation { task, settled: Vec::new(), fingerprint, answer: None, expires_at: task.created_at().plus(IDEMPOTENCY_TTL) }
 }
 
 impl Slot {
@@ -142,9 +147,19 @@ impl Slot {
         app.now().since(self.began_at()) > app.context.config.max_id_age()
     }
 
-    /// Makes the key stand for a new id. Whether it did: else somebody else was first, and the key has to be asked for again.
-    pub(crate) async fn renew(&mut self, app: &App) -> Result<bool, Problem> {
-        let renewed = reservation(app, self.reservation.fingerprint.clone());
+    /// The id of a batch's item, if one that the key stood for before has settled it.
+    pub(crate) fn settled(&self, index: usize) -> Option<TaskId> {
+        self.reservation.settled.get(index).copied().flatten()
+    }
+
+    /// Makes the key stand for a new id, under which nothing is created that was settled. Whether it did: else somebody else was first, and
+    /// the key has to be asked for again.
+    pub(crate) async fn renew(&mut self, app: &App, mut settled: Vec<Option<TaskId>>) -> Result<bool, Problem> {
+        settled.truncate(settled.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
+        if planted::is(Bug::SettledForgotten) {
+            settled.clear();
+        }
+        let renewed = Reservation { settled, ..reservation(app, self.reservation.fingerprint.clone()) };
         let done = app.context.store.replace_reservation(&self.key, &self.reservation, &renewed).await?;
         self.reservation = renewed;
         Ok(done)

@@ -13,6 +13,7 @@ use shared::{
     circuit::{Admission, Circuit, MAX_AGE, is_failure},
     clock::Timestamp,
     context::Context,
+    planted::{self, Bug},
     sender::Answer,
     store::MAX_DESTINATIONS,
 };
@@ -41,6 +42,8 @@ pub(crate) enum Admitted {
 pub(crate) struct Breaker {
     // A std mutex: it is held for a look-up, never across an await.
     known: Mutex<Known>,
+    /// Held while the circuits are read, so that of attempts that start together one reads, and the others know what it read.
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +64,7 @@ impl Breaker {
         match circuit.admit(now) {
             Admission::Go => Admitted::Watched(circuit),
             Admission::Wait(until) => Admitted::No(until),
+            Admission::Probe if planted::is(Bug::ProbeWithoutLease) => Admitted::Watched(circuit),
             Admission::Probe => self.probe(context, circuit, now).await,
         }
     }
@@ -152,14 +156,13 @@ impl Breaker {
     }
 
     async fn refresh(&self, context: &Context) {
+        if self.is_fresh(context.clock.now()) {
+            return;
+        }
+        let _reading = self.reading.lock().await;
         let now = context.clock.now();
-        {
-            let mut known = self.known();
-            if known.read_at.is_some_and(|at| now.since(at) < REFRESH && at <= now) {
-                return;
-            }
-            // Set first, so that of many attempts that start together one reads.
-            known.read_at = Some(now);
+        if self.is_fresh(now) {
+            return;
         }
         match context.store.circuits().await {
             Ok(circuits) => {
@@ -173,6 +176,13 @@ impl Breaker {
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "The circuits cannot be read now"),
         }
+        // Also if they cannot be read: the next attempts do not wait for that again.
+        self.known().read_at = Some(now);
+    }
+
+    /// Whether the circuits were read lately. A clock that was set back does not make them fresh.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        planted::is(Bug::CircuitsUnread) || self.known().read_at.is_some_and(|at| now.since(at) < REFRESH && at <= now)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

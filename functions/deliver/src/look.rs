@@ -17,8 +17,10 @@ use shared::{
     clock::Timestamp,
     message::Message,
     model::{ErrorKind, Function, Webhook},
+    planted::{self, Bug},
     queue::Lane,
     status::Status,
+    store::StoreError,
     transition::is_relayed,
 };
 
@@ -48,6 +50,9 @@ impl Deliver {
                 None => match self.context.store.get(&message.webhook_id).await {
                     Ok(Some(webhook)) => webhook,
                     Ok(None) => return Verdict::Acknowledge,
+                    Err(StoreError::Unreadable { .. }) if planted::is(Bug::UnreadableAcknowledged) => {
+                        return Verdict::Acknowledge;
+                    }
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(webhook_id = %message.webhook_id, error, "Handing back a webhook that cannot be read now");

@@ -21,6 +21,7 @@ use shared::{
     message::{InvalidMessage, Message},
     metrics::Mode,
     model::{ErrorKind, Function, Webhook},
+    planted::{self, Bug},
     status::Status,
     store::StoreError,
     transition::Refusal,
@@ -49,6 +50,9 @@ async fn work(context: &Context, message: &SqsMessage) -> Done {
     let started_at = context.clock.now();
     let result = match Message::from_json(message.body.as_deref().unwrap_or_default()) {
         Ok(parsed) => look(context, &parsed).await,
+        Err(InvalidMessage::TooNew { .. }) if planted::is(Bug::NewerArchived) => {
+            stray::keep(context, message).await.map(|()| true)
+        }
         Err(error @ InvalidMessage::TooNew { .. }) => {
             tracing::warn!(message_id = message.message_id, "Handing back a dead letter: {error}");
             Ok(false)

@@ -9,7 +9,7 @@ use shared::{
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, ErrorKind, Function, truncated},
     queue::MAX_BODY_BYTES,
-    store::{StoreError, WriteError},
+    store::{CreateError, StoreError},
     transition::NewWebhook,
 };
 
@@ -49,8 +49,9 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
             tracing::error!(message_id = message.message_id, webhook_id = %archived.id, "Kept an unreadable message as a dead letter");
             Ok(())
         }
-        Err(WriteError::Conflict(_) | WriteError::Missing) => Ok(()),
-        Err(WriteError::Store(error)) => Err(error),
+        // Kept before; also if it was deleted since.
+        Err(CreateError::Conflict(_) | CreateError::Retired(_)) => Ok(()),
+        Err(CreateError::Store(error)) => Err(error),
     }
 }
 

@@ -1,4 +1,8 @@
 //! The due index, read from its beginning: each entry is sent to the queue first, and moves on only if that succeeded.
+//!
+//! A webhook is sent again a grace after its last message, in case that was lost. While nobody works on the queue it is not lost but waits,
+//! and more messages help nobody; so where at least as many messages wait as webhooks are due, an entry that repeats a message moves on by
+//! the longest grace at once. Hours of backlog so hold at most two messages of a webhook.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -36,6 +40,7 @@ pub(crate) async fn requeue_due(context: &Context, until: Timestamp, summary: &m
     let mut met = HashSet::new();
     // Entries that stay where they are must not hide those behind them.
     let mut stuck = 0;
+    let mut backlog = Backlog::default();
     loop {
         let now = context.clock.now();
         let limit = (PAGE + stuck).min(MAX_READ);
@@ -53,7 +58,7 @@ pub(crate) async fn requeue_due(context: &Context, until: Timestamp, summary: &m
             }
             continue;
         }
-        summary.requeued += requeue(context, entries).await?;
+        summary.requeued += requeue(context, entries, &mut backlog).await?;
         if summary.requeued >= MAX_PER_RUN || context.clock.now() >= until {
             summary.more = true;
             return Ok(());
@@ -61,8 +66,35 @@ pub(crate) async fn requeue_due(context: &Context, until: Timestamp, summary: &m
     }
 }
 
+/// The messages that wait in the queue of webhooks, counted at most once in a run, and only where a message is to be repeated.
+#[derive(Debug, Default)]
+struct Backlog {
+    ready: Option<u64>,
+}
+
+impl Backlog {
+    /// Whether the messages of these due webhooks probably wait still. A queue that does not say counts as empty.
+    async fn covers(&mut self, context: &Context, due: &[(DueEntry, Webhook)]) -> bool {
+        if !due.iter().any(|(entry, webhook)| context.rules.is_repeat(webhook, entry.due_at)) {
+            return false;
+        }
+        let ready = match self.ready {
+            Some(ready) => ready,
+            None => match context.queue.depth(Lane::Webhooks).await {
+                Ok(depth) => depth.ready,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "The queue does not say how many messages wait");
+                    0
+                }
+            },
+        };
+        self.ready = Some(ready);
+        ready >= due.len() as u64
+    }
+}
+
 /// Queues these entries and moves those that the queue took. How many.
-async fn requeue(context: &Context, entries: Vec<DueEntry>) -> Result<usize, SweepError> {
+async fn requeue(context: &Context, entries: Vec<DueEntry>, backlog: &mut Backlog) -> Result<usize, SweepError> {
     let due: Vec<(DueEntry, Webhook)> = stream::iter(entries)
         .map(|entry| async move { read(context, entry).await })
         .buffer_unordered(CONCURRENCY)
@@ -70,10 +102,11 @@ async fn requeue(context: &Context, entries: Vec<DueEntry>) -> Result<usize, Swe
         .try_collect()
         .await?;
     let (failed, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
+    let behind = backlog.covers(context, &waiting).await;
     let mut requeued = 0;
     for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
         let results: Vec<Result<usize, SweepError>> = stream::iter(batches(webhooks))
-            .map(|batch| send_and_move(context, lane, batch))
+            .map(|batch| send_and_move(context, lane, batch, behind))
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
@@ -99,7 +132,12 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Option<(DueEntry, We
 }
 
 /// Sends one batch, then moves each entry whose message the queue took.
-async fn send_and_move(context: &Context, lane: Lane, batch: Vec<(DueEntry, Webhook)>) -> Result<usize, SweepError> {
+async fn send_and_move(
+    context: &Context,
+    lane: Lane,
+    batch: Vec<(DueEntry, Webhook)>,
+    behind: bool,
+) -> Result<usize, SweepError> {
     let now = context.clock.now();
     let messages: Vec<Outgoing> = batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
     if planted::is(Bug::RequeueBeforeSend) {
@@ -116,7 +154,10 @@ async fn send_and_move(context: &Context, lane: Lane, batch: Vec<(DueEntry, Webh
         if failed.contains(&index) {
             continue;
         }
-        let requeue = |webhook: &Webhook| context.rules.requeue(webhook, entry.due_at, now);
+        let requeue = |webhook: &Webhook| {
+            let rules = &context.rules;
+            if behind { rules.requeue_in_backlog(webhook, entry.due_at, now) } else { rules.requeue(webhook, entry.due_at, now) }
+        };
         // Refused: somebody else got on with it, and the message costs one look.
         if let Applied::Done(..) = apply(&*context.store, webhook, requeue).await? {
             moved += 1;

@@ -14,7 +14,7 @@ use super::BUSY_TIMEOUT;
 pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 
 /// What leads from each schema version to the next, oldest first. Only ever appended to.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Larger than the statements that the store and the queue have together, so none is compiled twice.
 const STATEMENTS_CACHED: usize = 128;

@@ -56,8 +56,8 @@ use aws_sdk_dynamodb::Client;
 
 use self::table::Table;
 use super::{
-    Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation, Store, StoreError,
-    SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
+    Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -92,8 +92,12 @@ impl Store for DynamoStore {
         sweep::ping(&self.table).await
     }
 
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         self.create_webhook(webhook, content).await
+    }
+
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        self.bar_id(id).await
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {

@@ -42,8 +42,8 @@ use futures_util::TryFutureExt;
 
 use self::records::{Row, conflict, content, failed, headers_to_json, malformed, parse, unavailable};
 use super::{
-    Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation, Store,
-    StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
+    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
 };
 use crate::{
     circuit::Circuit,
@@ -58,7 +58,7 @@ use crate::{
 /// A reservation's key goes by itself this long after its time.
 const LINGER: Duration = Duration::from_secs(3600);
 
-scripts!("redis": activity, advance, circuit, circuits, create, delete, destinations, forget, open, replace, reserve, write);
+scripts!("redis": activity, advance, bar, circuit, circuits, create, delete, destinations, forget, open, replace, reserve, write);
 
 /// The store on a Redis server, or on a cluster.
 #[derive(Debug)]
@@ -68,8 +68,9 @@ pub struct RedisStore {
     expired: expiry::Seen,
 }
 
-/// What a create came to: the record that is there already, what has expired in the same shard, and whether that is in the way.
-type Created = (Option<String>, Vec<String>, bool);
+/// What a create came to: the record that is there already, what has expired in the same shard, whether that is in the way, and why the id
+/// is retired.
+type Created = (Option<String>, Vec<String>, bool, Option<String>);
 
 impl RedisStore {
     /// The store behind this connection. The clock says what has expired.
@@ -82,6 +83,7 @@ impl RedisStore {
         let keys = shard::keys(&self.connection, id.task, Some(&id.reference));
         let mut call = SCRIPTS.delete.on(&keys);
         call.arg(self.clock.now().as_millis()).arg(id.task.to_string()).arg(id.to_string()).arg(revision);
+        call.arg(retired_until(id.task).as_millis());
         self.connection.once(&call).await.map_err(|error| failed(id, error))
     }
 
@@ -145,7 +147,7 @@ impl Store for RedisStore {
         warnings::warnings(&self.connection).await
     }
 
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let row = Row::of(webhook);
         let mut call = SCRIPTS.create.on(&self.keys(webhook));
         call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(&row.reference);
@@ -155,10 +157,11 @@ impl Store for RedisStore {
         call.arg(&content.url).arg(headers_to_json(content)).arg(content.payload.get());
         for _ in 0..2 {
             match self.try_create(webhook, &call).await? {
-                (Some(record), _, _) => return Err(conflict(&webhook.id, &record)),
-                (None, _, false) => return Ok(()),
+                (Some(record), ..) => return Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?))),
+                (None, .., Some(why)) => return Err(CreateError::Retired(Retired::from_stored(&why))),
+                (None, _, false, None) => return Ok(()),
                 // The next try takes it along.
-                (None, expired, true) => {
+                (None, expired, true, None) => {
                     let shard = shard::of(webhook.id.task);
                     let now = self.clock.now();
                     let forget = expiry::forget(&self.connection, shard, &expired, now).await;
@@ -167,6 +170,18 @@ impl Store for RedisStore {
             }
         }
         Err(malformed(&webhook.id, "it has expired and is in no index of what expires").into())
+    }
+
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        let now = self.clock.now();
+        let mut call = SCRIPTS.bar.on(&shard::keys(&self.connection, id.task, None));
+        call.arg(now.as_millis()).arg(retired_until(id.task).as_millis());
+        let found: (Option<String>, Option<String>) = self.connection.run(&call).await.map_err(|error| failed(id, error))?;
+        let webhook = found.0.map(|json| parse(id, &json)).transpose()?;
+        Ok(match webhook.filter(|webhook| !webhook.is_expired(now)) {
+            Some(webhook) => Standing::Webhook(Box::new(webhook)),
+            None => Standing::Retired(found.1.map_or(Retired::Deleted, |why| Retired::from_stored(&why))),
+        })
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {

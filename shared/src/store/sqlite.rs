@@ -31,11 +31,11 @@ pub use take_over::TakenOver;
 
 use self::{
     purge::PurgeTimer,
-    records::{Row, StoredContent, Written},
+    records::{Occupied, Row, StoredContent, Written},
 };
 use super::{
-    Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation, Store, StoreError,
-    SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
+    Retired, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -100,7 +100,7 @@ impl Store for SqliteStore {
         self.database.read(sweep::look).await.map_err(unavailable)
     }
 
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let (row, stored, now) = (Row::of(webhook), StoredContent::of(content), self.clock.now());
         let purge = PurgeTimer::ticket(&self.purge, now);
         let existing = self
@@ -111,7 +111,24 @@ impl Store for SqliteStore {
             })
             .await
             .map_err(unavailable)?;
-        existing.map_or(Ok(()), |record| Err(conflict(&webhook.id, &record)))
+        match existing {
+            None => Ok(()),
+            Some(Occupied::Taken(record)) => Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?))),
+            Some(Occupied::Retired(why)) => Err(CreateError::Retired(why)),
+        }
+    }
+
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        let (task, now) = (id.task, self.clock.now());
+        let found =
+            self.database.write(Durability::PowerLoss, move |tx| records::bar(tx, task, now)).await.map_err(unavailable)?;
+        match found {
+            Occupied::Taken(record) => Ok(match parse(id, &record)? {
+                webhook if webhook.is_expired(now) => Standing::Retired(Retired::Deleted),
+                webhook => Standing::Webhook(Box::new(webhook)),
+            }),
+            Occupied::Retired(why) => Ok(Standing::Retired(why)),
+        }
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {

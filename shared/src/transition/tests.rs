@@ -195,6 +195,24 @@ fn the_grace_doubles_up_to_six_hours_and_starts_anew() {
     assert_eq!(rules().claim(&record, ClaimId(1), record.due_at.unwrap()).unwrap().budget.requeues, 0);
 }
 
+/// While a backlog waits, what repeats a message is due again after six hours; what is sent for the first time after a grace, as ever.
+#[test]
+fn in_a_backlog_a_repeated_message_waits_for_six_hours() {
+    let accepted = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let adopted = rules().audit(&accepted, NOW).unwrap();
+    let (due_at, six_hours) = (adopted.due_at.unwrap(), Duration::from_secs(6 * 3600));
+    assert!(rules().is_repeat(&adopted, due_at));
+    let repeated = rules().requeue_in_backlog(&adopted, due_at, due_at).unwrap();
+    assert_eq!((repeated.due_at, repeated.budget.requeues), (Some(due_at.plus(six_hours)), 1));
+    assert_eq!(rules().requeue_in_backlog(&adopted, NOW, due_at), Err(Refusal::DueMoved));
+
+    let scheduled = rules().create(NewWebhook { deliver_at: Some(at(600)), ..new_webhook(TaskId::mint(NOW, [1; 10])) }, NOW);
+    assert!(!rules().is_repeat(&scheduled, at(600)));
+    let first = rules().requeue_in_backlog(&scheduled, at(600), at(600)).unwrap();
+    assert_eq!(first.due_at, Some(at(600 + 900)));
+    assert!(!rules().is_repeat(&first, at(600 + 899)) && rules().is_repeat(&first, at(600 + 900)));
+}
+
 /// Of the waits that it may queue itself, `deliver` does eight; what comes after is the sweep's, which is due at the allowed time.
 #[test]
 fn after_eight_relays_the_sweep_takes_over() {

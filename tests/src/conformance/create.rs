@@ -7,7 +7,7 @@ use shared::{
     id::WebhookId,
     model::{Content, Webhook},
     retry::RetryOverride,
-    store::{Filter, WriteError},
+    store::{CreateError, Filter, WriteError},
 };
 use tokio::sync::Barrier;
 
@@ -51,7 +51,7 @@ async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) 
     for second in [first.clone(), renamed] {
         let other_content = Content { url: "https://other.example/".to_owned(), ..content(&second) };
         match fixture.other.create(&second, &other_content).await {
-            Err(WriteError::Conflict(stored)) => assert_eq!(*stored, claimed),
+            Err(CreateError::Conflict(stored)) => assert_eq!(*stored, claimed),
             other => panic!("{other:?}"),
         }
         assert_eq!(fixture.store.open(&first.id).await.unwrap(), Some((claimed.clone(), content(&first))));
@@ -83,7 +83,7 @@ async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
         for task in tasks {
             match task.await.unwrap() {
                 (Ok(()), webhook, content) => winners.push((webhook, content)),
-                (Err(WriteError::Conflict(stored)), ..) => told.push(*stored),
+                (Err(CreateError::Conflict(stored)), ..) => told.push(*stored),
                 (Err(error), ..) => panic!("{error:?}"),
             }
         }

@@ -25,6 +25,7 @@ fn reservation(fixture: &Fixture) -> Reservation {
     Reservation {
         task: fresh_task(fixture.now()),
         fingerprint: format!("{:064x}", rand::random::<u64>()),
+        settled: Vec::new(),
         answer: None,
         expires_at: fixture.now().plus(IDEMPOTENCY_TTL),
     }
@@ -73,7 +74,8 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
 /// wrong reservations before.
 async fn only_what_stands_there_is_replaced(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
-    let done = Reservation { answer: Some("{\"webhook_id\": \"é\"}".repeat(1000)), ..first.clone() };
+    let settled = vec![None, Some(fresh_task(fixture.now())), Some(fresh_task(fixture.now()))];
+    let done = Reservation { answer: Some("{\"webhook_id\": \"é\"}".repeat(1000)), settled, ..first.clone() };
     assert!(!fixture.store.replace_reservation(&key, &first, &done).await.unwrap(), "there is none");
     assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None, "and none was made");
     let foreign = reservation(&fixture);

@@ -3,7 +3,7 @@
 use shared::{
     id::WebhookId,
     model::{InvalidRecord, SCHEMA},
-    store::{Filter, StoreError, WriteError},
+    store::{CreateError, Filter, Retired, StoreError, WriteError},
 };
 
 use super::{
@@ -74,12 +74,13 @@ async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     }
 }
 
-/// What cannot be read can be deleted, content and all. Proved by deleting, then by creating the same webhook.
+/// What cannot be read can be deleted, content and all, and its id is retired. Proved by deleting, then by creating the same webhook.
 async fn an_operator_can_delete_a_newer_record(fixture: Fixture) {
     let webhook = fixture.created().await;
     fixture.backend.plant_record(&webhook.id, &newer(&webhook.id)).await;
     assert!(fixture.other.delete(&webhook.id).await.unwrap());
     assert_eq!(fixture.store.get(&webhook.id).await.unwrap(), None);
-    fixture.store.create(&webhook, &content(&webhook)).await.unwrap();
-    assert_eq!(fixture.other.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+    assert!(!fixture.backend.has_content(&webhook.id).await);
+    let again = fixture.store.create(&webhook, &content(&webhook)).await;
+    assert!(matches!(again, Err(CreateError::Retired(Retired::Deleted))), "{again:?}");
 }

@@ -9,12 +9,18 @@ use api::Access;
 use axum::{Router, body::Body};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use shared::{id::WebhookId, model::Function, status::Status};
+use shared::{
+    id::{TaskId, WebhookId},
+    model::Function,
+    queue::Lane,
+    status::Status,
+};
 use tower::ServiceExt;
 
 use super::{
     destination::HOSTS,
     platform::invoke,
+    queue::NEWER,
     store::short,
     world::{Process, World},
 };
@@ -97,6 +103,23 @@ pub(super) fn start(world: &Arc<World>) {
             world.busy.fetch_sub(1, Relaxed);
         });
     }
+    for number in 0..world.plan.strays {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000))).await;
+            stray(&world, number);
+        });
+    }
+    for _ in 0..world.plan.newer {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000))).await;
+            newer(&world);
+        });
+    }
+    if world.plan.newer > 0 {
+        tokio::spawn(roll_forward(Arc::clone(world)));
+    }
     for _ in 0..world.plan.operations {
         let (world, api) = (Arc::clone(world), api.clone());
         world.busy.fetch_add(1, Relaxed);
@@ -113,22 +136,25 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
     let varied = world.plan.varied;
     let items: u64 = if varied && world.below(5) == 0 { 2 + world.below(3) } else { 1 };
     let webhooks: Vec<Value> = (0..items).map(|item| webhook(world, number + item)).collect();
-    if items > 1 {
-        let now = world.now();
-        world.state().watch.batched.extend((number..number + items).map(|number| (number, now)));
-    }
     let key = (varied && world.below(2) == 0).then(|| format!("key-{number}"));
     let (path, body) = match &webhooks[..] {
         [one] => ("/webhooks", one.clone()),
         all => ("/webhooks/batch", json!({"webhooks": all})),
     };
+    // Some callers ask again although they were answered: their answer was lost on its way.
+    let mut again = if key.is_some() && world.below(3) == 0 { 2 } else { 0 };
     for _ in 0..MAX_TRIES {
         let called = api.call(world, Method::POST, path, key.as_deref(), Some(&body)).await;
+        let mut wait_ms = 200 + world.below(25_000);
         match called {
             Some(called) if called.status == StatusCode::ACCEPTED => {
                 let whole = accepted(world, &called, number, key.is_some());
-                if whole || key.is_none() {
+                if key.is_none() || (whole && again == 0) {
                     return;
+                }
+                if whole {
+                    again -= 1;
+                    wait_ms = world.below(300_000);
                 }
             }
             Some(called) if called.status != StatusCode::SERVICE_UNAVAILABLE => {
@@ -137,8 +163,76 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
             _ if key.is_none() => return,
             _ => {}
         }
-        tokio::time::sleep(Duration::from_millis(200 + world.below(25_000))).await;
+        if world.plan.operations > 0 && world.below(4) == 0 {
+            cancel(world, api, number..number + items).await;
+        }
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
     }
+}
+
+/// Somebody sends what is no message of ours.
+fn stray(world: &World, number: u64) {
+    let lane = if world.below(2) == 0 { Lane::Webhooks } else { Lane::DeadLetters };
+    world.change(|state| {
+        let (text, now) = (format!("stray {number}"), state.now());
+        state.note(&"somebody", || format!("sends {text:?} to {lane:?}"));
+        state.messages.plant(lane, &text, now);
+        state.watch.strays += 1;
+    });
+    world.sent.notify_waiters();
+}
+
+/// A newer version sends a message, or writes to a webhook that is on its way.
+fn newer(world: &World) {
+    let lane = if world.below(2) == 0 { Lane::Webhooks } else { Lane::DeadLetters };
+    world.change(|state| {
+        let now = state.now();
+        let open = |task: &TaskId| state.records.webhooks.get(task).is_some_and(|(webhook, _)| !webhook.status.is_finished());
+        let open: Vec<TaskId> = state.watch.accepted.iter().map(|id| id.task).filter(open).collect();
+        if let Some(task) = open.get(state.chance.below(2 * open.len() as u64) as usize).copied() {
+            state.note(&"newer", || format!("writes to webhook {task}"));
+            state.records.newer.insert(task);
+        } else {
+            state.note(&"newer", || format!("sends a message to {lane:?}"));
+            state.messages.plant(lane, NEWER, now);
+            state.watch.newer_sent += 1;
+        }
+    });
+    world.sent.notify_waiters();
+}
+
+/// The newer version comes back: from then on everything can be read.
+async fn roll_forward(world: Arc<World>) {
+    tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
+    world.change(|state| {
+        state.note(&"newer", || "takes over".to_owned());
+        state.records.newer.clear();
+        let (sent, left) = (state.watch.newer_sent, state.messages.take_newer());
+        state.watch.must(left == sent, || format!("{left} of {sent} messages of a newer version are left"));
+    });
+}
+
+/// Deletes one of what was created for these numbers, which an operator sees in the list before its caller has an answer.
+async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
+    let found = {
+        let state = world.state();
+        let created = numbers.filter_map(|number| state.watch.created_for.get(&number)).flatten();
+        created.filter_map(|task| state.records.webhooks.get(task)).map(|(webhook, _)| webhook.id.clone()).next()
+    };
+    let Some(id) = found else { return };
+    let called = api.call(world, Method::DELETE, &format!("/webhook-status/{id}"), None, None).await;
+    if called.is_some_and(|called| called.status == StatusCode::NO_CONTENT) {
+        gone(world, &id);
+    }
+}
+
+/// Takes note of a 204 to a deletion.
+fn gone(world: &World, id: &WebhookId) {
+    world.change(|state| {
+        let there = state.records.webhooks.contains_key(&id.task);
+        state.watch.must(!there, || format!("{id} is there after a 204 to its deletion"));
+        state.watch.gone.insert(id.clone());
+    });
 }
 
 /// A webhook that carries this number.
@@ -182,6 +276,8 @@ fn accepted(world: &Arc<World>, called: &Called, first: u64, keyed: bool) -> boo
             state.watch.must(created.contains(&id.task), || format!("{id} was accepted, and never created for number {number}"));
             let twice = keyed && state.watch.is_twice(number);
             state.watch.must(!twice, || format!("number {number} was created {} times under one key", created.len()));
+            let told = state.watch.told.entry(number).or_insert_with(|| id.clone()).clone();
+            state.watch.must(told == id, || format!("number {number} was answered as {told} and then as {id}"));
             state.watch.accepted.insert(id.clone());
             let honest = world.plan.lost == 0.0;
             if let Some((webhook, _)) = state.records.webhooks.get(&id.task).filter(|_| honest && untroubled) {
@@ -235,11 +331,7 @@ async fn operate(world: &Arc<World>, api: &Api) {
             continue;
         };
         if called.status == StatusCode::NO_CONTENT {
-            world.change(|state| {
-                let there = state.records.webhooks.contains_key(&id.task);
-                state.watch.must(!there, || format!("{id} is there after a 204 to its deletion"));
-                state.watch.gone.insert(id.clone());
-            });
+            gone(world, id);
         }
         return;
     }

@@ -31,13 +31,15 @@ pub enum Kind {
     Backlog,
     /// `deliver` dies at once, for hours.
     Crashing,
+    /// A newer version was at work: records and messages that this one cannot read, and messages that are nobody's.
+    Versions,
     /// All of it.
     Everything,
 }
 
 impl Kind {
     /// All of them, in the order in which seeds go through them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Everything,
         Self::Calm,
         Self::Deaths,
@@ -51,6 +53,7 @@ impl Kind {
         Self::Operators,
         Self::Backlog,
         Self::Crashing,
+        Self::Versions,
     ];
 
     /// The name that `--world` takes.
@@ -120,6 +123,10 @@ pub struct Plan {
     pub busy_s: u64,
     /// When the faults end, in seconds.
     pub faults_end_s: u64,
+    /// Messages that nobody can read.
+    pub strays: u64,
+    /// Messages of a newer version, and webhooks that it writes to. It takes care of them when the faults end.
+    pub newer: u64,
     /// How long a webhook may be deferred.
     pub max_defer: Duration,
     /// Attempts at a time that a destination gets of a process.
@@ -143,7 +150,7 @@ impl Plan {
         let mut has = |this: Kind| kind == this || (all && chance.happens(0.4));
         let kinds = [Kind::Deaths, Kind::StoreFaults, Kind::QueueFaults, Kind::TickFaults, Kind::Skew, Kind::Stalls];
         let [deaths, store, queue, ticks, skew, stalls] = kinds.map(&mut has);
-        let [flaps, operators] = [Kind::Flaps, Kind::Operators].map(&mut has);
+        let [flaps, operators, versions] = [Kind::Flaps, Kind::Operators, Kind::Versions].map(&mut has);
         let mut rate = |there: bool, rates: [f64; 3]| if there { rates[chance.below(3) as usize] } else { 0.0 };
         plan.death = rate(deaths, [0.005, 0.02, 0.06]);
         plan.store_before = rate(store, [0.01, 0.05, 0.2]);
@@ -162,6 +169,11 @@ impl Plan {
         }
         plan.skew_ms = if skew { 2500 } else { 0 };
         plan.flaps = flaps || kind == Kind::Stalls || kind == Kind::Operators || (!all && chance.happens(0.2));
+        if versions {
+            plan.strays = chance.below(4);
+            // What is lost while nobody can read its webhook is the newer version's to find.
+            plan.newer = if plan.lost > 0.0 { 0 } else { chance.below(5) };
+        }
         plan.operations = if operators { 2 + chance.below(10) } else { 0 };
         plan.long_troubles(kind, chance);
         if kind == Kind::Calm {
@@ -176,7 +188,7 @@ impl Plan {
         let rates =
             [self.death, self.store_before, self.store_after, self.stall, self.doubled, self.late, self.lost, self.queue_fault];
         let troubles = [self.outage, self.stopped, self.crashing];
-        rates.iter().all(|rate| *rate == 0.0) && troubles.iter().all(Option::is_none)
+        rates.iter().all(|rate| *rate == 0.0) && self.newer == 0 && troubles.iter().all(Option::is_none)
     }
 
     fn long_troubles(&mut self, kind: Kind, chance: &mut Chance) {

@@ -143,6 +143,9 @@ impl super::world::State {
     /// Whether the webhook of this message is finished for good.
     fn is_done(&self, received: &Received) -> bool {
         let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
+        if self.records.newer.contains(&message.webhook_id.task) {
+            return false;
+        }
         let found = self.records.webhooks.get(&message.webhook_id.task);
         found.is_none_or(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter())
     }

@@ -16,6 +16,9 @@ use super::{
     world::{Own, Process, State},
 };
 
+/// A message of a newer version.
+pub(super) const NEWER: &str = r#"{"v":9,"look":"elsewhere"}"#;
+
 /// What waits in the queue.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
@@ -38,6 +41,24 @@ struct Waiting {
 impl Messages {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// A message that no function sent.
+    pub(super) fn plant(&mut self, lane: Lane, body: &str, now: Timestamp) {
+        let message = Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
+        self.put(lane, &message, Duration::ZERO, now);
+    }
+
+    /// A newer version takes the messages that it wrote: how many there were.
+    pub(super) fn take_newer(&mut self) -> u64 {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, message| message.body != NEWER);
+        (before - self.waiting.len()) as u64
+    }
+
+    /// Messages of the lane that wait, hidden or not.
+    fn in_lane(&self, lane: Lane) -> usize {
+        self.waiting.values().filter(|message| message.lane == lane).count()
     }
 
     /// Whether a message leads to this webhook.
@@ -83,6 +104,7 @@ impl State {
             let delay = Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
             self.messages.put(lane, message, delay, now);
         }
+        self.watch.most_waiting = self.watch.most_waiting.max(self.messages.in_lane(Lane::Webhooks));
     }
 
     /// Up to a batch of what is visible.
@@ -134,6 +156,7 @@ impl State {
         }
         let Some(message) = self.messages.waiting.remove(&number) else { return };
         self.note(who, || format!("is done with message {number}"));
+        self.watch.must(message.body != NEWER, || format!("{who} is done with a message of a newer version"));
         if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
             self.watch.acknowledged(&id, &self.records);
         }
@@ -207,7 +230,16 @@ impl Queue for Own {
         Err(unavailable())
     }
 
-    async fn depth(&self, _: Lane) -> Result<Depth, QueueError> {
-        Ok(Depth::default())
+    async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
+        let process = &self.0;
+        process.wait(process.latency()).await;
+        if process.world.happens(process.world.plan.queue_fault) {
+            return Err(unavailable());
+        }
+        let state = process.world.state();
+        let now = state.now();
+        let waiting = state.messages.waiting.values().filter(|message| message.lane == lane);
+        let ready = waiting.filter(|message| message.visible_at <= now).count() as u64;
+        Ok(Depth { ready, ..Depth::default() })
     }
 }

@@ -11,11 +11,11 @@ use shared::{
     circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
-    model::{Content, Webhook},
+    model::{Content, InvalidRecord, SCHEMA, Webhook},
     status::Status,
     store::{
-        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page, Reservation,
-        Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
+        Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 
@@ -29,12 +29,25 @@ pub(super) struct Records {
     pub(super) audited_until: Option<Timestamp>,
     report: Option<SweepReport>,
     reservations: BTreeMap<String, Reservation>,
-    circuits: BTreeMap<String, Circuit>,
+    pub(super) circuits: BTreeMap<String, Circuit>,
+    retired: BTreeMap<TaskId, Retired>,
+    /// Webhooks that a newer version has written to.
+    pub(super) newer: BTreeSet<TaskId>,
+    /// The totals of what the functions did.
+    pub(super) totals: Activity,
 }
 
 impl Records {
     pub(super) fn get(&self, id: &WebhookId, now: Timestamp) -> Option<&(Webhook, Content)> {
         self.webhooks.get(&id.task).filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
+    }
+
+    /// The same, for who cannot read what a newer version wrote.
+    fn read(&self, id: &WebhookId, now: Timestamp) -> Result<Option<(Webhook, Content)>, StoreError> {
+        if self.newer.contains(&id.task) && self.webhooks.contains_key(&id.task) {
+            return Err(too_new(id));
+        }
+        Ok(self.get(id, now).cloned())
     }
 
     fn put(&mut self, webhook: Webhook, content: Content) {
@@ -66,6 +79,10 @@ enum Fate {
 
 fn unavailable() -> StoreError {
     StoreError::Unavailable("the store of the simulation failed".into())
+}
+
+fn too_new(id: &WebhookId) -> StoreError {
+    StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::TooNew { found: SCHEMA + 1 } }
 }
 
 impl Own {
@@ -145,7 +162,7 @@ fn land_after<T>(late: Duration, land: impl FnOnce() -> T + Send + 'static) {
 }
 
 fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) -> Result<Content, WriteError> {
-    let Some((stored, content)) = state.records.get(&after.id, process.local_now()).cloned() else {
+    let Some((stored, content)) = state.records.read(&after.id, process.local_now())? else {
         return Err(WriteError::Missing);
     };
     if stored == after {
@@ -192,6 +209,7 @@ fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option
     state.note(process, || format!("deletes {}, {}", short(&stored), stored.status));
     state.watch.deleted(process, &stored);
     state.records.remove(id.task);
+    state.records.retired.insert(id.task, Retired::Deleted);
     true
 }
 
@@ -201,15 +219,20 @@ impl Store for Own {
         self.call("ping", |_, _| ()).await
     }
 
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let (webhook, content) = (webhook.clone(), content.clone());
         let created = move |state: &mut State, process: &Process| {
+            if state.records.newer.contains(&webhook.id.task) {
+                return Err(too_new(&webhook.id).into());
+            }
             if let Some((stored, _)) = state.records.webhooks.get(&webhook.id.task) {
-                return Err(WriteError::Conflict(Box::new(stored.clone())));
+                return Err(CreateError::Conflict(Box::new(stored.clone())));
+            }
+            if let Some(why) = state.records.retired.get(&webhook.id.task).copied() {
+                state.note(process, || format!("is refused to create {}: {}", short(&webhook), why.as_str()));
+                return Err(CreateError::Retired(why));
             }
             state.note(process, || format!("creates {}", short(&webhook)));
-            // It begins anew, and so do the attempts' numbers.
-            state.destinations.requests.retain(|(id, _), _| *id != webhook.id);
             state.watch.created(process, &webhook, &content, state.records.audited_until);
             state.records.put(webhook, content);
             Ok(())
@@ -217,15 +240,33 @@ impl Store for Own {
         self.call("create", created).await?
     }
 
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        let (task, id) = (id.task, id.clone());
+        let bar = move |state: &mut State, process: &Process| {
+            if state.records.newer.contains(&task) {
+                return Err(too_new(&id));
+            }
+            if let Some((webhook, _)) = state.records.webhooks.get(&task) {
+                return Ok(Standing::Webhook(Box::new(webhook.clone())));
+            }
+            let why = *state.records.retired.entry(task).or_insert(Retired::Barred);
+            state.note(process, || format!("bars an id that was {}", why.as_str()));
+            Ok(Standing::Retired(why))
+        };
+        self.call("bar", bar).await?
+    }
+
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
         let id = id.clone();
-        let found = move |state: &mut State, process: &Process| Some(state.records.get(&id, process.local_now())?.0.clone());
-        self.call("get", found).await
+        let found = move |state: &mut State, process: &Process| {
+            state.records.read(&id, process.local_now()).map(|found| found.map(|(webhook, _)| webhook))
+        };
+        self.call("get", found).await?
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
         let id = id.clone();
-        self.call("open", move |state, process| state.records.get(&id, process.local_now()).cloned()).await
+        self.call("open", move |state, process| state.records.read(&id, process.local_now())).await?
     }
 
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
@@ -252,7 +293,8 @@ impl Store for Own {
             let now = process.local_now();
             let older =
                 state.records.webhooks.values().rev().filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
-            let wanted = older.filter(|(webhook, _)| filter.matches(webhook, now));
+            let known = older.filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
+            let wanted = known.filter(|(webhook, _)| filter.matches(webhook, now));
             let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
             let more = items.len() > limit;
             items.truncate(limit);
@@ -270,7 +312,8 @@ impl Store for Own {
         let reference = reference.cloned();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let all = state.records.webhooks.values().filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
+            let known = state.records.webhooks.values().filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
+            let all = known.filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
             let wanted = all.filter(|(webhook, _)| reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference));
             let mut items: Vec<Listed> = wanted.map(listed).collect();
             items.sort_by_key(|listed| std::cmp::Reverse(position(listed)));
@@ -306,7 +349,8 @@ impl Store for Own {
             // Small pages, so that runs die and meet between them.
             let read: Vec<Webhook> = unread.take(3).cloned().collect();
             let next = read.last().filter(|_| read.len() == 3).map(|last| last.id.task);
-            let items = read.into_iter().filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none()).collect();
+            let known = read.into_iter().filter(|webhook| !state.records.newer.contains(&webhook.id.task));
+            let items = known.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none()).collect();
             Page { items, next }
         };
         self.call("unheld", page).await
@@ -372,12 +416,13 @@ impl Store for Own {
         self.call("replace_reservation", replace).await
     }
 
-    async fn add_activity(&self, _: &Activity, _: Timestamp) -> Result<(), StoreError> {
-        self.call("add_activity", |_, _| ()).await
+    async fn add_activity(&self, activity: &Activity, _: Timestamp) -> Result<(), StoreError> {
+        let activity = activity.clone();
+        self.call("add_activity", move |state, _| add(&mut state.records.totals, &activity)).await
     }
 
     async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
-        self.call("counters", |_, _| BTreeMap::new()).await
+        self.call("counters", |state, _| state.records.totals.counters.clone()).await
     }
 
     async fn destinations(&self, _: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
@@ -391,11 +436,13 @@ impl Store for Own {
 
     async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
         let after = after.clone();
-        let write = move |state: &mut State, _: &Process| {
+        let write = move |state: &mut State, process: &Process| {
+            let now = state.now();
             let circuits = &mut state.records.circuits;
             if circuits.get(&after.destination).map(|stored| stored.revision) != before {
                 return false;
             }
+            state.watch.circuit.written(&mut state.watch.violation, process, circuits.get(&after.destination), &after, now);
             if after.is_idle() {
                 circuits.remove(&after.destination);
             } else {
@@ -417,4 +464,16 @@ fn listed((webhook, content): &(Webhook, Content)) -> Listed {
 
 fn position(listed: &Listed) -> DeadLetterPosition {
     DeadLetterPosition { archived_at: listed.webhook.archived_at.unwrap_or_default(), task: listed.webhook.id.task }
+}
+
+fn add(totals: &mut Activity, more: &Activity) {
+    for (name, count) in &more.counters {
+        *totals.counters.entry(name.clone()).or_default() += count;
+    }
+    for (destination, did) in &more.destinations {
+        let total = totals.destinations.entry(destination.clone()).or_default();
+        total.delivered += did.delivered;
+        total.failed += did.failed;
+        total.waiting += did.waiting;
+    }
 }

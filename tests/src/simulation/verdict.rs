@@ -1,10 +1,11 @@
 //! What must be true once all is quiet: the three rules, the dead letters, the ledger.
 
-use shared::{model::ErrorKind, status::Status};
+use shared::{metrics::DELIVERY_STATUSES, model::ErrorKind, status::Status};
 
 use super::{
     plan::{Kind, Plan},
     store::{short, short_id},
+    watch::STRAYS,
     world::State,
 };
 
@@ -29,16 +30,44 @@ pub(super) fn unquiet(state: &State) -> String {
 pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
     rule_one(state);
     rules_two_and_three(state);
-    let taken = state.messages.taken;
-    let webhooks = state.records.webhooks.len() as u64 + state.watch.deleted.len() as u64;
-    if kind == Kind::Backlog
-        && let Some((from, until)) = plan.stopped
-    {
-        // The first message, one of the audit's, and one more each time that the grace has doubled.
-        let graces = (until - from) as f64 / 900.0;
-        let most = webhooks * (3 + (graces + 1.0).log2() as u64);
-        state.watch.must(taken <= most, || format!("{taken} messages for {webhooks} webhooks in {graces} graces"));
+    strays(state, plan);
+    figures(state, plan);
+    let webhooks = state.records.webhooks.len() + state.watch.deleted.len();
+    if kind == Kind::Backlog {
+        let most = state.watch.most_waiting;
+        state.watch.must(most <= 2 * webhooks, || format!("{most} messages at a time for {webhooks} webhooks"));
     }
+}
+
+/// Each message that nobody could read is a dead letter that can be read, once or, where messages come twice, more often.
+fn strays(state: &mut State, plan: &Plan) {
+    for number in 0..state.watch.strays {
+        let text = format!("\"stray {number}\"");
+        let kept = state.records.webhooks.values().filter(|(webhook, content)| {
+            webhook.id.reference.as_str() == STRAYS && webhook.is_dead_letter() && content.payload.get() == text
+        });
+        let kept = kept.count();
+        state.watch.must(kept > 0 || plan.lost > 0.0, || format!("message {text} is kept nowhere"));
+        state.watch.must(kept < 2 || !plan.is_mild(), || format!("message {text} is kept {kept} times"));
+    }
+}
+
+/// The totals are what happened; less where the function died, or was told that the store has failed, before it had added what it did.
+fn figures(state: &mut State, plan: &Plan) {
+    let delivered: u64 = state.records.totals.destinations.values().map(|did| did.delivered).sum();
+    let attempts: u64 = delivered + state.records.totals.destinations.values().map(|did| did.failed).sum::<u64>();
+    for status in DELIVERY_STATUSES {
+        let happened = state.watch.outcomes.get(&status).copied().unwrap_or_default();
+        let counted = state.records.totals.counters.get(&format!("deliveries.{status}")).copied().unwrap_or_default();
+        let fits = if plan.is_mild() { counted == happened } else { counted <= happened };
+        state.watch.must(fits, || format!("{happened} attempts led to {status}, and {counted} are counted"));
+    }
+    let happened: u64 = state.watch.outcomes.values().sum();
+    let fits = if plan.is_mild() { attempts == happened } else { attempts <= happened };
+    state.watch.must(fits, || format!("{happened} attempts, and the destinations' totals say {attempts}"));
+    let waiting: Vec<i64> = state.records.totals.destinations.values().map(|did| did.waiting).collect();
+    let none_left = waiting.iter().all(|waiting| *waiting == 0) || !plan.is_mild() || plan.operations > 0;
+    state.watch.must(none_left, || format!("nothing waits any more, and the destinations' totals say {waiting:?}"));
 }
 
 /// Each accepted webhook is delivered, or failed and a dead letter, or deleted.

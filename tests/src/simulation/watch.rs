@@ -17,11 +17,15 @@ use shared::{
 };
 
 use super::{
+    circuits::Circuits,
     destination::Destinations,
     plan::Plan,
     store::{Records, short, short_id},
     world::Process,
 };
+
+/// The reference id of messages that nobody could read, as `dlq` keeps them.
+pub(super) const STRAYS: &str = "unreadable-message";
 
 /// The books.
 #[derive(Debug)]
@@ -42,14 +46,25 @@ pub(super) struct Watch {
     pub(super) gone: BTreeSet<WebhookId>,
     /// By what the caller wrote into the payload: the ids that were created for it.
     pub(super) created_for: BTreeMap<u64, BTreeSet<TaskId>>,
-    /// Of these, what is in a batch, and when that was first asked for.
-    pub(super) batched: BTreeMap<u64, Timestamp>,
+    /// By the same: the id that its caller was told first.
+    pub(super) told: BTreeMap<u64, WebhookId>,
     /// When the caller wants it delivered at the earliest.
     pub(super) wanted_at: BTreeMap<u64, Timestamp>,
     /// Messages that a process sent and has not moved an entry for.
     sent: BTreeSet<(u32, WebhookId)>,
     /// Webhooks that were sent again.
     pub(super) restarts: u64,
+    /// Outcomes that were written, by the status that they led to.
+    pub(super) outcomes: BTreeMap<Status, u64>,
+    /// What is known of the circuits.
+    pub(super) circuit: Circuits,
+    /// Webhooks that a newer version had when the audit read their minute.
+    unaudited: BTreeSet<TaskId>,
+    /// The most messages that the lane of webhooks held at a time.
+    pub(super) most_waiting: usize,
+    /// Messages that nobody can read, and those of a newer version.
+    pub(super) strays: u64,
+    pub(super) newer_sent: u64,
     /// Sweeps that are at work, and whether one has met another since one was alone.
     pub(super) sweeping: u32,
     pub(super) overlapped: bool,
@@ -87,10 +102,16 @@ impl Watch {
             deleted: BTreeSet::new(),
             gone: BTreeSet::new(),
             created_for: BTreeMap::new(),
-            batched: BTreeMap::new(),
+            told: BTreeMap::new(),
             wanted_at: BTreeMap::new(),
             sent: BTreeSet::new(),
             restarts: 0,
+            outcomes: BTreeMap::new(),
+            circuit: Circuits::new(plan, &shared::circuit::Settings::default()),
+            unaudited: BTreeSet::new(),
+            most_waiting: 0,
+            strays: 0,
+            newer_sent: 0,
             sweeping: 0,
             overlapped: false,
         }
@@ -103,27 +124,21 @@ impl Watch {
         }
     }
 
-    /// Whether a key made more of this than one. A batch of which an old key knows a part only gets fresh ids for the rest, which the key
-    /// does not know (see the API's `batch`): so if that try dies too, what it created is created again.
+    /// Whether a key made more of this than one.
     pub(super) fn is_twice(&self, number: u64) -> bool {
-        let Some(ids) = self.created_for.get(&number) else { return false };
-        let last = ids.last().map(|id| id.created_at()).unwrap_or_default();
-        let is_fresh = |asked_at: &Timestamp| last.since(*asked_at) < Duration::from_secs(55);
-        ids.len() > 1 && self.batched.get(&number).is_none_or(is_fresh)
+        self.created_for.get(&number).is_some_and(|ids| ids.len() > 1)
     }
 
     pub(super) fn created(&mut self, process: &Process, webhook: &Webhook, content: &Content, audited: Option<Timestamp>) {
+        if process.function == Function::Dlq && webhook.id.reference.as_str() == STRAYS {
+            return self.must(webhook.is_dead_letter(), || format!("{process} kept {} not as a dead letter", short(webhook)));
+        }
         self.must(process.function == Function::Api, || format!("{process} created {}", short(webhook)));
         self.must(audited.is_none_or(|until| webhook.created_at >= until), || {
             format!("{} was created in a minute that was audited before", short(webhook))
         });
         let number = number_in(content.payload.get().as_bytes()).unwrap_or(u64::MAX);
-        // A batch of which a part was refused is asked for again as a whole, also what an operator has deleted meanwhile.
-        let again = self.batched.contains_key(&number) && self.deleted.remove(&webhook.id);
-        self.must(again || !self.deleted.contains(&webhook.id), || format!("{} came back after its deletion", short(webhook)));
-        if again {
-            self.gone.remove(&webhook.id);
-        }
+        self.must(!self.deleted.contains(&webhook.id), || format!("{} came back after its deletion", short(webhook)));
         self.created_for.entry(number).or_default().insert(webhook.id.task);
         self.lives.insert(webhook.id.clone(), Life::default());
     }
@@ -152,8 +167,10 @@ impl Watch {
 
     pub(super) fn audited(&mut self, process: &Process, to: Timestamp, records: &Records) {
         let read = records.webhooks.range(..TaskId::first_at(to));
-        let missed =
-            read.map(|(_, (webhook, _))| webhook).find(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        let mut missed =
+            read.map(|(_, (webhook, _))| webhook).filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        self.unaudited.extend(missed.clone().map(|webhook| webhook.id.task).filter(|task| records.newer.contains(task)));
+        let missed = missed.find(|webhook| !self.unaudited.contains(&webhook.id.task));
         if let Some(webhook) = missed {
             self.must(false, || format!("{process} audited up to {to}, and {} is not in the due index", short(webhook)));
         }
@@ -198,7 +215,7 @@ impl Watch {
         self.must(after.attempt_count >= stored.attempt_count, || format!("{name}: attempt numbers went back"));
         self.must(!self.gone.contains(&after.id), || format!("{name} was written after a 204 to its deletion"));
         let audited = records.audited_until.is_some_and(|until| after.created_at < until);
-        let held = after.status.is_finished() || after.due_at.is_some() || !audited;
+        let held = after.status.is_finished() || after.due_at.is_some() || !audited || self.unaudited.contains(&after.id.task);
         self.must(held, || format!("{name}: older than the audit, and leaves the due index unfinished"));
         let again = stored.status.is_finished() && !after.status.is_finished();
         if again {
@@ -218,6 +235,8 @@ impl Watch {
         }
         if let Some(claim) = after.claim.as_ref().filter(|claim| stored.claim.as_ref() != Some(*claim)) {
             self.claimed(process, stored, after, claim);
+            let circuit = records.circuits.get(&after.destination);
+            self.circuit.claimed(&mut self.violation, process, &after.destination, circuit, now);
         }
         self.budgets(after);
         self.requeued(process, stored, after);
@@ -273,6 +292,7 @@ impl Watch {
         let name = short(after);
         let life = self.lives.entry(after.id.clone()).or_default();
         life.outcomes += 1;
+        *self.outcomes.entry(after.status).or_default() += 1;
         let (holder, outcomes) = (life.holder, life.outcomes);
         self.must(holder == process.number, || {
             format!("{process} wrote an outcome of {name}, attempt {}, and process {holder} holds the claim", noted.number)

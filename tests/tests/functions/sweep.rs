@@ -48,7 +48,7 @@ async fn missed_minutes_are_caught_up_in_bounded_steps() {
 
 #[tokio::test]
 async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
-    // Nobody works on the queue: each look adds one message, later and later, at most every six hours.
+    // Every message is lost: each look sends another one, later and later, at most every six hours.
     let world = World::new();
     let webhook = world.accepted().await;
     let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
@@ -60,11 +60,36 @@ async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
         assert_eq!(world.run_sweep().await.requeued, 1);
         let due_at = world.stored(&webhook).await.due_at.unwrap();
         waits.push((due_at.since(now).as_secs() + 30) / 60);
+        if waits.len() < 7 {
+            let lost = world.received(Lane::Webhooks).await;
+            world.context.queue.acknowledge(Lane::Webhooks, &[lost[0].receipt.clone()]).await.unwrap();
+        }
     }
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360]);
-    assert_eq!(world.messages(Lane::Webhooks).await.0, 7);
     assert!(world.run_deliver().await.is_empty());
-    assert_eq!(world.destination.attempts(), [1], "seven messages, one attempt");
+    assert_eq!(world.destination.attempts(), [1]);
+    world.assert_settled(&[&webhook]).await;
+}
+
+#[tokio::test]
+async fn while_nobody_works_on_the_queue_a_webhook_is_repeated_every_six_hours_only() {
+    // Its own, and after a grace one more in case that was lost; then none for six hours.
+    let world = World::new();
+    let webhook = world.accepted().await;
+    world.queued(&webhook).await;
+    world.clock.advance(17 * MINUTE);
+    assert_eq!(world.run_sweep().await.adopted, 1);
+    for hours in [0, 6, 12] {
+        let due_at = world.stored(&webhook).await.due_at.unwrap();
+        world.advance_past(due_at);
+        assert_eq!(world.run_sweep().await.requeued, 1);
+        let now = world.now();
+        let next = world.stored(&webhook).await.due_at.unwrap().since(now).as_secs_f64() / 3600.0;
+        assert!((next - 6.0).abs() < 0.02, "after {hours} h the next look is in {next} h");
+    }
+    assert_eq!(world.messages(Lane::Webhooks).await.0, 4, "a message for each six hours");
+    assert!(world.run_deliver().await.is_empty());
+    assert_eq!(world.destination.attempts(), [1], "four messages, one attempt");
     world.assert_settled(&[&webhook]).await;
 }
 

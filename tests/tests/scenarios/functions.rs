@@ -1,5 +1,5 @@
 //! The functions in processes of their own, called by `local --functions` with the events of AWS, all on one embedded file. The processes
-//! are run by a Lambda of our own; `watch.rs` does it with cargo-lambda.
+//! are run by a Lambda of our own; `watch.rs` does it with cargo-lambda, and `killed.rs` kills them.
 
 use std::{
     sync::Arc,
@@ -16,17 +16,14 @@ use posthaste_tests::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{crash::assert_explained, ledger, life, outage::Clients};
+use crate::{ledger, life};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-const NAMES: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
+pub(crate) const NAMES: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 
 /// Instances of each function.
-const CONCURRENCY: usize = 2;
-
-/// Times of killing each function, one after the other.
-const KILLS: usize = 3;
+pub(crate) const CONCURRENCY: usize = 2;
 
 /// Short times. Leases run their course, and hidden messages come back after six function timeouts of four thirds of a lease: 8 s.
 const SETTINGS: [(&str, &str); 5] = [
@@ -80,49 +77,6 @@ async fn delivery_retry_dead_letter_and_redrive() {
         let (invoked, failed) = lambda.counts(name);
         assert!(invoked > 1 && failed == 0, "{name}: {invoked} invocations, {failed} failed");
     }
-    ledger::close(&api, stack, &launch).await;
-}
-
-/// Functions that are killed in mid-batch under load lose nothing that was answered with a 202, and what comes twice is explained. Nobody
-/// takes anything over: what they held comes back when leases and visibility timeouts are over.
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_functions_are_killed() {
-    let (lambda, launch) = apart().await;
-    // Attempts take a while, so that most kills are in the middle of some. Some fail for good, so that `dlq` has something to do.
-    let fails = |id: &str| id.bytes().last().is_some_and(|byte| byte % 4 == 0);
-    let receiver = Receiver::builder().script(move |request| {
-        let code = if request.webhook_id().is_some_and(fails) { 410 } else { 200 };
-        Reply::status(code).after(Duration::from_millis(20))
-    });
-    let receiver = receiver.start().await.unwrap();
-    let stack = launch.start().unwrap();
-    let clients = Clients::start(&stack.url(), &receiver.url("/x"), http::StatusCode::BAD_GATEWAY);
-    let seen = Arc::clone(&clients.seen);
-    for _ in 0..KILLS {
-        for name in NAMES {
-            seen.accepts("under load", 20).await;
-            // A random moment under load is what is under test.
-            sleep(Duration::from_millis(rand::random_range(0..50))).await;
-            let started = Instant::now();
-            while lambda.crash(name) == 0 {
-                assert!(started.elapsed() < BOUND, "{name} never runs");
-                sleep(Duration::from_millis(5)).await;
-            }
-        }
-    }
-    let accepted = clients.stop().await;
-    let api = ApiClient::new(&stack.url(), None).unwrap();
-    let ledger = ledger::settle(&api, &accepted, BOUND).await;
-    let failed = accepted.iter().filter(|id| fails(id)).count();
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len() - failed), ("failed".to_owned(), failed)].into());
-    let (_, twice) = assert_explained(&receiver, &accepted, &ledger);
-    let interrupted = lambda.counts("deliver").1;
-    assert!(interrupted > 0, "no batch was interrupted");
-    println!(
-        "{} accepted, {interrupted} batches interrupted, {twice} came twice, {} unanswered",
-        accepted.len(),
-        ledger.unanswered
-    );
     ledger::close(&api, stack, &launch).await;
 }
 

@@ -8,6 +8,7 @@ mod delivery;
 mod embedded_metrics;
 mod events;
 mod functions;
+mod killed;
 mod life;
 mod lifecycle;
 mod metrics;

@@ -54,11 +54,7 @@ impl Seen {
 
     /// Waits until so many more are accepted.
     pub(crate) async fn accepts(&self, when: &str, more: usize) {
-        let (started, before) = (Instant::now(), self.in_all().0);
-        while self.in_all().0 < before + more {
-            assert!(started.elapsed() < BOUND, "{when}: no {more} were accepted within {BOUND:?}");
-            sleep(Duration::from_millis(5)).await;
-        }
+        wait_for_more(&format!("accepted {when}"), || self.in_all().0, more).await;
     }
 
     fn phase(&self) -> usize {
@@ -110,4 +106,13 @@ async fn post_through(api_url: String, receiver_url: String, refusal: StatusCode
         sleep(PACE).await;
     }
     accepted
+}
+
+/// Waits until the count has grown by so much.
+pub(crate) async fn wait_for_more(what: &str, count: impl Fn() -> usize, more: usize) {
+    let (started, before) = (Instant::now(), count());
+    while count() < before + more {
+        assert!(started.elapsed() < BOUND, "{what}: no {more} more within {BOUND:?}");
+        sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -19,13 +19,11 @@ use shared::{
 };
 
 use crate::{
-    crash::{assert_explained, crash_under_load},
+    crash::{assert_explained, crash_under_load, report, rounds},
     ledger, life,
 };
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
-
-const CRASHES: u32 = 3;
 
 /// Of messages, where a cluster keeps them beside webhooks.
 const QUEUE_PREFIX: &str = "posthaste-messages";
@@ -127,16 +125,17 @@ async fn a_webhook_s_life_with_the_store_in_the_file_and_the_queue_on_redis() {
 /// random moments; what the last one interrupted goes on once leases and visibility timeouts have run out. What was created and not yet
 /// queued had no 202, and waits for the audit.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_stack_is_killed() {
+async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     let server = RedisServer::start().unwrap();
     let receiver = Receiver::start().await.unwrap();
     let parts = Parts::on_one(&server);
-    let accepted = crash_under_load(&parts.launch, &receiver, CRASHES).await;
+    let accepted = crash_under_load(&parts.launch, &receiver, rounds()).await;
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &accepted, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    assert_explained(&receiver, &accepted, &ledger);
+    let (_, twice) = assert_explained(&receiver, &accepted, &ledger);
+    report("local stack on Redis", rounds(), accepted.len(), twice, &ledger);
     parts.close(&api, stack).await;
 }
 

@@ -15,8 +15,8 @@ use shared::{
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation, Store,
-        StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
+        Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ use tokio::sync::Notify;
 pub(crate) enum Fault {
     /// Nothing is done.
     Down,
+    /// Nothing is done from the call after so many on, counted since the calls were last taken.
+    DownAfter(usize),
     /// It is done, and the answer is lost.
     AnswerLost,
     /// No answer comes.
@@ -81,6 +83,17 @@ impl Faults {
         std::mem::take(&mut *self.calls.lock().unwrap()).into_iter().collect()
     }
 
+    /// Returns once the call was made so many times since they were last taken.
+    pub(crate) async fn called(&self, call: &'static str, times: usize) {
+        let enough = || self.calls.lock().unwrap().get(call).is_some_and(|made| *made >= times);
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            while !enough() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        waited.await.expect("the call is made");
+    }
+
     /// Every call of the store fails.
     pub(crate) fn store_down(&self) {
         self.set("store", Fault::Down);
@@ -88,8 +101,13 @@ impl Faults {
 
     /// Counts the call, and says how it goes wrong.
     fn note(&self, part: &'static str, call: &'static str) -> Option<Fault> {
-        *self.calls.lock().unwrap().entry(call).or_default() += 1;
-        self.fault(part, call)
+        let made = {
+            let mut calls = self.calls.lock().unwrap();
+            let made = calls.entry(call).or_default();
+            *made += 1;
+            *made
+        };
+        self.fault(part, call).filter(|fault| !matches!(fault, Fault::DownAfter(calls) if made <= *calls))
     }
 }
 
@@ -118,7 +136,7 @@ macro_rules! through {
     ($self:ident, $part:literal, $call:literal, $error:expr, $inner:expr) => {
         match $self.faults.note($part, $call) {
             None => $inner.await,
-            Some(Fault::Down) => Err($error),
+            Some(Fault::Down | Fault::DownAfter(_)) => Err($error),
             Some(Fault::AnswerLost) => {
                 let _ = $inner.await;
                 Err($error)
@@ -150,8 +168,12 @@ impl Store for FaultyStore {
         store!(self, "warnings", std::future::ready(Ok::<_, StoreError>(planted)))
     }
 
-    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         store!(self, "create", self.inner.create(webhook, content))
+    }
+
+    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        store!(self, "bar", self.inner.bar(id))
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {

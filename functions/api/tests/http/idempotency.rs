@@ -196,21 +196,91 @@ async fn a_batch_is_accepted_once_too() {
     stack.post_with("/webhooks/batch", batch(11), &[KEY]).await.problem(409);
 }
 
-/// Of an old batch some webhooks exist: those are answered, and only the others are made.
+/// Of an old batch some webhooks exist, or were deleted since: those are answered, and only the others are made.
 #[tokio::test]
 async fn an_old_batch_is_completed() {
     let stack = Stack::start().await;
-    stack.faults.set("create", Fault::AnswerLost);
-    stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.problem(503);
+    stack.faults.set("create", Fault::DownAfter(2));
+    stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.json(202);
     stack.faults.heal();
     let created = webhooks(&stack).await;
-    stack.context.store.delete(&parse(&created[0])).await.unwrap();
+    assert_eq!(created.len(), 2);
+    assert!(stack.context.store.delete(&parse(&created[0])).await.unwrap());
     stack.clock.advance(Duration::from_millis(60_001));
     let answer = stack.post_with("/webhooks/batch", batch(3), &[KEY]).await;
     let accepted = accepted(&answer.json(202));
-    assert_eq!(accepted.iter().filter(|id| created[1..].contains(id)).count(), 2);
-    assert_eq!(webhooks(&stack).await.len(), 3);
+    assert_eq!(accepted.iter().filter(|id| created.contains(id)).count(), 2);
+    assert_eq!(webhooks(&stack).await.len(), 2, "the third is made, and the deleted one stays deleted");
     assert_eq!(stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.text, answer.text);
+}
+
+/// Of a batch two webhooks are made before its try dies, and so with each try a minute later, which gives the rest new ids. In the end each
+/// webhook was made once, and each was always answered with the same id.
+#[tokio::test]
+async fn an_old_batch_whose_tries_die_is_made_once() {
+    let stack = Stack::start().await;
+    let mut told = vec![None; 7];
+    for round in 1..=4 {
+        stack.faults.take_calls();
+        stack.faults.set("create", Fault::DownAfter(2));
+        let answer = stack.post_with("/webhooks/batch", batch(7), &[KEY]).await.json(202);
+        for (told, result) in told.iter_mut().zip(answer["results"].as_array().unwrap()) {
+            let id = result["webhook_id"].as_str().map(str::to_owned);
+            assert!(told.is_none() || *told == id, "round {round}: {told:?}, then {id:?}");
+            *told = id;
+        }
+        assert_eq!(webhooks(&stack).await.len(), usize::min(7, 2 * round));
+        stack.clock.advance(Duration::from_millis(60_001));
+    }
+    let mut told: Vec<String> = told.into_iter().flatten().collect();
+    let mut made = webhooks(&stack).await;
+    told.sort_unstable();
+    made.sort_unstable();
+    assert_eq!(told, made);
+}
+
+/// A webhook that was deleted stays deleted when its request comes again, soon or late, and the answer names it as the first one did.
+#[tokio::test]
+async fn what_was_deleted_does_not_come_back_with_its_request() {
+    for wait in [Duration::ZERO, Duration::from_millis(60_001), Duration::from_secs(23 * 3600)] {
+        let stack = Stack::start().await;
+        stack.faults.set("replace_reservation", Fault::Down);
+        let first = post(&stack, 1).await.json(202);
+        stack.faults.heal();
+        assert!(stack.context.store.delete(&parse(first["webhook_id"].as_str().unwrap())).await.unwrap());
+        stack.clock.advance(wait);
+        let second = post(&stack, 1).await.json(202);
+        assert_eq!(second["webhook_id"], first["webhook_id"], "{wait:?}");
+        assert_eq!(webhooks(&stack).await, [""; 0], "{wait:?}");
+        assert_eq!(post(&stack, 1).await.header("idempotent-replayed"), Some("true"));
+    }
+}
+
+/// A try that stands still before its create finds, when it goes on, that its id has become too old and another try has taken over: one
+/// webhook, and one answer for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_comes_too_late_makes_nothing() {
+    for (path, body) in [("/webhooks", body(1)), ("/webhooks/batch", batch(1))] {
+        let stack = Arc::new(Stack::start().await);
+        stack.faults.set("create", Fault::Held);
+        let call = || {
+            let (stack, body) = (Arc::clone(&stack), body.clone());
+            tokio::spawn(async move { stack.post_with(path, body, &[KEY]).await })
+        };
+        let first = call();
+        stack.faults.called("create", 1).await;
+        stack.clock.advance(Duration::from_millis(60_001));
+        let second = call();
+        stack.faults.called("create", 2).await;
+        stack.faults.heal();
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        let id = |answer: &Answer| match answer.json(202) {
+            Value::Object(batch) if batch.contains_key("results") => batch["results"][0]["webhook_id"].clone(),
+            single => single["webhook_id"].clone(),
+        };
+        assert_eq!(webhooks(&stack).await, [id(&first).as_str().unwrap()], "{path}");
+        assert_eq!(id(&first), id(&second), "{path}");
+    }
 }
 
 #[tokio::test]

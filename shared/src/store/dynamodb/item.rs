@@ -3,6 +3,7 @@
 //! | item | `p` | `s` | further attributes |
 //! |---|---|---|---|
 //! | record | `w/DAY/SHARD` | task id | `v` revision, `d` the record's JSON, deflated, `st` status for people; `x` expiry; `u` the URL unless it is long; `c` the content, deflated, or `ck` the name of its items and `cn` how many they are, `ce` when they expire |
+//! | retired id | `w/DAY/SHARD` | task id | `z` why no webhook is created under it any more; `x` |
 //! | content | `c/TASK/NAME` | part, from `0` | `c` a part of the content, deflated; `x` |
 //!
 //! Index attributes of a record: `i` and `j` put it into the index `work` (`due/SHARD` by due time, `dead/SHARD` by the time of
@@ -25,7 +26,7 @@ use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Content, InvalidRecord, Webhook},
-    store::StoreError,
+    store::{Retired, StoreError, retired_until},
 };
 
 /// An item of the table.
@@ -250,8 +251,24 @@ pub(super) fn record_of(id: &WebhookId, item: &Item) -> Result<Webhook, StoreErr
     record(item).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
 }
 
-/// The record of a list, unless it cannot be read.
+/// What stands in the place of a record of which there is none and will be none.
+pub(super) fn retired_item(task: TaskId, why: Retired) -> Item {
+    let mut item = record_key(task);
+    item.insert("z".to_owned(), text(why.as_str()));
+    item.insert("x".to_owned(), number(seconds(retired_until(task))));
+    item
+}
+
+/// Why there is no record, if this stands in its place.
+pub(super) fn retired(item: &Item) -> Option<Retired> {
+    text_of(item, "z").map(Retired::from_stored)
+}
+
+/// The record of a list, unless there is none any more or it cannot be read.
 pub(super) fn readable(item: &Item) -> Option<Webhook> {
+    if retired(item).is_some() {
+        return None;
+    }
     record(item).inspect_err(|error| tracing::warn!(key = text_of(item, "s"), %error, "a webhook was left out of a list")).ok()
 }
 

@@ -9,14 +9,14 @@ use std::{sync::PoisonError, time::Duration};
 
 use aws_sdk_dynamodb::{
     operation::transact_write_items::TransactWriteItemsError,
-    types::{Delete, TransactWriteItem},
+    types::{Delete, Put, TransactWriteItem},
 };
 
 use super::{
     DynamoStore,
     item::{
         Item, changing, content, content_keys, day, inline_content, key, malformed, new_items, number, number_of, record,
-        record_key, record_of, seconds,
+        record_key, record_of, retired, retired_item, seconds,
     },
     table::{Change, Condition, Refused, unavailable},
 };
@@ -25,7 +25,7 @@ use crate::{
     id::WebhookId,
     model::{Content, Webhook},
     random::{Random, SystemRandom},
-    store::{StoreError, WriteError},
+    store::{CreateError, Retired, Standing, StoreError, WriteError, retired_until},
 };
 
 /// How much longer than its record a content lives at least.
@@ -38,7 +38,7 @@ const MAX_MARKED_DAYS: usize = 64;
 const MAX_ROUNDS: u32 = 3;
 
 impl DynamoStore {
-    pub(super) async fn create_webhook(&self, webhook: &Webhook, content: &Content) -> Result<(), WriteError> {
+    pub(super) async fn create_webhook(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         self.mark_day(day(webhook.id.task.created_at())).await?;
         let name = format!("{:016x}", SystemRandom.next_u64());
         let last_look = webhook.due_at.unwrap_or(webhook.created_at).max(webhook.created_at);
@@ -48,7 +48,7 @@ impl DynamoStore {
             self.table.put(part.clone()).await?;
         }
         let created = self.put_new(webhook, item).await;
-        if matches!(created, Err(WriteError::Conflict(_))) {
+        if matches!(created, Err(CreateError::Conflict(_) | CreateError::Retired(_))) {
             // Nobody will ever see what was written for it. If this fails, its time to live ends it.
             for part in parts {
                 let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
@@ -58,7 +58,7 @@ impl DynamoStore {
         created
     }
 
-    async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), WriteError> {
+    async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), CreateError> {
         let mut condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
         for _ in 0..MAX_ROUNDS {
             let stored = match self.table.put_if(item.clone(), condition).await {
@@ -70,11 +70,14 @@ impl DynamoStore {
                 }
                 Err(Refused::Found(stored)) => stored,
             };
+            if let Some(why) = retired(&stored) {
+                return Err(CreateError::Retired(why));
+            }
             let earlier = record_of(&webhook.id, &stored)?;
             if !earlier.is_expired(self.clock.now()) {
                 // Ours, if the client sent it twice: no other create has this content's name.
                 let is_ours = earlier == *webhook && stored.get("ck") == item.get("ck") && stored.get("c") == item.get("c");
-                return if is_ours { Ok(()) } else { Err(WriteError::Conflict(Box::new(earlier))) };
+                return if is_ours { Ok(()) } else { Err(CreateError::Conflict(Box::new(earlier))) };
             }
             condition = Condition { expression: "v = :gone", values: vec![(":gone", number(earlier.revision))] };
         }
@@ -95,9 +98,29 @@ impl DynamoStore {
         Ok(())
     }
 
+    pub(super) async fn bar_id(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+        let condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+        let stored = match self.table.put_if(retired_item(id.task, Retired::Barred), condition).await {
+            Ok(()) => return Ok(Standing::Retired(Retired::Barred)),
+            Err(Refused::Failed(error)) => return Err(error),
+            Err(Refused::Missing) => return Err(StoreError::Unavailable("the id changed while it was barred".into())),
+            Err(Refused::Found(stored)) => stored,
+        };
+        if let Some(why) = retired(&stored) {
+            return Ok(Standing::Retired(why));
+        }
+        let webhook = record_of(id, &stored)?;
+        if webhook.is_expired(self.clock.now()) {
+            return Ok(Standing::Retired(Retired::Deleted));
+        }
+        Ok(Standing::Webhook(Box::new(webhook)))
+    }
+
     /// The record and its item, if it is there for a reader.
     pub(super) async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
-        let Some(item) = self.table.get(record_key(id.task), true).await? else { return Ok(None) };
+        let Some(item) = self.table.get(record_key(id.task), true).await?.filter(|item| retired(item).is_none()) else {
+            return Ok(None);
+        };
         let webhook = record_of(id, &item)?;
         // A task id alone is unique; who asks with another reference id asks for something that is not there.
         let is_there = webhook.id == *id && !webhook.is_expired(self.clock.now());
@@ -165,6 +188,9 @@ impl DynamoStore {
             Refused::Missing => return Err(WriteError::Missing),
             Refused::Found(item) => item,
         };
+        if retired(&stored_item).is_some() {
+            return Err(WriteError::Missing);
+        }
         let stored = record_of(&before.id, &stored_item)?;
         if stored == *after {
             return Ok(stored_item);
@@ -191,10 +217,13 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Deletes the webhook, if it has this revision where one is given. Record and content go together.
+    /// Deletes the webhook, if it has this revision where one is given. Record and content go together, and in the record's place stands
+    /// for a day that the id is retired: one write, as a delete is.
     pub(super) async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<bool, StoreError> {
         let record_key = record_key(id.task);
-        let Some(item) = self.table.get(record_key.clone(), true).await? else { return Ok(false) };
+        let Some(item) = self.table.get(record_key.clone(), true).await?.filter(|item| retired(item).is_none()) else {
+            return Ok(false);
+        };
         // One that cannot be read cannot be asked for its whole id, and can be deleted all the same.
         if let Ok(webhook) = record(&item)
             && (webhook.id != *id || webhook.is_expired(self.clock.now()))
@@ -203,24 +232,47 @@ impl DynamoStore {
         }
         let condition = match revision {
             Some(revision) => Condition { expression: "v = :seen", values: vec![(":seen", number(revision))] },
-            None => Condition { expression: "attribute_exists(p)", values: Vec::new() },
+            None => Condition { expression: "attribute_exists(p) AND attribute_not_exists(z)", values: Vec::new() },
         };
         let contents = content_keys(&item, id.task);
-        if contents.is_empty() {
-            return self.table.delete_if(record_key, condition).await;
+        let is_young = retired_until(id.task) > self.clock.now();
+        let instead = is_young.then(|| retired_item(id.task, Retired::Deleted));
+        match (contents.is_empty(), instead) {
+            (true, None) => self.table.delete_if(record_key, condition).await,
+            (true, Some(instead)) => match self.table.put_if(instead, condition).await {
+                Ok(()) => Ok(true),
+                Err(Refused::Found(_) | Refused::Missing) => Ok(false),
+                Err(Refused::Failed(error)) => Err(error),
+            },
+            (false, instead) => self.delete_together(record_key, condition, instead, contents).await,
         }
-        self.delete_together(record_key, condition, contents).await
     }
 
-    async fn delete_together(&self, record: Item, condition: Condition, contents: Vec<Item>) -> Result<bool, StoreError> {
+    async fn delete_together(
+        &self,
+        record: Item,
+        condition: Condition,
+        instead: Option<Item>,
+        contents: Vec<Item>,
+    ) -> Result<bool, StoreError> {
+        let values: Item = condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let values = Some(values).filter(|values| !values.is_empty());
         let delete = |key: Item| Delete::builder().table_name(&self.table.name).set_key(Some(key));
-        let mut first = delete(record).condition_expression(condition.expression);
-        for (name, value) in condition.values {
-            first = first.expression_attribute_values(name, value);
-        }
-        let mut call = self.table.client.transact_write_items();
-        for delete in std::iter::once(first).chain(contents.into_iter().map(delete)) {
-            let delete = delete.build().map_err(|error| StoreError::Unavailable(boxed(error)))?;
+        let built = |error| StoreError::Unavailable(boxed(error));
+        let first = match instead {
+            None => {
+                let delete = delete(record).condition_expression(condition.expression).set_expression_attribute_values(values);
+                TransactWriteItem::builder().delete(delete.build().map_err(built)?)
+            }
+            Some(instead) => {
+                let put = Put::builder().table_name(&self.table.name).set_item(Some(instead));
+                let put = put.condition_expression(condition.expression).set_expression_attribute_values(values);
+                TransactWriteItem::builder().put(put.build().map_err(built)?)
+            }
+        };
+        let mut call = self.table.client.transact_write_items().transact_items(first.build());
+        for key in contents {
+            let delete = delete(key).build().map_err(built)?;
             call = call.transact_items(TransactWriteItem::builder().delete(delete).build());
         }
         match call.send().await {

@@ -2,7 +2,7 @@
 --
 -- w:TASK  the record: r its JSON, v revision, s status, d due_at, a archived_at (15 digits, only of dead letters), x expires_at,
 --         f reference id (only if the caller gave it), i the webhook's id, t which call created it. What there is none of is the empty
---         string.
+--         string. Of an id that is retired there is only z: why.
 -- c:TASK  the content: u URL, h headers as JSON, p payload.
 --
 -- time          all, by task id           ref:REFERENCE        the same, of one reference id
@@ -75,6 +75,13 @@ local function remove(task, one)
   if one.d ~= '' then redis.call('ZREM', due, one.i) end
   dead_letter('ZREM', task, one)
   if one.x ~= '' then redis.call('ZREM', expiry, expiry_entry(task, one)) end
+end
+
+-- Nothing is created any more under the id, of which there is no record.
+local function retire(why, until_ms)
+  if tonumber(until_ms) <= now then return end
+  redis.call('HSET', w, 'z', why)
+  redis.call('PEXPIREAT', w, until_ms)
 end
 
 local function content() return redis.call('HMGET', c, 'u', 'h', 'p') end

@@ -69,10 +69,14 @@ fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
         "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE expires_at <= ?1 LIMIT ?2)",
         (now.as_millis(), MAX_ROWS),
     )?;
+    let retired = tx.execute(
+        "DELETE FROM retired WHERE task IN (SELECT task FROM retired WHERE expires_at <= ?1 LIMIT ?2)",
+        (now.as_millis(), MAX_ROWS),
+    )?;
     let hours = tx.execute(
         "DELETE FROM destination_hours WHERE (hour, destination) IN
             (SELECT hour, destination FROM destination_hours WHERE hour < ?1 LIMIT ?2)",
         (oldest_hour(now), MAX_ROWS),
     )?;
-    Ok(expired.len().max(reservations).max(hours) >= MAX_ROWS as usize)
+    Ok(expired.len().max(reservations).max(retired).max(hours) >= MAX_ROWS as usize)
 }

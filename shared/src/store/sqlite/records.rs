@@ -10,6 +10,7 @@ use crate::{
     model::{Content, Webhook},
     sqlite::{Total, Transaction},
     status::Status,
+    store::{Retired, retired_until},
 };
 
 /// A record as it is stored. Made before the writer's turn, so that the writer does not serialise.
@@ -119,18 +120,28 @@ pub(super) fn content(connection: &Connection, id: i64) -> rusqlite::Result<Opti
         .optional()
 }
 
-/// Makes the webhook, unless there is one with its task id: then answers that one's record.
+/// Why a webhook was not made.
+#[derive(Debug)]
+pub(super) enum Occupied {
+    /// There is one with its task id, with this record.
+    Taken(String),
+    Retired(Retired),
+}
+
+/// Makes the webhook, unless its task id is taken or retired.
 pub(super) fn create(
     tx: &mut Transaction<'_>,
     row: &Row,
     content: &StoredContent,
     now: Timestamp,
-) -> rusqlite::Result<Option<String>> {
+) -> rusqlite::Result<Option<Occupied>> {
     if let Some(found) = find(tx.connection(), row.task)? {
         if !found.is_expired(now) {
-            return record(tx.connection(), row.task);
+            return Ok(record(tx.connection(), row.task)?.map(Occupied::Taken));
         }
         remove(tx, row.task, found.status, found.content)?;
+    } else if let Some(why) = retired(tx.connection(), row.task)? {
+        return Ok(Some(Occupied::Retired(why)));
     }
     tx.execute(
         "INSERT INTO contents (url, headers, payload) VALUES (?1, ?2, ?3)",
@@ -191,7 +202,37 @@ pub(super) fn delete(tx: &mut Transaction<'_>, id: &WebhookId, revision: Option<
         return Ok(false);
     }
     remove(tx, id.task, found.status, found.content)?;
+    retire(tx, id.task, Retired::Deleted, now)?;
     Ok(!found.is_expired(now))
+}
+
+/// Sees to it that nothing is created under the id any more. Answers what stands there.
+pub(super) fn bar(tx: &mut Transaction<'_>, task: TaskId, now: Timestamp) -> rusqlite::Result<Occupied> {
+    if let Some(record) = record(tx.connection(), task)? {
+        return Ok(Occupied::Taken(record));
+    }
+    if let Some(why) = retired(tx.connection(), task)? {
+        return Ok(Occupied::Retired(why));
+    }
+    retire(tx, task, Retired::Barred, now)?;
+    Ok(Occupied::Retired(Retired::Barred))
+}
+
+fn retired(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Retired>> {
+    let mut statement = connection.prepare_cached("SELECT why FROM retired WHERE task = ?1")?;
+    let why: Option<String> = statement.query_row([task.as_bytes()], |row| row.get(0)).optional()?;
+    Ok(why.map(|why| Retired::from_stored(&why)))
+}
+
+fn retire(tx: &mut Transaction<'_>, task: TaskId, why: Retired, now: Timestamp) -> rusqlite::Result<()> {
+    let until = retired_until(task);
+    if until > now {
+        tx.execute(
+            "INSERT OR REPLACE INTO retired (task, why, expires_at) VALUES (?1, ?2, ?3)",
+            (task.as_bytes(), why.as_str(), until.as_millis()),
+        )?;
+    }
+    Ok(())
 }
 
 /// Deletes the rows, and with them their index entries.
