@@ -15,7 +15,7 @@ use shared::{
     message::{InvalidMessage, Message},
     model::{Content, ErrorKind},
     sender::{Answer, Request, Sender},
-    store::WriteError,
+    store::CreateError,
     transition::NewWebhook,
 };
 use tower::ServiceExt;
@@ -111,11 +111,12 @@ async fn accepted_anew(context: &Context) {
         destination: "https://receiver.example:443".to_owned(),
         retry: None,
         deliver_at: None,
+        trace: None,
     };
     let webhook = context.rules.create(new, context.clock.now());
     let payload = RawValue::from_string("1".to_owned()).unwrap();
     let created = context.store.create(&webhook, &Content { url: URL.to_owned(), headers: Vec::new(), payload }).await;
-    assert!(matches!(created, Ok(()) | Err(WriteError::Conflict(_))), "{created:?}");
+    assert!(matches!(created, Ok(()) | Err(CreateError::Conflict(_))), "{created:?}");
 }
 
 /// By SQS's rules an id that it did not send fails the whole batch. Store and queue are well, so what is handed back is of a newer version,

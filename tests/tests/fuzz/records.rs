@@ -12,7 +12,7 @@ use shared::{
     model::{ClaimId, Content, ErrorKind, Function, InvalidRecord, SCHEMA, Webhook, Why},
     retry::Outcome,
     status::Status,
-    store::WriteError,
+    store::CreateError,
     transition::{Refusal, Report, Rules, next_look},
 };
 
@@ -100,9 +100,9 @@ fn judge_shown(api: &Api, record: &Webhook) {
     let content = Content { url: URL.to_owned(), headers: Vec::new(), payload: RawValue::from_string("1".to_owned()).unwrap() };
     match api.wait(api.context.store.create(record, &content)) {
         Ok(()) => {}
-        Err(WriteError::Conflict(_) | WriteError::Missing) => return,
+        Err(CreateError::Conflict(_) | CreateError::Retired(_)) => return,
         // Databases count to 2^63.
-        Err(WriteError::Store(error)) => return assert!(i64::try_from(record.revision).is_err(), "{record:?}: {error:?}"),
+        Err(CreateError::Store(error)) => return assert!(i64::try_from(record.revision).is_err(), "{record:?}: {error:?}"),
     }
     let id = &record.id;
     for path in [format!("/webhook-status/{id}"), format!("/webhooks/{id}/explain"), format!("/dead-letters/{id}")] {
