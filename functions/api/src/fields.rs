@@ -47,8 +47,14 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static s
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // That it is no object was clear before the end of the text: whether it is JSON at all was not.
-    let syntax = if error.is_data() { serde_json::from_str::<IgnoredAny>(text).err() } else { Some(error) };
+    // What is JSON may be no object (a number that no type holds is told as a syntax error); half a surrogate pair in a name is JSON by its
+    // grammar and nothing by its meaning.
+    let is_object = text.trim_start().starts_with('{');
+    let syntax = match serde_json::from_str::<IgnoredAny>(text) {
+        Err(syntax) => Some(syntax),
+        Ok(_) if error.is_data() || !is_object => None,
+        Ok(_) => Some(error),
+    };
     Err(match syntax {
         Some(error) => malformed(if error.is_eof() { "it ends too early" } else { "syntax error" }, error.line(), error.column()),
         None => Problem::about(Kind::InvalidFields, "body", expected),

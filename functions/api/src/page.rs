@@ -72,16 +72,6 @@ fn ascii(text: &str) -> HeaderValue {
 
 /// The page, or 304 to a browser that has this very one. It may be kept, but must be asked for each time, so that a new version is seen
 /// at once.
-#[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/", tag = "Watching", operation_id = "page",
-    summary = "The operator's page",
-    description = "For browsers. It needs no key; the calls that it makes do.",
-    responses(
-        (status = 200, description = "The page, with everything that belongs to it.", body = String, content_type = "text/html"),
-        (status = 304, description = "The browser has this very page, as it said in `if-none-match`."),
-    ),
-    security(()),
-))]
 pub(crate) async fn show(RawQuery(query): RawQuery, request: HeaderMap) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let page = &*PAGE;

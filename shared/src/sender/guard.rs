@@ -115,6 +115,7 @@ impl AddressGuard {
     fn check_host(&self, url: &Url) -> Result<(), RefusedUrl> {
         let address: IpAddr = match url.host() {
             None => return Err(RefusedUrl::Malformed),
+            Some(Host::Domain(name)) if has_empty_label(name) => return Err(RefusedUrl::Malformed),
             Some(Host::Domain(name)) if is_localhost(name) && !self.allow_private => return Err(RefusedUrl::Localhost),
             Some(Host::Domain(_)) => return Ok(()),
             Some(Host::Ipv4(address)) => address.into(),
@@ -182,6 +183,11 @@ fn parse(text: &str) -> Result<Url, RefusedUrl> {
         return Err(RefusedUrl::Malformed);
     }
     Ok(url)
+}
+
+/// No name in the DNS has one, but the root at its end (RFC 1035, 2.3.4): `..`, `a..b`.
+fn has_empty_label(name: &str) -> bool {
+    name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty)
 }
 
 /// Names that RFC 6761 (6.3) gives to loopback; a resolver may answer them without asking anybody.

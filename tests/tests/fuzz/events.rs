@@ -90,7 +90,7 @@ impl Sender for Steady {
 
 /// The webhook that the corpus names.
 fn known() -> WebhookId {
-    "event_01a20269-5d6a-7fc0-8ef1-e07e6a410609".parse().unwrap()
+    "event_018bcfe5-6800-7fc0-8ef1-e07e6a410609".parse().unwrap()
 }
 
 fn start() -> (Api, Context) {
@@ -146,7 +146,7 @@ const MESSAGES: [&str; 9] = [
     "\\\"archive\\\":true",
     "\"ApproximateReceiveCount\":\"1\"",
     "\"SentTimestamp\":",
-    "event_01a20269-5d6a-7fc0-8ef1-e07e6a410609",
+    "event_018bcfe5-6800-7fc0-8ef1-e07e6a410609",
     "\"messageId\":",
     "\\\"x\\\":1,",
 ];

@@ -29,7 +29,6 @@ use super::{errors, examples, parameters, schemas};
     crate::health::health,
     crate::metrics::show,
     crate::overview::show,
-    crate::page::show,
     super::show,
 ))]
 struct Annotations;

@@ -12,8 +12,8 @@ use crate::harness::{Answer, Stack};
 
 const KEY: &str = "key-of-the-caller-5f2c";
 
-/// Whom the API answers without a key, and nothing but the status word.
-const OPEN: [&str; 1] = ["/health"];
+/// What the API answers without a key: the status word, and the operator's page with nothing in it.
+const OPEN: [&str; 2] = ["/health", "/"];
 
 /// All that an HTTP client can name without its server's help.
 const METHODS: [Method; 8] =

@@ -111,6 +111,10 @@ fn what_parsers_read_differently_is_refused() {
         "https://example.com:99999/",
         "https://[fe80::1%25eth0]/",
         "https://1.2.3.4.5/",
+        "https://../",
+        "https://a..b/",
+        "https://.example.com/",
+        "https://example.com../",
         "https://a..b^c/",
     ] {
         assert_eq!(check(url), Err(RefusedUrl::Malformed), "{url:?}");
