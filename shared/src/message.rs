@@ -92,8 +92,12 @@ impl Message {
         if message.v > SCHEMA {
             return Err(InvalidMessage::TooNew { found: message.v });
         }
-        // Nobody sends a record that expires, which would be a finished one: written back, it would make its webhook disappear.
-        let is_usable = |seen: &Webhook| seen.schema <= SCHEMA && seen.id == message.webhook_id && seen.expires_at.is_none();
+        // Nobody sends a record that expires, which would be a finished one: written back, it would make its webhook disappear. Nor is one
+        // written so often that its revision has no next one in a database, which counts to 2^63.
+        let is_usable = |seen: &Webhook| {
+            let has_next_revision = i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);
+            seen.schema <= SCHEMA && seen.id == message.webhook_id && seen.expires_at.is_none() && has_next_revision
+        };
         Ok(Self { seen: message.seen.filter(|seen| is_usable(seen)), ..message })
     }
 }
@@ -124,8 +128,12 @@ mod tests {
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
         message.seen.as_mut().unwrap().schema = SCHEMA + 1;
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
-        message = Message::with_seen(&Webhook { expires_at: Some(Timestamp::from_millis(1)), ..seen });
+        message = Message::with_seen(&Webhook { expires_at: Some(Timestamp::from_millis(1)), ..seen.clone() });
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
+        for revision in [i64::MAX as u64, u64::MAX] {
+            message = Message::with_seen(&Webhook { revision, ..seen.clone() });
+            assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
+        }
     }
 
     #[test]

@@ -261,8 +261,8 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
 /// before a resend, and attempts that were interrupted, are counted on top.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let under_way = u32::from(webhook.status == Status::InProgress);
-    let before = webhook.attempt_count.saturating_sub(webhook.budget.attempts + under_way);
-    before + attempts_granted(webhook, rules)
+    let before = webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(under_way));
+    before.saturating_add(attempts_granted(webhook, rules))
 }
 
 #[cfg(test)]

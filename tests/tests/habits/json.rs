@@ -60,9 +60,9 @@ fn what_the_simulation_found_parses() {
     let output = piped(tool("simulate").args(["--json", "--seeds", "3"]));
     let found: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
     assert_eq!((output.status.code(), &found["seeds"], &found["failure"]), (Some(0), &3.into(), &Value::Null), "{found:#}");
-    let output = piped(tool("simulate").args(["--json", "--seed", "48", "--bug", "OutcomeWithoutClaim"]));
+    let output = piped(tool("simulate").args(["--json", "--seed", "0", "--bug", "FailedNotHeld"]));
     let found: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-    assert_eq!((output.status.code(), &found["seed"]), (Some(1), &48.into()));
+    assert_eq!((output.status.code(), &found["seed"]), (Some(1), &0.into()));
     assert!(found["violation"].is_string() && found["trace"].as_array().unwrap().len() > 10, "{found:#}");
 }
 
