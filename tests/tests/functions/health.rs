@@ -27,26 +27,26 @@ async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
 
     world.run_sweep().await;
-    let (word, sweep) = health(&api).await;
-    assert_eq!((word, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+    let (overall, sweep) = health(&api).await;
+    assert_eq!((overall, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
 
     let webhook = world.accepted().await;
     let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
     world.put(&webhook, due).await;
     world.clock.advance(Duration::from_secs(400));
-    let (word, sweep) = health(&api).await;
-    assert_eq!((word, &sweep["status"]), ("degraded".into(), &"late".into()), "no run for 400 s");
+    let (overall, sweep) = health(&api).await;
+    assert_eq!((overall, &sweep["status"]), ("degraded".into(), &"late".into()), "no run for 400 s");
 
     assert_eq!(world.run_sweep().await.requeued, 1);
     world.clock.advance(Duration::from_secs(1));
-    let (word, sweep) = health(&api).await;
+    let (overall, sweep) = health(&api).await;
     let lag_ms = sweep["lag_ms"].as_u64().unwrap();
     assert!((400_000..460_000).contains(&lag_ms), "{sweep}");
-    assert_eq!((word, &sweep["status"]), ("degraded".into(), &"behind".into()));
+    assert_eq!((overall, &sweep["status"]), ("degraded".into(), &"behind".into()));
 
     world.run_sweep().await;
     world.clock.advance(Duration::from_secs(1));
-    let (word, sweep) = health(&api).await;
-    assert_eq!((word, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+    let (overall, sweep) = health(&api).await;
+    assert_eq!((overall, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
     server.abort();
 }
