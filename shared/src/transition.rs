@@ -315,7 +315,7 @@ impl Rules {
     pub fn requeue(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
         let doubled =
             if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
-        self.requeue_for(webhook, seen, now, self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace))
+        requeued(webhook, seen, now, self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace))
     }
 
     /// The same, while a backlog waits in the queue. Where this repeats a message ([`Rules::is_repeat`]), which then probably waits there
@@ -324,24 +324,13 @@ impl Rules {
         if !self.is_repeat(webhook, seen) || planted::is(Bug::BacklogFeedsItself) {
             return self.requeue(webhook, seen, now);
         }
-        self.requeue_for(webhook, seen, now, self.limits.max_grace)
+        requeued(webhook, seen, now, self.limits.max_grace)
     }
 
     /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the sweep is the first to send is due when
     /// it is allowed.
     pub fn is_repeat(&self, webhook: &Webhook, seen: Timestamp) -> bool {
         seen >= next_look(webhook).plus(self.limits.grace)
-    }
-
-    fn requeue_for(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration) -> Result<Webhook, Refusal> {
-        if webhook.due_at != Some(seen) {
-            return Err(Refusal::DueMoved);
-        }
-        let mut next = webhook.clone();
-        next.due_at = Some(next_look(webhook).max(now).plus(grace));
-        next.budget.requeues = next.budget.requeues.saturating_add(1);
-        note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
-        Ok(next)
     }
 
     /// It enters the due index for `due_at`, or moves forward to it, because its message may not exist.
@@ -463,6 +452,18 @@ pub fn is_relayed(webhook: &Webhook) -> bool {
 pub fn next_look(webhook: &Webhook) -> Timestamp {
     let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
     lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
+}
+
+/// Moved on in the due index, where it is still as it was seen there.
+fn requeued(webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration) -> Result<Webhook, Refusal> {
+    if webhook.due_at != Some(seen) {
+        return Err(Refusal::DueMoved);
+    }
+    let mut next = webhook.clone();
+    next.due_at = Some(next_look(webhook).max(now).plus(grace));
+    next.budget.requeues = next.budget.requeues.saturating_add(1);
+    note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
+    Ok(next)
 }
 
 fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {

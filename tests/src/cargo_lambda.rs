@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{binaries::workspace, stack::StackError};
 
-/// The script that installs what comes from PyPI, pinned, into cargo's build folder.
+/// The script that installs what comes from Python's package index, pinned, into cargo's build folder.
 const INSTALLER: &str = "tests/aws-stack";
 
 /// The folder of `cargo-lambda`, installed if need be.

@@ -36,10 +36,9 @@ struct IdTaken(TaskId);
 pub(crate) async fn create(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Option<Webhook>, Problem> {
     let webhook = as_created(app, call, submission, task);
     match app.context.store.create(&webhook, &submission.content).await {
-        Ok(()) => Ok(Some(webhook)),
+        Ok(()) | Err(CreateError::Retired(Retired::Deleted)) => Ok(Some(webhook)),
         Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
         Err(CreateError::Conflict(_)) => Err(unknown_fate().because(IdTaken(task))),
-        Err(CreateError::Retired(Retired::Deleted)) => Ok(Some(webhook)),
         Err(CreateError::Retired(Retired::Barred)) => Ok(None),
         Err(CreateError::Store(error @ StoreError::Unavailable(_))) => Err(unknown_fate().because(error)),
         Err(CreateError::Store(error)) => Err(error.into()),

@@ -1,6 +1,10 @@
 //! One attempt: claim, send, write the outcome. Only the holder of the claim writes it.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use shared::{
     apply::{Applied, apply, apply_and_open},
@@ -58,8 +62,11 @@ impl Deliver {
         let claimed_at = self.context.clock.now();
         let rules = &self.context.rules;
         let claim_id = ClaimId(self.context.random.next_u64());
-        let was_retrying = seen.status == Status::Retrying;
-        let claim = |webhook: &Webhook| rules.claim(webhook, claim_id, claimed_at);
+        let was_retrying = AtomicBool::default();
+        let claim = |webhook: &Webhook| {
+            was_retrying.store(webhook.status == Status::Retrying, Ordering::Relaxed);
+            rules.claim(webhook, claim_id, claimed_at)
+        };
         let ids = (seen.id.clone(), seen.correlation_id.clone());
         let (webhook, content) = match apply_and_open(&*self.context.store, seen, claim).await {
             Ok(Applied::Done(webhook, content)) => (webhook, content),
@@ -80,7 +87,7 @@ impl Deliver {
             return self.not_attempted(&webhook, &answer, &admitted).await;
         }
         self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
-        self.record(webhook, claim_id, answer, was_retrying).await
+        self.record(webhook, claim_id, answer, was_retrying.into_inner()).await
     }
 
     /// When a claim may be made at the latest: with a lease left.
@@ -216,16 +223,21 @@ impl Deliver {
     async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Attempted {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let was_retrying = seen.status == Status::Retrying;
+        // Another message of the webhook may have put it off meanwhile, and have counted it.
+        let was_retrying = AtomicBool::default();
+        let defer = |webhook: &Webhook| {
+            was_retrying.store(webhook.status == Status::Retrying, Ordering::Relaxed);
+            rules.defer(webhook, until, why, now)
+        };
         let ids = (seen.id.clone(), seen.correlation_id.clone());
-        match apply(&*self.context.store, seen, |webhook| rules.defer(webhook, until, why, now)).await {
+        match apply(&*self.context.store, seen, defer).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::info!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
                     "[{}] Deferring webhook delivery for reference_id={} to {}: {because}",
                     webhook.correlation_id, webhook.id.reference, webhook.destination,
                 );
-                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying), None);
+                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying.into_inner()), None);
                 Attempted::Recorded(webhook)
             }
             Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::CircuitOpen),

@@ -188,6 +188,6 @@ fn far_off(context: &Context) -> Timestamp {
 
 /// Whoever can write to a queue cannot change where a webhook goes, or what it carries.
 fn assert_content_kept(api: &Api, context: &Context) {
-    let (_, content) = api.wait(context.store.open(&known())).unwrap().expect("no message deletes a webhook");
-    assert_eq!((content.url.as_str(), content.payload.get()), (URL, "1"));
+    let (_, kept) = api.wait(context.store.open(&known())).unwrap().expect("no message deletes a webhook");
+    assert_eq!((kept.url.as_str(), kept.payload.get()), (URL, "1"));
 }

@@ -124,7 +124,9 @@ fn test_webhooks() {
 fn cursors() {
     let api = Api::start();
     let ids: Vec<String> = (0..5).map(|n| api.accept(&format!("listed-{n}")).to_string()).collect();
-    ids.iter().for_each(|id| bury(&api, id));
+    for id in &ids {
+        bury(&api, id);
+    }
     engine::run(
         bolero::check!(),
         "requests__cursors",
