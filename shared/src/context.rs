@@ -22,7 +22,7 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidRoots, InvalidSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidRoots, InvalidSender, NoSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
         roots,
     },
@@ -265,7 +265,8 @@ pub enum TakeOverError {
 
 impl Context {
     /// Everything as the environment says, for a Lambda function, which prints its metrics for CloudWatch under the name that it is
-    /// deployed by.
+    /// deployed by. It makes no attempts: the one function that does says [`Context::with_sender`], and the others carry no HTTP client for
+    /// that, and do not make one at each cold start.
     pub async fn for_lambda() -> Result<Self, ContextError> {
         let mut context = Self::from_config(config_from_env(Defaults::LAMBDA).await?)?;
         if let Ok(function) = std::env::var(LAMBDA_FUNCTION_NAME) {
@@ -274,20 +275,37 @@ impl Context {
         Ok(context)
     }
 
-    /// Everything as configured, with the machine's clock, for a function in a process of its own: others may work on the same
-    /// backends. Counters are flushed at the end of each invocation.
-    pub fn from_config(config: Config) -> Result<Self, ContextError> {
+    /// Everything as configured but the sender, with the machine's clock, for a function in a process of its own: others may work on the
+    /// same backends. Counters are flushed at the end of each invocation.
+    fn from_config(config: Config) -> Result<Self, ContextError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         #[cfg(feature = "sqlite")]
         if config.is_embedded() {
             DataDir::share(&config.data_dir)?.keep();
         }
         let backends = Backends::open(&config, &clock)?;
-        Self::new(config, backends, clock, Duration::ZERO)
+        Self::without_sender(config, backends, clock, Duration::ZERO)
     }
 
     /// Everything as configured, over these backends. Counters are flushed at most once per `flush_interval`.
     pub fn new(
+        config: Config,
+        backends: Backends,
+        clock: Arc<dyn Clock>,
+        flush_interval: Duration,
+    ) -> Result<Self, ContextError> {
+        Self::without_sender(config, backends, clock, flush_interval)?.with_sender()
+    }
+
+    /// The same, and attempts can be made.
+    pub fn with_sender(self) -> Result<Self, ContextError> {
+        let extra_roots = self.config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
+        let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
+        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
+        Ok(Self { sender: Arc::new(sender), ..self })
+    }
+
+    fn without_sender(
         config: Config,
         backends: Backends,
         clock: Arc<dyn Clock>,
@@ -298,9 +316,6 @@ impl Context {
             allowlist: config.allowlist.clone(),
             host_allowlist: config.host_allowlist.clone(),
         })?);
-        let extra_roots = config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
-        let sender = SenderConfig::new(config.secrets.clone(), Arc::clone(&guard));
-        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
             tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
         }
@@ -312,7 +327,7 @@ impl Context {
             config: Arc::new(config),
             store: backends.store,
             queue: backends.queue,
-            sender: Arc::new(sender),
+            sender: Arc::new(NoSender),
             guard,
             clock,
             random: Arc::new(SystemRandom),

@@ -107,6 +107,18 @@ pub trait Sender: Send + Sync + fmt::Debug {
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
 }
 
+/// Makes no attempts: for a function that has none to make. Each is our own fault, and no destination's.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSender;
+
+#[async_trait]
+impl Sender for NoSender {
+    async fn send(&self, _: &Request<'_>, _: Duration) -> Answer {
+        let message = Some("this function makes no attempts".to_owned());
+        Answer { error: Some(ErrorKind::Network), message, is_our_fault: true, ..Answer::default() }
+    }
+}
+
 /// What an [`HttpSender`] is made of.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {

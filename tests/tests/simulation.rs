@@ -17,7 +17,7 @@ const SEEDS: u64 = 10_000;
 
 /// Each planted bug and the first seed that catches it: what `simulate --bugs` prints, less one.
 const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
-    (Bug::OutcomeWithoutClaim, 3289),
+    (Bug::OutcomeWithoutClaim, 3977),
     (Bug::RequeueBeforeSend, 2),
     (Bug::ArchiveWithoutCondition, 98),
     (Bug::SweepSkipsInProgress, 2),

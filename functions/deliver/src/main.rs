@@ -8,7 +8,7 @@ use shared::{context::Context, logging};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::init(logging::Format::Json)?;
-    let deliver = &Deliver::new(Context::for_lambda().await?);
+    let deliver = &Deliver::new(Context::for_lambda().await?.with_sender()?);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<SqsEvent>| async move {
         let until = deliver.invocation_end(event.context.deadline);
         Ok::<_, Error>(deliver.handle(event.payload, until).await)

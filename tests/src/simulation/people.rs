@@ -42,6 +42,8 @@ type Warm = (Arc<Process>, Router);
 struct Called {
     status: StatusCode,
     body: Value,
+    /// The answer that was given to an earlier request with this key; this one did nothing.
+    replayed: bool,
     process: Arc<Process>,
 }
 
@@ -73,9 +75,10 @@ impl Api {
         };
         let Ok(request) = request else { unreachable!("the parts are good") };
         let Ok(response) = invoke(&process, router.clone().oneshot(request)).await?;
+        let replayed = response.headers().contains_key("idempotent-replayed");
         let (status, body) = read(response).await;
         process.note(|| format!("answers {status} {body}"));
-        let called = Called { status, body, process: Arc::clone(&process) };
+        let called = Called { status, body, replayed, process: Arc::clone(&process) };
         world.change(|state| {
             state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || "the API answered 500".to_owned());
         });
@@ -264,7 +267,7 @@ fn accepted(world: &Arc<World>, called: &Called, first: u64, keyed: bool) -> boo
     let results = called.body.get("results").and_then(Value::as_array);
     let single = [called.body.clone()];
     let results = results.map_or(&single[..], Vec::as_slice);
-    let untroubled = called.process.troubles.load(Relaxed) == 0;
+    let untroubled = !called.replayed && called.process.troubles.load(Relaxed) == 0;
     let mut whole = true;
     for (number, result) in (first..).zip(results) {
         let Some(id) = result["webhook_id"].as_str().and_then(|id| id.parse::<WebhookId>().ok()) else {
