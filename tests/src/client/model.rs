@@ -131,6 +131,8 @@ pub struct WebhookPage {
     pub items: Vec<Webhook>,
     /// How many a page may hold.
     pub page_size: u32,
+    /// Where the next page begins, if there is one.
+    pub next_cursor: Option<String>,
 }
 
 /// A dead letter.

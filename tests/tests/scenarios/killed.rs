@@ -133,7 +133,7 @@ async fn nothing_is_lost_when_functions_are_killed_on_redis() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
     let emulator = emulator().await;
-    let mut all = times("1500", "2000");
+    let mut all = times("1500", "2500");
     all.extend(on_amazon(&emulator).await);
     kill_functions("DynamoDB and SQS", all).await;
 }
@@ -142,7 +142,7 @@ async fn nothing_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
     let emulator = emulator().await;
-    let mut all = times("1500", "2000");
+    let mut all = times("1500", "2500");
     all.extend(on_amazon(&emulator).await);
     let (launch, receiver) = (launch(&all), Receiver::start().await.unwrap());
     let accepted = crash_under_load(&launch, &receiver, rounds()).await;

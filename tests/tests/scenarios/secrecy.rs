@@ -47,7 +47,7 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
         .set("RUST_LOG", "trace")
         .set("RETRY_BASE_DELAY_MS", "10")
         .set("CIRCUIT_FAILURES", "1")
-        .set("CIRCUIT_OPEN_MS", "50");
+        .set("CIRCUIT_OPEN_MS", "100");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), Some(KEY)).unwrap();
     let webhook = |url: &str| json!({"url": url, "payload": {"mark": PAYLOAD}, "headers": {"authorization": HEADER}}).to_string();
