@@ -51,15 +51,20 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
     Ok(start)
 }
 
-/// The same for all: backends that need no server at the start.
-fn environment() -> [(&'static str, &'static str); 8] {
+/// The same for all, as on Lambda: backends that are first asked when there is something to do.
+fn environment() -> [(&'static str, &'static str); 13] {
     [
         ("AWS_LAMBDA_FUNCTION_NAME", "startup"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-        ("STATUS_BACKEND", "redis"),
-        ("QUEUE_BACKEND", "redis"),
-        ("REDIS_HOST", "127.0.0.1"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("STATUS_BACKEND", "dynamodb"),
+        ("QUEUE_BACKEND", "sqs"),
+        ("TABLE_NAME", "posthaste"),
+        ("QUEUE_URL", "http://127.0.0.1:1/0/webhooks"),
+        ("DEAD_LETTER_QUEUE_URL", "http://127.0.0.1:1/0/dead-letters"),
         ("API_AUTH", "iam"),
         ("RUST_LOG", "info"),
     ]
