@@ -17,6 +17,8 @@
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
+mod holding;
+
 use std::time::Duration;
 
 use crate::{
@@ -309,62 +311,6 @@ impl Rules {
         Ok(next)
     }
 
-    /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the due time that it read.
-    ///
-    /// The grace doubles with each requeue of the same state, so that a long backlog does not feed itself.
-    pub fn requeue(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
-        let doubled =
-            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
-        requeued(webhook, seen, now, self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace))
-    }
-
-    /// The same, while a backlog waits in the queue. Where this repeats a message ([`Rules::is_repeat`]), which then probably waits there
-    /// too, the grace is the longest at once: for the length of that, a webhook adds one message to the backlog, and no more.
-    pub fn requeue_in_backlog(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
-        if !self.is_repeat(webhook, seen) || planted::is(Bug::BacklogFeedsItself) {
-            return self.requeue(webhook, seen, now);
-        }
-        requeued(webhook, seen, now, self.limits.max_grace)
-    }
-
-    /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the sweep is the first to send is due when
-    /// it is allowed.
-    pub fn is_repeat(&self, webhook: &Webhook, seen: Timestamp) -> bool {
-        seen >= next_look(webhook).plus(self.limits.grace)
-    }
-
-    /// It enters the due index for `due_at`, or moves forward to it, because its message may not exist.
-    pub fn adopt(&self, webhook: &Webhook, due_at: Timestamp, who: (Function, Why), now: Timestamp) -> Result<Webhook, Refusal> {
-        let mut next = unfinished(webhook)?;
-        if webhook.due_at.is_some_and(|at| at <= due_at) {
-            return Err(Refusal::Held);
-        }
-        next.due_at = Some(due_at);
-        note(&mut next, now, who.0, Transition::Adopt, None, Some(who.1));
-        Ok(next)
-    }
-
-    /// The audit found it: unfinished and in no index. Somebody looks after one grace.
-    pub fn audit(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
-        if webhook.due_at.is_some() {
-            return Err(Refusal::Held);
-        }
-        self.adopt(webhook, next_look(webhook).max(now.plus(self.limits.grace)), (Function::Sweep, Why::Audit), now)
-    }
-
-    /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
-    pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
-        let mut next = unfinished(webhook)?;
-        let spent = webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
-        if spent && check_lease(webhook, now).is_ok() {
-            return Err(Refusal::BudgetSpent);
-        }
-        next.budget.rescues = next.budget.rescues.saturating_add(u32::from(!spent));
-        next.due_at = Some(next_look(webhook).max(now));
-        note(&mut next, now, Function::Dlq, Transition::Adopt, None, Some(Why::Rescue));
-        Ok(next)
-    }
-
     /// It becomes a dead letter.
     pub fn archive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         match (webhook.status, webhook.archived_at) {
@@ -452,18 +398,6 @@ pub fn is_relayed(webhook: &Webhook) -> bool {
 pub fn next_look(webhook: &Webhook) -> Timestamp {
     let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
     lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
-}
-
-/// Moved on in the due index, where it is still as it was seen there.
-fn requeued(webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration) -> Result<Webhook, Refusal> {
-    if webhook.due_at != Some(seen) {
-        return Err(Refusal::DueMoved);
-    }
-    let mut next = webhook.clone();
-    next.due_at = Some(next_look(webhook).max(now).plus(grace));
-    next.budget.requeues = next.budget.requeues.saturating_add(1);
-    note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
-    Ok(next)
 }
 
 fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {

@@ -1,19 +1,14 @@
 //! Where Posthaste connects: no spelling of a place inside gets through the API, and no name that leads inside gets a connection. A listener
-//! on both loopback addresses counts what comes, and nothing does. What resolvers can be made to answer is in `shared/tests/guarded.rs`.
+//! on both loopback addresses counts what comes, and nothing does. What resolvers can be made to answer is in
+//! `resolvers.rs`.
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::ToSocketAddrs, time::Duration};
 
 use http::{Method, StatusCode};
 use posthaste_tests::{client::ApiClient, ledger, stack::Launch};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+
+use crate::listener::Listener;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -148,46 +143,6 @@ const REFUSED_URLS: [&str; 24] = [
     "jar:http://127.0.0.1:PORT!/",
 ];
 
-/// Counts the connections that come to a port of loopback, of both families if the machine has both.
-struct Listener {
-    port: u16,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Listener {
-    async fn start() -> Self {
-        // On all addresses of this machine, since a name of its own may lead to another one than loopback.
-        let first = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = first.local_addr().unwrap().port();
-        let second = TcpListener::bind(SocketAddr::from(([0_u16; 8], port))).await.ok();
-        let connections = Arc::new(AtomicUsize::new(0));
-        for listener in [Some(first), second].into_iter().flatten() {
-            let counter = Arc::clone(&connections);
-            tokio::spawn(async move {
-                while listener.accept().await.is_ok() {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        Self { port, connections }
-    }
-
-    fn count(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-
-    /// It counts what comes, or its nought would be worth nothing.
-    async fn assert_counts(&self) {
-        let before = self.count();
-        let _connection = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let deadline = tokio::time::Instant::now() + BOUND;
-        while self.count() == before {
-            assert!(tokio::time::Instant::now() < deadline, "the listener does not count");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-}
-
 /// What the API says to each URL: the error's status, or `None` if it was accepted.
 async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
     let mut found = Vec::new();
@@ -225,8 +180,7 @@ async fn no_spelling_of_a_place_inside_is_accepted() {
         assert_eq!(test.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
     }
     println!("{} URLs of {} classes refused", urls.len(), REFUSED.len() + 1);
-    assert_eq!(listener.count(), 0, "nobody came");
-    listener.assert_counts().await;
+    listener.assert_nobody_came().await;
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -275,7 +229,6 @@ async fn a_name_that_leads_inside_is_accepted_and_gets_no_connection() {
         let shown = api.explain(id).await.unwrap().to_string();
         assert!(!shown.contains("127.0.0.1") && !shown.contains("::1"), "no address inside is told: {shown}");
     }
-    assert_eq!(listener.count(), 0, "nobody came");
-    listener.assert_counts().await;
+    listener.assert_nobody_came().await;
     ledger::close(&api, stack, &launch).await;
 }

@@ -7,8 +7,10 @@
 
 mod fairness;
 mod guard;
+mod listener;
 mod overload;
 mod receivers;
+mod resolvers;
 
 use tokio::sync::{Mutex, MutexGuard};
 

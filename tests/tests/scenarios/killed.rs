@@ -18,7 +18,7 @@ use posthaste_tests::{
 use tokio::time::sleep;
 
 use crate::{
-    crash::{assert_explained, crash_under_load, report, rounds},
+    crash::{assert_explained, crash_under_load, recover, report, rounds},
     functions::{CONCURRENCY, NAMES, functions},
     ledger,
     outage::Clients,
@@ -146,11 +146,6 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
     all.extend(on_amazon(&emulator).await);
     let (launch, receiver) = (launch(&all), Receiver::start().await.unwrap());
     let accepted = crash_under_load(&launch, &receiver, rounds()).await;
-    let stack = launch.start().unwrap();
-    let api = ApiClient::new(&stack.url(), None).unwrap();
-    let ledger = ledger::settle(&api, &accepted, BOUND).await;
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    let (_, twice) = assert_explained(&receiver, &accepted, &ledger);
-    report("local stack on DynamoDB and SQS", rounds(), accepted.len(), twice, &ledger);
+    let (api, stack) = recover("local stack on DynamoDB and SQS", &launch, &receiver, &accepted, BOUND).await;
     ledger::end(&api, stack).await;
 }

@@ -19,7 +19,7 @@ use shared::{
 };
 
 use crate::{
-    crash::{assert_explained, crash_under_load, report, rounds},
+    crash::{crash_under_load, recover, rounds},
     ledger, life,
 };
 
@@ -130,12 +130,7 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     let receiver = Receiver::start().await.unwrap();
     let parts = Parts::on_one(&server);
     let accepted = crash_under_load(&parts.launch, &receiver, rounds()).await;
-    let stack = parts.launch.start().unwrap();
-    let api = ApiClient::new(&stack.url(), None).unwrap();
-    let ledger = ledger::settle(&api, &accepted, BOUND).await;
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    let (_, twice) = assert_explained(&receiver, &accepted, &ledger);
-    report("local stack on Redis", rounds(), accepted.len(), twice, &ledger);
+    let (api, stack) = recover("local stack on Redis", &parts.launch, &receiver, &accepted, BOUND).await;
     parts.close(&api, stack).await;
 }
 

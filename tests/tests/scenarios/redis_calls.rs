@@ -58,7 +58,7 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     }
     receiver.wait_for(WEBHOOKS, BOUND).await.unwrap();
     // Looks at lists, which takes no script.
-    wait_until_idle(&api).await;
+    wait_until_idle(&api, BOUND).await;
     let took = started.elapsed();
     let (store_calls, queue_calls) = (scripts(&status) - before.0, scripts(&queue) - before.1);
     println!(

@@ -3,11 +3,9 @@
 //!
 //! The resolvers here are ours, so nobody outside is asked; and no address outside is ever connected to.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
-
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,7 +21,8 @@ use shared::{
     model::ErrorKind,
     sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig},
 };
-use tokio::net::{TcpListener, TcpStream};
+
+use crate::listener::Listener;
 
 const AMPLE: Duration = Duration::from_secs(20);
 
@@ -77,43 +76,6 @@ impl Lookup for InTurn {
             tokio::task::yield_now().await;
         }
         Ok(self.answers[turn.min(self.answers.len() - 1)].clone())
-    }
-}
-
-/// Counts connections to one port of loopback.
-struct Listener {
-    port: u16,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Listener {
-    async fn start() -> Self {
-        let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = first.local_addr().unwrap().port();
-        // A machine without IPv6 has nothing there to connect to either.
-        let second = TcpListener::bind(format!("[::1]:{port}")).await.ok();
-        let connections = Arc::new(AtomicUsize::new(0));
-        for listener in [Some(first), second].into_iter().flatten() {
-            let counter = Arc::clone(&connections);
-            tokio::spawn(async move {
-                while listener.accept().await.is_ok() {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        Self { port, connections }
-    }
-
-    /// Nobody has come until now; and if somebody had, it would have been counted.
-    async fn assert_nobody_came(&self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let _mine = TcpStream::connect(address).await.unwrap();
-        let start = Instant::now();
-        while self.connections.load(Ordering::SeqCst) == 0 {
-            assert!(start.elapsed() < AMPLE, "the listener does not count");
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(self.connections.load(Ordering::SeqCst), 1, "my own and no other");
     }
 }
 
