@@ -3,6 +3,7 @@
 //! | module | what it stands in for |
 //! |---|---|
 //! | [`stack`] | the deployment: puts the parts together, starts them, ends them |
+//! | [`serve`] | the HTTP server, and how long and how many connections callers may hold |
 //! | `triggers` | which function is called by what, in this process or in others |
 //! | [`mapping`] | an SQS event source mapping: polls a queue and calls its function with batches |
 //! | [`schedule`] | EventBridge Scheduler: calls the sweep |
@@ -21,5 +22,6 @@ pub mod functions;
 pub mod mapping;
 pub mod options;
 pub mod schedule;
+pub mod serve;
 pub mod stack;
 mod triggers;

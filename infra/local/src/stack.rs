@@ -10,7 +10,6 @@ use std::{
 };
 
 use api::Access;
-use axum::{Router, serve::ListenerExt};
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
@@ -19,7 +18,13 @@ use shared::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use crate::{banner, forward, functions::Functions, options::Options, triggers};
+use crate::{
+    banner, forward,
+    functions::Functions,
+    options::Options,
+    serve::{Limits, serve},
+    triggers,
+};
 
 /// How often the counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -128,9 +133,9 @@ impl Stack {
             None => api::router(context.clone(), access),
             Some(functions) => forward::router(functions.clone(), access),
         };
-        parts.spawn(serve(api_listener, router, stopped.clone()));
+        parts.spawn(serve(api_listener, router, Limits::default(), stopped.clone()));
         if let Some(listener) = metrics_listener {
-            parts.spawn(serve(listener, api::metrics_router(context.clone()), stopped.clone()));
+            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::default(), stopped.clone()));
         }
         triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
@@ -200,19 +205,6 @@ async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    // Answers are small and written whole: waiting for more only delays them.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "The HTTP server ended");
-    }
 }
 
 /// Returns on Ctrl-C or SIGTERM.
