@@ -141,7 +141,8 @@ impl Metrics {
         }
     }
 
-    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed.
+    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed. The sum over all processes
+    /// is an estimate: two that give up one webhook in the same millisecond both count it, and one that dies takes its last counts along.
     pub fn destination(&self, destination: &str, waiting: i64, attempt: Option<(Timestamp, Option<LastError>)>) {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         if !destinations.contains_key(destination) {

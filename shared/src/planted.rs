@@ -78,11 +78,13 @@ pub enum Bug {
     NewerArchived,
     /// The message of a webhook that cannot be read is acknowledged.
     UnreadableAcknowledged,
+    /// Whether a webhook waited already is told by the record that was first seen, not by the one that was written on.
+    DeferralCountedTwice,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -119,6 +121,7 @@ impl Bug {
         Self::StrayDropped,
         Self::NewerArchived,
         Self::UnreadableAcknowledged,
+        Self::DeferralCountedTwice,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

@@ -12,6 +12,7 @@ use shared::{
     id::WebhookId,
     logging::loggable_url,
     model::{ClaimId, Content, ErrorKind, LastError, Webhook, Why},
+    planted::{self, Bug},
     retry::Outcome,
     sender::{Answer, Request},
     status::Status,
@@ -50,7 +51,7 @@ impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
         let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
-        let (seen, _turn) = match self.turn(seen, until).await {
+        let (seen, turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
             ControlFlow::Break(put_off) => return put_off,
         };
@@ -82,7 +83,10 @@ impl Deliver {
                 };
             }
         };
-        let answer = self.send_request(&webhook, content, claimed_at, xray_trace_id).await;
+        let answer = {
+            let _asking = turn.as_ref().map(Turn::ask);
+            self.send_request(&webhook, content, claimed_at, xray_trace_id).await
+        };
         if answer.is_our_fault {
             return self.not_attempted(&webhook, &answer, &admitted).await;
         }
@@ -225,8 +229,10 @@ impl Deliver {
         let rules = &self.context.rules;
         // Another message of the webhook may have put it off meanwhile, and have counted it.
         let was_retrying = AtomicBool::default();
+        let first_seen = seen.status;
         let defer = |webhook: &Webhook| {
-            was_retrying.store(webhook.status == Status::Retrying, Ordering::Relaxed);
+            let status = if planted::is(Bug::DeferralCountedTwice) { first_seen } else { webhook.status };
+            was_retrying.store(status == Status::Retrying, Ordering::Relaxed);
             rules.defer(webhook, until, why, now)
         };
         let ids = (seen.id.clone(), seen.correlation_id.clone());

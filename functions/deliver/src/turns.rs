@@ -1,10 +1,13 @@
 //! How many attempts at a time one destination gets of this process, so that one that hangs does not hold every slot.
 //!
 //! Who finds its destination at the limit ([`shared::config::Config::deliver_host_concurrency`]) waits for its turn only where that is
-//! short: attempts there begin and end within [`PATIENCE`]. A destination that answers, however many webhooks it is sent, is then
-//! served at its own pace out of one process's memory, without a write. Where it hangs, waiting would hold the slots and the batches that
-//! others need, so the webhook is put off instead (`attempt.rs`): held by the due index, its message acknowledged, no attempt and no receive
-//! spent.
+//! short: for [`PATIENCE`] at most, and only while the destination answers. One that does, however many webhooks it is sent, is then served at
+//! its own pace out of one process's memory, without a write. Where it hangs, waiting would hold the slots and the batches that others
+//! need, so the webhook is put off instead (`attempt.rs`): held by the due index, its message acknowledged, no attempt and no receive spent.
+//!
+//! It hangs if its last request took longer than that patience, and also if all who have a turn have asked it and no answer has come for
+//! ten times what the last one took, [`STALL`] at least. A store that is slow is no fault of the destination: whoever still claims, or
+//! records an outcome, is not asking.
 //!
 //! On Lambda a process works on one batch at a time, and the invocation ends when its slowest message does: there a limit below the batch
 //! does not bring the others' end forward, so by default it is as large as a batch, and never reached. What keeps destinations apart there is
@@ -20,7 +23,14 @@ use shared::clock::{Clock, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest wait for a turn, and the longest that an attempt may have taken where somebody waits.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long all who have a turn wait for an answer at least before the destination counts as one that hangs. All who come until then hold
+/// a slot each: at some hundred webhooks a second for it these are fewer than the slots that its attempts leave to others.
+const STALL: Duration = Duration::from_millis(200);
+
+/// The same, as a multiple of what the last request took.
+const STALL_FACTOR: u32 = 10;
 
 /// The turns of all destinations that have an attempt under way. Others cost nothing.
 #[derive(Debug)]
@@ -38,19 +48,27 @@ struct Destination {
     pace: Mutex<Pace>,
 }
 
-/// How fast turns change hands.
+/// How fast a destination answers.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// When the latest turn was taken or given back.
+    /// Requests without an answer yet.
+    asking: usize,
+    /// When the latest request began or ended.
     moved_at: Timestamp,
-    /// How long the turn that was given back last had been held; zero while none was.
-    held: Duration,
+    /// How long the request took that ended last; none while none has.
+    took: Option<Duration>,
 }
 
 impl Pace {
-    /// Until when somebody who came at `since` waits: not at all where turns are slow.
-    fn waits_until(self, since: Timestamp) -> Timestamp {
-        if self.held > PATIENCE { since } else { self.moved_at.min(since).plus(PATIENCE) }
+    /// Until when somebody waits who came at `since`, as it looks `now`; to be asked again then, for it may have gone on.
+    fn waits_until(self, limit: usize, since: Timestamp, now: Timestamp) -> Timestamp {
+        let stall = match self.took {
+            Some(took) if took > PATIENCE => return since,
+            Some(took) => took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE),
+            None => STALL,
+        };
+        let hangs_at = if self.asking < limit { now.plus(STALL) } else { self.moved_at.plus(stall) };
+        since.plus(PATIENCE).min(hangs_at)
     }
 }
 
@@ -59,7 +77,6 @@ impl Pace {
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     destination: Arc<Destination>,
-    taken_at: Timestamp,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -73,23 +90,23 @@ impl Turns {
     pub(crate) async fn take(&self, key: &str) -> Option<Turn<'_>> {
         let since = self.clock.now();
         // Made first, so that however this ends, a destination that nobody uses any more is forgotten.
-        let mut turn = Turn { turns: self, destination: self.destination(key, since), taken_at: since, permit: None };
+        let mut turn = Turn { turns: self, destination: self.destination(key, since), permit: None };
         let acquire = Arc::clone(&turn.destination.free).acquire_owned();
         tokio::pin!(acquire);
         loop {
-            let until = turn.destination.pace().waits_until(since);
+            let now = self.clock.now();
+            let until = turn.destination.pace().waits_until(self.limit, since, now);
             tokio::select! {
                 biased;
                 permit = &mut acquire => {
                     // Never closed.
                     turn.permit = permit.ok();
-                    turn.taken_at = self.clock.now();
-                    turn.destination.pace().moved_at = turn.taken_at;
                     return Some(turn);
                 }
-                () = self.clock.sleep(until.since(self.clock.now())) => {
-                    // Turns may have changed hands meanwhile.
-                    if turn.destination.pace().waits_until(since) <= until { return None }
+                () = self.clock.sleep(until.since(now)) => {
+                    let now = self.clock.now();
+                    // It may have gone on meanwhile.
+                    if turn.destination.pace().waits_until(self.limit, since, now) <= now { return None }
                 }
             }
         }
@@ -100,7 +117,7 @@ impl Turns {
         if let Some(known) = destinations.get(key) {
             return Arc::clone(known);
         }
-        let pace = Mutex::new(Pace { moved_at: now, held: Duration::ZERO });
+        let pace = Mutex::new(Pace { asking: 0, moved_at: now, took: None });
         let new = Arc::new(Destination { key: key.to_owned(), free: Arc::new(Semaphore::new(self.limit)), pace });
         destinations.insert(key.to_owned(), Arc::clone(&new));
         new
@@ -113,13 +130,37 @@ impl Destination {
     }
 }
 
+/// A request is under way; over when dropped, also if it was abandoned.
+#[derive(Debug)]
+pub(crate) struct Asking<'a> {
+    turn: &'a Turn<'a>,
+    since: Timestamp,
+}
+
+impl Turn<'_> {
+    /// The request begins.
+    pub(crate) fn ask(&self) -> Asking<'_> {
+        let since = self.turns.clock.now();
+        let mut pace = self.destination.pace();
+        pace.asking += 1;
+        pace.moved_at = since;
+        Asking { turn: self, since }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let now = self.turn.turns.clock.now();
+        let mut pace = self.turn.destination.pace();
+        pace.asking -= 1;
+        pace.moved_at = now;
+        pace.took = Some(now.since(self.since));
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            let now = self.turns.clock.now();
-            *self.destination.pace() = Pace { moved_at: now, held: now.since(self.taken_at) };
-            drop(permit);
-        }
+        drop(self.permit.take());
         let mut destinations = self.turns.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map, which is locked.
         if Arc::strong_count(&self.destination) <= 2 {

@@ -22,7 +22,7 @@ use crate::{
 pub struct Gauges {
     /// Webhooks per status, in the order of [`Status::ALL`].
     pub counts: [u64; Status::ALL.len()],
-    /// Circuits that are not closed.
+    /// Circuits of the destinations whose last attempt failed.
     pub circuits: Vec<Circuit>,
 }
 
@@ -89,7 +89,7 @@ fn circuits(circuits: &[Circuit], now: Timestamp) -> MetricFamily {
         .map(|circuit| gauge(f64::from(circuit.state(now) as u8), &[("service", circuit.destination.as_str())]))
         .collect();
     let help = format!(
-        "Circuit of a destination: {} closed, {} half-open, {} open. Closed ones are left out.",
+        "Circuit of a destination whose last attempt failed: {} closed, {} half-open, {} open.",
         State::Closed as u8,
         State::HalfOpen as u8,
         State::Open as u8

