@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 
 pub use parts::QueueUrls;
 
-use crate::client::{ApiClient, ClientError, http_client_with};
+use crate::{
+    client::{ApiClient, ClientError, http_client_with},
+    secrecy::{self, Leak},
+};
 
 /// How long the script may take to end what it started.
 const END_BOUND: Duration = Duration::from_secs(20);
@@ -271,6 +274,14 @@ impl AwsStack {
             }
         }
         Ok(pids.len())
+    }
+
+    /// What stands in the emulator's log, where the functions' output is, and must stand in none: the deployment's secrets, and what was
+    /// sent to it.
+    pub fn leaks(&self) -> Vec<Leak> {
+        let secrets = [("API_KEYS", self.api_key()), ("WEBHOOK_HMAC_SECRET", self.signing_secret())];
+        let secrets = secrets.map(|(variable, secret)| (variable.to_owned(), secret.to_owned()));
+        self.started.log.parent().map_or_else(Vec::new, |folder| secrecy::leaks(folder, &secrets))
     }
 
     /// The end of the emulator's log, where the functions' output is too.

@@ -22,7 +22,7 @@ use std::{
 use shared::clock::{Clock, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The longest wait for a turn, and the longest that an attempt may have taken where somebody waits.
+/// The longest wait for a turn, and the longest that a request may have taken where somebody waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long all who have a turn wait for an answer at least before the destination counts as one that hangs. All who come until then hold

@@ -39,6 +39,9 @@ pub struct Fairness {
     pub beside_hanging: Quantiles,
     /// How much larger the latter's p99 is than the former's, in percent; negative if it is smaller.
     pub p99_moved_percent: f64,
+    /// By how much the p99 of the two settings differs while both are well, in percent of the smaller one. Nothing opens a circuit
+    /// then, so that this is what the same measurement differs by: a move that is not larger says nothing.
+    pub noise_percent: f64,
     /// Attempts that the hanging destination held at most, and how many came to it in all.
     pub hanging_attempts: usize,
     /// How it went, of the half that counts.
@@ -52,7 +55,10 @@ impl Fairness {
             ("load", format!("{} webhooks a second, half of them to one destination; circuit breaker {breaker}", self.rate)),
             ("the others, while that one is well", self.beside_well.to_string()),
             ("the others, while that one hangs", self.beside_hanging.to_string()),
-            ("their p99 moved by", format!("{:+.1} %", self.p99_moved_percent)),
+            (
+                "their p99 moved by",
+                format!("{:+.1} % (two runs with both well differ by {:.1} %)", self.p99_moved_percent, self.noise_percent),
+            ),
             ("attempts at the hanging one", self.hanging_attempts.to_string()),
             ("faults", self.faults.to_string()),
         ]
@@ -79,6 +85,11 @@ pub(super) async fn measure(plan: &Plan, binary: &Path, folder: &Path) -> Result
         (result.beside_well, result.beside_hanging) = (Quantiles::of(well), Quantiles::of(hanging));
         result.p99_moved_percent = (result.beside_hanging.p99_ms / result.beside_well.p99_ms - 1.0) * 100.0;
         measured.push(result);
+    }
+    let well = measured.iter().map(|setting| setting.beside_well.p99_ms);
+    let (least, most) = well.fold((f64::MAX, 0.0_f64), |(least, most), p99_ms| (least.min(p99_ms), most.max(p99_ms)));
+    for setting in &mut measured {
+        setting.noise_percent = (most / least - 1.0) * 100.0;
     }
     Ok(measured)
 }

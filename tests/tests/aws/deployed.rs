@@ -98,11 +98,14 @@ impl std::ops::Deref for Deployed {
 }
 
 impl Drop for Deployed {
-    /// A test that fails shows what the functions said.
+    /// A test that fails shows what the functions said; after one that does not, they have said nothing that is private.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the emulator's log ends:\n{}", self.stack.log_tail());
+            return;
         }
+        let leaks: Vec<String> = self.stack.leaks().iter().map(ToString::to_string).collect();
+        assert!(leaks.is_empty(), "the emulator's log holds what must stand in none:\n{}", leaks.join("\n"));
     }
 }
 

@@ -65,7 +65,7 @@ impl Drop for Shell {
 pub(crate) struct Started(Child);
 
 impl Started {
-    pub(crate) fn start(name: &str, [api, metrics, receiver]: &[String; 3], folder: &Path) -> Self {
+    pub(crate) fn start(name: &str, [api, metrics, receiver]: &[String; 3], folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = match name {
             "local" => Command::new(binary("local").unwrap()),
             _ => Command::new(env!("CARGO_BIN_EXE_webhook-receiver")),
@@ -78,7 +78,8 @@ impl Started {
         };
         let log = File::create(folder.join(format!("{name}.log"))).unwrap();
         // The shell's folder: there is no data in it.
-        command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.current_dir(folder).envs(settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self(command.spawn().unwrap())
     }
 }

@@ -1,11 +1,11 @@
 //! The README's tour, typed in as it is printed: each `sh` block in one shell after the other, and what it prints is what stands below it.
 //!
 //! Three things are replaced: what starts the stack and the receiver, by the binaries of this build; the three ports, by free ones; and
-//! the data folder, by a fresh one. In what is printed, times, ids and milliseconds may be others, and `…` stands for anything.
+//! the data folder, by a fresh one. On Redis it is the same tour, but for the line that names the backend. In what is printed, times, ids and milliseconds may be others, and `…` stands for anything.
 
 use std::{fs, path::Path, time::Instant};
 
-use posthaste_tests::binaries::workspace;
+use posthaste_tests::{binaries::workspace, redis_server::RedisServer};
 use regex::Regex;
 use tempfile::TempDir;
 
@@ -20,12 +20,30 @@ const SECTION: &str = "Five minutes with it";
 /// The ports that the README prints: the API's, the metrics', the receiver's.
 const PORTS: [&str; 3] = ["8000", "8001", "9001"];
 
+/// What the stack prints of its backend, which is the one line that another backend changes.
+const BACKEND: &str = "SQLite, one file: .posthaste/posthaste.db";
+
 #[test]
 fn the_tour_works_as_printed() {
+    walk(&[], BACKEND);
+}
+
+#[test]
+fn the_tour_is_the_same_on_redis() {
+    let server = RedisServer::durable().unwrap();
+    let port = server.port().to_string();
+    let settings = [("STATUS_BACKEND", "redis"), ("QUEUE_BACKEND", "redis"), ("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", &port)];
+    let [status, queue] = [2, 1].map(|database| format!("Redis, redis://127.0.0.1:{port}/{database}"));
+    walk(&settings, &format!("webhooks in {status}; messages in {queue}"));
+}
+
+/// Types the tour in, with these settings of the stack.
+fn walk(settings: &[(&str, &str)], backend: &str) {
     let blocks: Vec<Block> =
         Page::read(&workspace().join("README.md")).blocks.into_iter().filter(|block| block.section == SECTION).collect();
     let folder = TempDir::new().unwrap();
-    let mut tour = Tour { ports: free_ports(), shell: Shell::start(folder.path()), started: Vec::new(), folder: folder.path() };
+    let shell = Shell::start(folder.path());
+    let mut tour = Tour { ports: free_ports(), shell, started: Vec::new(), folder: folder.path(), settings, backend };
     let mut typed = 0;
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| block.info == "sh") {
         let printed = blocks.get(index + 1).filter(|next| next.info != "sh");
@@ -46,6 +64,8 @@ struct Tour<'a> {
     /// Dropped, and so ended, with it.
     started: Vec<Started>,
     folder: &'a Path,
+    settings: &'a [(&'a str, &'a str)],
+    backend: &'a str,
 }
 
 impl Tour<'_> {
@@ -54,7 +74,7 @@ impl Tour<'_> {
         if let Some(program) = ["-p local", "--bin webhook-receiver"].into_iter().find(|program| text.contains(program)) {
             let name = program.split(' ').nth(1).unwrap();
             assert_eq!(text.trim(), format!("cargo run --release {program}"));
-            self.started.push(Started::start(name, &self.ports, self.folder));
+            self.started.push(Started::start(name, &self.ports, self.folder, self.settings));
             self.expect_logged(name, printed.unwrap_or("webhook-receiver listens at http://127.0.0.1:9001/ …"));
             return;
         }
@@ -81,7 +101,7 @@ impl Tour<'_> {
     }
 
     fn ported(&self, text: &str) -> String {
-        PORTS.iter().zip(&self.ports).fold(text.to_owned(), |text, (printed, ours)| {
+        PORTS.iter().zip(&self.ports).fold(text.replace(BACKEND, self.backend), |text, (printed, ours)| {
             text.replace(&format!("127.0.0.1:{printed}"), &format!("127.0.0.1:{ours}"))
         })
     }
