@@ -168,3 +168,74 @@ impl Drop for Turn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::clock::SystemClock;
+
+    use super::*;
+
+    const LIMIT: usize = 3;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    /// Whether somebody who came at the time 10,000 still waits at `now`.
+    fn waits(pace: Pace, now: i64) -> bool {
+        pace.waits_until(LIMIT, at(10_000), at(now)) > at(now)
+    }
+
+    #[test]
+    fn before_the_first_answer_a_stall_is_enough() {
+        let pace = Pace { asking: LIMIT, moved_at: at(9_990), took: None };
+        assert!(waits(pace, 10_189));
+        assert!(!waits(pace, 10_190), "all ask, and for 200 ms nothing has come");
+        assert!(waits(Pace { moved_at: at(10_100), ..pace }, 10_299), "another one had its turn meanwhile");
+    }
+
+    #[test]
+    fn one_that_answered_is_waited_for_by_how_long_that_took() {
+        for (took, until) in [(2, 200), (20, 200), (50, 500), (90, 900), (1000, 1000)] {
+            let pace = Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(took)) };
+            assert!(waits(pace, 10_000 + until - 1), "{took} ms");
+            assert!(!waits(pace, 10_000 + until), "{took} ms");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_patience() {
+        let busy = Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
+        assert!(waits(busy, 10_999));
+        assert!(!waits(busy, 11_000), "it answers, and has too much to do");
+        assert!(!waits(Pace { took: Some(Duration::from_millis(1001)), ..busy }, 10_000), "one that is slow is not waited for");
+    }
+
+    #[test]
+    fn what_takes_our_own_time_is_no_stall() {
+        let claiming = Pace { asking: LIMIT - 1, moved_at: at(9_000), took: None };
+        assert!(waits(claiming, 10_999), "one of those who have a turn has not asked yet");
+        assert!(!waits(claiming, 11_000));
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_while_they_last() {
+        let turns = Turns::new(LIMIT, Arc::new(SystemClock));
+        let (first, second) = (turns.take("a").await.unwrap(), turns.take("a").await.unwrap());
+        let destination = Arc::clone(&first.destination);
+        let pace = || *destination.pace();
+        assert_eq!((pace().asking, pace().took), (0, None), "a turn is not a request");
+        let (one, other) = (first.ask(), second.ask());
+        assert_eq!((pace().asking, pace().took), (2, None));
+        drop(one);
+        assert_eq!(pace().asking, 1);
+        assert!(pace().took.is_some());
+        drop(other);
+        assert_eq!(pace().asking, 0);
+        drop(first);
+        // Ours as well, or it would still be in use.
+        drop(destination);
+        drop(second);
+        assert!(turns.destinations.lock().unwrap().is_empty(), "a destination that nobody uses is forgotten");
+    }
+}

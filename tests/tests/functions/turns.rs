@@ -82,8 +82,8 @@ async fn time_passes(world: &World) {
     }
 }
 
-/// Waits until so many of them were put off.
-async fn were_put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webhook> {
+/// Lets time pass until so many of them were put off.
+async fn put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webhook> {
     let look = async {
         loop {
             let mut found = Vec::new();
@@ -98,13 +98,8 @@ async fn were_put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<
             }
         }
     };
-    tokio::time::timeout(BOUND, look).await.expect("not as many were put off")
-}
-
-/// Lets time pass until so many of them were put off.
-async fn put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webhook> {
     tokio::select! {
-        found = were_put_off(world, webhooks, count) => found,
+        found = tokio::time::timeout(BOUND, look) => found.expect("not as many were put off"),
         () = time_passes(world) => unreachable!("it never ends"),
     }
 }
@@ -131,35 +126,6 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
     let response = running.await.unwrap();
     assert!(response.batch_item_failures.is_empty(), "no receive is spent: {response:?}");
     assert_eq!(world.messages(Lane::Webhooks).await.1, 3, "each has a message that waits for its time");
-}
-
-/// Those who wait hold what others need, so it is soon seen that nobody gets a turn: before the destination has ever answered, and also
-/// where it always did.
-#[tokio::test]
-async fn one_that_hangs_is_not_waited_for_until_patience_ends() {
-    for answers in [0, 3] {
-        let (world, holding, webhooks) = world("2", &[], 5 + answers).await;
-        let batch = world.received(Lane::Webhooks).await;
-        let deliver = world.deliver();
-        let (start, until) = (world.now(), world.now().plus(NEVER));
-        holding.let_go.add_permits(answers);
-        let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
-        // Less than the longest wait, of which a test has seen that it ends.
-        let time_passes_for_a_while = async {
-            while world.now().since(start) < Duration::from_millis(900) {
-                world.clock.advance(Duration::from_millis(10));
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            deferred = were_put_off(&world, &webhooks, 3) => assert_eq!(deferred.len(), 3),
-            () = time_passes_for_a_while => unreachable!("it never ends"),
-        }
-        assert_eq!(holding.most(), 2);
-        holding.let_go.add_permits(5);
-        running.await.unwrap();
-    }
 }
 
 /// Each time that a webhook finds no turn it waits longer, so that those of a destination that hangs for hours cost ever fewer looks.
