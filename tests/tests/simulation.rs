@@ -53,7 +53,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::StrayDropped, 24),
     (Bug::NewerArchived, 10),
     (Bug::UnreadableAcknowledged, 86),
-    (Bug::DeferralCountedTwice, 6341),
+    (Bug::DeferralCountedTwice, 3373),
 ];
 
 /// Of those, what was in the software until the simulation found it, by what it did then. A seed alone would not keep it: what a seed does

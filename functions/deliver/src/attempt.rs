@@ -21,7 +21,11 @@ use shared::{
     transition::{Refusal, Report},
 };
 
-use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
+use crate::{
+    Deliver, Verdict,
+    breaker::Admitted,
+    turns::{Crowded, Turn},
+};
 
 /// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request to the destination.
 const MAX_OUTCOME_TRIES: u32 = 4;
@@ -29,8 +33,11 @@ const MAX_OUTCOME_TRIES: u32 = 4;
 /// The wait before the second of those tries; it doubles.
 const OUTCOME_RETRY_WAIT: Duration = Duration::from_millis(200);
 
-/// The wait of a webhook whose destination has no turn for it; it doubles with each deferral in a row.
-const CROWDED_WAIT: Duration = Duration::from_secs(2);
+/// The wait of a webhook whose destination has no turn for it since it has too much to do; it doubles with each deferral in a row.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+
+/// The same where the destination does not answer: a turn there lasts as long as an attempt may, and each look costs others their time.
+const HANGING_WAIT: Duration = Duration::from_secs(16);
 
 /// The longest of those waits: 10 minutes, as long as a circuit stays open at most.
 const MAX_CROWDED_WAIT: Duration = shared::circuit::MAX_OPEN;
@@ -102,10 +109,12 @@ impl Deliver {
     /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
     async fn turn(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
         let is_in_time = || self.context.clock.now() <= self.latest_claim(until);
-        if let Some(turn) = self.turns.take(&seen.destination).await.filter(|_| is_in_time()) {
-            return ControlFlow::Continue((seen, Some(turn)));
-        }
-        match self.stand_aside(seen).await {
+        let crowded = match self.turns.take(&seen.destination).await {
+            Ok(turn) if is_in_time() => return ControlFlow::Continue((seen, Some(turn))),
+            Ok(_) => Crowded::Busy,
+            Err(crowded) => crowded,
+        };
+        match self.stand_aside(seen, crowded).await {
             // It was put off for as long as it may be: no limit of ours must be what fails it, so it goes ahead beyond the limit.
             Attempted::BudgetSpent(seen, ErrorKind::CircuitOpen) if is_in_time() => ControlFlow::Continue((seen, None)),
             Attempted::BudgetSpent(_, ErrorKind::CircuitOpen) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
@@ -216,8 +225,9 @@ impl Deliver {
 
     /// The destination has as many attempts under way as this process makes there: wait without one. The waits double, so that a backlog for
     /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together.
-    async fn stand_aside(&self, seen: Webhook) -> Attempted {
-        let longest = CROWDED_WAIT.saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16))).min(MAX_CROWDED_WAIT);
+    async fn stand_aside(&self, seen: Webhook, crowded: Crowded) -> Attempted {
+        let first = if crowded == Crowded::Hanging { HANGING_WAIT } else { BUSY_WAIT };
+        let longest = first.saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16))).min(MAX_CROWDED_WAIT);
         let wait = longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0);
         let until = self.context.clock.now().plus(wait);
         self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await

@@ -60,16 +60,29 @@ struct Pace {
 }
 
 impl Pace {
+    /// From when on it hangs, as it looks now; none while it does not.
+    fn hangs_from(self, limit: usize) -> Option<Timestamp> {
+        match self.took {
+            Some(took) if took > PATIENCE => Some(self.moved_at),
+            _ if self.asking < limit => None,
+            Some(took) => Some(self.moved_at.plus(took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE))),
+            None => Some(self.moved_at.plus(STALL)),
+        }
+    }
+
     /// Until when somebody waits who came at `since`, as it looks `now`; to be asked again then, for it may have gone on.
     fn waits_until(self, limit: usize, since: Timestamp, now: Timestamp) -> Timestamp {
-        let stall = match self.took {
-            Some(took) if took > PATIENCE => return since,
-            Some(took) => took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE),
-            None => STALL,
-        };
-        let hangs_at = if self.asking < limit { now.plus(STALL) } else { self.moved_at.plus(stall) };
-        since.plus(PATIENCE).min(hangs_at)
+        since.plus(PATIENCE).min(self.hangs_from(limit).unwrap_or_else(|| now.plus(STALL)))
     }
+}
+
+/// Why there is no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crowded {
+    /// The destination answers, and has more to do than it can within [`PATIENCE`].
+    Busy,
+    /// It does not answer.
+    Hanging,
 }
 
 /// The right to make an attempt at a destination; given back when dropped.
@@ -86,8 +99,8 @@ impl Turns {
         Self { limit, clock, destinations: Mutex::default() }
     }
 
-    /// A turn at this destination. `None`: it has as many attempts under way as it may, and they do not end soon.
-    pub(crate) async fn take(&self, key: &str) -> Option<Turn<'_>> {
+    /// A turn at this destination, or why there is none: it has as many attempts under way as it may, and they do not end soon.
+    pub(crate) async fn take(&self, key: &str) -> Result<Turn<'_>, Crowded> {
         let since = self.clock.now();
         // Made first, so that however this ends, a destination that nobody uses any more is forgotten.
         let mut turn = Turn { turns: self, destination: self.destination(key, since), permit: None };
@@ -101,12 +114,16 @@ impl Turns {
                 permit = &mut acquire => {
                     // Never closed.
                     turn.permit = permit.ok();
-                    return Some(turn);
+                    return Ok(turn);
                 }
                 () = self.clock.sleep(until.since(now)) => {
                     let now = self.clock.now();
+                    let pace = *turn.destination.pace();
                     // It may have gone on meanwhile.
-                    if turn.destination.pace().waits_until(self.limit, since, now) <= now { return None }
+                    if pace.waits_until(self.limit, since, now) <= now {
+                        let hangs = pace.hangs_from(self.limit).is_some_and(|from| from <= now);
+                        return Err(if hangs { Crowded::Hanging } else { Crowded::Busy });
+                    }
                 }
             }
         }
@@ -208,7 +225,8 @@ mod tests {
         let busy = Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
         assert!(waits(busy, 10_999));
         assert!(!waits(busy, 11_000), "it answers, and has too much to do");
-        assert!(!waits(Pace { took: Some(Duration::from_millis(1001)), ..busy }, 10_000), "one that is slow is not waited for");
+        let slow = Pace { moved_at: at(10_000), took: Some(Duration::from_millis(1001)), ..busy };
+        assert!(!waits(slow, 10_000), "one that is slow is not waited for");
     }
 
     #[test]
