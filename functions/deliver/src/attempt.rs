@@ -21,11 +21,7 @@ use shared::{
     transition::{Refusal, Report},
 };
 
-use crate::{
-    Deliver, Verdict,
-    breaker::Admitted,
-    turns::{Crowded, Turn},
-};
+use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
 
 /// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request to the destination.
 const MAX_OUTCOME_TRIES: u32 = 4;
@@ -33,11 +29,9 @@ const MAX_OUTCOME_TRIES: u32 = 4;
 /// The wait before the second of those tries; it doubles.
 const OUTCOME_RETRY_WAIT: Duration = Duration::from_millis(200);
 
-/// The wait of a webhook whose destination has no turn for it since it has too much to do; it doubles with each deferral in a row.
-const BUSY_WAIT: Duration = Duration::from_secs(2);
-
-/// The same where the destination does not answer: a turn there lasts as long as an attempt may, and each look costs others their time.
-const HANGING_WAIT: Duration = Duration::from_secs(16);
+/// The wait of a webhook whose destination has no turn for it: as long as the destination has been silent, within these bounds, since a turn
+/// there lasts as long and each look costs others their time. It doubles with each deferral in a row.
+const CROWDED_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
 
 /// The longest of those waits: 10 minutes, as long as a circuit stays open at most.
 const MAX_CROWDED_WAIT: Duration = shared::circuit::MAX_OPEN;
@@ -109,12 +103,12 @@ impl Deliver {
     /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
     async fn turn(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
         let is_in_time = || self.context.clock.now() <= self.latest_claim(until);
-        let crowded = match self.turns.take(&seen.destination).await {
+        let silence = match self.turns.take(&seen.destination).await {
             Ok(turn) if is_in_time() => return ControlFlow::Continue((seen, Some(turn))),
-            Ok(_) => Crowded::Busy,
-            Err(crowded) => crowded,
+            Ok(_) => Duration::ZERO,
+            Err(silence) => silence,
         };
-        match self.stand_aside(seen, crowded).await {
+        match self.stand_aside(seen, silence).await {
             // It was put off for as long as it may be: no limit of ours must be what fails it, so it goes ahead beyond the limit.
             Attempted::BudgetSpent(seen, ErrorKind::CircuitOpen) if is_in_time() => ControlFlow::Continue((seen, None)),
             Attempted::BudgetSpent(_, ErrorKind::CircuitOpen) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
@@ -225,9 +219,11 @@ impl Deliver {
 
     /// The destination has as many attempts under way as this process makes there: wait without one. The waits double, so that a backlog for
     /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together.
-    async fn stand_aside(&self, seen: Webhook, crowded: Crowded) -> Attempted {
-        let first = if crowded == Crowded::Hanging { HANGING_WAIT } else { BUSY_WAIT };
-        let longest = first.saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16))).min(MAX_CROWDED_WAIT);
+    async fn stand_aside(&self, seen: Webhook, silence: Duration) -> Attempted {
+        let longest = silence
+            .clamp(CROWDED_WAIT.0, CROWDED_WAIT.1)
+            .saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16)))
+            .min(MAX_CROWDED_WAIT);
         let wait = longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0);
         let until = self.context.clock.now().plus(wait);
         self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await

@@ -49,8 +49,9 @@ pub struct Deliver {
 impl Deliver {
     /// Works with this context from now on.
     pub fn new(context: Context) -> Self {
-        let slots = Arc::new(Semaphore::new(context.config.deliver_concurrency));
-        let turns = Arc::new(Turns::new(context.config.deliver_host_concurrency, Arc::clone(&context.clock)));
+        let (all, each) = (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
+        let slots = Arc::new(Semaphore::new(all));
+        let turns = Arc::new(Turns::new(each, all, Arc::clone(&context.clock)));
         Self { context, slots, turns, breaker: Arc::default() }
     }
 

@@ -1,4 +1,4 @@
-//! The HTTP server: axum's own, with limits on what a caller may hold without sending a request.
+//! The HTTP server: hyper's, as axum's own uses it, with limits on what a caller may hold without sending a request.
 //!
 //! [`serve`] has at most [`Limits::connections`] open; further ones wait in the system's backlog until one of those ends. A connection whose
 //! next request has not come, headers and all, within [`Limits::headers`] is closed, whether nothing was sent or a byte now and then; this
@@ -32,7 +32,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 4,096 connections, which take some 10 KiB each, and 30 s.
+    /// 4,096 connections and 30 s.
     fn default() -> Self {
         Self { connections: 4096, headers: Duration::from_secs(30) }
     }

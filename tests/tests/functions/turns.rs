@@ -74,6 +74,11 @@ async fn world(limit: &str, more: &[(&str, &str)], webhooks: usize) -> (World, A
     (world, holding, all)
 }
 
+/// The longest first wait after so much silence.
+fn silence(since_asked: Duration) -> Duration {
+    since_asked.clamp(Duration::from_secs(2), Duration::from_secs(16))
+}
+
 /// Lets time pass, whoever begins to wait when.
 async fn time_passes(world: &World) {
     loop {
@@ -109,13 +114,14 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
     let (world, holding, webhooks) = world("2", &[], 5).await;
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
-    let until = world.now().plus(NEVER);
+    let (start, until) = (world.now(), world.now().plus(NEVER));
     let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
     holding.holds(2).await;
     let deferred = put_off(&world, &webhooks, 3).await;
     for webhook in &deferred {
         let wait = webhook.allowed_at.unwrap().since(webhook.updated_at);
-        assert!((Duration::from_millis(7_999)..=Duration::from_secs(16)).contains(&wait), "{wait:?}");
+        let longest = silence(webhook.updated_at.since(start));
+        assert!((Duration::from_millis(999)..=longest).contains(&wait), "{wait:?} of {longest:?}");
         assert!(webhook.due_at > webhook.allowed_at, "the due index holds it, and its message comes first");
         assert_eq!((webhook.attempt_count, webhook.budget.attempts, webhook.budget.deferrals), (0, 0, 1));
         let step = webhook.history.last().unwrap();
@@ -139,7 +145,9 @@ async fn the_waits_double() {
         let (deliver, batch) = (deliver.clone(), batch[..1].to_vec());
         async move { deliver.handle(event(&batch), until).await }
     });
+    let before = world.now();
     holding.holds(1).await;
+    let after = world.now();
     world.clock.advance(LONG);
     let mut waits = Vec::new();
     let waiting = &webhooks[usize::from(batch[0].body.contains(&webhooks[0].id.to_string()))];
@@ -147,13 +155,15 @@ async fn the_waits_double() {
         let message = batch[1..].to_vec();
         assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
         let stored = world.stored(waiting).await;
-        waits.push(stored.allowed_at.unwrap().since(world.now()).as_secs_f64());
+        let longest = [after, before].map(|asked| silence(stored.updated_at.since(asked)));
+        waits.push((stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64(), longest.map(|first| first.as_secs_f64())));
         world.advance_past(stored.allowed_at.unwrap());
     }
-    for (index, wait) in waits.iter().enumerate() {
-        let longest = f64::from(16 << index).min(600.0);
-        assert!((longest / 2.0 - 0.01..=longest).contains(wait), "deferral {}: {wait} s of {longest} s; {waits:?}", index + 1);
+    for (index, (wait, first)) in waits.iter().enumerate() {
+        let [least, most] = first.map(|first| (first * f64::from(1 << index)).min(600.0));
+        assert!((least / 2.0 - 0.01..=most).contains(wait), "deferral {}: {wait} s of {most} s; {waits:?}", index + 1);
     }
+    assert!(waits[0].1[1] < 3.0 && waits[3].1[0] > 15.0, "silence counts: {waits:?}");
     holding.let_go.add_permits(2);
     first.await.unwrap();
 }

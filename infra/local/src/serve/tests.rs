@@ -138,13 +138,13 @@ async fn what_exceeds_the_connections_waits_for_one_to_end() {
 #[tokio::test]
 async fn told_to_stop_it_sends_what_is_under_way() {
     let server = Server::start(Limits { connections: 10, headers: LONG }).await;
-    let (mut idle, mut busy) = (server.connect().await, server.connect().await);
+    let (mut idle, mut silent, mut busy) = (server.connect().await, server.connect().await, server.connect().await);
     ask(&mut idle, "/").await;
     timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
     ask(&mut busy, "/held").await;
     server.held.notified().await;
     server.stop.send(true).unwrap();
-    assert!(is_closed(&mut idle).await);
+    assert!(is_closed(&mut idle).await && is_closed(&mut silent).await);
     assert!(!server.running.is_finished(), "an answer is under way");
     server.let_go.notify_one();
     assert!(timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"));
