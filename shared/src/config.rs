@@ -74,8 +74,20 @@ impl Backend {
 pub struct Access {
     /// The hash of each key of `API_KEYS`.
     pub key_hashes: Vec<KeyHash>,
-    /// `API_AUTH=iam`: the function URL or API Gateway checks who calls.
-    pub checked_by_platform: bool,
+    /// `API_AUTH`: who checks the callers where there is no key.
+    pub auth: Auth,
+}
+
+/// Who checks the callers of the API. Where `API_KEYS` has keys, a key is required all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Auth {
+    /// `keys`: the API itself, by its keys.
+    #[default]
+    Keys,
+    /// `iam`: the function URL or API Gateway.
+    Platform,
+    /// `local`: no one. Only programs on this machine may call, and no web page of another origin.
+    Local,
 }
 
 /// All settings.

@@ -16,6 +16,9 @@ pub const MAX_SECRETS: usize = 10;
 /// What a secret in the form of Standard Webhooks begins with.
 const PREFIX: &str = "whsec_";
 
+/// What a key of an asymmetric signature (`v1a`) of Standard Webhooks begins with: the private one and the public one.
+const ASYMMETRIC_PREFIXES: [&str; 2] = ["whsk_", "whpk_"];
+
 /// A secret shared with receivers, ready to sign.
 ///
 /// Nothing shows the key: [`fmt::Debug`] prints only how it was read.
@@ -41,13 +44,31 @@ pub enum InvalidSecrets {
         /// Its place in the list, from 1.
         position: usize,
     },
+    /// `whsec_` and then no base64. Receivers' libraries refuse it, so its bytes are not used as they stand.
+    #[error("secret number {position} begins with whsec_, but what follows is not padded standard base64")]
+    NotBase64 {
+        /// Its place in the list, from 1.
+        position: usize,
+    },
+    /// A key of an asymmetric signature.
+    #[error("secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a whsec_ secret")]
+    Asymmetric {
+        /// Its place in the list, from 1.
+        position: usize,
+    },
+    /// Quotes that a shell would have removed, but an environment file keeps.
+    #[error("secret number {position} is in quotes, which would be part of it; remove them")]
+    Quoted {
+        /// Its place in the list, from 1.
+        position: usize,
+    },
 }
 
 impl Secret {
     /// Reads one or several secrets, separated by spaces or commas.
     ///
-    /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard Webhooks read it. One that is not
-    /// is used as it stands, every byte of it; see [`Secret::is_raw`].
+    /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard Webhooks read it. One
+    /// without `whsec_` that is not base64 is used as it stands, every byte of it; see [`Secret::is_raw`].
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecrets> {
         let parts = || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
         match parts().count() {
@@ -58,9 +79,16 @@ impl Secret {
     }
 
     fn parse(text: &str, position: usize) -> Result<Self, InvalidSecrets> {
-        let (key, raw) = match STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)) {
-            Ok(key) => (key, false),
-            Err(_) => (text.as_bytes().to_vec(), true),
+        if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
+            return Err(InvalidSecrets::Quoted { position });
+        }
+        if ASYMMETRIC_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+            return Err(InvalidSecrets::Asymmetric { position });
+        }
+        let (key, raw) = match (text.strip_prefix(PREFIX), STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text))) {
+            (_, Ok(key)) => (key, false),
+            (Some(_), Err(_)) => return Err(InvalidSecrets::NotBase64 { position }),
+            (None, Err(_)) => (text.as_bytes().to_vec(), true),
         };
         if key.is_empty() {
             return Err(InvalidSecrets::EmptyKey { position });
@@ -154,7 +182,7 @@ mod tests {
             assert_eq!(secrets.len(), 2, "{list:?}");
             assert!(!secrets.iter().any(Secret::is_raw), "{list:?}");
         }
-        for raw in ["your-secret-key", "YQ", "whsec_not-base64", "schlüssel"] {
+        for raw in ["your-secret-key", "YQ", "schlüssel"] {
             assert!(Secret::parse_list(raw).unwrap()[0].is_raw(), "{raw}");
         }
     }
@@ -170,6 +198,22 @@ mod tests {
         assert_eq!(Secret::parse_list(" , ").unwrap_err(), InvalidSecrets::Missing);
         assert_eq!(Secret::parse_list("YQ== whsec_").unwrap_err(), InvalidSecrets::EmptyKey { position: 2 });
         assert_eq!(Secret::parse_list(&"a ".repeat(11)).unwrap_err(), InvalidSecrets::TooMany);
+    }
+
+    /// What looks like a key in a form that receivers' libraries know, and is none, is a mistake and no raw key.
+    #[test]
+    fn a_mistaken_secret_is_refused_and_not_taken_as_a_raw_key() {
+        for (text, error) in [
+            ("YQ== whsec_not-base64", InvalidSecrets::NotBase64 { position: 2 }),
+            ("whsec_YQ", InvalidSecrets::NotBase64 { position: 1 }),
+            ("whsk_YQ==", InvalidSecrets::Asymmetric { position: 1 }),
+            ("whpk_YQ==", InvalidSecrets::Asymmetric { position: 1 }),
+            ("\"whsec_YQ==\"", InvalidSecrets::Quoted { position: 1 }),
+            ("'your-secret-key'", InvalidSecrets::Quoted { position: 1 }),
+            ("\"YQ== Yg==\"", InvalidSecrets::Quoted { position: 1 }),
+        ] {
+            assert_eq!(Secret::parse_list(text).unwrap_err(), error, "{text}");
+        }
     }
 
     /// Neither form of the key appears in the debug text.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, header, request::Parts, uri::Authority};
 use lambda_http::request::RequestContext;
 use sha2::{Digest, Sha256};
-use shared::config::{self, KeyHash};
+use shared::config::{self, Auth, KeyHash};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::problem::{Kind, Problem};
@@ -25,12 +25,13 @@ pub enum Access {
 }
 
 impl Access {
-    /// For the Lambda function: keys if there are any, else the platform if it checks, else nobody.
+    /// For the Lambda function: keys if there are any. Otherwise `API_AUTH` decides, and `keys` refuses every call.
     pub fn for_lambda(config: &config::Access) -> Self {
-        match (config.key_hashes.is_empty(), config.checked_by_platform) {
-            (false, _) => Self::Keys(config.key_hashes.clone()),
-            (true, true) => Self::Platform,
-            (true, false) => Self::Refuse,
+        match config.auth {
+            _ if !config.key_hashes.is_empty() => Self::Keys(config.key_hashes.clone()),
+            Auth::Platform => Self::Platform,
+            Auth::Local => Self::Loopback,
+            Auth::Keys => Self::Refuse,
         }
     }
 
@@ -41,20 +42,29 @@ impl Access {
 }
 
 /// Who calls: the scope of idempotency keys.
+///
+/// An identity outlives a session and a key. Otherwise a retry that another task of the same service sends, or that
+/// is sent after a key was rotated, would be accepted a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// Somebody who may do everything, told apart from others by this hash.
+    /// A caller that may do everything. The hash tells identities apart.
     Known([u8; 32]),
     /// Somebody who may only see the operator's empty page, and know whether Posthaste is well.
     Anonymous,
 }
+
+/// The identity of every caller with a key of `API_KEYS`, and of every caller under the loopback rule: the operator.
+const OPERATOR: [u8; 32] = [0; 32];
 
 /// The routes that answer without a key: whether Posthaste is well, and the operator's page, which asks for one itself.
 const OPEN: [&str; 2] = ["/health", "/"];
 
 /// Why the Lambda function refuses every call.
 #[derive(Debug, thiserror::Error)]
-#[error("every call is refused: set API_KEYS, or API_AUTH=iam if the function URL or API Gateway checks who calls")]
+#[error(
+    "every call is refused: set API_KEYS, or API_AUTH=iam if the function URL or API Gateway checks who calls, \
+     or API_AUTH=local for local work"
+)]
 struct NoAccessSet;
 
 /// Whether this call may be made, and by whom it is.
@@ -64,7 +74,7 @@ pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
         Access::Platform => Ok(Caller::Known(platform_identity(parts))),
         Access::Loopback => {
             check_browser(parts)?;
-            Ok(Caller::Known([0; 32]))
+            Ok(Caller::Known(OPERATOR))
         }
         Access::Refuse => {
             Err(Problem::new(Kind::NotConfigured, "The API is not set up to be called; its log says why.").because(NoAccessSet))
@@ -79,7 +89,7 @@ fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Caller, Problem> {
     let presented = KeyHash::of(key);
     // Every key is compared, so the time tells neither whether nor where one matched.
     let known = hashes.iter().fold(Choice::from(0), |known, hash| known | hash.ct_eq(&presented));
-    if bool::from(known) { Ok(Caller::Known(presented.to_bytes())) } else { Err(unauthorized("The API key is not valid.")) }
+    if bool::from(known) { Ok(Caller::Known(OPERATOR)) } else { Err(unauthorized("The API key is not valid.")) }
 }
 
 fn unauthorized(what: &str) -> Problem {
@@ -96,11 +106,26 @@ fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
     bearer.or_else(|| headers.get("x-api-key").map(http::HeaderValue::as_bytes))
 }
 
-/// By whom the platform says the call is; callers that it does not name share one identity.
+/// The identity that the platform vouches for. Callers that it does not name share one.
 fn platform_identity(parts: &Parts) -> [u8; 32] {
-    let authorizer = parts.extensions.get::<RequestContext>().and_then(RequestContext::authorizer);
-    let arn = authorizer.and_then(|authorizer| authorizer.iam.as_ref()?.user_arn.as_deref());
-    Sha256::digest(arn.unwrap_or_default()).into()
+    let arn = match parts.extensions.get::<RequestContext>() {
+        Some(RequestContext::ApiGatewayV2(context)) => {
+            context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref()?.user_arn.as_deref())
+        }
+        Some(RequestContext::ApiGatewayV1(context)) => context.identity.user_arn.as_deref(),
+        _ => None,
+    };
+    Sha256::digest(without_session(arn.unwrap_or_default())).into()
+}
+
+/// The ARN of a role's session, `arn:PARTITION:sts::ACCOUNT:assumed-role/ROLE/SESSION`, without its session: each task
+/// of a service, and each instance of a function, has a session of its own. Any other ARN is returned as it is.
+fn without_session(arn: &str) -> &str {
+    let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
+    let Some(session) = resource.strip_prefix("assumed-role/").and_then(|role| Some(role.split_once('/')?.1)) else {
+        return arn;
+    };
+    arn.strip_suffix(session).unwrap_or(arn)
 }
 
 fn check_browser(parts: &Parts) -> Result<(), Problem> {
@@ -170,6 +195,34 @@ mod tests {
         assert_eq!(status(&access, &parts("POST", "/webhooks", &both)), None);
     }
 
+    /// A rotated key, or another key of the same list, is the same identity.
+    #[test]
+    fn every_key_is_one_identity() {
+        let access = keys(&["one", "two"]);
+        let caller = |key| admit(&access, &parts("POST", "/webhooks", &[("x-api-key", key)])).unwrap();
+        assert_eq!(caller("one"), caller("two"));
+    }
+
+    /// The sessions of one role are one identity. Accounts, roles and users are told apart.
+    #[test]
+    fn an_iam_identity_is_account_and_role() {
+        let sessions = ["i-0123", "ecs/task/1", "a:b", ""];
+        for session in sessions {
+            let arn = format!("arn:aws:sts::123456789012:assumed-role/publisher/{session}");
+            assert_eq!(without_session(&arn), "arn:aws:sts::123456789012:assumed-role/publisher/", "{session}");
+        }
+        for arn in [
+            "arn:aws:iam::123456789012:user/team/ada",
+            "arn:aws:iam::123456789012:root",
+            "arn:aws:sts::123456789012:federated-user/ada",
+            "arn:aws:sts::123456789012:assumed-role/publisher",
+            "assumed-role/publisher/session",
+            "",
+        ] {
+            assert_eq!(without_session(arn), arn);
+        }
+    }
+
     #[test]
     fn anything_else_is_unauthorized() {
         let access = keys(&["one", "two"]);
@@ -201,10 +254,11 @@ mod tests {
     fn without_a_setting_nobody_may() {
         assert_eq!(Access::for_lambda(&config::Access::default()), Access::Refuse);
         assert_eq!(status(&Access::Refuse, &parts("GET", "/health", &[])), Some(Kind::NotConfigured));
-        let iam = config::Access { checked_by_platform: true, ..config::Access::default() };
-        assert_eq!(Access::for_lambda(&iam), Access::Platform);
-        let both = config::Access { key_hashes: vec![KeyHash::of(b"one")], checked_by_platform: true };
-        assert_eq!(Access::for_lambda(&both), Access::Keys(vec![KeyHash::of(b"one")]));
+        for (auth, access) in [(Auth::Platform, Access::Platform), (Auth::Local, Access::Loopback)] {
+            assert_eq!(Access::for_lambda(&config::Access { auth, ..config::Access::default() }), access);
+            let both = config::Access { key_hashes: vec![KeyHash::of(b"one")], auth };
+            assert_eq!(Access::for_lambda(&both), Access::Keys(vec![KeyHash::of(b"one")]));
+        }
         assert_eq!(Access::for_loopback(&config::Access::default()), Access::Loopback);
     }
 

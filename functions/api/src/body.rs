@@ -18,11 +18,15 @@ pub(crate) const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 /// How long a body may take to come: who sends slowly on purpose must not take up the room of others.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The body, if it is said to be JSON (or nothing is said), has at most `limit` bytes and comes within 30 s; it is never kept further than
-/// that.
+/// The body, if it has at most `limit` bytes and comes within 30 s. A body that is not empty must be declared as JSON.
+///
+/// A web page can send any body to any site without asking first, unless the body has this type (a "preflighted"
+/// request of the Fetch standard). So the type is required, not guessed.
 pub(crate) async fn read_json(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    check_type(headers)?;
-    read_within(PATIENCE, headers, body, limit).await
+    check_encoding(headers)?;
+    let is_declared = check_type(headers)?;
+    let body = read_within(PATIENCE, headers, body, limit).await?;
+    if is_declared || body.is_empty() { Ok(body) } else { Err(not_json()) }
 }
 
 /// Bytes of a body that are read only to be dropped.
@@ -92,22 +96,29 @@ fn too_large(limit: usize) -> Problem {
     Problem::new(Kind::TooLarge, format!("The body is larger than {limit} bytes."))
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Problem::new(Kind::UnsupportedMediaType, "The body must not be compressed; leave content-encoding out."));
     }
+    Ok(())
+}
+
+/// Whether the body is declared as JSON; an error if it is declared as something else.
+fn check_type(headers: &HeaderMap) -> Result<bool, Problem> {
     match headers.get(header::CONTENT_TYPE) {
-        Some(value) if !is_json(value) => {
-            Err(Problem::new(Kind::UnsupportedMediaType, "The body must be JSON; send 'content-type: application/json'."))
-        }
-        _ => Ok(()),
+        Some(value) if !is_json(value) => Err(not_json()),
+        declared => Ok(declared.is_some()),
     }
+}
+
+fn not_json() -> Problem {
+    Problem::new(Kind::UnsupportedMediaType, "The body must be JSON. Send the header 'content-type: application/json'.")
 }
 
 fn is_json(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence.is_empty() || essence == "application/json" || essence.ends_with("+json")
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 #[cfg(test)]
@@ -125,7 +136,7 @@ mod tests {
     }
 
     async fn read_all(chunks: &[&'static [u8]], limit: usize) -> Result<Bytes, Kind> {
-        read_json(&HeaderMap::new(), chunked(chunks), limit).await.map_err(|problem| problem.kind())
+        read_json(&headers("application/json"), chunked(chunks), limit).await.map_err(|problem| problem.kind())
     }
 
     #[tokio::test]
@@ -149,13 +160,16 @@ mod tests {
 
     #[tokio::test]
     async fn only_json_is_read() {
-        for json in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json", ""] {
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"] {
             assert!(read_json(&headers(json), Body::from("1"), 9).await.is_ok(), "{json}");
         }
-        for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "json"] {
+        for other in ["text/plain", "text/x+json", "application/x-www-form-urlencoded", "application/jsonp", "json", ""] {
             let problem = read_json(&headers(other), Body::from("1"), 9).await.unwrap_err();
             assert_eq!(problem.kind(), Kind::UnsupportedMediaType, "{other}");
         }
+        assert!(read_json(&HeaderMap::new(), Body::empty(), 9).await.unwrap().is_empty());
+        let undeclared = read_json(&HeaderMap::new(), Body::from("1"), 9).await.unwrap_err();
+        assert_eq!(undeclared.kind(), Kind::UnsupportedMediaType);
         let gzip = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
         assert_eq!(read_json(&gzip, Body::from("1"), 9).await.unwrap_err().kind(), Kind::UnsupportedMediaType);
     }

@@ -82,9 +82,27 @@ async fn answer(method: &Method, handler: impl Future<Output = Response> + Send 
     answered.unwrap_or_else(|| internal_error().into_response())
 }
 
-/// No such route.
-pub(crate) async fn not_found() -> Problem {
+/// No such route. `routes` are the paths that there are, from which a trailing slash is told.
+pub(crate) fn not_found(routes: &[&str], uri: &Uri) -> Problem {
+    let path = uri.path();
+    let without = path.trim_end_matches('/');
+    if without.len() < path.len() && routes.iter().any(|route| is_of_route(without, route)) {
+        let detail = format!("There is no such route. Use '{without}' without a trailing slash.");
+        return Problem::new(Kind::NotFound, detail);
+    }
     Problem::new(Kind::NotFound, "There is no such route.")
+}
+
+/// Whether this path is one of a route such as `/webhooks/{webhook_id}/explain`.
+fn is_of_route(path: &str, route: &str) -> bool {
+    let (mut path, mut route) = (path.split('/'), route.split('/'));
+    loop {
+        match (path.next(), route.next()) {
+            (None, None) => return true,
+            (Some(given), Some(part)) if part == given || (part.starts_with('{') && !given.is_empty()) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// The route has other methods; axum names them in `allow`. To ask for them is no mistake.

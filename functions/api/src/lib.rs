@@ -61,6 +61,7 @@ use axum::{
     middleware,
     routing::{MethodRouter, get, post},
 };
+use http::Uri;
 use shared::context::Context;
 
 use app::App;
@@ -72,9 +73,12 @@ pub use openapi::document;
 /// The API, for whoever `access` lets in.
 pub fn router(context: Context, access: Access) -> Router {
     let app = App::new(context, access);
-    let routes = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    let routes = routes();
+    let paths: Vec<&'static str> = routes.iter().map(|(path, _)| *path).collect();
     routes
-        .fallback(boundary::not_found)
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        .fallback(async move |uri: Uri| boundary::not_found(&paths, &uri))
         .method_not_allowed_fallback(boundary::other_method)
         .layer(middleware::from_fn_with_state(app.clone(), boundary::around))
         .with_state(app)
@@ -118,7 +122,7 @@ pub fn guarded(router: Router, access: Access) -> Router {
 pub fn metrics_router(context: Context) -> Router {
     Router::new()
         .route("/metrics", get(async |State(context): State<Context>| metrics::of(&context).await))
-        .fallback(boundary::not_found)
+        .fallback(async |uri: Uri| boundary::not_found(&["/metrics"], &uri))
         .method_not_allowed_fallback(boundary::other_method)
         .with_state(context)
 }

@@ -11,7 +11,7 @@ use std::{
 use globset::Glob;
 use regex::Regex;
 
-use super::{Access, Backend, Config, KeyHash};
+use super::{Access, Auth, Backend, Config, KeyHash};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
     signing::Secret,
@@ -53,6 +53,9 @@ impl Display for ConfigErrors {
 }
 
 impl std::error::Error for ConfigErrors {}
+
+/// Lambda sets this variable on AWS. Local emulators of Lambda do not.
+const SET_BY_LAMBDA: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
 /// Reads variables and remembers every fault.
 pub(super) struct Reader<'a> {
@@ -198,6 +201,10 @@ impl<'a> Reader<'a> {
             self.fault("API_KEYS", "names no key", "a long random text, or sha256: and its hash in hexadecimal");
         }
         for key in list(&keys) {
+            if key.starts_with(['"', '\'']) || key.ends_with(['"', '\'']) {
+                self.fault("API_KEYS", "has a key in quotes, which would be part of it; remove them", "a long random text");
+                break;
+            }
             match key.strip_prefix("sha256:") {
                 None => access.key_hashes.push(KeyHash::of(key.as_bytes())),
                 Some(hex) => match hash_from_hex(hex) {
@@ -208,8 +215,13 @@ impl<'a> Reader<'a> {
         }
         match self.value("API_AUTH").as_deref() {
             None | Some("keys") => {}
-            Some("iam") => access.checked_by_platform = true,
-            Some(other) => self.fault("API_AUTH", &format!("is '{other}', but must be keys or iam"), "iam"),
+            Some("iam") => access.auth = Auth::Platform,
+            // A load balancer passes on any Host header, so the rule of `local` protects nothing there.
+            Some("local") if self.is_set(SET_BY_LAMBDA) => {
+                self.fault("API_AUTH", "is 'local', which is for local work and is refused on AWS Lambda", "keys");
+            }
+            Some("local") => access.auth = Auth::Local,
+            Some(other) => self.fault("API_AUTH", &format!("is '{other}', but must be keys, iam or local"), "iam"),
         }
         access
     }

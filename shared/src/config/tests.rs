@@ -292,9 +292,22 @@ fn keys_are_kept_as_hashes_and_never_shown() {
     let hashed = good(&[("API_KEYS", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]).access;
     assert_eq!(plain.key_hashes[0], hashed.key_hashes[0]);
     assert_eq!(plain.key_hashes.len(), 2);
-    assert!(good(&[("API_AUTH", "iam")]).access.checked_by_platform);
+    for (value, auth) in [("keys", Auth::Keys), ("iam", Auth::Platform), ("local", Auth::Local)] {
+        assert_eq!(good(&[("API_AUTH", value)]).access.auth, auth);
+    }
     bad("API_AUTH", "none", "none");
+    let on_lambda = [("API_AUTH", "local"), ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")];
+    let ConfigErrors(errors) = read(&on_lambda).expect_err("a load balancer passes on any Host");
+    assert!(errors[0].fault.contains("refused on AWS Lambda"), "{}", errors[0]);
     bad("API_KEYS", "sha256:12", "64 hexadecimal digits");
+    for quoted in ["\"test\"", "'test'", "test,'other'", "\"test,other\""] {
+        bad("API_KEYS", quoted, "in quotes");
+    }
+    for secret in ["\"whsec_YQ==\"", "whsec_hunter2", "whsk_YQ=="] {
+        let ConfigErrors(errors) = read(&[("WEBHOOK_HMAC_SECRET", secret)]).expect_err(secret);
+        assert!(errors[0].fault.starts_with("is not a list of secrets: secret number 1"), "{}", errors[0]);
+        assert!(!errors[0].to_string().contains(secret), "a secret is never shown");
+    }
     bad("API_KEYS", " , ", "names no key");
     let ConfigErrors(errors) = read(&[("API_KEYS", "sha256:hunter2")]).expect_err("bad hash");
     assert!(!errors[0].to_string().contains("hunter2"));

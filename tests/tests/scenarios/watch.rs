@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use posthaste_tests::{cargo_lambda::Watch, client::ApiClient, receiver::Receiver, stack::Launch};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{ledger, life};
 
@@ -29,6 +33,7 @@ async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     let stack = launch.start().unwrap_or_else(|error| panic!("{error}\n{}", std::fs::read_to_string(&log).unwrap()));
     let api = ApiClient::new(&stack.url(), None).unwrap();
     life::live(&api, BOUND).await;
+    assert_web_pages_are_refused(watch.endpoint()).await;
 
     let receiver = Receiver::start().await.unwrap();
     let mut accepted = Vec::new();
@@ -54,4 +59,27 @@ async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
     crate::crash::assert_explained(&receiver, &accepted, &ledger);
     ledger::close(&api, stack, &launch).await;
+}
+
+/// What a web page that a developer has open can make the browser send to the function URL changes nothing. A program can send it.
+async fn assert_web_pages_are_refused(endpoint: &str) {
+    let client = ApiClient::new(&format!("{endpoint}/lambda-url/api"), None).unwrap();
+    let accepted = client.test_webhook("http://127.0.0.1:1/", &json!({})).await.unwrap();
+    client.delete_webhook(&accepted.webhook_id).await.unwrap();
+    let address = endpoint.trim_start_matches("http://");
+    for (headers, status) in [
+        (format!("host: {address}\r\norigin: https://evil.example\r\ncontent-type: application/json"), "403"),
+        (format!("host: {address}\r\nsec-fetch-site: cross-site\r\ncontent-type: application/json"), "403"),
+        ("host: evil.example\r\ncontent-type: application/json".to_owned(), "403"),
+        (format!("host: {address}\r\ncontent-type: text/plain"), "415"),
+        (format!("host: {address}"), "415"),
+    ] {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let path = "/lambda-url/api/test-webhook?webhook_url=http%3A%2F%2F127.0.0.1%3A1%2F";
+        let request = format!("POST {path} HTTP/1.1\r\n{headers}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(BOUND, connection.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{headers}: {answer}");
+    }
 }

@@ -99,7 +99,7 @@ fn description(status: u16) -> &'static str {
         408 => "The body took too long to come.",
         409 => "Not possible now, or the idempotency key stands for another request.",
         413 => "The body or the payload exceeds its limit.",
-        415 => "The body is compressed, or said to be something other than JSON.",
+        415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are wrong; each is named. Unknown ones are wrong, too.",
         503 => "The store does not answer, too many requests are being answered, or nobody has set who may call.",
         _ => "A fault of Posthaste, whose log says more.",
@@ -155,7 +155,10 @@ fn problems(status: u16) -> Vec<Problem> {
             ),
         ],
         413 => vec![Problem::about(Kind::TooLarge, "payload", "is larger than 262144 bytes")],
-        415 => vec![Problem::new(Kind::UnsupportedMediaType, "The body must be JSON; send 'content-type: application/json'.")],
+        415 => vec![Problem::new(
+            Kind::UnsupportedMediaType,
+            "The body must be JSON. Send the header 'content-type: application/json'.",
+        )],
         422 => {
             let mut faults = Faults::default();
             faults.add("url", "the scheme must be http or https");

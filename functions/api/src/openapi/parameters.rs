@@ -63,7 +63,8 @@ parameters! {
     WebhookUrl: "webhook_url", Query, True, "Where the test webhook goes, percent-encoded.",
         json!({"type": "string", "format": "uri", "minLength": 1, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$"});
     IdempotencyKey: "Idempotency-Key", Header, False, "The same key and request within 24 h is answered as the first was, with \
-        `idempotent-replayed: true`, and does nothing; the same key with another request is 409.",
+        `idempotent-replayed: true`, and does nothing; the same key with another request is 409. A key belongs to the caller's \
+        identity: all API keys are one identity, and under IAM an identity is an account and a role or user.",
         json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES, "pattern": "^[!-~]+$"});
     TraceParent: "traceparent", Header, False, "W3C Trace Context: goes on to the destination, with a new span id for each attempt. One that is \
         not valid is ignored.", json!({"type": "string", "examples": ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]});

@@ -46,7 +46,8 @@ async fn malformed_json_is_a_400_that_says_where() {
         stack.post("/webhooks/batch", body).await.problem(400);
         stack.post(&format!("/test-webhook?webhook_url={URL}"), body.replace("[1,2", "[1,")).await.problem(400);
     }
-    let not_utf8 = stack.request(Method::POST, "/webhooks").body(b"{\"url\":\"\xff\"}".to_vec());
+    let not_utf8 =
+        stack.request(Method::POST, "/webhooks").header(CONTENT_TYPE, "application/json").body(b"{\"url\":\"\xff\"}".to_vec());
     stack.call(not_utf8).await.problem(400);
     check_nothing_happened(&stack).await;
 }
@@ -56,7 +57,7 @@ async fn wrong_fields_are_a_422_that_names_each() {
     let stack = Stack::start().await;
     let answer = stack.post(
         "/webhooks",
-        r#"{"url": 7, "reference_id": "a b", "headers": {"X-Foo": 1, "Host": "x", "X-B": "a\nb"}, "event_type": "", "ulr": "x",
+        r#"{"url": 7, "reference_id": "a b", "headers": {"X-Foo": 1, "Host": "x", "X-B": "a\nb", "webhook_id": "x"}, "event_type": "", "ulr": "x",
             "deliver_at": "soon", "retry": {"max_attempts": 0, "factor": "x", "tries": 1}}"#,
     );
     let mut named = answer.await.problem(422);
@@ -67,6 +68,7 @@ async fn wrong_fields_are_a_422_that_names_each() {
         "headers.Host",
         "headers.X-B",
         "headers.X-Foo",
+        "headers.webhook_id",
         "payload",
         "reference_id",
         "retry.factor",
@@ -178,21 +180,40 @@ async fn unknown_routes_are_404_and_wrong_methods_405() {
 }
 
 #[tokio::test]
+async fn a_404_for_a_trailing_slash_names_the_route_without_it() {
+    let stack = Stack::start().await;
+    for (path, route) in [("/webhooks/", "/webhooks"), ("/webhook-status/x_1//", "/webhook-status/x_1"), ("/health/", "/health")]
+    {
+        let answer = stack.post(path, "{}").await;
+        answer.problem(404);
+        assert!(answer.text.contains(&format!("Use '{route}' without a trailing slash.")), "{}", answer.text);
+    }
+    for path in ["/nope/", "/webhooks/batch/x/", "/webhooks", "//"] {
+        let answer = stack.get(path).await;
+        assert!(!answer.text.contains("trailing slash"), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn only_json_is_taken() {
     let stack = Stack::start().await;
     let post = |content_type: &str| {
         let request = stack.request(Method::POST, "/webhooks").header(CONTENT_TYPE, content_type);
         stack.call(request.body(json!({"url": URL, "payload": 1}).to_string()))
     };
-    for other in ["text/plain", "application/x-www-form-urlencoded", "application/xml"] {
+    for other in ["text/plain", "application/x-www-form-urlencoded", "application/xml", "text/x+json", ""] {
         post(other).await.problem(415);
+    }
+    let test = format!("/test-webhook?webhook_url={URL}");
+    let one = json!({"url": URL, "payload": 1});
+    for (path, body) in [("/webhooks", &one), ("/webhooks/batch", &json!({"webhooks": [one]})), (&*test, &one)] {
+        let undeclared = stack.request(Method::POST, path).body(body.to_string());
+        stack.call(undeclared).await.problem(415);
     }
     check_nothing_happened(&stack).await;
     for json in ["application/json", "application/json; charset=utf-8", "application/vnd.api+json"] {
         post(json).await.json(202);
     }
-    let bare = stack.request(Method::POST, "/webhooks").body(json!({"url": URL, "payload": 1}).to_string());
-    stack.call(bare).await.json(202);
 }
 
 /// The payload's own bytes count, not those around it; the body as a whole has a limit too, also when its length is not announced.
