@@ -54,6 +54,13 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::NewerArchived, 10),
     (Bug::UnreadableAcknowledged, 86),
     (Bug::DeferralCountedTwice, 3373),
+    (Bug::RescueWithoutChange, 0),
+    (Bug::UnworkedWithoutWait, 0),
+    (Bug::FailedUntried, 0),
+    (Bug::DeferralsShareBudget, 0),
+    (Bug::InterruptionWithoutWait, 0),
+    (Bug::InterruptionsKept, 0),
+    (Bug::SlowClaimBlamed, 0),
 ];
 
 /// Of those, what was in the software until the simulation found it, by what it did then. A seed alone would not keep it: what a seed does
