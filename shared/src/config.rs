@@ -111,7 +111,7 @@ pub struct Config {
     pub circuit: circuit::Settings,
     /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
     pub delivery_timeout: Duration,
-    /// `DELIVER_CONCURRENCY`: attempts at a time in one process.
+    /// `DELIVER_CONCURRENCY`: attempts at a time in one process; at least [`Config::batch_size`].
     pub deliver_concurrency: usize,
     /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
     pub deliver_host_concurrency: usize,
@@ -218,6 +218,8 @@ impl Config {
         let status_backend = read.backend("STATUS_BACKEND", Backend::DynamoDb);
         let queue_backend = read.backend("QUEUE_BACKEND", Backend::Sqs);
         let deliver_concurrency = read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
+        let batch_size = read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH);
+        check_batch(&mut read, deliver_concurrency, batch_size);
         let config = Self {
             status_backend,
             queue_backend,
@@ -235,7 +237,7 @@ impl Config {
             deliver_concurrency,
             deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
-            batch_size: read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH),
+            batch_size,
             audit_age: read.millis("AUDIT_AGE_MS", 15 * 60_000, 1000..=24 * 3_600_000),
             max_payload_bytes: read.number("MAX_PAYLOAD_BYTES", 256 * 1024, 1..=MAX_PAYLOAD_LIMIT),
             secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
@@ -254,6 +256,17 @@ impl Config {
 /// less than a batch, below which nothing is gained on Lambda, where a batch ends with its slowest message.
 fn host_share(deliver_concurrency: usize) -> usize {
     (deliver_concurrency / 4).max(queue::MAX_BATCH)
+}
+
+/// A message that never gets one of the attempts is handed back until the queue gives up on it, so a batch must not be larger.
+fn check_batch(read: &mut Reader<'_>, deliver_concurrency: usize, batch_size: usize) {
+    if deliver_concurrency < batch_size {
+        let message = format!(
+            "must be at least BATCH_SIZE ({batch_size}), or messages of a batch would wait for an attempt until they are handed back"
+        );
+        let example = format!("{batch_size}, or BATCH_SIZE={deliver_concurrency}");
+        read.fault("DELIVER_CONCURRENCY", &message, &example);
+    }
 }
 
 fn function_timeout(lease: Duration) -> Duration {

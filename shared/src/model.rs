@@ -124,6 +124,14 @@ pub struct Claim {
 #[serde(transparent)]
 pub struct ClaimId(pub u64);
 
+impl ClaimId {
+    /// A number in `0.0..1.0` that follows from the name, so that what is spread by it can be told from the record.
+    pub fn fraction(self) -> f64 {
+        // 53 bits are what a double holds.
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
 /// What a webhook has used up. Resend and redrive reset all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -131,7 +139,7 @@ pub struct Budget {
     /// Attempts that ended with an outcome.
     #[serde(rename = "a", skip_serializing_if = "is_zero")]
     pub attempts: u32,
-    /// Attempts that were interrupted: their worker died or lost its lease.
+    /// Attempts that were interrupted since an outcome was last recorded: their worker died or lost its lease.
     #[serde(rename = "i", skip_serializing_if = "is_zero")]
     pub interrupted: u32,
     /// Times that `deliver` queued it itself, to wait for a retry.
@@ -140,15 +148,25 @@ pub struct Budget {
     /// Times that the sweep queued it since its status last changed.
     #[serde(rename = "s", skip_serializing_if = "is_zero")]
     pub requeues: u32,
-    /// Times that it was rescued from the dead-letter queue.
+    /// Times that it was rescued from the dead-letter queue after `deliver` had worked on it.
     #[serde(rename = "r", skip_serializing_if = "is_zero")]
     pub rescues: u32,
     /// Deferrals in a row.
     #[serde(rename = "d", skip_serializing_if = "is_zero")]
     pub deferrals: u32,
-    /// Milliseconds that deferrals have taken in all.
+    /// Milliseconds that an open circuit has deferred it in all. Older versions counted the host limit's deferrals here too.
     #[serde(rename = "dm", skip_serializing_if = "is_zero_u64")]
     pub deferred_ms: u64,
+    /// Milliseconds that the host limit has deferred it in all.
+    #[serde(rename = "hm", skip_serializing_if = "is_zero_u64")]
+    pub host_deferred_ms: u64,
+    /// The record's revision when the queue last gave up on a message of it; 0: never. Writes that only move the record
+    /// within the due index move this along, so while both are equal, `deliver` has not worked on it since.
+    #[serde(rename = "rr", skip_serializing_if = "is_zero_u64")]
+    pub rescued_revision: u64,
+    /// Times in a row that the queue gave up on it although `deliver` had not worked on it.
+    #[serde(rename = "ur", skip_serializing_if = "is_zero")]
+    pub unworked_rescues: u32,
 }
 
 impl Budget {
@@ -447,6 +465,12 @@ impl Webhook {
     /// Whether it is gone for readers at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether an attempt has started since it was accepted, or since the last resend or redrive. One whose claim was given
+    /// back unused does not count.
+    pub const fn was_attempted(&self) -> bool {
+        self.budget.attempts > 0 || self.budget.interrupted > 0 || self.claim.is_some()
     }
 
     /// Whether it is a dead letter: failed and archived.

@@ -80,11 +80,25 @@ pub enum Bug {
     UnreadableAcknowledged,
     /// Whether a webhook waited already is told by the record that was first seen, not by the one that was written on.
     DeferralCountedTwice,
+    /// A rescue is spent although nothing has worked on the webhook since the last one.
+    RescueWithoutChange,
+    /// What the queue gives up on untouched is due again at once, each time.
+    UnworkedWithoutWait,
+    /// A webhook may fail for a budget of ours before any attempt has started.
+    FailedUntried,
+    /// Deferrals by the host limit use up the budget of the circuit's.
+    DeferralsShareBudget,
+    /// After an interrupted attempt the next one starts at once, each time.
+    InterruptionWithoutWait,
+    /// A recorded outcome does not end a row of interruptions.
+    InterruptionsKept,
+    /// A claim that took the attempt's time leaves the destination the rest of it.
+    SlowClaimBlamed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 44] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -122,6 +136,13 @@ impl Bug {
         Self::NewerArchived,
         Self::UnreadableAcknowledged,
         Self::DeferralCountedTwice,
+        Self::RescueWithoutChange,
+        Self::UnworkedWithoutWait,
+        Self::FailedUntried,
+        Self::DeferralsShareBudget,
+        Self::InterruptionWithoutWait,
+        Self::InterruptionsKept,
+        Self::SlowClaimBlamed,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

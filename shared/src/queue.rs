@@ -24,8 +24,9 @@ pub const MAX_DELAY: Duration = Duration::from_secs(900);
 /// The most messages of one receive or one call to a function.
 pub const MAX_BATCH: usize = 10;
 
-/// Receives of a message of the webhook lane before the queue gives up on it.
-pub const MAX_RECEIVES: u32 = 5;
+/// Receives of a message of the webhook lane before the queue gives up on it. SQS counts also those that it could not hand over
+/// because the function was throttled, so there must be enough for hours: with 360 s each, two.
+pub const MAX_RECEIVES: u32 = 20;
 
 /// The largest body: 256 KiB. Ours stay below 5 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;

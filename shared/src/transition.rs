@@ -12,12 +12,15 @@
 //! | [`Rules::conclude`] | in progress, our claim | delivered, retrying or failed | leaves; else enters or moves |
 //! | [`Rules::give_up`] | unfinished, no live lease | failed | enters or moves |
 //! | [`Rules::defer`] | pending, retrying; in progress with its lease over | retrying | enters or moves |
+//! | [`Rules::retry_interrupted`] | in progress with its lease over | retrying | enters or moves |
+//! | [`Rules::give_back`] | in progress, our claim, nothing sent | retrying | enters or moves |
 //! | [`Rules::requeue`] | anything due | same | moves on |
 //! | [`Rules::adopt`], [`Rules::rescue`] | unfinished | same | enters or moves forward |
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
 mod holding;
+mod interruption;
 
 use std::time::Duration;
 
@@ -34,6 +37,8 @@ use crate::{
     trace::Trace,
 };
 
+use interruption::note_interruption;
+
 /// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`] checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -43,7 +48,7 @@ pub struct Limits {
     pub grace: Duration,
     /// What the grace grows to, doubling with each requeue of the same state.
     pub max_grace: Duration,
-    /// Interrupted attempts until it is given up.
+    /// Interrupted attempts in a row until it is given up.
     pub max_interrupted: u32,
     /// The longest wait for which `deliver` queues a webhook itself.
     pub relay_within: Duration,
@@ -51,7 +56,7 @@ pub struct Limits {
     pub max_relays: u32,
     /// Rescues from the dead-letter queue until it is given up.
     pub max_rescues: u32,
-    /// How long a webhook may be deferred in all.
+    /// How long an open circuit may defer a webhook in all; the host limit has as much of its own.
     pub max_defer: Duration,
     /// How long a delivered webhook can be asked about.
     pub retention: Duration,
@@ -119,6 +124,38 @@ pub enum Refusal {
     /// Gone for readers, so for writers too.
     #[error("expired")]
     Expired,
+    /// No attempt has started since it was accepted or sent again: it must make one before it may be given up.
+    #[error("no attempt has started")]
+    Untried,
+}
+
+/// Why a webhook is given up although its retry policy grants another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// Too many attempts in a row were interrupted.
+    Interrupted,
+    /// The destination's circuit deferred it for as long as it may.
+    CircuitOpen,
+    /// The queue gave up on its messages too often.
+    Undeliverable,
+    /// There is no webhook: a record of a message that cannot be read.
+    Unreadable,
+}
+
+impl GiveUp {
+    /// What a reader is told.
+    pub const fn kind(self) -> ErrorKind {
+        match self {
+            Self::Interrupted => ErrorKind::Interrupted,
+            Self::CircuitOpen => ErrorKind::CircuitOpen,
+            Self::Undeliverable | Self::Unreadable => ErrorKind::Undeliverable,
+        }
+    }
+
+    /// Whether it says nothing about the webhook unless an attempt has started.
+    const fn needs_attempt(self) -> bool {
+        matches!(self, Self::CircuitOpen | Self::Undeliverable)
+    }
 }
 
 /// What create needs to know.
@@ -207,6 +244,7 @@ impl Rules {
         if webhook.status == Status::InProgress {
             check_lease(webhook, now)?;
             self.check_interruptions(webhook)?;
+            self.check_wait(webhook, now)?;
             note_interruption(&mut next);
             why = Some(Why::LeaseOver);
         } else if let Some(allowed_at) =
@@ -240,6 +278,7 @@ impl Rules {
         };
         next.budget.attempts = next.budget.attempts.saturating_add(1);
         next.budget.deferrals = 0;
+        next.budget.interrupted = if planted::is(Bug::InterruptionsKept) { next.budget.interrupted } else { 0 };
         keep_attempt(&mut next, held.started_at, report);
         let policy = self.retry.with(webhook.retry.as_ref());
         match policy.verdict(&report.outcome, next.budget.attempts, unit) {
@@ -269,17 +308,24 @@ impl Rules {
 
     /// It is given up without a further attempt, because a budget other than the policy's is spent. Which one that is, and that it
     /// is, the caller has seen on this very record: apply it with [`apply_unchanged`](crate::apply::apply_unchanged).
-    pub fn give_up(&self, webhook: &Webhook, kind: ErrorKind, function: Function, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn give_up(&self, webhook: &Webhook, reason: GiveUp, function: Function, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
+        if reason.needs_attempt() && !webhook.was_attempted() && !planted::is(Bug::FailedUntried) {
+            return Err(Refusal::Untried);
+        }
         if webhook.status == Status::InProgress {
             note_interruption(&mut next);
         }
-        let message = match kind {
-            ErrorKind::Interrupted => format!("{} attempts ended without a recorded answer", next.budget.interrupted),
-            ErrorKind::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
-            _ => format!("the queue gave up on it {} times", self.limits.max_rescues + 1),
+        let message = match reason {
+            GiveUp::Interrupted => {
+                format!("{} attempts in a row ended without a recorded answer", next.budget.interrupted)
+            }
+            GiveUp::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
+            GiveUp::Undeliverable => format!("the queue gave up on it {} times", self.limits.max_rescues + 1),
+            GiveUp::Unreadable => "a message of the queue that is not one of ours; its text is the payload".to_owned(),
         };
+        let kind = reason.kind();
         next.last_error = Some(LastError { kind, status_code: None, message });
         next.claim = None;
         self.fail(&mut next, now);
@@ -288,22 +334,24 @@ impl Rules {
     }
 
     /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After` may have put it off further
-    /// since the caller looked.
+    /// since the caller looked. The host limit ([`Why::RateLimit`]) and the circuit each have a budget of their own.
     pub fn defer(&self, webhook: &Webhook, until: Timestamp, why: Why, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
         if webhook.status == Status::InProgress {
             self.check_interruptions(webhook)?;
+            self.check_wait(webhook, now)?;
             note_interruption(&mut next);
         }
         if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
             return Err(Refusal::NotYet(allowed_at));
         }
-        let deferred_ms = webhook.budget.deferred_ms.saturating_add(until.since(now).as_millis() as u64);
-        if u128::from(deferred_ms) > self.limits.max_defer.as_millis() && !planted::is(Bug::DeferralsUnbounded) {
+        let by_host_limit = why == Why::RateLimit && !planted::is(Bug::DeferralsShareBudget);
+        let used = if by_host_limit { &mut next.budget.host_deferred_ms } else { &mut next.budget.deferred_ms };
+        *used = used.saturating_add(until.since(now).as_millis() as u64);
+        if u128::from(*used) > self.limits.max_defer.as_millis() && !planted::is(Bug::DeferralsUnbounded) {
             return Err(Refusal::BudgetSpent);
         }
-        next.budget.deferred_ms = deferred_ms;
         next.budget.deferrals = next.budget.deferrals.saturating_add(1);
         next.budget.attempts = next.budget.attempts.saturating_add(u32::from(planted::is(Bug::DeferralSpendsAttempt)));
         self.wait_until(&mut next, until, now);
@@ -339,12 +387,6 @@ impl Rules {
             return Err(Refusal::NotFailed);
         }
         self.start_again(webhook, Transition::Redrive, now)
-    }
-
-    /// Whether one more interrupted attempt, this one, leaves it any.
-    fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
-        let spent = webhook.budget.interrupted.saturating_add(1) >= self.limits.max_interrupted;
-        if spent && !planted::is(Bug::InterruptionsUnbounded) { Err(Refusal::Interrupted) } else { Ok(()) }
     }
 
     fn start_again(&self, webhook: &Webhook, transition: Transition, now: Timestamp) -> Result<Webhook, Refusal> {
@@ -414,6 +456,7 @@ fn check_lease(webhook: &Webhook, now: Timestamp) -> Result<(), Refusal> {
 fn enter(next: &mut Webhook, status: Status) {
     next.status = status;
     next.budget.requeues = 0;
+    next.budget.unworked_rescues = 0;
 }
 
 fn last_error(report: &Report) -> Option<LastError> {
@@ -438,27 +481,6 @@ fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
         },
         MAX_ATTEMPTS_KEPT,
     );
-}
-
-/// Notes the claimed attempt as interrupted: its lease is over and nobody wrote an outcome.
-fn note_interruption(next: &mut Webhook) {
-    let Some(claim) = next.claim.take() else { return };
-    next.budget.interrupted = next.budget.interrupted.saturating_add(1);
-    let message = "no outcome was recorded: the worker died or lost its lease";
-    push_bounded(
-        &mut next.attempts,
-        Attempt {
-            number: next.attempt_count,
-            started_at: claim.started_at,
-            duration_ms: claim.lease_until.since(claim.started_at).as_millis() as u64,
-            error: Some(ErrorKind::Interrupted),
-            status_code: None,
-            message: Some(message.to_owned()),
-            response_excerpt: None,
-        },
-        MAX_ATTEMPTS_KEPT,
-    );
-    next.last_error = Some(LastError { kind: ErrorKind::Interrupted, status_code: None, message: message.to_owned() });
 }
 
 fn note(

@@ -21,7 +21,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::RequeueBeforeSend, 2),
     (Bug::ArchiveWithoutCondition, 98),
     (Bug::SweepSkipsInProgress, 2),
-    (Bug::ClaimIgnoresLease, 6),
+    (Bug::ClaimIgnoresLease, 406),
     (Bug::AcknowledgeUnfinished, 4),
     (Bug::AuditMovesFirst, 2),
     (Bug::AuditSkipsMinute, 4),
@@ -29,7 +29,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::DueAsAllowed, 1),
     (Bug::DeleteUnfenced, 26),
     (Bug::FailedNotHeld, 0),
-    (Bug::RescueUnbounded, 25),
+    (Bug::RescueUnbounded, 1173),
     (Bug::InterruptionsUnbounded, 2),
     (Bug::RelaysUnbounded, 17),
     (Bug::DeferralsUnbounded, 17),
@@ -53,16 +53,28 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::StrayDropped, 24),
     (Bug::NewerArchived, 10),
     (Bug::UnreadableAcknowledged, 86),
-    (Bug::DeferralCountedTwice, 3373),
+    (Bug::DeferralCountedTwice, 6341),
+    (Bug::RescueWithoutChange, 8),
+    (Bug::UnworkedWithoutWait, 25),
+    (Bug::FailedUntried, 248),
+    (Bug::DeferralsShareBudget, 29),
+    (Bug::InterruptionWithoutWait, 1292),
+    (Bug::InterruptionsKept, 4),
+    (Bug::SlowClaimBlamed, 20),
 ];
 
-/// Of those, what was in the software until the simulation found it, by what it did then. A seed alone would not keep it: what a seed does
+/// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does
 /// changes with the worlds.
-const REGRESSIONS: [(&str, Bug); 4] = [
+const REGRESSIONS: [(&str, Bug); 9] = [
     ("a key asked for again, after an operator had deleted its webhook, made that anew", Bug::DeletedIsNew),
     ("a batch that was given a new id made again what it had made under the old one", Bug::SettledForgotten),
     ("the sweep added to a backlog for as long as the queue stood still", Bug::BacklogFeedsItself),
     ("two messages of one webhook that was put off counted it as waiting twice", Bug::DeferralCountedTwice),
+    ("a throttled deliver used up the rescues of webhooks that no function had looked at", Bug::RescueWithoutChange),
+    ("an open circuit failed webhooks that had had no attempt", Bug::FailedUntried),
+    ("the host limit used up what the circuit may defer", Bug::DeferralsShareBudget),
+    ("kills in a row used up the interruptions of all that was in flight", Bug::InterruptionWithoutWait),
+    ("a claim that took too long was recorded as a timeout of the destination", Bug::SlowClaimBlamed),
 ];
 
 /// Every seed is a world; none of them breaks a promise.

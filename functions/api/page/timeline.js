@@ -87,6 +87,7 @@ function budgetLine({ budget }, made) {
     budget.interrupted_attempts.used > 0 && `${used('interrupted_attempts', count)} interrupted`,
     budget.rescues.used > 0 && `${used('rescues', count)} rescues`,
     budget.deferred_ms.used > 0 && `put off for ${used('deferred_ms', duration)}`,
+    budget.host_deferred_ms.used > 0 && `put off for its destination's other webhooks for ${used('host_deferred_ms', duration)}`,
   ];
   return parts.filter(Boolean).join(', ');
 }

@@ -101,7 +101,10 @@ struct BudgetView {
     attempts: Used,
     interrupted_attempts: Used,
     rescues: Used,
+    /// Waits for an open circuit.
     deferred_ms: Used,
+    /// Waits for the destination's share of the attempts.
+    host_deferred_ms: Used,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,6 +118,7 @@ impl<'a> Explanation<'a> {
     fn of(webhook: &'a Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -> Self {
         let budget = &webhook.budget;
         let used = |used: u32, of: u32| Used { used: u64::from(used), of: u64::from(of) };
+        let max_defer_ms = rules.limits.max_defer.as_millis() as u64;
         Self {
             webhook_id: &webhook.id,
             status: webhook.status,
@@ -125,7 +129,8 @@ impl<'a> Explanation<'a> {
                 attempts: used(budget.attempts, attempts_granted(webhook, rules)),
                 interrupted_attempts: used(budget.interrupted, rules.limits.max_interrupted),
                 rescues: used(budget.rescues, rules.limits.max_rescues),
-                deferred_ms: Used { used: budget.deferred_ms, of: rules.limits.max_defer.as_millis() as u64 },
+                deferred_ms: Used { used: budget.deferred_ms, of: max_defer_ms },
+                host_deferred_ms: Used { used: budget.host_deferred_ms, of: max_defer_ms },
             },
         }
     }
@@ -166,9 +171,13 @@ fn why(webhook: &Webhook, step: &Step) -> String {
         (Transition::Retry, Some(Why::RetryAfter)) => {
             format!("Attempt {n} {}; the destination asked by Retry-After to wait for longer than planned.", ended())
         }
+        (Transition::Retry, Some(Why::Error(ErrorKind::Interrupted))) => format!(
+            "Attempt {n} ended without a recorded answer (its worker died or was stopped), and so did the one before it. Its request \
+             may have arrived. The next attempt waits, longer after each such end."
+        ),
         (Transition::Retry, _) => format!("Attempt {n} {}; the retry policy grants another one.", ended()),
         (Transition::Fail, Some(Why::Error(ErrorKind::Interrupted))) => {
-            "Given up: too many attempts ended without a recorded answer.".to_owned()
+            "Given up: too many attempts in a row ended without a recorded answer.".to_owned()
         }
         (Transition::Fail, Some(Why::Error(ErrorKind::CircuitOpen))) => {
             "Given up: it was put off for as long as it may be, while the destination's circuit was open.".to_owned()
@@ -180,12 +189,20 @@ fn why(webhook: &Webhook, step: &Step) -> String {
         (Transition::Defer, Some(Why::RateLimit)) => {
             "Put off without an attempt: as many attempts at the destination as may be were under way.".to_owned()
         }
+        (Transition::Defer, Some(Why::Unsent)) => {
+            "Put off: the attempt that had started sent nothing, for a reason on Posthaste's side, and uses up nothing."
+                .to_owned()
+        }
         (Transition::Defer, _) => {
             "Put off without an attempt: the destination's circuit is open after failures in a row.".to_owned()
         }
         (Transition::Requeue, _) => "It was due, so a message for it was queued.".to_owned(),
         (Transition::Adopt, Some(Why::Audit)) => {
             "The audit found it unfinished; from now on the sweep watches it, whatever becomes of its message.".to_owned()
+        }
+        (Transition::Adopt, Some(Why::Rescue)) if step.allowed_at.is_some() => {
+            "The queue had given up on its message, and no worker had looked at it: it is queued again, later each time."
+                .to_owned()
         }
         (Transition::Adopt, Some(Why::Rescue)) => "The queue had given up on its message; it was rescued.".to_owned(),
         (Transition::Adopt, _) => "The queue did not take its message, so the sweep will queue it.".to_owned(),
@@ -237,7 +254,13 @@ fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -
 fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next {
     let n = webhook.attempt_count.saturating_add(1);
     let allowed_at = webhook.allowed_at.filter(|at| *at > now);
+    let given_up_by_queue = webhook.history.last().is_some_and(|step| step.why == Some(Why::Rescue));
     match (webhook.due_at, allowed_at) {
+        (Some(due_at), None) if given_up_by_queue && due_at > now => Next {
+            what: format!("The queue gave up on its message. The sweep queues another one, then attempt {n} starts."),
+            at: Some(due_at),
+            by: Some("sweep"),
+        },
         (None, at) => {
             let audit_at = webhook.created_at.plus(audit_age);
             let what = format!(
@@ -277,9 +300,10 @@ fn next_of_claimed(webhook: &Webhook, rules: &Rules, now: Timestamp) -> Next {
         return Next { what, at: Some(lease_until), by: Some("deliver") };
     }
     let then = if webhook.budget.interrupted.saturating_add(1) >= rules.limits.max_interrupted {
-        "the webhook fails, since too many attempts ended so".to_owned()
+        "the webhook fails, since too many attempts in a row ended so".to_owned()
     } else {
-        format!("attempt {} starts", n.saturating_add(1))
+        let wait = rules.must_wait_until(webhook, now).map_or_else(String::new, |at| format!(", not before {at}"));
+        format!("attempt {} starts{wait}", n.saturating_add(1))
     };
     let what = format!("The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, and {then}.");
     Next { what, at: webhook.due_at.filter(|at| *at > now), by: Some("deliver") }
@@ -370,10 +394,43 @@ mod tests {
         let rules = Rules::default();
         let mut webhook = testing::webhook(start());
         for round in 0..5 {
-            webhook = rules.claim(&webhook, ClaimId(round), after(round * 46)).unwrap();
+            webhook = rules.claim(&webhook, ClaimId(round), after(round * 460)).unwrap();
         }
         assert!(coming(&webhook, after(9999)).2.contains("the webhook fails"));
         assert!(steps(&webhook)[2].why.contains("may have arrived"));
+    }
+
+    /// The second interruption in a row makes it wait: said before it is noted, and after.
+    #[test]
+    fn the_wait_after_an_interruption_is_told() {
+        let rules = Rules::default();
+        let once = rules.claim(&testing::webhook(start()), ClaimId(0), start()).unwrap();
+        let twice = rules.claim(&once, ClaimId(0), after(45)).unwrap();
+        let resumes_at = after(45 + 45 + 5);
+        let (_, _, what) = coming(&twice, after(90));
+        assert!(what.contains(&format!("attempt 3 starts, not before {resumes_at}")), "{what}");
+        let waiting = rules.retry_interrupted(&twice, after(90)).unwrap();
+        assert_eq!((coming(&waiting, after(90)).0, coming(&waiting, after(90)).1), (Some("deliver"), Some(resumes_at)));
+        let told = steps(&waiting).pop().unwrap();
+        assert!(told.why.starts_with("Attempt 2 ended without a recorded answer"), "{}", told.why);
+        assert_eq!((told.transition, told.attempt, told.next_attempt_at), ("retry", Some(2), Some(resumes_at)));
+    }
+
+    /// What the queue gave up on while no worker looked at it, and what sent nothing, are told as what they are.
+    #[test]
+    fn what_is_ours_is_told_as_ours() {
+        let rules = Rules::default();
+        let once = rules.rescue(&testing::webhook(start()), start()).unwrap();
+        let twice = rules.rescue(&once, start()).unwrap();
+        let (by, at, what) = coming(&twice, start());
+        assert_eq!((by, at), (Some("sweep"), Some(after(900))));
+        assert!(what.starts_with("The queue gave up on its message."), "{what}");
+        assert!(steps(&twice)[2].why.contains("no worker had looked at it"));
+
+        let claimed = rules.claim(&testing::webhook(start()), ClaimId(3), start()).unwrap();
+        let back = rules.give_back(&claimed, ClaimId(3), "nothing was sent", after(60), after(31)).unwrap();
+        assert!(steps(&back)[2].why.contains("sent nothing"));
+        assert_eq!((coming(&back, after(31)).0, coming(&back, after(31)).1), (Some("deliver"), Some(after(60))));
     }
 
     #[test]

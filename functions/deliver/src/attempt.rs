@@ -18,7 +18,7 @@ use shared::{
     status::Status,
     store::StoreError,
     trace::Trace,
-    transition::{Refusal, Report},
+    transition::{GiveUp, Refusal, Report},
 };
 
 use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
@@ -36,16 +36,26 @@ const CROWDED_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::fr
 /// The longest of those waits: 10 minutes, as long as a circuit stays open at most.
 const MAX_CROWDED_WAIT: Duration = shared::circuit::MAX_OPEN;
 
+/// An attempt is made only if at least this share of `DELIVERY_TIMEOUT_MS` is left after the claim: a quarter. With less, a
+/// timeout would say more about our store than about the destination.
+const MIN_SHARE_LEFT: u32 = 4;
+
+/// How much longer than its deadline an attempt without an answer may take before it counts as this process's own standstill.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// The first wait after nothing could be sent for a reason of ours; it doubles up to [`MAX_CROWDED_WAIT`], and half is random.
+const OUR_FAULT_WAIT: Duration = Duration::from_secs(10);
+
 /// What came of trying.
 pub(crate) enum Attempted {
-    /// An outcome, or a deferral, is recorded.
+    /// An outcome, or a wait, is recorded.
     Recorded(Webhook),
     /// There is nothing left to do with this message, or nothing that can be done now.
     Ended(Verdict),
     /// The record is another one than was seen.
     Changed,
-    /// A budget other than the policy's is spent, as this error says: too many interruptions, or deferred for too long.
-    BudgetSpent(Webhook, ErrorKind),
+    /// It is to be given up for this reason, which follows from this record.
+    BudgetSpent(Webhook, GiveUp),
 }
 
 impl Deliver {
@@ -56,9 +66,9 @@ impl Deliver {
             ControlFlow::Continue(taken) => taken,
             ControlFlow::Break(put_off) => return put_off,
         };
-        let admitted = match self.breaker.admit(&self.context, &seen.destination).await {
-            Admitted::No(open_until) => return self.put_off(seen, open_until).await,
-            admitted => admitted,
+        let (seen, admitted) = match self.admit(seen, until).await {
+            ControlFlow::Continue(admitted) => admitted,
+            ControlFlow::Break(put_off) => return put_off,
         };
         // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
         let claimed_at = self.context.clock.now();
@@ -75,24 +85,33 @@ impl Deliver {
             not_claimed => {
                 self.breaker.release(&self.context, &admitted).await;
                 return match not_claimed {
-                    Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
-                        Attempted::BudgetSpent(webhook, ErrorKind::Interrupted)
-                    }
+                    Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, GiveUp::Interrupted),
                     Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
                     Ok(_) => Attempted::Changed,
                     Err(error) => hand_back(&error, &ids, "claimed"),
                 };
             }
         };
+        let was_retrying = was_retrying.into_inner();
+        let sent_at = self.context.clock.now();
+        let left = self.context.config.delivery_timeout.saturating_sub(sent_at.since(claimed_at));
+        if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT && !planted::is(Bug::SlowClaimBlamed) {
+            let why = format!("nothing was sent: the claim took {} ms", sent_at.since(claimed_at).as_millis());
+            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+        }
         let answer = {
             let _asking = turn.as_ref().map(Turn::ask);
-            self.send_request(&webhook, content, claimed_at, xray_trace_id).await
+            self.send_request(&webhook, content, (sent_at, left), xray_trace_id).await
         };
         if answer.is_our_fault {
-            return self.not_attempted(&webhook, &answer, &admitted).await;
+            let why = format!("nothing was sent: {}", answer.message.as_deref().unwrap_or("this machine could not try"));
+            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+        }
+        if answer.status_code.is_none() && self.context.clock.now().since(sent_at) > left + STANDSTILL {
+            return self.stood_still(&webhook, &admitted).await;
         }
         self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
-        self.record(webhook, claim_id, answer, was_retrying.into_inner()).await
+        self.record(webhook, claim_id, answer, was_retrying).await
     }
 
     /// When a claim may be made at the latest: with a lease left.
@@ -100,19 +119,43 @@ impl Deliver {
         until.minus(self.context.rules.limits.lease)
     }
 
+    /// Whether a claim that is made now has a lease left.
+    fn is_in_time(&self, until: Timestamp) -> bool {
+        self.context.clock.now() <= self.latest_claim(until)
+    }
+
     /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
     async fn turn(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
-        let is_in_time = || self.context.clock.now() <= self.latest_claim(until);
         let silence = match self.turns.take(&seen.destination).await {
-            Ok(turn) if is_in_time() => return ControlFlow::Continue((seen, Some(turn))),
+            Ok(turn) if self.is_in_time(until) => return ControlFlow::Continue((seen, Some(turn))),
             Ok(_) => Duration::ZERO,
             Err(silence) => silence,
         };
         match self.stand_aside(seen, silence).await {
+            Ok(put_off) => ControlFlow::Break(put_off),
             // It was put off for as long as it may be: no limit of ours must be what fails it, so it goes ahead beyond the limit.
-            Attempted::BudgetSpent(seen, ErrorKind::CircuitOpen) if is_in_time() => ControlFlow::Continue((seen, None)),
-            Attempted::BudgetSpent(_, ErrorKind::CircuitOpen) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
-            put_off => ControlFlow::Break(put_off),
+            Err(seen) if self.is_in_time(until) => ControlFlow::Continue((seen, None)),
+            Err(_) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
+        }
+    }
+
+    /// What the destination's circuit has to say of this attempt, or what was done with the webhook since the circuit is open.
+    async fn admit(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Admitted)> {
+        let open_until = match self.breaker.admit(&self.context, &seen.destination).await {
+            Admitted::No(open_until) => open_until,
+            admitted => return ControlFlow::Continue((seen, admitted)),
+        };
+        match self.put_off(seen, open_until).await {
+            Ok(put_off) => ControlFlow::Break(put_off),
+            Err(seen) if seen.was_attempted() || planted::is(Bug::FailedUntried) => {
+                ControlFlow::Break(Attempted::BudgetSpent(seen, GiveUp::CircuitOpen))
+            }
+            // It has had no attempt: what others were answered must not be what fails it. It goes ahead, as a probe does.
+            Err(seen) if self.is_in_time(until) => {
+                let admitted = self.breaker.go_ahead(&seen.destination);
+                ControlFlow::Continue((seen, admitted))
+            }
+            Err(_) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
         }
     }
 
@@ -131,10 +174,9 @@ impl Deliver {
         &self,
         webhook: &Webhook,
         mut content: Content,
-        claimed_at: Timestamp,
+        (now, left): (Timestamp, Duration),
         xray_trace_id: Option<&str>,
     ) -> Answer {
-        let now = self.context.clock.now();
         let span = webhook.trace.as_ref().map(|_| self.context.random.next_u64().max(1));
         tracing::info!(
             correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
@@ -156,18 +198,49 @@ impl Deliver {
             attempt: webhook.attempt_count,
             timestamp: now,
         };
-        let left = self.context.config.delivery_timeout.saturating_sub(now.since(claimed_at));
         self.context.sender.send(&request, left).await
     }
 
-    /// This machine could not make the connection, which says nothing of the destination: nothing is recorded against it. The message
-    /// comes again, and once the lease is over the attempt is noted as interrupted.
-    async fn not_attempted(&self, webhook: &Webhook, answer: &Answer, admitted: &Admitted) -> Attempted {
+    /// Nothing was sent, for a reason of ours, which says nothing of the destination: nothing is recorded against it. The claim is
+    /// given back, so that this uses up no budget, and the webhook waits, longer each time.
+    async fn give_back(
+        &self,
+        webhook: Webhook,
+        (claim_id, was_retrying): (ClaimId, bool),
+        why: &str,
+        admitted: &Admitted,
+    ) -> Attempted {
         self.breaker.release(&self.context, admitted).await;
         tracing::error!(
             correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-            "[{}] This machine could not attempt the delivery: {}", webhook.correlation_id,
-            answer.message.as_deref().unwrap_or_default(),
+            "[{}] This machine could not attempt the delivery: {why}", webhook.correlation_id,
+        );
+        let doubled = 2_u32.saturating_pow(webhook.budget.deferrals.min(16));
+        let longest = OUR_FAULT_WAIT.saturating_mul(doubled).min(MAX_CROWDED_WAIT);
+        let now = self.context.clock.now();
+        let until = now.plus(longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0));
+        let rules = &self.context.rules;
+        let ids = (webhook.id.clone(), webhook.correlation_id.clone());
+        let give_back = |webhook: &Webhook| rules.give_back(webhook, claim_id, why, until, now);
+        match apply(&*self.context.store, webhook, give_back).await {
+            Ok(Applied::Done(webhook, ())) => {
+                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying), None);
+                Attempted::Recorded(webhook)
+            }
+            Ok(Applied::Refused(..)) => Attempted::Changed,
+            Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
+            // The lease runs out, and the attempt is noted as interrupted.
+            Err(error) => hand_back(&error, &ids, "given back"),
+        }
+    }
+
+    /// No answer came, long after the deadline at which the attempt should have ended: this process stood still, and what the
+    /// destination did is not known. Once the lease is over the attempt is noted as interrupted.
+    async fn stood_still(&self, webhook: &Webhook, admitted: &Admitted) -> Attempted {
+        self.breaker.release(&self.context, admitted).await;
+        tracing::error!(
+            correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+            "[{}] This process stood still during an attempt", webhook.correlation_id,
         );
         Attempted::Ended(Verdict::HandBack)
     }
@@ -208,8 +281,8 @@ impl Deliver {
         Attempted::Ended(Verdict::HandBack)
     }
 
-    /// The destination's circuit is open: wait without an attempt, or give up if it was put off for too long.
-    async fn put_off(&self, seen: Webhook, open_until: Timestamp) -> Attempted {
+    /// The destination's circuit is open: wait without an attempt. An error is the webhook, deferred for as long as it may be.
+    async fn put_off(&self, seen: Webhook, open_until: Timestamp) -> Result<Attempted, Webhook> {
         let now = self.context.clock.now();
         // Each deferral waits longer, and all of them spread out, so that they do not come back together.
         let spread = open_until.since(now).max(Duration::from_secs(1)).mul_f64(self.context.random.next_unit());
@@ -218,8 +291,9 @@ impl Deliver {
     }
 
     /// The destination has as many attempts under way as this process makes there: wait without one. The waits double, so that a backlog for
-    /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together.
-    async fn stand_aside(&self, seen: Webhook, silence: Duration) -> Attempted {
+    /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together. An error
+    /// is the webhook, deferred for as long as it may be.
+    async fn stand_aside(&self, seen: Webhook, silence: Duration) -> Result<Attempted, Webhook> {
         let longest = silence
             .clamp(CROWDED_WAIT.0, CROWDED_WAIT.1)
             .saturating_mul(2_u32.saturating_pow(seen.budget.deferrals.min(16)))
@@ -229,20 +303,37 @@ impl Deliver {
         self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await
     }
 
-    /// Puts it off until then, into the due index; what is to be queued by `deliver` itself is the caller's to see to.
-    async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Attempted {
+    async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Result<Attempted, Webhook> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
+        self.wait(seen, because, |webhook| rules.defer(webhook, until, why, now)).await
+    }
+
+    /// Its attempt was interrupted, and not for the first time in a row: it waits before the next one.
+    pub(crate) async fn wait_out(&self, seen: Webhook) -> Attempted {
+        let now = self.context.clock.now();
+        let rules = &self.context.rules;
+        let waiting =
+            self.wait(seen, "its attempts are interrupted again and again", |webhook| rules.retry_interrupted(webhook, now));
+        waiting.await.unwrap_or(Attempted::Changed)
+    }
+
+    /// Writes that it waits without an attempt, in the due index; what is to be queued by `deliver` itself is the caller's to see to.
+    /// An error is the webhook if its deferrals are used up.
+    async fn wait<F>(&self, seen: Webhook, because: &str, rule: F) -> Result<Attempted, Webhook>
+    where
+        F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send + Sync,
+    {
         // Another message of the webhook may have put it off meanwhile, and have counted it.
         let was_retrying = AtomicBool::default();
         let first_seen = seen.status;
         let defer = |webhook: &Webhook| {
             let status = if planted::is(Bug::DeferralCountedTwice) { first_seen } else { webhook.status };
             was_retrying.store(status == Status::Retrying, Ordering::Relaxed);
-            rules.defer(webhook, until, why, now)
+            rule(webhook)
         };
         let ids = (seen.id.clone(), seen.correlation_id.clone());
-        match apply(&*self.context.store, seen, defer).await {
+        Ok(match apply(&*self.context.store, seen, defer).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::info!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
@@ -252,12 +343,12 @@ impl Deliver {
                 self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying.into_inner()), None);
                 Attempted::Recorded(webhook)
             }
-            Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::CircuitOpen),
-            Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, ErrorKind::Interrupted),
+            Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => return Err(webhook),
+            Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, GiveUp::Interrupted),
             Ok(Applied::Refused(..)) => Attempted::Changed,
             Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
             Err(error) => hand_back(&error, &ids, "deferred"),
-        }
+        })
     }
 
     fn count(&self, webhook: &Webhook, report: &Report, was_retrying: bool) {

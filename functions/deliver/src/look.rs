@@ -5,7 +5,7 @@
 //! | missing, delivered, archived | acknowledge |
 //! | failed, not archived | send to the dead-letter queue, acknowledge |
 //! | in progress, lease live | acknowledge if it is in the due index, else hand the message back |
-//! | in progress, lease over | note the attempt as interrupted; claim, or fail if its budget is spent |
+//! | in progress, lease over | note the attempt as interrupted; claim, wait if the one before was interrupted too, or fail if its budget is spent |
 //! | pending or retrying, allowed within 2 s | wait if need be, claim |
 //! | pending or retrying, allowed later | acknowledge: the due index holds it |
 //! | of a newer schema version, or unreadable | hand back |
@@ -16,12 +16,12 @@ use shared::{
     apply::{Applied, apply_unchanged},
     clock::Timestamp,
     message::Message,
-    model::{ErrorKind, Function, Webhook},
+    model::{Function, Webhook},
     planted::{self, Bug},
     queue::Lane,
     status::Status,
     store::StoreError,
-    transition::is_relayed,
+    transition::{GiveUp, is_relayed},
 };
 
 use crate::{Deliver, Verdict, attempt::Attempted};
@@ -37,6 +37,8 @@ enum Step {
     Done(Verdict),
     /// Wait that long, then claim.
     Claim(Duration),
+    /// Note the attempt as interrupted, and let the webhook wait.
+    WaitOut,
     DeadLetter,
 }
 
@@ -63,26 +65,34 @@ impl Deliver {
             match self.step(&webhook) {
                 Step::Done(verdict) => return verdict,
                 Step::DeadLetter => return self.dead_letter(&webhook).await,
-                Step::Claim(wait) => {
-                    if !wait.is_zero() {
-                        self.context.clock.sleep(wait).await;
-                    }
-                    match self.attempt(webhook, until, xray_trace_id).await {
-                        Attempted::Recorded(webhook) => return self.hand_over(&webhook).await,
-                        Attempted::Ended(verdict) => return verdict,
-                        // Somebody else changed it: look again, at what is stored.
-                        Attempted::Changed => {}
-                        Attempted::BudgetSpent(webhook, kind) => {
-                            if let Some(verdict) = self.give_up(webhook, kind).await {
-                                return verdict;
+                step => {
+                    let tried = match step {
+                        Step::Claim(wait) => {
+                            if !wait.is_zero() {
+                                self.context.clock.sleep(wait).await;
                             }
+                            self.attempt(webhook, until, xray_trace_id).await
                         }
+                        _ => self.wait_out(webhook).await,
+                    };
+                    if let Some(verdict) = self.conclude(tried).await {
+                        return verdict;
                     }
                 }
             }
         }
         tracing::warn!(webhook_id = %message.webhook_id, "Handing back a webhook that changed again and again");
         Verdict::HandBack
+    }
+
+    /// What becomes of the message. `None`: somebody else changed the webhook, so look again, at what is stored.
+    async fn conclude(&self, tried: Attempted) -> Option<Verdict> {
+        match tried {
+            Attempted::Recorded(webhook) => Some(self.hand_over(&webhook).await),
+            Attempted::Ended(verdict) => Some(verdict),
+            Attempted::Changed => None,
+            Attempted::BudgetSpent(webhook, reason) => self.give_up(webhook, reason).await,
+        }
     }
 
     /// Whether a claim may be tried on this record without reading it first.
@@ -100,6 +110,7 @@ impl Deliver {
             Status::Failed => Step::DeadLetter,
             Status::InProgress => match &webhook.claim {
                 Some(claim) if claim.lease_until > now => Step::Done(leave),
+                _ if self.context.rules.must_wait_until(webhook, now).is_some() => Step::WaitOut,
                 _ => Step::Claim(Duration::ZERO),
             },
             Status::Pending | Status::Retrying => {
@@ -130,17 +141,17 @@ impl Deliver {
     }
 
     /// A budget other than the policy's is spent: it fails without another attempt. `None`: it has changed meanwhile.
-    async fn give_up(&self, webhook: Webhook, kind: ErrorKind) -> Option<Verdict> {
+    async fn give_up(&self, webhook: Webhook, reason: GiveUp) -> Option<Verdict> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let (id, correlation_id) = (webhook.id.clone(), webhook.correlation_id.clone());
         let was_retrying = webhook.status == Status::Retrying;
-        let give_up = |webhook: &Webhook| rules.give_up(webhook, kind, Function::Deliver, now);
+        let give_up = |webhook: &Webhook| rules.give_up(webhook, reason, Function::Deliver, now);
         match apply_unchanged(&*self.context.store, webhook, give_up).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::warn!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Giving up webhook delivery for reference_id={}: {}", webhook.correlation_id, webhook.id.reference, kind.as_str(),
+                    "[{}] Giving up webhook delivery for reference_id={}: {}", webhook.correlation_id, webhook.id.reference, reason.kind().as_str(),
                 );
                 self.context.metrics.destination(&webhook.destination, -i64::from(was_retrying), None);
                 Some(self.dead_letter(&webhook).await)

@@ -8,23 +8,26 @@
 //! | missing, delivered, archived | acknowledge |
 //! | failed | archive |
 //! | unfinished, and the message asks to archive it | acknowledge: it was sent again |
-//! | unfinished | rescue: due at once; after three rescues fail it, kind `undeliverable`, and archive |
+//! | unfinished, and `deliver` has worked on it since the last rescue | rescue: due at once; after three rescues fail it, kind `undeliverable`, and archive |
+//! | unfinished, and `deliver` has not | due again, later each time; no rescue is spent |
 //! | of a newer schema version, or unreadable | hand back |
 
 mod stray;
 
+use std::panic::AssertUnwindSafe;
+
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use shared::{
     apply::{Applied, apply, apply_unchanged},
     context::Context,
     message::{InvalidMessage, Message},
     metrics::Mode,
-    model::{ErrorKind, Function, Webhook},
+    model::{Function, Webhook},
     planted::{self, Bug},
     status::Status,
     store::StoreError,
-    transition::Refusal,
+    transition::{GiveUp, Refusal},
 };
 
 /// Whether a message is done with.
@@ -32,7 +35,7 @@ type Done = bool;
 
 /// Works on each message of the batch, all at once; answers with those that it hands back.
 pub async fn handle(context: &Context, event: SqsEvent) -> SqsBatchResponse {
-    let done = join_all(event.records.iter().map(|message| work(context, message))).await;
+    let done = join_all(event.records.iter().map(|message| isolated(context, message))).await;
     context.metrics.flush_if_due(&*context.store, context.clock.now()).await;
     let mut response = SqsBatchResponse::default();
     let failures = event.records.iter().zip(done).filter(|(_, done)| !done);
@@ -44,6 +47,14 @@ pub async fn handle(context: &Context, event: SqsEvent) -> SqsBatchResponse {
         })
         .collect();
     response
+}
+
+/// A panic over one message, which is our mistake, hands back that message alone, and not its batch.
+async fn isolated(context: &Context, message: &SqsMessage) -> Done {
+    AssertUnwindSafe(work(context, message)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(message_id = message.message_id, "Handing back a dead letter whose handling panicked");
+        false
+    })
 }
 
 async fn work(context: &Context, message: &SqsMessage) -> Done {
@@ -100,6 +111,7 @@ async fn rescue(context: &Context, webhook: Webhook) -> Result<Done, StoreError>
         Applied::Done(webhook, ()) => {
             tracing::warn!(
                 correlation_id = webhook.correlation_id, webhook_id = %webhook.id, rescues = webhook.budget.rescues,
+                unworked_rescues = webhook.budget.unworked_rescues, due_at = webhook.due_at.map(tracing::field::display),
                 "[{}] The queue gave up on an unfinished webhook: entered in the due index for reference_id={}",
                 webhook.correlation_id, webhook.id.reference,
             );
@@ -115,7 +127,7 @@ async fn rescue(context: &Context, webhook: Webhook) -> Result<Done, StoreError>
 async fn give_up(context: &Context, webhook: Webhook) -> Result<Done, StoreError> {
     let now = context.clock.now();
     let rules = &context.rules;
-    let give_up = |webhook: &Webhook| rules.give_up(webhook, ErrorKind::Undeliverable, Function::Dlq, now);
+    let give_up = |webhook: &Webhook| rules.give_up(webhook, GiveUp::Undeliverable, Function::Dlq, now);
     match apply_unchanged(&*context.store, webhook, give_up).await? {
         Applied::Done(webhook, ()) => archive(context, webhook).await,
         Applied::Refused(..) => Ok(false),

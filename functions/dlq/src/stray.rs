@@ -7,10 +7,10 @@ use shared::{
     clock::Timestamp,
     context::Context,
     id::{ReferenceId, TaskId, WebhookId},
-    model::{Content, ErrorKind, Function, truncated},
+    model::{Content, Function, truncated},
     queue::MAX_BODY_BYTES,
     store::{CreateError, StoreError},
-    transition::NewWebhook,
+    transition::{GiveUp, NewWebhook},
 };
 
 /// The reference id of all of them.
@@ -37,11 +37,8 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
         now,
     );
     // Neither is refused: it is new.
-    let failed = rules.give_up(&webhook, ErrorKind::Undeliverable, Function::Dlq, now);
-    let Ok(mut archived) = failed.and_then(|failed| rules.archive(&failed, now)) else { return Ok(()) };
-    if let Some(error) = &mut archived.last_error {
-        "a message of the queue that is not one of ours; its text is the payload".clone_into(&mut error.message);
-    }
+    let failed = rules.give_up(&webhook, GiveUp::Unreadable, Function::Dlq, now);
+    let Ok(archived) = failed.and_then(|failed| rules.archive(&failed, now)) else { return Ok(()) };
     let text = truncated(body, MAX_BODY_BYTES);
     let payload = to_raw_value(text).map_err(|error| StoreError::Unavailable(error.into()))?;
     match context.store.create(&archived, &Content { url: String::new(), headers: Vec::new(), payload }).await {

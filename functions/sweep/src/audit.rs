@@ -13,7 +13,7 @@ use shared::{
     planted::{self, Bug},
 };
 
-use crate::{Summary, SweepError};
+use crate::{Summary, SweepError, isolated};
 
 /// What is read at a time: a minute, or less where tests have shortened the audit's age.
 const STEP: Duration = Duration::from_secs(60);
@@ -61,7 +61,9 @@ async fn adopt_unheld(context: &Context, from: Timestamp, to: Timestamp, summary
         for webhook in page.items {
             let now = context.clock.now();
             let audit = |webhook: &Webhook| context.rules.audit(webhook, now);
-            if let Applied::Done(webhook, ()) = apply(&*context.store, webhook, audit).await? {
+            let id = webhook.id.clone();
+            let Some(applied) = isolated(&id, apply(&*context.store, webhook, audit)).await else { continue };
+            if let Applied::Done(webhook, ()) = applied? {
                 summary.adopted += 1;
                 tracing::warn!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,

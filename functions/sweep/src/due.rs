@@ -20,7 +20,7 @@ use shared::{
     transition::next_look,
 };
 
-use crate::{Summary, SweepError};
+use crate::{Summary, SweepError, isolated};
 
 /// What falls due within this time is queued now, with a delay: the schedule has whole minutes only.
 const LOOK_AHEAD: Duration = Duration::from_secs(60);
@@ -96,7 +96,10 @@ impl Backlog {
 /// Queues these entries and moves those that the queue took. How many.
 async fn requeue(context: &Context, entries: Vec<DueEntry>, backlog: &mut Backlog) -> Result<usize, SweepError> {
     let due: Vec<(DueEntry, Webhook)> = stream::iter(entries)
-        .map(|entry| async move { read(context, entry).await })
+        .map(|entry| async move {
+            let id = entry.id.clone();
+            isolated(&id, read(context, entry)).await.unwrap_or(Ok(None))
+        })
         .buffer_unordered(CONCURRENCY)
         .try_filter_map(async |found| Ok(found))
         .try_collect()
@@ -159,8 +162,9 @@ async fn send_and_move(
             if behind { rules.requeue_in_backlog(webhook, entry.due_at, now) } else { rules.requeue(webhook, entry.due_at, now) }
         };
         // Refused: somebody else got on with it, and the message costs one look.
-        if let Applied::Done(..) = apply(&*context.store, webhook, requeue).await? {
-            moved += 1;
+        match isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
+            Some(applied) => moved += usize::from(matches!(applied?, Applied::Done(..))),
+            None => continue,
         }
     }
     match trouble {

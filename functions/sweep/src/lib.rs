@@ -6,11 +6,13 @@
 mod audit;
 mod due;
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use shared::{
     clock::Timestamp,
     context::Context,
+    id::WebhookId,
     metrics::Mode,
     queue::QueueError,
     store::{StoreError, SweepReport},
@@ -48,6 +50,12 @@ pub async fn handle(context: &Context, until: Timestamp) -> Result<Summary, Swee
     context.metrics.task(Mode::Sweep, result.is_ok(), now.since(started_at));
     context.metrics.flush_if_due(&*context.store, now).await;
     result
+}
+
+/// What came of the work on one webhook. `None`: it panicked, which is our mistake and must not end the run for all others.
+async fn isolated<T>(id: &WebhookId, work: impl Future<Output = T>) -> Option<T> {
+    let worked = AssertUnwindSafe(work).catch_unwind().await;
+    worked.inspect_err(|_| tracing::error!(webhook_id = %id, "The sweep passes over a webhook whose handling panicked")).ok()
 }
 
 async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError> {

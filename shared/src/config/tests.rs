@@ -61,8 +61,9 @@ fn every_number_is_bounded() {
         ("RETRY_AFTER_CAP_MS", 0, 604_800_000),
         ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
     ] {
-        good(&[(variable, &least.to_string())]);
-        good(&[(variable, &most.to_string())]);
+        // The first of two values counts; a batch of one goes with every number of attempts.
+        good(&[(variable, &least.to_string()), ("BATCH_SIZE", "1")]);
+        good(&[(variable, &most.to_string()), ("BATCH_SIZE", "1")]);
         for value in
             [(most + 1).to_string(), "-1".to_owned(), "x".to_owned(), "1.5".to_owned(), format!("{most}0000000000000000000")]
         {
@@ -75,6 +76,19 @@ fn every_number_is_bounded() {
     for (variable, value) in [("RETRY_FACTOR", "0.5"), ("RETRY_FACTOR", "NaN"), ("RETRY_JITTER", "1.01"), ("RETRY_JITTER", "x")] {
         bad(variable, value, value);
     }
+}
+
+/// More messages at a time than attempts, and some would be handed back until the queue gives up on them.
+#[test]
+fn a_batch_is_no_larger_than_the_attempts_at_a_time() {
+    for pairs in [&[("DELIVER_CONCURRENCY", "9")][..], &[("DELIVER_CONCURRENCY", "3"), ("BATCH_SIZE", "4")]] {
+        let ConfigErrors(errors) = read(pairs).expect_err("more messages than attempts");
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        let text = error.to_string();
+        assert!(text.contains("DELIVER_CONCURRENCY") && text.contains("BATCH_SIZE"), "{text}");
+    }
+    let config = good(&[("DELIVER_CONCURRENCY", "4"), ("BATCH_SIZE", "4")]);
+    assert_eq!((config.deliver_concurrency, config.batch_size), (4, 4));
 }
 
 #[test]

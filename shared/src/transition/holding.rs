@@ -7,6 +7,7 @@ use crate::{
     clock::Timestamp,
     model::{Function, Transition, Webhook, Why},
     planted::{self, Bug},
+    status::Status,
 };
 
 impl Rules {
@@ -42,7 +43,7 @@ impl Rules {
         }
         next.due_at = Some(due_at);
         note(&mut next, now, who.0, Transition::Adopt, None, Some(who.1));
-        Ok(next)
+        Ok(moved(webhook, next))
     }
 
     /// The audit found it: unfinished and in no index. Somebody looks after one grace.
@@ -54,17 +55,55 @@ impl Rules {
     }
 
     /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
+    ///
+    /// A rescue is spent only if `deliver` has worked on the webhook since the last one. If it has not, as while it is throttled,
+    /// the messages that the queue gave up on say nothing of the webhook: it waits instead, longer each time, and is not given up.
+    /// Nor is it given up while no attempt has started.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         let spent = webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
+        let worked_on = is_worked_on(webhook) || planted::is(Bug::RescueWithoutChange);
+        if !worked_on || (spent && !webhook.was_attempted()) {
+            return Ok(self.wait_unworked(next, now));
+        }
         if spent && check_lease(webhook, now).is_ok() {
             return Err(Refusal::BudgetSpent);
         }
         next.budget.rescues = next.budget.rescues.saturating_add(u32::from(!spent));
         next.due_at = Some(next_look(webhook).max(now));
         note(&mut next, now, Function::Dlq, Transition::Adopt, None, Some(Why::Rescue));
+        next.budget.rescued_revision = next.revision;
         Ok(next)
     }
+
+    /// Due at once the first time in a row, then after a grace, twice that, and so on up to the longest grace.
+    fn wait_unworked(&self, mut next: Webhook, now: Timestamp) -> Webhook {
+        let wait = match next.budget.unworked_rescues.checked_sub(1) {
+            Some(doublings) if !planted::is(Bug::UnworkedWithoutWait) => {
+                self.limits.grace.saturating_mul(2_u32.saturating_pow(doublings.min(16))).min(self.limits.max_grace)
+            }
+            _ => Duration::ZERO,
+        };
+        let due_at = next_look(&next).max(now.plus(wait));
+        next.due_at = Some(due_at);
+        next.budget.unworked_rescues = next.budget.unworked_rescues.saturating_add(1);
+        note(&mut next, now, Function::Dlq, Transition::Adopt, Some(due_at), Some(Why::Rescue));
+        next.budget.rescued_revision = next.revision;
+        next
+    }
+}
+
+/// Whether `deliver` has worked on it since it was accepted or sent again, and since the queue last gave up on it.
+fn is_worked_on(webhook: &Webhook) -> bool {
+    webhook.status != Status::Pending && webhook.budget.rescued_revision != webhook.revision
+}
+
+/// It was only moved within the due index: that is no work on it.
+fn moved(before: &Webhook, mut next: Webhook) -> Webhook {
+    if before.budget.rescued_revision == before.revision {
+        next.budget.rescued_revision = next.revision;
+    }
+    next
 }
 
 /// Moved on in the due index, where it is still as it was seen there.
@@ -76,5 +115,5 @@ fn requeued(webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration)
     next.due_at = Some(next_look(webhook).max(now).plus(grace));
     next.budget.requeues = next.budget.requeues.saturating_add(1);
     note(&mut next, now, Function::Sweep, Transition::Requeue, None, None);
-    Ok(next)
+    Ok(moved(webhook, next))
 }

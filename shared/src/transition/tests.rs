@@ -6,13 +6,14 @@ mod table;
 
 use std::time::Duration;
 
-use super::{NewWebhook, Refusal, Report, Rules, testing::new_webhook};
+use super::{GiveUp, NewWebhook, Refusal, Report, Rules, testing::new_webhook};
 use crate::{
     clock::Timestamp,
     id::TaskId,
     message::Message,
-    model::{Claim, ClaimId, ErrorKind, Function, Webhook, Why},
-    retry::Outcome,
+    model::{Budget, Claim, ClaimId, ErrorKind, Function, Webhook, Why},
+    retry::{Outcome, RetryOverride},
+    status::Status,
     trace::Trace,
 };
 
@@ -133,14 +134,93 @@ fn a_lost_attempt_is_noted_when_the_next_one_starts() {
 fn what_is_given_up_says_why() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     let lost = rules().claim(&record, ClaimId(1), NOW).unwrap();
-    for (kind, record, message) in [
-        (ErrorKind::Interrupted, &lost, "1 attempts ended without a recorded answer"),
-        (ErrorKind::CircuitOpen, &record, "the destination's circuit stayed open for too long"),
-        (ErrorKind::Undeliverable, &record, "the queue gave up on it 4 times"),
+    for (reason, record, message) in [
+        (GiveUp::Interrupted, &lost, "1 attempts in a row ended without a recorded answer"),
+        (GiveUp::CircuitOpen, &lost, "the destination's circuit stayed open for too long"),
+        (GiveUp::Undeliverable, &lost, "the queue gave up on it 4 times"),
+        (GiveUp::Unreadable, &record, "a message of the queue that is not one of ours; its text is the payload"),
     ] {
-        let error = rules().give_up(record, kind, Function::Dlq, at(60)).unwrap().last_error.unwrap();
-        assert_eq!((error.kind, error.message.as_str(), error.status_code), (kind, message, None));
+        let error = rules().give_up(record, reason, Function::Dlq, at(60)).unwrap().last_error.unwrap();
+        assert_eq!((error.kind, error.message.as_str(), error.status_code), (reason.kind(), message, None));
     }
+}
+
+/// No budget of ours fails a webhook that has had no attempt since it was accepted, or since it was sent again.
+#[test]
+fn nothing_fails_untried() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
+    let failed = rules().conclude(&claimed, ClaimId(1), &answered(410), NOW, 0.5).unwrap();
+    let resent = rules().resend(&failed, NOW).unwrap();
+    let given_back = rules().give_back(&claimed, ClaimId(1), "nothing was sent", NOW, NOW).unwrap();
+    for untried in [&record, &resent, &given_back] {
+        for reason in [GiveUp::CircuitOpen, GiveUp::Undeliverable] {
+            assert_eq!(rules().give_up(untried, reason, Function::Dlq, at(60)), Err(Refusal::Untried));
+        }
+    }
+}
+
+/// A claim that is given back unused is shown with its reason, and uses up nothing; only its holder may give it back.
+#[test]
+fn a_claim_that_sent_nothing_uses_up_nothing() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
+    assert_eq!(rules().give_back(&claimed, ClaimId(2), "", at(40), at(31)), Err(Refusal::NotOurClaim));
+    let back = rules().give_back(&claimed, ClaimId(1), &"nothing was sent ".repeat(30), at(40), at(31)).unwrap();
+    assert_eq!((back.status, back.allowed_at, back.due_at), (Status::Retrying, Some(at(40)), Some(at(940))));
+    let used = Budget { deferrals: 1, relays: 1, ..Budget::default() };
+    assert_eq!((back.budget, back.attempt_count, back.claim.as_ref()), (used, 1, None));
+    let [attempt] = back.attempts.as_slice() else { panic!("{:?}", back.attempts) };
+    assert_eq!((attempt.number, attempt.error, attempt.duration_ms), (1, Some(ErrorKind::Interrupted), 31_000));
+    assert!(attempt.message.as_ref().is_some_and(|text| text.starts_with("nothing was sent") && text.len() <= 256));
+}
+
+/// After the first interruption in a row the next attempt starts at once; then waits of a base delay, twice that, and so on, each
+/// with up to as much again, so that webhooks that were interrupted together do not start together. An outcome ends the row.
+#[test]
+fn interrupted_attempts_wait_longer_each_time_until_an_outcome() {
+    for (id, factor) in [(0, 1.0), (u64::MAX, 2.0)] {
+        let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+        let mut claimed = rules().claim(&record, ClaimId(id), NOW).unwrap();
+        let mut waits = Vec::new();
+        for round in 0..4 {
+            let over = claimed.claim.as_ref().unwrap().lease_until;
+            let resumes_at = rules().resumes_at(&claimed).unwrap();
+            waits.push(resumes_at.since(over).as_secs_f64());
+            let waiting = if round == 0 {
+                assert_eq!(rules().retry_interrupted(&claimed, over), Err(Refusal::Changed), "nothing to wait for");
+                claimed
+            } else {
+                assert_eq!(rules().claim(&claimed, ClaimId(7), over), Err(Refusal::NotYet(resumes_at)));
+                assert_eq!(rules().defer(&claimed, at(9999), Why::RateLimit, over), Err(Refusal::NotYet(resumes_at)));
+                assert!(rules().claim(&claimed, ClaimId(7), resumes_at).is_ok(), "a late look has waited already");
+                rules().retry_interrupted(&claimed, over).unwrap()
+            };
+            assert_eq!(waiting.allowed_at, Some(if round == 0 { NOW } else { resumes_at }));
+            claimed = rules().claim(&waiting, ClaimId(id), resumes_at).unwrap();
+        }
+        let expected = [0.0, 5.0, 10.0, 20.0].map(|wait| wait * factor);
+        assert!(waits.iter().zip(expected).all(|(wait, expected)| (wait - expected).abs() < 0.01), "{waits:?}");
+        assert_eq!(claimed.budget.interrupted, 4);
+        let answered = rules().conclude(&claimed, ClaimId(id), &answered(503), claimed.updated_at, 0.5).unwrap();
+        assert_eq!((answered.status, answered.budget.interrupted), (Status::Retrying, 0));
+    }
+}
+
+/// The waits follow the webhook's own policy, within its longest delay, and are never less than a second.
+#[test]
+fn the_wait_after_an_interruption_is_the_policys() {
+    let wait = |retry: RetryOverride| {
+        let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+        record.retry = Some(retry);
+        record.budget.interrupted = 4;
+        let claimed = rules().claim(&record, ClaimId(0), NOW).unwrap();
+        rules().resumes_at(&claimed).unwrap().since(at(45)).as_secs()
+    };
+    let of = |base_delay_ms| RetryOverride { base_delay_ms: Some(base_delay_ms), ..RetryOverride::default() };
+    assert_eq!([0, 100, 1000, 60_000].map(|base| wait(of(base))), [8, 8, 8, 480]);
+    assert_eq!(wait(of(3_600_000)), 3600, "the longest delay of the policy");
+    assert_eq!(wait(RetryOverride { schedule_ms: Some(vec![2000, 9000]), ..RetryOverride::default() }), 16);
 }
 
 /// It may be put off to the very time for which it waits already, and to the last millisecond of what deferrals may take.
@@ -155,18 +235,96 @@ fn a_deferral_may_go_to_its_bounds() {
     assert_eq!(rules().defer(&record, later, Why::RateLimit, NOW), Err(Refusal::BudgetSpent));
 }
 
+/// What one destination's other webhooks take says nothing of its circuit: the two budgets are apart.
+#[test]
+fn the_host_limit_and_the_circuit_have_budgets_of_their_own() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let (day, circuit) = (at(24 * 3600), Why::Error(ErrorKind::CircuitOpen));
+    for (first, other) in [(Why::RateLimit, circuit), (circuit, Why::RateLimit)] {
+        let deferred = rules().defer(&record, day, first, NOW).unwrap();
+        assert_eq!(deferred.budget.deferred_ms + deferred.budget.host_deferred_ms, 24 * 3_600_000);
+        let later = day.plus(Duration::from_secs(1));
+        assert_eq!(rules().defer(&deferred, later, first, day), Err(Refusal::BudgetSpent));
+        assert!(rules().defer(&deferred, later, other, day).is_ok());
+    }
+}
+
+/// A record of an older version has neither of the new fields, and is worked on; one of this version reads as well without them.
+#[test]
+fn budgets_of_older_versions_are_read() {
+    let old = r#"{"a":1,"i":2,"q":3,"s":4,"r":2,"d":5,"dm":6}"#;
+    let budget: Budget = serde_json::from_str(old).unwrap();
+    let expected = Budget {
+        attempts: 1,
+        interrupted: 2,
+        relays: 3,
+        requeues: 4,
+        rescues: 2,
+        deferrals: 5,
+        deferred_ms: 6,
+        ..Budget::default()
+    };
+    assert_eq!(budget, expected);
+    assert_eq!(serde_json::to_string(&budget).unwrap(), old, "what is not used is not written");
+    let all = Budget { host_deferred_ms: 7, rescued_revision: 8, unworked_rescues: 9, ..budget };
+    assert_eq!(serde_json::from_str::<Budget>(&serde_json::to_string(&all).unwrap()).unwrap(), all);
+}
+
+/// Works on it as `deliver` does that is then killed: a claim whose lease runs out.
+fn worked_on(record: &Webhook, now: Timestamp) -> Webhook {
+    rules().claim(record, ClaimId(1), now).unwrap()
+}
+
 /// Three rescues, and no fourth; but while an attempt is under way it may still end well, so it is looked at again when its lease is over.
 #[test]
 fn there_are_three_rescues_and_a_last_look_at_an_attempt_under_way() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     for rescues in 1..=3 {
-        record = rules().rescue(&record, NOW).unwrap();
-        assert_eq!(record.budget.rescues, rescues);
+        let now = at(i64::from(rescues) * 600);
+        record = rules().rescue(&worked_on(&record, now), now.plus(Duration::from_secs(45))).unwrap();
+        assert_eq!((record.budget.rescues, record.due_at), (rescues, Some(now.plus(Duration::from_secs(45)))));
     }
-    assert_eq!(rules().rescue(&record, NOW), Err(Refusal::BudgetSpent));
-    let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
-    let looked_at = rules().rescue(&claimed, NOW).unwrap();
-    assert_eq!((looked_at.budget.rescues, looked_at.due_at), (3, Some(at(45))));
+    let claimed = worked_on(&record, at(3000));
+    assert_eq!(rules().rescue(&claimed, at(3045)), Err(Refusal::BudgetSpent));
+    let looked_at = rules().rescue(&claimed, at(3000)).unwrap();
+    assert_eq!((looked_at.budget.rescues, looked_at.due_at), (3, Some(at(3045))));
+}
+
+/// A message that the queue gave up on although no worker had looked at the webhook says nothing of the webhook: no rescue is
+/// spent, and it waits, longer each time. What the sweep and the audit do meanwhile is no look.
+#[test]
+fn what_nothing_has_worked_on_is_never_undeliverable() {
+    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    let interrupted = rules().rescue(&worked_on(&record, NOW), at(45)).unwrap();
+    for (mut record, rescues) in [(record, 0), (interrupted, 1)] {
+        let (mut now, mut waits) = (at(100), Vec::new());
+        for _ in 0..9 {
+            record = rules().rescue(&record, now).unwrap();
+            let due_at = record.due_at.unwrap();
+            waits.push(due_at.since(now).as_secs() / 60);
+            record = rules().requeue(&record, due_at, due_at).unwrap();
+            now = record.due_at.unwrap();
+            record = rules().adopt(&record, now.minus(Duration::from_secs(1)), (Function::Sweep, Why::Unsent), now).unwrap();
+        }
+        assert_eq!(waits, [0, 15, 30, 60, 120, 240, 360, 360, 360]);
+        assert_eq!((record.budget.rescues, record.status.is_finished()), (rescues, false));
+        let claimed = worked_on(&record, now);
+        assert_eq!(claimed.budget.unworked_rescues, 0, "a look ends the row");
+        assert_eq!(rules().rescue(&claimed, now).unwrap().budget.rescues, rescues + 1);
+    }
+}
+
+/// Deferrals are work on it, so they let a rescue be spent; but without an attempt it is not given up.
+#[test]
+fn what_was_only_deferred_is_rescued_and_never_given_up() {
+    let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
+    for round in 1..=6 {
+        let now = at(round * 100);
+        record = rules().defer(&record, now, Why::RateLimit, now).unwrap();
+        record = rules().rescue(&record, now).unwrap();
+        assert_eq!(record.budget.rescues, u32::try_from(round).unwrap().min(3));
+    }
+    assert_eq!(record.budget.unworked_rescues, 1, "each deferral begins the waits anew");
 }
 
 /// The times and numbers that the design names.

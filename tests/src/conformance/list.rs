@@ -169,7 +169,7 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     expect(&other.id.reference, None, None, vec![other.id.task]).await;
     expect(&ReferenceId::made_up(fresh_task(created_at)), None, None, vec![]).await;
     let failed = fixture.step(&webhook, |rules, webhook| {
-        rules.give_up(webhook, shared::model::ErrorKind::Undeliverable, shared::model::Function::Dlq, fixture.now())
+        rules.give_up(webhook, shared::transition::GiveUp::Unreadable, shared::model::Function::Dlq, fixture.now())
     });
     let archived = fixture.step(&failed.await, |rules, webhook| rules.archive(webhook, fixture.now())).await;
     eventually("it is a dead letter by its reference", || async {

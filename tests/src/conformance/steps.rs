@@ -128,7 +128,7 @@ impl Event {
             Self::Retry => rules.conclude(record, OURS, &answered(500), now, 0.5),
             Self::Fail => rules.conclude(record, OURS, &answered(410), now, 0.5),
             Self::ForeignOk => rules.conclude(record, FOREIGN, &answered(200), now, 0.5),
-            Self::GiveUp => rules.give_up(record, ErrorKind::Undeliverable, Function::Dlq, now),
+            Self::GiveUp => rules.give_up(record, shared::transition::GiveUp::Unreadable, Function::Dlq, now),
             Self::Defer => rules.defer(record, now.plus(Duration::from_secs(30)), Why::RateLimit, now),
             Self::Requeue => rules.requeue(record, due_at, now),
             Self::RequeueWrong => rules.requeue(record, due_at.plus(Duration::from_millis(1)), now),

@@ -42,7 +42,7 @@ async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
     let now = fixture.now();
     let claimed = fixture.step(&created, |rules, webhook| rules.claim(webhook, OURS, now)).await;
     let stale =
-        fixture.rules.give_up(&created, shared::model::ErrorKind::Undeliverable, shared::model::Function::Dlq, now).unwrap();
+        fixture.rules.give_up(&created, shared::transition::GiveUp::Unreadable, shared::model::Function::Dlq, now).unwrap();
     let newer = Webhook { revision: claimed.revision + 5, ..claimed.clone() };
     let newest = Webhook { revision: claimed.revision + 6, ..claimed.clone() };
     for (before, after) in [(&created, &stale), (&newer, &newest)] {

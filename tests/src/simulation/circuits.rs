@@ -91,9 +91,12 @@ impl Circuits {
         destination: &str,
         circuit: Option<&Circuit>,
         now: Timestamp,
+        overdue: impl FnOnce(Timestamp) -> bool,
     ) {
         let Some(circuit) = circuit.filter(|_| self.is_known) else { return };
-        let unaware = self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
+        // Whoever has waited for as long as it may, and has had no attempt, makes one whatever the circuit says.
+        let until = circuit.probe_until.max(circuit.open_until).unwrap_or(now);
+        let unaware = overdue(until) || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
         let name = || format!("{process}, circuit of {destination}");
         match circuit.state(process.local_now()) {
             State::Closed => {}

@@ -20,6 +20,9 @@ use super::{
 pub(super) const HOSTS: [&str; 6] =
     ["well.example", "flaps.example", "mixed.example", "gone.example", "down.example", "kills.example"];
 
+/// What a destination is left of an attempt's 30 s at least, however long the claim took.
+const MIN_DEADLINE: Duration = Duration::from_millis(7500);
+
 /// What destinations remember.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
@@ -112,6 +115,16 @@ impl Sender for Own {
         let process = &self.0;
         let world = &process.world;
         let reaction = self.react(request.url);
+        world.change(|state| {
+            let fair = deadline >= MIN_DEADLINE;
+            state.watch.must(fair, || {
+                format!(
+                    "attempt {} of {} was left {deadline:?}: the destination would be blamed",
+                    request.attempt,
+                    short_id(request.webhook_id)
+                )
+            });
+        });
         if matches!(reaction, Reaction::Kills) {
             process.die();
         }

@@ -29,7 +29,7 @@ pub enum Kind {
     Operators,
     /// The queue stands still for hours.
     Backlog,
-    /// `deliver` dies at once, for hours.
+    /// `deliver` dies, mostly at once, for hours.
     Crashing,
     /// A newer version was at work: records and messages that this one cannot read, and messages that are nobody's.
     Versions,
@@ -78,6 +78,12 @@ pub(super) fn host_concurrency(seed: u64) -> usize {
     if matches!(seed % 16, 13 | 14) { 1 } else { shared::queue::MAX_BATCH }
 }
 
+/// Receives until the queue gives up, in a world of this seed: as many as by default, or as few as a queue of one's own may have, so that
+/// the queue gives up on a webhook again and again within hours. Not drawn either.
+pub(super) fn max_receives(seed: u64) -> u32 {
+    if seed.is_multiple_of(3) { shared::queue::MAX_RECEIVES } else { 5 }
+}
+
 /// How often things go wrong, each a probability, and how much there is to do.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -113,7 +119,7 @@ pub struct Plan {
     pub operations: u64,
     /// Nobody reads the queue from when until when, in seconds.
     pub stopped: Option<(u64, u64)>,
-    /// Each call of `deliver` dies at once from when until when, in seconds.
+    /// Each call of `deliver` dies from when until when, in seconds: most at once, as while it is throttled, some at a later step.
     pub crashing: Option<(u64, u64)>,
     /// Webhooks that callers ask for.
     pub webhooks: u64,
@@ -131,6 +137,8 @@ pub struct Plan {
     pub max_defer: Duration,
     /// Attempts at a time that a destination gets of a process.
     pub host_concurrency: usize,
+    /// Receives until the queue gives up on a message.
+    pub max_receives: u32,
 }
 
 impl Plan {

@@ -7,7 +7,7 @@ use shared::{
     clock::Timestamp,
     id::WebhookId,
     message::Message,
-    queue::{Depth, Lane, MAX_BATCH, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError},
+    queue::{Depth, Lane, MAX_BATCH, Outgoing, Queue, QueueError, Received, SendError},
 };
 
 use super::{
@@ -110,7 +110,7 @@ impl State {
     /// Up to a batch of what is visible.
     pub(super) fn receive(&mut self, plan: &Plan, lane: Lane, visibility: Duration) -> Vec<(u64, Received)> {
         let now = self.now();
-        self.give_up(now);
+        self.give_up(now, plan.max_receives);
         let visible = self.messages.waiting.iter().filter(|(_, message)| message.lane == lane && message.visible_at <= now);
         let mut numbers: Vec<u64> = visible.map(|(number, _)| *number).collect();
         if plan.reordered {
@@ -140,9 +140,9 @@ impl State {
     }
 
     /// What was received too often moves to the dead letters.
-    fn give_up(&mut self, now: Timestamp) {
+    fn give_up(&mut self, now: Timestamp, max_receives: u32) {
         for message in self.messages.waiting.values_mut() {
-            if message.lane == Lane::Webhooks && message.visible_at <= now && message.receives >= MAX_RECEIVES {
+            if message.lane == Lane::Webhooks && message.visible_at <= now && message.receives >= max_receives {
                 message.lane = Lane::DeadLetters;
             }
         }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use shared::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
-    model::{Attempt, Claim, Content, ErrorKind, Function, Transition, Webhook},
+    model::{Attempt, Claim, Content, ErrorKind, Function, Transition, Webhook, Why},
     status::Status,
     transition::Rules,
 };
@@ -76,10 +76,29 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 struct Life {
     outcomes: u32,
+    /// In a row.
     interruptions: u32,
     not_before: Timestamp,
     holder: u32,
     claimed_at: BTreeMap<u32, Timestamp>,
+    /// Attempts that started, less those that were given back unused.
+    attempts: u32,
+    /// Whether `deliver` has written to it since the queue last gave up on it.
+    worked_on: bool,
+    /// Times in a row that the queue gave up on it and `deliver` had not.
+    unworked: u32,
+}
+
+/// Whether this write gives a claim back that sent nothing.
+fn gives_back(after: &Webhook) -> bool {
+    after.history.last().is_some_and(|step| step.transition == Transition::Defer && step.why == Some(Why::Unsent))
+}
+
+/// Whether the next deferral by a circuit that is open for so long may exceed what it may be deferred in all, and it has had no attempt.
+fn is_overdue(stored: &Webhook, open: Duration, most: Duration) -> bool {
+    let open = open.max(Duration::from_secs(1));
+    let longest = open.saturating_mul(stored.budget.deferrals.min(8) + 2);
+    !stored.was_attempted() && Duration::from_millis(stored.budget.deferred_ms) + longest > most
 }
 
 /// What every payload says.
@@ -227,6 +246,7 @@ impl Watch {
         let noted = after.attempts.last().filter(|last| stored.attempts.last() != Some(*last));
         match (&stored.claim, noted) {
             (None, Some(_)) => self.must(false, || format!("{name}: an outcome was written, and nobody had a claim")),
+            (Some(_), Some(noted)) if gives_back(after) => self.given_back(process, stored, after, noted, destinations),
             (Some(claim), Some(noted)) if noted.error == Some(ErrorKind::Interrupted) => {
                 self.interrupted(process, after, claim, now);
             }
@@ -239,8 +259,13 @@ impl Watch {
         if let Some(claim) = after.claim.as_ref().filter(|claim| stored.claim.as_ref() != Some(*claim)) {
             self.claimed(process, stored, after, claim);
             let circuit = records.circuits.get(&after.destination);
-            self.circuit.claimed(&mut self.violation, process, &after.destination, circuit, now);
+            let local = process.local_now();
+            let overdue = |until: Timestamp| is_overdue(stored, until.since(local), self.rules.limits.max_defer);
+            self.circuit.claimed(&mut self.violation, process, &after.destination, circuit, now, overdue);
         }
+        self.failed(stored, after);
+        self.rescued(process, stored, after);
+        self.deferred(stored, after);
         self.budgets(after);
         self.requeued(process, stored, after);
     }
@@ -281,13 +306,82 @@ impl Watch {
         let began_at = process.to_true(claim.started_at);
         let life = self.lives.entry(after.id.clone()).or_default();
         life.holder = process.number;
+        life.attempts += 1;
         life.claimed_at.insert(after.attempt_count, began_at);
     }
 
     fn interrupted(&mut self, process: &Process, after: &Webhook, claim: &Claim, now: Timestamp) {
         let over = claim.lease_until <= now.plus(self.apart / 2);
         self.must(over, || format!("{process} took {} over while its lease was live", short(after)));
-        self.lives.entry(after.id.clone()).or_default().interruptions += 1;
+        let policy = self.rules.retry.with(after.retry.as_ref());
+        let base = policy.schedule.first().copied().unwrap_or(policy.base_delay).max(Duration::from_secs(1));
+        let (lease, most) = (self.rules.limits.lease, policy.max_delay.max(Duration::from_secs(1)));
+        let life = self.lives.entry(after.id.clone()).or_default();
+        life.interruptions += 1;
+        let last = after.attempts.last().and_then(|noted| life.claimed_at.get(&noted.number));
+        if let (Some(began_at), Some(doublings)) = (last, life.interruptions.checked_sub(2)) {
+            let wait = base.saturating_mul(2_u32.saturating_pow(doublings)).min(most).saturating_sub(Duration::from_millis(1));
+            life.not_before = life.not_before.max(began_at.plus(lease).plus(wait));
+        }
+    }
+
+    /// The holder of a claim had sent nothing, and gave it back: that uses up nothing.
+    fn given_back(&mut self, process: &Process, stored: &Webhook, after: &Webhook, noted: &Attempt, destinations: &Destinations) {
+        let name = short(after);
+        let life = self.lives.entry(after.id.clone()).or_default();
+        life.attempts = life.attempts.saturating_sub(1);
+        let holder = life.holder;
+        self.must(holder == process.number, || format!("{process} gave back {name}, which process {holder} holds"));
+        let sent = destinations.requests.contains_key(&(after.id.clone(), noted.number));
+        self.must(!sent, || format!("{name} was given back, and attempt {} was sent", noted.number));
+        let used = |webhook: &Webhook| (webhook.budget.attempts, webhook.budget.interrupted, webhook.budget.deferred_ms);
+        self.must(used(stored) == used(after), || format!("{name}: a claim that was given back used up {:?}", after.budget));
+    }
+
+    /// Nothing fails for a reason of ours before it was tried.
+    fn failed(&mut self, stored: &Webhook, after: &Webhook) {
+        let fails = after.status == Status::Failed && stored.status != Status::Failed;
+        let attempts = self.lives.entry(after.id.clone()).or_default().attempts;
+        self.must(!fails || attempts > 0, || {
+            format!("{} failed, and no attempt had started: {:?}", short(after), after.last_error)
+        });
+    }
+
+    /// The queue gave up on its message: that tells of the webhook only if somebody had looked at it.
+    fn rescued(&mut self, process: &Process, stored: &Webhook, after: &Webhook) {
+        let limits = self.rules.limits.clone();
+        let life = self.lives.entry(after.id.clone()).or_default();
+        if process.function == Function::Deliver {
+            (life.worked_on, life.unworked) = (true, 0);
+        }
+        let rescue = after.history.last().is_some_and(|step| step.why == Some(Why::Rescue));
+        if process.function != Function::Dlq || !rescue {
+            return;
+        }
+        let (worked_on, unworked) = (life.worked_on, life.unworked);
+        life.worked_on = false;
+        life.unworked += u32::from(!worked_on);
+        let spent = after.budget.rescues > stored.budget.rescues;
+        let name = short(after);
+        self.must(!spent || worked_on, || format!("{name}: a rescue was spent, and nothing had worked on it since the last one"));
+        let wait = match unworked.checked_sub(1) {
+            Some(doublings) if !worked_on => limits.grace.saturating_mul(2_u32.saturating_pow(doublings)).min(limits.max_grace),
+            _ => Duration::ZERO,
+        };
+        let due = after.due_at.is_some_and(|at| at >= after.updated_at.plus(wait));
+        self.must(due, || format!("{name}: nothing works on it, and it is due {:?}, not {wait:?} later", after.due_at));
+    }
+
+    /// The host limit and the circuit each count their own deferrals.
+    fn deferred(&mut self, stored: &Webhook, after: &Webhook) {
+        let Some(step) = after.history.last().filter(|step| step.transition == Transition::Defer) else { return };
+        let (before, budget) = (stored.budget, after.budget);
+        let fits = match step.why {
+            Some(Why::RateLimit) => budget.deferred_ms == before.deferred_ms,
+            Some(Why::Unsent) => true,
+            _ => budget.host_deferred_ms == before.host_deferred_ms,
+        };
+        self.must(fits, || format!("{}: deferred for {:?}, and {budget:?} counts it as another", short(after), step.why));
     }
 
     /// An outcome: by the holder, of what the destination really answered.
@@ -295,6 +389,7 @@ impl Watch {
         let name = short(after);
         let life = self.lives.entry(after.id.clone()).or_default();
         life.outcomes += 1;
+        life.interruptions = 0;
         *self.outcomes.entry(after.status).or_default() += 1;
         let (holder, outcomes) = (life.holder, life.outcomes);
         self.must(holder == process.number, || {
@@ -334,6 +429,7 @@ impl Watch {
         self.restarts += 1;
         let life = self.lives.entry(after.id.clone()).or_default();
         (life.outcomes, life.interruptions, life.not_before) = (0, 0, Timestamp::default());
+        (life.attempts, life.worked_on, life.unworked) = (0, false, 0);
     }
 
     fn budgets(&mut self, after: &Webhook) {
@@ -348,8 +444,9 @@ impl Watch {
         self.must(budget.relays <= limits.max_relays, || format!("{name}: {} relays", budget.relays));
         self.must(budget.rescues <= limits.max_rescues, || format!("{name}: {} rescues", budget.rescues));
         self.must(budget.rescues == 0 || !self.mild, || format!("{name}: the queue gave up on it, and nothing had gone wrong"));
-        let deferred = u128::from(budget.deferred_ms);
-        self.must(deferred <= limits.max_defer.as_millis(), || format!("{name}: deferred for {deferred} ms"));
+        for deferred in [budget.deferred_ms, budget.host_deferred_ms].map(u128::from) {
+            self.must(deferred <= limits.max_defer.as_millis(), || format!("{name}: deferred for {deferred} ms"));
+        }
     }
 
     /// Only who has sent the message moves the entry, and by no less than the grace.

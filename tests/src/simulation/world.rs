@@ -26,6 +26,9 @@ use super::{chance::Chance, destination::Destinations, plan::Plan, queue::Messag
 /// When every world begins: 2026-01-01T00:00:30Z.
 const EPOCH_MS: i64 = 1_767_225_630_000;
 
+/// How likely a doomed process dies at each step.
+const DOOM: f64 = 0.2;
+
 /// All that there is besides the processes.
 #[derive(Debug)]
 pub(super) struct World {
@@ -171,6 +174,8 @@ pub(super) struct Process {
     pub(super) function: Function,
     skew_ms: i64,
     dead: AtomicBool,
+    /// It will not live through its invocation.
+    pub(super) doomed: AtomicBool,
     pub(super) died: Notify,
     /// Calls of the store that failed, or found that somebody else was first, in this invocation.
     pub(super) troubles: AtomicU32,
@@ -195,6 +200,7 @@ impl Process {
             function,
             skew_ms,
             dead: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
             died: Notify::new(),
             troubles: AtomicU32::new(0),
             queue_troubles: AtomicU32::new(0),
@@ -226,7 +232,8 @@ impl Process {
 
     /// Returns while it lives. It may die here.
     pub(super) async fn alive(&self) {
-        if !self.is_dead() && self.world.happens(self.world.plan.death) {
+        let doomed = self.doomed.load(Relaxed) && self.world.happens(DOOM);
+        if !self.is_dead() && (doomed || self.world.happens(self.world.plan.death)) {
             self.die();
         }
         if self.is_dead() {

@@ -1,10 +1,24 @@
 //! Every row of `dlq`'s table.
 
 use crate::world::{World, status};
-use shared::{message::Message, model::ErrorKind, queue::Lane, status::Status};
+use std::time::Duration;
+
+use shared::{
+    message::Message,
+    model::{ClaimId, ErrorKind},
+    queue::Lane,
+    status::Status,
+};
 
 async fn given_up_by_the_queue(world: &World, webhook: &shared::model::Webhook) {
     world.send(Lane::DeadLetters, &Message::look_at(webhook.id.clone()).to_json()).await;
+}
+
+/// A worker claims it and is killed; its lease runs out.
+async fn killed_over(world: &World, webhook: &shared::model::Webhook) {
+    let stored = world.stored(webhook).await;
+    world.put(&stored, world.context.rules.claim(&stored, ClaimId(1), world.now()).unwrap()).await;
+    world.clock.advance(Duration::from_secs(300));
 }
 
 #[tokio::test]
@@ -46,12 +60,14 @@ async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
     let world = World::new();
     let webhook = world.accepted().await;
     for rescue in 1..=3 {
+        killed_over(&world, &webhook).await;
         given_up_by_the_queue(&world, &webhook).await;
         assert!(world.run_dlq().await.is_empty());
         let stored = world.stored(&webhook).await;
-        assert_eq!((stored.status, stored.budget.rescues), (Status::Pending, rescue));
+        assert_eq!((stored.status, stored.budget.rescues), (Status::InProgress, rescue));
         assert!(stored.due_at.unwrap() <= world.now(), "due at once");
     }
+    killed_over(&world, &webhook).await;
     given_up_by_the_queue(&world, &webhook).await;
     assert!(world.run_dlq().await.is_empty());
     let stored = world.stored(&webhook).await;

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
+mod budgets;
 mod deliver;
 mod dlq;
 mod health;
 mod outage;
+mod panics;
 mod sweep;
 mod turns;
 mod world;

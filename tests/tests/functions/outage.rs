@@ -12,7 +12,7 @@ use crate::world::{World, status};
 use async_trait::async_trait;
 use shared::{
     message::Message,
-    queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
+    queue::{Depth, Lane, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
 };
 
@@ -112,11 +112,11 @@ async fn what_is_due_stays_due_until_the_queue_takes_it() {
 
 #[tokio::test]
 async fn a_message_that_the_queue_gives_up_on_leads_to_a_rescue() {
-    // Five receives without an acknowledgement: the queue moves the message to the dead-letter lane by itself.
+    // So many receives without an acknowledgement: the queue moves the message to the dead-letter lane by itself.
     let world = World::new();
     let webhook = world.accepted().await;
     world.send(Lane::Webhooks, &Message::look_at(webhook.id.clone()).to_json()).await;
-    for _ in 0..5 {
+    for _ in 0..MAX_RECEIVES {
         assert_eq!(world.received(Lane::Webhooks).await.len(), 1);
         world.clock.advance(Duration::from_secs(361));
     }

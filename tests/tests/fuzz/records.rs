@@ -72,7 +72,7 @@ fn judge_rules(record: &Webhook) {
         let granted: [Result<Webhook, Refusal>; 11] = [
             rules.claim(record, ClaimId(7), now),
             rules.conclude(record, claim, &report, now, 0.5),
-            rules.give_up(record, ErrorKind::Undeliverable, Function::Dlq, now),
+            rules.give_up(record, shared::transition::GiveUp::Unreadable, Function::Dlq, now),
             rules.defer(record, now.plus(Duration::from_secs(30)), Why::RateLimit, now),
             rules.requeue(record, record.due_at.unwrap_or(now), now),
             rules.adopt(record, now, (Function::Api, Why::Unsent), now),

@@ -176,7 +176,7 @@ fn bury(api: &Api, id: &str) {
     let (store, rules, now) = (&api.context.store, &api.context.rules, api.context.clock.now());
     api.wait(async {
         let webhook = store.get(&id.parse().unwrap()).await.unwrap().unwrap();
-        let failed = rules.give_up(&webhook, ErrorKind::Undeliverable, Function::Dlq, now).unwrap();
+        let failed = rules.give_up(&webhook, shared::transition::GiveUp::Unreadable, Function::Dlq, now).unwrap();
         store.write(&webhook, &failed).await.unwrap();
         let archived = rules.archive(&failed, now).unwrap();
         store.write(&failed, &archived).await.unwrap();

@@ -59,6 +59,27 @@ fn a_bad_setting_stops_the_start_and_names_itself() {
     assert!(log.contains("LEASE_MS must exceed DELIVERY_TIMEOUT_MS"), "{log}");
 }
 
+/// A batch that is larger than the attempts at a time names both settings. So does each function, at its first start.
+#[test]
+fn a_batch_that_is_too_large_stops_the_start() {
+    let launch = Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4");
+    assert!(!launch.run_to_its_end(0, 0).unwrap().success());
+    let log = launch.log();
+    assert!(log.contains("DELIVER_CONCURRENCY must be at least BATCH_SIZE (10)"), "{log}");
+    for function in ["api", "deliver", "sweep", "dlq"] {
+        let output = std::process::Command::new(posthaste_tests::binaries::binary(function).unwrap())
+            .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+            .env("STATUS_BACKEND", "redis")
+            .env("QUEUE_BACKEND", "redis")
+            .env("DELIVER_CONCURRENCY", "4")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && text.contains("DELIVER_CONCURRENCY must be at least BATCH_SIZE (10)"), "{text}");
+    }
+    assert!(Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4").set("BATCH_SIZE", "4").start().is_ok());
+}
+
 #[test]
 fn it_refuses_to_listen_for_others_without_keys() {
     for option in ["--listen", "--metrics-listen"] {

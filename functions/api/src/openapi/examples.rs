@@ -94,7 +94,7 @@ fn explanation() -> Value {
             "at": "2026-01-31T12:00:00.000Z", "function": "api", "transition": "create", "from": null, "to": "pending", "why": "Accepted.",
         }],
         "next": {"what": "Its message is queued: attempt 1 starts as soon as a worker takes it.", "at": null, "by": "deliver"},
-        "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0, 3), "deferred_ms": used(0, 86_400_000)},
+        "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0, 3), "deferred_ms": used(0, 86_400_000), "host_deferred_ms": used(0, 86_400_000)},
     })
 }
 

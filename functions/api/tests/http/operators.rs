@@ -172,7 +172,7 @@ async fn an_unreadable_message_cannot_be_sent_again() {
     let stack = Stack::start().await;
     let (rules, now) = (&stack.context.rules, stack.context.clock.now());
     let new = rules.create(testing::new_webhook(TaskId::mint(now, [9; 10])), now);
-    let failed = rules.give_up(&new, ErrorKind::Undeliverable, Function::Dlq, now).unwrap();
+    let failed = rules.give_up(&new, shared::transition::GiveUp::Unreadable, Function::Dlq, now).unwrap();
     let archived = rules.archive(&failed, now).unwrap();
     let payload = RawValue::from_string(r#""garbage""#.to_owned()).unwrap();
     let content = Content { url: String::new(), headers: Vec::new(), payload };

@@ -12,7 +12,7 @@ use crate::{
     model::{ClaimId, ErrorKind, Function, MAX_ATTEMPTS_KEPT, MAX_HISTORY_KEPT, Webhook, Why},
     retry::{Outcome, RetryOverride},
     status::Status,
-    transition::{NewWebhook, Refusal, Report, Rules, testing::new_webhook},
+    transition::{GiveUp, NewWebhook, Refusal, Report, Rules, testing::new_webhook},
 };
 
 /// Something that somebody tries. What it needs of the record (the claim, the due time) is put in when it happens.
@@ -21,7 +21,9 @@ enum Event {
     Pass(Duration),
     Claim,
     Conclude { ours: bool, report: Report, unit: f64 },
-    GiveUp(ErrorKind),
+    GiveUp(GiveUp),
+    RetryInterrupted,
+    GiveBack(Duration),
     Defer(Duration),
     Requeue { seen: bool },
     Adopt(Duration),
@@ -42,6 +44,10 @@ fn error_kind() -> impl Strategy<Value = ErrorKind> {
         Just(ErrorKind::CircuitOpen),
         Just(ErrorKind::Undeliverable),
     ]
+}
+
+fn give_up() -> impl Strategy<Value = GiveUp> {
+    prop_oneof![Just(GiveUp::Interrupted), Just(GiveUp::CircuitOpen), Just(GiveUp::Undeliverable), Just(GiveUp::Unreadable)]
 }
 
 fn report() -> impl Strategy<Value = Report> {
@@ -73,7 +79,9 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Claim),
         5 => (proptest::bool::weighted(0.8), report(), 0.0..1.0)
             .prop_map(|(ours, report, unit)| Event::Conclude { ours, report, unit }),
-        1 => error_kind().prop_map(Event::GiveUp),
+        1 => give_up().prop_map(Event::GiveUp),
+        3 => Just(Event::RetryInterrupted),
+        1 => wait().prop_map(Event::GiveBack),
         2 => wait().prop_map(Event::Defer),
         2 => any::<bool>().prop_map(|seen| Event::Requeue { seen }),
         1 => wait().prop_map(Event::Adopt),
@@ -108,6 +116,8 @@ struct Walk {
     claims: u64,
     /// The latest outcome, and the time before which it allowed no attempt.
     latest: Option<(Outcome, Timestamp)>,
+    /// Whether `deliver` has worked on it since it was accepted, sent again or rescued.
+    worked_on: bool,
 }
 
 impl Walk {
@@ -126,7 +136,12 @@ impl Walk {
                 let held = record.claim.as_ref().map_or(ClaimId(0), |claim| claim.id);
                 rules.conclude(record, if *ours { held } else { ClaimId(u64::MAX) }, report, now, *unit)
             }
-            Event::GiveUp(kind) => rules.give_up(record, *kind, Function::Deliver, now),
+            Event::GiveUp(reason) => rules.give_up(record, *reason, Function::Deliver, now),
+            Event::RetryInterrupted => rules.retry_interrupted(record, now),
+            Event::GiveBack(wait) => {
+                let held = record.claim.as_ref().map_or(ClaimId(0), |claim| claim.id);
+                rules.give_back(record, held, "nothing was sent", now.plus(*wait), now)
+            }
             Event::Defer(wait) => rules.defer(record, now.plus(*wait), Why::RateLimit, now),
             Event::Requeue { seen } => {
                 let due_at = record.due_at.filter(|_| *seen).unwrap_or_default();
@@ -160,7 +175,9 @@ fn check_record(rules: &Rules, record: &Webhook) {
     let (limits, budget) = (&rules.limits, &record.budget);
     assert!(budget.interrupted <= limits.max_interrupted - u32::from(!finished), "{budget:?}");
     assert!(budget.relays <= limits.max_relays && budget.rescues <= limits.max_rescues, "{budget:?}");
-    assert!(u128::from(budget.deferred_ms) <= limits.max_defer.as_millis(), "{budget:?}");
+    for deferred_ms in [budget.deferred_ms, budget.host_deferred_ms] {
+        assert!(u128::from(deferred_ms) <= limits.max_defer.as_millis(), "{budget:?}");
+    }
     assert!(record.attempts.len() <= MAX_ATTEMPTS_KEPT && record.history.len() <= MAX_HISTORY_KEPT);
     assert!(record.attempts.is_sorted_by(|a, b| a.number < b.number));
     let json = record.to_json();
@@ -181,11 +198,18 @@ fn check_step(walk: &Walk, event: &Event, next: &Webhook) {
         assert!(before.allowed_at.is_some_and(|at| at <= now), "no attempt before it is allowed");
         assert!(walk.latest.is_none_or(|(_, at)| at <= now), "no attempt before the latest outcome's time");
         assert!(before.claim.as_ref().is_none_or(|claim| claim.lease_until <= now), "one worker at a time");
+        assert!(before.budget.interrupted == 0 || walk.rules.resumes_at(before).is_none_or(|at| at <= now), "it waits");
         if let Some((outcome, _)) = walk.latest {
             let policy = walk.rules.retry.with(before.retry.as_ref());
             let granted = policy.attempts_granted(outcome.error.unwrap(), outcome.status_code);
             assert!(before.budget.attempts < granted, "the policy grants it");
         }
+    }
+    if let Event::GiveUp(GiveUp::CircuitOpen | GiveUp::Undeliverable) = event {
+        assert!(before.was_attempted(), "nothing fails untried");
+    }
+    if matches!(event, Event::Rescue) && next.budget.rescues > before.budget.rescues {
+        assert!(walk.worked_on, "a rescue is spent only after work on it");
     }
     assert!(!matches!(event, Event::Conclude { ours: false, .. }), "only the holder of the claim writes an outcome");
     assert!(!before.is_expired(now), "what is gone stays gone");
@@ -209,7 +233,7 @@ proptest! {
         let rules = rules();
         let record = rules.create(new, NOW);
         check_record(&rules, &record);
-        let mut walk = Walk { rules, now: NOW, record, claims: 0, latest: None };
+        let mut walk = Walk { rules, now: NOW, record, claims: 0, latest: None, worked_on: false };
         for event in &events {
             let Ok(next) = walk.happen(event) else { continue };
             check_record(&walk.rules, &next);
@@ -223,6 +247,11 @@ proptest! {
                 Event::Resend | Event::Redrive => walk.latest = None,
                 _ => {}
             }
+            walk.worked_on = match event {
+                Event::Claim | Event::Conclude { .. } | Event::Defer(_) | Event::RetryInterrupted | Event::GiveBack(_) => true,
+                Event::Rescue | Event::Resend | Event::Redrive => false,
+                _ => walk.worked_on,
+            };
             walk.record = next;
         }
     }
@@ -230,16 +259,20 @@ proptest! {
     /// However often and by whomever it is lost, a webhook comes to an end: looked at again and again by workers that all die, it
     /// is given up after five attempts.
     #[test]
-    fn a_webhook_that_kills_its_workers_ends(waits in proptest::collection::vec(45_u64..10_000, 6..20)) {
+    fn a_webhook_that_kills_its_workers_ends(waits in proptest::collection::vec(45_u64..10_000, 30..40)) {
         let rules = rules();
         let mut now = NOW;
         let mut record = rules.create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
         for (index, wait) in waits.iter().enumerate() {
             match rules.claim(&record, ClaimId(index as u64), now) {
                 Ok(next) => record = next,
+                Err(Refusal::NotYet(at)) => {
+                    prop_assert!(at > now);
+                    record = rules.retry_interrupted(&record, now).unwrap_or(record);
+                }
                 Err(refusal) => {
                     prop_assert_eq!(refusal, Refusal::Interrupted);
-                    record = rules.give_up(&record, ErrorKind::Interrupted, Function::Deliver, now).unwrap();
+                    record = rules.give_up(&record, GiveUp::Interrupted, Function::Deliver, now).unwrap();
                     break;
                 }
             }

@@ -8,7 +8,7 @@ use super::{NOW, answered, at, rules};
 use crate::{
     clock::Timestamp,
     id::TaskId,
-    model::{Budget, ClaimId, ErrorKind, Function, Transition, Webhook, Why},
+    model::{Budget, ClaimId, Function, Transition, Webhook, Why},
     status::Status::{self, Delivered, Failed, InProgress, Pending, Retrying},
     transition::{
         Refusal::{
@@ -89,7 +89,7 @@ fn happen(event: Event, record: &Webhook) -> Result<Webhook, Refusal> {
         ForeignOk => rules.conclude(record, FOREIGN, &answered(200), NOW, 0.5),
         ForeignRetry => rules.conclude(record, FOREIGN, &answered(500), NOW, 0.5),
         ForeignFail => rules.conclude(record, FOREIGN, &answered(410), NOW, 0.5),
-        GiveUp => rules.give_up(record, ErrorKind::Undeliverable, Function::Dlq, NOW),
+        GiveUp => rules.give_up(record, crate::transition::GiveUp::Unreadable, Function::Dlq, NOW),
         Defer => rules.defer(record, at(30), Why::RateLimit, NOW),
         Requeue => rules.requeue(record, due_at, NOW),
         RequeueWrong => rules.requeue(record, due_at.plus(Duration::from_millis(1)), NOW),
@@ -274,15 +274,15 @@ fn pending_against_every_event() {
             (&[AdoptLate, Audit], no(Held)),
         ],
     );
-    let spent = with_budget(pending(), Budget { rescues: 3, deferred_ms: 24 * 3600 * 1000 - 29_999, ..Budget::default() });
+    let spent = with_budget(pending(), Budget { rescues: 3, host_deferred_ms: 24 * 3600 * 1000 - 29_999, ..Budget::default() });
     row(
         "pending, rescues and deferrals spent",
         &spent,
         &[
             (&[Claim], goes_on(InProgress, past, None)),
-            (&[Defer, Rescue], no(BudgetSpent)),
+            (&[Defer], no(BudgetSpent)),
             (&[Requeue], no(DueMoved)),
-            (&[AdoptNow], goes_on(Pending, past, Some(0))),
+            (&[AdoptNow, Rescue], goes_on(Pending, past, Some(0))),
             (&[AdoptLate], goes_on(Pending, past, Some(7 * DAYS_30))),
             (&[Audit], goes_on(Pending, past, Some(GRACE))),
         ],
@@ -430,7 +430,7 @@ fn retrying_against_every_event() {
             (&[AdoptLate, Audit], no(Held)),
         ],
     );
-    let budget = Budget { relays: 8, rescues: 3, ..Budget::default() };
+    let budget = Budget { attempts: 1, relays: 8, rescues: 3, ..Budget::default() };
     row(
         "relays and rescues spent",
         &with_budget(retrying(10), budget),
