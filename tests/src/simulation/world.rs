@@ -271,6 +271,7 @@ impl Process {
             clock: own(),
             random: own(),
             metrics: Arc::new(Metrics::new(Duration::ZERO)),
+            liveness: Arc::default(),
         }
     }
 }
