@@ -17,6 +17,7 @@ use crate::{
 };
 use crate::{
     clock::{Clock, SystemClock},
+    liveness::Liveness,
     config::{Backend, Config, ConfigErrors, Defaults},
     metrics::Metrics,
     queue::Queue,
@@ -32,7 +33,7 @@ use crate::{
 #[cfg(feature = "redis")]
 use crate::{
     queue::redis::RedisQueue,
-    redis::{Connection, InvalidConnection},
+    redis::{Connection, Heartbeat, InvalidConnection},
     store::redis::RedisStore,
 };
 
@@ -60,6 +61,8 @@ pub struct Context {
     pub random: Arc<dyn Random>,
     /// What this process has done and not yet told the store.
     pub metrics: Arc<Metrics>,
+    /// Whether this process may go on with its attempts, where others take over when it seems dead.
+    pub liveness: Arc<Liveness>,
 }
 
 /// Why a process cannot start.
@@ -114,6 +117,9 @@ pub struct Backends {
     pub store: Arc<dyn Store>,
     /// Where messages wait.
     pub queue: Arc<dyn Queue>,
+    liveness: Arc<Liveness>,
+    #[cfg(feature = "redis")]
+    heartbeat: Option<Heartbeat>,
     #[cfg(feature = "sqlite")]
     embedded: (Option<Arc<SqliteStore>>, Option<Arc<SqliteQueue>>),
 }
@@ -130,6 +136,8 @@ impl Backends {
         let (database, mut embedded) = (Embedded::new(config), (None, None));
         #[cfg(feature = "aws")]
         let amazon = Amazon::default();
+        #[cfg(feature = "redis")]
+        let mut redis = OnRedis::default();
         let store: Arc<dyn Store> = match config.status_backend {
             #[cfg(feature = "sqlite")]
             Backend::Sqlite => {
@@ -138,10 +146,7 @@ impl Backends {
                 store
             }
             #[cfg(feature = "redis")]
-            Backend::Redis => {
-                let connection = Connection::new(&config.redis.status, &config.redis.status_prefix, "status")?;
-                Arc::new(RedisStore::new(connection, Arc::clone(clock)))
-            }
+            Backend::Redis => redis.open_store(config, clock)?,
             #[cfg(feature = "aws")]
             Backend::DynamoDb => {
                 let client = amazon.get()?.dynamodb(&config.aws);
@@ -158,10 +163,7 @@ impl Backends {
                 queue
             }
             #[cfg(feature = "redis")]
-            Backend::Redis => {
-                let connection = Connection::new(&config.redis.queue, &config.redis.queue_prefix, "queue")?;
-                Arc::new(RedisQueue::new(connection, Arc::clone(clock)))
-            }
+            Backend::Redis => redis.open_queue(config, clock)?,
             #[cfg(feature = "aws")]
             Backend::Sqs => Arc::new(SqsQueue::new(amazon.get()?.sqs(&config.aws), &config.aws)),
             other => return Err(not_built_in("QUEUE_BACKEND", other)),
@@ -169,9 +171,27 @@ impl Backends {
         Ok(Self {
             store,
             queue,
+            #[cfg(feature = "redis")]
+            liveness: redis.liveness_of_claims(),
+            #[cfg(not(feature = "redis"))]
+            liveness: Arc::default(),
+            #[cfg(feature = "redis")]
+            heartbeat: redis.heartbeat(clock),
             #[cfg(feature = "sqlite")]
             embedded,
         })
+    }
+
+    /// Keeps the heartbeat of this process for as long as it is polled, and takes over from processes whose heartbeat stopped; see
+    /// [`Heartbeat`]. Only for a process that runs all the time until it ends. Does nothing where no backend is on Redis.
+    #[cfg(feature = "redis")]
+    pub fn keep_alive(&self) -> impl Future<Output = ()> + Send + use<> {
+        let heartbeat = self.heartbeat.clone();
+        async move {
+            if let Some(heartbeat) = heartbeat {
+                heartbeat.run().await;
+            }
+        }
     }
 
     /// Ends what the last run on the embedded file began, so that it goes on now and not when leases and visibility timeouts run
@@ -217,6 +237,45 @@ impl<'a> Embedded<'a> {
         }
         let database = Database::open(&self.config.data_dir.join(crate::sqlite::DATABASE_FILE))?;
         Ok(self.opened.get_or_init(|| database).clone())
+    }
+}
+
+/// What is on Redis, and shares a heartbeat.
+#[cfg(feature = "redis")]
+#[derive(Default)]
+struct OnRedis {
+    liveness: Arc<Liveness>,
+    store: Option<(Connection, Arc<RedisStore>)>,
+    queue: Option<(Connection, Arc<RedisQueue>)>,
+}
+
+#[cfg(feature = "redis")]
+impl OnRedis {
+    fn open_store(&mut self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, InvalidConnection> {
+        let url = &config.redis.status;
+        let connection = Connection::new(url, &config.redis.status_prefix, "status")?;
+        let connection = connection.confirmed_by(url, config.redis.status_wait)?;
+        let store = RedisStore::of_process(connection.clone(), Arc::clone(clock), Arc::clone(&self.liveness));
+        Ok(Arc::clone(&self.store.insert((connection, Arc::new(store))).1) as _)
+    }
+
+    fn open_queue(&mut self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Queue>, InvalidConnection> {
+        let connection = Connection::new(&config.redis.queue, &config.redis.queue_prefix, "queue")?;
+        let queue = RedisQueue::of_process(connection.clone(), Arc::clone(clock), Arc::clone(&self.liveness));
+        Ok(Arc::clone(&self.queue.insert((connection, Arc::new(queue))).1) as _)
+    }
+
+    /// Of the process's claims: without a store on Redis nobody takes them over, and no attempt has to stop.
+    fn liveness_of_claims(&self) -> Arc<Liveness> {
+        if self.store.is_some() { Arc::clone(&self.liveness) } else { Arc::default() }
+    }
+
+    /// One for both, where the webhooks are if they are on Redis.
+    fn heartbeat(self, clock: &Arc<dyn Clock>) -> Option<Heartbeat> {
+        let (store_connection, store) = self.store.unzip();
+        let (queue_connection, queue) = self.queue.unzip();
+        let connection = store_connection.or(queue_connection)?;
+        Some(Heartbeat::new(connection, self.liveness, Arc::clone(clock), store, queue))
     }
 }
 
@@ -332,6 +391,7 @@ impl Context {
             clock,
             random: Arc::new(SystemRandom),
             metrics: Arc::new(Metrics::new(flush_interval)),
+            liveness: backends.liveness,
         })
     }
 }

@@ -7,6 +7,7 @@
 //! | [`transition`], [`retry`], [`circuit`], [`signing`], [`config`] | the rules: what may happen to a webhook, when it is tried again, its signature |
 //! | [`store`], [`queue`], [`message`] | the contracts that every backend keeps, and what a queue message says |
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
+//! | [`liveness`] | whether other processes know that this one is alive, where they would take over from it |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
 //! | [`metrics`], [`logging`], [`trace`] | what it tells of itself; the traces of others that it is part of |
 //! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod id;
+pub mod liveness;
 pub mod logging;
 pub mod message;
 pub mod metrics;

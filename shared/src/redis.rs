@@ -7,7 +7,10 @@
 //! **Nobody waits for long.** A call waits `RESPONSE_TIMEOUT` for its answer and fails; it never waits for a server to come back. On a cluster
 //! the client follows redirections and tries again within that time, so a script may run twice there: each does no harm then.
 
+mod durable;
+mod heartbeat;
 mod script;
+mod together;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
@@ -20,7 +23,12 @@ use ::redis::{
 };
 use tokio::{sync::OnceCell, time::timeout};
 
-pub(crate) use self::script::{Call, Script, scripts};
+use self::durable::Durable;
+pub use self::heartbeat::Heartbeat;
+pub(crate) use self::{
+    script::{Call, Script, allow_full_memory, is_full, scripts},
+    together::Together,
+};
 use crate::config::RedisUrl;
 
 /// How long a call waits for its answer.
@@ -42,6 +50,7 @@ const MAX_CLUSTER_RETRY_WAIT_MS: u64 = 500;
 #[derive(Clone)]
 pub struct Connection {
     link: Link,
+    durable: Option<Durable>,
     address: String,
     scope: Arc<str>,
 }
@@ -78,12 +87,19 @@ pub struct InvalidConnection {
 impl Connection {
     /// Does not connect yet: the first call does, and each call after a connection was lost. Call it within a tokio runtime.
     pub fn new(url: &RedisUrl, prefix: &str, part: &str) -> Result<Self, InvalidConnection> {
-        let address = url.to_string();
-        let link = if url.is_cluster() { cluster(url) } else { server(url) };
-        match link {
-            Ok(link) => Ok(Self { link, address, scope: format!("{prefix}-{part}").into() }),
-            Err(source) => Err(InvalidConnection { address, source }),
-        }
+        let link = Link::to(url)?;
+        Ok(Self { link, durable: None, address: url.to_string(), scope: format!("{prefix}-{part}").into() })
+    }
+
+    /// What is run by [`Connection::run_durably`] is on so many replicas before it is answered.
+    pub fn confirmed_by(self, url: &RedisUrl, replicas: u32) -> Result<Self, InvalidConnection> {
+        let link = if replicas == 0 { None } else { Some(Link::to(url)?) };
+        Ok(Self { durable: link.map(|link| Durable::new(link, replicas)), ..self })
+    }
+
+    /// Whether writes wait for replicas.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.durable.is_some()
     }
 
     /// The whole key, among those that share the slot of `{PREFIX-PART}`.
@@ -121,6 +137,17 @@ impl Connection {
         }
     }
 
+    /// Runs a script whose answer promises durability, once more if the connection breaks and `again`.
+    pub(crate) async fn run_durably<T: FromRedisValue>(&self, call: &Call<'_>, again: bool) -> RedisResult<T> {
+        let Some(durable) = &self.durable else {
+            return if again { self.run(call).await } else { self.once(call).await };
+        };
+        match durable.run(call).await {
+            Err(error) if again && is_dropped(&error) => durable.run(call).await,
+            answer => answer,
+        }
+    }
+
     /// A section of `INFO`, of each node that takes writes.
     pub(crate) async fn info(&self, section: &str) -> RedisResult<Vec<InfoDict>> {
         let command = ::redis::cmd("INFO").arg(section).clone();
@@ -148,9 +175,20 @@ impl Connection {
     }
 
     async fn send<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        match &self.link {
-            Link::Server(manager) => command.query_async(&mut manager.clone()).await,
-            Link::Cluster(cluster) => command.query_async(&mut cluster.connection().await?).await,
+        self.link.send(command).await
+    }
+}
+
+impl Link {
+    fn to(url: &RedisUrl) -> Result<Self, InvalidConnection> {
+        let link = if url.is_cluster() { cluster(url) } else { server(url) };
+        link.map_err(|source| InvalidConnection { address: url.to_string(), source })
+    }
+
+    async fn send<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        match self {
+            Self::Server(manager) => command.query_async(&mut manager.clone()).await,
+            Self::Cluster(cluster) => command.query_async(&mut cluster.connection().await?).await,
         }
     }
 }

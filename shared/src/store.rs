@@ -68,6 +68,9 @@ pub enum StoreError {
     /// It cannot be reached, is overloaded, or its disk is full. Whether a write took effect is not known. Try again later.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It has no room for anything new. Nothing was written. What has been accepted goes on to its end, and can be deleted.
+    #[error("the store is full: {0}")]
+    Full(&'static str),
     /// What is stored under this key is not what this version writes; trying again does not help, other webhooks are not touched.
     #[error("webhook {id} cannot be read")]
     Unreadable {

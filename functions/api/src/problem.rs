@@ -136,7 +136,7 @@ impl Problem {
 
     /// Whether the same request may succeed later.
     pub(crate) fn is_passing(&self) -> bool {
-        self.kind == Kind::Unavailable
+        matches!(self.kind, Kind::Unavailable | Kind::Overloaded)
     }
 
     /// What sort.
@@ -155,6 +155,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let problem = match &error {
             StoreError::Unavailable(_) => Self::new(Kind::Unavailable, "The store cannot be reached at the moment; try again."),
+            StoreError::Full(_) => Self::new(Kind::Overloaded, "The store is full. Nothing was done. Try again later."),
             // A newer version runs beside this one, or ran before it; that instance can answer.
             StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. } => {
                 Self::new(Kind::Unavailable, "This webhook was written by a newer version of Posthaste; try again.")

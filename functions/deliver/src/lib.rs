@@ -80,13 +80,20 @@ impl Deliver {
     }
 
     /// A panic over one message, which is our mistake, must not end the attempts of its whole batch: that message alone is handed back. Its
-    /// claim runs out, as if the process had died.
+    /// claim runs out, as if the process had died. The same if other processes may take over from this one: its attempts must not go on then.
     async fn isolated(&self, message: &SqsMessage, until: Timestamp) -> Verdict {
-        let worked = AssertUnwindSafe(self.message(message, until)).catch_unwind().await;
-        worked.unwrap_or_else(|_| {
-            tracing::error!(message_id = message.message_id, "Handing back a message whose handling panicked");
-            Verdict::HandBack
-        })
+        let hold = self.context.liveness.hold();
+        let work = AssertUnwindSafe(self.message(message, until)).catch_unwind();
+        tokio::select! {
+            worked = work => worked.unwrap_or_else(|_| {
+                tracing::error!(message_id = message.message_id, "Handing back a message whose handling panicked");
+                Verdict::HandBack
+            }),
+            () = hold.lost() => {
+                tracing::warn!(message_id = message.message_id, "Handing back a message, since this process seemed dead to others");
+                Verdict::HandBack
+            }
+        }
     }
 
     async fn message(&self, message: &SqsMessage, until: Timestamp) -> Verdict {

@@ -89,6 +89,8 @@ pub struct Stack {
     /// Tells every part to end.
     stop: watch::Sender<bool>,
     parts: JoinSet<()>,
+    /// Goes on until the parts have ended, since they hold messages and claims to the last.
+    _heartbeat: JoinSet<()>,
     /// Where the API listens.
     pub address: SocketAddr,
     _data_dir: Option<DataDir>,
@@ -123,6 +125,8 @@ impl Stack {
         let backends = Backends::open(&config, &clock)?;
         // Functions in other processes may be at work: leases and hidden messages run their course then.
         let taken_over = if functions.is_none() { backends.take_over(clock.now()).await? } else { 0 };
+        let mut heartbeat = JoinSet::new();
+        heartbeat.spawn(backends.keep_alive());
         let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
 
         let (stop, stopped) = watch::channel(false);
@@ -140,7 +144,7 @@ impl Stack {
         triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
         banner::print(&banner::Facts { config: &context.config, address, metrics_address, functions, taken_over });
-        Ok(Self { context, stop, parts, address, _data_dir: data_dir })
+        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
     }
 
     /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken, attempts in flight are finished.

@@ -13,6 +13,9 @@ const DEFAULT_PORT: u16 = 6379;
 /// The highest database number that can be configured.
 const MAX_DATABASE: u32 = 65_535;
 
+/// The most replicas that can be waited for.
+const MAX_WAIT: u32 = 10;
+
 const URL_EXAMPLE: &str = "rediss://user:password@redis.example.com:6380/2, or redis+cluster://node-1:7000,node-2:7000";
 
 /// Where one database of a Redis server is, or a Redis Cluster. Shows neither user nor password, only [`RedisUrl::secret`] and
@@ -144,6 +147,8 @@ impl fmt::Debug for RedisUrl {
 pub struct RedisSettings {
     /// Where webhooks are kept.
     pub status: RedisUrl,
+    /// `STATUS_REDIS_WAIT`: how many replicas have to confirm a create, resend, redrive or delete before it is answered. 0: none.
+    pub status_wait: u32,
     /// Where messages wait.
     pub queue: RedisUrl,
     /// `STATUS_REDIS_PREFIX`, else `REDIS_PREFIX`: what all keys of webhooks begin with, so that several deployments can share a database.
@@ -165,6 +170,7 @@ impl RedisSettings {
         let mut settings = Self {
             status_prefix: read.redis_prefix("STATUS_REDIS_PREFIX", &prefix),
             queue_prefix: read.redis_prefix("QUEUE_REDIS_PREFIX", &prefix),
+            status_wait: read.number("STATUS_REDIS_WAIT", 0, 0..=MAX_WAIT),
             status,
             queue,
         };

@@ -45,6 +45,7 @@ fn an_empty_value_counts_as_not_set() {
 fn every_number_is_bounded() {
     for (variable, least, most) in [
         ("BATCH_SIZE", 1, 10),
+        ("STATUS_REDIS_WAIT", 0, 10),
         ("DELIVER_CONCURRENCY", 1, 1000),
         ("DELIVER_HOST_CONCURRENCY", 1, 1000),
         ("API_CONCURRENCY", 1, 10_000),

@@ -1,14 +1,16 @@
-//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at which each becomes visible.
+//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at which each becomes visible. A third hash
+//! names the process that holds a message, so that another one can take over when its heartbeat stops
+//! ([`Heartbeat`](crate::redis::Heartbeat)).
 //!
 //! Every change is one script; what the keys are called, and what they hold, stands at the top of `prelude.lua`. A message is in the sorted
 //! set until it is acknowledged, so it is never only in a worker's memory. All keys carry the same hash tag, `{PREFIX-queue}`, thus both
 //! lanes are in one slot of a cluster, and a message moves between them as a whole. So a queue is as fast as one node of a cluster: a
 //! webhook that succeeds at once costs it three small writes, a quarter of what it costs the store, which is spread.
-
 //!
-//! Sends that come while another one is on its way go together, and so do acknowledgements: see `together`.
-
-mod together;
+//! Sends that come while another one is on its way go together, and so do acknowledgements: see `Together`.
+//!
+//! When the server's memory is full, sends go through as everything else does: they move work that the store has accepted. The store
+//! accepts no more by then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +18,12 @@ use ::redis::RedisError;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use self::together::Together;
 use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError};
 use crate::{
     clock::{Clock, Timestamp},
+    liveness::{Liveness, ProcessId},
     random::{Random, SystemRandom},
-    redis::{Call, Connection, Script, scripts},
+    redis::{Call, Connection, Script, Together, scripts},
 };
 
 /// What another process sends is noticed within this time, at first.
@@ -33,13 +35,14 @@ const MAX_POLL: Duration = Duration::from_millis(200);
 /// Messages that one receive moves to the dead-letter lane; the rest waits for the next.
 const MAX_MOVES: usize = 100;
 
-scripts!("redis": acknowledge, depth, receive, release, send);
+scripts!("redis": depth; even_when_full: acknowledge, receive, release, release_all, send);
 
 /// The queue on a Redis server.
 #[derive(Debug)]
 pub struct RedisQueue {
     connection: Connection,
     clock: Arc<dyn Clock>,
+    liveness: Arc<Liveness>,
     /// Of each lane: id, time at which it becomes visible, and body of what is to be sent.
     sends: [Together<(String, i64, String)>; 2],
     /// Of each lane: id and receives of what is to be acknowledged.
@@ -61,16 +64,34 @@ impl RedisQueue {
     /// The queue behind this connection. The clock says what is visible; the clocks of all processes that share the queue may differ by
     /// a few seconds.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
-        Self { connection, clock, sends: Default::default(), acknowledgements: Default::default(), arrivals: Default::default() }
+        Self::of_process(connection, clock, Arc::default())
+    }
+
+    /// The same, and what is received is held under this process's name while it has one.
+    pub fn of_process(connection: Connection, clock: Arc<dyn Clock>, liveness: Arc<Liveness>) -> Self {
+        let (sends, acknowledgements) = Default::default();
+        Self { connection, clock, liveness, sends, acknowledgements, arrivals: Default::default() }
+    }
+
+    /// Makes everything visible that a dead process holds. How many messages.
+    pub async fn release_all_of(&self, process: ProcessId, now: Timestamp) -> Result<u64, QueueError> {
+        let mut released = 0;
+        for lane in [Lane::Webhooks, Lane::DeadLetters] {
+            let mut call = self.call(&SCRIPTS.release_all, lane);
+            call.arg(now.as_millis()).arg(process);
+            released += self.connection.run::<u64>(&call).await.map_err(failed)?;
+            self.arrivals[lane as usize].notify_one();
+        }
+        Ok(released)
     }
 
     /// The keys of a lane, in the order in which the scripts take them.
-    fn keys(&self, lane: Lane) -> [String; 4] {
+    fn keys(&self, lane: Lane) -> [String; 5] {
         let name = match lane {
             Lane::Webhooks => "webhooks",
             Lane::DeadLetters => "dead-letters",
         };
-        ["visible", "held", "body", "meta"].map(|part| self.connection.key(&format!("{name}:{part}")))
+        ["visible", "held", "body", "meta", "holder"].map(|part| self.connection.key(&format!("{name}:{part}")))
     }
 
     fn call<'a>(&self, script: &'a Script, lane: Lane) -> Call<'a> {
@@ -79,12 +100,13 @@ impl RedisQueue {
 
     async fn try_receive(&self, lane: Lane, max: usize, visibility: Duration) -> Result<Tried, QueueError> {
         let now = self.clock.now();
-        let (mut keys, [visible, _, body, meta]) = (self.keys(lane).to_vec(), self.keys(Lane::DeadLetters));
+        let (mut keys, [visible, _, body, meta, _]) = (self.keys(lane).to_vec(), self.keys(Lane::DeadLetters));
         keys.extend([visible, body, meta]);
         let mut script = SCRIPTS.receive.on(&keys);
         script.arg(now.as_millis()).arg(max).arg(now.plus(visibility).as_millis());
         let limit = if lane == Lane::Webhooks { MAX_RECEIVES } else { 0 };
-        script.arg(limit).arg(MAX_MOVES);
+        let process = self.liveness.id().map_or_else(String::new, |id| id.to_string());
+        script.arg(limit).arg(MAX_MOVES).arg(process);
         // Not repeated if the connection breaks: what an earlier try took would wait for its visibility timeout all the same.
         let (next_at, messages): ReceiveAnswer = self.connection.once(&script).await.map_err(failed)?;
         let received = messages.into_iter().map(|(id, receives, sent_at, body)| Received {
@@ -127,11 +149,12 @@ impl Queue for RedisQueue {
             let run = move |rows: Vec<(String, i64, String)>| {
                 let mut call = SCRIPTS.send.on(&keys);
                 call.arg(clock.now().as_millis());
+                let count = rows.len();
                 for (id, visible_at, body) in rows {
                     call.arg(id).arg(visible_at).arg(body);
                 }
                 let connection = connection.clone();
-                async move { connection.run::<()>(&call).await }
+                async move { connection.run::<()>(&call).await.map(|()| vec![(); count]) }
             };
             let sent = self.sends[lane as usize].add(taken.iter().map(row).collect(), run).await;
             sent.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
@@ -170,13 +193,14 @@ impl Queue for RedisQueue {
         let (connection, keys) = (self.connection.clone(), self.keys(lane));
         let run = move |rows: Vec<(String, String)>| {
             let mut call = SCRIPTS.acknowledge.on(&keys);
+            let count = rows.len();
             for (id, receives) in rows {
                 call.arg(id).arg(receives);
             }
             let connection = connection.clone();
-            async move { connection.run::<()>(&call).await }
+            async move { connection.run::<()>(&call).await.map(|()| vec![(); count]) }
         };
-        self.acknowledgements[lane as usize].add(rows, run).await.map_err(failed)
+        self.acknowledgements[lane as usize].add(rows, run).await.map(drop).map_err(failed)
     }
 
     async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {

@@ -17,6 +17,9 @@
 //! **Expiry.** What has expired is gone for readers at once. Its index entries go with the next writes, two with each create and up to
 //! [`MAX_READ`] with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
 //!
+//! **A full memory.** From 90 % of `maxmemory` on nothing new is taken in ([`StoreError::Full`]). All else goes on, also when the memory is
+//! full: what is accepted is brought to its end, and can be deleted.
+//!
 //! | module | what it does |
 //! |---|---|
 //! | `shard` | which key is where |
@@ -24,10 +27,14 @@
 //! | `merged` | an index over all shards, read as one |
 //! | `lists` | many webhooks |
 //! | `expiry` | what has expired |
+//! | `leases` | the claims of a process whose heartbeat stopped |
+//! | `memory` | how full the server is |
 //! | `totals` | counters, destinations, circuits |
 
 mod expiry;
+mod leases;
 mod lists;
+mod memory;
 mod merged;
 mod records;
 mod shard;
@@ -38,9 +45,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::redis::cmd;
 use async_trait::async_trait;
-use futures_util::TryFutureExt;
+use futures_util::{TryFutureExt, future::try_join_all};
 
-use self::records::{Row, conflict, content, failed, headers_to_json, malformed, parse, unavailable};
+use self::records::{Row, conflict, content, failed, full, headers_to_json, malformed, parse, unavailable};
 use super::{
     Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
     Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
@@ -49,6 +56,7 @@ use crate::{
     circuit::Circuit,
     clock::{Clock, Timestamp},
     id::{ReferenceId, TaskId, WebhookId},
+    liveness::Liveness,
     model::{Content, Webhook},
     random::{Random, SystemRandom},
     redis::{Call, Connection, scripts},
@@ -58,24 +66,36 @@ use crate::{
 /// A reservation's key goes by itself this long after its time.
 const LINGER: Duration = Duration::from_secs(3600);
 
-scripts!("redis": activity, advance, bar, circuit, circuits, create, delete, destinations, forget, open, replace, reserve, write);
+/// What `create` and `reserve` answer instead of taking something in.
+const FULL: &str = "full";
+
+scripts!("redis": bar, circuits, create, destinations, open, replace, reserve;
+    even_when_full: activity, advance, circuit, delete, forget, mark, report, write,
+);
 
 /// The store on a Redis server, or on a cluster.
 #[derive(Debug)]
 pub struct RedisStore {
     connection: Connection,
     clock: Arc<dyn Clock>,
+    liveness: Arc<Liveness>,
     expired: expiry::Seen,
+    memory: memory::Gauge,
 }
 
 /// What a create came to: the record that is there already, what has expired in the same shard, whether that is in the way, and why the id
-/// is retired.
+/// is retired, or [`FULL`].
 type Created = (Option<String>, Vec<String>, bool, Option<String>);
 
 impl RedisStore {
     /// The store behind this connection. The clock says what has expired.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
-        Self { connection, clock, expired: expiry::Seen::default() }
+        Self::of_process(connection, clock, Arc::default())
+    }
+
+    /// The same, and claims are made under this process's name while it has one.
+    pub fn of_process(connection: Connection, clock: Arc<dyn Clock>, liveness: Arc<Liveness>) -> Self {
+        Self { connection, clock, liveness, expired: expiry::Seen::default(), memory: memory::Gauge::default() }
     }
 
     /// Deletes the webhook, if it has this revision where one is given.
@@ -84,7 +104,7 @@ impl RedisStore {
         let mut call = SCRIPTS.delete.on(&keys);
         call.arg(self.clock.now().as_millis()).arg(id.task.to_string()).arg(id.to_string()).arg(revision);
         call.arg(retired_until(id.task).as_millis());
-        self.connection.once(&call).await.map_err(|error| failed(id, error))
+        self.connection.run_durably(&call, false).await.map_err(|error| failed(id, error))
     }
 
     async fn put(&self, before: &Webhook, after: &Webhook, with_content: bool) -> Result<Option<Content>, WriteError> {
@@ -93,7 +113,13 @@ impl RedisStore {
         let mut call = SCRIPTS.write.on(&self.keys(after));
         call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(before.revision).arg(u8::from(with_content));
         row.add_to(&mut call);
-        let answer: Vec<Option<String>> = self.connection.run(&call).await.map_err(|error| failed(&after.id, error))?;
+        // Content is asked for by claims alone.
+        call.arg(if with_content { leases::holder(self.liveness.id(), after) } else { String::new() });
+        // Resend and redrive are acceptances, and as durable as one.
+        let accepts = after.status == Status::Pending && before.status != Status::Pending;
+        let answer: Result<Vec<Option<String>>, _> =
+            if accepts { self.connection.run_durably(&call, true).await } else { self.connection.run(&call).await };
+        let answer = answer.map_err(|error| failed(&after.id, error))?;
         let mut answer = answer.into_iter();
         match answer.next().flatten().as_deref() {
             Some("done") if with_content => Ok(Some(content(&after.id, &mut answer)?)),
@@ -114,7 +140,7 @@ impl RedisStore {
         let expired = self.expired.take(shard);
         let forget = expiry::forget(&self.connection, shard, &expired, now);
         let forget = forget.unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
-        let (created, ()) = tokio::join!(self.connection.run::<Created>(call), forget);
+        let (created, ()) = tokio::join!(self.connection.run_durably::<Created>(call, true), forget);
         let created = created.map_err(|error| failed(&webhook.id, error))?;
         self.expired.put(shard, created.1.clone());
         Ok(created)
@@ -138,9 +164,11 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        // A write, so that a full memory or a replica shows.
-        let ping = |shard| cmd("SET").arg(self.connection.key_of_shard(shard, "ping")).arg(1).clone();
-        merged::of_each_shard::<()>(&self.connection, ping).await.map(drop).map_err(unavailable)
+        // A write, so that a replica shows. A full memory is among the warnings: it can still be read, and emptied.
+        let ping = async |shard| {
+            self.connection.run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")])).await
+        };
+        try_join_all((0..shard::SHARDS).map(ping)).await.map(drop).map_err(unavailable)
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
@@ -155,9 +183,11 @@ impl Store for RedisStore {
         call.arg(format!("{:016x}", SystemRandom.next_u64()));
         row.add_to(&mut call);
         call.arg(&content.url).arg(headers_to_json(content)).arg(content.payload.get());
+        call.arg(u8::from(self.memory.is_full(&self.connection)));
         for _ in 0..2 {
             match self.try_create(webhook, &call).await? {
                 (Some(record), ..) => return Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?))),
+                (None, .., Some(why)) if why == FULL => return Err(full().into()),
                 (None, .., Some(why)) => return Err(CreateError::Retired(Retired::from_stored(&why))),
                 (None, _, false, None) => return Ok(()),
                 // The next try takes it along.
@@ -176,7 +206,8 @@ impl Store for RedisStore {
         let now = self.clock.now();
         let mut call = SCRIPTS.bar.on(&shard::keys(&self.connection, id.task, None));
         call.arg(now.as_millis()).arg(retired_until(id.task).as_millis());
-        let found: (Option<String>, Option<String>) = self.connection.run(&call).await.map_err(|error| failed(id, error))?;
+        let found: Result<(Option<String>, Option<String>), _> = self.connection.run_durably(&call, true).await;
+        let found = found.map_err(|error| failed(id, error))?;
         let webhook = found.0.map(|json| parse(id, &json)).transpose()?;
         Ok(match webhook.filter(|webhook| !webhook.is_expired(now)) {
             Some(webhook) => Standing::Webhook(Box::new(webhook)),
@@ -286,8 +317,8 @@ impl Store for RedisStore {
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
         let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
-        let command = cmd("HSET").arg(self.connection.key("sweep")).arg("report").arg(json).clone();
-        self.connection.ask::<()>(&command).await.map_err(unavailable)?;
+        let mut call = SCRIPTS.report.on(&[self.connection.key("sweep")]);
+        self.connection.run::<()>(call.arg(json)).await.map_err(unavailable)?;
         expiry::purge(&self.connection, self.clock.now()).await.map_err(unavailable)
     }
 
@@ -299,8 +330,12 @@ impl Store for RedisStore {
     }
 
     async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
-        let call = self.reservation(&SCRIPTS.reserve, key, reservation);
-        let existing: Option<String> = self.connection.run(&call).await.map_err(unavailable)?;
+        let mut call = self.reservation(&SCRIPTS.reserve, key, reservation);
+        call.arg(u8::from(self.memory.is_full(&self.connection)));
+        let existing: Option<String> = self.connection.run_durably(&call, true).await.map_err(unavailable)?;
+        if existing.as_deref() == Some(FULL) {
+            return Err(full());
+        }
         let existing: Option<Reservation> = existing
             .map(|json| serde_json::from_str(&json))
             .transpose()

@@ -278,6 +278,7 @@ impl Process {
             clock: own(),
             random: own(),
             metrics: Arc::new(Metrics::new(Duration::ZERO)),
+            liveness: Arc::default(),
         }
     }
 }

@@ -4,13 +4,15 @@
 -- held     those that were received or handed back with a delay, by the same time; tells in flight from delayed
 -- body     their texts
 -- meta     receives, time of sending, and whether the latest receive holds it (1) or not (0)
-local visible, held, body, meta = unpack(KEYS)
+-- holder   of those that a process with a heartbeat received: its name and the receives
+local visible, held, body, meta, holder = unpack(KEYS)
 
 local function forget(id)
   redis.call('ZREM', visible, id)
   redis.call('ZREM', held, id)
   redis.call('HDEL', body, id)
   redis.call('HDEL', meta, id)
+  redis.call('HDEL', holder, id)
 end
 
 local function read_meta(id)

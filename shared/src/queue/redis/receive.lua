@@ -1,6 +1,6 @@
 -- KEYS: those of the lane, then visible, body and meta of the lane that a message moves to when it is given up. ARGV: now, how many, hidden
--- until, receives until it is given up (0: never), how many may move. Answers the time at which the first message becomes visible, if
--- none was received, then id, receives, time of sending and body of each.
+-- until, receives until it is given up (0: never), how many may move, name of the process ('' for none). Answers the time at which the first
+-- message becomes visible, if none was received, then id, receives, time of sending and body of each.
 local now, max, until_, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local received, count, moved = {}, 0, 0
 while count < max and moved < tonumber(ARGV[5]) do
@@ -14,15 +14,16 @@ while count < max and moved < tonumber(ARGV[5]) do
       forget(id)
     elseif limit > 0 and tonumber(receives) >= limit then
       forget(id)
-      redis.call('HSET', KEYS[6], id, text)
-      redis.call('HSET', KEYS[7], id, '0 ' .. sent_at .. ' 0')
-      redis.call('ZADD', KEYS[5], now, id)
+      redis.call('HSET', KEYS[7], id, text)
+      redis.call('HSET', KEYS[8], id, '0 ' .. sent_at .. ' 0')
+      redis.call('ZADD', KEYS[6], now, id)
       moved = moved + 1
     else
       receives = string.format('%.0f', tonumber(receives) + 1)
       redis.call('ZADD', visible, until_, id)
       redis.call('ZADD', held, until_, id)
       redis.call('HSET', meta, id, receives .. ' ' .. sent_at .. ' 1')
+      if ARGV[6] ~= '' then redis.call('HSET', holder, id, ARGV[6] .. ' ' .. receives) else redis.call('HDEL', holder, id) end
       count = count + 1
       received[count] = { id, receives, sent_at, text }
     end

@@ -1,8 +1,15 @@
--- KEYS: waiting, failed, delivered and error of the hour, counters. ARGV: when the hour's keys go, the number of counters, then name and n
--- of each counter, then of each destination: name, delivered, failed, waiting, time of its latest error, and that error ('' for none).
-local waiting_key, failed_key, delivered_key, error_key, counters = unpack(KEYS)
-local at = 3
-for _ = 1, tonumber(ARGV[2]) do
+-- KEYS: waiting, failed, delivered and error of the hour, counters, waiting:latest (destinations by the latest change of what waits there).
+-- ARGV: when the hour's keys go, now, the time before which what waits at a destination is forgotten unless it has changed since, the
+-- number of counters, then name and n of each counter, then of each destination: name, delivered, failed, waiting, time of its latest
+-- error, and that error ('' for none).
+local MAX_PURGED, SAMPLES = 10, 2
+local waiting_key, failed_key, delivered_key, error_key, counters, latest = unpack(KEYS)
+local function forget(name)
+  redis.call('HDEL', waiting_key, name)
+  redis.call('ZREM', latest, name)
+end
+local at = 5
+for _ = 1, tonumber(ARGV[4]) do
   redis.call('HINCRBY', counters, ARGV[at], ARGV[at + 1])
   at = at + 2
 end
@@ -16,9 +23,12 @@ while ARGV[at] do
       redis.call('HSET', error_key, name, error_at .. ' ' .. text)
     end
   end
-  if waiting ~= '0' and redis.call('HINCRBY', waiting_key, name, waiting) == 0 then
-    redis.call('HDEL', waiting_key, name)
+  if waiting ~= '0' then
+    if redis.call('HINCRBY', waiting_key, name, waiting) == 0 then forget(name) else redis.call('ZADD', latest, ARGV[2], name) end
   end
   at = at + 6
 end
 for _, key in ipairs({ failed_key, delivered_key, error_key }) do redis.call('PEXPIREAT', key, ARGV[1]) end
+for _, name in ipairs(redis.call('ZRANGE', latest, '-inf', '(' .. ARGV[3], 'BYSCORE', 'LIMIT', 0, MAX_PURGED)) do forget(name) end
+-- What an older version counted has no time yet. A few are looked at each time.
+for _, name in ipairs(redis.call('HRANDFIELD', waiting_key, SAMPLES)) do redis.call('ZADD', latest, 'NX', ARGV[2], name) end

@@ -1,6 +1,6 @@
 -- KEYS: circuits, circuits:revision, circuits:latest. ARGV: destination, revision that the stored one must have ('' for none), revision,
--- circuit as JSON ('' to remove it), its place (when it was written, and 1e14 more if it opened), and the time before which one that
--- nobody has written is forgotten.
+-- circuit as JSON ('' to remove it), its place (when it was written, and 1e14 more if it opened), the time before which one that
+-- nobody has written is forgotten, and the milliseconds after which all are, if nobody writes any.
 local OPENED, MAX_PURGED = 1e14, 10
 local circuits, revisions, latest = unpack(KEYS)
 local function forget(name)
@@ -8,7 +8,11 @@ local function forget(name)
   redis.call('HDEL', circuits, name)
   redis.call('ZREM', latest, name)
 end
+local function keep()
+  for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[7]) end
+end
 local destination = ARGV[1]
+keep()
 if (redis.call('HGET', revisions, destination) or '') ~= ARGV[2] then return 0 end
 if ARGV[4] == '' then
   forget(destination)
@@ -21,5 +25,6 @@ else
       'BYSCORE', 'LIMIT', 0, MAX_PURGED)
     for _, name in ipairs(stale) do forget(name) end
   end
+  keep()
 end
 return 1

@@ -1,6 +1,7 @@
--- ARGV: now, task, id, reference, which call this is, revision, status, due_at, archived_at, expires_at, record, url, headers, payload.
+-- ARGV: now, task, id, reference, which call this is, revision, status, due_at, archived_at, expires_at, record, url, headers, payload,
+-- whether the memory is nearly full.
 -- Answers the record that is there already, if there is one, the entries of two webhooks of this shard that have expired, and whether
--- one that has expired is in the way, and why the id is retired, if it is.
+-- one that has expired is in the way, and why the id is retired, if it is, or 'full'.
 local task = ARGV[2]
 local found = load()
 if found then
@@ -11,6 +12,7 @@ if found then
 end
 local retired = redis.call('HGET', w, 'z')
 if retired then return { false, {}, 0, retired } end
+if ARGV[15] == '1' then return { false, redis.call('ZRANGE', expiry, '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, 2), 0, 'full' } end
 local new = { v = ARGV[6], s = ARGV[7], d = ARGV[8], a = ARGV[9], x = ARGV[10], f = ARGV[4], i = ARGV[3] }
 redis.call('HSET', c, 'u', ARGV[12], 'h', ARGV[13], 'p', ARGV[14])
 redis.call('HSET', w, 'r', ARGV[11], 'v', new.v, 's', new.s, 'd', new.d, 'a', new.a, 'x', new.x, 'f', new.f, 'i', new.i, 't', ARGV[5])

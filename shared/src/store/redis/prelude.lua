@@ -1,8 +1,8 @@
 -- What every script about one webhook begins with. KEYS are all the keys that it touches, ARGV[1] is the time now in milliseconds.
 --
 -- w:TASK  the record: r its JSON, v revision, s status, d due_at, a archived_at (15 digits, only of dead letters), x expires_at,
---         f reference id (only if the caller gave it), i the webhook's id, t which call created it. What there is none of is the empty
---         string. Of an id that is retired there is only z: why.
+--         f reference id (only if the caller gave it), i the webhook's id, t which call created it, o which process made the latest claim
+--         that was made under a name, and which claim that was. What there is none of is the empty string. Of an id that is retired there is only z: why.
 -- c:TASK  the content: u URL, h headers as JSON, p payload.
 --
 -- time          all, by task id           ref:REFERENCE        the same, of one reference id

@@ -7,7 +7,7 @@ use crate::{
     clock::Timestamp,
     id::WebhookId,
     model::{Content, InvalidRecord, Webhook},
-    redis::Call,
+    redis::{Call, is_full},
     store::{StoreError, WriteError},
 };
 
@@ -91,7 +91,12 @@ pub(super) fn readable(json: &[u8]) -> Option<Webhook> {
 }
 
 pub(super) fn unavailable(error: RedisError) -> StoreError {
-    StoreError::Unavailable(Box::new(error))
+    if is_full(&error) { full() } else { StoreError::Unavailable(Box::new(error)) }
+}
+
+/// Nothing was taken in.
+pub(super) fn full() -> StoreError {
+    StoreError::Full("the memory of Redis is nearly full (maxmemory)")
 }
 
 /// Whether somebody else wrote under the key.

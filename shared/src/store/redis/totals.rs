@@ -1,5 +1,7 @@
 //! Totals of counters, and of destinations by the hour; and circuits.
 
+use std::time::Duration;
+
 use ::redis::cmd;
 
 use super::{SCRIPTS, records::unavailable};
@@ -16,6 +18,13 @@ const OPENED: f64 = 1e14;
 /// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so it comes as a floating number.
 type Hour = (u64, f64, String);
 
+/// How long a destination's count of what waits there is kept without a change: 8 days, a day more than any wait for a retry lasts. A count
+/// that is left then is wrong: a process died before it could tell that the wait was over.
+const WAITING_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// How long circuits stay that nobody writes any more, beyond [`MAX_AGE`].
+const CIRCUITS_LINGER: Duration = Duration::from_secs(3600);
+
 /// How long the keys of an hour stay: nobody asks for more than the current and the previous one.
 const HOURS_KEPT: i64 = 4;
 
@@ -31,9 +40,10 @@ fn hour_keys(connection: &Connection, hour: i64) -> [String; 3] {
 pub(super) async fn add(connection: &Connection, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
     let mut keys = vec![connection.key("waiting")];
     keys.extend(hour_keys(connection, hour(now)));
-    keys.push(connection.key("counters"));
+    keys.extend(["counters", "waiting:latest"].map(|name| connection.key(name)));
     let mut script = SCRIPTS.activity.on(&keys);
-    script.arg((hour(now) + HOURS_KEPT) * 3_600_000).arg(activity.counters.len());
+    script.arg((hour(now) + HOURS_KEPT) * 3_600_000).arg(now.as_millis());
+    script.arg(now.minus(WAITING_KEPT).as_millis()).arg(activity.counters.len());
     for (name, n) in &activity.counters {
         script.arg(name).arg(*n);
     }
@@ -101,6 +111,7 @@ pub(super) async fn write_circuit(connection: &Connection, before: Option<u64>, 
     let keys = ["circuits", "circuits:revision", "circuits:latest"].map(|name| connection.key(name));
     let mut script = SCRIPTS.circuit.on(&keys);
     script.arg(&after.destination).arg(before).arg(after.revision).arg(json).arg(place).arg(stale_before);
+    script.arg((MAX_AGE + CIRCUITS_LINGER).as_millis() as u64);
     connection.once(&script).await.map_err(unavailable)
 }
 

@@ -1,5 +1,5 @@
 -- ARGV: now, task, id, revision that the stored record must have, whether the content is wanted, revision, status, due_at, archived_at,
--- expires_at, record.
+-- expires_at, record, who claims ('' if nobody does, or under no name).
 local task = ARGV[2]
 local old = load()
 if not old or is_expired(old) or old.i ~= ARGV[3] then return { 'missing' } end
@@ -17,5 +17,6 @@ end
 local answer = done()
 local new = { v = ARGV[6], s = ARGV[7], d = ARGV[8], a = ARGV[9], x = ARGV[10], f = old.f, i = old.i }
 redis.call('HSET', w, 'r', ARGV[11], 'v', new.v, 's', new.s, 'd', new.d, 'a', new.a, 'x', new.x)
+if ARGV[12] ~= '' then redis.call('HSET', w, 'o', ARGV[12]) end
 move(task, old, new)
 return answer

@@ -1,7 +1,7 @@
 //! Calls that come while another one is on its way go together, as the next one: under load, a round trip and a script serve many.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,32 +11,38 @@ use tokio::sync::oneshot;
 /// Items that go at a time, unless a single call has more.
 const MAX_ITEMS: usize = 100;
 
-/// One thing that calls do together. Each call succeeds or fails with all that it went with.
-#[derive(Debug)]
-pub(super) struct Together<T>(Arc<Mutex<Waiting<T>>>);
+/// One thing that calls do together. Each call succeeds or fails with all that it went with; each
+/// item has an answer of its own.
+pub(crate) struct Together<T, A = ()>(Arc<Mutex<Waiting<T, A>>>);
 
-#[derive(Debug)]
-struct Waiting<T> {
-    calls: Vec<Waits<T>>,
+struct Waiting<T, A> {
+    calls: Vec<Waits<T, A>>,
     /// Whether a task is at work on them.
     is_led: bool,
 }
 
-type Waits<T> = (Vec<T>, oneshot::Sender<RedisResult<()>>);
+type Waits<T, A> = (Vec<T>, oneshot::Sender<RedisResult<Vec<A>>>);
 
-impl<T> Default for Together<T> {
+impl<T, A> Default for Together<T, A> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Waiting { calls: Vec::new(), is_led: false })))
     }
 }
 
-impl<T: Send + 'static> Together<T> {
-    /// Answers what `run` says of these items and those of others. They are a task's by then, so a caller who gives up takes nobody
-    /// else's along.
-    pub(super) async fn add<Run, Answer>(&self, items: Vec<T>, run: Run) -> RedisResult<()>
+impl<T, A> fmt::Debug for Together<T, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Together").finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static, A: Send + 'static> Together<T, A> {
+    /// Answers what `run` says of these items; it is given those of others too, and answers one by
+    /// one in their order. They are a task's by then, so a caller who gives up takes nobody else's
+    /// along.
+    pub(crate) async fn add<Run, Answer>(&self, items: Vec<T>, run: Run) -> RedisResult<Vec<A>>
     where
         Run: Fn(Vec<T>) -> Answer + Send + 'static,
-        Answer: Future<Output = RedisResult<()>> + Send + 'static,
+        Answer: Future<Output = RedisResult<Vec<A>>> + Send + 'static,
     {
         let (done, outcome) = oneshot::channel();
         let leads = {
@@ -51,30 +57,36 @@ impl<T: Send + 'static> Together<T> {
     }
 }
 
-async fn lead<T, Run, Answer>(mut lead: Lead<T>, run: Run)
+async fn lead<T, A, Run, Answer>(mut lead: Lead<T, A>, run: Run)
 where
     Run: Fn(Vec<T>) -> Answer,
-    Answer: Future<Output = RedisResult<()>>,
+    Answer: Future<Output = RedisResult<Vec<A>>>,
 {
     while let Some(calls) = lead.next() {
+        let counts: Vec<usize> = calls.iter().map(|(items, _)| items.len()).collect();
         let (items, waiting): (Vec<Vec<T>>, Vec<_>) = calls.into_iter().unzip();
         let outcome = run(items.into_iter().flatten().collect()).await;
-        for done in waiting {
+        let mut outcome = outcome.map(Vec::into_iter);
+        for (done, count) in waiting.into_iter().zip(counts) {
+            let own = match &mut outcome {
+                Ok(answers) => Ok(answers.take(count).collect()),
+                Err(error) => Err(error.clone()),
+            };
             // Who has given up is not told.
-            let _ = done.send(outcome.clone());
+            let _ = done.send(own);
         }
     }
 }
 
 /// The task that is at work. Should it end before its work does, with its runtime, those who wait are told.
-struct Lead<T> {
-    waiting: Arc<Mutex<Waiting<T>>>,
+struct Lead<T, A> {
+    waiting: Arc<Mutex<Waiting<T, A>>>,
     is_over: bool,
 }
 
-impl<T> Lead<T> {
+impl<T, A> Lead<T, A> {
     /// The next calls that go together; ends the lead when there are none.
-    fn next(&mut self) -> Option<Vec<Waits<T>>> {
+    fn next(&mut self) -> Option<Vec<Waits<T, A>>> {
         let mut waiting = lock(&self.waiting);
         let (mut items, mut calls) = (0, 0);
         for (more, _) in &waiting.calls {
@@ -90,7 +102,7 @@ impl<T> Lead<T> {
     }
 }
 
-impl<T> Drop for Lead<T> {
+impl<T, A> Drop for Lead<T, A> {
     fn drop(&mut self) {
         if !self.is_over {
             let mut waiting = lock(&self.waiting);
@@ -100,6 +112,6 @@ impl<T> Drop for Lead<T> {
     }
 }
 
-fn lock<T>(waiting: &Mutex<Waiting<T>>) -> MutexGuard<'_, Waiting<T>> {
+fn lock<T, A>(waiting: &Mutex<Waiting<T, A>>) -> MutexGuard<'_, Waiting<T, A>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,92 @@
+//! Ending the leases of a process whose heartbeat stopped.
+
+use ::redis::cmd;
+use futures_util::future::join_all;
+
+use super::{
+    RedisStore,
+    merged,
+    records::{readable, unavailable},
+    shard::{self, SHARDS},
+};
+use crate::{
+    clock::Timestamp,
+    id::TaskId,
+    liveness::ProcessId,
+    model::{ClaimId, Webhook},
+    status::Status,
+    store::{MAX_READ, Store, StoreError, WriteError},
+};
+
+/// Who made a claim, as it is stored beside the record: the process, and which claim. A later claim
+/// of a process without a name leaves it there, and so does an outcome.
+pub(super) fn holder(process: Option<ProcessId>, webhook: &Webhook) -> String {
+    let claim = webhook.claim.as_ref().map(|claim| claim.id);
+    process.zip(claim).map_or_else(String::new, |(process, claim)| name(process, claim))
+}
+
+fn name(process: ProcessId, claim: ClaimId) -> String {
+    format!("{process}.{}", claim.0)
+}
+
+impl RedisStore {
+    /// Ends the leases of a dead process, so that the next look claims anew. How many.
+    ///
+    /// A claim that somebody else has made since stays, and so does an outcome that is written
+    /// meanwhile: each change is conditional on the record that was read.
+    pub async fn end_leases_of(&self, process: ProcessId, now: Timestamp) -> Result<u64, StoreError> {
+        let mut ended = 0;
+        for shard in 0..SHARDS {
+            let begin = format!("[{}:", Status::InProgress as u8);
+            // '~' sorts behind every task id.
+            let end = format!("({}:~", Status::InProgress as u8);
+            let mut from = begin;
+            loop {
+                let mut command = cmd("ZRANGE");
+                command.arg(self.connection.key_of_shard(shard, "status")).arg(&from).arg(&end).arg("BYLEX");
+                command.arg("LIMIT").arg(0).arg(MAX_READ);
+                let members: Vec<String> = self.connection.ask(&command).await.map_err(unavailable)?;
+                let ends = members.iter().filter_map(|member| merged::task(member)).map(|task| self.end_lease(task, process, now));
+                for done in join_all(ends).await {
+                    ended += u64::from(done?);
+                }
+                match members.last().filter(|_| members.len() == MAX_READ) {
+                    Some(last) => from = format!("({last}"),
+                    None => break,
+                }
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn end_lease(&self, task: TaskId, process: ProcessId, now: Timestamp) -> Result<bool, StoreError> {
+        let command = cmd("HMGET").arg(shard::record_key(&self.connection, task)).arg("o").arg("r").clone();
+        let read: Result<(Option<String>, Option<Vec<u8>>), _> = self.connection.ask(&command).await;
+        let (holder, record) = match read {
+            Err(error) if super::records::is_foreign(&error) => return Ok(false),
+            read => read.map_err(unavailable)?,
+        };
+        let Some(webhook) = record.as_deref().and_then(readable) else { return Ok(false) };
+        let Some(claim) = webhook.claim.as_ref().filter(|claim| claim.lease_until > now) else { return Ok(false) };
+        if holder != Some(name(process, claim.id)) {
+            return Ok(false);
+        }
+        match self.write(&webhook, &without_lease(&webhook, now)).await {
+            Ok(()) => Ok(true),
+            Err(WriteError::Conflict(_) | WriteError::Missing) => Ok(false),
+            Err(WriteError::Store(error)) => Err(error),
+        }
+    }
+}
+
+/// The lease is over, and the webhook is due: should its message be lost, the sweep finds it.
+fn without_lease(webhook: &Webhook, now: Timestamp) -> Webhook {
+    let mut next = webhook.clone();
+    next.due_at = Some(webhook.due_at.map_or(now, |at| at.min(now)));
+    next.revision = webhook.revision.saturating_add(1);
+    next.updated_at = now;
+    if let Some(claim) = next.claim.as_mut() {
+        claim.lease_until = claim.lease_until.min(now);
+    }
+    next
+}
