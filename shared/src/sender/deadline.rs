@@ -144,7 +144,7 @@ mod tests {
     async fn nothing_of_a_request_is_written_after_its_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let tls = crate::tls::http_client(Vec::new()).unwrap();
+        let tls = crate::tls::http_client().unwrap();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap();
         let late = DatedBody::new(Bytes::from_static(b"{}"), Deadline::after(Duration::ZERO));
         let call = client.post(url).body(reqwest::Body::wrap(late)).send();

@@ -53,7 +53,7 @@ pub(super) struct GuardedResolver {
 }
 
 impl GuardedResolver {
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let mut addresses = self.lookup.lookup(host).await.map_err(|error| Unresolved::NoAddress(Some(error)))?;
         if addresses.is_empty() {
             return Err(Unresolved::NoAddress(None));
