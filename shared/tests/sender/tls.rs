@@ -41,7 +41,7 @@ impl Chain {
 
     fn certified(&self) -> CertifiedKey {
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
-        CertifiedKey::from_der(self.certificates.clone(), key, &ring::default_provider()).unwrap()
+        CertifiedKey::new(self.certificates.clone(), ring::sign::any_supported_type(&key).unwrap())
     }
 }
 
