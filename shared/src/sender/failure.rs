@@ -7,7 +7,7 @@ use std::{error::Error, io, time::Duration};
 
 use rustls::{CertificateError, InvalidMessage};
 
-use super::{Answer, CONNECT_TIMEOUT, deadline::PastDeadline, resolve::Unresolved};
+use super::{Answer, connect::ConnectError, exchange::NoStatus, resolve::Unresolved};
 use crate::model::{ErrorKind, MAX_ERROR_BYTES, truncated};
 
 /// The answer of an attempt that ended at its deadline without a status code.
@@ -21,8 +21,23 @@ pub(super) fn failed(kind: ErrorKind, message: &str) -> Answer {
     Answer { error: Some(kind), message: Some(truncated(&message, MAX_ERROR_BYTES).to_owned()), ..Answer::default() }
 }
 
-/// The answer of an attempt that the HTTP library gave up.
-pub(super) fn describe(error: &reqwest::Error) -> Answer {
+/// The answer of an attempt whose request was sent, or was about to be, and that got no status.
+pub(super) fn of_exchange(error: &NoStatus) -> Answer {
+    match error {
+        NoStatus::Io(error) => describe(error),
+        NoStatus::PastDeadline => failed(ErrorKind::Timeout, &error.to_string()),
+        NoStatus::NotHttp | NoStatus::TooLong => failed(ErrorKind::Network, &error.to_string()),
+    }
+}
+
+impl From<ConnectError> for Answer {
+    fn from(error: ConnectError) -> Self {
+        Self { is_our_fault: error.is_our_fault, ..failed(error.kind, &error.message) }
+    }
+}
+
+/// The answer of an attempt that came to this error.
+pub(super) fn describe(error: &(dyn Error + 'static)) -> Answer {
     for cause in chain(error) {
         if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
             let kind = match unresolved {
@@ -34,9 +49,6 @@ pub(super) fn describe(error: &reqwest::Error) -> Answer {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return failed(ErrorKind::Tls, &describe_tls(tls));
         }
-        if cause.is::<PastDeadline>() {
-            return failed(ErrorKind::Timeout, &cause.to_string());
-        }
         if cause.downcast_ref::<io::Error>().is_some_and(is_our_fault) {
             let message = format!("out of resources on this machine: {cause}");
             return Answer { is_our_fault: true, ..failed(ErrorKind::Network, &message) };
@@ -46,17 +58,13 @@ pub(super) fn describe(error: &reqwest::Error) -> Answer {
             return failed(kind, message);
         }
     }
-    if error.is_timeout() {
-        return failed(ErrorKind::Timeout, &format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis()));
-    }
     let innermost = chain(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
     failed(ErrorKind::Network, &innermost)
 }
 
-/// The causes of an error, from the outside in. An error within an [`io::Error`] is not among its sources, so it is looked for.
-fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let first: Option<&'a (dyn Error + 'static)> = error.source();
-    std::iter::successors(first, |&cause| match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+/// An error and its causes, from the outside in. An error within an [`io::Error`] is not among its sources, so it is looked for.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(within) => Some(within as &(dyn Error + 'static)),
         None => cause.source(),
     })

@@ -6,7 +6,6 @@
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::AddressGuard;
 
@@ -45,7 +44,7 @@ pub(super) enum Unresolved {
     Refused,
 }
 
-/// The resolver that the HTTP client connects through.
+/// The resolver that connections are made through.
 #[derive(Clone, Debug)]
 pub(super) struct GuardedResolver {
     pub(super) guard: Arc<AddressGuard>,
@@ -53,7 +52,7 @@ pub(super) struct GuardedResolver {
 }
 
 impl GuardedResolver {
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let mut addresses = self.lookup.lookup(host).await.map_err(|error| Unresolved::NoAddress(Some(error)))?;
         if addresses.is_empty() {
             return Err(Unresolved::NoAddress(None));
@@ -61,18 +60,6 @@ impl GuardedResolver {
         addresses.retain(|address| self.guard.is_allowed(*address));
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() { Err(Unresolved::Refused) } else { Ok(addresses) }
-    }
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.addresses(name.as_str()).await?;
-            // Port 0: the connector puts the URL's there.
-            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| (address, 0).into()));
-            Ok(addresses)
-        })
     }
 }
 
