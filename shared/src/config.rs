@@ -17,6 +17,7 @@ use crate::{
     clock::Timestamp,
     queue,
     retry::RetryPolicy,
+    sender::Excerpts,
     signing::Secret,
     transition::{Limits, Rules},
 };
@@ -99,6 +100,8 @@ pub struct Config {
     pub circuit: circuit::Settings,
     /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
     pub delivery_timeout: Duration,
+    /// `RESPONSE_EXCERPTS`: of which responses the beginning of the body is kept.
+    pub response_excerpts: Excerpts,
     /// `DELIVER_CONCURRENCY`: attempts at a time in one process.
     pub deliver_concurrency: usize,
     /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
@@ -220,6 +223,7 @@ impl Config {
             },
             rules,
             delivery_timeout,
+            response_excerpts: read.excerpts("RESPONSE_EXCERPTS"),
             deliver_concurrency,
             deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),

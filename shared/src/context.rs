@@ -301,7 +301,8 @@ impl Context {
     pub fn with_sender(self) -> Result<Self, ContextError> {
         let extra_roots = self.config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
         let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
-        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
+        let excerpts = self.config.response_excerpts;
+        let sender = HttpSender::new(SenderConfig { extra_roots, excerpts, ..sender })?;
         Ok(Self { sender: Arc::new(sender), ..self })
     }
 

@@ -8,8 +8,8 @@
 //! | 3xx (not followed), any other 4xx, a refused address | [`RetryPolicy::client_error_max_attempts`] (2) |
 //!
 //! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`, at most `max_delay`, or the
-//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` on a 429 or 503 puts it off further, never forward, and
-//! counts up to `retry_after_cap`.
+//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` puts it off further, never forward, whatever status it came
+//! with, and counts up to `retry_after_cap`.
 
 use std::time::Duration;
 
@@ -189,12 +189,8 @@ impl RetryPolicy {
             return Verdict::Fail;
         }
         let planned = self.wait_after(used, unit);
-        let asked = match outcome.status_code {
-            Some(429 | 503) if !planted::is(Bug::RetryAfterIgnored) => {
-                outcome.retry_after.unwrap_or_default().min(self.retry_after_cap)
-            }
-            _ => Duration::ZERO,
-        };
+        let heeded = outcome.retry_after.filter(|_| !planted::is(Bug::RetryAfterIgnored));
+        let asked = heeded.unwrap_or_default().min(self.retry_after_cap);
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }
     }
 
@@ -350,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_counts_on_429_and_503_only_and_up_to_the_cap() {
+    fn retry_after_counts_on_every_failure_and_up_to_the_cap() {
         let policy = RetryPolicy::default();
         let asked = |code, seconds| {
             let outcome = Outcome { retry_after: Some(Duration::from_secs(seconds)), ..answered(code) };
@@ -359,11 +355,11 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(asked(503, 30), (30, true));
-        assert_eq!(asked(429, 30), (30, true));
+        for code in [302, 400, 404, 408, 413, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(asked(code, 30), (30, true), "{code}");
+        }
         assert_eq!(asked(429, 1), (5, false));
         assert_eq!(asked(429, 5), (5, false), "it puts nothing off");
-        assert_eq!(asked(500, 30), (5, false));
         assert_eq!(asked(503, 1 << 40), (3600, true));
     }
 

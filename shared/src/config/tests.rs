@@ -78,6 +78,14 @@ fn every_number_is_bounded() {
 }
 
 #[test]
+fn excerpts_are_kept_of_failures_or_of_all_responses() {
+    assert_eq!(good(&[]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "failures")]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "all")]).response_excerpts, Excerpts::All);
+    bad("RESPONSE_EXCERPTS", "none", "must be failures or all");
+}
+
+#[test]
 fn times_must_nest() {
     bad("DELIVERY_TIMEOUT_MS", "99", "must be a whole number");
     for (variable, value, named) in [

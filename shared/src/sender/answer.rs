@@ -102,7 +102,7 @@ fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
 
 /// A number of seconds (RFC 9110, 10.2.3). A fraction, which some send, is rounded up.
 fn seconds(text: &str) -> Option<Duration> {
-    let text = text.trim();
+    let text = text.trim_ascii();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(whole) || !is_number(fraction) {
@@ -116,7 +116,7 @@ fn seconds(text: &str) -> Option<Duration> {
 
 /// An HTTP date; one that has passed is no wait.
 fn date(text: &str, now: SystemTime) -> Option<Duration> {
-    let date = httpdate::parse_http_date(text.trim()).ok()?;
+    let date = httpdate::parse_http_date(text.trim_ascii()).ok()?;
     let wait = date.duration_since(now).unwrap_or_default();
     Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER_SECONDS)))
 }

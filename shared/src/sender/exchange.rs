@@ -250,3 +250,6 @@ impl<S: AsyncRead + Unpin> Response<S> {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

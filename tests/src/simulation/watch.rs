@@ -320,7 +320,7 @@ impl Watch {
             Some(wait) => *wait,
             None => policy.base_delay.mul_f64(policy.factor.powi(step as i32)).min(policy.max_delay),
         };
-        let asked = told.filter(|told| matches!(told.status_code, Some(429 | 503))).and_then(|told| told.retry_after);
+        let asked = told.and_then(|told| told.retry_after);
         let wait = plain.mul_f64(1.0 - policy.jitter).max(asked.unwrap_or_default().min(policy.retry_after_cap));
         // Written in whole milliseconds.
         let wait = wait.saturating_sub(Duration::from_millis(1));
