@@ -5,6 +5,7 @@
 //! | [`guard`] | says where Posthaste may connect; pure, also asked by the API |
 //! | `address` | which addresses are public: IANA's tables |
 //! | `resolve` | resolves names and hands on only addresses that the guard allows |
+//! | [`lookup`] | asks the system for a name's addresses, on threads of its own, bounded |
 //! | `headers` | ours, the caller's, and which the caller may not set |
 //! | `roots` | further root certificates, from a file |
 //! | `deadline` | keeps an attempt within its time, also after the process was stopped |
@@ -19,6 +20,7 @@ mod deadline;
 mod failure;
 pub mod guard;
 mod headers;
+pub mod lookup;
 mod resolve;
 pub(crate) mod roots;
 
@@ -34,7 +36,8 @@ pub use self::{
     answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
     guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
     headers::{HeaderError, check_header},
-    resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
+    lookup::SystemLookup,
+    resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
     roots::InvalidRoots,
 };
 use crate::{
@@ -135,7 +138,7 @@ pub struct SenderConfig {
 impl SenderConfig {
     /// With the system's resolver and no further root certificates.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
-        Self { secrets, guard, lookup: Arc::new(SystemLookup), extra_roots: Vec::new() }
+        Self { secrets, guard, lookup: Arc::new(SystemLookup::new()), extra_roots: Vec::new() }
     }
 }
 
@@ -163,7 +166,7 @@ impl HttpSender {
         let SenderConfig { secrets, guard, lookup, extra_roots } = config;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::http_client(extra_roots)?)
-            .dns_resolver(resolve::GuardedResolver { guard: Arc::clone(&guard), lookup })
+            .dns_resolver(Resolver::new(Arc::clone(&guard), lookup))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(MAX_IDLE)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
