@@ -94,7 +94,7 @@ pub struct Config {
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
-    /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
+    /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
@@ -277,6 +277,7 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
         jitter: read.fraction("RETRY_JITTER", fallback.jitter, 0.0..=1.0),
         schedule,
         retry_after_cap: read.millis("RETRY_AFTER_CAP_MS", 3_600_000, 0..=7 * day_ms),
+        min_delay: read.millis("MIN_RETRY_DELAY_MS", fallback.min_delay.as_millis() as u64, 0..=3_600_000),
     }
 }
 

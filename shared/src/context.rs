@@ -22,7 +22,7 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidRoots, InvalidSender, NoSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidRoots, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
         roots,
     },
@@ -52,6 +52,8 @@ pub struct Context {
     pub queue: Arc<dyn Queue>,
     /// Makes attempts.
     pub sender: Arc<dyn Sender>,
+    /// Looks names up, for the sender and for what decides whether an attempt may be made.
+    pub lookup: Arc<dyn Lookup>,
     /// Judges URLs at acceptance as the sender does before each attempt.
     pub guard: Arc<AddressGuard>,
     /// The time.
@@ -301,9 +303,10 @@ impl Context {
     pub fn with_sender(self) -> Result<Self, ContextError> {
         let extra_roots = self.config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
         let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
+        let lookup = Arc::clone(&sender.lookup);
         let excerpts = self.config.response_excerpts;
         let sender = HttpSender::new(SenderConfig { extra_roots, excerpts, ..sender })?;
-        Ok(Self { sender: Arc::new(sender), ..self })
+        Ok(Self { sender: Arc::new(sender), lookup, ..self })
     }
 
     fn without_sender(
@@ -329,6 +332,7 @@ impl Context {
             store: backends.store,
             queue: backends.queue,
             sender: Arc::new(NoSender),
+            lookup: Arc::new(NoLookup),
             guard,
             clock,
             random: Arc::new(SystemRandom),

@@ -5,6 +5,7 @@
 //! | [`guard`] | says where Posthaste may connect; pure, also asked by the API |
 //! | `address` | which addresses are public: IANA's tables |
 //! | `resolve` | resolves names and hands on only addresses that the guard allows |
+//! | [`lookup`] | asks the system for a name's addresses, on threads of its own, bounded |
 //! | `connect` | makes a connection, with TLS or without |
 //! | `pool` | keeps connections for the next request |
 //! | `target` | what a URL looks like on the wire |
@@ -28,6 +29,7 @@ mod failure;
 pub mod guard;
 mod head;
 mod headers;
+pub mod lookup;
 mod pool;
 mod resolve;
 pub(crate) mod roots;
@@ -50,8 +52,9 @@ pub use self::{
     answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
     guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
     headers::{HeaderError, check_header},
+    lookup::SystemLookup,
     pool::MAX_IDLE_IN_ALL,
-    resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
+    resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
     roots::InvalidRoots,
 };
 use crate::{
@@ -166,7 +169,7 @@ impl SenderConfig {
     /// With the system's resolver and no further root certificates; excerpts are kept of failures.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
         let excerpts = Excerpts::default();
-        Self { secrets, guard, lookup: Arc::new(SystemLookup), extra_roots: Vec::new(), excerpts }
+        Self { secrets, guard, lookup: Arc::new(SystemLookup::new()), extra_roots: Vec::new(), excerpts }
     }
 }
 

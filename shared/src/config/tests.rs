@@ -59,6 +59,7 @@ fn every_number_is_bounded() {
         ("RETRY_BASE_DELAY_MS", 0, 604_800_000),
         ("RETRY_MAX_DELAY_MS", 0, 604_800_000),
         ("RETRY_AFTER_CAP_MS", 0, 604_800_000),
+        ("MIN_RETRY_DELAY_MS", 0, 3_600_000),
         ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
     ] {
         good(&[(variable, &least.to_string())]);

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::{Host, Url};
 
-use super::{CONNECT_TIMEOUT, SenderConfig, failure, resolve::GuardedResolver};
+use super::{CONNECT_TIMEOUT, SenderConfig, failure, resolve::Resolver};
 use crate::{
     model::ErrorKind,
     tls::{self, InvalidTls},
@@ -99,7 +99,7 @@ impl fmt::Debug for Stream {
 
 /// Makes connections. One for a process: TLS sessions are resumed.
 pub(super) struct Connector {
-    resolver: GuardedResolver,
+    resolver: Resolver,
     tls: TlsConnector,
 }
 
@@ -107,7 +107,7 @@ impl Connector {
     pub(super) fn new(config: &SenderConfig) -> Result<Self, InvalidTls> {
         let tls = Arc::new(tls::http_client(config.extra_roots.clone())?).into();
         let (guard, lookup) = (Arc::clone(&config.guard), Arc::clone(&config.lookup));
-        Ok(Self { resolver: GuardedResolver { guard, lookup }, tls })
+        Ok(Self { resolver: Resolver { guard, lookup }, tls })
     }
 
     /// A new connection to `origin`.

@@ -40,11 +40,7 @@ impl From<ConnectError> for Answer {
 pub(super) fn describe(error: &(dyn Error + 'static)) -> Answer {
     for cause in chain(error) {
         if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
-            let kind = match unresolved {
-                Unresolved::NoAddress(_) => ErrorKind::Network,
-                Unresolved::Refused => ErrorKind::RefusedAddress,
-            };
-            return failed(kind, &unresolved.to_string());
+            return unresolved_name(unresolved);
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return failed(ErrorKind::Tls, &describe_tls(tls));
@@ -60,6 +56,17 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> Answer {
     }
     let innermost = chain(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
     failed(ErrorKind::Network, &innermost)
+}
+
+/// The answer of an attempt whose host's name led nowhere.
+pub(super) fn unresolved_name(unresolved: &Unresolved) -> Answer {
+    let kind = match unresolved {
+        Unresolved::NoAddress(_) | Unresolved::NotAsked(_) => ErrorKind::Network,
+        Unresolved::Refused => ErrorKind::RefusedAddress,
+        Unresolved::Unanswered(_) => ErrorKind::Timeout,
+    };
+    let is_our_fault = matches!(unresolved, Unresolved::NotAsked(_));
+    Answer { is_our_fault, ..failed(kind, &unresolved.to_string()) }
 }
 
 /// An error and its causes, from the outside in. An error within an [`io::Error`] is not among its sources, so it is looked for.

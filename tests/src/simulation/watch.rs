@@ -27,6 +27,9 @@ use super::{
 /// The reference id of messages that nobody could read, as `dlq` keeps them.
 pub(super) const STRAYS: &str = "unreadable-message";
 
+/// No attempt follows a failed one sooner, whatever a webhook asks for.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+
 /// The books.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -322,6 +325,7 @@ impl Watch {
         };
         let asked = told.and_then(|told| told.retry_after);
         let wait = plain.mul_f64(1.0 - policy.jitter).max(asked.unwrap_or_default().min(policy.retry_after_cap));
+        let wait = wait.max(MIN_RETRY_DELAY);
         // Written in whole milliseconds.
         let wait = wait.saturating_sub(Duration::from_millis(1));
         let from = seen.map_or_else(|| process.to_true(after.updated_at), |seen| seen.told_at);
