@@ -4,6 +4,7 @@
 //! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
 
 mod aws;
+mod egress;
 mod keys;
 mod parse;
 mod redis;
@@ -22,6 +23,7 @@ use crate::{
     transition::{Limits, Rules},
 };
 pub use aws::{AwsCredentials, AwsSettings};
+pub use egress::{ClientCertificate, EgressSettings, Pem, ProxyUrl};
 pub use keys::KeyHash;
 use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
@@ -120,8 +122,8 @@ pub struct Config {
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
-    /// `WEBHOOK_CA_FILE`: certificates in PEM that are trusted besides the web's roots.
-    pub ca_file: Option<PathBuf>,
+    /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_CERT_FILE`, `WEBHOOK_CLIENT_KEY_FILE`, `WEBHOOK_PROXY_URL`: how deliveries connect.
+    pub egress: EgressSettings,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
     /// `ENABLE_PROMETHEUS`.
@@ -233,7 +235,7 @@ impl Config {
             secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
             allowlist: read.regex("WEBHOOK_ALLOWLIST"),
             host_allowlist: read.host_globs("WEBHOOK_HOST_ALLOWLIST"),
-            ca_file: read.path("WEBHOOK_CA_FILE"),
+            egress: EgressSettings::read(&mut read),
             allow_private: read.flag("ALLOW_PRIVATE_DESTINATIONS", defaults.allow_private),
             prometheus: read.flag("ENABLE_PROMETHEUS", true),
             prometheus_port: read.number("PROMETHEUS_PORT", 8001, 0..=u16::MAX),

@@ -17,14 +17,14 @@ use crate::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Backend, Config, ConfigErrors, Defaults},
+    config::{Backend, Config, ConfigErrors, Defaults, EgressSettings},
     metrics::Metrics,
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidRoots, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
-        roots,
+        pem,
     },
     store::Store,
     transition::Rules,
@@ -101,9 +101,9 @@ pub enum ContextError {
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
-    /// The file of further root certificates is of no use.
+    /// A file of certificates or of a key is of no use.
     #[error(transparent)]
-    Roots(#[from] InvalidRoots),
+    Pem(#[from] InvalidPem),
     /// No HTTP client can be made.
     #[error(transparent)]
     Sender(#[from] InvalidSender),
@@ -301,11 +301,14 @@ impl Context {
 
     /// The same, and attempts can be made.
     pub fn with_sender(self) -> Result<Self, ContextError> {
-        let extra_roots = self.config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
+        let EgressSettings { ca, client, proxy } = &self.config.egress;
+        let extra_roots = ca.as_ref().map(pem::authorities).transpose()?.unwrap_or_default();
+        let identity = client.as_ref().map(pem::identity).transpose()?;
         let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
         let lookup = Arc::clone(&sender.lookup);
         let excerpts = self.config.response_excerpts;
-        let sender = HttpSender::new(SenderConfig { extra_roots, excerpts, ..sender })?;
+        let proxy = proxy.clone();
+        let sender = HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
         Ok(Self { sender: Arc::new(sender), lookup, ..self })
     }
 

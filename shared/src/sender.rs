@@ -6,16 +6,20 @@
 //! | `address` | which addresses are public: IANA's tables |
 //! | `resolve` | resolves names and hands on only addresses that the guard allows |
 //! | [`lookup`] | asks the system for a name's addresses, on threads of its own, bounded |
-//! | `connect` | makes a connection, with TLS or without |
 //! | `pool` | keeps connections for the next request |
 //! | `target` | what a URL looks like on the wire |
 //! | `headers` | ours, the caller's, and which the caller may not set |
-//! | `roots` | further root certificates, from a file |
+//! | `connect` | makes a connection: look-up, TCP, tunnel, TLS |
+//! | `dial` | opens a TCP connection to one of several addresses |
+//! | `proxy` | opens a tunnel through the egress proxy |
+//! | `trust` | judges a server's certificate |
+//! | `curves` | verifies what ring cannot: P-521, ECDSA with SHA-512 |
+//! | `pem` | reads certificates and keys |
 //! | `deadline` | keeps an attempt within its time, also after the process was stopped |
 //! | `exchange` | HTTP/1.1: writes the request, reads the response; a status that was received decides |
 //! | `head`, `body` | a response's status line, header lines and framing |
 //! | `answer` | what a response comes to |
-//! | `failure` | names what went wrong |
+//! | `failure`, `tls_failure` | name what went wrong |
 //!
 //! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is read from the machine at start.
 
@@ -23,47 +27,46 @@ mod address;
 mod answer;
 mod body;
 mod connect;
+mod curves;
 mod deadline;
+mod dial;
 mod exchange;
 mod failure;
 pub mod guard;
 mod head;
 mod headers;
 pub mod lookup;
+pub(crate) mod pem;
 mod pool;
+mod proxy;
 mod resolve;
-pub(crate) mod roots;
 mod target;
+mod tls_failure;
+mod trust;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustls::pki_types::CertificateDer;
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::time::Instant;
 
+pub use self::{
+    answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
+    guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
+    headers::{HeaderError, check_header},
+    lookup::SystemLookup,
+    pem::InvalidPem,
+    pool::MAX_IDLE_IN_ALL,
+    resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
+};
 use self::{
     connect::{Connector, Origin, Stream},
     deadline::Deadline,
     exchange::Response,
     pool::{Now, Pool},
 };
-pub use self::{
-    answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
-    guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
-    headers::{HeaderError, check_header},
-    lookup::SystemLookup,
-    pool::MAX_IDLE_IN_ALL,
-    resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
-    roots::InvalidRoots,
-};
-use crate::{
-    clock::Timestamp,
-    id::WebhookId,
-    model::ErrorKind,
-    signing::Secret,
-    tls::InvalidTls,
-};
+use crate::{clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret, tls::InvalidTls};
 
 /// How long name look-up, TCP connection and TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -159,17 +162,28 @@ pub struct SenderConfig {
     pub guard: Arc<AddressGuard>,
     /// Resolves names.
     pub lookup: Arc<dyn Lookup>,
-    /// Root certificates that are trusted besides the web's.
+    /// Certificates that are trusted besides the web's roots: as authorities, and each as itself.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// The certificate that servers are shown if they ask for one, and its key.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// The egress proxy, if connections go through one.
+    pub proxy: Option<ProxyUrl>,
     /// `RESPONSE_EXCERPTS`.
     pub excerpts: Excerpts,
 }
 
 impl SenderConfig {
-    /// With the system's resolver and no further root certificates; excerpts are kept of failures.
+    /// With the system's resolver, no further certificates and no proxy. Excerpts are kept of failures.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
-        let excerpts = Excerpts::default();
-        Self { secrets, guard, lookup: Arc::new(SystemLookup::new()), extra_roots: Vec::new(), excerpts }
+        Self {
+            secrets,
+            guard,
+            lookup: Arc::new(SystemLookup::new()),
+            extra_roots: Vec::new(),
+            identity: None,
+            proxy: None,
+            excerpts: Excerpts::default(),
+        }
     }
 }
 
@@ -232,7 +246,7 @@ impl HttpSender {
             Some(kept) => kept,
             None => self.connector.connect(origin).await?,
         };
-        exchange::send(stream, head, payload, deadline).await.map_err(|error| failure::of_exchange(&error))
+        exchange::send(stream, head, payload, deadline).await.map_err(|error| failure::of_no_status(&error))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fmt::{Display, Write},
     ops::RangeInclusive,
-    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -91,8 +90,9 @@ impl<'a> Reader<'a> {
         self.value(variable).unwrap_or_else(|| default.to_owned())
     }
 
-    pub(super) fn path(&self, variable: &str) -> Option<PathBuf> {
-        self.value(variable).map(PathBuf::from)
+    /// A value that may be a secret. No fault may quote it.
+    pub(super) fn secret_text(&self, variable: &str) -> Option<String> {
+        self.value(variable)
     }
 
     pub(super) fn number<T>(&mut self, variable: &str, default: T, range: RangeInclusive<T>) -> T

@@ -3,7 +3,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,15 +13,18 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use url::{Host, Url};
 
-use super::{CONNECT_TIMEOUT, SenderConfig, failure, resolve::Resolver};
-use crate::{
-    model::ErrorKind,
-    tls::{self, InvalidTls},
+use super::{
+    AddressGuard, CONNECT_TIMEOUT, SenderConfig, dial, failure,
+    proxy::Proxy,
+    resolve::{Resolver, Unresolved},
+    trust,
 };
+use crate::{model::ErrorKind, tls::InvalidTls};
 
 /// Whether TLS is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +83,10 @@ impl ConnectError {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), is_our_fault: false }
     }
+
+    pub(super) fn ours(message: impl Into<String>) -> Self {
+        Self { is_our_fault: true, ..Self::new(ErrorKind::Network, message) }
+    }
 }
 
 /// A connection, ready for the first request.
@@ -99,64 +106,85 @@ impl fmt::Debug for Stream {
 
 /// Makes connections. One for a process: TLS sessions are resumed.
 pub(super) struct Connector {
+    guard: Arc<AddressGuard>,
     resolver: Resolver,
     tls: TlsConnector,
+    proxy: Option<Proxy>,
 }
 
 impl Connector {
     pub(super) fn new(config: &SenderConfig) -> Result<Self, InvalidTls> {
-        let tls = Arc::new(tls::http_client(config.extra_roots.clone())?).into();
-        let (guard, lookup) = (Arc::clone(&config.guard), Arc::clone(&config.lookup));
-        Ok(Self { resolver: Resolver { guard, lookup }, tls })
+        let tls = trust::client(config.extra_roots.clone(), config.identity.clone())?;
+        let guard = Arc::clone(&config.guard);
+        let lookup = Arc::clone(&config.lookup);
+        let proxy = config.proxy.clone().map(|proxy| Proxy::new(proxy, Arc::clone(&lookup)));
+        let resolver = Resolver::new(Arc::clone(&guard), lookup);
+        Ok(Self { guard, resolver, tls: Arc::new(tls).into(), proxy })
     }
 
     /// A new connection to `origin`.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Stream, ConnectError> {
-        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_in_time(origin)).await {
-            Ok(connected) => connected,
-            Err(_) => {
-                let message = format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis());
-                Err(ConnectError::new(ErrorKind::Timeout, message))
-            }
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let tcp = match &self.proxy {
+            None => self.connect_directly(origin, deadline).await?,
+            Some(proxy) => proxy.tunnel(origin, deadline).await?,
+        };
+        match origin.scheme {
+            Scheme::Http => Ok(Stream::Tcp(tcp)),
+            Scheme::Https => self.handshake(origin, tcp, deadline).await,
         }
     }
 
-    async fn connect_in_time(&self, origin: &Origin) -> Result<Stream, ConnectError> {
+    async fn connect_directly(&self, origin: &Origin, deadline: Instant) -> Result<TcpStream, ConnectError> {
         let addresses = match &origin.host {
-            Host::Domain(name) => self.resolver.addresses(name).await.map_err(|error| failed(&error))?,
-            Host::Ipv4(address) => vec![(*address).into()],
-            Host::Ipv6(address) => vec![(*address).into()],
+            Host::Domain(name) => timeout_at(deadline, self.resolver.addresses(name))
+                .await
+                .map_err(|_| too_slow("the name look-up"))?
+                .map_err(|unresolved| failure::of_lookup(&unresolved))?,
+            Host::Ipv4(address) => vec![self.allowed((*address).into())?],
+            Host::Ipv6(address) => vec![self.allowed((*address).into())?],
         };
-        let addresses: Vec<SocketAddr> =
-            addresses.into_iter().map(|address| (address, origin.port).into()).collect();
-        let tcp = TcpStream::connect(&*addresses).await.map_err(|error| failed(&error))?;
-        tcp.set_nodelay(true).map_err(|error| failed(&error))?;
-        match (origin.scheme, origin.server_name()) {
-            (Scheme::Http, _) => Ok(Stream::Tcp(tcp)),
-            (Scheme::Https, Some(name)) => {
-                let tls = self.tls.connect(name, tcp).await.map_err(|error| failed(&error))?;
-                Ok(Stream::Tls(Box::new(tls)))
-            }
-            (Scheme::Https, None) => Err(ConnectError::new(ErrorKind::Tls, "TLS: the host is no name")),
+        timeout_at(deadline, dial::dial(&addresses, origin.port))
+            .await
+            .map_err(|_| too_slow("the TCP connection"))?
+            .map_err(|error| failure::of_dial(&error))
+    }
+
+    /// The URL was checked before. This is the last check before a packet leaves.
+    fn allowed(&self, address: IpAddr) -> Result<IpAddr, ConnectError> {
+        if self.guard.is_allowed(address) {
+            return Ok(address);
         }
+        Err(failure::of_lookup(&Unresolved::Refused))
+    }
+
+    async fn handshake(&self, origin: &Origin, tcp: TcpStream, deadline: Instant) -> Result<Stream, ConnectError> {
+        let Some(name) = origin.server_name() else {
+            let message = "TLS: the URL's host is not a name that a certificate can be for";
+            return Err(ConnectError::new(ErrorKind::Tls, message));
+        };
+        timeout_at(deadline, self.tls.connect(name, tcp))
+            .await
+            .map_err(|_| too_slow("the TLS handshake"))?
+            .map(|stream| Stream::Tls(Box::new(stream)))
+            .map_err(|error| failure::of_handshake(&error))
     }
 }
 
-fn failed(error: &(dyn std::error::Error + 'static)) -> ConnectError {
-    let answer = failure::describe(error);
-    ConnectError {
-        kind: answer.error.unwrap_or(ErrorKind::Network),
-        message: answer.message.unwrap_or_default(),
-        is_our_fault: answer.is_our_fault,
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proxy = self.proxy.as_ref().map(ToString::to_string);
+        f.debug_struct("Connector").field("proxy", &proxy).finish_non_exhaustive()
     }
+}
+
+fn too_slow(step: &str) -> ConnectError {
+    let limit = CONNECT_TIMEOUT.as_millis();
+    ConnectError::new(ErrorKind::Timeout, format!("no connection within {limit} ms: {step} took too long"))
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -165,22 +193,14 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
@@ -208,3 +228,6 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

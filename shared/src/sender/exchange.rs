@@ -250,6 +250,5 @@ impl<S: AsyncRead + Unpin> Response<S> {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -127,7 +127,12 @@ async fn an_answer_to_a_request_that_is_still_being_written_decides() {
 #[tokio::test]
 async fn a_connection_is_kept_no_longer_than_the_server_says() {
     let reply = |keep_alive: &str| Reply::with_body(200, &format!("{keep_alive}\r\n"), b"");
-    let mut server = Server::start(vec![reply("keep-alive: timeout=1"), reply("Keep-Alive: timeout=5, max=99"), reply("keep-alive: timeout=2")]).await;
+    let mut server = Server::start(vec![
+        reply("keep-alive: timeout=1"),
+        reply("Keep-Alive: timeout=5, max=99"),
+        reply("keep-alive: timeout=2"),
+    ])
+    .await;
     let sender = sender();
     for connections in [1, 2, 2] {
         assert_delivered(&send(&sender, &server.url("/")).await, 200);

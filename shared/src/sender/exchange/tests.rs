@@ -208,7 +208,9 @@ async fn what_has_no_end_is_given_up() {
         reads.extend(std::iter::repeat_n(Then::Gives(more), 2 * MAX_HEAD_BYTES / more.len()));
         Script::new(&reads)
     };
-    for (first, more) in [(&b"HTTP/1.1 200 "[..], &b"aaaaaaaaaaaaaaaa"[..]), (b"\r\n", b"\r\n\r\n\r\n\r\n"), (b"HTTP/1.1 103 Hi\r\n", b"a: b\r\n")] {
+    for (first, more) in
+        [(&b"HTTP/1.1 200 "[..], &b"aaaaaaaaaaaaaaaa"[..]), (b"\r\n", b"\r\n\r\n\r\n\r\n"), (b"HTTP/1.1 103 Hi\r\n", b"a: b\r\n")]
+    {
         let error = send_to(flood(first, more)).await.map(|response| response.status).unwrap_err();
         assert!(matches!(error, NoStatus::TooLong), "{error:?}");
     }

@@ -142,7 +142,9 @@ fn after_what_cannot_be_read_the_connection_is_not_reused() {
 
 #[test]
 fn what_the_sender_heeds_is_found() {
-    let head = parse("keep-alive: timeout=5, max=100\r\nLocation: /a\r\n \r\n /b\r\nlocation: /c\r\nretry-after: 28, 2\r\nretry-after: 9\r\n");
+    let head = parse(
+        "keep-alive: timeout=5, max=100\r\nLocation: /a\r\n \r\n /b\r\nlocation: /c\r\nretry-after: 28, 2\r\nretry-after: 9\r\n",
+    );
     assert_eq!(head.keep_alive, Some(Duration::from_secs(5)));
     assert_eq!(head.location.as_deref(), Some("/a  /b"));
     assert_eq!(head.retry_after, ["28, 2", "9"]);
