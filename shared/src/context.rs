@@ -326,6 +326,13 @@ impl Context {
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
             tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
         }
+        if let Some(url) = guard.allowlist_gap() {
+            tracing::warn!(
+                url,
+                "WEBHOOK_ALLOWLIST does not mark the end of the host, so it lets other hosts in: end the host with a slash, as in \
+                 https://hooks\\.example\\.com/"
+            );
+        }
         if config.allow_private {
             tracing::warn!("ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses");
         }

@@ -11,8 +11,6 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use rustls::pki_types::CertificateDer;
 use shared::{
     clock::Timestamp,
     id::WebhookId,
@@ -30,6 +28,10 @@ use server::{Reply, Server};
 #[path = "sender/receivers.rs"]
 #[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 mod receivers;
+
+#[path = "sender/tls.rs"]
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+mod tls;
 
 /// Long enough for anything that is meant to end by itself on a busy machine.
 const AMPLE: Duration = Duration::from_secs(30);
@@ -444,54 +446,4 @@ async fn a_request_that_was_written_is_not_repeated() {
     assert_eq!(server.connections(), 1);
     server.received().await;
     server.received().await;
-}
-
-fn certificate(name: &str) -> CertifiedKey<KeyPair> {
-    generate_simple_self_signed([name.to_owned()]).unwrap()
-}
-
-async fn send_tls(certificate: &CertifiedKey<KeyPair>, roots: Vec<CertificateDer<'static>>) -> Answer {
-    let server = Server::start_tls(vec![Reply::status(200)], certificate).await;
-    let mut config = config(true);
-    config.extra_roots = roots;
-    send(&HttpSender::new(config).unwrap(), &format!("https://hooks.example:{}/", server.address.port())).await
-}
-
-#[tokio::test]
-async fn a_certificate_must_be_trusted_and_for_the_name() {
-    let right = certificate("hooks.example");
-    let trusted = vec![right.cert.der().clone()];
-    assert_delivered(&send_tls(&right, trusted).await, 200);
-    let issuer = "TLS: the certificate's issuer is not trusted";
-    assert_failed(&send_tls(&right, Vec::new()).await, ErrorKind::Tls, issuer);
-    let other = certificate("other.example");
-    let trusted = vec![other.cert.der().clone()];
-    assert_failed(&send_tls(&other, trusted).await, ErrorKind::Tls, "TLS: the certificate is for another name");
-}
-
-#[tokio::test]
-async fn an_expired_certificate_is_a_tls_error() {
-    let mut params = rcgen::CertificateParams::new(["hooks.example".to_owned()]).unwrap();
-    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
-    let signing_key = KeyPair::generate().unwrap();
-    let cert = params.self_signed(&signing_key).unwrap();
-    let trusted = vec![cert.der().clone()];
-    let answer = send_tls(&CertifiedKey { cert, signing_key }, trusted).await;
-    assert_failed(&answer, ErrorKind::Tls, "TLS: the certificate has expired");
-}
-
-/// https to a port that speaks plain HTTP at once.
-#[tokio::test]
-async fn no_tls_on_the_port_is_a_tls_error() {
-    use tokio::io::AsyncWriteExt;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/", listener.local_addr().unwrap());
-    let plain = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        stream
-    };
-    let sender = sender();
-    let (answer, _stream) = tokio::join!(send(&sender, &url), plain);
-    assert_failed(&answer, ErrorKind::Tls, "TLS: the destination does not speak TLS on this port");
 }

@@ -88,6 +88,3 @@ fn p521(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()> {
     let key = VerifyingKey::from_sec1_bytes(public_key).ok()?;
     key.verify_prehash(&padded, &Signature::from_der(signature).ok()?).ok()
 }
-
-#[cfg(test)]
-mod tests;

@@ -211,6 +211,3 @@ fn common_name(name: &[u8]) -> Option<String> {
         (TEXTS.contains(tag) && *length < 0x80).then(|| String::from_utf8_lossy(text).into_owned())
     })
 }
-
-#[cfg(test)]
-mod tests;
