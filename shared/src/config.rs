@@ -18,6 +18,7 @@ use crate::{
     clock::Timestamp,
     queue,
     retry::RetryPolicy,
+    sender::Excerpts,
     signing::Secret,
     transition::{Limits, Rules},
 };
@@ -95,12 +96,14 @@ pub struct Config {
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
-    /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
+    /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
     /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
     pub delivery_timeout: Duration,
+    /// `RESPONSE_EXCERPTS`: of which responses the beginning of the body is kept.
+    pub response_excerpts: Excerpts,
     /// `DELIVER_CONCURRENCY`: attempts at a time in one process.
     pub deliver_concurrency: usize,
     /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
@@ -222,6 +225,7 @@ impl Config {
             },
             rules,
             delivery_timeout,
+            response_excerpts: read.excerpts("RESPONSE_EXCERPTS"),
             deliver_concurrency,
             deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
@@ -275,6 +279,7 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
         jitter: read.fraction("RETRY_JITTER", fallback.jitter, 0.0..=1.0),
         schedule,
         retry_after_cap: read.millis("RETRY_AFTER_CAP_MS", 3_600_000, 0..=7 * day_ms),
+        min_delay: read.millis("MIN_RETRY_DELAY_MS", fallback.min_delay.as_millis() as u64, 0..=3_600_000),
     }
 }
 

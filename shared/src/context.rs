@@ -22,7 +22,7 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidPem, InvalidSender, NoSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
         pem,
     },
@@ -52,6 +52,8 @@ pub struct Context {
     pub queue: Arc<dyn Queue>,
     /// Makes attempts.
     pub sender: Arc<dyn Sender>,
+    /// Looks names up, for the sender and for what decides whether an attempt may be made.
+    pub lookup: Arc<dyn Lookup>,
     /// Judges URLs at acceptance as the sender does before each attempt.
     pub guard: Arc<AddressGuard>,
     /// The time.
@@ -303,8 +305,11 @@ impl Context {
         let extra_roots = ca.as_ref().map(pem::authorities).transpose()?.unwrap_or_default();
         let identity = client.as_ref().map(pem::identity).transpose()?;
         let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
-        let sender = HttpSender::new(SenderConfig { extra_roots, identity, proxy: proxy.clone(), ..sender })?;
-        Ok(Self { sender: Arc::new(sender), ..self })
+        let lookup = Arc::clone(&sender.lookup);
+        let excerpts = self.config.response_excerpts;
+        let proxy = proxy.clone();
+        let sender = HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
+        Ok(Self { sender: Arc::new(sender), lookup, ..self })
     }
 
     fn without_sender(
@@ -337,6 +342,7 @@ impl Context {
             store: backends.store,
             queue: backends.queue,
             sender: Arc::new(NoSender),
+            lookup: Arc::new(NoLookup),
             guard,
             clock,
             random: Arc::new(SystemRandom),

@@ -8,6 +8,7 @@
 //! | [`store`], [`queue`], [`message`] | the contracts that every backend keeps, and what a queue message says |
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
+//! | [`threads`], [`recent`] | threads for calls that block; a map of bounded size |
 //! | [`metrics`], [`logging`], [`trace`] | what it tells of itself; the traces of others that it is part of |
 //! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
 //! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
@@ -30,6 +31,7 @@ pub mod model;
 pub mod planted;
 pub mod queue;
 pub mod random;
+pub mod recent;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod retry;
@@ -39,6 +41,7 @@ pub mod signing;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod threads;
 pub mod tls;
 pub mod trace;
 pub mod transition;

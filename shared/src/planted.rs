@@ -80,11 +80,13 @@ pub enum Bug {
     UnreadableAcknowledged,
     /// Whether a webhook waited already is told by the record that was first seen, not by the one that was written on.
     DeferralCountedTwice,
+    /// A retry may follow at once.
+    RetryFloorIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -122,6 +124,7 @@ impl Bug {
         Self::NewerArchived,
         Self::UnreadableAcknowledged,
         Self::DeferralCountedTwice,
+        Self::RetryFloorIgnored,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

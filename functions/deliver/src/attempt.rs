@@ -51,7 +51,9 @@ pub(crate) enum Attempted {
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
-        let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        let Some(slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        // Given back before the attempt ends if it hangs.
+        let mut slot = Some(slot);
         let (seen, turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
             ControlFlow::Break(put_off) => return put_off,
@@ -84,9 +86,11 @@ impl Deliver {
                 };
             }
         };
-        let answer = {
-            let _asking = turn.as_ref().map(Turn::ask);
-            self.send_request(&webhook, content, claimed_at, xray_trace_id).await
+        let bytes = content.payload.get().len();
+        let request = self.send_request(&webhook, content, claimed_at, xray_trace_id);
+        let answer = match turn {
+            Some(mut turn) => turn.ask(&mut slot, bytes, request).await,
+            None => request.await,
         };
         if answer.is_our_fault {
             return self.not_attempted(&webhook, &answer, &admitted).await;

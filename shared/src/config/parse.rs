@@ -13,6 +13,7 @@ use regex::Regex;
 use super::{Access, Backend, Config, KeyHash};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
+    sender::Excerpts,
     signing::Secret,
 };
 
@@ -146,6 +147,17 @@ impl<'a> Reader<'a> {
             self.fault(variable, &fault, amazon.as_str());
             Backend::Sqlite
         })
+    }
+
+    pub(super) fn excerpts(&mut self, variable: &str) -> Excerpts {
+        match self.value(variable).as_deref() {
+            None | Some("failures") => Excerpts::Failures,
+            Some("all") => Excerpts::All,
+            Some(other) => {
+                self.fault(variable, &format!("is '{other}', but must be failures or all"), "failures");
+                Excerpts::Failures
+            }
+        }
     }
 
     pub(super) fn regex(&mut self, variable: &str) -> Option<Regex> {

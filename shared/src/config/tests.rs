@@ -59,6 +59,7 @@ fn every_number_is_bounded() {
         ("RETRY_BASE_DELAY_MS", 0, 604_800_000),
         ("RETRY_MAX_DELAY_MS", 0, 604_800_000),
         ("RETRY_AFTER_CAP_MS", 0, 604_800_000),
+        ("MIN_RETRY_DELAY_MS", 0, 3_600_000),
         ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
     ] {
         good(&[(variable, &least.to_string())]);
@@ -75,6 +76,14 @@ fn every_number_is_bounded() {
     for (variable, value) in [("RETRY_FACTOR", "0.5"), ("RETRY_FACTOR", "NaN"), ("RETRY_JITTER", "1.01"), ("RETRY_JITTER", "x")] {
         bad(variable, value, value);
     }
+}
+
+#[test]
+fn excerpts_are_kept_of_failures_or_of_all_responses() {
+    assert_eq!(good(&[]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "failures")]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "all")]).response_excerpts, Excerpts::All);
+    bad("RESPONSE_EXCERPTS", "none", "must be failures or all");
 }
 
 #[test]

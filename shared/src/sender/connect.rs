@@ -21,7 +21,7 @@ use url::{Host, Url};
 use super::{
     AddressGuard, CONNECT_TIMEOUT, SenderConfig, dial, failure,
     proxy::Proxy,
-    resolve::{GuardedResolver, Unresolved},
+    resolve::{Resolver, Unresolved},
     trust,
 };
 use crate::{model::ErrorKind, tls::InvalidTls};
@@ -107,7 +107,7 @@ impl fmt::Debug for Stream {
 /// Makes connections. One for a process: TLS sessions are resumed.
 pub(super) struct Connector {
     guard: Arc<AddressGuard>,
-    resolver: GuardedResolver,
+    resolver: Resolver,
     tls: TlsConnector,
     proxy: Option<Proxy>,
 }
@@ -118,7 +118,7 @@ impl Connector {
         let guard = Arc::clone(&config.guard);
         let lookup = Arc::clone(&config.lookup);
         let proxy = config.proxy.clone().map(|proxy| Proxy::new(proxy, Arc::clone(&lookup)));
-        let resolver = GuardedResolver { guard: Arc::clone(&guard), lookup };
+        let resolver = Resolver::new(Arc::clone(&guard), lookup);
         Ok(Self { guard, resolver, tls: Arc::new(tls).into(), proxy })
     }
 

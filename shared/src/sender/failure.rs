@@ -3,13 +3,13 @@
 //! The sentence is made from what the error *is*, not from its text, which may hold the URL,
 //! addresses or names. `tls_failure` has the sentences about TLS.
 
-use std::{error::Error, io, time::Duration};
+use std::{io, time::Duration};
 
 use super::{
-    Answer, CONNECT_TIMEOUT,
+    Answer,
     connect::ConnectError,
-    deadline::PastDeadline,
     dial::{self, DialError},
+    exchange::NoStatus,
     resolve::Unresolved,
     tls_failure,
 };
@@ -34,11 +34,22 @@ impl From<ConnectError> for Answer {
     }
 }
 
+/// The answer of an attempt that had a connection, and got no status over it.
+pub(super) fn of_no_status(error: &NoStatus) -> Answer {
+    match error {
+        NoStatus::Io(error) => of_exchange(error).into(),
+        NoStatus::PastDeadline => failed(ErrorKind::Timeout, &error.to_string()),
+        NoStatus::NotHttp | NoStatus::TooLong => failed(ErrorKind::Network, &error.to_string()),
+    }
+}
+
 /// Why a name leads nowhere.
 pub(super) fn of_lookup(unresolved: &Unresolved) -> ConnectError {
     match unresolved {
-        Unresolved::NoAddress(Some(error)) if dial::is_out_of_resources(error) => out_of(error),
+        Unresolved::NotAsked(error) if dial::is_out_of_resources(error) => out_of(error),
+        Unresolved::NotAsked(_) => ConnectError::ours(unresolved.to_string()),
         Unresolved::NoAddress(_) => ConnectError::new(ErrorKind::Network, unresolved.to_string()),
+        Unresolved::Unanswered(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),
         Unresolved::Refused => ConnectError::new(ErrorKind::RefusedAddress, unresolved.to_string()),
     }
 }
@@ -122,40 +133,4 @@ fn out_of(error: &io::Error) -> ConnectError {
 /// The TLS library's error within a connection's.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
-}
-
-/// The answer of an attempt that the HTTP library gave up.
-pub(super) fn describe(error: &reqwest::Error) -> Answer {
-    for cause in chain(error) {
-        if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
-            return of_lookup(unresolved).into();
-        }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return failed(ErrorKind::Tls, &tls_failure::describe(tls));
-        }
-        if cause.is::<PastDeadline>() {
-            return failed(ErrorKind::Timeout, &cause.to_string());
-        }
-        let Some(error) = cause.downcast_ref::<io::Error>() else { continue };
-        let carries_another = error.get_ref().is_some_and(|it| it.is::<rustls::Error>() || it.is::<io::Error>());
-        if !carries_another && (of_io(error).is_some() || dial::is_out_of_resources(error)) {
-            return of_exchange(error).into();
-        }
-    }
-    if error.is_timeout() {
-        let limit = CONNECT_TIMEOUT.as_millis();
-        return failed(ErrorKind::Timeout, &format!("no connection within {limit} ms"));
-    }
-    let innermost = chain(error).last().map(ToString::to_string);
-    failed(ErrorKind::Network, &innermost.unwrap_or_else(|| "the request failed".to_owned()))
-}
-
-/// The causes of an error, from the outside in. An error within an [`io::Error`] is not among its
-/// sources, so it is looked for.
-fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let first: Option<&'a (dyn Error + 'static)> = error.source();
-    std::iter::successors(first, |&cause| match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(within) => Some(within as &(dyn Error + 'static)),
-        None => cause.source(),
-    })
 }

@@ -8,6 +8,7 @@
 mod fairness;
 mod guard;
 mod listener;
+mod names;
 mod overload;
 mod receivers;
 mod resolvers;
