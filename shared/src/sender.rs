@@ -117,7 +117,8 @@ pub struct Answer {
     pub response_excerpt: Option<String>,
     /// How long the attempt took, reading included.
     pub duration: Duration,
-    /// This machine could not even try: it is out of files, ports or buffers. Says nothing of the destination.
+    /// This machine could not even try: it is out of files, ports or memory, or its egress proxy cannot be used. Says nothing of the
+    /// destination.
     pub is_our_fault: bool,
 }
 

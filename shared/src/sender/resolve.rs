@@ -9,7 +9,7 @@ use std::{fmt, io, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::guard::AddressGuard;
+use super::{dial, guard::AddressGuard};
 
 /// Addresses of one name that are tried; a name has no use for more.
 pub const MAX_ADDRESSES: usize = 16;
@@ -61,8 +61,7 @@ impl From<io::Error> for Unresolved {
         match error.kind() {
             io::ErrorKind::TimedOut => Self::Unanswered(error),
             io::ErrorKind::WouldBlock => Self::NotAsked(error),
-            // ENFILE, EMFILE and ENOMEM have these numbers on Linux, macOS and the BSDs alike.
-            _ if matches!(error.raw_os_error(), Some(12 | 23 | 24)) => Self::NotAsked(error),
+            _ if dial::is_out_of_resources(&error) => Self::NotAsked(error),
             _ => Self::NoAddress(Some(error)),
         }
     }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
+mod egress;
 mod fairness;
 mod guard;
 mod listener;

@@ -116,7 +116,7 @@ async fn what_this_machine_has_run_out_of_is_ours() {
         let dialled = failure::of_dial(&dial::DialError { error: error(), family: "IPv4", is_our_fault: true });
         assert_failed(Err(dialled), ErrorKind::Network, true, &message);
         if number != libc::EADDRNOTAVAIL {
-            let looked_up = failure::of_lookup(&Unresolved::NoAddress(Some(error())));
+            let looked_up = failure::of_lookup(&Unresolved::from(error()));
             assert_failed(Err(looked_up), ErrorKind::Network, true, &message);
         }
     }
