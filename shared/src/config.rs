@@ -4,6 +4,7 @@
 //! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
 
 mod aws;
+mod egress;
 mod keys;
 mod parse;
 mod redis;
@@ -17,10 +18,12 @@ use crate::{
     clock::Timestamp,
     queue,
     retry::RetryPolicy,
+    sender::Excerpts,
     signing::Secret,
     transition::{Limits, Rules},
 };
 pub use aws::{AwsCredentials, AwsSettings};
+pub use egress::{ClientCertificate, EgressSettings, Pem, ProxyUrl};
 pub use keys::KeyHash;
 use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
@@ -105,12 +108,14 @@ pub struct Config {
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
-    /// `RETRY_*`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
+    /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
     /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
     pub delivery_timeout: Duration,
+    /// `RESPONSE_EXCERPTS`: of which responses the beginning of the body is kept.
+    pub response_excerpts: Excerpts,
     /// `DELIVER_CONCURRENCY`: attempts at a time in one process; at least [`Config::batch_size`].
     pub deliver_concurrency: usize,
     /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
@@ -129,8 +134,8 @@ pub struct Config {
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
-    /// `WEBHOOK_CA_FILE`: certificates in PEM that are trusted besides the web's roots.
-    pub ca_file: Option<PathBuf>,
+    /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_CERT_FILE`, `WEBHOOK_CLIENT_KEY_FILE`, `WEBHOOK_PROXY_URL`: how deliveries connect.
+    pub egress: EgressSettings,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
     /// `ENABLE_PROMETHEUS`.
@@ -234,6 +239,7 @@ impl Config {
             },
             rules,
             delivery_timeout,
+            response_excerpts: read.excerpts("RESPONSE_EXCERPTS"),
             deliver_concurrency,
             deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
@@ -243,7 +249,7 @@ impl Config {
             secrets: read.secrets("WEBHOOK_HMAC_SECRET"),
             allowlist: read.regex("WEBHOOK_ALLOWLIST"),
             host_allowlist: read.host_globs("WEBHOOK_HOST_ALLOWLIST"),
-            ca_file: read.path("WEBHOOK_CA_FILE"),
+            egress: EgressSettings::read(&mut read),
             allow_private: read.flag("ALLOW_PRIVATE_DESTINATIONS", defaults.allow_private),
             prometheus: read.flag("ENABLE_PROMETHEUS", true),
             prometheus_port: read.number("PROMETHEUS_PORT", 8001, 0..=u16::MAX),
@@ -298,6 +304,7 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
         jitter: read.fraction("RETRY_JITTER", fallback.jitter, 0.0..=1.0),
         schedule,
         retry_after_cap: read.millis("RETRY_AFTER_CAP_MS", 3_600_000, 0..=7 * day_ms),
+        min_delay: read.millis("MIN_RETRY_DELAY_MS", fallback.min_delay.as_millis() as u64, 0..=3_600_000),
     }
 }
 

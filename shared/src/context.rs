@@ -17,15 +17,15 @@ use crate::{
 };
 use crate::{
     clock::{Clock, SystemClock},
+    config::{Backend, Config, ConfigErrors, Defaults, EgressSettings},
     liveness::Liveness,
-    config::{Backend, Config, ConfigErrors, Defaults},
     metrics::Metrics,
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidRoots, InvalidSender, NoSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
-        roots,
+        pem,
     },
     store::Store,
     transition::Rules,
@@ -53,6 +53,8 @@ pub struct Context {
     pub queue: Arc<dyn Queue>,
     /// Makes attempts.
     pub sender: Arc<dyn Sender>,
+    /// Looks names up, for the sender and for what decides whether an attempt may be made.
+    pub lookup: Arc<dyn Lookup>,
     /// Judges URLs at acceptance as the sender does before each attempt.
     pub guard: Arc<AddressGuard>,
     /// The time.
@@ -102,9 +104,9 @@ pub enum ContextError {
     /// The allowlist of hosts is not what the settings said it is.
     #[error(transparent)]
     Guard(#[from] InvalidHostGlob),
-    /// The file of further root certificates is of no use.
+    /// A file of certificates or of a key is of no use.
     #[error(transparent)]
-    Roots(#[from] InvalidRoots),
+    Pem(#[from] InvalidPem),
     /// No HTTP client can be made.
     #[error(transparent)]
     Sender(#[from] InvalidSender),
@@ -358,10 +360,15 @@ impl Context {
 
     /// The same, and attempts can be made.
     pub fn with_sender(self) -> Result<Self, ContextError> {
-        let extra_roots = self.config.ca_file.as_deref().map(roots::read).transpose()?.unwrap_or_default();
+        let EgressSettings { ca, client, proxy } = &self.config.egress;
+        let extra_roots = ca.as_ref().map(pem::authorities).transpose()?.unwrap_or_default();
+        let identity = client.as_ref().map(pem::identity).transpose()?;
         let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
-        let sender = HttpSender::new(SenderConfig { extra_roots, ..sender })?;
-        Ok(Self { sender: Arc::new(sender), ..self })
+        let lookup = Arc::clone(&sender.lookup);
+        let excerpts = self.config.response_excerpts;
+        let proxy = proxy.clone();
+        let sender = HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
+        Ok(Self { sender: Arc::new(sender), lookup, ..self })
     }
 
     fn without_sender(
@@ -378,6 +385,13 @@ impl Context {
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
             tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
         }
+        if let Some(url) = guard.allowlist_gap() {
+            tracing::warn!(
+                url,
+                "WEBHOOK_ALLOWLIST does not mark the end of the host, so it lets other hosts in: end the host with a slash, as in \
+                 https://hooks\\.example\\.com/"
+            );
+        }
         if config.allow_private {
             tracing::warn!("ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses");
         }
@@ -387,6 +401,7 @@ impl Context {
             store: backends.store,
             queue: backends.queue,
             sender: Arc::new(NoSender),
+            lookup: Arc::new(NoLookup),
             guard,
             clock,
             random: Arc::new(SystemRandom),

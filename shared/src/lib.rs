@@ -9,6 +9,7 @@
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
 //! | [`liveness`] | whether other processes know that this one is alive, where they would take over from it |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
+//! | [`threads`], [`recent`] | threads for calls that block; a map of bounded size |
 //! | [`metrics`], [`logging`], [`trace`] | what it tells of itself; the traces of others that it is part of |
 //! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
 //! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
@@ -32,6 +33,7 @@ pub mod model;
 pub mod planted;
 pub mod queue;
 pub mod random;
+pub mod recent;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod retry;
@@ -41,6 +43,7 @@ pub mod signing;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod threads;
 pub mod tls;
 pub mod trace;
 pub mod transition;

@@ -258,7 +258,8 @@ pub struct Attempt {
     /// For a person; at most [`MAX_ERROR_BYTES`].
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The beginning of the answer's body if the attempt failed; at most [`MAX_EXCERPT_BYTES`].
+    /// The beginning of the answer's body if the attempt failed, or if `RESPONSE_EXCERPTS` is `all`; at most
+    /// [`MAX_EXCERPT_BYTES`].
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub response_excerpt: Option<String>,
 }

@@ -94,11 +94,13 @@ pub enum Bug {
     InterruptionsKept,
     /// A claim that took the attempt's time leaves the destination the rest of it.
     SlowClaimBlamed,
+    /// A retry may follow at once.
+    RetryFloorIgnored,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -143,6 +145,7 @@ impl Bug {
         Self::InterruptionWithoutWait,
         Self::InterruptionsKept,
         Self::SlowClaimBlamed,
+        Self::RetryFloorIgnored,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

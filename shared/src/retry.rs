@@ -8,8 +8,11 @@
 //! | 3xx (not followed), any other 4xx, a refused address | [`RetryPolicy::client_error_max_attempts`] (2) |
 //!
 //! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`, at most `max_delay`, or the
-//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` on a 429 or 503 puts it off further, never forward, and
-//! counts up to `retry_after_cap`.
+//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` puts it off further, never forward, whatever status it came
+//! with, and counts up to `retry_after_cap`.
+//!
+//! No wait is shorter than [`RetryPolicy::min_delay`], whoever asked for it: the settings, the webhook, its jitter, or a
+//! `Retry-After: 0`. Otherwise one small request could make Posthaste send fifty as fast as their receiver refuses them.
 
 use std::time::Duration;
 
@@ -25,6 +28,9 @@ pub const MAX_ATTEMPTS_LIMIT: u32 = 50;
 
 /// The longest wait that a policy or a webhook may ask for: 7 days.
 pub const MAX_DELAY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The shortest wait after an attempt that failed, unless told otherwise.
+pub const MIN_DELAY: Duration = Duration::from_secs(1);
 
 /// When to try again. Made by [`crate::config`] from the `RETRY_*` variables, and per webhook by [`RetryPolicy::with`].
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +51,8 @@ pub struct RetryPolicy {
     pub schedule: Vec<Duration>,
     /// How far a `Retry-After` may put off an attempt.
     pub retry_after_cap: Duration,
+    /// Shorter waits are raised to this one. A webhook cannot change it.
+    pub min_delay: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -58,6 +66,7 @@ impl Default for RetryPolicy {
             jitter: 0.2,
             schedule: Vec::new(),
             retry_after_cap: Duration::from_secs(3600),
+            min_delay: MIN_DELAY,
         }
     }
 }
@@ -189,16 +198,12 @@ impl RetryPolicy {
             return Verdict::Fail;
         }
         let planned = self.wait_after(used, unit);
-        let asked = match outcome.status_code {
-            Some(429 | 503) if !planted::is(Bug::RetryAfterIgnored) => {
-                outcome.retry_after.unwrap_or_default().min(self.retry_after_cap)
-            }
-            _ => Duration::ZERO,
-        };
+        let heeded = outcome.retry_after.filter(|_| !planted::is(Bug::RetryAfterIgnored));
+        let asked = heeded.unwrap_or_default().min(self.retry_after_cap);
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }
     }
 
-    /// The wait after attempt number `used`, with jitter.
+    /// The wait after attempt number `used`, with jitter, and not below the floor.
     fn wait_after(&self, used: u32, unit: f64) -> Duration {
         let step = used.saturating_sub(1);
         let plain = if let Some(wait) = self.schedule.get(step as usize).or(self.schedule.last()) {
@@ -208,7 +213,8 @@ impl RetryPolicy {
             (self.base_delay.as_secs_f64() * self.factor.powi(exponent)).min(self.max_delay.as_secs_f64())
         };
         let jittered = plain * (1.0 + self.jitter * (2.0 * unit - 1.0));
-        Duration::try_from_secs_f64(jittered).unwrap_or(MAX_DELAY_LIMIT).min(MAX_DELAY_LIMIT * 2)
+        let least = if planted::is(Bug::RetryFloorIgnored) { Duration::ZERO } else { self.min_delay };
+        Duration::try_from_secs_f64(jittered).unwrap_or(MAX_DELAY_LIMIT).min(MAX_DELAY_LIMIT * 2).max(least)
     }
 }
 
@@ -255,6 +261,31 @@ mod tests {
         let policy = RetryPolicy { max_attempts: 50, ..RetryPolicy::default() };
         let waits: Vec<u64> = (1..=12).map(|used| policy.wait_after(used, 0.5).as_secs()).collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
+    }
+
+    /// Whatever a webhook asks for, and whatever its receiver answers.
+    #[test]
+    fn no_wait_is_shorter_than_the_floor() {
+        let policy = RetryPolicy::default();
+        let wishes = [
+            RetryOverride { base_delay_ms: Some(0), ..RetryOverride::default() },
+            RetryOverride { base_delay_ms: Some(1000), jitter: Some(1.0), factor: Some(1.0), ..RetryOverride::default() },
+            RetryOverride { max_delay_ms: Some(0), ..RetryOverride::default() },
+            RetryOverride { schedule_ms: Some(vec![0; 49]), ..RetryOverride::default() },
+        ];
+        for wishes in wishes {
+            assert!(wishes.check().is_empty(), "it is accepted, and raised: {wishes:?}");
+            let policy = RetryPolicy { max_attempts: 50, ..policy.with(Some(&wishes)) };
+            for (used, unit) in [(1, 0.0), (1, 0.999), (2, 0.0), (49, 0.0)] {
+                for retry_after in [None, Some(Duration::ZERO)] {
+                    let outcome = Outcome { retry_after, ..answered(429) };
+                    let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else { panic!("granted") };
+                    assert!(wait >= MIN_DELAY, "{wait:?} after {used} by {wishes:?}");
+                }
+            }
+        }
+        let lowered = RetryPolicy { min_delay: Duration::ZERO, base_delay: Duration::ZERO, ..policy };
+        assert_eq!(lowered.wait_after(1, 0.5), Duration::ZERO);
     }
 
     #[test]
@@ -350,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_counts_on_429_and_503_only_and_up_to_the_cap() {
+    fn retry_after_counts_on_every_failure_and_up_to_the_cap() {
         let policy = RetryPolicy::default();
         let asked = |code, seconds| {
             let outcome = Outcome { retry_after: Some(Duration::from_secs(seconds)), ..answered(code) };
@@ -359,11 +390,11 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(asked(503, 30), (30, true));
-        assert_eq!(asked(429, 30), (30, true));
+        for code in [302, 400, 404, 408, 413, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(asked(code, 30), (30, true), "{code}");
+        }
         assert_eq!(asked(429, 1), (5, false));
         assert_eq!(asked(429, 5), (5, false), "it puts nothing off");
-        assert_eq!(asked(500, 30), (5, false));
         assert_eq!(asked(503, 1 << 40), (3600, true));
     }
 
@@ -380,7 +411,8 @@ mod tests {
             let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else { panic!("granted") };
             let asked = outcome.retry_after.unwrap_or_default().min(policy.retry_after_cap);
             prop_assert!(wait >= asked);
-            prop_assert!(wait <= policy.max_delay.mul_f64(1.0 + jitter).max(asked) + Duration::from_millis(1));
+            let most = policy.max_delay.mul_f64(1.0 + jitter).max(asked).max(policy.min_delay);
+            prop_assert!(wait >= policy.min_delay && wait <= most + Duration::from_millis(1));
             let plain = (policy.base_delay.as_secs_f64() * factor.powi(used as i32 - 1)).min(3600.0);
             prop_assert!(wait.as_secs_f64() >= plain * (1.0 - jitter) - 0.001);
         }

@@ -5,50 +5,74 @@
 //! | [`guard`] | says where Posthaste may connect; pure, also asked by the API |
 //! | `address` | which addresses are public: IANA's tables |
 //! | `resolve` | resolves names and hands on only addresses that the guard allows |
+//! | [`lookup`] | asks the system for a name's addresses, on threads of its own, bounded |
+//! | `pool` | keeps connections for the next request |
+//! | `target` | what a URL looks like on the wire |
 //! | `headers` | ours, the caller's, and which the caller may not set |
-//! | `roots` | further root certificates, from a file |
+//! | `connect` | makes a connection: look-up, TCP, tunnel, TLS |
+//! | `dial` | opens a TCP connection to one of several addresses |
+//! | `proxy` | opens a tunnel through the egress proxy |
+//! | `trust` | judges a server's certificate |
+//! | `curves` | verifies what ring cannot: P-521, ECDSA with SHA-512 |
+//! | `pem` | reads certificates and keys |
 //! | `deadline` | keeps an attempt within its time, also after the process was stopped |
-//! | `answer` | reads what came back |
-//! | `failure` | names what went wrong |
+//! | `exchange` | HTTP/1.1: writes the request, reads the response; a status that was received decides |
+//! | `head`, `body` | a response's status line, header lines and framing |
+//! | `answer` | what a response comes to |
+//! | `failure`, `tls_failure` | name what went wrong |
 //!
 //! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is read from the machine at start.
 
 mod address;
 mod answer;
+mod body;
+mod connect;
+mod curves;
 mod deadline;
+mod dial;
+mod exchange;
 mod failure;
 pub mod guard;
+mod head;
 mod headers;
+pub mod lookup;
+pub(crate) mod pem;
+mod pool;
+mod proxy;
 mod resolve;
-pub(crate) mod roots;
+mod target;
+mod tls_failure;
+mod trust;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustls::pki_types::CertificateDer;
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::time::Instant;
 
-use self::deadline::{DatedBody, Deadline};
 pub use self::{
     answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
     guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
     headers::{HeaderError, check_header},
-    resolve::{Lookup, MAX_ADDRESSES, SystemLookup},
-    roots::InvalidRoots,
+    lookup::SystemLookup,
+    pem::InvalidPem,
+    pool::MAX_IDLE_IN_ALL,
+    resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
 };
-use crate::{
-    clock::Timestamp,
-    id::WebhookId,
-    model::ErrorKind,
-    signing::Secret,
-    tls::{self, InvalidTls},
+use self::{
+    connect::{Connector, Origin, Stream},
+    deadline::Deadline,
+    exchange::Response,
+    pool::{Now, Pool},
 };
+use crate::{clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret, tls::InvalidTls};
 
 /// How long name look-up, TCP connection and TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept for the next request. Common servers close theirs after 60 s or more; who closes later, loses.
+/// How long a connection is kept for the next request if the server does not say how long it keeps it. Servers that do not say
+/// it (nginx, HAProxy, load balancers) close theirs after 60 s or more.
 pub const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// Unused connections kept for one destination.
@@ -83,17 +107,18 @@ pub struct Answer {
     pub error: Option<ErrorKind>,
     /// The status code, if one was received.
     pub status_code: Option<u16>,
-    /// How long `Retry-After` asks to wait, from now; only on 429 and 503. Not capped: the retry policy does that.
+    /// How long `Retry-After` asks to wait, from now. Not capped: the retry policy does that.
     pub retry_after: Option<Duration>,
-    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no address that the caller did
-    /// not write, no secret, and nothing of the URL.
+    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no address that neither the caller
+    /// nor a redirect wrote, no secret, and nothing of a URL but the origin of a redirect.
     pub message: Option<String>,
-    /// The beginning of the body if the attempt failed and there was one, at most [`crate::model::MAX_EXCERPT_BYTES`]; what is
-    /// not UTF-8 is replaced.
+    /// The beginning of the body if there was one, and if the attempt failed or [`Excerpts::All`] are kept; at most
+    /// [`crate::model::MAX_EXCERPT_BYTES`]. What is not UTF-8 is replaced.
     pub response_excerpt: Option<String>,
     /// How long the attempt took, reading included.
     pub duration: Duration,
-    /// This machine could not even try: it is out of files, ports or buffers. Says nothing of the destination.
+    /// This machine could not even try: it is out of files, ports or memory, or its egress proxy cannot be used. Says nothing of the
+    /// destination.
     pub is_our_fault: bool,
 }
 
@@ -119,6 +144,16 @@ impl Sender for NoSender {
     }
 }
 
+/// Of which responses the beginning of the body is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Excerpts {
+    /// Of attempts that failed.
+    #[default]
+    Failures,
+    /// Also of deliveries: some receivers answer 200 and put the error into the body.
+    All,
+}
+
 /// What an [`HttpSender`] is made of.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
@@ -128,14 +163,28 @@ pub struct SenderConfig {
     pub guard: Arc<AddressGuard>,
     /// Resolves names.
     pub lookup: Arc<dyn Lookup>,
-    /// Root certificates that are trusted besides the web's.
+    /// Certificates that are trusted besides the web's roots: as authorities, and each as itself.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// The certificate that servers are shown if they ask for one, and its key.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// The egress proxy, if connections go through one.
+    pub proxy: Option<ProxyUrl>,
+    /// `RESPONSE_EXCERPTS`.
+    pub excerpts: Excerpts,
 }
 
 impl SenderConfig {
-    /// With the system's resolver and no further root certificates.
+    /// With the system's resolver, no further certificates and no proxy. Excerpts are kept of failures.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
-        Self { secrets, guard, lookup: Arc::new(SystemLookup), extra_roots: Vec::new() }
+        Self {
+            secrets,
+            guard,
+            lookup: Arc::new(SystemLookup::new()),
+            extra_roots: Vec::new(),
+            identity: None,
+            proxy: None,
+            excerpts: Excerpts::default(),
+        }
     }
 }
 
@@ -145,56 +194,60 @@ pub enum InvalidSender {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] InvalidTls),
-    /// The HTTP library refuses its settings.
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
 }
 
 /// Sends over one pool of connections, HTTP/1.1. Made once for a process.
 pub struct HttpSender {
-    client: reqwest::Client,
+    connector: Connector,
+    pool: Pool,
     secrets: Vec<Secret>,
     guard: Arc<AddressGuard>,
+    excerpts: Excerpts,
 }
 
 impl HttpSender {
     /// A sender with an empty pool.
     pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
-        let SenderConfig { secrets, guard, lookup, extra_roots } = config;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::http_client(extra_roots)?)
-            .dns_resolver(resolve::GuardedResolver { guard: Arc::clone(&guard), lookup })
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(MAX_IDLE)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .tcp_nodelay(true)
-            // A redirect leads somewhere that nobody checked; a proxy would resolve names without us. Retries are the policy's,
-            // where each is counted and shown. (A kept connection found closed before anything was written is not one.)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .http1_only()
-            .build()
-            .map_err(InvalidSender::Client)?;
-        Ok(Self { client, secrets, guard })
+        let connector = Connector::new(&config)?;
+        let SenderConfig { secrets, guard, excerpts, .. } = config;
+        Ok(Self { connector, pool: Pool::new(), secrets, guard, excerpts })
     }
 
     async fn attempt(&self, request: &Request<'_>, limit: Duration) -> Answer {
         let deadline = Deadline::after(limit);
-        // Again, since the settings may have changed after the webhook was accepted. It is also what checks a host that is an
-        // address: the resolver is not asked about those.
+        // Again, since the settings may have changed after the webhook was accepted.
         let url = match self.guard.check_url(request.url) {
             Ok(url) => url,
             Err(refused) => return failure::failed(ErrorKind::RefusedAddress, &refused.to_string()),
         };
-        let body = DatedBody::new(request.payload.clone(), deadline);
-        let call = self.client.post(url).headers(headers::compose(request, &self.secrets)).body(reqwest::Body::wrap(body)).send();
-        match deadline.run(call).await {
-            None => failure::timed_out(limit),
-            Some(Err(error)) => failure::describe(&error),
-            Some(Ok(response)) => answer::read(response, deadline).await,
+        let Some(origin) = Origin::of(&url) else {
+            return failure::failed(ErrorKind::RefusedAddress, &RefusedUrl::Scheme.to_string());
+        };
+        let head = headers::request_head(request, &url, &self.secrets);
+        let response = match deadline.run(self.exchange(&origin, head, request.payload.clone(), deadline)).await {
+            Some(Ok(response)) => response,
+            Some(Err(answer)) => return answer,
+            None => return failure::timed_out(limit),
+        };
+        let (answer, kept) = answer::read(response, &url, self.excerpts, deadline).await;
+        if let Some((connection, keep_for)) = kept {
+            self.pool.keep(origin, connection, keep_for, Now::read());
         }
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        origin: &Origin,
+        head: Vec<u8>,
+        payload: Bytes,
+        deadline: Deadline,
+    ) -> Result<Response<Stream>, Answer> {
+        let stream = match self.pool.take(origin, Now::read()) {
+            Some(kept) => kept,
+            None => self.connector.connect(origin).await?,
+        };
+        exchange::send(stream, head, payload, deadline).await.map_err(|error| failure::of_no_status(&error))
     }
 }
 

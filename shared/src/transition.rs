@@ -467,7 +467,7 @@ fn last_error(report: &Report) -> Option<LastError> {
 
 fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
     let failed = report.outcome.error.is_some();
-    let kept = |text: &Option<String>, limit| text.as_deref().filter(|_| failed).map(|text| truncated(text, limit).to_owned());
+    let kept = |text: &Option<String>, limit| text.as_deref().map(|text| truncated(text, limit).to_owned());
     push_bounded(
         &mut next.attempts,
         Attempt {
@@ -476,7 +476,7 @@ fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
             duration_ms: report.duration.as_millis() as u64,
             error: report.outcome.error,
             status_code: report.outcome.status_code,
-            message: kept(&report.message, MAX_ERROR_BYTES),
+            message: kept(&report.message, MAX_ERROR_BYTES).filter(|_| failed),
             response_excerpt: kept(&report.response_excerpt, MAX_EXCERPT_BYTES),
         },
         MAX_ATTEMPTS_KEPT,

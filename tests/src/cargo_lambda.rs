@@ -60,6 +60,8 @@ impl Watch {
         let errors = output.try_clone().map_err(StackError::at(log))?;
         let child = Command::new(installed()?.join("cargo-lambda"))
             .args(["lambda", "watch", "--ignore-changes", "--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
+            // Tests have no second to wait between attempts.
+            .env("MIN_RETRY_DELAY_MS", "0")
             .envs(environment.iter().copied())
             .current_dir(workspace())
             .stdin(Stdio::null())

@@ -264,6 +264,8 @@ impl Running {
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_RUNTIME_API", format!("http://{}/runtime/{name}/{instance}", self.address))
+            // Tests have no second to wait between attempts.
+            .env("MIN_RETRY_DELAY_MS", "0")
             .envs(environment.iter().map(|(variable, value)| (variable, value)))
             .stdin(Stdio::null())
             .stdout(self.log.try_clone()?)

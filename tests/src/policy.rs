@@ -20,6 +20,8 @@ const ROUNDING_MS: i64 = 3;
 pub struct Policy {
     /// The first wait, before jitter.
     pub base_ms: u64,
+    /// Shorter waits are raised to this one.
+    pub floor_ms: u64,
     /// How late an attempt may start.
     pub lateness_ms: u64,
 }
@@ -51,8 +53,8 @@ impl Policy {
                 Wait {
                     after_attempt: before.number,
                     waited_ms: milliseconds(before.ended_at(), next.started_at),
-                    least_ms: (grown - jitter) as i64,
-                    most_ms: (grown + jitter + self.lateness_ms) as i64,
+                    least_ms: (grown - jitter).max(self.floor_ms) as i64,
+                    most_ms: ((grown + jitter).max(self.floor_ms) + self.lateness_ms) as i64,
                     late_ms: promised.get(&before.number).map(|allowed| milliseconds(*allowed, next.started_at)),
                 }
             })
@@ -92,7 +94,7 @@ pub fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy { base_ms: 5_000, lateness_ms: 300 };
+    const POLICY: Policy = Policy { base_ms: 5_000, floor_ms: 1_000, lateness_ms: 300 };
 
     fn attempts(starts_ms: &[i64]) -> Vec<Attempt> {
         let attempt = |(n, start): (usize, &i64)| Attempt {
@@ -118,6 +120,14 @@ mod tests {
         assert_eq!(waits.iter().map(|w| w.waited_ms).collect::<Vec<_>>(), [5_000, 10_000]);
         assert_eq!(verdicts(&[0, 4_100, 12_200]), [(true, true), (true, true)]);
         assert_eq!(verdicts(&[0, 6_100, 18_200]), [(true, true), (true, true)]);
+    }
+
+    #[test]
+    fn short_waits_are_raised_to_the_floor() {
+        let policy = Policy { base_ms: 400, ..POLICY };
+        let waits = policy.waits(&attempts(&[0, 1_100, 2_300, 4_000]), &BTreeMap::new());
+        let allowed: Vec<_> = waits.iter().map(|w| (w.least_ms, w.most_ms)).collect();
+        assert_eq!(allowed, [(1_000, 1_300), (1_000, 1_300), (1_280, 2_220)]);
     }
 
     #[test]

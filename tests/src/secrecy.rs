@@ -100,7 +100,7 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
                 secrets.extend(parts.map(|secret| secret.trim_start_matches("whsec_").to_owned()));
             }
             "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => drop(secrets.insert(value.clone())),
-            "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" => {
+            "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" | "WEBHOOK_PROXY_URL" => {
                 // The password ends at the last `@` before the hosts, of which a cluster's URL has several.
                 let userinfo = value.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(userinfo, _)| userinfo);
                 secrets.extend(userinfo.and_then(|userinfo| userinfo.split_once(':')).map(|(_, password)| password.to_owned()));

@@ -39,6 +39,10 @@ pub struct Target {
     #[arg(long, default_value_t = 5_000, value_name = "MS", env = "RETRY_BASE_DELAY_MS",
           value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub retry_base_delay_ms: u64,
+    /// The server's setting of the same name: shorter waits are raised to it.
+    #[arg(long, default_value_t = 1_000, value_name = "MS", env = "MIN_RETRY_DELAY_MS",
+          value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    pub min_retry_delay_ms: u64,
     /// How late an attempt may start after the time that was allowed for it.
     #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=600_000))]
     pub lateness_ms: u64,
@@ -52,7 +56,7 @@ impl Target {
 
     /// The waits that are allowed.
     pub fn policy(&self) -> Policy {
-        Policy { base_ms: self.retry_base_delay_ms, lateness_ms: self.lateness_ms }
+        Policy { base_ms: self.retry_base_delay_ms, floor_ms: self.min_retry_delay_ms, lateness_ms: self.lateness_ms }
     }
 
     /// The URL of a path at the receiver.

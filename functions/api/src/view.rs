@@ -221,6 +221,7 @@ struct AttemptView<'a> {
     outcome: &'static str,
     status_code: Option<u16>,
     error: Option<AttemptError<'a>>,
+    /// The beginning of the response's body if the attempt failed, or if `RESPONSE_EXCERPTS` is `all`; at most 256 bytes.
     response_excerpt: Option<&'a str>,
 }
 

@@ -61,7 +61,9 @@ pub(crate) enum Attempted {
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
-        let Some(_slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        let Some(slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
+        // Given back before the attempt ends if it hangs.
+        let mut slot = Some(slot);
         let (seen, turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
             ControlFlow::Break(put_off) => return put_off,
@@ -99,9 +101,11 @@ impl Deliver {
             let why = format!("nothing was sent: the claim took {} ms", sent_at.since(claimed_at).as_millis());
             return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
         }
-        let answer = {
-            let _asking = turn.as_ref().map(Turn::ask);
-            self.send_request(&webhook, content, (sent_at, left), xray_trace_id).await
+        let bytes = content.payload.get().len();
+        let request = self.send_request(&webhook, content, (sent_at, left), xray_trace_id);
+        let answer = match turn {
+            Some(mut turn) => turn.ask(&mut slot, bytes, request).await,
+            None => request.await,
         };
         if answer.is_our_fault {
             let why = format!("nothing was sent: {}", answer.message.as_deref().unwrap_or("this machine could not try"));

@@ -39,9 +39,9 @@ enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Deliver {
     context: Context,
-    /// Attempts at a time, over all invocations of this process.
+    /// Attempts at a time, over all invocations of this process. Ones that hang have no slot: see `turns`.
     slots: Arc<Semaphore>,
-    /// Of those, the ones that each destination gets.
+    /// Which attempts may have one.
     turns: Arc<Turns>,
     breaker: Arc<Breaker>,
 }
@@ -51,7 +51,7 @@ impl Deliver {
     pub fn new(context: Context) -> Self {
         let (all, each) = (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
         let slots = Arc::new(Semaphore::new(all));
-        let turns = Arc::new(Turns::new(each, all, Arc::clone(&context.clock)));
+        let turns = Arc::new(Turns::new(each, all, Arc::clone(&context.clock), Arc::clone(&context.lookup)));
         Self { context, slots, turns, breaker: Arc::default() }
     }
 
@@ -61,6 +61,12 @@ impl Deliver {
         // Never closed; the permit is given back at once.
         let _ = self.slots.acquire().await;
         self.slots.available_permits().max(1)
+    }
+
+    /// Attempts that may be under way at a time, those that hang included. A caller that makes fewer invocations at a time would wait
+    /// for the ones that hang.
+    pub fn most_attempts(&self) -> usize {
+        turns::most_attempts(self.context.config.deliver_concurrency)
     }
 
     /// When an invocation ends that begins now, by the deadline that the platform names in milliseconds since the epoch.

@@ -1,300 +1,434 @@
-//! How many attempts at a time one destination gets of this process, so that one that hangs does not hold every slot.
+//! Keeps destinations from standing in each other's way in one process.
 //!
-//! Who finds its destination at the limit ([`shared::config::Config::deliver_host_concurrency`]) waits for its turn only where that is
-//! short: for [`PATIENCE`] at most. A destination that answers, however many webhooks it is sent, is then served at its own pace out of one
-//! process's memory, without a write. Where it hangs, waiting would hold the slots and the batches that others need, so the webhook is put
-//! off instead (`attempt.rs`): held by the due index, its message acknowledged, no attempt and no receive spent.
+//! # What is limited
 //!
-//! It hangs if its last request took longer than that patience. Before that is known, and once three quarters of all slots are taken, it
-//! also counts as hanging if all who have a turn have asked it and no answer has come for ten times what the last one took, [`STALL`] at
-//! least. A store that is slow is no fault of the destination: whoever still claims, or records an outcome, is not asking.
+//! | limit | default of the local stack | applies to |
+//! |---|---|---|
+//! | slots (`DELIVER_CONCURRENCY`) | 128 | every attempt, until it has been silent for [`HANG`] |
+//! | destination (`DELIVER_HOST_CONCURRENCY`) | 32 | the attempts at one destination |
+//! | share | half of the slots: 64 | attempts at *unproven* destinations, until silent for [`HANG`] |
+//! | silent | three quarters of the share: 48 | of those, attempts at destinations that were silent last |
+//! | network | half of what may hang: 512 | attempts at unproven destinations in one /24 or /48 |
+//! | hanging | 8 times the slots: 1,024, and 64 MiB of payloads | attempts that have been silent for longer |
 //!
-//! On Lambda a process works on one batch at a time, and the invocation ends when its slowest message does: there a limit below the batch
-//! does not bring the others' end forward, so by default it is as large as a batch, and never reached. What keeps destinations apart there is
-//! the queue, whose groups are destinations (SQS fair queues).
+//! A destination is *proven* for [`PROVEN_FOR`] after it answered, and until an attempt there is silent
+//! for [`HANG`]. The status does not matter: one that refuses quickly holds nobody up. What is remembered
+//! is bounded ([`Recent`]). A forgotten destination counts as one that was never seen.
+//!
+//! # What holds
+//!
+//! - **A proven destination** needs a slot and a turn of its own, and nothing else. Unproven ones, under
+//!   however many names, hold no more than the share. It waits for them only as long as they wait
+//!   themselves for a place in the share that does not move: [`STALL`](gate::STALL).
+//! - **A destination that was never seen** has the share. It is free while fewer than 64 attempts are
+//!   younger than [`HANG`], so there is room in half a second, until all that may hang does.
+//! - **One receiver under many names** has half of what may hang, so that a receiver in another network
+//!   still has the other half. On a shared address (a CDN, a hosting provider, loopback) a proven
+//!   destination is not counted, so others there cannot hold it up. One that was never seen shares the
+//!   network's limit with the hanging ones there, and is deferred while that is reached.
+//! - **Memory.** At most 9 times the slots are under way. Of the payloads of hanging attempts 64 MiB are
+//!   held. An attempt that finds no room there keeps its slot.
+//! - **Lambda.** With no more slots than messages in a batch, every message has one. Then the share is all
+//!   of them.
+//!
+//! # Who waits, and who is deferred
+//!
+//! An attempt over a limit waits for [`PATIENCE`](gate::PATIENCE) at most, and only while the gate moves.
+//! A destination that answers is then served at its own pace out of one process's memory, without a
+//! write. Where it hangs, waiting would hold the slots and the batches that others need, so the webhook is
+//! deferred (`attempt.rs`): the due index holds it, its message is acknowledged, and no attempt and no
+//! receive is spent.
+//!
+//! A gate hangs if its last request took longer than that patience. Before that is known, and once three
+//! quarters of all slots are taken, it also hangs if all requests within it are unanswered and none has
+//! begun or ended for ten times what the last one took, [`STALL`](gate::STALL) at least. A slow store is
+//! no fault of the destination: an attempt that still claims, or records an outcome, does not count.
+//!
+//! # Addresses
+//!
+//! The network of an unproven destination must be known before the claim, so its name is looked up here.
+//! The sender's look-up a moment later has the same answer at no cost ([`shared::sender::lookup`]), and it
+//! alone decides where to connect. If there is no answer within [`LOOKUP_WAIT`], the attempt goes ahead
+//! without a network, and its outcome tells what became of the name. If nobody was asked, for there was no
+//! room, the webhook is deferred.
+
+mod gate;
 
 use std::{
     collections::HashMap,
+    future::Future,
+    io,
+    net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use shared::clock::{Clock, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use shared::{
+    clock::{Clock, Timestamp},
+    model::ErrorKind,
+    queue::MAX_BATCH,
+    recent::Recent,
+    sender::{Answer, Lookup},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// The longest wait for a turn, and the longest that a request may have taken where somebody waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+use gate::{Gate, Key, Network};
 
-/// How long all who have a turn wait for an answer at least before the destination counts as one that hangs, where slots are scarce.
-const STALL: Duration = Duration::from_millis(200);
+/// How long a request is silent when it counts as hanging.
+pub(crate) const HANG: Duration = Duration::from_millis(500);
 
-/// The same, as a multiple of what the last request took.
-const STALL_FACTOR: u32 = 10;
+/// How long a destination that answered counts as one that does.
+const PROVEN_FOR: Duration = Duration::from_secs(600);
 
-/// The turns of all destinations that have an attempt under way. Others cost nothing.
-#[derive(Debug)]
-pub(crate) struct Turns {
-    limit: usize,
-    /// From how many slots on they are scarce.
-    plenty: usize,
-    /// Slots that are taken by who has a turn or waits for one.
-    taken: AtomicUsize,
-    clock: Arc<dyn Clock>,
-    // A std mutex: it is held for a look-up, never across an await.
-    destinations: Mutex<HashMap<String, Arc<Destination>>>,
-}
+/// How long the look-up before a claim is waited for.
+const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
-struct Destination {
-    key: String,
-    free: Arc<Semaphore>,
-    pace: Mutex<Pace>,
-}
+/// Destinations whose last outcome is remembered, at least.
+const REMEMBERED_DESTINATIONS: usize = 4096;
 
-/// How fast a destination answers.
+/// Attempts that may hang, as a multiple of the slots.
+const HANGING_FACTOR: usize = 8;
+
+/// What the payloads of hanging attempts may take: 64 MiB.
+const HANGING_KIB: usize = 64 * 1024;
+
+/// How many attempts may be under way, by what they are; see the module.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// Requests without an answer yet.
-    asking: usize,
-    /// When the latest request began or ended.
-    moved_at: Timestamp,
-    /// How long the request took that ended last; none while none has.
-    took: Option<Duration>,
+struct Limits {
+    destination: usize,
+    network: usize,
+    share: usize,
+    silent: usize,
+    hanging: usize,
+    /// From how many taken slots on they are scarce.
+    plenty: usize,
 }
 
-impl Pace {
-    /// From when on it hangs, as it looks now; none while it does not.
-    fn hangs_from(self, limit: usize, is_scarce: bool) -> Option<Timestamp> {
-        match self.took {
-            Some(took) if took > PATIENCE => Some(self.moved_at),
-            _ if self.asking < limit || !is_scarce => None,
-            Some(took) => Some(self.moved_at.plus(took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE))),
-            None => Some(self.moved_at.plus(STALL)),
+impl Limits {
+    fn new(destination: usize, slots: usize) -> Self {
+        // With no more slots than messages in a batch, nobody waits for a slot.
+        let at_least_a_batch = |part: usize, all: usize| part.max(all.min(MAX_BATCH));
+        let share = at_least_a_batch(slots / 2, slots);
+        let hanging = slots * HANGING_FACTOR;
+        Self {
+            destination,
+            network: hanging / 2,
+            share,
+            silent: at_least_a_batch(share - share / 4, share),
+            hanging,
+            plenty: slots - slots / 4,
         }
     }
 
-    /// Until when somebody waits who came at `since`, as it looks `now`; to be asked again then, for it may have gone on.
-    fn waits_until(self, limit: usize, is_scarce: bool, since: Timestamp, now: Timestamp) -> Timestamp {
-        since.plus(PATIENCE).min(self.hangs_from(limit, is_scarce).unwrap_or_else(|| now.plus(STALL)))
+    fn of(self, key: &Key) -> usize {
+        match key {
+            Key::Destination(_) => self.destination,
+            Key::Network(_) => self.network,
+            Key::Unproven => self.share,
+            Key::Silent => self.silent,
+        }
     }
+}
 
-    /// For how long nothing has come, or how long the last answer took if that is more.
-    fn silence(self, now: Timestamp) -> Duration {
-        now.since(self.moved_at).max(self.took.unwrap_or_default())
-    }
+/// Attempts that may be under way at a time in a process with so many slots.
+pub(crate) const fn most_attempts(slots: usize) -> usize {
+    slots * (HANGING_FACTOR + 1)
+}
+
+/// How the last attempt at a destination ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Answered(Timestamp),
+    Silent,
+}
+
+/// The limits of one process, and what is under way within them. A destination without an attempt costs a line of bounded memory.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    limits: Limits,
+    /// Slots that are taken by attempts that have a turn or wait for one.
+    taken: AtomicUsize,
+    clock: Arc<dyn Clock>,
+    lookup: Arc<dyn Lookup>,
+    // Std mutexes: they are held for a look-up, never across an await.
+    gates: Mutex<HashMap<Key, Arc<Gate>>>,
+    standings: Mutex<Recent<Standing>>,
+    hanging: Arc<Semaphore>,
+    hanging_kib: Arc<Semaphore>,
 }
 
 /// The right to make an attempt at a destination; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
-    destination: Arc<Destination>,
+    destination: Place<'a>,
+    /// Given back once the request hangs.
+    share: Vec<Place<'a>>,
+    _network: Option<Place<'a>>,
+    is_taken: bool,
+}
+
+/// A place within a gate, or a wait for one.
+#[derive(Debug)]
+struct Place<'a> {
+    turns: &'a Turns,
+    gate: Arc<Gate>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Turns {
     /// At most `limit` attempts at a time for each destination, of `slots` in all.
-    pub(crate) fn new(limit: usize, slots: usize, clock: Arc<dyn Clock>) -> Self {
-        Self { limit, plenty: slots - slots / 4, taken: AtomicUsize::new(0), clock, destinations: Mutex::default() }
+    pub(crate) fn new(limit: usize, slots: usize, clock: Arc<dyn Clock>, lookup: Arc<dyn Lookup>) -> Self {
+        let limits = Limits::new(limit, slots);
+        Self {
+            limits,
+            taken: AtomicUsize::new(0),
+            clock,
+            lookup,
+            gates: Mutex::default(),
+            standings: Mutex::new(Recent::new(REMEMBERED_DESTINATIONS)),
+            hanging: Arc::new(Semaphore::new(limits.hanging)),
+            hanging_kib: Arc::new(Semaphore::new(HANGING_KIB)),
+        }
     }
 
-    /// A turn at this destination. If it has as many attempts under way as it may, and they do not end soon, for how long it has been silent.
-    pub(crate) async fn take(&self, key: &str) -> Result<Turn<'_>, Duration> {
+    /// A turn at this destination. If there is none and none comes soon, for how long nothing has moved there.
+    pub(crate) async fn take(&self, destination: &str) -> Result<Turn<'_>, Duration> {
         let since = self.clock.now();
-        // Made first, so that however this ends, a destination that nobody uses any more is forgotten, and the slot is free again.
-        let mut turn = Turn { turns: self, destination: self.destination(key, since), permit: None };
+        let own = self.place(Key::Destination(destination.to_owned()), since);
         self.taken.fetch_add(1, Ordering::Relaxed);
-        let acquire = Arc::clone(&turn.destination.free).acquire_owned();
-        tokio::pin!(acquire);
-        let waits_until = |pace: Pace, now| {
-            let is_scarce = self.taken.load(Ordering::Relaxed) > self.plenty;
-            pace.waits_until(self.limit, is_scarce, since, now)
+        // Made first, so that however this ends, what it took is given back.
+        let mut turn = Turn { turns: self, destination: own, share: Vec::new(), _network: None, is_taken: true };
+        turn.destination.wait(since).await?;
+        let standing = self.standing(destination, since);
+        if let Some(Standing::Answered(_)) = standing {
+            return Ok(turn);
+        }
+        let keys = [standing.map(|_| Key::Silent), Some(Key::Unproven)];
+        for key in keys.into_iter().flatten() {
+            let mut place = self.place(key, since);
+            place.wait(since).await?;
+            turn.share.push(place);
+        }
+        let network = {
+            let _asking = Asking::begin(self, turn.share.iter());
+            self.network(destination).await?
         };
-        loop {
-            let now = self.clock.now();
-            let until = waits_until(*turn.destination.pace(), now);
+        if let Some(network) = network {
+            let mut place = self.place(Key::Network(network), since);
+            place.take_now()?;
+            turn._network = Some(place);
+        }
+        Ok(turn)
+    }
+
+    /// What is known of the destination; `None` if nothing that still counts.
+    fn standing(&self, destination: &str, now: Timestamp) -> Option<Standing> {
+        match self.standings().get(destination).copied()? {
+            Standing::Answered(at) if now.since(at) >= PROVEN_FOR => None,
+            standing => Some(standing),
+        }
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Recent<Standing>> {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The network that the destination is in; `None` if that is not known soon. An error: nobody was asked.
+    async fn network(&self, destination: &str) -> Result<Option<Network>, Duration> {
+        let Some(host) = host(destination) else { return Ok(None) };
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(Some(address.into()));
+        }
+        let found = tokio::select! {
+            biased;
+            found = self.lookup.lookup(host) => found,
+            () = self.clock.sleep(LOOKUP_WAIT) => return Ok(None),
+        };
+        match found {
+            Ok(addresses) => Ok(addresses.first().map(|address| Network::from(*address))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Duration::ZERO),
+            // The attempt will tell.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn place(&self, key: Key, now: Timestamp) -> Place<'_> {
+        let mut gates = self.gates();
+        let gate = if let Some(known) = gates.get(&key) {
+            Arc::clone(known)
+        } else {
+            let new = Arc::new(Gate::new(key.clone(), self.limits.of(&key), now));
+            gates.insert(key, Arc::clone(&new));
+            new
+        };
+        Place { turns: self, gate, permit: None }
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<Key, Arc<Gate>>> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The host of a destination, without brackets.
+fn host(destination: &str) -> Option<&str> {
+    let (_, host_and_port) = destination.split_once("://")?;
+    let (host, _) = host_and_port.rsplit_once(':')?;
+    Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
+}
+
+impl Place<'_> {
+    /// Waits until it is taken. If that does not come soon, for how long nothing has moved. `since` is when the attempt began to wait.
+    async fn wait(&mut self, since: Timestamp) -> Result<(), Duration> {
+        let Self { turns, gate, .. } = &*self;
+        let acquire = Arc::clone(&gate.free).acquire_owned();
+        tokio::pin!(acquire);
+        let waits_until = |now| {
+            let is_scarce = turns.taken.load(Ordering::Relaxed) > turns.limits.plenty;
+            gate.pace().waits_until(gate.limit, is_scarce, since, now)
+        };
+        let permit = loop {
+            let now = turns.clock.now();
+            let until = waits_until(now);
             tokio::select! {
                 biased;
-                permit = &mut acquire => {
-                    // Never closed.
-                    turn.permit = permit.ok();
-                    return Ok(turn);
-                }
-                () = self.clock.sleep(until.since(now)) => {
-                    let (pace, now) = (*turn.destination.pace(), self.clock.now());
+                // Never closed.
+                permit = &mut acquire => break permit.ok(),
+                () = turns.clock.sleep(until.since(now)) => {
+                    let now = turns.clock.now();
                     // It may have gone on meanwhile.
-                    if waits_until(pace, now) <= now {
-                        return Err(pace.silence(now));
+                    if waits_until(now) <= now {
+                        return Err(gate.pace().silence(now));
                     }
                 }
             }
-        }
+        };
+        self.permit = permit;
+        Ok(())
     }
 
-    fn destination(&self, key: &str, now: Timestamp) -> Arc<Destination> {
-        let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = destinations.get(key) {
-            return Arc::clone(known);
-        }
-        let pace = Mutex::new(Pace { asking: 0, moved_at: now, took: None });
-        let new = Arc::new(Destination { key: key.to_owned(), free: Arc::new(Semaphore::new(self.limit)), pace });
-        destinations.insert(key.to_owned(), Arc::clone(&new));
-        new
+    /// Takes it if it is free.
+    fn take_now(&mut self) -> Result<(), Duration> {
+        self.permit = Arc::clone(&self.gate.free).try_acquire_owned().ok();
+        if self.permit.is_some() { Ok(()) } else { Err(self.gate.pace().silence(self.turns.clock.now())) }
     }
 }
 
-impl Destination {
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        let mut gates = self.turns.gates();
+        // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map, which is locked.
+        if Arc::strong_count(&self.gate) <= 2 {
+            gates.remove(&self.gate.key);
+        }
     }
 }
 
-/// A request is under way; over when dropped, also if it was abandoned.
-#[derive(Debug)]
-pub(crate) struct Asking<'a> {
-    turn: &'a Turn<'a>,
+/// A request is under way in these gates; over when dropped, also if it was abandoned.
+struct Asking<'a> {
+    turns: &'a Turns,
+    gates: Vec<Arc<Gate>>,
     since: Timestamp,
 }
 
-impl Turn<'_> {
-    /// The request begins.
-    pub(crate) fn ask(&self) -> Asking<'_> {
-        let since = self.turns.clock.now();
-        let mut pace = self.destination.pace();
-        pace.asking += 1;
-        pace.moved_at = since;
-        Asking { turn: self, since }
+impl<'a> Asking<'a> {
+    fn begin<'p>(turns: &'a Turns, places: impl Iterator<Item = &'p Place<'p>>) -> Self {
+        let since = turns.clock.now();
+        let gates: Vec<Arc<Gate>> = places.map(|place| Arc::clone(&place.gate)).collect();
+        for gate in &gates {
+            gate.begin(since);
+        }
+        Self { turns, gates, since }
     }
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let now = self.turn.turns.clock.now();
-        let mut pace = self.turn.destination.pace();
-        pace.asking -= 1;
-        pace.moved_at = now;
-        pace.took = Some(now.since(self.since));
+        let now = self.turns.clock.now();
+        let took = now.since(self.since);
+        for gate in &self.gates {
+            // Those that share a gate with it are other destinations, of which this says nothing.
+            let tells = matches!(gate.key, Key::Destination(_)).then_some(took);
+            gate.end(now, tells);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Makes the request, whose payload has so many bytes. Once it hangs, its slot and its place in the share are given back, if there
+    /// is room among the requests that hang.
+    pub(crate) async fn ask(
+        &mut self,
+        slot: &mut Option<SemaphorePermit<'_>>,
+        bytes: usize,
+        request: impl Future<Output = Answer>,
+    ) -> Answer {
+        let turns = self.turns;
+        let _asking = Asking::begin(turns, std::iter::once(&self.destination));
+        let mut in_share = Some(Asking::begin(turns, self.share.iter()));
+        let mut room = None;
+        tokio::pin!(request);
+        let mut hangs = false;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut request => break answer,
+                () = turns.clock.sleep(HANG), if room.is_none() => {
+                    if !hangs {
+                        hangs = true;
+                        self.note(Standing::Silent);
+                    }
+                    room = self.room_to_hang(bytes);
+                    if room.is_some() {
+                        drop(in_share.take());
+                        self.share.clear();
+                        self.give_slot_back();
+                        drop(slot.take());
+                    }
+                }
+            }
+        };
+        // A status counts whenever it comes. Without one, it has to be no fault of ours, and soon.
+        let is_quick = !hangs && !answer.is_our_fault && answer.error != Some(ErrorKind::Timeout);
+        if answer.status_code.is_some() || is_quick {
+            self.note(Standing::Answered(turns.clock.now()));
+        }
+        answer
+    }
+
+    fn note(&self, standing: Standing) {
+        if let Key::Destination(destination) = &self.destination.gate.key {
+            self.turns.standings().insert(destination, standing);
+        }
+    }
+
+    /// A quarter of what may hang is for proven destinations.
+    fn room_to_hang(&self, bytes: usize) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let turns = self.turns;
+        if !self.share.is_empty() && turns.hanging.available_permits() <= turns.limits.hanging / 4 {
+            return None;
+        }
+        let kib = u32::try_from(bytes / 1024 + 1).ok()?;
+        let place = Arc::clone(&turns.hanging).try_acquire_owned().ok()?;
+        Some((place, Arc::clone(&turns.hanging_kib).try_acquire_many_owned(kib).ok()?))
+    }
+
+    fn give_slot_back(&mut self) {
+        if std::mem::take(&mut self.is_taken) {
+            self.turns.taken.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        drop(self.permit.take());
-        self.turns.taken.fetch_sub(1, Ordering::Relaxed);
-        let mut destinations = self.turns.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map, which is locked.
-        if Arc::strong_count(&self.destination) <= 2 {
-            destinations.remove(&self.destination.key);
-        }
+        self.give_slot_back();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use shared::clock::SystemClock;
-
-    use super::*;
-
-    const LIMIT: usize = 3;
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millis(ms)
-    }
-
-    /// Whether somebody who came at the time 10,000 still waits at `now`, while slots are scarce.
-    fn waits(pace: Pace, now: i64) -> bool {
-        pace.waits_until(LIMIT, true, at(10_000), at(now)) > at(now)
-    }
-
-    #[test]
-    fn a_stall_is_waited_out_while_there_are_slots() {
-        for took in [None, Some(Duration::from_millis(2))] {
-            let pace = Pace { asking: LIMIT, moved_at: at(9_000), took };
-            let waits = |now: i64| pace.waits_until(LIMIT, false, at(10_000), at(now)) > at(now);
-            assert!(waits(10_999) && !waits(11_000), "{took:?}");
-        }
-        let slow = Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(1001)) };
-        assert!(slow.waits_until(LIMIT, false, at(10_000), at(10_000)) <= at(10_000), "one that is slow is never waited for");
-    }
-
-    #[test]
-    fn silence_lasts_from_the_last_sign_and_as_long_as_an_answer() {
-        let pace = Pace { asking: LIMIT, moved_at: at(10_000), took: None };
-        assert_eq!(pace.silence(at(14_000)), Duration::from_secs(4));
-        let slow = Pace { took: Some(Duration::from_secs(9)), ..pace };
-        assert_eq!(slow.silence(at(14_000)), Duration::from_secs(9));
-        assert_eq!(slow.silence(at(20_000)), Duration::from_secs(10));
-    }
-
-    #[test]
-    fn before_the_first_answer_a_stall_is_enough() {
-        let pace = Pace { asking: LIMIT, moved_at: at(9_990), took: None };
-        assert!(waits(pace, 10_189));
-        assert!(!waits(pace, 10_190), "all ask, and for 200 ms nothing has come");
-        assert!(waits(Pace { moved_at: at(10_100), ..pace }, 10_299), "another one had its turn meanwhile");
-    }
-
-    #[test]
-    fn one_that_answered_is_waited_for_by_how_long_that_took() {
-        for (took, until) in [(2, 200), (20, 200), (50, 500), (90, 900), (1000, 1000)] {
-            let pace = Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(took)) };
-            assert!(waits(pace, 10_000 + until - 1), "{took} ms");
-            assert!(!waits(pace, 10_000 + until), "{took} ms");
-        }
-    }
-
-    #[test]
-    fn nobody_waits_longer_than_patience() {
-        let busy = Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
-        assert!(waits(busy, 10_999));
-        assert!(!waits(busy, 11_000), "it answers, and has too much to do");
-        let slow = Pace { moved_at: at(10_000), took: Some(Duration::from_millis(1001)), ..busy };
-        assert!(!waits(slow, 10_000), "one that is slow is not waited for");
-    }
-
-    #[test]
-    fn what_takes_our_own_time_is_no_stall() {
-        let claiming = Pace { asking: LIMIT - 1, moved_at: at(9_000), took: None };
-        assert!(waits(claiming, 10_999), "one of those who have a turn has not asked yet");
-        assert!(!waits(claiming, 11_000));
-    }
-
-    #[tokio::test]
-    async fn requests_are_counted_while_they_last() {
-        let turns = Turns::new(LIMIT, 10, Arc::new(SystemClock));
-        let (first, second) = (turns.take("a").await.unwrap(), turns.take("a").await.unwrap());
-        let destination = Arc::clone(&first.destination);
-        let pace = || *destination.pace();
-        assert_eq!((pace().asking, pace().took), (0, None), "a turn is not a request");
-        let (one, other) = (first.ask(), second.ask());
-        assert_eq!((pace().asking, pace().took), (2, None));
-        drop(one);
-        assert_eq!(pace().asking, 1);
-        assert!(pace().took.is_some());
-        drop(other);
-        assert_eq!(pace().asking, 0);
-        drop(first);
-        // Ours as well, or it would still be in use.
-        drop(destination);
-        drop(second);
-        assert!(turns.destinations.lock().unwrap().is_empty(), "a destination that nobody uses is forgotten");
-    }
-    #[tokio::test]
-    async fn slots_are_taken_while_somebody_waits_or_asks() {
-        let turns = Turns::new(1, 10, Arc::new(SystemClock));
-        let taken = || turns.taken.load(Ordering::Relaxed);
-        let turn = turns.take("a").await.unwrap();
-        let other = turns.take("b").await.unwrap();
-        let mut waiting = Box::pin(turns.take("a"));
-        assert!((&mut waiting).now_or_never().is_none());
-        assert_eq!((taken(), turns.plenty), (3, 8));
-        drop(waiting);
-        assert_eq!(taken(), 2);
-        drop((turn, other));
-        assert_eq!(taken(), 0);
-    }
-}
+mod tests;

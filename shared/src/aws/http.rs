@@ -42,7 +42,7 @@ pub(super) struct AwsHttp {
 impl AwsHttp {
     pub(super) fn new() -> Result<Self, InvalidHttp> {
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::http_client(Vec::new())?)
+            .tls_backend_preconfigured(tls::http_client()?)
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(MAX_IDLE)
             .tcp_nodelay(true)

@@ -23,7 +23,16 @@ use super::{MAX_TRIES, TRY_LIMIT, http::AwsHttp};
 use crate::clock::{Clock, SystemClock};
 
 /// The settings that may be references.
-pub const REFERABLE: [&str; 4] = ["API_KEYS", "WEBHOOK_HMAC_SECRET", "STATUS_REDIS_URL", "QUEUE_REDIS_URL"];
+pub const REFERABLE: [&str; 8] = [
+    "API_KEYS",
+    "WEBHOOK_HMAC_SECRET",
+    "STATUS_REDIS_URL",
+    "QUEUE_REDIS_URL",
+    "WEBHOOK_CA_FILE",
+    "WEBHOOK_CLIENT_CERT_FILE",
+    "WEBHOOK_CLIENT_KEY_FILE",
+    "WEBHOOK_PROXY_URL",
+];
 
 /// The wait before the second try; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(200);

@@ -3,7 +3,6 @@
 use std::{
     fmt::{Display, Write},
     ops::RangeInclusive,
-    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -14,6 +13,7 @@ use regex::Regex;
 use super::{Access, Auth, Backend, Config, KeyHash};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
+    sender::Excerpts,
     signing::Secret,
 };
 
@@ -93,8 +93,9 @@ impl<'a> Reader<'a> {
         self.value(variable).unwrap_or_else(|| default.to_owned())
     }
 
-    pub(super) fn path(&self, variable: &str) -> Option<PathBuf> {
-        self.value(variable).map(PathBuf::from)
+    /// A value that may be a secret. No fault may quote it.
+    pub(super) fn secret_text(&self, variable: &str) -> Option<String> {
+        self.value(variable)
     }
 
     pub(super) fn number<T>(&mut self, variable: &str, default: T, range: RangeInclusive<T>) -> T
@@ -149,6 +150,17 @@ impl<'a> Reader<'a> {
             self.fault(variable, &fault, amazon.as_str());
             Backend::Sqlite
         })
+    }
+
+    pub(super) fn excerpts(&mut self, variable: &str) -> Excerpts {
+        match self.value(variable).as_deref() {
+            None | Some("failures") => Excerpts::Failures,
+            Some("all") => Excerpts::All,
+            Some(other) => {
+                self.fault(variable, &format!("is '{other}', but must be failures or all"), "failures");
+                Excerpts::Failures
+            }
+        }
     }
 
     pub(super) fn regex(&mut self, variable: &str) -> Option<Regex> {

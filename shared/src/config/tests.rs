@@ -60,6 +60,7 @@ fn every_number_is_bounded() {
         ("RETRY_BASE_DELAY_MS", 0, 604_800_000),
         ("RETRY_MAX_DELAY_MS", 0, 604_800_000),
         ("RETRY_AFTER_CAP_MS", 0, 604_800_000),
+        ("MIN_RETRY_DELAY_MS", 0, 3_600_000),
         ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
     ] {
         // The first of two values counts; a batch of one goes with every number of attempts.
@@ -90,6 +91,14 @@ fn a_batch_is_no_larger_than_the_attempts_at_a_time() {
     }
     let config = good(&[("DELIVER_CONCURRENCY", "4"), ("BATCH_SIZE", "4")]);
     assert_eq!((config.deliver_concurrency, config.batch_size), (4, 4));
+}
+
+#[test]
+fn excerpts_are_kept_of_failures_or_of_all_responses() {
+    assert_eq!(good(&[]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "failures")]).response_excerpts, Excerpts::Failures);
+    assert_eq!(good(&[("RESPONSE_EXCERPTS", "all")]).response_excerpts, Excerpts::All);
+    bad("RESPONSE_EXCERPTS", "none", "must be failures or all");
 }
 
 #[test]
@@ -396,4 +405,68 @@ fn a_bad_setting_of_amazon_is_named() {
         assert_eq!(error.variable, variable);
         assert!(error.fault.contains(says), "{error}");
     }
+}
+
+#[test]
+fn a_client_certificate_needs_its_key_and_a_key_its_certificate() {
+    let client = |certificate, key| ClientCertificate { certificate, key };
+    let file = |path: &str| Pem::File(path.into());
+    let both = good(&[("WEBHOOK_CLIENT_CERT_FILE", "/a/client.pem"), ("WEBHOOK_CLIENT_KEY_FILE", "/a/client.key")]);
+    assert_eq!(both.egress.client, Some(client(file("/a/client.pem"), file("/a/client.key"))));
+    for (set, missing) in
+        [("WEBHOOK_CLIENT_CERT_FILE", "WEBHOOK_CLIENT_KEY_FILE"), ("WEBHOOK_CLIENT_KEY_FILE", "WEBHOOK_CLIENT_CERT_FILE")]
+    {
+        let ConfigErrors(errors) = read(&[(set, "/a/hunter2")]).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].variable == missing && errors[0].fault.contains(set), "{errors:?}");
+    }
+    // What a reference to a secret stands for is the text itself.
+    let text = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----";
+    let both = good(&[("WEBHOOK_CLIENT_CERT_FILE", "/a"), ("WEBHOOK_CLIENT_KEY_FILE", text), ("WEBHOOK_CA_FILE", text)]);
+    assert_eq!(both.egress.client, Some(client(file("/a"), Pem::Text(text.to_owned()))));
+    assert_eq!(both.egress.ca, Some(Pem::Text(text.to_owned())));
+    assert!(!format!("{both:?}").contains("hunter2"), "keys are never shown");
+}
+
+#[test]
+fn a_proxy_is_a_url_with_host_and_port() {
+    let proxy = |value: &str| good(&[("WEBHOOK_PROXY_URL", value)]).egress.proxy.unwrap();
+    for (value, shown, authorization) in [
+        ("http://proxy.example.com:3128", "proxy.example.com:3128", None),
+        ("HTTP://Proxy/", "proxy:80", None),
+        ("http://[::1]:8080", "[::1]:8080", None),
+        ("http://user:hunter%32@10.0.0.1:3128/", "10.0.0.1:3128", Some("Basic dXNlcjpodW50ZXIy")),
+        ("http://hunter2@10.0.0.1:3128", "10.0.0.1:3128", Some("Basic aHVudGVyMjo=")),
+    ] {
+        let proxy = proxy(value);
+        assert_eq!((proxy.to_string().as_str(), proxy.authorization()), (shown, authorization), "{value}");
+        assert_eq!(format!("{proxy:?}"), shown, "credentials are never shown");
+    }
+    for (value, says) in [
+        ("proxy.example.com", "is not a URL"),
+        ("proxy.example.com:3128", "must begin with http://"),
+        ("https://hunter2@proxy.example.com:3128", "must begin with http://"),
+        ("socks5://hunter2@proxy.example.com", "must begin with http://"),
+        ("http://hunter2@", "is not a URL"),
+        ("http://hunter2@proxy:99999", "is not a URL"),
+        ("http://hunter2@proxy:0", "port 0"),
+        ("http://proxy:3128/hunter2", "must end after host and port"),
+        ("http://proxy:3128?hunter2", "must end after host and port"),
+        ("http://hunter2%ff@proxy:3128", "not UTF-8"),
+        ("http://a:hunter2%ff@proxy:3128", "not UTF-8"),
+        ("http://hunter2%3a@proxy:3128", "with a colon"),
+    ] {
+        bad("WEBHOOK_PROXY_URL", value, says);
+        assert!(
+            !read(&[("WEBHOOK_PROXY_URL", value)]).unwrap_err().to_string().contains("hunter2"),
+            "credentials are never shown"
+        );
+    }
+}
+
+/// The variables that other programs take a proxy and certificates from. They are meant for those.
+#[test]
+fn the_usual_variables_are_not_looked_at() {
+    let usual = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "SSL_CERT_FILE"];
+    let config = good(&usual.map(|name| (name, "http://proxy.example.com:3128")));
+    assert_eq!(config.egress, EgressSettings::default());
 }

@@ -2,111 +2,121 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
-use reqwest::Response;
+use http::StatusCode;
+use tokio::io::AsyncRead;
+use url::Url;
 
-use super::{Answer, deadline::Deadline};
-use crate::model::{ErrorKind, MAX_EXCERPT_BYTES, truncated};
+use super::{Answer, Excerpts, deadline::Deadline, exchange::Response, pool};
+use crate::model::{ErrorKind, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, truncated};
 
 /// Bytes read of a response's body; then the connection is closed rather than read on.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How long the rest of a body, of no interest by itself, is read so that the connection can serve again. No webhook's outcome
+/// How long the rest of a response, of no interest by itself, is read so that the connection can serve again. No webhook's outcome
 /// waits longer for it.
 pub const MAX_DRAIN: Duration = Duration::from_millis(500);
 
-/// How long the beginning of a failed attempt's body may take. The status has already decided, so the slot is worth more.
+/// How long the header lines of a failed attempt and the beginning of its body may take. The status has already decided, so the
+/// slot is worth more.
 pub const MAX_EXCERPT_WAIT: Duration = Duration::from_secs(2);
+
+/// Enough of a body for its excerpt. A character may be cut at the end of what is read; 3 bytes more, and it is beyond the end of
+/// what is kept.
+const EXCERPT_READ_BYTES: usize = MAX_EXCERPT_BYTES + 3;
 
 /// The longest `Retry-After` told apart from longer ones; 136 years. Sums with it stay within range.
 const MAX_RETRY_AFTER_SECONDS: u64 = u32::MAX as u64;
 
-/// What came of an attempt that got a status code. It decides; trouble with the body changes nothing.
-pub(super) async fn read(response: Response, deadline: Deadline) -> Answer {
-    let status = response.status();
-    let status_code = Some(status.as_u16());
-    let retry_after = retry_after(status, response.headers(), SystemTime::now());
-    let mut body = Body { response, left: MAX_RESPONSE_BYTES };
-    if status.is_success() {
-        body.drain(deadline).await;
-        return Answer { status_code, ..Answer::default() };
+/// What came of an attempt that got a status code, and the connection with how long it may be kept, if it can serve again.
+pub(super) async fn read<S: AsyncRead + Unpin>(
+    mut response: Response<S>,
+    url: &Url,
+    excerpts: Excerpts,
+    deadline: Deadline,
+) -> (Answer, Option<(S, Duration)>) {
+    let status_code = response.status.code;
+    let is_success = (200..300).contains(&status_code);
+    let mut until = deadline.or_after(if is_success { MAX_DRAIN } else { MAX_EXCERPT_WAIT });
+    let mut head = response.head(until).await;
+    let mut beginning = Vec::new();
+    if !is_success || excerpts == Excerpts::All {
+        let keep = |part: &[u8]| beginning.extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())]);
+        response.body(&mut head, until, keep, EXCERPT_READ_BYTES).await;
+        if !is_success && beginning.len() == EXCERPT_READ_BYTES {
+            until = deadline.or_after(MAX_DRAIN);
+        }
     }
-    let response_excerpt = body.excerpt(deadline).await;
-    Answer {
-        error: Some(ErrorKind::HttpStatus),
-        status_code,
-        retry_after,
-        message: Some(describe(status)),
-        response_excerpt,
-        ..Answer::default()
-    }
+    response.body(&mut head, until, |_| (), usize::MAX).await;
+    let text = String::from_utf8_lossy(&beginning);
+    let response_excerpt = (!text.is_empty()).then(|| truncated(&text, MAX_EXCERPT_BYTES).to_owned());
+    let answer = Answer { status_code: Some(status_code), response_excerpt, ..Answer::default() };
+    let answer = if is_success {
+        answer
+    } else {
+        let values = head.retry_after.iter().map(String::as_str);
+        let retry_after = retry_after(values, SystemTime::now());
+        let message = Some(describe(status_code, head.location.as_deref(), url));
+        Answer { error: Some(ErrorKind::HttpStatus), retry_after, message, ..answer }
+    };
+    let keep_for = pool::keep_for(head.keep_alive);
+    (answer, response.into_kept(&head).zip(keep_for))
 }
 
-fn describe(status: StatusCode) -> String {
+fn describe(status_code: u16, location: Option<&str>, url: &Url) -> String {
     // The name from the registry; the one on the wire may be anything.
-    let name = status.canonical_reason().map(|name| format!(" {name}")).unwrap_or_default();
-    let note = if status.is_redirection() { "; redirects are not followed" } else { "" };
-    format!("the destination answered {}{name}{note}", status.as_u16())
+    let status = StatusCode::from_u16(status_code).ok();
+    let name = status.and_then(|status| status.canonical_reason()).map(|name| format!(" {name}")).unwrap_or_default();
+    let mut message = format!("the destination answered {status_code}{name}");
+    if (300..400).contains(&status_code) {
+        if let Some(origin) = location.and_then(|location| origin(location, url)) {
+            message.push_str(" with a redirect to ");
+            message.push_str(&origin);
+        }
+        message.push_str("; redirects are not followed");
+    }
+    truncated(&message, MAX_ERROR_BYTES).to_owned()
 }
 
-struct Body {
-    response: Response,
-    left: usize,
+/// Scheme, host and port that `Location` leads to, from `url`. Its path, query and user are not repeated: they may be secret.
+fn origin(location: &str, url: &Url) -> Option<String> {
+    let target = url.join(location).ok()?;
+    matches!(target.scheme(), "http" | "https").then(|| target.origin().ascii_serialization())
 }
 
-impl Body {
-    /// The next piece; `None` at the end, at the limit, at the deadline, and when it breaks off.
-    async fn chunk(&mut self, deadline: Deadline) -> Option<bytes::Bytes> {
-        if self.left == 0 {
-            return None;
-        }
-        let chunk = deadline.run(self.response.chunk()).await?.ok()??;
-        self.left = self.left.saturating_sub(chunk.len());
-        Some(chunk)
-    }
-
-    /// The beginning of the body as text, if there is any.
-    async fn excerpt(&mut self, deadline: Deadline) -> Option<String> {
-        // A character may be cut at the end of what is read; 3 bytes more, and it is beyond the end of what is kept.
-        const ENOUGH: usize = MAX_EXCERPT_BYTES + 3;
-        let until = deadline.or_after(MAX_EXCERPT_WAIT);
-        let mut beginning = Vec::with_capacity(ENOUGH);
-        while beginning.len() < ENOUGH {
-            let Some(chunk) = self.chunk(until).await else { break };
-            beginning.extend_from_slice(&chunk[..chunk.len().min(ENOUGH - beginning.len())]);
-        }
-        if beginning.len() == ENOUGH {
-            self.drain(deadline).await;
-        }
-        let text = String::from_utf8_lossy(&beginning);
-        (!text.is_empty()).then(|| truncated(&text, MAX_EXCERPT_BYTES).to_owned())
-    }
-
-    /// Reads on to the end, so that the connection goes back to the pool, if the end is near.
-    async fn drain(&mut self, deadline: Deadline) {
-        let until = deadline.or_after(MAX_DRAIN);
-        while self.chunk(until).await.is_some() {}
-    }
+/// How long `Retry-After` asks to wait from `now` on. Of several values, on lines of their own or merged into one, the longest
+/// wait counts: whoever added the shorter one did not know of it.
+fn retry_after<'a>(values: impl Iterator<Item = &'a str>, now: SystemTime) -> Option<Duration> {
+    values.flat_map(|value| waits(value, now)).max()
 }
 
-/// `Retry-After` of a 429 or 503; ignored on any other answer.
-fn retry_after(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+/// The waits in one line's value. Dates have a comma of their own, after the day's name.
+fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
+    let commas = value.match_indices(',').map(|(index, _)| index).chain([value.len()]);
+    let entries = std::iter::once(0).chain(value.match_indices(',').map(|(index, _)| index + 1)).zip(commas);
+    entries.filter_map(move |(start, end)| {
+        let entry = &value[start..end];
+        let with_day = value[..start].trim_end_matches(',').rfind(',').map_or(0, |comma| comma + 1);
+        seconds(entry).or_else(|| date(entry, now)).or_else(|| date(&value[with_day..end], now))
+    })
+}
+
+/// A number of seconds (RFC 9110, 10.2.3). A fraction, which some send, is rounded up.
+fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim_ascii();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
         return None;
     }
-    parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, now)
+    // More digits than a u64 has are still a number, and mean "not soon".
+    let seconds: u64 = whole.parse().unwrap_or(u64::MAX);
+    let begun = u64::from(fraction.bytes().any(|byte| byte != b'0'));
+    Some(Duration::from_secs(seconds.saturating_add(begun).min(MAX_RETRY_AFTER_SECONDS)))
 }
 
-/// How long `Retry-After` asks to wait from `now` on: whole seconds or an HTTP date (RFC 9110, 10.2.3). A date that has passed
-/// is no wait; what is neither is `None`.
-fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a u64 has are still a number, and mean "not soon".
-        let seconds = value.parse().unwrap_or(u64::MAX);
-        return Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
+/// An HTTP date; one that has passed is no wait.
+fn date(text: &str, now: SystemTime) -> Option<Duration> {
+    let date = httpdate::parse_http_date(text.trim_ascii()).ok()?;
     let wait = date.duration_since(now).unwrap_or_default();
     Some(wait.min(Duration::from_secs(MAX_RETRY_AFTER_SECONDS)))
 }
@@ -118,8 +128,9 @@ mod tests {
     /// Sun, 06 Nov 1994 08:49:37 GMT.
     const NOW_SECONDS: u64 = 784_111_777;
 
-    fn parse(value: &str) -> Option<u64> {
-        parse_retry_after(value, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_SECONDS)).map(|wait| wait.as_secs())
+    fn parse(values: &[&str]) -> Option<u64> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_SECONDS);
+        retry_after(values.iter().copied(), now).map(|wait| wait.as_secs())
     }
 
     #[test]
@@ -128,8 +139,13 @@ mod tests {
             ("0", 0),
             ("120", 120),
             (" 7 ", 7),
+            ("1.5", 2),
+            ("2.0", 2),
+            ("28.0000001", 29),
+            ("0.1", 1),
             ("31536000", 31_536_000),
             ("99999999999999999999999", MAX_RETRY_AFTER_SECONDS),
+            ("99999999999999999999999.9", MAX_RETRY_AFTER_SECONDS),
             ("Sun, 06 Nov 1994 08:50:37 GMT", 60),
             ("Sunday, 06-Nov-94 08:50:37 GMT", 60),
             ("Sun Nov  6 08:50:37 1994", 60),
@@ -137,35 +153,81 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:36 GMT", 0),
             ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER_SECONDS),
         ] {
-            assert_eq!(parse(value), Some(seconds), "{value}");
+            assert_eq!(parse(&[value]), Some(seconds), "{value}");
+        }
+    }
+
+    #[test]
+    fn of_several_waits_the_longest_counts() {
+        for (values, seconds) in [
+            (&["28, 2"][..], 28),
+            (&["2,28"], 28),
+            (&["2", "28"], 28),
+            (&["2", "soon"], 2),
+            (&["soon, 2, , -7"], 2),
+            (&["5, Sun, 06 Nov 1994 08:50:37 GMT"], 60),
+            (&["Sun, 06 Nov 1994 08:50:37 GMT, 5"], 60),
+            (&["Sun, 06 Nov 1994 08:49:39 GMT, Sunday, 06-Nov-94 08:50:37 GMT"], 60),
+            (&["Sun Nov  6 08:50:37 1994,7"], 60),
+        ] {
+            assert_eq!(parse(values), Some(seconds), "{values:?}");
         }
     }
 
     #[test]
     fn what_is_neither_is_ignored() {
-        for value in ["", " ", "-1", "+1", "1.5", "1e3", "0x10", "soon", "1 2", "Sun, 06 Nov 1994", "2026-01-01T00:00:00Z", "٣"]
-        {
-            assert_eq!(parse(value), None, "{value:?}");
-        }
-    }
-
-    #[test]
-    fn only_429_and_503_may_ask() {
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, http::HeaderValue::from_static("5"))]);
-        for code in [200, 301, 400, 408, 410, 425, 500, 502, 504] {
-            assert_eq!(retry_after(StatusCode::from_u16(code).unwrap(), &headers, SystemTime::now()), None, "{code}");
-        }
-        for code in [429, 503] {
-            let wait = retry_after(StatusCode::from_u16(code).unwrap(), &headers, SystemTime::now());
-            assert_eq!(wait, Some(Duration::from_secs(5)), "{code}");
+        for value in [
+            "",
+            " ",
+            ",",
+            "-1",
+            "+1",
+            "1.",
+            ".5",
+            "1.2.3",
+            "1e3",
+            "0x10",
+            "soon",
+            "1 2",
+            "Sun, 06 Nov 1994",
+            "2026-01-01T00:00:00Z",
+            "\u{663}",
+        ] {
+            assert_eq!(parse(&[value]), None, "{value:?}");
         }
     }
 
     #[test]
     fn a_status_is_described_by_the_registry() {
-        let described = |code| describe(StatusCode::from_u16(code).unwrap());
-        assert_eq!(described(503), "the destination answered 503 Service Unavailable");
-        assert_eq!(described(302), "the destination answered 302 Found; redirects are not followed");
-        assert_eq!(described(799), "the destination answered 799");
+        let url = Url::parse("https://example.com/secret?token=t").unwrap();
+        let described = |code, location| describe(code, location, &url);
+        assert_eq!(described(503, None), "the destination answered 503 Service Unavailable");
+        assert_eq!(described(503, Some("/a")), "the destination answered 503 Service Unavailable");
+        assert_eq!(described(302, None), "the destination answered 302 Found; redirects are not followed");
+        assert_eq!(described(799, None), "the destination answered 799");
+    }
+
+    #[test]
+    fn a_redirect_names_where_it_leads_and_nothing_else_of_it() {
+        let url = Url::parse("http://example.com:8080/secret?token=t").unwrap();
+        for (location, origin) in [
+            ("https://www.example.com/secret?token=t#x", Some("https://www.example.com")),
+            ("HTTPS://user:pass@WWW.example.com:8443/", Some("https://www.example.com:8443")),
+            ("//other.example/a", Some("http://other.example")),
+            ("/login", Some("http://example.com:8080")),
+            ("?a=b", Some("http://example.com:8080")),
+            ("", Some("http://example.com:8080")),
+            ("http://[::1]:80/", Some("http://[::1]")),
+            ("file:///etc/passwd", None),
+            ("javascript:alert(1)", None),
+            ("http://", None),
+            ("https://exa mple.com/", None),
+        ] {
+            let target = origin.map(|origin| format!(" with a redirect to {origin}")).unwrap_or_default();
+            let expected = format!("the destination answered 307 Temporary Redirect{target}; redirects are not followed");
+            assert_eq!(describe(307, Some(location), &url), expected, "{location}");
+        }
+        let long = describe(307, Some(&format!("https://{}.example/", "a.".repeat(9000))), &url);
+        assert!(long.len() <= MAX_ERROR_BYTES);
     }
 }

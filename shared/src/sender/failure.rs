@@ -1,13 +1,18 @@
-//! Turns an HTTP library's error into a kind and a sentence for people.
+//! Turns what went wrong on the network into a kind and a sentence for people.
 //!
-//! The sentence is made from what the error *is*, not from its text, which may hold the URL, addresses or names; only where
-//! nothing better is known the innermost text is used, which is the protocol parser's.
+//! The sentence is made from what the error *is*, not from its text, which may hold the URL,
+//! addresses or names. `tls_failure` has the sentences about TLS.
 
-use std::{error::Error, io, time::Duration};
+use std::{io, time::Duration};
 
-use rustls::{CertificateError, InvalidMessage};
-
-use super::{Answer, CONNECT_TIMEOUT, deadline::PastDeadline, resolve::Unresolved};
+use super::{
+    Answer,
+    connect::ConnectError,
+    dial::{self, DialError},
+    exchange::NoStatus,
+    resolve::Unresolved,
+    tls_failure,
+};
 use crate::model::{ErrorKind, MAX_ERROR_BYTES, truncated};
 
 /// The answer of an attempt that ended at its deadline without a status code.
@@ -18,101 +23,114 @@ pub(super) fn timed_out(deadline: Duration) -> Answer {
 /// The answer of an attempt that failed without a status code.
 pub(super) fn failed(kind: ErrorKind, message: &str) -> Answer {
     let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Answer { error: Some(kind), message: Some(truncated(&message, MAX_ERROR_BYTES).to_owned()), ..Answer::default() }
+    let message = Some(truncated(&message, MAX_ERROR_BYTES).to_owned());
+    Answer { error: Some(kind), message, ..Answer::default() }
 }
 
-/// The answer of an attempt that the HTTP library gave up.
-pub(super) fn describe(error: &reqwest::Error) -> Answer {
-    for cause in chain(error) {
-        if let Some(unresolved) = cause.downcast_ref::<Unresolved>() {
-            let kind = match unresolved {
-                Unresolved::NoAddress(_) => ErrorKind::Network,
-                Unresolved::Refused => ErrorKind::RefusedAddress,
-            };
-            return failed(kind, &unresolved.to_string());
-        }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return failed(ErrorKind::Tls, &describe_tls(tls));
-        }
-        if cause.is::<PastDeadline>() {
-            return failed(ErrorKind::Timeout, &cause.to_string());
-        }
-        if cause.downcast_ref::<io::Error>().is_some_and(is_our_fault) {
-            let message = format!("out of resources on this machine: {cause}");
-            return Answer { is_our_fault: true, ..failed(ErrorKind::Network, &message) };
-        }
-        if let Some(message) = cause.downcast_ref::<io::Error>().and_then(describe_io) {
-            let kind = if message == TIMED_OUT { ErrorKind::Timeout } else { ErrorKind::Network };
-            return failed(kind, message);
-        }
+impl From<ConnectError> for Answer {
+    fn from(error: ConnectError) -> Self {
+        let ConnectError { kind, message, is_our_fault } = error;
+        Self { is_our_fault, ..failed(kind, &message) }
     }
-    if error.is_timeout() {
-        return failed(ErrorKind::Timeout, &format!("no connection within {} ms", CONNECT_TIMEOUT.as_millis()));
-    }
-    let innermost = chain(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
-    failed(ErrorKind::Network, &innermost)
 }
 
-/// The causes of an error, from the outside in. An error within an [`io::Error`] is not among its sources, so it is looked for.
-fn chain<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let first: Option<&'a (dyn Error + 'static)> = error.source();
-    std::iter::successors(first, |&cause| match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(within) => Some(within as &(dyn Error + 'static)),
-        None => cause.source(),
-    })
+/// The answer of an attempt that had a connection, and got no status over it.
+pub(super) fn of_no_status(error: &NoStatus) -> Answer {
+    match error {
+        NoStatus::Io(error) => of_exchange(error).into(),
+        NoStatus::PastDeadline => failed(ErrorKind::Timeout, &error.to_string()),
+        NoStatus::NotHttp | NoStatus::TooLong => failed(ErrorKind::Network, &error.to_string()),
+    }
+}
+
+/// Why a name leads nowhere.
+pub(super) fn of_lookup(unresolved: &Unresolved) -> ConnectError {
+    match unresolved {
+        Unresolved::NotAsked(error) if dial::is_out_of_resources(error) => out_of(error),
+        Unresolved::NotAsked(_) => ConnectError::ours(unresolved.to_string()),
+        Unresolved::NoAddress(_) => ConnectError::new(ErrorKind::Network, unresolved.to_string()),
+        Unresolved::Unanswered(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),
+        Unresolved::Refused => ConnectError::new(ErrorKind::RefusedAddress, unresolved.to_string()),
+    }
+}
+
+/// Why no address of the host, or of the proxy, took a connection.
+pub(super) fn of_dial(failure: &DialError) -> ConnectError {
+    let DialError { error, family, is_our_fault } = failure;
+    if *is_our_fault {
+        return out_of(error);
+    }
+    let is_unreachable = error.kind() == io::ErrorKind::NetworkUnreachable;
+    if is_unreachable || dial::is_without_family(error) {
+        let message = format!("network unreachable: this machine has no route over {family}");
+        return ConnectError::new(ErrorKind::Network, message);
+    }
+    of_exchange(error)
+}
+
+/// Why the TLS handshake failed.
+pub(super) fn of_handshake(error: &io::Error) -> ConnectError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        _ if tls_error(error).is_some() => of_exchange(error),
+        UnexpectedEof => {
+            let message = "the destination closed the connection during the TLS handshake";
+            ConnectError::new(ErrorKind::Network, message)
+        }
+        ConnectionReset | ConnectionAborted | BrokenPipe => {
+            let message = "connection reset during the TLS handshake";
+            ConnectError::new(ErrorKind::Network, message)
+        }
+        _ => of_exchange(error),
+    }
+}
+
+/// Why reading from or writing to a connection failed. Servers that ask for a client certificate
+/// refuse the handshake only here, after it (TLS 1.3).
+pub(super) fn of_exchange(error: &io::Error) -> ConnectError {
+    if let Some(error) = tls_error(error) {
+        return ConnectError::new(ErrorKind::Tls, tls_failure::describe(error));
+    }
+    if dial::is_out_of_resources(error) {
+        return out_of(error);
+    }
+    let message = of_io(error).unwrap_or("the connection failed");
+    let kind = if message == TIMED_OUT { ErrorKind::Timeout } else { ErrorKind::Network };
+    ConnectError::new(kind, message)
 }
 
 const TIMED_OUT: &str = "the connection timed out";
 
-/// Whether the system refused for a reason of this machine: too many open files, or no free port.
-fn is_our_fault(error: &io::Error) -> bool {
-    // ENFILE and EMFILE have these numbers on Linux, macOS and the BSDs alike; the standard library has no name for them.
-    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(23 | 24))
-}
-
-/// What the operating system said; `None` if the error only carries another one.
-fn describe_io(error: &io::Error) -> Option<&'static str> {
-    if let Some(within) = error.get_ref()
-        && (within.is::<rustls::Error>() || within.is::<io::Error>())
-    {
-        return None;
-    }
+/// What the operating system said. `None` if it is not the system's error.
+pub(super) fn of_io(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied,
+        TimedOut, UnexpectedEof,
+    };
     Some(match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "connection reset",
-        io::ErrorKind::HostUnreachable => "host unreachable",
-        io::ErrorKind::NetworkUnreachable => "network unreachable",
-        io::ErrorKind::TimedOut => TIMED_OUT,
-        io::ErrorKind::UnexpectedEof => "the destination closed the connection before it answered",
+        ConnectionRefused => "connection refused",
+        ConnectionReset | ConnectionAborted | BrokenPipe => "connection reset",
+        HostUnreachable => "host unreachable",
+        NetworkUnreachable => "network unreachable",
+        TimedOut => TIMED_OUT,
+        PermissionDenied => "a firewall on this machine does not allow the connection",
+        UnexpectedEof => "the destination closed the connection before it answered",
         _ if error.raw_os_error().is_some() => "the system could not make the connection",
         _ => return None,
     })
 }
 
-fn describe_tls(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(error) => format!("TLS: {}", describe_certificate(error)),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "TLS: the destination does not speak TLS on this port".to_owned()
-        }
-        rustls::Error::AlertReceived(alert) => format!("TLS: the destination refused the handshake ({alert:?})"),
-        rustls::Error::PeerIncompatible(_) => "TLS: no protocol version or cipher suite in common".to_owned(),
-        other => format!("TLS: {other}"),
-    }
+/// This machine could not even try.
+fn out_of(error: &io::Error) -> ConnectError {
+    let of = match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "open files (file descriptors)",
+        Some(libc::ENOMEM | libc::ENOBUFS) => "memory",
+        _ => "local ports",
+    };
+    ConnectError::ours(format!("this machine has run out of {of}: no connection could be made"))
 }
 
-fn describe_certificate(error: &CertificateError) -> String {
-    let known = match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the certificate is not valid yet",
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "the certificate is for another name"
-        }
-        CertificateError::UnknownIssuer => "the certificate's issuer is not trusted",
-        CertificateError::Revoked => "the certificate was revoked",
-        CertificateError::BadEncoding => "the certificate cannot be read",
-        CertificateError::BadSignature => "the certificate's signature is wrong",
-        other => return format!("the certificate is not valid ({other})"),
-    };
-    known.to_owned()
+/// The TLS library's error within a connection's.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

@@ -4,6 +4,8 @@
 //! A URL is judged in the one form in which it is used, the normalised one of the [WHATWG URL standard](https://url.spec.whatwg.org),
 //! where `http://0x7f.1/`, `http://2130706433/` and `http://127.0.0.1/` are the same. So no spelling gets past a rule.
 
+mod allowlist;
+
 use std::net::IpAddr;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -14,6 +16,12 @@ use super::address;
 
 /// The longest URL accepted, in bytes as written.
 pub const MAX_URL_BYTES: usize = 2048;
+
+/// The longest name that the DNS can hold, in characters, without the root's dot (RFC 1035, 2.3.4).
+const MAX_NAME_CHARS: usize = 253;
+
+/// The longest part of a name between two dots (RFC 1035, 2.3.4).
+const MAX_LABEL_CHARS: usize = 63;
 
 /// What an [`AddressGuard`] is made of.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +61,15 @@ pub enum RefusedUrl {
     /// A user name or password.
     #[error("the URL must not hold a user name or password; send credentials as a header instead")]
     Userinfo,
+    /// Port 0, at which nothing can listen.
+    #[error("the URL's port must not be 0")]
+    Port,
+    /// A host that no name server can know.
+    #[error(
+        "the URL's host is not a valid name: it must have at most {MAX_NAME_CHARS} characters, and between its dots \
+         1 to {MAX_LABEL_CHARS} letters, digits, hyphens and underscores"
+    )]
+    HostName,
     /// The host is an address that is not public.
     #[error(
         "the host is not a public address ({class}); use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows others, for local use)"
@@ -112,10 +129,23 @@ impl AddressGuard {
         Ok(url)
     }
 
+    /// A URL that the allowlist lets in although its host only *begins* with what the pattern names, as in
+    /// `https://hooks.example.com.evil.example/`. `None` if the pattern leaves no such gap, or if
+    /// `WEBHOOK_HOST_ALLOWLIST` closes it.
+    pub fn allowlist_gap(&self) -> Option<String> {
+        if self.host_allowlist.is_some() {
+            return None;
+        }
+        allowlist::gap(self.allowlist.as_ref()?)
+    }
+
     fn check_host(&self, url: &Url) -> Result<(), RefusedUrl> {
+        if url.port() == Some(0) {
+            return Err(RefusedUrl::Port);
+        }
         let address: IpAddr = match url.host() {
             None => return Err(RefusedUrl::Malformed),
-            Some(Host::Domain(name)) if has_empty_label(name) => return Err(RefusedUrl::Malformed),
+            Some(Host::Domain(name)) if !is_host_name(name) => return Err(RefusedUrl::HostName),
             Some(Host::Domain(name)) if is_localhost(name) && !self.allow_private => return Err(RefusedUrl::Localhost),
             Some(Host::Domain(_)) => return Ok(()),
             Some(Host::Ipv4(address)) => address.into(),
@@ -134,8 +164,7 @@ impl AddressGuard {
             return Err(RefusedUrl::HostNotOnAllowlist);
         }
         let Some(allowlist) = &self.allowlist else { return Ok(()) };
-        // Searched and then held to the beginning, as Python's `re.match` does; an expression that wants the end says so by `$`.
-        let matches = |url: &Url| allowlist.find(url.as_str()).is_some_and(|found| found.start() == 0);
+        let matches = |url: &Url| matches_from_start(allowlist, url.as_str());
         let mut url = url.clone();
         url.set_fragment(None);
         if !matches(&url) {
@@ -185,9 +214,18 @@ fn parse(text: &str) -> Result<Url, RefusedUrl> {
     Ok(url)
 }
 
-/// No name in the DNS has one, but the root at its end (RFC 1035, 2.3.4): `..`, `a..b`.
-fn has_empty_label(name: &str) -> bool {
-    name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty)
+/// Whether the expression matches from the first character on, as Python's `re.match` does. An expression that wants the end
+/// says so by `$`.
+fn matches_from_start(expression: &Regex, text: &str) -> bool {
+    expression.find(text).is_some_and(|found| found.start() == 0)
+}
+
+/// Whether a name server can know this name. International names stand in their `xn--` form here.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_known = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    let is_label = |label: &str| (1..=MAX_LABEL_CHARS).contains(&label.len()) && label.bytes().all(is_known);
+    name.len() <= MAX_NAME_CHARS && name.split('.').all(is_label)
 }
 
 /// Names that RFC 6761 (6.3) gives to loopback; a resolver may answer them without asking anybody.

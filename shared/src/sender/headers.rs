@@ -2,15 +2,18 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
 };
 
-use super::Request;
+use url::Url;
+
+use super::{Request, target};
 use crate::signing::{self, Secret};
 
 /// How Posthaste names itself to destinations.
 const AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
 
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -73,7 +76,22 @@ fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderErr
     Ok((name, ascii(value).ok_or(HeaderError::InvalidValue)?))
 }
 
-/// All headers of a request but those of the connection.
+/// The request line and all header lines, with the blank line after them. `host` is the first (RFC 9110, 7.2). Names are in
+/// lower case, which is how most libraries send them.
+pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret]) -> Vec<u8> {
+    let headers = compose(request, secrets);
+    let mut head = Vec::with_capacity(1024);
+    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| head.extend_from_slice(part));
+    push(&[b"POST ", target::request_target(request.url, url).as_bytes(), b" HTTP/1.1\r\n"]);
+    push(&[b"host: ", target::host(url).as_bytes(), b"\r\n"]);
+    for (name, value) in &headers {
+        push(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    push(&[b"content-length: ", request.payload.len().to_string().as_bytes(), b"\r\n\r\n"]);
+    head
+}
+
+/// All headers of a request but `host` and `content-length`.
 ///
 /// A stored header that would not be accepted today is left out: it can only be one that was accepted under older rules, and
 /// the webhook is worth more than it.
@@ -100,6 +118,7 @@ pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
         headers.insert(EVENT, printable(event));
     }
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.entry(ACCEPT).or_insert(ANYTHING);
     headers
 }
 
@@ -209,6 +228,7 @@ mod tests {
         shown.sort_unstable();
         let agent = format!("user-agent: {AGENT}");
         let expected = [
+            "accept: */*",
             "content-type: text/b",
             &agent,
             "webhook-id: o_01890a5d-ac96-774b-bcce-b302099a8057",

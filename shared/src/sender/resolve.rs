@@ -1,14 +1,15 @@
 //! Resolves names for the connector, and hands on only addresses to which the guard lets it connect.
 //!
+//! How the system is asked, and what that is bounded by, is [`super::lookup`].
+//!
 //! The connection goes to an address from the very answer that was checked, so there is no second look-up which a changed
 //! record (DNS rebinding) could win.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::guard::AddressGuard;
+use super::{dial, guard::AddressGuard};
 
 /// Addresses of one name that are tried; a name has no use for more.
 pub const MAX_ADDRESSES: usize = 16;
@@ -17,23 +18,27 @@ pub const MAX_ADDRESSES: usize = 16;
 #[async_trait]
 pub trait Lookup: Send + Sync + fmt::Debug {
     /// The addresses of `host`, most preferred first; an error if it has none.
+    ///
+    /// Two kinds of error have a meaning of their own. [`TimedOut`](io::ErrorKind::TimedOut): the name
+    /// servers did not answer. [`WouldBlock`](io::ErrorKind::WouldBlock): nobody was asked, since too many
+    /// look-ups were under way.
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Asks the system's resolver, on a thread where it may block.
+/// Knows no name: for a function that makes no attempts, and for tests.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemLookup;
+pub struct NoLookup;
 
 #[async_trait]
-impl Lookup for SystemLookup {
-    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+impl Lookup for NoLookup {
+    async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 
 /// Why a name leads nowhere. The texts are for people and hold no address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unresolved {
+pub enum Unresolved {
     /// No addresses.
     #[error("the host's name does not resolve")]
     NoAddress(#[source] Option<io::Error>),
@@ -43,36 +48,48 @@ pub(super) enum Unresolved {
          (ALLOW_PRIVATE_DESTINATIONS=true allows them, for local use)"
     )]
     Refused,
+    /// The name servers did not answer in time.
+    #[error("the name servers of the host did not answer")]
+    Unanswered(#[source] io::Error),
+    /// Nobody was asked, for a reason of this machine. Says nothing of the name.
+    #[error("the host's name was not looked up: {0}")]
+    NotAsked(#[source] io::Error),
 }
 
-/// The resolver that the HTTP client connects through.
+impl From<io::Error> for Unresolved {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Unanswered(error),
+            io::ErrorKind::WouldBlock => Self::NotAsked(error),
+            _ if dial::is_out_of_resources(&error) => Self::NotAsked(error),
+            _ => Self::NoAddress(Some(error)),
+        }
+    }
+}
+
+/// Resolves names to addresses that the guard allows.
 #[derive(Clone, Debug)]
-pub(super) struct GuardedResolver {
-    pub(super) guard: Arc<AddressGuard>,
-    pub(super) lookup: Arc<dyn Lookup>,
+pub struct Resolver {
+    guard: Arc<AddressGuard>,
+    lookup: Arc<dyn Lookup>,
 }
 
-impl GuardedResolver {
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
-        let mut addresses = self.lookup.lookup(host).await.map_err(|error| Unresolved::NoAddress(Some(error)))?;
+impl Resolver {
+    /// Asks this lookup, and hands on what this guard allows.
+    pub fn new(guard: Arc<AddressGuard>, lookup: Arc<dyn Lookup>) -> Self {
+        Self { guard, lookup }
+    }
+
+    /// The addresses of `host` to which a connection may go, most preferred first: one at least, and
+    /// [`MAX_ADDRESSES`] at most.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let mut addresses = self.lookup.lookup(host).await?;
         if addresses.is_empty() {
             return Err(Unresolved::NoAddress(None));
         }
         addresses.retain(|address| self.guard.is_allowed(*address));
         addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() { Err(Unresolved::Refused) } else { Ok(addresses) }
-    }
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.addresses(name.as_str()).await?;
-            // Port 0: the connector puts the URL's there.
-            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| (address, 0).into()));
-            Ok(addresses)
-        })
     }
 }
 
@@ -93,7 +110,7 @@ mod tests {
 
     async fn resolve(allow_private: bool, answers: Vec<&'static str>) -> Result<Vec<String>, Unresolved> {
         let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
-        let resolver = GuardedResolver { guard: Arc::new(guard), lookup: Arc::new(Answers(answers)) };
+        let resolver = Resolver::new(Arc::new(guard), Arc::new(Answers(answers)));
         resolver.addresses("hooks.example").await.map(|found| found.iter().map(IpAddr::to_string).collect())
     }
 

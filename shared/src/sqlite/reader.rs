@@ -1,4 +1,7 @@
 //! Connections that only read. They see every commit, and nobody waits for them.
+//!
+//! Reads have threads of their own, so that no other call that blocks, such as a look-up of a name, holds
+//! them up.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,12 +9,12 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::{sync::Semaphore, task};
 
 use super::{
     DatabaseError,
     open::{Role, connect},
 };
+use crate::threads::Threads;
 
 /// The most reads at once.
 const MAX_READERS: usize = 4;
@@ -19,7 +22,7 @@ const MAX_READERS: usize = 4;
 /// Opened when first needed, and kept.
 pub(super) struct Readers {
     path: Arc<PathBuf>,
-    places: Arc<Semaphore>,
+    threads: Threads,
     // Held only to take or give back a connection, never over a wait.
     idle: Arc<Mutex<Vec<Connection>>>,
 }
@@ -27,7 +30,7 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn new(path: &Path) -> Self {
         let path = Arc::new(path.to_owned());
-        Self { path, places: Arc::new(Semaphore::new(MAX_READERS)), idle: Arc::default() }
+        Self { path, threads: Threads::new("sqlite-read", MAX_READERS), idle: Arc::default() }
     }
 
     /// Reads may touch the disk, so they run where blocking is allowed.
@@ -36,9 +39,8 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
         let (path, idle) = (Arc::clone(&self.path), Arc::clone(&self.idle));
-        let read = task::spawn_blocking(move || {
+        let read = self.threads.run(move || {
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match taken {
                 Some(connection) => connection,
@@ -46,7 +48,6 @@ impl Readers {
             };
             let found = work(&connection);
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            drop(place);
             found
         });
         Ok(read.await.map_err(|_| DatabaseError::Closed)??)

@@ -114,6 +114,10 @@ fn what_is_kept_of_an_answer_is_cut() {
     assert_eq!(attempt.message.as_ref().unwrap().len(), 255);
     assert_eq!(attempt.response_excerpt.as_ref().unwrap().len(), 255);
     assert_eq!(failed.last_error.unwrap().message.len(), 255);
+    let report = Report { message: Some("no".to_owned()), response_excerpt: Some("€".repeat(1000)), ..answered(200) };
+    let delivered = rules().conclude(&claimed, ClaimId(1), &report, NOW, 0.5).unwrap();
+    assert_eq!(delivered.attempts[0].message, None, "a delivery has no error");
+    assert_eq!(delivered.attempts[0].response_excerpt.as_ref().unwrap().len(), 255, "and an excerpt where they are kept of all");
 }
 
 /// An attempt that was interrupted is shown as such, with its number, its start and its lease, and the next one has the next number.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -95,15 +95,8 @@ impl Server {
         Self::listen(replies, None).await
     }
 
-    /// The same over TLS with this certificate.
-    pub(crate) async fn start_tls(replies: Vec<Reply>, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
-        let key = PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.cert.der().clone()], key)
-            .unwrap();
+    /// The same over TLS.
+    pub(crate) async fn start_tls(replies: Vec<Reply>, config: ServerConfig) -> Self {
         Self::listen(replies, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
@@ -124,9 +117,13 @@ impl Server {
                     let next = || replies.lock().unwrap().next();
                     let written = match tls {
                         None => serve(stream, &requests, next).await,
-                        Some(tls) => match tls.accept(stream).await {
+                        Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => serve(stream, &requests, next).await,
-                            Err(_) => 0,
+                            Err((_, mut stream)) => {
+                                // Closed with something unread, the connection would be reset, and the alert lost.
+                                stream.read_to_end(&mut Vec::new()).await.ok();
+                                0
+                            }
                         },
                     };
                     ended.send(written).ok();

@@ -1,7 +1,7 @@
 //! The behaviours, and what is to be recorded of each.
 //!
-//! The rule behind the expectations: a status that was received decides, whatever becomes of the body; without one it is a `timeout` if
-//! nothing came in time, `tls` if the handshake failed, and else `network`.
+//! The rule behind the expectations: once a complete status line was received, the status decides, whatever becomes of the rest. Without
+//! one it is a `timeout` if nothing came in time, `tls` if the handshake failed, and else `network`.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn status(status_code: u16) -> Recorded {
 
 /// All of them; the certificates are the authority's.
 pub fn all(authority: &Authority) -> Result<Vec<Behaviour>, rcgen::Error> {
-    Ok([silent(), endless(), broken(), garbage(), odd(), handshakes(authority)?].concat())
+    Ok([silent(), endless(), broken(), garbage(), sloppy(), odd(), handshakes(authority)?].concat())
 }
 
 /// Those who take their time.
@@ -77,7 +77,10 @@ fn silent() -> Vec<Behaviour> {
         plain("never answers", TIMEOUT, vec![Read, Stall]),
         plain("neither reads nor answers", TIMEOUT, vec![Repeat(Vec::new(), SLOWLY)]),
         plain("answers a byte a second", TIMEOUT, vec![Read, drip("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")]),
-        plain("head of a 200 without its end", TIMEOUT, vec![Read, Write(b"HTTP/1.1 200 OK\r\n".to_vec()), Stall]),
+        plain("head of a 200 without its end", DELIVERED, vec![Read, Write(b"HTTP/1.1 200 OK\r\n".to_vec()), Stall]),
+        plain("head of a 500 without its end", status(500), vec![Read, Write(b"HTTP/1.1 500 Oh\r\nx-".to_vec()), Stall]),
+        plain("status line without its end", TIMEOUT, vec![Read, Write(b"HTTP/1.1 200 OK".to_vec()), Stall]),
+        plain("200 without reading the request", DELIVERED, vec![Write(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()), Stall]),
         plain("200 with a byte of its body a second", status(200), vec![Read, head(200), drip(&"x".repeat(1000))]),
         plain("500 with a byte of its body a second", status(500), vec![Read, head(500), drip(&"x".repeat(1000))]),
         plain("200 whose body never comes", status(200), vec![Read, head(200), Stall]),
@@ -105,11 +108,13 @@ fn endless() -> Vec<Behaviour> {
         flood("200 with 1 GiB, and it comes", status(200), "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n", &piece),
         flood("500 with 1 GiB, and it comes", status(500), "HTTP/1.1 500 Oh\r\ncontent-length: 1073741824\r\n\r\n", &piece),
         answers("200 with 1 GiB that never comes", status(200), "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n"),
-        flood("endless header lines", NETWORK, "HTTP/1.1 200 OK\r\n", "x-more: and more\r\n"),
-        flood("one endless header line", NETWORK, "HTTP/1.1 200 OK\r\nx-long: ", &piece),
+        flood("endless header lines", status(200), "HTTP/1.1 200 OK\r\n", "x-more: and more\r\n"),
+        flood("endless header lines of a 500", status(500), "HTTP/1.1 500 Oh\r\n", "x-more: and more\r\n"),
+        flood("one endless header line", status(200), "HTTP/1.1 200 OK\r\nx-long: ", &piece),
+        flood("endless header lines of a 103", NETWORK, "HTTP/1.1 103 Early Hints\r\n", "x-more: and more\r\n"),
         flood("endless blank lines", NETWORK, "", "\r\n\r\n\r\n\r\n"),
         flood("an endless status line", NETWORK, "HTTP/1.1 200 ", &piece),
-        answers("100,000 header lines", NETWORK, format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(100_000))),
+        answers("100,000 header lines", status(200), format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(100_000))),
         flood("an endless chunk extension", status(200), &format!("{chunked}4;a="), &piece),
         flood("endless trailers", status(200), &format!("{chunked}0\r\n"), "x-more: and more\r\n"),
         answers("gzip bomb with 200", status(200), bomb(200)),
@@ -125,8 +130,12 @@ fn broken() -> Vec<Behaviour> {
         plain("resets at once", NETWORK, vec![Reset]),
         plain("closes after the request", NETWORK, vec![Read]),
         plain("resets after the request", NETWORK, vec![Read, Reset]),
-        plain("closes in its head", NETWORK, vec![Read, Write(b"HTTP/1.1 200 OK\r\nx-".to_vec())]),
-        plain("resets in its head", NETWORK, vec![Read, Write(b"HTTP/1.1 200 OK\r\nx-".to_vec()), Reset]),
+        plain("closes in its status line", NETWORK, vec![Read, Write(b"HTTP/1.1 200 OK".to_vec())]),
+        plain("closes after its status line", DELIVERED, vec![Read, Write(b"HTTP/1.1 200 OK\r\n".to_vec())]),
+        plain("closes in its head", DELIVERED, vec![Read, Write(b"HTTP/1.1 200 OK\r\nx-".to_vec())]),
+        plain("resets in its head", DELIVERED, vec![Read, Write(b"HTTP/1.1 200 OK\r\nx-".to_vec()), Reset]),
+        plain("500 that resets in its head", status(500), vec![Read, Write(b"HTTP/1.1 500 Oh\r\nx-".to_vec()), Reset]),
+        plain("closes after a 103", NETWORK, vec![Read, Write(b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec())]),
         plain("200 that is closed in its body", status(200), vec![Read, part(200)]),
         plain("500 that is closed in its body", status(500), vec![Read, part(500)]),
     ]
@@ -153,13 +162,37 @@ fn garbage() -> Vec<Behaviour> {
         answers("a status of letters", NETWORK, "HTTP/1.1 2x0 OK\r\n\r\n"),
         answers("a status of two digits", NETWORK, "HTTP/1.1 20 OK\r\n\r\n"),
         answers("status 099", NETWORK, "HTTP/1.1 099 Oh\r\n\r\n"),
-        answers("a header with NUL", NETWORK, head("x-a: b\0c\r\n")),
-        answers("a header's name with a blank", NETWORK, head("x a: b\r\n")),
-        answers("a header without a name", NETWORK, head(": b\r\n")),
-        answers("content-length: -1", NETWORK, head("content-length: -1\r\n")),
-        answers("content-length of 40 digits", NETWORK, head(&format!("content-length: {}\r\n", "9".repeat(40)))),
-        answers("two lengths", NETWORK, head("content-length: 1\r\ncontent-length: 2\r\n")),
+        answers("a status of four digits", NETWORK, "HTTP/1.1 2000 OK\r\n\r\n"),
+        answers("a header with NUL", DELIVERED, head("x-a: b\0c\r\n")),
+        answers("a header's name with a blank", DELIVERED, head("x a: b\r\n")),
+        answers("a header without a name", DELIVERED, head(": b\r\n")),
+        answers("a header without a colon", DELIVERED, head("hello\r\n")),
+        answers("content-length: -1", DELIVERED, head("content-length: -1\r\n")),
+        answers("content-length of 40 digits", DELIVERED, head(&format!("content-length: {}\r\n", "9".repeat(40)))),
+        answers("two lengths", DELIVERED, head("content-length: 1\r\ncontent-length: 2\r\n")),
+        answers("a length and chunks", DELIVERED, head("content-length: 1\r\ntransfer-encoding: chunked\r\n")),
         answers("chunked and gzip in the wrong order", status(200), head("transfer-encoding: chunked, gzip\r\n")),
+    ]
+}
+
+/// Those whose status lines and header lines are odd, but leave no doubt about the status.
+fn sloppy() -> Vec<Behaviour> {
+    let length = "content-length: 0\r\n\r\n";
+    let old_chunks = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    vec![
+        answers("120 header lines", DELIVERED, format!("HTTP/1.1 200 OK\r\n{}{length}", "x-a: b\r\n".repeat(120))),
+        answers("a folded header line", DELIVERED, format!("HTTP/1.1 200 OK\r\nx-a: b\r\n c\r\n\td\r\n{length}")),
+        answers("chunks in HTTP/1.0", DELIVERED, old_chunks),
+        answers("no reason phrase", DELIVERED, format!("HTTP/1.1 200\r\n{length}")),
+        answers("HTTP/1.2", DELIVERED, format!("HTTP/1.2 200 OK\r\n{length}")),
+        answers("lower case", DELIVERED, format!("http/1.1 200 ok\r\n{length}")),
+        answers("more blanks than one", DELIVERED, format!("HTTP/1.1  200   OK\r\n{length}")),
+        answers("blank lines before it", DELIVERED, format!("\r\n\r\nHTTP/1.1 200 OK\r\n{length}")),
+        answers("line ends without CR", DELIVERED, "HTTP/1.1 200 OK\ncontent-length: 0\n\n"),
+        answers("a reason phrase that is not text", DELIVERED, b"HTTP/1.1 200 \xff\0\r\ncontent-length: 0\r\n\r\n"),
+        answers("a header's name that is not text", DELIVERED, b"HTTP/1.1 200 OK\r\nx-\xff: b\r\ncontent-length: 0\r\n\r\n"),
+        answers("one length twice", DELIVERED, "HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\ncontent-length: 2\r\n\r\nok"),
+        answers("503 with 120 header lines", status(503), format!("HTTP/1.1 503 Oh\r\n{}{length}", "x-a: b\r\n".repeat(120))),
     ]
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -40,7 +41,11 @@ pub struct Authority {
 #[derive(Clone, Debug)]
 pub struct Certificate {
     der: CertificateDer<'static>,
+    pem: String,
     key: Arc<[u8]>,
+    key_pem: String,
+    /// What a client must show, if anything.
+    asks: Option<Arc<dyn ClientCertVerifier>>,
     versions: &'static [&'static SupportedProtocolVersion],
 }
 
@@ -74,7 +79,14 @@ impl Authority {
             Flaw::OtherAuthority => params.signed_by(&key, &Self::new()?.issuer)?,
             _ => params.signed_by(&key, &self.issuer)?,
         };
-        Ok(Certificate { der: certificate.der().clone(), key: key.serialize_der().into(), versions: rustls::DEFAULT_VERSIONS })
+        Ok(Certificate {
+            der: certificate.der().clone(),
+            pem: certificate.pem(),
+            key: key.serialize_der().into(),
+            key_pem: key.serialize_pem(),
+            asks: None,
+            versions: rustls::DEFAULT_VERSIONS,
+        })
     }
 }
 
@@ -86,13 +98,37 @@ impl Certificate {
         Self { versions: &ONLY, ..self }
     }
 
+    /// The same, for a server that asks its clients for a certificate of this authority's.
+    pub fn asking_for(self, authority: &Authority) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).map_err(|error| error.to_string())?;
+        roots.add(root).map_err(|error| error.to_string())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        Ok(Self { asks: Some(verifier.map_err(|error| error.to_string())?), ..self })
+    }
+
+    /// It, for a file.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Its key, for a file.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
     /// What makes handshakes with it.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(self.key.to_vec().into());
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions)
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key));
+            .map(|builder| match &self.asks {
+                None => builder.with_no_client_auth(),
+                Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            })
+            .and_then(|builder| builder.with_single_cert(vec![self.der.clone()], key));
         // Both were just made, and fit each other.
         match config {
             Ok(config) => TlsAcceptor::from(Arc::new(config)),

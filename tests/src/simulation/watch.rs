@@ -27,6 +27,9 @@ use super::{
 /// The reference id of messages that nobody could read, as `dlq` keeps them.
 pub(super) const STRAYS: &str = "unreadable-message";
 
+/// No attempt follows a failed one sooner, whatever a webhook asks for.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+
 /// The books.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -415,8 +418,9 @@ impl Watch {
             Some(wait) => *wait,
             None => policy.base_delay.mul_f64(policy.factor.powi(step as i32)).min(policy.max_delay),
         };
-        let asked = told.filter(|told| matches!(told.status_code, Some(429 | 503))).and_then(|told| told.retry_after);
+        let asked = told.and_then(|told| told.retry_after);
         let wait = plain.mul_f64(1.0 - policy.jitter).max(asked.unwrap_or_default().min(policy.retry_after_cap));
+        let wait = wait.max(MIN_RETRY_DELAY);
         // Written in whole milliseconds.
         let wait = wait.saturating_sub(Duration::from_millis(1));
         let from = seen.map_or_else(|| process.to_true(after.updated_at), |seen| seen.told_at);

@@ -17,7 +17,7 @@ use shared::{
     metrics::Metrics,
     model::Function,
     random::Random,
-    sender::{AddressGuard, GuardSettings},
+    sender::{AddressGuard, GuardSettings, NoLookup},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -274,6 +274,7 @@ impl Process {
             store: own(),
             queue: own(),
             sender: own(),
+            lookup: Arc::new(NoLookup),
             guard: Arc::clone(&base().1),
             clock: own(),
             random: own(),

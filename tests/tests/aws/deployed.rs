@@ -21,8 +21,9 @@ use tokio::{
 
 /// Times are shortened by the template's own parameters, so that three attempts fit into a test. The breaker is off: destinations that
 /// always fail would open their circuits, which is right, and slow.
-const PARAMETERS: [(&str, &str); 7] = [
+const PARAMETERS: [(&str, &str); 8] = [
     ("RetryBaseDelayMs", "200"),
+    ("MinRetryDelayMs", "0"),
     ("DeliveryTimeoutMs", "2000"),
     ("LeaseMs", "5000"),
     ("CircuitFailures", "0"),

@@ -19,7 +19,7 @@ use shared::{
     message::Message,
     model::{Content, ErrorKind, Webhook},
     queue::{Lane, MAX_BATCH, Outgoing, Received},
-    sender::{Answer, Request, Sender},
+    sender::{Answer, NoLookup, Request, Sender},
     status::Status,
     transition::{NewWebhook, testing::new_webhook},
 };
@@ -60,6 +60,7 @@ impl World {
         let mut context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
         let destination = Arc::new(ScriptedDestination::default());
         context.sender = Arc::clone(&destination) as _;
+        context.lookup = Arc::new(NoLookup);
         Self { context, clock, destination, _folder: folder }
     }
 

@@ -23,7 +23,7 @@ fn judge(answer: &Answer) {
     assert!(!matches!(answer.error, Some(ErrorKind::Timeout | ErrorKind::RefusedAddress)), "{answer:?}");
     assert!(answer.message.as_ref().is_none_or(|text| text.len() <= MAX_ERROR_BYTES), "{answer:?}");
     assert!(answer.response_excerpt.as_ref().is_none_or(|text| text.len() <= MAX_EXCERPT_BYTES && !is_success), "{answer:?}");
-    assert!(answer.retry_after.is_none() || matches!(answer.status_code, Some(429 | 503)), "{answer:?}");
+    assert!(answer.retry_after.is_none() || answer.error == Some(ErrorKind::HttpStatus), "{answer:?}");
     let outcome = Outcome { error: answer.error, status_code: answer.status_code, retry_after: answer.retry_after };
     let policy = RetryPolicy::default();
     if let Verdict::Retry { wait, .. } = policy.verdict(&outcome, 1, 0.5) {
@@ -45,14 +45,28 @@ fn whole() {
         "content-length: ",
         "transfer-encoding: chunked\r\n",
     ];
-    engine::run(bolero::check!(), "answers__whole", &words, |bytes| judge(&wire.send_here(&[], bytes)));
+    engine::run(bolero::check!(), "answers__whole", &words, |bytes| {
+        let answer = wire.send_here(&[], bytes);
+        judge(&answer);
+        if let Some(code) = plain_status(bytes) {
+            assert_eq!(answer.status_code, Some(code), "a complete status line decides: {answer:?}");
+        }
+    });
+}
+
+/// The status of a line as RFC 9112 has it, if the answer begins with one that is not interim.
+fn plain_status(bytes: &[u8]) -> Option<u16> {
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
+    let line = rest.split(|byte| *byte == b'\n').next().filter(|line| line.len() < rest.len() && line.len() < 8000)?;
+    let code: u16 = std::str::from_utf8(line.get(..3)?).ok()?.parse().ok().filter(|code| (200..1000).contains(code))?;
+    matches!(line.get(3), Some(b' ' | b'\r')).then_some(code)
 }
 
 /// `Retry-After` alone: a number of seconds or a date, and then no less is waited than is asked for; or it is as if it were not there.
 #[test]
 fn retry_after() {
     let wire = Wire::start(local());
-    let words = ["Sun, 06 Nov 1994 08:49:37 GMT", "Nov", "GMT", "31536000", "  ", "2099"];
+    let words = ["Sun, 06 Nov 1994 08:49:37 GMT", "Nov", "GMT", "31536000", "  ", "2099", ", ", ".5", ".0"];
     engine::run(bolero::check!(), "answers__retry_after", &words, |value| {
         let is_value = value.iter().all(|byte| *byte == b'\t' || (b' '..=b'~').contains(byte) || *byte >= 0x80);
         // Longer ones are a matter of the library's limit for a whole answer.
@@ -64,12 +78,22 @@ fn retry_after() {
         let answer = wire.send_here(&[], &bytes);
         assert_eq!(answer.status_code, Some(503), "{answer:?}");
         judge(&answer);
-        let text = std::str::from_utf8(value).unwrap_or_default().trim_matches([' ', '\t']);
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            let seconds = text.parse().unwrap_or(u64::MAX).min(u32::MAX.into());
-            assert_eq!(answer.retry_after, Some(Duration::from_secs(seconds)));
-        } else if !text.ends_with("GMT") && !text.contains(':') {
-            assert_eq!(answer.retry_after, None, "neither a number nor a date");
+        let text = String::from_utf8_lossy(value);
+        let longest = text.split(',').filter_map(seconds).max().map(Duration::from_secs);
+        // Every date has colons.
+        if text.contains(':') {
+            assert!(answer.retry_after >= longest, "{text:?}: {answer:?}");
+        } else {
+            assert_eq!(answer.retry_after, longest, "{text:?}");
         }
     });
+}
+
+/// A number of seconds, rounded up.
+fn seconds(entry: &str) -> Option<u64> {
+    let entry = entry.trim_matches([' ', '\t']);
+    let (whole, fraction) = entry.split_once('.').unwrap_or((entry, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+    let ceiling = whole.parse().unwrap_or(u64::MAX).saturating_add(u64::from(fraction.contains(|c| c != '0')));
+    (is_number(whole) && is_number(fraction)).then_some(ceiling.min(u32::MAX.into()))
 }

@@ -14,7 +14,7 @@ use shared::{
     id::WebhookId,
     message::{InvalidMessage, Message},
     model::{Content, ErrorKind},
-    sender::{Answer, Request, Sender},
+    sender::{Answer, NoLookup, Request, Sender},
     store::CreateError,
     transition::NewWebhook,
 };
@@ -96,7 +96,7 @@ fn known() -> WebhookId {
 fn start() -> (Api, Context) {
     let api = Api::start();
     let failure = Answer { error: Some(ErrorKind::HttpStatus), status_code: Some(410), ..Answer::default() };
-    let context = Context { sender: Arc::new(Steady(failure)), ..api.context.clone() };
+    let context = Context { sender: Arc::new(Steady(failure)), lookup: Arc::new(NoLookup), ..api.context.clone() };
     (api, context)
 }
 

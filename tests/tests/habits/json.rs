@@ -26,7 +26,7 @@ async fn the_verdict_of_a_test_tool_parses() {
     for name in ["test-webhook-failure", "test-webhook-dlq-simple", "test-webhook-dlq"] {
         let run = |api_url: &str| {
             let arguments = ["--json", "--api-url", api_url, "--receiver-url", &receiver_url, "--lateness-ms", "60000"];
-            piped(tool(name).args(arguments).env("RETRY_BASE_DELAY_MS", "50"))
+            piped(tool(name).args(arguments).env("RETRY_BASE_DELAY_MS", "50").env("MIN_RETRY_DELAY_MS", "0"))
         };
         let output = run(&stack.url());
         let verdict: Value = serde_json::from_str(&text(&output.stdout)).unwrap();

@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
+mod egress;
 mod fairness;
 mod guard;
 mod listener;
+mod names;
 mod overload;
 mod receivers;
 mod resolvers;

@@ -192,3 +192,23 @@ async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     assert_eq!(ledger::settle(&api, years, BOUND).await.statuses, [("deleted".to_owned(), YEARS.len())].into());
     ledger::close(&api, stack, &launch).await;
 }
+
+/// A receiver that answers 200 and puts the error into the body: `RESPONSE_EXCERPTS=all` shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_delivery_was_answered_is_shown_if_asked_for() {
+    const BODY: &str = r#"{"ok": false, "error": "no such order"}"#;
+    let _turn = crate::turn().await;
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len()).into_bytes();
+    let receiver = HostileReceiver::start(&Transport::Plain, &[Step::Read, Step::Write(answer), Step::Again]).await.unwrap();
+    for (setting, expected) in [("failures", Value::Null), ("all", json!(BODY))] {
+        let launch = Launch::fresh().unwrap().set("RESPONSE_EXCERPTS", setting).set("RUST_LOG", "warn");
+        let stack = launch.start().unwrap();
+        let api = ApiClient::new(&stack.url(), None).unwrap();
+        let ids = submit(&api, &[receiver.url()]).await;
+        assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+        let shown = api.call(Method::GET, &["webhooks", &ids[0]], &[], None).await.unwrap();
+        let shown: Value = shown.expect(StatusCode::OK).unwrap();
+        assert_eq!(shown["attempts"][0]["response_excerpt"], expected, "{shown}");
+        ledger::close(&api, stack, &launch).await;
+    }
+}

@@ -8,19 +8,24 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
+use posthaste_tests::receiver::Receiver;
 use shared::{
-    clock::Timestamp,
+    clock::{Clock, SystemClock, Timestamp},
+    config::{Config, Defaults},
+    context::Backends,
     id::WebhookId,
     model::ErrorKind,
-    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig},
+    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig, SystemLookup, lookup},
 };
+use tokio::time::timeout;
 
 use crate::listener::Listener;
 
@@ -80,7 +85,11 @@ impl Lookup for InTurn {
 }
 
 fn sender(lookup: Arc<dyn Lookup>) -> HttpSender {
-    let guard = AddressGuard::new(GuardSettings::default()).unwrap();
+    guarded(GuardSettings::default(), lookup)
+}
+
+fn guarded(settings: GuardSettings, lookup: Arc<dyn Lookup>) -> HttpSender {
+    let guard = AddressGuard::new(settings).unwrap();
     let mut config = SenderConfig::new(Vec::new(), Arc::new(guard));
     config.lookup = lookup;
     HttpSender::new(config).unwrap()
@@ -142,4 +151,74 @@ async fn an_answer_that_changes_is_judged_anew() {
         }
         listener.assert_nobody_came().await;
     }
+}
+
+/// Names below this one have a name server that never answers.
+const DEAD_ZONE: &str = ".dead.example";
+
+/// Attempts at such names, each at another one.
+const DEAD_NAMES: usize = 200;
+
+/// Name servers that answer for all names but those of the dead zone. The threads that ask for these are held until `let_go`, as the
+/// system's resolver holds them. How many are held is counted.
+fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLookup {
+    let (held, let_go) = (Arc::clone(held), Arc::clone(let_go));
+    SystemLookup::asking(move |host| {
+        if host.ends_with(DEAD_ZONE) {
+            held.fetch_add(1, Ordering::SeqCst);
+            while !let_go.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            return Err(io::Error::other("temporary failure in name resolution"));
+        }
+        Ok(vec![IpAddr::from([127, 0, 0, 1])])
+    })
+}
+
+/// A name server that never answers holds threads, and neither the store's reads nor other names need those. tokio's own threads for
+/// calls that block are a single one here, which one such call would hold.
+#[test]
+fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build();
+    let (held, let_go) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let answers = runtime.unwrap().block_on(beside_a_dead_zone(&held, &let_go));
+    let timed_out = answers.iter().filter(|answer| answer.error == Some(ErrorKind::Timeout)).count();
+    let not_asked = answers.iter().filter(|answer| answer.is_our_fault).count();
+    assert_eq!((timed_out, not_asked), (lookup::MAX_PER_ZONE, DEAD_NAMES - lookup::MAX_PER_ZONE), "{answers:?}");
+    assert_eq!(held.load(Ordering::SeqCst), lookup::MAX_PER_ZONE, "a look-up that found no room was never begun");
+}
+
+/// What the attempts in the dead zone came to.
+async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> Vec<Answer> {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = |name: &str| matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned());
+    let mut config = Config::from_source(Defaults::LOCAL, embedded).unwrap();
+    folder.path().clone_into(&mut config.data_dir);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = Backends::open(&config, &clock).unwrap().store;
+    let receiver = Receiver::start().await.unwrap();
+    let lookup = Arc::new(name_servers(held, let_go));
+    let sender = Arc::new(guarded(GuardSettings { allow_private: true, ..GuardSettings::default() }, lookup));
+
+    let dead = join_all((0..DEAD_NAMES).map(|n| {
+        let (sender, url) = (Arc::clone(&sender), format!("http://n{n}{DEAD_ZONE}/"));
+        tokio::spawn(async move { send(&sender, &url, AMPLE).await })
+    }));
+    let all_held = async {
+        while held.load(Ordering::SeqCst) < lookup::MAX_PER_ZONE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(AMPLE, all_held).await.expect("they are looked up");
+
+    let webhook_id: WebhookId = "order_17_01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+    let read = timeout(AMPLE, store.get(&webhook_id)).await.expect("the store reads");
+    assert!(read.unwrap().is_none());
+    let url = format!("http://well.example.net:{}/", receiver.address().port());
+    let answer = timeout(AMPLE, send(&sender, &url, AMPLE)).await.expect("another name is looked up");
+    assert_eq!(answer.status_code, Some(200), "{answer:?}");
+
+    let answers = timeout(AMPLE, dead).await.expect("they end by themselves").into_iter().map(Result::unwrap).collect();
+    let_go.store(true, Ordering::SeqCst);
+    answers
 }

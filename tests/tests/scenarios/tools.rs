@@ -17,6 +17,7 @@ async fn run(tool: &str, stack: &Stack, receiver: &Receiver, arguments: &[&str])
         .args(["--api-url", &stack.url(), "--receiver-url", &format!("http://{}", receiver.address())])
         .args(arguments)
         .env("RETRY_BASE_DELAY_MS", BASE_DELAY_MS)
+        .env("MIN_RETRY_DELAY_MS", "0")
         .output()
         .await
         .unwrap()

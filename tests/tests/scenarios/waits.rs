@@ -92,6 +92,29 @@ async fn retry_after_is_never_undercut() {
     ledger::close(&api, stack, &launch).await;
 }
 
+/// A webhook that asks for no waits, at a receiver that asks for none either: a small request must not make many.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
+    let receiver = Receiver::builder().script(|_| Reply::status(429).header("retry-after", "0")).start().await.unwrap();
+    let launch = Launch::fresh().unwrap().set("MIN_RETRY_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let mut ids = Vec::new();
+    for retry in [json!({"max_attempts": 4, "base_delay_ms": 0}), json!({"schedule_ms": [0, 0, 0]})] {
+        let body = json!({"url": receiver.url("/x"), "payload": 1, "retry": retry}).to_string();
+        let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
+        let accepted: serde_json::Value = answer.expect(http::StatusCode::ACCEPTED).unwrap();
+        ids.push(accepted["webhook_id"].as_str().unwrap().to_owned());
+    }
+    ledger::settle(&api, &ids, BOUND).await;
+    for id in &ids {
+        let requests = receiver.wait_for_webhook(id, 4, BOUND).await.unwrap();
+        let waits: Vec<Duration> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+        assert!(waits.len() == 3 && waits.iter().all(|wait| *wait >= Duration::from_secs(1)), "{waits:?}");
+    }
+    ledger::close(&api, stack, &launch).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_webhook_starts_at_its_time_also_after_a_crash() {
     let receiver = Receiver::start().await.unwrap();

@@ -139,6 +139,12 @@ async fn a_refused_url_is_a_422_with_the_reason() {
         ("http://169.254.169.254/latest/meta-data", "not a public address"),
         ("http://[::1]/", "not a public address"),
         ("http://localhost/", "localhost"),
+        ("http://127.0.0.1:0/", "port must not be 0"),
+        ("http://example.com:0/", "port must not be 0"),
+        ("http://*.example.com/", "not a valid name"),
+        ("http://a..example.com/", "not a valid name"),
+        (&format!("http://{}.example.com/", "a".repeat(64)), "not a valid name"),
+        (&format!("http://{}example.com/", "a.".repeat(122)), "not a valid name"),
         ("not a url", "valid absolute URL"),
         ("", "valid absolute URL"),
     ] {

@@ -111,10 +111,6 @@ fn what_parsers_read_differently_is_refused() {
         "https://example.com:99999/",
         "https://[fe80::1%25eth0]/",
         "https://1.2.3.4.5/",
-        "https://../",
-        "https://a..b/",
-        "https://.example.com/",
-        "https://example.com../",
         "https://a..b^c/",
     ] {
         assert_eq!(check(url), Err(RefusedUrl::Malformed), "{url:?}");
@@ -122,6 +118,55 @@ fn what_parsers_read_differently_is_refused() {
     let longest = format!("https://example.com/{}", "a".repeat(MAX_URL_BYTES - 20));
     assert!(check(&longest).is_ok());
     assert_eq!(check(&format!("{longest}a")), Err(RefusedUrl::TooLong));
+}
+
+/// Names that no name server can know, and those at the edge that it can.
+#[test]
+fn a_host_must_be_a_name_or_an_address() {
+    let label = "a".repeat(MAX_LABEL_CHARS);
+    let longest = format!("{label}.{label}.{label}.{}", &label[2..]);
+    assert_eq!(longest.len(), MAX_NAME_CHARS);
+    for host in [&*label, &longest, &format!("{longest}."), "my_service", "-a-.example", "xn--bcher-kva.example", "1a"] {
+        assert!(check(&format!("http://{host}/")).is_ok(), "{host}");
+    }
+    // 64 characters in the form that is looked up, though fewer as written.
+    let long_in_punycode = "ü".repeat(58);
+    for host in [
+        &*format!("{label}a"),
+        &format!("www.{label}a.example"),
+        &format!("a{longest}"),
+        &long_in_punycode,
+        "..",
+        "a..b",
+        ".example.com",
+        "example.com..",
+        "*.example.com",
+        "*",
+        "a,b",
+        "$host",
+        "(a)",
+        "a;b",
+        "a&b=c",
+        "a!",
+        "'a'",
+        "a~",
+        "a+b",
+        "%2A.example.com",
+    ] {
+        for guard in [guard(false, None, &[]), guard(true, None, &[])] {
+            assert_eq!(guard.check_url(&format!("http://{host}/")), Err(RefusedUrl::HostName), "{host}");
+        }
+    }
+}
+
+#[test]
+fn port_0_is_refused() {
+    for url in ["http://example.com:0/", "https://8.8.8.8:00000/", "http://[2606:4700::1111]:0/", "http://127.0.0.1:0/"] {
+        for guard in [guard(false, None, &[]), guard(true, None, &[])] {
+            assert_eq!(guard.check_url(url), Err(RefusedUrl::Port), "{url}");
+        }
+    }
+    assert!(check("http://example.com:1/").is_ok() && check("http://example.com:65535/").is_ok());
 }
 
 /// The seed's example, and every way in which something after the host could pose as the host.
@@ -215,9 +260,30 @@ fn a_destination_is_scheme_host_and_port() {
 fn every_refusal_is_short() {
     use RefusedUrl::*;
     let private = PrivateAddress { class: "reserved for protocols (among them Teredo)" };
-    let all =
-        [TooLong, Malformed, Scheme, Userinfo, private, Localhost, NotOnAllowlist, OnAllowlistByPathOnly, HostNotOnAllowlist];
+    let all = [
+        TooLong,
+        Malformed,
+        Scheme,
+        Userinfo,
+        Port,
+        HostName,
+        private,
+        Localhost,
+        NotOnAllowlist,
+        OnAllowlistByPathOnly,
+        HostNotOnAllowlist,
+    ];
     for refusal in all {
         assert!(refusal.to_string().len() <= crate::model::MAX_ERROR_BYTES, "{refusal}");
     }
+}
+
+/// With host globs the pattern need not close the host.
+#[test]
+fn a_gap_in_the_allowlist_is_told_unless_globs_close_it() {
+    let open = Some(r"^https://.*\.example\.com");
+    assert_eq!(guard(false, open, &[]).allowlist_gap().as_deref(), Some("https://a.example.com.evil.example/"));
+    assert!(guard(false, open, &[]).check_url("https://a.example.com.evil.example/").is_ok());
+    assert_eq!(guard(false, open, &["*.example.com"]).allowlist_gap(), None);
+    assert_eq!(guard(false, None, &[]).allowlist_gap(), None);
 }

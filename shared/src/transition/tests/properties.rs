@@ -240,8 +240,7 @@ proptest! {
             check_step(&walk, event, &next);
             match event {
                 Event::Conclude { report, .. } => {
-                    let asked = report.outcome.retry_after.filter(|_| matches!(report.outcome.status_code, Some(429 | 503)));
-                    let asked = asked.unwrap_or_default().min(walk.rules.retry.retry_after_cap);
+                    let asked = report.outcome.retry_after.unwrap_or_default().min(walk.rules.retry.retry_after_cap);
                     walk.latest = Some((report.outcome, walk.now.plus(asked)));
                 }
                 Event::Resend | Event::Redrive => walk.latest = None,

@@ -1,0 +1,108 @@
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// The system refuses to connect to a multicast group by itself: nothing leaves the machine.
+const NOWHERE_V6: &str = "ff0e::1";
+const NOWHERE_V4: &str = "224.0.0.1";
+
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// A port of 127.0.0.1 and [::1] at which nothing listens.
+async fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_when_one_fails() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for host in [&["127.0.0.1"][..], &[NOWHERE_V6, "127.0.0.1"], &[NOWHERE_V4, NOWHERE_V6, "127.0.0.2", "127.0.0.1"]] {
+        let stream = dial(&addresses(host), port).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+        assert!(stream.nodelay().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_most_telling_failure_is_shown() {
+    let port = closed_port().await;
+    for host in [&["127.0.0.1", NOWHERE_V6][..], &[NOWHERE_V6, "127.0.0.1"], &[NOWHERE_V6, NOWHERE_V4, "127.0.0.1"]] {
+        let failure = dial(&addresses(host), port).await.unwrap_err();
+        assert_eq!((failure.error.kind(), failure.is_our_fault), (io::ErrorKind::ConnectionRefused, false), "{host:?}");
+    }
+    let failure = dial(&addresses(&[NOWHERE_V6]), port).await.unwrap_err();
+    assert_eq!((failure.error.kind(), failure.family), (io::ErrorKind::NetworkUnreachable, "IPv6"));
+    assert!(!failure.is_our_fault && !dial(&[], port).await.unwrap_err().is_our_fault);
+}
+
+/// An address that does not answer holds up the others for as long as the stagger, and no longer.
+#[tokio::test]
+async fn a_silent_address_does_not_hold_up_the_next() {
+    // A listener whose backlog is full drops what comes, as a firewall does.
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let port = full.local_addr().unwrap().port();
+    let mut held = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(STAGGER, TcpStream::connect(("127.0.0.3", port))).await {
+        held.push(stream);
+    }
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let stream = dial(&addresses(&["127.0.0.3", "127.0.0.1"]), port).await.unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
+}
+
+/// `EADDRNOTAVAIL` where there is a route and a source address can only be a lack of ports.
+#[test]
+fn what_this_machine_lacks_is_told_from_what_the_destination_has() {
+    let is_ours = |number: i32, route: fn() -> io::Result<()>| is_exhausted(&io::Error::from_raw_os_error(number), route);
+    let unreachable = || Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
+    let no_source = || Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+    let no_family = || Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+    let no_file = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+    assert!(is_ours(libc::EADDRNOTAVAIL, || Ok(())));
+    assert!(is_ours(libc::EADDRNOTAVAIL, no_file));
+    for route in [unreachable, no_source, no_family] {
+        assert!(!is_ours(libc::EADDRNOTAVAIL, route));
+    }
+    for number in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS] {
+        assert!(is_ours(number, || unreachable!("the route says nothing")), "{number}");
+    }
+    for number in [
+        libc::ECONNREFUSED,
+        libc::ECONNRESET,
+        libc::ETIMEDOUT,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::EAFNOSUPPORT,
+        libc::EACCES,
+        libc::EPERM,
+        libc::EINVAL,
+    ] {
+        assert!(!is_ours(number, || Ok(())), "{number}");
+    }
+}
+
+/// The system's own answer to the question: there is a way to loopback, and none to a group.
+#[test]
+fn a_route_is_found_without_sending() {
+    find_route("127.0.0.1:9".parse().unwrap()).unwrap();
+    let error = find_route("[fe80::1]:9".parse().unwrap()).unwrap_err();
+    assert!(!is_out_of_resources(&error), "{error}");
+}
+
+#[test]
+fn families_alternate_and_the_first_stays_first() {
+    for (given, expected) in [
+        (&["1.1.1.1", "1.1.1.2", "::1", "::2", "::3"][..], &["1.1.1.1", "::1", "1.1.1.2", "::2", "::3"][..]),
+        (&["::1", "1.1.1.1"], &["::1", "1.1.1.1"]),
+        (&["::1", "::2", "1.1.1.1"], &["::1", "1.1.1.1", "::2"]),
+        (&["1.1.1.1"], &["1.1.1.1"]),
+        (&[], &[]),
+    ] {
+        assert_eq!(alternate_families(&addresses(given)), addresses(expected), "{given:?}");
+    }
+}

@@ -1,0 +1,254 @@
+//! One exchange of HTTP/1.1: writes a request, reads its response.
+//!
+//! **Once a complete status line of HTTP/1.x was received, the status decides.** Posthaste needs nothing else of a response. So
+//! header lines that strict parsers refuse, lengths that contradict each other, a head that is too long or breaks off, a reset, and
+//! a body without sense change nothing of the outcome. They only keep the connection from being used again. The HTTP
+//! libraries at hand refuse such responses as a whole, which is why this exchange is Posthaste's own. It is small, because
+//! a webhook needs little: a body of a known length goes out, at most [`MAX_RESPONSE_BYTES`] of a body are read. There are
+//! no redirects, no compression, no trailers, no upgrade and no `100-continue`.
+//!
+//! Head and body are written together, in one system call where the system takes them, and the deadline is asked before each.
+//! A receiver may answer before it has read everything, and close: so the response is read while the request is written, and
+//! also after the writing failed.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    answer::MAX_RESPONSE_BYTES,
+    body::{Framing, Read},
+    deadline::Deadline,
+    head::{self, Beginning, Head, MAX_HEAD_BYTES, MAX_STATUS_LINE_BYTES, StatusLine},
+};
+
+/// How much is read at a time. Most responses fit.
+const READ_BYTES: usize = 8 * 1024;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoStatus {
+    /// The connection broke, or was closed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What came is not HTTP/1.x.
+    #[error("the destination's answer is not HTTP/1.1")]
+    NotHttp,
+    /// What came may be HTTP/1.x, but has no end.
+    #[error("the destination's answer has no end of its status line")]
+    TooLong,
+    /// Not all of the request was written in time.
+    #[error("the deadline passed before the request was sent")]
+    PastDeadline,
+}
+
+/// A request, as far as it is not written yet.
+struct Outgoing {
+    head: Bytes,
+    payload: Bytes,
+    is_flushed: bool,
+}
+
+/// A response whose status was received.
+#[derive(Debug)]
+pub(super) struct Response<S> {
+    pub(super) status: StatusLine,
+    incoming: Incoming<S>,
+    /// Whether the server got the whole request, so that it takes what comes next for another one.
+    is_request_sent: bool,
+    body_bytes: usize,
+    is_ended: bool,
+}
+
+/// A connection, and what was read from it and not taken yet.
+#[derive(Debug)]
+struct Incoming<S> {
+    stream: S,
+    bytes: Vec<u8>,
+}
+
+/// Sends a request once, and waits for the status. No byte is handed to the system after the deadline.
+pub(super) async fn send<S>(stream: S, head: Vec<u8>, payload: Bytes, deadline: Deadline) -> Result<Response<S>, NoStatus>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut outgoing = Outgoing { head: head.into(), payload, is_flushed: false };
+    let mut incoming = Incoming { stream, bytes: Vec::new() };
+    let mut write_error = None;
+    let mut interim = None;
+    let status = poll_fn(|cx| {
+        if write_error.is_none() && !outgoing.is_flushed {
+            match outgoing.poll_write(Pin::new(&mut incoming.stream), cx, deadline) {
+                Poll::Ready(Err(NoStatus::PastDeadline)) => return Poll::Ready(Err(NoStatus::PastDeadline)),
+                Poll::Ready(Err(error)) => write_error = Some(error),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        loop {
+            if let Some(status) = incoming.take_status(&mut interim).transpose() {
+                return Poll::Ready(status);
+            }
+            match ready!(incoming.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Err(write_error.take().unwrap_or(closed()))),
+                Ok(_) => {}
+                // The writing failed for the same reason, and first.
+                Err(error) => return Poll::Ready(Err(write_error.take().unwrap_or(error.into()))),
+            }
+        }
+    })
+    .await?;
+    Ok(Response { status, incoming, is_request_sent: outgoing.is_flushed, body_bytes: 0, is_ended: false })
+}
+
+fn closed() -> NoStatus {
+    io::Error::from(io::ErrorKind::UnexpectedEof).into()
+}
+
+impl Outgoing {
+    /// Writes what is left, as long as the system takes it and the deadline has not passed.
+    fn poll_write<S: AsyncWrite>(
+        &mut self,
+        mut stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        deadline: Deadline,
+    ) -> Poll<Result<(), NoStatus>> {
+        while !(self.head.is_empty() && self.payload.is_empty()) {
+            if deadline.has_passed() {
+                return Poll::Ready(Err(NoStatus::PastDeadline));
+            }
+            let slices = [IoSlice::new(&self.head), IoSlice::new(&self.payload)];
+            let written = ready!(stream.as_mut().poll_write_vectored(cx, &slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+            }
+            let of_head = written.min(self.head.len());
+            // `split_to` leaves what is not written.
+            drop(self.head.split_to(of_head));
+            drop(self.payload.split_to(written - of_head));
+        }
+        // Over TLS, the last of it may still wait to be handed to the system.
+        if deadline.has_passed() {
+            return Poll::Ready(Err(NoStatus::PastDeadline));
+        }
+        ready!(stream.poll_flush(cx))?;
+        self.is_flushed = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Incoming<S> {
+    /// Reads more, and returns how much that was; 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let before = self.bytes.len();
+        self.bytes.resize(before + READ_BYTES, 0);
+        let mut buffer = ReadBuf::new(&mut self.bytes[before..]);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        self.bytes.truncate(before + count);
+        polled.map_ok(|()| count)
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Takes the status line, if it is there. Interim responses (`100 Continue`, `103 Early Hints`) are skipped with their heads:
+    /// `interim` is there while one is, and says how much of its header lines was looked through.
+    fn take_status(&mut self, interim: &mut Option<usize>) -> Result<Option<StatusLine>, NoStatus> {
+        loop {
+            if let Some(seen) = *interim {
+                let Some(end) = head::end_of_lines(&self.bytes, seen) else {
+                    *interim = Some(self.bytes.len());
+                    return if self.bytes.len() > MAX_HEAD_BYTES { Err(NoStatus::TooLong) } else { Ok(None) };
+                };
+                self.bytes.drain(..end);
+                *interim = None;
+            }
+            match head::status_line(&self.bytes) {
+                Beginning::NotHttp => return Err(NoStatus::NotHttp),
+                Beginning::Incomplete if self.bytes.len() > MAX_STATUS_LINE_BYTES => return Err(NoStatus::TooLong),
+                Beginning::Incomplete => return Ok(None),
+                Beginning::Status(line, length) => {
+                    self.bytes.drain(..length);
+                    if !line.is_interim() {
+                        return Ok(Some(line));
+                    }
+                    *interim = Some(0);
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Response<S> {
+    /// The header lines. If they break off, or do not end within [`MAX_HEAD_BYTES`] or until `until`, those that came count,
+    /// and the connection does not serve again.
+    pub(super) async fn head(&mut self, until: Deadline) -> Head {
+        let incoming = &mut self.incoming;
+        let read = async {
+            let mut seen = 0;
+            loop {
+                if let Some(end) = head::end_of_lines(&incoming.bytes, seen) {
+                    return Some(end);
+                }
+                seen = incoming.bytes.len();
+                if seen > MAX_HEAD_BYTES || incoming.fill().await.ok()? == 0 {
+                    return None;
+                }
+            }
+        };
+        let end = until.run(read).await.flatten();
+        let taken = end.unwrap_or(self.incoming.bytes.len());
+        let head = Head::parse(self.status, &self.incoming.bytes[..taken], end.is_some());
+        self.incoming.bytes.drain(..taken);
+        self.is_ended = end.is_none();
+        head
+    }
+
+    /// Reads on in the body, until `enough` of its content has come or it ends, breaks off or is longer than
+    /// [`MAX_RESPONSE_BYTES`], or until `until`. `head` must be this response's.
+    pub(super) async fn body(&mut self, head: &mut Head, until: Deadline, mut content: impl FnMut(&[u8]), enough: usize) {
+        let mut came = 0;
+        let read = async {
+            while !self.is_ended && !head.framing.is_finished() && came < enough {
+                if self.incoming.bytes.is_empty() && (self.is_too_long() || !matches!(self.incoming.fill().await, Ok(1..))) {
+                    self.is_ended = true;
+                    return;
+                }
+                self.body_bytes += self.incoming.bytes.len();
+                let read = head.framing.read(&self.incoming.bytes, |part| {
+                    came += part.len();
+                    content(part);
+                });
+                match read {
+                    Read::Unfinished => self.incoming.bytes.clear(),
+                    Read::Finished(taken) => {
+                        self.incoming.bytes.drain(..taken);
+                        head.framing = Framing::Length(0);
+                    }
+                    Read::Broken => self.is_ended = true,
+                }
+            }
+        };
+        until.run(read).await;
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.body_bytes >= MAX_RESPONSE_BYTES
+    }
+
+    /// The connection, if it can serve another request: this response has ended as it said, and nothing came after it.
+    pub(super) fn into_kept(self, head: &Head) -> Option<S> {
+        let is_over = head.framing.is_finished() && !self.is_ended && self.incoming.bytes.is_empty();
+        (is_over && head.is_reusable && self.is_request_sent).then_some(self.incoming.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests;

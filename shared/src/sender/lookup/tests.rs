@@ -1,0 +1,196 @@
+//! With a stand-in for the system's call that blocks a real thread, as a dead name server does.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+
+use super::*;
+
+/// What must come at once. Generous, since the machine may be busy.
+const SOON: Duration = Duration::from_millis(800);
+
+/// Names that end in `.dead`, or are under `dead-…`, do not answer until they are let go.
+struct Servers {
+    lookup: SystemLookup,
+    asked: Arc<AtomicUsize>,
+    blocked: Arc<AtomicUsize>,
+    let_go: Option<watch::Sender<bool>>,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let (asked, blocked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (let_go, held) = watch::channel(false);
+        let ask = {
+            let (asked, blocked) = (Arc::clone(&asked), Arc::clone(&blocked));
+            move |host: &str| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                if host.contains("dead") {
+                    blocked.fetch_add(1, Ordering::SeqCst);
+                    let mut held = held.clone();
+                    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+                    let _ = runtime.block_on(held.wait_for(|go| *go));
+                    return Err(io::Error::other("temporary failure in name resolution"));
+                }
+                if host.starts_with("none") {
+                    return Err(io::Error::other("no such name"));
+                }
+                Ok(vec![IpAddr::from([127, 0, 0, 1])])
+            }
+        };
+        Self { lookup: SystemLookup::asking(ask), asked, blocked, let_go: Some(let_go) }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Begins look-ups of these names and leaves them alone.
+    fn begin(&self, hosts: impl Iterator<Item = String>) {
+        for host in hosts {
+            let lookup = self.lookup.clone();
+            tokio::spawn(async move { lookup.lookup(&host).await });
+        }
+    }
+
+    async fn blocked(&self, count: usize) {
+        let reached = async {
+            while self.blocked.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), reached).await.expect("so many calls are under way");
+    }
+
+    async fn kind(&self, host: &str) -> Result<usize, io::ErrorKind> {
+        self.lookup.lookup(host).await.map(|found| found.len()).map_err(|error| error.kind())
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        // Or the threads would never end.
+        self.let_go.take().unwrap().send_replace(true);
+    }
+}
+
+#[tokio::test]
+async fn a_zone_whose_servers_do_not_answer_holds_up_no_other() {
+    let servers = Servers::start();
+    servers.begin((0..500).map(|n| format!("n{n}.dead.example")));
+    servers.blocked(MAX_PER_ZONE).await;
+    for host in ["hooks.example.com", "other.test", "localhost"] {
+        let found = timeout(SOON, servers.kind(host)).await.expect("it waits for nobody");
+        assert_eq!(found, Ok(1), "{host}");
+    }
+    assert_eq!(servers.blocked.load(Ordering::SeqCst), MAX_PER_ZONE, "and no thread more");
+}
+
+#[tokio::test]
+async fn a_look_up_without_room_says_that_nobody_was_asked() {
+    let servers = Servers::start();
+    servers.begin((0..MAX_PER_ZONE).map(|n| format!("n{n}.dead.example")));
+    servers.blocked(MAX_PER_ZONE).await;
+    let first = Instant::now();
+    assert_eq!(servers.kind("fresh.dead.example").await, Err(io::ErrorKind::WouldBlock));
+    assert!(first.elapsed() < 2 * QUEUE_WAIT + SOON, "it waits for a second");
+    let asked = servers.asked();
+    // Every call in the way is older than a second now.
+    let again = timeout(SOON, servers.kind("other.dead.example")).await.expect("it is not waited for");
+    assert_eq!((again, servers.asked()), (Err(io::ErrorKind::WouldBlock), asked));
+}
+
+#[tokio::test]
+async fn names_that_resolved_lately_have_calls_of_their_own() {
+    let servers = Servers::start();
+    assert_eq!(servers.kind("well.example.com").await, Ok(1));
+    servers.begin((0..MAX_NEW).map(|n| format!("n{n}.dead{}.example", n / MAX_PER_ZONE)));
+    servers.begin((0..MAX_NEW * 2).map(|n| format!("x{n}.dead{}.test", n / MAX_PER_ZONE)));
+    servers.blocked(MAX_NEW).await;
+    servers.forget_answers_age();
+    let asked = servers.asked();
+    let found = timeout(SOON, servers.kind("well.example.com")).await.expect("it waits for nobody");
+    assert_eq!((found, servers.asked()), (Ok(1), asked + 1));
+    assert_eq!(servers.kind("new.example.net").await, Err(io::ErrorKind::WouldBlock), "there is no room for others");
+    assert_eq!(servers.blocked.load(Ordering::SeqCst), MAX_NEW);
+}
+
+impl Servers {
+    /// Makes every answer older than it counts, but not older than a name counts as known.
+    fn forget_answers_age(&self) {
+        let mut names = self.lookup.shared.names();
+        let (_, answer) = names.answers.get("well.example.com").unwrap().clone();
+        let before = Instant::now().checked_sub(2 * FAILURE_AGE).unwrap();
+        names.answers.insert("well.example.com", (before, answer));
+    }
+}
+
+#[tokio::test]
+async fn look_ups_of_one_name_share_a_call_and_end_in_time() {
+    let servers = Servers::start();
+    let began = Instant::now();
+    let all = join_all((0..50).map(|_| servers.kind("dead.example.com"))).await;
+    assert!(all.iter().all(|found| *found == Err(io::ErrorKind::TimedOut)), "{all:?}");
+    assert!(began.elapsed() < 3 * LOOKUP_TIMEOUT);
+    assert_eq!(servers.asked(), 1);
+    let again = timeout(SOON, servers.kind("dead.example.com")).await.expect("its call is still under way");
+    assert_eq!((again, servers.asked()), (Err(io::ErrorKind::TimedOut), 1));
+}
+
+#[tokio::test]
+async fn answers_and_failures_are_remembered_for_a_while() {
+    let servers = Servers::start();
+    for _ in 0..5 {
+        assert_eq!(servers.kind("none.example.com").await, Err(io::ErrorKind::Other));
+    }
+    assert_eq!(servers.asked(), 1);
+    assert_eq!(servers.kind("well.example.com").await, Ok(1));
+    servers.forget_answers_age();
+    assert_eq!(servers.kind("well.example.com").await, Ok(1));
+    assert_eq!(servers.asked(), 3, "an answer does not count for long");
+}
+
+#[tokio::test]
+async fn a_call_that_panics_leaves_room() {
+    let lookup = SystemLookup::asking(|_| panic!("as the test says"));
+    assert!(lookup.lookup("any.example").await.is_err());
+    assert!(lookup.shared.names().under_way.is_empty());
+}
+
+/// What is wrong with this machine is no answer about the name.
+#[tokio::test]
+async fn an_error_of_the_system_is_not_remembered() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let lookup = SystemLookup::asking(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Err(io::Error::from_raw_os_error(24))
+    });
+    for _ in 0..2 {
+        assert_eq!(lookup.lookup("any.example").await.unwrap_err().raw_os_error(), Some(24));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn zones() {
+    for (host, expected) in [
+        ("localhost", "localhost"),
+        ("a.localhost", "a.localhost"),
+        ("example.com", "example.com"),
+        ("A.b.Example.com.", "example.com"),
+        ("a.b.example.co.uk", "example.co.uk"),
+        ("example.co.uk", "example.co.uk"),
+        ("x.receiver.io", "receiver.io"),
+    ] {
+        assert_eq!(zone(host), expected, "{host}");
+    }
+}
+
+/// The machine's own file of hosts is asked; nobody outside is.
+#[tokio::test]
+async fn the_system_knows_localhost() {
+    let found = SystemLookup::new().lookup("localhost").await.unwrap();
+    assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
+    assert_eq!(SystemLookup::new().lookup("::1").await.unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
+}

@@ -1,0 +1,74 @@
+use std::path::Path;
+
+use rcgen::{CertifiedKey as Made, KeyPair, generate_simple_self_signed};
+
+use super::*;
+
+fn make(name: &str) -> Made<KeyPair> {
+    generate_simple_self_signed([name.to_owned()]).unwrap()
+}
+
+/// The text by itself, and as a file.
+fn both(folder: &Path, text: &str) -> [Pem; 2] {
+    let path = folder.join("file.pem");
+    std::fs::write(&path, text).unwrap();
+    [Pem::Text(text.to_owned()), Pem::File(path)]
+}
+
+#[test]
+fn certificates_are_read_and_what_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = ["a", "b"].map(make);
+    let text = made.each_ref().map(|made| made.cert.pem()).concat();
+    for pem in both(folder.path(), &text) {
+        assert_eq!(authorities(&pem).unwrap(), made.each_ref().map(|made| made.cert.der().clone()));
+    }
+    let key = made[0].signing_key.serialize_pem();
+    for (content, says) in [
+        ("", "holds no certificate"),
+        ("text", "holds no certificate"),
+        (&*key, "holds no certificate"),
+        ("-----BEGIN CERTIFICATE-----\n", "has no -----END line"),
+        ("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n", "is not base64"),
+    ] {
+        for pem in both(folder.path(), content) {
+            let error = authorities(&pem).unwrap_err().to_string();
+            assert!(error.starts_with("WEBHOOK_CA_FILE ") && error.contains(says), "{content}: {error}");
+        }
+    }
+    let error = authorities(&Pem::File(folder.path().join("none"))).unwrap_err().to_string();
+    assert!(error.contains("none', which cannot be read"), "{error}");
+}
+
+#[test]
+fn a_certificate_and_its_key_belong_together() {
+    let (ours, other) = (make("ours"), make("other"));
+    let of = |certificate: &str, key: &str| {
+        let [certificate, key] = [certificate, key].map(|text| Pem::Text(text.to_owned()));
+        identity(&ClientCertificate { certificate, key })
+    };
+    let (certificate, key) = (ours.cert.pem(), ours.signing_key.serialize_pem());
+    let found = of(&format!("{certificate}{}", other.cert.pem()), &key).unwrap();
+    assert_eq!(found.cert, [ours.cert.der().clone(), other.cert.der().clone()]);
+    // Both may stand in one file.
+    let one_file = format!("{key}{certificate}");
+    assert!(of(&one_file, &one_file).is_ok());
+
+    let on_p521 =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sender/certificates/P-521-sha512.key")).unwrap();
+    let encrypted = key.replace(" PRIVATE", " ENCRYPTED PRIVATE");
+    for (certificate, key, variable, says) in [
+        (&*certificate, &*other.signing_key.serialize_pem(), KEY, "is not the key of the first certificate"),
+        (&certificate, "", KEY, "holds no private key"),
+        (&certificate, &certificate, KEY, "holds no private key"),
+        (&certificate, &encrypted, KEY, "encrypted"),
+        (&certificate, &on_p521, KEY, "is not a key that can be used"),
+        (&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KEY, "is not a key that can be used"),
+        (&key, &key, CERTIFICATE, "holds no certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, CERTIFICATE, "cannot be read"),
+    ] {
+        let error = of(certificate, key).unwrap_err();
+        assert!(error.variable == variable && error.fault.contains(says), "{error}");
+        assert!(!error.to_string().contains("MII"), "quotes the file: {error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Opens a tunnel to an origin through the egress proxy of `WEBHOOK_PROXY_URL` (CONNECT, RFC 9110,
+//! 9.3.6).
+//!
+//! The proxy resolves the destination's name. A proxy exists where this network does not reach, and
+//! often does not know, the outside; and its own rules are about names. So the address guard judges
+//! the URL alone, and the proxy must refuse private addresses.
+//!
+//! What the proxy itself lacks is never counted against a destination.
+
+use std::{fmt, io, net::IpAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use url::Host;
+
+use super::{
+    CONNECT_TIMEOUT, Lookup,
+    connect::{ConnectError, Origin},
+    dial, failure,
+};
+use crate::{config::ProxyUrl, model::ErrorKind};
+
+/// The longest head of an answer to CONNECT: 16 KiB.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// The end of a head.
+const END: &[u8] = b"\r\n\r\n";
+
+/// The egress proxy. Shows its host and port, never its credentials.
+pub(super) struct Proxy {
+    url: ProxyUrl,
+    lookup: Arc<dyn Lookup>,
+}
+
+impl Proxy {
+    pub(super) fn new(url: ProxyUrl, lookup: Arc<dyn Lookup>) -> Self {
+        Self { url, lookup }
+    }
+
+    /// A connection whose other end is `origin`.
+    pub(super) async fn tunnel(&self, origin: &Origin, deadline: Instant) -> Result<TcpStream, ConnectError> {
+        let limit = CONNECT_TIMEOUT.as_millis();
+        let mut stream = timeout_at(deadline, self.reach())
+            .await
+            .map_err(|_| ConnectError::ours(format!("the egress proxy {self} did not answer within {limit} ms")))??;
+        let answer = timeout_at(deadline, self.ask(&mut stream, origin)).await.map_err(|_| {
+            // The proxy is there. It waits for the destination.
+            let message = format!("no connection through the egress proxy {self} within {limit} ms");
+            ConnectError::new(ErrorKind::Timeout, message)
+        })?;
+        let status = answer
+            .map_err(|error| ConnectError::ours(format!("the egress proxy {self} broke off: {}", self.describe(&error))))?;
+        self.judge(status).map(|()| stream)
+    }
+
+    /// A connection to the proxy. The guard is not asked: the proxy is a setting of the operator's,
+    /// and commonly has a private address.
+    async fn reach(&self) -> Result<TcpStream, ConnectError> {
+        let addresses: Vec<IpAddr> = match self.url.host() {
+            Host::Ipv4(address) => vec![(*address).into()],
+            Host::Ipv6(address) => vec![(*address).into()],
+            Host::Domain(name) => {
+                let found = self.lookup.lookup(name).await.unwrap_or_default();
+                if found.is_empty() {
+                    let message = format!("the name of the egress proxy {self} does not resolve");
+                    return Err(ConnectError::ours(message));
+                }
+                found
+            }
+        };
+        dial::dial(&addresses, self.url.port()).await.map_err(|error| {
+            let fault = failure::of_dial(&error).message;
+            ConnectError::ours(format!("the egress proxy {self} cannot be reached: {fault}"))
+        })
+    }
+
+    /// Sends CONNECT. The status of the answer, which is read to the end of its head and no further:
+    /// what follows is the tunnel's.
+    async fn ask(&self, stream: &mut TcpStream, origin: &Origin) -> io::Result<u16> {
+        let Origin { host, port, .. } = origin;
+        let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n");
+        if let Some(authorization) = self.url.authorization() {
+            request += &format!("proxy-authorization: {authorization}\r\n");
+        }
+        request += concat!("user-agent: Posthaste/", env!("CARGO_PKG_VERSION"), "\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let head = read_head(stream).await?;
+        status(&head).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn judge(&self, status: u16) -> Result<(), ConnectError> {
+        let destination = |message| Err(ConnectError::new(ErrorKind::Network, message));
+        match status {
+            200..=299 => Ok(()),
+            407 => Err(ConnectError::ours(if self.url.authorization().is_some() {
+                format!("the egress proxy {self} refuses the credentials of WEBHOOK_PROXY_URL (407)")
+            } else {
+                format!("the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL (407)")
+            })),
+            403 => destination(format!("the egress proxy {self} does not allow connections to the destination (403)")),
+            502..=504 => destination(format!("the egress proxy {self} could not connect to the destination ({status})")),
+            _ => Err(ConnectError::ours(format!("the egress proxy {self} answered CONNECT with status {status}"))),
+        }
+    }
+
+    fn describe(&self, error: &io::Error) -> &'static str {
+        match error.kind() {
+            io::ErrorKind::InvalidData => "its answer to CONNECT is not HTTP/1.1",
+            io::ErrorKind::UnexpectedEof => "it closed the connection before it answered",
+            _ => failure::of_io(error).unwrap_or("the connection failed"),
+        }
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+/// Reads up to and including the empty line, and not one byte more.
+async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while head.len() <= MAX_HEAD_BYTES {
+        let known = head.len();
+        let seen = stream.peek(&mut buffer).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(&buffer[..seen]);
+        // The end may have begun in what was read before.
+        let from = known.saturating_sub(END.len() - 1);
+        let end = head[from..].windows(END.len()).position(|window| window == END);
+        if let Some(end) = end {
+            head.truncate(from + end + END.len());
+        }
+        // What was seen is still in the socket.
+        stream.read_exact(&mut buffer[..head.len() - known]).await?;
+        if end.is_some() {
+            return Ok(head);
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+/// The status code of `HTTP/1.x NNN`.
+fn status(head: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(head.get(..12)?).ok()?;
+    let (version, code) = line.split_once(' ')?;
+    if !matches!(version, "HTTP/1.0" | "HTTP/1.1") || !code.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    code.parse().ok().filter(|code| (200..=599).contains(code))
+}

@@ -1,0 +1,202 @@
+//! Threads for calls that block: SQLite's reads and the system's name resolver.
+//!
+//! tokio has one pool of such threads for everything. There, calls of one kind that do not return hold
+//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own.
+//!
+//! # Contract
+//!
+//! - At most `most` calls run at a time. Further ones wait in the order in which they came.
+//! - A call that was begun runs to its end, also if nobody waits for its result. One that was not begun
+//!   yet is dropped then.
+//! - Threads start when they are needed, and end after [`IDLE`] without work.
+//! - A call that panics ends neither its thread nor others; its caller gets [`NotRun`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+/// How long a thread without work is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+type Call = Box<dyn FnOnce() + Send>;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRun {
+    /// The system gave no thread, and there was none yet.
+    #[error("cannot start a thread")]
+    NoThread(#[source] io::Error),
+    /// The call panicked.
+    #[error("the call panicked")]
+    Panicked,
+}
+
+/// A bounded pool of threads. Its threads end when it is dropped and their calls have returned.
+#[derive(Debug)]
+pub struct Threads {
+    name: &'static str,
+    most: usize,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Call>,
+    threads: usize,
+    idle: usize,
+    is_closed: bool,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("waiting", &self.waiting.len()).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    /// At most so many threads. The name is the system's for each of them: at most 15 bytes on Linux.
+    pub fn new(name: &'static str, most: usize) -> Self {
+        Self { name, most, shared: Arc::default() }
+    }
+
+    /// Runs the call on a thread where it may block.
+    pub async fn run<T, F>(&self, call: F) -> Result<T, NotRun>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.start(Box::new(move || {
+            if !answer.is_closed() {
+                // The caller may have stopped waiting meanwhile.
+                let _ = answer.send(call());
+            }
+        }))?;
+        answered.await.map_err(|_| NotRun::Panicked)
+    }
+
+    /// Begins a call that nobody waits for.
+    pub(crate) fn start(&self, call: Call) -> Result<(), NotRun> {
+        let mut state = self.shared.lock();
+        state.waiting.push_back(call);
+        if state.idle >= state.waiting.len() || state.threads >= self.most {
+            self.shared.changed.notify_one();
+            return Ok(());
+        }
+        state.threads += 1;
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name(self.name.to_owned());
+        let Err(error) = thread.spawn(move || shared.work()) else { return Ok(()) };
+        let mut state = self.shared.lock();
+        state.threads -= 1;
+        if state.threads > 0 {
+            return Ok(());
+        }
+        state.waiting.clear();
+        Err(NotRun::NoThread(error))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(call) = self.next() {
+            // What it changed is its own: its caller is told that there is no result.
+            let _ = catch_unwind(AssertUnwindSafe(call));
+        }
+    }
+
+    /// The next call; `None` if the thread is to end.
+    fn next(&self) -> Option<Call> {
+        let mut state = self.lock();
+        state.idle += 1;
+        let has_nothing = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
+        let waited = self.changed.wait_timeout_while(state, IDLE, has_nothing);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.idle -= 1;
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.threads -= 1;
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::{FutureExt, future::join_all};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_beyond_the_limit_wait_their_turn() {
+        let threads = Threads::new("test", 2);
+        let (let_go, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hold = || {
+            let held = Arc::clone(&held);
+            Box::pin(threads.run(move || held.lock().unwrap().recv().unwrap()))
+        };
+        let mut calls = [hold(), hold(), hold()];
+        for call in &mut calls {
+            assert!(call.now_or_never().is_none());
+        }
+        assert_eq!(threads.shared.lock().threads, 2);
+        while threads.shared.lock().waiting.len() > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(threads.shared.lock().idle, 0, "both are at work, and the third call waits");
+        for _ in &calls {
+            let_go.send(()).unwrap();
+        }
+        assert!(join_all(calls).await.iter().all(Result::is_ok));
+        assert_eq!(threads.run(|| 7).await.unwrap(), 7, "threads are used again");
+        assert_eq!(threads.shared.lock().threads, 2);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_call_alone() {
+        let threads = Threads::new("test", 1);
+        let panicked: Result<(), NotRun> = threads.run(|| panic!("as the test says")).await;
+        assert!(matches!(panicked, Err(NotRun::Panicked)));
+        assert_eq!(threads.run(|| 7).await.unwrap(), 7);
+    }
+
+    #[test]
+    fn threads_end_with_their_pool() {
+        let threads = Threads::new("test", 1);
+        let shared = Arc::clone(&threads.shared);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(threads.run(|| ())).unwrap();
+        drop(threads);
+        while Arc::strong_count(&shared) > 1 {
+            thread::yield_now();
+        }
+    }
+}
