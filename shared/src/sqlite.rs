@@ -49,10 +49,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    task,
-};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use copy::{Copied, CopyError, backup, diagnose};
 pub use data_dir::{DATABASE_FILE, DataDir, DataDirError};
@@ -107,9 +104,6 @@ pub enum DatabaseError {
     /// Nothing was written, unless it was the commit itself that failed.
     #[error("the database failed")]
     Failed(#[source] Arc<rusqlite::Error>),
-    /// The system does not tell how much space there is.
-    #[error("the file system of the database does not tell its free space")]
-    Unknown(#[source] Arc<io::Error>),
     /// The thread that was asked is gone.
     #[error("the database was closed")]
     Closed,
@@ -231,17 +225,13 @@ impl Database {
     }
 
     /// What an operator should do something about, a sentence each.
-    pub(crate) async fn warnings(&self) -> Result<Vec<String>, DatabaseError> {
-        let database = self.clone();
-        let warnings = move || database.inner.condition.warnings(&database.inner.path, &database.inner.files);
-        task::spawn_blocking(warnings).await.map_err(|_| DatabaseError::Closed)
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.inner.condition.warnings(&self.inner.path, &self.inner.files)
     }
 
-    /// What the files take, and what is left on their disk.
-    pub(crate) async fn disk_usage(&self) -> Result<DiskUsage, DatabaseError> {
-        let path = self.inner.path.clone();
-        let usage = task::spawn_blocking(move || files::disk_usage(&path)).await.map_err(|_| DatabaseError::Closed)?;
-        usage.map_err(|error| DatabaseError::Unknown(Arc::new(error)))
+    /// What the files take, and what is left on their disk. A few calls of the system about a local disk, so it does not block.
+    pub(crate) fn disk_usage(&self) -> io::Result<DiskUsage> {
+        files::disk_usage(&self.inner.path)
     }
 
     /// Told once for each message that this process made visible in the lane, or that will be.

@@ -74,13 +74,20 @@ fn tell(recovered: &Recovered, data_dir: &Path, to: &Path) -> String {
 
 /// The command that puts this file in the place of a folder's database.
 pub(crate) fn restore_command(data_dir: &Path, from: &Path) -> String {
-    format!("local restore --data-dir {} --from {} --overwrite", quoted(data_dir), quoted(from))
+    format!("{} restore --data-dir {} --from {} --overwrite", program(), quoted(data_dir), quoted(from))
 }
 
 /// The command that saves what can be read of a folder's database, and the file that it makes.
 pub(crate) fn recover_command(data_dir: &Path) -> (String, PathBuf) {
     let file = data_dir.join("recovered.db");
-    (format!("local recover --data-dir {} --to {}", quoted(data_dir), quoted(&file)), file)
+    (format!("{} recover --data-dir {} --to {}", program(), quoted(data_dir), quoted(&file)), file)
+}
+
+/// This program as a shell finds it: `local` alone is a word of the shell's own.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
+    let path = called.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| "./local".into());
+    quoted(&path)
 }
 
 /// As a shell reads it.

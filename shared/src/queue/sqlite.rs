@@ -127,7 +127,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn warnings(&self) -> Result<Vec<String>, QueueError> {
-        self.database.warnings().await.map_err(failed)
+        Ok(self.database.warnings())
     }
 
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {

@@ -73,7 +73,7 @@ impl Condition {
         }
     }
 
-    /// What an operator should do something about, a sentence each. Asks the system, so it may block.
+    /// What an operator should do something about, a sentence each.
     pub(super) fn warnings(&self, path: &Path, files: &OpenFiles) -> Vec<String> {
         let lost = files.lost().map(|lost| lost.to_string());
         let free = free_bytes(path).ok().filter(|free| *free < MIN_FREE_BYTES).map(|free| {

@@ -20,7 +20,7 @@ pub(super) const PRIVATE_MODE: u32 = 0o600;
 /// The bits of a mode that concern others than the owner.
 const OTHERS: u32 = 0o077;
 
-/// Asks the system. It may block, as on a network drive.
+/// Asks the system.
 pub(super) fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     let length = |suffix| fs::metadata(beside(path, suffix)).map_or(0, |found| found.len());
     Ok(DiskUsage { free_bytes: free_bytes(path)?, database_bytes: length(""), log_bytes: length("-wal") })

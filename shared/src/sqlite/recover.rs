@@ -116,7 +116,7 @@ impl Rescue<'_> {
     }
 
     /// Copies rows in this order until the end, a row that is there already, or a page that cannot be
-    /// read. Whether it came to the end.
+    /// read. Whether it came to the end, and every row could be read.
     fn walk(&self, table: &Table, order: &str) -> rusqlite::Result<bool> {
         let by = table.key.iter().map(|column| format!("{column} {order}")).collect::<Vec<_>>().join(", ");
         let mut statement = match self.source.prepare(&table.select(&format!("ORDER BY {by}"))) {
@@ -124,16 +124,19 @@ impl Rescue<'_> {
             Err(error) if is_unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let mut rows = statement.query(())?;
+        let (mut rows, mut is_whole) = (statement.query(())?, true);
         loop {
             let row = match rows.next() {
                 Ok(Some(row)) => row,
-                Ok(None) => return Ok(true),
+                Ok(None) => return Ok(is_whole),
                 Err(error) if is_unreadable(&error) => return Ok(false),
                 Err(error) => return Err(error),
             };
-            let values = (0..table.columns.len()).map(|column| row.get::<_, Value>(column));
-            let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
+            // A text that is none is what a page holds that was overwritten.
+            let Ok(values) = (0..table.columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<_>>>() else {
+                is_whole = false;
+                continue;
+            };
             if !self.insert(table, &values)? && order == "DESC" {
                 return Ok(false);
             }
@@ -167,11 +170,7 @@ impl Rescue<'_> {
                 let values = |row: &rusqlite::Row<'_>| (0..table.columns.len()).map(|column| row.get(column)).collect();
                 statement.query_row(params_from_iter(&key), values)
             });
-            let values: Option<Vec<Value>> = match found {
-                Ok(values) => Some(values),
-                Err(error) if is_unreadable(&error) || error == rusqlite::Error::QueryReturnedNoRows => None,
-                Err(error) => return Err(error),
-            };
+            let values: Option<Vec<Value>> = found.ok();
             if !values.is_some_and(|values| self.insert(table, &values).unwrap_or(false)) {
                 unreadable.push(key);
             }

@@ -100,11 +100,11 @@ impl Store for SqliteStore {
     }
 
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
-        self.database.warnings().await.map_err(unavailable)
+        Ok(self.database.warnings())
     }
 
     async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
-        self.database.disk_usage().await.map(Some).map_err(unavailable)
+        self.database.disk_usage().map(Some).map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
