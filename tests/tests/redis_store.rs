@@ -235,7 +235,7 @@ async fn what_has_expired_leaves_nothing_behind() {
         world.finished(Some(ErrorKind::HttpStatus)).await;
     }
     assert_eq!(world.store.counts().await.unwrap(), [0, 0, 0, 10, 10]);
-    let report = SweepReport { ran_at: world.now(), lag_ms: 0, counts: [0; 5] };
+    let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
     world.store.report_sweep(&report).await.unwrap();
     assert!(world.keys().await.len() > 40, "records and contents are there");
     world.clock.advance(world.rules.limits.retention);

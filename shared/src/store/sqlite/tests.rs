@@ -26,6 +26,10 @@ impl Clock for SetClock {
         Timestamp::from_millis(self.0.load(Ordering::Relaxed))
     }
 
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed) as u64)
+    }
+
     async fn sleep(&self, _wait: Duration) {
         std::future::pending::<()>().await;
     }
@@ -259,7 +263,7 @@ async fn a_newer_record_harms_nobody_else() {
     assert_eq!(stored, json);
     let page = fixture.store.list(&Filter::default(), None, 10).await.unwrap();
     assert_eq!(page.items.iter().map(|item| &item.webhook.id).collect::<Vec<_>>(), [&other.id]);
-    let due = fixture.store.due(BEGIN, 10).await.unwrap();
+    let due = fixture.store.due(BEGIN, None, 10).await.unwrap().entries;
     assert_eq!(due.iter().map(|entry| &entry.id).collect::<Vec<_>>(), [&newer.id, &other.id], "who looks sees what it is");
 }
 
@@ -299,7 +303,7 @@ async fn a_take_over_ends_leases() {
     let taken = fixture.store.take_over(now, None).await.unwrap();
     assert_eq!(taken, TakenOver { leases: 1203, unsent: 0 });
     assert_eq!(fixture.rows(&format!("webhooks WHERE due_at = {}", now.as_millis())), 1203);
-    let entry = &fixture.store.due(now, 1).await.unwrap()[0];
+    let entry = &fixture.store.due(now, None, 1).await.unwrap().entries[0];
     let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
     let again = fixture.rules.claim(&webhook, ClaimId(9), now).unwrap();
     assert_eq!((again.attempt_count, again.budget.interrupted), (2, 1));
