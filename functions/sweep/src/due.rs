@@ -51,7 +51,7 @@ pub(crate) async fn requeue_due(
     summary: &mut Summary,
 ) -> Result<(), SweepError> {
     let began_at = context.clock.now();
-    let (due_until, halfway) = (began_at.plus(LOOK_AHEAD), began_at.plus(until.since(began_at) / 2));
+    let (mut due_until, halfway) = (began_at.plus(LOOK_AHEAD), began_at.plus(until.since(began_at) / 2));
     let mut run = Run { context, backlog: Backlog::default(), passed: 0, logged: 0 };
     let mut cursor: Option<DueCursor> = None;
     loop {
@@ -61,15 +61,18 @@ pub(crate) async fn requeue_due(
         run.requeue(page.entries, summary).await?;
         let Some(mut next) = page.next else { return Ok(()) };
         let now = context.clock.now();
-        if summary.requeued >= MAX_PER_RUN || run.passed >= MAX_PASSED_PER_RUN || now >= until {
-            summary.more = true;
-            summary.unreadable_may_be_more = true;
-            summary.resume = Some(next.for_later());
-            return Ok(());
-        }
-        if let Some(resume) = resume.take_if(|_| run.passed >= MAX_PASSED_PER_RUN / 2 || now >= halfway) {
+        // A clock that was ahead and has been set right: what this run has moved must not be due to it again.
+        due_until = due_until.min(now.plus(LOOK_AHEAD));
+        let is_half_done = run.passed >= MAX_PASSED_PER_RUN / 2 || now >= halfway;
+        if let Some(resume) = resume.take_if(|_| is_half_done) {
+            // However short a run is, it gets a page further than the one before.
             next = next.furthest(&resume);
             summary.unreadable_may_be_more = true;
+        } else if summary.requeued >= MAX_PER_RUN || run.passed >= MAX_PASSED_PER_RUN || now >= until {
+            summary.more = true;
+            summary.unreadable_may_be_more = true;
+            summary.resume = Some(resume.map_or(next.clone(), |resume| next.furthest(&resume)).for_later());
+            return Ok(());
         }
         cursor = Some(next).filter(|_| !planted::is(Bug::DueWithoutPosition));
     }
@@ -123,11 +126,8 @@ impl Backlog {
 impl Run<'_> {
     /// Queues these entries and moves those that the queue took.
     async fn requeue(&mut self, entries: Vec<DueEntry>, summary: &mut Summary) -> Result<(), SweepError> {
-        let found: Vec<Found> = stream::iter(entries)
-            .map(|entry| read(self.context, entry))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
+        let found: Vec<Found> =
+            stream::iter(entries).map(|entry| read(self.context, entry)).buffer_unordered(CONCURRENCY).try_collect().await?;
         let now = self.context.clock.now();
         let mut due = Vec::with_capacity(found.len());
         for found in found {

@@ -57,8 +57,8 @@ use aws_sdk_dynamodb::Client;
 
 use self::table::Table;
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page, Reservation,
-    Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+    Reservation, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,

@@ -44,8 +44,8 @@ use futures_util::TryFutureExt;
 
 use self::records::{Row, conflict, content, failed, headers_to_json, malformed, parse, unavailable};
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, MAX_READ, Page,
-    PurgeHorizon, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, MAX_READ,
+    Page, PurgeHorizon, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
 };
 use crate::{
     circuit::Circuit,

@@ -125,7 +125,8 @@ impl Worker {
                 // Some platforms let it come back at once, others when its time to be hidden is over.
                 let delay = Duration::from_secs(if world.below(2) == 0 { 1 + world.below(60) } else { VISIBILITY.as_secs() });
                 world.change(|state| {
-                    let needless = untroubled && was_done;
+                    // An operator may have sent it again meanwhile.
+                    let needless = untroubled && was_done && state.is_done(received);
                     state.watch.must(!needless, || {
                         format!("{process} handed back message {number}, and its webhook was finished before")
                     });

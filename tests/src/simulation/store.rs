@@ -14,8 +14,8 @@ use shared::{
     model::{Content, InvalidRecord, SCHEMA, Webhook},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, MAX_READ, Page,
-        Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DueEntry, DuePage, DuePlace,
+        Filter, Listed, MAX_READ, Page, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 

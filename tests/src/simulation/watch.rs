@@ -186,7 +186,8 @@ impl Watch {
         let mut missed =
             read.map(|(_, (webhook, _))| webhook).filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
         let is_ahead = self.wrong_clock && to > now.minus(Duration::from_secs(10 * 60));
-        self.unaudited.extend(missed.clone().map(|webhook| webhook.id.task).filter(|task| is_ahead || records.newer.contains(task)));
+        self.unaudited
+            .extend(missed.clone().map(|webhook| webhook.id.task).filter(|task| is_ahead || records.newer.contains(task)));
         let missed = missed.find(|webhook| !self.unaudited.contains(&webhook.id.task));
         if let Some(webhook) = missed {
             self.must(false, || format!("{process} audited up to {to}, and {} is not in the due index", short(webhook)));
@@ -375,7 +376,9 @@ impl Watch {
         let (name, grace) = (short(after), self.rules.limits.grace);
         let sent = self.sent.remove(&(process.number, after.id.clone()));
         self.must(sent, || format!("{process} moved {name} in the due index and has not sent its message"));
-        let due = after.due_at.is_some_and(|at| at >= after.updated_at.plus(grace) && Some(at) > stored.due_at);
+        // Read as due with a clock that was ahead, and moved when it was right again.
+        let on = after.due_at > stored.due_at || self.wrong_clock;
+        let due = on && after.due_at.is_some_and(|at| at >= after.updated_at.plus(grace));
         self.must(due, || format!("{name} was requeued without its grace"));
     }
 }

@@ -15,8 +15,8 @@ use shared::{
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page, Reservation,
-        Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+        Reservation, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 use tokio::sync::Notify;

@@ -200,7 +200,10 @@ fn to_hex(task: TaskId) -> String {
 
 /// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the place that it meant.
 fn from_hex(hex: &str) -> Vec<u8> {
-    let digits = hex.as_bytes().chunks_exact(2).map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+    let digits = hex
+        .as_bytes()
+        .chunks_exact(2)
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
     digits.map_while(|byte| byte).collect()
 }
 

@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     model::{ClaimId, SCHEMA},
     retry::Outcome,
+    store::purge::MIN_APART,
     transition::{Report, Rules, testing::new_webhook},
 };
 
@@ -191,7 +192,8 @@ async fn of_claims_through_two_handles_one_wins() {
     }
 }
 
-/// 250 webhooks expire, 10 do not. They are gone for readers at once, and from the disk a hundred with each purge.
+/// 250 webhooks expire, 10 do not. They are gone for readers at once, and from the disk a hundred with each purge, once two looks a minute
+/// apart have seen them expired.
 #[tokio::test]
 async fn what_expired_goes_a_little_at_a_time() {
     let fixture = fixture();
@@ -205,6 +207,9 @@ async fn what_expired_goes_a_little_at_a_time() {
     fixture.advance(DAY * 2);
     let page = fixture.store.list(&Filter::default(), None, 1000).await.unwrap();
     assert_eq!((page.items.len(), page.next), (10, None));
+    fixture.accept(100).await;
+    assert_eq!(fixture.check_totals().await[3], 260);
+    fixture.advance(MIN_APART);
     let mut left = Vec::new();
     for n in 0..4 {
         fixture.accept(n).await;
@@ -218,14 +223,17 @@ async fn what_expired_goes_a_little_at_a_time() {
 async fn a_purge_is_not_part_of_every_write() {
     let fixture = fixture();
     fixture.deliver(1).await;
-    fixture.advance(Duration::from_millis(30 * 24 * 3_600_000 - 1));
+    fixture.advance(DAY * 30);
     fixture.accept(2).await;
-    fixture.advance(Duration::from_millis(999));
+    fixture.advance(MIN_APART - Duration::from_millis(1));
     fixture.accept(3).await;
-    assert_eq!(fixture.check_totals().await, [2, 0, 0, 1, 0], "expired, but the last purge was less than a second ago");
-    fixture.advance(Duration::from_millis(1));
+    assert_eq!(fixture.check_totals().await, [2, 0, 0, 1, 0], "expired, and only one look a minute ago or more has seen it");
+    fixture.advance(Duration::from_millis(999));
     fixture.accept(4).await;
-    assert_eq!(fixture.check_totals().await, [3, 0, 0, 0, 0]);
+    assert_eq!(fixture.check_totals().await, [3, 0, 0, 1, 0], "the last purge was less than a second ago");
+    fixture.advance(Duration::from_millis(1));
+    fixture.accept(5).await;
+    assert_eq!(fixture.check_totals().await, [4, 0, 0, 0, 0]);
 }
 
 #[tokio::test]
