@@ -96,11 +96,19 @@ pub enum Bug {
     SlowClaimBlamed,
     /// A retry may follow at once.
     RetryFloorIgnored,
+    /// The audit's position stays where a clock that was ahead has put it.
+    AuditNeverTakenBack,
+    /// What one look sees expired is deleted.
+    PurgeByOneSighting,
+    /// The due index is read from its beginning each time.
+    DueWithoutPosition,
+    /// What a clock that was ahead wrote into the due index stays there.
+    DueNeverTakenBack,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 49] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -146,6 +154,10 @@ impl Bug {
         Self::InterruptionsKept,
         Self::SlowClaimBlamed,
         Self::RetryFloorIgnored,
+        Self::AuditNeverTakenBack,
+        Self::PurgeByOneSighting,
+        Self::DueWithoutPosition,
+        Self::DueNeverTakenBack,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

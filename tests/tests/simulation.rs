@@ -61,6 +61,11 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::InterruptionWithoutWait, 1292),
     (Bug::InterruptionsKept, 4),
     (Bug::SlowClaimBlamed, 20),
+    (Bug::DeferralCountedTwice, 3373),
+    (Bug::AuditNeverTakenBack, 0),
+    (Bug::PurgeByOneSighting, 0),
+    (Bug::DueWithoutPosition, 0),
+    (Bug::DueNeverTakenBack, 0),
 ];
 
 /// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does
@@ -162,6 +167,7 @@ fn every_world_does_something() {
             Kind::Backlog => "requeue",
             Kind::Crashing => "is called with messages",
             Kind::Versions => "writes to webhook",
+            Kind::Clocks => "taken_back: 1",
             Kind::Everything => "retry, in_progress -> retrying",
         };
         let seen = ran.iter().flat_map(|ran| &ran.trace).any(|line| line.contains(sign));

@@ -14,8 +14,9 @@
 //! sixteen small commands in one round trip, and merges; lists are read so by people, the due index by the sweep, and by nobody on the
 //! way of a webhook. The keys are the same on a single server, so that what one holds can be moved to a cluster.
 //!
-//! **Expiry.** What has expired is gone for readers at once. Its index entries go with the next writes, two with each create and up to
-//! [`MAX_READ`] with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
+//! **Expiry.** What has expired is gone for readers at once. It goes with the next writes, two with each create and up to
+//! [`MAX_READ`] with each sweep, led by an index of what expires, as far as [`PurgeHorizon`] allows. Records and contents have no time to live
+//! of Redis' own: a server whose clock is ahead for a moment would delete them.
 //!
 //! **A full memory.** From 90 % of `maxmemory` on nothing new is taken in ([`StoreError::Full`]). All else goes on, also when the memory is
 //! full: what is accepted is brought to its end, and can be deleted.
@@ -25,12 +26,13 @@
 //! | `shard` | which key is where |
 //! | `records` | one webhook as it is stored |
 //! | `merged` | an index over all shards, read as one |
-//! | `lists` | many webhooks |
+//! | `lists`, `due` | many webhooks |
 //! | `expiry` | what has expired |
 //! | `leases` | the claims of a process whose heartbeat stopped |
 //! | `memory` | how full the server is |
 //! | `totals` | counters, destinations, circuits |
 
+mod due;
 mod expiry;
 mod leases;
 mod lists;
@@ -49,8 +51,8 @@ use futures_util::{TryFutureExt, future::try_join_all};
 
 use self::records::{Row, conflict, content, failed, full, headers_to_json, malformed, parse, unavailable};
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
-    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, MAX_READ,
+    Page, PurgeHorizon, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
 };
 use crate::{
     circuit::Circuit,
@@ -69,7 +71,7 @@ const LINGER: Duration = Duration::from_secs(3600);
 /// What `create` and `reserve` answer instead of taking something in.
 const FULL: &str = "full";
 
-scripts!("redis": bar, circuits, create, destinations, open, replace, reserve;
+scripts!("redis": bar, circuits, create, destinations, due, open, replace, reserve;
     even_when_full: activity, advance, circuit, delete, forget, mark, report, write,
 );
 
@@ -81,6 +83,7 @@ pub struct RedisStore {
     liveness: Arc<Liveness>,
     expired: expiry::Seen,
     memory: memory::Gauge,
+    horizon: PurgeHorizon,
 }
 
 /// What a create came to: the record that is there already, what has expired in the same shard, whether that is in the way, and why the id
@@ -95,7 +98,8 @@ impl RedisStore {
 
     /// The same, and claims are made under this process's name while it has one.
     pub fn of_process(connection: Connection, clock: Arc<dyn Clock>, liveness: Arc<Liveness>) -> Self {
-        Self { connection, clock, liveness, expired: expiry::Seen::default(), memory: memory::Gauge::default() }
+        let (expired, memory, horizon) = Default::default();
+        Self { connection, clock, liveness, expired, memory, horizon }
     }
 
     /// Deletes the webhook, if it has this revision where one is given.
@@ -136,9 +140,10 @@ impl RedisStore {
 
     /// Creates it, and takes along what the last create in this shard saw expired, at the same time.
     async fn try_create(&self, webhook: &Webhook, call: &Call<'_>) -> Result<Created, StoreError> {
-        let (shard, now) = (shard::of(webhook.id.task), self.clock.now());
-        let expired = self.expired.take(shard);
-        let forget = expiry::forget(&self.connection, shard, &expired, now);
+        let shard = shard::of(webhook.id.task);
+        let until = self.horizon.look(&*self.clock);
+        let expired = until.map_or_else(Vec::new, |_| self.expired.take(shard));
+        let forget = expiry::forget(&self.connection, shard, &expired, until.unwrap_or_default());
         let forget = forget.unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
         let (created, ()) = tokio::join!(self.connection.run_durably::<Created>(call, true), forget);
         let created = created.map_err(|error| failed(&webhook.id, error))?;
@@ -155,8 +160,10 @@ impl RedisStore {
     fn reservation<'a>(&self, script: &'a crate::redis::Script, key: &str, reservation: &Reservation) -> Call<'a> {
         let key = self.connection.key_of_shard(shard::of_name(key), &format!("reservation:{key}"));
         let mut call = script.on(&[key]);
-        call.arg(to_json(reservation)).arg(reservation.expires_at.as_millis());
-        call.arg(self.clock.now().as_millis()).arg(reservation.expires_at.plus(LINGER).as_millis());
+        let now = self.clock.now();
+        call.arg(to_json(reservation)).arg(reservation.expires_at.as_millis()).arg(now.as_millis());
+        // From now on, so that it does not matter how far apart our clock and the server's are.
+        call.arg((reservation.expires_at.since(now) + LINGER).as_millis() as u64);
         call
     }
 }
@@ -264,18 +271,8 @@ impl Store for RedisStore {
         lists::dead_letters(&self.connection, reference, after, limit, self.clock.now()).await
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        let read = |shard| {
-            let mut command = cmd("ZRANGE");
-            command.arg(self.connection.key_of_shard(shard, "due")).arg("-inf").arg(until.as_millis()).arg("BYSCORE");
-            command.arg("LIMIT").arg(0).arg(limit.min(MAX_READ)).arg("WITHSCORES").clone()
-        };
-        let found: Vec<Vec<(String, f64)>> = merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
-        let entry = |(id, due_at): (String, f64)| {
-            let parsed = id.parse().inspect_err(|_| tracing::warn!(id, "an entry of the due index names no webhook: left out"));
-            Some(DueEntry { id: parsed.ok()?, due_at: Timestamp::from_millis(due_at as i64) })
-        };
-        Ok(found.into_iter().flatten().filter_map(entry).collect())
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        due::read(&self.connection, until, after, limit).await.map_err(unavailable)
     }
 
     async fn unheld(
@@ -319,7 +316,10 @@ impl Store for RedisStore {
         let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
         let mut call = SCRIPTS.report.on(&[self.connection.key("sweep")]);
         self.connection.run::<()>(call.arg(json)).await.map_err(unavailable)?;
-        expiry::purge(&self.connection, self.clock.now()).await.map_err(unavailable)
+        match self.horizon.look(&*self.clock) {
+            Some(until) => expiry::purge(&self.connection, until).await.map_err(unavailable),
+            None => Ok(()),
+        }
     }
 
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
