@@ -8,7 +8,7 @@
 //! | [`store`], [`queue`], [`message`] | the contracts that every backend keeps, and what a queue message says |
 //! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
-//! | [`metrics`], [`logging`], [`trace`] | what it tells of itself; the traces of others that it is part of |
+//! | [`metrics`], [`logging`], [`terminal`], [`trace`] | what it tells of itself; the traces of others that it is part of |
 //! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
 //! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
 //! | [`context`] | which backends are used; the only file that names them |
@@ -39,6 +39,7 @@ pub mod signing;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod terminal;
 pub mod tls;
 pub mod trace;
 pub mod transition;

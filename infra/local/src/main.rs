@@ -48,6 +48,6 @@ fn raise_file_limit() {
 }
 
 fn refuse(why: &str) -> ExitCode {
-    eprintln!("local cannot start:\n{why}");
+    shared::complain!("local cannot start:\n{why}");
     ExitCode::from(COULD_NOT_START)
 }

@@ -135,7 +135,7 @@ impl Stack {
         };
         parts.spawn(serve(api_listener, router, Limits::default(), stopped.clone()));
         if let Some(listener) = metrics_listener {
-            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::default(), stopped.clone()));
+            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::for_metrics(), stopped.clone()));
         }
         triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
@@ -154,15 +154,15 @@ impl Stack {
                 return false;
             }
         }
-        eprintln!("Ending: attempts in flight are finished first. Again to end at once.");
+        shared::complain!("Ending: attempts in flight are finished first. Again to end at once.");
         let limit = self.context.config.delivery_timeout + END_MARGIN;
         tokio::select! {
             ended = tokio::time::timeout(limit, self.end()) => {
                 if ended.is_err() {
-                    eprintln!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
+                    shared::complain!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
                 }
             }
-            () = asked_to_end() => eprintln!("Ended at once. What was in flight goes on at the next start."),
+            () = asked_to_end() => shared::complain!("Ended at once. What was in flight goes on at the next start."),
         }
         true
     }
