@@ -204,3 +204,63 @@ fn callers_that_hold_connections_and_bodies_shut_nobody_out() {
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
     drop(slow);
 }
+
+/// MiB that the stack has had at most.
+fn peak_mib(stack: &Stack) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", stack.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// Headers without end, without a key; hyper's default buffers 400 KiB for each connection, which are 117 MiB here.
+#[test]
+fn headers_without_end_take_little_memory() {
+    const CONNECTIONS: usize = 300;
+    let launch = Launch::fresh().unwrap().set("API_KEYS", "key");
+    let stack = launch.start().unwrap();
+    let before = peak_mib(&stack);
+    let mut streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(&stack)).collect();
+    let head = [b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ".as_slice(), &[b'a'; 400_000]].concat();
+    for stream in &mut streams {
+        stream.set_write_timeout(Some(BOUND)).unwrap();
+        // It is closed as soon as it is too long.
+        let _ = stream.write_all(&head);
+    }
+    let grown = peak_mib(&stack) - before;
+    println!("{CONNECTIONS} connections with headers without end: {grown} MiB more");
+    assert!(grown < 40, "{grown} MiB");
+    assert!(ask(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
+}
+
+/// Many large batches at once: some are accepted, the others are told to come again, and memory stays within what is set aside.
+#[test]
+fn many_large_batches_take_no_more_memory_than_is_set_aside() {
+    const BATCHES: usize = 24;
+    let launch = Launch::fresh().unwrap().set("API_BODY_BYTES", "33554432");
+    let stack = launch.start().unwrap();
+    let before = peak_mib(&stack);
+    let webhook = json!({"url": "http://127.0.0.1:9/", "payload": "a".repeat(55_000)});
+    let body = json!({"webhooks": vec![webhook; 100]}).to_string();
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let send = || {
+            let mut stream = connect(&stack);
+            let head = format!(
+                "POST /webhooks/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n",
+                body.len()
+            );
+            // What is refused may be cut off.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+            let mut status = [0; 12];
+            let read = stream.read_exact(&mut status);
+            read.map_or_else(|error| error.kind().to_string(), |()| String::from_utf8_lossy(&status).into_owned())
+        };
+        let sent: Vec<_> = (0..BATCHES).map(|_| scope.spawn(send)).collect();
+        sent.into_iter().map(|sent| sent.join().unwrap()).collect()
+    });
+    let grown = peak_mib(&stack) - before;
+    let accepted = answers.iter().filter(|answer| *answer == "HTTP/1.1 202").count();
+    println!("{BATCHES} batches of {} KiB: {accepted} accepted, {grown} MiB more", body.len() / 1024);
+    assert!(accepted >= 1 && accepted < BATCHES, "{answers:?}");
+    assert!(grown < 100, "{grown} MiB; the bodies alone are {} MiB", BATCHES * body.len() / 1024 / 1024);
+}

@@ -190,11 +190,12 @@ async fn many_silent_connections_shut_nobody_out() {
 #[tokio::test]
 async fn a_new_connection_waits_while_every_other_one_is_at_work() {
     let server = Server::start(limits(2, LONG, LONG)).await;
-    let (mut first, mut second, mut third) = (server.connect().await, server.connect().await, server.connect().await);
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
     for stream in [&mut first, &mut second] {
         ask(stream, "/held").await;
-        server.held.notified().await;
+        timeout(BOUND, server.held.notified()).await.unwrap();
     }
+    let mut third = server.connect().await;
     ask(&mut third, "/").await;
     assert!(timeout(A_WHILE, third.readable()).await.is_err(), "there is no place for it");
     server.let_go.notify_one();
