@@ -10,7 +10,7 @@
 //! | [`events`] | the events that AWS sends, and the rules by which it reads a batch's answer |
 //! | [`functions`] | the functions in processes of their own: the Invoke API of `cargo lambda watch` |
 //! | [`forward`] | the function URL of those |
-//! | [`options`] | the command line |
+//! | [`options`], [`signals`] | the command line; what asks it to end |
 //! | [`banner`] | what it tells when it is ready |
 //!
 //! The functions themselves are the very handlers that run on Lambda, and get the very events.
@@ -23,5 +23,6 @@ pub mod mapping;
 pub mod options;
 pub mod schedule;
 pub mod serve;
+pub mod signals;
 pub mod stack;
 mod triggers;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use local::{options::Options, stack::Stack};
+use local::{options::Options, signals::Signals, stack::Stack};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::logging;
 use tokio::runtime::Runtime;
@@ -25,9 +25,14 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&format!("no threads: {error}")),
     };
     let code = runtime.block_on(async {
-        match Stack::start(&options).await {
+        let mut signals = Signals::listen();
+        let started = tokio::select! {
+            started = Stack::start(&options) => started,
+            () = signals.asked_to_end() => return ExitCode::SUCCESS,
+        };
+        match started {
             Ok(stack) => {
-                if stack.run_until_asked_to_end().await {
+                if stack.run_until_asked_to_end(signals).await {
                     ExitCode::SUCCESS
                 } else {
                     ExitCode::FAILURE
