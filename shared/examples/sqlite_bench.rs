@@ -50,7 +50,7 @@ async fn main() -> Result<(), Failure> {
     // In the current folder: /tmp may be memory, which syncs in no time.
     let folder = std::env::current_dir()?.join(format!("sqlite-bench-{}", std::process::id()));
     let data_dir = DataDir::lock(&folder)?;
-    println!("one write of 20 KiB and its sync here: {:.2} ms", sync_cost_ms(&folder)?);
+    shared::say!("one write of 20 KiB and its sync here: {:.2} ms", sync_cost_ms(&folder)?);
     let database = Database::open(&data_dir.database())?;
     let bench = Arc::new(Bench {
         store: SqliteStore::new(database.clone(), Arc::new(SystemClock)),
@@ -74,22 +74,22 @@ async fn main() -> Result<(), Failure> {
         task.await??;
     }
     let (wall, cpu, n) = (wall.elapsed(), cpu_us()? - cpu, total as f64);
-    println!("{total} webhooks, {producers} producers, {pollers} pollers, {rate}/s asked for");
-    println!(
+    shared::say!("{total} webhooks, {producers} producers, {pollers} pollers, {rate}/s asked for");
+    shared::say!(
         "  {:.0} webhooks/s; {:.1} us wall and {:.1} us CPU per webhook",
         n / wall.as_secs_f64(),
         wall.as_secs_f64() * 1e6 / n,
         cpu / n
     );
-    println!("  {} commits, {:.2} per webhook", database.commits(), database.commits() as f64 / n);
+    shared::say!("  {} commits, {:.2} per webhook", database.commits(), database.commits() as f64 / n);
     let mut latencies = std::mem::take(&mut *bench.latencies.lock().map_err(|_| "poisoned")?);
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
-    println!("  create to claim: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
-    println!("  statuses {:?}, lane {:?}", bench.store.counts().await?, bench.queue.depth(Lane::Webhooks).await?);
-    println!("  peak memory {}; {} ", status_line("VmHWM")?, sizes(&folder)?);
+    shared::say!("  create to claim: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
+    shared::say!("  statuses {:?}, lane {:?}", bench.store.counts().await?, bench.queue.depth(Lane::Webhooks).await?);
+    shared::say!("  peak memory {}; {} ", status_line("VmHWM")?, sizes(&folder)?);
     for line in threads()? {
-        println!("  {line}");
+        shared::say!("  {line}");
     }
     drop((bench, database));
     std::fs::remove_dir_all(folder)?;

@@ -50,6 +50,15 @@ pub const DEFAULT_DATA_DIR: &str = ".posthaste";
 /// The largest payload that can be configured: 1 MiB.
 pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
 
+/// The least that [`Config::api_body_bytes`] can be set to: 32 MiB. The largest request finds room in it.
+pub const MIN_API_BODY_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What it is unless set: 128 MiB.
+const API_BODY_BYTES: u64 = 128 * 1024 * 1024;
+
+/// The most: 1 TiB.
+const MAX_API_BODY_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
+
 /// Which backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -125,6 +134,8 @@ pub struct Config {
     pub deliver_host_concurrency: usize,
     /// `API_CONCURRENCY`: requests that the API answers at a time in one process; further ones are shed.
     pub api_concurrency: usize,
+    /// `API_BODY_BYTES`: what requests hold in memory at a time in one process, their bodies and what is made of them; further ones are shed.
+    pub api_body_bytes: u64,
     /// `BATCH_SIZE`: messages in one call of `deliver` or `dlq`.
     pub batch_size: usize,
     /// `AUDIT_AGE_MS`: how old a webhook is when the audit looks for it.
@@ -246,6 +257,7 @@ impl Config {
             deliver_concurrency,
             deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
+            api_body_bytes: read.number("API_BODY_BYTES", API_BODY_BYTES, MIN_API_BODY_BYTES..=MAX_API_BODY_BYTES),
             batch_size,
             audit_age: read.millis("AUDIT_AGE_MS", 15 * 60_000, 1000..=24 * 3_600_000),
             max_payload_bytes: read.number("MAX_PAYLOAD_BYTES", 256 * 1024, 1..=MAX_PAYLOAD_LIMIT),

@@ -10,7 +10,7 @@
 //! | [`liveness`] | whether other processes know that this one is alive, where they would take over from it |
 //! | [`sender`] | one HTTP attempt, and where it may connect |
 //! | [`threads`], [`recent`] | threads for calls that block; a map of bounded size |
-//! | [`metrics`], [`logging`], [`trace`] | what it tells of itself; the traces of others that it is part of |
+//! | [`metrics`], [`logging`], [`terminal`], [`trace`] | what it tells of itself; the traces of others that it is part of |
 //! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
 //! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
 //! | [`context`] | which backends are used; the only file that names them |
@@ -43,6 +43,7 @@ pub mod signing;
 pub mod sqlite;
 pub mod status;
 pub mod store;
+pub mod terminal;
 pub mod threads;
 pub mod tls;
 pub mod trace;

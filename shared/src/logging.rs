@@ -31,17 +31,24 @@ pub fn init(format: Format) -> Result<(), String> {
             .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: warn,deliver=info"))?,
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
+    // A line that cannot be written is dropped. To report that on standard error would panic if that is gone, too.
     // An error only says that a subscriber is set already, as when tests share a process.
     let _ = match format {
         Format::Json => {
-            let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_filter(filter);
+            let lines =
+                fmt::layer().json().log_internal_errors(false).flatten_event(true).with_current_span(false).with_filter(filter);
             registry().with(lines).try_init()
         }
         Format::Text => {
             // https://no-color.org: set to anything but nothing, it asks for none.
             let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let colour = !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let lines = fmt::layer().with_ansi(colour).with_target(false).with_writer(std::io::stderr).with_filter(filter);
+            let lines = fmt::layer()
+                .log_internal_errors(false)
+                .with_ansi(colour)
+                .with_target(false)
+                .with_writer(std::io::stderr)
+                .with_filter(filter);
             registry().with(lines).try_init()
         }
     };

@@ -17,15 +17,17 @@ async fn main() -> Result<(), Failure> {
     for open in [argument(0, 10_000), argument(1, 1_000_000)] {
         let swept = measure::sweep(open.saturating_sub(due), due).await?;
         let total: u64 = swept.commands.values().sum();
-        println!(
+        shared::say!(
             "{open} open, {due} due: {} queued by {total} commands in {:.2?}, {} bytes answered",
-            swept.requeued, swept.took, swept.answered_bytes
+            swept.requeued,
+            swept.took,
+            swept.answered_bytes
         );
         commands.push(swept.commands);
     }
-    println!("{}", if commands[0] == commands[1] { "the same commands" } else { "NOT the same commands" });
+    shared::say!("{}", if commands[0] == commands[1] { "the same commands" } else { "NOT the same commands" });
     for (name, count) in &commands[1] {
-        println!("  {name} {count}");
+        shared::say!("  {name} {count}");
     }
     Ok(())
 }

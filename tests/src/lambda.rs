@@ -250,7 +250,7 @@ impl Running {
                     tokio::spawn(Arc::clone(self).watch(instance, child));
                 }
                 Err(error) => {
-                    eprintln!("{} cannot be started: {error}", self.function.binary.display());
+                    shared::complain!("{} cannot be started: {error}", self.function.binary.display());
                     table.waiting.clear();
                 }
             }

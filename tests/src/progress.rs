@@ -31,7 +31,7 @@ pub struct Ticker {
 impl Ticker {
     /// `tool: DONE of TOTAL WHAT`, where `done` is asked each time.
     pub fn start(tool: &'static str, what: &'static str, total: u64, done: impl Fn() -> u64 + Send + 'static) -> Self {
-        Self::every(TICK, move || eprintln!("{tool}: {} of {total} {what}", done().min(total)))
+        Self::every(TICK, move || shared::complain!("{tool}: {} of {total} {what}", done().min(total)))
     }
 
     fn every(interval: Duration, tell: impl Fn() + Send + 'static) -> Self {
@@ -86,7 +86,7 @@ impl Report {
     /// Tells something.
     pub fn say(&self, text: impl Display) {
         let line = format!("[{:7.1}s] {text}", self.started.elapsed().as_secs_f64());
-        if self.json { eprintln!("{line}") } else { println!("{line}") }
+        if self.json { shared::complain!("{line}") } else { shared::say!("{line}") }
     }
 
     /// Notes whether something was as it had to be, and what was found.
@@ -134,7 +134,7 @@ impl Report {
             let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
             let verdict = serde_json::json!({ "scenario": self.scenario, "passed": passed, "seconds": seconds,
                                               "checks": self.checks, "stopped": stopped });
-            println!("{verdict:#}");
+            shared::say!("{verdict:#}");
         }
         if passed {
             ExitCode::SUCCESS

@@ -109,7 +109,7 @@ pub async fn run(options: &Options) -> Result<Report, StartupError> {
         done.fetch_add(1, Relaxed);
     }
     drop(ticker);
-    eprintln!("startup: deliveries by {} processes", options.processes);
+    shared::complain!("startup: deliveries by {} processes", options.processes);
     let deliveries = delivery::measure(&binary("api"), &binary("deliver"), options.processes).await?;
     Ok(Report::of(samples, deliveries))
 }

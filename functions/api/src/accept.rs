@@ -36,10 +36,12 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;
-    let body = read_json(&parts.headers, body, max_body_bytes(&app)).await?;
+    let (body, _room) = read_json(&app, &call, &parts.headers, body, max_body_bytes(&app)).await?;
     let fields: Fields<'_> = fields::parse(&body, "must be an object with url and payload")?;
     let submission = Submission::read(&app.context, &fields, "")?;
     let key = Key::of(&parts, &call, &body)?;
+    // The payload was copied from it.
+    drop(body);
     accept_one(&app, &call, key.as_ref(), &submission, view::accepted).await
 }
 

@@ -11,12 +11,11 @@ use shared::{
     trace::Trace,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use crate::{
     auth::{Access, Caller},
     health::LastFindings,
     problem::{Kind, Problem},
+    room::{Room, Share},
 };
 
 /// Shared by all requests.
@@ -28,8 +27,8 @@ pub(crate) struct App {
     pub(crate) access: Access,
     /// When this process began to serve.
     pub(crate) started_at: Timestamp,
-    /// Room for requests: as many are worked on at a time as there are permits.
-    room: Arc<Semaphore>,
+    /// Room for requests.
+    pub(crate) room: Room,
     /// What `GET /health` found out last.
     pub(crate) health: LastFindings,
 }
@@ -37,15 +36,8 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
-        let room = Arc::new(Semaphore::new(context.config.api_concurrency));
+        let room = Room::new(&context.config, &access);
         Arc::new(Self { context, access, started_at, room, health: LastFindings::default() })
-    }
-
-    /// Room for one more request, for as long as the permit is kept; a 503 if there is none. Nobody waits for it: who waits holds memory too,
-    /// and the caller, told at once, can slow down.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let full = |_| Problem::new(Kind::Overloaded, "As many requests as may be are being answered at the moment; try again.");
-        Arc::clone(&self.room).try_acquire_owned().map_err(full)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -67,6 +59,8 @@ pub(crate) struct Call {
     pub(crate) correlation_id: Arc<str>,
     /// By whom it is.
     pub(crate) caller: Caller,
+    /// Which key's share of the room it takes from.
+    pub(crate) share: Share,
     /// What it is part of, if it is part of something.
     pub(crate) trace: Option<Trace>,
 }

@@ -97,7 +97,7 @@ fn unauthorized(what: &str) -> Problem {
 }
 
 /// The bearer token; without one, `x-api-key`. Under a platform's own signature, `Authorization` is another scheme's.
-fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
     let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
     let bearer = authorization.and_then(|value| {
         let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;

@@ -42,9 +42,12 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;
     let limit = max_body_bytes(&app).saturating_mul(MAX_ITEMS).min(MAX_BODY_BYTES);
-    let body = read_json(&parts.headers, body, limit).await?;
+    let (body, _room) = read_json(&app, &call, &parts.headers, body, limit).await?;
     let items = read_items(&app, &fields::parse(&body, "must be an object with webhooks")?)?;
-    let Some(key) = Key::of(&parts, &call, &body)? else {
+    let key = Key::of(&parts, &call, &body)?;
+    // The payloads were copied from it.
+    drop(body);
+    let Some(key) = key else {
         let base = app.mint();
         let outcomes = create_all(&app, &call, &items, |index| Placed::New(base.nth(index))).await;
         return results(items, outcomes).map(|(body, _)| answer(StatusCode::ACCEPTED, body));

@@ -3,20 +3,22 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
+    body::{Body, HttpBody, to_bytes},
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     app::{App, Call},
     auth::{self, Access},
-    body::discard,
+    body::{BODY_PATHS, discard},
     correlation::{self, CORRELATION_ID},
     problem::{Cause, Kind, Problem},
+    room::{Share, Taken},
     trace,
 };
 
@@ -28,23 +30,26 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let (mut parts, body) = request.into_parts();
     let xray_trace_id = trace::xray_id(&parts).map(str::to_owned);
     let mut response = match auth::admit(&app.access, &parts) {
-        Ok(caller) => match room(&app, &uri) {
-            Ok(room) => {
-                let trace = trace::of(&parts);
-                parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller, trace });
-                let handler = next.run(Request::from_parts(parts, body));
-                // What is done to its end takes up its room until then, also when the caller has gone.
-                let handler = async move {
-                    let _room = room;
-                    handler.await
-                };
-                answer(&method, handler).await
+        Ok(caller) => {
+            let share = app.room.share_of(&parts.headers);
+            match turn(&app, &method, &uri, share) {
+                Ok(turn) => {
+                    let trace = trace::of(&parts);
+                    parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller, share, trace });
+                    let handler = next.run(Request::from_parts(parts, body));
+                    // What is done to its end keeps its turn until then, also when the caller has gone.
+                    let handler = async move {
+                        let _turn = turn;
+                        handler.await
+                    };
+                    with_room(&app, &method, share, answer(&method, handler).await).await
+                }
+                Err(full) => {
+                    discard(body).await;
+                    full.into_response()
+                }
             }
-            Err(full) => {
-                discard(body).await;
-                full.into_response()
-            }
-        },
+        }
         Err(problem) => problem.into_response(),
     };
     log(&method, &uri, (&correlation_id, xray_trace_id.as_deref()), &response);
@@ -57,10 +62,41 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     response
 }
 
-/// Room for a request, or a 503. Who watches Posthaste gets through when it is full, which is when it matters; those answers are small and
-/// their bodies are not read.
-fn room(app: &App, uri: &Uri) -> Result<Option<OwnedSemaphorePermit>, Problem> {
-    if matches!(uri.path(), "/health" | "/metrics") { Ok(None) } else { app.admit().map(Some) }
+/// A turn for a request, or a 503. Who watches Posthaste gets through when it is full, which is when it matters; those answers are small and
+/// their bodies are not read. A request whose body is read gets its turn when the body is there (`read_json`).
+fn turn(app: &App, method: &Method, uri: &Uri, share: Share) -> Result<Option<Taken>, Problem> {
+    let reads_body = method == Method::POST && BODY_PATHS.contains(&uri.path());
+    let is_watching = matches!(uri.path(), "/health" | "/metrics");
+    if reads_body || is_watching { Ok(None) } else { app.room.turn(share).map(Some) }
+}
+
+/// A large answer takes room until it is sent. If there is none, what only reads is answered 503; the answer to what changed something is
+/// sent all the same, since it is small enough and cannot be had again.
+async fn with_room(app: &App, method: &Method, share: Share, response: Response) -> Response {
+    let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let taken = match app.room.answer(share, length.unwrap_or(0)) {
+        Some(Ok(taken)) => taken,
+        Some(Err(full)) if method.is_safe() => return full.into_response(),
+        Some(Err(_)) | None => return response,
+    };
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        // The bytes themselves keep the room: the server holds them until the caller has read them.
+        Ok(bytes) => Response::from_parts(parts, Body::from(Bytes::from_owner(Kept { bytes, _taken: taken }))),
+        Err(_) => internal_error().into_response(),
+    }
+}
+
+/// An answer's bytes, with the room that they take.
+struct Kept {
+    bytes: Bytes,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Lets the request in, or not.

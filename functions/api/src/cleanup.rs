@@ -87,6 +87,7 @@ fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
 }
 
 async fn delete_matching(app: &App, filter: &Filter, after: Option<TaskId>, finished_only: bool) -> Result<String, Problem> {
+    let _room = app.room.records(MAX_READ).await?;
     let found = app.context.store.list(filter, after, MAX_READ).await?;
     let wanted = found.items.into_iter().map(|listed| listed.webhook);
     let wanted: Vec<Webhook> = wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).collect();

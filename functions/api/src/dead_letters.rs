@@ -8,6 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use shared::{
     apply::Applied,
     id::{ReferenceId, WebhookId},
@@ -21,6 +22,7 @@ use crate::{
     app::{App, Call, Named},
     cursor, dispatch,
     idempotency::{self, Key, Started, answer},
+    listing::{Pages, Placed},
     problem::{Kind, Problem},
     query::{self, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Query},
     resend,
@@ -29,9 +31,9 @@ use crate::{
 
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DeadLetterList))]
-struct Listing<'a> {
-    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
-    items: Vec<DeadLetterView<'a>>,
+struct Listing {
+    #[cfg_attr(feature = "openapi", schema(max_items = 100, value_type = Vec<DeadLetterView<'static>>))]
+    items: Vec<Box<RawValue>>,
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     page_size: usize,
     next_cursor: Option<String>,
@@ -40,20 +42,29 @@ struct Listing<'a> {
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/dead-letters", tag = "Dead letters", operation_id = "list_dead_letters",
     summary = "Dead letters, latest first, without payload and attempts",
+    description = "A page ends before `page_size` where it would have more than 2.5 MiB.",
     params(parameters::Reference, parameters::PageSize, parameters::Cursor),
-    responses((status = 200, description = "One page.", body = Listing<'static>), errors::Unclear),
+    responses((status = 200, description = "One page.", body = Listing), errors::Unclear),
 ))]
 pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "cursor", "page_size"]);
     let reference = query.reference();
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
     let (after, page) = read_cursor(query)?;
+    let _room = app.room.records(page_size).await?;
     let found = app.context.store.dead_letters(reference.as_ref(), after, page_size).await?;
-    let listing = Listing {
-        items: found.items.iter().map(|listed| DeadLetterView::listed(&listed.webhook, &listed.url)).collect(),
-        page_size,
-        next_cursor: found.next.map(|next| cursor::encode(next, page.saturating_add(1))),
-    };
+    let (mut pages, mut next) = (Pages::new(page_size, 0), found.next);
+    for Listed { webhook, url } in &found.items {
+        // An archived one has the time; without it there would be no position to go on from.
+        let archived_at = webhook.archived_at.unwrap_or(webhook.updated_at);
+        let position = DeadLetterPosition { archived_at, task: webhook.id.task };
+        if pages.add(&DeadLetterView::listed(webhook, url), position)? == Placed::Beyond {
+            next = pages.last();
+            break;
+        }
+    }
+    let next_cursor = next.map(|next| cursor::encode(next, page.saturating_add(1)));
+    let listing = Listing { items: pages.into_items(), page_size, next_cursor };
     Ok(answer(StatusCode::OK, to_json(&listing)))
 }
 
@@ -135,6 +146,7 @@ async fn redrive_matching(
     reference: Option<&ReferenceId>,
     after: Option<DeadLetterPosition>,
 ) -> Result<String, Problem> {
+    let _room = app.room.records(MAX_READ).await?;
     let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
     // What has no URL is a message that could not be read.
     let wanted = found.items.into_iter().filter(|listed| !listed.url.is_empty());

@@ -5,6 +5,7 @@
 //! | `boundary` | around every request: correlation id, who may call, the log of what went wrong |
 //! | `lambda`, `stage` | the events that hold requests on Lambda; a path without API Gateway's stage |
 //! | `auth`, `correlation`, `trace`, `app` | who may call; the call's name; the trace it is part of; what handlers share |
+//! | `room` | how many requests are worked on at a time, and how many bytes they hold |
 //! | `accept`, `batch`, `test_webhook` | what makes webhooks |
 //! | `submission`, `fields`, `body`, `query` | what callers may say, judged field by field |
 //! | `dispatch` | create, then send; and what if the queue does not take it |
@@ -14,7 +15,7 @@
 //! | `destinations`, `health`, `metrics`, `overview` | how it goes |
 //! | `page` | the operator's page |
 //! | `openapi` | all of that, described for programs |
-//! | `view`, `cursor`, `problem` | the shapes of answers, of places in lists, of errors |
+//! | `view`, `listing`, `cursor`, `problem` | the shapes of answers, of lists, of places in lists, of errors |
 //!
 //! The way of a webhook: `boundary` lets the request in; `accept` reads it into a `submission`; `dispatch` makes its record and
 //! stores it, and sends the message; `view` shapes the 202.
@@ -39,6 +40,7 @@ mod health;
 mod idempotency;
 mod lambda;
 mod list;
+mod listing;
 mod metrics;
 mod openapi;
 mod overview;
@@ -46,6 +48,7 @@ mod page;
 mod problem;
 mod query;
 mod resend;
+mod room;
 mod stage;
 mod status;
 mod submission;
@@ -118,11 +121,13 @@ pub fn guarded(router: Router, access: Access) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(access), boundary::admitted_only))
 }
 
-/// `GET /metrics` alone, without a key: for a port of its own that only the machine's Prometheus reaches.
+/// `GET /metrics` alone, without a key: for a port of its own on loopback. As for the API without keys, the `Host` must be a loopback one, so
+/// that no web page reads it through its visitor's browser (DNS rebinding).
 pub fn metrics_router(context: Context) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/metrics", get(async |State(context): State<Context>| metrics::of(&context).await))
         .fallback(async |uri: Uri| boundary::not_found(&["/metrics"], &uri))
         .method_not_allowed_fallback(boundary::other_method)
-        .with_state(context)
+        .with_state(context);
+    guarded(router, Access::Loopback)
 }

@@ -8,7 +8,11 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
-use shared::store::MAX_READ;
+use serde_json::value::RawValue;
+use shared::{
+    id::TaskId,
+    store::{Filter, MAX_READ, Page},
+};
 
 #[cfg(feature = "openapi")]
 use crate::openapi::{errors, parameters};
@@ -16,6 +20,7 @@ use crate::{
     app::App,
     cursor,
     idempotency::answer,
+    listing::{MAX_CHUNK, Pages, Placed},
     problem::Problem,
     query::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Query},
     view::{WebhookView, to_json},
@@ -28,9 +33,9 @@ const PARAMETERS: [&str; 5] = ["reference_id", "status", "page", "page_size", "c
 
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = WebhookList))]
-struct Listing<'a> {
-    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
-    items: Vec<WebhookView<'a>>,
+struct Listing {
+    #[cfg_attr(feature = "openapi", schema(max_items = 100, value_type = Vec<WebhookView<'static>>))]
+    items: Vec<Box<RawValue>>,
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     page: usize,
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
@@ -41,8 +46,10 @@ struct Listing<'a> {
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
     summary = "Webhooks, newest first",
+    description = "A page ends before `page_size` where it would have more than 2.5 MiB. `page` counts the pages as they are: page 2 begins \
+                   where page 1 ended.",
     params(parameters::Reference, parameters::Status, parameters::Page, parameters::PageSize, parameters::Cursor),
-    responses((status = 200, description = "One page.", body = Listing<'static>), errors::Unclear),
+    responses((status = 200, description = "One page.", body = Listing), errors::Unclear),
 ))]
 /// By `page`, everything before it is read too, so it goes only as far as one call may read; by `cursor`, it costs one page
 /// wherever that is.
@@ -59,20 +66,42 @@ pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery)
         query.faults.add("page", format!("times page_size must be at most {MAX_READ}; go on with next_cursor instead"));
     }
     query.faults.check()?;
-    let (after, page, skipped) = match cursor {
+    let (after, page, to_skip) = match cursor {
         Some(cursor) => {
             let (after, page) = cursor::decode(&cursor)?;
             (Some(after), page, 0)
         }
-        None => (None, page, (page - 1) * page_size),
+        None => (None, page, page - 1),
     };
-    let found = app.context.store.list(&filter, after, skipped + page_size).await?;
-    let shown = found.items.iter().skip(skipped);
-    let listing = Listing {
-        items: shown.map(|listed| WebhookView::new(&listed.webhook, &listed.url, &app.context.rules)).collect(),
-        page,
-        page_size,
-        next_cursor: found.next.map(|next| cursor::encode(next, page.saturating_add(1))),
-    };
-    Ok(answer(StatusCode::OK, to_json(&listing)))
+    let _room = app.room.records(MAX_CHUNK).await?;
+    let (items, next) = read_page(&app, &filter, after, Pages::new(page_size, to_skip)).await?;
+    let next_cursor = next.map(|next| cursor::encode(next, page.saturating_add(1)));
+    Ok(answer(StatusCode::OK, to_json(&Listing { items, page, page_size, next_cursor })))
+}
+
+/// The page, and where the next one begins.
+async fn read_page(
+    app: &App,
+    filter: &Filter,
+    mut after: Option<TaskId>,
+    mut pages: Pages<TaskId>,
+) -> Result<(Vec<Box<RawValue>>, Option<TaskId>), Problem> {
+    let mut left_to_read = MAX_READ;
+    loop {
+        let limit = pages.missing().min(MAX_CHUNK);
+        let Page { items, next } = app.context.store.list(filter, after, limit).await?;
+        for listed in &items {
+            let view = WebhookView::new(&listed.webhook, &listed.url, &app.context.rules);
+            if pages.add(&view, listed.webhook.id.task)? == Placed::Beyond {
+                let last = pages.last();
+                return Ok((pages.into_items(), last));
+            }
+        }
+        left_to_read = left_to_read.saturating_sub(limit);
+        // A chunk of the store may be short, and the page is then.
+        if next.is_none() || pages.missing() == 0 || left_to_read == 0 {
+            return Ok((pages.into_items(), next));
+        }
+        after = next;
+    }
 }

@@ -97,6 +97,7 @@ struct OldestWaiting {
 pub(crate) async fn show(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let now = app.now();
+    let _room = app.room.records(MAX_READ).await?;
     let (newest, due) = future::try_join(newest(&app, first_minute(now)), due(&app, now)).await?;
     let overview = Overview { now, last_hour: last_hour(&newest, now), oldest_waiting: oldest_waiting(&app, &newest, &due, now) };
     Ok(answer(StatusCode::OK, to_json(&overview)))

@@ -41,9 +41,10 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
     }
     let url = query.get(WEBHOOK_URL).unwrap_or_default().to_owned();
     query.faults.check()?;
-    let body = read_json(&parts.headers, body, max_body_bytes(&app)).await?;
+    let (body, _room) = read_json(&app, &call, &parts.headers, body, max_body_bytes(&app)).await?;
     let payload: &RawValue = fields::parse(&body, "must be JSON")?;
     let submission = Submission::test(&app.context, WEBHOOK_URL, &url, payload)?;
     let key = Key::of(&parts, &call, &body)?;
+    drop(body);
     accept_one(&app, &call, key.as_ref(), &submission, view::test_accepted).await
 }

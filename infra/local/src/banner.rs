@@ -23,7 +23,7 @@ pub struct Facts<'a> {
 
 /// Prints it to standard output, with a `curl` line that works as printed.
 pub fn print(facts: &Facts<'_>) {
-    println!("{}", text(facts));
+    shared::say!("{}", text(facts));
 }
 
 fn text(facts: &Facts<'_>) -> String {

@@ -11,7 +11,7 @@
 //! | [`functions`] | the functions in processes of their own: the Invoke API of `cargo lambda watch` |
 //! | [`forward`] | the function URL of those |
 //! | [`maintenance`] | backup, restore and recovery of the embedded file |
-//! | [`options`] | the command line |
+//! | [`options`], [`signals`] | the command line; what asks it to end |
 //! | [`banner`] | what it tells when it is ready |
 //!
 //! The functions themselves are the very handlers that run on Lambda, and get the very events.
@@ -25,5 +25,6 @@ pub mod mapping;
 pub mod options;
 pub mod schedule;
 pub mod serve;
+pub mod signals;
 pub mod stack;
 mod triggers;

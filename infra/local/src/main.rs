@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use local::{maintenance, options::Options, stack::Stack};
+use local::{maintenance, options::Options, signals::Signals, stack::Stack};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::logging;
 use tokio::runtime::Runtime;
@@ -28,9 +28,14 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&format!("no threads: {error}")),
     };
     let code = runtime.block_on(async {
-        match Stack::start(&options).await {
+        let mut signals = Signals::listen();
+        let started = tokio::select! {
+            started = Stack::start(&options) => started,
+            () = signals.asked_to_end() => return ExitCode::SUCCESS,
+        };
+        match started {
             Ok(stack) => {
-                if stack.run_until_asked_to_end().await {
+                if stack.run_until_asked_to_end(signals).await {
                     ExitCode::SUCCESS
                 } else {
                     ExitCode::FAILURE
@@ -51,6 +56,6 @@ fn raise_file_limit() {
 }
 
 fn refuse(why: &str) -> ExitCode {
-    eprintln!("local cannot start:\n{why}");
+    shared::complain!("local cannot start:\n{why}");
     ExitCode::from(COULD_NOT_START)
 }

@@ -25,6 +25,7 @@ use crate::{
     maintenance::{recover_command, restore_command},
     options::Options,
     serve::{Limits, serve},
+    signals::Signals,
     triggers,
 };
 
@@ -188,7 +189,7 @@ impl Stack {
         };
         parts.spawn(serve(api_listener, router, Limits::default(), stopped.clone()));
         if let Some(listener) = metrics_listener {
-            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::default(), stopped.clone()));
+            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::for_metrics(), stopped.clone()));
         }
         triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
@@ -199,23 +200,23 @@ impl Stack {
     /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken, attempts in flight are finished.
     /// A second signal ends it at once. Whether it ended because it was asked to: if a part ended by itself, which none should, a
     /// supervisor does better with a new process than with half a stack.
-    pub async fn run_until_asked_to_end(mut self) -> bool {
+    pub async fn run_until_asked_to_end(mut self, mut signals: Signals) -> bool {
         tokio::select! {
-            () = asked_to_end() => {}
+            () = signals.asked_to_end() => {}
             Some(ended) = self.parts.join_next() => {
                 tracing::error!(panicked = ended.is_err(), "A part of the stack ended by itself; the stack ends too");
                 return false;
             }
         }
-        eprintln!("Ending: attempts in flight are finished first. Again to end at once.");
+        shared::complain!("Ending: attempts in flight are finished first. Again to end at once.");
         let limit = self.context.config.delivery_timeout + END_MARGIN;
         tokio::select! {
             ended = tokio::time::timeout(limit, self.end()) => {
                 if ended.is_err() {
-                    eprintln!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
+                    shared::complain!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
                 }
             }
-            () = asked_to_end() => eprintln!("Ended at once. What was in flight goes on at the next start."),
+            () = signals.asked_to_end() => shared::complain!("Ended at once. What was in flight goes on at the next start."),
         }
         true
     }
@@ -258,21 +259,4 @@ async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener
 
 fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-/// Returns on Ctrl-C or SIGTERM.
-async fn asked_to_end() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = interrupt.await;
 }

@@ -33,6 +33,7 @@ fn an_empty_environment_gives_the_documented_defaults() {
     assert!(!lambda.allow_private);
     assert_eq!((lambda.deliver_concurrency, lambda.deliver_host_concurrency), (10, 10));
     assert_eq!((config.deliver_concurrency, config.deliver_host_concurrency, config.api_concurrency), (128, 32, 256));
+    assert_eq!(config.api_body_bytes, 134_217_728);
     assert_eq!(good(&[("DELIVER_CONCURRENCY", "1000")]).deliver_host_concurrency, 250);
 }
 
@@ -49,6 +50,7 @@ fn every_number_is_bounded() {
         ("DELIVER_CONCURRENCY", 1, 1000),
         ("DELIVER_HOST_CONCURRENCY", 1, 1000),
         ("API_CONCURRENCY", 1, 10_000),
+        ("API_BODY_BYTES", 33_554_432, 1_099_511_627_776),
         ("MAX_PAYLOAD_BYTES", 1, 1_048_576),
         ("PROMETHEUS_PORT", 0, 65_535),
         ("CIRCUIT_FAILURES", 0, 10_000),

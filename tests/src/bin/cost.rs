@@ -15,15 +15,15 @@ async fn main() -> ExitCode {
         measured = run(&plan) => measured,
         // What was started is ended by its destructor.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("cost: interrupted");
+            shared::complain!("cost: interrupted");
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
     match measured {
-        Ok(report) if plan.json => println!("{:#}", report.to_json()),
-        Ok(report) => print!("\n{report}"),
+        Ok(report) if plan.json => shared::say!("{:#}", report.to_json()),
+        Ok(report) => shared::say!("\n{}", report.to_string().trim_end()),
         Err(error) => {
-            eprintln!("cost: {error}");
+            shared::complain!("cost: {error}");
             return ExitCode::from(COULD_NOT_RUN);
         }
     }

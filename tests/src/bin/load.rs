@@ -16,21 +16,21 @@ async fn main() -> ExitCode {
         measured = run(&plan) => measured,
         // What was started is ended by its destructor.
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("load: interrupted");
+            shared::complain!("load: interrupted");
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
     match measured {
         Ok(results) => {
             if plan.json {
-                println!("{:#}", serde_json::json!(results));
+                shared::say!("{:#}", serde_json::json!(results));
             } else {
-                print!("\n{results}");
+                shared::say!("\n{}", results.to_string().trim_end());
             }
             if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("load: {error}");
+            shared::complain!("load: {error}");
             if matches!(error, LoadError::Missing { .. }) { ExitCode::FAILURE } else { ExitCode::from(COULD_NOT_RUN) }
         }
     }

@@ -77,17 +77,17 @@ fn main() -> ExitCode {
 fn replay(options: &Options, seed: u64) -> bool {
     let ran = run(Run { seed, world: options.world, bug: options.bug, traced: true });
     if options.json {
-        println!("{:#}", json!({"seed": seed, "violation": ran.violation, "trace": ran.trace}));
+        shared::say!("{:#}", json!({"seed": seed, "violation": ran.violation, "trace": ran.trace}));
         return ran.violation.is_none();
     }
     for line in &ran.trace {
-        println!("{line}");
+        shared::say!("{line}");
     }
     let (accepted, requests, messages, seconds) = (ran.accepted, ran.requests, ran.messages, ran.seconds);
-    println!("\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of virtual time");
+    shared::say!("\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of virtual time");
     match &ran.violation {
-        Some(violation) => println!("FAILED: {violation}"),
-        None => println!("All checks hold."),
+        Some(violation) => shared::say!("FAILED: {violation}"),
+        None => shared::say!("All checks hold."),
     }
     ran.violation.is_none()
 }
@@ -100,14 +100,14 @@ fn many(options: &Options) -> bool {
     let hunted = hunt_counting(options.from, seeds, options.world, options.bug, &done);
     drop(ticker);
     if options.json {
-        println!("{:#}", json!(hunted));
+        shared::say!("{:#}", json!(hunted));
         return hunted.failure.is_none();
     }
-    println!("{} seeds in {:.1} s: {:.0} a second", hunted.seeds, hunted.seconds, hunted.seeds_per_second());
+    shared::say!("{} seeds in {:.1} s: {:.0} a second", hunted.seeds, hunted.seconds, hunted.seeds_per_second());
     if let Some((seed, violation)) = &hunted.failure {
         let world = options.world.map_or_else(String::new, |world| format!(" --world {}", world.name()));
         let bug = options.bug.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
-        println!("seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}");
+        shared::say!("seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}");
     }
     hunted.failure.is_none()
 }
@@ -116,17 +116,17 @@ fn bugs(options: &Options) -> bool {
     let mut table = Vec::new();
     for bug in Bug::ALL.into_iter().filter(|bug| options.bug.is_none_or(|only| only == *bug)) {
         if options.json {
-            eprintln!("simulate: {bug:?}");
+            shared::complain!("simulate: {bug:?}");
         }
         let caught = catch(bug, MAX_SEEDS_PER_BUG);
         if !options.json {
             let seeds = caught.seeds.map_or_else(|| "never".to_owned(), |seeds| seeds.to_string());
-            println!("{:<24} {seeds:>6}  {}", caught.bug, caught.violation.as_deref().unwrap_or("not caught"));
+            shared::say!("{:<24} {seeds:>6}  {}", caught.bug, caught.violation.as_deref().unwrap_or("not caught"));
         }
         table.push(caught);
     }
     if options.json {
-        println!("{:#}", json!(table));
+        shared::say!("{:#}", json!(table));
     }
     table.iter().all(|caught| caught.seeds.is_some())
 }

@@ -14,14 +14,14 @@ async fn main() -> ExitCode {
     match run(&options).await {
         Ok(report) => {
             if options.json {
-                println!("{:#}", serde_json::json!(report));
+                shared::say!("{:#}", serde_json::json!(report));
             } else {
-                print!("{report}");
+                shared::say!("{}", report.to_string().trim_end());
             }
             if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("startup: {error}");
+            shared::complain!("startup: {error}");
             ExitCode::from(COULD_NOT_RUN)
         }
     }

@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
     match run(&options, behaviour).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("webhook-receiver: {error}");
+            shared::complain!("webhook-receiver: {error}");
             ExitCode::from(COULD_NOT_RUN)
         }
     }
@@ -105,10 +105,10 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
         .map_err(|error| format!("{error}; --port chooses another port"))?;
     let url = receiver.url("");
     if options.json {
-        println!("{}", serde_json::json!({ "listening": url, "answers": behaviour }));
+        shared::say!("{}", serde_json::json!({ "listening": url, "answers": behaviour }));
     } else {
-        println!("webhook-receiver listens at {url} and answers {}", describe(&behaviour));
-        println!("counts: curl {url}status    end: Ctrl-C");
+        shared::say!("webhook-receiver listens at {url} and answers {}", describe(&behaviour));
+        shared::say!("counts: curl {url}status    end: Ctrl-C");
     }
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -116,9 +116,9 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
     }
     let counts = receiver.stop().await;
     if options.json {
-        println!("{}", serde_json::json!({ "stopped": counts }));
+        shared::say!("{}", serde_json::json!({ "stopped": counts }));
     } else {
-        println!("stopped; {} requests of {} webhooks received", counts.received, counts.distinct_webhook_ids);
+        shared::say!("stopped; {} requests of {} webhooks received", counts.received, counts.distinct_webhook_ids);
     }
     Ok(())
 }

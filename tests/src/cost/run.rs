@@ -117,7 +117,7 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
     let endpoint = proxy.endpoint();
     let age = AUDIT_AGE.as_millis().to_string();
     let parameters = [("AuditAgeMs", age), ("RetryBaseDelayMs", "2000".into()), ("LogLevel", "info".into())];
-    eprintln!("cost: building and deploying the functions");
+    shared::complain!("cost: building and deploying the functions");
     let stack = tokio::task::spawn_blocking(move || {
         let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
         AwsStack::deployed_behind(&endpoint, &parameters)
@@ -128,7 +128,7 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
     let idle = lab.measure_idle().await?;
     let mut rows = Vec::new();
     for scenario in SCENARIOS.iter().filter(|scenario| plan.only.as_ref().is_none_or(|part| scenario.name.contains(part))) {
-        eprintln!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
+        shared::complain!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
         rows.push(lab.measure(scenario, plan.webhooks).await?);
     }
     Ok(Report { webhooks: plan.webhooks, rows, idle, prices })

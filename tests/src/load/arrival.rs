@@ -140,7 +140,7 @@ impl LoadReceiver {
             Ok(counts) => counts,
             Err(error) => {
                 // The sender is gone, which the starting side sees.
-                eprintln!("load: the receiver could not start: {error}");
+                shared::complain!("load: the receiver could not start: {error}");
                 Snapshot::default()
             }
         });

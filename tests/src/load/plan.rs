@@ -133,7 +133,7 @@ impl Plan {
 
     /// Tells how far the tool is.
     pub fn say(&self, text: impl std::fmt::Display) {
-        if self.json { eprintln!("{text}") } else { println!("{text}") }
+        if self.json { shared::complain!("{text}") } else { shared::say!("{text}") }
     }
 }
 

@@ -142,7 +142,7 @@ fn write_lines(waiting: &Receiver<Option<String>>, stdout: bool, file: Option<Fi
                 None => output.flush(),
             };
             if let Err(error) = &written {
-                eprintln!("webhook-receiver: cannot write to {name} any more: {error}");
+                shared::complain!("webhook-receiver: cannot write to {name} any more: {error}");
             }
             written.is_ok()
         });

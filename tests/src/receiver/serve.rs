@@ -211,7 +211,7 @@ async fn save(state: &State, request: &Arc<Received>) {
     let request = Arc::clone(request);
     let saved = tokio::task::spawn_blocking(move || journal::save(&path, &request.body).map_err(|error| (path, error))).await;
     if let Ok(Err((path, error))) = saved {
-        eprintln!("webhook-receiver: cannot save a payload as {}: {error}", path.display());
+        shared::complain!("webhook-receiver: cannot save a payload as {}: {error}", path.display());
     }
 }
 

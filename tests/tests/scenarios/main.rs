@@ -17,6 +17,7 @@ mod redis;
 mod redis_calls;
 mod redis_outages;
 mod secrecy;
+mod surroundings;
 mod tools;
 mod traces;
 mod waits;

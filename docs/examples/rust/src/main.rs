@@ -45,7 +45,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body
         }
         Ok(false) => StatusCode::NO_CONTENT,
         Err(error) => {
-            eprintln!("{id} cannot be kept: {error}");
+            let _ = writeln!(io::stderr(), "{id} cannot be kept: {error}");
             StatusCode::INTERNAL_SERVER_ERROR // it will be sent again
         }
     }
@@ -65,7 +65,7 @@ fn keep(inbox: &Path, name: &str, body: &[u8]) -> io::Result<bool> {
 /// Handles one of the inbox. After a crash in between, it may be handled again.
 fn handle(inbox: &Path, id: &str) -> io::Result<()> {
     let body = fs::read(inbox.join(format!("{id}.json")))?;
-    println!("handled {id}: {} bytes", body.len()); // your own code
+    let _ = writeln!(io::stdout(), "handled {id}: {} bytes", body.len()); // your own code
     fs::write(inbox.join(format!("{id}.done")), "")
 }
 
@@ -93,11 +93,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let receiver = Receiver { verifier: Webhook::new(&secret)?, inbox: inbox.clone(), work };
     let router = Router::new().route("/{*path}", post(receive)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    println!("listens at http://{}", listener.local_addr()?);
+    let _ = writeln!(io::stdout(), "listens at http://{}", listener.local_addr()?);
     std::thread::spawn(move || {
         while let Some(id) = to_do.blocking_recv() {
             if let Err(error) = handle(&inbox, &id) {
-                eprintln!("{id} cannot be handled, until the next start: {error}");
+                let _ = writeln!(io::stderr(), "{id} cannot be handled, until the next start: {error}");
             }
         }
     });

@@ -168,7 +168,7 @@ fn problems(status: u16) -> Vec<Problem> {
         500 => vec![Problem::new(Kind::Internal, "Something went wrong.")],
         503 => vec![
             Problem::new(Kind::Unavailable, "The store cannot be reached at the moment; try again."),
-            Problem::new(Kind::Overloaded, "As many requests as may be are being answered at the moment; try again."),
+            Problem::new(Kind::Overloaded, "Too many concurrent requests. Try again shortly."),
             Problem::new(Kind::NotConfigured, "The API is not set up to be called; its log says why."),
         ],
         _ => Vec::new(),

@@ -213,6 +213,30 @@ impl Stack {
         concluded
     }
 
+    /// A webhook that was attempted as often as it can be, each time with an answer of control characters: the longest that there is as JSON.
+    pub(crate) async fn accept_with_long_excerpts(&self) -> String {
+        let retry = json!({"max_attempts": 50, "base_delay_ms": 0});
+        let id = self.accept(json!({"retry": retry, "reference_id": "long"})).await;
+        let (store, rules) = (&self.context.store, &self.context.rules);
+        let first = self.record(&id).await;
+        let mut webhook = first.clone();
+        for number in 1..=50 {
+            let now = webhook.allowed_at.unwrap_or(webhook.updated_at);
+            let claimed = rules.claim(&webhook, ClaimId(number), now).unwrap();
+            let outcome = Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(503), retry_after: None };
+            let report = Report {
+                outcome,
+                duration: Duration::from_millis(5),
+                message: None,
+                response_excerpt: Some("\u{1}".repeat(256)),
+            };
+            webhook = rules.conclude(&claimed, ClaimId(number), &report, now, 0.5).unwrap();
+        }
+        webhook.revision = first.revision + 1;
+        store.write(&first, &webhook).await.unwrap();
+        id
+    }
+
     /// Makes a dead letter of a webhook that was accepted.
     pub(crate) async fn bury(&self, id: &str) {
         let failed = self.conclude(id, 410).await;

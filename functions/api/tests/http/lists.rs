@@ -104,3 +104,40 @@ async fn dead_letters_are_listed_latest_first_without_what_is_large() {
     assert!(ids(&stack.get("/dead-letters").await.json(200)).is_empty());
     stack.get(&format!("/dead-letters/{}", all[0])).await.problem(404);
 }
+
+/// What Lambda answers at most, where the body is a JSON string in JSON.
+const LAMBDA_ANSWER_BYTES: usize = 6 * 1024 * 1024;
+
+/// Records as long as they can be: a page ends where it would be too long, and neither numbers nor cursors leave out anything.
+#[tokio::test]
+async fn pages_are_bounded_by_bytes_and_leave_nothing_out() {
+    let stack = Stack::start().await;
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        all.insert(0, stack.accept_with_long_excerpts().await);
+    }
+    for filter in ["", "&reference_id=long", "&status=failed"] {
+        let (mut shown, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
+        loop {
+            pages += 1;
+            let place = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
+            let by_cursor = stack.get(&format!("/webhook-statuses?page_size=100{filter}{place}")).await;
+            let escaped = serde_json::to_string(&by_cursor.text).unwrap();
+            assert!(escaped.len() < LAMBDA_ANSWER_BYTES, "{} bytes", escaped.len());
+            let by_cursor = by_cursor.json(200);
+            let by_number = stack.get(&format!("/webhook-statuses?page_size=100&page={pages}{filter}")).await.json(200);
+            assert_eq!(by_number, by_cursor, "page {pages}");
+            shown.extend(ids(&by_cursor));
+            cursor = by_cursor["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(shown, all, "with {filter:?}");
+        assert!((2..=6).contains(&pages), "{pages} pages");
+    }
+    let one = stack.get(&format!("/webhook-status/{}", all[0])).await;
+    assert!(one.text.len() > 70_000 && one.text.len() < 200_000, "{} bytes", one.text.len());
+    let explained = stack.get(&format!("/webhooks/{}/explain", all[0])).await;
+    assert!(explained.text.len() < 200_000, "{} bytes", explained.text.len());
+}

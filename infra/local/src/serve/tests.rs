@@ -1,8 +1,9 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use axum::routing::get;
+use axum::{body::Bytes, routing::get};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::tcp::OwnedReadHalf,
     sync::Notify,
     task::JoinHandle,
     time::timeout,
@@ -16,6 +17,11 @@ const BOUND: Duration = Duration::from_secs(20);
 const A_WHILE: Duration = Duration::from_millis(200);
 
 const LONG: Duration = Duration::from_secs(600);
+
+/// With these waits for the first and for each further request.
+fn limits(connections: usize, first_request: Duration, next_request: Duration) -> Limits {
+    Limits { connections, first_request, next_request }
+}
 
 /// A server whose `/` answers at once and whose `/held` answers when it is let go.
 struct Server {
@@ -32,7 +38,8 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let holding = (Arc::clone(&held), Arc::clone(&let_go));
-        let router = Router::new().route("/", get(async || "here")).route(
+        // A POST is answered once its body is there.
+        let router = Router::new().route("/", get(async || "here").post(async |_: Bytes| "here")).route(
             "/held",
             get(async move || {
                 holding.0.notify_one();
@@ -79,7 +86,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn a_connection_that_sends_no_request_is_closed() {
-    let server = Server::start(Limits { connections: 10, headers: Duration::from_millis(50) }).await;
+    let server = Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut silent = server.connect().await;
     assert!(is_closed(&mut silent).await, "one that sends nothing");
     let mut partial = server.connect().await;
@@ -110,7 +117,7 @@ async fn a_connection_that_sends_no_request_is_closed() {
 /// The limit is on headers: an answer may take longer.
 #[tokio::test]
 async fn an_answer_may_take_longer_than_headers() {
-    let server = Server::start(Limits { connections: 10, headers: Duration::from_millis(50) }).await;
+    let server = Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut stream = server.connect().await;
     ask(&mut stream, "/held").await;
     server.held.notified().await;
@@ -120,31 +127,165 @@ async fn an_answer_may_take_longer_than_headers() {
     server.end().await;
 }
 
+/// The first request is waited for shortly, whoever was served may take its time.
 #[tokio::test]
-async fn what_exceeds_the_connections_waits_for_one_to_end() {
-    let server = Server::start(Limits { connections: 2, headers: LONG }).await;
-    let (mut first, mut second, mut third) = (server.connect().await, server.connect().await, server.connect().await);
-    for stream in [&mut first, &mut second] {
-        ask(stream, "/").await;
-        timeout(BOUND, read_until(stream, "here")).await.unwrap();
+async fn the_first_request_must_come_sooner_than_later_ones() {
+    let server = Server::start(limits(10, Duration::from_millis(50), LONG)).await;
+    let mut served = server.connect().await;
+    ask(&mut served, "/").await;
+    timeout(BOUND, read_until(&mut served, "here")).await.unwrap();
+    let mut silent = server.connect().await;
+    let mut partial = server.connect().await;
+    partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    assert!(is_closed(&mut silent).await && is_closed(&mut partial).await);
+    ask(&mut served, "/").await;
+    timeout(BOUND, read_until(&mut served, "here")).await.unwrap();
+    drop(served);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_new_connection_takes_the_place_of_the_one_that_has_waited_longest() {
+    let server = Server::start(limits(3, LONG, LONG)).await;
+    let mut idle = server.connect().await;
+    ask(&mut idle, "/").await;
+    timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
+    let mut silent = server.connect().await;
+    let mut busy = server.connect().await;
+    ask(&mut busy, "/held").await;
+    server.held.notified().await;
+    // What never sent a request goes first, though it came later.
+    let mut third = server.connect().await;
+    ask(&mut third, "/").await;
+    timeout(BOUND, read_until(&mut third, "here")).await.unwrap();
+    assert!(is_closed(&mut silent).await);
+    ask(&mut idle, "/").await;
+    timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
+    // Of those that are idle now, the third has waited longest.
+    let mut fourth = server.connect().await;
+    ask(&mut fourth, "/").await;
+    timeout(BOUND, read_until(&mut fourth, "here")).await.unwrap();
+    assert!(is_closed(&mut third).await);
+    server.let_go.notify_one();
+    assert!(timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"), "it is never closed");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn many_silent_connections_shut_nobody_out() {
+    let server = Server::start(limits(50, LONG, LONG)).await;
+    let mut silent = Vec::new();
+    for _ in 0..120 {
+        silent.push(server.connect().await);
     }
+    let mut partial = server.connect().await;
+    partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    let mut caller = server.connect().await;
+    ask(&mut caller, "/").await;
+    assert!(timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    drop((silent, partial, caller));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_new_connection_waits_while_every_other_one_is_at_work() {
+    let server = Server::start(limits(2, LONG, LONG)).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    for stream in [&mut first, &mut second] {
+        ask(stream, "/held").await;
+        timeout(BOUND, server.held.notified()).await.unwrap();
+    }
+    let mut third = server.connect().await;
     ask(&mut third, "/").await;
     assert!(timeout(A_WHILE, third.readable()).await.is_err(), "there is no place for it");
-    drop(first);
+    server.let_go.notify_one();
     assert!(timeout(BOUND, read_until(&mut third, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    server.let_go.notify_one();
+    drop((first, second));
+    server.end().await;
+}
+
+/// It is cut off once it has had its time.
+#[tokio::test]
+async fn bodies_that_do_not_come_make_room_too() {
+    let server = Server::start(limits(2, LONG, LONG)).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n1").await.unwrap();
+        slow.push(stream);
+    }
+    let mut caller = server.connect().await;
+    ask(&mut caller, "/").await;
+    assert!(timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    drop((slow, caller));
+    server.end().await;
+}
+
+/// Everything that comes until the connection is closed.
+async fn read_to_end(mut reading: OwnedReadHalf) -> String {
+    let mut text = Vec::new();
+    // It may be reset when the server has not read everything.
+    let _ = timeout(BOUND, reading.read_to_end(&mut text)).await.unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused_before_they_fill_memory() {
+    let server = Server::start(limits(10, LONG, LONG)).await;
+    for line in ["x: 123456789\r\n".to_owned(), "a".repeat(1000)] {
+        let (reading, mut writing) = server.connect().await.into_split();
+        writing.write_all(b"GET / HTTP/1.1\r\nhost: here\r\nx: ").await.unwrap();
+        let send = async {
+            let mut sent = 0;
+            while writing.write_all(line.as_bytes()).await.is_ok() {
+                sent += line.len();
+                assert!(sent < 64 * 1024 * 1024, "it takes them without end");
+            }
+        };
+        let (answer, ()) = tokio::join!(read_to_end(reading), send);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    // Just too long; all of it is read before it is answered.
+    let (reading, mut writing) = server.connect().await.into_split();
+    let head = format!("GET / HTTP/1.1\r\nhost: here\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD_BYTES));
+    writing.write_all(&head.as_bytes()[..MAX_HEAD_BYTES]).await.unwrap();
+    assert!(read_to_end(reading).await.starts_with("HTTP/1.1 431 "));
+    let mut fits = server.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nhost: here\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD_BYTES - 100));
+    fits.write_all(head.as_bytes()).await.unwrap();
+    assert!(timeout(BOUND, read_until(&mut fits, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    drop(fits);
+    server.end().await;
+}
+
+/// RFC 9112, section 9.6: who has closed its sending side may still read.
+#[tokio::test]
+async fn a_caller_that_closes_its_sending_side_gets_its_answer() {
+    let server = Server::start(limits(10, LONG, LONG)).await;
+    let mut caller = server.connect().await;
+    ask(&mut caller, "/held").await;
+    caller.shutdown().await.unwrap();
+    server.held.notified().await;
+    assert!(timeout(A_WHILE, caller.readable()).await.is_err(), "it is not given up");
+    server.let_go.notify_one();
+    assert!(timeout(BOUND, read_until(&mut caller, "late")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(is_closed(&mut caller).await);
     server.end().await;
 }
 
 #[tokio::test]
 async fn told_to_stop_it_sends_what_is_under_way() {
-    let server = Server::start(Limits { connections: 10, headers: LONG }).await;
+    let server = Server::start(limits(10, LONG, LONG)).await;
     let (mut idle, mut silent, mut busy) = (server.connect().await, server.connect().await, server.connect().await);
     ask(&mut idle, "/").await;
     timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
+    let mut partial = server.connect().await;
+    partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     ask(&mut busy, "/held").await;
     server.held.notified().await;
     server.stop.send(true).unwrap();
-    assert!(is_closed(&mut idle).await && is_closed(&mut silent).await);
+    assert!(is_closed(&mut idle).await && is_closed(&mut silent).await && is_closed(&mut partial).await);
     assert!(!server.running.is_finished(), "an answer is under way");
     server.let_go.notify_one();
     assert!(timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"));

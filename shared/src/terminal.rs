@@ -1,0 +1,63 @@
+//! Lines for people, to standard output and standard error.
+//!
+//! `println!` panics when the line cannot be written, such as when the program that read it has ended, or the disk behind it is full. That is
+//! no reason for a process to fail that has other work to do. So nothing here prints by it (the lints `print_stdout` and `print_stderr` see to
+//! that), but by [`say!`](crate::say) and [`complain!`](crate::complain), which drop what cannot be written.
+
+use std::{
+    fmt::Arguments,
+    io::{self, Write},
+};
+
+/// Writes a line to standard output, as `println!` does, unless it cannot be written.
+#[macro_export]
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::terminal::out(::std::format_args!($($arg)*)) };
+}
+
+/// Writes a line to standard error, as `eprintln!` does, unless it cannot be written.
+#[macro_export]
+macro_rules! complain {
+    ($($arg:tt)*) => { $crate::terminal::err(::std::format_args!($($arg)*)) };
+}
+
+/// See [`say!`](crate::say).
+pub fn out(line: Arguments<'_>) {
+    write(&mut io::stdout().lock(), line);
+}
+
+/// See [`complain!`](crate::complain).
+pub fn err(line: Arguments<'_>) {
+    write(&mut io::stderr().lock(), line);
+}
+
+fn write(output: &mut dyn Write, line: Arguments<'_>) {
+    // In one call: standard error is not buffered, and no line of another process comes between.
+    let _ = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn a_line_is_written_whole_or_dropped() {
+        let mut lines = Vec::new();
+        write(&mut lines, format_args!("{} of {}", 1, 2));
+        write(&mut lines, format_args!("two\nlines"));
+        assert_eq!(lines, b"1 of 2\ntwo\nlines\n");
+        write(&mut Full, format_args!("nowhere"));
+    }
+}
