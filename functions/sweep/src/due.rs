@@ -126,10 +126,11 @@ impl Backlog {
 impl Run<'_> {
     /// Queues these entries and moves those that the queue took.
     async fn requeue(&mut self, entries: Vec<DueEntry>, summary: &mut Summary) -> Result<(), SweepError> {
+        let context = self.context;
         let found: Vec<Found> = stream::iter(entries)
             .map(|entry| async move {
                 let id = entry.id.clone();
-                isolated(&id, read(self.context, entry)).await.unwrap_or(Ok(Found::Moved))
+                isolated(&id, read(context, entry)).await.unwrap_or(Ok(Found::Moved))
             })
             .buffer_unordered(CONCURRENCY)
             .try_collect()
