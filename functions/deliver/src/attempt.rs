@@ -58,6 +58,17 @@ pub(crate) enum Attempted {
     BudgetSpent(Webhook, GiveUp),
 }
 
+/// The right to one attempt, and what it takes.
+struct Claimed {
+    webhook: Webhook,
+    content: Content,
+    claim_id: ClaimId,
+    /// Just before the claim was written.
+    claimed_at: Timestamp,
+    /// Whether the webhook was among the waiting ones before.
+    was_retrying: bool,
+}
+
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
@@ -70,6 +81,11 @@ impl Deliver {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(put_off) => return put_off,
         };
+        // Asking for the circuit may have taken as long as the store takes.
+        if !self.is_in_time(until) {
+            self.breaker.release(&self.context, &admitted).await;
+            return Attempted::Ended(Verdict::HandBack);
+        }
         // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
         let claimed_at = self.context.clock.now();
         let rules = &self.context.rules;
@@ -92,25 +108,37 @@ impl Deliver {
                 };
             }
         };
-        let was_retrying = was_retrying.into_inner();
+        let claimed = Claimed { webhook, content, claim_id, claimed_at, was_retrying: was_retrying.into_inner() };
+        self.send_claimed(claimed, turn.as_ref(), &admitted, xray_trace_id).await
+    }
+
+    /// Sends what was claimed, and writes what came of it.
+    async fn send_claimed(
+        &self,
+        claimed: Claimed,
+        turn: Option<&Turn<'_>>,
+        admitted: &Admitted,
+        xray_trace_id: Option<&str>,
+    ) -> Attempted {
+        let Claimed { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
         let sent_at = self.context.clock.now();
         let left = self.context.config.delivery_timeout.saturating_sub(sent_at.since(claimed_at));
         if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT && !planted::is(Bug::SlowClaimBlamed) {
             let why = format!("nothing was sent: the claim took {} ms", sent_at.since(claimed_at).as_millis());
-            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+            return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
         let answer = {
-            let _asking = turn.as_ref().map(Turn::ask);
+            let _asking = turn.map(Turn::ask);
             self.send_request(&webhook, content, (sent_at, left), xray_trace_id).await
         };
         if answer.is_our_fault {
             let why = format!("nothing was sent: {}", answer.message.as_deref().unwrap_or("this machine could not try"));
-            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+            return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
         if answer.status_code.is_none() && self.context.clock.now().since(sent_at) > left + STANDSTILL {
-            return self.stood_still(&webhook, &admitted).await;
+            return self.stood_still(&webhook, admitted).await;
         }
-        self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
+        self.breaker.note(&self.context, &webhook.destination, &answer, admitted).await;
         self.record(webhook, claim_id, answer, was_retrying).await
     }
 
