@@ -27,7 +27,8 @@ const excerpt = (text) => el('figure', { class: 'excerpt' }, el('figcaption', nu
 function attemptEntry({ attempt, then }) {
   const { number, started_at: at, duration_ms: took, outcome, status_code: code, error, response_excerpt: response } = attempt;
   const head = [el('h3', null, `Attempt ${number}`), outcomeChip(code, error?.kind), el('span', { class: 'faint' }, duration(took)), moment(at, timeOfDay(at))];
-  const word = { delivered: 'Delivered.', interrupted: 'Ended without a recorded answer: it may have arrived.' }[outcome];
+  const unsent = error?.message?.startsWith('nothing was sent');
+  const word = { delivered: 'Delivered.', interrupted: unsent ? null : 'Ended without a recorded answer: it may have arrived.' }[outcome];
   const told = word ?? error?.message ?? (then ? then.why : null);
   return el('li', { class: `entry is-${outcome === 'delivered' ? 'delivered' : 'failed'}` }, el('div', { class: 'line' }, head), told && el('p', null, told), response && excerpt(response));
 }

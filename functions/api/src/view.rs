@@ -217,7 +217,7 @@ struct AttemptView<'a> {
     #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     started_at: Timestamp,
     duration_ms: u64,
-    /// `delivered`; `failed`; `interrupted`, which may have arrived.
+    /// `delivered`; `failed`; `interrupted`, which may have arrived unless its error says that nothing was sent.
     outcome: &'static str,
     status_code: Option<u16>,
     error: Option<AttemptError<'a>>,

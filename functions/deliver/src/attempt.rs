@@ -20,6 +20,7 @@ use shared::{
     trace::Trace,
     transition::{GiveUp, Refusal, Report},
 };
+use tokio::sync::SemaphorePermit;
 
 use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
 
@@ -58,12 +59,21 @@ pub(crate) enum Attempted {
     BudgetSpent(Webhook, GiveUp),
 }
 
+/// The right to one attempt, and what it takes.
+struct Claimed {
+    webhook: Webhook,
+    content: Content,
+    claim_id: ClaimId,
+    /// Just before the claim was written.
+    claimed_at: Timestamp,
+    /// Whether the webhook was among the waiting ones before.
+    was_retrying: bool,
+}
+
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
         let Some(slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
-        // Given back before the attempt ends if it hangs.
-        let mut slot = Some(slot);
         let (seen, turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
             ControlFlow::Break(put_off) => return put_off,
@@ -72,6 +82,11 @@ impl Deliver {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(put_off) => return put_off,
         };
+        // Asking for the circuit may have taken as long as the store takes.
+        if !self.is_in_time(until) {
+            self.breaker.release(&self.context, &admitted).await;
+            return Attempted::Ended(Verdict::HandBack);
+        }
         // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
         let claimed_at = self.context.clock.now();
         let rules = &self.context.rules;
@@ -94,13 +109,27 @@ impl Deliver {
                 };
             }
         };
-        let was_retrying = was_retrying.into_inner();
+        let claimed = Claimed { webhook, content, claim_id, claimed_at, was_retrying: was_retrying.into_inner() };
+        self.send_claimed(claimed, (slot, turn), &admitted, xray_trace_id).await
+    }
+
+    /// Sends what was claimed, and writes what came of it.
+    async fn send_claimed(
+        &self,
+        claimed: Claimed,
+        (slot, turn): (SemaphorePermit<'_>, Option<Turn<'_>>),
+        admitted: &Admitted,
+        xray_trace_id: Option<&str>,
+    ) -> Attempted {
+        let Claimed { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
         let sent_at = self.context.clock.now();
         let left = self.context.config.delivery_timeout.saturating_sub(sent_at.since(claimed_at));
         if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT && !planted::is(Bug::SlowClaimBlamed) {
             let why = format!("nothing was sent: the claim took {} ms", sent_at.since(claimed_at).as_millis());
-            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+            return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
+        // Given back before the attempt ends if it hangs.
+        let mut slot = Some(slot);
         let bytes = content.payload.get().len();
         let request = self.send_request(&webhook, content, (sent_at, left), xray_trace_id);
         let answer = match turn {
@@ -109,12 +138,12 @@ impl Deliver {
         };
         if answer.is_our_fault {
             let why = format!("nothing was sent: {}", answer.message.as_deref().unwrap_or("this machine could not try"));
-            return self.give_back(webhook, (claim_id, was_retrying), &why, &admitted).await;
+            return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
         if answer.status_code.is_none() && self.context.clock.now().since(sent_at) > left + STANDSTILL {
-            return self.stood_still(&webhook, &admitted).await;
+            return self.stood_still(&webhook, admitted).await;
         }
-        self.breaker.note(&self.context, &webhook.destination, &answer, &admitted).await;
+        self.breaker.note(&self.context, &webhook.destination, &answer, admitted).await;
         self.record(webhook, claim_id, answer, was_retrying).await
     }
 
@@ -164,7 +193,7 @@ impl Deliver {
     }
 
     /// A free slot, with more than a lease left afterwards.
-    async fn slot(&self, until: Timestamp) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn slot(&self, until: Timestamp) -> Option<SemaphorePermit<'_>> {
         let latest = self.latest_claim(until);
         let wait = latest.since(self.context.clock.now());
         tokio::select! {

@@ -12,7 +12,7 @@ use shared::{
     queue::Lane,
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page, Reservation,
         Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
@@ -87,8 +87,8 @@ impl Store for Panicking {
         self.inner.dead_letters(reference, after, limit).await
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        self.inner.due(until, limit).await
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        self.inner.due(until, after, limit).await
     }
 
     async fn unheld(

@@ -75,7 +75,8 @@ fn a_batch_that_is_too_large_stops_the_start() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(!output.status.success() && text.contains("DELIVER_CONCURRENCY must be at least BATCH_SIZE (10)"), "{text}");
+        let named = ["DELIVER_CONCURRENCY", "must be at least BATCH_SIZE (10)"].iter().all(|name| text.contains(name));
+        assert!(!output.status.success() && named, "{function}: {text}");
     }
     assert!(Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4").set("BATCH_SIZE", "4").start().is_ok());
 }
