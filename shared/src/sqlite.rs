@@ -53,7 +53,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use copy::{Copied, CopyError, backup, diagnose};
 pub use data_dir::{DATABASE_FILE, DataDir, DataDirError};
-pub use files::{LostFile, Loss};
+pub use files::{Loss, LostFile};
 pub use open::OpenError;
 pub use recover::{Recovered, recover};
 pub use restore::restore;
@@ -242,9 +242,8 @@ impl Database {
 
 /// Whether an error comes from a damaged file, wherever it was wrapped.
 pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
-    let is_code = |error: &rusqlite::Error| {
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-    };
+    let is_code =
+        |error: &rusqlite::Error| matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
     let mut next = Some(error);
     while let Some(error) = next {
         let is_ours = matches!(error.downcast_ref(), Some(DatabaseError::Damaged(_)));

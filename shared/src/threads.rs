@@ -1,7 +1,8 @@
 //! Threads for calls that block: SQLite's reads and the system's name resolver.
 //!
 //! tokio has one pool of such threads for everything. There, calls of one kind that do not return hold
-//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own.
+//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own. What is
+//! left in tokio's pool are the look-ups of the backends' own hosts by the clients of Redis and AWS.
 //!
 //! # Contract
 //!

@@ -61,11 +61,11 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::InterruptionWithoutWait, 1292),
     (Bug::InterruptionsKept, 4),
     (Bug::SlowClaimBlamed, 20),
-    (Bug::DeferralCountedTwice, 3373),
     (Bug::AuditNeverTakenBack, 0),
     (Bug::PurgeByOneSighting, 0),
     (Bug::DueWithoutPosition, 0),
     (Bug::DueNeverTakenBack, 0),
+    (Bug::RetryFloorIgnored, 32),
 ];
 
 /// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does

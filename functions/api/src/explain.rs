@@ -187,7 +187,9 @@ fn why(webhook: &Webhook, step: &Step) -> String {
         }
         (Transition::Fail, _) => format!("Attempt {n} {}; the retry policy grants no further one.", ended()),
         (Transition::Defer, Some(Why::RateLimit)) => {
-            "Put off without an attempt: as many attempts at the destination as may be were under way.".to_owned()
+            "Deferred without an attempt: the concurrency limit of the destination, or of destinations that have not answered lately, was \
+             reached."
+                .to_owned()
         }
         (Transition::Defer, Some(Why::Unsent)) => {
             "Put off: the attempt that had started sent nothing, for a reason on Posthaste's side, and uses up nothing."

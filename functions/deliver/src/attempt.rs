@@ -333,7 +333,7 @@ impl Deliver {
             .min(MAX_CROWDED_WAIT);
         let wait = longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0);
         let until = self.context.clock.now().plus(wait);
-        self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await
+        self.defer(seen, until, Why::RateLimit, "a concurrency limit was reached").await
     }
 
     async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Result<Attempted, Webhook> {

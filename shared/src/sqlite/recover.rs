@@ -159,8 +159,7 @@ impl Rescue<'_> {
             _ => self.keys_in_indexes(table)?,
         };
         let is_key = table.key.iter().map(|column| format!("{column} = ?")).collect::<Vec<_>>().join(" AND ");
-        let (select, exists) =
-            (table.select(&format!("WHERE {is_key}")), format!("SELECT 1 FROM {} WHERE {is_key}", table.name));
+        let (select, exists) = (table.select(&format!("WHERE {is_key}")), format!("SELECT 1 FROM {} WHERE {is_key}", table.name));
         let mut unreadable = Vec::new();
         for key in keys {
             if self.target.prepare_cached(&exists)?.exists(params_from_iter(&key))? {

@@ -13,7 +13,12 @@ use std::{
 use rusqlite::{Connection, Params};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{DatabaseError, condition::Condition, files::OpenFiles, trim::{self, Trimmer}};
+use super::{
+    DatabaseError,
+    condition::Condition,
+    files::OpenFiles,
+    trim::{self, Trimmer},
+};
 use crate::{
     queue::{Lane, MAX_BATCH},
     status::Status,

@@ -34,8 +34,8 @@ use self::{
     records::{Occupied, Row, StoredContent, Written},
 };
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, Listed, Page,
-    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, Listed,
+    Page, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,

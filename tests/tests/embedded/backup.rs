@@ -139,6 +139,10 @@ async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_when_told_to(
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     assert_eq!(api.webhook(&id).await.unwrap().status, "delivered");
-    assert_eq!(api.webhook(&later).await.unwrap_err().status().map(|status| status.as_u16()), Some(404), "it came after the backup");
+    assert_eq!(
+        api.webhook(&later).await.unwrap_err().status().map(|status| status.as_u16()),
+        Some(404),
+        "it came after the backup"
+    );
     stack.stop().unwrap();
 }

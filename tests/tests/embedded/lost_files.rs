@@ -66,7 +66,10 @@ async fn a_database_that_is_replaced_is_told() {
     fs::rename(launch.folder().join("copy.db"), &file).unwrap();
     assert_eq!(post(&api, "http://127.0.0.1:9/x", 10).await, Err(StatusCode::SERVICE_UNAVAILABLE));
     let (status, health) = fresh_health(&api).await;
-    assert!(status == StatusCode::SERVICE_UNAVAILABLE && warnings(&health).contains("was replaced while it was open"), "{health}");
+    assert!(
+        status == StatusCode::SERVICE_UNAVAILABLE && warnings(&health).contains("was replaced while it was open"),
+        "{health}"
+    );
     stack.stop().unwrap();
 }
 

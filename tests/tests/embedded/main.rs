@@ -20,7 +20,6 @@ use posthaste_tests::{binaries::binary, client::ApiClient, ledger, stack::Launch
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-
 /// For what takes milliseconds on a machine with nothing else to do.
 const BOUND: Duration = Duration::from_secs(60);
 

@@ -12,8 +12,8 @@ use shared::{
     queue::Lane,
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page, Reservation,
-        Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+        Reservation, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 

@@ -2,10 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::{
-    super::files::beside,
-    *,
-};
+use super::{super::files::beside, *};
 
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
