@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn chunks_end_where_they_say() {
         chunked("3\r\nabc\r\n0\r\n\r\nHTTP", "abc", Read::Finished(13));
-        chunked("3;a=\"b\"\r\nabc\r\n00A \r\n0123456789\r\n0;x\r\n\r\n", "abc0123456789", Read::Finished(41));
+        chunked("3;a=\"b\"\r\nabc\r\n00A \r\n0123456789\r\n0;x\r\n\r\n", "abc0123456789", Read::Finished(39));
         chunked("0\r\nx-a: b\r\nx-c: d\r\n\r\nmore", "", Read::Finished(21));
         chunked("3\nabc\n0\n\nmore", "abc", Read::Finished(9));
         chunked("3\r\nab", "ab", Read::Unfinished);

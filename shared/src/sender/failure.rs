@@ -46,7 +46,7 @@ pub(super) fn of_no_status(error: &NoStatus) -> Answer {
 /// Why a name leads nowhere.
 pub(super) fn of_lookup(unresolved: &Unresolved) -> ConnectError {
     match unresolved {
-        Unresolved::NotAsked(error) if dial::is_out_of_resources(error) => out_of(error),
+        Unresolved::NotAsked(error) | Unresolved::NoAddress(Some(error)) if dial::is_out_of_resources(error) => out_of(error),
         Unresolved::NotAsked(_) => ConnectError::ours(unresolved.to_string()),
         Unresolved::NoAddress(_) => ConnectError::new(ErrorKind::Network, unresolved.to_string()),
         Unresolved::Unanswered(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),

@@ -113,7 +113,9 @@ impl Head {
             Framing::UntilClose => false,
             // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may be an attack.
             Framing::Chunked(_) => !status.is_http10 && seen.length == Length::Absent,
-            Framing::Length(_) => seen.length != Length::Contradictory,
+            // The body that its length announces, although its status has none, may still come.
+            Framing::Length(0) => matches!(seen.length, Length::Absent | Length::Known(0)) && !seen.is_encoded,
+            Framing::Length(_) => true,
         };
         let is_reusable = is_sound && is_persistent && is_unambiguous && status.code != 101;
         let Seen { keep_alive, retry_after, location, .. } = seen;
