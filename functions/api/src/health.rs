@@ -3,7 +3,7 @@
 //! | word | status | when |
 //! |---|---|---|
 //! | `unhealthy` | 503 | the store does not answer: nothing can be accepted |
-//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, and `warnings` say how |
+//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, or has no room for new ones, and `warnings` say so |
 //! | `healthy` | 200 | else |
 //!
 //! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`] and for every caller of this process, so however
