@@ -17,8 +17,8 @@ use crate::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    liveness::Liveness,
     config::{Backend, Config, ConfigErrors, Defaults},
+    liveness::Liveness,
     metrics::Metrics,
     queue::Queue,
     random::{Random, SystemRandom},

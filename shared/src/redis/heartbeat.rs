@@ -190,8 +190,10 @@ impl Heartbeat {
         match tokio::time::timeout(TAKE_OVER_LIMIT, work).await {
             Ok(Ok((leases, messages))) => {
                 tracing::warn!(
-                    leases, messages,
-                    "Took over from a process whose heartbeat stopped {} s ago", DEAD_AFTER.as_secs()
+                    leases,
+                    messages,
+                    "Took over from a process whose heartbeat stopped {} s ago",
+                    DEAD_AFTER.as_secs()
                 );
             }
             Ok(Err(error)) => tracing::warn!(%error, "Could not take over from a dead process. Trying again."),

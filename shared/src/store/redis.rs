@@ -165,9 +165,8 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
         // A write, so that a replica shows. A full memory is among the warnings: it can still be read, and emptied.
-        let ping = async |shard| {
-            self.connection.run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")])).await
-        };
+        let ping =
+            async |shard| self.connection.run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")])).await;
         try_join_all((0..shard::SHARDS).map(ping)).await.map(drop).map_err(unavailable)
     }
 

@@ -43,8 +43,7 @@ impl RedisCluster {
             replica.command::<()>(0, &meet).map_err(RedisServerError::Start)?;
             cluster.nodes.push(replica);
             cluster.wait_until_agreed()?;
-            let id: String =
-                cluster.nodes[index].command(0, cmd("CLUSTER").arg("MYID")).map_err(RedisServerError::Start)?;
+            let id: String = cluster.nodes[index].command(0, cmd("CLUSTER").arg("MYID")).map_err(RedisServerError::Start)?;
             let replica = &cluster.nodes[NODES + index];
             replica.command::<()>(0, cmd("CLUSTER").arg("REPLICATE").arg(id)).map_err(RedisServerError::Start)?;
             let is_up = |info: &redis::InfoDict| info.get::<String>("master_link_status").as_deref() == Some("up");

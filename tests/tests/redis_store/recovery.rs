@@ -84,8 +84,7 @@ impl Process {
 /// Of a dead process every lease ends, each by one of several that take over, and no lease of a live process, of one without a name, or
 /// that was made since. An outcome of the dead process that is written meanwhile stays. Proved by racing all of them.
 async fn the_leases_of_a_dead_process_end(url: &str) {
-    let (dead, alive, unnamed) =
-        (Process::new(url, Some(DEAD)), Process::new(url, Some(ALIVE)), Process::new(url, None));
+    let (dead, alive, unnamed) = (Process::new(url, Some(DEAD)), Process::new(url, Some(ALIVE)), Process::new(url, None));
     let (mut held, mut late, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for claim in 0..20 {
         held.push(dead.claimed(claim).await);

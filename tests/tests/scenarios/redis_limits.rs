@@ -81,7 +81,8 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     assert_eq!(unconfirmed.status, StatusCode::SERVICE_UNAVAILABLE);
     let again = async |base: &str| {
         let url = format!("{base}/test-webhook?webhook_url={}", receiver.url("/again"));
-        let request = http_client().unwrap().post(url).header("idempotency-key", "one").header("content-type", "application/json");
+        let request =
+            http_client().unwrap().post(url).header("idempotency-key", "one").header("content-type", "application/json");
         let answer = request.body("{}").send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     };
@@ -114,7 +115,9 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
 async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     const FILLER_BYTES: usize = 20_000;
     let server = RedisServer::durable().unwrap();
-    let used = |server: &RedisServer| server.command::<InfoDict>(0, cmd("INFO").arg("memory")).unwrap().get::<u64>("used_memory").unwrap();
+    let used = |server: &RedisServer| {
+        server.command::<InfoDict>(0, cmd("INFO").arg("memory")).unwrap().get::<u64>("used_memory").unwrap()
+    };
     let limit = |bytes: u64| server.command::<()>(0, cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).unwrap();
     let parts = Parts::on_one(&server).set("RETRY_MAX_ATTEMPTS", "50").set("RETRY_MAX_DELAY_MS", "1000");
     let receiver = Receiver::builder().script(|_| Reply::status(503)).start().await.unwrap();
@@ -136,9 +139,10 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     assert!(refusal.headers.contains_key("retry-after") && ids.len() > 10, "{refusal:?}");
     // Beyond the limit now, so the server refuses whatever may take memory.
     limit(used(&server) / 2);
-    let refused: redis::RedisResult<()> = redis::Client::open(server.url(0)).unwrap().get_connection().and_then(|mut connection| {
-        cmd("SET").arg("x").arg(1).query(&mut connection)
-    });
+    let refused: redis::RedisResult<()> = redis::Client::open(server.url(0))
+        .unwrap()
+        .get_connection()
+        .and_then(|mut connection| cmd("SET").arg("x").arg(1).query(&mut connection));
     assert!(refused.unwrap_err().to_string().contains("OOM"));
     let is_told = async || {
         let store = store_health(&api).await;

@@ -115,7 +115,8 @@ async fn another_stack_goes_on_while_one_does_not_run() {
     let api = ApiClient::new(&other.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
     stack.resume().unwrap();
-    wait_until("it has seen that it was taken for dead", BOUND, || first.launch.log().contains("No heartbeat reached Redis")).await;
+    wait_until("it has seen that it was taken for dead", BOUND, || first.launch.log().contains("No heartbeat reached Redis"))
+        .await;
     let resumed = ApiClient::new(&stack.url(), None).unwrap();
     let id = resumed.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id;
     ledger::settle(&resumed, &[id], BOUND).await;

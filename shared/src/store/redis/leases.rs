@@ -4,8 +4,7 @@ use ::redis::cmd;
 use futures_util::future::join_all;
 
 use super::{
-    RedisStore,
-    merged,
+    RedisStore, merged,
     records::{readable, unavailable},
     shard::{self, SHARDS},
 };
@@ -46,7 +45,8 @@ impl RedisStore {
                 command.arg(self.connection.key_of_shard(shard, "status")).arg(&from).arg(&end).arg("BYLEX");
                 command.arg("LIMIT").arg(0).arg(MAX_READ);
                 let members: Vec<String> = self.connection.ask(&command).await.map_err(unavailable)?;
-                let ends = members.iter().filter_map(|member| merged::task(member)).map(|task| self.end_lease(task, process, now));
+                let ends =
+                    members.iter().filter_map(|member| merged::task(member)).map(|task| self.end_lease(task, process, now));
                 for done in join_all(ends).await {
                     ended += u64::from(done?);
                 }
