@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::{Cmd, FromRedisValue, InfoDict, cmd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -79,6 +80,43 @@ impl RedisServer {
             &certificate,
         ])?;
         Ok((server, port))
+    }
+
+    /// Follows that server. When this returns it has everything that the other one has.
+    pub fn replica_of(primary: &Self) -> Result<Self, RedisServerError> {
+        let port = primary.port().to_string();
+        let replica = Self::with(&["--save", "", "--appendonly", "no", "--replicaof", "127.0.0.1", &port])?;
+        let follows = replica.wait_until(|info| info.get::<String>("master_link_status").as_deref() == Some("up"));
+        follows.map_err(RedisServerError::Start)?;
+        Ok(replica)
+    }
+
+    /// Makes a replica a server of its own. It no longer follows anybody.
+    pub fn promote(&self) -> Result<(), RedisServerError> {
+        let promoted = self.command::<()>(0, cmd("REPLICAOF").arg("NO").arg("ONE"));
+        promoted.map_err(RedisServerError::Start)?;
+        self.wait_until(|info| info.get::<String>("role").as_deref() == Some("master")).map_err(RedisServerError::Start)
+    }
+
+    /// Waits until the server says so of its replication.
+    fn wait_until(&self, is_so: impl Fn(&InfoDict) -> bool) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            let info: InfoDict = self.command(0, cmd("INFO").arg("replication"))?;
+            if is_so(&info) {
+                return Ok(());
+            }
+            if started.elapsed() > READY_BOUND {
+                return Err(format!("its replication is not as wanted within {READY_BOUND:?}: {info:?}"));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Asks it over a connection made for that.
+    pub fn command<T: FromRedisValue>(&self, database: u32, command: &Cmd) -> Result<T, String> {
+        let connection = redis::Client::open(self.url(database)).and_then(|client| client.get_connection());
+        connection.and_then(|mut connection| command.query(&mut connection)).map_err(|error| error.to_string())
     }
 
     /// With these settings.

@@ -206,10 +206,24 @@ impl Stack {
         Ok(())
     }
 
+    /// Stops it without ending it: it keeps its connections and does nothing.
+    pub fn pause(&self) -> Result<(), StackError> {
+        self.signal(Signal::STOP, "stop")
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<(), StackError> {
+        self.signal(Signal::CONT, "continue")
+    }
+
+    fn signal(&self, signal: Signal, what: &str) -> Result<(), StackError> {
+        kill_process(Pid::from_child(&self.child), signal).map_err(|error| self.failed(what, &error))
+    }
+
     /// Sends it SIGTERM and waits until it has ended: how long that took.
     pub fn stop(mut self) -> Result<Duration, StackError> {
         let started = Instant::now();
-        kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|error| self.failed("send SIGTERM to", &error))?;
+        self.signal(Signal::TERM, "send SIGTERM to")?;
         match self.wait_for_end(started)? {
             status if status.success() => Ok(started.elapsed()),
             status => Err(StackError(format!("on SIGTERM the local stack ended with {status} instead of 0"))),

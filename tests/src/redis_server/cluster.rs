@@ -32,6 +32,26 @@ impl RedisCluster {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
+    /// The same, and each node has a replica. The replicas are the last three of its nodes.
+    pub fn with_replicas() -> Result<Self, RedisServerError> {
+        let mut cluster = Self::start()?;
+        for index in 0..NODES {
+            let replica = node(&["--save", "", "--appendonly", "no"])?;
+            let first = &cluster.nodes[0];
+            let mut meet = cmd("CLUSTER");
+            meet.arg("MEET").arg("127.0.0.1").arg(first.port()).arg(first.bus_port());
+            replica.command::<()>(0, &meet).map_err(RedisServerError::Start)?;
+            cluster.nodes.push(replica);
+            cluster.wait_until_agreed()?;
+            let id: String = cluster.nodes[index].command(0, cmd("CLUSTER").arg("MYID")).map_err(RedisServerError::Start)?;
+            let replica = &cluster.nodes[NODES + index];
+            replica.command::<()>(0, cmd("CLUSTER").arg("REPLICATE").arg(id)).map_err(RedisServerError::Start)?;
+            let is_up = |info: &redis::InfoDict| info.get::<String>("master_link_status").as_deref() == Some("up");
+            replica.wait_until(is_up).map_err(RedisServerError::Start)?;
+        }
+        Ok(cluster)
+    }
+
     fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
         let nodes = (0..NODES).map(|_| node(arguments)).collect::<Result<Vec<_>, _>>()?;
         let cluster = Self { nodes };
@@ -82,7 +102,7 @@ impl RedisCluster {
             let info: String = cmd("CLUSTER").arg("INFO").query(connection)?;
             let has = |line: String| info.lines().any(|found| found == line);
             Ok(has("cluster_state:ok".into())
-                && has(format!("cluster_known_nodes:{NODES}"))
+                && has(format!("cluster_known_nodes:{}", self.nodes.len()))
                 && has(format!("cluster_size:{NODES}")))
         };
         loop {

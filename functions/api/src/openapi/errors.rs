@@ -101,7 +101,7 @@ fn description(status: u16) -> &'static str {
         413 => "The body or the payload exceeds its limit.",
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are wrong; each is named. Unknown ones are wrong, too.",
-        503 => "The store does not answer, too many requests are being answered, or nobody has set who may call.",
+        503 => "The store does not answer or is full, too many requests are being answered, or nobody has set who may call.",
         _ => "A fault of Posthaste, whose log says more.",
     }
 }

@@ -1,7 +1,10 @@
 //! What only Redis can show, on a server and on a cluster: keys of somebody else, what is left once webhooks have expired, restarts, TLS,
-//! and settings with which it loses webhooks.
+//! and settings with which it loses webhooks; what a process that died held (`recovery`), replicas and a full memory (`limits`).
 
 #![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
+
+mod limits;
+mod recovery;
 
 use std::{sync::Arc, time::Duration};
 
