@@ -206,13 +206,13 @@ impl Database {
     }
 
     /// Whether a webhook could be stored and read now. It writes as much as one takes, over what the latest ping wrote, so a full disk
-    /// shows and the file does not grow.
+    /// shows and the file does not grow. Each time something else: SQLite does not write what is there already.
     pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
         let (condition, path) = (Arc::clone(&self.inner.condition), self.inner.path.clone());
         let write = move |tx: &mut Transaction<'_>| {
             let is_tight = condition.is_tight(&path);
             let bytes = if is_tight { TIGHT_PING_BYTES } else { PING_BYTES };
-            tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES ('ping', zeroblob(?1))", [bytes])?;
+            tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES ('ping', randomblob(?1))", [bytes])?;
             Ok(is_tight)
         };
         if self.write(Durability::Crash, write).await? {

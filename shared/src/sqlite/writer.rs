@@ -216,7 +216,6 @@ impl Writer {
                     self.trim();
                 }
             }
-            self.close();
         })
     }
 
@@ -276,14 +275,6 @@ impl Writer {
         let trimmed = self.set_durability(Durability::Crash).and_then(|()| trim::step(&self.connection));
         if let Err(error) = trimmed {
             tracing::warn!(error = %error, "free pages of the database could not be given back");
-        }
-    }
-
-    /// SQLite deletes the log when it closes the last connection, by its path. That may be the log of
-    /// another database by now, so one connection stays open until the process ends.
-    fn close(self) {
-        if self.files.lost().is_some() {
-            std::mem::forget(self.connection);
         }
     }
 

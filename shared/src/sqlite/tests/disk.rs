@@ -74,8 +74,8 @@ async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
     }
 }
 
-/// The files are deleted and others made in their place, as by a second stack. When the first one ends, the second one's log stays:
-/// SQLite would delete it by its path, and with it what it alone holds.
+/// The files are deleted and others made in their place, as by a second stack. When the first one ends, the second one's log stays: SQLite
+/// deletes a log by its path, but not that of a database that was moved. A restore under a stack that has lost its files relies on it.
 #[tokio::test]
 async fn ending_on_files_that_were_replaced_leaves_the_others_log() {
     let (_folder, path) = file();
