@@ -121,7 +121,7 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     let circuit = Circuit { destination: "https://down".to_owned(), revision: 1, failures: 1, ..Circuit::default() };
     assert!(world.store.write_circuit(None, &circuit).await.unwrap());
     assert!(world.store.advance_audit(None, world.now()).await.unwrap());
-    let report = SweepReport { ran_at: world.now(), lag_ms: 0, counts: [0; 5] };
+    let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
     world.store.report_sweep(&report).await.unwrap();
     assert_eq!(world.store.last_sweep().await.unwrap(), Some(report));
     assert_eq!(world.store.end_leases_of(1, world.now()).await.unwrap(), 0);
