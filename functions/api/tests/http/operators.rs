@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{json, value::RawValue};
 use shared::{
     id::TaskId,
-    model::{Content, ErrorKind, Function},
+    model::{Content, Function},
     status::Status,
     transition::testing,
 };
