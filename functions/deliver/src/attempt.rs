@@ -82,11 +82,6 @@ impl Deliver {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(put_off) => return put_off,
         };
-        // Asking for the circuit may have taken as long as the store takes.
-        if !self.is_in_time(until) {
-            self.breaker.release(&self.context, &admitted).await;
-            return Attempted::Ended(Verdict::HandBack);
-        }
         // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
         let claimed_at = self.context.clock.now();
         let rules = &self.context.rules;
