@@ -158,11 +158,11 @@ mod tests {
     #[tokio::test]
     async fn calls_beyond_the_limit_wait_their_turn() {
         let threads = Threads::new("test", 2);
-        let (let_go, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
+        let (let_go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
         let hold = || {
-            let held = Arc::clone(&held);
-            Box::pin(threads.run(move || held.lock().unwrap().recv().unwrap()))
+            let gate = Arc::clone(&gate);
+            Box::pin(threads.run(move || gate.lock().unwrap().recv().unwrap()))
         };
         let mut calls = [hold(), hold(), hold()];
         for call in &mut calls {
