@@ -51,8 +51,8 @@ impl Proxy {
             let message = format!("no connection through the egress proxy {self} within {limit} ms");
             ConnectError::new(ErrorKind::Timeout, message)
         })?;
-        let status = answer
-            .map_err(|error| ConnectError::ours(format!("the egress proxy {self} broke off: {}", self.describe(&error))))?;
+        let status =
+            answer.map_err(|error| ConnectError::ours(format!("the egress proxy {self} broke off: {}", describe(&error))))?;
         self.judge(status).map(|()| stream)
     }
 
@@ -83,7 +83,7 @@ impl Proxy {
         let Origin { host, port, .. } = origin;
         let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n");
         if let Some(authorization) = self.url.authorization() {
-            request += &format!("proxy-authorization: {authorization}\r\n");
+            request.extend(["proxy-authorization: ", authorization, "\r\n"]);
         }
         request += concat!("user-agent: Posthaste/", env!("CARGO_PKG_VERSION"), "\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -105,19 +105,19 @@ impl Proxy {
             _ => Err(ConnectError::ours(format!("the egress proxy {self} answered CONNECT with status {status}"))),
         }
     }
-
-    fn describe(&self, error: &io::Error) -> &'static str {
-        match error.kind() {
-            io::ErrorKind::InvalidData => "its answer to CONNECT is not HTTP/1.1",
-            io::ErrorKind::UnexpectedEof => "it closed the connection before it answered",
-            _ => failure::of_io(error).unwrap_or("the connection failed"),
-        }
-    }
 }
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)
+    }
+}
+
+fn describe(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "its answer to CONNECT is not HTTP/1.1",
+        io::ErrorKind::UnexpectedEof => "it closed the connection before it answered",
+        _ => failure::of_io(error).unwrap_or("the connection failed"),
     }
 }
 

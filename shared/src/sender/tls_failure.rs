@@ -106,8 +106,8 @@ fn of_certificate(fault: &CertificateError) -> String {
         UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
         Revoked => "the certificate was revoked".to_owned(),
         BadEncoding => "the certificate cannot be read".to_owned(),
-        BadSignature => "a signature does not fit the certificate's key, or the key is RSA of \
-             fewer than 2048 bits"
+        BadSignature => "a signature does not fit the key of the certificate or of its issuer (another key of the same \
+             name, or RSA of fewer than 2048 bits)"
             .to_owned(),
         UnhandledCriticalExtension => CRITICAL.to_owned(),
         InvalidPurpose | InvalidPurposeContext { .. } => {
@@ -163,8 +163,8 @@ fn of_untrusted(reason: &Untrusted) -> String {
     match reason {
         Untrusted::SelfSigned => "the certificate is self-signed; WEBHOOK_CA_FILE can list it".to_owned(),
         Untrusted::IntermediateMissing(issuer) => format!(
-            "the server did not send its intermediate certificate, that of the issuer{}, which is \
-             not an authority that is trusted (WEBHOOK_CA_FILE can list further ones)",
+            "the server did not send its intermediate certificate, and the issuer{} is not a trusted authority; \
+             WEBHOOK_CA_FILE can list it",
             quoted(issuer)
         ),
         Untrusted::UnknownAuthority(authority) => {
@@ -236,7 +236,7 @@ fn oid(der: &[u8]) -> Option<String> {
     let root = (first / 40).min(2);
     let mut text = format!("{root}.{}", first - root * 40);
     for arc in &arcs[1..] {
-        text += &format!(".{arc}");
+        text.extend([".", &arc.to_string()]);
     }
     Some(text)
 }

@@ -88,13 +88,13 @@ fn is_of_signer(fault: &CertificateError) -> bool {
         | CertificateError::BadSignature
         | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
-        CertificateError::Other(other) => is_authoritys(other),
+        CertificateError::Other(other) => marks_authority(other),
         _ => false,
     }
 }
 
 /// Whether the fault is that the certificate is marked as an authority's.
-fn is_authoritys(OtherError(error): &OtherError) -> bool {
+fn marks_authority(OtherError(error): &OtherError) -> bool {
     matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
@@ -120,9 +120,8 @@ impl ServerCertVerifier for Verifier {
         let Error::InvalidCertificate(fault) = &error else { return Err(error) };
         let explained = match fault {
             CertificateError::UnknownIssuer => explain(end_entity, intermediates),
-            CertificateError::Other(other) if is_authoritys(other) => {
-                explain(end_entity, intermediates).filter(|it| *it == Untrusted::SelfSigned)
-            }
+            // Of a self-signed certificate that is not listed, another one with its name may be.
+            fault if is_of_signer(fault) => explain(end_entity, intermediates).filter(|it| *it == Untrusted::SelfSigned),
             CertificateError::ExpiredContext { not_after, .. } => {
                 // Without the intermediates the fault is the end entity's own, or another one.
                 let own = verify(&[]);

@@ -22,6 +22,9 @@ use super::{Reply, Server, assert_delivered, assert_failed, config, send, sender
 
 const NAME: &str = "hooks.example";
 
+const BAD_SIGNATURE: &str = "a signature does not fit the key of the certificate or of its issuer (another key of the same name, or \
+                             RSA of fewer than 2048 bits)";
+
 /// A certificate, its key, and what was sent with it.
 struct Chain {
     certificates: Vec<CertificateDer<'static>>,
@@ -134,10 +137,15 @@ async fn a_listed_certificate_is_trusted_as_itself() {
     ] {
         assert_delivered(&send_tls(&chain, &[&chain.leaf()]).await, 200);
     }
-    // Only exactly the listed one: this one has its names, and another key.
-    let (listed, other) = (self_signed(&as_authority), self_signed(&as_authority));
-    let message = "the certificate is self-signed; WEBHOOK_CA_FILE can list it";
-    assert_refused(&send_tls(&other, &[&listed.leaf()]).await, message);
+    // Only exactly the listed one: the other has its names, and another key.
+    for params in [as_authority, as_none, params(NAME)] {
+        let (listed, other) = (self_signed(&params), self_signed(&params));
+        let message = "the certificate is self-signed; WEBHOOK_CA_FILE can list it";
+        assert_refused(&send_tls(&other, &[&listed.leaf()]).await, message);
+    }
+    // The same of an authority: this one has the name of the listed one.
+    let chain = Authority::new("Root").issue(&params(NAME));
+    assert_refused(&send_tls(&chain, &[&Authority::new("Root").certificate]).await, BAD_SIGNATURE);
 }
 
 #[tokio::test]
@@ -177,8 +185,8 @@ async fn what_is_missing_of_the_chain_is_said() {
     let root = Authority::new("Root");
     let intermediate = Authority::make("Intermediate R7", Some(&root), |_| ());
     let alone = intermediate.issue(&params(NAME));
-    let message = "the server did not send its intermediate certificate, that of the issuer \"Intermediate R7\", which is not an \
-                   authority that is trusted (WEBHOOK_CA_FILE can list further ones)";
+    let message = "the server did not send its intermediate certificate, and the issuer \"Intermediate R7\" is not a trusted \
+                   authority; WEBHOOK_CA_FILE can list it";
     assert_refused(&send_tls(&alone, &[&root.certificate]).await, message);
     assert_refused(&send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await, message);
 
@@ -315,7 +323,7 @@ async fn p_521_and_ecdsa_with_sha_512_are_verified() {
             let mut config = super::config(true);
             config.extra_roots = vec![authority.clone()];
             let answer = send_to(server, config).await;
-            assert_refused(&answer, "a signature does not fit the certificate's key, or the key is RSA of fewer than 2048 bits");
+            assert_refused(&answer, BAD_SIGNATURE);
         }
     }
 }
