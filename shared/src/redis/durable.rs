@@ -42,8 +42,11 @@ struct Inner {
     link: Link,
     replicas: u32,
     /// By what goes together: all on a server, those of one slot on a cluster.
-    lanes: Mutex<HashMap<String, Arc<Together<Write, RedisResult<Value>>>>>,
+    lanes: Mutex<HashMap<String, Arc<Lane>>>,
 }
+
+/// Writes that go together. Each has an answer of its own.
+type Lane = Together<Write, RedisResult<Value>>;
 
 /// A script with its arguments, as it is sent first, and to a node that does not know it.
 struct Write {
