@@ -1,8 +1,9 @@
 //! A clock that was ahead, for seconds or days, found by those that come after: what it wrote lies in the future, and is taken back.
 //!
 //! A run with such a clock finds everything due, queues it, and moves each entry of the due index to a time far ahead, where nobody looks.
-//! The next run with a clock that is right sees a report, an announcement or a position of the audit from the future. It then reads the
-//! part of the due index that is not due yet, once, and takes back what was written in the future ([`Rules::take_back`]).
+//! The next run with a clock that is right sees a report, an announcement, a position of the audit or a new webhook from the future. It then
+//! reads the part of the due index that is not due yet, and what was created in the future, once, and takes back what was written
+//! then ([`Rules::take_back`]).
 //!
 //! A run announces itself before it changes anything if its clock is far from that of the run before, so that it leaves a trace even
 //! if it dies.
@@ -17,7 +18,7 @@ use shared::{
     clock::{MAX_CLOCK_SKEW, Timestamp},
     context::Context,
     model::Webhook,
-    store::{ClockFault, DueCursor, DueEntry, StoreError, SweepReport},
+    store::{ClockFault, DueCursor, DueEntry, Filter, StoreError, SweepReport},
     transition::MAX_AHEAD,
 };
 
@@ -31,6 +32,12 @@ const MAX_UNANNOUNCED: Duration = Duration::from_secs(600);
 
 /// How long a fault is told.
 const TOLD_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// How far into the future webhooks are looked for that were created there. A backend may have to read it day by day.
+const MAX_LOOK_AHEAD: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// The newest webhooks, one of which may be from the future.
+const NEWEST: usize = 10;
 
 /// Later than every entry of the due index: the year 9999.
 const FAR: Timestamp = Timestamp::from_millis(253_402_300_799_999);
@@ -49,16 +56,31 @@ fn latest(last: &SweepReport) -> Timestamp {
     last.ran_at.max(last.began_at.unwrap_or_default())
 }
 
-/// A clock that was ahead of this one: found now, or lately.
-pub(crate) fn find(
-    last: Option<&SweepReport>,
+/// What may come from the future.
+#[derive(Debug, Default)]
+pub(crate) struct Traces {
+    last: Option<SweepReport>,
     audited_until: Option<Timestamp>,
-    audit_age: Duration,
-    now: Timestamp,
-) -> Option<ClockFault> {
-    let by_report = last.map(|last| latest(last).since(now)).unwrap_or_default();
-    let by_audit = audited_until.filter(|position| is_ahead(*position, audit_age, now));
-    let ahead = by_report.max(by_audit.map(|position| position.plus(audit_age).since(now)).unwrap_or_default());
+    /// When the newest of the webhooks that nobody holds was created.
+    created_at: Option<Timestamp>,
+}
+
+impl Traces {
+    pub(crate) async fn read(context: &Context, last: Option<&SweepReport>) -> Result<Self, StoreError> {
+        let audited_until = context.store.audited_until().await?;
+        let newest = context.store.list(&Filter::default(), None, NEWEST).await?.items;
+        let unheld = newest.iter().map(|listed| &listed.webhook);
+        let unheld = unheld.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        Ok(Self { last: last.cloned(), audited_until, created_at: unheld.map(|webhook| webhook.created_at).max() })
+    }
+}
+
+/// A clock that was ahead of this one: found now, or lately.
+pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Option<ClockFault> {
+    let last = traces.last.as_ref();
+    let by_audit = traces.audited_until.filter(|position| is_ahead(*position, audit_age, now));
+    let times = [last.map(latest), by_audit.map(|position| position.plus(audit_age)), traces.created_at];
+    let ahead = times.into_iter().flatten().map(|at| at.since(now)).max().unwrap_or_default();
     if ahead > MAX_AHEAD || by_audit.is_some() {
         let ahead_ms = ahead.as_millis() as u64;
         tracing::error!(ahead_ms, "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all machines");
@@ -82,6 +104,9 @@ pub(crate) async fn take_back(
     fault: &mut ClockFault,
     summary: &mut Summary,
 ) -> Result<(), SweepError> {
+    if fault.left.is_none() {
+        return Ok(());
+    }
     while let Some(left) = fault.left.take() {
         if context.clock.now() >= until {
             summary.more = true;
@@ -97,7 +122,38 @@ pub(crate) async fn take_back(
         summary.taken_back += corrected.into_iter().filter(|corrected| *corrected).count();
         fault.left = page.next;
     }
+    let is_done = take_back_created(context, until, Duration::from_millis(fault.ahead_ms), summary).await?;
+    if !is_done {
+        summary.more = true;
+        fault.left = Some(DueCursor::before(FAR));
+    }
     Ok(())
+}
+
+/// The same of what was created in the future and nobody holds. Whether that is all.
+async fn take_back_created(
+    context: &Context,
+    until: Timestamp,
+    ahead: Duration,
+    summary: &mut Summary,
+) -> Result<bool, SweepError> {
+    let now = context.clock.now();
+    let end = now.plus((ahead + TOLD_FOR).min(MAX_LOOK_AHEAD));
+    let mut after = None;
+    loop {
+        let page = context.store.unheld(now.plus(MAX_AHEAD), end, after).await?;
+        for webhook in page.items {
+            let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
+            summary.taken_back += usize::from(matches!(apply(&*context.store, webhook, rule).await?, Applied::Done(..)));
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(true);
+        }
+        if context.clock.now() >= until {
+            return Ok(false);
+        }
+    }
 }
 
 async fn take_one_back(context: &Context, entry: DueEntry) -> Result<bool, SweepError> {
@@ -127,7 +183,8 @@ mod tests {
     }
 
     fn ahead_ms(last: Option<&SweepReport>, audited_s: i64, now_s: i64) -> Option<u64> {
-        find(last, Some(at(audited_s)), AGE, at(now_s)).map(|fault| fault.ahead_ms)
+        let traces = Traces { last: last.cloned(), audited_until: Some(at(audited_s)), created_at: Some(at(now_s + 3)) };
+        find(&traces, AGE, at(now_s)).map(|fault| fault.ahead_ms)
     }
 
     #[test]
@@ -141,6 +198,8 @@ mod tests {
         assert_eq!(ahead_ms(Some(&ran(now - 60)), now + 6300, now), Some(7_200_000), "the audit's position");
         assert_eq!(ahead_ms(None, now - 450, now), None);
         assert_eq!(ahead_ms(None, now - 449, now), Some(451_000));
+        let created = Traces { created_at: Some(at(now + 7200)), ..Traces::default() };
+        assert_eq!(find(&created, AGE, at(now)).map(|fault| fault.ahead_ms), Some(7_200_000), "a webhook");
     }
 
     #[test]
@@ -155,7 +214,7 @@ mod tests {
         let fault = |left| Some(ClockFault { found_at: at(1000), ahead_ms: 7, left });
         let told = |left, now_s| {
             let last = SweepReport { clock_fault: fault(left), ..ran(now_s - 60) };
-            find(Some(&last), None, AGE, at(now_s))
+            find(&Traces { last: Some(last), ..Traces::default() }, AGE, at(now_s))
         };
         assert_eq!(told(None, 1000 + 86_399), fault(None));
         assert_eq!(told(None, 1000 + 86_400), None);

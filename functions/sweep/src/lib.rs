@@ -26,7 +26,7 @@ pub struct Summary {
     pub requeued: usize,
     /// Webhooks that the audit entered in the due index.
     pub adopted: usize,
-    /// Entries of the due index that a clock which was ahead had written, and that were taken back.
+    /// Webhooks that a clock which was ahead had written, and whose times were taken back.
     pub taken_back: usize,
     /// How long the most overdue entry had been due, of those that can be read.
     pub lag: Duration,
@@ -72,8 +72,8 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     let store = &*context.store;
     let last = store.last_sweep().await?;
     clock::announce(context, last.as_ref(), ran_at).await?;
-    let audited_until = store.audited_until().await?;
-    let mut clock_fault = clock::find(last.as_ref(), audited_until, context.config.audit_age, ran_at);
+    let traces = clock::Traces::read(context, last.as_ref()).await?;
+    let mut clock_fault = clock::find(&traces, context.config.audit_age, ran_at);
     let mut summary = Summary::default();
     if let Some(fault) = &mut clock_fault {
         clock::take_back(context, ran_at.plus(until.since(ran_at) / 2), fault, &mut summary).await?;

@@ -269,7 +269,7 @@ pub(super) mod plans {
             (list_sql(&by_reference), "webhooks_by_reference (reference=? AND task<?)"),
             (dead_letters_sql(false), "dead_letters (archived_at>? AND (archived_at,task)<(?,?))"),
             (dead_letters_sql(true), "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))"),
-            (DUE_SQL.to_owned(), "webhooks_due (due_at>? AND due_at<?)"),
+            (DUE_SQL.to_owned(), "webhooks_due ((due_at,task)>(?,?) AND due_at<?)"),
         ];
         for status in [Status::Pending, Status::InProgress, Status::Retrying, Status::Failed] {
             let by_status = Filter { status: Some(status), ..Filter::default() };
