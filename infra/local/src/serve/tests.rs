@@ -127,7 +127,7 @@ async fn an_answer_may_take_longer_than_headers() {
     server.end().await;
 }
 
-/// The first request is waited for shortly, whoever was known may take its time.
+/// The first request is waited for shortly, later ones for longer.
 #[tokio::test]
 async fn the_first_request_must_come_sooner_than_later_ones() {
     let server = Server::start(limits(10, Duration::from_millis(50), LONG)).await;
