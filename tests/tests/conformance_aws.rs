@@ -2,6 +2,7 @@
 //! clients of its own as another process has them.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
 
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 

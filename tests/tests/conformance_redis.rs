@@ -2,6 +2,7 @@
 //! a connection of its own as another process has it. On the server, store and queue are in two databases; the cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
 
 use std::{process::ExitCode, sync::Arc};
 

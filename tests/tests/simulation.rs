@@ -3,6 +3,7 @@
 //! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches anew for the seed that catches each bug.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
 
 use posthaste_tests::simulation::{
     Run,

@@ -90,7 +90,7 @@ impl Room {
             Access::Keys(hashes) if hashes.len() > 1 => {
                 // The half of one turn is a turn, and half of the bytes still hold the largest body.
                 let (turns, bytes) = (turns.div_ceil(2), (bytes / 2).max(shared::config::MIN_API_BODY_BYTES as usize));
-                hashes.iter().map(|hash| (hash.clone(), Pools::new(turns, bytes))).collect()
+                hashes.iter().map(|hash| (*hash, Pools::new(turns, bytes))).collect()
             }
             _ => Vec::new(),
         };

@@ -2,6 +2,7 @@
 //! `functions/api/tests/http/openapi.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
 
 use std::time::{Duration, Instant};
 

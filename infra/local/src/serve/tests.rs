@@ -127,20 +127,20 @@ async fn an_answer_may_take_longer_than_headers() {
     server.end().await;
 }
 
-/// The first request is waited for shortly, whoever was served may take its time.
+/// The first request is waited for shortly, later ones for longer.
 #[tokio::test]
 async fn the_first_request_must_come_sooner_than_later_ones() {
     let server = Server::start(limits(10, Duration::from_millis(50), LONG)).await;
-    let mut served = server.connect().await;
-    ask(&mut served, "/").await;
-    timeout(BOUND, read_until(&mut served, "here")).await.unwrap();
+    let mut known = server.connect().await;
+    ask(&mut known, "/").await;
+    timeout(BOUND, read_until(&mut known, "here")).await.unwrap();
     let mut silent = server.connect().await;
     let mut partial = server.connect().await;
     partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     assert!(is_closed(&mut silent).await && is_closed(&mut partial).await);
-    ask(&mut served, "/").await;
-    timeout(BOUND, read_until(&mut served, "here")).await.unwrap();
-    drop(served);
+    ask(&mut known, "/").await;
+    timeout(BOUND, read_until(&mut known, "here")).await.unwrap();
+    drop(known);
     server.end().await;
 }
 
