@@ -65,7 +65,7 @@ struct Claimed {
     content: Content,
     claim_id: ClaimId,
     /// Just before the claim was written.
-    claimed_at: Timestamp,
+    since: Timestamp,
     /// Whether the webhook was among the waiting ones before.
     was_retrying: bool,
 }
@@ -104,7 +104,7 @@ impl Deliver {
                 };
             }
         };
-        let claimed = Claimed { webhook, content, claim_id, claimed_at, was_retrying: was_retrying.into_inner() };
+        let claimed = Claimed { webhook, content, claim_id, since: claimed_at, was_retrying: was_retrying.into_inner() };
         self.send_claimed(claimed, (slot, turn), &admitted, xray_trace_id).await
     }
 
@@ -116,7 +116,7 @@ impl Deliver {
         admitted: &Admitted,
         xray_trace_id: Option<&str>,
     ) -> Attempted {
-        let Claimed { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
+        let Claimed { webhook, content, claim_id, since: claimed_at, was_retrying } = claimed;
         let sent_at = self.context.clock.now();
         let left = self.context.config.delivery_timeout.saturating_sub(sent_at.since(claimed_at));
         if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT && !planted::is(Bug::SlowClaimBlamed) {
