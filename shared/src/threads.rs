@@ -1,7 +1,8 @@
 //! Threads for calls that block: SQLite's reads and the system's name resolver.
 //!
 //! tokio has one pool of such threads for everything. There, calls of one kind that do not return hold
-//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own.
+//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own. What is
+//! left in tokio's pool are the look-ups of the backends' own hosts by the clients of Redis and AWS.
 //!
 //! # Contract
 //!
@@ -157,11 +158,11 @@ mod tests {
     #[tokio::test]
     async fn calls_beyond_the_limit_wait_their_turn() {
         let threads = Threads::new("test", 2);
-        let (let_go, held) = mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
+        let (let_go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
         let hold = || {
-            let held = Arc::clone(&held);
-            Box::pin(threads.run(move || held.lock().unwrap().recv().unwrap()))
+            let gate = Arc::clone(&gate);
+            Box::pin(threads.run(move || gate.lock().unwrap().recv().unwrap()))
         };
         let mut calls = [hold(), hold(), hold()];
         for call in &mut calls {

@@ -54,6 +54,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::NewerArchived, 10),
     (Bug::UnreadableAcknowledged, 86),
     (Bug::DeferralCountedTwice, 3373),
+    (Bug::RetryFloorIgnored, 32),
 ];
 
 /// Of those, what was in the software until the simulation found it, by what it did then. A seed alone would not keep it: what a seed does

@@ -178,7 +178,9 @@ fn why(webhook: &Webhook, step: &Step) -> String {
         }
         (Transition::Fail, _) => format!("Attempt {n} {}; the retry policy grants no further one.", ended()),
         (Transition::Defer, Some(Why::RateLimit)) => {
-            "Put off without an attempt: as many attempts at the destination as may be were under way.".to_owned()
+            "Deferred without an attempt: the concurrency limit of the destination, or of destinations that have not answered lately, was \
+             reached."
+                .to_owned()
         }
         (Transition::Defer, _) => {
             "Put off without an attempt: the destination's circuit is open after failures in a row.".to_owned()

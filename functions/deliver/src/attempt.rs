@@ -230,7 +230,7 @@ impl Deliver {
             .min(MAX_CROWDED_WAIT);
         let wait = longest.mul_f64(0.5 + self.context.random.next_unit() / 2.0);
         let until = self.context.clock.now().plus(wait);
-        self.defer(seen, until, Why::RateLimit, "as many attempts as may be are under way there").await
+        self.defer(seen, until, Why::RateLimit, "a concurrency limit was reached").await
     }
 
     /// Puts it off until then, into the due index; what is to be queued by `deliver` itself is the caller's to see to.

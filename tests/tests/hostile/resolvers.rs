@@ -175,6 +175,15 @@ fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLook
     })
 }
 
+/// Lets the threads go when it is dropped, also if the test fails: the runtime would wait for them.
+struct LetGo(Arc<AtomicBool>);
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A name server that never answers holds threads, and neither the store's reads nor other names need those. tokio's own threads for
 /// calls that block are a single one here, which one such call would hold.
 #[test]
@@ -190,6 +199,7 @@ fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names()
 
 /// What the attempts in the dead zone came to.
 async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> Vec<Answer> {
+    let _let_go = LetGo(Arc::clone(let_go));
     let folder = tempfile::tempdir().unwrap();
     let embedded = |name: &str| matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned());
     let mut config = Config::from_source(Defaults::LOCAL, embedded).unwrap();
@@ -218,7 +228,5 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
     let answer = timeout(AMPLE, send(&sender, &url, AMPLE)).await.expect("another name is looked up");
     assert_eq!(answer.status_code, Some(200), "{answer:?}");
 
-    let answers = timeout(AMPLE, dead).await.expect("they end by themselves").into_iter().map(Result::unwrap).collect();
-    let_go.store(true, Ordering::SeqCst);
-    answers
+    timeout(AMPLE, dead).await.expect("they end by themselves").into_iter().map(Result::unwrap).collect()
 }
