@@ -106,6 +106,7 @@ struct StorePart<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DiskHealth))]
+#[expect(clippy::struct_field_names, reason = "each is a number of bytes, and units stand last")]
 struct DiskPart {
     /// What may still be written to the file system.
     free_bytes: u64,

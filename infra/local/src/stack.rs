@@ -48,26 +48,8 @@ pub enum StartError {
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
     /// The embedded file is damaged.
-    #[error(
-        "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be read and start with that: \
-         {recover} && {restore_recovered}",
-        path.display(), found.join("; ")
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite's own check found.
-        found: Vec<String>,
-        /// The command that restores a backup.
-        restore: String,
-        /// The command that saves what can be read.
-        recover: String,
-        /// The command that puts this in place.
-        restore_recovered: String,
-        /// What failed at it.
-        #[source]
-        source: Box<StartError>,
-    },
+    #[error(transparent)]
+    Damaged(Box<DamagedFile>),
     /// Nobody would be asked for a key.
     #[error("{option} {address} can be reached from other machines: {way_out}")]
     Exposed {
@@ -91,6 +73,29 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What is known of a damaged file, and the commands that go on from there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be read and start with that: \
+     {recover} && {restore_recovered}",
+    path.display(), found.join("; ")
+)]
+pub struct DamagedFile {
+    /// The file.
+    path: PathBuf,
+    /// What SQLite's own check found.
+    found: Vec<String>,
+    /// The command that restores a backup.
+    restore: String,
+    /// The command that saves what can be read.
+    recover: String,
+    /// The command that puts this in place.
+    restore_recovered: String,
+    /// What failed at it.
+    #[source]
+    source: StartError,
 }
 
 impl StartError {
@@ -118,14 +123,14 @@ fn diagnosed(error: StartError, data_dir: &Path) -> StartError {
     }
     let path = data_dir.join(DATABASE_FILE);
     let (recover, recovered) = recover_command(data_dir);
-    StartError::Damaged {
+    StartError::Damaged(Box::new(DamagedFile {
         found: diagnose(&path),
         restore: restore_command(data_dir, Path::new("BACKUP")),
         recover,
         restore_recovered: restore_command(data_dir, &recovered),
         path,
-        source: Box::new(error),
-    }
+        source: error,
+    }))
 }
 
 /// A running stack.

@@ -160,18 +160,25 @@ pub fn diagnose(path: &Path) -> Vec<String> {
 
 fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(&format!("PRAGMA quick_check({MAX_FINDINGS})"))?;
-    let rows = statement.query_map((), |row| row.get::<_, String>(0))?;
-    let lines = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    // A finding may have lines of its own.
-    let lines = lines.iter().flat_map(|text| text.lines()).filter(|line| *line != "ok" && !line.starts_with("***"));
-    Ok(lines.take(MAX_FINDINGS as usize).map(str::to_owned).collect())
+    let mut found = Vec::new();
+    for row in statement.query_map((), |row| row.get::<_, String>(0))? {
+        match row {
+            // A finding may have lines of its own.
+            Ok(text) => found.extend(text.lines().filter(|line| *line != "ok" && !line.starts_with("***")).map(str::to_owned)),
+            // It names the pages before it reads the rows on them, which it does not survive.
+            Err(_) if !found.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    found.truncate(MAX_FINDINGS as usize);
+    Ok(found)
 }
 
 pub(super) fn failed(path: &Path, source: rusqlite::Error) -> CopyError {
-    match is_damage(&source) {
-        true => CopyError::Damaged { path: path.to_owned(), found: source.to_string() },
-        false => CopyError::Failed { path: path.to_owned(), source },
+    if is_damage(&source) {
+        return CopyError::Damaged { path: path.to_owned(), found: source.to_string() };
     }
+    CopyError::Failed { path: path.to_owned(), source }
 }
 
 /// A copy that is being made, under another name in the target's folder. Dropped before it is

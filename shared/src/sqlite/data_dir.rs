@@ -83,10 +83,10 @@ impl DataDir {
     /// Together with others who share it. Makes the folder if need be, readable by its owner only.
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
         let folder = Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
-        match restore::is_unfinished(&folder.database()) {
-            true => Err(DataDirError::HalfRestored { path: path.to_owned() }),
-            false => Ok(folder),
+        if restore::is_unfinished(&folder.database()) {
+            return Err(DataDirError::HalfRestored { path: path.to_owned() });
         }
+        Ok(folder)
     }
 
     fn open(

@@ -205,7 +205,7 @@ impl Rescue<'_> {
             }
         }
         let count = format!("SELECT count(*) FROM webhooks WHERE {WITHOUT}");
-        self.target.query_row(&count, (), |row| row.get::<_, i64>(0)).map(|count| count.unsigned_abs())
+        self.target.query_row(&count, (), |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     }
 
     fn count(&self) -> rusqlite::Result<()> {
@@ -227,7 +227,7 @@ fn is_unreadable(error: &rusqlite::Error) -> bool {
 }
 
 fn name_of(task: &[u8]) -> Option<String> {
-    TaskId::from_bytes(task.try_into().ok()?).map(|task| task.to_string())
+    TaskId::from_bytes(task).map(|task| task.to_string())
 }
 
 fn texts(connection: &Connection, sql: &str, parameter: &str) -> rusqlite::Result<Vec<String>> {

@@ -37,13 +37,13 @@ fn files_in(folder: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_backup_holds_what_an_open_database_was_told() {
     let folder = TempDir::new().unwrap();
-    let (path, copies) = (folder.path().join(DATABASE_FILE), TempDir::new().unwrap());
+    let (path, targets) = (folder.path().join(DATABASE_FILE), TempDir::new().unwrap());
     let database = Database::open(&path).unwrap();
     add(&database, 7).await;
-    let copy = copies.path().join("copy.db");
+    let copy = targets.path().join("copy.db");
     let copied = backup(&path, &copy, false).unwrap();
     assert_eq!((copied.webhooks, copied.unfinished), (7, 7));
-    assert_eq!((webhooks_in(&copy), files_in(copies.path())), (7, vec!["copy.db".to_owned()]));
+    assert_eq!((webhooks_in(&copy), files_in(targets.path())), (7, vec!["copy.db".to_owned()]));
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&copy).unwrap().permissions()) & 0o777, 0o600);
 
     add(&database, 1).await;
