@@ -41,6 +41,9 @@ const FIRST_DEADLINE: Timestamp = Timestamp::from_millis(1_577_836_800_000);
 /// See [`Config::max_id_age`]: 60 s.
 const MAX_ID_AGE: Duration = Duration::from_secs(60);
 
+/// The data folder of the embedded backend, unless `DATA_DIR` names another.
+pub const DEFAULT_DATA_DIR: &str = ".posthaste";
+
 /// The largest payload that can be configured: 1 MiB.
 pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
 
@@ -211,7 +214,7 @@ impl Config {
             queue_backend,
             redis: RedisSettings::read(&mut read, status_backend, queue_backend),
             aws: AwsSettings::read(&mut read, status_backend, queue_backend),
-            data_dir: read.text("DATA_DIR", ".posthaste").into(),
+            data_dir: read.text("DATA_DIR", DEFAULT_DATA_DIR).into(),
             access: read.access(),
             circuit: circuit::Settings {
                 failures: read.number("CIRCUIT_FAILURES", 5, 0..=10_000),

@@ -96,6 +96,16 @@ pub struct SendError {
 /// Two lanes of messages.
 #[async_trait]
 pub trait Queue: Send + Sync + Debug {
+    /// Answers if a message could be sent. A queue whose depth tells that already has nothing to add.
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    /// What an operator should do something about, a sentence each.
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        Ok(Vec::new())
+    }
+
     /// Every message that is not named in the error is held by the queue, durably against a crash of any process.
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError>;
 

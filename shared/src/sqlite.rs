@@ -5,7 +5,12 @@
 //! | `open` | opening: whose file it is, its schema version and the migrations |
 //! | `writer` | the one thread that writes, and group commit |
 //! | `reader` | the connections that only read |
+//! | `limit` | the end of reads that take too long |
 //! | `checkpoint` | moving what was written from the log to the file, off the writer's path |
+//! | `trim` | giving free pages back to the file system |
+//! | `files` | who may read the files, whether they are still there, and the space on their disk |
+//! | `condition` | what the threads noticed, and what an operator is told |
+//! | `copy`, `restore`, `recover` | backups, and what is left of a damaged file |
 //! | `data_dir` | the data folder and its lock: who works on the file |
 //!
 //! **Writing.** All writes of a [`Database`] go through one thread. It takes everything that waits, does it in one transaction, and
@@ -19,16 +24,24 @@
 //! **Several processes** may work on one file: transactions begin by taking the write lock, and wait up to [`BUSY_TIMEOUT`] for it.
 
 mod checkpoint;
+mod condition;
+mod copy;
 mod data_dir;
+mod files;
+mod limit;
 mod open;
 mod reader;
+mod recover;
+mod restore;
+mod trim;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fmt,
+    error::Error,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -38,19 +51,34 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub use copy::{Copied, CopyError, backup, diagnose};
 pub use data_dir::{DATABASE_FILE, DataDir, DataDirError};
+pub use files::{Loss, LostFile};
 pub use open::OpenError;
+pub use recover::{Recovered, recover};
+pub use restore::restore;
 pub(crate) use writer::{Durability, TOTALS, Total, Transaction};
 
 use self::{
+    condition::Condition,
+    files::OpenFiles,
     open::{Role, connect, prepare},
     reader::Readers,
     writer::{Job, Signals, Task, Writer},
 };
-use crate::queue::Lane;
+use crate::{queue::Lane, store::DiskUsage};
 
 /// How long a transaction waits for the write lock of another process.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one read may take. A longer one would keep the write-ahead log from starting over.
+const MAX_READ_TIME: Duration = Duration::from_secs(10);
+
+/// What a ping writes: as much as a webhook of the usual size.
+const PING_BYTES: u32 = 16 * 1024;
+
+/// What a ping writes when space is short: as much as the largest webhook, if the settings are the usual ones.
+const TIGHT_PING_BYTES: u32 = 272 * 1024;
 
 /// The most writes that wait for the writer; who comes then waits for a place.
 const MAX_WAITING_JOBS: usize = 1024;
@@ -64,6 +92,15 @@ pub enum DatabaseError {
     /// Nothing was written.
     #[error("another process kept the database locked for {} s", BUSY_TIMEOUT.as_secs())]
     Busy(#[source] Arc<rusqlite::Error>),
+    /// A page of the file is not what SQLite left there. Nothing was written.
+    #[error("the database is damaged")]
+    Damaged(#[source] Arc<rusqlite::Error>),
+    /// A file was deleted or replaced. What was written since is lost with this process.
+    #[error(transparent)]
+    Lost(LostFile),
+    /// A read took too long, and was ended.
+    #[error("a read of the database was ended after {} s", MAX_READ_TIME.as_secs())]
+    TooLong(#[source] Arc<rusqlite::Error>),
     /// Nothing was written, unless it was the commit itself that failed.
     #[error("the database failed")]
     Failed(#[source] Arc<rusqlite::Error>),
@@ -78,6 +115,8 @@ impl From<rusqlite::Error> for DatabaseError {
         let error = Arc::new(error);
         match code {
             Some(ErrorCode::DiskFull) => Self::Full(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
+            Some(ErrorCode::OperationInterrupted) => Self::TooLong(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error),
             _ => Self::Failed(error),
         }
@@ -96,6 +135,8 @@ struct Inner {
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     readers: Readers,
     signals: Arc<Signals>,
+    condition: Arc<Condition>,
+    files: OpenFiles,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -109,14 +150,15 @@ impl Database {
         let connection = prepare(path, migrations)?;
         let failed = |source| OpenError::Failed { path: path.to_owned(), source };
         let thread = |source| OpenError::Thread { source };
-        let (checkpoints, checkpointer) =
-            checkpoint::start(connect(path, Role::Checkpointer).map_err(failed)?).map_err(thread)?;
-        let signals = Arc::new(Signals::default());
+        let files = OpenFiles::of(path).map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })?;
+        let (signals, condition) = (Arc::new(Signals::default()), Arc::new(Condition::default()));
+        let checkpointer = connect(path, Role::Checkpointer).map_err(failed)?;
+        let (checkpoints, checkpointer) = checkpoint::start(checkpointer, Arc::clone(&condition)).map_err(thread)?;
         let (jobs, waiting) = mpsc::channel(MAX_WAITING_JOBS);
-        let writer = Writer::new(connection, Arc::clone(&signals), checkpoints).start(waiting).map_err(thread)?;
-        let readers = Readers::new(path);
-        let threads = vec![writer, checkpointer];
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), jobs: Some(jobs), readers, signals, threads }) })
+        let writer = Writer::new(connection, Arc::clone(&signals), checkpoints, Arc::clone(&condition), files.clone());
+        let threads = vec![writer.start(waiting).map_err(thread)?, checkpointer];
+        let (path, readers) = (path.to_owned(), Readers::new(path));
+        Ok(Self { inner: Arc::new(Inner { path, jobs: Some(jobs), readers, signals, condition, files, threads }) })
     }
 
     /// The file.
@@ -151,13 +193,66 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.inner.readers.read(work).await
+        self.read_within(MAX_READ_TIME, work).await
+    }
+
+    async fn read_within<T, F>(&self, limit: Duration, work: F) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let limited = move |connection: &Connection| limit::within(limit, || work(connection));
+        self.inner.readers.read(limited).await.inspect_err(|error| self.inner.condition.note(error))
+    }
+
+    /// Whether a webhook could be stored and read now. It writes as much as one takes, over what the latest ping wrote, so a full disk
+    /// shows and the file does not grow. Each time something else: SQLite does not write what is there already.
+    pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
+        let (condition, path) = (Arc::clone(&self.inner.condition), self.inner.path.clone());
+        let write = move |tx: &mut Transaction<'_>| {
+            let is_tight = condition.is_tight(&path);
+            let bytes = if is_tight { TIGHT_PING_BYTES } else { PING_BYTES };
+            tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES ('ping', randomblob(?1))", [bytes])?;
+            Ok(is_tight)
+        };
+        if self.write(Durability::Crash, write).await? {
+            self.inner.condition.found_space();
+        }
+        self.read(|connection| {
+            connection.prepare_cached("SELECT length(value) FROM sweep WHERE name = 'ping'")?.query_row((), |_| Ok(()))
+        })
+        .await
+    }
+
+    /// What an operator should do something about, a sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.inner.condition.warnings(&self.inner.path, &self.inner.files)
+    }
+
+    /// What the files take, and what is left on their disk. A few calls of the system about a local disk, so it does not block.
+    pub(crate) fn disk_usage(&self) -> io::Result<DiskUsage> {
+        files::disk_usage(&self.inner.path)
     }
 
     /// Told once for each message that this process made visible in the lane, or that will be.
     pub(crate) fn arrivals(&self, lane: Lane) -> &Notify {
         &self.inner.signals.arrivals[lane as usize]
     }
+}
+
+/// Whether an error comes from a damaged file, wherever it was wrapped.
+pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
+    let is_code =
+        |error: &rusqlite::Error| matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let is_ours = matches!(error.downcast_ref(), Some(DatabaseError::Damaged(_)));
+        if is_ours || error.downcast_ref().is_some_and(is_code) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// All totals, by their slot. A total is never negative; should it ever be, nobody is served by a huge number.

@@ -199,16 +199,32 @@ pub struct DestinationTotals {
     pub activity: DestinationActivity,
 }
 
+/// What a store takes of this machine's disk, and what is left there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// What this process may still write to the file system.
+    pub free_bytes: u64,
+    /// The database.
+    pub database_bytes: u64,
+    /// The write-ahead log, whose content moves to the database from time to time.
+    pub log_bytes: u64,
+}
+
 /// All webhooks, and what else must outlive a process.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
-    /// Answers if the store can be read and written.
+    /// Answers if the store can be read, and a webhook could be stored.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// What is wrong with the store's own settings, so that it may lose what it has acknowledged; for people, a sentence each. Empty if
     /// all is well, or nothing can be told.
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
+    }
+
+    /// What it takes of this machine's disk. `None`: it is elsewhere.
+    async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
+        Ok(None)
     }
 
     // ----- one webhook

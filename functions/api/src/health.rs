@@ -3,12 +3,12 @@
 //! | word | status | when |
 //! |---|---|---|
 //! | `unhealthy` | 503 | the store does not answer: nothing can be accepted |
-//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, and `warnings` say how |
+//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or store or queue ask for something to be done before they fail or lose webhooks, and `warnings` say what |
 //! | `healthy` | 200 | else |
 //!
 //! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`] and for every caller of this process, so however
-//! often it is polled, the store has one small write and a few reads of it in a second (the embedded one: one commit, and a count that ends at
-//! 100,000 messages). Without a key it tells the word only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
+//! often it is polled, the store has one small write and a few reads of it in a second (the embedded one: one commit of 16 KiB, and a count that
+//! ends at 100,000 messages). Without a key it tells the word only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use shared::{
     circuit::{Circuit, State as CircuitState},
     clock::{Timestamp, rfc3339},
     queue::{Depth, Lane, QueueError},
-    store::{StoreError, SweepReport},
+    store::{DiskUsage, StoreError, SweepReport},
 };
 use tokio::sync::Mutex;
 
@@ -83,7 +83,7 @@ struct Report<'a> {
     #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     checked_at: Timestamp,
     store: StorePart<'a>,
-    queue: QueuePart,
+    queue: QueuePart<'a>,
     sweep: SweepPart,
     circuits: Vec<CircuitPart<'a>>,
 }
@@ -96,14 +96,33 @@ struct StorePart<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
     warnings: &'a [String],
+    /// Only of a store on this machine's disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<DiskPart>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DiskHealth))]
+#[expect(clippy::struct_field_names, reason = "each is a number of bytes, and units stand last")]
+struct DiskPart {
+    /// What may still be written to the file system.
+    free_bytes: u64,
+    /// The size of the database.
+    database_bytes: u64,
+    /// The size of its write-ahead log.
+    log_bytes: u64,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = QueueHealth))]
-struct QueuePart {
+struct QueuePart<'a> {
     status: Word,
     backend: &'static str,
     depths: Depths,
+    /// Those that the store does not give, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    warnings: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -162,6 +181,9 @@ struct Findings {
     asked_at: Timestamp,
     store: Result<(), Fault>,
     warnings: Result<Vec<String>, Fault>,
+    disk: Result<Option<DiskUsage>, Fault>,
+    queue: Result<(), Fault>,
+    queue_warnings: Result<Vec<String>, Fault>,
     webhooks: Result<Depth, Fault>,
     dead_letters: Result<Depth, Fault>,
     last_sweep: Result<Option<SweepReport>, Fault>,
@@ -192,8 +214,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(que
     let findings = ask_at_most_once_a_second(&app, &call).await;
     let now = app.now();
     let sweep = judge_sweep(findings.last_sweep.as_ref().ok().and_then(Option::as_ref), app.started_at, now);
-    let queue_up = findings.webhooks.is_ok() && findings.dead_letters.is_ok();
-    let status = overall(judge_store(&findings), queue_up, sweep);
+    let status = overall(judge_store(&findings), judge_queue(&findings), sweep);
     let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = match call.caller {
         Caller::Anonymous => Answer::Word(Short { status }),
@@ -228,15 +249,18 @@ async fn ask_at_most_once_a_second(app: &App, call: &Call) -> Arc<Findings> {
 async fn ask(app: &App) -> Findings {
     let asked_at = app.now();
     let (store, queue) = (&app.context.store, &app.context.queue);
-    let (store, warnings, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
+    let (store, warnings, disk, queue, queue_warnings, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
         patient(app, store.ping()),
         patient(app, store.warnings()),
+        patient(app, store.disk_usage()),
+        patient(app, queue.ping()),
+        patient(app, queue.warnings()),
         patient(app, queue.depth(Lane::Webhooks)),
         patient(app, queue.depth(Lane::DeadLetters)),
         patient(app, store.last_sweep()),
         patient(app, store.circuits()),
     );
-    Findings { asked_at, store, warnings, webhooks, dead_letters, last_sweep, circuits }
+    Findings { asked_at, store, warnings, disk, queue, queue_warnings, webhooks, dead_letters, last_sweep, circuits }
 }
 
 async fn patient<T, E: Into<Fault>>(app: &App, part: impl Future<Output = Result<T, E>>) -> Result<T, Fault> {
@@ -256,25 +280,33 @@ fn judge_sweep(last: Option<&SweepReport>, started_at: Timestamp, now: Timestamp
     }
 }
 
-/// Without an answer about its settings, nothing is known against them.
 fn judge_store(findings: &Findings) -> Word {
-    match (&findings.store, &findings.warnings) {
-        (Err(_), _) => Word::Unhealthy,
-        (Ok(()), Ok(warnings)) if !warnings.is_empty() => Word::Degraded,
+    judge(findings.store.is_ok(), &findings.warnings)
+}
+
+fn judge_queue(findings: &Findings) -> Word {
+    let is_up = findings.queue.is_ok() && findings.webhooks.is_ok() && findings.dead_letters.is_ok();
+    judge(is_up, &findings.queue_warnings)
+}
+
+/// Without an answer about what there is to warn of, nothing is known against it.
+fn judge(is_up: bool, warnings: &Result<Vec<String>, Fault>) -> Word {
+    match warnings {
+        _ if !is_up => Word::Unhealthy,
+        Ok(warnings) if !warnings.is_empty() => Word::Degraded,
         _ => Word::Healthy,
     }
 }
 
-fn overall(store: Word, queue_up: bool, sweep: Sweep) -> Word {
-    match (store, queue_up, sweep) {
+fn overall(store: Word, queue: Word, sweep: Sweep) -> Word {
+    match (store, queue, sweep) {
         (Word::Unhealthy, ..) => Word::Unhealthy,
-        (Word::Healthy, true, Sweep::Healthy | Sweep::Unknown) => Word::Healthy,
+        (Word::Healthy, Word::Healthy, Sweep::Healthy | Sweep::Unknown) => Word::Healthy,
         _ => Word::Degraded,
     }
 }
 
 fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now: Timestamp) -> Report<'a> {
-    let up = |well: bool| if well { Word::Healthy } else { Word::Unhealthy };
     let depth = |depth: &Result<Depth, Fault>| {
         let depth = depth.as_ref().ok()?;
         Some(DepthPart { ready: depth.ready, in_flight: depth.in_flight, delayed: depth.delayed })
@@ -282,18 +314,26 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
     let last = findings.last_sweep.as_ref().ok().and_then(Option::as_ref);
     let circuits = findings.circuits.as_deref().unwrap_or_default();
     let config = &app.context.config;
+    let warnings = findings.warnings.as_deref().unwrap_or_default();
+    let queue_warnings = findings.queue_warnings.as_deref().unwrap_or_default();
     Report {
         status,
         checked_at: findings.asked_at,
         store: StorePart {
             status: judge_store(findings),
             backend: config.status_backend.as_str(),
-            warnings: findings.warnings.as_deref().unwrap_or_default(),
+            warnings,
+            disk: findings.disk.as_ref().ok().copied().flatten().map(|disk| DiskPart {
+                free_bytes: disk.free_bytes,
+                database_bytes: disk.database_bytes,
+                log_bytes: disk.log_bytes,
+            }),
         },
         queue: QueuePart {
-            status: up(findings.webhooks.is_ok() && findings.dead_letters.is_ok()),
+            status: judge_queue(findings),
             backend: config.queue_backend.as_str(),
             depths: Depths { webhooks: depth(&findings.webhooks), dead_letters: depth(&findings.dead_letters) },
+            warnings: queue_warnings.iter().filter(|warning| !warnings.contains(warning)).map(String::as_str).collect(),
         },
         sweep: SweepPart {
             status: sweep,
@@ -315,6 +355,8 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
 fn log(call: &Call, findings: &Findings) {
     let parts = [
         ("store", findings.store.as_ref().err().or(findings.warnings.as_ref().err())),
+        ("store", findings.disk.as_ref().err()),
+        ("queue", findings.queue.as_ref().err().or(findings.queue_warnings.as_ref().err())),
         ("queue", findings.webhooks.as_ref().err().or(findings.dead_letters.as_ref().err())),
         ("sweep", findings.last_sweep.as_ref().err()),
         ("circuits", findings.circuits.as_ref().err()),
@@ -349,12 +391,13 @@ mod tests {
 
     #[test]
     fn without_the_store_nothing_is_accepted_and_without_the_rest_it_is_late() {
-        assert_eq!(overall(Word::Healthy, true, Sweep::Healthy), Word::Healthy);
-        assert_eq!(overall(Word::Healthy, true, Sweep::Unknown), Word::Healthy);
-        assert_eq!(overall(Word::Unhealthy, true, Sweep::Healthy), Word::Unhealthy);
-        assert_eq!(overall(Word::Degraded, true, Sweep::Healthy), Word::Degraded);
-        assert_eq!(overall(Word::Healthy, false, Sweep::Healthy), Word::Degraded);
-        assert_eq!(overall(Word::Healthy, true, Sweep::Late), Word::Degraded);
-        assert_eq!(overall(Word::Healthy, true, Sweep::Behind), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, Word::Healthy, Sweep::Healthy), Word::Healthy);
+        assert_eq!(overall(Word::Healthy, Word::Healthy, Sweep::Unknown), Word::Healthy);
+        assert_eq!(overall(Word::Unhealthy, Word::Healthy, Sweep::Healthy), Word::Unhealthy);
+        assert_eq!(overall(Word::Degraded, Word::Healthy, Sweep::Healthy), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, Word::Unhealthy, Sweep::Healthy), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, Word::Degraded, Sweep::Healthy), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, Word::Healthy, Sweep::Late), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, Word::Healthy, Sweep::Behind), Word::Degraded);
     }
 }

@@ -122,6 +122,14 @@ impl SqliteQueue {
 
 #[async_trait]
 impl Queue for SqliteQueue {
+    async fn ping(&self) -> Result<(), QueueError> {
+        self.database.ping().await.map_err(failed)
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        Ok(self.database.warnings())
+    }
+
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
         let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;

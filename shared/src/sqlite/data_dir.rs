@@ -2,9 +2,15 @@
 //! functions itself, which then knows that nobody else does, or any number of functions in processes of their own.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+};
+
+use super::{
+    files::{PRIVATE_MODE, mode_open_to_others, restrict},
+    restore,
 };
 
 /// The file that is locked. It stays, and is empty.
@@ -36,6 +42,15 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
+    /// A restore was interrupted; whoever has the folder alone finishes it.
+    #[error(
+        "a restore into the data folder {} was interrupted: start the stack once without --functions, or run `local restore` again",
+        path.display()
+    )]
+    HalfRestored {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It cannot be made or written to.
     #[error("cannot write to the data folder {}: check its permissions and the space on its disk", path.display())]
     Inaccessible {
@@ -60,12 +75,18 @@ impl DataDir {
     /// For this process alone: as long as it has the folder, nobody else gets it. Makes the folder if need be, readable by its owner
     /// only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
-        Self::open(path, File::try_lock, |path| DataDirError::InUse { path })
+        let folder = Self::open(path, File::try_lock, |path| DataDirError::InUse { path })?;
+        restore::finish(&folder.database()).map_err(|source| DataDirError::Inaccessible { path: path.to_owned(), source })?;
+        Ok(folder)
     }
 
     /// Together with others who share it. Makes the folder if need be, readable by its owner only.
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
-        Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })
+        let folder = Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
+        if restore::is_unfinished(&folder.database()) {
+            return Err(DataDirError::HalfRestored { path: path.to_owned() });
+        }
+        Ok(folder)
     }
 
     fn open(
@@ -75,8 +96,17 @@ impl DataDir {
     ) -> Result<Self, DataDirError> {
         let inaccessible = |source| DataDirError::Inaccessible { path: path.to_owned(), source };
         create_private(path).map_err(inaccessible)?;
-        let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(inaccessible)?;
+        if let Some(mode) = mode_open_to_others(path) {
+            let folder = path.display();
+            tracing::warn!(
+                "Other users of this machine can enter the data folder {folder} (mode {mode:o}). The files in it are readable by \
+                 their owner only, but whoever may write to the folder can delete them; run: chmod 700 {folder}"
+            );
+        }
+        let (mut options, lock_file) = (OpenOptions::new(), path.join(LOCK));
+        options.create(true).truncate(false).write(true).mode(PRIVATE_MODE);
+        let file = options.open(&lock_file).map_err(inaccessible)?;
+        restrict(&lock_file);
         match lock(&file) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
             Err(TryLockError::WouldBlock) => Err(taken(path.to_owned())),
@@ -102,9 +132,5 @@ impl DataDir {
 
 /// Payloads are nobody else's business. A folder that exists keeps the permissions that its owner gave it.
 fn create_private(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

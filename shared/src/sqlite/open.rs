@@ -2,13 +2,18 @@
 
 use std::{
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::BUSY_TIMEOUT;
+use super::{
+    BUSY_TIMEOUT,
+    files::{PRIVATE_MODE, make_private},
+    limit,
+};
 
 /// Marks the file as ours: the bytes `Psth`.
 pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
@@ -88,8 +93,9 @@ pub(super) enum Role {
 /// A connection with its settings, to a file that is prepared.
 pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     // Each connection is used by one thread at a time, so SQLite needs no mutex of its own.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    // Never made here: a file that was deleted under a running stack must not come back empty.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA synchronous = NORMAL;")?;
@@ -99,6 +105,9 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
         Role::Reader => "PRAGMA cache_size = -1024; PRAGMA wal_autocheckpoint = 0; PRAGMA query_only = ON;",
         Role::Checkpointer => "PRAGMA cache_size = -64; PRAGMA wal_autocheckpoint = 0;",
     })?;
+    if role == Role::Reader {
+        limit::watch(&mut connection)?;
+    }
     Ok(connection)
 }
 
@@ -106,8 +115,12 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Failed { path: path.to_owned(), source };
     check_access(path)?;
+    make_private(path);
     let mut connection = connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
-    version(&connection, path, migrations.len())?;
+    if version(&connection, path, migrations.len())? == 0 {
+        // Free pages can be given back to the file system (`trim`). Only a new file can be given the map that this takes.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+    }
     enter_wal_mode(&connection, path)?;
     connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -135,7 +148,9 @@ fn check_access(path: &Path) -> Result<(), OpenError> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Made by the system's own call, so that its answer is what is reported.
-            fs::File::create_new(path).map(drop).or_else(|error| match error.kind() {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(PRIVATE_MODE);
+            options.open(path).map(drop).or_else(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(inaccessible(error)),
             })
@@ -145,7 +160,7 @@ fn check_access(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The schema version; 0 for a new file.
-fn version(connection: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
+pub(super) fn version(connection: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
     let (application, version, tables): (i32, i64, i64) = connection
         .query_row(
             "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),

@@ -13,7 +13,12 @@ use std::{
 use rusqlite::{Connection, Params};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::DatabaseError;
+use super::{
+    DatabaseError,
+    condition::Condition,
+    files::OpenFiles,
+    trim::{self, Trimmer},
+};
 use crate::{
     queue::{Lane, MAX_BATCH},
     status::Status,
@@ -159,6 +164,11 @@ pub(super) struct Writer {
     durability: Durability,
     signals: Arc<Signals>,
     checkpoints: SyncSender<()>,
+    condition: Arc<Condition>,
+    files: OpenFiles,
+    /// Whether a file was lost when they were last looked at.
+    is_lost: bool,
+    trimmer: Trimmer,
 }
 
 /// Without its writer a process could only refuse, for ever. A new process does better, and loses nothing.
@@ -173,8 +183,15 @@ impl Drop for AbortOnPanic {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, signals: Arc<Signals>, checkpoints: SyncSender<()>) -> Self {
-        Self { connection, durability: Durability::Crash, signals, checkpoints }
+    pub(super) fn new(
+        connection: Connection,
+        signals: Arc<Signals>,
+        checkpoints: SyncSender<()>,
+        condition: Arc<Condition>,
+        files: OpenFiles,
+    ) -> Self {
+        let (durability, trimmer) = (Durability::Crash, Trimmer::default());
+        Self { connection, durability, signals, checkpoints, condition, files, is_lost: false, trimmer }
     }
 
     /// Works until nobody can ask any more.
@@ -183,19 +200,44 @@ impl Writer {
             let _guard = AbortOnPanic;
             let mut batch = Vec::new();
             while waiting.blocking_recv_many(&mut batch, MAX_JOBS_PER_COMMIT) > 0 {
-                let outcome = self.commit(&mut batch).map_err(DatabaseError::from);
+                let outcome = self.commit(&mut batch);
                 if let Err(error) = &outcome {
                     self.roll_back();
                     tracing::warn!(error = %error, writes = batch.len(), "a batch of writes to the database was rolled back");
+                    self.condition.note(error);
+                }
+                if self.condition.is_full() {
+                    self.ask_for_checkpoint();
                 }
                 for job in batch.drain(..) {
                     job.answer(&outcome);
+                }
+                if outcome.is_ok() {
+                    self.trim();
                 }
             }
         })
     }
 
-    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    /// Commits the batch to files that are still there: an answer before the look would acknowledge
+    /// what is lost already.
+    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DatabaseError> {
+        if self.is_lost {
+            self.check_files()?;
+        }
+        let arrivals = self.transact(batch)?;
+        self.check_files()?;
+        self.announce(arrivals);
+        Ok(())
+    }
+
+    fn check_files(&mut self) -> Result<(), DatabaseError> {
+        let lost = self.files.lost();
+        self.is_lost = lost.is_some();
+        lost.map_or(Ok(()), |lost| Err(DatabaseError::Lost(lost)))
+    }
+
+    fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<[usize; 2]> {
         let needed = batch.iter().map(|job| job.durability()).max().unwrap_or(Durability::Crash);
         self.set_durability(needed)?;
         let mut transaction = Transaction::new(&self.connection);
@@ -205,9 +247,7 @@ impl Writer {
         }
         transaction.write_totals()?;
         transaction.execute("COMMIT", ())?;
-        let arrivals = transaction.arrivals;
-        self.announce(arrivals);
-        Ok(())
+        Ok(transaction.arrivals)
     }
 
     fn announce(&self, arrivals: [usize; 2]) {
@@ -218,8 +258,23 @@ impl Writer {
             }
         }
         if self.signals.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(COMMITS_PER_CHECKPOINT_LOOK) {
-            // If it is full, the checkpointer has not looked yet.
-            let _ = self.checkpoints.try_send(());
+            self.ask_for_checkpoint();
+        }
+    }
+
+    fn ask_for_checkpoint(&self) {
+        // If it is full, the checkpointer has not looked yet.
+        let _ = self.checkpoints.try_send(());
+    }
+
+    /// After the answers, so nobody waits for it but who comes next. Free pages that stay are no fault.
+    fn trim(&mut self) {
+        if !self.trimmer.is_time() {
+            return;
+        }
+        let trimmed = self.set_durability(Durability::Crash).and_then(|()| trim::step(&self.connection));
+        if let Err(error) = trimmed {
+            tracing::warn!(error = %error, "free pages of the database could not be given back");
         }
     }
 

@@ -34,8 +34,8 @@ use self::{
     records::{Occupied, Row, StoredContent, Written},
 };
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
-    Retired, Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage, DueEntry, Filter, Listed, Page,
+    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -96,8 +96,15 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        self.database.write(Durability::Crash, sweep::touch).await.map_err(unavailable)?;
-        self.database.read(sweep::look).await.map_err(unavailable)
+        self.database.ping().await.map_err(unavailable)
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.database.warnings())
+    }
+
+    async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
+        self.database.disk_usage().map(Some).map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {

@@ -1,4 +1,4 @@
-//! What the sweep remembers, and the check that the file can be written and read.
+//! What the sweep remembers.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -6,7 +6,6 @@ use crate::{clock::Timestamp, sqlite::Transaction, store::SweepReport};
 
 const AUDITED_UNTIL: &str = "audited_until";
 const REPORT: &str = "report";
-const PING: &str = "ping";
 
 pub(super) fn audited_until(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = connection.prepare_cached("SELECT value FROM sweep WHERE name = ?1")?;
@@ -34,16 +33,6 @@ pub(super) fn last_report(connection: &Connection) -> rusqlite::Result<Option<Sw
     let mut statement = connection.prepare_cached("SELECT value FROM sweep WHERE name = ?1")?;
     let json: Option<String> = statement.query_row([REPORT], |row| row.get(0)).optional()?;
     Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
-}
-
-/// A write that changes a page, so that a full disk or a lost lock shows.
-pub(super) fn touch(tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
-    keep(tx, PING, 0)
-}
-
-pub(super) fn look(connection: &Connection) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("SELECT value FROM sweep WHERE name = ?1")?;
-    statement.query_row([PING], |_| Ok(()))
 }
 
 fn keep(tx: &Transaction<'_>, name: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<()> {

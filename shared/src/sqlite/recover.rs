@@ -1,0 +1,248 @@
+//! Saves from a damaged file what can be read.
+//!
+//! Each table is walked from its beginning to the first page that cannot be read, then from its end.
+//! What lies between two such pages is looked up one by one, by the keys that indexes still name.
+
+use std::{collections::BTreeSet, path::Path};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
+
+use super::{
+    copy::{Copied, CopyError, Partial, check, failed, open},
+    data_dir::DataDir,
+    open::{MIGRATIONS, prepare},
+};
+use crate::{id::TaskId, status::Status};
+
+/// What was saved, and what was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// What the new file holds.
+    pub saved: Copied,
+    /// Tables of which a part could not be read.
+    pub damaged_tables: Vec<String>,
+    /// Webhooks that are named somewhere and could not be read, or that are unfinished and have lost
+    /// their payload: they are not in the new file.
+    pub lost_webhooks: Vec<String>,
+    /// Finished webhooks that have lost their payload: their status is kept.
+    pub without_payload: u64,
+}
+
+/// Copies what can be read of a folder's database to a file of its own that only the owner can read.
+pub fn recover(folder: &DataDir, target: &Path, overwrite: bool) -> Result<Recovered, CopyError> {
+    let path = folder.database();
+    let partial = Partial::new(&path, target, overwrite)?;
+    let source = open(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut recovered = {
+        let saved = prepare(partial.path(), MIGRATIONS)?;
+        let rescue = Rescue { source: &source, target: &saved };
+        let recovered = rescue.run().map_err(|error| failed(&path, error))?;
+        // One file, without a log beside it.
+        let end = saved.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(()));
+        end.map_err(|error| failed(&path, error))?;
+        recovered
+    };
+    recovered.saved = check(partial.path())?;
+    partial.publish(target)?;
+    Ok(recovered)
+}
+
+struct Rescue<'c> {
+    source: &'c Connection,
+    target: &'c Connection,
+}
+
+/// A table, with those of its columns that both files have.
+struct Table {
+    name: String,
+    columns: Vec<String>,
+    key: Vec<String>,
+}
+
+impl Table {
+    fn select(&self, rest: &str) -> String {
+        format!("SELECT {} FROM {} {rest}", self.columns.join(", "), self.name)
+    }
+
+    fn insert(&self) -> String {
+        let places = vec!["?"; self.columns.len()].join(", ");
+        format!("INSERT INTO {} ({}) VALUES ({places})", self.name, self.columns.join(", "))
+    }
+}
+
+impl Rescue<'_> {
+    fn run(&self) -> rusqlite::Result<Recovered> {
+        self.target.execute_batch("PRAGMA synchronous = OFF; BEGIN; DELETE FROM totals")?;
+        let (mut damaged_tables, mut lost) = (Vec::new(), BTreeSet::new());
+        for table in self.tables()? {
+            if self.walk(&table, "ASC")? {
+                continue;
+            }
+            self.walk(&table, "DESC")?;
+            for key in self.look_up_by_indexes(&table)? {
+                if let (true, Some(Value::Blob(task))) = (table.name == "webhooks", key.first()) {
+                    lost.extend(name_of(task));
+                }
+            }
+            damaged_tables.push(table.name);
+        }
+        let without_payload = self.settle_contents(&mut lost)?;
+        self.count()?;
+        self.target.execute_batch("COMMIT")?;
+        let saved = Copied { webhooks: 0, unfinished: 0, bytes: 0 };
+        Ok(Recovered { saved, damaged_tables, lost_webhooks: lost.into_iter().collect(), without_payload })
+    }
+
+    /// All but the totals, which are counted anew. Webhooks come before their contents.
+    fn tables(&self) -> rusqlite::Result<Vec<Table>> {
+        let names = texts(
+            self.target,
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'totals'
+             ORDER BY name DESC",
+            "",
+        )?;
+        names
+            .into_iter()
+            .map(|name| {
+                let found = texts(self.source, "SELECT name FROM pragma_table_info(?1)", &name)?;
+                let columns = texts(self.target, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", &name)?;
+                let key = texts(self.target, "SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk", &name)?;
+                let columns = columns.into_iter().filter(|column| found.contains(column)).collect();
+                Ok(Table { name, columns, key })
+            })
+            // A table that the older file has not is empty.
+            .filter(|table| table.as_ref().map_or(true, |table| !table.columns.is_empty()))
+            .collect()
+    }
+
+    /// Copies rows in this order until the end, a row that is there already, or a page that cannot be
+    /// read. Whether it came to the end, and every row could be read.
+    fn walk(&self, table: &Table, order: &str) -> rusqlite::Result<bool> {
+        let by = table.key.iter().map(|column| format!("{column} {order}")).collect::<Vec<_>>().join(", ");
+        let mut statement = match self.source.prepare(&table.select(&format!("ORDER BY {by}"))) {
+            Ok(statement) => statement,
+            Err(error) if is_unreadable(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let (mut rows, mut is_whole) = (statement.query(())?, true);
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(is_whole),
+                Err(error) if is_unreadable(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            // A text that is none is what a page holds that was overwritten.
+            let Ok(values) = (0..table.columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<_>>>() else {
+                is_whole = false;
+                continue;
+            };
+            if !self.insert(table, &values)? && order == "DESC" {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether the row is new, and one that the table can hold.
+    fn insert(&self, table: &Table, values: &[Value]) -> rusqlite::Result<bool> {
+        match self.target.prepare_cached(&table.insert())?.execute(params_from_iter(values)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies rows that an index names. Keys of those that cannot be read are returned.
+    fn look_up_by_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
+        let keys = match table.name.as_str() {
+            "contents" => rows(self.target, "SELECT content FROM webhooks", 1)?,
+            _ => self.keys_in_indexes(table)?,
+        };
+        let is_key = table.key.iter().map(|column| format!("{column} = ?")).collect::<Vec<_>>().join(" AND ");
+        let (select, exists) = (table.select(&format!("WHERE {is_key}")), format!("SELECT 1 FROM {} WHERE {is_key}", table.name));
+        let mut unreadable = Vec::new();
+        for key in keys {
+            if self.target.prepare_cached(&exists)?.exists(params_from_iter(&key))? {
+                continue;
+            }
+            let found = self.source.prepare_cached(&select).and_then(|mut statement| {
+                let values = |row: &rusqlite::Row<'_>| (0..table.columns.len()).map(|column| row.get(column)).collect();
+                statement.query_row(params_from_iter(&key), values)
+            });
+            let values: Option<Vec<Value>> = found.ok();
+            if !values.is_some_and(|values| self.insert(table, &values).unwrap_or(false)) {
+                unreadable.push(key);
+            }
+        }
+        Ok(unreadable)
+    }
+
+    fn keys_in_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
+        let key = table.key.join(", ");
+        let indexes = "SELECT name || ' ' || coalesce(substr(sql, nullif(instr(sql, ' WHERE '), 0)), '') FROM sqlite_schema
+             WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?1";
+        let mut keys = Vec::new();
+        for index in texts(self.target, indexes, &table.name)? {
+            for order in ["ASC", "DESC"] {
+                let (index, condition) = index.split_once(' ').unwrap_or((&index, ""));
+                let first = texts(self.target, "SELECT name FROM pragma_index_info(?1) WHERE seqno = 0", index)?.join("");
+                let sql = format!("SELECT {key} FROM {} INDEXED BY {index} {condition} ORDER BY {first} {order}", table.name);
+                keys.extend(rows(self.source, &sql, table.key.len())?);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// An unfinished webhook without its payload could only fail for ever.
+    fn settle_contents(&self, lost: &mut BTreeSet<String>) -> rusqlite::Result<u64> {
+        const WITHOUT: &str = "content NOT IN (SELECT id FROM contents)";
+        let finished = format!("status IN ({}, {})", Status::Delivered as u8, Status::Failed as u8);
+        let sql = format!("SELECT task FROM webhooks WHERE {WITHOUT} AND NOT {finished}");
+        for key in rows(self.target, &sql, 1)? {
+            if let Some(Value::Blob(task)) = key.first() {
+                lost.extend(name_of(task));
+                self.target.execute("DELETE FROM webhooks WHERE task = ?1", [task])?;
+            }
+        }
+        let count = format!("SELECT count(*) FROM webhooks WHERE {WITHOUT}");
+        self.target.query_row(&count, (), |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    }
+
+    fn count(&self) -> rusqlite::Result<()> {
+        let statuses = Status::ALL.len();
+        self.target.execute_batch(&format!(
+            "WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot + 1 < {})
+             INSERT INTO totals (slot, n) SELECT slot, iif(slot < {statuses},
+                 (SELECT count(*) FROM webhooks WHERE status = slot),
+                 (SELECT count(*) FROM messages WHERE lane = slot - {statuses})) FROM slots",
+            super::TOTALS
+        ))
+    }
+}
+
+/// A page that is not what it should be, or that the disk does not give.
+fn is_unreadable(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure))
+}
+
+fn name_of(task: &[u8]) -> Option<String> {
+    TaskId::from_bytes(task).map(|task| task.to_string())
+}
+
+fn texts(connection: &Connection, sql: &str, parameter: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let parameters = params_from_iter([parameter].into_iter().take(statement.parameter_count()));
+    statement.query_map(parameters, |row| row.get(0))?.collect()
+}
+
+/// Rows as far as they can be read.
+fn rows(connection: &Connection, sql: &str, columns: usize) -> rusqlite::Result<Vec<Vec<Value>>> {
+    let mut statement = match connection.prepare(sql) {
+        Ok(statement) => statement,
+        Err(error) if is_unreadable(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let read = statement.query_map((), |row| (0..columns).map(|column| row.get(column)).collect())?;
+    Ok(read.map_while(Result::ok).collect())
+}
