@@ -10,6 +10,7 @@
 //! | [`events`] | the events that AWS sends, and the rules by which it reads a batch's answer |
 //! | [`functions`] | the functions in processes of their own: the Invoke API of `cargo lambda watch` |
 //! | [`forward`] | the function URL of those |
+//! | [`maintenance`] | backup, restore and recovery of the embedded file |
 //! | [`options`] | the command line |
 //! | [`banner`] | what it tells when it is ready |
 //!
@@ -19,6 +20,7 @@ pub mod banner;
 pub mod events;
 pub mod forward;
 pub mod functions;
+pub mod maintenance;
 pub mod mapping;
 pub mod options;
 pub mod schedule;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use local::{options::Options, stack::Stack};
+use local::{maintenance, options::Options, stack::Stack};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::logging;
 use tokio::runtime::Runtime;
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if let Err(error) = logging::init(logging::Format::Text) {
         return refuse(&error);
+    }
+    if let Some(command) = &options.command {
+        return maintenance::run(command, &options.data_dir_of_command());
     }
     raise_file_limit();
     let runtime = match Runtime::new() {

@@ -5,6 +5,7 @@ use std::{
     fmt::Write,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -14,13 +15,14 @@ use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
     context::{Backends, Context, ContextError, TakeOverError, config_from_env},
-    sqlite::{DataDir, DataDirError},
+    sqlite::{DATABASE_FILE, DataDir, DataDirError, diagnose, is_damage},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     banner, forward,
     functions::Functions,
+    maintenance::{recover_command, restore_command},
     options::Options,
     serve::{Limits, serve},
     triggers,
@@ -44,6 +46,9 @@ pub enum StartError {
     /// What the last run left cannot be taken over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
+    /// The embedded file is damaged.
+    #[error(transparent)]
+    Damaged(Box<DamagedFile>),
     /// Nobody would be asked for a key.
     #[error("{option} {address} can be reached from other machines: {way_out}")]
     Exposed {
@@ -69,17 +74,62 @@ pub enum StartError {
     },
 }
 
+/// What is known of a damaged file, and the commands that go on from there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be read and start with that: \
+     {recover} && {restore_recovered}",
+    path.display(), found.join("; ")
+)]
+pub struct DamagedFile {
+    /// The file.
+    path: PathBuf,
+    /// What SQLite's own check found.
+    found: Vec<String>,
+    /// The command that restores a backup.
+    restore: String,
+    /// The command that saves what can be read.
+    recover: String,
+    /// The command that puts this in place.
+    restore_recovered: String,
+    /// What failed at it.
+    #[source]
+    source: StartError,
+}
+
 impl StartError {
     /// The error and what is behind it, a line each.
     pub fn explain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            let _ = write!(text, "\n  because: {error}");
-            source = error.source();
-        }
-        text
+        explain(self)
     }
+}
+
+/// The error and what is behind it, a line each.
+pub(crate) fn explain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, "\n  because: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Says of an error that comes from a damaged file which pages are, and what to do next.
+fn diagnosed(error: StartError, data_dir: &Path) -> StartError {
+    if !is_damage(&error) {
+        return error;
+    }
+    let path = data_dir.join(DATABASE_FILE);
+    let (recover, recovered) = recover_command(data_dir);
+    StartError::Damaged(Box::new(DamagedFile {
+        found: diagnose(&path),
+        restore: restore_command(data_dir, Path::new("BACKUP")),
+        recover,
+        restore_recovered: restore_command(data_dir, &recovered),
+        path,
+        source: error,
+    }))
 }
 
 /// A running stack.
@@ -120,9 +170,13 @@ impl Stack {
             None
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let backends = Backends::open(&config, &clock)?;
+        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
+        let backends = Backends::open(&config, &clock).map_err(|error| damaged(error.into()))?;
         // Functions in other processes may be at work: leases and hidden messages run their course then.
-        let taken_over = if functions.is_none() { backends.take_over(clock.now()).await? } else { 0 };
+        let taken_over = match functions {
+            None => backends.take_over(clock.now()).await.map_err(|error| damaged(error.into()))?,
+            Some(_) => 0,
+        };
         let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
 
         let (stop, stopped) = watch::channel(false);
