@@ -203,7 +203,7 @@ impl Store for DynamoStore {
     }
 
     async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
-        totals::counters(&self.table).await
+        totals::counters(&self.table, self.clock.now()).await
     }
 
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {

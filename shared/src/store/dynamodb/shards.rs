@@ -44,12 +44,11 @@ pub(super) async fn due(table: &Table, until: Timestamp, after: Option<&DueCurso
         let last = found.last().and_then(|item| Some((due_time(item)?, name(item)?)));
         places.push(DuePlace::after(last, found.len() >= limit));
         for item in &found {
-            match due_entry(item) {
-                Some(entry) => page.entries.push(entry),
-                None => {
-                    tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
-                    page.nameless += 1;
-                }
+            if let Some(entry) = due_entry(item) {
+                page.entries.push(entry);
+            } else {
+                tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
+                page.nameless += 1;
             }
         }
     }

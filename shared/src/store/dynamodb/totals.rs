@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     item::{Item, deflated, inflated, key, number, seconds, sortable, text, text_of},
-    shards::END,
     table::{Condition, Found, Range, Refused, Table},
 };
 use crate::{
@@ -274,11 +273,12 @@ async fn sum_up_part(table: &Table, part: u8, now: Timestamp, is_over: impl Fn()
     }
 }
 
-/// The sums of all parts with what is not summed up yet, as far as one call may read.
-async fn current(table: &Table) -> Result<Totals, StoreError> {
+/// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock that was far ahead counted is in the sums.
+async fn current(table: &Table, now: Timestamp) -> Result<Totals, StoreError> {
+    let end = &sortable(now.plus(MAX_AGE / 2));
     let parts = try_join_all((0..PARTS).map(|part| async move {
         let mut stored = stored(table, part).await?;
-        stored.add_unsummed(table, END, MAX_READ / usize::from(PARTS)).await?;
+        stored.add_unsummed(table, end, MAX_READ / usize::from(PARTS)).await?;
         Ok::<_, StoreError>(stored.totals)
     }));
     let mut all = Totals::default();
@@ -288,12 +288,12 @@ async fn current(table: &Table) -> Result<Totals, StoreError> {
     Ok(all)
 }
 
-pub(super) async fn counters(table: &Table) -> Result<BTreeMap<String, u64>, StoreError> {
-    Ok(current(table).await?.counters)
+pub(super) async fn counters(table: &Table, now: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+    Ok(current(table, now).await?.counters)
 }
 
 pub(super) async fn destinations(table: &Table, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
-    let mut totals = current(table).await?;
+    let mut totals = current(table, now).await?;
     let mut sums: BTreeMap<String, DestinationActivity> = BTreeMap::new();
     for at in [hour(now) - 1, hour(now)] {
         for (destination, seen) in totals.hours.remove(&at).unwrap_or_default() {

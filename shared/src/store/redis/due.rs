@@ -39,12 +39,11 @@ pub(super) async fn read(
         let last = part.last().map(|(id, due_at)| (Timestamp::from_millis(*due_at as i64), id.clone()));
         places.push(DuePlace::after(last, more));
         for (id, due_at) in part {
-            match id.parse() {
-                Ok(id) => page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) }),
-                Err(_) => {
-                    tracing::warn!(id, "an entry of the due index names no webhook: left out");
-                    page.nameless += 1;
-                }
+            if let Ok(id) = id.parse() {
+                page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) });
+            } else {
+                tracing::warn!(id, "an entry of the due index names no webhook: left out");
+                page.nameless += 1;
             }
         }
     }

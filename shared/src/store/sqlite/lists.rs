@@ -182,12 +182,11 @@ pub(super) fn due(connection: &Connection, until: Timestamp, after: &DuePlace, l
         let (due_at, task) = (Timestamp::from_millis(row.get(0)?), task(row, 2)?);
         last = Some((due_at, to_hex(task)));
         // The id is all that is needed, and who looks at the record sees whether it can be read.
-        match id_of(row.get_ref(1)?.as_str()?) {
-            Some(id) => page.entries.push(DueEntry { id, due_at }),
-            None => {
-                tracing::warn!(task_id = %task, "a due webhook was left out: its record cannot be read");
-                page.nameless += 1;
-            }
+        if let Some(id) = id_of(row.get_ref(1)?.as_str()?) {
+            page.entries.push(DueEntry { id, due_at });
+        } else {
+            tracing::warn!(task_id = %task, "a due webhook was left out: its record cannot be read");
+            page.nameless += 1;
         }
     }
     page.next = DueCursor::new(vec![DuePlace::after(last, read == limit)]).unfinished();
