@@ -164,7 +164,7 @@ async fn send_and_move(
         // Refused: somebody else got on with it, and the message costs one look.
         match isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
             Some(applied) => moved += usize::from(matches!(applied?, Applied::Done(..))),
-            None => continue,
+            None => {}
         }
     }
     match trouble {
