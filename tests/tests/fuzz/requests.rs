@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use shared::model::{ErrorKind, Function};
+use shared::model::Function;
 use url::form_urlencoded;
 
 use crate::{
