@@ -214,9 +214,8 @@ async fn send_and_move(
             if behind { rules.requeue_in_backlog(webhook, entry.due_at, now) } else { rules.requeue(webhook, entry.due_at, now) }
         };
         // Refused: somebody else got on with it, and the message costs one look.
-        match isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
-            Some(applied) => moved += usize::from(matches!(applied?, Applied::Done(..))),
-            None => continue,
+        if let Some(applied) = isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
+            moved += usize::from(matches!(applied?, Applied::Done(..)));
         }
     }
     match trouble {

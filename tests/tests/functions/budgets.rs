@@ -10,7 +10,7 @@ use std::{
 
 use shared::{
     message::Message,
-    model::ErrorKind,
+    model::{ErrorKind, Why},
     queue::{Lane, MAX_RECEIVES},
     random::{Random, SystemRandom},
     status::Status,
@@ -54,21 +54,21 @@ async fn a_throttled_deliver_fails_nothing() {
 /// Waits for the host limit are none for the circuit: with the one budget used up, an open circuit still defers.
 #[tokio::test]
 async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
-    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("CIRCUIT_OPEN_MS", "1000"), ("MAX_DEFER_MS", "60000")]);
+    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "600000")]);
     world.destination.answer([no_answer(ErrorKind::Network)]);
+    let webhook = world.accepted().await;
+    let (now, most) = (world.now(), Duration::from_secs(600));
+    let deferred = world.context.rules.defer(&webhook, now.plus(most), Why::RateLimit, now).unwrap();
+    let webhook = world.put(&webhook, deferred).await;
+    world.clock.advance(most);
     let failing = world.accepted().await;
     world.queued(&failing).await;
     assert!(world.run_deliver().await.is_empty());
-    let webhook = world.accepted().await;
-    let mut used = webhook.clone();
-    used.revision += 1;
-    used.budget.host_deferred_ms = 59_999;
-    let webhook = world.put(&webhook, used).await;
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     let deferred = world.stored(&webhook).await;
-    assert_eq!((deferred.status, deferred.attempt_count, deferred.budget.host_deferred_ms), (Status::Retrying, 0, 59_999));
-    assert!((1..60_000).contains(&deferred.budget.deferred_ms), "{:?}", deferred.budget);
+    assert_eq!((deferred.status, deferred.attempt_count, deferred.budget.host_deferred_ms), (Status::Retrying, 0, 600_000));
+    assert!((1..600_000).contains(&deferred.budget.deferred_ms), "{:?}", deferred.budget);
 }
 
 /// What goes ahead at an open circuit is answered: that closes the circuit for all others.

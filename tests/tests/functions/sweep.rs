@@ -154,7 +154,7 @@ async fn overlapping_sweeps_are_harmless() {
         let due = world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap();
         webhooks.push(world.put(&webhook, due).await);
     }
-    let runs = [world.run_sweep(), world.run_sweep(), world.run_sweep()];
+    let runs = (0..3).map(|_| world.run_sweep());
     let summaries = futures_util::future::join_all(runs).await;
     assert!(summaries.iter().map(|summary| summary.requeued).sum::<usize>() >= 250, "{summaries:?}");
     for webhook in &webhooks {
