@@ -235,6 +235,10 @@ async fn sweep(world: Arc<World>) {
     process.note(|| format!("ends: {result:?}"));
     world.change(|state| {
         state.watch.sweeping -= 1;
+        if let Some(Ok(summary)) = &result {
+            let (met, there) = (summary.unreadable, state.records.newer.len());
+            state.watch.must(met <= there, || format!("{process} met {met} webhooks that it cannot read, of {there}"));
+        }
         if let Some(Ok(summary)) = &result
             && !summary.more
         {
@@ -251,6 +255,10 @@ async fn sweep(world: Arc<World>) {
             let of_age = began_at.minus(Duration::from_secs(16 * 60));
             let reached = state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
             state.watch.must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
+            let is_right = world.plan.wrong_clock.is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
+            let last = state.now().minus(Duration::from_secs(7 * 60));
+            let too_far = state.records.audited_until.filter(|until| is_right && *until > last);
+            state.watch.must(too_far.is_none(), || format!("{process} swept, and the audit's position stays at {too_far:?}"));
         }
     });
     process.die();
