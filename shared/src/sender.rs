@@ -72,7 +72,7 @@ use crate::{clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind,
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection is kept for the next request if the server does not say how long it keeps it. Servers that do not say
-/// it (nginx, HAProxy, load balancers) close theirs after 60 s or more.
+/// it (nginx, proxies, load balancers) close theirs after 60 s or more.
 pub const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// Unused connections kept for one destination.

@@ -102,11 +102,10 @@ impl Chunk {
             }
             (Self::Size { digits: 0, .. }, _) => return None,
             (Self::Size { size, .. } | Self::Extension { size }, b'\n') if size > 0 => Self::Content(size),
-            (Self::Size { .. } | Self::Extension { .. }, b'\n') => Self::Trailer { is_blank: true },
+            (Self::Size { .. } | Self::Extension { .. } | Self::Trailer { .. }, b'\n') => Self::Trailer { is_blank: true },
             (Self::Size { size, .. }, b';' | b' ' | b'\t' | b'\r') | (Self::Extension { size }, _) => Self::Extension { size },
             (Self::ContentEnd, b'\r') => Self::ContentEnd,
             (Self::ContentEnd, b'\n') => Self::Size { size: 0, digits: 0 },
-            (Self::Trailer { .. }, b'\n') => Self::Trailer { is_blank: true },
             (Self::Trailer { is_blank }, b'\r') => Self::Trailer { is_blank },
             (Self::Trailer { .. }, _) => Self::Trailer { is_blank: false },
             (Self::Size { .. } | Self::ContentEnd | Self::Content(_), _) => return None,

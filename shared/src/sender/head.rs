@@ -114,7 +114,7 @@ impl Head {
             // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may be an attack.
             Framing::Chunked(_) => !status.is_http10 && seen.length == Length::Absent,
             // The body that its length announces, although its status has none, may still come.
-            Framing::Length(0) => matches!(seen.length, Length::Absent | Length::Known(0)) && !seen.is_encoded,
+            Framing::Length(0) => matches!(seen.length, Length::Absent | Length::Known(0)) && seen.coding == Coding::Absent,
             Framing::Length(_) => true,
         };
         let is_reusable = is_sound && is_persistent && is_unambiguous && status.code != 101;
@@ -131,11 +131,19 @@ enum Length {
     Contradictory,
 }
 
+/// The last transfer coding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Coding {
+    #[default]
+    Absent,
+    Chunked,
+    Other,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     length: Length,
-    is_encoded: bool,
-    is_chunked: bool,
+    coding: Coding,
     says_close: bool,
     says_keep_alive: bool,
     keep_alive: Option<Duration>,
@@ -149,9 +157,9 @@ impl Seen {
         if is("content-length") {
             list(value).for_each(|length| self.note_length(length));
         } else if is("transfer-encoding") {
-            self.is_encoded = true;
             // The last coding decides; each further line adds some.
-            self.is_chunked = list(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            let is_chunked = list(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            self.coding = if is_chunked { Coding::Chunked } else { Coding::Other };
         } else if is("connection") {
             self.says_close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
             self.says_keep_alive |= list(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
@@ -175,12 +183,11 @@ impl Seen {
 
     /// RFC 9112, 6.3.
     fn framing(&self, status: StatusLine) -> Framing {
-        match self.length {
+        match (self.coding, self.length) {
             _ if matches!(status.code, 204 | 304) => Framing::Length(0),
-            _ if self.is_chunked => Framing::chunked(),
-            _ if self.is_encoded => Framing::UntilClose,
-            Length::Known(length) => Framing::Length(length),
-            Length::Absent | Length::Contradictory => Framing::UntilClose,
+            (Coding::Chunked, _) => Framing::chunked(),
+            (Coding::Absent, Length::Known(length)) => Framing::Length(length),
+            (Coding::Absent | Coding::Other, _) => Framing::UntilClose,
         }
     }
 }

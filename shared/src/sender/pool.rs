@@ -138,9 +138,9 @@ async fn sweep<C: Connection>(shelves: Weak<Mutex<Shelves<C>>>) {
 
 impl<C: Connection> Shelves<C> {
     fn take_latest(&mut self, origin: &Origin) -> Option<Idle<C>> {
-        let shelf = self.by_origin.get_mut(origin)?;
-        let idle = shelf.pop_back();
-        if shelf.is_empty() {
+        let kept = self.by_origin.get_mut(origin)?;
+        let idle = kept.pop_back();
+        if kept.is_empty() {
             self.by_origin.remove(origin);
         }
         self.count -= usize::from(idle.is_some());
@@ -149,12 +149,12 @@ impl<C: Connection> Shelves<C> {
 
     fn put(&mut self, origin: Origin, idle: Idle<C>) {
         if self.count >= MAX_IDLE_IN_ALL {
-            let oldest = self.by_origin.iter().min_by_key(|(_, shelf)| shelf.front().map(|idle| idle.since.at));
+            let oldest = self.by_origin.iter().min_by_key(|(_, kept)| kept.front().map(|idle| idle.since.at));
             if let Some(origin) = oldest.map(|(origin, _)| origin.clone()) {
                 self.close_oldest(&origin);
             }
         }
-        if self.by_origin.get(&origin).is_some_and(|shelf| shelf.len() >= MAX_IDLE_PER_HOST) {
+        if self.by_origin.get(&origin).is_some_and(|kept| kept.len() >= MAX_IDLE_PER_HOST) {
             self.close_oldest(&origin);
         }
         self.by_origin.entry(origin).or_default().push_back(idle);
@@ -162,17 +162,17 @@ impl<C: Connection> Shelves<C> {
     }
 
     fn close_oldest(&mut self, origin: &Origin) {
-        let Some(shelf) = self.by_origin.get_mut(origin) else { return };
-        self.count -= usize::from(shelf.pop_front().is_some());
-        if shelf.is_empty() {
+        let Some(kept) = self.by_origin.get_mut(origin) else { return };
+        self.count -= usize::from(kept.pop_front().is_some());
+        if kept.is_empty() {
             self.by_origin.remove(origin);
         }
     }
 
     fn retain_usable(&mut self, now: Now) {
-        self.by_origin.retain(|_, shelf| {
-            shelf.retain_mut(|idle| idle.is_usable(now));
-            !shelf.is_empty()
+        self.by_origin.retain(|_, kept| {
+            kept.retain_mut(|idle| idle.is_usable(now));
+            !kept.is_empty()
         });
         self.count = self.by_origin.values().map(VecDeque::len).sum();
     }

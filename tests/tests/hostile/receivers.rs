@@ -206,7 +206,7 @@ async fn what_a_delivery_was_answered_is_shown_if_asked_for() {
         let api = ApiClient::new(&stack.url(), None).unwrap();
         let ids = submit(&api, &[receiver.url()]).await;
         assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
-        let shown = api.call(Method::GET, &["webhooks", &ids[0]], &[], None).await.unwrap();
+        let shown = api.call(Method::GET, &["webhook-status", &ids[0]], &[], None).await.unwrap();
         let shown: Value = shown.expect(StatusCode::OK).unwrap();
         assert_eq!(shown["attempts"][0]["response_excerpt"], expected, "{shown}");
         ledger::close(&api, stack, &launch).await;
