@@ -54,10 +54,10 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::NewerArchived, 20),
     (Bug::UnreadableAcknowledged, 64),
     (Bug::DeferralCountedTwice, 3373),
-    (Bug::AuditNeverTakenBack, 0),
-    (Bug::PurgeByOneSighting, 0),
-    (Bug::DueWithoutPosition, 0),
-    (Bug::DueNeverTakenBack, 0),
+    (Bug::AuditNeverTakenBack, 151),
+    (Bug::PurgeByOneSighting, 8),
+    (Bug::DueWithoutPosition, 780),
+    (Bug::DueNeverTakenBack, 359),
 ];
 
 /// Of those, what was in the software until the simulation found it, by what it did then. A seed alone would not keep it: what a seed does
