@@ -167,7 +167,9 @@ pub(crate) struct Turn<'a> {
     destination: Place<'a>,
     /// Given back once the request hangs.
     share: Vec<Place<'a>>,
-    _network: Option<Place<'a>>,
+    /// Held until the attempt ends.
+    #[expect(dead_code, reason = "it is held for its drop")]
+    network: Option<Place<'a>>,
     is_taken: bool,
 }
 
@@ -201,7 +203,7 @@ impl Turns {
         let own = self.place(Key::Destination(destination.to_owned()), since);
         self.taken.fetch_add(1, Ordering::Relaxed);
         // Made first, so that however this ends, what it took is given back.
-        let mut turn = Turn { turns: self, destination: own, share: Vec::new(), _network: None, is_taken: true };
+        let mut turn = Turn { turns: self, destination: own, share: Vec::new(), network: None, is_taken: true };
         turn.destination.wait(since).await?;
         let standing = self.standing(destination, since);
         if let Some(Standing::Answered(_)) = standing {
@@ -220,7 +222,7 @@ impl Turns {
         if let Some(network) = network {
             let mut place = self.place(Key::Network(network), since);
             place.take_now()?;
-            turn._network = Some(place);
+            turn.network = Some(place);
         }
         Ok(turn)
     }
