@@ -33,7 +33,7 @@ pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Sum
         let of_age = floor(now.minus(context.config.audit_age), step);
         let stored = context.store.audited_until().await?;
         let is_ahead = |position: &Timestamp| is_ahead(*position, context.config.audit_age, now);
-        if stored.filter(is_ahead).is_some() && !planted::is(Bug::AuditNeverTakenBack) {
+        if stored.as_ref().is_some_and(is_ahead) && !planted::is(Bug::AuditNeverTakenBack) {
             if !context.store.advance_audit(stored, floor(now.minus(LOOK_BACK), step)).await? {
                 // Another run is at it.
                 return Ok(());
