@@ -168,7 +168,6 @@ pub(crate) struct Turn<'a> {
     /// Given back once the request hangs.
     share: Vec<Place<'a>>,
     /// Held until the attempt ends.
-    #[expect(dead_code, reason = "it is held for its drop")]
     network: Option<Place<'a>>,
     is_taken: bool,
 }

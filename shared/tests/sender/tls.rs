@@ -153,7 +153,7 @@ async fn of_a_listed_certificate_name_and_validity_are_checked() {
     for is_ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::ExplicitNoCa] {
         let of = |name: &str, change: fn(&mut CertificateParams)| {
             let mut params = params(name);
-            params.is_ca = is_ca.clone();
+            params.is_ca = is_ca;
             change(&mut params);
             self_signed(&params)
         };
@@ -237,7 +237,7 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
         (
             of(|it| {
                 it.subject_alt_names =
-                    ["a.example", "*.b.example"].map(|name| rcgen::SanType::DnsName(name.try_into().unwrap())).into()
+                    ["a.example", "*.b.example"].map(|name| rcgen::SanType::DnsName(name.try_into().unwrap())).into();
             }),
             "the certificate is for another name: a.example, *.b.example",
         ),
@@ -307,10 +307,8 @@ async fn p_521_and_ecdsa_with_sha_512_are_verified() {
         let authority = CertificateDer::from_pem_file(path("-authority.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(path(".key")).unwrap();
         for version in [&TLS13, &TLS12] {
-            let key: Arc<dyn SigningKey> = match name.starts_with("P-521") {
-                true => Arc::new(P521::of(&key)),
-                false => ring::sign::any_ecdsa_type(&key).unwrap(),
-            };
+            let key: Arc<dyn SigningKey> =
+                if name.starts_with("P-521") { Arc::new(P521::of(&key)) } else { ring::sign::any_ecdsa_type(&key).unwrap() };
             let server = || server_config(CertifiedKey::new(vec![certificate.clone()], Arc::clone(&key)), &[version]);
             let mut config = config(true);
             config.extra_roots = vec![authority.clone()];
