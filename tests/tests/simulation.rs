@@ -149,7 +149,7 @@ fn a_seed_replays_exactly() {
 #[test]
 fn every_world_does_something() {
     for world in Kind::ALL {
-        let ran: Vec<_> = (0..10).map(|seed| run(Run { world: Some(world), traced: true, ..Run::of(seed) })).collect();
+        let ran: Vec<_> = (0..30).map(|seed| run(Run { world: Some(world), traced: true, ..Run::of(seed) })).collect();
         let accepted: usize = ran.iter().map(|ran| ran.accepted).sum();
         let requests: usize = ran.iter().map(|ran| ran.requests).sum();
         // Where deliver dies for hours, most are given up by the queue before anything is sent.

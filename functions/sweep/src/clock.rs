@@ -107,6 +107,8 @@ pub(crate) async fn take_back(
     if fault.left.is_none() {
         return Ok(());
     }
+    let begin = DueCursor::before(context.clock.now().plus(LOOK_AHEAD));
+    let mut unreadable = false;
     while let Some(left) = fault.left.take() {
         if context.clock.now() >= until {
             summary.more = true;
@@ -114,12 +116,13 @@ pub(crate) async fn take_back(
             return Ok(());
         }
         let page = context.store.due(FAR, Some(&left), PAGE).await?;
-        let corrected: Vec<bool> = stream::iter(page.entries)
+        let looked: Vec<Looked> = stream::iter(page.entries)
             .map(|entry| take_one_back(context, entry))
             .buffer_unordered(CONCURRENCY)
             .try_collect()
             .await?;
-        summary.taken_back += corrected.into_iter().filter(|corrected| *corrected).count();
+        summary.taken_back += looked.iter().filter(|looked| **looked == Looked::TakenBack).count();
+        unreadable |= looked.contains(&Looked::Unreadable);
         fault.left = page.next;
     }
     let is_done = take_back_created(context, until, Duration::from_millis(fault.ahead_ms), summary).await?;
@@ -127,7 +130,19 @@ pub(crate) async fn take_back(
         summary.more = true;
         fault.left = Some(DueCursor::before(FAR));
     }
+    if unreadable {
+        // Once they can be read, their times are taken back too. Until then each run looks.
+        fault.left = Some(begin);
+    }
     Ok(())
+}
+
+/// What came of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    TakenBack,
+    Right,
+    Unreadable,
 }
 
 /// The same of what was created in the future and nobody holds. Whether that is all.
@@ -156,16 +171,17 @@ async fn take_back_created(
     }
 }
 
-async fn take_one_back(context: &Context, entry: DueEntry) -> Result<bool, SweepError> {
+async fn take_one_back(context: &Context, entry: DueEntry) -> Result<Looked, SweepError> {
     let webhook = match context.store.get(&entry.id).await {
         Ok(Some(webhook)) => webhook,
-        // A newer version takes care of what it has written.
-        Ok(None) | Err(StoreError::Unreadable { .. }) => return Ok(false),
+        Ok(None) => return Ok(Looked::Right),
+        Err(StoreError::Unreadable { .. }) => return Ok(Looked::Unreadable),
         Err(error) => return Err(error.into()),
     };
     let now = context.clock.now();
     let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
-    Ok(matches!(apply(&*context.store, webhook, rule).await?, Applied::Done(..)))
+    let applied = apply(&*context.store, webhook, rule).await?;
+    Ok(if matches!(applied, Applied::Done(..)) { Looked::TakenBack } else { Looked::Right })
 }
 
 #[cfg(test)]
