@@ -3,7 +3,11 @@
 //! Pure code takes a [`Timestamp`]; only [`SystemClock`] asks the machine. Everything that waits does so through
 //! [`Clock::sleep`], so a test or a simulation can own time.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -104,6 +108,9 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now. Clocks of two workers may differ by [`MAX_CLOCK_SKEW`].
     fn now(&self) -> Timestamp;
 
+    /// How long this clock has run, from any beginning. It never goes back and nobody sets it; it may stand still while the machine sleeps.
+    fn monotonic(&self) -> Duration;
+
     /// Returns once `wait` has passed.
     async fn sleep(&self, wait: Duration);
 }
@@ -119,6 +126,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
+    }
+
+    fn monotonic(&self) -> Duration {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGAN.elapsed()
     }
 
     async fn sleep(&self, wait: Duration) {

@@ -164,7 +164,8 @@ impl Metrics {
     pub async fn flush_if_due(&self, store: &dyn Store, now: Timestamp) {
         let last_ms = self.last_flush_ms.load(Ordering::Relaxed);
         let due_ms = last_ms.saturating_add(self.flush_interval.as_millis() as i64);
-        if now.as_millis() < due_ms {
+        // A clock that was ahead and was set back does not silence this until it gets there again.
+        if (last_ms..due_ms).contains(&now.as_millis()) {
             return;
         }
         // Of several invocations that end together, one flushes.

@@ -80,11 +80,19 @@ pub enum Bug {
     UnreadableAcknowledged,
     /// Whether a webhook waited already is told by the record that was first seen, not by the one that was written on.
     DeferralCountedTwice,
+    /// The audit's position stays where a clock that was ahead has put it.
+    AuditNeverTakenBack,
+    /// What one look sees expired is deleted.
+    PurgeByOneSighting,
+    /// The due index is read from its beginning each time.
+    DueWithoutPosition,
+    /// What a clock that was ahead wrote into the due index stays there.
+    DueNeverTakenBack,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -122,6 +130,10 @@ impl Bug {
         Self::NewerArchived,
         Self::UnreadableAcknowledged,
         Self::DeferralCountedTwice,
+        Self::AuditNeverTakenBack,
+        Self::PurgeByOneSighting,
+        Self::DueWithoutPosition,
+        Self::DueNeverTakenBack,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

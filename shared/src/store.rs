@@ -15,6 +15,12 @@
 //! **Expiry.** What has expired is gone for every reader and for every conditional write at once, though its bytes may go later. A content
 //! outlives its record.
 //!
+//! **A wrong clock.** To hide what has expired is reversible, to delete it is not. So a backend that deletes by time deletes what
+//! [`PurgeHorizon`] allows, and nothing else: what two looks of one process have both seen expired, at least a minute apart by its
+//! monotonic clock. No time to live of a key stands in for that, since a server's clock can be wrong too; only DynamoDB deletes by AWS's own
+//! clock, and needs days for it. Idempotency keys and retired ids on Redis are exempt: a clock that is ahead may let them go early, and then a
+//! caller's retry is another webhook. `docs/operating.md` tells operators what a wrong clock does.
+//!
 //! **Names.** A webhook is named by its whole id: the same task id with another reference id is no webhook.
 //!
 //! **Unreadable records** (of a newer schema version, or malformed) are an error to who asks for them by id, are left out of lists and
@@ -25,6 +31,7 @@
 #[cfg(feature = "aws")]
 pub mod dynamodb;
 pub mod page;
+pub mod purge;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -35,7 +42,8 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use page::{DeadLetterPosition, DeadLetters, DueEntry, Filter, Listed, Page};
+pub use page::{DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, Page};
+pub use purge::PurgeHorizon;
 
 use crate::{
     circuit::Circuit,
@@ -158,14 +166,51 @@ pub struct Reservation {
 }
 
 /// What the sweep says of its latest run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepReport {
-    /// When it ran.
+    /// When it ran; the epoch if none has come to its end yet.
     pub ran_at: Timestamp,
-    /// How long the entry that it found most overdue had been due, in milliseconds.
+    /// How long the entry that it found most overdue had been due, in milliseconds. Of what it could read.
     pub lag_ms: u64,
     /// Webhooks per status, as far as the store knows; see [`Store::counts`].
     pub counts: [u64; 5],
+    /// Due webhooks that it could not read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: u64,
+    /// Whether there may be more of those than it came to.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unreadable_may_be_more: bool,
+    /// How far it came in the due index, if that was not the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<DueCursor>,
+    /// Of a run that is under way and whose clock may be wrong: when it began. Written before the run changes anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
+    /// A clock that was ahead of this one, if that was found lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_fault: Option<ClockFault>,
+}
+
+/// A clock was ahead: times that it wrote lie in the future.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockFault {
+    /// When that was found, by a clock that does not agree.
+    pub found_at: Timestamp,
+    /// By how much it was ahead at least, in milliseconds.
+    pub ahead_ms: u64,
+    /// From where on the due index is still to be looked through for what that clock wrote; `None`: all of it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<DueCursor>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What a function did in one invocation, to be added to the totals: see [`crate::metrics`].
@@ -259,8 +304,13 @@ pub trait Store: Send + Sync + Debug {
         limit: usize,
     ) -> Result<DeadLetters, StoreError>;
 
-    /// Entries of the due index up to and including `until`, at most `limit` from each of the index's parts, oldest first within each.
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError>;
+    /// Entries of the due index up to and including `until`, at most `limit` (and [`MAX_READ`]) from each of the index's parts, oldest
+    /// first within each.
+    ///
+    /// `after` is the `next` of an earlier page, or [`DueCursor::before`] a time: the page begins after it. So a reader that follows `next`
+    /// meets every entry that was there at its first call and has not moved, exactly once, and comes to an end: what it cannot handle stays in
+    /// the index and hides nothing. What enters behind the cursor meanwhile is met by the next reader that starts anew.
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError>;
 
     /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the position `after` on, and
     /// where to go on. A sequential read; every webhook in the range was read once `next` is `None`.
@@ -276,7 +326,7 @@ pub trait Store: Send + Sync + Debug {
     /// Up to when all minutes are audited.
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Moves that on, only if it is still `from`. Whether it did.
+    /// Moves that, only if it is still `from`. Whether it did. It may move back: a wrong clock may have moved it too far.
     async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError>;
 
     /// Keeps what the sweep says of its latest run.
@@ -285,9 +335,9 @@ pub trait Store: Send + Sync + Debug {
     /// What the sweep said last.
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError>;
 
-    /// The store's own housekeeping, a bounded piece of it; the sweep asks for it in each run. Changes nothing that can be asked for, and
+    /// The store's own housekeeping; the sweep asks for it in each run. Ends soon after `until`. Changes nothing that can be asked for, and
     /// may be cut short anywhere or run twice at once.
-    async fn tidy(&self, _now: Timestamp) -> Result<(), StoreError> {
+    async fn tidy(&self, _now: Timestamp, _until: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 

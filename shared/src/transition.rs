@@ -14,10 +14,13 @@
 //! | [`Rules::defer`] | pending, retrying; in progress with its lease over | retrying | enters or moves |
 //! | [`Rules::requeue`] | anything due | same | moves on |
 //! | [`Rules::adopt`], [`Rules::rescue`] | unfinished | same | enters or moves forward |
+//! | [`Rules::take_back`] | anything due that a clock which was ahead wrote | same | moves forward |
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
 mod holding;
+
+pub use holding::MAX_AHEAD;
 
 use std::time::Duration;
 
@@ -246,7 +249,7 @@ impl Rules {
             Verdict::Delivered => {
                 next.last_error = None;
                 next.delivered_at = Some(now);
-                next.expires_at = Some(now.plus(self.limits.retention));
+                next.expires_at = Some(not_before(webhook, now).plus(self.limits.retention));
                 (next.allowed_at, next.due_at) = (None, None);
                 enter(&mut next, Status::Delivered);
                 note(&mut next, now, Function::Deliver, Transition::Deliver, None, None);
@@ -321,7 +324,7 @@ impl Rules {
         }
         let mut next = webhook.clone();
         next.archived_at = Some(now);
-        next.expires_at = Some(now.plus(self.limits.dead_letter_retention));
+        next.expires_at = Some(not_before(webhook, now).plus(self.limits.dead_letter_retention));
         next.due_at = None;
         note(&mut next, now, Function::Dlq, Transition::Archive, None, None);
         Ok(next)
@@ -398,6 +401,11 @@ pub fn is_relayed(webhook: &Webhook) -> bool {
 pub fn next_look(webhook: &Webhook) -> Timestamp {
     let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
     lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
+}
+
+/// The time now, by a clock that is not behind the one that wrote the record last: a wrong one must not let it expire early.
+fn not_before(webhook: &Webhook, now: Timestamp) -> Timestamp {
+    now.max(webhook.updated_at)
 }
 
 fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
+
+use base64::Engine;
 
 use posthaste_tests::{
     aws::AwsStack,
@@ -12,12 +14,13 @@ use posthaste_tests::{
 use serde_json::{Value, json, value::RawValue};
 use shared::{
     aws::Aws,
+    circuit::{Circuit, Settings},
     clock::{Clock, Timestamp},
     config::{AwsCredentials, AwsSettings},
     id::{TaskId, WebhookId},
     model::{Content, Function, Webhook, Why},
     retry::Outcome,
-    store::{CreateError, Store, StoreError, dynamodb::DynamoStore},
+    store::{Activity, CreateError, Store, StoreError, dynamodb::DynamoStore},
     transition::{Limits, NewWebhook, Report, Rules},
 };
 
@@ -180,6 +183,80 @@ async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     let record_ttl: i64 = world.items("w/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap();
     assert_eq!((record_ttl, ttl().await), ((done.expires_at.unwrap().as_millis() + 999) / 1000, second));
     assert!(second > record_ttl, "it outlives its record");
+}
+
+/// One run of the sweep sums up all that was counted, however much it is. Proved with two and a half times as many items as one read takes, in
+/// one partition, and one call of the housekeeping; a call whose time is over stops after one read.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_run_sums_up_all_that_was_counted() {
+    const ITEMS: usize = 2500;
+    let world = World::start().await;
+    let now = world.clock.now();
+    let counted = miniz_oxide::deflate::compress_to_vec(br#"{"c":{"invocations":1}}"#, 6);
+    let counted = base64::engine::general_purpose::STANDARD.encode(counted);
+    let place = |index: usize| format!("{:015}-{index:016x}", now.as_millis());
+    for begin in (0..ITEMS).step_by(25) {
+        let put = |index: usize| {
+            let item = json!({ "p": { "S": "activity" }, "s": { "S": place(index) }, "d": { "B": counted } });
+            json!({ "PutRequest": { "Item": item } })
+        };
+        let puts: Vec<Value> = (begin..begin + 25).map(put).collect();
+        let call = world.emulator.call("DynamoDB_20120810.BatchWriteItem", json!({ "RequestItems": { "posthaste": puts } }));
+        call.await.unwrap();
+    }
+    let position = async || world.items("totals").await[0]["f"]["S"].as_str().unwrap().to_owned();
+    let later = now.plus(Duration::from_secs(60));
+    world.store.tidy(later, world.clock.now()).await.unwrap();
+    assert_eq!(position().await, place(999), "its time was over");
+    world.store.tidy(later, world.clock.now().plus(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(position().await, place(ITEMS - 1));
+    assert_eq!(world.store.counters().await.unwrap()["invocations"], ITEMS as u64);
+}
+
+/// What is written per invocation and per failure is spread over partitions, of which each takes 1,000 write units a second. Proved by the keys
+/// of 64 circuits and 64 counts, all of which are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_and_counts_are_spread_over_partitions() {
+    let world = World::start().await;
+    let now = world.clock.now();
+    for index in 0..64 {
+        let circuit = Circuit::closed(&format!("https://d{index}.example.com:443")).failed(&Settings::default(), now);
+        assert!(world.store.write_circuit(None, &circuit).await.unwrap());
+        let counters = [("invocations".to_owned(), 1)].into();
+        world.store.add_activity(&Activity { counters, ..Activity::default() }, now).await.unwrap();
+    }
+    for (begins, index_key) in [("circuit", Some("i")), ("activity", None)] {
+        let items = world.items(begins).await;
+        let parts = |key: &str| items.iter().map(|item| item[key]["S"].as_str().unwrap()).collect::<BTreeSet<_>>().len();
+        assert_eq!((items.len(), parts("p"), index_key.map(parts)), (64, 4, index_key.map(|_| 4)), "{begins}");
+    }
+    assert_eq!(world.store.circuits().await.unwrap().len(), 64);
+    assert_eq!(world.store.counters().await.unwrap()["invocations"], 64);
+}
+
+/// A clock that was 40 days ahead does not stop the figures for 40 days. Proved with counts from then, summed up then, and others once the clock
+/// is right again.
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_go_on_after_a_clock_was_ahead() {
+    let world = World::start().await;
+    let now = world.clock.now();
+    let until = now.plus(Duration::from_secs(3600));
+    let count = async |at: Timestamp| {
+        for _ in 0..16 {
+            let counters = [("invocations".to_owned(), 1)].into();
+            world.store.add_activity(&Activity { counters, ..Activity::default() }, at).await.unwrap();
+        }
+    };
+    let ahead = now.plus(40 * DAY);
+    count(ahead).await;
+    world.store.tidy(ahead.plus(Duration::from_secs(60)), until).await.unwrap();
+    world.store.tidy(now, until).await.unwrap();
+    count(now.plus(Duration::from_secs(60))).await;
+    world.store.tidy(now.plus(Duration::from_secs(120)), until).await.unwrap();
+    assert_eq!(world.store.counters().await.unwrap()["invocations"], 32);
+    for sums in world.items("totals").await {
+        assert!(sums["f"]["S"].as_str().unwrap() < format!("{:015}", now.as_millis() + 120_000).as_str(), "{sums:?}");
+    }
 }
 
 /// A store that cannot be reached says so, within its limit, and blames nobody. Proved with a port on which nobody listens.

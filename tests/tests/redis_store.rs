@@ -235,42 +235,55 @@ async fn what_has_expired_leaves_nothing_behind() {
         world.finished(Some(ErrorKind::HttpStatus)).await;
     }
     assert_eq!(world.store.counts().await.unwrap(), [0, 0, 0, 10, 10]);
-    let report = SweepReport { ran_at: world.now(), lag_ms: 0, counts: [0; 5] };
+    let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
     world.store.report_sweep(&report).await.unwrap();
     assert!(world.keys().await.len() > 40, "records and contents are there");
     world.clock.advance(world.rules.limits.retention);
+    let before = world.keys().await;
+    for _ in 0..2 {
+        world.store.report_sweep(&report).await.unwrap();
+        world.clock.advance(Duration::from_secs(59));
+    }
+    assert_eq!(world.keys().await, before, "two looks that are not a minute apart");
+    world.clock.advance(Duration::from_secs(1));
     world.store.report_sweep(&report).await.unwrap();
     let left = world.keys().await;
     assert!(left.iter().all(|key| key.ends_with("}:counts") || key == "{posthaste-status}:sweep"), "{left:?}");
     assert_eq!(world.store.counts().await.unwrap(), [0; 5]);
 }
 
-/// Redis lets go of what has expired by itself too, if nobody writes: the record some time after its end, its content after it, and both
-/// not at all while it is unfinished. Proved by the times that the server says, over a resend.
+/// The server's clock deletes no webhook: it may be ahead too, and then would delete all of them at once. An idempotency key goes by itself, as
+/// long from now as it is valid, however far the server's clock and ours are apart. Proved by the times that the server says, with a clock
+/// of ours that is 40 days ahead, and with the time to live that an earlier version gave, which a resend takes away.
 #[tokio::test]
-async fn what_is_finished_expires_by_itself_and_what_is_resent_does_not() {
+async fn no_webhook_has_a_time_to_live_and_a_key_s_is_counted_from_now() {
     let world = World::on(RedisServer::start().unwrap());
     let delivered = world.finished(None).await;
     let (record, content) = (world.key("w", &delivered).await, world.key("c", &delivered).await);
     let time = async |key: &str| world.behind.ask::<i64>(cmd("PEXPIRETIME").arg(key)).await.unwrap();
-    let times = [time(&record).await, time(&content).await];
-    let expires_at = delivered.expires_at.unwrap().as_millis();
-    assert!(expires_at < times[0] && times[0] < times[1], "{expires_at} {times:?}");
+    for key in [&record, &content] {
+        assert_eq!(time(key).await, -1, "it never expires");
+        world.behind.ask::<()>(cmd("PEXPIRE").arg(key).arg(3_600_000)).await.unwrap();
+    }
     world.written(&delivered, world.rules.resend(&delivered, world.now()).unwrap()).await;
     for key in [&record, &content] {
         assert_eq!(time(key).await, -1, "it never expires");
     }
-    let reservation = Reservation {
-        task: delivered.id.task,
-        fingerprint: String::new(),
-        settled: Vec::new(),
-        answer: None,
-        expires_at: world.now().plus(IDEMPOTENCY_TTL),
-    };
-    world.store.reserve("key", &reservation).await.unwrap();
-    let keys = world.keys().await;
-    let reserved = keys.iter().find(|key| key.ends_with(":reservation:key")).unwrap();
-    assert!(time(reserved).await > 0);
+    for (name, ahead) in [("key", Duration::ZERO), ("ahead", 40 * Duration::from_secs(24 * 3600))] {
+        world.clock.set_ahead(ahead);
+        let reservation = Reservation {
+            task: delivered.id.task,
+            fingerprint: String::new(),
+            settled: Vec::new(),
+            answer: None,
+            expires_at: world.now().plus(IDEMPOTENCY_TTL),
+        };
+        world.store.reserve(name, &reservation).await.unwrap();
+        let keys = world.keys().await;
+        let reserved = keys.iter().find(|key| key.ends_with(&format!(":reservation:{name}"))).unwrap();
+        let left = world.behind.ask::<i64>(cmd("PTTL").arg(reserved)).await.unwrap();
+        assert!((24 * 3_600_000..=25 * 3_600_000).contains(&left), "{name}: {left} ms");
+    }
 }
 
 /// A server that died comes back with everything, and the store goes on with the next call, though the server knows no script any more.

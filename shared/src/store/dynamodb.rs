@@ -7,9 +7,9 @@
 //! | a day on which webhooks were created | `days` | `DAY`, eight digits |
 //! | the audit's position, the sweep's latest report | `sweep` | `audit`, `report` |
 //! | what an idempotency key stands for | `key/KEY` | `-` |
-//! | a circuit; by `i` = `circuit` also in the index `work` | `circuit` | destination |
-//! | what an invocation counted, not yet summed up | `activity` | time and a random part |
-//! | the sums | `totals` | `totals` |
+//! | a circuit; by the same `i` also in the index `work` | `circuit`, `circuit/1` … `circuit/3` | destination |
+//! | what an invocation counted, not yet summed up | `activity`, `activity/1` … `activity/3` | time and a random part |
+//! | the sums of each of those | `totals` | `totals`, `1` … `3` |
 //!
 //! The table has the string keys `p` and `s`, the time-to-live attribute `x`, and three indexes, all of keys only and sparse: `work`
 //! (`i`, `j`), `reference` (`r`, `s`) and `dead_reference` (`l`, `j`). `infra/template.yaml` makes it.
@@ -24,7 +24,8 @@
 //! **Consistency.** What is asked for by id is read consistently. Indexes trail by some milliseconds, so what they name is judged by its
 //! record. Lists and the audit read eventually: an entry may be missing from a list for a moment, and the audit reads what is 15 minutes old.
 //!
-//! **Expiry.** DynamoDB deletes what has expired within a few days; readers leave it out at once.
+//! **Expiry.** DynamoDB deletes what has expired within a few days, by its own clock; readers leave it out at once. Nothing here deletes
+//! by time. A clock of ours that is ahead writes times to live that are too long; one that is behind, none that ends before its webhook's time.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -56,8 +57,8 @@ use aws_sdk_dynamodb::Client;
 
 use self::table::Table;
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
-    Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+    Reservation, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -152,8 +153,8 @@ impl Store for DynamoStore {
         self.list_dead_letters(reference, after, limit).await
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        shards::due(&self.table, until, limit).await
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        shards::due(&self.table, until, after, limit).await
     }
 
     async fn unheld(
@@ -185,8 +186,8 @@ impl Store for DynamoStore {
         sweep::last(&self.table).await
     }
 
-    async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
-        totals::sum_up(&self.table, now).await
+    async fn tidy(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        totals::sum_up(&self.table, now, || self.clock.now() >= until).await
     }
 
     async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
@@ -202,7 +203,7 @@ impl Store for DynamoStore {
     }
 
     async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
-        totals::counters(&self.table).await
+        totals::counters(&self.table, self.clock.now()).await
     }
 
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {

@@ -88,3 +88,93 @@ pub struct DueEntry {
     /// When somebody must look.
     pub due_at: Timestamp,
 }
+
+/// A part of the due index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DuePage {
+    /// The entries, oldest first within each part of the index.
+    pub entries: Vec<DueEntry>,
+    /// Entries that were read and name no webhook.
+    pub nameless: usize,
+    /// Where to go on; `None` if every part was read to its end.
+    pub next: Option<DueCursor>,
+}
+
+/// How far each part of the due index was read. [`Store::due`](super::Store::due) makes it and goes on after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DueCursor {
+    parts: Vec<DuePlace>,
+}
+
+/// How far one part of the due index was read. In the order in which a read gets there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DuePlace {
+    /// Nothing was read.
+    #[default]
+    #[serde(rename = "s")]
+    Start,
+    /// Up to and including this entry, which may have moved since.
+    #[serde(rename = "a")]
+    After {
+        /// When it was due.
+        #[serde(rename = "d")]
+        due_at: Timestamp,
+        /// What the backend calls it. Empty: before every entry that is due at that time.
+        #[serde(rename = "n")]
+        name: String,
+    },
+    /// All of it.
+    #[serde(rename = "e")]
+    End,
+}
+
+impl DueCursor {
+    /// From the places in all parts of the index.
+    pub const fn new(parts: Vec<DuePlace>) -> Self {
+        Self { parts }
+    }
+
+    /// Before every entry that is due at this time or later, in an index of at most 16 parts.
+    pub fn before(due_at: Timestamp) -> Self {
+        let place = DuePlace::After { due_at, name: String::new() };
+        Self { parts: vec![place; MAX_DUE_PARTS] }
+    }
+
+    /// The place in this part.
+    pub fn part(&self, index: usize) -> DuePlace {
+        self.parts.get(index).cloned().unwrap_or_default()
+    }
+
+    /// In each part the later place of both.
+    #[must_use]
+    pub fn furthest(&self, other: &Self) -> Self {
+        let parts = self.parts.len().max(other.parts.len());
+        Self { parts: (0..parts).map(|index| self.part(index).max(other.part(index))).collect() }
+    }
+
+    /// Places for another run: what was read to its end may have grown since, and is read from its start.
+    #[must_use]
+    pub fn for_later(self) -> Self {
+        let place = |place| if place == DuePlace::End { DuePlace::Start } else { place };
+        Self { parts: self.parts.into_iter().map(place).collect() }
+    }
+
+    /// This, unless every part was read to its end.
+    pub fn unfinished(self) -> Option<Self> {
+        self.parts.iter().any(|place| *place != DuePlace::End).then_some(self)
+    }
+}
+
+impl DuePlace {
+    /// After this entry, if there may be more behind it, else the end.
+    pub fn after(last: Option<(Timestamp, String)>, more: bool) -> Self {
+        match last {
+            Some((due_at, name)) if more => Self::After { due_at, name },
+            _ => Self::End,
+        }
+    }
+}
+
+/// The most parts that the due index of any backend has.
+const MAX_DUE_PARTS: usize = 16;

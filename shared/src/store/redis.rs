@@ -14,18 +14,20 @@
 //! sixteen small commands in one round trip, and merges; lists are read so by people, the due index by the sweep, and by nobody on the
 //! way of a webhook. The keys are the same on a single server, so that what one holds can be moved to a cluster.
 //!
-//! **Expiry.** What has expired is gone for readers at once. Its index entries go with the next writes, two with each create and up to
-//! [`MAX_READ`] with each sweep, led by an index of what expires; its bytes go by Redis' own expiry if nobody writes.
+//! **Expiry.** What has expired is gone for readers at once. It goes with the next writes, two with each create and up to
+//! [`MAX_READ`] with each sweep, led by an index of what expires, as far as [`PurgeHorizon`] allows. Records and contents have no time to live
+//! of Redis' own: a server whose clock is ahead for a moment would delete them.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `shard` | which key is where |
 //! | `records` | one webhook as it is stored |
 //! | `merged` | an index over all shards, read as one |
-//! | `lists` | many webhooks |
+//! | `lists`, `due` | many webhooks |
 //! | `expiry` | what has expired |
 //! | `totals` | counters, destinations, circuits |
 
+mod due;
 mod expiry;
 mod lists;
 mod merged;
@@ -42,8 +44,8 @@ use futures_util::TryFutureExt;
 
 use self::records::{Row, conflict, content, failed, headers_to_json, malformed, parse, unavailable};
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
-    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, MAX_READ,
+    Page, PurgeHorizon, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
 };
 use crate::{
     circuit::Circuit,
@@ -58,7 +60,7 @@ use crate::{
 /// A reservation's key goes by itself this long after its time.
 const LINGER: Duration = Duration::from_secs(3600);
 
-scripts!("redis": activity, advance, bar, circuit, circuits, create, delete, destinations, forget, open, replace, reserve, write);
+scripts!("redis": activity, advance, bar, circuit, circuits, create, delete, destinations, due, forget, open, replace, reserve, write);
 
 /// The store on a Redis server, or on a cluster.
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub struct RedisStore {
     connection: Connection,
     clock: Arc<dyn Clock>,
     expired: expiry::Seen,
+    horizon: PurgeHorizon,
 }
 
 /// What a create came to: the record that is there already, what has expired in the same shard, whether that is in the way, and why the id
@@ -75,7 +78,7 @@ type Created = (Option<String>, Vec<String>, bool, Option<String>);
 impl RedisStore {
     /// The store behind this connection. The clock says what has expired.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
-        Self { connection, clock, expired: expiry::Seen::default() }
+        Self { connection, clock, expired: expiry::Seen::default(), horizon: PurgeHorizon::default() }
     }
 
     /// Deletes the webhook, if it has this revision where one is given.
@@ -110,9 +113,10 @@ impl RedisStore {
 
     /// Creates it, and takes along what the last create in this shard saw expired, at the same time.
     async fn try_create(&self, webhook: &Webhook, call: &Call<'_>) -> Result<Created, StoreError> {
-        let (shard, now) = (shard::of(webhook.id.task), self.clock.now());
-        let expired = self.expired.take(shard);
-        let forget = expiry::forget(&self.connection, shard, &expired, now);
+        let shard = shard::of(webhook.id.task);
+        let until = self.horizon.look(&*self.clock);
+        let expired = until.map_or_else(Vec::new, |_| self.expired.take(shard));
+        let forget = expiry::forget(&self.connection, shard, &expired, until.unwrap_or_default());
         let forget = forget.unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
         let (created, ()) = tokio::join!(self.connection.run::<Created>(call), forget);
         let created = created.map_err(|error| failed(&webhook.id, error))?;
@@ -129,8 +133,10 @@ impl RedisStore {
     fn reservation<'a>(&self, script: &'a crate::redis::Script, key: &str, reservation: &Reservation) -> Call<'a> {
         let key = self.connection.key_of_shard(shard::of_name(key), &format!("reservation:{key}"));
         let mut call = script.on(&[key]);
-        call.arg(to_json(reservation)).arg(reservation.expires_at.as_millis());
-        call.arg(self.clock.now().as_millis()).arg(reservation.expires_at.plus(LINGER).as_millis());
+        let now = self.clock.now();
+        call.arg(to_json(reservation)).arg(reservation.expires_at.as_millis()).arg(now.as_millis());
+        // From now on, so that it does not matter how far apart our clock and the server's are.
+        call.arg((reservation.expires_at.since(now) + LINGER).as_millis() as u64);
         call
     }
 }
@@ -233,18 +239,8 @@ impl Store for RedisStore {
         lists::dead_letters(&self.connection, reference, after, limit, self.clock.now()).await
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        let read = |shard| {
-            let mut command = cmd("ZRANGE");
-            command.arg(self.connection.key_of_shard(shard, "due")).arg("-inf").arg(until.as_millis()).arg("BYSCORE");
-            command.arg("LIMIT").arg(0).arg(limit.min(MAX_READ)).arg("WITHSCORES").clone()
-        };
-        let found: Vec<Vec<(String, f64)>> = merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
-        let entry = |(id, due_at): (String, f64)| {
-            let parsed = id.parse().inspect_err(|_| tracing::warn!(id, "an entry of the due index names no webhook: left out"));
-            Some(DueEntry { id: parsed.ok()?, due_at: Timestamp::from_millis(due_at as i64) })
-        };
-        Ok(found.into_iter().flatten().filter_map(entry).collect())
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        due::read(&self.connection, until, after, limit).await.map_err(unavailable)
     }
 
     async fn unheld(
@@ -288,7 +284,10 @@ impl Store for RedisStore {
         let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
         let command = cmd("HSET").arg(self.connection.key("sweep")).arg("report").arg(json).clone();
         self.connection.ask::<()>(&command).await.map_err(unavailable)?;
-        expiry::purge(&self.connection, self.clock.now()).await.map_err(unavailable)
+        match self.horizon.look(&*self.clock) {
+            Some(until) => expiry::purge(&self.connection, until).await.map_err(unavailable),
+            None => Ok(()),
+        }
     }
 
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {

@@ -34,8 +34,8 @@ use self::{
     records::{Occupied, Row, StoredContent, Written},
 };
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
-    Retired, Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+    Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -102,7 +102,7 @@ impl Store for SqliteStore {
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let (row, stored, now) = (Row::of(webhook), StoredContent::of(content), self.clock.now());
-        let purge = PurgeTimer::ticket(&self.purge, now);
+        let purge = PurgeTimer::ticket(&self.purge, &*self.clock);
         let existing = self
             .database
             .write(Durability::PowerLoss, move |tx| {
@@ -182,8 +182,9 @@ impl Store for SqliteStore {
         read.await.map_err(unavailable)
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        self.database.read(move |connection| lists::due(connection, until, limit)).await.map_err(unavailable)
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
+        self.database.read(move |connection| lists::due(connection, until, &after, limit)).await.map_err(unavailable)
     }
 
     async fn unheld(
@@ -210,7 +211,7 @@ impl Store for SqliteStore {
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
         let report = sweep::to_json(report);
-        let purge = PurgeTimer::ticket(&self.purge, self.clock.now());
+        let purge = PurgeTimer::ticket(&self.purge, &*self.clock);
         let write = self.database.write(Durability::Crash, move |tx| {
             purge.redeem(tx)?;
             sweep::keep_report(tx, &report)

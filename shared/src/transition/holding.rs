@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::{Refusal, Rules, check_lease, next_look, note, unfinished};
 use crate::{
     clock::Timestamp,
-    model::{Function, Transition, Webhook, Why},
+    model::{Function, Step, Transition, Webhook, Why},
     planted::{self, Bug},
 };
+
+/// A record that was written further ahead than this was written with a wrong clock.
+pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Rules {
     /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the due time that it read.
@@ -53,6 +56,32 @@ impl Rules {
         self.adopt(webhook, next_look(webhook).max(now.plus(self.limits.grace)), (Function::Sweep, Why::Audit), now)
     }
 
+    /// A clock that was ahead of this one wrote the record. What it wrote is taken back: an attempt that was to wait waits that long from now on, a
+    /// lease lasts one lease from now on, and somebody looks when there is something to do. [`Refusal::Held`] if the record is as it should be.
+    ///
+    /// So no wait gets shorter than it was meant to be, whichever of the two clocks is wrong. What a caller scheduled for a time of day stays.
+    pub fn take_back(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        let is_ahead = |at: Timestamp| at > now.plus(MAX_AHEAD);
+        // What nobody holds the audit finds, unless it was created in the future.
+        let is_ours = webhook.due_at.is_some() || (is_ahead(webhook.created_at) && !webhook.status.is_finished());
+        if !is_ahead(webhook.updated_at) || !is_ours || planted::is(Bug::DueNeverTakenBack) {
+            return Err(Refusal::Held);
+        }
+        let mut next = webhook.clone();
+        if let (Some(allowed_at), Some(decided_at)) = (webhook.allowed_at, allowed_since(webhook))
+            && is_ahead(decided_at)
+        {
+            next.allowed_at = Some(now.plus(allowed_at.since(decided_at)));
+        }
+        if let Some(claim) = next.claim.as_mut().filter(|claim| is_ahead(claim.started_at)) {
+            claim.lease_until = now.plus(self.limits.lease);
+        }
+        let look_at = if next.status.is_finished() { now } else { next_look(&next).max(now) };
+        next.due_at = Some(look_at);
+        note(&mut next, now, Function::Sweep, Transition::Adopt, None, None);
+        Ok(next)
+    }
+
     /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
@@ -65,6 +94,14 @@ impl Rules {
         note(&mut next, now, Function::Dlq, Transition::Adopt, None, Some(Why::Rescue));
         Ok(next)
     }
+}
+
+/// When it was decided from when on an attempt is allowed. `None` if that is a time of day which a caller gave.
+fn allowed_since(webhook: &Webhook) -> Option<Timestamp> {
+    let decided = |step: &&Step| step.allowed_at == webhook.allowed_at || Some(step.at) == webhook.allowed_at;
+    let step = webhook.history.iter().rev().find(decided)?;
+    let is_scheduled = step.transition == Transition::Create && step.allowed_at.is_some();
+    (!is_scheduled).then_some(step.at)
 }
 
 /// Moved on in the due index, where it is still as it was seen there.

@@ -6,7 +6,7 @@ use shared::{
     clock::Timestamp,
     id::TaskId,
     model::{Function, Why},
-    store::SweepReport,
+    store::{ClockFault, DueCursor, SweepReport},
 };
 
 use super::{
@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         every_one_of_many_is_answered_exactly_once,
         what_is_adopted_between_pages_does_not_hide_others,
         the_position_moves_only_from_where_it_is,
+        the_position_moves_back_on_the_same_condition,
         of_racing_moves_one_wins,
         the_sweep_s_report_is_kept,
     ]
@@ -152,6 +153,18 @@ async fn the_position_moves_only_from_where_it_is(fixture: Fixture) {
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(second));
 }
 
+/// A position that a wrong clock has put too far is taken back, by one of those that find it and only if nobody has moved it since. Proved
+/// with moves to a day earlier, over both handles.
+async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
+    let start = fixture.store.audited_until().await.unwrap();
+    let (ahead, right) = (fixture.at(40 * 86_400_000), fixture.at(-86_400_000));
+    assert!(fixture.store.advance_audit(start, ahead).await.unwrap());
+    assert!(!fixture.other.advance_audit(start, right).await.unwrap());
+    assert!(fixture.other.advance_audit(Some(ahead), right).await.unwrap());
+    assert!(!fixture.store.advance_audit(Some(ahead), right).await.unwrap(), "it was taken back already");
+    assert_eq!(fixture.store.audited_until().await.unwrap(), Some(right));
+}
+
 /// Of two sweeps that move it at the same time, one does. Proved by rounds over two handles, the first of them from no position if the
 /// store is new.
 async fn of_racing_moves_one_wins(fixture: Fixture) {
@@ -174,7 +187,17 @@ async fn of_racing_moves_one_wins(fixture: Fixture) {
 /// What the sweep says last is what everybody reads. Proved with two reports, one after the other.
 async fn the_sweep_s_report_is_kept(fixture: Fixture) {
     for lag_ms in [0, u64::from(u32::MAX) + 7] {
-        let report = SweepReport { ran_at: fixture.now(), lag_ms, counts: [1, 0, 3, 1 << 40, 5] };
+        let fault = ClockFault { found_at: fixture.now(), ahead_ms: 1 << 41, left: Some(DueCursor::before(fixture.now())) };
+        let report = SweepReport {
+            ran_at: fixture.now(),
+            lag_ms,
+            counts: [1, 0, 3, 1 << 40, 5],
+            unreadable: lag_ms,
+            unreadable_may_be_more: lag_ms > 0,
+            resume: (lag_ms > 0).then(|| DueCursor::before(fixture.now())),
+            began_at: (lag_ms > 0).then(|| fixture.now()),
+            clock_fault: (lag_ms > 0).then_some(fault),
+        };
         fixture.store.report_sweep(&report).await.unwrap();
         assert_eq!(fixture.other.last_sweep().await.unwrap(), Some(report));
         fixture.clock.advance(Duration::from_secs(1));

@@ -28,20 +28,33 @@ pub(super) const BOUND: Duration = Duration::from_secs(15);
 /// The system's clock, which a test can put forward. Sleeps last as long as they say, since servers have clocks of their own.
 #[derive(Debug, Default)]
 pub struct TestClock {
-    ahead_ms: AtomicI64,
+    /// What has passed besides what the system's clock says.
+    passed_ms: AtomicI64,
+    /// By how much the time of day is wrong.
+    wrong_ms: AtomicI64,
 }
 
 impl TestClock {
-    /// It is that much later from now on.
+    /// It is that much later from now on: so much time has passed.
     pub fn advance(&self, by: Duration) {
-        self.ahead_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.passed_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// The time of day is ahead by that much from now on, though no time has passed.
+    pub fn set_ahead(&self, by: Duration) {
+        self.wrong_ms.store(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 
 #[async_trait]
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(SystemClock.now().as_millis() + self.ahead_ms.load(Ordering::SeqCst))
+        let ahead_ms = self.passed_ms.load(Ordering::SeqCst) + self.wrong_ms.load(Ordering::SeqCst);
+        Timestamp::from_millis(SystemClock.now().as_millis() + ahead_ms)
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst).unsigned_abs())
     }
 
     async fn sleep(&self, wait: Duration) {
@@ -148,8 +161,8 @@ impl Fixture {
     /// Where the webhook stands in the due index, if it does.
     pub async fn due_at(&self, id: &WebhookId) -> Option<Timestamp> {
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
-        let entries = self.store.due(far, shared::store::MAX_READ).await.unwrap();
-        let mut own = entries.into_iter().filter(|entry| entry.id == *id);
+        let page = self.store.due(far, None, shared::store::MAX_READ).await.unwrap();
+        let mut own = page.entries.into_iter().filter(|entry| entry.id == *id);
         let due_at = own.next().map(|entry| entry.due_at);
         assert_eq!(own.next(), None, "{id} stands in the due index twice");
         due_at

@@ -144,7 +144,8 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
         fixture.store.add_activity(&both, now).await.unwrap();
         // By then nobody still writes what belongs before.
         let later = now.plus(Duration::from_secs(300));
-        let (one, other) = tokio::join!(fixture.store.tidy(later), fixture.other.tidy(later));
+        let until = fixture.now().plus(Duration::from_secs(60));
+        let (one, other) = tokio::join!(fixture.store.tidy(later, until), fixture.other.tidy(later, until));
         one.unwrap();
         other.unwrap();
         eventually("the counter", || async { same(&fixture.other.counters().await.unwrap().get(&counter), &Some(&(5 * round))) })
@@ -155,7 +156,7 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
             same(&totals_of(&fixture, &destination, later).await.map(|totals| totals.activity), &Some(expected.clone()))
         })
         .await;
-        fixture.store.tidy(later).await.unwrap();
+        fixture.store.tidy(later, until).await.unwrap();
     }
     assert_eq!(fixture.other.counters().await.unwrap().get(&counter), Some(&15));
 }

@@ -21,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// A record of a newer version, whose other fields need not be ours.
-fn newer(id: &WebhookId) -> String {
+pub(super) fn newer(id: &WebhookId) -> String {
     format!(r#"{{"v":{},"id":"{id}","r":"another shape"}}"#, SCHEMA + 1)
 }
 

@@ -59,6 +59,10 @@ impl Clock for Still {
         NOW
     }
 
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, wait: Duration) {
         tokio::time::sleep(wait).await;
     }

@@ -21,6 +21,10 @@ impl Clock for SetClock {
         Timestamp::from_millis(self.0.load(Ordering::Relaxed))
     }
 
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed) as u64)
+    }
+
     async fn sleep(&self, _wait: Duration) {
         std::future::pending::<()>().await;
     }

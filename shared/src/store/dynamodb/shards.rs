@@ -5,54 +5,85 @@ use std::collections::VecDeque;
 use futures_util::future::try_join_all;
 
 use super::{
-    item::{Item, SHARDS, day, partition, readable, shard, sortable, text_of},
+    item::{Item, SHARDS, day, key, partition, readable, shard, sortable, text, text_of},
     table::{Found, Range, Table},
 };
 use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::Webhook,
-    store::{DueEntry, MAX_READ, Page, StoreError},
+    store::{DueCursor, DueEntry, DuePage, DuePlace, MAX_READ, Page, StoreError},
 };
 
 /// Sorts after every sort key of ours.
 pub(super) const END: &str = "~";
 
-/// Entries of the due index up to `until`, the oldest of each shard.
-pub(super) async fn due(table: &Table, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
+/// Entries of the due index up to `until`, the oldest of each shard after the cursor.
+pub(super) async fn due(table: &Table, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
     let limit = limit.clamp(1, MAX_READ);
     let parts = (0..SHARDS).map(|shard| async move {
+        let (low, start) = match after.map(|cursor| cursor.part(shard.into())).unwrap_or_default() {
+            DuePlace::Start => ("0".to_owned(), None),
+            DuePlace::After { due_at, name } => (sortable(due_at), start_after(shard, &name)),
+            DuePlace::End => return Ok(Vec::new()),
+        };
         let range = Range {
             index: Some("work"),
             keys: ("i", "j"),
             partition: format!("due/{shard}"),
-            between: ("0".to_owned(), format!("{}/{END}", sortable(until))),
+            between: (low, format!("{}/{END}", sortable(until))),
             backwards: false,
             filter: None,
             consistent: false,
         };
-        read_up_to(table, &range, limit).await
+        read_up_to(table, &range, limit, start).await
     });
-    let found = try_join_all(parts).await?;
-    Ok(found.iter().flatten().filter_map(due_entry).collect())
+    let mut page = DuePage::default();
+    let mut places = Vec::with_capacity(SHARDS.into());
+    for found in try_join_all(parts).await? {
+        let last = found.last().and_then(|item| Some((due_time(item)?, name(item)?)));
+        places.push(DuePlace::after(last, found.len() >= limit));
+        for item in &found {
+            if let Some(entry) = due_entry(item) {
+                page.entries.push(entry);
+            } else {
+                tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
+                page.nameless += 1;
+            }
+        }
+    }
+    page.next = DueCursor::new(places).unfinished();
+    Ok(page)
+}
+
+/// What a cursor calls an entry: the keys that `Query` goes on after.
+fn name(entry: &Item) -> Option<String> {
+    Some(format!("{} {} {}", text_of(entry, "p")?, text_of(entry, "s")?, text_of(entry, "j")?))
+}
+
+/// The inverse.
+fn start_after(shard: u8, name: &str) -> Option<Item> {
+    let mut parts = name.splitn(3, ' ');
+    let mut start = key(parts.next()?, parts.next()?);
+    start.insert("i".to_owned(), text(format!("due/{shard}")));
+    start.insert("j".to_owned(), text(parts.next()?));
+    Some(start)
+}
+
+fn due_time(entry: &Item) -> Option<Timestamp> {
+    let (due_at, _) = text_of(entry, "j")?.split_once('/')?;
+    Some(Timestamp::from_millis(due_at.parse().ok()?))
 }
 
 fn due_entry(item: &Item) -> Option<DueEntry> {
-    let entry = || {
-        let (due_at, reference) = text_of(item, "j")?.split_once('/')?;
-        let id = WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
-        Some(DueEntry { id, due_at: Timestamp::from_millis(due_at.parse().ok()?) })
-    };
-    let found = entry();
-    if found.is_none() {
-        tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
-    }
-    found
+    let (_, reference) = text_of(item, "j")?.split_once('/')?;
+    let id = WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
+    Some(DueEntry { id, due_at: due_time(item)? })
 }
 
-/// The first `limit` entries of a range; a page of DynamoDB ends at 1 MB.
-async fn read_up_to(table: &Table, range: &Range, limit: usize) -> Result<Vec<Item>, StoreError> {
-    let (mut items, mut start) = (Vec::new(), None);
+/// The first `limit` entries of a range after `start`; a page of DynamoDB ends at 1 MB.
+async fn read_up_to(table: &Table, range: &Range, limit: usize, mut start: Option<Item>) -> Result<Vec<Item>, StoreError> {
+    let mut items = Vec::new();
     loop {
         let Found { items: more, last, .. } = table.query(range, limit - items.len(), start).await?;
         items.extend(more);

@@ -1,16 +1,18 @@
 //! Counters, and destinations by the hour.
 //!
-//! What an invocation counted is an item of its own, one write unit whatever it counted, and the sweep's [`sum_up`] adds those to the sums
-//! in one item, together with how far it got: so nothing is added twice, and the summing is a write a minute. A reader adds what is not
-//! summed up yet.
+//! What an invocation counted is an item of its own, one write unit whatever it counted, in one of [`PARTS`] partitions: one alone takes
+//! 1,000 writes a second. The sweep's [`sum_up`] adds those of a part to its sums, one item, together with how far it got: so nothing is
+//! added twice. It goes on until it has caught up or its time is over. A reader adds all sums and what is not summed up yet.
+//!
+//! The first part has the names that there were before there were several, so that versions before and after each other count on.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{
     item::{Item, deflated, inflated, key, number, seconds, sortable, text, text_of},
-    shards::END,
     table::{Condition, Found, Range, Refused, Table},
 };
 use crate::{
@@ -22,6 +24,12 @@ use crate::{
 
 /// Items younger than this are left for the next run: their writers may not have written the ones before them yet.
 const SETTLED: Duration = Duration::from_secs(30);
+
+/// The partitions of what was counted. Fixed for ever, since each has its sums.
+const PARTS: u8 = 4;
+
+/// A sum that reaches further ahead than this was made with a wrong clock.
+const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 /// How long an item is kept if no sweep comes by.
 const MAX_AGE: Duration = Duration::from_secs(2 * 24 * 3600);
@@ -42,6 +50,18 @@ struct Seen {
     waiting: i64,
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     last_error: Option<(Timestamp, LastError)>,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.failed += other.failed;
+        if let Some((at, error)) = other.last_error
+            && self.last_error.as_ref().is_none_or(|(latest, _)| *latest <= at)
+        {
+            self.last_error = Some((at, error));
+        }
+    }
 }
 
 /// What one invocation counted.
@@ -73,13 +93,21 @@ impl Totals {
         }
         for (destination, seen) in delta.destinations {
             *self.waiting.entry(destination.clone()).or_default() += seen.waiting;
-            let sum = self.hours.entry(hour).or_default().entry(destination).or_default();
-            sum.delivered += seen.delivered;
-            sum.failed += seen.failed;
-            if let Some((at, error)) = seen.last_error
-                && sum.last_error.as_ref().is_none_or(|(latest, _)| *latest <= at)
-            {
-                sum.last_error = Some((at, error));
+            self.hours.entry(hour).or_default().entry(destination).or_default().add(seen);
+        }
+    }
+
+    /// Adds what another part came to.
+    fn merge(&mut self, other: Self) {
+        for (name, count) in other.counters {
+            *self.counters.entry(name).or_default() += count;
+        }
+        for (destination, waiting) in other.waiting {
+            *self.waiting.entry(destination).or_default() += waiting;
+        }
+        for (hour, destinations) in other.hours {
+            for (destination, seen) in destinations {
+                self.hours.entry(hour).or_default().entry(destination).or_default().add(seen);
             }
         }
     }
@@ -119,7 +147,8 @@ pub(super) async fn add(table: &Table, activity: &Activity, now: Timestamp) -> R
     };
     let destinations = activity.destinations.iter().map(|(name, activity)| (name.clone(), seen(activity)));
     let delta = Delta { counters: activity.counters.clone(), destinations: destinations.collect() };
-    let mut item = key("activity", format!("{}-{:016x}", sortable(now), SystemRandom.next_u64()));
+    let random = SystemRandom.next_u64();
+    let mut item = key(partition((random % u64::from(PARTS)) as u8), format!("{}-{random:016x}", sortable(now)));
     item.insert("d".to_owned(), written(&delta));
     item.insert("x".to_owned(), number(seconds(now.plus(MAX_AGE))));
     table.put(item).await
@@ -133,89 +162,138 @@ fn read<T: for<'de> Deserialize<'de>>(item: &Item) -> Option<T> {
     serde_json::from_slice(&inflated(item.get("d"), MAX_BYTES)?).ok()
 }
 
-/// The sums, up to which item they go, and how that was stored.
+fn partition(part: u8) -> String {
+    if part == 0 { "activity".to_owned() } else { format!("activity/{part}") }
+}
+
+fn sums_key(part: u8) -> Item {
+    key("totals", if part == 0 { "totals".to_owned() } else { part.to_string() })
+}
+
+/// The sums of a part, up to which item they go, and how that was stored.
 struct Stored {
+    part: u8,
     totals: Totals,
     position: Option<String>,
 }
 
-async fn stored(table: &Table) -> Result<Stored, StoreError> {
-    let Some(item) = table.get(key("totals", "totals"), true).await? else {
-        return Ok(Stored { totals: Totals::default(), position: None });
+async fn stored(table: &Table, part: u8) -> Result<Stored, StoreError> {
+    let Some(item) = table.get(sums_key(part), true).await? else {
+        return Ok(Stored { part, totals: Totals::default(), position: None });
     };
     let position = text_of(&item, "f").map(str::to_owned);
     // What cannot be read is not added to: its position would be lost.
     let totals = read(&item).ok_or_else(|| StoreError::Unavailable("the totals cannot be read".into()))?;
-    Ok(Stored { totals, position })
+    Ok(Stored { part, totals, position })
 }
 
-/// Adds what was counted after the position and before `end`, at most [`MAX_READ`] items. The position of the last one.
-async fn add_unsummed(table: &Table, stored: &mut Stored, end: &str) -> Result<(), StoreError> {
-    let range = Range {
-        index: None,
-        keys: ("p", "s"),
-        partition: "activity".to_owned(),
-        // The least that sorts after the position.
-        between: (stored.position.as_ref().map_or_else(|| "0".to_owned(), |position| format!("{position}!")), end.to_owned()),
-        backwards: false,
-        filter: None,
-        consistent: true,
-    };
-    let (mut read_so_far, mut start) = (0, None);
-    while read_so_far < MAX_READ {
-        let Found { items, read: more, last } = table.query(&range, MAX_READ - read_so_far, start).await?;
-        read_so_far += more;
-        for item in &items {
-            let Some(place) = text_of(item, "s") else { continue };
-            let at = place.split_once('-').and_then(|(at, _)| at.parse().ok()).map(Timestamp::from_millis);
-            if let (Some(at), Some(delta)) = (at, read::<Delta>(item)) {
-                stored.totals.add(hour(at), delta);
+impl Stored {
+    /// Adds what was counted after the position and before `end`, at most `most` items. Whether there may be more.
+    async fn add_unsummed(&mut self, table: &Table, end: &str, most: usize) -> Result<bool, StoreError> {
+        let range = Range {
+            index: None,
+            keys: ("p", "s"),
+            partition: partition(self.part),
+            // The least that sorts after the position.
+            between: (self.position.as_ref().map_or_else(|| "0".to_owned(), |position| format!("{position}!")), end.to_owned()),
+            backwards: false,
+            filter: None,
+            consistent: true,
+        };
+        let (mut read_so_far, mut start) = (0, None);
+        while read_so_far < most {
+            let Found { items, read: more, last } = table.query(&range, most - read_so_far, start).await?;
+            read_so_far += more;
+            for item in &items {
+                let Some(place) = text_of(item, "s") else { continue };
+                if let (Some(at), Some(delta)) = (counted_at(place), read::<Delta>(item)) {
+                    self.totals.add(hour(at), delta);
+                }
+                self.position = Some(place.to_owned());
             }
-            stored.position = Some(place.to_owned());
+            start = last;
+            if start.is_none() {
+                return Ok(false);
+            }
         }
-        start = last;
-        if start.is_none() {
-            break;
+        Ok(true)
+    }
+
+    /// Puts a position that a wrong clock has moved into the future back to the present. What was counted in between may be missing from the
+    /// figures; without this, all that is counted until then would.
+    fn take_back(&mut self, now: Timestamp) {
+        let position = self.position.as_deref().and_then(counted_at);
+        if let Some(at) = position.filter(|at| *at > now.plus(MAX_AHEAD)) {
+            tracing::warn!(%at, "The totals were summed up with a clock that was ahead; they go on from the present");
+            self.position = Some(sortable(now.minus(SETTLED)));
         }
     }
-    Ok(())
-}
 
-pub(super) async fn sum_up(table: &Table, now: Timestamp) -> Result<(), StoreError> {
-    let mut stored = stored(table).await?;
-    let before = stored.position.clone();
-    add_unsummed(table, &mut stored, &sortable(now.minus(SETTLED))).await?;
-    if stored.position == before {
-        return Ok(());
-    }
-    stored.totals.bound(now);
-    let condition = match before {
-        Some(before) => Condition { expression: "f = :before", values: vec![(":before", text(before))] },
-        None => Condition { expression: "attribute_not_exists(f)", values: Vec::new() },
-    };
-    let mut item = key("totals", "totals");
-    item.insert("d".to_owned(), written(&stored.totals));
-    item.extend(stored.position.map(|position| ("f".to_owned(), text(position))));
-    match table.put_if(item, condition).await {
-        // Another run was at it.
-        Ok(()) | Err(Refused::Found(_) | Refused::Missing) => Ok(()),
-        Err(Refused::Failed(error)) => Err(error),
+    /// Writes the sums in place of those that went up to `before`. Whether nobody else had.
+    async fn write(&self, table: &Table, before: Option<String>) -> Result<bool, StoreError> {
+        let condition = match before {
+            Some(before) => Condition { expression: "f = :before", values: vec![(":before", text(before))] },
+            None => Condition { expression: "attribute_not_exists(f)", values: Vec::new() },
+        };
+        let mut item = sums_key(self.part);
+        item.insert("d".to_owned(), written(&self.totals));
+        item.extend(self.position.as_ref().map(|position| ("f".to_owned(), text(position))));
+        match table.put_if(item, condition).await {
+            Ok(()) => Ok(true),
+            Err(Refused::Found(_) | Refused::Missing) => Ok(false),
+            Err(Refused::Failed(error)) => Err(error),
+        }
     }
 }
 
-/// The sums with what is not summed up yet, as far as one call may read.
-async fn current(table: &Table) -> Result<Totals, StoreError> {
-    let mut stored = stored(table).await?;
-    add_unsummed(table, &mut stored, END).await?;
-    Ok(stored.totals)
+/// When the item at this place was counted.
+fn counted_at(place: &str) -> Option<Timestamp> {
+    let at = place.split_once('-').map_or(place, |(at, _)| at);
+    at.parse().ok().map(Timestamp::from_millis)
 }
 
-pub(super) async fn counters(table: &Table) -> Result<BTreeMap<String, u64>, StoreError> {
-    Ok(current(table).await?.counters)
+/// Sums up all parts, each until it has caught up, another run is at it, or the time `is_over`.
+pub(super) async fn sum_up(table: &Table, now: Timestamp, is_over: impl Fn() -> bool + Copy) -> Result<(), StoreError> {
+    try_join_all((0..PARTS).map(|part| sum_up_part(table, part, now, is_over))).await.map(drop)
+}
+
+async fn sum_up_part(table: &Table, part: u8, now: Timestamp, is_over: impl Fn() -> bool) -> Result<(), StoreError> {
+    let mut stored = stored(table, part).await?;
+    loop {
+        let before = stored.position.clone();
+        stored.take_back(now);
+        let more = stored.add_unsummed(table, &sortable(now.minus(SETTLED)), MAX_READ).await?;
+        if stored.position == before {
+            return Ok(());
+        }
+        stored.totals.bound(now);
+        if !stored.write(table, before).await? || !more || is_over() {
+            return Ok(());
+        }
+    }
+}
+
+/// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock that was far ahead counted is in the sums.
+async fn current(table: &Table, now: Timestamp) -> Result<Totals, StoreError> {
+    let end = &sortable(now.plus(MAX_AGE / 2));
+    let parts = try_join_all((0..PARTS).map(|part| async move {
+        let mut stored = stored(table, part).await?;
+        stored.add_unsummed(table, end, MAX_READ / usize::from(PARTS)).await?;
+        Ok::<_, StoreError>(stored.totals)
+    }));
+    let mut all = Totals::default();
+    for part in parts.await? {
+        all.merge(part);
+    }
+    Ok(all)
+}
+
+pub(super) async fn counters(table: &Table, now: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+    Ok(current(table, now).await?.counters)
 }
 
 pub(super) async fn destinations(table: &Table, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
-    let mut totals = current(table).await?;
+    let mut totals = current(table, now).await?;
     let mut sums: BTreeMap<String, DestinationActivity> = BTreeMap::new();
     for at in [hour(now) - 1, hour(now)] {
         for (destination, seen) in totals.hours.remove(&at).unwrap_or_default() {

@@ -16,8 +16,6 @@
 local time, status, due, dead, expiry, counts, w, c, ref, dead_ref = unpack(KEYS)
 local now = tonumber(ARGV[1])
 local DELIVERED = '3'
--- A record goes by itself this long after its time, and its content later still: by then the indexes have let go of it.
-local LINGER_MS = 3600000
 
 local function load()
   local found = redis.call('HMGET', w, 'v', 's', 'd', 'a', 'x', 'f', 'i', 't')
@@ -57,9 +55,9 @@ local function move(task, old, new)
   if old.x ~= '' then redis.call('ZREM', expiry, expiry_entry(task, old)) end
   if new.x ~= '' then
     redis.call('ZADD', expiry, new.x, expiry_entry(task, new))
-    redis.call('PEXPIREAT', w, string.format('%.0f', tonumber(new.x) + LINGER_MS))
-    redis.call('PEXPIREAT', c, string.format('%.0f', tonumber(new.x) + 2 * LINGER_MS))
-  elseif old.x ~= '' then
+  end
+  -- Earlier versions gave what is finished a time to live.
+  if old.x ~= '' then
     redis.call('PERSIST', w)
     redis.call('PERSIST', c)
   end
@@ -81,7 +79,7 @@ end
 local function retire(why, until_ms)
   if tonumber(until_ms) <= now then return end
   redis.call('HSET', w, 'z', why)
-  redis.call('PEXPIREAT', w, until_ms)
+  redis.call('PEXPIRE', w, string.format('%.0f', tonumber(until_ms) - now))
 end
 
 local function content() return redis.call('HMGET', c, 'u', 'h', 'p') end

@@ -8,7 +8,7 @@ use crate::{
     id::{ReferenceId, TaskId},
     model::Webhook,
     status::Status,
-    store::{DeadLetterPosition, DeadLetters, DueEntry, Filter, Listed, MAX_READ, Page},
+    store::{DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, MAX_READ, Page},
 };
 
 /// What every list reads of a row, in this order.
@@ -166,22 +166,48 @@ impl Wanted<'_> {
     }
 }
 
-pub(super) fn due(connection: &Connection, until: Timestamp, limit: usize) -> rusqlite::Result<Vec<DueEntry>> {
+/// The index is one part; its entries are named by their task id, in hexadecimal.
+pub(super) fn due(connection: &Connection, until: Timestamp, after: &DuePlace, limit: usize) -> rusqlite::Result<DuePage> {
+    let (begin, task_before) = match after {
+        DuePlace::Start => (i64::MIN, Vec::new()),
+        DuePlace::After { due_at, name } => (due_at.as_millis(), from_hex(name)),
+        DuePlace::End => return Ok(DuePage::default()),
+    };
+    let limit = limit.clamp(1, MAX_READ);
     let mut statement = connection.prepare_cached(DUE_SQL)?;
-    let mut rows = statement.query((until.as_millis(), limit.min(MAX_READ) as i64))?;
-    let mut entries = Vec::new();
+    let mut rows = statement.query((until.as_millis(), limit as i64, begin, task_before))?;
+    let (mut page, mut read, mut last) = (DuePage::default(), 0, None);
     while let Some(row) = rows.next()? {
+        read += 1;
+        let (due_at, task) = (Timestamp::from_millis(row.get(0)?), task(row, 2)?);
+        last = Some((due_at, to_hex(task)));
         // The id is all that is needed, and who looks at the record sees whether it can be read.
-        let Some(id) = id_of(row.get_ref(1)?.as_str()?) else {
-            tracing::warn!(task_id = %task(row, 2)?, "a due webhook was left out: its record cannot be read");
-            continue;
-        };
-        entries.push(DueEntry { id, due_at: Timestamp::from_millis(row.get(0)?) });
+        if let Some(id) = id_of(row.get_ref(1)?.as_str()?) {
+            page.entries.push(DueEntry { id, due_at });
+        } else {
+            tracing::warn!(task_id = %task, "a due webhook was left out: its record cannot be read");
+            page.nameless += 1;
+        }
     }
-    Ok(entries)
+    page.next = DueCursor::new(vec![DuePlace::after(last, read == limit)]).unfinished();
+    Ok(page)
 }
 
-const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks WHERE due_at <= ?1 ORDER BY due_at, task LIMIT ?2";
+fn to_hex(task: TaskId) -> String {
+    task.as_bytes().iter().fold(String::with_capacity(32), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the place that it meant.
+fn from_hex(hex: &str) -> Vec<u8> {
+    let digits = hex
+        .as_bytes()
+        .chunks_exact(2)
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+    digits.map_while(|byte| byte).collect()
+}
+
+const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks
+     WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task LIMIT ?2";
 
 pub(super) fn unheld(
     connection: &Connection,
@@ -242,7 +268,7 @@ pub(super) mod plans {
             (list_sql(&by_reference), "webhooks_by_reference (reference=? AND task<?)"),
             (dead_letters_sql(false), "dead_letters (archived_at>? AND (archived_at,task)<(?,?))"),
             (dead_letters_sql(true), "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))"),
-            (DUE_SQL.to_owned(), "webhooks_due (due_at<?)"),
+            (DUE_SQL.to_owned(), "webhooks_due ((due_at,task)>(?,?) AND due_at<?)"),
         ];
         for status in [Status::Pending, Status::InProgress, Status::Retrying, Status::Failed] {
             let by_status = Filter { status: Some(status), ..Filter::default() };

@@ -1,4 +1,4 @@
-//! What has expired goes, a little at a time, within writes that happen anyway.
+//! What has expired goes, a little at a time, within writes that happen anyway, and only as far as [`PurgeHorizon`] allows.
 
 use std::sync::{
     Arc,
@@ -6,7 +6,11 @@ use std::sync::{
 };
 
 use super::{activity::oldest_hour, lists::task, records};
-use crate::{clock::Timestamp, sqlite::Transaction};
+use crate::{
+    clock::{Clock, Timestamp},
+    sqlite::Transaction,
+    store::PurgeHorizon,
+};
 
 /// Rows of each table that go in one transaction.
 const MAX_ROWS: u32 = 100;
@@ -21,17 +25,21 @@ const BUSY_INTERVAL_MS: i64 = 50;
 #[derive(Debug, Default)]
 pub(super) struct PurgeTimer {
     next_at: AtomicI64,
+    horizon: PurgeHorizon,
 }
 
 /// The right, or not, to purge in the next write.
 pub(super) struct Ticket {
     timer: Option<Arc<PurgeTimer>>,
     now: Timestamp,
+    /// Up to when what has expired may go.
+    until: Option<Timestamp>,
 }
 
 impl PurgeTimer {
     /// Grants it to one write an interval. A clock that was set back does not stop it for longer than that.
-    pub(super) fn ticket(timer: &Arc<Self>, now: Timestamp) -> Ticket {
+    pub(super) fn ticket(timer: &Arc<Self>, clock: &dyn Clock) -> Ticket {
+        let now = clock.now();
         let (next_at, millis) = (timer.next_at.load(Ordering::Relaxed), now.as_millis());
         let is_time = millis >= next_at || millis < next_at - INTERVAL_MS;
         let granted = is_time
@@ -39,22 +47,23 @@ impl PurgeTimer {
                 .next_at
                 .compare_exchange(next_at, millis.saturating_add(INTERVAL_MS), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
-        Ticket { timer: granted.then(|| Arc::clone(timer)), now }
+        let until = if granted { timer.horizon.look(clock) } else { None };
+        Ticket { timer: granted.then(|| Arc::clone(timer)), now, until }
     }
 }
 
 impl Ticket {
     /// Purges, if it was granted.
     pub(super) fn redeem(self, tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
-        let Some(timer) = self.timer else { return Ok(()) };
-        if purge(tx, self.now)? {
+        let (Some(timer), Some(until)) = (self.timer, self.until) else { return Ok(()) };
+        if purge(tx, until)? {
             timer.next_at.store(self.now.as_millis().saturating_add(BUSY_INTERVAL_MS), Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-/// Whether there may be more.
+/// Deletes what had expired by `now`. Whether there may be more.
 fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
     let mut statement = tx
         .connection()

@@ -1,0 +1,52 @@
+//! The due index: a sorted set in each shard, by due time and then by id.
+
+use ::redis::RedisResult;
+use futures_util::future::try_join_all;
+
+use super::{MAX_READ, SCRIPTS, shard::SHARDS};
+use crate::{
+    clock::Timestamp,
+    redis::Connection,
+    store::{DueCursor, DueEntry, DuePage, DuePlace},
+};
+
+/// Reads on in every shard that is not at its end.
+pub(super) async fn read(
+    connection: &Connection,
+    until: Timestamp,
+    after: Option<&DueCursor>,
+    limit: usize,
+) -> RedisResult<DuePage> {
+    let limit = limit.clamp(1, MAX_READ);
+    let read = async |shard| {
+        let keys = [connection.key_of_shard(shard, "due")];
+        let mut call = SCRIPTS.due.on(&keys);
+        call.arg(until.as_millis()).arg(limit);
+        match after.map(|cursor| cursor.part(shard)).unwrap_or_default() {
+            DuePlace::Start => {}
+            DuePlace::After { due_at, name } => {
+                call.arg(due_at.as_millis()).arg(name);
+            }
+            DuePlace::End => return Ok(Vec::new()),
+        }
+        connection.run::<Vec<(String, f64)>>(&call).await
+    };
+    let parts = try_join_all((0..SHARDS).map(read)).await?;
+    let mut page = DuePage::default();
+    let mut places = Vec::with_capacity(parts.len());
+    for part in parts {
+        let more = part.len() == limit;
+        let last = part.last().map(|(id, due_at)| (Timestamp::from_millis(*due_at as i64), id.clone()));
+        places.push(DuePlace::after(last, more));
+        for (id, due_at) in part {
+            if let Ok(id) = id.parse() {
+                page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) });
+            } else {
+                tracing::warn!(id, "an entry of the due index names no webhook: left out");
+                page.nameless += 1;
+            }
+        }
+    }
+    page.next = DueCursor::new(places).unfinished();
+    Ok(page)
+}
