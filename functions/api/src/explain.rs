@@ -188,6 +188,7 @@ fn why(webhook: &Webhook, step: &Step) -> String {
             "The audit found it unfinished; from now on the sweep watches it, whatever becomes of its message.".to_owned()
         }
         (Transition::Adopt, Some(Why::Rescue)) => "The queue had given up on its message; it was rescued.".to_owned(),
+        (Transition::Adopt, None) => "A clock that was ahead had written its times; they were taken back.".to_owned(),
         (Transition::Adopt, _) => "The queue did not take its message, so the sweep will queue it.".to_owned(),
         (Transition::Archive, _) => "It became a dead letter.".to_owned(),
         (Transition::Resend, _) => "An operator had it sent again, with a fresh budget of attempts.".to_owned(),

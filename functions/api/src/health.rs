@@ -3,7 +3,7 @@
 //! | word | status | when |
 //! |---|---|---|
 //! | `unhealthy` | 503 | the store does not answer: nothing can be accepted |
-//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, and `warnings` say how |
+//! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or the store is set up so that it may lose webhooks, webhooks cannot be read, or a clock is or was wrong, and `warnings` say how |
 //! | `healthy` | 200 | else |
 //!
 //! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`] and for every caller of this process, so however
@@ -46,6 +46,9 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// A sweep runs each minute; three missed ones are a fault.
 const MAX_SWEEP_AGE: Duration = Duration::from_secs(180);
+
+/// Clocks of two machines that are further apart than this are not both right.
+const MAX_CLOCK_APART: Duration = Duration::from_secs(60);
 
 /// What was due for longer when the sweep came to it is a fault.
 const MAX_SWEEP_LAG: Duration = Duration::from_secs(300);
@@ -129,6 +132,12 @@ struct SweepPart {
     #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
     last_run_at: Option<Timestamp>,
     lag_ms: Option<u64>,
+    /// Due webhooks that the latest run could not read; at least so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(required = false))]
+    warnings: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +152,8 @@ enum Sweep {
     Late,
     /// It runs, but finds what was due long ago.
     Behind,
+    /// It runs, and `warnings` say what it found.
+    Degraded,
 }
 
 #[derive(Serialize)]
@@ -168,6 +179,13 @@ struct Findings {
     circuits: Result<Vec<Circuit>, Fault>,
 }
 
+impl Findings {
+    /// What the latest run of the sweep said. One that was only announced has not said anything yet.
+    fn swept(&self) -> Option<&SweepReport> {
+        self.last_sweep.as_ref().ok().and_then(Option::as_ref).filter(|report| report.ran_at > Timestamp::default())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     #[error("no answer within {} ms", PATIENCE.as_millis())]
@@ -191,7 +209,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(que
     query::none(query.as_deref())?;
     let findings = ask_at_most_once_a_second(&app, &call).await;
     let now = app.now();
-    let sweep = judge_sweep(findings.last_sweep.as_ref().ok().and_then(Option::as_ref), app.started_at, now);
+    let sweep = judge_sweep(findings.swept(), app.started_at, now);
     let queue_up = findings.webhooks.is_ok() && findings.dead_letters.is_ok();
     let status = overall(judge_store(&findings), queue_up, sweep);
     let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
@@ -250,10 +268,39 @@ fn judge_sweep(last: Option<&SweepReport>, started_at: Timestamp, now: Timestamp
     match last {
         Some(report) if now.since(report.ran_at) > MAX_SWEEP_AGE => Sweep::Late,
         Some(report) if Duration::from_millis(report.lag_ms) > MAX_SWEEP_LAG => Sweep::Behind,
+        Some(report) if !sweep_warnings(report, now).is_empty() => Sweep::Degraded,
         Some(_) => Sweep::Healthy,
         None if now.since(started_at) > MAX_SWEEP_AGE => Sweep::Late,
         None => Sweep::Unknown,
     }
+}
+
+/// What the sweep found that somebody has to see to, a sentence or two each.
+fn sweep_warnings(report: &SweepReport, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if report.unreadable > 0 {
+        let at_least = if report.unreadable_may_be_more { "At least " } else { "" };
+        warnings.push(format!(
+            "{at_least}{} due webhooks cannot be read: a newer version wrote them, or they are damaged. They wait until a version that can \
+             read them runs again; the log names some of them.",
+            report.unreadable
+        ));
+    }
+    let ahead = report.ran_at.since(now);
+    if ahead > MAX_CLOCK_APART {
+        warnings.push(format!(
+            "The sweep's clock is {} s ahead of this function's, so one of them is wrong. Set the clocks of all machines.",
+            ahead.as_secs()
+        ));
+    }
+    if let Some(fault) = &report.clock_fault {
+        warnings.push(format!(
+            "A clock was {} s ahead; the sweep found that at {}. What was written with it is taken back. Check the clocks of all machines.",
+            fault.ahead_ms / 1000,
+            fault.found_at
+        ));
+    }
+    warnings
 }
 
 /// Without an answer about its settings, nothing is known against them.
@@ -279,7 +326,7 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
         let depth = depth.as_ref().ok()?;
         Some(DepthPart { ready: depth.ready, in_flight: depth.in_flight, delayed: depth.delayed })
     };
-    let last = findings.last_sweep.as_ref().ok().and_then(Option::as_ref);
+    let last = findings.swept();
     let circuits = findings.circuits.as_deref().unwrap_or_default();
     let config = &app.context.config;
     Report {
@@ -299,6 +346,8 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
             status: sweep,
             last_run_at: last.map(|report| report.ran_at),
             lag_ms: last.map(|report| report.lag_ms),
+            unreadable: last.map(|report| report.unreadable).filter(|unreadable| *unreadable > 0),
+            warnings: last.map(|report| sweep_warnings(report, now)).unwrap_or_default(),
         },
         circuits: circuits
             .iter()
@@ -328,6 +377,8 @@ fn log(call: &Call, findings: &Findings) {
 
 #[cfg(test)]
 mod tests {
+    use shared::store::ClockFault;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -335,7 +386,21 @@ mod tests {
     }
 
     fn ran(seconds: i64, lag_ms: u64) -> SweepReport {
-        SweepReport { ran_at: at(seconds), lag_ms, counts: [0; 5] }
+        SweepReport { ran_at: at(seconds), lag_ms, ..SweepReport::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_read_and_clocks_that_disagree_degrade_it_and_are_told() {
+        let unreadable = SweepReport { unreadable: 1000, unreadable_may_be_more: true, ..ran(0, 0) };
+        assert_eq!(judge_sweep(Some(&unreadable), at(0), at(1)), Sweep::Degraded);
+        assert!(sweep_warnings(&unreadable, at(1))[0].starts_with("At least 1000 due webhooks cannot be read"));
+        assert_eq!(judge_sweep(Some(&ran(60, 0)), at(0), at(0)), Sweep::Healthy);
+        assert_eq!(judge_sweep(Some(&ran(7200, 0)), at(0), at(0)), Sweep::Degraded);
+        assert!(sweep_warnings(&ran(7200, 0), at(0))[0].contains("7200 s ahead"));
+        let fault = ClockFault { found_at: at(0), ahead_ms: 7_200_000, left: None };
+        let told = SweepReport { clock_fault: Some(fault), ..ran(0, 0) };
+        assert_eq!(judge_sweep(Some(&told), at(0), at(1)), Sweep::Degraded);
+        assert!(sweep_warnings(&told, at(1))[0].contains("A clock was 7200 s ahead"));
     }
 
     #[test]
@@ -356,5 +421,6 @@ mod tests {
         assert_eq!(overall(Word::Healthy, false, Sweep::Healthy), Word::Degraded);
         assert_eq!(overall(Word::Healthy, true, Sweep::Late), Word::Degraded);
         assert_eq!(overall(Word::Healthy, true, Sweep::Behind), Word::Degraded);
+        assert_eq!(overall(Word::Healthy, true, Sweep::Degraded), Word::Degraded);
     }
 }

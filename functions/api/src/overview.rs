@@ -140,7 +140,7 @@ struct Due {
 /// Whatever its time: what is to be looked at last may have waited longest.
 async fn due(app: &App, now: Timestamp) -> Result<Due, StoreError> {
     let store = &app.context.store;
-    let mut entries = store.due(now.plus(Duration::from_secs(u64::from(u32::MAX))), MAX_DUE_READ).await?;
+    let mut entries = store.due(now.plus(Duration::from_secs(u64::from(u32::MAX))), None, MAX_DUE_READ).await?.entries;
     let complete = entries.len() < MAX_DUE_READ;
     entries.sort_by_key(|entry| entry.id.task);
     let rest_since = entries.get(MAX_DUE_OPENED).map(|entry| entry.id.task.created_at());

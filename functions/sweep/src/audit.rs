@@ -1,7 +1,8 @@
 //! The audit: every webhook is read once, when it is `AUDIT_AGE` old, and enters the due index if it is unfinished and not in it.
 //!
 //! So everything unfinished and older than that is in the due index, whatever happened to the queue. The position moves on only after a
-//! minute was read to its end and its entries were made; what was missed is caught up.
+//! minute was read to its end and its entries were made; what was missed is caught up. A position that a clock which was ahead has put too
+//! far is taken back by a day: all that was created since is read again.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use shared::{
     planted::{self, Bug},
 };
 
-use crate::{Summary, SweepError};
+use crate::{Summary, SweepError, clock::is_ahead};
 
 /// What is read at a time: a minute, or less where tests have shortened the audit's age.
 const STEP: Duration = Duration::from_secs(60);
@@ -21,8 +22,8 @@ const STEP: Duration = Duration::from_secs(60);
 /// Minutes that one run catches up at most.
 const MAX_STEPS_PER_RUN: u32 = 120;
 
-/// How far the very first run looks back.
-const FIRST_LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
+/// How far the very first run looks back, and one that finds the position in the future.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads the minutes that have come of age since the stored position.
 pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
@@ -31,7 +32,15 @@ pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Sum
         let now = context.clock.now();
         let of_age = floor(now.minus(context.config.audit_age), step);
         let stored = context.store.audited_until().await?;
-        let from = stored.unwrap_or_else(|| floor(of_age.minus(FIRST_LOOK_BACK), step));
+        let is_ahead = |position: &Timestamp| is_ahead(*position, context.config.audit_age, now);
+        if stored.as_ref().is_some_and(is_ahead) && !planted::is(Bug::AuditNeverTakenBack) {
+            if !context.store.advance_audit(stored, floor(now.minus(LOOK_BACK), step)).await? {
+                // Another run is at it.
+                return Ok(());
+            }
+            continue;
+        }
+        let from = stored.unwrap_or_else(|| floor(of_age.minus(LOOK_BACK), step));
         if from >= of_age {
             return Ok(());
         }

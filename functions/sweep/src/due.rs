@@ -3,8 +3,11 @@
 //! A webhook is sent again a grace after its last message, in case that was lost. While nobody works on the queue it is not lost but waits,
 //! and more messages help nobody; so where at least as many messages wait as webhooks are due, an entry that repeats a message moves on by
 //! the longest grace at once. Hours of backlog so hold at most two messages of a webhook.
+//!
+//! What a run cannot read (a newer version wrote it) stays where it is, and the run passes over it. If there is so much of it that the run's
+//! share is used up, the next one goes on where this one stopped, after it has looked at the beginning again.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::{
@@ -16,54 +19,81 @@ use shared::{
     planted::{self, Bug},
     queue::{Lane, MAX_BATCH, MAX_DELAY, Outgoing, SendError},
     status::Status,
-    store::{DueEntry, MAX_READ, StoreError},
+    store::{DueCursor, DueEntry, StoreError},
     transition::next_look,
 };
 
 use crate::{Summary, SweepError};
 
 /// What falls due within this time is queued now, with a delay: the schedule has whole minutes only.
-const LOOK_AHEAD: Duration = Duration::from_secs(60);
+pub(crate) const LOOK_AHEAD: Duration = Duration::from_secs(60);
 
 /// Entries read at a time from each part of the index.
-const PAGE: usize = 100;
+pub(crate) const PAGE: usize = 100;
 
 /// Webhooks that one run queues at most.
 const MAX_PER_RUN: usize = 20_000;
 
-/// Records read, messages sent and records written at a time.
-const CONCURRENCY: usize = 16;
+/// Entries that one run passes over at most; half of them before it goes on where the run before stopped.
+const MAX_PASSED_PER_RUN: usize = 20_000;
 
-/// Queues what is due until there is no more, or the run has done its share.
-pub(crate) async fn requeue_due(context: &Context, until: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
-    // What this run has handled; so an entry that trails its record in the index, or that cannot be read, is met once.
-    let mut met = HashSet::new();
-    // Entries that stay where they are must not hide those behind them.
-    let mut stuck = 0;
-    let mut backlog = Backlog::default();
+/// Unreadable webhooks that one run logs one by one.
+const MAX_LOGGED: usize = 10;
+
+/// Records read, messages sent and records written at a time.
+pub(crate) const CONCURRENCY: usize = 16;
+
+/// Queues what is due until there is no more, or the run has done its share. `resume` is where the run before stopped.
+pub(crate) async fn requeue_due(
+    context: &Context,
+    until: Timestamp,
+    mut resume: Option<DueCursor>,
+    summary: &mut Summary,
+) -> Result<(), SweepError> {
+    let began_at = context.clock.now();
+    let (mut due_until, halfway) = (began_at.plus(LOOK_AHEAD), began_at.plus(until.since(began_at) / 2));
+    let mut run = Run { context, backlog: Backlog::default(), passed: 0, logged: 0 };
+    let mut cursor: Option<DueCursor> = None;
     loop {
+        let page = context.store.due(due_until, cursor.as_ref(), PAGE).await?;
+        summary.unreadable += page.nameless;
+        run.passed += page.nameless;
+        run.requeue(page.entries, summary).await?;
+        let Some(mut next) = page.next else { return Ok(()) };
         let now = context.clock.now();
-        let limit = (PAGE + stuck).min(MAX_READ);
-        let mut entries = context.store.due(now.plus(LOOK_AHEAD), limit).await?;
-        let found = entries.len();
-        if let Some(oldest) = entries.iter().map(|entry| entry.due_at).min() {
-            summary.lag = summary.lag.max(now.since(oldest));
-        }
-        entries.retain(|entry| met.insert((entry.id.task, entry.due_at)));
-        stuck = found - entries.len();
-        if entries.is_empty() {
-            if found < limit || limit == MAX_READ {
-                summary.more = found >= limit;
-                return Ok(());
-            }
-            continue;
-        }
-        summary.requeued += requeue(context, entries, &mut backlog).await?;
-        if summary.requeued >= MAX_PER_RUN || context.clock.now() >= until {
+        // A clock that was ahead and has been set right: what this run has moved must not be due to it again.
+        due_until = due_until.min(now.plus(LOOK_AHEAD));
+        let is_half_done = run.passed >= MAX_PASSED_PER_RUN / 2 || now >= halfway;
+        if let Some(resume) = resume.take_if(|_| is_half_done) {
+            // However short a run is, it gets a page further than the one before.
+            next = next.furthest(&resume);
+            summary.unreadable_may_be_more = true;
+        } else if summary.requeued >= MAX_PER_RUN || run.passed >= MAX_PASSED_PER_RUN || now >= until {
             summary.more = true;
+            summary.unreadable_may_be_more = true;
+            summary.resume = Some(resume.map_or(next.clone(), |resume| next.furthest(&resume)).for_later());
             return Ok(());
         }
+        cursor = Some(next).filter(|_| !planted::is(Bug::DueWithoutPosition));
     }
+}
+
+/// What one run keeps in mind while it goes through the due index.
+struct Run<'a> {
+    context: &'a Context,
+    backlog: Backlog,
+    /// Entries that stay where they are.
+    passed: usize,
+    /// Unreadable ones that were logged.
+    logged: usize,
+}
+
+/// What stands behind an entry.
+enum Found {
+    Due(DueEntry, Box<Webhook>),
+    /// It has moved on since.
+    Moved,
+    Unreadable(DueEntry, StoreError),
 }
 
 /// The messages that wait in the queue of webhooks, counted at most once in a run, and only where a message is to be repeated.
@@ -93,40 +123,58 @@ impl Backlog {
     }
 }
 
-/// Queues these entries and moves those that the queue took. How many.
-async fn requeue(context: &Context, entries: Vec<DueEntry>, backlog: &mut Backlog) -> Result<usize, SweepError> {
-    let due: Vec<(DueEntry, Webhook)> = stream::iter(entries)
-        .map(|entry| async move { read(context, entry).await })
-        .buffer_unordered(CONCURRENCY)
-        .try_filter_map(async |found| Ok(found))
-        .try_collect()
-        .await?;
-    let (failed, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
-    let behind = backlog.covers(context, &waiting).await;
-    let mut requeued = 0;
-    for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
-        let results: Vec<Result<usize, SweepError>> = stream::iter(batches(webhooks))
-            .map(|batch| send_and_move(context, lane, batch, behind))
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        for result in results {
-            requeued += result?;
+impl Run<'_> {
+    /// Queues these entries and moves those that the queue took.
+    async fn requeue(&mut self, entries: Vec<DueEntry>, summary: &mut Summary) -> Result<(), SweepError> {
+        let found: Vec<Found> =
+            stream::iter(entries).map(|entry| read(self.context, entry)).buffer_unordered(CONCURRENCY).try_collect().await?;
+        let now = self.context.clock.now();
+        let mut due = Vec::with_capacity(found.len());
+        for found in found {
+            match found {
+                Found::Due(entry, webhook) => {
+                    summary.lag = summary.lag.max(now.since(entry.due_at));
+                    due.push((entry, *webhook));
+                }
+                Found::Moved => self.passed += 1,
+                Found::Unreadable(entry, error) => {
+                    self.passed += 1;
+                    summary.unreadable += 1;
+                    self.log(&entry, &error);
+                }
+            }
         }
+        let (failed, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
+        let behind = self.backlog.covers(self.context, &waiting).await;
+        for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
+            let results: Vec<Result<usize, SweepError>> = stream::iter(batches(webhooks))
+                .map(|batch| send_and_move(self.context, lane, batch, behind))
+                .buffer_unordered(CONCURRENCY)
+                .collect()
+                .await;
+            for result in results {
+                summary.requeued += result?;
+            }
+        }
+        Ok(())
     }
-    Ok(requeued)
+
+    fn log(&mut self, entry: &DueEntry, error: &StoreError) {
+        if self.logged < MAX_LOGGED {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(webhook_id = %entry.id, error, "A due webhook cannot be read; it stays due");
+        }
+        self.logged += 1;
+    }
 }
 
 /// The entry's webhook, if it is still due as the index said. One that cannot be read holds up nobody else.
-async fn read(context: &Context, entry: DueEntry) -> Result<Option<(DueEntry, Webhook)>, StoreError> {
+async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     match context.store.get(&entry.id).await {
-        Ok(Some(webhook)) if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress => Ok(None),
-        Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => Ok(Some((entry, webhook))),
-        Ok(_) => Ok(None),
-        Err(error @ StoreError::Unreadable { .. }) => {
-            tracing::error!(webhook_id = %entry.id, error = &error as &dyn std::error::Error, "A due webhook cannot be read; it stays due");
-            Ok(None)
-        }
+        Ok(Some(webhook)) if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress => Ok(Found::Moved),
+        Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => Ok(Found::Due(entry, Box::new(webhook))),
+        Ok(_) => Ok(Found::Moved),
+        Err(error @ StoreError::Unreadable { .. }) => Ok(Found::Unreadable(entry, error)),
         Err(error) => Err(error),
     }
 }

@@ -17,7 +17,7 @@ use shared::{
     config::{Config, Defaults},
     context::{Backends, Context},
     message::Message,
-    model::{Content, ErrorKind, Webhook},
+    model::{Content, ErrorKind, SCHEMA, Webhook},
     queue::{Lane, MAX_BATCH, Outgoing, Received},
     sender::{Answer, Request, Sender},
     status::Status,
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
     /// The destination.
     pub(crate) destination: Arc<ScriptedDestination>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -60,7 +60,7 @@ impl World {
         let mut context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
         let destination = Arc::new(ScriptedDestination::default());
         context.sender = Arc::clone(&destination) as _;
-        Self { context, clock, destination, _folder: folder }
+        Self { context, clock, destination, folder }
     }
 
     /// The time.
@@ -104,6 +104,33 @@ impl World {
     pub(crate) async fn put(&self, before: &Webhook, after: Webhook) -> Webhook {
         self.context.store.write(before, &after).await.unwrap();
         after
+    }
+
+    /// Puts records of a newer version in place of these, behind the store's back.
+    pub(crate) fn plant_newer(&self, webhooks: &[Webhook]) {
+        self.plant(webhooks, |webhook| format!(r#"{{"v":{},"id":"{}"}}"#, SCHEMA + 1, webhook.id));
+    }
+
+    /// Puts these records back as they are, as a roll-forward makes them readable again.
+    pub(crate) fn plant_back(&self, webhooks: &[Webhook]) {
+        self.plant(webhooks, Webhook::to_json);
+    }
+
+    fn plant(&self, webhooks: &[Webhook], json: impl Fn(&Webhook) -> String) {
+        let mut connection = rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
+        let transaction = connection.transaction().unwrap();
+        for webhook in webhooks {
+            let changed = transaction
+                .execute("UPDATE webhooks SET record = ?2 WHERE task = ?1", (webhook.id.task.as_bytes(), json(webhook)));
+            assert_eq!(changed.unwrap(), 1);
+        }
+        transaction.commit().unwrap();
+    }
+
+    /// How many records the file holds, expired or not.
+    pub(crate) fn records_on_disk(&self) -> i64 {
+        let connection = rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
+        connection.query_row("SELECT count(*) FROM webhooks", [], |row| row.get(0)).unwrap()
     }
 
     /// Sends a message for the webhook.
@@ -165,7 +192,7 @@ impl World {
             assert_eq!(stored.status == Status::Failed, stored.is_dead_letter(), "what failed is a dead letter");
         }
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
-        assert_eq!(self.context.store.due(far, 100).await.unwrap(), [], "nothing is due");
+        assert_eq!(self.context.store.due(far, None, 100).await.unwrap().entries, [], "nothing is due");
         for lane in [Lane::Webhooks, Lane::DeadLetters] {
             assert_eq!(self.messages(lane).await, (0, 0, 0), "nothing is queued in {lane:?}");
         }

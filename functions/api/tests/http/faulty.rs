@@ -15,8 +15,8 @@ use shared::{
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, Page, Reservation,
-        Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
+        Reservation, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 use tokio::sync::Notify;
@@ -213,8 +213,8 @@ impl Store for FaultyStore {
         store!(self, "dead_letters", self.inner.dead_letters(reference, after, limit))
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        store!(self, "due", self.inner.due(until, limit))
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        store!(self, "due", self.inner.due(until, after, limit))
     }
 
     async fn unheld(

@@ -48,6 +48,10 @@ impl Clock for TestClock {
         *self.0.borrow()
     }
 
+    fn monotonic(&self) -> Duration {
+        self.now().since(Timestamp::default())
+    }
+
     async fn sleep(&self, wait: Duration) {
         let until = self.now().plus(wait);
         self.0.subscribe().wait_for(|now| *now >= until).await.unwrap();

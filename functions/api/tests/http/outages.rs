@@ -96,7 +96,7 @@ async fn a_resend_whose_message_is_not_taken_is_due_now() {
 }
 
 fn swept(stack: &Stack, lag_ms: u64) -> SweepReport {
-    SweepReport { ran_at: stack.context.clock.now(), lag_ms, counts: [1, 0, 0, 4, 2] }
+    SweepReport { ran_at: stack.context.clock.now(), lag_ms, counts: [1, 0, 0, 4, 2], ..SweepReport::default() }
 }
 
 /// Health once what it said before counts no more.
