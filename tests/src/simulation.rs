@@ -102,7 +102,7 @@ pub fn run(run: Run) -> Ran {
 async fn live(run: Run) -> Ran {
     let mut chance = Chance::new(run.seed);
     let kind = run.world.unwrap_or_else(|| Kind::of_seed(run.seed));
-    let plan = Plan { host_concurrency: plan::host_concurrency(run.seed), ..Plan::of(kind, &mut chance) };
+    let plan = Plan::of(kind, &mut chance).with(kind, run.seed);
     let world = World::new(plan, chance, run.traced);
     world.note(&"world", || format!("{}: {:?}", kind.name(), world.plan));
     people::start(&world);

@@ -33,13 +33,15 @@ pub enum Kind {
     Crashing,
     /// A newer version was at work: records and messages that this one cannot read, and messages that are nobody's.
     Versions,
+    /// The sweep's clock is ahead for a while, by minutes or by more than a month.
+    Clocks,
     /// All of it.
     Everything,
 }
 
 impl Kind {
     /// All of them, in the order in which seeds go through them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Everything,
         Self::Calm,
         Self::Deaths,
@@ -54,6 +56,7 @@ impl Kind {
         Self::Backlog,
         Self::Crashing,
         Self::Versions,
+        Self::Clocks,
     ];
 
     /// The name that `--world` takes.
@@ -74,8 +77,36 @@ impl Kind {
 
 /// Attempts at a time at one destination that a world of this seed allows: a batch, as by default, so that nobody is ever put off for it; or in
 /// one of eight worlds, odd and even seeds alike, so few that most batches have more. Not drawn, so that the other draws are what they were.
-pub(super) fn host_concurrency(seed: u64) -> usize {
+fn host_concurrency(seed: u64) -> usize {
     if matches!(seed % 16, 13 | 14) { 1 } else { shared::queue::MAX_BATCH }
+}
+
+/// A clock that is wrong for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct WrongClock {
+    /// From when until when, in seconds.
+    pub span: (u64, u64),
+    /// By how much it is ahead.
+    pub ahead_ms: i64,
+}
+
+/// The sweep's clock in a world of this seed. Not drawn from the world's chance, so that the other draws are what they were.
+fn wrong_clock(kind: Kind, seed: u64, busy_s: u64) -> Option<WrongClock> {
+    let mut chance = Chance::new(seed ^ 0x0063_6c6f_636b);
+    if kind != Kind::Clocks && !(kind == Kind::Everything && chance.happens(0.2)) {
+        return None;
+    }
+    // The schedule's ticks are whole minutes.
+    let tick = 60 * (1 + chance.below(busy_s / 60 + 15));
+    let from = tick - chance.below(20);
+    let (minute_s, day_s) = (60, 24 * 3600);
+    let (ahead_s, until) = match chance.below(3) {
+        0 => (minute_s * (2 + chance.below(180)), tick + 1 + chance.below(1200)),
+        1 => (2 * 3600, from + 20),
+        // Not so long that two runs a minute apart could both be within it.
+        _ => (40 * day_s, from + 20 + chance.below(20)),
+    };
+    Some(WrongClock { span: (from, until), ahead_ms: 1000 * ahead_s as i64 })
 }
 
 /// How often things go wrong, each a probability, and how much there is to do.
@@ -131,6 +162,8 @@ pub struct Plan {
     pub max_defer: Duration,
     /// Attempts at a time that a destination gets of a process.
     pub host_concurrency: usize,
+    /// The sweep's clock.
+    pub wrong_clock: Option<WrongClock>,
 }
 
 impl Plan {
@@ -169,6 +202,10 @@ impl Plan {
         }
         plan.skew_ms = if skew { 2500 } else { 0 };
         plan.flaps = flaps || kind == Kind::Stalls || kind == Kind::Operators || (!all && chance.happens(0.2));
+        if kind == Kind::Clocks {
+            plan.flaps = true;
+            plan.lost = chance.pick(&[0.0, 0.2, 0.5]);
+        }
         if versions {
             plan.strays = chance.below(4);
             // What is lost while nobody can read its webhook is the newer version's to find.
@@ -189,6 +226,16 @@ impl Plan {
             [self.death, self.store_before, self.store_after, self.stall, self.doubled, self.late, self.lost, self.queue_fault];
         let troubles = [self.outage, self.stopped, self.crashing];
         rates.iter().all(|rate| *rate == 0.0) && self.newer == 0 && troubles.iter().all(Option::is_none)
+    }
+
+    /// The same, with what a seed has besides.
+    pub(super) fn with(mut self, kind: Kind, seed: u64) -> Self {
+        self.host_concurrency = host_concurrency(seed);
+        self.wrong_clock = wrong_clock(kind, seed, self.busy_s);
+        if let Some(wrong) = self.wrong_clock {
+            self.faults_end_s = self.faults_end_s.max(wrong.span.1);
+        }
+        self
     }
 
     fn long_troubles(&mut self, kind: Kind, chance: &mut Chance) {

@@ -9,12 +9,13 @@ use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use deliver::Deliver;
 use shared::{
     clock::Timestamp,
+    id::TaskId,
     model::Function,
     queue::{Lane, Received},
     status::Status,
 };
 
-use super::world::{Process, World};
+use super::world::{Process, State, World};
 
 /// When the platform ends an invocation.
 pub(super) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -124,7 +125,8 @@ impl Worker {
                 // Some platforms let it come back at once, others when its time to be hidden is over.
                 let delay = Duration::from_secs(if world.below(2) == 0 { 1 + world.below(60) } else { VISIBILITY.as_secs() });
                 world.change(|state| {
-                    let needless = untroubled && was_done;
+                    // An operator may have sent it again meanwhile.
+                    let needless = untroubled && was_done && state.is_done(received);
                     state.watch.must(!needless, || {
                         format!("{process} handed back message {number}, and its webhook was finished before")
                     });
@@ -139,7 +141,7 @@ impl Worker {
     }
 }
 
-impl super::world::State {
+impl State {
     /// Whether the webhook of this message is finished for good.
     fn is_done(&self, received: &Received) -> bool {
         let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
@@ -195,22 +197,51 @@ fn has_work(world: &World) -> bool {
         .webhooks
         .values()
         .any(|(webhook, _)| !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged);
-    due || unread
+    due || unread || sees_the_future(&state)
+}
+
+/// Whether the sweep's clock was ahead, and what it wrote has not been taken back yet.
+fn sees_the_future(state: &State) -> bool {
+    let now = state.now();
+    let by_report = state.records.report.as_ref().is_some_and(|report| {
+        let latest = report.ran_at.max(report.began_at.unwrap_or_default());
+        latest > now.plus(Duration::from_secs(10)) || report.clock_fault.as_ref().is_some_and(|fault| fault.left.is_some())
+    });
+    let of_age = now.minus(Duration::from_secs(10 * 60));
+    by_report || state.records.audited_until.is_some_and(|until| until > of_age)
+}
+
+/// What has been due for a moment and can be read: a run that comes to its end passes over none of it.
+fn overdue(state: &State) -> Vec<(Timestamp, TaskId)> {
+    let last = state.now().minus(Duration::from_secs(10));
+    let due = state.records.due.iter().take_while(|(at, _)| *at <= last);
+    due.filter(|(_, task)| !state.records.newer.contains(task)).copied().collect()
 }
 
 async fn sweep(world: Arc<World>) {
     let process = Process::start(&world, Function::Sweep);
     let context = process.context();
-    let began_at = process.local_now();
-    let until = began_at.plus(Duration::from_secs(55));
-    world.change(|state| {
+    let until = process.local_now().plus(Duration::from_secs(55));
+    let began_at = world.now();
+    let overdue = world.change(|state| {
         state.watch.overlapped |= state.watch.sweeping > 0;
         state.watch.sweeping += 1;
+        overdue(state)
     });
     let result = invoke(&process, ::sweep::handle(&context, until)).await;
     process.note(|| format!("ends: {result:?}"));
     world.change(|state| {
         state.watch.sweeping -= 1;
+        if let Some(Ok(summary)) = &result {
+            let (met, there) = (summary.unreadable as u64, world.plan.newer);
+            state.watch.must(met <= there, || format!("{process} met {met} webhooks that it cannot read, of {there}"));
+        }
+        if let Some(Ok(summary)) = &result
+            && !summary.more
+        {
+            let left = overdue.iter().find(|place| state.records.due.contains(place) && !state.records.newer.contains(&place.1));
+            state.watch.must(left.is_none(), || format!("{process} swept to the end, and left {left:?} due"));
+        }
         // One that meets another leaves the audit to it.
         let alone = !state.watch.overlapped;
         state.watch.overlapped &= state.watch.sweeping > 0;
@@ -221,6 +252,10 @@ async fn sweep(world: Arc<World>) {
             let of_age = began_at.minus(Duration::from_secs(16 * 60));
             let reached = state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
             state.watch.must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
+            let is_right = world.plan.wrong_clock.is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
+            let last = state.now().minus(Duration::from_secs(7 * 60));
+            let too_far = state.records.audited_until.filter(|until| is_right && *until > last);
+            state.watch.must(too_far.is_none(), || format!("{process} swept, and the audit's position stays at {too_far:?}"));
         }
     });
     process.die();

@@ -14,8 +14,8 @@ use shared::{
     model::{Content, InvalidRecord, SCHEMA, Webhook},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueEntry, Filter, Listed, MAX_READ, Page,
-        Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DueEntry, DuePage, DuePlace,
+        Filter, Listed, MAX_READ, Page, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Records {
     pub(super) webhooks: BTreeMap<TaskId, (Webhook, Content)>,
     pub(super) due: BTreeSet<(Timestamp, TaskId)>,
     pub(super) audited_until: Option<Timestamp>,
-    report: Option<SweepReport>,
+    pub(super) report: Option<SweepReport>,
     reservations: BTreeMap<String, Reservation>,
     pub(super) circuits: BTreeMap<String, Circuit>,
     retired: BTreeMap<TaskId, Retired>,
@@ -326,15 +326,26 @@ impl Store for Own {
         self.call("dead_letters", page).await
     }
 
-    async fn due(&self, until: Timestamp, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        let entries = move |state: &mut State, _: &Process| {
-            let due = state.records.due.iter().take_while(|(at, _)| *at <= until).take(limit);
-            let entry = |(at, task): &(Timestamp, TaskId)| {
-                state.records.webhooks.get(task).map(|(webhook, _)| DueEntry { id: webhook.id.clone(), due_at: *at })
+    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+        // Small pages, so that runs die and meet between them.
+        let limit = limit.min(2);
+        let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
+        let page = move |state: &mut State, _: &Process| {
+            let due = state.records.due.iter().filter(|(at, task)| match &after {
+                DuePlace::Start => true,
+                DuePlace::After { due_at, name } => (*at, task.to_string()) > (*due_at, name.clone()),
+                DuePlace::End => false,
+            });
+            let read: Vec<(Timestamp, TaskId)> = due.take_while(|(at, _)| *at <= until).take(limit).copied().collect();
+            let last = read.last().map(|(at, task)| (*at, task.to_string()));
+            let next = DueCursor::new(vec![DuePlace::after(last, read.len() == limit)]).unfinished();
+            let entry = |(due_at, task)| {
+                let (webhook, _) = state.records.webhooks.get(&task)?;
+                Some(DueEntry { id: webhook.id.clone(), due_at })
             };
-            due.filter_map(entry).collect()
+            DuePage { entries: read.into_iter().filter_map(entry).collect(), nameless: 0, next }
         };
-        self.call("due", entries).await
+        self.call("due", page).await
     }
 
     async fn unheld(
@@ -379,7 +390,8 @@ impl Store for Own {
             }
             state.note(process, || format!("has audited until {to}"));
             state.records.audited_until = Some(to);
-            state.watch.audited(process, to, &state.records);
+            let now = state.now();
+            state.watch.audited(process, to, &state.records, now);
             true
         };
         self.call("advance_audit", advance).await
@@ -392,6 +404,21 @@ impl Store for Own {
 
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
         self.call("last_sweep", |state, _| state.records.report.clone()).await
+    }
+
+    async fn tidy(&self, _: Timestamp, _: Timestamp) -> Result<(), StoreError> {
+        let Some(until) = self.0.world.horizon.look(self) else { return Ok(()) };
+        let purge = move |state: &mut State, process: &Process| {
+            let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
+            let expired: Vec<Webhook> = webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
+            let now = state.now();
+            for webhook in expired {
+                state.note(process, || format!("purges {}", short(&webhook)));
+                state.watch.purged(process, &webhook, now);
+                state.records.remove(webhook.id.task);
+            }
+        };
+        self.call("tidy", purge).await
     }
 
     async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {

@@ -18,6 +18,7 @@ use shared::{
     model::Function,
     random::Random,
     sender::{AddressGuard, GuardSettings},
+    store::PurgeHorizon,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -39,6 +40,8 @@ pub(super) struct World {
     pub(super) failed: Notify,
     /// Callers, operators and invocations that are at work.
     pub(super) busy: AtomicU32,
+    /// Up to when the store may delete what has expired, as a warm process of the sweep knows it.
+    pub(super) horizon: PurgeHorizon,
 }
 
 /// What changes.
@@ -92,6 +95,7 @@ impl World {
             sent: Notify::new(),
             failed: Notify::new(),
             busy: AtomicU32::new(0),
+            horizon: PurgeHorizon::default(),
         })
     }
 
@@ -221,7 +225,9 @@ impl Process {
 
     /// Its own time.
     pub(super) fn local_now(&self) -> Timestamp {
-        Timestamp::from_millis(self.world.now().as_millis() + self.skew_ms)
+        let wrong = self.world.plan.wrong_clock.filter(|_| self.function == Function::Sweep);
+        let ahead_ms = wrong.filter(|wrong| self.world.is_within(Some(wrong.span))).map_or(0, |wrong| wrong.ahead_ms);
+        Timestamp::from_millis(self.world.now().as_millis() + self.skew_ms + ahead_ms)
     }
 
     /// Returns while it lives. It may die here.
@@ -289,6 +295,10 @@ pub(super) struct Own(pub(super) Arc<Process>);
 impl Clock for Own {
     fn now(&self) -> Timestamp {
         self.0.local_now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.world.began.elapsed()
     }
 
     async fn sleep(&self, wait: Duration) {
