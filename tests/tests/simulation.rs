@@ -54,7 +54,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::StrayDropped, 24),
     (Bug::NewerArchived, 20),
     (Bug::UnreadableAcknowledged, 64),
-    (Bug::DeferralCountedTwice, 2866),
+    (Bug::DeferralCountedTwice, 18558),
     (Bug::RescueWithoutChange, 25),
     (Bug::UnworkedWithoutWait, 25),
     (Bug::FailedUntried, 67),

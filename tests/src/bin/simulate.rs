@@ -45,7 +45,7 @@ struct Options {
     #[arg(long)]
     bugs: bool,
     /// The world, instead of the seed's own: calm, deaths, storefaults, storeoutage, queuefaults, tickfaults, skew, stalls, flaps,
-    /// operators, backlog, crashing, versions, everything.
+    /// operators, backlog, crashing, versions, clocks, everything.
     #[arg(long, value_parser = kind)]
     world: Option<Kind>,
     /// Plant this bug: a name that --bugs prints.

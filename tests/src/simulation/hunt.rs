@@ -12,7 +12,7 @@ use shared::planted::Bug;
 use super::{Ran, Run, plan::Kind, run};
 
 /// Seeds within which each bug has to be caught.
-pub const MAX_SEEDS_PER_BUG: u64 = 10_000;
+pub const MAX_SEEDS_PER_BUG: u64 = 20_000;
 
 /// What came of many seeds.
 #[derive(Clone, Debug, Serialize)]
