@@ -14,7 +14,7 @@ const MAX_RATIO: f64 = 2.0;
 const MAX_FIRST_DELIVERY_MS: f64 = 5.0;
 
 /// A function's zip at most.
-const MAX_ZIP_BYTES: usize = 4 * 1024 * 1024;
+const MAX_ZIP_BYTES: usize = 5 * 1024 * 1024;
 
 /// How hard zips are packed.
 const ZIP_LEVEL: u8 = 6;

@@ -123,7 +123,15 @@ fn test_webhooks() {
 #[test]
 fn cursors() {
     let api = Api::start();
-    let ids: Vec<String> = (0..5).map(|n| api.accept(&format!("listed-{n}")).to_string()).collect();
+    let accept = |n| {
+        let id = api.accept(&format!("listed-{n}"));
+        // A later one has a greater id only in a later millisecond.
+        while api.context.clock.now() <= id.task.created_at() {
+            std::hint::spin_loop();
+        }
+        id.to_string()
+    };
+    let ids: Vec<String> = (0..5).map(accept).collect();
     for id in &ids {
         bury(&api, id);
     }

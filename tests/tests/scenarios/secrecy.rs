@@ -91,7 +91,7 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
     }
     // It logged enough for this to mean something.
     let log = launch.log();
-    for said in ["TRACE", "Sending webhook notification to http://127.0.0.1:", "Webhook delivery failed", "not base64"] {
+    for said in ["DEBUG", "Sending webhook notification to http://127.0.0.1:", "Webhook delivery failed", "not base64"] {
         assert!(log.contains(said), "the log does not say '{said}'");
     }
     assert_private("the log", &log);

@@ -18,7 +18,8 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// Accepts a webhook with these headers on the call; its id.
 async fn accept(api: &ApiClient, body: &Value, headers: &[(&str, &str)]) -> String {
-    let mut request = http_client().unwrap().post(format!("{}/webhooks", api.base())).body(body.to_string());
+    let mut request = http_client().unwrap().post(format!("{}/webhooks", api.base()));
+    request = request.header("content-type", "application/json").body(body.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
