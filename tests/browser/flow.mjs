@@ -87,11 +87,11 @@ async function redrivesOne(page) {
 
   await page.getByRole('link', { name: 'Dead letters' }).click();
   await page.getByRole('link', { name: 'invoice-7' }).click();
-  await page.getByRole('button', { name: 'Redrive' }).click();
+  await page.getByRole('button', { name: 'Redrive', exact: true }).click();
   const dialog = page.getByRole('dialog');
   await dialog.getByRole('button', { name: 'Cancel' }).click();
   assert.equal((await api('GET', `/webhook-status/${id}`)).body.status, 'failed', 'a cancelled redrive redrives nothing');
-  await page.getByRole('button', { name: 'Redrive' }).click();
+  await page.getByRole('button', { name: 'Redrive', exact: true }).click();
   await dialog.getByRole('button', { name: 'Redrive' }).click();
   await badge(page, 'delivered');
   await life.getByRole('heading', { name: 'Attempt 4' }).waitFor();
