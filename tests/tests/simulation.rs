@@ -62,11 +62,11 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::InterruptionWithoutWait, 2368),
     (Bug::InterruptionsKept, 0),
     (Bug::SlowClaimBlamed, 20),
+    (Bug::RetryFloorIgnored, 14),
     (Bug::AuditNeverTakenBack, 151),
     (Bug::PurgeByOneSighting, 176),
     (Bug::DueWithoutPosition, 528),
     (Bug::DueNeverTakenBack, 359),
-    (Bug::RetryFloorIgnored, 14),
 ];
 
 /// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does

@@ -101,7 +101,7 @@ struct StorePart<'a> {
     warnings: &'a [String],
     /// Only of a store on this machine's disk.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(required = false))]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     disk: Option<DiskPart>,
 }
 
@@ -154,7 +154,7 @@ struct SweepPart {
     lag_ms: Option<u64>,
     /// Due webhooks that the latest run could not read; at least so many.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(required = false))]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
     unreadable: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(required = false))]
