@@ -91,7 +91,7 @@ impl Connection {
         Ok(Self { link, durable: None, address: url.to_string(), scope: format!("{prefix}-{part}").into() })
     }
 
-    /// What is run by [`Connection::run_durably`] is on so many replicas before it is answered.
+    /// What is run by `Connection::run_durably` is on so many replicas before it is answered.
     pub fn confirmed_by(self, url: &RedisUrl, replicas: u32) -> Result<Self, InvalidConnection> {
         let link = if replicas == 0 { None } else { Some(Link::to(url)?) };
         Ok(Self { durable: link.map(|link| Durable::new(link, replicas)), ..self })

@@ -9,7 +9,7 @@
 //! - At most `most` calls run at a time. Further ones wait in the order in which they came.
 //! - A call that was begun runs to its end, also if nobody waits for its result. One that was not begun
 //!   yet is dropped then.
-//! - Threads start when they are needed, and end after [`IDLE`] without work.
+//! - Threads start when they are needed, and end after `IDLE` without work.
 //! - A call that panics ends neither its thread nor others; its caller gets [`NotRun`].
 
 use std::{
