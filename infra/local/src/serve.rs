@@ -1,10 +1,10 @@
 //! The HTTP server: hyper's, as axum's own uses it, with limits on what a caller may hold.
 //!
 //! - [`serve`] has at most [`Limits::connections`] open. A further connection takes the place of the one that has waited longest for its
-//!   caller (see [`seats`]); it waits only while every other connection has a request in work.
+//!   caller (see `seats`); it waits only while every other connection has a request in work.
 //! - The first request of a connection must have come, headers and all, within [`Limits::first_request`]; each later one within
 //!   [`Limits::next_request`], which is also how long an idle connection is kept. How long a body may take is the API's: it answers 408.
-//! - Request line and headers have at most [`MAX_HEAD_BYTES`]; more is a 431. It is also what hyper buffers for a connection.
+//! - Request line and headers have at most `MAX_HEAD_BYTES`; more is a 431. It is also what hyper buffers for a connection.
 //! - A caller that closes its sending side after a request still gets its answer (RFC 9112, section 9.6).
 //!
 //! When it is told to stop it takes no more connections, closes those that are idle, and returns when the answers under way are sent.
