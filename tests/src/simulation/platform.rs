@@ -245,7 +245,7 @@ async fn sweep(world: Arc<World>) {
             let left = overdue.iter().find(|place| state.records.due.contains(place) && !state.records.newer.contains(&place.1));
             state.watch.must(left.is_none(), || format!("{process} swept to the end, and left {left:?} due"));
         }
-        // One that meets another leaves the audit to it.
+        // Of two that overlap, each may find the other's position.
         let alone = !state.watch.overlapped;
         state.watch.overlapped &= state.watch.sweeping > 0;
         if let Some(Ok(summary)) = result
