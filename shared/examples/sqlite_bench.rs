@@ -44,9 +44,11 @@ struct Bench {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
-    let arguments: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let arguments: Vec<usize> =
+        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
     let argument = |index: usize, default| arguments.get(index).copied().unwrap_or(default);
-    let (total, producers, pollers, rate) = (argument(0, 20_000), argument(1, 32), argument(2, 4), argument(3, 0));
+    let (total, producers, pollers, rate) =
+        (argument(0, 20_000), argument(1, 32), argument(2, 4), argument(3, 0));
     // In the current folder: /tmp may be memory, which syncs in no time.
     let folder = std::env::current_dir()?.join(format!("sqlite-bench-{}", std::process::id()));
     let data_dir = DataDir::lock(&folder)?;
@@ -81,12 +83,26 @@ async fn main() -> Result<(), Failure> {
         wall.as_secs_f64() * 1e6 / n,
         cpu / n
     );
-    shared::say!("  {} commits, {:.2} per webhook", database.commits(), database.commits() as f64 / n);
+    shared::say!(
+        "  {} commits, {:.2} per webhook",
+        database.commits(),
+        database.commits() as f64 / n
+    );
     let mut latencies = std::mem::take(&mut *bench.latencies.lock().map_err(|_| "poisoned")?);
     latencies.sort_unstable();
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
-    shared::say!("  create to claim: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", at(0.5), at(0.99), at(1.0));
-    shared::say!("  statuses {:?}, lane {:?}", bench.store.counts().await?, bench.queue.depth(Lane::Webhooks).await?);
+    let at =
+        |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+    shared::say!(
+        "  create to claim: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    shared::say!(
+        "  statuses {:?}, lane {:?}",
+        bench.store.counts().await?,
+        bench.queue.depth(Lane::Webhooks).await?
+    );
     shared::say!("  peak memory {}; {} ", status_line("VmHWM")?, sizes(&folder)?);
     for line in threads()? {
         shared::say!("  {line}");
@@ -96,11 +112,19 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn produce(bench: Arc<Bench>, index: usize, producers: usize, rate: usize) -> Result<(), Failure> {
+async fn produce(
+    bench: Arc<Bench>,
+    index: usize,
+    producers: usize,
+    rate: usize,
+) -> Result<(), Failure> {
     let payload = format!("{{\"data\":\"{}\"}}", "x".repeat(1010));
     for number in (index..bench.total).step_by(producers) {
         if rate > 0 {
-            tokio::time::sleep_until((bench.begun + Duration::from_secs_f64(number as f64 / rate as f64)).into()).await;
+            tokio::time::sleep_until(
+                (bench.begun + Duration::from_secs_f64(number as f64 / rate as f64)).into(),
+            )
+            .await;
         }
         let begun_us = bench.begun.elapsed().as_micros() as u64;
         let mut random = [0; 10];
@@ -145,11 +169,17 @@ async fn deliver(bench: &Bench, message: &Received) -> Result<(), Failure> {
     let claim = ClaimId(SystemRandom.next_u64());
     let claimed = bench.rules.claim(&seen, claim, SystemClock.now())?;
     let content = bench.store.write_and_open(&seen, &claimed).await?;
-    let latency = bench.begun.elapsed().as_micros() as u64 - claimed.correlation_id.parse::<u64>()?;
+    let latency =
+        bench.begun.elapsed().as_micros() as u64 - claimed.correlation_id.parse::<u64>()?;
     bench.latencies.lock().map_err(|_| "poisoned")?.push(latency);
     assert!(content.payload.get().len() > 1000, "the payload came back");
     let outcome = Outcome { error: None, status_code: Some(200), retry_after: None };
-    let report = Report { outcome, duration: Duration::from_millis(1), message: None, response_excerpt: None };
+    let report = Report {
+        outcome,
+        duration: Duration::from_millis(1),
+        message: None,
+        response_excerpt: None,
+    };
     let delivered = bench.rules.conclude(&claimed, claim, &report, SystemClock.now(), 0.5)?;
     bench.store.write(&claimed, &delivered).await?;
     Ok(())
@@ -169,7 +199,8 @@ fn sync_cost_ms(folder: &Path) -> Result<f64, Failure> {
 /// User and system time of this process, in ticks of 10 ms.
 fn cpu_us() -> Result<f64, Failure> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) * 10_000.0)
 }
 
@@ -183,7 +214,10 @@ fn threads() -> Result<Vec<String>, Failure> {
         let sum = threads.entry(head.split_once('(').unwrap_or_default().1.to_owned()).or_default();
         *sum = (sum.0 + fields[11].parse::<u64>()? * 10, sum.1 + fields[12].parse::<u64>()? * 10);
     }
-    Ok(threads.iter().map(|(name, (user, system))| format!("{name}: {user} ms user, {system} ms system")).collect())
+    Ok(threads
+        .iter()
+        .map(|(name, (user, system))| format!("{name}: {user} ms user, {system} ms system"))
+        .collect())
 }
 
 fn status_line(name: &str) -> Result<String, Failure> {
@@ -196,7 +230,11 @@ fn sizes(folder: &Path) -> Result<String, Failure> {
     let mut sizes = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        sizes.push(format!("{} {} KiB", entry.file_name().display(), entry.metadata()?.len() / 1024));
+        sizes.push(format!(
+            "{} {} KiB",
+            entry.file_name().display(),
+            entry.metadata()?.len() / 1024
+        ));
     }
     sizes.sort();
     Ok(sizes.join(", "))

@@ -23,7 +23,11 @@ pub enum Applied<T = ()> {
 }
 
 /// Applies `transition` to the webhook whose record was last seen as `seen`.
-pub async fn apply<F>(store: &dyn Store, seen: Webhook, transition: F) -> Result<Applied, StoreError>
+pub async fn apply<F>(
+    store: &dyn Store,
+    seen: Webhook,
+    transition: F,
+) -> Result<Applied, StoreError>
 where
     F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send,
 {
@@ -41,7 +45,11 @@ where
 }
 
 /// The same, and the content along with it: for claims.
-pub async fn apply_and_open<F>(store: &dyn Store, seen: Webhook, transition: F) -> Result<Applied<Content>, StoreError>
+pub async fn apply_and_open<F>(
+    store: &dyn Store,
+    seen: Webhook,
+    transition: F,
+) -> Result<Applied<Content>, StoreError>
 where
     F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send,
 {
@@ -60,7 +68,11 @@ where
 
 /// Applies `transition` to exactly the record that was seen: for what was decided by looking at it, and must not hit a newer
 /// one. [`Refusal::Changed`] with the newer record if there is one.
-pub async fn apply_unchanged<F>(store: &dyn Store, seen: Webhook, transition: F) -> Result<Applied, StoreError>
+pub async fn apply_unchanged<F>(
+    store: &dyn Store,
+    seen: Webhook,
+    transition: F,
+) -> Result<Applied, StoreError>
 where
     F: FnOnce(&Webhook) -> Result<Webhook, Refusal> + Send,
 {

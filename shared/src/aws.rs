@@ -17,7 +17,8 @@ use std::{error::Error, time::Duration};
 
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_dynamodb::config::{
-    AppName, BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
+    AppName, BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig,
+    retry::RetryConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
@@ -98,7 +99,13 @@ fn app_name(settings: &AwsSettings) -> Option<AppName> {
 
 fn credentials(credentials: &AwsCredentials) -> SharedCredentialsProvider {
     let AwsCredentials { access_key_id, secret_access_key, session_token } = credentials.clone();
-    SharedCredentialsProvider::new(Credentials::new(access_key_id, secret_access_key, session_token, None, "environment"))
+    SharedCredentialsProvider::new(Credentials::new(
+        access_key_id,
+        secret_access_key,
+        session_token,
+        None,
+        "environment",
+    ))
 }
 
 fn retries() -> RetryConfig {

@@ -113,25 +113,43 @@ impl Circuit {
     #[must_use]
     pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
         let probe_until = Some(now.plus(settings.probe_lease));
-        Self { revision: self.revision.saturating_add(1), probe_until, touched_at: now, ..self.clone() }
+        Self {
+            revision: self.revision.saturating_add(1),
+            probe_until,
+            touched_at: now,
+            ..self.clone()
+        }
     }
 
     /// The worker that took the probe's lease made no attempt: somebody else may.
     #[must_use]
     pub fn unprobe(&self, now: Timestamp) -> Self {
-        Self { revision: self.revision.saturating_add(1), probe_until: None, touched_at: now, ..self.clone() }
+        Self {
+            revision: self.revision.saturating_add(1),
+            probe_until: None,
+            touched_at: now,
+            ..self.clone()
+        }
     }
 
     /// An attempt failed in a way that speaks against the destination.
     #[must_use]
     pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
         let failures = self.failures.saturating_add(1);
-        let mut next = Self { revision: self.revision.saturating_add(1), failures, touched_at: now, ..self.clone() };
+        let mut next = Self {
+            revision: self.revision.saturating_add(1),
+            failures,
+            touched_at: now,
+            ..self.clone()
+        };
         // An attempt that started before it opened says nothing new.
         let decides = self.state(now) != State::Open;
         let most = settings.failures + u32::from(planted::is(Bug::CircuitOpensLate));
         if decides && settings.failures > 0 && next.failures >= most {
-            let open = settings.open.saturating_mul(2_u32.saturating_pow(self.openings.min(16))).min(MAX_OPEN);
+            let open = settings
+                .open
+                .saturating_mul(2_u32.saturating_pow(self.openings.min(16)))
+                .min(MAX_OPEN);
             next.openings = next.openings.saturating_add(1);
             next.open_until = Some(now.plus(open));
             next.probe_until = None;
@@ -159,20 +177,29 @@ pub fn is_failure(error: Option<ErrorKind>, status_code: Option<u16>) -> bool {
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings = Settings { failures: 3, open: Duration::from_secs(30), probe_lease: Duration::from_secs(45) };
+    const SETTINGS: Settings = Settings {
+        failures: 3,
+        open: Duration::from_secs(30),
+        probe_lease: Duration::from_secs(45),
+    };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
     }
 
     fn after_failures(count: u32) -> Circuit {
-        (0..count).fold(Circuit::closed("https://example.com:443"), |circuit, _| circuit.failed(&SETTINGS, at(0)))
+        (0..count).fold(Circuit::closed("https://example.com:443"), |circuit, _| {
+            circuit.failed(&SETTINGS, at(0))
+        })
     }
 
     #[test]
     fn opens_after_failures_in_a_row_and_not_before() {
         assert_eq!(after_failures(2).admit(at(0)), Admission::Go);
-        assert_eq!(after_failures(2).succeeded().failed(&SETTINGS, at(0)).admit(at(0)), Admission::Go);
+        assert_eq!(
+            after_failures(2).succeeded().failed(&SETTINGS, at(0)).admit(at(0)),
+            Admission::Go
+        );
         assert_eq!(after_failures(3).admit(at(0)), Admission::Wait(at(30)));
         assert_eq!(after_failures(9).open_until, Some(at(30)), "late answers do not keep it open");
     }
@@ -206,8 +233,13 @@ mod tests {
     fn every_write_is_told_from_the_one_before() {
         let open = after_failures(3);
         assert_eq!((open.revision, open.touched_at), (3, at(0)));
-        for next in [open.probe(&SETTINGS, at(7)), open.unprobe(at(7)), open.failed(&SETTINGS, at(7))] {
-            assert_eq!((next.revision, next.touched_at, &next.destination), (4, at(7), &open.destination));
+        for next in
+            [open.probe(&SETTINGS, at(7)), open.unprobe(at(7)), open.failed(&SETTINGS, at(7))]
+        {
+            assert_eq!(
+                (next.revision, next.touched_at, &next.destination),
+                (4, at(7), &open.destination)
+            );
         }
         let closed = open.succeeded();
         assert_eq!((closed.revision, &*closed.destination), (4, "https://example.com:443"));
@@ -236,12 +268,18 @@ mod tests {
 
     #[test]
     fn only_what_speaks_against_the_destination_counts() {
-        for (error, code) in [(ErrorKind::Network, None), (ErrorKind::Timeout, None), (ErrorKind::HttpStatus, Some(500))] {
+        for (error, code) in [
+            (ErrorKind::Network, None),
+            (ErrorKind::Timeout, None),
+            (ErrorKind::HttpStatus, Some(500)),
+        ] {
             assert!(is_failure(Some(error), code), "{error:?}");
         }
-        for (error, code) in
-            [(ErrorKind::HttpStatus, Some(404)), (ErrorKind::HttpStatus, Some(429)), (ErrorKind::RefusedAddress, None)]
-        {
+        for (error, code) in [
+            (ErrorKind::HttpStatus, Some(404)),
+            (ErrorKind::HttpStatus, Some(429)),
+            (ErrorKind::RefusedAddress, None),
+        ] {
             assert!(!is_failure(Some(error), code), "{error:?}");
         }
         assert!(!is_failure(None, Some(200)));

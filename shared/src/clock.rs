@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// Stored as an integer, shown (by [`fmt::Display`] and [`rfc3339`]) as RFC 3339 with milliseconds. Arithmetic saturates, so
 /// no input can make it panic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -93,7 +95,10 @@ pub mod rfc3339 {
         use super::Timestamp;
 
         /// Writes the time as RFC 3339 with milliseconds, or null.
-        pub fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub fn serialize<S: Serializer>(
+            time: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match time {
                 Some(time) => serializer.collect_str(time),
                 None => serializer.serialize_none(),

@@ -210,7 +210,10 @@ impl Config {
     }
 
     /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not a variable that is not set.
-    pub(crate) fn from_raw_source(defaults: Defaults, source: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigErrors> {
+    pub(crate) fn from_raw_source(
+        defaults: Defaults,
+        source: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigErrors> {
         let unreadable = RefCell::new(Vec::new());
         let config = Self::from_source(defaults, |name| {
             let value = source(name)?.into_string();
@@ -230,13 +233,18 @@ impl Config {
     }
 
     /// Reads the settings from `source`. Reports every bad value, not just the first.
-    pub fn from_source(defaults: Defaults, source: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+    pub fn from_source(
+        defaults: Defaults,
+        source: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(&source);
         let delivery_timeout = read.millis("DELIVERY_TIMEOUT_MS", 30_000, 100..=600_000);
-        let rules = Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
+        let rules =
+            Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
         let status_backend = read.backend("STATUS_BACKEND", Backend::DynamoDb);
         let queue_backend = read.backend("QUEUE_BACKEND", Backend::Sqs);
-        let deliver_concurrency = read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
+        let deliver_concurrency =
+            read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
         let batch_size = read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH);
         check_batch(&mut read, deliver_concurrency, batch_size);
         let config = Self {
@@ -255,9 +263,17 @@ impl Config {
             delivery_timeout,
             response_excerpts: read.excerpts("RESPONSE_EXCERPTS"),
             deliver_concurrency,
-            deliver_host_concurrency: read.number("DELIVER_HOST_CONCURRENCY", host_share(deliver_concurrency), 1..=1000),
+            deliver_host_concurrency: read.number(
+                "DELIVER_HOST_CONCURRENCY",
+                host_share(deliver_concurrency),
+                1..=1000,
+            ),
             api_concurrency: read.number("API_CONCURRENCY", 256, 1..=10_000),
-            api_body_bytes: read.number("API_BODY_BYTES", API_BODY_BYTES, MIN_API_BODY_BYTES..=MAX_API_BODY_BYTES),
+            api_body_bytes: read.number(
+                "API_BODY_BYTES",
+                API_BODY_BYTES,
+                MIN_API_BODY_BYTES..=MAX_API_BODY_BYTES,
+            ),
             batch_size,
             audit_age: read.millis("AUDIT_AGE_MS", 15 * 60_000, 1000..=24 * 3_600_000),
             max_payload_bytes: read.number("MAX_PAYLOAD_BYTES", 256 * 1024, 1..=MAX_PAYLOAD_LIMIT),
@@ -312,14 +328,22 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
     }
     RetryPolicy {
         max_attempts,
-        client_error_max_attempts: read.number("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", fallback.client_error_max_attempts, 1..=50),
+        client_error_max_attempts: read.number(
+            "RETRY_CLIENT_ERROR_MAX_ATTEMPTS",
+            fallback.client_error_max_attempts,
+            1..=50,
+        ),
         base_delay: read.millis("RETRY_BASE_DELAY_MS", 5000, 0..=7 * day_ms),
         factor: read.fraction("RETRY_FACTOR", fallback.factor, 1.0..=100.0),
         max_delay: read.millis("RETRY_MAX_DELAY_MS", 3_600_000, 0..=7 * day_ms),
         jitter: read.fraction("RETRY_JITTER", fallback.jitter, 0.0..=1.0),
         schedule,
         retry_after_cap: read.millis("RETRY_AFTER_CAP_MS", 3_600_000, 0..=7 * day_ms),
-        min_delay: read.millis("MIN_RETRY_DELAY_MS", fallback.min_delay.as_millis() as u64, 0..=3_600_000),
+        min_delay: read.millis(
+            "MIN_RETRY_DELAY_MS",
+            fallback.min_delay.as_millis() as u64,
+            0..=3_600_000,
+        ),
     }
 }
 
@@ -332,14 +356,20 @@ fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
     // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its margin.
     let margin = LEASE_MARGIN.min(lease / 3);
     if lease < delivery_timeout + margin {
-        let message =
-            format!("must exceed DELIVERY_TIMEOUT_MS ({} ms) by {} ms", delivery_timeout.as_millis(), margin.as_millis());
+        let message = format!(
+            "must exceed DELIVERY_TIMEOUT_MS ({} ms) by {} ms",
+            delivery_timeout.as_millis(),
+            margin.as_millis()
+        );
         read.fault("LEASE_MS", &message, "45000 with DELIVERY_TIMEOUT_MS=30000");
     }
     // Sooner, and the sweep would send another message while the first one is only hidden.
     let visibility = function_timeout(lease) * VISIBILITY_FACTOR;
     if grace <= visibility {
-        let message = format!("must exceed the visibility timeout that follows from LEASE_MS ({} ms)", visibility.as_millis());
+        let message = format!(
+            "must exceed the visibility timeout that follows from LEASE_MS ({} ms)",
+            visibility.as_millis()
+        );
         read.fault("REQUEUE_GRACE_MS", &message, "900000 with LEASE_MS=45000");
     }
     let days = read.number("RETENTION_DAYS", 30_u64, 1..=3650);

@@ -23,7 +23,8 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender, SenderConfig,
+        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender,
+        SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
         pem,
     },
@@ -71,7 +72,9 @@ pub struct Context {
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     /// A backend was chosen that this binary does not have.
-    #[error("{variable} is {backend}, which this build of Posthaste does not have; it was built without that feature")]
+    #[error(
+        "{variable} is {backend}, which this build of Posthaste does not have; it was built without that feature"
+    )]
     NotBuiltIn {
         /// The variable that chose it.
         variable: &'static str,
@@ -153,7 +156,12 @@ impl Backends {
             Backend::DynamoDb => {
                 let client = amazon.get()?.dynamodb(&config.aws);
                 let retention = config.rules.limits.retention;
-                Arc::new(DynamoStore::new(client, &config.aws.table_name, Arc::clone(clock), retention))
+                Arc::new(DynamoStore::new(
+                    client,
+                    &config.aws.table_name,
+                    Arc::clone(clock),
+                    retention,
+                ))
             }
             other => return Err(not_built_in("STATUS_BACKEND", other)),
         };
@@ -253,17 +261,33 @@ struct OnRedis {
 
 #[cfg(feature = "redis")]
 impl OnRedis {
-    fn open_store(&mut self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, InvalidConnection> {
+    fn open_store(
+        &mut self,
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Arc<dyn Store>, InvalidConnection> {
         let url = &config.redis.status;
         let connection = Connection::new(url, &config.redis.status_prefix, "status")?;
         let connection = connection.confirmed_by(url, config.redis.status_wait)?;
-        let store = RedisStore::of_process(connection.clone(), Arc::clone(clock), Arc::clone(&self.liveness));
+        let store = RedisStore::of_process(
+            connection.clone(),
+            Arc::clone(clock),
+            Arc::clone(&self.liveness),
+        );
         Ok(Arc::clone(&self.store.insert((connection, Arc::new(store))).1) as _)
     }
 
-    fn open_queue(&mut self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Queue>, InvalidConnection> {
+    fn open_queue(
+        &mut self,
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Arc<dyn Queue>, InvalidConnection> {
         let connection = Connection::new(&config.redis.queue, &config.redis.queue_prefix, "queue")?;
-        let queue = RedisQueue::of_process(connection.clone(), Arc::clone(clock), Arc::clone(&self.liveness));
+        let queue = RedisQueue::of_process(
+            connection.clone(),
+            Arc::clone(clock),
+            Arc::clone(&self.liveness),
+        );
         Ok(Arc::clone(&self.queue.insert((connection, Arc::new(queue))).1) as _)
     }
 
@@ -300,12 +324,16 @@ impl Amazon {
 }
 
 /// The settings of the process's environment, with the secrets that they refer to (see [`crate::aws::secrets`]).
-#[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "without AWS there is nobody to ask"))]
+#[cfg_attr(
+    not(feature = "aws"),
+    expect(clippy::unused_async, reason = "without AWS there is nobody to ask")
+)]
 pub async fn config_from_env(defaults: Defaults) -> Result<Config, ContextError> {
     #[cfg(feature = "aws")]
     {
         let secrets = crate::aws::secrets::resolve(|name| std::env::var(name).ok()).await?;
-        let source = |name: &str| secrets.get(name).map(Into::into).or_else(|| std::env::var_os(name));
+        let source =
+            |name: &str| secrets.get(name).map(Into::into).or_else(|| std::env::var_os(name));
         Ok(Config::from_raw_source(defaults, source)?)
     }
     #[cfg(not(feature = "aws"))]
@@ -367,7 +395,8 @@ impl Context {
         let lookup = Arc::clone(&sender.lookup);
         let excerpts = self.config.response_excerpts;
         let proxy = proxy.clone();
-        let sender = HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
+        let sender =
+            HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
         Ok(Self { sender: Arc::new(sender), lookup, ..self })
     }
 
@@ -383,7 +412,10 @@ impl Context {
             host_allowlist: config.host_allowlist.clone(),
         })?);
         for secret in config.secrets.iter().filter(|secret| secret.is_raw()) {
-            tracing::warn!(?secret, "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand");
+            tracing::warn!(
+                ?secret,
+                "WEBHOOK_HMAC_SECRET is not base64: its bytes are the key as they stand"
+            );
         }
         if let Some(url) = guard.allowlist_gap() {
             tracing::warn!(
@@ -393,7 +425,9 @@ impl Context {
             );
         }
         if config.allow_private {
-            tracing::warn!("ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses");
+            tracing::warn!(
+                "ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses"
+            );
         }
         Ok(Self {
             rules: Arc::new(config.rules.clone()),

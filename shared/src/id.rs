@@ -32,7 +32,10 @@ impl TaskId {
     /// The id of the item `index` of a batch that was given this id: same time, other random part, always the same answer.
     #[must_use]
     pub fn nth(self, index: usize) -> Self {
-        let hash = Sha256::new().chain_update(self.0.as_bytes()).chain_update((index as u64).to_be_bytes()).finalize();
+        let hash = Sha256::new()
+            .chain_update(self.0.as_bytes())
+            .chain_update((index as u64).to_be_bytes())
+            .finalize();
         let mut random = [0; 10];
         random.copy_from_slice(&hash[..10]);
         Self::mint(self.created_at(), random)
@@ -86,7 +89,9 @@ impl FromStr for TaskId {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         // Only the canonical form: one webhook has one id.
         let uuid = Uuid::try_parse(text).map_err(|_| InvalidId::Task)?;
-        if uuid.get_version_num() != 7 || uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) != text {
+        if uuid.get_version_num() != 7
+            || uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) != text
+        {
             return Err(InvalidId::Task);
         }
         Ok(Self(uuid))
@@ -199,7 +204,11 @@ mod tests {
     fn an_id_carries_its_time_and_sorts_by_it() {
         assert_eq!(task().created_at(), Timestamp::from_millis(1_700_000_000_123));
         let later = TaskId::mint(Timestamp::from_millis(1_700_000_000_124), [0; 10]);
-        assert!(task() < later && task().as_bytes() < later.as_bytes() && task().to_string() < later.to_string());
+        assert!(
+            task() < later
+                && task().as_bytes() < later.as_bytes()
+                && task().to_string() < later.to_string()
+        );
         assert!(TaskId::first_at(task().created_at()) <= task());
     }
 
@@ -214,11 +223,23 @@ mod tests {
     #[test]
     fn what_is_not_an_id_is_refused() {
         let good = task().to_string();
-        let cases = ["", "_", "a", &good, &format!("_{good}"), &format!("a b_{good}"), &format!("a_{}", good.to_uppercase())];
+        let cases = [
+            "",
+            "_",
+            "a",
+            &good,
+            &format!("_{good}"),
+            &format!("a b_{good}"),
+            &format!("a_{}", good.to_uppercase()),
+        ];
         for text in cases {
             assert_eq!(text.parse::<WebhookId>(), Err(InvalidId::Webhook), "{text}");
         }
-        assert_eq!("a_9f0c2b4e-0000-4000-8000-000000000000".parse::<WebhookId>(), Err(InvalidId::Webhook), "UUIDv4");
+        assert_eq!(
+            "a_9f0c2b4e-0000-4000-8000-000000000000".parse::<WebhookId>(),
+            Err(InvalidId::Webhook),
+            "UUIDv4"
+        );
         assert_eq!("x".repeat(65).parse::<ReferenceId>(), Err(InvalidId::Reference));
     }
 

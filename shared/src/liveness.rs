@@ -82,7 +82,10 @@ mod tests {
         liveness.lose();
         assert_eq!(liveness.id(), None);
         assert!(named.lost().now_or_never().is_some());
-        assert!(unnamed.lost().now_or_never().is_some(), "it may have claimed under the name since");
+        assert!(
+            unnamed.lost().now_or_never().is_some(),
+            "it may have claimed under the name since"
+        );
         liveness.begin(8);
         assert!(liveness.hold().lost().now_or_never().is_none(), "what begins later goes on");
     }

@@ -25,18 +25,23 @@ pub enum Format {
 /// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call does nothing.
 pub fn init(format: Format) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.trim().is_empty() => directives
-            .trim()
-            .parse::<Targets>()
-            .map_err(|error| format!("RUST_LOG is '{directives}', but {error}; example: warn,deliver=info"))?,
+        Ok(directives) if !directives.trim().is_empty() => {
+            directives.trim().parse::<Targets>().map_err(|error| {
+                format!("RUST_LOG is '{directives}', but {error}; example: warn,deliver=info")
+            })?
+        }
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
     // A line that cannot be written is dropped. To report that on standard error would panic if that is gone, too.
     // An error only says that a subscriber is set already, as when tests share a process.
     let _ = match format {
         Format::Json => {
-            let lines =
-                fmt::layer().json().log_internal_errors(false).flatten_event(true).with_current_span(false).with_filter(filter);
+            let lines = fmt::layer()
+                .json()
+                .log_internal_errors(false)
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_filter(filter);
             registry().with(lines).try_init()
         }
         Format::Text => {
@@ -76,7 +81,10 @@ mod tests {
 
     #[test]
     fn a_logged_url_holds_no_secret() {
-        assert_eq!(loggable_url("https://user:pass@example.com/a/b?token=1#x"), "https://example.com/a/b");
+        assert_eq!(
+            loggable_url("https://user:pass@example.com/a/b?token=1#x"),
+            "https://example.com/a/b"
+        );
         assert_eq!(loggable_url("token=1"), "(not a URL)");
     }
 }

@@ -32,7 +32,9 @@ pub struct Message {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidMessage {
     /// Written by a newer version: hand it back.
-    #[error("message schema version {found} is newer than {SCHEMA}, the newest that this version knows")]
+    #[error(
+        "message schema version {found} is newer than {SCHEMA}, the newest that this version knows"
+    )]
     TooNew {
         /// The message's version.
         found: u16,
@@ -65,7 +67,8 @@ impl Message {
 
     /// The form that travels. Leaves the record out if it is large.
     pub fn to_json(&self) -> String {
-        let json = serde_json::to_string(self).unwrap_or_else(|_| unreachable!("a message has only string keys"));
+        let json = serde_json::to_string(self)
+            .unwrap_or_else(|_| unreachable!("a message has only string keys"));
         if json.len() <= MAX_SEEN_BYTES || self.seen.is_none() {
             return json;
         }
@@ -84,7 +87,9 @@ impl Message {
             Err(error) => match serde_json::from_str::<Bare>(json) {
                 Ok(bare) => Self { v: bare.v, ..Self::look_at(bare.webhook_id) },
                 Err(_) => match serde_json::from_str::<Versioned>(json) {
-                    Ok(Versioned { v }) if v > SCHEMA => return Err(InvalidMessage::TooNew { found: v }),
+                    Ok(Versioned { v }) if v > SCHEMA => {
+                        return Err(InvalidMessage::TooNew { found: v });
+                    }
                     _ => return Err(InvalidMessage::Malformed(error)),
                 },
             },
@@ -95,8 +100,12 @@ impl Message {
         // Nobody sends a record that expires, which would be a finished one: written back, it would make its webhook disappear. Nor is one
         // written so often that its revision has no next one in a database, which counts to 2^63.
         let is_usable = |seen: &Webhook| {
-            let has_next_revision = i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);
-            seen.schema <= SCHEMA && seen.id == message.webhook_id && seen.expires_at.is_none() && has_next_revision
+            let has_next_revision =
+                i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);
+            seen.schema <= SCHEMA
+                && seen.id == message.webhook_id
+                && seen.expires_at.is_none()
+                && has_next_revision
         };
         Ok(Self { seen: message.seen.filter(|seen| is_usable(seen)), ..message })
     }
@@ -110,8 +119,11 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let webhook = webhook(Timestamp::from_millis(1_700_000_000_000));
-        for message in [Message::look_at(webhook.id.clone()), Message::archive(webhook.id.clone()), Message::with_seen(&webhook)]
-        {
+        for message in [
+            Message::look_at(webhook.id.clone()),
+            Message::archive(webhook.id.clone()),
+            Message::with_seen(&webhook),
+        ] {
             assert_eq!(Message::from_json(&message.to_json()).unwrap(), message);
         }
     }
@@ -128,7 +140,10 @@ mod tests {
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
         message.seen.as_mut().unwrap().schema = SCHEMA + 1;
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
-        message = Message::with_seen(&Webhook { expires_at: Some(Timestamp::from_millis(1)), ..seen.clone() });
+        message = Message::with_seen(&Webhook {
+            expires_at: Some(Timestamp::from_millis(1)),
+            ..seen.clone()
+        });
         assert_eq!(Message::from_json(&message.to_json()).unwrap().seen, None);
         for revision in [i64::MAX as u64, u64::MAX] {
             message = Message::with_seen(&Webhook { revision, ..seen.clone() });
@@ -138,9 +153,15 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_garbage() {
-        assert!(matches!(Message::from_json(r#"{"v":9,"other":1}"#), Err(InvalidMessage::TooNew { found: 9 })));
+        assert!(matches!(
+            Message::from_json(r#"{"v":9,"other":1}"#),
+            Err(InvalidMessage::TooNew { found: 9 })
+        ));
         for garbage in ["", "{}", "null", "\"x\"", r#"{"v":1}"#, r#"{"v":1,"webhook_id":"x"}"#] {
-            assert!(matches!(Message::from_json(garbage), Err(InvalidMessage::Malformed(_))), "{garbage}");
+            assert!(
+                matches!(Message::from_json(garbage), Err(InvalidMessage::Malformed(_))),
+                "{garbage}"
+            );
         }
     }
 }

@@ -31,7 +31,8 @@ use crate::{
 };
 
 /// Upper bounds of the histograms' buckets, in milliseconds. The last one exceeds the longest attempt.
-pub const BUCKETS_MS: [u64; 14] = [2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
+pub const BUCKETS_MS: [u64; 14] =
+    [2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
 
 /// What a function was at when it did something; the label `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +90,10 @@ struct Histogram {
 impl Histogram {
     fn observe(&self, duration: Duration) {
         let millis = duration.as_millis();
-        let bucket = BUCKETS_MS.iter().position(|bound| millis <= u128::from(*bound)).unwrap_or(BUCKETS_MS.len());
+        let bucket = BUCKETS_MS
+            .iter()
+            .position(|bound| millis <= u128::from(*bound))
+            .unwrap_or(BUCKETS_MS.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(duration.as_micros() as u64, Ordering::Relaxed);
     }
@@ -143,7 +147,12 @@ impl Metrics {
 
     /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed. The sum over all processes
     /// is an estimate: two that give up one webhook in the same millisecond both count it, and one that dies takes its last counts along.
-    pub fn destination(&self, destination: &str, waiting: i64, attempt: Option<(Timestamp, Option<LastError>)>) {
+    pub fn destination(
+        &self,
+        destination: &str,
+        waiting: i64,
+        attempt: Option<(Timestamp, Option<LastError>)>,
+    ) {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         if !destinations.contains_key(destination) {
             destinations.insert(destination.to_owned(), DestinationActivity::default());
@@ -169,11 +178,19 @@ impl Metrics {
             return;
         }
         // Of several invocations that end together, one flushes.
-        let ours = self.last_flush_ms.compare_exchange(last_ms, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
+        let ours = self.last_flush_ms.compare_exchange(
+            last_ms,
+            now.as_millis(),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
         if ours.is_ok()
             && let Err(error) = self.flush(store, now).await
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "Counters could not be added to the store; they are lost");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "Counters could not be added to the store; they are lost"
+            );
         }
     }
 
@@ -184,7 +201,11 @@ impl Metrics {
             // In one call, so that no log line comes between. Without standard output there is nobody to tell.
             let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
         }
-        if activity == Activity::default() { Ok(()) } else { store.add_activity(&activity, now).await }
+        if activity == Activity::default() {
+            Ok(())
+        } else {
+            store.add_activity(&activity, now).await
+        }
     }
 
     /// What was counted since the last call.
@@ -200,7 +221,8 @@ impl Metrics {
             }
             self.task_seconds[mode as usize].drain(&task_seconds_name(mode), &mut activity);
         }
-        let destinations = std::mem::take(&mut *self.destinations.lock().unwrap_or_else(PoisonError::into_inner));
+        let destinations =
+            std::mem::take(&mut *self.destinations.lock().unwrap_or_else(PoisonError::into_inner));
         activity.destinations = destinations.into_iter().collect();
         activity
     }

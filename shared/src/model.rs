@@ -421,7 +421,9 @@ impl Content {
 
 impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
-        self.url == other.url && self.headers == other.headers && self.payload.get() == other.payload.get()
+        self.url == other.url
+            && self.headers == other.headers
+            && self.payload.get() == other.payload.get()
     }
 }
 
@@ -447,13 +449,16 @@ struct Versioned {
 impl Webhook {
     /// The stored form.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| unreachable!("a record has only string keys"))
+        serde_json::to_string(self)
+            .unwrap_or_else(|_| unreachable!("a record has only string keys"))
     }
 
     /// Reads the stored form, of this schema version or an older one.
     pub fn from_json(json: &str) -> Result<Self, InvalidRecord> {
         match serde_json::from_str::<Self>(json) {
-            Ok(record) if record.schema > SCHEMA => Err(InvalidRecord::TooNew { found: record.schema }),
+            Ok(record) if record.schema > SCHEMA => {
+                Err(InvalidRecord::TooNew { found: record.schema })
+            }
             Ok(record) => Ok(record),
             // A newer record may well not parse; its version says more than the error does.
             Err(error) => match serde_json::from_str::<Versioned>(json) {

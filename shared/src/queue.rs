@@ -112,13 +112,24 @@ pub trait Queue: Send + Sync + Debug {
 
     /// Up to `max` (at most [`MAX_BATCH`]) messages, hidden from other receivers for `visibility` from now. Waits up to `wait` for
     /// the first one.
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError>;
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError>;
 
     /// The messages are gone for good, if each receipt is its message's latest; an outdated receipt does nothing.
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError>;
 
     /// The messages become visible again after `delay` (at most [`MAX_DELAY`]), if each receipt is its message's latest.
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError>;
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError>;
 
     /// How many messages the lane holds.
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError>;

@@ -69,7 +69,10 @@ struct Cluster {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("address", &self.address).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("address", &self.address)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,7 +91,12 @@ impl Connection {
     /// Does not connect yet: the first call does, and each call after a connection was lost. Call it within a tokio runtime.
     pub fn new(url: &RedisUrl, prefix: &str, part: &str) -> Result<Self, InvalidConnection> {
         let link = Link::to(url)?;
-        Ok(Self { link, durable: None, address: url.to_string(), scope: format!("{prefix}-{part}").into() })
+        Ok(Self {
+            link,
+            durable: None,
+            address: url.to_string(),
+            scope: format!("{prefix}-{part}").into(),
+        })
     }
 
     /// What is run by `Connection::run_durably` is on so many replicas before it is answered.
@@ -138,7 +146,11 @@ impl Connection {
     }
 
     /// Runs a script whose answer promises durability, once more if the connection breaks and `again`.
-    pub(crate) async fn run_durably<T: FromRedisValue>(&self, call: &Call<'_>, again: bool) -> RedisResult<T> {
+    pub(crate) async fn run_durably<T: FromRedisValue>(
+        &self,
+        call: &Call<'_>,
+        again: bool,
+    ) -> RedisResult<T> {
         let Some(durable) = &self.durable else {
             return if again { self.run(call).await } else { self.once(call).await };
         };
@@ -161,7 +173,12 @@ impl Connection {
     pub(crate) async fn setting(&self, name: &str) -> RedisResult<Vec<(String, String)>> {
         let command = ::redis::cmd("CONFIG").arg("GET").arg(name).clone();
         match &self.link {
-            Link::Server(_) => Ok(self.ask::<Option<(String, String)>>(&command).await.unwrap_or(None).into_iter().collect()),
+            Link::Server(_) => Ok(self
+                .ask::<Option<(String, String)>>(&command)
+                .await
+                .unwrap_or(None)
+                .into_iter()
+                .collect()),
             Link::Cluster(_) => Ok(self.each_node(command).await.unwrap_or_default()),
         }
     }
@@ -203,7 +220,9 @@ impl Cluster {
 
 /// Waiting for others who try to connect counts too.
 async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    timeout(RESPONSE_TIMEOUT, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    timeout(RESPONSE_TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 fn certificates(url: &RedisUrl) -> Option<TlsCertificates> {

@@ -116,15 +116,39 @@ impl RetryOverride {
         };
         let attempts_wrong = self.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS_LIMIT);
         fault(attempts_wrong, "max_attempts", "must be a whole number from 1 to 50");
-        fault(self.base_delay_ms.is_some_and(|ms| ms > max_delay_ms), "base_delay_ms", "must be at most 604800000 (7 days)");
-        fault(self.max_delay_ms.is_some_and(|ms| ms > max_delay_ms), "max_delay_ms", "must be at most 604800000 (7 days)");
-        fault(self.factor.is_some_and(|f| !(1.0..=100.0).contains(&f)), "factor", "must be a number from 1 to 100");
-        fault(self.jitter.is_some_and(|j| !(0.0..=1.0).contains(&j)), "jitter", "must be a number from 0 to 1");
+        fault(
+            self.base_delay_ms.is_some_and(|ms| ms > max_delay_ms),
+            "base_delay_ms",
+            "must be at most 604800000 (7 days)",
+        );
+        fault(
+            self.max_delay_ms.is_some_and(|ms| ms > max_delay_ms),
+            "max_delay_ms",
+            "must be at most 604800000 (7 days)",
+        );
+        fault(
+            self.factor.is_some_and(|f| !(1.0..=100.0).contains(&f)),
+            "factor",
+            "must be a number from 1 to 100",
+        );
+        fault(
+            self.jitter.is_some_and(|j| !(0.0..=1.0).contains(&j)),
+            "jitter",
+            "must be a number from 0 to 1",
+        );
         if let Some(schedule) = &self.schedule_ms {
             let length_wrong = schedule.is_empty() || schedule.len() >= MAX_ATTEMPTS_LIMIT as usize;
             fault(length_wrong, "schedule_ms", "must hold 1 to 49 waits");
-            fault(schedule.iter().any(|ms| *ms > max_delay_ms), "schedule_ms", "each wait must be at most 604800000 (7 days)");
-            fault(self.max_attempts.is_some(), "schedule_ms", "gives the number of attempts; leave max_attempts out");
+            fault(
+                schedule.iter().any(|ms| *ms > max_delay_ms),
+                "schedule_ms",
+                "each wait must be at most 604800000 (7 days)",
+            );
+            fault(
+                self.max_attempts.is_some(),
+                "schedule_ms",
+                "gives the number of attempts; leave max_attempts out",
+            );
         }
         faults
     }
@@ -163,7 +187,10 @@ impl RetryPolicy {
     pub fn with(&self, wishes: Option<&RetryOverride>) -> Self {
         let mut policy = self.clone();
         let Some(wishes) = wishes else { return policy };
-        if wishes.base_delay_ms.is_some() || wishes.factor.is_some() || wishes.max_delay_ms.is_some() {
+        if wishes.base_delay_ms.is_some()
+            || wishes.factor.is_some()
+            || wishes.max_delay_ms.is_some()
+        {
             policy.schedule.clear();
         }
         policy.base_delay = wishes.base_delay_ms.map_or(policy.base_delay, Duration::from_millis);
@@ -183,7 +210,9 @@ impl RetryPolicy {
         match (error, status_code) {
             (ErrorKind::HttpStatus, Some(410)) => 0,
             (ErrorKind::HttpStatus, Some(408 | 425 | 429 | 500..=599)) => self.max_attempts,
-            (ErrorKind::HttpStatus | ErrorKind::RefusedAddress, _) => self.client_error_max_attempts.min(self.max_attempts),
+            (ErrorKind::HttpStatus | ErrorKind::RefusedAddress, _) => {
+                self.client_error_max_attempts.min(self.max_attempts)
+            }
             _ => self.max_attempts,
         }
     }
@@ -191,7 +220,9 @@ impl RetryPolicy {
     /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is random, in `0.0..1.0`.
     pub fn verdict(&self, outcome: &Outcome, used: u32, unit: f64) -> Verdict {
         let Some(error) = outcome.error else { return Verdict::Delivered };
-        if planted::is(Bug::RedirectIsDelivered) && outcome.status_code.is_some_and(|code| (300..400).contains(&code)) {
+        if planted::is(Bug::RedirectIsDelivered)
+            && outcome.status_code.is_some_and(|code| (300..400).contains(&code))
+        {
             return Verdict::Delivered;
         }
         if used >= self.attempts_granted(error, outcome.status_code) {
@@ -210,11 +241,16 @@ impl RetryPolicy {
             wait.as_secs_f64()
         } else {
             let exponent = i32::try_from(step).unwrap_or(i32::MAX);
-            (self.base_delay.as_secs_f64() * self.factor.powi(exponent)).min(self.max_delay.as_secs_f64())
+            (self.base_delay.as_secs_f64() * self.factor.powi(exponent))
+                .min(self.max_delay.as_secs_f64())
         };
         let jittered = plain * (1.0 + self.jitter * (2.0 * unit - 1.0));
-        let least = if planted::is(Bug::RetryFloorIgnored) { Duration::ZERO } else { self.min_delay };
-        Duration::try_from_secs_f64(jittered).unwrap_or(MAX_DELAY_LIMIT).min(MAX_DELAY_LIMIT * 2).max(least)
+        let least =
+            if planted::is(Bug::RetryFloorIgnored) { Duration::ZERO } else { self.min_delay };
+        Duration::try_from_secs_f64(jittered)
+            .unwrap_or(MAX_DELAY_LIMIT)
+            .min(MAX_DELAY_LIMIT * 2)
+            .max(least)
     }
 }
 
@@ -252,7 +288,11 @@ mod tests {
         }
         assert_eq!(attempts_until_failed(&broke(ErrorKind::RefusedAddress)), 2);
         for code in [200, 201, 204, 299] {
-            assert_eq!(RetryPolicy::default().verdict(&answered(code), 1, 0.5), Verdict::Delivered, "{code}");
+            assert_eq!(
+                RetryPolicy::default().verdict(&answered(code), 1, 0.5),
+                Verdict::Delivered,
+                "{code}"
+            );
         }
     }
 
@@ -269,7 +309,12 @@ mod tests {
         let policy = RetryPolicy::default();
         let wishes = [
             RetryOverride { base_delay_ms: Some(0), ..RetryOverride::default() },
-            RetryOverride { base_delay_ms: Some(1000), jitter: Some(1.0), factor: Some(1.0), ..RetryOverride::default() },
+            RetryOverride {
+                base_delay_ms: Some(1000),
+                jitter: Some(1.0),
+                factor: Some(1.0),
+                ..RetryOverride::default()
+            },
             RetryOverride { max_delay_ms: Some(0), ..RetryOverride::default() },
             RetryOverride { schedule_ms: Some(vec![0; 49]), ..RetryOverride::default() },
         ];
@@ -279,28 +324,42 @@ mod tests {
             for (used, unit) in [(1, 0.0), (1, 0.999), (2, 0.0), (49, 0.0)] {
                 for retry_after in [None, Some(Duration::ZERO)] {
                     let outcome = Outcome { retry_after, ..answered(429) };
-                    let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else { panic!("granted") };
+                    let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else {
+                        panic!("granted")
+                    };
                     assert!(wait >= MIN_DELAY, "{wait:?} after {used} by {wishes:?}");
                 }
             }
         }
-        let lowered = RetryPolicy { min_delay: Duration::ZERO, base_delay: Duration::ZERO, ..policy };
+        let lowered =
+            RetryPolicy { min_delay: Duration::ZERO, base_delay: Duration::ZERO, ..policy };
         assert_eq!(lowered.wait_after(1, 0.5), Duration::ZERO);
     }
 
     #[test]
     fn a_schedule_gives_each_wait_and_repeats_the_last() {
-        let policy = RetryPolicy { schedule: vec![Duration::from_secs(1), Duration::from_secs(60)], ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            schedule: vec![Duration::from_secs(1), Duration::from_secs(60)],
+            ..RetryPolicy::default()
+        };
         let waits: Vec<u64> = (1..=3).map(|used| policy.wait_after(used, 0.5).as_secs()).collect();
         assert_eq!(waits, [1, 60, 60]);
     }
 
     #[test]
     fn a_webhooks_wishes_replace_what_they_name() {
-        let policy = RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
-        let wishes = RetryOverride { base_delay_ms: Some(100), max_attempts: Some(7), ..RetryOverride::default() };
+        let policy =
+            RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
+        let wishes = RetryOverride {
+            base_delay_ms: Some(100),
+            max_attempts: Some(7),
+            ..RetryOverride::default()
+        };
         let merged = policy.with(Some(&wishes));
-        assert_eq!((merged.base_delay, merged.max_attempts, merged.schedule.len()), (Duration::from_millis(100), 7, 0));
+        assert_eq!(
+            (merged.base_delay, merged.max_attempts, merged.schedule.len()),
+            (Duration::from_millis(100), 7, 0)
+        );
         let wishes = RetryOverride { schedule_ms: Some(vec![1, 2, 3]), ..RetryOverride::default() };
         assert_eq!(policy.with(Some(&wishes)).max_attempts, 4);
         assert_eq!(policy.with(None), policy);
@@ -308,18 +367,32 @@ mod tests {
 
     #[test]
     fn wishes_out_of_bounds_name_their_field() {
-        let fields = |wishes: RetryOverride| wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>();
+        let fields = |wishes: RetryOverride| {
+            wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
         let none = RetryOverride::default;
         assert!(fields(none()).is_empty());
         assert_eq!(fields(RetryOverride { max_attempts: Some(0), ..none() }), ["max_attempts"]);
         assert_eq!(fields(RetryOverride { max_attempts: Some(51), ..none() }), ["max_attempts"]);
-        assert_eq!(fields(RetryOverride { base_delay_ms: Some(604_800_001), ..none() }), ["base_delay_ms"]);
-        assert_eq!(fields(RetryOverride { max_delay_ms: Some(604_800_001), ..none() }), ["max_delay_ms"]);
+        assert_eq!(
+            fields(RetryOverride { base_delay_ms: Some(604_800_001), ..none() }),
+            ["base_delay_ms"]
+        );
+        assert_eq!(
+            fields(RetryOverride { max_delay_ms: Some(604_800_001), ..none() }),
+            ["max_delay_ms"]
+        );
         assert_eq!(fields(RetryOverride { factor: Some(0.9), ..none() }), ["factor"]);
         assert_eq!(fields(RetryOverride { jitter: Some(1.1), ..none() }), ["jitter"]);
         assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![]), ..none() }), ["schedule_ms"]);
-        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![604_800_001]), ..none() }), ["schedule_ms"]);
-        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![1]), max_attempts: Some(2), ..none() }), ["schedule_ms"]);
+        assert_eq!(
+            fields(RetryOverride { schedule_ms: Some(vec![604_800_001]), ..none() }),
+            ["schedule_ms"]
+        );
+        assert_eq!(
+            fields(RetryOverride { schedule_ms: Some(vec![1]), max_attempts: Some(2), ..none() }),
+            ["schedule_ms"]
+        );
     }
 
     #[test]
@@ -337,17 +410,26 @@ mod tests {
         ] {
             assert_eq!(wishes.check(), none_wrong, "{wishes:?}");
         }
-        let fields = |wishes: RetryOverride| wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>();
-        assert_eq!(fields(RetryOverride { max_delay_ms: Some(week_ms + 1), ..none() }), ["max_delay_ms"]);
+        let fields = |wishes: RetryOverride| {
+            wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            fields(RetryOverride { max_delay_ms: Some(week_ms + 1), ..none() }),
+            ["max_delay_ms"]
+        );
         assert_eq!(fields(RetryOverride { factor: Some(100.1), ..none() }), ["factor"]);
         assert_eq!(fields(RetryOverride { jitter: Some(-0.1), ..none() }), ["jitter"]);
-        assert_eq!(fields(RetryOverride { schedule_ms: Some(vec![1; 50]), ..none() }), ["schedule_ms"]);
+        assert_eq!(
+            fields(RetryOverride { schedule_ms: Some(vec![1; 50]), ..none() }),
+            ["schedule_ms"]
+        );
     }
 
     /// Any wish about growing waits replaces a schedule of the settings, which has none; the others leave it.
     #[test]
     fn each_wish_is_granted_by_itself() {
-        let policy = RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
+        let policy =
+            RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
         let none = RetryOverride::default;
         let merged = |wishes: RetryOverride| policy.with(Some(&wishes));
         let growing = RetryPolicy { schedule: Vec::new(), ..policy.clone() };
@@ -356,10 +438,22 @@ mod tests {
             merged(RetryOverride { base_delay_ms: Some(7), ..none() }),
             RetryPolicy { base_delay: ms(7), ..growing.clone() }
         );
-        assert_eq!(merged(RetryOverride { factor: Some(7.0), ..none() }), RetryPolicy { factor: 7.0, ..growing.clone() });
-        assert_eq!(merged(RetryOverride { max_delay_ms: Some(7), ..none() }), RetryPolicy { max_delay: ms(7), ..growing });
-        assert_eq!(merged(RetryOverride { jitter: Some(0.7), ..none() }), RetryPolicy { jitter: 0.7, ..policy.clone() });
-        assert_eq!(merged(RetryOverride { max_attempts: Some(7), ..none() }), RetryPolicy { max_attempts: 7, ..policy.clone() });
+        assert_eq!(
+            merged(RetryOverride { factor: Some(7.0), ..none() }),
+            RetryPolicy { factor: 7.0, ..growing.clone() }
+        );
+        assert_eq!(
+            merged(RetryOverride { max_delay_ms: Some(7), ..none() }),
+            RetryPolicy { max_delay: ms(7), ..growing }
+        );
+        assert_eq!(
+            merged(RetryOverride { jitter: Some(0.7), ..none() }),
+            RetryPolicy { jitter: 0.7, ..policy.clone() }
+        );
+        assert_eq!(
+            merged(RetryOverride { max_attempts: Some(7), ..none() }),
+            RetryPolicy { max_attempts: 7, ..policy.clone() }
+        );
     }
 
     /// A rejection is retried once, but never beyond what is granted for failures that may pass.
@@ -373,10 +467,18 @@ mod tests {
     /// The longest wait with the widest jitter is twice the longest, and nothing is longer.
     #[test]
     fn no_wait_is_longer_than_twice_the_limit() {
-        let longest =
-            RetryPolicy { base_delay: MAX_DELAY_LIMIT, max_delay: MAX_DELAY_LIMIT, jitter: 1.0, ..RetryPolicy::default() };
+        let longest = RetryPolicy {
+            base_delay: MAX_DELAY_LIMIT,
+            max_delay: MAX_DELAY_LIMIT,
+            jitter: 1.0,
+            ..RetryPolicy::default()
+        };
         assert_eq!(longest.wait_after(1, 1.0), MAX_DELAY_LIMIT * 2);
-        let beyond = RetryPolicy { schedule: vec![MAX_DELAY_LIMIT * 9], jitter: 0.0, ..RetryPolicy::default() };
+        let beyond = RetryPolicy {
+            schedule: vec![MAX_DELAY_LIMIT * 9],
+            jitter: 0.0,
+            ..RetryPolicy::default()
+        };
         assert_eq!(beyond.wait_after(1, 0.5), MAX_DELAY_LIMIT * 2);
     }
 
@@ -384,7 +486,8 @@ mod tests {
     fn retry_after_counts_on_every_failure_and_up_to_the_cap() {
         let policy = RetryPolicy::default();
         let asked = |code, seconds| {
-            let outcome = Outcome { retry_after: Some(Duration::from_secs(seconds)), ..answered(code) };
+            let outcome =
+                Outcome { retry_after: Some(Duration::from_secs(seconds)), ..answered(code) };
             match policy.verdict(&outcome, 1, 0.5) {
                 Verdict::Retry { wait, put_off } => (wait.as_secs(), put_off),
                 other => panic!("{other:?}"),

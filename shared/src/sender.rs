@@ -53,7 +53,9 @@ use tokio::time::Instant;
 
 pub use self::{
     answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
-    guard::{AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key},
+    guard::{
+        AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key,
+    },
     headers::{HeaderError, check_header},
     lookup::SystemLookup,
     pem::InvalidPem,
@@ -66,7 +68,10 @@ use self::{
     exchange::Response,
     pool::{Now, Pool},
 };
-use crate::{clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret, tls::InvalidTls};
+use crate::{
+    clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret,
+    tls::InvalidTls,
+};
 
 /// How long name look-up, TCP connection and TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -218,13 +223,18 @@ impl HttpSender {
         // Again, since the settings may have changed after the webhook was accepted.
         let url = match self.guard.check_url(request.url) {
             Ok(url) => url,
-            Err(refused) => return failure::failed(ErrorKind::RefusedAddress, &refused.to_string()),
+            Err(refused) => {
+                return failure::failed(ErrorKind::RefusedAddress, &refused.to_string());
+            }
         };
         let Some(origin) = Origin::of(&url) else {
             return failure::failed(ErrorKind::RefusedAddress, &RefusedUrl::Scheme.to_string());
         };
         let head = headers::request_head(request, &url, &self.secrets);
-        let response = match deadline.run(self.exchange(&origin, head, request.payload.clone(), deadline)).await {
+        let response = match deadline
+            .run(self.exchange(&origin, head, request.payload.clone(), deadline))
+            .await
+        {
             Some(Ok(response)) => response,
             Some(Err(answer)) => return answer,
             None => return failure::timed_out(limit),
@@ -247,7 +257,9 @@ impl HttpSender {
             Some(kept) => kept,
             None => self.connector.connect(origin).await?,
         };
-        exchange::send(stream, head, payload, deadline).await.map_err(|error| failure::of_no_status(&error))
+        exchange::send(stream, head, payload, deadline)
+            .await
+            .map_err(|error| failure::of_no_status(&error))
     }
 }
 
@@ -262,6 +274,9 @@ impl Sender for HttpSender {
 
 impl fmt::Debug for HttpSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpSender").field("secrets", &self.secrets.len()).field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("HttpSender")
+            .field("secrets", &self.secrets.len())
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
     }
 }

@@ -45,13 +45,17 @@ pub enum InvalidSecrets {
         position: usize,
     },
     /// `whsec_` and then no base64. Receivers' libraries refuse it, so its bytes are not used as they stand.
-    #[error("secret number {position} begins with whsec_, but what follows is not padded standard base64")]
+    #[error(
+        "secret number {position} begins with whsec_, but what follows is not padded standard base64"
+    )]
     NotBase64 {
         /// Its place in the list, from 1.
         position: usize,
     },
     /// A key of an asymmetric signature.
-    #[error("secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a whsec_ secret")]
+    #[error(
+        "secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a whsec_ secret"
+    )]
     Asymmetric {
         /// Its place in the list, from 1.
         position: usize,
@@ -70,10 +74,13 @@ impl Secret {
     /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard Webhooks read it. One
     /// without `whsec_` that is not base64 is used as it stands, every byte of it; see [`Secret::is_raw`].
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecrets> {
-        let parts = || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+        let parts =
+            || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
         match parts().count() {
             0 => Err(InvalidSecrets::Missing),
-            1..=MAX_SECRETS => parts().zip(1..).map(|(part, position)| Self::parse(part, position)).collect(),
+            1..=MAX_SECRETS => {
+                parts().zip(1..).map(|(part, position)| Self::parse(part, position)).collect()
+            }
             _ => Err(InvalidSecrets::TooMany),
         }
     }
@@ -85,7 +92,10 @@ impl Secret {
         if ASYMMETRIC_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
             return Err(InvalidSecrets::Asymmetric { position });
         }
-        let (key, raw) = match (text.strip_prefix(PREFIX), STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text))) {
+        let (key, raw) = match (
+            text.strip_prefix(PREFIX),
+            STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)),
+        ) {
             (_, Ok(key)) => (key, false),
             (Some(_), Err(_)) => return Err(InvalidSecrets::NotBase64 { position }),
             (None, Err(_)) => (text.as_bytes().to_vec(), true),
@@ -151,7 +161,10 @@ mod tests {
         let payload = br#"{"test": 2432232314}"#;
         for text in [PUBLISHED, PUBLISHED.strip_prefix("whsec_").unwrap()] {
             let secrets = Secret::parse_list(text).unwrap();
-            assert_eq!(sign(&secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, payload), expected);
+            assert_eq!(
+                sign(&secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, payload),
+                expected
+            );
         }
     }
 
@@ -163,7 +176,9 @@ mod tests {
         let payload = "{\"ä\": [1.0,  2]}".as_bytes();
         let signature = sign(&secrets, "order_1", now_seconds(), payload);
         let headers = headers("order_1", now_seconds(), &signature);
-        for verifier in [Webhook::new(PUBLISHED), Webhook::new(OTHER), Webhook::from_bytes(RAW.into())] {
+        for verifier in
+            [Webhook::new(PUBLISHED), Webhook::new(OTHER), Webhook::from_bytes(RAW.into())]
+        {
             verifier.as_ref().unwrap().verify(payload, &headers).unwrap();
             assert!(verifier.unwrap().verify(b"{}", &headers).is_err());
         }
@@ -196,7 +211,10 @@ mod tests {
     fn what_holds_no_key_is_refused() {
         assert_eq!(Secret::parse_list("").unwrap_err(), InvalidSecrets::Missing);
         assert_eq!(Secret::parse_list(" , ").unwrap_err(), InvalidSecrets::Missing);
-        assert_eq!(Secret::parse_list("YQ== whsec_").unwrap_err(), InvalidSecrets::EmptyKey { position: 2 });
+        assert_eq!(
+            Secret::parse_list("YQ== whsec_").unwrap_err(),
+            InvalidSecrets::EmptyKey { position: 2 }
+        );
         assert_eq!(Secret::parse_list(&"a ".repeat(11)).unwrap_err(), InvalidSecrets::TooMany);
     }
 

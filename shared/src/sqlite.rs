@@ -150,15 +150,33 @@ impl Database {
         let connection = prepare(path, migrations)?;
         let failed = |source| OpenError::Failed { path: path.to_owned(), source };
         let thread = |source| OpenError::Thread { source };
-        let files = OpenFiles::of(path).map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })?;
+        let files = OpenFiles::of(path)
+            .map_err(|source| OpenError::Inaccessible { path: path.to_owned(), source })?;
         let (signals, condition) = (Arc::new(Signals::default()), Arc::new(Condition::default()));
         let checkpointer = connect(path, Role::Checkpointer).map_err(failed)?;
-        let (checkpoints, checkpointer) = checkpoint::start(checkpointer, Arc::clone(&condition)).map_err(thread)?;
+        let (checkpoints, checkpointer) =
+            checkpoint::start(checkpointer, Arc::clone(&condition)).map_err(thread)?;
         let (jobs, waiting) = mpsc::channel(MAX_WAITING_JOBS);
-        let writer = Writer::new(connection, Arc::clone(&signals), checkpoints, Arc::clone(&condition), files.clone());
+        let writer = Writer::new(
+            connection,
+            Arc::clone(&signals),
+            checkpoints,
+            Arc::clone(&condition),
+            files.clone(),
+        );
         let threads = vec![writer.start(waiting).map_err(thread)?, checkpointer];
         let (path, readers) = (path.to_owned(), Readers::new(path));
-        Ok(Self { inner: Arc::new(Inner { path, jobs: Some(jobs), readers, signals, condition, files, threads }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                jobs: Some(jobs),
+                readers,
+                signals,
+                condition,
+                files,
+                threads,
+            }),
+        })
     }
 
     /// The file.
@@ -175,7 +193,11 @@ impl Database {
     ///
     /// `work` returns an error of SQLite only if the whole batch must be rolled back; a refusal is a value, and `work` refuses
     /// before it changes anything.
-    pub(crate) async fn write<T, F>(&self, durability: Durability, work: F) -> Result<T, DatabaseError>
+    pub(crate) async fn write<T, F>(
+        &self,
+        durability: Durability,
+        work: F,
+    ) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -212,14 +234,19 @@ impl Database {
         let write = move |tx: &mut Transaction<'_>| {
             let is_tight = condition.is_tight(&path);
             let bytes = if is_tight { TIGHT_PING_BYTES } else { PING_BYTES };
-            tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES ('ping', randomblob(?1))", [bytes])?;
+            tx.execute(
+                "INSERT OR REPLACE INTO sweep (name, value) VALUES ('ping', randomblob(?1))",
+                [bytes],
+            )?;
             Ok(is_tight)
         };
         if self.write(Durability::Crash, write).await? {
             self.inner.condition.found_space();
         }
         self.read(|connection| {
-            connection.prepare_cached("SELECT length(value) FROM sweep WHERE name = 'ping'")?.query_row((), |_| Ok(()))
+            connection
+                .prepare_cached("SELECT length(value) FROM sweep WHERE name = 'ping'")?
+                .query_row((), |_| Ok(()))
         })
         .await
     }
@@ -242,8 +269,12 @@ impl Database {
 
 /// Whether an error comes from a damaged file, wherever it was wrapped.
 pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
-    let is_code =
-        |error: &rusqlite::Error| matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    let is_code = |error: &rusqlite::Error| {
+        matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        )
+    };
     let mut next = Some(error);
     while let Some(error) = next {
         let is_ours = matches!(error.downcast_ref(), Some(DatabaseError::Damaged(_)));

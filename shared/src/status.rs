@@ -32,7 +32,8 @@ pub enum Status {
 
 impl Status {
     /// All five, in the order of a life.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::InProgress, Self::Retrying, Self::Delivered, Self::Failed];
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::InProgress, Self::Retrying, Self::Delivered, Self::Failed];
 
     /// The name that the API, the store and the metrics use.
     pub const fn as_str(self) -> &'static str {

@@ -42,7 +42,9 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use page::{DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, Page};
+pub use page::{
+    DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, Page,
+};
 pub use purge::PurgeHorizon;
 
 use crate::{
@@ -300,7 +302,11 @@ pub trait Store: Send + Sync + Debug {
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError>;
 
     /// The same, and the content, which cannot be gone before the write.
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError>;
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError>;
 
     /// Nothing of the webhook is left: record, content, every index entry. Whether there was one. No write that started before
     /// can bring it back, and no create under its id, whenever it starts: until [`retired_until`] the id itself is remembered as deleted.
@@ -313,7 +319,12 @@ pub trait Store: Send + Sync + Debug {
 
     /// Webhooks that match the filter, newest first, after the position `after`. Reads at most [`MAX_READ`] entries, so the page may be
     /// short, or empty, and still have a `next`.
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError>;
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError>;
 
     /// Dead letters, latest archived first; of one reference id if given.
     async fn dead_letters(
@@ -329,12 +340,21 @@ pub trait Store: Send + Sync + Debug {
     /// `after` is the `next` of an earlier page, or [`DueCursor::before`] a time: the page begins after it. So a reader that follows `next`
     /// meets every entry that was there at its first call and has not moved, exactly once, and comes to an end: what it cannot handle stays in
     /// the index and hides nothing. What enters behind the cursor meanwhile is met by the next reader that starts anew.
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError>;
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError>;
 
     /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the position `after` on, and
     /// where to go on. A sequential read; every webhook in the range was read once `next` is `None`.
-    async fn unheld(&self, from: Timestamp, until: Timestamp, after: Option<TaskId>)
-    -> Result<Page<Webhook, TaskId>, StoreError>;
+    async fn unheld(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError>;
 
     /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to ask for. It may leave out webhooks that
     /// are older than the newest [`MAX_READ`].
@@ -346,7 +366,11 @@ pub trait Store: Send + Sync + Debug {
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Moves that, only if it is still `from`. Whether it did. It may move back: a wrong clock may have moved it too far.
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError>;
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// Keeps what the sweep says of its latest run.
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError>;
@@ -364,10 +388,19 @@ pub trait Store: Send + Sync + Debug {
 
     /// Remembers what the key stands for, durable against power loss, unless it stands for something already: then answers that. Of
     /// concurrent calls, one gets `None`.
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError>;
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError>;
 
     /// Puts `after` in place of `before`, only if that is what the key stands for. Whether it did.
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError>;
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError>;
 
     // ----- totals and circuits
 
@@ -385,7 +418,8 @@ pub trait Store: Send + Sync + Debug {
 
     /// Puts `after` in place only if the stored circuit has the revision `before` (`None`: there is none). Whether it did. A circuit
     /// that [`Circuit::is_idle`] is removed.
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError>;
+    async fn write_circuit(&self, before: Option<u64>, after: &Circuit)
+    -> Result<bool, StoreError>;
 
     /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that opened first, and of those
     /// the latest written; at most [`MAX_DESTINATIONS`]. Not all of them are open: see [`Circuit::state`]. One that nobody has written

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 /// The versions that are spoken.
-pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+pub(crate) const VERSIONS: &[&SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]

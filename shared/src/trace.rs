@@ -53,7 +53,9 @@ impl Trace {
     /// The trace of X-Ray's header (`Root=1-8hex-24hex;Parent=…;Sampled=1`), if it is sampled: of another there is nothing to be found under its
     /// id, which would only make the record larger.
     pub fn from_xray(header: &str) -> Option<Self> {
-        let field = |name: &str| header.split(';').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
+        let field = |name: &str| {
+            header.split(';').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='))
+        };
         let (time, random) = field("Root")?.strip_prefix("1-")?.split_once('-')?;
         let id = format!("{time}{random}");
         let is_sound = time.len() == 8 && is_id(&id, 32) && field("Sampled") == Some("1");
@@ -80,7 +82,10 @@ fn is_id(text: &str, digits: usize) -> bool {
 
 fn state(headers: &[&str]) -> Option<String> {
     let all = headers.iter().flat_map(|header| header.split(','));
-    let members: Vec<&str> = all.map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty()).collect();
+    let members: Vec<&str> = all
+        .map(|member| member.trim_matches([' ', '\t']))
+        .filter(|member| !member.is_empty())
+        .collect();
     if members.is_empty() || members.len() > MAX_STATE_MEMBERS {
         return None;
     }
@@ -97,7 +102,9 @@ fn state(headers: &[&str]) -> Option<String> {
 
 /// The members that fit, in their order: large ones go first, then the oldest, which are last.
 fn shortened(mut members: Vec<&str>) -> String {
-    let length = |members: &[&str]| members.iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1);
+    let length = |members: &[&str]| {
+        members.iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)
+    };
     if length(&members) > MAX_STATE_BYTES {
         members.retain(|member| member.len() <= LARGE_MEMBER_BYTES);
     }
@@ -111,8 +118,12 @@ fn shortened(mut members: Vec<&str>) -> String {
 fn is_key(key: &str) -> bool {
     let is_part = |part: &str, max: usize, digit_first: bool| {
         let first = part.bytes().next();
-        let begins = first.is_some_and(|byte| byte.is_ascii_lowercase() || (digit_first && byte.is_ascii_digit()));
-        let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/".contains(&byte);
+        let begins = first.is_some_and(|byte| {
+            byte.is_ascii_lowercase() || (digit_first && byte.is_ascii_digit())
+        });
+        let rest = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/".contains(&byte)
+        };
         begins && part.len() <= max && part.bytes().all(rest)
     };
     match key.split_once('@') {
@@ -138,15 +149,23 @@ mod tests {
 
     #[test]
     fn a_valid_parent_is_understood_and_passed_on_with_another_span() {
-        let trace = Trace::parse(&format!("00-{ID}-00f067aa0ba902b7-01"), &["a=1,b=2", "c@d=3"]).unwrap();
+        let trace =
+            Trace::parse(&format!("00-{ID}-00f067aa0ba902b7-01"), &["a=1,b=2", "c@d=3"]).unwrap();
         assert_eq!(trace.state.as_deref(), Some("a=1,b=2,c@d=3"));
         assert_eq!(trace.parent(0xab), format!("00-{ID}-00000000000000ab-01"));
         for (flags, sampled) in [("00", false), ("02", false), ("03", true), ("ff", true)] {
-            assert_eq!(parse(&format!("00-{ID}-00f067aa0ba902b7-{flags}")), Some((ID.to_owned(), sampled)), "{flags}");
+            assert_eq!(
+                parse(&format!("00-{ID}-00f067aa0ba902b7-{flags}")),
+                Some((ID.to_owned(), sampled)),
+                "{flags}"
+            );
         }
         let unsampled = Trace::parse(&format!("00-{ID}-00f067aa0ba902b7-02"), &[]).unwrap();
         assert!(unsampled.parent(1).ends_with("-00"), "only the flag that is known is passed on");
-        for later in [format!("cc-{ID}-00f067aa0ba902b7-01"), format!("01-{ID}-00f067aa0ba902b7-01-what-the-future-brings")] {
+        for later in [
+            format!("cc-{ID}-00f067aa0ba902b7-01"),
+            format!("01-{ID}-00f067aa0ba902b7-01-what-the-future-brings"),
+        ] {
             assert_eq!(parse(&later), Some((ID.to_owned(), true)), "{later}");
         }
     }
@@ -178,14 +197,19 @@ mod tests {
     }
 
     fn state_of(states: &[&str]) -> Option<String> {
-        Trace::parse(&format!("00-{ID}-00f067aa0ba902b7-01"), states).expect("the parent is valid").state
+        Trace::parse(&format!("00-{ID}-00f067aa0ba902b7-01"), states)
+            .expect("the parent is valid")
+            .state
     }
 
     #[test]
     fn a_state_is_passed_on_as_far_as_it_is_valid_and_fits() {
         assert_eq!(state_of(&[" a=1 , ,b=x y"]).as_deref(), Some("a=1,b=x y"));
         assert_eq!(state_of(&["1t/-*_@sys=a"]).as_deref(), Some("1t/-*_@sys=a"));
-        for bad in ["a", "A=1", "=1", "a=", "a=b=c", "a=1,a=2", "1a=1", "a@1=2", "a=\u{e4}", "a=\u{7f}", "a b=1"] {
+        for bad in [
+            "a", "A=1", "=1", "a=", "a=b=c", "a=1,a=2", "1a=1", "a@1=2", "a=\u{e4}", "a=\u{7f}",
+            "a b=1",
+        ] {
             assert_eq!(state_of(&[bad]), None, "{bad}");
         }
         let many: Vec<String> = (0..33).map(|n| format!("k{n}=1")).collect();
@@ -195,15 +219,25 @@ mod tests {
         let small: Vec<String> = (0..8).map(|n| format!("k{n}={}", "y".repeat(60))).collect();
         let kept = state_of(&[&format!("{},{large},{}", small[0], small[1..].join(","))]).unwrap();
         assert_eq!(kept, small[..8].join(",")[..kept.len()], "the large one went");
-        assert!(kept.len() <= MAX_STATE_BYTES && kept.len() > MAX_STATE_BYTES - 64, "{}", kept.len());
+        assert!(
+            kept.len() <= MAX_STATE_BYTES && kept.len() > MAX_STATE_BYTES - 64,
+            "{}",
+            kept.len()
+        );
     }
 
     #[test]
     fn a_sampled_trace_of_x_ray_has_the_same_id_here() {
         let header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
         let trace = Trace::from_xray(header).unwrap();
-        assert_eq!(trace, Trace { id: "5759e988bd862e3fe1be46a994272793".to_owned(), sampled: true, state: None });
-        assert_eq!(Trace::from_xray("Sampled=1; Root=1-5759e988-bd862e3fe1be46a994272793"), Some(trace));
+        assert_eq!(
+            trace,
+            Trace { id: "5759e988bd862e3fe1be46a994272793".to_owned(), sampled: true, state: None }
+        );
+        assert_eq!(
+            Trace::from_xray("Sampled=1; Root=1-5759e988-bd862e3fe1be46a994272793"),
+            Some(trace)
+        );
         for other in [
             "",
             "Root=1-5759e988-bd862e3fe1be46a994272793",

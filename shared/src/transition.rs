@@ -31,8 +31,9 @@ use crate::{
     clock::Timestamp,
     id::WebhookId,
     model::{
-        Attempt, Budget, Claim, ClaimId, ErrorKind, Function, LastError, MAX_ATTEMPTS_KEPT, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES,
-        MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook, Why, truncated,
+        Attempt, Budget, Claim, ClaimId, ErrorKind, Function, LastError, MAX_ATTEMPTS_KEPT,
+        MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook,
+        Why, truncated,
     },
     planted::{self, Bug},
     retry::{Outcome, RetryOverride, RetryPolicy, Verdict},
@@ -241,7 +242,12 @@ impl Rules {
 
     /// A worker takes the right to make one attempt, which starts now. A claim whose lease is over is noted as an interrupted
     /// attempt. The claim's id must be fresh and random.
-    pub fn claim(&self, webhook: &Webhook, id: ClaimId, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn claim(
+        &self,
+        webhook: &Webhook,
+        id: ClaimId,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         let mut why = None;
         if webhook.status == Status::InProgress {
@@ -251,7 +257,8 @@ impl Rules {
             note_interruption(&mut next);
             why = Some(Why::LeaseOver);
         } else if let Some(allowed_at) =
-            (if planted::is(Bug::DueAsAllowed) { webhook.due_at } else { webhook.allowed_at }).filter(|at| *at > now)
+            (if planted::is(Bug::DueAsAllowed) { webhook.due_at } else { webhook.allowed_at })
+                .filter(|at| *at > now)
         {
             return Err(Refusal::NotYet(allowed_at));
         }
@@ -276,12 +283,15 @@ impl Rules {
         unit: f64,
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let Some(held) = next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim)) else {
+        let Some(held) =
+            next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim))
+        else {
             return Err(Refusal::NotOurClaim);
         };
         next.budget.attempts = next.budget.attempts.saturating_add(1);
         next.budget.deferrals = 0;
-        next.budget.interrupted = if planted::is(Bug::InterruptionsKept) { next.budget.interrupted } else { 0 };
+        next.budget.interrupted =
+            if planted::is(Bug::InterruptionsKept) { next.budget.interrupted } else { 0 };
         keep_attempt(&mut next, held.started_at, report);
         let policy = self.retry.with(webhook.retry.as_ref());
         match policy.verdict(&report.outcome, next.budget.attempts, unit) {
@@ -297,13 +307,24 @@ impl Rules {
                 next.last_error = last_error(report);
                 let allowed_at = now.plus(wait);
                 self.wait_until(&mut next, allowed_at, now);
-                let why = if put_off { Some(Why::RetryAfter) } else { report.outcome.error.map(Why::Error) };
+                let why = if put_off {
+                    Some(Why::RetryAfter)
+                } else {
+                    report.outcome.error.map(Why::Error)
+                };
                 note(&mut next, now, Function::Deliver, Transition::Retry, Some(allowed_at), why);
             }
             Verdict::Fail => {
                 next.last_error = last_error(report);
                 self.fail(&mut next, now);
-                note(&mut next, now, Function::Deliver, Transition::Fail, None, report.outcome.error.map(Why::Error));
+                note(
+                    &mut next,
+                    now,
+                    Function::Deliver,
+                    Transition::Fail,
+                    None,
+                    report.outcome.error.map(Why::Error),
+                );
             }
         }
         Ok(next)
@@ -311,7 +332,13 @@ impl Rules {
 
     /// It is given up without a further attempt, because a budget other than the policy's is spent. Which one that is, and that it
     /// is, the caller has seen on this very record: apply it with [`apply_unchanged`](crate::apply::apply_unchanged).
-    pub fn give_up(&self, webhook: &Webhook, reason: GiveUp, function: Function, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn give_up(
+        &self,
+        webhook: &Webhook,
+        reason: GiveUp,
+        function: Function,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
         if reason.needs_attempt() && !webhook.was_attempted() && !planted::is(Bug::FailedUntried) {
@@ -322,11 +349,18 @@ impl Rules {
         }
         let message = match reason {
             GiveUp::Interrupted => {
-                format!("{} attempts in a row ended without a recorded answer", next.budget.interrupted)
+                format!(
+                    "{} attempts in a row ended without a recorded answer",
+                    next.budget.interrupted
+                )
             }
             GiveUp::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
-            GiveUp::Undeliverable => format!("the queue gave up on it {} times", self.limits.max_rescues + 1),
-            GiveUp::Unreadable => "a message of the queue that is not one of ours; its text is the payload".to_owned(),
+            GiveUp::Undeliverable => {
+                format!("the queue gave up on it {} times", self.limits.max_rescues + 1)
+            }
+            GiveUp::Unreadable => {
+                "a message of the queue that is not one of ours; its text is the payload".to_owned()
+            }
         };
         let kind = reason.kind();
         next.last_error = Some(LastError { kind, status_code: None, message });
@@ -338,7 +372,13 @@ impl Rules {
 
     /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After` may have put it off further
     /// since the caller looked. The host limit ([`Why::RateLimit`]) and the circuit each have a budget of their own.
-    pub fn defer(&self, webhook: &Webhook, until: Timestamp, why: Why, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn defer(
+        &self,
+        webhook: &Webhook,
+        until: Timestamp,
+        why: Why,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
         if webhook.status == Status::InProgress {
@@ -350,13 +390,20 @@ impl Rules {
             return Err(Refusal::NotYet(allowed_at));
         }
         let by_host_limit = why == Why::RateLimit && !planted::is(Bug::DeferralsShareBudget);
-        let used = if by_host_limit { &mut next.budget.host_deferred_ms } else { &mut next.budget.deferred_ms };
+        let used = if by_host_limit {
+            &mut next.budget.host_deferred_ms
+        } else {
+            &mut next.budget.deferred_ms
+        };
         *used = used.saturating_add(until.since(now).as_millis() as u64);
-        if u128::from(*used) > self.limits.max_defer.as_millis() && !planted::is(Bug::DeferralsUnbounded) {
+        if u128::from(*used) > self.limits.max_defer.as_millis()
+            && !planted::is(Bug::DeferralsUnbounded)
+        {
             return Err(Refusal::BudgetSpent);
         }
         next.budget.deferrals = next.budget.deferrals.saturating_add(1);
-        next.budget.attempts = next.budget.attempts.saturating_add(u32::from(planted::is(Bug::DeferralSpendsAttempt)));
+        next.budget.attempts =
+            next.budget.attempts.saturating_add(u32::from(planted::is(Bug::DeferralSpendsAttempt)));
         self.wait_until(&mut next, until, now);
         note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
         Ok(next)
@@ -392,7 +439,12 @@ impl Rules {
         self.start_again(webhook, Transition::Redrive, now)
     }
 
-    fn start_again(&self, webhook: &Webhook, transition: Transition, now: Timestamp) -> Result<Webhook, Refusal> {
+    fn start_again(
+        &self,
+        webhook: &Webhook,
+        transition: Transition,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         if !webhook.status.is_finished() {
             return Err(Refusal::OnItsWay);
         }
@@ -401,8 +453,10 @@ impl Rules {
         }
         let mut next = webhook.clone();
         next.budget = if planted::is(Bug::BudgetKept) { next.budget } else { Budget::default() };
-        next.attempt_count = if planted::is(Bug::NumbersStartAgain) { 0 } else { next.attempt_count };
-        (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) = (None, None, None, None);
+        next.attempt_count =
+            if planted::is(Bug::NumbersStartAgain) { 0 } else { next.attempt_count };
+        (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) =
+            (None, None, None, None);
         next.expires_at = webhook.expires_at.filter(|_| planted::is(Bug::ResendKeepsExpiry));
         next.allowed_at = Some(now);
         next.due_at = Some(now.plus(self.limits.grace));
@@ -430,7 +484,8 @@ impl Rules {
         enter(next, Status::Failed);
         next.allowed_at = None;
         next.failed_at = Some(now);
-        next.due_at = Some(now.plus(self.limits.grace)).filter(|_| !planted::is(Bug::FailedNotHeld));
+        next.due_at =
+            Some(now.plus(self.limits.grace)).filter(|_| !planted::is(Bug::FailedNotHeld));
     }
 }
 
@@ -451,12 +506,18 @@ fn not_before(webhook: &Webhook, now: Timestamp) -> Timestamp {
 }
 
 fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {
-    if webhook.status.is_finished() { Err(Refusal::Finished(webhook.status)) } else { Ok(webhook.clone()) }
+    if webhook.status.is_finished() {
+        Err(Refusal::Finished(webhook.status))
+    } else {
+        Ok(webhook.clone())
+    }
 }
 
 fn check_lease(webhook: &Webhook, now: Timestamp) -> Result<(), Refusal> {
     match &webhook.claim {
-        Some(claim) if claim.lease_until > now && !planted::is(Bug::ClaimIgnoresLease) => Err(Refusal::Leased(claim.lease_until)),
+        Some(claim) if claim.lease_until > now && !planted::is(Bug::ClaimIgnoresLease) => {
+            Err(Refusal::Leased(claim.lease_until))
+        }
         _ => Ok(()),
     }
 }
@@ -469,13 +530,16 @@ fn enter(next: &mut Webhook, status: Status) {
 
 fn last_error(report: &Report) -> Option<LastError> {
     let kind = report.outcome.error?;
-    let message = truncated(report.message.as_deref().unwrap_or_default(), MAX_ERROR_BYTES).to_owned();
+    let message =
+        truncated(report.message.as_deref().unwrap_or_default(), MAX_ERROR_BYTES).to_owned();
     Some(LastError { kind, status_code: report.outcome.status_code, message })
 }
 
 fn keep_attempt(next: &mut Webhook, started_at: Timestamp, report: &Report) {
     let failed = report.outcome.error.is_some();
-    let kept = |text: &Option<String>, limit| text.as_deref().map(|text| truncated(text, limit).to_owned());
+    let kept = |text: &Option<String>, limit| {
+        text.as_deref().map(|text| truncated(text, limit).to_owned())
+    };
     push_bounded(
         &mut next.attempts,
         Attempt {
@@ -501,7 +565,10 @@ fn note(
 ) {
     next.revision = next.revision.saturating_add(1);
     next.updated_at = at;
-    let counts = matches!(transition, Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail);
+    let counts = matches!(
+        transition,
+        Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail
+    );
     let attempt = if counts { next.attempt_count } else { 0 };
     let step = Step { at, function, transition, to: next.status, attempt, allowed_at, why };
     push_bounded(&mut next.history, step, MAX_HISTORY_KEPT);

@@ -15,7 +15,10 @@ use shared::{
     clock::Timestamp,
     id::WebhookId,
     model::ErrorKind,
-    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, MAX_RESPONSE_BYTES, Request, Sender, SenderConfig},
+    sender::{
+        AddressGuard, Answer, GuardSettings, HttpSender, Lookup, MAX_RESPONSE_BYTES, Request,
+        Sender, SenderConfig,
+    },
     signing::Secret,
 };
 use tokio::net::TcpListener;
@@ -59,7 +62,8 @@ impl Lookup for Loopback {
 }
 
 fn config(allow_private: bool) -> SenderConfig {
-    let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
+    let guard =
+        AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
     let mut config = SenderConfig::new(Vec::new(), Arc::new(guard));
     config.lookup = Arc::new(Loopback { before: || () });
     config
@@ -73,7 +77,12 @@ fn webhook_id() -> WebhookId {
     "order_17_01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()
 }
 
-async fn send_payload(sender: &HttpSender, url: &str, payload: Bytes, deadline: Duration) -> Answer {
+async fn send_payload(
+    sender: &HttpSender,
+    url: &str,
+    payload: Bytes,
+    deadline: Duration,
+) -> Answer {
     let request = Request {
         url,
         headers: &[],
@@ -100,7 +109,10 @@ async fn answer_to(reply: Reply) -> Answer {
 #[track_caller]
 fn assert_delivered(answer: &Answer, code: u16) {
     assert_eq!((answer.error, answer.status_code), (None, Some(code)), "{answer:?}");
-    assert_eq!((&answer.message, &answer.response_excerpt, answer.retry_after), (&None, &None, None));
+    assert_eq!(
+        (&answer.message, &answer.response_excerpt, answer.retry_after),
+        (&None, &None, None)
+    );
 }
 
 #[track_caller]
@@ -118,7 +130,11 @@ async fn a_request_arrives_exactly_as_promised() {
     config.secrets = Secret::parse_list(SECRET).unwrap();
     let payload = "{ \"ä\":1.0,\n\t\"b\" : [1e2] }".as_bytes();
     let now = jiff::Timestamp::now();
-    let headers = [("Authorization", "Bearer t"), ("Content-Type", "application/cloudevents+json"), ("Host", "evil.example")];
+    let headers = [
+        ("Authorization", "Bearer t"),
+        ("Content-Type", "application/cloudevents+json"),
+        ("Host", "evil.example"),
+    ];
     let answer = HttpSender::new(config)
         .unwrap()
         .send(
@@ -215,7 +231,10 @@ async fn trouble_with_the_body_of_a_failure_changes_nothing() {
     for reply in [Reply::new(head).then_stall(), Reply::new(head).then_close()] {
         let answer = answer_to(reply).await;
         assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(500)));
-        assert_eq!(answer.message.as_deref(), Some("the destination answered 500 Internal Server Error"));
+        assert_eq!(
+            answer.message.as_deref(),
+            Some("the destination answered 500 Internal Server Error")
+        );
         assert_eq!(answer.response_excerpt.as_deref(), Some("abc"));
         assert!(answer.duration < FAST, "{:?}", answer.duration);
     }
@@ -224,23 +243,36 @@ async fn trouble_with_the_body_of_a_failure_changes_nothing() {
 /// 256 bytes at most, cut between two characters; what is not UTF-8 is replaced, what is compressed stays so.
 #[tokio::test]
 async fn the_beginning_of_a_failures_body_is_kept() {
-    let excerpt = async |headers: &str, body: &[u8]| answer_to(Reply::with_body(400, headers, body)).await.response_excerpt;
+    let excerpt = async |headers: &str, body: &[u8]| {
+        answer_to(Reply::with_body(400, headers, body)).await.response_excerpt
+    };
     assert_eq!(excerpt("", b"").await, None);
     assert_eq!(excerpt("", b"no such order").await.as_deref(), Some("no such order"));
     assert_eq!(excerpt("", "x".repeat(100_000).as_bytes()).await, Some("x".repeat(256)));
-    assert_eq!(excerpt("", format!("x{}", "€".repeat(1000)).as_bytes()).await, Some(format!("x{}", "€".repeat(85))));
+    assert_eq!(
+        excerpt("", format!("x{}", "€".repeat(1000)).as_bytes()).await,
+        Some(format!("x{}", "€".repeat(85)))
+    );
     assert_eq!(excerpt("", b"a\xff\xfeb").await.as_deref(), Some("a\u{fffd}\u{fffd}b"));
     assert_eq!(excerpt("", &[0xff; 1000]).await, Some("\u{fffd}".repeat(85)));
-    assert_eq!(excerpt("content-encoding: gzip\r\n", b"\x1f\x8bplain").await.as_deref(), Some("\x1f\u{fffd}plain"));
+    assert_eq!(
+        excerpt("content-encoding: gzip\r\n", b"\x1f\x8bplain").await.as_deref(),
+        Some("\x1f\u{fffd}plain")
+    );
 }
 
 /// A body without an end is not read to its end: the connection is closed, which is what ends the server's writing.
 #[tokio::test]
 async fn an_endless_body_is_not_read_on() {
     for code in [200, 500] {
-        let endless = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ntransfer-encoding: chunked\r\n\r\n"));
-        let piece =
-            [format!("{MAX_RESPONSE_BYTES:x}\r\n").as_bytes(), "x".repeat(MAX_RESPONSE_BYTES).as_bytes(), b"\r\n"].concat();
+        let endless =
+            Reply::new(format!("HTTP/1.1 {code} Whatever\r\ntransfer-encoding: chunked\r\n\r\n"));
+        let piece = [
+            format!("{MAX_RESPONSE_BYTES:x}\r\n").as_bytes(),
+            "x".repeat(MAX_RESPONSE_BYTES).as_bytes(),
+            b"\r\n",
+        ]
+        .concat();
         let mut server = Server::start(vec![endless.then_repeat(&piece)]).await;
         let answer = send(&sender(), &server.url("/")).await;
         assert_eq!(answer.status_code, Some(code));
@@ -257,7 +289,8 @@ async fn redirects_are_not_followed() {
         let location = format!("location: {}\r\n", elsewhere.url("/secret?token=t"));
         let answer = answer_to(Reply::with_body(code, &location, b"")).await;
         assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(code)));
-        let told = format!(" with a redirect to http://{}; redirects are not followed", elsewhere.address);
+        let told =
+            format!(" with a redirect to http://{}; redirects are not followed", elsewhere.address);
         assert!(answer.message.as_ref().unwrap().ends_with(&told), "{answer:?}");
     }
     assert_eq!(elsewhere.connections(), 0);
@@ -265,7 +298,9 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn cookies_are_not_kept() {
-    let mut server = Server::start(vec![Reply::with_body(200, "set-cookie: a=b\r\n", b""), Reply::status(200)]).await;
+    let mut server =
+        Server::start(vec![Reply::with_body(200, "set-cookie: a=b\r\n", b""), Reply::status(200)])
+            .await;
     let sender = sender();
     for _ in 0..2 {
         assert_delivered(&send(&sender, &server.url("/")).await, 200);
@@ -283,7 +318,11 @@ async fn retry_after_is_passed_on() {
             ("retry-after: 2\r\nx-a: b\r\nRETRY-AFTER: 28\r\n", 28),
         ] {
             let answer = answer_to(Reply::with_body(code, headers, b"")).await;
-            assert_eq!(answer.retry_after, Some(Duration::from_secs(seconds)), "{code}, {headers:?}");
+            assert_eq!(
+                answer.retry_after,
+                Some(Duration::from_secs(seconds)),
+                "{code}, {headers:?}"
+            );
         }
     }
     assert_delivered(&answer_to(Reply::with_body(200, "retry-after: 5\r\n", b"")).await, 200);
@@ -319,13 +358,18 @@ async fn what_is_not_http_is_a_network_error() {
         Reply::new("SSH-2.0-OpenSSH_9.9\r\n").then_close(),
         Reply::new("\0\0\0\0\0\0\r\n\r\n").then_stall(),
         Reply::new("HTTP/1.1 2x0 OK\r\n\r\n").then_stall(),
-        Reply::new("HTTP/1.1 200 ").then_repeat(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        Reply::new("HTTP/1.1 200 ")
+            .then_repeat(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
         Reply::new("HTTP/1.1 200 OK").then_close(),
         Reply::new("HTTP/1.1 103 Early Hints\r\n\r\n").then_close(),
         Reply::new("").then_close(),
     ] {
         let answer = answer_to(reply).await;
-        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::Network), None), "{answer:?}");
+        assert_eq!(
+            (answer.error, answer.status_code),
+            (Some(ErrorKind::Network), None),
+            "{answer:?}"
+        );
         assert!(!answer.message.unwrap().is_empty());
         assert!(answer.duration < FAST, "{:?}", answer.duration);
     }
@@ -340,7 +384,8 @@ async fn no_answer_is_a_timeout() {
     ] {
         let server = Server::start(vec![reply]).await;
         let deadline = Duration::from_millis(200);
-        let answer = send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
+        let answer =
+            send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
         assert_failed(&answer, ErrorKind::Timeout, "no answer within 200 ms");
         assert!(answer.duration >= deadline && answer.duration < FAST, "{:?}", answer.duration);
     }
@@ -350,10 +395,12 @@ async fn no_answer_is_a_timeout() {
 #[tokio::test]
 async fn the_deadline_ends_the_reading_of_a_body() {
     for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
-        let reply = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ncontent-length: 9\r\n\r\nabc")).then_stall();
+        let reply = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ncontent-length: 9\r\n\r\nabc"))
+            .then_stall();
         let server = Server::start(vec![reply]).await;
         let deadline = Duration::from_millis(200);
-        let answer = send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
+        let answer =
+            send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
         assert_eq!((answer.error, answer.status_code), (error, Some(code)));
     }
 }
@@ -403,7 +450,11 @@ async fn private_destinations_are_refused_without_a_connection() {
     assert_failed(&answer, ErrorKind::RefusedAddress, message);
     for host in ["127.0.0.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"] {
         let answer = send(&strict, &format!("http://{host}:{port}/")).await;
-        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::RefusedAddress), None), "{host}");
+        assert_eq!(
+            (answer.error, answer.status_code),
+            (Some(ErrorKind::RefusedAddress), None),
+            "{host}"
+        );
     }
     // The same server answers a sender that may, so its count is worth something.
     assert_delivered(&send(&sender(), &server.url("/")).await, 200);
@@ -413,7 +464,9 @@ async fn private_destinations_are_refused_without_a_connection() {
 #[tokio::test]
 async fn a_connection_serves_again() {
     let failure = Reply::with_body(500, "", &[b'x'; 10_000]);
-    let server = Server::start(vec![Reply::with_body(200, "", b"thanks"), failure, Reply::status(200)]).await;
+    let server =
+        Server::start(vec![Reply::with_body(200, "", b"thanks"), failure, Reply::status(200)])
+            .await;
     let sender = sender();
     for code in [200, 500, 200] {
         assert_eq!(send(&sender, &server.url("/")).await.status_code, Some(code));
@@ -438,7 +491,9 @@ async fn a_kept_connection_that_was_closed_is_no_failure() {
 /// Closed after the request was read: whether it was processed is not known, so it is not sent again behind the policy's back.
 #[tokio::test]
 async fn a_request_that_was_written_is_not_repeated() {
-    let mut server = Server::start(vec![Reply::status(200), Reply::new("").then_close(), Reply::status(200)]).await;
+    let mut server =
+        Server::start(vec![Reply::status(200), Reply::new("").then_close(), Reply::status(200)])
+            .await;
     let sender = sender();
     assert_delivered(&send(&sender, &server.url("/")).await, 200);
     let answer = send(&sender, &server.url("/")).await;

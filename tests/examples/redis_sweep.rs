@@ -10,7 +10,8 @@ use measure::Failure;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let arguments: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let arguments: Vec<usize> =
+        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
     let argument = |index: usize, default| arguments.get(index).copied().unwrap_or(default);
     let due = argument(2, 1_000);
     let mut commands = Vec::new();
@@ -25,7 +26,10 @@ async fn main() -> Result<(), Failure> {
         );
         commands.push(swept.commands);
     }
-    shared::say!("{}", if commands[0] == commands[1] { "the same commands" } else { "NOT the same commands" });
+    shared::say!(
+        "{}",
+        if commands[0] == commands[1] { "the same commands" } else { "NOT the same commands" }
+    );
     for (name, count) in &commands[1] {
         shared::say!("  {name} {count}");
     }

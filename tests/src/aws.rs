@@ -115,12 +115,16 @@ impl AwsStack {
     }
 
     /// The same, and the functions find AWS at this endpoint, which passes on what they ask.
-    pub fn deployed_behind(functions_endpoint: &str, parameters: &[(&str, &str)]) -> Result<Self, AwsError> {
+    pub fn deployed_behind(
+        functions_endpoint: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Self, AwsError> {
         Self::deploy(parameters, &["--functions-endpoint", functions_endpoint])
     }
 
     fn deploy(parameters: &[(&str, &str)], options: &[&str]) -> Result<Self, AwsError> {
-        let settings: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let settings: Vec<String> =
+            parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut arguments = vec!["up"];
         arguments.extend(options);
         for setting in &settings {
@@ -142,7 +146,9 @@ impl AwsStack {
             .map_err(system(format!("cannot start {}; it needs python3", script().display())))?;
         let mut line = String::new();
         if let Some(output) = script.stdout.take() {
-            BufReader::new(output).read_line(&mut line).map_err(system("cannot read what tests/aws-stack prints"))?;
+            BufReader::new(output)
+                .read_line(&mut line)
+                .map_err(system("cannot read what tests/aws-stack prints"))?;
         }
         if let Ok(started) = serde_json::from_str(&line) {
             return Ok(Self { script, started, http: http_client_with(0)? });
@@ -205,27 +211,45 @@ impl AwsStack {
             other => other,
         };
         let request = self.http.post(self.endpoint()).header("x-amz-target", target);
-        let request = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string());
+        let request =
+            request.header("content-type", "application/x-amz-json-1.0").body(body.to_string());
         self.answer(target, request.header("authorization", self.root(service))).await
     }
 
     /// Makes a call of Lambda's REST API, whose path follows its date.
-    pub async fn lambda(&self, method: Method, path: &str, body: &Value) -> Result<Value, AwsError> {
+    pub async fn lambda(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, AwsError> {
         self.rest("lambda", method, &format!("2015-03-31/{path}"), body).await
     }
 
     /// Makes a call of a service's REST API as the account's root.
-    pub async fn rest(&self, service: &str, method: Method, path: &str, body: &Value) -> Result<Value, AwsError> {
+    pub async fn rest(
+        &self,
+        service: &str,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, AwsError> {
         let call = format!("{method} {path}");
         let url = format!("{}/{path}", self.endpoint());
         let request = self.http.request(method, url).header("authorization", self.root(service));
         self.answer(&call, request.body(body.to_string())).await
     }
 
-    async fn answer(&self, call: &str, request: reqwest::RequestBuilder) -> Result<Value, AwsError> {
-        let answer = request.send().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
+    async fn answer(
+        &self,
+        call: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Value, AwsError> {
+        let answer =
+            request.send().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
         let status = answer.status();
-        let body = answer.text().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
+        let body =
+            answer.text().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
         if !status.is_success() {
             return Err(AwsError::Refused { call: call.to_owned(), status: status.as_u16(), body });
         }
@@ -240,24 +264,36 @@ impl AwsStack {
 
     /// Sends a message to a queue, whatever it says.
     pub async fn send_message(&self, queue_url: &str, body: &str) -> Result<(), AwsError> {
-        self.call("AmazonSQS.SendMessage", json!({ "QueueUrl": queue_url, "MessageBody": body })).await.map(drop)
+        self.call("AmazonSQS.SendMessage", json!({ "QueueUrl": queue_url, "MessageBody": body }))
+            .await
+            .map(drop)
     }
 
     /// Hides messages of a queue for so long once they were received.
     pub async fn set_visibility(&self, queue_url: &str, seconds: u32) -> Result<(), AwsError> {
         let attributes = json!({ "VisibilityTimeout": seconds.to_string() });
-        self.call("AmazonSQS.SetQueueAttributes", json!({ "QueueUrl": queue_url, "Attributes": attributes })).await.map(drop)
+        self.call(
+            "AmazonSQS.SetQueueAttributes",
+            json!({ "QueueUrl": queue_url, "Attributes": attributes }),
+        )
+        .await
+        .map(drop)
     }
 
     /// The processes that run a function now.
     pub fn processes(&self, function: &str) -> Result<Vec<u32>, AwsError> {
         let wanted = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
         let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").map_err(system("cannot list the processes"))?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        for entry in
+            std::fs::read_dir("/proc").map_err(system("cannot list the processes"))?.flatten()
+        {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             // It may have ended since.
             let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            let runs_it = environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes());
+            let runs_it =
+                environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes());
             if runs_it && parent(&entry.path()) == Some(self.started.pid) {
                 found.push(pid);
             }
@@ -270,7 +306,9 @@ impl AwsStack {
         let pids = self.processes(function)?;
         for pid in &pids {
             if let Some(pid) = Pid::from_raw(*pid as i32) {
-                kill_process(pid, Signal::KILL).map_err(|error| system(format!("cannot kill process {pid:?}"))(error.into()))?;
+                kill_process(pid, Signal::KILL).map_err(|error| {
+                    system(format!("cannot kill process {pid:?}"))(error.into())
+                })?;
             }
         }
         Ok(pids.len())
@@ -279,7 +317,8 @@ impl AwsStack {
     /// What stands in the emulator's log, where the functions' output is, and must stand in none: the deployment's secrets, and what was
     /// sent to it.
     pub fn leaks(&self) -> Vec<Leak> {
-        let secrets = [("API_KEYS", self.api_key()), ("WEBHOOK_HMAC_SECRET", self.signing_secret())];
+        let secrets =
+            [("API_KEYS", self.api_key()), ("WEBHOOK_HMAC_SECRET", self.signing_secret())];
         let secrets = secrets.map(|(variable, secret)| (variable.to_owned(), secret.to_owned()));
         self.started.log.parent().map_or_else(Vec::new, |folder| secrecy::leaks(folder, &secrets))
     }
@@ -312,7 +351,8 @@ impl Drop for AwsStack {
 /// Runs a command of the script that ends by itself: what it printed.
 pub fn run_script(command: &str) -> Result<String, AwsError> {
     let done = Command::new(script()).arg(command).stdin(Stdio::null()).output();
-    let done = done.map_err(system(format!("cannot start {}; it needs python3", script().display())))?;
+    let done =
+        done.map_err(system(format!("cannot start {}; it needs python3", script().display())))?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }

@@ -27,7 +27,11 @@ pub fn binary(name: &str) -> Result<PathBuf, StackError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;
     let binary = folder.join(name);
-    if binary.is_file() { Ok(binary) } else { Err(StackError(format!("no binary `{name}` in {}", folder.display()))) }
+    if binary.is_file() {
+        Ok(binary)
+    } else {
+        Err(StackError(format!("no binary `{name}` in {}", folder.display())))
+    }
 }
 
 /// Where they are.
@@ -39,11 +43,16 @@ fn build() -> Result<PathBuf, String> {
     }
     match cargo.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => return Err(format!("building the local stack and the functions ended with {status}")),
-        Err(error) => return Err(format!("cargo cannot be started to build the local stack: {error}")),
+        Ok(status) => {
+            return Err(format!("building the local stack and the functions ended with {status}"));
+        }
+        Err(error) => {
+            return Err(format!("cargo cannot be started to build the local stack: {error}"));
+        }
     }
     // Tests run from target/PROFILE/deps, binaries from target/PROFILE.
-    let own = std::env::current_exe().map_err(|error| format!("this test does not know where it is: {error}"))?;
+    let own = std::env::current_exe()
+        .map_err(|error| format!("this test does not know where it is: {error}"))?;
     let found = own.ancestors().skip(1).take(2).find(|folder| folder.join("local").is_file());
     found.map(Path::to_owned).ok_or_else(|| format!("no binary `local` near {}", own.display()))
 }

@@ -30,16 +30,22 @@ pub async fn run(name: &str, variables: &[(&str, &str)]) -> Result<(), StackErro
     let tools = tools()?;
     let scenario = folder().join(format!("{name}.mjs"));
     let mut node = tokio::process::Command::new("node");
-    node.arg(&scenario).envs(variables.iter().copied()).env("BROWSER_TOOLS", tools).env("CHROMIUM", browser()?);
+    node.arg(&scenario)
+        .envs(variables.iter().copied())
+        .env("BROWSER_TOOLS", tools)
+        .env("CHROMIUM", browser()?);
     node.stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(SCENARIO_BOUND, node.output())
         .await
-        .map_err(|_| StackError(format!("{} did not end within {SCENARIO_BOUND:?}", scenario.display())))?
+        .map_err(|_| {
+            StackError(format!("{} did not end within {SCENARIO_BOUND:?}", scenario.display()))
+        })?
         .map_err(|error| missing("node", &error))?;
     if output.status.success() {
         return Ok(());
     }
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Err(StackError(format!("{} ended with {}:\n{said}{errors}", scenario.display(), output.status)))
 }
 
@@ -48,13 +54,17 @@ fn folder() -> PathBuf {
 }
 
 fn missing(what: &str, error: &dyn Display) -> StackError {
-    StackError(format!("{what} cannot be run: {error}; the browser tests need it: apt-get install chromium nodejs npm"))
+    StackError(format!(
+        "{what} cannot be run: {error}; the browser tests need it: apt-get install chromium nodejs npm"
+    ))
 }
 
 /// The browser's path.
 fn browser() -> Result<PathBuf, StackError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut files = BROWSERS.iter().flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
+    let mut files = BROWSERS
+        .iter()
+        .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)));
     files.find(|file| file.is_file()).ok_or_else(|| missing("chromium", &"it is not in PATH"))
 }
 
@@ -67,15 +77,21 @@ fn tools() -> Result<&'static Path, StackError> {
 
 /// Tests that run at the same time in other processes wait for one another.
 fn install() -> Result<PathBuf, StackError> {
-    let own = std::env::current_exe().map_err(|error| StackError(format!("this test does not know where it is: {error}")))?;
+    let own = std::env::current_exe()
+        .map_err(|error| StackError(format!("this test does not know where it is: {error}")))?;
     // Tests run from TARGET/PROFILE/deps.
-    let target = own.ancestors().nth(3).ok_or_else(|| StackError(format!("no target folder above {}", own.display())))?;
+    let target = own
+        .ancestors()
+        .nth(3)
+        .ok_or_else(|| StackError(format!("no target folder above {}", own.display())))?;
     let tools = target.join("browser-tools");
     fs::create_dir_all(&tools).map_err(StackError::at(&tools))?;
     let lock = tools.join("lock");
     let lock_file = File::create(&lock).map_err(StackError::at(&lock))?;
     lock_file.lock().map_err(StackError::at(&lock))?;
-    let is_new = |manifest: &str| fs::read(folder().join(manifest)).ok() != fs::read(tools.join(manifest)).ok();
+    let is_new = |manifest: &str| {
+        fs::read(folder().join(manifest)).ok() != fs::read(tools.join(manifest)).ok()
+    };
     if tools.join("installed").is_file() && !MANIFESTS.iter().any(|manifest| is_new(manifest)) {
         return Ok(tools);
     }
@@ -92,7 +108,11 @@ fn install() -> Result<PathBuf, StackError> {
         .map_err(|error| missing("npm", &error))?;
     if !npm.status.success() {
         let errors = String::from_utf8_lossy(&npm.stderr);
-        return Err(StackError(format!("npm ci in {} ended with {}:\n{errors}", tools.display(), npm.status)));
+        return Err(StackError(format!(
+            "npm ci in {} ended with {}:\n{errors}",
+            tools.display(),
+            npm.status
+        )));
     }
     let done = tools.join("installed");
     File::create(&done).map_err(StackError::at(&done))?;

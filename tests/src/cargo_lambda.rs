@@ -22,7 +22,9 @@ pub fn installed() -> Result<PathBuf, StackError> {
 
 /// The folder of the programs of one of the script's sets, among them its own `python`; installed if need be.
 pub fn installed_set(set: &str) -> Result<PathBuf, StackError> {
-    let failed = |why: &dyn std::fmt::Display| StackError(format!("{INSTALLER} tools {set} does not install it: {why}"));
+    let failed = |why: &dyn std::fmt::Display| {
+        StackError(format!("{INSTALLER} tools {set} does not install it: {why}"))
+    };
     let output = Command::new(workspace().join(INSTALLER))
         .args(["tools", set])
         .current_dir(workspace())
@@ -49,17 +51,31 @@ impl Watch {
     /// as it would build them at their first calls, so that how long a compiler takes is nobody's wait.
     pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.map_err(|error| StackError(format!("no free port was found: {error}")))?.port();
+        let port =
+            free.map_err(|error| StackError(format!("no free port was found: {error}")))?.port();
         build()?;
         Self::start_at(port, environment, log)
     }
 
     /// At this port.
-    pub fn start_at(port: u16, environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
-        let output = File::options().create(true).append(true).open(log).map_err(StackError::at(log))?;
+    pub fn start_at(
+        port: u16,
+        environment: &[(&str, &str)],
+        log: &Path,
+    ) -> Result<Self, StackError> {
+        let output =
+            File::options().create(true).append(true).open(log).map_err(StackError::at(log))?;
         let errors = output.try_clone().map_err(StackError::at(log))?;
         let child = Command::new(installed()?.join("cargo-lambda"))
-            .args(["lambda", "watch", "--ignore-changes", "--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
+            .args([
+                "lambda",
+                "watch",
+                "--ignore-changes",
+                "--invoke-address",
+                "127.0.0.1",
+                "--invoke-port",
+                &port.to_string(),
+            ])
             // Tests have no second to wait between attempts.
             .env("MIN_RETRY_DELAY_MS", "0")
             .envs(environment.iter().copied())
@@ -68,7 +84,9 @@ impl Watch {
             .stdout(output)
             .stderr(errors)
             .spawn()
-            .map_err(|error| StackError(format!("cargo lambda watch cannot be started: {error}")))?;
+            .map_err(|error| {
+                StackError(format!("cargo lambda watch cannot be started: {error}"))
+            })?;
         Ok(Self { child, endpoint: format!("http://127.0.0.1:{port}") })
     }
 
@@ -117,7 +135,9 @@ fn build() -> Result<(), StackError> {
             .current_dir(workspace())
             .stdin(Stdio::null())
             .status()
-            .map_err(|error| StackError(format!("cargo cannot be started to build {name}: {error}")))?;
+            .map_err(|error| {
+                StackError(format!("cargo cannot be started to build {name}: {error}"))
+            })?;
         if !status.success() {
             return Err(StackError(format!("building {name} ended with {status}")));
         }

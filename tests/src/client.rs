@@ -14,7 +14,9 @@ use url::Url;
 
 use crate::secrecy;
 
-pub use self::model::{Accepted, Attempt, DeadLetter, DeadLetterPage, LastError, NewWebhook, Webhook, WebhookPage};
+pub use self::model::{
+    Accepted, Attempt, DeadLetter, DeadLetterPage, LastError, NewWebhook, Webhook, WebhookPage,
+};
 
 /// How long an answer of the API may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,8 +48,11 @@ pub struct Answer {
 impl ApiClient {
     /// A client of the API at `base`, with a key if it wants one.
     pub fn new(base: &str, key: Option<&str>) -> Result<Self, ClientError> {
-        let bad = |reason: String| ClientError::Setup(format!("'{base}' is not the URL of an API: {reason}"));
-        let mut base: Url = base.parse().map_err(|error: url::ParseError| bad(error.to_string()))?;
+        let bad = |reason: String| {
+            ClientError::Setup(format!("'{base}' is not the URL of an API: {reason}"))
+        };
+        let mut base: Url =
+            base.parse().map_err(|error: url::ParseError| bad(error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(bad("it must begin with http:// or https://".into()));
         }
@@ -69,13 +74,21 @@ impl ApiClient {
 
     /// `POST /webhooks`.
     pub async fn submit(&self, webhook: &NewWebhook<'_>) -> Result<Accepted, ClientError> {
-        let body = serde_json::to_string(webhook).map_err(|error| ClientError::Setup(error.to_string()))?;
+        let body = serde_json::to_string(webhook)
+            .map_err(|error| ClientError::Setup(error.to_string()))?;
         self.call(Method::POST, &["webhooks"], &[], Some(body)).await?.accepted()
     }
 
     /// `POST /test-webhook`.
     pub async fn test_webhook(&self, url: &str, payload: &Value) -> Result<Accepted, ClientError> {
-        self.call(Method::POST, &["test-webhook"], &[("webhook_url", url)], Some(payload.to_string())).await?.accepted()
+        self.call(
+            Method::POST,
+            &["test-webhook"],
+            &[("webhook_url", url)],
+            Some(payload.to_string()),
+        )
+        .await?
+        .accepted()
     }
 
     /// `GET /webhook-status/{id}`.
@@ -90,27 +103,40 @@ impl ApiClient {
 
     /// `DELETE /webhook-status/{id}`.
     pub async fn delete_webhook(&self, id: &str) -> Result<(), ClientError> {
-        self.call(Method::DELETE, &["webhook-status", id], &[], None).await?.expect_empty(StatusCode::NO_CONTENT)
+        self.call(Method::DELETE, &["webhook-status", id], &[], None)
+            .await?
+            .expect_empty(StatusCode::NO_CONTENT)
     }
 
     /// `POST /webhooks/{id}/resend`.
     pub async fn resend(&self, id: &str) -> Result<Value, ClientError> {
-        self.call(Method::POST, &["webhooks", id, "resend"], &[], None).await?.expect(StatusCode::ACCEPTED)
+        self.call(Method::POST, &["webhooks", id, "resend"], &[], None)
+            .await?
+            .expect(StatusCode::ACCEPTED)
     }
 
     /// `GET /webhooks/{id}/explain`.
     pub async fn explain(&self, id: &str) -> Result<Value, ClientError> {
-        self.call(Method::GET, &["webhooks", id, "explain"], &[], None).await?.expect(StatusCode::OK)
+        self.call(Method::GET, &["webhooks", id, "explain"], &[], None)
+            .await?
+            .expect(StatusCode::OK)
     }
 
     /// `GET /dead-letters/{id}`; `None` if there is none.
     pub async fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, ClientError> {
         let answer = self.call(Method::GET, &["dead-letters", id], &[], None).await?;
-        if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { answer.expect(StatusCode::OK).map(Some) }
+        if answer.status == StatusCode::NOT_FOUND {
+            Ok(None)
+        } else {
+            answer.expect(StatusCode::OK).map(Some)
+        }
     }
 
     /// `GET /dead-letters`, the first page.
-    pub async fn dead_letters(&self, filters: &[(&str, &str)]) -> Result<DeadLetterPage, ClientError> {
+    pub async fn dead_letters(
+        &self,
+        filters: &[(&str, &str)],
+    ) -> Result<DeadLetterPage, ClientError> {
         self.call(Method::GET, &["dead-letters"], filters, None).await?.expect(StatusCode::OK)
     }
 
@@ -122,7 +148,9 @@ impl ApiClient {
 
     /// `POST /dead-letters/{id}/redrive`.
     pub async fn redrive(&self, id: &str) -> Result<Value, ClientError> {
-        self.call(Method::POST, &["dead-letters", id, "redrive"], &[], None).await?.expect(StatusCode::ACCEPTED)
+        self.call(Method::POST, &["dead-letters", id, "redrive"], &[], None)
+            .await?
+            .expect(StatusCode::ACCEPTED)
     }
 
     /// `GET /destinations`.
@@ -151,12 +179,19 @@ impl ApiClient {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        query.iter().filter(|(name, _)| *name == "webhook_url").for_each(|(_, url)| secrecy::note_url(url));
+        query
+            .iter()
+            .filter(|(name, _)| *name == "webhook_url")
+            .for_each(|(_, url)| secrecy::note_url(url));
         if let Some(body) = body {
             secrecy::note_body(&body);
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
         }
-        let unreachable = |source| ClientError::Unreachable { asked: asked.clone(), base: self.base().to_owned(), source };
+        let unreachable = |source| ClientError::Unreachable {
+            asked: asked.clone(),
+            base: self.base().to_owned(),
+            source,
+        };
         let response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.text().await.map_err(unreachable)?;
@@ -172,13 +207,16 @@ pub fn http_client() -> Result<reqwest::Client, ClientError> {
 /// One that keeps so many idle connections to a host. What several tests share keeps none: a connection belongs to the runtime that
 /// opened it, and ends with that test.
 pub(crate) fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
-    let setup = |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
+    let setup =
+        |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| setup(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::ring::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .map_err(|error| setup(&error))?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .pool_max_idle_per_host(idle)
@@ -209,7 +247,8 @@ impl Answer {
     /// The problem that the body describes, if it is one by its content type and its members.
     pub fn problem(&self) -> Option<Problem> {
         let kind = self.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-        kind.starts_with("application/problem+json").then(|| serde_json::from_str(&self.body).ok())?
+        kind.starts_with("application/problem+json")
+            .then(|| serde_json::from_str(&self.body).ok())?
     }
 
     /// The `x-correlation-id` header.
@@ -226,8 +265,16 @@ impl Answer {
 
     fn refused(self) -> ClientError {
         match self.problem() {
-            Some(problem) => ClientError::Problem { asked: self.asked, status: self.status, problem: Box::new(problem) },
-            None => ClientError::Unexpected { asked: self.asked, status: self.status, excerpt: excerpt(&self.body) },
+            Some(problem) => ClientError::Problem {
+                asked: self.asked,
+                status: self.status,
+                problem: Box::new(problem),
+            },
+            None => ClientError::Unexpected {
+                asked: self.asked,
+                status: self.status,
+                excerpt: excerpt(&self.body),
+            },
         }
     }
 }
@@ -309,7 +356,9 @@ pub enum ClientError {
         excerpt: String,
     },
     /// The right status, but not the body that the contract says.
-    #[error("{asked} was answered by a body that the contract does not have: {source}; it begins: {excerpt}")]
+    #[error(
+        "{asked} was answered by a body that the contract does not have: {source}; it begins: {excerpt}"
+    )]
     Unreadable {
         /// What was asked.
         asked: String,
@@ -331,12 +380,17 @@ impl ClientError {
 
     /// Whether asking again may help: no answer, or a 503.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. }) || self.status() == Some(StatusCode::SERVICE_UNAVAILABLE)
+        matches!(self, Self::Unreachable { .. })
+            || self.status() == Some(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 
 fn nobody_there(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() { "; start the local stack with: cargo run --release --bin local" } else { "" }
+    if error.is_connect() {
+        "; start the local stack with: cargo run --release --bin local"
+    } else {
+        ""
+    }
 }
 
 fn hint(status: StatusCode, problem: &Problem) -> &'static str {
@@ -395,7 +449,10 @@ mod tests {
     async fn a_problem_is_shown_with_its_fields_and_a_hint() {
         let body = r#"{"type":"about:blank","title":"Unprocessable","status":422,"detail":"bad fields",
                        "errors":[{"field":"url","message":"a private address"}]}"#;
-        let error = refusal(Reply::status(422).header("content-type", "application/problem+json").body(body)).await;
+        let error = refusal(
+            Reply::status(422).header("content-type", "application/problem+json").body(body),
+        )
+        .await;
         assert_eq!(
             error.to_string(),
             "POST /test-webhook was answered 422, Unprocessable: bad fields [url: a private address]; for a receiver on this \
@@ -418,7 +475,11 @@ mod tests {
         let url = receiver.url("");
         drop(receiver.stop().await);
         let error = ApiClient::new(&url, None).unwrap().health().await.unwrap_err().to_string();
-        assert!(error.contains("Connection refused") && error.contains("cargo run --release --bin local"), "{error}");
+        assert!(
+            error.contains("Connection refused")
+                && error.contains("cargo run --release --bin local"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -427,7 +488,10 @@ mod tests {
         let client = ApiClient::new(&receiver.url("/stage"), Some("secret")).unwrap();
         client.test_webhook("http://h/a?b=c&d", &json!({})).await.unwrap_err();
         let request = &receiver.wait_for(1, Duration::from_secs(5)).await.unwrap()[0];
-        assert_eq!(request.uri.to_string(), "/stage/test-webhook?webhook_url=http%3A%2F%2Fh%2Fa%3Fb%3Dc%26d");
+        assert_eq!(
+            request.uri.to_string(),
+            "/stage/test-webhook?webhook_url=http%3A%2F%2Fh%2Fa%3Fb%3Dc%26d"
+        );
         assert_eq!(request.header("authorization"), Some("Bearer secret"));
     }
 

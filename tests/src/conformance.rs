@@ -137,7 +137,8 @@ where
         let start = Arc::clone(&start);
         let area = case.name.rsplit_once("conformance::").map_or(case.name, |(_, area)| area);
         Trial::test(format!("{backend}::{area}"), move || {
-            let workers = runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+            let workers =
+                runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
             // Spawned, so that the cases's tasks and the case itself run on the workers.
             let task = workers.spawn(async move {
                 let fixture = Fixture::new(start().await).await;

@@ -55,7 +55,11 @@ pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
     check_second_life(target, report, &followed.webhook, &again);
     if again.webhook.status == "failed" {
         let letter = archived(&client, report, id).await?;
-        report.check_eq("attempts of the second dead letter", &letter.attempt_count, &again.webhook.attempt_count);
+        report.check_eq(
+            "attempts of the second dead letter",
+            &letter.attempt_count,
+            &again.webhook.attempt_count,
+        );
         client.delete_dead_letter(id).await.map_err(|error| error.to_string())?;
         report.say("the dead letter is deleted");
         let left = client.dead_letter(id).await.map_err(|error| error.to_string())?;
@@ -73,7 +77,10 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
     let client = target.client().map_err(|error| error.to_string())?;
     let sighting = target.look_at_receiver(report).await?;
     let url = failing_url(target, &sighting, report);
-    let accepted = client.test_webhook(&url, &test_payload("dlq-simple")).await.map_err(|error| error.to_string())?;
+    let accepted = client
+        .test_webhook(&url, &test_payload("dlq-simple"))
+        .await
+        .map_err(|error| error.to_string())?;
     check_accepted(report, &accepted, &url);
     let id = accepted.webhook_id.as_str();
     let followed = to_the_end(&client, report, id, 0).await?;
@@ -81,7 +88,11 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
     report.check_eq("status", &followed.webhook.status.as_str(), &"failed");
     report.check_eq("attempts", &followed.webhook.attempt_count, &target.retry_max_attempts);
     let letter = archived(&client, report, id).await?;
-    report.check_eq("the dead letter's attempts", &letter.attempt_count, &followed.webhook.attempt_count);
+    report.check_eq(
+        "the dead letter's attempts",
+        &letter.attempt_count,
+        &followed.webhook.attempt_count,
+    );
     redrive(&client, report, id).await
 }
 
@@ -89,7 +100,11 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
 fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
     report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
     let named = accepted.webhook_id == format!("{}_{}", accepted.reference_id, accepted.task_id);
-    report.check("accepted, and webhook_id is {reference_id}_{task_id}", named, &accepted.webhook_id);
+    report.check(
+        "accepted, and webhook_id is {reference_id}_{task_id}",
+        named,
+        &accepted.webhook_id,
+    );
 }
 
 /// Where the webhook goes: to a plain path if our receiver fails all webhooks with a 5xx (then it can be restarted so that the
@@ -97,7 +112,9 @@ fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
 fn failing_url(target: &Target, sighting: &Sighting, report: &Report) -> String {
     match sighting.constant_code() {
         Some(code @ 500..) => {
-            report.say(format_args!("the receiver answers {code} to all, so the webhook goes to a plain path"));
+            report.say(format_args!(
+                "the receiver answers {code} to all, so the webhook goes to a plain path"
+            ));
             target.receiver_path("/webhook-receiver")
         }
         _ => target.receiver_path("/status-code/500"),
@@ -105,7 +122,12 @@ fn failing_url(target: &Target, sighting: &Sighting, report: &Report) -> String 
 }
 
 /// Follows a webhook until it is finished with more attempts than `before`.
-async fn to_the_end(client: &ApiClient, report: &Report, id: &str, before: u32) -> Result<Followed, String> {
+async fn to_the_end(
+    client: &ApiClient,
+    report: &Report,
+    id: &str,
+    before: u32,
+) -> Result<Followed, String> {
     let enough = |webhook: &Webhook| webhook.is_finished() && webhook.attempt_count > before;
     follow(client, report, id, enough).await.map_err(|error| error.to_string())
 }
@@ -139,29 +161,73 @@ async fn archived(client: &ApiClient, report: &mut Report, id: &str) -> Result<D
         }
         tokio::time::sleep(ARCHIVE_POLL_INTERVAL).await;
     }
-    Err(format!("the webhook failed, but GET /dead-letters/{id} still answers 404 after {} s", ARCHIVE_BOUND.as_secs()))
+    Err(format!(
+        "the webhook failed, but GET /dead-letters/{id} still answers 404 after {} s",
+        ARCHIVE_BOUND.as_secs()
+    ))
 }
 
-fn check_letter(report: &mut Report, letter: &DeadLetter, accepted: &Accepted, url: &str, payload: &Value, webhook: &Webhook) {
+fn check_letter(
+    report: &mut Report,
+    letter: &DeadLetter,
+    accepted: &Accepted,
+    url: &str,
+    payload: &Value,
+    webhook: &Webhook,
+) {
     report.check_eq("its webhook_id", &letter.webhook_id, &accepted.webhook_id);
     report.check_eq("its reference_id", &letter.reference_id, &accepted.reference_id);
-    report.check_eq("its correlation_id", &Some(&letter.correlation_id), &accepted.correlation_id.as_ref());
+    report.check_eq(
+        "its correlation_id",
+        &Some(&letter.correlation_id),
+        &accepted.correlation_id.as_ref(),
+    );
     report.check_eq("its url", &letter.url.as_str(), &url);
     let same = letter.payload.as_ref() == Some(payload);
-    report.check("its payload is the one that was sent", same, if same { "equal" } else { "another" });
+    report.check(
+        "its payload is the one that was sent",
+        same,
+        if same { "equal" } else { "another" },
+    );
     report.check_eq("its attempt_count", &letter.attempt_count, &webhook.attempt_count);
-    report.check_eq("its attempts", &letter.attempts.as_ref().map_or(0, Vec::len), &webhook.attempts.len());
+    report.check_eq(
+        "its attempts",
+        &letter.attempts.as_ref().map_or(0, Vec::len),
+        &webhook.attempts.len(),
+    );
     report.check_eq("its error", &Some(&letter.last_error), &webhook.last_error.as_ref());
     let kept_ms = milliseconds(letter.failed_at, letter.expires_at);
     let kept = (KEPT_MS - KEPT_TOLERANCE_MS..=KEPT_MS + KEPT_TOLERANCE_MS).contains(&kept_ms);
-    report.check("it is kept for 30 days", kept, format_args!("{:.2} days", kept_ms as f64 / 86_400_000.0));
+    report.check(
+        "it is kept for 30 days",
+        kept,
+        format_args!("{:.2} days", kept_ms as f64 / 86_400_000.0),
+    );
 }
 
-async fn check_in_list(client: &ApiClient, report: &mut Report, reference: &str, id: &str, wanted: bool) -> Result<(), String> {
-    let page = client.dead_letters(&[("reference_id", reference)]).await.map_err(|error| error.to_string())?;
-    let found: Vec<&DeadLetter> = page.items.iter().filter(|letter| letter.webhook_id == id).collect();
-    let what = if wanted { "GET /dead-letters?reference_id= lists it" } else { "redriven, it is no dead letter any more" };
-    report.check(what, found.is_empty() != wanted, format_args!("{} of {} items", found.len(), page.items.len()));
+async fn check_in_list(
+    client: &ApiClient,
+    report: &mut Report,
+    reference: &str,
+    id: &str,
+    wanted: bool,
+) -> Result<(), String> {
+    let page = client
+        .dead_letters(&[("reference_id", reference)])
+        .await
+        .map_err(|error| error.to_string())?;
+    let found: Vec<&DeadLetter> =
+        page.items.iter().filter(|letter| letter.webhook_id == id).collect();
+    let what = if wanted {
+        "GET /dead-letters?reference_id= lists it"
+    } else {
+        "redriven, it is no dead letter any more"
+    };
+    report.check(
+        what,
+        found.is_empty() != wanted,
+        format_args!("{} of {} items", found.len(), page.items.len()),
+    );
     if wanted {
         let lean = found.iter().all(|letter| letter.payload.is_none() && letter.attempts.is_none());
         report.check("the list leaves out payload and attempts", lean, "first page");
@@ -188,10 +254,22 @@ fn check_second_life(target: &Target, report: &mut Report, first: &Webhook, agai
     let fresh = webhook.attempt_count - first.attempt_count;
     if webhook.status == "delivered" {
         report.say("the receiver answers 2xx now: the redriven webhook is delivered");
-        report.check("attempts after the redrive", (1..=target.retry_max_attempts).contains(&fresh), fresh);
+        report.check(
+            "attempts after the redrive",
+            (1..=target.retry_max_attempts).contains(&fresh),
+            fresh,
+        );
     } else {
         report.check_eq("status after the redrive", &webhook.status.as_str(), &"failed");
-        report.check_eq("attempts after the redrive (a fresh budget)", &fresh, &target.retry_max_attempts);
+        report.check_eq(
+            "attempts after the redrive (a fresh budget)",
+            &fresh,
+            &target.retry_max_attempts,
+        );
     }
-    report.check_eq("numbers of all attempts go on", &numbers, &(1..=webhook.attempt_count).collect());
+    report.check_eq(
+        "numbers of all attempts go on",
+        &numbers,
+        &(1..=webhook.attempt_count).collect(),
+    );
 }

@@ -52,11 +52,22 @@ pub async fn follow(
             Ok(webhook) => {
                 watcher.saw(report, &webhook);
                 if enough(&webhook) {
-                    return Ok(Followed { webhook, promised: watcher.promised, held_by_circuit: watcher.held_by_circuit });
+                    return Ok(Followed {
+                        webhook,
+                        promised: watcher.promised,
+                        held_by_circuit: watcher.held_by_circuit,
+                    });
                 }
                 if watcher.is_stuck() {
-                    let explanation = client.explain(id).await.map_or_else(|error| error.to_string(), |text| text.to_string());
-                    return Err(FollowError::Stuck { status: webhook.status, silence: watcher.changed.elapsed(), explanation });
+                    let explanation = client
+                        .explain(id)
+                        .await
+                        .map_or_else(|error| error.to_string(), |text| text.to_string());
+                    return Err(FollowError::Stuck {
+                        status: webhook.status,
+                        silence: watcher.changed.elapsed(),
+                        explanation,
+                    });
                 }
             }
             Err(error) if error.is_passing() && watcher.answered.elapsed() < MAX_API_AWAY => {}
@@ -94,7 +105,12 @@ impl Watcher {
 
     fn saw(&mut self, report: &Report, webhook: &Webhook) {
         self.answered = Instant::now();
-        let state = (webhook.status.clone(), webhook.attempt_count, webhook.next_attempt_at, webhook.updated_at);
+        let state = (
+            webhook.status.clone(),
+            webhook.attempt_count,
+            webhook.next_attempt_at,
+            webhook.updated_at,
+        );
         if self.latest.as_ref() != Some(&state) {
             self.latest = Some(state);
             self.changed = Instant::now();
@@ -123,7 +139,8 @@ impl Watcher {
     }
 
     fn is_stuck(&self) -> bool {
-        self.changed.elapsed() > self.allowed_in + MAX_SILENCE || self.started.elapsed() > MAX_FOLLOW
+        self.changed.elapsed() > self.allowed_in + MAX_SILENCE
+            || self.started.elapsed() > MAX_FOLLOW
     }
 }
 
@@ -145,7 +162,9 @@ fn describe(webhook: &Webhook) -> String {
 
 fn until(webhook: &Webhook) -> String {
     match webhook.next_attempt_at.map(|at| milliseconds(Timestamp::now(), at)) {
-        Some(wait_ms) if wait_ms > 0 => format!(", next attempt in {:.1} s", wait_ms as f64 / 1000.0),
+        Some(wait_ms) if wait_ms > 0 => {
+            format!(", next attempt in {:.1} s", wait_ms as f64 / 1000.0)
+        }
         _ => String::new(),
     }
 }

@@ -74,12 +74,19 @@ impl Lambda {
     }
 
     /// At this address.
-    pub async fn start_at(address: SocketAddr, functions: Vec<Function>, logs: &Path) -> io::Result<Self> {
+    pub async fn start_at(
+        address: SocketAddr,
+        functions: Vec<Function>,
+        logs: &Path,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let mut by_name = HashMap::new();
         for function in functions {
-            let log = File::options().create(true).append(true).open(logs.join(format!("{}.log", function.name)))?;
+            let log = File::options()
+                .create(true)
+                .append(true)
+                .open(logs.join(format!("{}.log", function.name)))?;
             by_name.insert(function.name, Arc::new(Running::new(function, address, log)));
         }
         let state = Arc::new(Functions(by_name));
@@ -89,8 +96,14 @@ impl Lambda {
             .route("/lambda-url/{name}/", any(url::call))
             .route("/lambda-url/{name}/{*path}", any(url::call))
             .route("/runtime/{name}/{instance}/2018-06-01/runtime/invocation/next", get(next))
-            .route("/runtime/{name}/{instance}/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
-            .route("/runtime/{name}/{instance}/2018-06-01/runtime/init/error", post(async || StatusCode::ACCEPTED))
+            .route(
+                "/runtime/{name}/{instance}/2018-06-01/runtime/invocation/{id}/{outcome}",
+                post(answer),
+            )
+            .route(
+                "/runtime/{name}/{instance}/2018-06-01/runtime/init/error",
+                post(async || StatusCode::ACCEPTED),
+            )
             .layer(DefaultBodyLimit::max(MAX_BYTES))
             .with_state(Arc::clone(&state));
         let server = tokio::spawn(async move {
@@ -109,7 +122,9 @@ impl Lambda {
     pub fn pids(&self, name: &str) -> Vec<u32> {
         self.state
             .get(name)
-            .map(|function| function.lock().instances.values().map(|instance| instance.pid).collect())
+            .map(|function| {
+                function.lock().instances.values().map(|instance| instance.pid).collect()
+            })
             .unwrap_or_default()
     }
 
@@ -127,14 +142,22 @@ impl Lambda {
 
     /// Invocations so far of this function, and how many of them failed.
     pub fn counts(&self, name: &str) -> (u64, u64) {
-        let count = |function: &Arc<Running>| (function.invoked.load(Ordering::SeqCst), function.failed.load(Ordering::SeqCst));
+        let count = |function: &Arc<Running>| {
+            (function.invoked.load(Ordering::SeqCst), function.failed.load(Ordering::SeqCst))
+        };
         self.state.get(name).map(count).unwrap_or_default()
     }
 
     /// Calls a function with an event, as the Invoke API does: its answer, or what it failed with.
     pub async fn call(&self, name: &str, event: impl Into<Bytes>) -> Result<Bytes, StackError> {
-        let function = self.state.get(name).ok_or_else(|| StackError(format!("there is no function {name}")))?;
-        function.invoke(event.into()).await.map_err(|error| StackError(String::from_utf8_lossy(&error).into_owned()))
+        let function = self
+            .state
+            .get(name)
+            .ok_or_else(|| StackError(format!("there is no function {name}")))?;
+        function
+            .invoke(event.into())
+            .await
+            .map_err(|error| StackError(String::from_utf8_lossy(&error).into_owned()))
     }
 }
 
@@ -229,10 +252,15 @@ impl Running {
         self.start_instances();
         self.arrived.notify_one();
         // Without a sender: its instance ended.
-        let ended =
-            || Err(Bytes::from(json!({"errorType": "Runtime.ExitError", "errorMessage": "the process ended"}).to_string()));
-        let outcome =
-            tokio::time::timeout(TIMEOUT, outcome).await.map_or_else(|_| ended(), |answer| answer.unwrap_or_else(|_| ended()));
+        let ended = || {
+            Err(Bytes::from(
+                json!({"errorType": "Runtime.ExitError", "errorMessage": "the process ended"})
+                    .to_string(),
+            ))
+        };
+        let outcome = tokio::time::timeout(TIMEOUT, outcome)
+            .await
+            .map_or_else(|_| ended(), |answer| answer.unwrap_or_else(|_| ended()));
         if outcome.is_err() {
             self.failed.fetch_add(1, Ordering::SeqCst);
         }
@@ -242,15 +270,24 @@ impl Running {
     /// As many as there is work for, up to the limit.
     fn start_instances(self: &Arc<Self>) {
         let mut table = self.lock();
-        while !table.is_over && table.instances.len() < self.function.concurrency.min(table.waiting.len() + table.taken.len()) {
+        while !table.is_over
+            && table.instances.len()
+                < self.function.concurrency.min(table.waiting.len() + table.taken.len())
+        {
             let instance = self.ids.fetch_add(1, Ordering::SeqCst);
             match self.spawn(instance) {
                 Ok(child) => {
-                    table.instances.insert(instance, Instance { pid: child.id().unwrap_or_default(), has_asked: false });
+                    table.instances.insert(
+                        instance,
+                        Instance { pid: child.id().unwrap_or_default(), has_asked: false },
+                    );
                     tokio::spawn(Arc::clone(self).watch(instance, child));
                 }
                 Err(error) => {
-                    shared::complain!("{} cannot be started: {error}", self.function.binary.display());
+                    shared::complain!(
+                        "{} cannot be started: {error}",
+                        self.function.binary.display()
+                    );
                     table.waiting.clear();
                 }
             }
@@ -263,7 +300,10 @@ impl Running {
             .env("AWS_LAMBDA_FUNCTION_NAME", name)
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_LAMBDA_RUNTIME_API", format!("http://{}/runtime/{name}/{instance}", self.address))
+            .env(
+                "AWS_LAMBDA_RUNTIME_API",
+                format!("http://{}/runtime/{name}/{instance}", self.address),
+            )
             // Tests have no second to wait between attempts.
             .env("MIN_RETRY_DELAY_MS", "0")
             .envs(environment.iter().map(|(variable, value)| (variable, value)))
@@ -328,7 +368,11 @@ impl Running {
 }
 
 /// The Invoke API.
-async fn invoke(State(functions): State<Arc<Functions>>, Segments(name): Segments<String>, event: Bytes) -> Response {
+async fn invoke(
+    State(functions): State<Arc<Functions>>,
+    Segments(name): Segments<String>,
+    event: Bytes,
+) -> Response {
     let Some(function) = functions.get(&name) else {
         let unknown = json!({"Type": "User", "Message": format!("Function not found: {name}")});
         return (StatusCode::NOT_FOUND, unknown.to_string()).into_response();
@@ -339,13 +383,21 @@ async fn invoke(State(functions): State<Arc<Functions>>, Segments(name): Segment
     }
 }
 
-async fn next(State(functions): State<Arc<Functions>>, Segments((name, instance)): Segments<(String, u64)>) -> Response {
+async fn next(
+    State(functions): State<Arc<Functions>>,
+    Segments((name, instance)): Segments<(String, u64)>,
+) -> Response {
     let Some(function) = functions.get(&name) else { return StatusCode::NOT_FOUND.into_response() };
-    let Some((id, event)) = function.take(instance).await else { return StatusCode::GONE.into_response() };
+    let Some((id, event)) = function.take(instance).await else {
+        return StatusCode::GONE.into_response();
+    };
     let headers = [
         ("lambda-runtime-aws-request-id", id.to_string()),
         ("lambda-runtime-deadline-ms", SystemClock.now().plus(TIMEOUT).as_millis().to_string()),
-        ("lambda-runtime-invoked-function-arn", format!("arn:aws:lambda:local:000000000000:function:{name}")),
+        (
+            "lambda-runtime-invoked-function-arn",
+            format!("arn:aws:lambda:local:000000000000:function:{name}"),
+        ),
         ("lambda-runtime-trace-id", format!("Root=1-00000000-{id:024x};Sampled=1")),
     ];
     (headers, event).into_response()

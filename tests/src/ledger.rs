@@ -2,7 +2,11 @@
 //!
 //! One that does not balance panics: that is a test's verdict.
 
-#![allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a ledger that does not balance is a test's verdict")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "a ledger that does not balance is a test's verdict"
+)]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -42,7 +46,8 @@ pub struct Ledger {
 pub async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
     let deadline = Instant::now() + bound;
     let mut ledger = Ledger::default();
-    let mut settled = stream::iter(accepted).map(|id| settled(api, id, deadline)).buffer_unordered(CLIENTS);
+    let mut settled =
+        stream::iter(accepted).map(|id| settled(api, id, deadline)).buffer_unordered(CLIENTS);
     while let Some((status, unanswered)) = settled.next().await {
         *ledger.statuses.entry(status).or_default() += 1;
         ledger.unanswered += unanswered;
@@ -55,8 +60,14 @@ async fn settled(api: &ApiClient, id: &str, deadline: Instant) -> (String, usize
     let webhook = loop {
         match api.webhook(id).await {
             Ok(webhook) if webhook.is_finished() => break webhook,
-            Ok(webhook) => assert!(Instant::now() < deadline, "{id} is still {} after its time: {webhook:?}", webhook.status),
-            Err(error) if error.status().is_some_and(|status| status == 404) => return ("deleted".to_owned(), 0),
+            Ok(webhook) => assert!(
+                Instant::now() < deadline,
+                "{id} is still {} after its time: {webhook:?}",
+                webhook.status
+            ),
+            Err(error) if error.status().is_some_and(|status| status == 404) => {
+                return ("deleted".to_owned(), 0);
+            }
             Err(error) => assert!(Instant::now() < deadline, "{id} cannot be asked about: {error}"),
         }
         sleep(POLL_INTERVAL).await;
@@ -74,7 +85,9 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
     loop {
         match api.dead_letter(id).await {
             Ok(Some(_)) => return,
-            other => assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}"),
+            other => {
+                assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}")
+            }
         }
         sleep(POLL_INTERVAL).await;
     }
@@ -100,12 +113,20 @@ pub async fn wait_for_empty_queues(api: &ApiClient, bound: Duration) {
     let deadline = Instant::now() + bound;
     let began_at = SystemClock.now();
     loop {
-        let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
+        let health: serde_json::Value =
+            api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
         // What is told may have been found out before this began.
-        let is_fresh = health["checked_at"].as_str().and_then(Timestamp::parse_rfc3339).is_some_and(|at| at >= began_at);
+        let is_fresh = health["checked_at"]
+            .as_str()
+            .and_then(Timestamp::parse_rfc3339)
+            .is_some_and(|at| at >= began_at);
         let depths = &health["queue"]["depths"];
         let lanes = [&depths["webhooks"], &depths["dead_letters"]];
-        if is_fresh && lanes.iter().all(|lane| ["ready", "in_flight", "delayed"].iter().all(|part| lane[part] == 0)) {
+        if is_fresh
+            && lanes
+                .iter()
+                .all(|lane| ["ready", "in_flight", "delayed"].iter().all(|part| lane[part] == 0))
+        {
             break;
         }
         assert!(Instant::now() < deadline, "messages are left: {depths}");
@@ -119,6 +140,10 @@ pub async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
     assert_eq!(store.due(far, None, 10).await.unwrap().entries, [], "nothing is due");
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let depth = queue.depth(lane).await.unwrap();
-        assert_eq!((depth.ready, depth.delayed, depth.in_flight), (0, 0, 0), "nothing is queued in {lane:?}");
+        assert_eq!(
+            (depth.ready, depth.delayed, depth.in_flight),
+            (0, 0, 0),
+            "nothing is queued in {lane:?}"
+        );
     }
 }

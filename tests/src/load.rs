@@ -63,7 +63,9 @@ pub enum LoadError {
     #[error(transparent)]
     Stack(#[from] StackError),
     /// Not all of the webhooks that were accepted have arrived.
-    #[error("{arrived} of {accepted} accepted webhooks arrived within {bound:?} of the last answer")]
+    #[error(
+        "{arrived} of {accepted} accepted webhooks arrived within {bound:?} of the last answer"
+    )]
     Missing {
         /// Different webhooks that arrived.
         arrived: u64,

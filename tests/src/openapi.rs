@@ -21,12 +21,16 @@ const MAX_EXAMPLES: &str = "10";
 pub fn tool(name: &str) -> Result<PathBuf, StackError> {
     let script = here().join("aws-stack");
     let done = Command::new(&script).args(["tools", "openapi"]).stdin(Stdio::null()).output();
-    let done = done.map_err(|error| StackError(format!("cannot start {}; it needs python3: {error}", script.display())))?;
+    let done = done.map_err(|error| {
+        StackError(format!("cannot start {}; it needs python3: {error}", script.display()))
+    })?;
     if !done.status.success() {
         return Err(StackError(String::from_utf8_lossy(&done.stderr).into_owned()));
     }
     let bins: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
-    let folder = bins["openapi"].as_str().ok_or_else(|| StackError(format!("{} told no folder", script.display())))?;
+    let folder = bins["openapi"]
+        .as_str()
+        .ok_or_else(|| StackError(format!("{} told no folder", script.display())))?;
     Ok(Path::new(folder).join(name))
 }
 
@@ -38,7 +42,13 @@ pub fn validate(document: &Path) -> Result<(), StackError> {
 /// Has Schemathesis call the API at `url` with what the document in this file describes, and with what it does not. Webhooks go to
 /// `destination`; no call may take longer than `bound`. What it found and how long it took, as it prints it; an error if the API does not do as its
 /// document says.
-pub fn exercise(document: &Path, url: &str, key: &str, destination: &str, bound: Duration) -> Result<String, StackError> {
+pub fn exercise(
+    document: &Path,
+    url: &str,
+    key: &str,
+    destination: &str,
+    bound: Duration,
+) -> Result<String, StackError> {
     run(Command::new(tool("schemathesis")?)
         .arg("--no-color")
         .arg(format!("--config-file={}", here().join("schemathesis.toml").display()))
@@ -53,13 +63,23 @@ pub fn exercise(document: &Path, url: &str, key: &str, destination: &str, bound:
 
 fn run(command: &mut Command) -> Result<String, StackError> {
     // Nothing is looked up outside, and what it writes goes with the folder.
-    let folder =
-        TempDir::with_prefix("posthaste-openapi-").map_err(|error| StackError(format!("no temporary folder: {error}")))?;
-    let done =
-        command.current_dir(folder.path()).env("PYTHONDONTWRITEBYTECODE", "1").env("NO_PROXY", "*").stdin(Stdio::null()).output();
-    let done = done.map_err(|error| StackError(format!("cannot start {}: {error}", command.get_program().display())))?;
+    let folder = TempDir::with_prefix("posthaste-openapi-")
+        .map_err(|error| StackError(format!("no temporary folder: {error}")))?;
+    let done = command
+        .current_dir(folder.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("NO_PROXY", "*")
+        .stdin(Stdio::null())
+        .output();
+    let done = done.map_err(|error| {
+        StackError(format!("cannot start {}: {error}", command.get_program().display()))
+    })?;
     let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
-    if done.status.success() { Ok(said) } else { Err(StackError(format!("{}: {said}", done.status))) }
+    if done.status.success() {
+        Ok(said)
+    } else {
+        Err(StackError(format!("{}: {said}", done.status)))
+    }
 }
 
 fn here() -> &'static Path {

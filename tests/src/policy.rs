@@ -55,7 +55,9 @@ impl Policy {
                     waited_ms: milliseconds(before.ended_at(), next.started_at),
                     least_ms: (grown - jitter).max(self.floor_ms) as i64,
                     most_ms: ((grown + jitter).max(self.floor_ms) + self.lateness_ms) as i64,
-                    late_ms: promised.get(&before.number).map(|allowed| milliseconds(*allowed, next.started_at)),
+                    late_ms: promised
+                        .get(&before.number)
+                        .map(|allowed| milliseconds(*allowed, next.started_at)),
                 }
             })
             .collect()
@@ -65,12 +67,14 @@ impl Policy {
 impl Wait {
     /// Whether it was not shorter than allowed.
     pub fn long_enough(&self) -> bool {
-        self.waited_ms + ROUNDING_MS >= self.least_ms && self.late_ms.is_none_or(|late| late + ROUNDING_MS >= 0)
+        self.waited_ms + ROUNDING_MS >= self.least_ms
+            && self.late_ms.is_none_or(|late| late + ROUNDING_MS >= 0)
     }
 
     /// Whether it was not longer than allowed.
     pub fn short_enough(&self, policy: Policy) -> bool {
-        self.waited_ms <= self.most_ms + ROUNDING_MS && self.late_ms.is_none_or(|late| late <= policy.lateness_ms as i64)
+        self.waited_ms <= self.most_ms + ROUNDING_MS
+            && self.late_ms.is_none_or(|late| late <= policy.lateness_ms as i64)
     }
 }
 
@@ -116,7 +120,10 @@ mod tests {
     #[test]
     fn waits_double_and_may_differ_by_a_fifth() {
         let waits = POLICY.waits(&attempts(&[0, 5_100, 15_200]), &BTreeMap::new());
-        assert_eq!(waits.iter().map(|w| (w.least_ms, w.most_ms)).collect::<Vec<_>>(), [(4_000, 6_300), (8_000, 12_300)]);
+        assert_eq!(
+            waits.iter().map(|w| (w.least_ms, w.most_ms)).collect::<Vec<_>>(),
+            [(4_000, 6_300), (8_000, 12_300)]
+        );
         assert_eq!(waits.iter().map(|w| w.waited_ms).collect::<Vec<_>>(), [5_000, 10_000]);
         assert_eq!(verdicts(&[0, 4_100, 12_200]), [(true, true), (true, true)]);
         assert_eq!(verdicts(&[0, 6_100, 18_200]), [(true, true), (true, true)]);
@@ -139,7 +146,9 @@ mod tests {
     #[test]
     fn an_attempt_before_its_time_is_seen_although_the_wait_was_long_enough() {
         let attempts = attempts(&[0, 5_100]);
-        let promised = |ms: i64| BTreeMap::from([(1, Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap())]);
+        let promised = |ms: i64| {
+            BTreeMap::from([(1, Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap())])
+        };
         let wait = |ms| POLICY.waits(&attempts, &promised(ms)).remove(0);
         assert!(wait(5_100).long_enough());
         assert!(!wait(5_200).long_enough());

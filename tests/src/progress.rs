@@ -30,8 +30,15 @@ pub struct Ticker {
 
 impl Ticker {
     /// `tool: DONE of TOTAL WHAT`, where `done` is asked each time.
-    pub fn start(tool: &'static str, what: &'static str, total: u64, done: impl Fn() -> u64 + Send + 'static) -> Self {
-        Self::every(TICK, move || shared::complain!("{tool}: {} of {total} {what}", done().min(total)))
+    pub fn start(
+        tool: &'static str,
+        what: &'static str,
+        total: u64,
+        done: impl Fn() -> u64 + Send + 'static,
+    ) -> Self {
+        Self::every(TICK, move || {
+            shared::complain!("{tool}: {} of {total} {what}", done().min(total))
+        })
     }
 
     fn every(interval: Duration, tell: impl Fn() + Send + 'static) -> Self {
@@ -92,15 +99,29 @@ impl Report {
     /// Notes whether something was as it had to be, and what was found.
     pub fn check(&mut self, what: impl Into<String>, ok: bool, found: impl Display) -> bool {
         let check = Check { what: what.into(), ok, found: found.to_string() };
-        self.say(format_args!("{} {}: {}", if ok { "ok   " } else { "WRONG" }, check.what, check.found));
+        self.say(format_args!(
+            "{} {}: {}",
+            if ok { "ok   " } else { "WRONG" },
+            check.what,
+            check.found
+        ));
         self.checks.push(check);
         ok
     }
 
     /// Notes whether something was equal to what it had to be.
-    pub fn check_eq<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &T, wanted: &T) -> bool {
+    pub fn check_eq<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        what: &str,
+        found: &T,
+        wanted: &T,
+    ) -> bool {
         let ok = found == wanted;
-        self.check(what, ok, if ok { format!("{found:?}") } else { format!("{found:?} instead of {wanted:?}") })
+        self.check(
+            what,
+            ok,
+            if ok { format!("{found:?}") } else { format!("{found:?} instead of {wanted:?}") },
+        )
     }
 
     /// The checks so far.
@@ -122,7 +143,12 @@ impl Report {
         if passed {
             self.say(format_args!("PASSED {}: {} checks", self.scenario, self.checks.len()));
         } else {
-            self.say(format_args!("FAILED {}: {} of {} checks wrong", self.scenario, wrong.len(), self.checks.len()));
+            self.say(format_args!(
+                "FAILED {}: {} of {} checks wrong",
+                self.scenario,
+                wrong.len(),
+                self.checks.len()
+            ));
             for check in &wrong {
                 self.say(format_args!("  wrong: {}: {}", check.what, check.found));
             }

@@ -23,7 +23,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum PrometheusError {
     /// It is not installed.
-    #[error("{0} is not installed; install it with: apt-get install prometheus (and stop the service that comes with it)")]
+    #[error(
+        "{0} is not installed; install it with: apt-get install prometheus (and stop the service that comes with it)"
+    )]
     Missing(&'static str),
     /// It ended, or did not answer.
     #[error("prometheus did not start; it said:\n{0}")]
@@ -90,7 +92,9 @@ impl Prometheus {
             if child.try_wait()?.is_some() || started.elapsed() > BOUND {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(PrometheusError::Start(std::fs::read_to_string(&log).unwrap_or_default()));
+                return Err(PrometheusError::Start(
+                    std::fs::read_to_string(&log).unwrap_or_default(),
+                ));
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -98,11 +102,16 @@ impl Prometheus {
     }
 
     /// Asks again and again until the answer is as wanted.
-    pub async fn wait_for(&self, query: &str, wanted: impl Fn(&[Series]) -> bool) -> Result<Vec<Series>, PrometheusError> {
+    pub async fn wait_for(
+        &self,
+        query: &str,
+        wanted: impl Fn(&[Series]) -> bool,
+    ) -> Result<Vec<Series>, PrometheusError> {
         let started = Instant::now();
         loop {
             let answer = self.get("/api/v1/query", &[("query", query)]).await?;
-            let series: Vec<Series> = serde_json::from_value(answer["data"]["result"].clone()).unwrap_or_default();
+            let series: Vec<Series> =
+                serde_json::from_value(answer["data"]["result"].clone()).unwrap_or_default();
             if wanted(&series) {
                 return Ok(series);
             }
@@ -120,12 +129,14 @@ impl Prometheus {
     }
 
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, PrometheusError> {
-        let mut url: url::Url = self.url.parse().map_err(|error| PrometheusError::Http(format!("{error}")))?;
+        let mut url: url::Url =
+            self.url.parse().map_err(|error| PrometheusError::Http(format!("{error}")))?;
         url.set_path(path);
         url.query_pairs_mut().extend_pairs(query);
         let text = async { self.http.get(url).send().await?.text().await };
         let text = text.await.map_err(|error| PrometheusError::Http(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| PrometheusError::Http(format!("{error}: {text}")))
+        serde_json::from_str(&text)
+            .map_err(|error| PrometheusError::Http(format!("{error}: {text}")))
     }
 }
 

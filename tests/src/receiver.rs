@@ -98,26 +98,40 @@ impl Receiver {
     }
 
     /// Waits until at least `n` requests have come, and gives all of them.
-    pub async fn wait_for(&self, n: usize, bound: Duration) -> Result<Vec<Arc<Received>>, ReceiverError> {
-        self.wait_until(bound, |requests| requests.len() >= n).await.map_err(|came| ReceiverError::Missing {
-            wanted: n,
-            came,
-            bound,
-        })
+    pub async fn wait_for(
+        &self,
+        n: usize,
+        bound: Duration,
+    ) -> Result<Vec<Arc<Received>>, ReceiverError> {
+        self.wait_until(bound, |requests| requests.len() >= n)
+            .await
+            .map_err(|came| ReceiverError::Missing { wanted: n, came, bound })
     }
 
     /// Waits until at least `n` requests with this webhook-id have come, and gives these.
-    pub async fn wait_for_webhook(&self, id: &str, n: usize, bound: Duration) -> Result<Vec<Arc<Received>>, ReceiverError> {
-        let of_it = |requests: &[Arc<Received>]| requests.iter().filter(|r| r.webhook_id() == Some(id)).count();
-        let came = |all: Vec<Arc<Received>>| all.into_iter().filter(|r| r.webhook_id() == Some(id)).collect();
-        self.wait_until(bound, |requests| of_it(requests) >= n).await.map(came).map_err(|_| ReceiverError::Missing {
-            wanted: n,
-            came: of_it(&self.received()),
-            bound,
-        })
+    pub async fn wait_for_webhook(
+        &self,
+        id: &str,
+        n: usize,
+        bound: Duration,
+    ) -> Result<Vec<Arc<Received>>, ReceiverError> {
+        let of_it = |requests: &[Arc<Received>]| {
+            requests.iter().filter(|r| r.webhook_id() == Some(id)).count()
+        };
+        let came = |all: Vec<Arc<Received>>| {
+            all.into_iter().filter(|r| r.webhook_id() == Some(id)).collect()
+        };
+        self.wait_until(bound, |requests| of_it(requests) >= n)
+            .await
+            .map(came)
+            .map_err(|_| ReceiverError::Missing { wanted: n, came: of_it(&self.received()), bound })
     }
 
-    async fn wait_until(&self, bound: Duration, enough: impl Fn(&[Arc<Received>]) -> bool) -> Result<Vec<Arc<Received>>, usize> {
+    async fn wait_until(
+        &self,
+        bound: Duration,
+        enough: impl Fn(&[Arc<Received>]) -> bool,
+    ) -> Result<Vec<Arc<Received>>, usize> {
         let deadline = Instant::now() + bound;
         loop {
             let arrival = self.state.arrived.notified();
@@ -149,7 +163,8 @@ impl Receiver {
         let _ = tokio::time::timeout(STOP_BOUND + Duration::from_secs(1), &mut self.server).await;
         let state = Arc::clone(&self.state);
         // The journal's thread may still be writing to a slow disk.
-        let _ = tokio::task::spawn_blocking(move || state.journal.as_ref().map(Journal::close)).await;
+        let _ =
+            tokio::task::spawn_blocking(move || state.journal.as_ref().map(Journal::close)).await;
         self.state.counts.snapshot()
     }
 }

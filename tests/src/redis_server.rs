@@ -85,8 +85,10 @@ impl RedisServer {
     /// Follows that server. When this returns it has everything that the other one has.
     pub fn replica_of(primary: &Self) -> Result<Self, RedisServerError> {
         let port = primary.port().to_string();
-        let replica = Self::with(&["--save", "", "--appendonly", "no", "--replicaof", "127.0.0.1", &port])?;
-        let follows = replica.wait_until(|info| info.get::<String>("master_link_status").as_deref() == Some("up"));
+        let replica =
+            Self::with(&["--save", "", "--appendonly", "no", "--replicaof", "127.0.0.1", &port])?;
+        let follows = replica
+            .wait_until(|info| info.get::<String>("master_link_status").as_deref() == Some("up"));
         follows.map_err(RedisServerError::Start)?;
         Ok(replica)
     }
@@ -95,7 +97,8 @@ impl RedisServer {
     pub fn promote(&self) -> Result<(), RedisServerError> {
         let promoted = self.command::<()>(0, cmd("REPLICAOF").arg("NO").arg("ONE"));
         promoted.map_err(RedisServerError::Start)?;
-        self.wait_until(|info| info.get::<String>("role").as_deref() == Some("master")).map_err(RedisServerError::Start)
+        self.wait_until(|info| info.get::<String>("role").as_deref() == Some("master"))
+            .map_err(RedisServerError::Start)
     }
 
     /// Waits until the server says so of its replication.
@@ -107,7 +110,9 @@ impl RedisServer {
                 return Ok(());
             }
             if started.elapsed() > READY_BOUND {
-                return Err(format!("its replication is not as wanted within {READY_BOUND:?}: {info:?}"));
+                return Err(format!(
+                    "its replication is not as wanted within {READY_BOUND:?}: {info:?}"
+                ));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -115,14 +120,18 @@ impl RedisServer {
 
     /// Asks it over a connection made for that.
     pub fn command<T: FromRedisValue>(&self, database: u32, command: &Cmd) -> Result<T, String> {
-        let connection = redis::Client::open(self.url(database)).and_then(|client| client.get_connection());
-        connection.and_then(|mut connection| command.query(&mut connection)).map_err(|error| error.to_string())
+        let connection =
+            redis::Client::open(self.url(database)).and_then(|client| client.get_connection());
+        connection
+            .and_then(|mut connection| command.query(&mut connection))
+            .map_err(|error| error.to_string())
     }
 
     /// With these settings.
     pub fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
         let folder = TempDir::with_prefix("posthaste-redis-")?;
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let arguments: Vec<String> =
+            arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut problem = String::new();
         for _ in 0..MAX_TRIES {
             let port = free_port()?;
@@ -201,12 +210,23 @@ pub(crate) fn free_port() -> io::Result<u16> {
 
 fn spawn(port: u16, folder: PathBuf, arguments: &[String]) -> Result<Child, RedisServerError> {
     let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--databases", "64", "--daemonize", "no"]);
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port.to_string(),
+        "--databases",
+        "64",
+        "--daemonize",
+        "no",
+    ]);
     command.args(arguments).current_dir(folder);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => RedisServerError::Missing,
-        _ => error.into(),
-    })
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(
+        |error| match error.kind() {
+            ErrorKind::NotFound => RedisServerError::Missing,
+            _ => error.into(),
+        },
+    )
 }
 
 fn end(child: &mut Child) {

@@ -70,7 +70,8 @@ pub fn note_url(url: &str) {
 
 /// Remembers a text that is private, if it is one that would not be in a log by itself. Times would.
 pub fn note(text: &str) {
-    let is_distinctive = text.len() >= MIN_SENT_BYTES && text.contains(|c: char| c.is_ascii_digit());
+    let is_distinctive =
+        text.len() >= MIN_SENT_BYTES && text.contains(|c: char| c.is_ascii_digit());
     if !is_distinctive || text.parse::<jiff::Timestamp>().is_ok() {
         return;
     }
@@ -94,7 +95,9 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
     let mut secrets = BTreeSet::new();
     for (variable, value) in settings {
         match variable.as_str() {
-            "API_KEYS" => secrets.extend(value.split(',').map(|key| key.trim().trim_start_matches("sha256:").to_owned())),
+            "API_KEYS" => secrets.extend(
+                value.split(',').map(|key| key.trim().trim_start_matches("sha256:").to_owned()),
+            ),
             "WEBHOOK_HMAC_SECRET" => {
                 let parts = value.split([',', ' ']);
                 secrets.extend(parts.map(|secret| secret.trim_start_matches("whsec_").to_owned()));
@@ -102,8 +105,15 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
             "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => drop(secrets.insert(value.clone())),
             "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" | "WEBHOOK_PROXY_URL" => {
                 // The password ends at the last `@` before the hosts, of which a cluster's URL has several.
-                let userinfo = value.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(userinfo, _)| userinfo);
-                secrets.extend(userinfo.and_then(|userinfo| userinfo.split_once(':')).map(|(_, password)| password.to_owned()));
+                let userinfo = value
+                    .split_once("://")
+                    .and_then(|(_, rest)| rest.rsplit_once('@'))
+                    .map(|(userinfo, _)| userinfo);
+                secrets.extend(
+                    userinfo
+                        .and_then(|userinfo| userinfo.split_once(':'))
+                        .map(|(_, password)| password.to_owned()),
+                );
             }
             _ => {}
         }
@@ -117,17 +127,27 @@ pub fn leaks(folder: &Path, settings: &[(String, String)]) -> Vec<Leak> {
     let mut secrets = secrets_of(settings);
     secrets.extend(SENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     let mut found = Vec::new();
-    for file in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    {
         if file.extension().is_none_or(|extension| extension != "log") {
             continue;
         }
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap_or_default()).into_owned();
-        let log = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        found.extend(secrets.iter().filter(|secret| text.contains(secret.as_str())).map(|secret| Leak {
-            log: log.clone(),
-            secret: secret.clone(),
-            line: text.lines().find(|line| line.contains(secret.as_str())).unwrap_or_default().to_owned(),
-        }));
+        let log =
+            file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        found.extend(secrets.iter().filter(|secret| text.contains(secret.as_str())).map(
+            |secret| {
+                Leak {
+                    log: log.clone(),
+                    secret: secret.clone(),
+                    line: text
+                        .lines()
+                        .find(|line| line.contains(secret.as_str()))
+                        .unwrap_or_default()
+                        .to_owned(),
+                }
+            },
+        ));
     }
     found
 }
@@ -137,7 +157,10 @@ mod tests {
     use super::*;
 
     fn settings(settings: &[(&str, &str)]) -> Vec<(String, String)> {
-        settings.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned())).collect()
+        settings
+            .iter()
+            .map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -149,7 +172,8 @@ mod tests {
             ("QUEUE_REDIS_URL", "redis://127.0.0.1:6379/1"),
             ("DATA_DIR", "/some/where/else"),
         ]));
-        let expected = ["0123456789", "c2VjcmV0LW9uZQ==", "correct-horse", "my-old-secret!", "p@ssw0rd-1"];
+        let expected =
+            ["0123456789", "c2VjcmV0LW9uZQ==", "correct-horse", "my-old-secret!", "p@ssw0rd-1"];
         assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     }
 
@@ -158,13 +182,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let body = r#"{"webhooks":[{"url":"http://u:userinfo-mark-1@h/?token=query-mark-2","payload":{"a":["payload-mark-3"]},"headers":{"x":"header-mark-4"}}]}"#;
         note_body(body);
-        note_body(r#"{"any":"test-payload-mark-5","a word":"payload","at":"2026-01-31T12:00:00.123Z"}"#);
-        for mark in ["userinfo-mark-1", "token=query-mark-2", "payload-mark-3", "header-mark-4", "test-payload-mark-5"] {
-            std::fs::write(folder.path().join("local.log"), format!("first\nsecond {mark}\n")).unwrap();
+        note_body(
+            r#"{"any":"test-payload-mark-5","a word":"payload","at":"2026-01-31T12:00:00.123Z"}"#,
+        );
+        for mark in [
+            "userinfo-mark-1",
+            "token=query-mark-2",
+            "payload-mark-3",
+            "header-mark-4",
+            "test-payload-mark-5",
+        ] {
+            std::fs::write(folder.path().join("local.log"), format!("first\nsecond {mark}\n"))
+                .unwrap();
             let found = leaks(folder.path(), &[]);
-            assert!(found.iter().any(|leak| leak.secret == mark && leak.line == format!("second {mark}")), "{mark}: {found:?}");
+            assert!(
+                found
+                    .iter()
+                    .any(|leak| leak.secret == mark && leak.line == format!("second {mark}")),
+                "{mark}: {found:?}"
+            );
         }
-        std::fs::write(folder.path().join("local.log"), "payload 2026-01-31T12:00:00.123Z\n").unwrap();
+        std::fs::write(folder.path().join("local.log"), "payload 2026-01-31T12:00:00.123Z\n")
+            .unwrap();
         assert_eq!(leaks(folder.path(), &[]), []);
         std::fs::write(folder.path().join("local.log"), "payload-mark-3\n").unwrap();
         std::fs::rename(folder.path().join("local.log"), folder.path().join("data")).unwrap();

@@ -89,8 +89,11 @@ pub struct Ran {
 
 /// Runs one world to its end.
 pub fn run(run: Run) -> Ran {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let Ok(runtime) = runtime else { unreachable!("a runtime without I/O needs nothing of the system") };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let Ok(runtime) = runtime else {
+        unreachable!("a runtime without I/O needs nothing of the system")
+    };
     planted::plant(run.bug);
     let ran = runtime.block_on(live(run));
     // Whoever still waits is dropped with its runtime.

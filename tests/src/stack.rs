@@ -54,8 +54,15 @@ pub struct Launch {
 impl Launch {
     /// This binary, with a data folder of its own below `parent`.
     pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
-        let folder = TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
-        Ok(Self { binary: binary.to_owned(), folder, settings: Vec::new(), options: Vec::new(), ready_bound: READY_BOUND })
+        let folder =
+            TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            folder,
+            settings: Vec::new(),
+            options: Vec::new(),
+            ready_bound: READY_BOUND,
+        })
     }
 
     /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
@@ -102,7 +109,11 @@ impl Launch {
     /// What its files take, in bytes.
     pub fn bytes_on_disk(&self) -> u64 {
         let entries = std::fs::read_dir(self.data_dir()).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum()
+        entries
+            .filter_map(|entry| entry.metadata().ok())
+            .filter(std::fs::Metadata::is_file)
+            .map(|file| file.len())
+            .sum()
     }
 
     fn log_file(&self) -> PathBuf {
@@ -114,18 +125,23 @@ impl Launch {
         let [api, metrics] = free_ports()?;
         let started = Instant::now();
         let mut stack = self.spawn(api, metrics)?;
-        stack.ready_after = stack.wait_until_ready(started, self.ready_bound).map_err(|reason| self.with_log(&reason))?;
+        stack.ready_after = stack
+            .wait_until_ready(started, self.ready_bound)
+            .map_err(|reason| self.with_log(&reason))?;
         Ok(stack)
     }
 
     /// Starts it on these ports and waits until it has ended by itself.
     pub fn run_to_its_end(&self, api: u16, metrics: u16) -> Result<ExitStatus, StackError> {
-        self.spawn(api, metrics)?.wait_for_end(Instant::now()).map_err(|reason| self.with_log(&reason))
+        self.spawn(api, metrics)?
+            .wait_for_end(Instant::now())
+            .map_err(|reason| self.with_log(&reason))
     }
 
     fn spawn(&self, api: u16, metrics: u16) -> Result<Stack, StackError> {
         let log = self.log_file();
-        let output = File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
+        let output =
+            File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
         let errors = output.try_clone().map_err(StackError::at(&log))?;
         let mut command = Command::new(&self.binary);
         let usual = [
@@ -133,7 +149,10 @@ impl Launch {
             ("--metrics-listen", format!("127.0.0.1:{metrics}")),
             ("--data-dir", self.data_dir().display().to_string()),
         ];
-        for (option, value) in usual.iter().filter(|(usual, _)| !self.options.iter().any(|(option, _)| option == usual)) {
+        for (option, value) in usual
+            .iter()
+            .filter(|(usual, _)| !self.options.iter().any(|(option, _)| option == usual))
+        {
             command.arg(option).arg(value);
         }
         command.args(self.options.iter().flat_map(|(option, value)| [option, value]));
@@ -154,7 +173,11 @@ impl Launch {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let shown = lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..].join("\n  ");
-        if shown.is_empty() { StackError(reason.to_string()) } else { StackError(format!("{reason}; its log ends:\n  {shown}")) }
+        if shown.is_empty() {
+            StackError(reason.to_string())
+        } else {
+            StackError(format!("{reason}; its log ends:\n  {shown}"))
+        }
     }
 }
 
@@ -202,7 +225,10 @@ impl Stack {
 
     /// Kills it as a crash would: no handler of it runs.
     pub fn crash(mut self) -> Result<(), StackError> {
-        self.child.kill().and_then(|()| self.child.wait()).map_err(|error| self.failed("kill", &error))?;
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .map_err(|error| self.failed("kill", &error))?;
         Ok(())
     }
 
@@ -217,7 +243,8 @@ impl Stack {
     }
 
     fn signal(&self, signal: Signal, what: &str) -> Result<(), StackError> {
-        kill_process(Pid::from_child(&self.child), signal).map_err(|error| self.failed(what, &error))
+        kill_process(Pid::from_child(&self.child), signal)
+            .map_err(|error| self.failed(what, &error))
     }
 
     /// Sends it SIGTERM and waits until it has ended: how long that took.
@@ -226,7 +253,9 @@ impl Stack {
         self.signal(Signal::TERM, "send SIGTERM to")?;
         match self.wait_for_end(started)? {
             status if status.success() => Ok(started.elapsed()),
-            status => Err(StackError(format!("on SIGTERM the local stack ended with {status} instead of 0"))),
+            status => Err(StackError(format!(
+                "on SIGTERM the local stack ended with {status} instead of 0"
+            ))),
         }
     }
 
@@ -240,10 +269,16 @@ impl Stack {
         Err(StackError(format!("the local stack did not end within {EXIT_BOUND:?}")))
     }
 
-    fn wait_until_ready(&mut self, started: Instant, bound: Duration) -> Result<Duration, StackError> {
+    fn wait_until_ready(
+        &mut self,
+        started: Instant,
+        bound: Duration,
+    ) -> Result<Duration, StackError> {
         while started.elapsed() < bound {
             if let Some(status) = self.ended()? {
-                return Err(StackError(format!("the local stack ended at its start with {status}")));
+                return Err(StackError(format!(
+                    "the local stack ended at its start with {status}"
+                )));
             }
             if self.is_healthy() {
                 return Ok(started.elapsed());
@@ -258,7 +293,9 @@ impl Stack {
         let ask = || -> io::Result<bool> {
             let mut connection = TcpStream::connect(("127.0.0.1", self.api))?;
             connection.set_read_timeout(Some(READY_BOUND))?;
-            connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+            connection.write_all(
+                b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+            )?;
             let mut answer = Vec::new();
             connection.read_to_end(&mut answer)?;
             Ok(answer.starts_with(b"HTTP/1.1 200 "))
@@ -300,7 +337,11 @@ mod tests {
     use super::*;
 
     fn start(binary: &str) -> String {
-        Launch::of(Path::new(binary), &std::env::temp_dir()).unwrap().start().unwrap_err().to_string()
+        Launch::of(Path::new(binary), &std::env::temp_dir())
+            .unwrap()
+            .start()
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -313,6 +354,10 @@ mod tests {
     fn a_stack_that_ends_at_once_is_not_waited_for() {
         let started = Instant::now();
         let error = start("/bin/false");
-        assert!(error.contains("ended at its start with exit status: 1") && started.elapsed() < READY_BOUND, "{error}");
+        assert!(
+            error.contains("ended at its start with exit status: 1")
+                && started.elapsed() < READY_BOUND,
+            "{error}"
+        );
     }
 }

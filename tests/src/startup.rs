@@ -89,16 +89,27 @@ pub async fn run(options: &Options) -> Result<Report, StartupError> {
     let binary = |name: &str| folder.join(name).join("bootstrap");
     for name in FUNCTIONS.into_iter().chain([HELLO]) {
         if !binary(name).is_file() {
-            return Err(StartupError(format!("there is no {}; `startup --help` says how to build it", binary(name).display())));
+            return Err(StartupError(format!(
+                "there is no {}; `startup --help` says how to build it",
+                binary(name).display()
+            )));
         }
     }
     let mut samples = Vec::new();
     for name in FUNCTIONS.into_iter().chain([HELLO]) {
-        samples.push(Samples { name, binary: std::fs::read(binary(name))?, cpu_ms: Vec::new(), wall_ms: Vec::new() });
+        samples.push(Samples {
+            name,
+            binary: std::fs::read(binary(name))?,
+            cpu_ms: Vec::new(),
+            wall_ms: Vec::new(),
+        });
     }
     let done = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&done);
-    let ticker = Ticker::start("startup", "starts of each function", options.runs.into(), move || counted.load(Relaxed));
+    let ticker =
+        Ticker::start("startup", "starts of each function", options.runs.into(), move || {
+            counted.load(Relaxed)
+        });
     for _ in 0..options.runs {
         // In turn, so that what else the machine does falls on all of them alike.
         for samples in &mut samples {
@@ -110,7 +121,8 @@ pub async fn run(options: &Options) -> Result<Report, StartupError> {
     }
     drop(ticker);
     shared::complain!("startup: deliveries by {} processes", options.processes);
-    let deliveries = delivery::measure(&binary("api"), &binary("deliver"), options.processes).await?;
+    let deliveries =
+        delivery::measure(&binary("api"), &binary("deliver"), options.processes).await?;
     Ok(Report::of(samples, deliveries))
 }
 

@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// How a receiver is started, as the tools tell it.
-const START_RECEIVER: &str = "start one in another terminal: cargo run --release -p posthaste-tests --bin webhook-receiver";
+const START_RECEIVER: &str =
+    "start one in another terminal: cargo run --release -p posthaste-tests --bin webhook-receiver";
 
 /// Whom to test, and by which settings.
 #[derive(Clone, Debug, Args)]
@@ -56,7 +57,11 @@ impl Target {
 
     /// The waits that are allowed.
     pub fn policy(&self) -> Policy {
-        Policy { base_ms: self.retry_base_delay_ms, floor_ms: self.min_retry_delay_ms, lateness_ms: self.lateness_ms }
+        Policy {
+            base_ms: self.retry_base_delay_ms,
+            floor_ms: self.min_retry_delay_ms,
+            lateness_ms: self.lateness_ms,
+        }
     }
 
     /// The URL of a path at the receiver.
@@ -67,25 +72,29 @@ impl Target {
     /// Looks at the receiver, unless told not to. An error says what to start.
     pub async fn look_at_receiver(&self, report: &Report) -> Result<Sighting, String> {
         let url = self.receiver_path("status");
-        url.parse::<Url>().map_err(|error| format!("--receiver-url: '{}' is not a URL: {error}", self.receiver_url))?;
+        url.parse::<Url>().map_err(|error| {
+            format!("--receiver-url: '{}' is not a URL: {error}", self.receiver_url)
+        })?;
         if self.skip_receiver_check {
             report.say("the receiver is not looked at, as asked");
             return Ok(Sighting::Unknown);
         }
         let http = http_client().map_err(|error| error.to_string())?;
-        let absent =
-            |why: &dyn std::fmt::Display| format!("no webhook receiver at {} ({why}); {START_RECEIVER}", self.receiver_url);
-        let response = http
-            .get(&url)
-            .send()
-            .await
-            .map_err(|error| absent(&if error.is_timeout() { "no answer" } else { "cannot connect" }))?;
+        let absent = |why: &dyn std::fmt::Display| {
+            format!("no webhook receiver at {} ({why}); {START_RECEIVER}", self.receiver_url)
+        };
+        let response = http.get(&url).send().await.map_err(|error| {
+            absent(&if error.is_timeout() { "no answer" } else { "cannot connect" })
+        })?;
         let body = response.text().await.map_err(|error| absent(&error))?;
         let Ok(page) = serde_json::from_str::<StatusPage>(&body) else {
             report.say(format_args!("what answers at {url} is not our webhook-receiver; what follows depends on how it answers"));
             return Ok(Sighting::Unknown);
         };
-        report.say(format_args!("the receiver at {} runs; it has received {} requests", self.receiver_url, page.received));
+        report.say(format_args!(
+            "the receiver at {} runs; it has received {} requests",
+            self.receiver_url, page.received
+        ));
         Ok(Sighting::Ours(page))
     }
 

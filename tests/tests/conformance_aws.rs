@@ -2,7 +2,11 @@
 //! clients of its own as another process has them.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
@@ -75,8 +79,9 @@ impl Amazon {
     /// The item that holds the webhook's record, found without the store's help.
     async fn record(&self, id: &WebhookId) -> HashMap<String, AttributeValue> {
         let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
-        let found =
-            found.filter_expression("s = :task").expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
+        let found = found
+            .filter_expression("s = :task")
+            .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
         let mut items = found.send().await.unwrap().items.unwrap();
         assert_eq!(items.len(), 1, "one item is the record of {id}");
         items.remove(0)
@@ -92,7 +97,12 @@ fn clients() -> Aws {
 impl Backend for Amazon {
     fn store(&self) -> Arc<dyn Store> {
         let clock: Arc<dyn Clock> = self.clock();
-        Arc::new(DynamoStore::new(self.table(), &self.settings.table_name, clock, Limits::default().retention))
+        Arc::new(DynamoStore::new(
+            self.table(),
+            &self.settings.table_name,
+            clock,
+            Limits::default().retention,
+        ))
     }
 
     fn queue(&self) -> Arc<dyn Queue> {
@@ -117,7 +127,13 @@ impl Backend for Amazon {
         item.insert("v".to_owned(), AttributeValue::N((revision + 1).to_string()));
         let deflated = miniz_oxide::deflate::compress_to_vec(json.as_bytes(), 6);
         item.insert("d".to_owned(), AttributeValue::B(Blob::new(deflated)));
-        self.table().put_item().table_name(&self.settings.table_name).set_item(Some(item)).send().await.unwrap();
+        self.table()
+            .put_item()
+            .table_name(&self.settings.table_name)
+            .set_item(Some(item))
+            .send()
+            .await
+            .unwrap();
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {

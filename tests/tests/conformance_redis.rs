@@ -2,7 +2,11 @@
 //! a connection of its own as another process has it. On the server, store and queue are in two databases; the cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -28,7 +32,8 @@ fn main() -> ExitCode {
         Ok((server, cluster)) => {
             let (queue, status) = (server.url(QUEUE_DATABASE), server.url(STATUS_DATABASE));
             let mut trials = conformance::trials("redis", start(queue, status));
-            trials.extend(conformance::trials("redis_cluster", start(cluster.url(), cluster.url())));
+            trials
+                .extend(conformance::trials("redis_cluster", start(cluster.url(), cluster.url())));
             conformance::report(trials)
         }
         Err(error) => {
@@ -64,11 +69,17 @@ impl Redis {
 #[async_trait]
 impl Backend for Redis {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::new(RedisStore::new(Connection::new(&self.status.url, &self.status.prefix, "status").unwrap(), self.clock()))
+        Arc::new(RedisStore::new(
+            Connection::new(&self.status.url, &self.status.prefix, "status").unwrap(),
+            self.clock(),
+        ))
     }
 
     fn queue(&self) -> Arc<dyn Queue> {
-        Arc::new(RedisQueue::new(Connection::new(&self.queue, &self.status.prefix, "queue").unwrap(), self.clock()))
+        Arc::new(RedisQueue::new(
+            Connection::new(&self.queue, &self.status.prefix, "queue").unwrap(),
+            self.clock(),
+        ))
     }
 
     fn clock(&self) -> Arc<TestClock> {

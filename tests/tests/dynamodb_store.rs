@@ -1,6 +1,10 @@
 //! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and what it says when nobody answers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 
@@ -56,7 +60,10 @@ fn store(endpoint: &str, clock: &Arc<TestClock>, patience: Duration) -> DynamoSt
 
 impl World {
     async fn start() -> Self {
-        let emulator = tokio::task::spawn_blocking(AwsStack::emulator).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+        let emulator = tokio::task::spawn_blocking(AwsStack::emulator)
+            .await
+            .unwrap()
+            .unwrap_or_else(|error| panic!("{error}"));
         emulator.make_table("posthaste").await.unwrap();
         let clock = Arc::new(TestClock::default());
         let store = store(emulator.endpoint(), &clock, Duration::from_secs(60));
@@ -71,8 +78,13 @@ impl World {
 
     /// All items of the table whose partition begins so.
     async fn items(&self, begins: &str) -> Vec<Item> {
-        let found =
-            self.emulator.call("DynamoDB_20120810.Scan", json!({ "TableName": "posthaste", "ConsistentRead": true })).await;
+        let found = self
+            .emulator
+            .call(
+                "DynamoDB_20120810.Scan",
+                json!({ "TableName": "posthaste", "ConsistentRead": true }),
+            )
+            .await;
         let found = found.unwrap();
         let items = found["Items"].as_array().unwrap().iter().filter_map(Value::as_object);
         items.filter(|item| item["p"]["S"].as_str().unwrap().starts_with(begins)).cloned().collect()
@@ -152,7 +164,10 @@ async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
         assert!(world.items("c/").await.is_empty(), "what it carried is gone");
         for left in world.items("w/").await {
             let keeps_nothing = !left.contains_key("d") && left.contains_key("x");
-            assert!(keeps_nothing && item_bytes(&left) < 128, "its id is retired for a while, and that is all: {left:?}");
+            assert!(
+                keeps_nothing && item_bytes(&left) < 128,
+                "its id is retired for a while, and that is all: {left:?}"
+            );
         }
     }
 }
@@ -162,7 +177,8 @@ async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     let world = World::start().await;
-    let ttl = async || -> i64 { world.items("c/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap() };
+    let ttl =
+        async || -> i64 { world.items("c/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap() };
     let webhook = world.created(4000).await;
     let first = ttl().await;
     assert_eq!(first / 86400 - world.clock.now().as_seconds() / 86400, 45);
@@ -181,7 +197,10 @@ async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     let done = delivered(&world.rules, &claimed, now);
     world.store.write(&claimed, &done).await.unwrap();
     let record_ttl: i64 = world.items("w/").await[0]["x"]["N"].as_str().unwrap().parse().unwrap();
-    assert_eq!((record_ttl, ttl().await), ((done.expires_at.unwrap().as_millis() + 999) / 1000, second));
+    assert_eq!(
+        (record_ttl, ttl().await),
+        ((done.expires_at.unwrap().as_millis() + 999) / 1000, second)
+    );
     assert!(second > record_ttl, "it outlives its record");
 }
 
@@ -201,7 +220,10 @@ async fn one_run_sums_up_all_that_was_counted() {
             json!({ "PutRequest": { "Item": item } })
         };
         let puts: Vec<Value> = (begin..begin + 25).map(put).collect();
-        let call = world.emulator.call("DynamoDB_20120810.BatchWriteItem", json!({ "RequestItems": { "posthaste": puts } }));
+        let call = world.emulator.call(
+            "DynamoDB_20120810.BatchWriteItem",
+            json!({ "RequestItems": { "posthaste": puts } }),
+        );
         call.await.unwrap();
     }
     let position = async || world.items("totals").await[0]["f"]["S"].as_str().unwrap().to_owned();
@@ -220,15 +242,22 @@ async fn circuits_and_counts_are_spread_over_partitions() {
     let world = World::start().await;
     let now = world.clock.now();
     for index in 0..64 {
-        let circuit = Circuit::closed(&format!("https://d{index}.example.com:443")).failed(&Settings::default(), now);
+        let circuit = Circuit::closed(&format!("https://d{index}.example.com:443"))
+            .failed(&Settings::default(), now);
         assert!(world.store.write_circuit(None, &circuit).await.unwrap());
         let counters = [("invocations".to_owned(), 1)].into();
         world.store.add_activity(&Activity { counters, ..Activity::default() }, now).await.unwrap();
     }
     for (begins, index_key) in [("circuit", Some("i")), ("activity", None)] {
         let items = world.items(begins).await;
-        let parts = |key: &str| items.iter().map(|item| item[key]["S"].as_str().unwrap()).collect::<BTreeSet<_>>().len();
-        assert_eq!((items.len(), parts("p"), index_key.map(parts)), (64, 4, index_key.map(|_| 4)), "{begins}");
+        let parts = |key: &str| {
+            items.iter().map(|item| item[key]["S"].as_str().unwrap()).collect::<BTreeSet<_>>().len()
+        };
+        assert_eq!(
+            (items.len(), parts("p"), index_key.map(parts)),
+            (64, 4, index_key.map(|_| 4)),
+            "{begins}"
+        );
     }
     assert_eq!(world.store.circuits().await.unwrap().len(), 64);
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 64);
@@ -244,7 +273,11 @@ async fn figures_go_on_after_a_clock_was_ahead() {
     let count = async |at: Timestamp| {
         for _ in 0..16 {
             let counters = [("invocations".to_owned(), 1)].into();
-            world.store.add_activity(&Activity { counters, ..Activity::default() }, at).await.unwrap();
+            world
+                .store
+                .add_activity(&Activity { counters, ..Activity::default() }, at)
+                .await
+                .unwrap();
         }
     };
     let ahead = now.plus(40 * DAY);
@@ -255,7 +288,11 @@ async fn figures_go_on_after_a_clock_was_ahead() {
     world.store.tidy(now.plus(Duration::from_secs(120)), until).await.unwrap();
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 32);
     for sums in world.items("totals").await {
-        assert!(sums["f"]["S"].as_str().unwrap() < format!("{:015}", now.as_millis() + 120_000).as_str(), "{sums:?}");
+        assert!(
+            sums["f"]["S"].as_str().unwrap()
+                < format!("{:015}", now.as_millis() + 120_000).as_str(),
+            "{sums:?}"
+        );
     }
 }
 
@@ -269,5 +306,8 @@ async fn nobody_there_is_unavailable() {
     let store = store(&endpoint, &clock, Duration::from_secs(2));
     let webhook = new_webhook(&Rules::default(), clock.now());
     assert!(matches!(store.get(&webhook.id).await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(store.create(&webhook, &content(10)).await, Err(CreateError::Store(StoreError::Unavailable(_)))));
+    assert!(matches!(
+        store.create(&webhook, &content(10)).await,
+        Err(CreateError::Store(StoreError::Unavailable(_)))
+    ));
 }

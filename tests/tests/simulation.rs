@@ -2,8 +2,16 @@
 //!
 //! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches anew for the seed that catches each bug.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 use posthaste_tests::simulation::{
     Run,
@@ -72,24 +80,50 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
 /// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does
 /// changes with the worlds.
 const REGRESSIONS: [(&str, Bug); 9] = [
-    ("a key asked for again, after an operator had deleted its webhook, made that anew", Bug::DeletedIsNew),
-    ("a batch that was given a new id made again what it had made under the old one", Bug::SettledForgotten),
+    (
+        "a key asked for again, after an operator had deleted its webhook, made that anew",
+        Bug::DeletedIsNew,
+    ),
+    (
+        "a batch that was given a new id made again what it had made under the old one",
+        Bug::SettledForgotten,
+    ),
     ("the sweep added to a backlog for as long as the queue stood still", Bug::BacklogFeedsItself),
-    ("two messages of one webhook that was put off counted it as waiting twice", Bug::DeferralCountedTwice),
-    ("a throttled deliver used up the rescues of webhooks that no function had looked at", Bug::RescueWithoutChange),
+    (
+        "two messages of one webhook that was put off counted it as waiting twice",
+        Bug::DeferralCountedTwice,
+    ),
+    (
+        "a throttled deliver used up the rescues of webhooks that no function had looked at",
+        Bug::RescueWithoutChange,
+    ),
     ("an open circuit failed webhooks that had had no attempt", Bug::FailedUntried),
     ("the host limit used up what the circuit may defer", Bug::DeferralsShareBudget),
-    ("kills in a row used up the interruptions of all that was in flight", Bug::InterruptionWithoutWait),
-    ("a claim that took too long was recorded as a timeout of the destination", Bug::SlowClaimBlamed),
+    (
+        "kills in a row used up the interruptions of all that was in flight",
+        Bug::InterruptionWithoutWait,
+    ),
+    (
+        "a claim that took too long was recorded as a timeout of the destination",
+        Bug::SlowClaimBlamed,
+    ),
 ];
 
 /// Every seed is a world; none of them breaks a promise.
 #[test]
 fn nothing_is_lost_in_any_of_many_worlds() {
-    let seeds = std::env::var("SIMULATION_SEEDS").map_or(SEEDS, |text| text.parse().expect("SIMULATION_SEEDS is a number"));
+    let seeds = std::env::var("SIMULATION_SEEDS")
+        .map_or(SEEDS, |text| text.parse().expect("SIMULATION_SEEDS is a number"));
     let hunted = hunt(0, seeds, None, None);
-    println!("{} seeds in {:.1} s: {:.0} a second", hunted.seeds, hunted.seconds, hunted.seeds_per_second());
-    let failure = hunted.failure.map(|(seed, violation)| format!("simulate --seed {seed} shows it: {violation}"));
+    println!(
+        "{} seeds in {:.1} s: {:.0} a second",
+        hunted.seeds,
+        hunted.seconds,
+        hunted.seeds_per_second()
+    );
+    let failure = hunted
+        .failure
+        .map(|(seed, violation)| format!("simulate --seed {seed} shows it: {violation}"));
     assert_eq!(failure, None);
 }
 
@@ -99,8 +133,16 @@ fn each_planted_bug_is_caught() {
     if std::env::var("SIMULATION_BUGS").is_ok_and(|value| value == "search") {
         for bug in Bug::ALL {
             let caught = catch(bug, MAX_SEEDS_PER_BUG);
-            println!("{:<24} {:?} {}", caught.bug, caught.seeds, caught.violation.unwrap_or_default());
-            assert!(caught.seeds.is_some(), "{bug:?} is not caught within {MAX_SEEDS_PER_BUG} seeds");
+            println!(
+                "{:<24} {:?} {}",
+                caught.bug,
+                caught.seeds,
+                caught.violation.unwrap_or_default()
+            );
+            assert!(
+                caught.seeds.is_some(),
+                "{bug:?} is not caught within {MAX_SEEDS_PER_BUG} seeds"
+            );
         }
         return;
     }
@@ -108,7 +150,10 @@ fn each_planted_bug_is_caught() {
         assert_eq!(bug, listed, "the table is in the order of the bugs");
         let ran = run(Run { bug: Some(bug), ..Run::of(seed) });
         let how = "the table is out of date: `simulate --bugs` makes it anew";
-        assert!(ran.violation.is_some(), "seed {seed} does not catch {bug:?}; if the world has changed, {how}");
+        assert!(
+            ran.violation.is_some(),
+            "seed {seed} does not catch {bug:?}; if the world has changed, {how}"
+        );
         assert_eq!(run(Run::of(seed)).violation, None, "seed {seed} without a bug");
     }
 }
@@ -149,11 +194,16 @@ fn a_seed_replays_exactly() {
 #[test]
 fn every_world_does_something() {
     for world in Kind::ALL {
-        let ran: Vec<_> = (0..30).map(|seed| run(Run { world: Some(world), traced: true, ..Run::of(seed) })).collect();
+        let ran: Vec<_> = (0..30)
+            .map(|seed| run(Run { world: Some(world), traced: true, ..Run::of(seed) }))
+            .collect();
         let accepted: usize = ran.iter().map(|ran| ran.accepted).sum();
         let requests: usize = ran.iter().map(|ran| ran.requests).sum();
         // Where deliver dies for hours, most are given up by the queue before anything is sent.
-        assert!(accepted > 10 && requests > 0, "{world:?}: {accepted} accepted, {requests} requests");
+        assert!(
+            accepted > 10 && requests > 0,
+            "{world:?}: {accepted} accepted, {requests} requests"
+        );
         let sign = match world {
             Kind::Calm => "dies",
             Kind::Deaths => "without its caller",

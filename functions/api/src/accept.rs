@@ -32,7 +32,10 @@ use crate::{
     request_body = schemas::NewWebhook,
     responses((status = 202, description = "Accepted, to be delivered.", body = view::Accepted<'static>), errors::Body),
 ))]
-pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn accept(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;

@@ -68,7 +68,11 @@ pub(crate) struct Call {
 impl Call {
     /// What the boundary left with the request.
     pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Problem::new(Kind::Internal, "Something went wrong."))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Problem::new(Kind::Internal, "Something went wrong."))
     }
 }
 
@@ -88,7 +92,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        text.parse().map(Self).map_err(|invalid| Problem::new(Kind::NotFound, format!("webhook_id {invalid}")))
+        let text = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|Path(text)| text)
+            .unwrap_or_default();
+        text.parse()
+            .map(Self)
+            .map_err(|invalid| Problem::new(Kind::NotFound, format!("webhook_id {invalid}")))
     }
 }

@@ -37,7 +37,11 @@ impl Access {
 
     /// For a server that listens on loopback only: keys if there are any, else everybody on this machine.
     pub fn for_loopback(config: &config::Access) -> Self {
-        if config.key_hashes.is_empty() { Self::Loopback } else { Self::Keys(config.key_hashes.clone()) }
+        if config.key_hashes.is_empty() {
+            Self::Loopback
+        } else {
+            Self::Keys(config.key_hashes.clone())
+        }
     }
 }
 
@@ -76,24 +80,37 @@ pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
             check_browser(parts)?;
             Ok(Caller::Known(OPERATOR))
         }
-        Access::Refuse => {
-            Err(Problem::new(Kind::NotConfigured, "The API is not set up to be called; its log says why.").because(NoAccessSet))
-        }
+        Access::Refuse => Err(Problem::new(
+            Kind::NotConfigured,
+            "The API is not set up to be called; its log says why.",
+        )
+        .because(NoAccessSet)),
     }
 }
 
 fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Caller, Problem> {
     let Some(key) = presented_key(&parts.headers) else {
-        return if OPEN.contains(&parts.uri.path()) { Ok(Caller::Anonymous) } else { Err(unauthorized("No API key was sent.")) };
+        return if OPEN.contains(&parts.uri.path()) {
+            Ok(Caller::Anonymous)
+        } else {
+            Err(unauthorized("No API key was sent."))
+        };
     };
     let presented = KeyHash::of(key);
     // Every key is compared, so the time tells neither whether nor where one matched.
     let known = hashes.iter().fold(Choice::from(0), |known, hash| known | hash.ct_eq(&presented));
-    if bool::from(known) { Ok(Caller::Known(OPERATOR)) } else { Err(unauthorized("The API key is not valid.")) }
+    if bool::from(known) {
+        Ok(Caller::Known(OPERATOR))
+    } else {
+        Err(unauthorized("The API key is not valid."))
+    }
 }
 
 fn unauthorized(what: &str) -> Problem {
-    Problem::new(Kind::Unauthorized, format!("{what} Send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."))
+    Problem::new(
+        Kind::Unauthorized,
+        format!("{what} Send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."),
+    )
 }
 
 /// The bearer token; without one, `x-api-key`. Under a platform's own signature, `Authorization` is another scheme's.
@@ -109,9 +126,10 @@ pub(crate) fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
 /// The identity that the platform vouches for. Callers that it does not name share one.
 fn platform_identity(parts: &Parts) -> [u8; 32] {
     let arn = match parts.extensions.get::<RequestContext>() {
-        Some(RequestContext::ApiGatewayV2(context)) => {
-            context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref()?.user_arn.as_deref())
-        }
+        Some(RequestContext::ApiGatewayV2(context)) => context
+            .authorizer
+            .as_ref()
+            .and_then(|authorizer| authorizer.iam.as_ref()?.user_arn.as_deref()),
         Some(RequestContext::ApiGatewayV1(context)) => context.identity.user_arn.as_deref(),
         _ => None,
     };
@@ -122,7 +140,9 @@ fn platform_identity(parts: &Parts) -> [u8; 32] {
 /// of a service, and each instance of a function, has a session of its own. Any other ARN is returned as it is.
 fn without_session(arn: &str) -> &str {
     let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
-    let Some(session) = resource.strip_prefix("assumed-role/").and_then(|role| Some(role.split_once('/')?.1)) else {
+    let Some(session) =
+        resource.strip_prefix("assumed-role/").and_then(|role| Some(role.split_once('/')?.1))
+    else {
         return arn;
     };
     arn.strip_suffix(session).unwrap_or(arn)
@@ -130,26 +150,36 @@ fn without_session(arn: &str) -> &str {
 
 fn check_browser(parts: &Parts) -> Result<(), Problem> {
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()).filter(|host| is_loopback(host.host())) else {
+    let Some(authority) = host
+        .and_then(|host| host.parse::<Authority>().ok())
+        .filter(|host| is_loopback(host.host()))
+    else {
         return Err(Problem::new(
             Kind::Forbidden,
             "Without API_KEYS only this machine may call: the Host header must be localhost or a loopback address.",
         ));
     };
-    if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) || is_same_origin(&parts.headers, &authority) {
+    if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || is_same_origin(&parts.headers, &authority)
+    {
         return Ok(());
     }
-    Err(Problem::new(Kind::Forbidden, "Without API_KEYS, a web page of another origin may not change anything; set API_KEYS."))
+    Err(Problem::new(
+        Kind::Forbidden,
+        "Without API_KEYS, a web page of another origin may not change anything; set API_KEYS.",
+    ))
 }
 
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Browsers send at least one of the two with every request that can change something; other clients send neither.
 fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
-    let site = headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");
+    let site =
+        headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");
     let origin = headers.get(header::ORIGIN).is_none_or(|origin| {
         let authority = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
         authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host.as_str()))
@@ -199,7 +229,8 @@ mod tests {
     #[test]
     fn every_key_is_one_identity() {
         let access = keys(&["one", "two"]);
-        let caller = |key| admit(&access, &parts("POST", "/webhooks", &[("x-api-key", key)])).unwrap();
+        let caller =
+            |key| admit(&access, &parts("POST", "/webhooks", &[("x-api-key", key)])).unwrap();
         assert_eq!(caller("one"), caller("two"));
     }
 
@@ -209,7 +240,11 @@ mod tests {
         let sessions = ["i-0123", "ecs/task/1", "a:b", ""];
         for session in sessions {
             let arn = format!("arn:aws:sts::123456789012:assumed-role/publisher/{session}");
-            assert_eq!(without_session(&arn), "arn:aws:sts::123456789012:assumed-role/publisher/", "{session}");
+            assert_eq!(
+                without_session(&arn),
+                "arn:aws:sts::123456789012:assumed-role/publisher/",
+                "{session}"
+            );
         }
         for arn in [
             "arn:aws:iam::123456789012:user/team/ada",
@@ -237,7 +272,11 @@ mod tests {
             &[("x-api-key", "")],
             &[("authorization", "Bearer three"), ("x-api-key", "one")],
         ] {
-            assert_eq!(status(&access, &parts("GET", "/webhook-statuses", headers)), Some(Kind::Unauthorized), "{headers:?}");
+            assert_eq!(
+                status(&access, &parts("GET", "/webhook-statuses", headers)),
+                Some(Kind::Unauthorized),
+                "{headers:?}"
+            );
         }
     }
 
@@ -245,17 +284,32 @@ mod tests {
     fn health_and_the_page_are_answered_to_anybody_without_a_key_but_a_wrong_key_is_wrong() {
         let access = keys(&["one"]);
         for path in ["/health", "/"] {
-            assert_eq!(admit(&access, &parts("GET", path, &[])).unwrap(), Caller::Anonymous, "{path}");
-            assert_eq!(status(&access, &parts("GET", path, &[("x-api-key", "x")])), Some(Kind::Unauthorized), "{path}");
+            assert_eq!(
+                admit(&access, &parts("GET", path, &[])).unwrap(),
+                Caller::Anonymous,
+                "{path}"
+            );
+            assert_eq!(
+                status(&access, &parts("GET", path, &[("x-api-key", "x")])),
+                Some(Kind::Unauthorized),
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn without_a_setting_nobody_may() {
         assert_eq!(Access::for_lambda(&config::Access::default()), Access::Refuse);
-        assert_eq!(status(&Access::Refuse, &parts("GET", "/health", &[])), Some(Kind::NotConfigured));
-        for (auth, access) in [(Auth::Platform, Access::Platform), (Auth::Local, Access::Loopback)] {
-            assert_eq!(Access::for_lambda(&config::Access { auth, ..config::Access::default() }), access);
+        assert_eq!(
+            status(&Access::Refuse, &parts("GET", "/health", &[])),
+            Some(Kind::NotConfigured)
+        );
+        for (auth, access) in [(Auth::Platform, Access::Platform), (Auth::Local, Access::Loopback)]
+        {
+            assert_eq!(
+                Access::for_lambda(&config::Access { auth, ..config::Access::default() }),
+                access
+            );
             let both = config::Access { key_hashes: vec![KeyHash::of(b"one")], auth };
             assert_eq!(Access::for_lambda(&both), Access::Keys(vec![KeyHash::of(b"one")]));
         }
@@ -265,14 +319,32 @@ mod tests {
     #[test]
     fn a_name_rebound_to_loopback_is_refused() {
         for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.8.8.8", "[::1]:8000"] {
-            assert_eq!(status(&Access::Loopback, &parts("GET", "/", &[("host", host)])), None, "{host}");
+            assert_eq!(
+                status(&Access::Loopback, &parts("GET", "/", &[("host", host)])),
+                None,
+                "{host}"
+            );
         }
-        for host in
-            ["evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.1", "[::2]", "127.0.0.1.evil.example", ""]
-        {
-            assert_eq!(status(&Access::Loopback, &parts("GET", "/", &[("host", host)])), Some(Kind::Forbidden), "{host}");
+        for host in [
+            "evil.example",
+            "evil.example:8000",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "127.0.0.1.evil.example",
+            "",
+        ] {
+            assert_eq!(
+                status(&Access::Loopback, &parts("GET", "/", &[("host", host)])),
+                Some(Kind::Forbidden),
+                "{host}"
+            );
         }
-        assert_eq!(status(&Access::Loopback, &parts("GET", "/", &[])), Some(Kind::Forbidden), "no Host");
+        assert_eq!(
+            status(&Access::Loopback, &parts("GET", "/", &[])),
+            Some(Kind::Forbidden),
+            "no Host"
+        );
     }
 
     #[test]
@@ -281,7 +353,11 @@ mod tests {
             let headers = [&[("host", "127.0.0.1:8000")], headers].concat();
             status(&Access::Loopback, &parts(method, "/webhooks", &headers))
         };
-        for same in [("origin", "http://127.0.0.1:8000"), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "none")] {
+        for same in [
+            ("origin", "http://127.0.0.1:8000"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "none"),
+        ] {
             assert_eq!(call("POST", &[same]), None, "{same:?}");
         }
         for other in [

@@ -37,7 +37,10 @@ type Items = Vec<Result<Submission, Problem>>;
     request_body = schemas::NewBatch,
     responses((status = 202, description = "A result for each, in their order.", body = Results<'static>), errors::Body),
 ))]
-pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn accept(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;
@@ -79,7 +82,8 @@ pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Res
 fn read_items(app: &App, fields: &Fields<'_>) -> Result<Items, Problem> {
     let mut faults = Faults::default();
     let [webhooks] = fields.pick(&["webhooks"], "", &mut faults);
-    let elements: Option<Elements<'_, MAX_ITEMS>> = given(webhooks).and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let elements: Option<Elements<'_, MAX_ITEMS>> =
+        given(webhooks).and_then(|raw| serde_json::from_str(raw.get()).ok());
     let count = elements.as_ref().map_or(0, |elements| elements.count);
     if !(1..=MAX_ITEMS).contains(&count) {
         faults.add("webhooks", format!("must be an array of 1 to {MAX_ITEMS} webhooks"));
@@ -90,7 +94,11 @@ fn read_items(app: &App, fields: &Fields<'_>) -> Result<Items, Problem> {
         let name = format!("webhooks[{index}]");
         match Fields::of(raw) {
             Some(fields) => Submission::read(&app.context, &fields, &format!("{name}.")),
-            None => Err(Problem::about(Kind::InvalidFields, &name, "must be an object with url and payload")),
+            None => Err(Problem::about(
+                Kind::InvalidFields,
+                &name,
+                "must be an object with url and payload",
+            )),
         }
     };
     Ok(items.iter().enumerate().map(judge).collect())
@@ -110,7 +118,12 @@ enum Placed {
 ///
 /// An id that is too old is barred for each item before the key is made to stand for a new one, and the key remembers those that it had
 /// settled. So whatever dies in between, and whoever else is at it, no item is created under two ids.
-async fn resume(app: &App, call: &Call, slot: &mut Slot, items: &Items) -> Result<Option<Vec<Option<TaskId>>>, Problem> {
+async fn resume(
+    app: &App,
+    call: &Call,
+    slot: &mut Slot,
+    items: &Items,
+) -> Result<Option<Vec<Option<TaskId>>>, Problem> {
     let known: Vec<Option<TaskId>> = (0..items.len()).map(|index| slot.settled(index)).collect();
     if !slot.is_stale(app) {
         return Ok(Some(known));
@@ -120,13 +133,17 @@ async fn resume(app: &App, call: &Call, slot: &mut Slot, items: &Items) -> Resul
         match (item, known) {
             (Ok(submission), None) => {
                 let task = base.nth(index);
-                dispatch::settled(app, call, submission, task).await.map(|found| found.map(|_| task))
+                dispatch::settled(app, call, submission, task)
+                    .await
+                    .map(|found| found.map(|_| task))
             }
             _ => Ok(*known),
         }
     });
-    let settled = dispatch::all(looks.collect()).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
-    let is_whole = items.iter().zip(&settled).all(|(item, settled)| item.is_err() || settled.is_some());
+    let settled =
+        dispatch::all(looks.collect()).await.into_iter().collect::<Result<Vec<_>, Problem>>()?;
+    let is_whole =
+        items.iter().zip(&settled).all(|(item, settled)| item.is_err() || settled.is_some());
     Ok((is_whole || slot.renew(app, settled.clone()).await?).then_some(settled))
 }
 
@@ -137,17 +154,26 @@ async fn create_all(
     items: &Items,
     place: impl Fn(usize) -> Placed,
 ) -> Vec<Result<Option<Webhook>, Problem>> {
-    let valid = items.iter().enumerate().filter_map(|(index, item)| Some((place(index), item.as_ref().ok()?)));
+    let valid = items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Some((place(index), item.as_ref().ok()?)));
     let creations = valid.map(|(placed, submission)| make(app, call, submission, placed));
     let outcomes = dispatch::all(creations.collect()).await;
     let created = outcomes.iter().flatten().flatten();
-    let unsent: Vec<&Webhook> = created.clone().filter(|webhook| dispatch::needs_message(webhook)).collect();
+    let unsent: Vec<&Webhook> =
+        created.clone().filter(|webhook| dispatch::needs_message(webhook)).collect();
     dispatch::send(app, &unsent).await;
     created.for_each(log_accepted);
     outcomes
 }
 
-async fn make(app: &App, call: &Call, submission: &Submission, placed: Placed) -> Result<Option<Webhook>, Problem> {
+async fn make(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+    placed: Placed,
+) -> Result<Option<Webhook>, Problem> {
     match placed {
         Placed::New(task) => dispatch::create(app, call, submission, task).await,
         Placed::Settled(task) => {
@@ -177,17 +203,28 @@ enum Verdict<'a> {
 
 /// The answer, and whether it would be the same if it were asked for again. If the store took none of the valid ones, that is the
 /// request's own failure.
-fn results(items: Items, outcomes: Vec<Result<Option<Webhook>, Problem>>) -> Result<(String, bool), Problem> {
+fn results(
+    items: Items,
+    outcomes: Vec<Result<Option<Webhook>, Problem>>,
+) -> Result<(String, bool), Problem> {
     let any_valid = !outcomes.is_empty();
     if any_valid && outcomes.iter().all(Result::is_err) {
-        return Err(outcomes.into_iter().find_map(Result::err).unwrap_or_else(idempotency::contended));
+        return Err(outcomes
+            .into_iter()
+            .find_map(Result::err)
+            .unwrap_or_else(idempotency::contended));
     }
     let mut outcomes = outcomes.into_iter();
     let merged: Vec<Result<Webhook, Problem>> = items
         .into_iter()
-        .map(|item| item.and_then(|_| outcomes.next().unwrap_or(Ok(None))?.ok_or_else(idempotency::contended)))
+        .map(|item| {
+            item.and_then(|_| {
+                outcomes.next().unwrap_or(Ok(None))?.ok_or_else(idempotency::contended)
+            })
+        })
         .collect();
-    let failed: Vec<&Problem> = merged.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    let failed: Vec<&Problem> =
+        merged.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
     if let Some(Cause(cause)) = failed.iter().find_map(|problem| problem.cause()) {
         let error = &**cause as &(dyn std::error::Error + 'static);
         let webhooks = failed.iter().filter(|problem| problem.cause().is_some()).count();

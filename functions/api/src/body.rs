@@ -46,7 +46,8 @@ pub(crate) async fn read_json(
             return Err(full);
         }
     };
-    let read = declared.check(read_within(PATIENCE, headers, body, (limit, Some(&mut room))).await?)?;
+    let read =
+        declared.check(read_within(PATIENCE, headers, body, (limit, Some(&mut room))).await?)?;
     Ok((read, room.with_turn()?))
 }
 
@@ -79,8 +80,18 @@ async fn discard_rest(mut chunks: BodyDataStream) {
 /// How many bytes a body may have, and the room that they take.
 type Bounds<'a, 'r> = (usize, Option<&'a mut BodyRoom<'r>>);
 
-async fn read_within(patience: Duration, headers: &HeaderMap, body: Body, bounds: Bounds<'_, '_>) -> Result<Bytes, Problem> {
-    let too_slow = |_| Problem::new(Kind::RequestTimeout, format!("The body did not come within {} s.", patience.as_secs()));
+async fn read_within(
+    patience: Duration,
+    headers: &HeaderMap,
+    body: Body,
+    bounds: Bounds<'_, '_>,
+) -> Result<Bytes, Problem> {
+    let too_slow = |_| {
+        Problem::new(
+            Kind::RequestTimeout,
+            format!("The body did not come within {} s.", patience.as_secs()),
+        )
+    };
     tokio::time::timeout(patience, read(headers, body, bounds)).await.map_err(too_slow)?
 }
 
@@ -88,7 +99,11 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-async fn read(headers: &HeaderMap, body: Body, (limit, mut room): Bounds<'_, '_>) -> Result<Bytes, Problem> {
+async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    (limit, mut room): Bounds<'_, '_>,
+) -> Result<Bytes, Problem> {
     let announced = announced(headers);
     // A little more than the limit is read and dropped, since many clients see no answer before they have sent everything.
     if announced.is_some_and(|length| length > limit.saturating_mul(2)) {
@@ -99,7 +114,9 @@ async fn read(headers: &HeaderMap, body: Body, (limit, mut room): Bounds<'_, '_>
     let mut more = BytesMut::new();
     let mut length = 0;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Problem::new(Kind::BadRequest, "The body ended before its length was reached."))?;
+        let chunk = chunk.map_err(|_| {
+            Problem::new(Kind::BadRequest, "The body ended before its length was reached.")
+        })?;
         length += chunk.len();
         if let Some(room) = &mut room
             && let Err(full) = room.grow_to(length.min(limit))
@@ -150,7 +167,10 @@ impl Declared {
 /// An error if the body is compressed, or declared as something other than JSON.
 fn check_declared(headers: &HeaderMap) -> Result<Declared, Problem> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "The body must not be compressed; leave content-encoding out."));
+        return Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "The body must not be compressed; leave content-encoding out.",
+        ));
     }
     match headers.get(header::CONTENT_TYPE) {
         Some(value) if !is_json(value) => Err(not_json()),
@@ -159,13 +179,17 @@ fn check_declared(headers: &HeaderMap) -> Result<Declared, Problem> {
 }
 
 fn not_json() -> Problem {
-    Problem::new(Kind::UnsupportedMediaType, "The body must be JSON. Send the header 'content-type: application/json'.")
+    Problem::new(
+        Kind::UnsupportedMediaType,
+        "The body must be JSON. Send the header 'content-type: application/json'.",
+    )
 }
 
 fn is_json(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 #[cfg(test)]
@@ -179,7 +203,9 @@ mod tests {
     }
 
     fn chunked(chunks: &[&'static [u8]]) -> Body {
-        Body::from_stream(stream::iter(chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk)).collect::<Vec<_>>()))
+        Body::from_stream(stream::iter(
+            chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk)).collect::<Vec<_>>(),
+        ))
     }
 
     /// With all the room that it needs.
@@ -189,7 +215,9 @@ mod tests {
     }
 
     async fn read_all(chunks: &[&'static [u8]], limit: usize) -> Result<Bytes, Kind> {
-        read_json(&headers("application/json"), chunked(chunks), limit).await.map_err(|problem| problem.kind())
+        read_json(&headers("application/json"), chunked(chunks), limit)
+            .await
+            .map_err(|problem| problem.kind())
     }
 
     #[tokio::test]
@@ -197,7 +225,9 @@ mod tests {
         assert_eq!(read_all(&[], 0).await.unwrap(), "");
         assert_eq!(read_all(&[b"abc"], 3).await.unwrap(), "abc");
         assert_eq!(read_all(&[b"", b"a", b"", b"b", b"c"], 3).await.unwrap(), "abc");
-        for chunks in [&[&b"abcd"[..]][..], &[b"ab", b"cd"], &[b"abc", b"d", b"e"], &[&b"a"[..]; 100]] {
+        for chunks in
+            [&[&b"abcd"[..]][..], &[b"ab", b"cd"], &[b"abc", b"d", b"e"], &[&b"a"[..]; 100]]
+        {
             assert_eq!(read_all(chunks, 3).await, Err(Kind::TooLarge));
         }
     }
@@ -205,25 +235,44 @@ mod tests {
     /// A body that stops coming is given up.
     #[tokio::test]
     async fn a_body_is_not_waited_for_for_ever() {
-        let stuck = Body::from_stream(stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending()));
+        let stuck = Body::from_stream(
+            stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending()),
+        );
         let patience = Duration::from_millis(20);
-        let read = tokio::time::timeout(patience * 500, read_within(patience, &HeaderMap::new(), stuck, (9, None))).await;
+        let read = tokio::time::timeout(
+            patience * 500,
+            read_within(patience, &HeaderMap::new(), stuck, (9, None)),
+        )
+        .await;
         assert_eq!(read.unwrap().unwrap_err().kind(), Kind::RequestTimeout);
     }
 
     #[tokio::test]
     async fn only_json_is_read() {
-        for json in ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"] {
+        for json in
+            ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"]
+        {
             assert!(read_json(&headers(json), Body::from("1"), 9).await.is_ok(), "{json}");
         }
-        for other in ["text/plain", "text/x+json", "application/x-www-form-urlencoded", "application/jsonp", "json", ""] {
+        for other in [
+            "text/plain",
+            "text/x+json",
+            "application/x-www-form-urlencoded",
+            "application/jsonp",
+            "json",
+            "",
+        ] {
             let problem = read_json(&headers(other), Body::from("1"), 9).await.unwrap_err();
             assert_eq!(problem.kind(), Kind::UnsupportedMediaType, "{other}");
         }
         assert!(read_json(&HeaderMap::new(), Body::empty(), 9).await.unwrap().is_empty());
         let undeclared = read_json(&HeaderMap::new(), Body::from("1"), 9).await.unwrap_err();
         assert_eq!(undeclared.kind(), Kind::UnsupportedMediaType);
-        let gzip = HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
-        assert_eq!(read_json(&gzip, Body::from("1"), 9).await.unwrap_err().kind(), Kind::UnsupportedMediaType);
+        let gzip =
+            HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
+        assert_eq!(
+            read_json(&gzip, Body::from("1"), 9).await.unwrap_err().kind(),
+            Kind::UnsupportedMediaType
+        );
     }
 }

@@ -35,7 +35,12 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
             match turn(&app, &method, &uri, share) {
                 Ok(turn) => {
                     let trace = trace::of(&parts);
-                    parts.extensions.insert(Call { correlation_id: Arc::clone(&correlation_id), caller, share, trace });
+                    parts.extensions.insert(Call {
+                        correlation_id: Arc::clone(&correlation_id),
+                        caller,
+                        share,
+                        trace,
+                    });
                     let handler = next.run(Request::from_parts(parts, body));
                     // What is done to its end keeps its turn until then, also when the caller has gone.
                     let handler = async move {
@@ -73,7 +78,8 @@ fn turn(app: &App, method: &Method, uri: &Uri, share: Share) -> Result<Option<Ta
 /// A large answer takes room until it is sent. If there is none, what only reads is answered 503; the answer to what changed something is
 /// sent all the same, since it is small enough and cannot be had again.
 async fn with_room(app: &App, method: &Method, share: Share, response: Response) -> Response {
-    let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let length =
+        response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let taken = match app.room.answer(share, length.unwrap_or(0)) {
         Some(Ok(taken)) => taken,
         Some(Err(full)) if method.is_safe() => return full.into_response(),
@@ -82,7 +88,10 @@ async fn with_room(app: &App, method: &Method, share: Share, response: Response)
     let (parts, body) = response.into_parts();
     match to_bytes(body, usize::MAX).await {
         // The bytes themselves keep the room: the server holds them until the caller has read them.
-        Ok(bytes) => Response::from_parts(parts, Body::from(Bytes::from_owner(Kept { bytes, _taken: taken }))),
+        Ok(bytes) => Response::from_parts(
+            parts,
+            Body::from(Bytes::from_owner(Kept { bytes, _taken: taken })),
+        ),
         Err(_) => internal_error().into_response(),
     }
 }
@@ -100,7 +109,11 @@ impl AsRef<[u8]> for Kept {
 }
 
 /// Lets the request in, or not.
-pub(crate) async fn admitted_only(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+pub(crate) async fn admitted_only(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     match auth::admit(&access, &parts) {
         Ok(_) => next.run(Request::from_parts(parts, body)).await,
@@ -112,9 +125,15 @@ pub(crate) async fn admitted_only(State(access): State<Arc<Access>>, request: Re
 /// the hand-over, and nobody should have to wait for the audit because a connection broke.
 ///
 /// Nothing here is meant to panic. If it does, the caller still gets an answer.
-async fn answer(method: &Method, handler: impl Future<Output = Response> + Send + 'static) -> Response {
-    let answered =
-        if method.is_safe() { AssertUnwindSafe(handler).catch_unwind().await.ok() } else { tokio::spawn(handler).await.ok() };
+async fn answer(
+    method: &Method,
+    handler: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let answered = if method.is_safe() {
+        AssertUnwindSafe(handler).catch_unwind().await.ok()
+    } else {
+        tokio::spawn(handler).await.ok()
+    };
     answered.unwrap_or_else(|| internal_error().into_response())
 }
 
@@ -135,7 +154,8 @@ fn is_of_route(path: &str, route: &str) -> bool {
     loop {
         match (path.next(), route.next()) {
             (None, None) => return true,
-            (Some(given), Some(part)) if part == given || (part.starts_with('{') && !given.is_empty()) => {}
+            (Some(given), Some(part))
+                if part == given || (part.starts_with('{') && !given.is_empty()) => {}
             _ => return false,
         }
     }
@@ -146,8 +166,11 @@ pub(crate) async fn other_method(method: Method) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
-    Problem::new(Kind::MethodNotAllowed, "This route does not have this method; the allow header names those it has.")
-        .into_response()
+    Problem::new(
+        Kind::MethodNotAllowed,
+        "This route does not have this method; the allow header names those it has.",
+    )
+    .into_response()
 }
 
 fn internal_error() -> Problem {
@@ -160,7 +183,12 @@ fn internal_error() -> Problem {
 struct Panicked;
 
 /// The path only: queries can hold what must not be logged, such as a URL's secrets.
-fn log(method: &Method, uri: &Uri, (correlation_id, xray_trace_id): (&str, Option<&str>), response: &Response) {
+fn log(
+    method: &Method,
+    uri: &Uri,
+    (correlation_id, xray_trace_id): (&str, Option<&str>),
+    response: &Response,
+) {
     let Some(Cause(cause)) = response.extensions().get::<Cause>() else { return };
     let (path, status) = (uri.path(), response.status().as_u16());
     let error = &**cause as &(dyn std::error::Error + 'static);

@@ -47,7 +47,10 @@ struct Report {
     responses((status = 200, description = "How many were deleted.", body = Report), errors::Unclear),
 ))]
 /// Whatever their status: those still on their way are cancelled.
-pub(crate) async fn delete(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "status", "cursor"]);
     let filter = query.filter(app.now());
     let after = read_cursor(query)?;
@@ -63,10 +66,14 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, RawQuery(query): RawQuer
     responses((status = 200, description = "How many were deleted.", body = Report), errors::Keyed),
 ))]
 /// Only what is finished, unless `status` names another.
-pub(crate) async fn clean_up(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn clean_up(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let call = Call::of(&parts)?;
-    let mut query = Query::parse(parts.uri.query(), &["status", "older_than_days", "reference_id", "cursor"]);
+    let mut query =
+        Query::parse(parts.uri.query(), &["status", "older_than_days", "reference_id", "cursor"]);
     let filter = query.filter(app.now());
     let after = read_cursor(query)?;
     check_filter(&filter, "status, older_than_days or reference_id")?;
@@ -86,11 +93,17 @@ fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
     cursor.map(|cursor| cursor::decode(&cursor).map(|(after, _)| after)).transpose()
 }
 
-async fn delete_matching(app: &App, filter: &Filter, after: Option<TaskId>, finished_only: bool) -> Result<String, Problem> {
+async fn delete_matching(
+    app: &App,
+    filter: &Filter,
+    after: Option<TaskId>,
+    finished_only: bool,
+) -> Result<String, Problem> {
     let _room = app.room.records(MAX_READ).await?;
     let found = app.context.store.list(filter, after, MAX_READ).await?;
     let wanted = found.items.into_iter().map(|listed| listed.webhook);
-    let wanted: Vec<Webhook> = wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).collect();
+    let wanted: Vec<Webhook> =
+        wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).collect();
     // What has changed since it was listed, such as a dead letter that somebody has just redriven, may not match any more: it stays.
     let deletions = wanted.iter().map(|webhook| app.context.store.delete_unchanged(webhook));
     let mut deleted = 0;

@@ -15,14 +15,16 @@ pub(crate) const MAX_CORRELATION_BYTES: usize = 128;
 /// The caller's correlation id if there is one of 1 to 128 printable ASCII characters without blanks; else a new UUID. So it can
 /// stand in a header and in a log line as it is.
 pub(crate) fn of(headers: &HeaderMap, random: &dyn Random) -> Arc<str> {
-    let given = headers.get(CORRELATION_ID).map(HeaderValue::as_bytes).filter(|bytes| is_sane(bytes));
+    let given =
+        headers.get(CORRELATION_ID).map(HeaderValue::as_bytes).filter(|bytes| is_sane(bytes));
     if let Some(given) = given.and_then(|bytes| std::str::from_utf8(bytes).ok()) {
         return given.into();
     }
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     let mut text = Uuid::encode_buffer();
-    let made_up: &str = Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
+    let made_up: &str =
+        Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
     made_up.into()
 }
 
@@ -48,9 +50,19 @@ mod tests {
         for sane in ["a", "order-7/{retry}:1", &long] {
             assert_eq!(answered(sane.as_bytes()), sane);
         }
-        for insane in [&b""[..], b"a b", b"a\tb", "\u{e4}".as_bytes(), b"\xff", "x".repeat(MAX_CORRELATION_BYTES + 1).as_bytes()]
-        {
-            assert_eq!(Uuid::parse_str(&answered(insane)).unwrap().get_version_num(), 4, "{insane:?}");
+        for insane in [
+            &b""[..],
+            b"a b",
+            b"a\tb",
+            "\u{e4}".as_bytes(),
+            b"\xff",
+            "x".repeat(MAX_CORRELATION_BYTES + 1).as_bytes(),
+        ] {
+            assert_eq!(
+                Uuid::parse_str(&answered(insane)).unwrap().get_version_num(),
+                4,
+                "{insane:?}"
+            );
         }
         assert_ne!(of(&HeaderMap::new(), &SystemRandom), of(&HeaderMap::new(), &SystemRandom));
     }

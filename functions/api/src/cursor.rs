@@ -47,7 +47,8 @@ pub(crate) fn encode<P: Position>(after: P, page: usize) -> String {
 /// The place and the page's number; a 400 that names `cursor` if it is not one of this list's.
 pub(crate) fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
     let refused = |message: &'static str| Problem::about(Kind::BadRequest, "cursor", message);
-    let foreign = || refused("must be the next_cursor of an earlier answer of this list, as it was");
+    let foreign =
+        || refused("must be the next_cursor of an earlier answer of this list, as it was");
     if text.len() > MAX_CURSOR_BYTES {
         return Err(foreign());
     }

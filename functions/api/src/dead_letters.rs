@@ -46,7 +46,10 @@ struct Listing {
     params(parameters::Reference, parameters::PageSize, parameters::Cursor),
     responses((status = 200, description = "One page.", body = Listing), errors::Unclear),
 ))]
-pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "cursor", "page_size"]);
     let reference = query.reference();
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
@@ -74,10 +77,17 @@ pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery)
     params(parameters::WebhookId),
     responses((status = 200, description = "The dead letter.", body = DeadLetterView<'static>), errors::Missing),
 ))]
-pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let (webhook, content) = dead_letter(&app, &id).await?;
-    Ok(answer(StatusCode::OK, to_json(&DeadLetterView::whole(&webhook, &content.url, &content.payload))))
+    Ok(answer(
+        StatusCode::OK,
+        to_json(&DeadLetterView::whole(&webhook, &content.url, &content.payload)),
+    ))
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -94,7 +104,11 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     query::none(query.as_deref())?;
     dead_letter(&app, &id).await?;
-    if app.context.store.delete(&id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(no_such_dead_letter()) }
+    if app.context.store.delete(&id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_such_dead_letter())
+    }
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -104,7 +118,11 @@ pub(crate) async fn delete(
     params(parameters::WebhookId, parameters::IdempotencyKey),
     responses((status = 202, description = "On its way again.", body = crate::view::Accepted<'static>), errors::Keyed, errors::Missing),
 ))]
-pub(crate) async fn redrive(State(app): State<Arc<App>>, Named(id): Named, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn redrive(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
     resend::again(&app, &id, request, Transition::Redrive).await
 }
 
@@ -126,7 +144,10 @@ struct RedriveReport {
     responses((status = 202, description = "How many are on their way again.", body = RedriveReport), errors::Keyed),
 ))]
 /// All dead letters, or those of a reference id; at most [`MAX_READ`] in one call.
-pub(crate) async fn redrive_many(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn redrive_many(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let call = Call::of(&parts)?;
     let mut query = Query::parse(parts.uri.query(), &["reference_id", "cursor"]);
@@ -150,7 +171,8 @@ async fn redrive_matching(
     let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
     // What has no URL is a message that could not be read.
     let wanted = found.items.into_iter().filter(|listed| !listed.url.is_empty());
-    let calls = wanted.map(|Listed { webhook, .. }| resend::start_again(app, webhook, Transition::Redrive));
+    let calls =
+        wanted.map(|Listed { webhook, .. }| resend::start_again(app, webhook, Transition::Redrive));
     let outcomes = dispatch::all(calls.collect()).await;
     let mut redriven: Vec<Webhook> = Vec::with_capacity(outcomes.len());
     let mut failure = None;
@@ -168,7 +190,11 @@ async fn redrive_matching(
         return Err(error.into());
     }
     let next_cursor = found.next.map(|next| cursor::encode(next, 1));
-    Ok(to_json(&RedriveReport { redriven: redriven.len(), more: next_cursor.is_some(), next_cursor }))
+    Ok(to_json(&RedriveReport {
+        redriven: redriven.len(),
+        more: next_cursor.is_some(),
+        next_cursor,
+    }))
 }
 
 async fn dead_letter(app: &App, id: &WebhookId) -> Result<(Webhook, Content), Problem> {
@@ -177,7 +203,10 @@ async fn dead_letter(app: &App, id: &WebhookId) -> Result<(Webhook, Content), Pr
 }
 
 fn no_such_dead_letter() -> Problem {
-    Problem::new(Kind::NotFound, "There is no dead letter with this id; a webhook becomes one moments after it has failed.")
+    Problem::new(
+        Kind::NotFound,
+        "There is no dead letter with this id; a webhook becomes one moments after it has failed.",
+    )
 }
 
 fn read_cursor(query: Query<'_>) -> Result<(Option<DeadLetterPosition>, usize), Problem> {

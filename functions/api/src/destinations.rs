@@ -70,7 +70,10 @@ struct Listing<'a> {
     summary = "The worst destinations first, over the last one to two hours",
     responses((status = 200, description = "At most 100 destinations.", body = Listing<'static>)),
 ))]
-pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let now = app.now();
     let store = &app.context.store;
@@ -79,16 +82,23 @@ pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery)
 }
 
 /// Open circuits first, then by failed attempts; a circuit may be open without an attempt in these hours.
-fn worst_first<'a>(totals: &'a [DestinationTotals], circuits: &'a [Circuit], now: Timestamp) -> Vec<DestinationView<'a>> {
-    let mut merged: BTreeMap<&str, (Option<&DestinationActivity>, Option<&Circuit>)> = BTreeMap::new();
+fn worst_first<'a>(
+    totals: &'a [DestinationTotals],
+    circuits: &'a [Circuit],
+    now: Timestamp,
+) -> Vec<DestinationView<'a>> {
+    let mut merged: BTreeMap<&str, (Option<&DestinationActivity>, Option<&Circuit>)> =
+        BTreeMap::new();
     for totals in totals {
         merged.entry(&totals.destination).or_default().0 = Some(&totals.activity);
     }
     for circuit in circuits {
         merged.entry(&circuit.destination).or_default().1 = Some(circuit);
     }
-    let mut views: Vec<_> =
-        merged.into_iter().map(|(destination, (activity, circuit))| view(destination, activity, circuit, now)).collect();
+    let mut views: Vec<_> = merged
+        .into_iter()
+        .map(|(destination, (activity, circuit))| view(destination, activity, circuit, now))
+        .collect();
     views.sort_by_key(|view| Reverse((view.circuit as u8, view.failed, view.waiting)));
     views.truncate(MAX_DESTINATIONS);
     views
@@ -100,12 +110,17 @@ fn view<'a>(
     circuit: Option<&Circuit>,
     now: Timestamp,
 ) -> DestinationView<'a> {
-    let (delivered, failed) = activity.map_or((0, 0), |activity| (activity.delivered, activity.failed));
+    let (delivered, failed) =
+        activity.map_or((0, 0), |activity| (activity.delivered, activity.failed));
     let attempts = delivered.saturating_add(failed);
-    let last_error: Option<&(Timestamp, LastError)> = activity.and_then(|activity| activity.last_error.as_ref());
+    let last_error: Option<&(Timestamp, LastError)> =
+        activity.and_then(|activity| activity.last_error.as_ref());
     DestinationView {
         destination,
-        host: Url::parse(destination).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default(),
+        host: Url::parse(destination)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned))
+            .unwrap_or_default(),
         circuit: circuit.map_or(CircuitState::Closed, |circuit| circuit.state(now)),
         open_until: circuit.and_then(|circuit| circuit.open_until),
         success_share: (attempts > 0).then(|| delivered as f64 / attempts as f64),
@@ -113,7 +128,8 @@ fn view<'a>(
         failed,
         // The sum of what workers saw; a crash can leave it a little below zero.
         waiting: activity.map_or(0, |activity| u64::try_from(activity.waiting).unwrap_or(0)),
-        last_error: last_error.map(|(at, error)| LatestError { error: ErrorView::of(error), at: *at }),
+        last_error: last_error
+            .map(|(at, error)| LatestError { error: ErrorView::of(error), at: *at }),
     }
 }
 
@@ -126,7 +142,11 @@ mod tests {
     use super::*;
 
     fn totals(destination: &str, delivered: u64, failed: u64, waiting: i64) -> DestinationTotals {
-        let error = LastError { kind: ErrorKind::Timeout, status_code: None, message: "no answer".to_owned() };
+        let error = LastError {
+            kind: ErrorKind::Timeout,
+            status_code: None,
+            message: "no answer".to_owned(),
+        };
         let last_error = (failed > 0).then(|| (Timestamp::from_millis(1000), error));
         DestinationTotals {
             destination: destination.to_owned(),
@@ -136,14 +156,24 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first_and_open_circuits_before_all() {
-        let totals = [totals("https://a.example:443", 3, 1, -2), totals("http://[::1]:80", 0, 9, 4)];
+        let totals =
+            [totals("https://a.example:443", 3, 1, -2), totals("http://[::1]:80", 0, 9, 4)];
         let settings = Settings { failures: 1, ..Settings::default() };
         let now = Timestamp::from_millis(5000);
         let circuits = [Circuit::closed("https://c.example:443").failed(&settings, now)];
         let views = worst_first(&totals, &circuits, now);
-        let shown: Vec<_> =
-            views.iter().map(|view| (view.host.as_str(), view.failed, view.waiting, view.success_share)).collect();
-        assert_eq!(shown, [("c.example", 0, 0, None), ("[::1]", 9, 4, Some(0.0)), ("a.example", 1, 0, Some(0.75))]);
+        let shown: Vec<_> = views
+            .iter()
+            .map(|view| (view.host.as_str(), view.failed, view.waiting, view.success_share))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("c.example", 0, 0, None),
+                ("[::1]", 9, 4, Some(0.0)),
+                ("a.example", 1, 0, Some(0.75))
+            ]
+        );
         let first = serde_json::to_value(&views[0]).unwrap();
         assert_eq!(
             (&first["circuit"], &first["open_until"]),

@@ -33,27 +33,43 @@ struct IdTaken(TaskId);
 /// nothing. `None`: the id is barred, since the key that it was made under stands for another one by now.
 ///
 /// The record follows from the submission and the id alone (its time is the id's), so each try of a request makes the same one.
-pub(crate) async fn create(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Option<Webhook>, Problem> {
+pub(crate) async fn create(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+    task: TaskId,
+) -> Result<Option<Webhook>, Problem> {
     let webhook = as_created(app, call, submission, task);
     match app.context.store.create(&webhook, &submission.content).await {
         Ok(()) | Err(CreateError::Retired(Retired::Deleted)) => Ok(Some(webhook)),
         Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
         Err(CreateError::Conflict(_)) => Err(unknown_fate().because(IdTaken(task))),
         Err(CreateError::Retired(Retired::Barred)) => Ok(None),
-        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => Err(unknown_fate().because(error)),
+        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
+            Err(unknown_fate().because(error))
+        }
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
 
 /// A webhook under an id that nothing else can have been created under.
-pub(crate) async fn create_new(app: &App, call: &Call, submission: &Submission) -> Result<Webhook, Problem> {
+pub(crate) async fn create_new(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+) -> Result<Webhook, Problem> {
     let task = app.mint();
     create(app, call, submission, task).await?.ok_or_else(|| unknown_fate().because(IdTaken(task)))
 }
 
 /// What an earlier try has made under an id that is too old to be created; as it was made, if it was deleted since. `None`: nothing, and
 /// nothing will be.
-pub(crate) async fn settled(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Result<Option<Webhook>, Problem> {
+pub(crate) async fn settled(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+    task: TaskId,
+) -> Result<Option<Webhook>, Problem> {
     let id = submission.id(task);
     match app.context.store.bar(&id).await? {
         Standing::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
@@ -112,9 +128,14 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
     match app.context.queue.send(Lane::Webhooks, &messages).await {
         Ok(()) => Vec::new(),
         Err(error) => {
-            let unsent: Vec<_> = error.failed.iter().filter_map(|index| webhooks.get(*index).copied()).collect();
+            let unsent: Vec<_> =
+                error.failed.iter().filter_map(|index| webhooks.get(*index).copied()).collect();
             let error = &error as &(dyn std::error::Error + 'static);
-            tracing::warn!(error, webhooks = unsent.len(), "The queue did not take webhooks; the sweep will send them");
+            tracing::warn!(
+                error,
+                webhooks = unsent.len(),
+                "The queue did not take webhooks; the sweep will send them"
+            );
             unsent
         }
     }
@@ -126,7 +147,9 @@ async fn adopt(app: &App, webhook: &Webhook) {
     }
     let now = app.now();
     let rules = &app.context.rules;
-    let adopted = apply(&*app.context.store, webhook.clone(), |seen| rules.adopt(seen, now, (Function::Api, Why::Unsent), now));
+    let adopted = apply(&*app.context.store, webhook.clone(), |seen| {
+        rules.adopt(seen, now, (Function::Api, Why::Unsent), now)
+    });
     if let Err(error) = adopted.await {
         let (correlation_id, webhook_id) = (&*webhook.correlation_id, &webhook.id);
         let error = &error as &(dyn std::error::Error + 'static);

@@ -40,7 +40,8 @@ pub(crate) async fn explain(
 ) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let webhook = app.context.store.get(&id).await?.ok_or_else(Problem::no_such_webhook)?;
-    let explanation = Explanation::of(&webhook, &app.context.rules, app.context.config.audit_age, app.now());
+    let explanation =
+        Explanation::of(&webhook, &app.context.rules, app.context.config.audit_age, app.now());
     Ok(answer(StatusCode::OK, to_json(&explanation)))
 }
 
@@ -217,15 +218,23 @@ fn why(webhook: &Webhook, step: &Step) -> String {
 
 /// How an attempt ended, to follow its number in a sentence.
 fn outcome(webhook: &Webhook, number: u32) -> String {
-    let Some(attempt) = webhook.attempts.iter().find(|attempt| attempt.number == number) else { return "ended".to_owned() };
+    let Some(attempt) = webhook.attempts.iter().find(|attempt| attempt.number == number) else {
+        return "ended".to_owned();
+    };
     let took = attempt.duration_ms;
     match (attempt.error, attempt.status_code) {
         (None, Some(code)) => format!("was answered {code} after {took} ms"),
         (None, None) => format!("was answered after {took} ms"),
-        (Some(ErrorKind::HttpStatus), Some(code)) => format!("failed: it was answered {code} after {took} ms"),
+        (Some(ErrorKind::HttpStatus), Some(code)) => {
+            format!("failed: it was answered {code} after {took} ms")
+        }
         (Some(ErrorKind::HttpStatus), None) => format!("failed after {took} ms"),
-        (Some(ErrorKind::Network), _) => format!("failed: there was no connection, or it broke, after {took} ms"),
-        (Some(ErrorKind::Timeout), _) => format!("failed: there was no complete answer within {took} ms"),
+        (Some(ErrorKind::Network), _) => {
+            format!("failed: there was no connection, or it broke, after {took} ms")
+        }
+        (Some(ErrorKind::Timeout), _) => {
+            format!("failed: there was no complete answer within {took} ms")
+        }
         (Some(ErrorKind::Tls), _) => "failed: the TLS handshake did".to_owned(),
         (Some(ErrorKind::RefusedAddress), _) => {
             "failed: Posthaste must not connect to where the destination's name leads".to_owned()
@@ -239,28 +248,38 @@ fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -
         Status::Pending | Status::Retrying => next_attempt(webhook, audit_age, now),
         Status::InProgress => next_of_claimed(webhook, rules, now),
         Status::Failed if webhook.archived_at.is_none() => {
-            let again = webhook
-                .due_at
-                .map_or_else(String::new, |at| format!("; should its message be lost, the sweep sends another at {at}"));
-            Next { what: format!("It becomes a dead letter within moments{again}."), at: None, by: Some("dlq") }
+            let again = webhook.due_at.map_or_else(String::new, |at| {
+                format!("; should its message be lost, the sweep sends another at {at}")
+            });
+            Next {
+                what: format!("It becomes a dead letter within moments{again}."),
+                at: None,
+                by: Some("dlq"),
+            }
         }
         Status::Failed => {
-            let what = "Nothing, unless an operator redrives or deletes it; then it expires.".to_owned();
+            let what =
+                "Nothing, unless an operator redrives or deletes it; then it expires.".to_owned();
             Next { what, at: webhook.expires_at, by: None }
         }
-        Status::Delivered => {
-            Next { what: "Nothing: it is delivered. Its record expires.".to_owned(), at: webhook.expires_at, by: None }
-        }
+        Status::Delivered => Next {
+            what: "Nothing: it is delivered. Its record expires.".to_owned(),
+            at: webhook.expires_at,
+            by: None,
+        },
     }
 }
 
 fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next {
     let n = webhook.attempt_count.saturating_add(1);
     let allowed_at = webhook.allowed_at.filter(|at| *at > now);
-    let given_up_by_queue = webhook.history.last().is_some_and(|step| step.why == Some(Why::Rescue));
+    let given_up_by_queue =
+        webhook.history.last().is_some_and(|step| step.why == Some(Why::Rescue));
     match (webhook.due_at, allowed_at) {
         (Some(due_at), None) if given_up_by_queue && due_at > now => Next {
-            what: format!("The queue gave up on its message. The sweep queues another one, then attempt {n} starts."),
+            what: format!(
+                "The queue gave up on its message. The sweep queues another one, then attempt {n} starts."
+            ),
             at: Some(due_at),
             by: Some("sweep"),
         },
@@ -283,9 +302,11 @@ fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next 
             at: Some(at),
             by: Some("sweep"),
         },
-        (Some(due_at), None) if due_at <= now => {
-            Next { what: format!("It is due: the next sweep queues it, then attempt {n} starts."), at: None, by: Some("sweep") }
-        }
+        (Some(due_at), None) if due_at <= now => Next {
+            what: format!("It is due: the next sweep queues it, then attempt {n} starts."),
+            at: None,
+            by: Some("sweep"),
+        },
         (Some(due_at), None) => {
             let what = format!(
                 "Its message is queued: attempt {n} starts as soon as a worker takes it. Should the message be lost, the sweep sends another at {due_at}."
@@ -299,16 +320,21 @@ fn next_of_claimed(webhook: &Webhook, rules: &Rules, now: Timestamp) -> Next {
     let n = webhook.attempt_count;
     let lease_until = webhook.claim.as_ref().map_or(now, |claim| claim.lease_until);
     if lease_until > now {
-        let what = format!("Attempt {n} is under way; its outcome is written before its lease ends.");
+        let what =
+            format!("Attempt {n} is under way; its outcome is written before its lease ends.");
         return Next { what, at: Some(lease_until), by: Some("deliver") };
     }
     let then = if webhook.budget.interrupted.saturating_add(1) >= rules.limits.max_interrupted {
         "the webhook fails, since too many attempts in a row ended so".to_owned()
     } else {
-        let wait = rules.must_wait_until(webhook, now).map_or_else(String::new, |at| format!(", not before {at}"));
+        let wait = rules
+            .must_wait_until(webhook, now)
+            .map_or_else(String::new, |at| format!(", not before {at}"));
         format!("attempt {} starts{wait}", n.saturating_add(1))
     };
-    let what = format!("The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, and {then}.");
+    let what = format!(
+        "The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, and {then}."
+    );
     Next { what, at: webhook.due_at.filter(|at| *at > now), by: Some("deliver") }
 }
 
@@ -335,7 +361,12 @@ mod tests {
     fn report(error: Option<ErrorKind>, code: Option<u16>, retry_after_s: Option<u64>) -> Report {
         let retry_after = retry_after_s.map(Duration::from_secs);
         let outcome = Outcome { error, status_code: code, retry_after };
-        Report { outcome, duration: Duration::from_millis(7), message: None, response_excerpt: None }
+        Report {
+            outcome,
+            duration: Duration::from_millis(7),
+            message: None,
+            response_excerpt: None,
+        }
     }
 
     fn concluded(webhook: &Webhook, report: &Report, now: Timestamp) -> Webhook {
@@ -344,7 +375,10 @@ mod tests {
         rules.conclude(&claimed, ClaimId(1), report, now, 0.5).unwrap()
     }
 
-    fn coming(webhook: &Webhook, now: Timestamp) -> (Option<&'static str>, Option<Timestamp>, String) {
+    fn coming(
+        webhook: &Webhook,
+        now: Timestamp,
+    ) -> (Option<&'static str>, Option<Timestamp>, String) {
         let next = next(webhook, &Rules::default(), AUDIT_AGE, now);
         (next.by, next.at, next.what)
     }
@@ -357,7 +391,8 @@ mod tests {
         assert_eq!((by, at), (Some("deliver"), None));
         assert!(what.contains("attempt 1") && what.contains(&after(900).to_string()), "{what}");
 
-        let later = NewWebhook { deliver_at: Some(after(3600)), ..testing::new_webhook(new.id.task) };
+        let later =
+            NewWebhook { deliver_at: Some(after(3600)), ..testing::new_webhook(new.id.task) };
         let scheduled = rules.create(later, start());
         assert_eq!(coming(&scheduled, start()).0, Some("sweep"));
         assert_eq!(coming(&scheduled, start()).1, Some(after(3600)));
@@ -377,19 +412,31 @@ mod tests {
         assert_eq!(coming(&claimed, start()).1, Some(after(45)));
         assert!(coming(&claimed, after(46)).2.contains("attempt 2 starts"));
 
-        let retrying = concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(500), None), start());
+        let retrying =
+            concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(500), None), start());
         let (by, at, what) = coming(&retrying, start());
         assert_eq!((by, at), (Some("deliver"), Some(after(5))));
         assert!(what.contains(&after(905).to_string()), "{what}");
-        let put_off = concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(503), Some(600)), start());
-        assert_eq!((coming(&put_off, start()).0, coming(&put_off, start()).1), (Some("sweep"), Some(after(600))));
+        let put_off =
+            concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(503), Some(600)), start());
+        assert_eq!(
+            (coming(&put_off, start()).0, coming(&put_off, start()).1),
+            (Some("sweep"), Some(after(600)))
+        );
 
-        let failed = concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(410), None), start());
+        let failed =
+            concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(410), None), start());
         assert_eq!(coming(&failed, start()).0, Some("dlq"));
         let archived = rules.archive(&failed, after(1)).unwrap();
-        assert_eq!((coming(&archived, after(1)).0, coming(&archived, after(1)).1), (None, archived.expires_at));
+        assert_eq!(
+            (coming(&archived, after(1)).0, coming(&archived, after(1)).1),
+            (None, archived.expires_at)
+        );
         let delivered = concluded(&new, &report(None, Some(204), None), start());
-        assert_eq!((coming(&delivered, start()).0, coming(&delivered, start()).1), (None, delivered.expires_at));
+        assert_eq!(
+            (coming(&delivered, start()).0, coming(&delivered, start()).1),
+            (None, delivered.expires_at)
+        );
     }
 
     #[test]
@@ -413,10 +460,16 @@ mod tests {
         let (_, _, what) = coming(&twice, after(90));
         assert!(what.contains(&format!("attempt 3 starts, not before {resumes_at}")), "{what}");
         let waiting = rules.retry_interrupted(&twice, after(90)).unwrap();
-        assert_eq!((coming(&waiting, after(90)).0, coming(&waiting, after(90)).1), (Some("deliver"), Some(resumes_at)));
+        assert_eq!(
+            (coming(&waiting, after(90)).0, coming(&waiting, after(90)).1),
+            (Some("deliver"), Some(resumes_at))
+        );
         let told = steps(&waiting).pop().unwrap();
         assert!(told.why.starts_with("Attempt 2 ended without a recorded answer"), "{}", told.why);
-        assert_eq!((told.transition, told.attempt, told.next_attempt_at), ("retry", Some(2), Some(resumes_at)));
+        assert_eq!(
+            (told.transition, told.attempt, told.next_attempt_at),
+            ("retry", Some(2), Some(resumes_at))
+        );
     }
 
     /// What the queue gave up on while no worker looked at it, and what sent nothing, are told as what they are.
@@ -431,9 +484,14 @@ mod tests {
         assert!(steps(&twice)[2].why.contains("no worker had looked at it"));
 
         let claimed = rules.claim(&testing::webhook(start()), ClaimId(3), start()).unwrap();
-        let back = rules.give_back(&claimed, ClaimId(3), "nothing was sent", after(60), after(31)).unwrap();
+        let back = rules
+            .give_back(&claimed, ClaimId(3), "nothing was sent", after(60), after(31))
+            .unwrap();
         assert!(steps(&back)[2].why.contains("sent nothing"));
-        assert_eq!((coming(&back, after(31)).0, coming(&back, after(31)).1), (Some("deliver"), Some(after(60))));
+        assert_eq!(
+            (coming(&back, after(31)).0, coming(&back, after(31)).1),
+            (Some("deliver"), Some(after(60)))
+        );
     }
 
     #[test]
@@ -441,20 +499,34 @@ mod tests {
         let rules = Rules::default();
         let failing = report(Some(ErrorKind::HttpStatus), Some(500), None);
         let once = concluded(&testing::webhook(start()), &failing, start());
-        let put_off = rules.defer(&once, after(60), Why::Error(ErrorKind::CircuitOpen), after(5)).unwrap();
+        let put_off =
+            rules.defer(&once, after(60), Why::Error(ErrorKind::CircuitOpen), after(5)).unwrap();
         let done = concluded(&put_off, &report(None, Some(204), None), after(60));
         let again = rules.resend(&done, after(61)).unwrap();
         let shown: Vec<(Option<Status>, Status, String)> =
             steps(&again).into_iter().map(|step| (step.from, step.to, step.why)).collect();
-        let (pending, busy, retrying, delivered) = (Status::Pending, Status::InProgress, Status::Retrying, Status::Delivered);
+        let (pending, busy, retrying, delivered) =
+            (Status::Pending, Status::InProgress, Status::Retrying, Status::Delivered);
         let expected = [
             (None, pending, "Accepted."),
             (Some(pending), busy, "Attempt 1 started."),
-            (Some(busy), retrying, "Attempt 1 failed: it was answered 500 after 7 ms; the retry policy grants another one."),
-            (Some(retrying), retrying, "Put off without an attempt: the destination's circuit is open after failures in a row."),
+            (
+                Some(busy),
+                retrying,
+                "Attempt 1 failed: it was answered 500 after 7 ms; the retry policy grants another one.",
+            ),
+            (
+                Some(retrying),
+                retrying,
+                "Put off without an attempt: the destination's circuit is open after failures in a row.",
+            ),
             (Some(retrying), busy, "Attempt 2 started."),
             (Some(busy), delivered, "Attempt 2 was answered 204 after 7 ms."),
-            (Some(delivered), pending, "An operator had it sent again, with a fresh budget of attempts."),
+            (
+                Some(delivered),
+                pending,
+                "An operator had it sent again, with a fresh budget of attempts.",
+            ),
         ];
         assert_eq!(shown, expected.map(|(from, to, why)| (from, to, why.to_owned())));
     }
@@ -468,6 +540,9 @@ mod tests {
             webhook = rules.requeue(&webhook, webhook.due_at.unwrap(), start()).unwrap();
         }
         let steps = steps(&webhook);
-        assert_eq!((steps.len(), steps[1].from, steps[2].from), (MAX_HISTORY_KEPT, None, Some(Status::Pending)));
+        assert_eq!(
+            (steps.len(), steps[1].from, steps[2].from),
+            (MAX_HISTORY_KEPT, None, Some(Status::Pending))
+        );
     }
 }

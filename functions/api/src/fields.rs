@@ -37,7 +37,10 @@ pub(crate) struct Elements<'a, const MAX: usize> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a whole body, or says where it is not JSON.
-pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Problem> {
+pub(crate) fn parse<'a, T: Deserialize<'a>>(
+    body: &'a [u8],
+    expected: &'static str,
+) -> Result<T, Problem> {
     // Checked at once for the whole body, so that no value has to be checked again.
     let text = std::str::from_utf8(body).map_err(|error| {
         let lines: Vec<&[u8]> = body[..error.valid_up_to()].split(|byte| *byte == b'\n').collect();
@@ -56,13 +59,20 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static s
         Ok(_) => Some(error),
     };
     Err(match syntax {
-        Some(error) => malformed(if error.is_eof() { "it ends too early" } else { "syntax error" }, error.line(), error.column()),
+        Some(error) => malformed(
+            if error.is_eof() { "it ends too early" } else { "syntax error" },
+            error.line(),
+            error.column(),
+        ),
         None => Problem::about(Kind::InvalidFields, "body", expected),
     })
 }
 
 fn malformed(what: &str, line: usize, column: usize) -> Problem {
-    Problem::new(Kind::MalformedJson, format!("The body is not JSON: {what} at line {line} column {column}."))
+    Problem::new(
+        Kind::MalformedJson,
+        format!("The body is not JSON: {what} at line {line} column {column}."),
+    )
 }
 
 /// The value of a string.
@@ -88,13 +98,23 @@ impl<'a> Fields<'a> {
 
     /// The values of the `known` fields. Unknown ones are faults, since a mistyped name must not be dropped silently; so are those
     /// that are given twice, since it is not clear which one is meant.
-    pub(crate) fn pick<const N: usize>(&self, known: &[&str; N], prefix: &str, faults: &mut Faults) -> [Option<&'a RawValue>; N] {
+    pub(crate) fn pick<const N: usize>(
+        &self,
+        known: &[&str; N],
+        prefix: &str,
+        faults: &mut Faults,
+    ) -> [Option<&'a RawValue>; N] {
         let mut values = [None; N];
         for (name, raw) in &self.entries {
             match known.iter().position(|known| known == name) {
-                Some(index) if values[index].is_some() => faults.add(&format!("{prefix}{name}"), "is given twice"),
+                Some(index) if values[index].is_some() => {
+                    faults.add(&format!("{prefix}{name}"), "is given twice")
+                }
                 Some(index) => values[index] = Some(*raw),
-                None => faults.add(&format!("{prefix}{name}"), format!("is not known; known are {}", known.join(", "))),
+                None => faults.add(
+                    &format!("{prefix}{name}"),
+                    format!("is not known; known are {}", known.join(", ")),
+                ),
             }
         }
         values
@@ -141,7 +161,10 @@ impl<'de, const MAX: usize> Deserialize<'de> for Elements<'de, MAX> {
                 f.write_str("an array")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Elements<'de, MAX>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Elements<'de, MAX>, A::Error> {
                 let mut elements = Elements { items: Vec::new(), count: 0 };
                 while elements.items.len() < MAX {
                     let Some(item) = seq.next_element()? else { return Ok(elements) };
@@ -171,7 +194,8 @@ mod tests {
     fn a_value_keeps_its_bytes_and_a_name_loses_its_escapes() {
         let body = br#" { "a\u0062" : {"x":1.0, "y":"\u00e9"} , "n":null } "#;
         let fields = fields(body).unwrap();
-        let shown: Vec<_> = fields.entries.iter().map(|(name, raw)| (name.as_ref(), raw.get())).collect();
+        let shown: Vec<_> =
+            fields.entries.iter().map(|(name, raw)| (name.as_ref(), raw.get())).collect();
         assert_eq!(shown, [("ab", r#"{"x":1.0, "y":"\u00e9"}"#), ("n", "null")]);
         assert!(given(Some(fields.entries[1].1)).is_none());
     }
@@ -196,7 +220,10 @@ mod tests {
 
     #[test]
     fn many_fields_and_deep_values_cost_little() {
-        let many = format!("{{{}}}", (0..5000).map(|n| format!("\"{n}\":{n}")).collect::<Vec<_>>().join(","));
+        let many = format!(
+            "{{{}}}",
+            (0..5000).map(|n| format!("\"{n}\":{n}")).collect::<Vec<_>>().join(",")
+        );
         let fields = fields(many.as_bytes()).unwrap();
         assert_eq!((fields.entries.len(), fields.count), (MAX_FIELDS, 5000));
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));

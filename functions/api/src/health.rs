@@ -206,7 +206,11 @@ struct Findings {
 impl Findings {
     /// What the latest run of the sweep said. One that was only announced has not said anything yet.
     fn swept(&self) -> Option<&SweepReport> {
-        self.last_sweep.as_ref().ok().and_then(Option::as_ref).filter(|report| report.ran_at > Timestamp::default())
+        self.last_sweep
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .filter(|report| report.ran_at > Timestamp::default())
     }
 }
 
@@ -229,13 +233,18 @@ enum Fault {
         (status = 503, description = "Unhealthy: nothing can be accepted.", body = Answer<'static>),
     ),
 ))]
-pub(crate) async fn health(State(app): State<Arc<App>>, call: Call, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn health(
+    State(app): State<Arc<App>>,
+    call: Call,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let findings = ask_at_most_once_a_second(&app, &call).await;
     let now = app.now();
     let sweep = judge_sweep(findings.swept(), app.started_at, now);
     let status = overall(judge_store(&findings), judge_queue(&findings), sweep);
-    let code = if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let code =
+        if status == Word::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = match call.caller {
         Caller::Anonymous => Answer::Word(Short { status }),
         Caller::Known(_) => Answer::Whole(Box::new(report(&app, status, sweep, &findings, now))),
@@ -269,7 +278,17 @@ async fn ask_at_most_once_a_second(app: &App, call: &Call) -> Arc<Findings> {
 async fn ask(app: &App) -> Findings {
     let asked_at = app.now();
     let (store, queue) = (&app.context.store, &app.context.queue);
-    let (store, warnings, disk, queue, queue_warnings, webhooks, dead_letters, last_sweep, circuits) = tokio::join!(
+    let (
+        store,
+        warnings,
+        disk,
+        queue,
+        queue_warnings,
+        webhooks,
+        dead_letters,
+        last_sweep,
+        circuits,
+    ) = tokio::join!(
         patient(app, store.ping()),
         patient(app, store.warnings()),
         patient(app, store.disk_usage()),
@@ -280,10 +299,24 @@ async fn ask(app: &App) -> Findings {
         patient(app, store.last_sweep()),
         patient(app, store.circuits()),
     );
-    Findings { asked_at, store, warnings, disk, queue, queue_warnings, webhooks, dead_letters, last_sweep, circuits }
+    Findings {
+        asked_at,
+        store,
+        warnings,
+        disk,
+        queue,
+        queue_warnings,
+        webhooks,
+        dead_letters,
+        last_sweep,
+        circuits,
+    }
 }
 
-async fn patient<T, E: Into<Fault>>(app: &App, part: impl Future<Output = Result<T, E>>) -> Result<T, Fault> {
+async fn patient<T, E: Into<Fault>>(
+    app: &App,
+    part: impl Future<Output = Result<T, E>>,
+) -> Result<T, Fault> {
     match future::select(pin!(part), app.context.clock.sleep(PATIENCE)).await {
         Either::Left((answer, _)) => answer.map_err(Into::into),
         Either::Right(_) => Err(Fault::Silent),
@@ -334,7 +367,8 @@ fn judge_store(findings: &Findings) -> Word {
 }
 
 fn judge_queue(findings: &Findings) -> Word {
-    let is_up = findings.queue.is_ok() && findings.webhooks.is_ok() && findings.dead_letters.is_ok();
+    let is_up =
+        findings.queue.is_ok() && findings.webhooks.is_ok() && findings.dead_letters.is_ok();
     judge(is_up, &findings.queue_warnings)
 }
 
@@ -355,7 +389,13 @@ fn overall(store: Word, queue: Word, sweep: Sweep) -> Word {
     }
 }
 
-fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now: Timestamp) -> Report<'a> {
+fn report<'a>(
+    app: &App,
+    status: Word,
+    sweep: Sweep,
+    findings: &'a Findings,
+    now: Timestamp,
+) -> Report<'a> {
     let depth = |depth: &Result<Depth, Fault>| {
         let depth = depth.as_ref().ok()?;
         Some(DepthPart { ready: depth.ready, in_flight: depth.in_flight, delayed: depth.delayed })
@@ -381,8 +421,15 @@ fn report<'a>(app: &App, status: Word, sweep: Sweep, findings: &'a Findings, now
         queue: QueuePart {
             status: judge_queue(findings),
             backend: config.queue_backend.as_str(),
-            depths: Depths { webhooks: depth(&findings.webhooks), dead_letters: depth(&findings.dead_letters) },
-            warnings: queue_warnings.iter().filter(|warning| !warnings.contains(warning)).map(String::as_str).collect(),
+            depths: Depths {
+                webhooks: depth(&findings.webhooks),
+                dead_letters: depth(&findings.dead_letters),
+            },
+            warnings: queue_warnings
+                .iter()
+                .filter(|warning| !warnings.contains(warning))
+                .map(String::as_str)
+                .collect(),
         },
         sweep: SweepPart {
             status: sweep,
@@ -415,7 +462,12 @@ fn log(call: &Call, findings: &Findings) {
     let correlation_id = &*call.correlation_id;
     for (part, fault) in parts.into_iter().filter_map(|(part, fault)| Some((part, fault?))) {
         let error = fault as &(dyn std::error::Error + 'static);
-        tracing::warn!(correlation_id, part, error, "[{correlation_id}] Asked for its health, the {part} did not answer well");
+        tracing::warn!(
+            correlation_id,
+            part,
+            error,
+            "[{correlation_id}] Asked for its health, the {part} did not answer well"
+        );
     }
 }
 
@@ -435,9 +487,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_and_clocks_that_disagree_degrade_it_and_are_told() {
-        let unreadable = SweepReport { unreadable: 1000, unreadable_may_be_more: true, ..ran(0, 0) };
+        let unreadable =
+            SweepReport { unreadable: 1000, unreadable_may_be_more: true, ..ran(0, 0) };
         assert_eq!(judge_sweep(Some(&unreadable), at(0), at(1)), Sweep::Degraded);
-        assert!(sweep_warnings(&unreadable, at(1))[0].starts_with("At least 1000 due webhooks cannot be read"));
+        assert!(
+            sweep_warnings(&unreadable, at(1))[0]
+                .starts_with("At least 1000 due webhooks cannot be read")
+        );
         assert_eq!(judge_sweep(Some(&ran(60, 0)), at(0), at(0)), Sweep::Healthy);
         assert_eq!(judge_sweep(Some(&ran(7200, 0)), at(0), at(0)), Sweep::Degraded);
         assert!(sweep_warnings(&ran(7200, 0), at(0))[0].contains("7200 s ahead"));

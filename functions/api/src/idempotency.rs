@@ -68,18 +68,29 @@ impl Key {
             Caller::Anonymous => [0; 32],
         };
         // No path and no query holds a NUL, so no two requests run into one another.
-        let stored = Sha256::new().chain_update(caller).chain_update(parts.uri.path()).chain_update([0]).chain_update(key);
+        let stored = Sha256::new()
+            .chain_update(caller)
+            .chain_update(parts.uri.path())
+            .chain_update([0])
+            .chain_update(key);
         let query = parts.uri.query().unwrap_or_default();
         let fingerprint = Sha256::new().chain_update(query).chain_update([0]).chain_update(body);
-        Ok(Some(Self { stored: hex(&stored.finalize()), fingerprint: hex(&fingerprint.finalize()) }))
+        Ok(Some(Self {
+            stored: hex(&stored.finalize()),
+            fingerprint: hex(&fingerprint.finalize()),
+        }))
     }
 }
 
 fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = values.next().map(HeaderValue::as_bytes) else { return Ok(None) };
-    if values.next().is_some() || !(1..=MAX_KEY_BYTES).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
-        let message = format!("must be given once, with 1 to {MAX_KEY_BYTES} visible ASCII characters");
+    if values.next().is_some()
+        || !(1..=MAX_KEY_BYTES).contains(&key.len())
+        || !key.iter().all(u8::is_ascii_graphic)
+    {
+        let message =
+            format!("must be given once, with 1 to {MAX_KEY_BYTES} visible ASCII characters");
         return Err(Problem::about(Kind::BadRequest, "Idempotency-Key", message));
     }
     Ok(Some(key))
@@ -87,7 +98,11 @@ fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
 
 fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
 }
 
 /// What a key turned out to be.
@@ -120,7 +135,9 @@ pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
             ));
         }
         Some(Reservation { answer: Some(answer), .. }) => return Ok(Begun::Done(answer)),
-        Some(_) if planted::is(Bug::KeyMintsNewId) => Slot { key: key.stored.clone(), reservation: ours, tried_before: false },
+        Some(_) if planted::is(Bug::KeyMintsNewId) => {
+            Slot { key: key.stored.clone(), reservation: ours, tried_before: false }
+        }
         Some(theirs) => Slot { key: key.stored.clone(), reservation: theirs, tried_before: true },
     };
     Ok(Begun::Todo(slot))
@@ -128,7 +145,13 @@ pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
 
 fn reservation(app: &App, fingerprint: String) -> Reservation {
     let task = app.mint();
-    Reservation { task, settled: Vec::new(), fingerprint, answer: None, expires_at: task.created_at().plus(IDEMPOTENCY_TTL) }
+    Reservation {
+        task,
+        settled: Vec::new(),
+        fingerprint,
+        answer: None,
+        expires_at: task.created_at().plus(IDEMPOTENCY_TTL),
+    }
 }
 
 impl Slot {
@@ -154,13 +177,19 @@ impl Slot {
 
     /// Makes the key stand for a new id, under which nothing is created that was settled. Whether it did: else somebody else was first, and
     /// the key has to be asked for again.
-    pub(crate) async fn renew(&mut self, app: &App, mut settled: Vec<Option<TaskId>>) -> Result<bool, Problem> {
+    pub(crate) async fn renew(
+        &mut self,
+        app: &App,
+        mut settled: Vec<Option<TaskId>>,
+    ) -> Result<bool, Problem> {
         settled.truncate(settled.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
         if planted::is(Bug::SettledForgotten) {
             settled.clear();
         }
-        let renewed = Reservation { settled, ..reservation(app, self.reservation.fingerprint.clone()) };
-        let done = app.context.store.replace_reservation(&self.key, &self.reservation, &renewed).await?;
+        let renewed =
+            Reservation { settled, ..reservation(app, self.reservation.fingerprint.clone()) };
+        let done =
+            app.context.store.replace_reservation(&self.key, &self.reservation, &renewed).await?;
         self.reservation = renewed;
         Ok(done)
     }
@@ -172,16 +201,24 @@ impl Slot {
         }
         let done = Reservation { answer: Some(answer.to_owned()), ..self.reservation.clone() };
         // If it is refused, another try has finished, with the same answer.
-        if let Err(error) = app.context.store.replace_reservation(&self.key, &self.reservation, &done).await {
+        if let Err(error) =
+            app.context.store.replace_reservation(&self.key, &self.reservation, &done).await
+        {
             let error = &error as &(dyn std::error::Error + 'static);
-            tracing::warn!(error, "An idempotency key's answer was not stored; the request would be gone through again");
+            tracing::warn!(
+                error,
+                "An idempotency key's answer was not stored; the request would be gone through again"
+            );
         }
     }
 }
 
 /// Somebody else changed the key again and again.
 pub(crate) fn contended() -> Problem {
-    Problem::new(Kind::Unavailable, "Another request with this Idempotency-Key is under way; try again.")
+    Problem::new(
+        Kind::Unavailable,
+        "Another request with this Idempotency-Key is under way; try again.",
+    )
 }
 
 /// Whether a call that accepts nothing is to be done.
@@ -193,7 +230,11 @@ pub(crate) enum Started {
 }
 
 /// Reserves the key, if there is one.
-pub(crate) async fn start(app: &App, key: Option<Key>, status: StatusCode) -> Result<Started, Problem> {
+pub(crate) async fn start(
+    app: &App,
+    key: Option<Key>,
+    status: StatusCode,
+) -> Result<Started, Problem> {
     let Some(key) = key else { return Ok(Started::Todo(None)) };
     Ok(match begin(app, &key).await? {
         Begun::Done(body) => Started::Done(replayed(status, body)),
@@ -202,7 +243,12 @@ pub(crate) async fn start(app: &App, key: Option<Key>, status: StatusCode) -> Re
 }
 
 /// Makes the key stand for the answer, if there is one.
-pub(crate) async fn end(app: &App, slot: Option<Slot>, status: StatusCode, body: String) -> Response {
+pub(crate) async fn end(
+    app: &App,
+    slot: Option<Slot>,
+    status: StatusCode,
+    body: String,
+) -> Response {
     if let Some(slot) = slot {
         slot.finish(app, &body).await;
     }
@@ -211,7 +257,12 @@ pub(crate) async fn end(app: &App, slot: Option<Slot>, status: StatusCode, body:
 
 /// An answer in JSON.
 pub(crate) fn answer(status: StatusCode, body: String) -> Response {
-    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(body)).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        Body::from(body),
+    )
+        .into_response()
 }
 
 /// An answer that was given before.

@@ -31,7 +31,8 @@ const NOWHERE: &str = "/-";
 /// request for a route that there is not.
 pub fn on_lambda(
     router: Router,
-) -> impl Service<LambdaEvent<LambdaRequest>, Response = impl Serialize, Error = Infallible> + Clone {
+) -> impl Service<LambdaEvent<LambdaRequest>, Response = impl Serialize, Error = Infallible> + Clone
+{
     // Outside of the router, which chooses the route before it runs anything of its own.
     let adapter = Adapter::from(MapRequest::new(router, without_stage::<Body>));
     service_fn(move |event: LambdaEvent<LambdaRequest>| {

@@ -53,17 +53,26 @@ struct Listing {
 ))]
 /// By `page`, everything before it is read too, so it goes only as far as one call may read; by `cursor`, it costs one page
 /// wherever that is.
-pub(crate) async fn list(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &PARAMETERS);
     let filter = query.filter(app.now());
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
     let page = query.number("page", 1, MAX_PAGE);
     let cursor = query.get("cursor").map(str::to_owned);
     if cursor.is_some() && query.get("page").is_some() {
-        query.faults.add("page", "cannot be given together with cursor; the cursor says where the page begins");
+        query.faults.add(
+            "page",
+            "cannot be given together with cursor; the cursor says where the page begins",
+        );
     }
     if page * page_size > MAX_READ {
-        query.faults.add("page", format!("times page_size must be at most {MAX_READ}; go on with next_cursor instead"));
+        query.faults.add(
+            "page",
+            format!("times page_size must be at most {MAX_READ}; go on with next_cursor instead"),
+        );
     }
     query.faults.check()?;
     let (after, page, to_skip) = match cursor {

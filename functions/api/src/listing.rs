@@ -44,10 +44,13 @@ impl<P: Copy> Pages<P> {
 
     /// Adds the next item, which stands at this position of the list.
     pub(crate) fn add(&mut self, item: &impl Serialize, position: P) -> Result<Placed, Problem> {
-        let json = to_raw_value(item).map_err(|error| Problem::new(Kind::Internal, "Something went wrong.").because(error))?;
+        let json = to_raw_value(item).map_err(|error| {
+            Problem::new(Kind::Internal, "Something went wrong.").because(error)
+        })?;
         let length = json.get().len();
         // An item alone is always shown: none is nearly as large.
-        let is_full = self.count == self.page_size || (self.count > 0 && self.bytes + length > MAX_LIST_BYTES);
+        let is_full = self.count == self.page_size
+            || (self.count > 0 && self.bytes + length > MAX_LIST_BYTES);
         if is_full {
             if self.to_skip == 0 {
                 return Ok(Placed::Beyond);

@@ -34,7 +34,10 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Result<Response, Proble
 /// The same without the rest of the API.
 pub(crate) async fn of(context: &Context) -> Result<Response, Problem> {
     if !context.config.prometheus {
-        return Err(Problem::new(Kind::NotFound, "Metrics are switched off (ENABLE_PROMETHEUS=false)."));
+        return Err(Problem::new(
+            Kind::NotFound,
+            "Metrics are switched off (ENABLE_PROMETHEUS=false).",
+        ));
     }
     let store = &context.store;
     let counts = async {
@@ -44,7 +47,8 @@ pub(crate) async fn of(context: &Context) -> Result<Response, Problem> {
             None => store.counts().await,
         }
     };
-    let (counters, counts, circuits) = future::try_join3(store.counters(), counts, store.circuits()).await?;
+    let (counters, counts, circuits) =
+        future::try_join3(store.counters(), counts, store.circuits()).await?;
     let text = render(&counters, &Gauges { counts, circuits }, context.clock.now());
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }

@@ -94,12 +94,19 @@ struct OldestWaiting {
     description = "Read from at most 1000 webhooks; where that does not reach, `complete` is false. It costs as much as a long page of a list.",
     responses((status = 200, description = "The last hour.", body = Overview)),
 ))]
-pub(crate) async fn show(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let now = app.now();
     let _room = app.room.records(MAX_READ).await?;
     let (newest, due) = future::try_join(newest(&app, first_minute(now)), due(&app, now)).await?;
-    let overview = Overview { now, last_hour: last_hour(&newest, now), oldest_waiting: oldest_waiting(&app, &newest, &due, now) };
+    let overview = Overview {
+        now,
+        last_hour: last_hour(&newest, now),
+        oldest_waiting: oldest_waiting(&app, &newest, &due, now),
+    };
     Ok(answer(StatusCode::OK, to_json(&overview)))
 }
 
@@ -141,7 +148,10 @@ struct Due {
 /// Whatever its time: what is to be looked at last may have waited longest.
 async fn due(app: &App, now: Timestamp) -> Result<Due, StoreError> {
     let store = &app.context.store;
-    let mut entries = store.due(now.plus(Duration::from_secs(u64::from(u32::MAX))), None, MAX_DUE_READ).await?.entries;
+    let mut entries = store
+        .due(now.plus(Duration::from_secs(u64::from(u32::MAX))), None, MAX_DUE_READ)
+        .await?
+        .entries;
     let complete = entries.len() < MAX_DUE_READ;
     entries.sort_by_key(|entry| entry.id.task);
     let rest_since = entries.get(MAX_DUE_OPENED).map(|entry| entry.id.task.created_at());
@@ -166,8 +176,9 @@ fn first_minute(now: Timestamp) -> Timestamp {
 
 fn last_hour(newest: &Newest, now: Timestamp) -> LastHour {
     let start = first_minute(now);
-    let mut minutes: Vec<Minute> =
-        (0..MINUTES as u32).map(|index| Minute { at: start.plus(MINUTE * index), delivered: 0, waiting: 0, failed: 0 }).collect();
+    let mut minutes: Vec<Minute> = (0..MINUTES as u32)
+        .map(|index| Minute { at: start.plus(MINUTE * index), delivered: 0, waiting: 0, failed: 0 })
+        .collect();
     for webhook in newest.webhooks.iter().filter(|webhook| webhook.created_at >= start) {
         let index = webhook.created_at.since(start).as_secs() / MINUTE.as_secs();
         // A clock that is ahead: accepted a moment from now.
@@ -183,23 +194,33 @@ fn last_hour(newest: &Newest, now: Timestamp) -> LastHour {
 }
 
 fn oldest_waiting(app: &App, newest: &Newest, due: &Due, now: Timestamp) -> OldestWaiting {
-    let unfinished = newest.webhooks.iter().chain(&due.webhooks).filter(|webhook| !webhook.status.is_finished());
-    let waiting = unfinished.map(|webhook| (waits_since(webhook), webhook)).filter(|(since, _)| *since <= now);
+    let unfinished =
+        newest.webhooks.iter().chain(&due.webhooks).filter(|webhook| !webhook.status.is_finished());
+    let waiting = unfinished
+        .map(|webhook| (waits_since(webhook), webhook))
+        .filter(|(since, _)| *since <= now);
     let oldest = waiting.min_by_key(|(since, _)| *since);
     // What is older than that and unfinished is in the due index. The audit reads a minute once it is over, and takes its time.
     let audited_until = now.minus(app.context.config.audit_age + MINUTE * 2);
-    let is_older_than_rest = due.rest_since.is_none_or(|rest| oldest.is_some_and(|(since, _)| since <= rest));
+    let is_older_than_rest =
+        due.rest_since.is_none_or(|rest| oldest.is_some_and(|(since, _)| since <= rest));
     OldestWaiting {
-        complete: due.complete && is_older_than_rest && newest.since.is_none_or(|since| since <= audited_until),
+        complete: due.complete
+            && is_older_than_rest
+            && newest.since.is_none_or(|since| since <= audited_until),
         webhook_id: oldest.map(|(_, webhook)| webhook.id.clone()),
         since: oldest.map(|(since, _)| since),
     }
 }
 
 fn waits_since(webhook: &Webhook) -> Timestamp {
-    let starts = |transition| matches!(transition, Transition::Create | Transition::Resend | Transition::Redrive);
+    let starts = |transition| {
+        matches!(transition, Transition::Create | Transition::Resend | Transition::Redrive)
+    };
     let start = webhook.history.iter().rev().find(|step| starts(step.transition));
-    start.map_or(webhook.created_at, |step| step.allowed_at.map_or(step.at, |allowed_at| allowed_at.max(step.at)))
+    start.map_or(webhook.created_at, |step| {
+        step.allowed_at.map_or(step.at, |allowed_at| allowed_at.max(step.at))
+    })
 }
 
 #[cfg(test)]
@@ -223,8 +244,15 @@ mod tests {
         let hour = last_hour(&Newest { webhooks: webhooks.clone(), since: None }, NOW);
         assert_eq!((hour.minutes.len(), hour.complete, hour.since), (60, true, hour.minutes[0].at));
         // The present minute is 50 seconds old.
-        assert_eq!(hour.minutes[59], Minute { at: NOW.minus(Duration::from_secs(50)), delivered: 1, waiting: 1, failed: 1 });
-        assert_eq!(hour.minutes.iter().map(|minute| minute.waiting).sum::<u64>(), 3, "the oldest one is out of it");
+        assert_eq!(
+            hour.minutes[59],
+            Minute { at: NOW.minus(Duration::from_secs(50)), delivered: 1, waiting: 1, failed: 1 }
+        );
+        assert_eq!(
+            hour.minutes.iter().map(|minute| minute.waiting).sum::<u64>(),
+            3,
+            "the oldest one is out of it"
+        );
         let since = NOW.minus(Duration::from_secs(45));
         let cut = last_hour(&Newest { webhooks, since: Some(since) }, NOW);
         assert_eq!((cut.complete, cut.since), (false, since));

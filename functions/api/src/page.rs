@@ -67,27 +67,40 @@ fn hash(text: &str) -> String {
 }
 
 fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("it is made of base64 and of literals"))
+    HeaderValue::from_str(text)
+        .unwrap_or_else(|_| unreachable!("it is made of base64 and of literals"))
 }
 
 /// The page, or 304 to a browser that has this very one. It may be kept, but must be asked for each time, so that a new version is seen
 /// at once.
-pub(crate) async fn show(RawQuery(query): RawQuery, request: HeaderMap) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    RawQuery(query): RawQuery,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
     let page = &*PAGE;
     let headers: [(HeaderName, HeaderValue); 7] = [
         (header::CONTENT_SECURITY_POLICY, page.policy.clone()),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
-        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::ETAG, page.etag.clone()),
     ];
-    let known = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let known =
+        request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let etag = page.etag.to_str().unwrap_or_default();
     // A cache in between may have made the tag a weak one.
-    let is_current = known.flat_map(|tags| tags.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    let is_current = known
+        .flat_map(|tags| tags.split(','))
+        .any(|tag| tag.trim().trim_start_matches("W/") == etag);
     if is_current {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
@@ -103,7 +116,9 @@ mod tests {
     #[test]
     fn style_and_script_stand_whole_in_the_document() {
         let html = &PAGE.html;
-        for (start, text, end) in [("<style>", STYLE, "</style>"), ("<script type=\"module\">", SCRIPT, "</script>")] {
+        for (start, text, end) in
+            [("<style>", STYLE, "</style>"), ("<script type=\"module\">", SCRIPT, "</script>")]
+        {
             assert_eq!((html.matches(start).count(), html.matches(end).count()), (1, 1), "{start}");
             let inner = html.split_once(start).unwrap().1.split_once(end).unwrap().0;
             assert!(inner == text, "what stands between {start} and {end} is not what was hashed");

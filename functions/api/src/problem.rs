@@ -65,24 +65,54 @@ pub(crate) enum Kind {
 impl Kind {
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::MalformedJson => (StatusCode::BAD_REQUEST, "urn:posthaste:malformed-json", "Malformed JSON"),
-            Self::BadRequest => (StatusCode::BAD_REQUEST, "urn:posthaste:bad-request", "Bad request"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "urn:posthaste:unauthorized", "Unauthorized"),
+            Self::MalformedJson => {
+                (StatusCode::BAD_REQUEST, "urn:posthaste:malformed-json", "Malformed JSON")
+            }
+            Self::BadRequest => {
+                (StatusCode::BAD_REQUEST, "urn:posthaste:bad-request", "Bad request")
+            }
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "urn:posthaste:unauthorized", "Unauthorized")
+            }
             Self::Forbidden => (StatusCode::FORBIDDEN, "urn:posthaste:forbidden", "Forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "urn:posthaste:not-found", "Not found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "urn:posthaste:method-not-allowed", "Method not allowed"),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "urn:posthaste:method-not-allowed",
+                "Method not allowed",
+            ),
             Self::Conflict => (StatusCode::CONFLICT, "urn:posthaste:conflict", "Conflict"),
-            Self::KeyReused => (StatusCode::CONFLICT, "urn:posthaste:idempotency-key-reused", "Idempotency key reused"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "urn:posthaste:too-large", "Too large"),
-            Self::UnsupportedMediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "urn:posthaste:unsupported-media-type", "Unsupported media type")
+            Self::KeyReused => (
+                StatusCode::CONFLICT,
+                "urn:posthaste:idempotency-key-reused",
+                "Idempotency key reused",
+            ),
+            Self::TooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "urn:posthaste:too-large", "Too large")
             }
-            Self::InvalidFields => (StatusCode::UNPROCESSABLE_ENTITY, "urn:posthaste:invalid-fields", "Invalid fields"),
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "urn:posthaste:internal", "Internal error"),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:unavailable", "Unavailable"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:overloaded", "Overloaded"),
-            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "urn:posthaste:request-timeout", "Request timeout"),
-            Self::NotConfigured => (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:not-configured", "Not configured"),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "urn:posthaste:unsupported-media-type",
+                "Unsupported media type",
+            ),
+            Self::InvalidFields => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "urn:posthaste:invalid-fields", "Invalid fields")
+            }
+            Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "urn:posthaste:internal", "Internal error")
+            }
+            Self::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:unavailable", "Unavailable")
+            }
+            Self::Overloaded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:overloaded", "Overloaded")
+            }
+            Self::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "urn:posthaste:request-timeout", "Request timeout")
+            }
+            Self::NotConfigured => {
+                (StatusCode::SERVICE_UNAVAILABLE, "urn:posthaste:not-configured", "Not configured")
+            }
         }
     }
 }
@@ -119,7 +149,10 @@ impl Problem {
     pub(crate) fn about(kind: Kind, field: &str, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         let detail = format!("{field}: {message}");
-        Self { errors: vec![FieldError { field: field.to_owned(), message }], ..Self::new(kind, detail) }
+        Self {
+            errors: vec![FieldError { field: field.to_owned(), message }],
+            ..Self::new(kind, detail)
+        }
     }
 
     /// With what the log says about it.
@@ -131,7 +164,10 @@ impl Problem {
 
     /// There is no such webhook, or no more.
     pub(crate) fn no_such_webhook() -> Self {
-        Self::new(Kind::NotFound, "There is no webhook with this id; it may have expired or been deleted.")
+        Self::new(
+            Kind::NotFound,
+            "There is no webhook with this id; it may have expired or been deleted.",
+        )
     }
 
     /// Whether the same request may succeed later.
@@ -154,13 +190,21 @@ impl Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let problem = match &error {
-            StoreError::Unavailable(_) => Self::new(Kind::Unavailable, "The store cannot be reached at the moment; try again."),
-            StoreError::Full(_) => Self::new(Kind::Overloaded, "The store is full. Nothing was done. Try again later."),
-            // A newer version runs beside this one, or ran before it; that instance can answer.
-            StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. } => {
-                Self::new(Kind::Unavailable, "This webhook was written by a newer version of Posthaste; try again.")
+            StoreError::Unavailable(_) => Self::new(
+                Kind::Unavailable,
+                "The store cannot be reached at the moment; try again.",
+            ),
+            StoreError::Full(_) => {
+                Self::new(Kind::Overloaded, "The store is full. Nothing was done. Try again later.")
             }
-            StoreError::Unreadable { .. } => Self::new(Kind::Internal, "What is stored of this webhook cannot be read."),
+            // A newer version runs beside this one, or ran before it; that instance can answer.
+            StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. } => Self::new(
+                Kind::Unavailable,
+                "This webhook was written by a newer version of Posthaste; try again.",
+            ),
+            StoreError::Unreadable { .. } => {
+                Self::new(Kind::Internal, "What is stored of this webhook cannot be read.")
+            }
         };
         problem.because(error)
     }
@@ -190,8 +234,12 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {
-            Kind::Unauthorized => headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Kind::Unavailable | Kind::Overloaded | Kind::NotConfigured => headers.insert(header::RETRY_AFTER, RETRY_AFTER),
+            Kind::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+            }
+            Kind::Unavailable | Kind::Overloaded | Kind::NotConfigured => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER)
+            }
             _ => None,
         };
         if let Some(cause) = self.cause {
@@ -209,7 +257,10 @@ impl Faults {
     /// One more, up to [`MAX_FIELD_ERRORS`].
     pub(crate) fn add(&mut self, field: &str, message: impl Into<Cow<'static, str>>) {
         if self.0.len() < MAX_FIELD_ERRORS {
-            self.0.push(FieldError { field: truncated(field, MAX_FIELD_NAME_BYTES).to_owned(), message: message.into() });
+            self.0.push(FieldError {
+                field: truncated(field, MAX_FIELD_NAME_BYTES).to_owned(),
+                message: message.into(),
+            });
         }
     }
 
@@ -233,7 +284,10 @@ mod tests {
         let error = StoreError::Unavailable("disk /var/secret is full".into());
         let json = serde_json::to_string(&Problem::from(error)).unwrap();
         let expected = r#"{"type":"urn:posthaste:unavailable","title":"Unavailable","status":503,"#;
-        assert!(json.starts_with(expected) && !json.contains("secret") && !json.contains("errors"), "{json}");
+        assert!(
+            json.starts_with(expected) && !json.contains("secret") && !json.contains("errors"),
+            "{json}"
+        );
     }
 
     #[test]

@@ -45,7 +45,10 @@ impl<'a> Query<'a> {
 
     /// A parameter's value, unless it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().find(|(seen, value)| seen == name && !value.is_empty()).map(|(_, value)| &**value)
+        self.values
+            .iter()
+            .find(|(seen, value)| seen == name && !value.is_empty())
+            .map(|(_, value)| &**value)
     }
 
     /// A whole number within `1..=max`.
@@ -68,7 +71,11 @@ impl<'a> Query<'a> {
 
     /// `reference_id`, `status` and, where it is known, `older_than_days`.
     pub(crate) fn filter(&mut self, now: Timestamp) -> Filter {
-        Filter { reference: self.reference(), status: self.status(), created_before: self.created_before(now) }
+        Filter {
+            reference: self.reference(),
+            status: self.status(),
+            created_before: self.created_before(now),
+        }
     }
 
     fn status(&mut self) -> Option<Status> {
@@ -87,7 +94,8 @@ impl<'a> Query<'a> {
                 Some(now.minus(Duration::from_secs_f64(days * DAY_SECONDS)))
             }
             _ => {
-                self.faults.add("older_than_days", "must be a number from 0 to 36500, such as 7 or 0.5");
+                self.faults
+                    .add("older_than_days", "must be a number from 0 to 36500, such as 7 or 0.5");
                 None
             }
         }
@@ -110,7 +118,10 @@ pub(crate) fn none(query: Option<&str>) -> Result<(), Problem> {
 /// A filter that names nothing would delete everything.
 pub(crate) fn check_filter(filter: &Filter, names: &str) -> Result<(), Problem> {
     if *filter == Filter::default() {
-        return Err(Problem::new(Kind::BadRequest, format!("At least one filter is needed: {names}.")));
+        return Err(Problem::new(
+            Kind::BadRequest,
+            format!("At least one filter is needed: {names}."),
+        ));
     }
     Ok(())
 }
@@ -125,7 +136,10 @@ mod tests {
         let mut query = Query::parse(Some(query), &KNOWN);
         query.filter(Timestamp::from_millis(1_700_000_000_000));
         query.number("page", 1, 100);
-        query.faults.check().map_or_else(|problem| serde_json::to_string(&problem).unwrap(), |()| String::new())
+        query
+            .faults
+            .check()
+            .map_or_else(|problem| serde_json::to_string(&problem).unwrap(), |()| String::new())
     }
 
     #[test]
@@ -151,9 +165,15 @@ mod tests {
             ("page=1&page=2", "page"),
             ("stauts=failed", "stauts"),
         ] {
-            assert!(faults(query).contains(&format!(r#"{{"field":"{field}""#)), "{query}: {}", faults(query));
+            assert!(
+                faults(query).contains(&format!(r#"{{"field":"{field}""#)),
+                "{query}: {}",
+                faults(query)
+            );
         }
-        assert!(faults("status=done").contains("pending, in_progress, retrying, delivered, failed"));
+        assert!(
+            faults("status=done").contains("pending, in_progress, retrying, delivered, failed")
+        );
     }
 
     #[test]

@@ -34,12 +34,21 @@ use crate::{
     params(parameters::WebhookId, parameters::IdempotencyKey),
     responses((status = 202, description = "On its way again.", body = view::Accepted<'static>), errors::Keyed, errors::Missing),
 ))]
-pub(crate) async fn resend(State(app): State<Arc<App>>, Named(id): Named, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn resend(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    request: Request,
+) -> Result<Response, Problem> {
     again(&app, &id, request, Transition::Resend).await
 }
 
 /// Sends one webhook again, by `resend` or by `redrive`, under a key or without.
-pub(crate) async fn again(app: &App, id: &WebhookId, request: Request, transition: Transition) -> Result<Response, Problem> {
+pub(crate) async fn again(
+    app: &App,
+    id: &WebhookId,
+    request: Request,
+    transition: Transition,
+) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;
@@ -48,7 +57,8 @@ pub(crate) async fn again(app: &App, id: &WebhookId, request: Request, transitio
         Started::Done(response) => return Ok(response),
         Started::Todo(slot) => slot,
     };
-    let (webhook, content) = app.context.store.open(id).await?.ok_or_else(Problem::no_such_webhook)?;
+    let (webhook, content) =
+        app.context.store.open(id).await?.ok_or_else(Problem::no_such_webhook)?;
     if content.url.is_empty() {
         return Err(no_url());
     }
@@ -59,7 +69,9 @@ pub(crate) async fn again(app: &App, id: &WebhookId, request: Request, transitio
     } else {
         match start_again(app, webhook, transition).await? {
             Applied::Done(webhook, ()) => webhook,
-            Applied::Refused(refusal, webhook) => return Err(refused(refusal, &webhook, transition)),
+            Applied::Refused(refusal, webhook) => {
+                return Err(refused(refusal, &webhook, transition));
+            }
             Applied::Missing => return Err(Problem::no_such_webhook()),
         }
     };
@@ -70,7 +82,11 @@ pub(crate) async fn again(app: &App, id: &WebhookId, request: Request, transitio
 }
 
 /// The write of a resend or a redrive. The message is still to be sent; until then the due index holds the webhook.
-pub(crate) async fn start_again(app: &App, webhook: Webhook, transition: Transition) -> Result<Applied, StoreError> {
+pub(crate) async fn start_again(
+    app: &App,
+    webhook: Webhook,
+    transition: Transition,
+) -> Result<Applied, StoreError> {
     let (rules, now) = (&app.context.rules, app.now());
     apply(&*app.context.store, webhook, |seen| match transition {
         Transition::Redrive => rules.redrive(seen, now),
@@ -85,7 +101,10 @@ fn did(webhook: &Webhook, transition: Transition, since: Timestamp) -> bool {
 
 /// A message that nobody could read became a dead letter without a webhook: there is nowhere to send it.
 fn no_url() -> Problem {
-    Problem::new(Kind::Conflict, "This dead letter is a queue message that could not be read; there is no URL to send it to.")
+    Problem::new(
+        Kind::Conflict,
+        "This dead letter is a queue message that could not be read; there is no URL to send it to.",
+    )
 }
 
 fn refused(refusal: Refusal, webhook: &Webhook, transition: Transition) -> Problem {
@@ -93,12 +112,20 @@ fn refused(refusal: Refusal, webhook: &Webhook, transition: Transition) -> Probl
         Refusal::Expired => Problem::no_such_webhook(),
         _ if !webhook.status.is_finished() => Problem::new(
             Kind::Conflict,
-            format!("The webhook is still on its way ({}); it can be sent again once it is delivered or failed.", webhook.status),
+            format!(
+                "The webhook is still on its way ({}); it can be sent again once it is delivered or failed.",
+                webhook.status
+            ),
         ),
-        Refusal::NotFailed if webhook.failed_at.is_some() => {
-            Problem::new(Kind::Conflict, "The webhook has failed but is not archived yet; try again in a moment, or resend it.")
+        Refusal::NotFailed if webhook.failed_at.is_some() => Problem::new(
+            Kind::Conflict,
+            "The webhook has failed but is not archived yet; try again in a moment, or resend it.",
+        ),
+        _ if transition == Transition::Redrive => {
+            Problem::new(Kind::NotFound, "There is no dead letter with this id.")
         }
-        _ if transition == Transition::Redrive => Problem::new(Kind::NotFound, "There is no dead letter with this id."),
-        other => Problem::new(Kind::Conflict, format!("The webhook cannot be sent again: {other}.")),
+        other => {
+            Problem::new(Kind::Conflict, format!("The webhook cannot be sent again: {other}."))
+        }
     }
 }

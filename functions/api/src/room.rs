@@ -43,7 +43,8 @@ const RECORDS_TIMEOUT: Duration = Duration::from_secs(5);
 const KIB: usize = 1024;
 
 // Whatever the setting, the largest body finds room.
-const _: () = assert!(MAX_BODY_BYTES * BYTES_PER_BODY_BYTE <= shared::config::MIN_API_BODY_BYTES as usize);
+const _: () =
+    assert!(MAX_BODY_BYTES * BYTES_PER_BODY_BYTE <= shared::config::MIN_API_BODY_BYTES as usize);
 
 /// The room of a process.
 #[derive(Debug)]
@@ -85,16 +86,24 @@ pub(crate) struct BodyRoom<'a> {
 
 impl Room {
     pub(crate) fn new(config: &Config, access: &Access) -> Self {
-        let (turns, bytes) = (config.api_concurrency, usize::try_from(config.api_body_bytes).unwrap_or(usize::MAX));
+        let (turns, bytes) =
+            (config.api_concurrency, usize::try_from(config.api_body_bytes).unwrap_or(usize::MAX));
         let shares = match access {
             Access::Keys(hashes) if hashes.len() > 1 => {
                 // The half of one turn is a turn, and half of the bytes still hold the largest body.
-                let (turns, bytes) = (turns.div_ceil(2), (bytes / 2).max(shared::config::MIN_API_BODY_BYTES as usize));
+                let (turns, bytes) = (
+                    turns.div_ceil(2),
+                    (bytes / 2).max(shared::config::MIN_API_BODY_BYTES as usize),
+                );
                 hashes.iter().map(|hash| (*hash, Pools::new(turns, bytes))).collect()
             }
             _ => Vec::new(),
         };
-        Self { all: Pools::new(turns, bytes), shares, records: Arc::new(Semaphore::new(MAX_RECORDS)) }
+        Self {
+            all: Pools::new(turns, bytes),
+            shares,
+            records: Arc::new(Semaphore::new(MAX_RECORDS)),
+        }
     }
 
     /// The share of the key that these headers present.
@@ -108,13 +117,21 @@ impl Room {
 
     fn pools(&self, share: Share) -> impl Iterator<Item = &Pools> {
         // The share first: what is taken of it and not of all goes back at once.
-        share.0.and_then(|index| self.shares.get(index)).map(|(_, pools)| pools).into_iter().chain([&self.all])
+        share
+            .0
+            .and_then(|index| self.shares.get(index))
+            .map(|(_, pools)| pools)
+            .into_iter()
+            .chain([&self.all])
     }
 
     /// A turn for a request that is complete.
     pub(crate) fn turn(&self, share: Share) -> Result<Taken, Problem> {
         let turns = self.pools(share).map(|pools| Arc::clone(&pools.turns).try_acquire_owned());
-        turns.collect::<Result<_, _>>().map(Taken).map_err(|_| overloaded("Too many concurrent requests. Try again shortly."))
+        turns
+            .collect::<Result<_, _>>()
+            .map(Taken)
+            .map_err(|_| overloaded("Too many concurrent requests. Try again shortly."))
     }
 
     /// Room for a body that has this length, as far as is known.
@@ -132,18 +149,22 @@ impl Room {
     /// Room for so many records of webhooks. Waits for other lists to end.
     pub(crate) async fn records(&self, count: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let count = u32::try_from(count.min(MAX_RECORDS)).unwrap_or(u32::MAX);
-        let acquired = tokio::time::timeout(RECORDS_TIMEOUT, Arc::clone(&self.records).acquire_many_owned(count)).await;
+        let acquired = tokio::time::timeout(
+            RECORDS_TIMEOUT,
+            Arc::clone(&self.records).acquire_many_owned(count),
+        )
+        .await;
         let acquired = acquired.ok().and_then(Result::ok);
         acquired.ok_or_else(|| overloaded("Too many lists are being read. Try again shortly."))
     }
 
     fn kib(&self, share: Share, kib: usize) -> Result<Taken, Problem> {
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-        let taken = self.pools(share).map(|pools| Arc::clone(&pools.kib).try_acquire_many_owned(kib));
-        taken
-            .collect::<Result<_, _>>()
-            .map(Taken)
-            .map_err(|_| overloaded("Requests in progress use all memory set aside for them. Try again shortly."))
+        let taken =
+            self.pools(share).map(|pools| Arc::clone(&pools.kib).try_acquire_many_owned(kib));
+        taken.collect::<Result<_, _>>().map(Taken).map_err(|_| {
+            overloaded("Requests in progress use all memory set aside for them. Try again shortly.")
+        })
     }
 }
 
@@ -193,7 +214,10 @@ mod tests {
     }
 
     fn share(room: &Room, key: &'static str) -> Share {
-        room.share_of(&HeaderMap::from_iter([(http::HeaderName::from_static("x-api-key"), HeaderValue::from_static(key))]))
+        room.share_of(&HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-api-key"),
+            HeaderValue::from_static(key),
+        )]))
     }
 
     #[test]

@@ -31,7 +31,11 @@ const PAYLOAD: &str = "payload";
 ))]
 /// `?include=payload` adds the member `payload`, byte for byte as it was accepted; without it there is no such member, so that who only
 /// asks how it goes gets a short answer. It costs no further read.
-pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Named(id): Named,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &[INCLUDE]);
     let with_payload = match query.get(INCLUDE) {
         None => false,
@@ -42,7 +46,8 @@ pub(crate) async fn show(State(app): State<Arc<App>>, Named(id): Named, RawQuery
         }
     };
     query.faults.check()?;
-    let (webhook, content) = app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
+    let (webhook, content) =
+        app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
     let view = WebhookView::new(&webhook, &content.url, &app.context.rules);
     let view = if with_payload { view.with_payload(&content.payload) } else { view };
     Ok(answer(StatusCode::OK, to_json(&view)))

@@ -35,10 +35,12 @@ pub(crate) const MAX_SCHEDULE_AHEAD: Duration = Duration::from_secs(365 * 24 * 3
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What a request or a batch's item may have.
-pub(crate) const FIELDS: [&str; 7] = ["url", "payload", "reference_id", "headers", "event_type", "deliver_at", "retry"];
+pub(crate) const FIELDS: [&str; 7] =
+    ["url", "payload", "reference_id", "headers", "event_type", "deliver_at", "retry"];
 
 /// What `retry` may have.
-pub(crate) const RETRY_FIELDS: [&str; 6] = ["max_attempts", "base_delay_ms", "factor", "max_delay_ms", "jitter", "schedule_ms"];
+pub(crate) const RETRY_FIELDS: [&str; 6] =
+    ["max_attempts", "base_delay_ms", "factor", "max_delay_ms", "jitter", "schedule_ms"];
 
 /// Where a webhook's reference id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +66,14 @@ pub(crate) struct Submission {
 
 impl Submission {
     /// Judges the fields of a request or of a batch's item, whose fields are named with `prefix` before them.
-    pub(crate) fn read(context: &Context, fields: &Fields<'_>, prefix: &str) -> Result<Self, Problem> {
+    pub(crate) fn read(
+        context: &Context,
+        fields: &Fields<'_>,
+        prefix: &str,
+    ) -> Result<Self, Problem> {
         let mut faults = Faults::default();
-        let [url, payload, reference, headers, event_type, deliver_at, retry] = fields.pick(&FIELDS, prefix, &mut faults);
+        let [url, payload, reference, headers, event_type, deliver_at, retry] =
+            fields.pick(&FIELDS, prefix, &mut faults);
         let mut reader = Reader { prefix, faults };
         let max_bytes = context.config.max_payload_bytes;
         if payload.is_some_and(|payload| payload.get().len() > max_bytes) {
@@ -76,14 +83,17 @@ impl Submission {
             reader.fault("payload", "is missing; it may be any JSON, also null");
         }
         let url = reader.url(&context.guard, url);
-        let reference = given(reference).map_or(Some(Reference::MadeUp), |raw| reader.reference(raw));
+        let reference =
+            given(reference).map_or(Some(Reference::MadeUp), |raw| reader.reference(raw));
         let headers = given(headers).map_or_else(Vec::new, |raw| reader.headers(raw));
         let event_type = given(event_type).and_then(|raw| reader.event_type(raw));
-        let deliver_at = given(deliver_at).and_then(|raw| reader.deliver_at(raw, context.clock.now()));
+        let deliver_at =
+            given(deliver_at).and_then(|raw| reader.deliver_at(raw, context.clock.now()));
         let retry = given(retry).and_then(|raw| reader.retry(raw));
         reader.faults.check()?;
         // Each of the three is there if there was no fault.
-        let (Some(payload), Some((url, destination)), Some(reference)) = (payload, url, reference) else {
+        let (Some(payload), Some((url, destination)), Some(reference)) = (payload, url, reference)
+        else {
             return Err(Problem::new(Kind::Internal, "Something went wrong."));
         };
         let carried = Content { url, headers, payload: payload.to_owned() };
@@ -91,7 +101,12 @@ impl Submission {
     }
 
     /// A test webhook, which has a URL and a payload only. `field` names where the URL stood.
-    pub(crate) fn test(context: &Context, field: &str, url: &str, payload: &RawValue) -> Result<Self, Problem> {
+    pub(crate) fn test(
+        context: &Context,
+        field: &str,
+        url: &str,
+        payload: &RawValue,
+    ) -> Result<Self, Problem> {
         let max_bytes = context.config.max_payload_bytes;
         if payload.get().len() > max_bytes {
             return Err(payload_too_large("", max_bytes));
@@ -99,10 +114,17 @@ impl Submission {
         let checked = context.guard.check_url(url).map_err(|refused| {
             let mut faults = Faults::default();
             faults.add(field, refused.to_string());
-            faults.check().err().unwrap_or_else(|| Problem::new(Kind::InvalidFields, "The URL is refused."))
+            faults
+                .check()
+                .err()
+                .unwrap_or_else(|| Problem::new(Kind::InvalidFields, "The URL is refused."))
         })?;
         Ok(Self {
-            content: Content { url: url.to_owned(), headers: Vec::new(), payload: payload.to_owned() },
+            content: Content {
+                url: url.to_owned(),
+                headers: Vec::new(),
+                payload: payload.to_owned(),
+            },
             destination: destination_key(&checked),
             reference: Reference::Test,
             event_type: None,
@@ -137,7 +159,11 @@ impl Submission {
 }
 
 fn payload_too_large(prefix: &str, max_bytes: usize) -> Problem {
-    Problem::about(Kind::TooLarge, &format!("{prefix}payload"), format!("is larger than {max_bytes} bytes"))
+    Problem::about(
+        Kind::TooLarge,
+        &format!("{prefix}payload"),
+        format!("is larger than {max_bytes} bytes"),
+    )
 }
 
 /// Reads one field at a time, and remembers every fault. `None` is returned with a fault only.
@@ -178,7 +204,10 @@ impl Reader<'_> {
         match text.parse::<ReferenceId>() {
             // A made-up one leads to its one webhook without an index; shared with others, it would hide those.
             Ok(reference) if reference.made_up_for().is_some() => {
-                self.fault("reference_id", "must not be one that Posthaste made up; give a name of your own, or none");
+                self.fault(
+                    "reference_id",
+                    "must not be one that Posthaste made up; give a name of your own, or none",
+                );
                 None
             }
             Ok(reference) => Some(Reference::Given(reference)),
@@ -213,7 +242,9 @@ impl Reader<'_> {
                 headers.push((name.clone().into_owned(), value.into_owned()));
             }
         }
-        if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_HEADERS_BYTES {
+        if headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            > MAX_HEADERS_BYTES
+        {
             self.fault("headers", format!("must have at most {MAX_HEADERS_BYTES} bytes in all"));
         }
         headers
@@ -225,7 +256,12 @@ impl Reader<'_> {
             .filter(|text| (1..=MAX_EVENT_TYPE_BYTES).contains(&text.len()))
             .filter(|text| text.bytes().all(printable));
         if text.is_none() {
-            self.fault("event_type", format!("must be a string of 1 to {MAX_EVENT_TYPE_BYTES} printable ASCII characters"));
+            self.fault(
+                "event_type",
+                format!(
+                    "must be a string of 1 to {MAX_EVENT_TYPE_BYTES} printable ASCII characters"
+                ),
+            );
         }
         text.map(std::borrow::Cow::into_owned)
     }
@@ -237,7 +273,13 @@ impl Reader<'_> {
             return None;
         };
         if time > now.plus(MAX_SCHEDULE_AHEAD) {
-            self.fault("deliver_at", format!("must be at most {} days ahead", MAX_SCHEDULE_AHEAD.as_secs() / (24 * 3600)));
+            self.fault(
+                "deliver_at",
+                format!(
+                    "must be at most {} days ahead",
+                    MAX_SCHEDULE_AHEAD.as_secs() / (24 * 3600)
+                ),
+            );
             return None;
         }
         Some(time)
@@ -252,13 +294,32 @@ impl Reader<'_> {
         let picked = fields.pick(&RETRY_FIELDS, &prefix, &mut self.faults);
         let [max_attempts, base_delay_ms, factor, max_delay_ms, jitter, schedule_ms] = picked;
         let wishes = RetryOverride {
-            max_attempts: self
-                .wish(max_attempts, "max_attempts", "must be a whole number from 1 to 50", |raw| whole(raw)?.try_into().ok()),
-            base_delay_ms: self.wish(base_delay_ms, "base_delay_ms", "must be a whole number of milliseconds", whole),
+            max_attempts: self.wish(
+                max_attempts,
+                "max_attempts",
+                "must be a whole number from 1 to 50",
+                |raw| whole(raw)?.try_into().ok(),
+            ),
+            base_delay_ms: self.wish(
+                base_delay_ms,
+                "base_delay_ms",
+                "must be a whole number of milliseconds",
+                whole,
+            ),
             factor: self.wish(factor, "factor", "must be a number from 1 to 100", fields::value),
-            max_delay_ms: self.wish(max_delay_ms, "max_delay_ms", "must be a whole number of milliseconds", whole),
+            max_delay_ms: self.wish(
+                max_delay_ms,
+                "max_delay_ms",
+                "must be a whole number of milliseconds",
+                whole,
+            ),
             jitter: self.wish(jitter, "jitter", "must be a number from 0 to 1", fields::value),
-            schedule_ms: self.wish(schedule_ms, "schedule_ms", "must be an array of whole numbers of milliseconds", all_whole),
+            schedule_ms: self.wish(
+                schedule_ms,
+                "schedule_ms",
+                "must be an array of whole numbers of milliseconds",
+                all_whole,
+            ),
         };
         for fault in wishes.check() {
             self.fault(&format!("retry.{}", fault.field), fault.message);

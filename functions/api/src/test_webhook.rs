@@ -32,7 +32,10 @@ const WEBHOOK_URL: &str = "webhook_url";
     request_body = schemas::Anything,
     responses((status = 202, description = "Accepted, to be delivered.", body = view::TestAccepted<'static>), errors::Body),
 ))]
-pub(crate) async fn accept(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn accept(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let call = Call::of(&parts)?;
     let mut query = Query::parse(parts.uri.query(), &[WEBHOOK_URL]);

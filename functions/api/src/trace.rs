@@ -59,15 +59,28 @@ mod tests {
     #[test]
     fn the_caller_s_comes_before_x_ray_s_and_one_that_is_not_clear_is_none() {
         let xray = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1");
-        let given =
-            of_headers(&[("traceparent", PARENT.as_bytes()), ("tracestate", b"a=1"), ("tracestate", b"b=2")], xray).unwrap();
-        assert_eq!((given.id.as_str(), given.state.as_deref()), ("4bf92f3577b34da6a3ce929d0e0e4736", Some("a=1,b=2")));
-        let twice: &[(&str, &[u8])] = &[("traceparent", PARENT.as_bytes()), ("traceparent", PARENT.as_bytes())];
+        let given = of_headers(
+            &[("traceparent", PARENT.as_bytes()), ("tracestate", b"a=1"), ("tracestate", b"b=2")],
+            xray,
+        )
+        .unwrap();
+        assert_eq!(
+            (given.id.as_str(), given.state.as_deref()),
+            ("4bf92f3577b34da6a3ce929d0e0e4736", Some("a=1,b=2"))
+        );
+        let twice: &[(&str, &[u8])] =
+            &[("traceparent", PARENT.as_bytes()), ("traceparent", PARENT.as_bytes())];
         assert_eq!(of_headers(twice, None), None);
         assert_eq!(of_headers(twice, xray).unwrap().id, "5759e988bd862e3fe1be46a994272793");
         assert_eq!(of_headers(&[("traceparent", b"\xff")], None), None);
-        assert_eq!(of_headers(&[("tracestate", b"a=1")], None), None, "without a parent there is no trace");
-        let broken = of_headers(&[("traceparent", PARENT.as_bytes()), ("tracestate", b"\xff")], None).unwrap();
+        assert_eq!(
+            of_headers(&[("tracestate", b"a=1")], None),
+            None,
+            "without a parent there is no trace"
+        );
+        let broken =
+            of_headers(&[("traceparent", PARENT.as_bytes()), ("tracestate", b"\xff")], None)
+                .unwrap();
         assert_eq!(broken.state, None);
     }
 }

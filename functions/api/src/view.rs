@@ -245,7 +245,10 @@ impl<'a> AttemptView<'a> {
                 Some(_) => "failed",
             },
             status_code: attempt.status_code,
-            error: attempt.error.map(|kind| AttemptError { kind: kind.as_str(), message: attempt.message.as_deref() }),
+            error: attempt.error.map(|kind| AttemptError {
+                kind: kind.as_str(),
+                message: attempt.message.as_deref(),
+            }),
             response_excerpt: attempt.response_excerpt.as_deref(),
         }
     }
@@ -254,7 +257,10 @@ impl<'a> AttemptView<'a> {
 /// How many attempts the policy grants on the present budget, as the latest outcome has it.
 pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     let policy = rules.retry.with(webhook.retry.as_ref());
-    let granted = webhook.last_error.as_ref().map(|error| policy.attempts_granted(error.kind, error.status_code));
+    let granted = webhook
+        .last_error
+        .as_ref()
+        .map(|error| policy.attempts_granted(error.kind, error.status_code));
     granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
 }
 
@@ -262,7 +268,8 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
 /// before a resend, and attempts that were interrupted, are counted on top.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let under_way = u32::from(webhook.status == Status::InProgress);
-    let before = webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(under_way));
+    let before =
+        webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(under_way));
     before.saturating_add(attempts_granted(webhook, rules))
 }
 
@@ -279,8 +286,17 @@ mod tests {
     use super::*;
 
     fn failed(status_code: u16) -> Report {
-        let outcome = Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(status_code), retry_after: None };
-        Report { outcome, duration: Duration::from_millis(12), message: None, response_excerpt: Some("no".to_owned()) }
+        let outcome = Outcome {
+            error: Some(ErrorKind::HttpStatus),
+            status_code: Some(status_code),
+            retry_after: None,
+        };
+        Report {
+            outcome,
+            duration: Duration::from_millis(12),
+            message: None,
+            response_excerpt: Some("no".to_owned()),
+        }
     }
 
     fn attempt(rules: &Rules, webhook: &Webhook, status_code: u16) -> Webhook {
@@ -300,7 +316,10 @@ mod tests {
         let once = attempt(&rules, &new, 404);
         assert_eq!((once.attempt_count, max_attempts(&once, &rules)), (1, 2));
         let twice = attempt(&rules, &once, 404);
-        assert_eq!((twice.status, twice.attempt_count, max_attempts(&twice, &rules)), (Status::Failed, 2, 2));
+        assert_eq!(
+            (twice.status, twice.attempt_count, max_attempts(&twice, &rules)),
+            (Status::Failed, 2, 2)
+        );
         let again = rules.resend(&twice, twice.updated_at).unwrap();
         let third = attempt(&rules, &again, 503);
         assert_eq!((third.attempt_count, max_attempts(&third, &rules)), (3, 5));
@@ -309,9 +328,14 @@ mod tests {
     #[test]
     fn a_webhook_is_shown_with_every_member_of_the_contract() {
         let rules = Rules::default();
-        let webhook = attempt(&rules, &testing::webhook(Timestamp::from_millis(1_700_000_000_000)), 500);
-        let shown: serde_json::Value =
-            serde_json::from_str(&to_json(&WebhookView::new(&webhook, "https://example.com/", &rules))).unwrap();
+        let webhook =
+            attempt(&rules, &testing::webhook(Timestamp::from_millis(1_700_000_000_000)), 500);
+        let shown: serde_json::Value = serde_json::from_str(&to_json(&WebhookView::new(
+            &webhook,
+            "https://example.com/",
+            &rules,
+        )))
+        .unwrap();
         let members: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
             "webhook_id",
@@ -334,7 +358,10 @@ mod tests {
         assert_eq!(members, expected);
         assert_eq!(shown["created_at"], "2023-11-14T22:13:20.000Z");
         assert_eq!(shown["next_attempt_at"], "2023-11-14T22:13:25.000Z");
-        assert_eq!(shown["last_error"], serde_json::json!({"kind": "http_status", "status_code": 500, "message": ""}));
+        assert_eq!(
+            shown["last_error"],
+            serde_json::json!({"kind": "http_status", "status_code": 500, "message": ""})
+        );
         let attempt = serde_json::json!({
             "number": 1, "started_at": "2023-11-14T22:13:20.000Z", "duration_ms": 12, "outcome": "failed", "status_code": 500,
             "error": {"kind": "http_status", "message": null}, "response_excerpt": "no",

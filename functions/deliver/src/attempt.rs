@@ -72,7 +72,12 @@ struct Claimed {
 
 impl Deliver {
     /// Makes one attempt, if the record allows a claim.
-    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp, xray_trace_id: Option<&str>) -> Attempted {
+    pub(crate) async fn attempt(
+        &self,
+        seen: Webhook,
+        until: Timestamp,
+        xray_trace_id: Option<&str>,
+    ) -> Attempted {
         let Some(slot) = self.slot(until).await else { return Attempted::Ended(Verdict::HandBack) };
         let (seen, turn) = match self.turn(seen, until).await {
             ControlFlow::Continue(taken) => taken,
@@ -97,14 +102,22 @@ impl Deliver {
             not_claimed => {
                 self.breaker.release(&self.context, &admitted).await;
                 return match not_claimed {
-                    Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, GiveUp::Interrupted),
+                    Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
+                        Attempted::BudgetSpent(webhook, GiveUp::Interrupted)
+                    }
                     Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
                     Ok(_) => Attempted::Changed,
                     Err(error) => hand_back(&error, &ids, "claimed"),
                 };
             }
         };
-        let claimed = Claimed { webhook, content, claim_id, since: claimed_at, was_retrying: was_retrying.into_inner() };
+        let claimed = Claimed {
+            webhook,
+            content,
+            claim_id,
+            since: claimed_at,
+            was_retrying: was_retrying.into_inner(),
+        };
         self.send_claimed(claimed, (slot, turn), &admitted, xray_trace_id).await
     }
 
@@ -119,8 +132,13 @@ impl Deliver {
         let Claimed { webhook, content, claim_id, since: claimed_at, was_retrying } = claimed;
         let sent_at = self.context.clock.now();
         let left = self.context.config.delivery_timeout.saturating_sub(sent_at.since(claimed_at));
-        if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT && !planted::is(Bug::SlowClaimBlamed) {
-            let why = format!("nothing was sent: the claim took {} ms", sent_at.since(claimed_at).as_millis());
+        if left < self.context.config.delivery_timeout / MIN_SHARE_LEFT
+            && !planted::is(Bug::SlowClaimBlamed)
+        {
+            let why = format!(
+                "nothing was sent: the claim took {} ms",
+                sent_at.since(claimed_at).as_millis()
+            );
             return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
         // Given back before the attempt ends if it hangs.
@@ -132,10 +150,15 @@ impl Deliver {
             None => request.await,
         };
         if answer.is_our_fault {
-            let why = format!("nothing was sent: {}", answer.message.as_deref().unwrap_or("this machine could not try"));
+            let why = format!(
+                "nothing was sent: {}",
+                answer.message.as_deref().unwrap_or("this machine could not try")
+            );
             return self.give_back(webhook, (claim_id, was_retrying), &why, admitted).await;
         }
-        if answer.status_code.is_none() && self.context.clock.now().since(sent_at) > left + STANDSTILL {
+        if answer.status_code.is_none()
+            && self.context.clock.now().since(sent_at) > left + STANDSTILL
+        {
             return self.stood_still(&webhook, admitted).await;
         }
         self.breaker.note(&self.context, &webhook.destination, &answer, admitted).await;
@@ -153,7 +176,11 @@ impl Deliver {
     }
 
     /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
-    async fn turn(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
+    async fn turn(
+        &self,
+        seen: Webhook,
+        until: Timestamp,
+    ) -> ControlFlow<Attempted, (Webhook, Option<Turn<'_>>)> {
         let silence = match self.turns.take(&seen.destination).await {
             Ok(turn) if self.is_in_time(until) => return ControlFlow::Continue((seen, Some(turn))),
             Ok(_) => Duration::ZERO,
@@ -168,7 +195,11 @@ impl Deliver {
     }
 
     /// What the destination's circuit has to say of this attempt, or what was done with the webhook since the circuit is open.
-    async fn admit(&self, seen: Webhook, until: Timestamp) -> ControlFlow<Attempted, (Webhook, Admitted)> {
+    async fn admit(
+        &self,
+        seen: Webhook,
+        until: Timestamp,
+    ) -> ControlFlow<Attempted, (Webhook, Admitted)> {
         let open_until = match self.breaker.admit(&self.context, &seen.destination).await {
             Admitted::No(open_until) => open_until,
             admitted => return ControlFlow::Continue((seen, admitted)),
@@ -212,7 +243,8 @@ impl Deliver {
             "[{}] Sending webhook notification to {} for reference_id={}",
             webhook.correlation_id, loggable_url(&content.url), webhook.id.reference,
         );
-        let (url, mut headers) = (std::mem::take(&mut content.url), std::mem::take(&mut content.headers));
+        let (url, mut headers) =
+            (std::mem::take(&mut content.url), std::mem::take(&mut content.headers));
         if let (Some(trace), Some(span)) = (&webhook.trace, span) {
             add_trace(&mut headers, trace, span);
         }
@@ -252,7 +284,11 @@ impl Deliver {
         let give_back = |webhook: &Webhook| rules.give_back(webhook, claim_id, why, until, now);
         match apply(&*self.context.store, webhook, give_back).await {
             Ok(Applied::Done(webhook, ())) => {
-                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying), None);
+                self.context.metrics.destination(
+                    &webhook.destination,
+                    i64::from(!was_retrying),
+                    None,
+                );
                 Attempted::Recorded(webhook)
             }
             Ok(Applied::Refused(..)) => Attempted::Changed,
@@ -274,11 +310,21 @@ impl Deliver {
     }
 
     /// Writes the outcome, as the holder of the claim.
-    async fn record(&self, webhook: Webhook, claim_id: ClaimId, answer: Answer, was_retrying: bool) -> Attempted {
+    async fn record(
+        &self,
+        webhook: Webhook,
+        claim_id: ClaimId,
+        answer: Answer,
+        was_retrying: bool,
+    ) -> Attempted {
         let unit = self.context.random.next_unit();
         let rules = &self.context.rules;
         let report = Report {
-            outcome: Outcome { error: answer.error, status_code: answer.status_code, retry_after: answer.retry_after },
+            outcome: Outcome {
+                error: answer.error,
+                status_code: answer.status_code,
+                retry_after: answer.retry_after,
+            },
             duration: answer.duration,
             message: answer.message,
             response_excerpt: answer.response_excerpt,
@@ -287,7 +333,8 @@ impl Deliver {
         let now = self.context.clock.now();
         let mut wait = OUTCOME_RETRY_WAIT;
         for tries_left in (0..MAX_OUTCOME_TRIES).rev() {
-            let conclude = |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
+            let conclude =
+                |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
             match apply(&*self.context.store, webhook.clone(), conclude).await {
                 Ok(Applied::Done(webhook, ())) => {
                     self.count(&webhook, &report, was_retrying);
@@ -301,7 +348,9 @@ impl Deliver {
                     );
                     return Attempted::Changed;
                 }
-                Err(error) if tries_left == 0 => return hand_back(&error, &(webhook.id, webhook.correlation_id), "concluded"),
+                Err(error) if tries_left == 0 => {
+                    return hand_back(&error, &(webhook.id, webhook.correlation_id), "concluded");
+                }
                 Err(_) => self.context.clock.sleep(wait).await,
             }
             wait *= 2;
@@ -313,7 +362,10 @@ impl Deliver {
     async fn put_off(&self, seen: Webhook, open_until: Timestamp) -> Result<Attempted, Webhook> {
         let now = self.context.clock.now();
         // Each deferral waits longer, and all of them spread out, so that they do not come back together.
-        let spread = open_until.since(now).max(Duration::from_secs(1)).mul_f64(self.context.random.next_unit());
+        let spread = open_until
+            .since(now)
+            .max(Duration::from_secs(1))
+            .mul_f64(self.context.random.next_unit());
         let until = open_until.plus(spread.saturating_mul(seen.budget.deferrals.min(8) + 1));
         self.defer(seen, until, Why::Error(ErrorKind::CircuitOpen), "its circuit is open").await
     }
@@ -331,7 +383,13 @@ impl Deliver {
         self.defer(seen, until, Why::RateLimit, "a concurrency limit was reached").await
     }
 
-    async fn defer(&self, seen: Webhook, until: Timestamp, why: Why, because: &str) -> Result<Attempted, Webhook> {
+    async fn defer(
+        &self,
+        seen: Webhook,
+        until: Timestamp,
+        why: Why,
+        because: &str,
+    ) -> Result<Attempted, Webhook> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         self.wait(seen, because, |webhook| rules.defer(webhook, until, why, now)).await
@@ -341,8 +399,9 @@ impl Deliver {
     pub(crate) async fn wait_out(&self, seen: Webhook) -> Attempted {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let waiting =
-            self.wait(seen, "its attempts are interrupted again and again", |webhook| rules.retry_interrupted(webhook, now));
+        let waiting = self.wait(seen, "its attempts are interrupted again and again", |webhook| {
+            rules.retry_interrupted(webhook, now)
+        });
         waiting.await.unwrap_or(Attempted::Changed)
     }
 
@@ -356,7 +415,8 @@ impl Deliver {
         let was_retrying = AtomicBool::default();
         let first_seen = seen.status;
         let defer = |webhook: &Webhook| {
-            let status = if planted::is(Bug::DeferralCountedTwice) { first_seen } else { webhook.status };
+            let status =
+                if planted::is(Bug::DeferralCountedTwice) { first_seen } else { webhook.status };
             was_retrying.store(status == Status::Retrying, Ordering::Relaxed);
             rule(webhook)
         };
@@ -368,11 +428,17 @@ impl Deliver {
                     "[{}] Deferring webhook delivery for reference_id={} to {}: {because}",
                     webhook.correlation_id, webhook.id.reference, webhook.destination,
                 );
-                self.context.metrics.destination(&webhook.destination, i64::from(!was_retrying.into_inner()), None);
+                self.context.metrics.destination(
+                    &webhook.destination,
+                    i64::from(!was_retrying.into_inner()),
+                    None,
+                );
                 Attempted::Recorded(webhook)
             }
             Ok(Applied::Refused(Refusal::BudgetSpent, webhook)) => return Err(webhook),
-            Ok(Applied::Refused(Refusal::Interrupted, webhook)) => Attempted::BudgetSpent(webhook, GiveUp::Interrupted),
+            Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
+                Attempted::BudgetSpent(webhook, GiveUp::Interrupted)
+            }
             Ok(Applied::Refused(..)) => Attempted::Changed,
             Ok(Applied::Missing) => Attempted::Ended(Verdict::Acknowledge),
             Err(error) => hand_back(&error, &ids, "deferred"),
@@ -400,7 +466,9 @@ fn trace_id(webhook: &Webhook) -> Option<&str> {
 
 /// Tells the destination the trace, with this attempt's span as its parent; unless the caller gave headers of its own for that.
 fn add_trace(headers: &mut Vec<(String, String)>, trace: &Trace, span: u64) {
-    let is_theirs = |(name, _): &(String, String)| ["traceparent", "tracestate"].iter().any(|own| name.eq_ignore_ascii_case(own));
+    let is_theirs = |(name, _): &(String, String)| {
+        ["traceparent", "tracestate"].iter().any(|own| name.eq_ignore_ascii_case(own))
+    };
     if headers.iter().any(is_theirs) {
         return;
     }
@@ -408,14 +476,19 @@ fn add_trace(headers: &mut Vec<(String, String)>, trace: &Trace, span: u64) {
     headers.extend(trace.state.iter().map(|state| ("tracestate".to_owned(), state.clone())));
 }
 
-fn hand_back(error: &StoreError, (webhook_id, correlation_id): &(WebhookId, String), what: &str) -> Attempted {
+fn hand_back(
+    error: &StoreError,
+    (webhook_id, correlation_id): &(WebhookId, String),
+    what: &str,
+) -> Attempted {
     let error = error as &dyn std::error::Error;
     tracing::warn!(correlation_id, %webhook_id, error, "[{correlation_id}] Handing back a webhook that cannot be {what} now");
     Attempted::Ended(Verdict::HandBack)
 }
 
 fn log_outcome(webhook: &Webhook, report: &Report) {
-    let (correlation_id, reference, trace_id) = (&webhook.correlation_id, &webhook.id.reference, trace_id(webhook));
+    let (correlation_id, reference, trace_id) =
+        (&webhook.correlation_id, &webhook.id.reference, trace_id(webhook));
     if webhook.status == Status::Delivered {
         tracing::info!(
             correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id,

@@ -60,7 +60,9 @@ impl Breaker {
         }
         self.refresh(context).await;
         let now = context.clock.now();
-        let Some(circuit) = self.known().circuits.get(destination).cloned() else { return Admitted::Yes };
+        let Some(circuit) = self.known().circuits.get(destination).cloned() else {
+            return Admitted::Yes;
+        };
         match circuit.admit(now) {
             Admission::Go => Admitted::Watched(circuit),
             Admission::Wait(until) => Admitted::No(until),
@@ -104,7 +106,13 @@ impl Breaker {
     }
 
     /// Takes note of an answer. Writes only if the destination failed, or had failed before.
-    pub(crate) async fn note(&self, context: &Context, destination: &str, answer: &Answer, admitted: &Admitted) {
+    pub(crate) async fn note(
+        &self,
+        context: &Context,
+        destination: &str,
+        answer: &Answer,
+        admitted: &Admitted,
+    ) {
         let settings = &context.config.circuit;
         let failed = is_failure(answer.error, answer.status_code);
         let mut stored = match admitted {
@@ -116,8 +124,16 @@ impl Breaker {
         }
         for _ in 0..MAX_ROUNDS {
             let current = stored.clone().unwrap_or_else(|| Circuit::closed(destination));
-            let next = if failed { current.failed(settings, context.clock.now()) } else { current.succeeded() };
-            match context.store.write_circuit(stored.as_ref().map(|circuit| circuit.revision), &next).await {
+            let next = if failed {
+                current.failed(settings, context.clock.now())
+            } else {
+                current.succeeded()
+            };
+            match context
+                .store
+                .write_circuit(stored.as_ref().map(|circuit| circuit.revision), &next)
+                .await
+            {
                 Ok(true) => return self.remember(context, &current, next),
                 Ok(false) => match context.store.circuit(destination).await {
                     // Somebody else has noted that it is well.
@@ -177,9 +193,14 @@ impl Breaker {
                     known.circuits.clear();
                 }
                 known.circuits.retain(|_, circuit| now.since(circuit.touched_at) < MAX_AGE);
-                known.circuits.extend(circuits.into_iter().map(|circuit| (circuit.destination.clone(), circuit)));
+                known.circuits.extend(
+                    circuits.into_iter().map(|circuit| (circuit.destination.clone(), circuit)),
+                );
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "The circuits cannot be read now"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "The circuits cannot be read now"
+            ),
         }
         // Also if they cannot be read: the next attempts do not wait for that again.
         self.known().read_at = Some(now);
@@ -187,7 +208,8 @@ impl Breaker {
 
     /// Whether the circuits were read lately. A clock that was set back does not make them fresh.
     fn is_fresh(&self, now: Timestamp) -> bool {
-        planted::is(Bug::CircuitsUnread) || self.known().read_at.is_some_and(|at| now.since(at) < REFRESH && at <= now)
+        planted::is(Bug::CircuitsUnread)
+            || self.known().read_at.is_some_and(|at| now.since(at) < REFRESH && at <= now)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

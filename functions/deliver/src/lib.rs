@@ -49,9 +49,15 @@ pub struct Deliver {
 impl Deliver {
     /// Works with this context from now on.
     pub fn new(context: Context) -> Self {
-        let (all, each) = (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
+        let (all, each) =
+            (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
         let slots = Arc::new(Semaphore::new(all));
-        let turns = Arc::new(Turns::new(each, all, Arc::clone(&context.clock), Arc::clone(&context.lookup)));
+        let turns = Arc::new(Turns::new(
+            each,
+            all,
+            Arc::clone(&context.clock),
+            Arc::clone(&context.lookup),
+        ));
         Self { context, slots, turns, breaker: Arc::default() }
     }
 
@@ -77,9 +83,11 @@ impl Deliver {
     /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made
     /// with less than a lease left.
     pub async fn handle(&self, event: SqsEvent, until: Timestamp) -> SqsBatchResponse {
-        let verdicts = join_all(event.records.iter().map(|message| self.isolated(message, until))).await;
+        let verdicts =
+            join_all(event.records.iter().map(|message| self.isolated(message, until))).await;
         self.context.metrics.flush_if_due(&*self.context.store, self.context.clock.now()).await;
-        let failures = event.records.iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::HandBack);
+        let failures =
+            event.records.iter().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::HandBack);
         let mut response = SqsBatchResponse::default();
         response.batch_item_failures = failures.map(|(message, _)| failure(message)).collect();
         response
@@ -114,13 +122,22 @@ impl Deliver {
                 tracing::warn!(message_id = message.message_id, "Handing back a message: {error}");
                 Verdict::HandBack
             }
-            Err(InvalidMessage::Malformed(_)) if planted::is(Bug::StrayDropped) => Verdict::Acknowledge,
+            Err(InvalidMessage::Malformed(_)) if planted::is(Bug::StrayDropped) => {
+                Verdict::Acknowledge
+            }
             Err(InvalidMessage::Malformed(error)) => {
                 tracing::error!(message_id = message.message_id, %error, "A message cannot be read; it goes to the dead letters");
-                self.send(Lane::DeadLetters, body.to_owned(), std::time::Duration::ZERO, "malformed").await
+                self.send(
+                    Lane::DeadLetters,
+                    body.to_owned(),
+                    std::time::Duration::ZERO,
+                    "malformed",
+                )
+                .await
             }
         };
-        let verdict = if planted::is(Bug::AcknowledgeUnfinished) { Verdict::Acknowledge } else { verdict };
+        let verdict =
+            if planted::is(Bug::AcknowledgeUnfinished) { Verdict::Acknowledge } else { verdict };
         let verdict = if planted::is(Bug::HandBackDone) { Verdict::HandBack } else { verdict };
         let took = self.context.clock.now().since(started_at);
         self.context.metrics.task(Mode::Deliver, verdict == Verdict::Acknowledge, took);
@@ -128,12 +145,22 @@ impl Deliver {
     }
 
     /// Sends one message; what it was sent for is handed back if the queue does not take it.
-    async fn send(&self, lane: Lane, body: String, delay: std::time::Duration, group: &str) -> Verdict {
+    async fn send(
+        &self,
+        lane: Lane,
+        body: String,
+        delay: std::time::Duration,
+        group: &str,
+    ) -> Verdict {
         let outgoing = Outgoing { body, delay, group: group.to_owned() };
         match self.context.queue.send(lane, &[outgoing]).await {
             Ok(()) => Verdict::Acknowledge,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, ?lane, "The queue did not take a message");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    ?lane,
+                    "The queue did not take a message"
+                );
                 Verdict::HandBack
             }
         }
@@ -143,7 +170,11 @@ impl Deliver {
 /// How often SQS says that it delivered the message. Ones that it does not say it of count as delivered before, which costs
 /// a read and trusts nothing.
 fn receive_count(message: &SqsMessage) -> u32 {
-    message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(u32::MAX)
+    message
+        .attributes
+        .get("ApproximateReceiveCount")
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(u32::MAX)
 }
 
 /// The X-Ray trace of whoever sent the message, which SQS passes on.

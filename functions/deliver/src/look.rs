@@ -44,15 +44,24 @@ enum Step {
 
 impl Deliver {
     /// Looks until there is nothing left to do. `first`: the message was not delivered before, so the record in it may be right.
-    pub(crate) async fn look(&self, message: Message, first: bool, until: Timestamp, xray_trace_id: Option<&str>) -> Verdict {
-        let mut seen = message.seen.map(|seen| *seen).filter(|seen| first && self.is_claimable(seen));
+    pub(crate) async fn look(
+        &self,
+        message: Message,
+        first: bool,
+        until: Timestamp,
+        xray_trace_id: Option<&str>,
+    ) -> Verdict {
+        let mut seen =
+            message.seen.map(|seen| *seen).filter(|seen| first && self.is_claimable(seen));
         for _ in 0..MAX_LOOKS {
             let webhook = match seen.take() {
                 Some(webhook) => webhook,
                 None => match self.context.store.get(&message.webhook_id).await {
                     Ok(Some(webhook)) => webhook,
                     Ok(None) => return Verdict::Acknowledge,
-                    Err(StoreError::Unreadable { .. }) if planted::is(Bug::UnreadableAcknowledged) => {
+                    Err(StoreError::Unreadable { .. })
+                        if planted::is(Bug::UnreadableAcknowledged) =>
+                    {
                         return Verdict::Acknowledge;
                     }
                     Err(error) => {
@@ -125,7 +134,9 @@ impl Deliver {
         match webhook.status {
             Status::Failed => self.dead_letter(webhook).await,
             Status::Retrying if is_relayed(webhook) => {
-                let wait = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(self.context.clock.now()));
+                let wait = webhook
+                    .allowed_at
+                    .map_or(Duration::ZERO, |at| at.since(self.context.clock.now()));
                 let message = Message::with_seen(webhook).to_json();
                 self.send(Lane::Webhooks, message, wait, &webhook.destination).await
             }
@@ -153,7 +164,11 @@ impl Deliver {
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
                     "[{}] Giving up webhook delivery for reference_id={}: {}", webhook.correlation_id, webhook.id.reference, reason.kind().as_str(),
                 );
-                self.context.metrics.destination(&webhook.destination, -i64::from(was_retrying), None);
+                self.context.metrics.destination(
+                    &webhook.destination,
+                    -i64::from(was_retrying),
+                    None,
+                );
                 Some(self.dead_letter(&webhook).await)
             }
             Ok(Applied::Missing) => Some(Verdict::Acknowledge),

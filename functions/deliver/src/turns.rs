@@ -182,7 +182,12 @@ struct Place<'a> {
 
 impl Turns {
     /// At most `limit` attempts at a time for each destination, of `slots` in all.
-    pub(crate) fn new(limit: usize, slots: usize, clock: Arc<dyn Clock>, lookup: Arc<dyn Lookup>) -> Self {
+    pub(crate) fn new(
+        limit: usize,
+        slots: usize,
+        clock: Arc<dyn Clock>,
+        lookup: Arc<dyn Lookup>,
+    ) -> Self {
         let limits = Limits::new(limit, slots);
         Self {
             limits,
@@ -202,7 +207,13 @@ impl Turns {
         let own = self.place(Key::Destination(destination.to_owned()), since);
         self.taken.fetch_add(1, Ordering::Relaxed);
         // Made first, so that however this ends, what it took is given back.
-        let mut turn = Turn { turns: self, destination: own, share: Vec::new(), network: None, is_taken: true };
+        let mut turn = Turn {
+            turns: self,
+            destination: own,
+            share: Vec::new(),
+            network: None,
+            is_taken: true,
+        };
         turn.destination.wait(since).await?;
         let standing = self.standing(destination, since);
         if let Some(Standing::Answered(_)) = standing {
@@ -314,7 +325,11 @@ impl Place<'_> {
     /// Takes it if it is free.
     fn take_now(&mut self) -> Result<(), Duration> {
         self.permit = Arc::clone(&self.gate.free).try_acquire_owned().ok();
-        if self.permit.is_some() { Ok(()) } else { Err(self.gate.pace().silence(self.turns.clock.now())) }
+        if self.permit.is_some() {
+            Ok(())
+        } else {
+            Err(self.gate.pace().silence(self.turns.clock.now()))
+        }
     }
 }
 

@@ -52,7 +52,10 @@ pub async fn handle(context: &Context, event: SqsEvent) -> SqsBatchResponse {
 /// A panic over one message, which is our mistake, hands back that message alone, and not its batch.
 async fn isolated(context: &Context, message: &SqsMessage) -> Done {
     AssertUnwindSafe(work(context, message)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!(message_id = message.message_id, "Handing back a dead letter whose handling panicked");
+        tracing::error!(
+            message_id = message.message_id,
+            "Handing back a dead letter whose handling panicked"
+        );
         false
     })
 }
@@ -71,7 +74,11 @@ async fn work(context: &Context, message: &SqsMessage) -> Done {
         Err(InvalidMessage::Malformed(_)) => stray::keep(context, message).await.map(|()| true),
     };
     let done = result.unwrap_or_else(|error| {
-        tracing::warn!(message_id = message.message_id, error = &error as &dyn std::error::Error, "Handing back a dead letter");
+        tracing::warn!(
+            message_id = message.message_id,
+            error = &error as &dyn std::error::Error,
+            "Handing back a dead letter"
+        );
         false
     });
     context.metrics.task(Mode::Dlq, done, context.clock.now().since(started_at));
@@ -127,7 +134,8 @@ async fn rescue(context: &Context, webhook: Webhook) -> Result<Done, StoreError>
 async fn give_up(context: &Context, webhook: Webhook) -> Result<Done, StoreError> {
     let now = context.clock.now();
     let rules = &context.rules;
-    let give_up = |webhook: &Webhook| rules.give_up(webhook, GiveUp::Undeliverable, Function::Dlq, now);
+    let give_up =
+        |webhook: &Webhook| rules.give_up(webhook, GiveUp::Undeliverable, Function::Dlq, now);
     match apply_unchanged(&*context.store, webhook, give_up).await? {
         Applied::Done(webhook, ()) => archive(context, webhook).await,
         Applied::Refused(..) => Ok(false),

@@ -41,7 +41,11 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
     let Ok(archived) = failed.and_then(|failed| rules.archive(&failed, now)) else { return Ok(()) };
     let text = truncated(body, MAX_BODY_BYTES);
     let payload = to_raw_value(text).map_err(|error| StoreError::Unavailable(error.into()))?;
-    match context.store.create(&archived, &Content { url: String::new(), headers: Vec::new(), payload }).await {
+    match context
+        .store
+        .create(&archived, &Content { url: String::new(), headers: Vec::new(), payload })
+        .await
+    {
         Ok(()) => {
             tracing::error!(message_id = message.message_id, webhook_id = %archived.id, "Kept an unreadable message as a dead letter");
             Ok(())

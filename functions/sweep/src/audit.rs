@@ -26,7 +26,11 @@ const MAX_STEPS_PER_RUN: u32 = 120;
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads the minutes that have come of age since the stored position.
-pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
+pub(crate) async fn audit(
+    context: &Context,
+    until: Timestamp,
+    summary: &mut Summary,
+) -> Result<(), SweepError> {
     let step = STEP.min(context.config.audit_age);
     for _ in 0..MAX_STEPS_PER_RUN {
         let now = context.clock.now();
@@ -58,7 +62,12 @@ pub(crate) async fn audit(context: &Context, until: Timestamp, summary: &mut Sum
     Ok(())
 }
 
-async fn adopt_unheld(context: &Context, from: Timestamp, to: Timestamp, summary: &mut Summary) -> Result<(), SweepError> {
+async fn adopt_unheld(
+    context: &Context,
+    from: Timestamp,
+    to: Timestamp,
+    summary: &mut Summary,
+) -> Result<(), SweepError> {
     let mut after = None;
     loop {
         let page = context.store.unheld(from, to, after).await?;
@@ -66,7 +75,9 @@ async fn adopt_unheld(context: &Context, from: Timestamp, to: Timestamp, summary
             let now = context.clock.now();
             let audit = |webhook: &Webhook| context.rules.audit(webhook, now);
             let id = webhook.id.clone();
-            let Some(applied) = isolated(&id, apply(&*context.store, webhook, audit)).await else { continue };
+            let Some(applied) = isolated(&id, apply(&*context.store, webhook, audit)).await else {
+                continue;
+            };
             if let Applied::Done(webhook, ()) = applied? {
                 summary.adopted += 1;
                 tracing::warn!(

@@ -43,7 +43,11 @@ const NEWEST: usize = 10;
 const FAR: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
 /// Says that a run begins whose clock may be wrong, before it does anything else.
-pub(crate) async fn announce(context: &Context, last: Option<&SweepReport>, now: Timestamp) -> Result<(), StoreError> {
+pub(crate) async fn announce(
+    context: &Context,
+    last: Option<&SweepReport>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let last = last.cloned().unwrap_or_default();
     if now.since(latest(&last)) <= MAX_UNANNOUNCED {
         return Ok(());
@@ -66,12 +70,20 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    pub(crate) async fn read(context: &Context, last: Option<&SweepReport>) -> Result<Self, StoreError> {
+    pub(crate) async fn read(
+        context: &Context,
+        last: Option<&SweepReport>,
+    ) -> Result<Self, StoreError> {
         let audited_until = context.store.audited_until().await?;
         let newest = context.store.list(&Filter::default(), None, NEWEST).await?.items;
         let unheld = newest.iter().map(|listed| &listed.webhook);
-        let unheld = unheld.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
-        Ok(Self { last: last.cloned(), audited_until, created_at: unheld.map(|webhook| webhook.created_at).max() })
+        let unheld =
+            unheld.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        Ok(Self {
+            last: last.cloned(),
+            audited_until,
+            created_at: unheld.map(|webhook| webhook.created_at).max(),
+        })
     }
 }
 
@@ -79,12 +91,20 @@ impl Traces {
 pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Option<ClockFault> {
     let last = traces.last.as_ref();
     let by_audit = traces.audited_until.filter(|position| is_ahead(*position, audit_age, now));
-    let times = [last.map(latest), by_audit.map(|position| position.plus(audit_age)), traces.created_at];
+    let times =
+        [last.map(latest), by_audit.map(|position| position.plus(audit_age)), traces.created_at];
     let ahead = times.into_iter().flatten().map(|at| at.since(now)).max().unwrap_or_default();
     if ahead > MAX_AHEAD || by_audit.is_some() {
         let ahead_ms = ahead.as_millis() as u64;
-        tracing::error!(ahead_ms, "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all machines");
-        return Some(ClockFault { found_at: now, ahead_ms, left: Some(DueCursor::before(now.plus(LOOK_AHEAD))) });
+        tracing::error!(
+            ahead_ms,
+            "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all machines"
+        );
+        return Some(ClockFault {
+            found_at: now,
+            ahead_ms,
+            left: Some(DueCursor::before(now.plus(LOOK_AHEAD))),
+        });
     }
     let told = last?.clock_fault.as_ref()?;
     let is_over = now.since(told.found_at) >= TOLD_FOR || told.found_at > now.plus(MAX_AHEAD);
@@ -125,7 +145,8 @@ pub(crate) async fn take_back(
         unreadable |= looked.contains(&Looked::Unreadable);
         fault.left = page.next;
     }
-    let is_done = take_back_created(context, until, Duration::from_millis(fault.ahead_ms), summary).await?;
+    let is_done =
+        take_back_created(context, until, Duration::from_millis(fault.ahead_ms), summary).await?;
     if !is_done {
         summary.more = true;
         fault.left = Some(DueCursor::before(FAR));
@@ -159,7 +180,10 @@ async fn take_back_created(
         let page = context.store.unheld(now.plus(MAX_AHEAD), end, after).await?;
         for webhook in page.items {
             let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
-            summary.taken_back += usize::from(matches!(apply(&*context.store, webhook, rule).await?, Applied::Done(..)));
+            summary.taken_back += usize::from(matches!(
+                apply(&*context.store, webhook, rule).await?,
+                Applied::Done(..)
+            ));
         }
         after = page.next;
         if after.is_none() {
@@ -199,7 +223,11 @@ mod tests {
     }
 
     fn ahead_ms(last: Option<&SweepReport>, audited_s: i64, now_s: i64) -> Option<u64> {
-        let traces = Traces { last: last.cloned(), audited_until: Some(at(audited_s)), created_at: Some(at(now_s + 3)) };
+        let traces = Traces {
+            last: last.cloned(),
+            audited_until: Some(at(audited_s)),
+            created_at: Some(at(now_s + 3)),
+        };
         find(&traces, AGE, at(now_s)).map(|fault| fault.ahead_ms)
     }
 
@@ -211,18 +239,30 @@ mod tests {
         assert_eq!(ahead_ms(Some(&ran(now + 7200)), now - 900, now), Some(7_200_000), "its report");
         let began = SweepReport { began_at: Some(at(now + 7200)), ..ran(now - 60) };
         assert_eq!(ahead_ms(Some(&began), now - 900, now), Some(7_200_000), "its announcement");
-        assert_eq!(ahead_ms(Some(&ran(now - 60)), now + 6300, now), Some(7_200_000), "the audit's position");
+        assert_eq!(
+            ahead_ms(Some(&ran(now - 60)), now + 6300, now),
+            Some(7_200_000),
+            "the audit's position"
+        );
         assert_eq!(ahead_ms(None, now - 450, now), None);
         assert_eq!(ahead_ms(None, now - 449, now), Some(451_000));
         let created = Traces { created_at: Some(at(now + 7200)), ..Traces::default() };
-        assert_eq!(find(&created, AGE, at(now)).map(|fault| fault.ahead_ms), Some(7_200_000), "a webhook");
+        assert_eq!(
+            find(&created, AGE, at(now)).map(|fault| fault.ahead_ms),
+            Some(7_200_000),
+            "a webhook"
+        );
     }
 
     #[test]
     fn a_short_audit_age_allows_for_skew() {
         let position = at(1000 - 2 + 5);
         assert!(!is_ahead(position, Duration::from_secs(2), at(1000)));
-        assert!(is_ahead(position.plus(Duration::from_millis(1)), Duration::from_secs(2), at(1000)));
+        assert!(is_ahead(
+            position.plus(Duration::from_millis(1)),
+            Duration::from_secs(2),
+            at(1000)
+        ));
     }
 
     #[test]

@@ -51,7 +51,8 @@ pub(crate) async fn requeue_due(
     summary: &mut Summary,
 ) -> Result<(), SweepError> {
     let began_at = context.clock.now();
-    let (mut due_until, halfway) = (began_at.plus(LOOK_AHEAD), began_at.plus(until.since(began_at) / 2));
+    let (mut due_until, halfway) =
+        (began_at.plus(LOOK_AHEAD), began_at.plus(until.since(began_at) / 2));
     let mut run = Run { context, backlog: Backlog::default(), passed: 0, logged: 0 };
     let mut cursor: Option<DueCursor> = None;
     loop {
@@ -68,10 +69,14 @@ pub(crate) async fn requeue_due(
             // However short a run is, it gets a page further than the one before.
             next = next.furthest(&resume);
             summary.unreadable_may_be_more = true;
-        } else if summary.requeued >= MAX_PER_RUN || run.passed >= MAX_PASSED_PER_RUN || now >= until {
+        } else if summary.requeued >= MAX_PER_RUN
+            || run.passed >= MAX_PASSED_PER_RUN
+            || now >= until
+        {
             summary.more = true;
             summary.unreadable_may_be_more = true;
-            summary.resume = Some(resume.map_or(next.clone(), |resume| next.furthest(&resume)).for_later());
+            summary.resume =
+                Some(resume.map_or(next.clone(), |resume| next.furthest(&resume)).for_later());
             return Ok(());
         }
         cursor = Some(next).filter(|_| !planted::is(Bug::DueWithoutPosition));
@@ -113,7 +118,10 @@ impl Backlog {
             None => match context.queue.depth(Lane::Webhooks).await {
                 Ok(depth) => depth.ready,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "The queue does not say how many messages wait");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "The queue does not say how many messages wait"
+                    );
                     0
                 }
             },
@@ -125,7 +133,11 @@ impl Backlog {
 
 impl Run<'_> {
     /// Queues these entries and moves those that the queue took.
-    async fn requeue(&mut self, entries: Vec<DueEntry>, summary: &mut Summary) -> Result<(), SweepError> {
+    async fn requeue(
+        &mut self,
+        entries: Vec<DueEntry>,
+        summary: &mut Summary,
+    ) -> Result<(), SweepError> {
         let context = self.context;
         let found: Vec<Found> = stream::iter(entries)
             .map(|entry| async move {
@@ -151,7 +163,8 @@ impl Run<'_> {
                 }
             }
         }
-        let (failed, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
+        let (failed, waiting): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
         let behind = self.backlog.covers(self.context, &waiting).await;
         for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
             let results: Vec<Result<usize, SweepError>> = stream::iter(batches(webhooks))
@@ -178,8 +191,14 @@ impl Run<'_> {
 /// The entry's webhook, if it is still due as the index said. One that cannot be read holds up nobody else.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     match context.store.get(&entry.id).await {
-        Ok(Some(webhook)) if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress => Ok(Found::Moved),
-        Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => Ok(Found::Due(entry, Box::new(webhook))),
+        Ok(Some(webhook))
+            if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress =>
+        {
+            Ok(Found::Moved)
+        }
+        Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => {
+            Ok(Found::Due(entry, Box::new(webhook)))
+        }
         Ok(_) => Ok(Found::Moved),
         Err(error @ StoreError::Unreadable { .. }) => Ok(Found::Unreadable(entry, error)),
         Err(error) => Err(error),
@@ -194,10 +213,14 @@ async fn send_and_move(
     behind: bool,
 ) -> Result<usize, SweepError> {
     let now = context.clock.now();
-    let messages: Vec<Outgoing> = batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
+    let messages: Vec<Outgoing> =
+        batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
     if planted::is(Bug::RequeueBeforeSend) {
         for (entry, webhook) in &batch {
-            apply(&*context.store, webhook.clone(), |webhook| context.rules.requeue(webhook, entry.due_at, now)).await?;
+            apply(&*context.store, webhook.clone(), |webhook| {
+                context.rules.requeue(webhook, entry.due_at, now)
+            })
+            .await?;
         }
     }
     let (failed, trouble) = match context.queue.send(lane, &messages).await {
@@ -211,7 +234,11 @@ async fn send_and_move(
         }
         let requeue = |webhook: &Webhook| {
             let rules = &context.rules;
-            if behind { rules.requeue_in_backlog(webhook, entry.due_at, now) } else { rules.requeue(webhook, entry.due_at, now) }
+            if behind {
+                rules.requeue_in_backlog(webhook, entry.due_at, now)
+            } else {
+                rules.requeue(webhook, entry.due_at, now)
+            }
         };
         // Refused: somebody else got on with it, and the message costs one look.
         if let Some(applied) = isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
@@ -241,7 +268,9 @@ fn outgoing(lane: Lane, entry: &DueEntry, webhook: &Webhook, now: Timestamp) -> 
     let id = webhook.id.clone();
     let (message, delay) = match lane {
         // Nothing can be done before its attempt is allowed or its lease over.
-        Lane::Webhooks => (Message::look_at(id), entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY)),
+        Lane::Webhooks => {
+            (Message::look_at(id), entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY))
+        }
         Lane::DeadLetters => (Message::archive(id), Duration::ZERO),
     };
     Outgoing { body: message.to_json(), delay, group: webhook.destination.clone() }

@@ -76,10 +76,12 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     let mut clock_fault = clock::find(&traces, context.config.audit_age, ran_at);
     let mut summary = Summary::default();
     if let Some(fault) = &mut clock_fault {
-        clock::take_back(context, ran_at.plus(until.since(ran_at) / 2), fault, &mut summary).await?;
+        clock::take_back(context, ran_at.plus(until.since(ran_at) / 2), fault, &mut summary)
+            .await?;
     }
     // The audit goes on also when the queue is down: it needs the store only.
-    let due = due::requeue_due(context, until, last.and_then(|last| last.resume), &mut summary).await;
+    let due =
+        due::requeue_due(context, until, last.and_then(|last| last.resume), &mut summary).await;
     audit::audit(context, until, &mut summary).await?;
     due?;
     store.tidy(ran_at, until).await?;

@@ -14,7 +14,10 @@ async fn main() -> Result<(), Error> {
     let context = &Context::for_lambda().await?;
     // What the schedule says does not matter: a run does what is due.
     lambda_runtime::run(service_fn(move |event: LambdaEvent<IgnoredAny>| async move {
-        let until = context.config.invocation_end(event.context.deadline, context.clock.now()).minus(RESERVE);
+        let until = context
+            .config
+            .invocation_end(event.context.deadline, context.clock.now())
+            .minus(RESERVE);
         sweep::handle(context, until).await.map(|_| ()).map_err(Error::from)
     }))
     .await

@@ -28,19 +28,27 @@ pub fn print(facts: &Facts<'_>) {
 
 fn text(facts: &Facts<'_>) -> String {
     let Facts { config, address, metrics_address, functions, taken_over } = facts;
-    let metrics =
-        metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| format!("http://{address}/metrics"));
+    let metrics = metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| {
+        format!("http://{address}/metrics")
+    });
     let (key, keys) = if config.access.key_hashes.is_empty() {
         ("", "none asked for: only this machine can call")
     } else {
         (" -H \"x-api-key: $API_KEY\"", "one of API_KEYS")
     };
-    let signed = if config.secrets.is_empty() { "not signed (WEBHOOK_HMAC_SECRET is not set)" } else { "signed" };
-    let functions =
-        functions.map_or(String::new(), |endpoint| format!("\n  functions at {endpoint}, called with the events of AWS"));
+    let signed = if config.secrets.is_empty() {
+        "not signed (WEBHOOK_HMAC_SECRET is not set)"
+    } else {
+        "signed"
+    };
+    let functions = functions.map_or(String::new(), |endpoint| {
+        format!("\n  functions at {endpoint}, called with the events of AWS")
+    });
     let resumed = match taken_over {
         0 => String::new(),
-        count => format!("\n  resumed   {count} webhooks and messages that the last run left unfinished"),
+        count => {
+            format!("\n  resumed   {count} webhooks and messages that the last run left unfinished")
+        }
     };
     format!(
         "Posthaste {version}: webhooks, delivered.\n\
@@ -71,7 +79,10 @@ fn backend(config: &Config) -> String {
 
 fn place(backend: Backend, config: &Config, redis: &str) -> String {
     match backend {
-        Backend::Sqlite => format!("SQLite, one file: {}", config.data_dir.join(shared::sqlite::DATABASE_FILE).display()),
+        Backend::Sqlite => format!(
+            "SQLite, one file: {}",
+            config.data_dir.join(shared::sqlite::DATABASE_FILE).display()
+        ),
         Backend::Redis => format!("Redis, {redis}"),
         Backend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
         Backend::Sqs => format!("SQS, {}", config.aws.queue_url),

@@ -59,7 +59,9 @@ pub enum MalformedAnswer {
     #[error("the function's answer is not JSON")]
     NotJson(#[from] serde_json::Error),
     /// JSON of another shape.
-    #[error("the function's answer does not name the failed messages as {{\"batchItemFailures\":[{{\"itemIdentifier\":ID}}]}}")]
+    #[error(
+        "the function's answer does not name the failed messages as {{\"batchItemFailures\":[{{\"itemIdentifier\":ID}}]}}"
+    )]
     OtherShape,
 }
 
@@ -91,8 +93,15 @@ pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer
 
 /// Which of the batch's messages go back. An id that is none of theirs, an empty one too, says that the answer is not to be trusted: all of
 /// them do.
-pub fn split(messages: Vec<Received>, response: &SqsBatchResponse) -> (Vec<Received>, Vec<Received>) {
-    let failed: Vec<&str> = response.batch_item_failures.iter().map(|failure| failure.item_identifier.as_str()).collect();
+pub fn split(
+    messages: Vec<Received>,
+    response: &SqsBatchResponse,
+) -> (Vec<Received>, Vec<Received>) {
+    let failed: Vec<&str> = response
+        .batch_item_failures
+        .iter()
+        .map(|failure| failure.item_identifier.as_str())
+        .collect();
     if failed.iter().any(|id| !messages.iter().any(|message| message.id == *id)) {
         return (messages, Vec::new());
     }
@@ -127,10 +136,20 @@ mod tests {
     #[test]
     fn success_and_failure_are_told_apart_as_an_event_source_mapping_does() {
         let none: Vec<String> = Vec::new();
-        for success in ["null", "{}", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailures":[]}"#, r#"{"other":1}"#] {
+        for success in [
+            "null",
+            "{}",
+            r#"{"batchItemFailures":null}"#,
+            r#"{"batchItemFailures":[]}"#,
+            r#"{"other":1}"#,
+        ] {
             assert_eq!(back(success), Some(none.clone()), "{success}");
         }
-        let item = |id: &str| format!(r#"{{"batchItemFailures":[{{"itemIdentifier":"b"}},{{"itemIdentifier":{id}}}]}}"#);
+        let item = |id: &str| {
+            format!(
+                r#"{{"batchItemFailures":[{{"itemIdentifier":"b"}},{{"itemIdentifier":{id}}}]}}"#
+            )
+        };
         assert_eq!(back(&item("\"c\"")).unwrap(), ["b", "c"]);
         assert_eq!(back(&item("\"b\"")).unwrap(), ["b"], "named twice");
         for unknown in ["\"x\"", "\"\""] {
@@ -158,15 +177,27 @@ mod tests {
     fn events_have_the_shape_that_aws_gives_them() {
         let event = serde_json::to_value(sqs(Lane::DeadLetters, &[received("m")])).unwrap();
         let record = &event["Records"][0];
-        assert_eq!((&record["messageId"], &record["receiptHandle"], &record["body"]), (&json!("m"), &json!("r"), &json!("b")));
+        assert_eq!(
+            (&record["messageId"], &record["receiptHandle"], &record["body"]),
+            (&json!("m"), &json!("r"), &json!("b"))
+        );
         let attributes = json!({"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000123"});
-        assert_eq!((&record["attributes"], &record["eventSource"]), (&attributes, &json!("aws:sqs")));
+        assert_eq!(
+            (&record["attributes"], &record["eventSource"]),
+            (&attributes, &json!("aws:sqs"))
+        );
         assert_eq!(record["eventSourceARN"], "arn:aws:sqs:local:000000000000:dead-letters");
 
         let event = schedule(Timestamp::from_millis(1_700_000_000_123));
         let read: EventBridgeEvent = serde_json::from_value(event.clone()).unwrap();
-        assert_eq!((read.detail_type.as_str(), read.source.as_str()), ("Scheduled Event", "aws.scheduler"));
-        assert_eq!((&event["time"], &event["detail"]), (&json!("2023-11-14T22:13:20Z"), &json!("{}")));
+        assert_eq!(
+            (read.detail_type.as_str(), read.source.as_str()),
+            ("Scheduled Event", "aws.scheduler")
+        );
+        assert_eq!(
+            (&event["time"], &event["detail"]),
+            (&json!("2023-11-14T22:13:20Z"), &json!("{}"))
+        );
         assert!(read.time.is_some());
     }
 }

@@ -16,8 +16,14 @@ use crate::functions::{CallError, Functions};
 const FUNCTION_URL: &str = "/lambda-url/api";
 
 /// What concerns one connection only, and is not passed on (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] =
-    [header::CONNECTION, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE, header::PROXY_AUTHORIZATION];
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHORIZATION,
+];
 
 /// How long a client may be told to wait for functions that are away.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -61,12 +67,15 @@ fn unreachable(functions: &Functions, error: &CallError) -> Response {
             "Service unavailable",
             "The functions cannot be reached. Start them with 'cargo lambda watch', or start the stack without --functions.",
         ),
-        CallError::Failed(_) | CallError::Late(_) => {
-            (StatusCode::BAD_GATEWAY, "Bad gateway", "The function did not answer; it may have done what it was asked for.")
-        }
+        CallError::Failed(_) | CallError::Late(_) => (
+            StatusCode::BAD_GATEWAY,
+            "Bad gateway",
+            "The function did not answer; it may have done what it was asked for.",
+        ),
     };
     tracing::warn!(endpoint = %functions.endpoint(), %error, "A request could not be passed to the function api");
-    let problem = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+    let problem =
+        json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
     let mut response = Response::new(Body::from(problem.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

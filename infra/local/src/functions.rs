@@ -58,7 +58,9 @@ impl FromStr for Endpoint {
         let uri: Uri = text.parse().map_err(|_| InvalidEndpoint)?;
         let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         match (uri.scheme_str(), uri.authority()) {
-            (Some("http"), Some(authority)) if is_bare && !authority.as_str().contains('@') => Ok(Self(authority.clone())),
+            (Some("http"), Some(authority)) if is_bare && !authority.as_str().contains('@') => {
+                Ok(Self(authority.clone()))
+            }
             _ => Err(InvalidEndpoint),
         }
     }
@@ -106,8 +108,19 @@ impl Functions {
     }
 
     /// One of them by its name; `probe` is an event that it can be called with at any time.
-    pub fn function(&self, name: &'static str, probe: fn() -> Bytes, stop: watch::Receiver<bool>) -> Function {
-        let state = State { name, probe, functions: self.clone(), is_ready: AtomicBool::new(false), probing: Mutex::default() };
+    pub fn function(
+        &self,
+        name: &'static str,
+        probe: fn() -> Bytes,
+        stop: watch::Receiver<bool>,
+    ) -> Function {
+        let state = State {
+            name,
+            probe,
+            functions: self.clone(),
+            is_ready: AtomicBool::new(false),
+            probing: Mutex::default(),
+        };
         Function { state: Arc::new(state), stop }
     }
 
@@ -117,7 +130,11 @@ impl Functions {
         path: &str,
         mut request: Request<Body>,
     ) -> Result<http::Response<hyper::body::Incoming>, CallError> {
-        let uri = Uri::builder().scheme("http").authority(self.endpoint.0.clone()).path_and_query(path).build();
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(self.endpoint.0.clone())
+            .path_and_query(path)
+            .build();
         *request.uri_mut() = uri.map_err(|error| CallError::NotTaken(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {
             let text = explain(&error);
@@ -130,14 +147,19 @@ impl Functions {
         let call = async {
             let mut request = Request::new(Body::from(event));
             *request.method_mut() = http::Method::POST;
-            request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-            let response = self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
+            request
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+            let response =
+                self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
             let (head, body) = response.into_parts();
             let read = to_bytes(Body::new(body), MAX_ANSWER_BYTES).await;
             let answer = read.map_err(|error| CallError::Failed(explain(&error)))?;
             match head.status {
                 StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(answer),
-                StatusCode::NOT_FOUND | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                StatusCode::NOT_FOUND
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE => {
                     Err(CallError::NotTaken(shown(head.status, &answer)))
                 }
                 status => Err(CallError::Failed(shown(status, &answer))),
@@ -205,13 +227,19 @@ impl Function {
     }
 
     /// Calls it. A call that the endpoint did not take is made again once the function is ready, until `patience` is over or the stack ends.
-    pub async fn call(&self, event: Bytes, limit: Duration, patience: Duration) -> Result<Bytes, CallError> {
+    pub async fn call(
+        &self,
+        event: Bytes,
+        limit: Duration,
+        patience: Duration,
+    ) -> Result<Bytes, CallError> {
         let give_up_at = Instant::now() + patience;
         loop {
-            let error = match self.state.functions.invoke(self.state.name, event.clone(), limit).await {
-                Err(error @ (CallError::NotTaken(_) | CallError::Late(_))) => error,
-                answered => return answered,
-            };
+            let error =
+                match self.state.functions.invoke(self.state.name, event.clone(), limit).await {
+                    Err(error @ (CallError::NotTaken(_) | CallError::Late(_))) => error,
+                    answered => return answered,
+                };
             self.state.is_ready.store(false, Ordering::SeqCst);
             if matches!(error, CallError::Late(_)) {
                 return Err(error);
@@ -265,7 +293,15 @@ mod tests {
         for good in ["http://127.0.0.1:9000", "http://localhost:9000/", "http://[::1]:9000"] {
             assert_eq!(good.parse::<Endpoint>().unwrap().to_string(), good.trim_end_matches('/'));
         }
-        for bad in ["", "9000", "127.0.0.1:9000", "https://127.0.0.1:9000", "http://127.0.0.1/x", "http://a/?b", "http://u@h:1"] {
+        for bad in [
+            "",
+            "9000",
+            "127.0.0.1:9000",
+            "https://127.0.0.1:9000",
+            "http://127.0.0.1/x",
+            "http://a/?b",
+            "http://u@h:1",
+        ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }

@@ -8,7 +8,9 @@ use std::{
     process::ExitCode,
 };
 
-use shared::sqlite::{Copied, CopyError, DATABASE_FILE, DataDir, Recovered, backup, recover, restore};
+use shared::sqlite::{
+    Copied, CopyError, DATABASE_FILE, DataDir, Recovered, backup, recover, restore,
+};
 
 use crate::{options::Command, stack::explain};
 
@@ -36,7 +38,12 @@ fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
         }
         Command::Restore { from, overwrite } => {
             let (copied, replaced) = restore(&DataDir::lock(data_dir)?, from, *overwrite)?;
-            let mut text = format!("Restored {} to {}: {}.", from.display(), data_dir.display(), holds(&copied));
+            let mut text = format!(
+                "Restored {} to {}: {}.",
+                from.display(),
+                data_dir.display(),
+                holds(&copied)
+            );
             if let Some(replaced) = replaced {
                 let _ = write!(text, " What was there is now {}.", replaced.display());
             }
@@ -50,19 +57,32 @@ fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
 }
 
 fn holds(copied: &Copied) -> String {
-    format!("{} webhooks, {} of them unfinished, {} KiB", copied.webhooks, copied.unfinished, copied.bytes / 1024)
+    format!(
+        "{} webhooks, {} of them unfinished, {} KiB",
+        copied.webhooks,
+        copied.unfinished,
+        copied.bytes / 1024
+    )
 }
 
 fn tell(recovered: &Recovered, data_dir: &Path, to: &Path) -> String {
     let Recovered { saved, damaged_tables, lost_webhooks, without_payload } = recovered;
-    let mut text = format!("Saved what can be read of {} to {}: {}.\n", data_dir.display(), to.display(), holds(saved));
+    let mut text = format!(
+        "Saved what can be read of {} to {}: {}.\n",
+        data_dir.display(),
+        to.display(),
+        holds(saved)
+    );
     if damaged_tables.is_empty() {
         text.push_str("Every table was read to its end.\n");
     } else {
         let _ = writeln!(text, "Not read to the end: {}.", damaged_tables.join(", "));
     }
     if *without_payload > 0 {
-        let _ = writeln!(text, "{without_payload} finished webhooks have lost their payload; their status is kept.");
+        let _ = writeln!(
+            text,
+            "{without_payload} finished webhooks have lost their payload; their status is kept."
+        );
     }
     let _ = writeln!(text, "{} unfinished or unreadable webhooks are lost.", lost_webhooks.len());
     for task in lost_webhooks {
@@ -74,7 +94,12 @@ fn tell(recovered: &Recovered, data_dir: &Path, to: &Path) -> String {
 
 /// The command that puts this file in the place of a folder's database.
 pub(crate) fn restore_command(data_dir: &Path, from: &Path) -> String {
-    format!("{} restore --data-dir {} --from {} --overwrite", program(), quoted(data_dir), quoted(from))
+    format!(
+        "{} restore --data-dir {} --from {} --overwrite",
+        program(),
+        quoted(data_dir),
+        quoted(from)
+    )
 }
 
 /// The command that saves what can be read of a folder's database, and the file that it makes.
@@ -85,7 +110,8 @@ pub(crate) fn recover_command(data_dir: &Path) -> (String, PathBuf) {
 
 /// This program as a shell finds it: `local` alone is a word of the shell's own.
 fn program() -> String {
-    let called = std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
+    let called =
+        std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
     let path = called.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| "./local".into());
     quoted(&path)
 }

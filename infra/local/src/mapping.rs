@@ -50,8 +50,12 @@ pub struct Mapping {
 impl Mapping {
     /// Polls until `stop` says so, then waits for the batches in flight. `free` waits until the function could work on another
     /// message, and tells on how many; none are received that would only wait.
-    pub async fn run<Call, Answer>(self, call: Call, free: impl AsyncFn() -> usize, mut stop: watch::Receiver<bool>)
-    where
+    pub async fn run<Call, Answer>(
+        self,
+        call: Call,
+        free: impl AsyncFn() -> usize,
+        mut stop: watch::Receiver<bool>,
+    ) where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
         Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
@@ -68,8 +72,12 @@ impl Mapping {
         let _ = invocations.acquire_many(self.max_concurrency as u32).await;
     }
 
-    async fn poll<Call, Answer>(&self, invocations: &Arc<Semaphore>, call: Call, free: impl AsyncFn() -> usize)
-    where
+    async fn poll<Call, Answer>(
+        &self,
+        invocations: &Arc<Semaphore>,
+        call: Call,
+        free: impl AsyncFn() -> usize,
+    ) where
         Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
         Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
@@ -89,8 +97,12 @@ impl Mapping {
         }
     }
 
-    async fn invoke<Call, Answer>(self, messages: Vec<Received>, call: Call, _permit: OwnedSemaphorePermit)
-    where
+    async fn invoke<Call, Answer>(
+        self,
+        messages: Vec<Received>,
+        call: Call,
+        _permit: OwnedSemaphorePermit,
+    ) where
         Call: Fn(SqsEvent) -> Answer + Send,
         Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
@@ -107,12 +119,20 @@ impl Mapping {
         let receipts: Vec<String> = done.into_iter().map(|message| message.receipt).collect();
         if let Err(error) = self.settle(&receipts, back, is_untouched).await {
             // The messages come again when their visibility timeout ends, and cost one look each.
-            tracing::warn!(error = &error as &dyn std::error::Error, "Messages could not be acknowledged");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "Messages could not be acknowledged"
+            );
         }
     }
 
     /// What no function has seen waits for nothing.
-    async fn settle(&self, done: &[String], back: Vec<Received>, is_untouched: bool) -> Result<(), QueueError> {
+    async fn settle(
+        &self,
+        done: &[String],
+        back: Vec<Received>,
+        is_untouched: bool,
+    ) -> Result<(), QueueError> {
         if !done.is_empty() {
             self.queue.acknowledge(self.lane, done).await?;
         }

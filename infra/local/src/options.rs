@@ -94,11 +94,15 @@ impl Command {
 impl Options {
     /// The data folder of a command. It reads no other setting: one that is wrong must not stop a backup.
     pub fn data_dir_of_command(&self) -> PathBuf {
-        let from_env = || std::env::var_os("DATA_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let from_env =
+            || std::env::var_os("DATA_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         self.data_dir.clone().or_else(from_env).unwrap_or_else(|| DEFAULT_DATA_DIR.into())
     }
 }
 
 fn parse_concurrency(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
+    text.parse()
+        .ok()
+        .filter(|n| (1..=1000).contains(n))
+        .ok_or_else(|| "must be a whole number from 1 to 1000".to_owned())
 }

@@ -21,7 +21,10 @@ pub async fn run<E: Error + 'static>(
         }
         match AssertUnwindSafe(sweep()).catch_unwind().await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = &error as &dyn Error, "A sweep ended early; the next one goes on"),
+            Ok(Err(error)) => tracing::warn!(
+                error = &error as &dyn Error,
+                "A sweep ended early; the next one goes on"
+            ),
             Err(_) => tracing::error!("A sweep panicked; the next one goes on"),
         }
     }

@@ -58,9 +58,15 @@ pub struct Limits {
 impl Default for Limits {
     /// 4,096 connections, or half as many as the process may have files open; 5 s; 30 s.
     fn default() -> Self {
-        let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+        let files = getrlimit(Resource::Nofile)
+            .current
+            .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
         let connections = MAX_CONNECTIONS.min(files / 2).max(1);
-        Self { connections, first_request: Duration::from_secs(5), next_request: Duration::from_secs(30) }
+        Self {
+            connections,
+            first_request: Duration::from_secs(5),
+            next_request: Duration::from_secs(30),
+        }
     }
 }
 
@@ -73,7 +79,12 @@ impl Limits {
 }
 
 /// Serves until `stop` says so, and then until the last answer is sent.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
     let seats = Seats::new(limits.connections);
     let connections = GracefulShutdown::new();
     let http = builder(&limits);
@@ -171,7 +182,12 @@ async fn pause(error: &io::Error, seats: &Seats) {
         return;
     }
     tracing::error!(%error, "Cannot accept connections now; trying again");
-    tokio::time::sleep(if seats.close_longest_waiting() { SHORT_TROUBLE_WAIT } else { TROUBLE_WAIT }).await;
+    tokio::time::sleep(if seats.close_longest_waiting() {
+        SHORT_TROUBLE_WAIT
+    } else {
+        TROUBLE_WAIT
+    })
+    .await;
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ impl Signals {
     /// Listens from now on. Within a tokio runtime.
     pub fn listen() -> Self {
         // A signal that cannot be listened to ends the process at once, as it always does.
-        Self { interrupt: signal(SignalKind::interrupt()).ok(), terminate: signal(SignalKind::terminate()).ok() }
+        Self {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
+        }
     }
 
     /// Returns when one of them has come since the last time.

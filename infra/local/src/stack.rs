@@ -187,18 +187,30 @@ impl Stack {
         let (stop, stopped) = watch::channel(false);
         let mut parts = JoinSet::new();
         let address = address_of(&api_listener, options.listen);
-        let metrics_address = metrics_listener.as_ref().map(|listener| address_of(listener, options.listen));
+        let metrics_address =
+            metrics_listener.as_ref().map(|listener| address_of(listener, options.listen));
         let router = match &functions {
             None => api::router(context.clone(), access),
             Some(functions) => forward::router(functions.clone(), access),
         };
         parts.spawn(serve(api_listener, router, Limits::default(), stopped.clone()));
         if let Some(listener) = metrics_listener {
-            parts.spawn(serve(listener, api::metrics_router(context.clone()), Limits::for_metrics(), stopped.clone()));
+            parts.spawn(serve(
+                listener,
+                api::metrics_router(context.clone()),
+                Limits::for_metrics(),
+                stopped.clone(),
+            ));
         }
         triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
-        banner::print(&banner::Facts { config: &context.config, address, metrics_address, functions, taken_over });
+        banner::print(&banner::Facts {
+            config: &context.config,
+            address,
+            metrics_address,
+            functions,
+            taken_over,
+        });
         Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
     }
 
@@ -230,8 +242,13 @@ impl Stack {
     pub async fn end(mut self) {
         let _ = self.stop.send(true);
         while self.parts.join_next().await.is_some() {}
-        if let Err(error) = self.context.metrics.flush(&*self.context.store, self.context.clock.now()).await {
-            tracing::warn!(error = &error as &dyn Error, "The last counters could not be added to the store");
+        if let Err(error) =
+            self.context.metrics.flush(&*self.context.store, self.context.clock.now()).await
+        {
+            tracing::warn!(
+                error = &error as &dyn Error,
+                "The last counters could not be added to the store"
+            );
         }
     }
 }
@@ -253,7 +270,9 @@ fn on_loopback(address: SocketAddr) -> Option<()> {
 async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| {
         let reason = match source.kind() {
-            ErrorKind::AddrInUse => "another process listens there; stop it, or choose another port",
+            ErrorKind::AddrInUse => {
+                "another process listens there; stop it, or choose another port"
+            }
             ErrorKind::AddrNotAvailable => "this machine does not have that address",
             ErrorKind::PermissionDenied => "that needs more rights; choose a port above 1023",
             _ => "the system refuses",

@@ -55,7 +55,12 @@ fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
 }
 
 /// The functions run in this process.
-fn start_here(context: &Context, options: &Options, stopped: &watch::Receiver<bool>, parts: &mut JoinSet<()>) {
+fn start_here(
+    context: &Context,
+    options: &Options,
+    stopped: &watch::Receiver<bool>,
+    parts: &mut JoinSet<()>,
+) {
     let deliver = Deliver::new(context.clone());
     let function_timeout = context.config.function_timeout();
     let slots = deliver.clone();
@@ -113,14 +118,21 @@ fn start_elsewhere(
             stopped.clone(),
         ));
     }
-    let sweep = functions.function("sweep", || bytes_of(&events::schedule(SystemClock.now())), stopped.clone());
+    let sweep = functions.function(
+        "sweep",
+        || bytes_of(&events::schedule(SystemClock.now())),
+        stopped.clone(),
+    );
     let (interval, stopping) = (Duration::from_millis(options.sweep_interval_ms), stopped.clone());
     parts.spawn(schedule::run(
         async move || {
             let mut stop = stopping.clone();
             let call = async {
                 sweep.ready().await;
-                sweep.call(bytes_of(&events::schedule(SystemClock.now())), limit, Duration::ZERO).await.map(drop)
+                sweep
+                    .call(bytes_of(&events::schedule(SystemClock.now())), limit, Duration::ZERO)
+                    .await
+                    .map(drop)
             };
             tokio::select! {
                 // It goes on by itself, and the next one does what it does not.

@@ -5,7 +5,10 @@ use std::{error::Error, time::Duration};
 
 use aws_smithy_runtime_api::{
     client::{
-        http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
+            SharedHttpConnector,
+        },
         orchestrator::{HttpRequest, HttpResponse},
         result::ConnectorError,
         runtime_components::RuntimeComponents,
@@ -57,7 +60,10 @@ impl AwsHttp {
     }
 
     /// Sends one request, signed already, and reads its whole answer.
-    pub(super) async fn send(&self, request: reqwest::Request) -> Result<http::Response<bytes::Bytes>, reqwest::Error> {
+    pub(super) async fn send(
+        &self,
+        request: reqwest::Request,
+    ) -> Result<http::Response<bytes::Bytes>, reqwest::Error> {
         let response = self.client.execute(request).await?;
         let mut whole = http::Response::builder().status(response.status());
         if let Some(headers) = whole.headers_mut() {
@@ -68,14 +74,16 @@ impl AwsHttp {
     }
 
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let request =
+            request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let (parts, body) = request.into_parts();
         // All bodies that these services take are whole.
         let body = bytes::Bytes::copy_from_slice(body.bytes().unwrap_or_default());
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body));
         let request = request.map_err(|error| ConnectorError::user(error.into()))?;
         let (parts, body) = self.send(request).await.map_err(classified)?.into_parts();
-        let status = StatusCode::try_from(parts.status.as_u16()).map_err(|error| ConnectorError::other(error.into(), None))?;
+        let status = StatusCode::try_from(parts.status.as_u16())
+            .map_err(|error| ConnectorError::other(error.into(), None))?;
         let mut response = HttpResponse::new(status, SdkBody::from(body));
         for (name, value) in &parts.headers {
             if let Ok(value) = value.to_str() {
@@ -104,7 +112,11 @@ impl HttpConnector for AwsHttp {
 }
 
 impl HttpClient for AwsHttp {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }

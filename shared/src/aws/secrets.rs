@@ -72,26 +72,36 @@ impl<'a> Reference<'a> {
     /// Service, `X-Amz-Target`, the variable of its endpoint, and the request.
     fn request(&self) -> (&'static str, &'static str, &'static str, Value) {
         match self {
-            Self::Parameter(name) => {
-                ("ssm", "AmazonSSM.GetParameter", "AWS_ENDPOINT_URL_SSM", json!({ "Name": name, "WithDecryption": true }))
-            }
-            Self::Secret { id, .. } => {
-                ("secretsmanager", "secretsmanager.GetSecretValue", "AWS_ENDPOINT_URL_SECRETS_MANAGER", json!({ "SecretId": id }))
-            }
+            Self::Parameter(name) => (
+                "ssm",
+                "AmazonSSM.GetParameter",
+                "AWS_ENDPOINT_URL_SSM",
+                json!({ "Name": name, "WithDecryption": true }),
+            ),
+            Self::Secret { id, .. } => (
+                "secretsmanager",
+                "secretsmanager.GetSecretValue",
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+                json!({ "SecretId": id }),
+            ),
         }
     }
 
     /// The secret in the service's answer.
     fn secret_in(&self, answer: &Value) -> Result<String, String> {
-        let text =
-            |value: Option<&Value>, what: &str| value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| what.to_owned());
+        let text = |value: Option<&Value>, what: &str| {
+            value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| what.to_owned())
+        };
         match self {
-            Self::Parameter(_) => text(answer.pointer("/Parameter/Value"), "the answer has no value"),
+            Self::Parameter(_) => {
+                text(answer.pointer("/Parameter/Value"), "the answer has no value")
+            }
             Self::Secret { key: None, .. } => text(answer.get("SecretString"), "it is not a text"),
             Self::Secret { key: Some(key), .. } => {
                 let whole = text(answer.get("SecretString"), "it is not a text")?;
                 // The error would quote the secret.
-                let object: Value = serde_json::from_str(&whole).map_err(|_| "it is not a JSON object")?;
+                let object: Value =
+                    serde_json::from_str(&whole).map_err(|_| "it is not a JSON object")?;
                 text(object.get(key), &format!("it has no string under '{key}'"))
             }
         }
@@ -99,13 +109,19 @@ impl<'a> Reference<'a> {
 }
 
 /// What the references among the settings stand for; empty if there are none, and then nobody is asked.
-pub async fn resolve(environment: impl Fn(&str) -> Option<String>) -> Result<HashMap<&'static str, String>, UnreadableSecret> {
+pub async fn resolve(
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<HashMap<&'static str, String>, UnreadableSecret> {
     let mut resolved = HashMap::new();
     let mut http = None;
     for variable in REFERABLE {
         let Some(value) = environment(variable) else { continue };
         let Some(reference) = Reference::parse(&value) else { continue };
-        let unreadable = |fault: String| UnreadableSecret { variable, reference: value.trim().to_owned(), fault };
+        let unreadable = |fault: String| UnreadableSecret {
+            variable,
+            reference: value.trim().to_owned(),
+            fault,
+        };
         let http = match &http {
             Some(http) => http,
             None => http.insert(AwsHttp::new().map_err(|error| unreadable(error.to_string()))?),
@@ -132,7 +148,9 @@ async fn ask_patiently(
     loop {
         tries_left -= 1;
         let asked = timeout(TRY_LIMIT, ask(http, reference, &environment)).await;
-        match asked.unwrap_or_else(|_| Err(Refused { fault: "no answer in time".to_owned(), is_final: false })) {
+        match asked.unwrap_or_else(|_| {
+            Err(Refused { fault: "no answer in time".to_owned(), is_final: false })
+        }) {
             Ok(answer) => return Ok(answer),
             Err(refused) if refused.is_final || tries_left == 0 => return Err(refused.fault),
             Err(_) => sleep(wait).await,
@@ -141,9 +159,17 @@ async fn ask_patiently(
     }
 }
 
-async fn ask(http: &AwsHttp, reference: &Reference<'_>, environment: impl Fn(&str) -> Option<String>) -> Result<Value, Refused> {
-    let request = signed(reference, environment).map_err(|fault| Refused { fault, is_final: true })?;
-    let answer = http.send(request).await.map_err(|error| Refused { fault: chain(&error.without_url()), is_final: false })?;
+async fn ask(
+    http: &AwsHttp,
+    reference: &Reference<'_>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Value, Refused> {
+    let request =
+        signed(reference, environment).map_err(|fault| Refused { fault, is_final: true })?;
+    let answer = http
+        .send(request)
+        .await
+        .map_err(|error| Refused { fault: chain(&error.without_url()), is_final: false })?;
     let (status, body) = (answer.status(), answer.into_body());
     let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status.is_success() {
@@ -153,13 +179,20 @@ async fn ask(http: &AwsHttp, reference: &Reference<'_>, environment: impl Fn(&st
     let kind = text("__type").rsplit('#').next().unwrap_or_default().to_owned();
     let message = if text("message").is_empty() { text("Message") } else { text("message") };
     let is_final = status.is_client_error() && status.as_u16() != 429 && !kind.contains("Throttl");
-    Err(Refused { fault: format!("{kind} (status {}) {message}", status.as_u16()).trim().to_owned(), is_final })
+    Err(Refused {
+        fault: format!("{kind} (status {}) {message}", status.as_u16()).trim().to_owned(),
+        is_final,
+    })
 }
 
-fn signed(reference: &Reference<'_>, environment: impl Fn(&str) -> Option<String>) -> Result<reqwest::Request, String> {
+fn signed(
+    reference: &Reference<'_>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<reqwest::Request, String> {
     let set = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
     let need = |name: &str| set(name).ok_or_else(|| format!("{name} is not set"));
-    let region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")).ok_or("AWS_REGION is not set")?;
+    let region =
+        set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION")).ok_or("AWS_REGION is not set")?;
     let credentials = Credentials::new(
         need("AWS_ACCESS_KEY_ID")?,
         need("AWS_SECRET_ACCESS_KEY")?,
@@ -191,8 +224,13 @@ fn signed(reference: &Reference<'_>, environment: impl Fn(&str) -> Option<String
         .into();
     let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target)];
     let uri = request.uri().to_string();
-    let signable = SignableRequest::new("POST", &uri, headers.into_iter(), SignableBody::Bytes(request.body()))
-        .map_err(|error| invalid(&error))?;
+    let signable = SignableRequest::new(
+        "POST",
+        &uri,
+        headers.into_iter(),
+        SignableBody::Bytes(request.body()),
+    )
+    .map_err(|error| invalid(&error))?;
     let (instructions, _) = sign(signable, &params).map_err(|error| invalid(&error))?.into_parts();
     instructions.apply_to_request_http1x(&mut request);
     reqwest::Request::try_from(request).map_err(|error| invalid(&error))
@@ -215,11 +253,20 @@ mod tests {
 
     #[test]
     fn references_are_told_from_secrets() {
-        assert_eq!(Reference::parse(" ssm:/posthaste/keys "), Some(Reference::Parameter("/posthaste/keys")));
+        assert_eq!(
+            Reference::parse(" ssm:/posthaste/keys "),
+            Some(Reference::Parameter("/posthaste/keys"))
+        );
         let arn = "arn:aws:secretsmanager:eu-west-1:1:secret:a-b";
         let value = format!("secretsmanager:{arn}#API_KEYS");
-        assert_eq!(Reference::parse(&value), Some(Reference::Secret { id: arn, key: Some("API_KEYS") }));
-        assert_eq!(Reference::parse("secretsmanager:posthaste"), Some(Reference::Secret { id: "posthaste", key: None }));
+        assert_eq!(
+            Reference::parse(&value),
+            Some(Reference::Secret { id: arn, key: Some("API_KEYS") })
+        );
+        assert_eq!(
+            Reference::parse("secretsmanager:posthaste"),
+            Some(Reference::Secret { id: "posthaste", key: None })
+        );
         for secret in ["whsec_c3NtOg==", "rediss://user:ssm@host/2", "sha256:00", "key1,key2"] {
             assert_eq!(Reference::parse(secret), None, "{secret}");
         }
@@ -231,9 +278,12 @@ mod tests {
         let of = |key| Reference::Secret { id: "s", key }.secret_in(&answer);
         assert_eq!(of(Some("A")).unwrap(), "one");
         assert_eq!(of(None).unwrap(), r#"{"A":"one","N":7}"#);
-        for (key, secret) in [("B", json!({ "SecretString": r#"{"A":"hunter2"}"# })), ("A", json!({ "SecretString": "hunter2" }))]
-        {
-            let fault = Reference::Secret { id: "s", key: Some(key) }.secret_in(&secret).unwrap_err();
+        for (key, secret) in [
+            ("B", json!({ "SecretString": r#"{"A":"hunter2"}"# })),
+            ("A", json!({ "SecretString": "hunter2" })),
+        ] {
+            let fault =
+                Reference::Secret { id: "s", key: Some(key) }.secret_in(&secret).unwrap_err();
             assert!(!fault.contains("hunter2"), "{fault}");
         }
     }
@@ -252,6 +302,9 @@ mod tests {
             _ => None,
         };
         let error = resolve(environment).await.unwrap_err().to_string();
-        assert!(error.contains("WEBHOOK_HMAC_SECRET") && error.contains("AWS_ACCESS_KEY_ID is not set"), "{error}");
+        assert!(
+            error.contains("WEBHOOK_HMAC_SECRET") && error.contains("AWS_ACCESS_KEY_ID is not set"),
+            "{error}"
+        );
     }
 }

@@ -45,13 +45,19 @@ pub struct AwsCredentials {
 
 impl fmt::Debug for AwsCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsCredentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("AwsCredentials")
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
     }
 }
 
 impl AwsSettings {
     /// Reads the settings. What a chosen backend needs must be there.
-    pub(super) fn read(read: &mut Reader<'_>, status_backend: Backend, queue_backend: Backend) -> Self {
+    pub(super) fn read(
+        read: &mut Reader<'_>,
+        status_backend: Backend,
+        queue_backend: Backend,
+    ) -> Self {
         let (table, queues) = (status_backend == Backend::DynamoDb, queue_backend == Backend::Sqs);
         let mut settings = Self::default();
         if table {
@@ -59,8 +65,11 @@ impl AwsSettings {
             settings.dynamodb_endpoint = read.endpoint("AWS_ENDPOINT_URL_DYNAMODB");
             let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             let name = &settings.table_name;
-            if !name.is_empty() && (!TABLE_NAME_CHARS.contains(&name.len()) || !name.bytes().all(sane)) {
-                let fault = format!("is '{name}', but must be 3 to 255 of A-Z, a-z, 0-9, '-', '_' and '.'");
+            if !name.is_empty()
+                && (!TABLE_NAME_CHARS.contains(&name.len()) || !name.bytes().all(sane))
+            {
+                let fault =
+                    format!("is '{name}', but must be 3 to 255 of A-Z, a-z, 0-9, '-', '_' and '.'");
                 read.fault("TABLE_NAME", &fault, "posthaste");
             }
         }
@@ -68,21 +77,37 @@ impl AwsSettings {
             settings.queue_url = read.queue_url("QUEUE_URL");
             settings.dead_letter_queue_url = read.queue_url("DEAD_LETTER_QUEUE_URL");
             settings.sqs_endpoint = read.endpoint("AWS_ENDPOINT_URL_SQS");
-            if !settings.queue_url.is_empty() && settings.queue_url == settings.dead_letter_queue_url {
-                read.fault("DEAD_LETTER_QUEUE_URL", "is the same as QUEUE_URL", "a second queue's URL");
+            if !settings.queue_url.is_empty()
+                && settings.queue_url == settings.dead_letter_queue_url
+            {
+                read.fault(
+                    "DEAD_LETTER_QUEUE_URL",
+                    "is the same as QUEUE_URL",
+                    "a second queue's URL",
+                );
             }
         }
         if table || queues {
             let needs_it = if table { "STATUS_BACKEND=dynamodb" } else { "QUEUE_BACKEND=sqs" };
-            settings.function_name = Some(read.text("AWS_LAMBDA_FUNCTION_NAME", "")).filter(|name| !name.is_empty());
+            settings.function_name =
+                Some(read.text("AWS_LAMBDA_FUNCTION_NAME", "")).filter(|name| !name.is_empty());
             settings.region = read.text("AWS_REGION", &read.text("AWS_DEFAULT_REGION", ""));
             if settings.region.is_empty() {
                 read.needed("AWS_REGION", needs_it, "us-east-1");
             }
             settings.credentials = AwsCredentials {
-                access_key_id: read.needed("AWS_ACCESS_KEY_ID", needs_it, "AKIA…, as Lambda sets it"),
-                secret_access_key: read.needed("AWS_SECRET_ACCESS_KEY", needs_it, "the key's secret, as Lambda sets it"),
-                session_token: Some(read.text("AWS_SESSION_TOKEN", "")).filter(|token| !token.is_empty()),
+                access_key_id: read.needed(
+                    "AWS_ACCESS_KEY_ID",
+                    needs_it,
+                    "AKIA…, as Lambda sets it",
+                ),
+                secret_access_key: read.needed(
+                    "AWS_SECRET_ACCESS_KEY",
+                    needs_it,
+                    "the key's secret, as Lambda sets it",
+                ),
+                session_token: Some(read.text("AWS_SESSION_TOKEN", ""))
+                    .filter(|token| !token.is_empty()),
             };
         }
         settings
@@ -115,8 +140,14 @@ impl Reader<'_> {
 
     fn http_url(&mut self, variable: &str, example: &str) -> String {
         let value = self.text(variable, "");
-        if !Url::parse(&value).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-            self.fault(variable, &format!("is '{value}', but must be a URL that begins with http:// or https://"), example);
+        if !Url::parse(&value)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        {
+            self.fault(
+                variable,
+                &format!("is '{value}', but must be a URL that begins with http:// or https://"),
+                example,
+            );
         }
         value
     }

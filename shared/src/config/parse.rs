@@ -74,7 +74,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn fault(&mut self, variable: &str, fault: &str, example: &str) {
-        let (variable, fault, example) = (variable.to_owned(), fault.to_owned(), example.to_owned());
+        let (variable, fault, example) =
+            (variable.to_owned(), fault.to_owned(), example.to_owned());
         self.errors.push(ConfigError { variable, fault, example });
     }
 
@@ -106,26 +107,44 @@ impl<'a> Reader<'a> {
         match value.parse::<T>() {
             Ok(number) if range.contains(&number) => number,
             _ => {
-                let fault = format!("is '{value}', but must be a whole number from {} to {}", range.start(), range.end());
+                let fault = format!(
+                    "is '{value}', but must be a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                );
                 self.fault(variable, &fault, &default.to_string());
                 default
             }
         }
     }
 
-    pub(super) fn fraction(&mut self, variable: &str, default: f64, range: RangeInclusive<f64>) -> f64 {
+    pub(super) fn fraction(
+        &mut self,
+        variable: &str,
+        default: f64,
+        range: RangeInclusive<f64>,
+    ) -> f64 {
         let Some(value) = self.value(variable) else { return default };
         match value.parse::<f64>() {
             Ok(number) if range.contains(&number) => number,
             _ => {
-                let fault = format!("is '{value}', but must be a number from {} to {}", range.start(), range.end());
+                let fault = format!(
+                    "is '{value}', but must be a number from {} to {}",
+                    range.start(),
+                    range.end()
+                );
                 self.fault(variable, &fault, &default.to_string());
                 default
             }
         }
     }
 
-    pub(super) fn millis(&mut self, variable: &str, default_ms: u64, range: RangeInclusive<u64>) -> Duration {
+    pub(super) fn millis(
+        &mut self,
+        variable: &str,
+        default_ms: u64,
+        range: RangeInclusive<u64>,
+    ) -> Duration {
         Duration::from_millis(self.number(variable, default_ms, range))
     }
 
@@ -157,7 +176,11 @@ impl<'a> Reader<'a> {
             None | Some("failures") => Excerpts::Failures,
             Some("all") => Excerpts::All,
             Some(other) => {
-                self.fault(variable, &format!("is '{other}', but must be failures or all"), "failures");
+                self.fault(
+                    variable,
+                    &format!("is '{other}', but must be failures or all"),
+                    "failures",
+                );
                 Excerpts::Failures
             }
         }
@@ -168,7 +191,10 @@ impl<'a> Reader<'a> {
         match Regex::new(&value) {
             Ok(regex) => Some(regex),
             Err(error) => {
-                let fault = format!("is not a regular expression: {}", error.to_string().replace('\n', " "));
+                let fault = format!(
+                    "is not a regular expression: {}",
+                    error.to_string().replace('\n', " ")
+                );
                 self.fault(variable, &fault, r"^https://.*\.example\.com/.*$");
                 None
             }
@@ -180,7 +206,11 @@ impl<'a> Reader<'a> {
         let globs: Vec<String> = list(&value).map(str::to_ascii_lowercase).collect();
         if globs.is_empty() {
             // Without an entry it would allow every host, which nobody means who sets it.
-            self.fault(variable, &format!("is '{value}', which names no host"), "api.example.com,*.example.org");
+            self.fault(
+                variable,
+                &format!("is '{value}', which names no host"),
+                "api.example.com,*.example.org",
+            );
         }
         for glob in &globs {
             if glob.contains('/') || Glob::new(glob).is_err() {
@@ -200,7 +230,11 @@ impl<'a> Reader<'a> {
             Ok(secrets) => secrets,
             Err(error) => {
                 // The value itself stays out of the message.
-                self.fault(variable, &format!("is not a list of secrets: {error}"), "whsec_ and 24 to 64 random bytes in base64");
+                self.fault(
+                    variable,
+                    &format!("is not a list of secrets: {error}"),
+                    "whsec_ and 24 to 64 random bytes in base64",
+                );
                 Vec::new()
             }
         }
@@ -210,18 +244,30 @@ impl<'a> Reader<'a> {
         let mut access = Access::default();
         let keys = self.value("API_KEYS").unwrap_or_default();
         if !keys.is_empty() && list(&keys).next().is_none() {
-            self.fault("API_KEYS", "names no key", "a long random text, or sha256: and its hash in hexadecimal");
+            self.fault(
+                "API_KEYS",
+                "names no key",
+                "a long random text, or sha256: and its hash in hexadecimal",
+            );
         }
         for key in list(&keys) {
             if key.starts_with(['"', '\'']) || key.ends_with(['"', '\'']) {
-                self.fault("API_KEYS", "has a key in quotes, which would be part of it; remove them", "a long random text");
+                self.fault(
+                    "API_KEYS",
+                    "has a key in quotes, which would be part of it; remove them",
+                    "a long random text",
+                );
                 break;
             }
             match key.strip_prefix("sha256:") {
                 None => access.key_hashes.push(KeyHash::of(key.as_bytes())),
                 Some(hex) => match hash_from_hex(hex) {
                     Some(hash) => access.key_hashes.push(KeyHash::from_bytes(hash)),
-                    None => self.fault("API_KEYS", "has a sha256: entry that is not 64 hexadecimal digits", "sha256:9f86d0…0a08"),
+                    None => self.fault(
+                        "API_KEYS",
+                        "has a sha256: entry that is not 64 hexadecimal digits",
+                        "sha256:9f86d0…0a08",
+                    ),
                 },
             }
         }
@@ -230,10 +276,18 @@ impl<'a> Reader<'a> {
             Some("iam") => access.auth = Auth::Platform,
             // A load balancer passes on any Host header, so the rule of `local` protects nothing there.
             Some("local") if self.is_set(SET_BY_LAMBDA) => {
-                self.fault("API_AUTH", "is 'local', which is for local work and is refused on AWS Lambda", "keys");
+                self.fault(
+                    "API_AUTH",
+                    "is 'local', which is for local work and is refused on AWS Lambda",
+                    "keys",
+                );
             }
             Some("local") => access.auth = Auth::Local,
-            Some(other) => self.fault("API_AUTH", &format!("is '{other}', but must be keys, iam or local"), "iam"),
+            Some(other) => self.fault(
+                "API_AUTH",
+                &format!("is '{other}', but must be keys, iam or local"),
+                "iam",
+            ),
         }
         access
     }
@@ -241,8 +295,13 @@ impl<'a> Reader<'a> {
     pub(super) fn schedule(&mut self, variable: &str) -> Vec<Duration> {
         let Some(value) = self.value(variable) else { return Vec::new() };
         let waits: Vec<Option<Duration>> = list(&value).map(wait).collect();
-        if waits.is_empty() || waits.len() >= MAX_ATTEMPTS_LIMIT as usize || waits.iter().any(Option::is_none) {
-            let fault = format!("is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit (ms, s, m, h)");
+        if waits.is_empty()
+            || waits.len() >= MAX_ATTEMPTS_LIMIT as usize
+            || waits.iter().any(Option::is_none)
+        {
+            let fault = format!(
+                "is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit (ms, s, m, h)"
+            );
             self.fault(variable, &fault, "5s,5m,30m,2h,5h,10h,10h");
         }
         waits.into_iter().flatten().collect()

@@ -16,7 +16,8 @@ const MAX_DATABASE: u32 = 65_535;
 /// The most replicas that can be waited for.
 const MAX_WAIT: u32 = 10;
 
-const URL_EXAMPLE: &str = "rediss://user:password@redis.example.com:6380/2, or redis+cluster://node-1:7000,node-2:7000";
+const URL_EXAMPLE: &str =
+    "rediss://user:password@redis.example.com:6380/2, or redis+cluster://node-1:7000,node-2:7000";
 
 /// Where one database of a Redis server is, or a Redis Cluster. Shows neither user nor password, only [`RedisUrl::secret`] and
 /// [`RedisUrl::nodes`] do.
@@ -39,7 +40,8 @@ struct Node {
 impl RedisUrl {
     fn at(host: &str, port: u16, database: u32) -> Self {
         let host = host.to_ascii_lowercase();
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let address =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let node = Node { url: format!("redis://{address}/{database}"), address };
         Self { nodes: vec![node], tls: false, cluster: false, database, ca: None }
     }
@@ -53,7 +55,11 @@ impl RedisUrl {
             "rediss" => (true, false),
             "redis+cluster" => (false, true),
             "rediss+cluster" => (true, true),
-            _ => return Err("must begin with redis://, rediss://, redis+cluster:// or rediss+cluster://"),
+            _ => {
+                return Err(
+                    "must begin with redis://, rediss://, redis+cluster:// or rediss+cluster://",
+                );
+            }
         };
         let plain = if tls { "rediss" } else { "redis" };
         if !cluster {
@@ -61,7 +67,9 @@ impl RedisUrl {
             return Ok(Self { nodes: vec![node], tls, cluster, database, ca: None });
         }
         // A password's '@' and '/' are percent-encoded in a URL, and hosts have neither.
-        let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(login, hosts)| (&rest[..=login.len()], hosts));
+        let (login, hosts) = rest
+            .rsplit_once('@')
+            .map_or(("", rest), |(login, hosts)| (&rest[..=login.len()], hosts));
         let (hosts, path) = hosts.split_at(hosts.find(['/', '?', '#']).unwrap_or(hosts.len()));
         let mut nodes = Vec::new();
         for host in hosts.split(',') {
@@ -114,10 +122,18 @@ impl Node {
     /// A server and its database, by a URL of which only host, port and number may be wrong.
     fn parse(text: &str) -> Result<(Self, u32), &'static str> {
         let url = Url::parse(text).map_err(|_| "is not a URL")?;
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?.to_ascii_lowercase();
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or("names no host")?
+            .to_ascii_lowercase();
         let database = match url.path().trim_matches('/') {
             "" => 0,
-            digits => digits.parse().ok().filter(|number| *number <= MAX_DATABASE).ok_or("must end in a database's number")?,
+            digits => digits
+                .parse()
+                .ok()
+                .filter(|number| *number <= MAX_DATABASE)
+                .ok_or("must end in a database's number")?,
         };
         if url.query().is_some() || url.fragment().is_some() {
             return Err("may have neither a query nor a fragment");
@@ -130,7 +146,12 @@ impl Node {
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<&str> = self.nodes.iter().map(|node| node.address.as_str()).collect();
-        write!(f, "redis{}{}://", if self.tls { "s" } else { "" }, if self.cluster { "+cluster" } else { "" })?;
+        write!(
+            f,
+            "redis{}{}://",
+            if self.tls { "s" } else { "" },
+            if self.cluster { "+cluster" } else { "" }
+        )?;
         write!(f, "{}", addresses.join(","))?;
         if self.cluster { Ok(()) } else { write!(f, "/{}", self.database) }
     }
@@ -160,12 +181,21 @@ pub struct RedisSettings {
 impl RedisSettings {
     /// Reads the settings. Store and queue must not share a database: filling or flushing the one would be the other's end. On a
     /// cluster, which has only one, they must not share a prefix.
-    pub(super) fn read(read: &mut Reader<'_>, status_backend: Backend, queue_backend: Backend) -> Self {
-        let (host, port) = (read.redis_host("REDIS_HOST"), read.number("REDIS_PORT", DEFAULT_PORT, 1..=u16::MAX));
+    pub(super) fn read(
+        read: &mut Reader<'_>,
+        status_backend: Backend,
+        queue_backend: Backend,
+    ) -> Self {
+        let (host, port) =
+            (read.redis_host("REDIS_HOST"), read.number("REDIS_PORT", DEFAULT_PORT, 1..=u16::MAX));
         let queue_database = queue_database(read);
         let status_database = read.number("STATUS_REDIS_DB", 2, 0..=MAX_DATABASE);
-        let status = read.redis_url("STATUS_REDIS_URL").unwrap_or_else(|| RedisUrl::at(&host, port, status_database));
-        let queue = read.redis_url("QUEUE_REDIS_URL").unwrap_or_else(|| RedisUrl::at(&host, port, queue_database));
+        let status = read
+            .redis_url("STATUS_REDIS_URL")
+            .unwrap_or_else(|| RedisUrl::at(&host, port, status_database));
+        let queue = read
+            .redis_url("QUEUE_REDIS_URL")
+            .unwrap_or_else(|| RedisUrl::at(&host, port, queue_database));
         let prefix = read.redis_prefix("REDIS_PREFIX", "posthaste");
         let mut settings = Self {
             status_prefix: read.redis_prefix("STATUS_REDIS_PREFIX", &prefix),
@@ -174,7 +204,8 @@ impl RedisSettings {
             status,
             queue,
         };
-        if let Some(pem) = read.redis_ca("REDIS_CA_FILE", settings.status.tls || settings.queue.tls) {
+        if let Some(pem) = read.redis_ca("REDIS_CA_FILE", settings.status.tls || settings.queue.tls)
+        {
             settings.status = settings.status.with_ca(&pem);
             settings.queue = settings.queue.with_ca(&pem);
         }
@@ -205,8 +236,9 @@ impl RedisSettings {
             (false, true) => "STATUS_REDIS_URL",
             (false, false) => "STATUS_REDIS_DB",
         };
-        let fault =
-            format!("gives webhooks and messages the same database, {status}: filling or flushing one would end the other");
+        let fault = format!(
+            "gives webhooks and messages the same database, {status}: filling or flushing one would end the other"
+        );
         read.fault(variable, &fault, "STATUS_REDIS_DB=2 with QUEUE_REDIS_DB=1, or two servers");
     }
 }
@@ -217,7 +249,11 @@ fn queue_database(read: &mut Reader<'_>) -> u32 {
     let celery = read.number("CELERY_REDIS_DB", 1, 0..=MAX_DATABASE);
     match (read.is_set("QUEUE_REDIS_DB"), read.is_set("CELERY_REDIS_DB")) {
         (true, true) if ours != celery => {
-            read.fault("CELERY_REDIS_DB", &format!("is {celery}, but QUEUE_REDIS_DB, which means the same, is {ours}"), "1");
+            read.fault(
+                "CELERY_REDIS_DB",
+                &format!("is {celery}, but QUEUE_REDIS_DB, which means the same, is {ours}"),
+                "1",
+            );
             ours
         }
         (false, true) => celery,
@@ -254,7 +290,10 @@ impl Reader<'_> {
         let path = self.text(variable, "");
         let fault = match std::fs::read(&path) {
             Err(error) => format!("is '{path}', which cannot be read: {error}"),
-            Ok(_) if !is_used => "is set, but neither STATUS_REDIS_URL nor QUEUE_REDIS_URL begins with rediss".to_owned(),
+            Ok(_) if !is_used => {
+                "is set, but neither STATUS_REDIS_URL nor QUEUE_REDIS_URL begins with rediss"
+                    .to_owned()
+            }
             Ok(pem) => match check_ca(&pem) {
                 Ok(()) => return Some(pem),
                 Err(fault) => format!("is '{path}', which {fault}"),
@@ -270,7 +309,9 @@ impl Reader<'_> {
         if self.is_set(variable) && (prefix.len() > 64 || !prefix.bytes().all(sane)) {
             self.fault(
                 variable,
-                &format!("is '{prefix}', but must be 1 to 64 of A-Z, a-z, 0-9, '-', '_', '.' and ':'"),
+                &format!(
+                    "is '{prefix}', but must be 1 to 64 of A-Z, a-z, 0-9, '-', '_', '.' and ':'"
+                ),
                 "posthaste",
             );
         }
@@ -282,7 +323,9 @@ fn check_ca(pem: &[u8]) -> Result<(), String> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("holds a certificate that cannot judge others: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("holds a certificate that cannot judge others: {error}"))?;
     }
     if roots.is_empty() { Err("holds no certificate (PEM)".to_owned()) } else { Ok(()) }
 }
@@ -303,12 +346,19 @@ mod tests {
 
     #[test]
     fn the_same_database_is_known_by_host_port_and_number() {
-        let is_same = |a, b| RedisUrl::parse(a).unwrap().is_same_database(&RedisUrl::parse(b).unwrap());
+        let is_same =
+            |a, b| RedisUrl::parse(a).unwrap().is_same_database(&RedisUrl::parse(b).unwrap());
         assert!(is_same("redis://a/1", "rediss://user:pass@A:6379/1"));
         for other in ["redis://b/1", "redis://a:6380/1", "redis://a/2", "redis://a"] {
             assert!(!is_same("redis://a/1", other), "{other}");
         }
-        assert!(RedisUrl::at("::1", 6379, 0).is_same_database(&RedisUrl::parse("redis://[::1]").unwrap()));
-        assert!(RedisUrl::at("LOCALHOST", 6379, 3).is_same_database(&RedisUrl::parse("redis://localhost/3").unwrap()));
+        assert!(
+            RedisUrl::at("::1", 6379, 0)
+                .is_same_database(&RedisUrl::parse("redis://[::1]").unwrap())
+        );
+        assert!(
+            RedisUrl::at("LOCALHOST", 6379, 3)
+                .is_same_database(&RedisUrl::parse("redis://localhost/3").unwrap())
+        );
     }
 }

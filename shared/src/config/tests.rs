@@ -3,7 +3,9 @@
 use super::*;
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-    Config::from_source(Defaults::LOCAL, |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    Config::from_source(Defaults::LOCAL, |name| {
+        pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    })
 }
 
 fn good(pairs: &[(&str, &str)]) -> Config {
@@ -25,14 +27,25 @@ fn an_empty_environment_gives_the_documented_defaults() {
     assert_eq!(config.rules, Rules::default());
     assert_eq!(config.circuit, circuit::Settings::default());
     assert_eq!(config.delivery_timeout, Duration::from_secs(30));
-    assert_eq!((config.batch_size, config.max_payload_bytes, config.prometheus_port), (10, 262_144, 8001));
+    assert_eq!(
+        (config.batch_size, config.max_payload_bytes, config.prometheus_port),
+        (10, 262_144, 8001)
+    );
     assert_eq!(config.audit_age, Duration::from_secs(900));
-    assert!(config.prometheus && config.allow_private && config.secrets.is_empty() && config.allowlist.is_none());
+    assert!(
+        config.prometheus
+            && config.allow_private
+            && config.secrets.is_empty()
+            && config.allowlist.is_none()
+    );
     assert_eq!(config.access, Access::default());
     let lambda = Config::from_source(Defaults::LAMBDA, |_| None).unwrap();
     assert!(!lambda.allow_private);
     assert_eq!((lambda.deliver_concurrency, lambda.deliver_host_concurrency), (10, 10));
-    assert_eq!((config.deliver_concurrency, config.deliver_host_concurrency, config.api_concurrency), (128, 32, 256));
+    assert_eq!(
+        (config.deliver_concurrency, config.deliver_host_concurrency, config.api_concurrency),
+        (128, 32, 256)
+    );
     assert_eq!(config.api_body_bytes, 134_217_728);
     assert_eq!(good(&[("DELIVER_CONCURRENCY", "1000")]).deliver_host_concurrency, 250);
 }
@@ -68,16 +81,25 @@ fn every_number_is_bounded() {
         // The first of two values counts; a batch of one goes with every number of attempts.
         good(&[(variable, &least.to_string()), ("BATCH_SIZE", "1")]);
         good(&[(variable, &most.to_string()), ("BATCH_SIZE", "1")]);
-        for value in
-            [(most + 1).to_string(), "-1".to_owned(), "x".to_owned(), "1.5".to_owned(), format!("{most}0000000000000000000")]
-        {
+        for value in [
+            (most + 1).to_string(),
+            "-1".to_owned(),
+            "x".to_owned(),
+            "1.5".to_owned(),
+            format!("{most}0000000000000000000"),
+        ] {
             bad(variable, &value, &value);
         }
         if least > 0 {
             bad(variable, &(least - 1).to_string(), "must be a whole number");
         }
     }
-    for (variable, value) in [("RETRY_FACTOR", "0.5"), ("RETRY_FACTOR", "NaN"), ("RETRY_JITTER", "1.01"), ("RETRY_JITTER", "x")] {
+    for (variable, value) in [
+        ("RETRY_FACTOR", "0.5"),
+        ("RETRY_FACTOR", "NaN"),
+        ("RETRY_JITTER", "1.01"),
+        ("RETRY_JITTER", "x"),
+    ] {
         bad(variable, value, value);
     }
 }
@@ -85,7 +107,9 @@ fn every_number_is_bounded() {
 /// More messages at a time than attempts, and some would be handed back until the queue gives up on them.
 #[test]
 fn a_batch_is_no_larger_than_the_attempts_at_a_time() {
-    for pairs in [&[("DELIVER_CONCURRENCY", "9")][..], &[("DELIVER_CONCURRENCY", "3"), ("BATCH_SIZE", "4")]] {
+    for pairs in
+        [&[("DELIVER_CONCURRENCY", "9")][..], &[("DELIVER_CONCURRENCY", "3"), ("BATCH_SIZE", "4")]]
+    {
         let ConfigErrors(errors) = read(pairs).expect_err("more messages than attempts");
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
         let text = error.to_string();
@@ -113,12 +137,26 @@ fn times_must_nest() {
         ("LEASE_MS", "150000", "REQUEUE_GRACE_MS"),
     ] {
         let ConfigErrors(errors) = read(&[(variable, value)]).expect_err(variable);
-        assert_eq!(errors.iter().map(|error| error.variable.as_str()).collect::<Vec<_>>(), [named], "{variable}={value}");
+        assert_eq!(
+            errors.iter().map(|error| error.variable.as_str()).collect::<Vec<_>>(),
+            [named],
+            "{variable}={value}"
+        );
     }
-    let short = good(&[("LEASE_MS", "1500"), ("DELIVERY_TIMEOUT_MS", "1000"), ("REQUEUE_GRACE_MS", "12001")]);
-    assert_eq!((short.function_timeout().as_millis(), short.visibility_timeout().as_millis()), (2000, 12_000));
+    let short = good(&[
+        ("LEASE_MS", "1500"),
+        ("DELIVERY_TIMEOUT_MS", "1000"),
+        ("REQUEUE_GRACE_MS", "12001"),
+    ]);
+    assert_eq!(
+        (short.function_timeout().as_millis(), short.visibility_timeout().as_millis()),
+        (2000, 12_000)
+    );
     let usual = good(&[]);
-    assert_eq!((usual.function_timeout().as_secs(), usual.visibility_timeout().as_secs()), (60, 360));
+    assert_eq!(
+        (usual.function_timeout().as_secs(), usual.visibility_timeout().as_secs()),
+        (60, 360)
+    );
     let long = good(&[("DELIVERY_TIMEOUT_MS", "60000"), ("LEASE_MS", "75000")]);
     assert!(long.function_timeout() > long.rules.limits.lease, "else no claim could ever be made");
 }
@@ -133,8 +171,10 @@ fn an_id_is_never_older_than_what_the_audit_has_read() {
 #[test]
 fn a_value_that_is_not_unicode_is_a_fault_and_not_a_missing_variable() {
     use std::os::unix::ffi::OsStringExt;
-    let latin_1 = |name: &str| (name == "WEBHOOK_ALLOWLIST").then(|| OsString::from_vec(vec![b'^', 0xe9]));
-    let ConfigErrors(errors) = Config::from_raw_source(Defaults::LOCAL, latin_1).expect_err("not Unicode");
+    let latin_1 =
+        |name: &str| (name == "WEBHOOK_ALLOWLIST").then(|| OsString::from_vec(vec![b'^', 0xe9]));
+    let ConfigErrors(errors) =
+        Config::from_raw_source(Defaults::LOCAL, latin_1).expect_err("not Unicode");
     assert_eq!((errors.len(), errors[0].variable.as_str()), (1, "WEBHOOK_ALLOWLIST"));
 }
 
@@ -146,10 +186,13 @@ fn a_schedule_gives_waits_and_attempts() {
         retry.schedule.iter().map(Duration::as_millis).collect::<Vec<_>>(),
         [5000, 300_000, 1_800_000, 7_200_000, 500, 86_400_000]
     );
-    for value in ["5", "5x", "s", "169h", ",", "5s,,x", "-5s", "99999999999999999999s", &"1s,".repeat(50)] {
+    for value in
+        ["5", "5x", "s", "169h", ",", "5s,,x", "-5s", "99999999999999999999s", &"1s,".repeat(50)]
+    {
         bad("RETRY_SCHEDULE", value, "each with its unit");
     }
-    let ConfigErrors(errors) = read(&[("RETRY_SCHEDULE", "5s"), ("RETRY_MAX_ATTEMPTS", "3")]).expect_err("contradiction");
+    let ConfigErrors(errors) =
+        read(&[("RETRY_SCHEDULE", "5s"), ("RETRY_MAX_ATTEMPTS", "3")]).expect_err("contradiction");
     assert_eq!(errors[0].variable, "RETRY_MAX_ATTEMPTS");
 }
 
@@ -164,7 +207,10 @@ fn flags_backends_and_patterns() {
     assert_eq!(good(&[("STATUS_BACKEND", "redis")]).status_backend, Backend::Redis);
     bad("WEBHOOK_ALLOWLIST", "(", "regular expression");
     assert!(good(&[("WEBHOOK_ALLOWLIST", r"^https://.*\.example\.com/.*$")]).allowlist.is_some());
-    assert_eq!(good(&[("WEBHOOK_HOST_ALLOWLIST", "A.example, *.b.example")]).host_allowlist, ["a.example", "*.b.example"]);
+    assert_eq!(
+        good(&[("WEBHOOK_HOST_ALLOWLIST", "A.example, *.b.example")]).host_allowlist,
+        ["a.example", "*.b.example"]
+    );
     bad("WEBHOOK_HOST_ALLOWLIST", "https://a.example/", "not a host name");
     bad("WEBHOOK_HOST_ALLOWLIST", "a[", "not a host name");
     bad("WEBHOOK_HOST_ALLOWLIST", ",", "names no host");
@@ -178,10 +224,22 @@ fn redis_is_named_by_its_parts_or_by_a_url() {
     };
     let expect = |status: &str, queue: &str| (status.to_owned(), queue.to_owned());
     assert_eq!(shown(&[]), expect("redis://localhost:6379/2", "redis://localhost:6379/1"));
-    let parts = [("REDIS_HOST", "redis.local"), ("REDIS_PORT", "7000"), ("CELERY_REDIS_DB", "5"), ("STATUS_REDIS_DB", "0")];
+    let parts = [
+        ("REDIS_HOST", "redis.local"),
+        ("REDIS_PORT", "7000"),
+        ("CELERY_REDIS_DB", "5"),
+        ("STATUS_REDIS_DB", "0"),
+    ];
     assert_eq!(shown(&parts), expect("redis://redis.local:7000/0", "redis://redis.local:7000/5"));
-    assert_eq!(shown(&[("QUEUE_REDIS_DB", "5"), ("CELERY_REDIS_DB", "5")]).1, "redis://localhost:6379/5");
-    let urls = [("STATUS_REDIS_URL", "rediss://:pw@a.example/3"), ("QUEUE_REDIS_URL", "redis://b.example:1"), parts[0]];
+    assert_eq!(
+        shown(&[("QUEUE_REDIS_DB", "5"), ("CELERY_REDIS_DB", "5")]).1,
+        "redis://localhost:6379/5"
+    );
+    let urls = [
+        ("STATUS_REDIS_URL", "rediss://:pw@a.example/3"),
+        ("QUEUE_REDIS_URL", "redis://b.example:1"),
+        parts[0],
+    ];
     assert_eq!(shown(&urls), expect("rediss://a.example:6379/3", "redis://b.example:1/0"));
     let prefixes = |pairs: &[(&str, &str)]| {
         let redis = good(pairs).redis;
@@ -189,7 +247,10 @@ fn redis_is_named_by_its_parts_or_by_a_url() {
     };
     assert_eq!(prefixes(&[]), expect("posthaste", "posthaste"));
     assert_eq!(prefixes(&[("REDIS_PREFIX", "shop.")]), expect("shop.", "shop."));
-    assert_eq!(prefixes(&[("REDIS_PREFIX", "shop."), ("QUEUE_REDIS_PREFIX", "q")]), expect("shop.", "q"));
+    assert_eq!(
+        prefixes(&[("REDIS_PREFIX", "shop."), ("QUEUE_REDIS_PREFIX", "q")]),
+        expect("shop.", "q")
+    );
     assert_eq!(prefixes(&[("STATUS_REDIS_PREFIX", "s")]), expect("s", "posthaste"));
     assert!(!format!("{:?}", good(&urls)).contains("pw"), "passwords are never shown");
 }
@@ -203,10 +264,17 @@ fn a_redis_cluster_is_named_by_some_of_its_nodes() {
     let nodes: Vec<&str> = cluster.nodes().collect();
     assert_eq!(
         nodes,
-        ["redis://me:hunter2@A.example:7000/0", "redis://me:hunter2@[::1]:7001/0", "redis://me:hunter2@c.example/0"]
+        [
+            "redis://me:hunter2@A.example:7000/0",
+            "redis://me:hunter2@[::1]:7001/0",
+            "redis://me:hunter2@c.example/0"
+        ]
     );
     assert!(!format!("{cluster:?}").contains("hunter2"), "passwords are never shown");
-    assert_eq!(status("rediss+cluster://a,b").nodes().collect::<Vec<_>>(), ["rediss://a", "rediss://b"]);
+    assert_eq!(
+        status("rediss+cluster://a,b").nodes().collect::<Vec<_>>(),
+        ["rediss://a", "rediss://b"]
+    );
     for (value, says) in [
         ("redis+cluster://u:hunter2@a,b/1", "only database 0"),
         ("redis+cluster://u:hunter2@a,,b", "names no host"),
@@ -215,7 +283,10 @@ fn a_redis_cluster_is_named_by_some_of_its_nodes() {
         ("redis+sentinel://u:hunter2@a", "redis+cluster://"),
     ] {
         bad("STATUS_REDIS_URL", value, says);
-        assert!(!read(&[("STATUS_REDIS_URL", value)]).unwrap_err().to_string().contains("hunter2"), "passwords are never shown");
+        assert!(
+            !read(&[("STATUS_REDIS_URL", value)]).unwrap_err().to_string().contains("hunter2"),
+            "passwords are never shown"
+        );
     }
 }
 
@@ -228,19 +299,36 @@ fn a_private_ca_for_redis_is_read_at_start() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let pem = rcgen::generate_simple_self_signed(vec!["redis.example.com".to_owned()]).unwrap().cert.pem();
+    let pem = rcgen::generate_simple_self_signed(vec!["redis.example.com".to_owned()])
+        .unwrap()
+        .cert
+        .pem();
     let good_file = file("good", &pem);
     let redis = good(&[URL, ("REDIS_CA_FILE", &good_file)]).redis;
-    assert_eq!((redis.status.ca(), redis.queue.ca()), (Some(pem.as_bytes()), None), "the queue's URL is not TLS");
+    assert_eq!(
+        (redis.status.ca(), redis.queue.ca()),
+        (Some(pem.as_bytes()), None),
+        "the queue's URL is not TLS"
+    );
     let missing = folder.path().join("missing").display().to_string();
     for (value, says) in [
         (missing, "cannot be read"),
         (file("empty", ""), "holds no certificate"),
-        (file("broken", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), "is not PEM"),
-        (file("other", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "cannot judge others"),
+        (
+            file("broken", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
+            "is not PEM",
+        ),
+        (
+            file("other", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "cannot judge others",
+        ),
     ] {
         let ConfigErrors(errors) = read(&[URL, ("REDIS_CA_FILE", &value)]).expect_err(&value);
-        assert!(errors[0].variable == "REDIS_CA_FILE" && errors[0].fault.contains(says), "{}", errors[0]);
+        assert!(
+            errors[0].variable == "REDIS_CA_FILE" && errors[0].fault.contains(says),
+            "{}",
+            errors[0]
+        );
     }
     bad("REDIS_CA_FILE", &good_file, "begins with rediss");
 }
@@ -267,7 +355,10 @@ fn each_bad_value_about_redis_is_named() {
             ("redis://u:hunter2@h/1?protocol=resp3", "query"),
         ] {
             bad(variable, value, says);
-            assert!(!read(&[(variable, value)]).unwrap_err().to_string().contains("hunter2"), "passwords are never shown");
+            assert!(
+                !read(&[(variable, value)]).unwrap_err().to_string().contains("hunter2"),
+                "passwords are never shown"
+            );
         }
     }
     for variable in ["REDIS_PREFIX", "STATUS_REDIS_PREFIX", "QUEUE_REDIS_PREFIX"] {
@@ -275,7 +366,8 @@ fn each_bad_value_about_redis_is_named() {
             bad(variable, value, "must be 1 to 64");
         }
     }
-    let ConfigErrors(errors) = read(&[("QUEUE_REDIS_DB", "4"), ("CELERY_REDIS_DB", "5")]).expect_err("contradiction");
+    let ConfigErrors(errors) =
+        read(&[("QUEUE_REDIS_DB", "4"), ("CELERY_REDIS_DB", "5")]).expect_err("contradiction");
     assert_eq!(errors[0].variable, "CELERY_REDIS_DB");
 }
 
@@ -290,7 +382,11 @@ fn webhooks_and_messages_must_not_share_a_database() {
     ] {
         let ConfigErrors(errors) = read(&[&BOTH[..], &other].concat()).expect_err(variable);
         assert_eq!(errors[0].variable, variable);
-        assert!(errors[0].fault.contains("the same database") && !errors[0].fault.contains("hunter2"), "{}", errors[0]);
+        assert!(
+            errors[0].fault.contains("the same database") && !errors[0].fault.contains("hunter2"),
+            "{}",
+            errors[0]
+        );
         // Only one of them is there: nothing is shared.
         good(&[&BOTH[..1], &other].concat());
         good(&[&BOTH[1..], &other].concat());
@@ -308,14 +404,19 @@ fn webhooks_and_messages_must_not_share_a_database() {
     }
     good(&[&BOTH[..], &cluster("redis+cluster://c:7000")].concat());
     // The same server, once by its cluster and once by itself.
-    let ConfigErrors(errors) = read(&[&BOTH[..], &cluster("redis://a/0")].concat()).expect_err("one server");
+    let ConfigErrors(errors) =
+        read(&[&BOTH[..], &cluster("redis://a/0")].concat()).expect_err("one server");
     assert_eq!(errors[0].variable, "QUEUE_REDIS_URL");
 }
 
 #[test]
 fn keys_are_kept_as_hashes_and_never_shown() {
     let plain = good(&[("API_KEYS", "test, other")]).access;
-    let hashed = good(&[("API_KEYS", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]).access;
+    let hashed = good(&[(
+        "API_KEYS",
+        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    )])
+    .access;
     assert_eq!(plain.key_hashes[0], hashed.key_hashes[0]);
     assert_eq!(plain.key_hashes.len(), 2);
     for (value, auth) in [("keys", Auth::Keys), ("iam", Auth::Platform), ("local", Auth::Local)] {
@@ -331,7 +432,11 @@ fn keys_are_kept_as_hashes_and_never_shown() {
     }
     for secret in ["\"whsec_YQ==\"", "whsec_hunter2", "whsk_YQ=="] {
         let ConfigErrors(errors) = read(&[("WEBHOOK_HMAC_SECRET", secret)]).expect_err(secret);
-        assert!(errors[0].fault.starts_with("is not a list of secrets: secret number 1"), "{}", errors[0]);
+        assert!(
+            errors[0].fault.starts_with("is not a list of secrets: secret number 1"),
+            "{}",
+            errors[0]
+        );
         assert!(!errors[0].to_string().contains(secret), "a secret is never shown");
     }
     bad("API_KEYS", " , ", "names no key");
@@ -359,11 +464,17 @@ const AMAZON: [(&str, &str); 7] = [
 #[test]
 fn the_services_of_amazon_are_read() {
     let mut pairs = AMAZON.to_vec();
-    pairs.extend([("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")]);
+    pairs.extend([
+        ("AWS_DEFAULT_REGION", "eu-west-1"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+    ]);
     pairs.push(("AWS_ENDPOINT_URL_SQS", "https://sqs.example"));
     let config = good(&pairs);
     assert_eq!((config.status_backend, config.queue_backend), (Backend::DynamoDb, Backend::Sqs));
-    assert_eq!((config.aws.region.as_str(), config.aws.table_name.as_str()), ("eu-west-1", "posthaste"));
+    assert_eq!(
+        (config.aws.region.as_str(), config.aws.table_name.as_str()),
+        ("eu-west-1", "posthaste")
+    );
     assert_eq!(config.aws.dynamodb_endpoint.as_deref(), Some("http://127.0.0.1:4566"));
     assert_eq!(config.aws.sqs_endpoint.as_deref(), Some("https://sqs.example"));
     assert_eq!(config.aws.credentials.session_token, None);
@@ -374,9 +485,14 @@ fn the_services_of_amazon_are_read() {
 
 #[test]
 fn what_a_service_of_amazon_needs_and_is_not_there_is_named() {
-    for missing in
-        ["TABLE_NAME", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]
-    {
+    for missing in [
+        "TABLE_NAME",
+        "QUEUE_URL",
+        "DEAD_LETTER_QUEUE_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_REGION",
+    ] {
         let mut pairs = AMAZON.to_vec();
         pairs.push(("AWS_REGION", "eu-west-1"));
         pairs.retain(|(variable, _)| *variable != missing);
@@ -413,17 +529,28 @@ fn a_bad_setting_of_amazon_is_named() {
 fn a_client_certificate_needs_its_key_and_a_key_its_certificate() {
     let client = |certificate, key| ClientCertificate { certificate, key };
     let file = |path: &str| Pem::File(path.into());
-    let both = good(&[("WEBHOOK_CLIENT_CERT_FILE", "/a/client.pem"), ("WEBHOOK_CLIENT_KEY_FILE", "/a/client.key")]);
+    let both = good(&[
+        ("WEBHOOK_CLIENT_CERT_FILE", "/a/client.pem"),
+        ("WEBHOOK_CLIENT_KEY_FILE", "/a/client.key"),
+    ]);
     assert_eq!(both.egress.client, Some(client(file("/a/client.pem"), file("/a/client.key"))));
-    for (set, missing) in
-        [("WEBHOOK_CLIENT_CERT_FILE", "WEBHOOK_CLIENT_KEY_FILE"), ("WEBHOOK_CLIENT_KEY_FILE", "WEBHOOK_CLIENT_CERT_FILE")]
-    {
+    for (set, missing) in [
+        ("WEBHOOK_CLIENT_CERT_FILE", "WEBHOOK_CLIENT_KEY_FILE"),
+        ("WEBHOOK_CLIENT_KEY_FILE", "WEBHOOK_CLIENT_CERT_FILE"),
+    ] {
         let ConfigErrors(errors) = read(&[(set, "/a/hunter2")]).unwrap_err();
-        assert!(errors.len() == 1 && errors[0].variable == missing && errors[0].fault.contains(set), "{errors:?}");
+        assert!(
+            errors.len() == 1 && errors[0].variable == missing && errors[0].fault.contains(set),
+            "{errors:?}"
+        );
     }
     // What a reference to a secret stands for is the text itself.
     let text = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----";
-    let both = good(&[("WEBHOOK_CLIENT_CERT_FILE", "/a"), ("WEBHOOK_CLIENT_KEY_FILE", text), ("WEBHOOK_CA_FILE", text)]);
+    let both = good(&[
+        ("WEBHOOK_CLIENT_CERT_FILE", "/a"),
+        ("WEBHOOK_CLIENT_KEY_FILE", text),
+        ("WEBHOOK_CA_FILE", text),
+    ]);
     assert_eq!(both.egress.client, Some(client(file("/a"), Pem::Text(text.to_owned()))));
     assert_eq!(both.egress.ca, Some(Pem::Text(text.to_owned())));
     assert!(!format!("{both:?}").contains("hunter2"), "keys are never shown");
@@ -440,7 +567,11 @@ fn a_proxy_is_a_url_with_host_and_port() {
         ("http://hunter2@10.0.0.1:3128", "10.0.0.1:3128", Some("Basic aHVudGVyMjo=")),
     ] {
         let proxy = proxy(value);
-        assert_eq!((proxy.to_string().as_str(), proxy.authorization()), (shown, authorization), "{value}");
+        assert_eq!(
+            (proxy.to_string().as_str(), proxy.authorization()),
+            (shown, authorization),
+            "{value}"
+        );
         assert_eq!(format!("{proxy:?}"), shown, "credentials are never shown");
     }
     for (value, says) in [
@@ -468,7 +599,15 @@ fn a_proxy_is_a_url_with_host_and_port() {
 /// The variables that other programs take a proxy and certificates from. They are meant for those.
 #[test]
 fn the_usual_variables_are_not_looked_at() {
-    let usual = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "SSL_CERT_FILE"];
+    let usual = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "SSL_CERT_FILE",
+    ];
     let config = good(&usual.map(|name| (name, "http://proxy.example.com:3128")));
     assert_eq!(config.egress, EgressSettings::default());
 }

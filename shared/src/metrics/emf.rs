@@ -64,38 +64,59 @@ impl Emf {
     pub(super) fn line(&self, counters: &BTreeMap<String, u64>, now: Timestamp) -> Option<String> {
         let mut metrics: Vec<(String, &str, Value)> = Vec::new();
         for status in DELIVERY_STATUSES {
-            count(&mut metrics, counters, &delivery_key(status), || format!("WebhookDelivery{}", camel(status.as_str())));
+            count(&mut metrics, counters, &delivery_key(status), || {
+                format!("WebhookDelivery{}", camel(status.as_str()))
+            });
         }
         for mode in Mode::ALL {
             for status in TASK_STATUSES {
-                count(&mut metrics, counters, &task_key(mode, status), || format!("TaskProcessing{}", camel(status)));
+                count(&mut metrics, counters, &task_key(mode, status), || {
+                    format!("TaskProcessing{}", camel(status))
+                });
             }
         }
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, values) in std::mem::take(&mut gathered.seconds) {
-            metrics.push((name.to_owned(), "Seconds", if let [only] = values[..] { json!(only) } else { json!(values) }));
+            metrics.push((
+                name.to_owned(),
+                "Seconds",
+                if let [only] = values[..] { json!(only) } else { json!(values) },
+            ));
         }
         if let Some(keys) = gathered.keys.take()
             && gathered.told_keys.replace(keys) != Some(keys)
         {
             let names = Status::ALL.map(|status| format!("WebhookKeys{}", camel(status.as_str())));
-            metrics.extend(names.into_iter().zip(keys).map(|(name, keys)| (name, "Count", json!(keys))));
+            metrics.extend(
+                names.into_iter().zip(keys).map(|(name, keys)| (name, "Count", json!(keys))),
+            );
         }
         drop(gathered);
         (!metrics.is_empty()).then(|| self.render(metrics, now))
     }
 
     fn render(&self, metrics: Vec<(String, &str, Value)>, now: Timestamp) -> String {
-        let definitions: Vec<Value> = metrics.iter().map(|(name, unit, _)| json!({"Name": name, "Unit": unit})).collect();
-        let mut line: Map<String, Value> = metrics.into_iter().map(|(name, _, value)| (name, value)).collect();
+        let definitions: Vec<Value> =
+            metrics.iter().map(|(name, unit, _)| json!({"Name": name, "Unit": unit})).collect();
+        let mut line: Map<String, Value> =
+            metrics.into_iter().map(|(name, _, value)| (name, value)).collect();
         line.insert(DIMENSION.to_owned(), json!(self.function));
-        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [[DIMENSION]], "Metrics": definitions});
-        line.insert("_aws".to_owned(), json!({"Timestamp": now.as_millis(), "CloudWatchMetrics": [directive]}));
+        let directive =
+            json!({"Namespace": NAMESPACE, "Dimensions": [[DIMENSION]], "Metrics": definitions});
+        line.insert(
+            "_aws".to_owned(),
+            json!({"Timestamp": now.as_millis(), "CloudWatchMetrics": [directive]}),
+        );
         Value::Object(line).to_string()
     }
 }
 
-fn count(metrics: &mut Vec<(String, &str, Value)>, counters: &BTreeMap<String, u64>, key: &str, name: impl FnOnce() -> String) {
+fn count(
+    metrics: &mut Vec<(String, &str, Value)>,
+    counters: &BTreeMap<String, u64>,
+    key: &str,
+    name: impl FnOnce() -> String,
+) {
     if let Some(count) = counters.get(key) {
         metrics.push((name(), "Count", json!(count)));
     }
@@ -120,8 +141,11 @@ mod tests {
         let emf = Emf::new("hooks-deliver".to_owned());
         let none = BTreeMap::new();
         assert_eq!(emf.line(&none, Timestamp::default()), None);
-        let counters =
-            [("deliveries.delivered".to_owned(), 2), ("tasks.deliver.success".to_owned(), 3), ("x.le_5".to_owned(), 1)];
+        let counters = [
+            ("deliveries.delivered".to_owned(), 2),
+            ("tasks.deliver.success".to_owned(), 3),
+            ("x.le_5".to_owned(), 1),
+        ];
         for millis in 0..=150 {
             emf.observe("WebhookDeliverySeconds", Duration::from_millis(millis));
         }
@@ -130,10 +154,19 @@ mod tests {
         let line = parsed(emf.line(&counters.into(), Timestamp::from_millis(1_700_000_000_000)));
         assert_eq!(line["_aws"]["Timestamp"], 1_700_000_000_000_i64);
         assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["FunctionName"]]));
-        assert_eq!((&line["FunctionName"], &line["WebhookDeliveryDelivered"]), (&json!("hooks-deliver"), &json!(2)));
-        assert_eq!((&line["TaskProcessingSuccess"], &line["SweepLagSeconds"]), (&json!(3), &json!(4.0)));
+        assert_eq!(
+            (&line["FunctionName"], &line["WebhookDeliveryDelivered"]),
+            (&json!("hooks-deliver"), &json!(2))
+        );
+        assert_eq!(
+            (&line["TaskProcessingSuccess"], &line["SweepLagSeconds"]),
+            (&json!(3), &json!(4.0))
+        );
         assert_eq!(line["WebhookDeliverySeconds"].as_array().map(Vec::len), Some(MAX_VALUES));
-        assert_eq!((&line["WebhookKeysInProgress"], &line["WebhookKeysFailed"]), (&json!(2), &json!(5)));
+        assert_eq!(
+            (&line["WebhookKeysInProgress"], &line["WebhookKeysFailed"]),
+            (&json!(2), &json!(5))
+        );
         assert!(line.get("WebhookDeliveryFailed").is_none());
 
         emf.keys([1, 2, 3, 4, 5]);

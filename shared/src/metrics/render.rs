@@ -8,8 +8,8 @@ use prometheus::{
 };
 
 use super::{
-    BUCKETS_MS, DELIVERY_SECONDS, DELIVERY_STATUSES, Mode, TASK_STATUSES, bucket_key, delivery_key, sum_key, task_key,
-    task_seconds_name,
+    BUCKETS_MS, DELIVERY_SECONDS, DELIVERY_STATUSES, Mode, TASK_STATUSES, bucket_key, delivery_key,
+    sum_key, task_key, task_seconds_name,
 };
 use crate::{
     circuit::{Circuit, State},
@@ -45,7 +45,11 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
             Mode::ALL
                 .iter()
                 .map(|mode| {
-                    histogram(totals, &task_seconds_name(*mode), &[("mode", mode.as_str()), ("worker_id", mode.as_str())])
+                    histogram(
+                        totals,
+                        &task_seconds_name(*mode),
+                        &[("mode", mode.as_str()), ("worker_id", mode.as_str())],
+                    )
                 })
                 .collect(),
         ),
@@ -56,7 +60,10 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
     // A family without a metric is an error to the encoder, and an empty line to nobody.
     for family in families.into_iter().filter(|family| !family.get_metric().is_empty()) {
         if let Err(error) = TextEncoder::new().encode(&[family], &mut text) {
-            tracing::error!(error = &error as &dyn std::error::Error, "A metric could not be written");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "A metric could not be written"
+            );
         }
     }
     String::from_utf8(text).unwrap_or_default()
@@ -65,9 +72,20 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
 fn deliveries(totals: &BTreeMap<String, u64>) -> MetricFamily {
     let metrics = DELIVERY_STATUSES
         .iter()
-        .map(|status| counter(totals, &delivery_key(*status), &[("status", status.as_str()), ("worker_id", "deliver")]))
+        .map(|status| {
+            counter(
+                totals,
+                &delivery_key(*status),
+                &[("status", status.as_str()), ("worker_id", "deliver")],
+            )
+        })
         .collect();
-    family("webhook_delivery_total", "Attempts, by the status that they led to.", MetricType::COUNTER, metrics)
+    family(
+        "webhook_delivery_total",
+        "Attempts, by the status that they led to.",
+        MetricType::COUNTER,
+        metrics,
+    )
 }
 
 fn tasks(totals: &BTreeMap<String, u64>) -> MetricFamily {
@@ -75,7 +93,8 @@ fn tasks(totals: &BTreeMap<String, u64>) -> MetricFamily {
         .iter()
         .flat_map(|mode| TASK_STATUSES.iter().map(move |status| (mode, status)))
         .map(|(mode, status)| {
-            let labels = [("status", *status), ("mode", mode.as_str()), ("worker_id", mode.as_str())];
+            let labels =
+                [("status", *status), ("mode", mode.as_str()), ("worker_id", mode.as_str())];
             counter(totals, &task_key(*mode, status), &labels)
         })
         .collect();
@@ -86,7 +105,9 @@ fn tasks(totals: &BTreeMap<String, u64>) -> MetricFamily {
 fn circuits(circuits: &[Circuit], now: Timestamp) -> MetricFamily {
     let metrics = circuits
         .iter()
-        .map(|circuit| gauge(f64::from(circuit.state(now) as u8), &[("service", circuit.destination.as_str())]))
+        .map(|circuit| {
+            gauge(f64::from(circuit.state(now) as u8), &[("service", circuit.destination.as_str())])
+        })
         .collect();
     let help = format!(
         "Circuit of a destination whose last attempt failed: {} closed, {} half-open, {} open.",
@@ -98,8 +119,11 @@ fn circuits(circuits: &[Circuit], now: Timestamp) -> MetricFamily {
 }
 
 fn counts(counts: [u64; Status::ALL.len()]) -> MetricFamily {
-    let metrics =
-        Status::ALL.iter().zip(counts).map(|(status, count)| gauge(count as f64, &[("status", status.as_str())])).collect();
+    let metrics = Status::ALL
+        .iter()
+        .zip(counts)
+        .map(|(status, count)| gauge(count as f64, &[("status", status.as_str())]))
+        .collect();
     let help = "Webhooks in the store, by status; an estimate, whatever the store is built on.";
     family("redis_webhook_keys", help, MetricType::GAUGE, metrics)
 }
@@ -179,7 +203,11 @@ mod tests {
         metrics.delivery(Status::Delivered, Duration::from_millis(3));
         metrics.delivery(Status::Failed, Duration::from_secs(100));
         metrics.task(Mode::Dlq, false, Duration::from_millis(1));
-        let text = render(&metrics.drain().counters, &Gauges { counts: [1, 2, 3, 4, 5], circuits: vec![] }, Timestamp::default());
+        let text = render(
+            &metrics.drain().counters,
+            &Gauges { counts: [1, 2, 3, 4, 5], circuits: vec![] },
+            Timestamp::default(),
+        );
         for line in [
             "# TYPE webhook_delivery_total counter",
             r#"webhook_delivery_total{status="delivered",worker_id="deliver"} 1"#,

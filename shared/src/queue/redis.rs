@@ -18,7 +18,10 @@ use ::redis::RedisError;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError, Received, SendError};
+use super::{
+    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError,
+    Received, SendError,
+};
 use crate::{
     clock::{Clock, Timestamp},
     liveness::{Liveness, ProcessId},
@@ -68,13 +71,21 @@ impl RedisQueue {
     }
 
     /// The same, and what is received is held under this process's name while it has one.
-    pub fn of_process(connection: Connection, clock: Arc<dyn Clock>, liveness: Arc<Liveness>) -> Self {
+    pub fn of_process(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        liveness: Arc<Liveness>,
+    ) -> Self {
         let (sends, acknowledgements) = Default::default();
         Self { connection, clock, liveness, sends, acknowledgements, arrivals: Default::default() }
     }
 
     /// Makes everything visible that a dead process holds. How many messages.
-    pub async fn release_all_of(&self, process: ProcessId, now: Timestamp) -> Result<u64, QueueError> {
+    pub async fn release_all_of(
+        &self,
+        process: ProcessId,
+        now: Timestamp,
+    ) -> Result<u64, QueueError> {
         let mut released = 0;
         for lane in [Lane::Webhooks, Lane::DeadLetters] {
             let mut call = self.call(&SCRIPTS.release_all, lane);
@@ -91,16 +102,23 @@ impl RedisQueue {
             Lane::Webhooks => "webhooks",
             Lane::DeadLetters => "dead-letters",
         };
-        ["visible", "held", "body", "meta", "holder"].map(|part| self.connection.key(&format!("{name}:{part}")))
+        ["visible", "held", "body", "meta", "holder"]
+            .map(|part| self.connection.key(&format!("{name}:{part}")))
     }
 
     fn call<'a>(&self, script: &'a Script, lane: Lane) -> Call<'a> {
         script.on(&self.keys(lane))
     }
 
-    async fn try_receive(&self, lane: Lane, max: usize, visibility: Duration) -> Result<Tried, QueueError> {
+    async fn try_receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Tried, QueueError> {
         let now = self.clock.now();
-        let (mut keys, [visible, _, body, meta, _]) = (self.keys(lane).to_vec(), self.keys(Lane::DeadLetters));
+        let (mut keys, [visible, _, body, meta, _]) =
+            (self.keys(lane).to_vec(), self.keys(Lane::DeadLetters));
         keys.extend([visible, body, meta]);
         let mut script = SCRIPTS.receive.on(&keys);
         script.arg(now.as_millis()).arg(max).arg(now.plus(visibility).as_millis());
@@ -108,7 +126,8 @@ impl RedisQueue {
         let process = self.liveness.id().map_or_else(String::new, |id| id.to_string());
         script.arg(limit).arg(MAX_MOVES).arg(process);
         // Not repeated if the connection breaks: what an earlier try took would wait for its visibility timeout all the same.
-        let (next_at, messages): ReceiveAnswer = self.connection.once(&script).await.map_err(failed)?;
+        let (next_at, messages): ReceiveAnswer =
+            self.connection.once(&script).await.map_err(failed)?;
         let received = messages.into_iter().map(|(id, receives, sent_at, body)| Received {
             receipt: format!("{id}.{receives}"),
             id,
@@ -116,13 +135,20 @@ impl RedisQueue {
             receives,
             sent_at: Timestamp::from_millis(sent_at),
         });
-        let next_at = next_at.parse::<f64>().ok().map(|millis| Timestamp::from_millis(millis as i64));
+        let next_at =
+            next_at.parse::<f64>().ok().map(|millis| Timestamp::from_millis(millis as i64));
         Ok(Tried { received: received.collect(), next_at })
     }
 
     /// Returns when it may be worth trying again: this process sent something, a message becomes visible, it is time to look for what
     /// other processes sent, or the wait is over.
-    async fn wait_for_message(&self, lane: Lane, next_at: Option<Timestamp>, deadline: Timestamp, poll: Duration) {
+    async fn wait_for_message(
+        &self,
+        lane: Lane,
+        next_at: Option<Timestamp>,
+        deadline: Timestamp,
+        poll: Duration,
+    ) {
         let wake_at = next_at.map_or(deadline, |at| at.min(deadline));
         tokio::select! {
             () = self.arrivals[lane as usize].notified() => {}
@@ -137,15 +163,22 @@ impl RedisQueue {
 impl Queue for RedisQueue {
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
-        let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
-        let (taken, refused): (Vec<usize>, Vec<usize>) = (0..messages.len()).partition(|index| fits(&messages[*index]));
+        let fits =
+            |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
+        let (taken, refused): (Vec<usize>, Vec<usize>) =
+            (0..messages.len()).partition(|index| fits(&messages[*index]));
         if !taken.is_empty() {
             let row = |index: &usize| {
                 let message = &messages[*index];
                 // 64 random bits need no look whether they are taken.
-                (format!("{:016x}", SystemRandom.next_u64()), now.plus(message.delay).as_millis(), message.body.clone())
+                (
+                    format!("{:016x}", SystemRandom.next_u64()),
+                    now.plus(message.delay).as_millis(),
+                    message.body.clone(),
+                )
             };
-            let (connection, clock, keys) = (self.connection.clone(), Arc::clone(&self.clock), self.keys(lane));
+            let (connection, clock, keys) =
+                (self.connection.clone(), Arc::clone(&self.clock), self.keys(lane));
             let run = move |rows: Vec<(String, i64, String)>| {
                 let mut call = SCRIPTS.send.on(&keys);
                 call.arg(clock.now().as_millis());
@@ -157,17 +190,29 @@ impl Queue for RedisQueue {
                 async move { connection.run::<()>(&call).await.map(|()| vec![(); count]) }
             };
             let sent = self.sends[lane as usize].add(taken.iter().map(row).collect(), run).await;
-            sent.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
+            sent.map_err(|error| SendError {
+                failed: (0..messages.len()).collect(),
+                source: failed(error),
+            })?;
             self.arrivals[lane as usize].notify_one();
         }
         if refused.is_empty() {
             return Ok(());
         }
-        let why = format!("a body may have {MAX_BODY_BYTES} bytes, and a delay {} s", MAX_DELAY.as_secs());
+        let why = format!(
+            "a body may have {MAX_BODY_BYTES} bytes, and a delay {} s",
+            MAX_DELAY.as_secs()
+        );
         Err(SendError { failed: refused, source: QueueError(why.into()) })
     }
 
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         let max = max.clamp(1, MAX_BATCH);
         let deadline = self.clock.now().plus(wait);
         let mut poll = MIN_POLL;
@@ -186,7 +231,8 @@ impl Queue for RedisQueue {
     }
 
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
-        let rows: Vec<_> = parts(receipts).map(|(id, receives)| (id.to_owned(), receives.to_owned())).collect();
+        let rows: Vec<_> =
+            parts(receipts).map(|(id, receives)| (id.to_owned(), receives.to_owned())).collect();
         if rows.is_empty() {
             return Ok(());
         }
@@ -203,7 +249,12 @@ impl Queue for RedisQueue {
         self.acknowledgements[lane as usize].add(rows, run).await.map(drop).map_err(failed)
     }
 
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError> {
         let delay = delay.min(MAX_DELAY);
         let mut script = self.call(&SCRIPTS.release, lane);
         script.arg(self.clock.now().plus(delay).as_millis()).arg(u8::from(!delay.is_zero()));
@@ -222,8 +273,13 @@ impl Queue for RedisQueue {
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
         let mut script = self.call(&SCRIPTS.depth, lane);
         script.arg(self.clock.now().as_millis());
-        let (all, hidden, in_flight): (u64, u64, u64) = self.connection.run(&script).await.map_err(failed)?;
-        Ok(Depth { ready: all.saturating_sub(hidden), in_flight, delayed: hidden.saturating_sub(in_flight) })
+        let (all, hidden, in_flight): (u64, u64, u64) =
+            self.connection.run(&script).await.map_err(failed)?;
+        Ok(Depth {
+            ready: all.saturating_sub(hidden),
+            in_flight,
+            delayed: hidden.saturating_sub(in_flight),
+        })
     }
 }
 

@@ -18,7 +18,10 @@ use async_trait::async_trait;
 pub use messages::TakenOver;
 
 use self::messages::{NewMessage, Receipt};
-use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received, SendError};
+use super::{
+    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received,
+    SendError,
+};
 use crate::{
     clock::{Clock, Timestamp},
     sqlite::{Database, DatabaseError, Durability},
@@ -59,7 +62,11 @@ impl SqliteQueue {
     /// Every message that was received and neither acknowledged nor released is visible at once; one that is delayed is
     /// not. That receive does not count, so that crashes of the stack do not make the queue give up.
     pub async fn take_over(&self, now: Timestamp) -> Result<TakenOver, QueueError> {
-        let released = self.database.write(Durability::Crash, move |tx| messages::release_all(tx, now)).await.map_err(failed)?;
+        let released = self
+            .database
+            .write(Durability::Crash, move |tx| messages::release_all(tx, now))
+            .await
+            .map_err(failed)?;
         let webhooks = self.database.read(messages::webhooks).await.map_err(failed)?;
         Ok(TakenOver { released, webhooks })
     }
@@ -94,7 +101,12 @@ impl SqliteQueue {
 
     /// Returns when it may be worth trying again: this process sent something, a message becomes visible, another process sent
     /// something, or the wait is over.
-    async fn wait_for_message(&self, lane: Lane, next_at: Option<Timestamp>, deadline: Timestamp) -> Result<(), QueueError> {
+    async fn wait_for_message(
+        &self,
+        lane: Lane,
+        next_at: Option<Timestamp>,
+        deadline: Timestamp,
+    ) -> Result<(), QueueError> {
         let mut poll = MIN_POLL;
         let wake_at = next_at.map_or(deadline, |at| at.min(deadline));
         loop {
@@ -111,7 +123,9 @@ impl SqliteQueue {
             let is_turn = self.is_turn_to_poll(lane, poll);
             poll = (poll * 2).min(MAX_POLL);
             if is_turn {
-                let first = self.database.read(move |connection| messages::first_visible_at(connection, lane));
+                let first = self
+                    .database
+                    .read(move |connection| messages::first_visible_at(connection, lane));
                 if first.await.map_err(failed)?.is_some_and(|at| at < wake_at) {
                     return Ok(());
                 }
@@ -132,21 +146,38 @@ impl Queue for SqliteQueue {
 
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
-        let fits = |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
-        let (taken, refused): (Vec<usize>, Vec<usize>) = (0..messages.len()).partition(|index| fits(&messages[*index]));
-        let rows: Vec<NewMessage> = taken.iter().map(|index| NewMessage::of(&messages[*index], now)).collect();
+        let fits =
+            |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
+        let (taken, refused): (Vec<usize>, Vec<usize>) =
+            (0..messages.len()).partition(|index| fits(&messages[*index]));
+        let rows: Vec<NewMessage> =
+            taken.iter().map(|index| NewMessage::of(&messages[*index], now)).collect();
         if !rows.is_empty() {
-            let work = self.database.write(Durability::Crash, move |tx| messages::send(tx, lane, &rows, now));
-            work.await.map_err(|error| SendError { failed: (0..messages.len()).collect(), source: failed(error) })?;
+            let work = self
+                .database
+                .write(Durability::Crash, move |tx| messages::send(tx, lane, &rows, now));
+            work.await.map_err(|error| SendError {
+                failed: (0..messages.len()).collect(),
+                source: failed(error),
+            })?;
         }
         if refused.is_empty() {
             return Ok(());
         }
-        let why = format!("a body may have {MAX_BODY_BYTES} bytes, and a delay {} s", MAX_DELAY.as_secs());
+        let why = format!(
+            "a body may have {MAX_BODY_BYTES} bytes, and a delay {} s",
+            MAX_DELAY.as_secs()
+        );
         Err(SendError { failed: refused, source: QueueError(why.into()) })
     }
 
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         let max = max.clamp(1, MAX_BATCH);
         let deadline = self.clock.now().plus(wait);
         loop {
@@ -163,20 +194,32 @@ impl Queue for SqliteQueue {
     }
 
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
-        let receipts: Vec<Receipt> = receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
+        let receipts: Vec<Receipt> =
+            receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
         if receipts.is_empty() {
             return Ok(());
         }
-        self.database.write(Durability::Crash, move |tx| messages::acknowledge(tx, lane, &receipts)).await.map_err(failed)
+        self.database
+            .write(Durability::Crash, move |tx| messages::acknowledge(tx, lane, &receipts))
+            .await
+            .map_err(failed)
     }
 
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
-        let receipts: Vec<Receipt> = receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError> {
+        let receipts: Vec<Receipt> =
+            receipts.iter().filter_map(|text| Receipt::parse(text)).collect();
         if receipts.is_empty() {
             return Ok(());
         }
         let (now, delay) = (self.clock.now(), delay.min(MAX_DELAY));
-        let work = self.database.write(Durability::Crash, move |tx| messages::release(tx, lane, &receipts, now, delay));
+        let work = self
+            .database
+            .write(Durability::Crash, move |tx| messages::release(tx, lane, &receipts, now, delay));
         work.await.map_err(failed)
     }
 
@@ -186,9 +229,14 @@ impl Queue for SqliteQueue {
             return Ok(depth);
         }
         let now = self.clock.now();
-        let depth = self.database.read(move |connection| messages::depth(connection, lane, now)).await.map_err(failed)?;
+        let depth = self
+            .database
+            .read(move |connection| messages::depth(connection, lane, now))
+            .await
+            .map_err(failed)?;
         if depth.in_flight + depth.delayed > DEAR_COUNT {
-            self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] = Some((Instant::now(), depth));
+            self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] =
+                Some((Instant::now(), depth));
         }
         Ok(depth)
     }

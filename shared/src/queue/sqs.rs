@@ -16,13 +16,17 @@ use aws_sdk_sqs::{
     Client,
     error::SdkError,
     types::{
-        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-        MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
+        DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName,
+        SendMessageBatchRequestEntry,
     },
 };
 use sha2::{Digest, Sha256};
 
-use super::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received, SendError};
+use super::{
+    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received,
+    SendError,
+};
 use crate::{
     aws::{CALL_LIMIT, MAX_TRIES, TRY_LIMIT, boxed, timeouts},
     clock::Timestamp,
@@ -49,7 +53,11 @@ pub struct SqsQueue {
 impl SqsQueue {
     /// The queues of these settings.
     pub fn new(client: Client, settings: &AwsSettings) -> Self {
-        Self { client, webhooks: settings.queue_url.clone(), dead_letters: settings.dead_letter_queue_url.clone() }
+        Self {
+            client,
+            webhooks: settings.queue_url.clone(),
+            dead_letters: settings.dead_letter_queue_url.clone(),
+        }
     }
 
     fn url(&self, lane: Lane) -> &str {
@@ -60,15 +68,29 @@ impl SqsQueue {
     }
 
     /// Sends messages that fit into one call. Those that were not taken, and why.
-    async fn send_batch(&self, lane: Lane, batch: &[(usize, &Outgoing)]) -> (Vec<usize>, Option<QueueError>) {
+    async fn send_batch(
+        &self,
+        lane: Lane,
+        batch: &[(usize, &Outgoing)],
+    ) -> (Vec<usize>, Option<QueueError>) {
         let mut left: Vec<(usize, &Outgoing)> = batch.to_vec();
         let mut trouble = None;
         for _ in 0..MAX_TRIES {
-            let entries = match left.iter().map(|(index, message)| entry(*index, message)).collect::<Result<Vec<_>, _>>() {
+            let entries = match left
+                .iter()
+                .map(|(index, message)| entry(*index, message))
+                .collect::<Result<Vec<_>, _>>()
+            {
                 Ok(entries) => entries,
                 Err(error) => return (indices(&left), Some(error)),
             };
-            let sent = self.client.send_message_batch().queue_url(self.url(lane)).set_entries(Some(entries)).send().await;
+            let sent = self
+                .client
+                .send_message_batch()
+                .queue_url(self.url(lane))
+                .set_entries(Some(entries))
+                .send()
+                .await;
             let failed = match sent {
                 Ok(answer) => answer.failed,
                 // The client has retried.
@@ -138,7 +160,9 @@ where
 }
 
 fn refused(entry: &BatchResultErrorEntry) -> QueueError {
-    QueueError(format!("{}: {}", entry.code, entry.message.as_deref().unwrap_or("no reason given")).into())
+    QueueError(
+        format!("{}: {}", entry.code, entry.message.as_deref().unwrap_or("no reason given")).into(),
+    )
 }
 
 /// Receipts that SQS does not know any more are not in the way of the others; anything else that was not done is trouble.
@@ -149,7 +173,10 @@ fn check(failed: &[BatchResultErrorEntry]) -> Result<(), QueueError> {
 #[async_trait]
 impl Queue for SqsQueue {
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
-        debug_assert!(messages.iter().all(|message| message.body.len() <= MAX_BODY_BYTES), "ours are small");
+        debug_assert!(
+            messages.iter().all(|message| message.body.len() <= MAX_BODY_BYTES),
+            "ours are small"
+        );
         let (mut failed, mut trouble) = (Vec::new(), None);
         for batch in batches(messages) {
             let (more, why) = self.send_batch(lane, &batch).await;
@@ -162,9 +189,16 @@ impl Queue for SqsQueue {
         }
     }
 
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         let wait = wait.min(MAX_WAIT);
-        let limits = aws_sdk_sqs::config::Builder::new().timeout_config(timeouts(wait + TRY_LIMIT, wait + CALL_LIMIT));
+        let limits = aws_sdk_sqs::config::Builder::new()
+            .timeout_config(timeouts(wait + TRY_LIMIT, wait + CALL_LIMIT));
         let call = self
             .client
             .receive_message()
@@ -178,8 +212,12 @@ impl Queue for SqsQueue {
         let received = answer.messages.unwrap_or_default().into_iter().map(|message| {
             let attribute = |name| message.attributes.as_ref()?.get(&name)?.parse::<i64>().ok();
             Received {
-                receives: attribute(MessageSystemAttributeName::ApproximateReceiveCount).unwrap_or(1).max(1) as u32,
-                sent_at: Timestamp::from_millis(attribute(MessageSystemAttributeName::SentTimestamp).unwrap_or_default()),
+                receives: attribute(MessageSystemAttributeName::ApproximateReceiveCount)
+                    .unwrap_or(1)
+                    .max(1) as u32,
+                sent_at: Timestamp::from_millis(
+                    attribute(MessageSystemAttributeName::SentTimestamp).unwrap_or_default(),
+                ),
                 id: message.message_id.unwrap_or_default(),
                 receipt: message.receipt_handle.unwrap_or_default(),
                 body: message.body.unwrap_or_default(),
@@ -191,25 +229,42 @@ impl Queue for SqsQueue {
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
         for chunk in receipts.chunks(MAX_BATCH) {
             let entries = chunk.iter().enumerate().map(|(index, receipt)| {
-                let entry = DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt);
+                let entry = DeleteMessageBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(receipt);
                 entry.build().map_err(|error| QueueError(boxed(error)))
             });
             let entries = entries.collect::<Result<_, _>>()?;
-            let call = self.client.delete_message_batch().queue_url(self.url(lane)).set_entries(Some(entries));
+            let call = self
+                .client
+                .delete_message_batch()
+                .queue_url(self.url(lane))
+                .set_entries(Some(entries));
             check(&call.send().await.map_err(unavailable)?.failed)?;
         }
         Ok(())
     }
 
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError> {
         let seconds = delay.min(MAX_DELAY).as_secs() as i32;
         for chunk in receipts.chunks(MAX_BATCH) {
             let entries = chunk.iter().enumerate().map(|(index, receipt)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt);
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(receipt);
                 entry.visibility_timeout(seconds).build().map_err(|error| QueueError(boxed(error)))
             });
             let entries = entries.collect::<Result<_, _>>()?;
-            let call = self.client.change_message_visibility_batch().queue_url(self.url(lane)).set_entries(Some(entries));
+            let call = self
+                .client
+                .change_message_visibility_batch()
+                .queue_url(self.url(lane))
+                .set_entries(Some(entries));
             check(&call.send().await.map_err(unavailable)?.failed)?;
         }
         Ok(())
@@ -221,10 +276,15 @@ impl Queue for SqsQueue {
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
-        let call = self.client.get_queue_attributes().queue_url(self.url(lane)).set_attribute_names(Some(wanted.to_vec()));
+        let call = self
+            .client
+            .get_queue_attributes()
+            .queue_url(self.url(lane))
+            .set_attribute_names(Some(wanted.to_vec()));
         let attributes = call.send().await.map_err(unavailable)?.attributes.unwrap_or_default();
-        let [ready, in_flight, delayed] =
-            wanted.map(|name| attributes.get(&name).and_then(|value| value.parse().ok()).unwrap_or_default());
+        let [ready, in_flight, delayed] = wanted.map(|name| {
+            attributes.get(&name).and_then(|value| value.parse().ok()).unwrap_or_default()
+        });
         Ok(Depth { ready, in_flight, delayed })
     }
 }
@@ -239,13 +299,20 @@ mod tests {
 
     #[test]
     fn a_call_has_at_most_ten_messages_and_a_mebibyte() {
-        let sizes = |messages: &[Outgoing]| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
+        let sizes =
+            |messages: &[Outgoing]| batches(messages).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(&[]), [0_usize; 0]);
         assert_eq!(sizes(&vec![message(10); 25]), [10, 10, 5]);
         assert_eq!(sizes(&vec![message(MAX_BODY_BYTES); 7]), [3, 3, 1]);
-        let mixed =
-            [message(MAX_BODY_BYTES), message(1), message(MAX_BODY_BYTES), message(MAX_BODY_BYTES), message(MAX_BODY_BYTES)];
-        let places: Vec<usize> = batches(&mixed).into_iter().flatten().map(|(index, _)| index).collect();
+        let mixed = [
+            message(MAX_BODY_BYTES),
+            message(1),
+            message(MAX_BODY_BYTES),
+            message(MAX_BODY_BYTES),
+            message(MAX_BODY_BYTES),
+        ];
+        let places: Vec<usize> =
+            batches(&mixed).into_iter().flatten().map(|(index, _)| index).collect();
         assert_eq!(places, [0, 1, 2, 3, 4]);
     }
 

@@ -63,7 +63,8 @@ impl Durable {
     /// did not confirm it in time, and it may stand all the same.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         let tag = call.tag();
-        let group = if matches!(self.0.link, Link::Cluster(_)) { tag.clone() } else { String::new() };
+        let group =
+            if matches!(self.0.link, Link::Cluster(_)) { tag.clone() } else { String::new() };
         let lane = {
             let mut lanes = self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(lanes.entry(group).or_default())
@@ -81,15 +82,24 @@ impl Durable {
 }
 
 impl Inner {
-    async fn run_all(&self, writes: Vec<Write>, mark: &str) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut answers: Vec<RedisResult<Value>> = writes.iter().map(|_| Err(unexpected())).collect();
+    async fn run_all(
+        &self,
+        writes: Vec<Write>,
+        mark: &str,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let mut answers: Vec<RedisResult<Value>> =
+            writes.iter().map(|_| Err(unexpected())).collect();
         let mut open: Vec<usize> = (0..writes.len()).collect();
         let mut by_text = false;
         for _ in 0..MAX_ROUNDS {
             let mut pipeline = Pipeline::new();
             for &index in &open {
                 let write = &writes[index];
-                pipeline.add_command(if by_text { write.by_text.clone() } else { write.by_hash.clone() });
+                pipeline.add_command(if by_text {
+                    write.by_text.clone()
+                } else {
+                    write.by_hash.clone()
+                });
             }
             pipeline.cmd("EVAL").arg(MARK).arg(1).arg(mark);
             pipeline.cmd("WAIT").arg(self.replicas).arg(WAIT_TIMEOUT.as_millis() as u64);
@@ -98,7 +108,10 @@ impl Inner {
             let mut undone = Vec::new();
             for (index, value) in open.into_iter().zip(values) {
                 let answer = value.extract_error();
-                if answer.as_ref().is_err_and(|error| script::is_unknown(error) || error.is_cluster_error()) {
+                if answer
+                    .as_ref()
+                    .is_err_and(|error| script::is_unknown(error) || error.is_cluster_error())
+                {
                     undone.push(index);
                 }
                 answers[index] = answer.and_then(|value| confirmed.clone().map(|()| value));
@@ -106,7 +119,8 @@ impl Inner {
             if undone.is_empty() {
                 break;
             }
-            let is_moved = |index: &usize| answers[*index].as_ref().is_err_and(RedisError::is_cluster_error);
+            let is_moved =
+                |index: &usize| answers[*index].as_ref().is_err_and(RedisError::is_cluster_error);
             if undone.iter().any(is_moved) {
                 // Follows the redirection, so that the next pipeline finds the node.
                 let _ = self.link.send::<Value>(cmd("EXISTS").arg(mark)).await;
@@ -122,16 +136,25 @@ impl Inner {
         if replicas >= self.replicas {
             return Ok(());
         }
-        let found = format!("{replicas} of {} within {} ms", self.replicas, WAIT_TIMEOUT.as_millis());
-        Err((ErrorKind::Client, "too few replicas confirmed a write (STATUS_REDIS_WAIT)", found).into())
+        let found =
+            format!("{replicas} of {} within {} ms", self.replicas, WAIT_TIMEOUT.as_millis());
+        Err((ErrorKind::Client, "too few replicas confirmed a write (STATUS_REDIS_WAIT)", found)
+            .into())
     }
 
     async fn send(&self, pipeline: &Pipeline, key: &str) -> RedisResult<Vec<Value>> {
         let values = match &self.link {
-            Link::Server(manager) => manager.clone().req_packed_commands(pipeline, 0, pipeline.len()).await?,
+            Link::Server(manager) => {
+                manager.clone().req_packed_commands(pipeline, 0, pipeline.len()).await?
+            }
             Link::Cluster(cluster) => {
-                let node = SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master));
-                cluster.connection().await?.route_pipeline(pipeline.clone(), 0, pipeline.len(), node).await?
+                let node =
+                    SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master));
+                cluster
+                    .connection()
+                    .await?
+                    .route_pipeline(pipeline.clone(), 0, pipeline.len(), node)
+                    .await?
             }
         };
         if values.len() == pipeline.len() { Ok(values) } else { Err(unexpected()) }

@@ -158,7 +158,10 @@ impl Heartbeat {
 
     async fn beat(&self, id: ProcessId, asks_for_dead: bool) -> RedisResult<Answer> {
         let mut call = SCRIPTS.beat.on(&self.keys());
-        call.arg(id).arg(millis(DEAD_AFTER)).arg(u8::from(asks_for_dead)).arg(millis(TAKE_OVER_LIMIT));
+        call.arg(id)
+            .arg(millis(DEAD_AFTER))
+            .arg(u8::from(asks_for_dead))
+            .arg(millis(TAKE_OVER_LIMIT));
         // An answer that was lost gives the dead processes to nobody until the limit is over.
         self.connection.once(&call).await
     }
@@ -196,8 +199,12 @@ impl Heartbeat {
                     DEAD_AFTER.as_secs()
                 );
             }
-            Ok(Err(error)) => tracing::warn!(%error, "Could not take over from a dead process. Trying again."),
-            Err(_) => tracing::warn!("A take-over from a dead process took too long. Trying again."),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Could not take over from a dead process. Trying again.")
+            }
+            Err(_) => {
+                tracing::warn!("A take-over from a dead process took too long. Trying again.")
+            }
         }
     }
 }

@@ -106,5 +106,6 @@ pub(crate) use scripts;
 pub(crate) fn is_full(error: &RedisError) -> bool {
     const CODE: &str = "OOM";
     // Servers before Redis 7 put it into the text of another error.
-    error.code() == Some(CODE) || error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
+    error.code() == Some(CODE)
+        || error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }

@@ -139,7 +139,10 @@ mod tests {
                 assert_eq!(judge(&mapped), Some(name), "{mapped}");
             }
         }
-        assert!(REFUSED_V4.iter().all(|(_, name)| cases.iter().any(|(case, _)| case == name)), "a class without a case");
+        assert!(
+            REFUSED_V4.iter().all(|(_, name)| cases.iter().any(|(case, _)| case == name)),
+            "a class without a case"
+        );
     }
 
     #[test]
@@ -184,17 +187,45 @@ mod tests {
             ("loopback", &["::1"][..]),
             ("unspecified", &["::"]),
             ("IPv4-compatible", &["::2", "::8.8.8.8", "::127.0.0.1", "::10.0.0.1"]),
-            ("NAT64", &["64:ff9b::8.8.8.8", "64:ff9b::127.0.0.1", "64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:a00:1"]),
-            ("private (unique local)", &["fc00::", "fd00:ec2::254", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+            (
+                "NAT64",
+                &[
+                    "64:ff9b::8.8.8.8",
+                    "64:ff9b::127.0.0.1",
+                    "64:ff9b:1::",
+                    "64:ff9b:1:ffff:ffff:ffff:a00:1",
+                ],
+            ),
+            (
+                "private (unique local)",
+                &["fc00::", "fd00:ec2::254", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+            ),
             ("link-local", &["fe80::", "fe80::1", "febf:ffff::1"]),
             ("private (site-local)", &["fec0::1", "feff::1"]),
             ("multicast", &["ff00::", "ff02::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
-            ("reserved for protocols (among them Teredo)", &["2001::", "2001:0:4136:e378::1", "2001:1::1", "2001:2::1"]),
-            ("reserved for protocols (among them Teredo)", &["2001:10::1", "2001:20::1", "2001:30::1", "2001:1ff:ffff::1"]),
+            (
+                "reserved for protocols (among them Teredo)",
+                &["2001::", "2001:0:4136:e378::1", "2001:1::1", "2001:2::1"],
+            ),
+            (
+                "reserved for protocols (among them Teredo)",
+                &["2001:10::1", "2001:20::1", "2001:30::1", "2001:1ff:ffff::1"],
+            ),
             ("documentation", &["2001:db8::", "2001:db8:ffff::1", "3fff::", "3fff:fff:ffff::1"]),
             ("6to4", &["2002::", "2002:7f00:1::", "2002:808:808::1", "2002:ffff:ffff::1"]),
             // Discard-only, SRv6 SIDs, IPv4-translated, and what nobody was ever assigned.
-            ("not public", &["100::1", "5f00::1", "::ffff:0:127.0.0.1", "1fff:ffff::1", "4000::", "8000::1", "1::1"]),
+            (
+                "not public",
+                &[
+                    "100::1",
+                    "5f00::1",
+                    "::ffff:0:127.0.0.1",
+                    "1fff:ffff::1",
+                    "4000::",
+                    "8000::1",
+                    "1::1",
+                ],
+            ),
         ];
         for (name, addresses) in cases {
             for address in addresses {
@@ -212,8 +243,15 @@ mod tests {
 
     #[test]
     fn assigned_ipv6_is_public() {
-        for address in ["2000::1", "2001:200::1", "2001:4860:4860::8888", "2606:4700::1111", "2a00:1450::1", "2003::1", "3ffe::1"]
-        {
+        for address in [
+            "2000::1",
+            "2001:200::1",
+            "2001:4860:4860::8888",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "2003::1",
+            "3ffe::1",
+        ] {
             assert_eq!(judge(address), None, "{address}");
         }
     }

@@ -40,7 +40,10 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
     let mut head = response.head(until).await;
     let mut beginning = Vec::new();
     if !is_success || excerpts == Excerpts::All {
-        let keep = |part: &[u8]| beginning.extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())]);
+        let keep = |part: &[u8]| {
+            beginning
+                .extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())])
+        };
         response.body(&mut head, until, keep, EXCERPT_READ_BYTES).await;
         if !is_success && beginning.len() == EXCERPT_READ_BYTES {
             until = deadline.or_after(MAX_DRAIN);
@@ -48,7 +51,8 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
     }
     response.body(&mut head, until, |_| (), usize::MAX).await;
     let text = String::from_utf8_lossy(&beginning);
-    let response_excerpt = (!text.is_empty()).then(|| truncated(&text, MAX_EXCERPT_BYTES).to_owned());
+    let response_excerpt =
+        (!text.is_empty()).then(|| truncated(&text, MAX_EXCERPT_BYTES).to_owned());
     let answer = Answer { status_code: Some(status_code), response_excerpt, ..Answer::default() };
     let answer = if is_success {
         answer
@@ -65,7 +69,10 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
 fn describe(status_code: u16, location: Option<&str>, url: &Url) -> String {
     // The name from the registry; the one on the wire may be anything.
     let status = StatusCode::from_u16(status_code).ok();
-    let name = status.and_then(|status| status.canonical_reason()).map(|name| format!(" {name}")).unwrap_or_default();
+    let name = status
+        .and_then(|status| status.canonical_reason())
+        .map(|name| format!(" {name}"))
+        .unwrap_or_default();
     let mut message = format!("the destination answered {status_code}{name}");
     if (300..400).contains(&status_code) {
         if let Some(origin) = location.and_then(|location| origin(location, url)) {
@@ -92,7 +99,8 @@ fn retry_after<'a>(values: impl Iterator<Item = &'a str>, now: SystemTime) -> Op
 /// The waits in one line's value. Dates have a comma of their own, after the day's name.
 fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
     let commas = value.match_indices(',').map(|(index, _)| index).chain([value.len()]);
-    let entries = std::iter::once(0).chain(value.match_indices(',').map(|(index, _)| index + 1)).zip(commas);
+    let entries =
+        std::iter::once(0).chain(value.match_indices(',').map(|(index, _)| index + 1)).zip(commas);
     entries.filter_map(move |(start, end)| {
         let entry = &value[start..end];
         let with_day = value[..start].trim_end_matches(',').rfind(',').map_or(0, |comma| comma + 1);
@@ -104,7 +112,8 @@ fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
 fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(whole) || !is_number(fraction) {
         return None;
     }
@@ -203,7 +212,10 @@ mod tests {
         let described = |code, location| describe(code, location, &url);
         assert_eq!(described(503, None), "the destination answered 503 Service Unavailable");
         assert_eq!(described(503, Some("/a")), "the destination answered 503 Service Unavailable");
-        assert_eq!(described(302, None), "the destination answered 302 Found; redirects are not followed");
+        assert_eq!(
+            described(302, None),
+            "the destination answered 302 Found; redirects are not followed"
+        );
         assert_eq!(described(799, None), "the destination answered 799");
     }
 
@@ -223,8 +235,11 @@ mod tests {
             ("http://", None),
             ("https://exa mple.com/", None),
         ] {
-            let target = origin.map(|origin| format!(" with a redirect to {origin}")).unwrap_or_default();
-            let expected = format!("the destination answered 307 Temporary Redirect{target}; redirects are not followed");
+            let target =
+                origin.map(|origin| format!(" with a redirect to {origin}")).unwrap_or_default();
+            let expected = format!(
+                "the destination answered 307 Temporary Redirect{target}; redirects are not followed"
+            );
             assert_eq!(describe(307, Some(location), &url), expected, "{location}");
         }
         let long = describe(307, Some(&format!("https://{}.example/", "a.".repeat(9000))), &url);

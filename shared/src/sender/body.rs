@@ -98,12 +98,20 @@ impl Chunk {
         Some(match (self, byte) {
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16)?;
-                Self::Size { size: size.checked_mul(16)? + u64::from(digit), digits: digits.checked_add(1)? }
+                Self::Size {
+                    size: size.checked_mul(16)? + u64::from(digit),
+                    digits: digits.checked_add(1)?,
+                }
             }
             (Self::Size { digits: 0, .. }, _) => return None,
-            (Self::Size { size, .. } | Self::Extension { size }, b'\n') if size > 0 => Self::Content(size),
-            (Self::Size { .. } | Self::Extension { .. } | Self::Trailer { .. }, b'\n') => Self::Trailer { is_blank: true },
-            (Self::Size { size, .. }, b';' | b' ' | b'\t' | b'\r') | (Self::Extension { size }, _) => Self::Extension { size },
+            (Self::Size { size, .. } | Self::Extension { size }, b'\n') if size > 0 => {
+                Self::Content(size)
+            }
+            (Self::Size { .. } | Self::Extension { .. } | Self::Trailer { .. }, b'\n') => {
+                Self::Trailer { is_blank: true }
+            }
+            (Self::Size { size, .. }, b';' | b' ' | b'\t' | b'\r')
+            | (Self::Extension { size }, _) => Self::Extension { size },
             (Self::ContentEnd, b'\r') => Self::ContentEnd,
             (Self::ContentEnd, b'\n') => Self::Size { size: 0, digits: 0 },
             (Self::Trailer { is_blank }, b'\r') => Self::Trailer { is_blank },
@@ -136,14 +144,22 @@ mod tests {
     fn chunked(bytes: &str, content: &str, came: Read) {
         for piece in [1, 2, 3, 7, 1000] {
             let (all, was) = read(Framing::chunked(), bytes.as_bytes(), piece);
-            assert_eq!((String::from_utf8_lossy(&all).as_ref(), was), (content, came), "{bytes:?} in pieces of {piece}");
+            assert_eq!(
+                (String::from_utf8_lossy(&all).as_ref(), was),
+                (content, came),
+                "{bytes:?} in pieces of {piece}"
+            );
         }
     }
 
     #[test]
     fn chunks_end_where_they_say() {
         chunked("3\r\nabc\r\n0\r\n\r\nHTTP", "abc", Read::Finished(13));
-        chunked("3;a=\"b\"\r\nabc\r\n00A \r\n0123456789\r\n0;x\r\n\r\n", "abc0123456789", Read::Finished(39));
+        chunked(
+            "3;a=\"b\"\r\nabc\r\n00A \r\n0123456789\r\n0;x\r\n\r\n",
+            "abc0123456789",
+            Read::Finished(39),
+        );
         chunked("0\r\nx-a: b\r\nx-c: d\r\n\r\nmore", "", Read::Finished(21));
         chunked("3\nabc\n0\n\nmore", "abc", Read::Finished(9));
         chunked("3\r\nab", "ab", Read::Unfinished);
@@ -153,7 +169,15 @@ mod tests {
 
     #[test]
     fn what_is_no_chunk_is_broken() {
-        for bytes in ["this is no chunk", "\r\n", "-1\r\n", "1g\r\n", ";a\r\n", " 1\r\na", "FFFFFFFFFFFFFFFFF\r\nx"] {
+        for bytes in [
+            "this is no chunk",
+            "\r\n",
+            "-1\r\n",
+            "1g\r\n",
+            ";a\r\n",
+            " 1\r\na",
+            "FFFFFFFFFFFFFFFFF\r\nx",
+        ] {
             chunked(bytes, "", Read::Broken);
         }
         chunked("1\r\nab\r\n", "a", Read::Broken);
@@ -166,7 +190,11 @@ mod tests {
         assert_eq!(read(Framing::Length(3), b"abcdef", 2), (b"abc".to_vec(), Read::Finished(3)));
         assert_eq!(read(Framing::Length(u64::MAX), b"abc", 2), (b"abc".to_vec(), Read::Unfinished));
         assert_eq!(read(Framing::UntilClose, b"abc", 2), (b"abc".to_vec(), Read::Unfinished));
-        assert!(Framing::Length(0).is_finished() && !Framing::Length(1).is_finished() && !Framing::chunked().is_finished());
+        assert!(
+            Framing::Length(0).is_finished()
+                && !Framing::Length(1).is_finished()
+                && !Framing::chunked().is_finished()
+        );
     }
 
     proptest! {

@@ -135,7 +135,11 @@ impl Connector {
         }
     }
 
-    async fn connect_directly(&self, origin: &Origin, deadline: Instant) -> Result<TcpStream, ConnectError> {
+    async fn connect_directly(
+        &self,
+        origin: &Origin,
+        deadline: Instant,
+    ) -> Result<TcpStream, ConnectError> {
         let addresses = match &origin.host {
             Host::Domain(name) => timeout_at(deadline, self.resolver.addresses(name))
                 .await
@@ -158,7 +162,12 @@ impl Connector {
         Err(failure::of_lookup(&Unresolved::Refused))
     }
 
-    async fn handshake(&self, origin: &Origin, tcp: TcpStream, deadline: Instant) -> Result<Stream, ConnectError> {
+    async fn handshake(
+        &self,
+        origin: &Origin,
+        tcp: TcpStream,
+        deadline: Instant,
+    ) -> Result<Stream, ConnectError> {
         let Some(name) = origin.server_name() else {
             let message = "TLS: the URL's host is not a name that a certificate can be for";
             return Err(ConnectError::new(ErrorKind::Tls, message));
@@ -180,11 +189,18 @@ impl fmt::Debug for Connector {
 
 fn too_slow(step: &str) -> ConnectError {
     let limit = CONNECT_TIMEOUT.as_millis();
-    ConnectError::new(ErrorKind::Timeout, format!("no connection within {limit} ms: {step} took too long"))
+    ConnectError::new(
+        ErrorKind::Timeout,
+        format!("no connection within {limit} ms: {step} took too long"),
+    )
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -193,14 +209,22 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -20,19 +20,28 @@ pub(super) fn supported() -> WebPkiSupportedAlgorithms {
         [of_ring, &[P256_SHA512, P384_SHA512, P521_SHA256, P521_SHA384, P521_SHA512]].concat()
     });
     static MAPPING: LazyLock<Vec<(SignatureScheme, &'static [Algorithm])>> = LazyLock::new(|| {
-        let mut mapping = ring::default_provider().signature_verification_algorithms.mapping.to_vec();
+        let mut mapping =
+            ring::default_provider().signature_verification_algorithms.mapping.to_vec();
         // TLS 1.3 takes the first of a scheme. In TLS 1.2 a scheme does not say which curve.
-        mapping.push((SignatureScheme::ECDSA_NISTP521_SHA512, &[P521_SHA512, P384_SHA512, P256_SHA512]));
+        mapping.push((
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            &[P521_SHA512, P384_SHA512, P256_SHA512],
+        ));
         mapping
     });
     WebPkiSupportedAlgorithms { all: &ALL, mapping: &MAPPING }
 }
 
-const P256_SHA512: Algorithm = &Ecdsa { key: alg_id::ECDSA_P256, signature: alg_id::ECDSA_SHA512, verify: p256 };
-const P384_SHA512: Algorithm = &Ecdsa { key: alg_id::ECDSA_P384, signature: alg_id::ECDSA_SHA512, verify: p384 };
-const P521_SHA256: Algorithm = &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA256, verify: p521 };
-const P521_SHA384: Algorithm = &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA384, verify: p521 };
-const P521_SHA512: Algorithm = &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA512, verify: p521 };
+const P256_SHA512: Algorithm =
+    &Ecdsa { key: alg_id::ECDSA_P256, signature: alg_id::ECDSA_SHA512, verify: p256 };
+const P384_SHA512: Algorithm =
+    &Ecdsa { key: alg_id::ECDSA_P384, signature: alg_id::ECDSA_SHA512, verify: p384 };
+const P521_SHA256: Algorithm =
+    &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA256, verify: p521 };
+const P521_SHA384: Algorithm =
+    &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA384, verify: p521 };
+const P521_SHA512: Algorithm =
+    &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA512, verify: p521 };
 
 /// Verifies a signature (DER) of a hash by a public key (SEC 1). `None` if it is not right.
 type Verify = fn(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()>;
@@ -45,7 +54,12 @@ struct Ecdsa {
 }
 
 impl SignatureVerificationAlgorithm for Ecdsa {
-    fn verify_signature(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
         let hash = if self.signature == alg_id::ECDSA_SHA256 {
             Sha256::digest(message).to_vec()
         } else if self.signature == alg_id::ECDSA_SHA384 {

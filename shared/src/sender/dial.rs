@@ -110,7 +110,11 @@ fn find_route(address: SocketAddr) -> io::Result<()> {
 
 /// The failure that says most of the destination.
 fn most_telling(failures: Vec<DialError>) -> DialError {
-    let none = || DialError { error: io::ErrorKind::NetworkUnreachable.into(), family: "any protocol", is_our_fault: false };
+    let none = || DialError {
+        error: io::ErrorKind::NetworkUnreachable.into(),
+        family: "any protocol",
+        is_our_fault: false,
+    };
     failures.into_iter().min_by_key(rank).unwrap_or_else(none)
 }
 
@@ -118,7 +122,8 @@ fn most_telling(failures: Vec<DialError>) -> DialError {
 /// the network said on the way, and last that this machine does not have the address's family.
 fn rank(failure: &DialError) -> u8 {
     use io::ErrorKind::{
-        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        PermissionDenied, TimedOut,
     };
     match failure.error.kind() {
         ConnectionRefused => 0,
@@ -135,7 +140,8 @@ fn rank(failure: &DialError) -> u8 {
 
 /// Whether the system has no address of the destination's family, or does not know the family.
 pub(super) fn is_without_family(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
 #[cfg(test)]

@@ -74,7 +74,12 @@ struct Incoming<S> {
 }
 
 /// Sends a request once, and waits for the status. No byte is handed to the system after the deadline.
-pub(super) async fn send<S>(stream: S, head: Vec<u8>, payload: Bytes, deadline: Deadline) -> Result<Response<S>, NoStatus>
+pub(super) async fn send<S>(
+    stream: S,
+    head: Vec<u8>,
+    payload: Bytes,
+    deadline: Deadline,
+) -> Result<Response<S>, NoStatus>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -85,7 +90,9 @@ where
     let status = poll_fn(|cx| {
         if write_error.is_none() && !outgoing.is_flushed {
             match outgoing.poll_write(Pin::new(&mut incoming.stream), cx, deadline) {
-                Poll::Ready(Err(NoStatus::PastDeadline)) => return Poll::Ready(Err(NoStatus::PastDeadline)),
+                Poll::Ready(Err(NoStatus::PastDeadline)) => {
+                    return Poll::Ready(Err(NoStatus::PastDeadline));
+                }
                 Poll::Ready(Err(error)) => write_error = Some(error),
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
@@ -103,7 +110,13 @@ where
         }
     })
     .await?;
-    Ok(Response { status, incoming, is_request_sent: outgoing.is_flushed, body_bytes: 0, is_ended: false })
+    Ok(Response {
+        status,
+        incoming,
+        is_request_sent: outgoing.is_flushed,
+        body_bytes: 0,
+        is_ended: false,
+    })
 }
 
 fn closed() -> NoStatus {
@@ -165,14 +178,20 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
             if let Some(seen) = *interim {
                 let Some(end) = head::end_of_lines(&self.bytes, seen) else {
                     *interim = Some(self.bytes.len());
-                    return if self.bytes.len() > MAX_HEAD_BYTES { Err(NoStatus::TooLong) } else { Ok(None) };
+                    return if self.bytes.len() > MAX_HEAD_BYTES {
+                        Err(NoStatus::TooLong)
+                    } else {
+                        Ok(None)
+                    };
                 };
                 self.bytes.drain(..end);
                 *interim = None;
             }
             match head::status_line(&self.bytes) {
                 Beginning::NotHttp => return Err(NoStatus::NotHttp),
-                Beginning::Incomplete if self.bytes.len() > MAX_STATUS_LINE_BYTES => return Err(NoStatus::TooLong),
+                Beginning::Incomplete if self.bytes.len() > MAX_STATUS_LINE_BYTES => {
+                    return Err(NoStatus::TooLong);
+                }
                 Beginning::Incomplete => return Ok(None),
                 Beginning::Status(line, length) => {
                     self.bytes.drain(..length);
@@ -213,11 +232,19 @@ impl<S: AsyncRead + Unpin> Response<S> {
 
     /// Reads on in the body, until `enough` of its content has come or it ends, breaks off or is longer than
     /// [`MAX_RESPONSE_BYTES`], or until `until`. `head` must be this response's.
-    pub(super) async fn body(&mut self, head: &mut Head, until: Deadline, mut content: impl FnMut(&[u8]), enough: usize) {
+    pub(super) async fn body(
+        &mut self,
+        head: &mut Head,
+        until: Deadline,
+        mut content: impl FnMut(&[u8]),
+        enough: usize,
+    ) {
         let mut came = 0;
         let read = async {
             while !self.is_ended && !head.framing.is_finished() && came < enough {
-                if self.incoming.bytes.is_empty() && (self.is_too_long() || !matches!(self.incoming.fill().await, Ok(1..))) {
+                if self.incoming.bytes.is_empty()
+                    && (self.is_too_long() || !matches!(self.incoming.fill().await, Ok(1..)))
+                {
                     self.is_ended = true;
                     return;
                 }
@@ -245,7 +272,8 @@ impl<S: AsyncRead + Unpin> Response<S> {
 
     /// The connection, if it can serve another request: this response has ended as it said, and nothing came after it.
     pub(super) fn into_kept(self, head: &Head) -> Option<S> {
-        let is_over = head.framing.is_finished() && !self.is_ended && self.incoming.bytes.is_empty();
+        let is_over =
+            head.framing.is_finished() && !self.is_ended && self.incoming.bytes.is_empty();
         (is_over && head.is_reusable && self.is_request_sent).then_some(self.incoming.stream)
     }
 }

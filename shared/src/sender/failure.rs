@@ -46,7 +46,11 @@ pub(super) fn of_no_status(error: &NoStatus) -> Answer {
 /// Why a name leads nowhere.
 pub(super) fn of_lookup(unresolved: &Unresolved) -> ConnectError {
     match unresolved {
-        Unresolved::NotAsked(error) | Unresolved::NoAddress(Some(error)) if dial::is_out_of_resources(error) => out_of(error),
+        Unresolved::NotAsked(error) | Unresolved::NoAddress(Some(error))
+            if dial::is_out_of_resources(error) =>
+        {
+            out_of(error)
+        }
         Unresolved::NotAsked(_) => ConnectError::ours(unresolved.to_string()),
         Unresolved::NoAddress(_) => ConnectError::new(ErrorKind::Network, unresolved.to_string()),
         Unresolved::Unanswered(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),
@@ -104,8 +108,8 @@ const TIMED_OUT: &str = "the connection timed out";
 /// What the operating system said. `None` if it is not the system's error.
 pub(super) fn of_io(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied,
-        TimedOut, UnexpectedEof,
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
+        NetworkUnreachable, PermissionDenied, TimedOut, UnexpectedEof,
     };
     Some(match error.kind() {
         ConnectionRefused => "connection refused",

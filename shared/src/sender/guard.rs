@@ -37,7 +37,9 @@ pub struct GuardSettings {
 
 /// Why an entry of `WEBHOOK_HOST_ALLOWLIST` cannot be used; for whoever starts Posthaste.
 #[derive(Debug, thiserror::Error)]
-#[error("WEBHOOK_HOST_ALLOWLIST has '{glob}', which is not a host name in ASCII or a glob of one; example: *.example.com")]
+#[error(
+    "WEBHOOK_HOST_ALLOWLIST has '{glob}', which is not a host name in ASCII or a glob of one; example: *.example.com"
+)]
 pub struct InvalidHostGlob {
     /// The entry.
     pub glob: String,
@@ -53,7 +55,9 @@ pub enum RefusedUrl {
     #[error("the URL is longer than {MAX_URL_BYTES} bytes")]
     TooLong,
     /// Not an absolute URL with a host, or one that parsers read differently: with blanks, control characters or backslashes.
-    #[error("not a valid absolute URL; it must look like https://example.com/path, and other characters must be percent-encoded")]
+    #[error(
+        "not a valid absolute URL; it must look like https://example.com/path, and other characters must be percent-encoded"
+    )]
     Malformed,
     /// Neither http nor https.
     #[error("only http and https URLs are allowed")]
@@ -79,10 +83,14 @@ pub enum RefusedUrl {
         class: &'static str,
     },
     /// `localhost` or a name under it.
-    #[error("localhost is not a public host; use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows it, for local use)")]
+    #[error(
+        "localhost is not a public host; use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows it, for local use)"
+    )]
     Localhost,
     /// `WEBHOOK_ALLOWLIST` does not match.
-    #[error("the URL is not on the allowlist (WEBHOOK_ALLOWLIST, matched from the URL's beginning)")]
+    #[error(
+        "the URL is not on the allowlist (WEBHOOK_ALLOWLIST, matched from the URL's beginning)"
+    )]
     NotOnAllowlist,
     /// `WEBHOOK_ALLOWLIST` matches, but not without path and query, so they could pose as the host.
     #[error(
@@ -146,7 +154,9 @@ impl AddressGuard {
         let address: IpAddr = match url.host() {
             None => return Err(RefusedUrl::Malformed),
             Some(Host::Domain(name)) if !is_host_name(name) => return Err(RefusedUrl::HostName),
-            Some(Host::Domain(name)) if is_localhost(name) && !self.allow_private => return Err(RefusedUrl::Localhost),
+            Some(Host::Domain(name)) if is_localhost(name) && !self.allow_private => {
+                return Err(RefusedUrl::Localhost);
+            }
             Some(Host::Domain(_)) => return Ok(()),
             Some(Host::Ipv4(address)) => address.into(),
             Some(Host::Ipv6(address)) => address.into(),
@@ -224,7 +234,8 @@ fn matches_from_start(expression: &Regex, text: &str) -> bool {
 fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_known = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
-    let is_label = |label: &str| (1..=MAX_LABEL_CHARS).contains(&label.len()) && label.bytes().all(is_known);
+    let is_label =
+        |label: &str| (1..=MAX_LABEL_CHARS).contains(&label.len()) && label.bytes().all(is_known);
     name.len() <= MAX_NAME_CHARS && name.split('.').all(is_label)
 }
 

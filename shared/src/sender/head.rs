@@ -53,7 +53,9 @@ pub(super) fn status_line(bytes: &[u8]) -> Beginning {
     if !rest[..compared].eq_ignore_ascii_case(&VERSION[..compared]) {
         return Beginning::NotHttp;
     }
-    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return Beginning::Incomplete };
+    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+        return Beginning::Incomplete;
+    };
     match parse_status_line(&rest[VERSION.len().min(end)..end]) {
         Some(line) => Beginning::Status(line, start + end + 1),
         None => Beginning::NotHttp,
@@ -81,7 +83,8 @@ pub(super) fn end_of_lines(bytes: &[u8], from: usize) -> Option<usize> {
     loop {
         let end = start + bytes.get(start..)?.iter().position(|byte| *byte == b'\n')?;
         // A line is blank if nothing but CR stands between two LFs, or before the first.
-        let line_start = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
+        let line_start =
+            bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
         if matches!(&bytes[line_start..end], b"" | b"\r") {
             return Some(end + 1);
         }
@@ -114,7 +117,10 @@ impl Head {
             // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may be an attack.
             Framing::Chunked(_) => !status.is_http10 && seen.length == Length::Absent,
             // The body that its length announces, although its status has none, may still come.
-            Framing::Length(0) => matches!(seen.length, Length::Absent | Length::Known(0)) && seen.coding == Coding::Absent,
+            Framing::Length(0) => {
+                matches!(seen.length, Length::Absent | Length::Known(0))
+                    && seen.coding == Coding::Absent
+            }
             Framing::Length(_) => true,
         };
         let is_reusable = is_sound && is_persistent && is_unambiguous && status.code != 101;
@@ -158,11 +164,13 @@ impl Seen {
             list(value).for_each(|length| self.note_length(length));
         } else if is("transfer-encoding") {
             // The last coding decides; each further line adds some.
-            let is_chunked = list(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+            let is_chunked =
+                list(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             self.coding = if is_chunked { Coding::Chunked } else { Coding::Other };
         } else if is("connection") {
             self.says_close |= list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
-            self.says_keep_alive |= list(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
+            self.says_keep_alive |=
+                list(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
         } else if is("keep-alive") {
             let timeout = list(value).filter_map(keep_alive_timeout).min();
             self.keep_alive = self.keep_alive.into_iter().chain(timeout).min();
@@ -223,7 +231,9 @@ fn each_field(lines: &[u8], mut note: impl FnMut(&[u8], &[u8])) -> bool {
         match field(line) {
             Some((name, value)) => {
                 // A blank before the colon is forbidden, since some read another name (RFC 9112, 5.1).
-                is_sound &= !name.ends_with(b" ") && !name.ends_with(b"\t") && !value.iter().any(|byte| is_forbidden(*byte));
+                is_sound &= !name.ends_with(b" ")
+                    && !name.ends_with(b"\t")
+                    && !value.iter().any(|byte| is_forbidden(*byte));
                 current = Some((name.trim_ascii_end(), Cow::Borrowed(value)));
             }
             None => is_sound = false,
@@ -260,12 +270,17 @@ fn keep_alive_timeout(parameter: &[u8]) -> Option<Duration> {
     if !name.eq_ignore_ascii_case(b"timeout") {
         return None;
     }
-    decimal(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value)).map(Duration::from_secs)
+    decimal(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+        .map(Duration::from_secs)
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
     // `str::parse` would accept a sign.
-    digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
+    digits
+        .iter()
+        .all(u8::is_ascii_digit)
+        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]

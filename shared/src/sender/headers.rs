@@ -70,7 +70,9 @@ fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderErr
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError::InvalidName)?;
     // CGI and WSGI turn `-` into `_` (RFC 3875, section 4.1.18), so a receiver there cannot tell the two apart.
     let spelling = name.as_str().replace('_', "-");
-    if RESERVED.contains(&&*spelling) || RESERVED_PREFIXES.iter().any(|prefix| spelling.starts_with(prefix)) {
+    if RESERVED.contains(&&*spelling)
+        || RESERVED_PREFIXES.iter().any(|prefix| spelling.starts_with(prefix))
+    {
         return Err(HeaderError::Reserved);
     }
     Ok((name, ascii(value).ok_or(HeaderError::InvalidValue)?))
@@ -98,7 +100,8 @@ pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret])
 pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 8);
     headers.insert(CONTENT_TYPE, JSON);
-    for (name, value) in request.headers.iter().filter_map(|(name, value)| parse(name, value).ok()) {
+    for (name, value) in request.headers.iter().filter_map(|(name, value)| parse(name, value).ok())
+    {
         if name == CONTENT_TYPE {
             headers.insert(name, value);
         } else {
@@ -108,7 +111,10 @@ pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     let id = request.webhook_id.to_string();
     let seconds = request.timestamp.as_seconds();
     if !secrets.is_empty() {
-        headers.insert(WEBHOOK_SIGNATURE, printable(&signing::sign(secrets, &id, seconds, &request.payload)));
+        headers.insert(
+            WEBHOOK_SIGNATURE,
+            printable(&signing::sign(secrets, &id, seconds, &request.payload)),
+        );
     }
     headers.insert(WEBHOOK_ID, printable(&id));
     headers.insert(WEBHOOK_TIMESTAMP, seconds.into());
@@ -131,7 +137,8 @@ fn ascii(text: &str) -> Option<HeaderValue> {
 /// The text as a header's value; what cannot stand there becomes `?`. Only an event type can hold such characters.
 fn printable(text: &str) -> HeaderValue {
     ascii(text).unwrap_or_else(|| {
-        let clean: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+        let clean: String =
+            text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
         ascii(&clean).unwrap_or(HeaderValue::from_static("?"))
     })
 }
@@ -165,8 +172,10 @@ mod tests {
 
     #[test]
     fn reserved_names_are_refused_in_any_case() {
-        for name in
-            RESERVED.into_iter().chain(["webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything"]).chain([
+        for name in RESERVED
+            .into_iter()
+            .chain(["webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything"])
+            .chain([
                 "Proxy-Authorization",
                 "proxy-connection",
                 "Host",
@@ -189,7 +198,9 @@ mod tests {
 
     #[test]
     fn nothing_can_be_smuggled_in() {
-        for name in ["", " ", "a b", "a:", ":authority", "a\r\nb", "a\0", "ä", "a(b)", "host ", "x-a\n"] {
+        for name in
+            ["", " ", "a b", "a:", ":authority", "a\r\nb", "a\0", "ä", "a(b)", "host ", "x-a\n"]
+        {
             assert_eq!(check_header(name, "x"), Err(HeaderError::InvalidName), "{name:?}");
         }
         for value in ["a\r\nHost: b", "a\n", "\r", "a\0", "\u{7f}", "\u{1b}[0m", "ä", "\u{2028}"] {
@@ -224,7 +235,10 @@ mod tests {
             timestamp: Timestamp::from_millis(1_700_000_000_999),
         };
         let headers = compose(&request, &[]);
-        let mut shown: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut shown: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         shown.sort_unstable();
         let agent = format!("user-agent: {AGENT}");
         let expected = [
@@ -241,7 +255,11 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         let secrets = Secret::parse_list("YQ== Yg==").unwrap();
-        let signature = compose(&request, &secrets)["webhook-signature"].to_str().unwrap().to_owned();
-        assert_eq!(signature, signing::sign(&secrets, &webhook_id.to_string(), 1_700_000_000, b"{}"));
+        let signature =
+            compose(&request, &secrets)["webhook-signature"].to_str().unwrap().to_owned();
+        assert_eq!(
+            signature,
+            signing::sign(&secrets, &webhook_id.to_string(), 1_700_000_000, b"{}")
+        );
     }
 }

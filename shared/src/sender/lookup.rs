@@ -124,7 +124,12 @@ impl SystemLookup {
     pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
         let names = Names { under_way: HashMap::new(), answers: Recent::new(REMEMBERED_NAMES) };
         let threads = Threads::new("lookup", MAX_LOOKUPS);
-        let shared = Shared { ask: Box::new(ask), threads, names: Mutex::new(names), returned: Notify::new() };
+        let shared = Shared {
+            ask: Box::new(ask),
+            threads,
+            names: Mutex::new(names),
+            returned: Notify::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -137,7 +142,9 @@ impl Default for SystemLookup {
 
 impl fmt::Debug for SystemLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemLookup").field("under_way", &self.shared.names().under_way.len()).finish_non_exhaustive()
+        f.debug_struct("SystemLookup")
+            .field("under_way", &self.shared.names().under_way.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +165,10 @@ impl Lookup for SystemLookup {
                 Found::Answer(answer) => return answer.map_err(shared_error),
                 Found::UnderWay(since, answer) => return wait_for(since, answer).await,
                 Found::NoRoom { all_late } if all_late || waited >= QUEUE_WAIT => {
-                    return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many look-ups of names are under way"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::WouldBlock,
+                        "too many look-ups of names are under way",
+                    ));
                 }
                 Found::NoRoom { .. } => {
                     let _ = timeout(QUEUE_WAIT.saturating_sub(waited), returned).await;
@@ -169,7 +179,10 @@ impl Lookup for SystemLookup {
 }
 
 /// Waits for the answer of a call that began at `since`.
-async fn wait_for(since: Instant, mut answer: watch::Receiver<Option<Answer>>) -> io::Result<Vec<IpAddr>> {
+async fn wait_for(
+    since: Instant,
+    mut answer: watch::Receiver<Option<Answer>>,
+) -> io::Result<Vec<IpAddr>> {
     let left = LOOKUP_TIMEOUT.saturating_sub(since.elapsed());
     let answered = timeout(left, answer.wait_for(Option::is_some)).await;
     match answered {
@@ -212,13 +225,19 @@ impl Shared {
             return Ok(Found::NoRoom { all_late });
         }
         let (told, answer) = watch::channel(None);
-        names.under_way.insert(host.to_owned(), Call { zone, since: now, is_known, answer: answer.clone() });
+        names
+            .under_way
+            .insert(host.to_owned(), Call { zone, since: now, is_known, answer: answer.clone() });
         drop(names);
         self.begin(host.to_owned(), told)?;
         Ok(Found::UnderWay(now, answer))
     }
 
-    fn begin(self: &Arc<Self>, host: String, told: watch::Sender<Option<Answer>>) -> io::Result<()> {
+    fn begin(
+        self: &Arc<Self>,
+        host: String,
+        told: watch::Sender<Option<Answer>>,
+    ) -> io::Result<()> {
         let (shared, name) = (Arc::clone(self), host.clone());
         let call = move || {
             // Also if the call panics.
@@ -248,7 +267,11 @@ impl Drop for Ended {
         let mut names = self.shared.names();
         names.under_way.remove(&self.host);
         // An error with a number is the system's own, such as too many open files: the next look-up asks again.
-        if let Some(answer) = self.answer.take().filter(|answer| answer.as_ref().err().and_then(|e| e.raw_os_error()).is_none()) {
+        if let Some(answer) = self
+            .answer
+            .take()
+            .filter(|answer| answer.as_ref().err().and_then(|e| e.raw_os_error()).is_none())
+        {
             names.answers.insert(&self.host, (Instant::now(), answer));
         }
         drop(names);

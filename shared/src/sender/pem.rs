@@ -43,7 +43,9 @@ pub(crate) fn identity(client: &ClientCertificate) -> Result<Arc<CertifiedKey>, 
             let fault = format!("is not the key of the first certificate in {CERTIFICATE}");
             Err(invalid(KEY, &fault))
         }
-        Err(rustls::Error::InvalidCertificate(_)) => Err(invalid(CERTIFICATE, "begins with a certificate that cannot be read")),
+        Err(rustls::Error::InvalidCertificate(_)) => {
+            Err(invalid(CERTIFICATE, "begins with a certificate that cannot be read"))
+        }
         Err(_) => Err(invalid(
             KEY,
             "is not a key that can be used: it must be RSA of 2048 to 4096 bits, ECDSA on P-256 or \
@@ -52,7 +54,10 @@ pub(crate) fn identity(client: &ClientCertificate) -> Result<Arc<CertifiedKey>, 
     }
 }
 
-fn certificates(variable: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, InvalidPem> {
+fn certificates(
+    variable: &'static str,
+    pem: &Pem,
+) -> Result<Vec<CertificateDer<'static>>, InvalidPem> {
     let text = read(variable, pem)?;
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let fault = match found {
@@ -60,7 +65,10 @@ fn certificates(variable: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<
         Ok(_) => "holds no certificate".to_owned(),
         Err(error) => format!("is not PEM: {}", describe(&error)),
     };
-    let fault = format!("{fault}{}; it must hold certificates, each from -----BEGIN CERTIFICATE----- on", place(pem));
+    let fault = format!(
+        "{fault}{}; it must hold certificates, each from -----BEGIN CERTIFICATE----- on",
+        place(pem)
+    );
     Err(InvalidPem { variable, fault })
 }
 
@@ -69,9 +77,12 @@ fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, InvalidPem> {
     let fault = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => return Ok(key),
         Err(_) if is_encrypted(&text) => {
-            "holds an encrypted key; store it without its passphrase (openssl pkey -in FILE)".to_owned()
+            "holds an encrypted key; store it without its passphrase (openssl pkey -in FILE)"
+                .to_owned()
         }
-        Err(pem::Error::NoItemsFound) => "holds no private key; it must hold one, from -----BEGIN PRIVATE KEY----- on".to_owned(),
+        Err(pem::Error::NoItemsFound) => {
+            "holds no private key; it must hold one, from -----BEGIN PRIVATE KEY----- on".to_owned()
+        }
         Err(error) => format!("is not PEM: {}", describe(&error)),
     };
     Err(InvalidPem { variable: KEY, fault: format!("{fault}{}", place(pem)) })
@@ -86,7 +97,10 @@ fn read(variable: &'static str, pem: &Pem) -> Result<Vec<u8>, InvalidPem> {
     match pem {
         Pem::Text(text) => Ok(text.as_bytes().to_vec()),
         Pem::File(path) => std::fs::read(path).map_err(|error| {
-            let fault = format!("is '{}', which cannot be read ({error}); it must be the path of a file in PEM", path.display());
+            let fault = format!(
+                "is '{}', which cannot be read ({error}); it must be the path of a file in PEM",
+                path.display()
+            );
             InvalidPem { variable, fault }
         }),
     }

@@ -38,7 +38,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a connection may be kept, by what the server said; `None`: not at all.
 pub(super) fn keep_for(keep_alive: Option<Duration>) -> Option<Duration> {
-    let until_close = keep_alive.map_or(MAX_IDLE, |timeout| timeout.saturating_sub(KEEP_ALIVE_MARGIN));
+    let until_close =
+        keep_alive.map_or(MAX_IDLE, |timeout| timeout.saturating_sub(KEEP_ALIVE_MARGIN));
     Some(until_close.min(MAX_IDLE)).filter(|wait| !wait.is_zero())
 }
 
@@ -149,7 +150,10 @@ impl<C: Connection> Shelves<C> {
 
     fn put(&mut self, origin: Origin, idle: Idle<C>) {
         if self.count >= MAX_IDLE_IN_ALL {
-            let oldest = self.by_origin.iter().min_by_key(|(_, kept)| kept.front().map(|idle| idle.since.at));
+            let oldest = self
+                .by_origin
+                .iter()
+                .min_by_key(|(_, kept)| kept.front().map(|idle| idle.since.at));
             if let Some(origin) = oldest.map(|(origin, _)| origin.clone()) {
                 self.close_oldest(&origin);
             }
@@ -183,7 +187,10 @@ impl Connection for Stream {
         // TLS has messages of its own (tickets for the next session), which are read here and are not the server's response.
         if let Self::Tls(stream) = self {
             let (mut byte, mut context) = ([0], Context::from_waker(Waker::noop()));
-            if Pin::new(&mut **stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_ready() {
+            if Pin::new(&mut **stream)
+                .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
+                .is_ready()
+            {
                 return false;
             }
         }
@@ -221,7 +228,10 @@ mod tests {
     }
 
     fn later(now: Now, monotonic_s: u64, wall_s: u64) -> Now {
-        Now { at: now.at + Duration::from_secs(monotonic_s), wall: now.wall + Duration::from_secs(wall_s) }
+        Now {
+            at: now.at + Duration::from_secs(monotonic_s),
+            wall: now.wall + Duration::from_secs(wall_s),
+        }
     }
 
     fn taken(pool: &Pool<Numbered>, name: &str, now: Now) -> Option<u32> {
@@ -242,9 +252,15 @@ mod tests {
     #[tokio::test]
     async fn either_clock_ends_a_connections_time() {
         let (pool, now, four) = (Pool::new(), Now::read(), Duration::from_secs(4));
-        for (monotonic_s, wall_s, expected) in [(3, 3, Some(1)), (4, 0, None), (0, 4, None), (0, 3600, None)] {
+        for (monotonic_s, wall_s, expected) in
+            [(3, 3, Some(1)), (4, 0, None), (0, 4, None), (0, 3600, None)]
+        {
             pool.keep(origin("a"), Numbered(1, true), four, now);
-            assert_eq!(taken(&pool, "a", later(now, monotonic_s, wall_s)), expected, "{monotonic_s} s, {wall_s} s");
+            assert_eq!(
+                taken(&pool, "a", later(now, monotonic_s, wall_s)),
+                expected,
+                "{monotonic_s} s, {wall_s} s"
+            );
         }
         pool.keep(origin("a"), Numbered(1, true), four, later(now, 0, 3600));
         assert_eq!(taken(&pool, "a", now), Some(1), "a clock that was set back says nothing");
@@ -254,7 +270,9 @@ mod tests {
     #[tokio::test]
     async fn the_latest_serves_first_and_only_its_own_origin() {
         let (pool, now) = (Pool::new(), Now::read());
-        for (number, name, is_quiet) in [(1, "a", true), (2, "a", true), (3, "a", false), (4, "b", true)] {
+        for (number, name, is_quiet) in
+            [(1, "a", true), (2, "a", true), (3, "a", false), (4, "b", true)]
+        {
             pool.keep(origin(name), Numbered(number, is_quiet), MAX_IDLE, now);
         }
         assert_eq!(taken(&pool, "a", now), Some(2), "3 was closed by the server");
@@ -270,10 +288,16 @@ mod tests {
     async fn the_oldest_is_closed_when_there_are_too_many() {
         let (pool, now) = (Pool::new(), Now::read());
         let host = MAX_IDLE_PER_HOST as u32;
-        (0..host + 2).for_each(|number| pool.keep(origin("a"), Numbered(number, true), MAX_IDLE, now));
+        (0..host + 2)
+            .for_each(|number| pool.keep(origin("a"), Numbered(number, true), MAX_IDLE, now));
         assert_eq!(lock(&pool.shelves).count, MAX_IDLE_PER_HOST);
         for number in 0..MAX_IDLE_IN_ALL as u32 {
-            pool.keep(origin(&number.to_string()), Numbered(number, true), MAX_IDLE, later(now, 1, 1));
+            pool.keep(
+                origin(&number.to_string()),
+                Numbered(number, true),
+                MAX_IDLE,
+                later(now, 1, 1),
+            );
         }
         assert_eq!(lock(&pool.shelves).count, MAX_IDLE_IN_ALL);
         assert_eq!(taken(&pool, "a", now), None, "they were the oldest");

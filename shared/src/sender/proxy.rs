@@ -41,18 +41,24 @@ impl Proxy {
     }
 
     /// A connection whose other end is `origin`.
-    pub(super) async fn tunnel(&self, origin: &Origin, deadline: Instant) -> Result<TcpStream, ConnectError> {
+    pub(super) async fn tunnel(
+        &self,
+        origin: &Origin,
+        deadline: Instant,
+    ) -> Result<TcpStream, ConnectError> {
         let limit = CONNECT_TIMEOUT.as_millis();
-        let mut stream = timeout_at(deadline, self.reach())
-            .await
-            .map_err(|_| ConnectError::ours(format!("the egress proxy {self} did not answer within {limit} ms")))??;
+        let mut stream = timeout_at(deadline, self.reach()).await.map_err(|_| {
+            ConnectError::ours(format!("the egress proxy {self} did not answer within {limit} ms"))
+        })??;
         let answer = timeout_at(deadline, self.ask(&mut stream, origin)).await.map_err(|_| {
             // The proxy is there. It waits for the destination.
-            let message = format!("no connection through the egress proxy {self} within {limit} ms");
+            let message =
+                format!("no connection through the egress proxy {self} within {limit} ms");
             ConnectError::new(ErrorKind::Timeout, message)
         })?;
-        let status =
-            answer.map_err(|error| ConnectError::ours(format!("the egress proxy {self} broke off: {}", describe(&error))))?;
+        let status = answer.map_err(|error| {
+            ConnectError::ours(format!("the egress proxy {self} broke off: {}", describe(&error)))
+        })?;
         self.judge(status).map(|()| stream)
     }
 
@@ -96,13 +102,23 @@ impl Proxy {
         match status {
             200..=299 => Ok(()),
             407 => Err(ConnectError::ours(if self.url.authorization().is_some() {
-                format!("the egress proxy {self} refuses the credentials of WEBHOOK_PROXY_URL (407)")
+                format!(
+                    "the egress proxy {self} refuses the credentials of WEBHOOK_PROXY_URL (407)"
+                )
             } else {
-                format!("the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL (407)")
+                format!(
+                    "the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL (407)"
+                )
             })),
-            403 => destination(format!("the egress proxy {self} does not allow connections to the destination (403)")),
-            502..=504 => destination(format!("the egress proxy {self} could not connect to the destination ({status})")),
-            _ => Err(ConnectError::ours(format!("the egress proxy {self} answered CONNECT with status {status}"))),
+            403 => destination(format!(
+                "the egress proxy {self} does not allow connections to the destination (403)"
+            )),
+            502..=504 => destination(format!(
+                "the egress proxy {self} could not connect to the destination ({status})"
+            )),
+            _ => Err(ConnectError::ours(format!(
+                "the egress proxy {self} answered CONNECT with status {status}"
+            ))),
         }
     }
 }

@@ -108,19 +108,38 @@ mod tests {
         }
     }
 
-    async fn resolve(allow_private: bool, answers: Vec<&'static str>) -> Result<Vec<String>, Unresolved> {
-        let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
+    async fn resolve(
+        allow_private: bool,
+        answers: Vec<&'static str>,
+    ) -> Result<Vec<String>, Unresolved> {
+        let guard =
+            AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
         let resolver = Resolver::new(Arc::new(guard), Arc::new(Answers(answers)));
-        resolver.addresses("hooks.example").await.map(|found| found.iter().map(IpAddr::to_string).collect())
+        resolver
+            .addresses("hooks.example")
+            .await
+            .map(|found| found.iter().map(IpAddr::to_string).collect())
     }
 
     /// A public address first and a private one after, or the other way round: the private one is not among those that are tried, so it is not
     /// fallen back to either when the public one does not answer.
     #[tokio::test]
     async fn a_private_address_beside_a_public_one_is_never_tried() {
-        for private in ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "fd00::1"] {
+        for private in [
+            "127.0.0.1",
+            "::1",
+            "10.0.0.1",
+            "169.254.169.254",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "fd00::1",
+        ] {
             for answer in [["8.8.8.8", private], [private, "8.8.8.8"]] {
-                assert_eq!(resolve(false, answer.to_vec()).await.unwrap(), ["8.8.8.8"], "{answer:?}");
+                assert_eq!(
+                    resolve(false, answer.to_vec()).await.unwrap(),
+                    ["8.8.8.8"],
+                    "{answer:?}"
+                );
             }
         }
     }
@@ -132,7 +151,10 @@ mod tests {
         assert_eq!(resolve(false, mixed.clone()).await.unwrap(), ["8.8.8.8", "2606:4700::1111"]);
         assert_eq!(resolve(true, mixed).await.unwrap().len(), 5);
         for private in ["127.0.0.1", "::1", "169.254.169.254", "fd00::1", "::ffff:10.0.0.1"] {
-            assert!(matches!(resolve(false, vec![private]).await, Err(Unresolved::Refused)), "{private}");
+            assert!(
+                matches!(resolve(false, vec![private]).await, Err(Unresolved::Refused)),
+                "{private}"
+            );
         }
         assert!(matches!(resolve(false, vec![]).await, Err(Unresolved::NoAddress(None))));
         assert_eq!(resolve(false, vec!["8.8.8.8"; 100]).await.unwrap().len(), MAX_ADDRESSES);

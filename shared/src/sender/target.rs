@@ -57,7 +57,8 @@ mod tests {
     use crate::sender::{AddressGuard, GuardSettings};
 
     fn guard() -> AddressGuard {
-        AddressGuard::new(GuardSettings { allow_private: true, ..GuardSettings::default() }).unwrap()
+        AddressGuard::new(GuardSettings { allow_private: true, ..GuardSettings::default() })
+            .unwrap()
     }
 
     fn target(text: &str) -> String {
@@ -86,7 +87,10 @@ mod tests {
             ("/a#b?c", "/a"),
             ("/?a#b", "/?a"),
             ("/ä?ö€", "/%C3%A4?%C3%B6%E2%82%AC"),
-            ("/[a]{b}|^`\"<>?[a]{b}|^`\"<>", "/%5Ba%5D%7Bb%7D%7C%5E%60%22%3C%3E?%5Ba%5D%7Bb%7D%7C%5E%60%22%3C%3E"),
+            (
+                "/[a]{b}|^`\"<>?[a]{b}|^`\"<>",
+                "/%5Ba%5D%7Bb%7D%7C%5E%60%22%3C%3E?%5Ba%5D%7Bb%7D%7C%5E%60%22%3C%3E",
+            ),
             ("/100%?100%&%zz%1", "/100%25?100%25&%25zz%251"),
             ("/a/../b/./c?../d", "/b/c?../d"),
             ("/a/%2e%2E/b", "/b"),
@@ -125,7 +129,9 @@ mod tests {
     fn decoded(text: &str) -> Vec<u8> {
         let (bytes, mut decoded, mut index) = (text.as_bytes(), Vec::new(), 0);
         while let Some(&byte) = bytes.get(index) {
-            let digits = text.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+            let digits = text
+                .get(index + 1..index + 3)
+                .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
             if let (b'%', Some(digits)) = (byte, digits) {
                 decoded.push(u8::from_str_radix(digits, 16).unwrap());
                 index += 3;

@@ -2,7 +2,10 @@
 //!
 //! A certificate's own words (its names, its issuer's) are quoted, and bounded.
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible, pki_types::UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
+    pki_types::UnixTime,
+};
 
 use super::trust::Untrusted;
 use crate::model::truncated;
@@ -17,18 +20,18 @@ const MAX_NAME_BYTES: usize = 60;
 pub(super) fn describe(error: &Error) -> String {
     let sentence = match error {
         Error::InvalidCertificate(fault) => of_certificate(fault),
-        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "the destination does not speak TLS on this port".to_owned()
-        }
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => "the destination does not speak TLS on this port".to_owned(),
         Error::AlertReceived(alert) => of_alert(*alert),
         Error::PeerIncompatible(reason) => of_incompatible(reason).to_owned(),
         Error::NoCertificatesPresented => "the server sent no certificate".to_owned(),
         Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => {
             "the server sent a TLS message that cannot be read".to_owned()
         }
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } | Error::PeerMisbehaved(_) => {
-            "the server does not keep to the TLS protocol".to_owned()
-        }
+        Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::PeerMisbehaved(_) => "the server does not keep to the TLS protocol".to_owned(),
         Error::DecryptError => "a message of the server cannot be decrypted".to_owned(),
         Error::NoApplicationProtocol => NO_HTTP.to_owned(),
         _ => "the handshake failed".to_owned(),
@@ -40,8 +43,8 @@ const NO_HTTP: &str = "the server does not offer HTTP/1.1 (ALPN)";
 
 fn of_incompatible(reason: &PeerIncompatible) -> &'static str {
     use PeerIncompatible::{
-        NoCertificateRequestSignatureSchemesInCommon, NoCipherSuitesInCommon, NoKxGroupsInCommon, ServerDoesNotSupportTls12Or13,
-        ServerTlsVersionIsDisabledByOurConfig,
+        NoCertificateRequestSignatureSchemesInCommon, NoCipherSuitesInCommon, NoKxGroupsInCommon,
+        ServerDoesNotSupportTls12Or13, ServerTlsVersionIsDisabledByOurConfig,
     };
     match reason {
         ServerDoesNotSupportTls12Or13 | ServerTlsVersionIsDisabledByOurConfig => NO_VERSION,
@@ -58,11 +61,14 @@ const NO_CIPHER: &str = "no cipher suite or key exchange in common with the serv
 
 fn of_alert(alert: AlertDescription) -> String {
     use AlertDescription::{
-        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
-        HandshakeFailure, InsufficientSecurity, InternalError, NoApplicationProtocol, NoCertificate, ProtocolVersion, UnknownCA,
-        UnrecognisedName, UnsupportedCertificate,
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, HandshakeFailure, InsufficientSecurity, InternalError,
+        NoApplicationProtocol, NoCertificate, ProtocolVersion, UnknownCA, UnrecognisedName,
+        UnsupportedCertificate,
     };
-    let refused = |why| format!("the server refused the client certificate ({why}); see WEBHOOK_CLIENT_CERT_FILE");
+    let refused = |why| {
+        format!("the server refused the client certificate ({why}); see WEBHOOK_CLIENT_CERT_FILE")
+    };
     match alert {
         CertificateRequired | NoCertificate => "the server asks for a client certificate: set \
              WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE"
@@ -88,9 +94,10 @@ fn of_alert(alert: AlertDescription) -> String {
 
 fn of_certificate(fault: &CertificateError) -> String {
     use CertificateError::{
-        BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext, NotValidForName,
-        NotValidForNameContext, NotValidYet, NotValidYetContext, Other, Revoked, UnhandledCriticalExtension, UnknownIssuer,
-        UnsupportedSignatureAlgorithmContext, UnsupportedSignatureAlgorithmForPublicKeyContext,
+        BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext,
+        NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext, Other, Revoked,
+        UnhandledCriticalExtension, UnknownIssuer, UnsupportedSignatureAlgorithmContext,
+        UnsupportedSignatureAlgorithmForPublicKeyContext,
     };
     match fault {
         ExpiredContext { not_after, .. } => {
@@ -132,9 +139,9 @@ const CRITICAL: &str = "the certificate has a critical extension that is not sup
 fn of_other(OtherError(error): &OtherError) -> String {
     use webpki::Error::{
         CaUsedAsEndEntity, EndEntityUsedAsCa, MalformedDnsIdentifier, MalformedExtensions,
-        MaximumNameConstraintComparisonsExceeded, MaximumPathBuildCallsExceeded, MaximumPathDepthExceeded,
-        MaximumSignatureChecksExceeded, NameConstraintViolation, PathLenConstraintViolated, UnsupportedCertVersion,
-        UnsupportedCriticalExtension,
+        MaximumNameConstraintComparisonsExceeded, MaximumPathBuildCallsExceeded,
+        MaximumPathDepthExceeded, MaximumSignatureChecksExceeded, NameConstraintViolation,
+        PathLenConstraintViolated, UnsupportedCertVersion, UnsupportedCriticalExtension,
     };
     if let Some(reason) = error.downcast_ref() {
         return of_untrusted(reason);
@@ -143,10 +150,14 @@ fn of_other(OtherError(error): &OtherError) -> String {
         Some(CaUsedAsEndEntity) => "the certificate is an authority's, and not a server's",
         Some(EndEntityUsedAsCa) => "the certificate's issuer is not an authority",
         Some(NameConstraintViolation) => "the certificate's issuer may not sign for this name",
-        Some(PathLenConstraintViolated | MaximumPathDepthExceeded) => "the chain of certificates is too long",
-        Some(MaximumNameConstraintComparisonsExceeded | MaximumPathBuildCallsExceeded | MaximumSignatureChecksExceeded) => {
-            "the chain of certificates is too complex"
+        Some(PathLenConstraintViolated | MaximumPathDepthExceeded) => {
+            "the chain of certificates is too long"
         }
+        Some(
+            MaximumNameConstraintComparisonsExceeded
+            | MaximumPathBuildCallsExceeded
+            | MaximumSignatureChecksExceeded,
+        ) => "the chain of certificates is too complex",
         Some(MalformedDnsIdentifier | MalformedExtensions) => "the certificate is malformed",
         Some(UnsupportedCertVersion) => "the certificate is not X.509 version 3",
         Some(UnsupportedCriticalExtension) => CRITICAL,
@@ -161,17 +172,25 @@ fn of_untrusted(reason: &Untrusted) -> String {
         None => String::new(),
     };
     match reason {
-        Untrusted::SelfSigned => "the certificate is self-signed; WEBHOOK_CA_FILE can list it".to_owned(),
+        Untrusted::SelfSigned => {
+            "the certificate is self-signed; WEBHOOK_CA_FILE can list it".to_owned()
+        }
         Untrusted::IntermediateMissing(issuer) => format!(
             "the server did not send its intermediate certificate, and the issuer{} is not a trusted authority; \
              WEBHOOK_CA_FILE can list it",
             quoted(issuer)
         ),
         Untrusted::UnknownAuthority(authority) => {
-            format!("the certificate's authority{} is not trusted; WEBHOOK_CA_FILE can list it", quoted(authority))
+            format!(
+                "the certificate's authority{} is not trusted; WEBHOOK_CA_FILE can list it",
+                quoted(authority)
+            )
         }
         Untrusted::IntermediateExpired(not_after) => {
-            format!("an intermediate certificate that the server sent expired on {}", date(*not_after))
+            format!(
+                "an intermediate certificate that the server sent expired on {}",
+                date(*not_after)
+            )
         }
     }
 }

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -28,8 +29,10 @@ pub(super) fn client(
     listed: Vec<CertificateDer<'static>>,
     identity: Option<Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, InvalidTls> {
-    let provider =
-        Arc::new(CryptoProvider { signature_verification_algorithms: curves::supported(), ..ring::default_provider() });
+    let provider = Arc::new(CryptoProvider {
+        signature_verification_algorithms: curves::supported(),
+        ..ring::default_provider()
+    });
     let verifier = Arc::new(Verifier::new(listed, &provider)?);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(tls::VERSIONS)
@@ -38,7 +41,9 @@ pub(super) fn client(
         .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
+        Some(identity) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
     };
     config.alpn_protocols = tls::alpn();
     Ok(config)
@@ -52,14 +57,18 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(listed: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self, InvalidTls> {
+    fn new(
+        listed: Vec<CertificateDer<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, InvalidTls> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         for certificate in &listed {
             roots.add(certificate.clone()).map_err(InvalidTls::RootCertificate)?;
         }
-        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .map_err(|error| InvalidTls::Settings(Error::General(error.to_string())))?;
+        let authorities =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .build()
+                .map_err(|error| InvalidTls::Settings(Error::General(error.to_string())))?;
         Ok(Self { authorities, listed })
     }
 
@@ -121,7 +130,9 @@ impl ServerCertVerifier for Verifier {
         let explained = match fault {
             CertificateError::UnknownIssuer => explain(end_entity, intermediates),
             // Of a self-signed certificate that is not listed, another one with its name may be.
-            fault if is_of_signer(fault) => explain(end_entity, intermediates).filter(|it| *it == Untrusted::SelfSigned),
+            fault if is_of_signer(fault) => {
+                explain(end_entity, intermediates).filter(|it| *it == Untrusted::SelfSigned)
+            }
             CertificateError::ExpiredContext { not_after, .. } => {
                 // Without the intermediates the fault is the end entity's own, or another one.
                 let own = verify(&[]);
@@ -174,7 +185,10 @@ pub(super) enum Untrusted {
 }
 
 /// Follows the issuers as far as the server sent them. `None` if a certificate cannot be read.
-fn explain(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Option<Untrusted> {
+fn explain(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Option<Untrusted> {
     let leaf = webpki::EndEntityCert::try_from(end_entity).ok()?;
     if leaf.issuer() == leaf.subject() {
         return Some(Untrusted::SelfSigned);

@@ -24,7 +24,10 @@ const MIN_PAGES: i64 = 4000;
 const MAX_ROUNDS: u32 = 4;
 
 /// Looks whenever it is told to; ends when the sender is gone.
-pub(super) fn start(connection: Connection, condition: Arc<Condition>) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
+pub(super) fn start(
+    connection: Connection,
+    condition: Arc<Condition>,
+) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
     let (sender, looks) = sync_channel(1);
     let thread = thread::Builder::new().name("sqlite-checkpoint".to_owned()).spawn(move || {
         while looks.recv().is_ok() {

@@ -42,7 +42,8 @@ struct Log {
 impl Condition {
     /// Whether little or no space is left.
     pub(super) fn is_tight(&self, path: &Path) -> bool {
-        self.is_full.load(Ordering::Relaxed) || free_bytes(path).is_ok_and(|free| free < MIN_FREE_BYTES)
+        self.is_full.load(Ordering::Relaxed)
+            || free_bytes(path).is_ok_and(|free| free < MIN_FREE_BYTES)
     }
 
     /// A write ran out of space.
@@ -98,7 +99,9 @@ impl Condition {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = path.display();
         if let Some(error) = log.error {
-            return Some(format!("the last checkpoint of {path} failed ({error}), so its write-ahead log grows"));
+            return Some(format!(
+                "the last checkpoint of {path} failed ({error}), so its write-ahead log grows"
+            ));
         }
         (log.unmoved_pages >= MAX_UNMOVED_PAGES).then(|| {
             format!(

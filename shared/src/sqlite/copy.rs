@@ -128,11 +128,16 @@ pub(super) fn open(source: &Path, flags: OpenFlags) -> Result<Connection, CopyEr
         return Err(CopyError::Missing { path: source.to_owned() });
     }
     let failed = |error| failed(source, error);
-    let connection = Connection::open_with_flags(source, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    let connection = Connection::open_with_flags(source, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection.execute_batch("PRAGMA trusted_schema = OFF").map_err(failed)?;
     if version(&connection, source, MIGRATIONS.len())? == 0 {
-        return Err(OpenError::Foreign { path: source.to_owned(), found: "an empty database".to_owned() }.into());
+        return Err(OpenError::Foreign {
+            path: source.to_owned(),
+            found: "an empty database".to_owned(),
+        }
+        .into());
     }
     Ok(connection)
 }
@@ -146,7 +151,9 @@ pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
     }
     let totals: [u64; TOTALS] = totals(&connection).map_err(|error| failed(path, error))?;
     let by_status = Status::ALL.map(|status| (status, totals[status as usize]));
-    let sum = |which: &dyn Fn(Status) -> bool| by_status.iter().filter(|(status, _)| which(*status)).map(|(_, n)| n).sum();
+    let sum = |which: &dyn Fn(Status) -> bool| {
+        by_status.iter().filter(|(status, _)| which(*status)).map(|(_, n)| n).sum()
+    };
     let is_open = |status| !matches!(status, Status::Delivered | Status::Failed);
     let bytes = fs::metadata(path).map_or(0, |found| found.len());
     Ok(Copied { webhooks: sum(&|_| true), unfinished: sum(&is_open), bytes })
@@ -155,7 +162,9 @@ pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
 /// What is wrong with a file that could not be worked with, by SQLite's own check. Empty: nothing that it knows of. Reads every page.
 pub fn diagnose(path: &Path) -> Vec<String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
-    connection.and_then(|connection| findings(&connection)).unwrap_or_else(|error| vec![error.to_string()])
+    connection
+        .and_then(|connection| findings(&connection))
+        .unwrap_or_else(|error| vec![error.to_string()])
 }
 
 fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>> {
@@ -164,7 +173,11 @@ fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     for row in statement.query_map((), |row| row.get::<_, String>(0))? {
         match row {
             // A finding may have lines of its own.
-            Ok(text) => found.extend(text.lines().filter(|line| *line != "ok" && !line.starts_with("***")).map(str::to_owned)),
+            Ok(text) => found.extend(
+                text.lines()
+                    .filter(|line| *line != "ok" && !line.starts_with("***"))
+                    .map(str::to_owned),
+            ),
             // It names the pages before it reads the rows on them, which it does not survive.
             Err(_) if !found.is_empty() => break,
             Err(error) => return Err(error),
@@ -192,8 +205,11 @@ pub(super) struct Partial {
 impl Partial {
     /// An empty file that only its owner can read.
     pub(super) fn new(source: &Path, target: &Path, overwrite: bool) -> Result<Self, CopyError> {
-        let is_ours = target.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DATABASE_FILE));
-        if is_ours && folder_of(target).canonicalize().ok() == folder_of(source).canonicalize().ok() {
+        let is_ours = target
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(DATABASE_FILE));
+        if is_ours && folder_of(target).canonicalize().ok() == folder_of(source).canonicalize().ok()
+        {
             return Err(CopyError::InUse { path: target.to_owned() });
         }
         if !overwrite && target.exists() {
@@ -211,7 +227,12 @@ impl Partial {
             _ => {}
         }
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(super::files::PRIVATE_MODE).open(&path).map_err(failed)?;
+        options
+            .write(true)
+            .create_new(true)
+            .mode(super::files::PRIVATE_MODE)
+            .open(&path)
+            .map_err(failed)?;
         Ok(Self { path, is_published: false })
     }
 

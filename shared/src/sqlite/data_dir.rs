@@ -76,13 +76,15 @@ impl DataDir {
     /// only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let folder = Self::open(path, File::try_lock, |path| DataDirError::InUse { path })?;
-        restore::finish(&folder.database()).map_err(|source| DataDirError::Inaccessible { path: path.to_owned(), source })?;
+        restore::finish(&folder.database())
+            .map_err(|source| DataDirError::Inaccessible { path: path.to_owned(), source })?;
         Ok(folder)
     }
 
     /// Together with others who share it. Makes the folder if need be, readable by its owner only.
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
-        let folder = Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
+        let folder =
+            Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
         if restore::is_unfinished(&folder.database()) {
             return Err(DataDirError::HalfRestored { path: path.to_owned() });
         }

@@ -23,7 +23,11 @@ const OTHERS: u32 = 0o077;
 /// Asks the system.
 pub(super) fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     let length = |suffix| fs::metadata(beside(path, suffix)).map_or(0, |found| found.len());
-    Ok(DiskUsage { free_bytes: free_bytes(path)?, database_bytes: length(""), log_bytes: length("-wal") })
+    Ok(DiskUsage {
+        free_bytes: free_bytes(path)?,
+        database_bytes: length(""),
+        log_bytes: length("-wal"),
+    })
 }
 
 /// What this process may still write to the file system of a path that exists.
@@ -56,7 +60,10 @@ pub(super) fn restrict(path: &Path) {
     }
     if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_MODE)) {
         let (path, error) = (path.display(), &error as &dyn std::error::Error);
-        tracing::warn!(error, "other users may read {path}, and its mode cannot be changed; run: chmod 600 {path}");
+        tracing::warn!(
+            error,
+            "other users may read {path}, and its mode cannot be changed; run: chmod 600 {path}"
+        );
     }
 }
 
@@ -123,7 +130,11 @@ impl OpenFiles {
             let how = match file_id(path) {
                 Ok(found) if found == *opened => return None,
                 Ok(_) => Loss::Replaced,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Loss::Deleted,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+                {
+                    Loss::Deleted
+                }
                 // A folder that may not be searched any more has lost nothing.
                 Err(_) => return None,
             };

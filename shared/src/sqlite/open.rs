@@ -19,7 +19,8 @@ use super::{
 pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 
 /// What leads from each schema version to the next, oldest first. Only ever appended to.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Larger than the statements that the store and the queue have together, so none is compiled twice.
 const STATEMENTS_CACHED: usize = 128;
@@ -116,14 +117,16 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
     let failed = |source| OpenError::Failed { path: path.to_owned(), source };
     check_access(path)?;
     make_private(path);
-    let mut connection = connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
+    let mut connection =
+        connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
     if version(&connection, path, migrations.len())? == 0 {
         // Free pages can be given back to the file system (`trim`). Only a new file can be given the map that this takes.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     enter_wal_mode(&connection, path)?;
     connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Asked again under the write lock: another process may have been first.
     let found = version(&transaction, path, migrations.len())?;
     if found < migrations.len() {
@@ -142,9 +145,13 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
 fn check_access(path: &Path) -> Result<(), OpenError> {
     let inaccessible = |source| OpenError::Inaccessible { path: path.to_owned(), source };
     match fs::metadata(path) {
-        Ok(found) if !found.is_file() => Err(OpenError::Foreign { path: path.to_owned(), found: "not a file".to_owned() }),
+        Ok(found) if !found.is_file() => {
+            Err(OpenError::Foreign { path: path.to_owned(), found: "not a file".to_owned() })
+        }
         // Never opened here: closing a second descriptor of it would end the locks that SQLite has on it.
-        Ok(found) if found.permissions().readonly() => Err(inaccessible(io::ErrorKind::PermissionDenied.into())),
+        Ok(found) if found.permissions().readonly() => {
+            Err(inaccessible(io::ErrorKind::PermissionDenied.into()))
+        }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Made by the system's own call, so that its answer is what is reported.
@@ -160,7 +167,11 @@ fn check_access(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The schema version; 0 for a new file.
-pub(super) fn version(connection: &Connection, path: &Path, known: usize) -> Result<usize, OpenError> {
+pub(super) fn version(
+    connection: &Connection,
+    path: &Path,
+    known: usize,
+) -> Result<usize, OpenError> {
     let (application, version, tables): (i32, i64, i64) = connection
         .query_row(
             "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
@@ -172,15 +183,21 @@ pub(super) fn version(connection: &Connection, path: &Path, known: usize) -> Res
     let foreign = |found: String| Err(OpenError::Foreign { path: path.to_owned(), found });
     match (application, usize::try_from(version)) {
         (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
-        (APPLICATION_ID, _) => Err(OpenError::Newer { path: path.to_owned(), found: version, known }),
+        (APPLICATION_ID, _) => {
+            Err(OpenError::Newer { path: path.to_owned(), found: version, known })
+        }
         (0, Ok(0)) if tables == 0 => Ok(0),
-        _ => foreign(format!("an SQLite database with application id {application} and {tables} tables and indexes")),
+        _ => foreign(format!(
+            "an SQLite database with application id {application} and {tables} tables and indexes"
+        )),
     }
 }
 
 fn foreign_or_failed(path: &Path, error: rusqlite::Error) -> OpenError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path: path.to_owned(), found: "not an SQLite database".to_owned() },
+        Some(ErrorCode::NotADatabase) => {
+            OpenError::Foreign { path: path.to_owned(), found: "not an SQLite database".to_owned() }
+        }
         _ => OpenError::Failed { path: path.to_owned(), source: error },
     }
 }
@@ -193,7 +210,10 @@ fn enter_wal_mode(connection: &Connection, path: &Path) -> Result<(), OpenError>
         match connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get::<_, String>(0)) {
             Ok(mode) if mode.eq_ignore_ascii_case("wal") => return Ok(()),
             Ok(_) => return Err(OpenError::NoLog { path: path.to_owned() }),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < BUSY_TIMEOUT => {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < BUSY_TIMEOUT =>
+            {
                 std::thread::sleep(PAUSE);
             }
             Err(source) => return Err(OpenError::Failed { path: path.to_owned(), source }),

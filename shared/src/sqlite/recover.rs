@@ -90,7 +90,12 @@ impl Rescue<'_> {
         self.count()?;
         self.target.execute_batch("COMMIT")?;
         let saved = Copied { webhooks: 0, unfinished: 0, bytes: 0 };
-        Ok(Recovered { saved, damaged_tables, lost_webhooks: lost.into_iter().collect(), without_payload })
+        Ok(Recovered {
+            saved,
+            damaged_tables,
+            lost_webhooks: lost.into_iter().collect(),
+            without_payload,
+        })
     }
 
     /// All but the totals, which are counted anew. Webhooks come before their contents.
@@ -105,8 +110,16 @@ impl Rescue<'_> {
             .into_iter()
             .map(|name| {
                 let found = texts(self.source, "SELECT name FROM pragma_table_info(?1)", &name)?;
-                let columns = texts(self.target, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", &name)?;
-                let key = texts(self.target, "SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk", &name)?;
+                let columns = texts(
+                    self.target,
+                    "SELECT name FROM pragma_table_info(?1) ORDER BY cid",
+                    &name,
+                )?;
+                let key = texts(
+                    self.target,
+                    "SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk",
+                    &name,
+                )?;
                 let columns = columns.into_iter().filter(|column| found.contains(column)).collect();
                 Ok(Table { name, columns, key })
             })
@@ -118,7 +131,12 @@ impl Rescue<'_> {
     /// Copies rows in this order until the end, a row that is there already, or a page that cannot be
     /// read. Whether it came to the end, and every row could be read.
     fn walk(&self, table: &Table, order: &str) -> rusqlite::Result<bool> {
-        let by = table.key.iter().map(|column| format!("{column} {order}")).collect::<Vec<_>>().join(", ");
+        let by = table
+            .key
+            .iter()
+            .map(|column| format!("{column} {order}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let mut statement = match self.source.prepare(&table.select(&format!("ORDER BY {by}"))) {
             Ok(statement) => statement,
             Err(error) if is_unreadable(&error) => return Ok(false),
@@ -133,7 +151,10 @@ impl Rescue<'_> {
                 Err(error) => return Err(error),
             };
             // A text that is none is what a page holds that was overwritten.
-            let Ok(values) = (0..table.columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<_>>>() else {
+            let Ok(values) = (0..table.columns.len())
+                .map(|column| row.get(column))
+                .collect::<rusqlite::Result<Vec<_>>>()
+            else {
                 is_whole = false;
                 continue;
             };
@@ -147,7 +168,9 @@ impl Rescue<'_> {
     fn insert(&self, table: &Table, values: &[Value]) -> rusqlite::Result<bool> {
         match self.target.prepare_cached(&table.insert())?.execute(params_from_iter(values)) {
             Ok(_) => Ok(true),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(false),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -158,15 +181,25 @@ impl Rescue<'_> {
             "contents" => rows(self.target, "SELECT content FROM webhooks", 1)?,
             _ => self.keys_in_indexes(table)?,
         };
-        let is_key = table.key.iter().map(|column| format!("{column} = ?")).collect::<Vec<_>>().join(" AND ");
-        let (select, exists) = (table.select(&format!("WHERE {is_key}")), format!("SELECT 1 FROM {} WHERE {is_key}", table.name));
+        let is_key = table
+            .key
+            .iter()
+            .map(|column| format!("{column} = ?"))
+            .collect::<Vec<_>>()
+            .join(" AND ");
+        let (select, exists) = (
+            table.select(&format!("WHERE {is_key}")),
+            format!("SELECT 1 FROM {} WHERE {is_key}", table.name),
+        );
         let mut unreadable = Vec::new();
         for key in keys {
             if self.target.prepare_cached(&exists)?.exists(params_from_iter(&key))? {
                 continue;
             }
             let found = self.source.prepare_cached(&select).and_then(|mut statement| {
-                let values = |row: &rusqlite::Row<'_>| (0..table.columns.len()).map(|column| row.get(column)).collect();
+                let values = |row: &rusqlite::Row<'_>| {
+                    (0..table.columns.len()).map(|column| row.get(column)).collect()
+                };
                 statement.query_row(params_from_iter(&key), values)
             });
             let values: Option<Vec<Value>> = found.ok();
@@ -185,8 +218,16 @@ impl Rescue<'_> {
         for index in texts(self.target, indexes, &table.name)? {
             for order in ["ASC", "DESC"] {
                 let (index, condition) = index.split_once(' ').unwrap_or((&index, ""));
-                let first = texts(self.target, "SELECT name FROM pragma_index_info(?1) WHERE seqno = 0", index)?.join("");
-                let sql = format!("SELECT {key} FROM {} INDEXED BY {index} {condition} ORDER BY {first} {order}", table.name);
+                let first = texts(
+                    self.target,
+                    "SELECT name FROM pragma_index_info(?1) WHERE seqno = 0",
+                    index,
+                )?
+                .join("");
+                let sql = format!(
+                    "SELECT {key} FROM {} INDEXED BY {index} {condition} ORDER BY {first} {order}",
+                    table.name
+                );
                 keys.extend(rows(self.source, &sql, table.key.len())?);
             }
         }
@@ -223,7 +264,10 @@ impl Rescue<'_> {
 /// A page that is not what it should be, or that the disk does not give.
 fn is_unreadable(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
-    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure))
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure)
+    )
 }
 
 fn name_of(task: &[u8]) -> Option<String> {
@@ -243,6 +287,7 @@ fn rows(connection: &Connection, sql: &str, columns: usize) -> rusqlite::Result<
         Err(error) if is_unreadable(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let read = statement.query_map((), |row| (0..columns).map(|column| row.get(column)).collect())?;
+    let read =
+        statement.query_map((), |row| (0..columns).map(|column| row.get(column)).collect())?;
     Ok(read.map_while(Result::ok).collect())
 }

@@ -31,7 +31,11 @@ fn aside(database: &Path) -> PathBuf {
 
 /// Makes a backup the database of a folder that this process has for itself. With `overwrite`, a database that is there is put aside as
 /// `posthaste.db.replaced`; its path is returned.
-pub fn restore(folder: &DataDir, backup: &Path, overwrite: bool) -> Result<(Copied, Option<PathBuf>), CopyError> {
+pub fn restore(
+    folder: &DataDir,
+    backup: &Path,
+    overwrite: bool,
+) -> Result<(Copied, Option<PathBuf>), CopyError> {
     let database = folder.database();
     let replaces = database.exists();
     if replaces && !overwrite {

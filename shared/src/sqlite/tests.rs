@@ -14,7 +14,8 @@ use super::{
     *,
 };
 
-const FIRST: &str = "CREATE TABLE things (name TEXT PRIMARY KEY) STRICT; INSERT INTO things VALUES ('old');
+const FIRST: &str =
+    "CREATE TABLE things (name TEXT PRIMARY KEY) STRICT; INSERT INTO things VALUES ('old');
     CREATE TABLE totals (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL)";
 const SECOND: &str = "ALTER TABLE things ADD COLUMN size INTEGER; UPDATE things SET size = 7";
 
@@ -33,7 +34,9 @@ fn number(connection: &Connection, sql: &str) -> i64 {
 }
 
 /// Keeps the writer busy until the sender is used or dropped, so that what is asked for meanwhile waits together.
-async fn hold_up(database: &Database) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), DatabaseError>>) {
+async fn hold_up(
+    database: &Database,
+) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), DatabaseError>>) {
     let (release, released) = mpsc::channel::<()>();
     let (announce, begun) = oneshot::channel();
     let database = database.clone();
@@ -49,10 +52,15 @@ async fn hold_up(database: &Database) -> (mpsc::Sender<()>, tokio::task::JoinHan
     (release, held)
 }
 
-fn insert(database: &Database, name: String) -> tokio::task::JoinHandle<Result<usize, DatabaseError>> {
+fn insert(
+    database: &Database,
+    name: String,
+) -> tokio::task::JoinHandle<Result<usize, DatabaseError>> {
     let database = database.clone();
     tokio::spawn(async move {
-        let work = move |tx: &mut Transaction<'_>| tx.execute("INSERT INTO things (name) VALUES (?1)", [name]);
+        let work = move |tx: &mut Transaction<'_>| {
+            tx.execute("INSERT INTO things (name) VALUES (?1)", [name])
+        };
         database.write(Durability::Crash, work).await
     })
 }
@@ -86,7 +94,11 @@ fn an_older_file_is_brought_up_to_date_and_keeps_its_rows() {
 fn a_migration_that_fails_leaves_the_file_as_it_was() {
     let (_folder, path) = file();
     drop(Database::open_with(&path, &[FIRST]).unwrap());
-    let error = Database::open_with(&path, &[FIRST, SECOND, "CREATE TABLE more (a); SELECT nonsense FROM nowhere"]).unwrap_err();
+    let error = Database::open_with(
+        &path,
+        &[FIRST, SECOND, "CREATE TABLE more (a); SELECT nonsense FROM nowhere"],
+    )
+    .unwrap_err();
     assert!(matches!(error, OpenError::Failed { .. }), "{error}");
     assert_eq!(number(&raw(&path), "PRAGMA user_version"), 1);
     assert_eq!(number(&raw(&path), "SELECT count(*) FROM pragma_table_info('things')"), 1);
@@ -99,7 +111,10 @@ fn a_newer_file_is_refused_with_what_was_found_and_the_way_out() {
     let error = Database::open_with(&path, &[FIRST]).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("schema version 2") && text.contains("start the newer version"), "{text}");
+    assert!(
+        text.contains("schema version 2") && text.contains("start the newer version"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -149,7 +164,13 @@ async fn writes_that_wait_together_share_a_commit() {
         assert_eq!(write.await.unwrap().unwrap(), 1);
     }
     assert_eq!(database.commits(), 2);
-    assert_eq!(database.read(|connection| Ok(number(connection, "SELECT count(*) FROM things"))).await.unwrap(), 101);
+    assert_eq!(
+        database
+            .read(|connection| Ok(number(connection, "SELECT count(*) FROM things")))
+            .await
+            .unwrap(),
+        101
+    );
 }
 
 /// A batch of two good writes and one that SQLite refuses: nothing of it is there, all three are told, and the next one works.
@@ -194,8 +215,13 @@ async fn a_full_disk_and_a_lock_that_stays_are_told_apart() {
 async fn only_what_must_survive_a_power_loss_is_synced() {
     let (_folder, path) = file();
     let database = Database::open_with(&path, &[FIRST]).unwrap();
-    for (durability, expected) in [(Durability::Crash, 1), (Durability::PowerLoss, 2), (Durability::Crash, 1)] {
-        let level = database.write(durability, |tx| Ok(number(tx.connection(), "PRAGMA synchronous"))).await.unwrap();
+    for (durability, expected) in
+        [(Durability::Crash, 1), (Durability::PowerLoss, 2), (Durability::Crash, 1)]
+    {
+        let level = database
+            .write(durability, |tx| Ok(number(tx.connection(), "PRAGMA synchronous")))
+            .await
+            .unwrap();
         assert_eq!(level, expected, "{durability:?}");
     }
 }
@@ -244,12 +270,17 @@ fn a_data_folder_has_one_user_at_a_time() {
     assert_eq!(held.database(), path.join("posthaste.db"));
     let error = DataDir::lock(&path).unwrap_err();
     assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains(&*path.to_string_lossy()) && error.to_string().contains("another stack"), "{error}");
+    assert!(
+        error.to_string().contains(&*path.to_string_lossy())
+            && error.to_string().contains("another stack"),
+        "{error}"
+    );
     drop(held);
     DataDir::lock(&path).unwrap();
     #[cfg(unix)]
     {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o700);
     }
     fs::write(folder.path().join("file"), "").unwrap();

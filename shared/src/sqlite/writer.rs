@@ -126,7 +126,11 @@ pub(super) struct Task<F, T> {
 }
 
 impl<F, T> Task<F, T> {
-    pub(super) fn new(durability: Durability, work: F, answer: oneshot::Sender<Result<T, DatabaseError>>) -> Self {
+    pub(super) fn new(
+        durability: Durability,
+        work: F,
+        answer: oneshot::Sender<Result<T, DatabaseError>>,
+    ) -> Self {
         Self { durability, work: Some(work), done: None, answer }
     }
 }
@@ -191,11 +195,23 @@ impl Writer {
         files: OpenFiles,
     ) -> Self {
         let (durability, trimmer) = (Durability::Crash, Trimmer::default());
-        Self { connection, durability, signals, checkpoints, condition, files, is_lost: false, trimmer }
+        Self {
+            connection,
+            durability,
+            signals,
+            checkpoints,
+            condition,
+            files,
+            is_lost: false,
+            trimmer,
+        }
     }
 
     /// Works until nobody can ask any more.
-    pub(super) fn start(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn start(
+        mut self,
+        mut waiting: mpsc::Receiver<Box<dyn Job>>,
+    ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
             let _guard = AbortOnPanic;
             let mut batch = Vec::new();
@@ -257,7 +273,12 @@ impl Writer {
                 self.signals.arrivals[lane].notify_one();
             }
         }
-        if self.signals.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(COMMITS_PER_CHECKPOINT_LOOK) {
+        if self
+            .signals
+            .commits
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(COMMITS_PER_CHECKPOINT_LOOK)
+        {
             self.ask_for_checkpoint();
         }
     }
@@ -272,7 +293,8 @@ impl Writer {
         if !self.trimmer.is_time() {
             return;
         }
-        let trimmed = self.set_durability(Durability::Crash).and_then(|()| trim::step(&self.connection));
+        let trimmed =
+            self.set_durability(Durability::Crash).and_then(|()| trim::step(&self.connection));
         if let Err(error) = trimmed {
             tracing::warn!(error = %error, "free pages of the database could not be given back");
         }

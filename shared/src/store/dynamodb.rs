@@ -57,8 +57,8 @@ use aws_sdk_dynamodb::Client;
 
 use self::table::Table;
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
-    Reservation, Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage,
+    Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -82,8 +82,18 @@ pub struct DynamoStore {
 impl DynamoStore {
     /// The store in this table. The clock says what has expired; `retention` is how long a finished webhook is kept, by which a content's
     /// time to live is chosen such that it is seldom lifted.
-    pub fn new(client: Client, table_name: &str, clock: Arc<dyn Clock>, retention: Duration) -> Self {
-        Self { table: Table::new(client, table_name), clock, retention, marked_days: Mutex::default() }
+    pub fn new(
+        client: Client,
+        table_name: &str,
+        clock: Arc<dyn Clock>,
+        retention: Duration,
+    ) -> Self {
+        Self {
+            table: Table::new(client, table_name),
+            clock,
+            retention,
+            marked_days: Mutex::default(),
+        }
     }
 }
 
@@ -121,7 +131,11 @@ impl Store for DynamoStore {
         self.replace(before, after, false).await.map(drop)
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         let item = self.replace(before, after, true).await?;
         match self.content_of(&after.id, &item).await? {
             Some(content) => Ok(content),
@@ -140,7 +154,12 @@ impl Store for DynamoStore {
         self.remove(&seen.id, Some(seen.revision)).await
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         self.list_webhooks(filter, after, limit).await
     }
 
@@ -153,7 +172,12 @@ impl Store for DynamoStore {
         self.list_dead_letters(reference, after, limit).await
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         shards::due(&self.table, until, after, limit).await
     }
 
@@ -174,7 +198,11 @@ impl Store for DynamoStore {
         sweep::audited_until(&self.table).await
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
         sweep::advance_audit(&self.table, from, to).await
     }
 
@@ -190,11 +218,20 @@ impl Store for DynamoStore {
         totals::sum_up(&self.table, now, || self.clock.now() >= until).await
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         reservations::reserve(&self.table, key, reservation, self.clock.now()).await
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
         reservations::replace(&self.table, key, before, after, self.clock.now()).await
     }
 
@@ -214,7 +251,11 @@ impl Store for DynamoStore {
         circuits::get(&self.table, destination).await
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         circuits::write(&self.table, before, after).await
     }
 

@@ -43,7 +43,13 @@ pub struct Page<T, Position> {
 impl<P: Ord + Copy> Page<Listed, P> {
     /// Puts in what the page's index does not know: a webhook whose reference id was made up has no index entry (one whose caller
     /// copied such a reference id has). It enters this page, which ends before `end`, if it belongs here, and not to one before or after.
-    pub(crate) fn insert(&mut self, listed: Listed, limit: usize, end: Option<P>, place: impl Fn(&Listed) -> P) {
+    pub(crate) fn insert(
+        &mut self,
+        listed: Listed,
+        limit: usize,
+        end: Option<P>,
+        place: impl Fn(&Listed) -> P,
+    ) {
         let found = place(&listed);
         if end.is_some_and(|end| found >= end) || self.next.is_some_and(|next| found < next) {
             return;

@@ -88,7 +88,11 @@ mod tests {
             let mut looks = Looks::default();
             let ahead = 40 * DAY_S;
             assert_eq!(look(&mut looks, 0, 1000), None);
-            assert_eq!(look(&mut looks, 100, 1100 + ahead), Some(1000), "one look is right, so that counts");
+            assert_eq!(
+                look(&mut looks, 100, 1100 + ahead),
+                Some(1000),
+                "one look is right, so that counts"
+            );
             assert_eq!(look(&mut looks, 100 + wrong_for_s, 1100 + ahead), Some(1000));
             assert!(look(&mut looks, 161, 1161) <= Some(1161), "the clock is right again");
             assert!(look(&mut looks, 222, 1222) <= Some(1222));
@@ -99,7 +103,11 @@ mod tests {
     fn what_was_confirmed_by_a_wrong_clock_is_taken_back_with_it() {
         let mut looks = Looks::default();
         look(&mut looks, 0, 40 * DAY_S);
-        assert_eq!(look(&mut looks, 60, 40 * DAY_S + 60), Some(40 * DAY_S), "wrong for longer than a minute");
+        assert_eq!(
+            look(&mut looks, 60, 40 * DAY_S + 60),
+            Some(40 * DAY_S),
+            "wrong for longer than a minute"
+        );
         assert_eq!(look(&mut looks, 61, 61), Some(61));
     }
 }

@@ -49,10 +49,13 @@ use ::redis::cmd;
 use async_trait::async_trait;
 use futures_util::{TryFutureExt, future::try_join_all};
 
-use self::records::{Row, conflict, content, failed, full, headers_to_json, malformed, parse, unavailable};
+use self::records::{
+    Row, conflict, content, failed, full, headers_to_json, malformed, parse, unavailable,
+};
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, MAX_READ,
-    Page, PurgeHorizon, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError, retired_until,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage,
+    Filter, Listed, MAX_READ, Page, PurgeHorizon, Reservation, Retired, Standing, Store,
+    StoreError, SweepReport, WriteError, retired_until,
 };
 use crate::{
     circuit::Circuit,
@@ -97,7 +100,11 @@ impl RedisStore {
     }
 
     /// The same, and claims are made under this process's name while it has one.
-    pub fn of_process(connection: Connection, clock: Arc<dyn Clock>, liveness: Arc<Liveness>) -> Self {
+    pub fn of_process(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        liveness: Arc<Liveness>,
+    ) -> Self {
         let (expired, memory, horizon) = Default::default();
         Self { connection, clock, liveness, expired, memory, horizon }
     }
@@ -106,36 +113,64 @@ impl RedisStore {
     async fn remove(&self, id: &WebhookId, revision: &str) -> Result<bool, StoreError> {
         let keys = shard::keys(&self.connection, id.task, Some(&id.reference));
         let mut call = SCRIPTS.delete.on(&keys);
-        call.arg(self.clock.now().as_millis()).arg(id.task.to_string()).arg(id.to_string()).arg(revision);
+        call.arg(self.clock.now().as_millis())
+            .arg(id.task.to_string())
+            .arg(id.to_string())
+            .arg(revision);
         call.arg(retired_until(id.task).as_millis());
         self.connection.run_durably(&call, false).await.map_err(|error| failed(id, error))
     }
 
-    async fn put(&self, before: &Webhook, after: &Webhook, with_content: bool) -> Result<Option<Content>, WriteError> {
-        debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
+    async fn put(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+        with_content: bool,
+    ) -> Result<Option<Content>, WriteError> {
+        debug_assert!(
+            before.id == after.id && before.revision < after.revision,
+            "not made by a transition"
+        );
         let row = Row::of(after);
         let mut call = SCRIPTS.write.on(&self.keys(after));
-        call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(before.revision).arg(u8::from(with_content));
+        call.arg(self.clock.now().as_millis())
+            .arg(&row.task)
+            .arg(&row.id)
+            .arg(before.revision)
+            .arg(u8::from(with_content));
         row.add_to(&mut call);
         // Content is asked for by claims alone.
-        call.arg(if with_content { leases::holder(self.liveness.id(), after) } else { String::new() });
+        call.arg(if with_content {
+            leases::holder(self.liveness.id(), after)
+        } else {
+            String::new()
+        });
         // Resend and redrive are acceptances, and as durable as one.
         let accepts = after.status == Status::Pending && before.status != Status::Pending;
-        let answer: Result<Vec<Option<String>>, _> =
-            if accepts { self.connection.run_durably(&call, true).await } else { self.connection.run(&call).await };
+        let answer: Result<Vec<Option<String>>, _> = if accepts {
+            self.connection.run_durably(&call, true).await
+        } else {
+            self.connection.run(&call).await
+        };
         let answer = answer.map_err(|error| failed(&after.id, error))?;
         let mut answer = answer.into_iter();
         match answer.next().flatten().as_deref() {
             Some("done") if with_content => Ok(Some(content(&after.id, &mut answer)?)),
             Some("done") => Ok(None),
-            Some("conflict") => Err(conflict(&after.id, &answer.next().flatten().unwrap_or_default())),
+            Some("conflict") => {
+                Err(conflict(&after.id, &answer.next().flatten().unwrap_or_default()))
+            }
             _ => Err(WriteError::Missing),
         }
     }
 
     /// All keys that a change of this webhook can touch.
     fn keys(&self, webhook: &Webhook) -> Vec<String> {
-        shard::keys(&self.connection, webhook.id.task, webhook.referenced.then_some(&webhook.id.reference))
+        shard::keys(
+            &self.connection,
+            webhook.id.task,
+            webhook.referenced.then_some(&webhook.id.reference),
+        )
     }
 
     /// Creates it, and takes along what the last create in this shard saw expired, at the same time.
@@ -144,8 +179,10 @@ impl RedisStore {
         let until = self.horizon.look(&*self.clock);
         let expired = until.map_or_else(Vec::new, |_| self.expired.take(shard));
         let forget = expiry::forget(&self.connection, shard, &expired, until.unwrap_or_default());
-        let forget = forget.unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
-        let (created, ()) = tokio::join!(self.connection.run_durably::<Created>(call, true), forget);
+        let forget = forget
+            .unwrap_or_else(|error| tracing::debug!(%error, "What has expired stays for now"));
+        let (created, ()) =
+            tokio::join!(self.connection.run_durably::<Created>(call, true), forget);
         let created = created.map_err(|error| failed(&webhook.id, error))?;
         self.expired.put(shard, created.1.clone());
         Ok(created)
@@ -157,7 +194,12 @@ impl RedisStore {
     }
 
     /// The reservation's script with what `reserve` and `replace` begin with.
-    fn reservation<'a>(&self, script: &'a crate::redis::Script, key: &str, reservation: &Reservation) -> Call<'a> {
+    fn reservation<'a>(
+        &self,
+        script: &'a crate::redis::Script,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Call<'a> {
         let key = self.connection.key_of_shard(shard::of_name(key), &format!("reservation:{key}"));
         let mut call = script.on(&[key]);
         let now = self.clock.now();
@@ -172,8 +214,11 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
         // A write, so that a replica shows. A full memory is among the warnings: it can still be read, and emptied.
-        let ping =
-            async |shard| self.connection.run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")])).await;
+        let ping = async |shard| {
+            self.connection
+                .run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")]))
+                .await
+        };
         try_join_all((0..shard::SHARDS).map(ping)).await.map(drop).map_err(unavailable)
     }
 
@@ -192,9 +237,13 @@ impl Store for RedisStore {
         call.arg(u8::from(self.memory.is_full(&self.connection)));
         for _ in 0..2 {
             match self.try_create(webhook, &call).await? {
-                (Some(record), ..) => return Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?))),
+                (Some(record), ..) => {
+                    return Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)));
+                }
                 (None, .., Some(why)) if why == FULL => return Err(full().into()),
-                (None, .., Some(why)) => return Err(CreateError::Retired(Retired::from_stored(&why))),
+                (None, .., Some(why)) => {
+                    return Err(CreateError::Retired(Retired::from_stored(&why)));
+                }
                 (None, _, false, None) => return Ok(()),
                 // The next try takes it along.
                 (None, expired, true, None) => {
@@ -212,25 +261,34 @@ impl Store for RedisStore {
         let now = self.clock.now();
         let mut call = SCRIPTS.bar.on(&shard::keys(&self.connection, id.task, None));
         call.arg(now.as_millis()).arg(retired_until(id.task).as_millis());
-        let found: Result<(Option<String>, Option<String>), _> = self.connection.run_durably(&call, true).await;
+        let found: Result<(Option<String>, Option<String>), _> =
+            self.connection.run_durably(&call, true).await;
         let found = found.map_err(|error| failed(id, error))?;
         let webhook = found.0.map(|json| parse(id, &json)).transpose()?;
         Ok(match webhook.filter(|webhook| !webhook.is_expired(now)) {
             Some(webhook) => Standing::Webhook(Box::new(webhook)),
-            None => Standing::Retired(found.1.map_or(Retired::Deleted, |why| Retired::from_stored(&why))),
+            None => Standing::Retired(
+                found.1.map_or(Retired::Deleted, |why| Retired::from_stored(&why)),
+            ),
         })
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let command = cmd("HGET").arg(shard::record_key(&self.connection, id.task)).arg("r").clone();
-        let record: Option<String> = self.connection.ask(&command).await.map_err(|error| failed(id, error))?;
-        Ok(record.map(|json| parse(id, &json)).transpose()?.filter(|webhook| self.is_there(webhook, id)))
+        let command =
+            cmd("HGET").arg(shard::record_key(&self.connection, id.task)).arg("r").clone();
+        let record: Option<String> =
+            self.connection.ask(&command).await.map_err(|error| failed(id, error))?;
+        Ok(record
+            .map(|json| parse(id, &json))
+            .transpose()?
+            .filter(|webhook| self.is_there(webhook, id)))
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
         let mut call = SCRIPTS.open.on(&shard::keys(&self.connection, id.task, None));
         call.arg(self.clock.now().as_millis());
-        let found: Vec<Option<String>> = self.connection.run(&call).await.map_err(|error| failed(id, error))?;
+        let found: Vec<Option<String>> =
+            self.connection.run(&call).await.map_err(|error| failed(id, error))?;
         let mut found = found.into_iter();
         let Some(json) = found.next().flatten() else { return Ok(None) };
         let webhook = parse(id, &json)?;
@@ -244,9 +302,15 @@ impl Store for RedisStore {
         self.put(before, after, false).await.map(drop)
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         let opened = self.put(before, after, true).await?;
-        opened.ok_or_else(|| unreachable!("a write that is done answers the content that was asked for"))
+        opened.ok_or_else(|| {
+            unreachable!("a write that is done answers the content that was asked for")
+        })
     }
 
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
@@ -257,7 +321,12 @@ impl Store for RedisStore {
         self.remove(&seen.id, &seen.revision.to_string()).await
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         lists::list(&self.connection, filter, after, limit, self.clock.now()).await
     }
 
@@ -270,7 +339,12 @@ impl Store for RedisStore {
         lists::dead_letters(&self.connection, reference, after, limit, self.clock.now()).await
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         due::read(&self.connection, until, after, limit).await.map_err(unavailable)
     }
 
@@ -292,9 +366,14 @@ impl Store for RedisStore {
             }
             command
         };
-        let found: Vec<Vec<Option<i64>>> = merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
-        let count =
-            |status: Status| found.iter().filter_map(|counts| counts.get(status as usize).copied().flatten()).sum::<i64>();
+        let found: Vec<Vec<Option<i64>>> =
+            merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
+        let count = |status: Status| {
+            found
+                .iter()
+                .filter_map(|counts| counts.get(status as usize).copied().flatten())
+                .sum::<i64>()
+        };
         Ok(Status::ALL.map(|status| count(status).max(0) as u64))
     }
 
@@ -304,7 +383,11 @@ impl Store for RedisStore {
         Ok(millis.map(Timestamp::from_millis))
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
         let from = from.map_or_else(String::new, |from| from.as_millis().to_string());
         let mut call = SCRIPTS.advance.on(&[self.connection.key("sweep")]);
         call.arg(from).arg(to.as_millis());
@@ -312,7 +395,8 @@ impl Store for RedisStore {
     }
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
-        let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
+        let json = serde_json::to_string(report)
+            .unwrap_or_else(|_| unreachable!("a report has only string keys"));
         let mut call = SCRIPTS.report.on(&[self.connection.key("sweep")]);
         self.connection.run::<()>(call.arg(json)).await.map_err(unavailable)?;
         match self.horizon.look(&*self.clock) {
@@ -328,10 +412,15 @@ impl Store for RedisStore {
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         let mut call = self.reservation(&SCRIPTS.reserve, key, reservation);
         call.arg(u8::from(self.memory.is_full(&self.connection)));
-        let existing: Option<String> = self.connection.run_durably(&call, true).await.map_err(unavailable)?;
+        let existing: Option<String> =
+            self.connection.run_durably(&call, true).await.map_err(unavailable)?;
         if existing.as_deref() == Some(FULL) {
             return Err(full());
         }
@@ -343,7 +432,12 @@ impl Store for RedisStore {
         Ok(existing.filter(|existing| existing != reservation))
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
         let mut call = self.reservation(&SCRIPTS.replace, key, after);
         self.connection.once(call.arg(to_json(before))).await.map_err(unavailable)
     }
@@ -364,7 +458,11 @@ impl Store for RedisStore {
         totals::circuit(&self.connection, destination).await
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         totals::write_circuit(&self.connection, before, after).await
     }
 
@@ -374,5 +472,6 @@ impl Store for RedisStore {
 }
 
 fn to_json(reservation: &Reservation) -> String {
-    serde_json::to_string(reservation).unwrap_or_else(|_| unreachable!("a reservation has only string keys"))
+    serde_json::to_string(reservation)
+        .unwrap_or_else(|_| unreachable!("a reservation has only string keys"))
 }

@@ -34,8 +34,9 @@ use self::{
     records::{Occupied, Row, StoredContent, Written},
 };
 use super::{
-    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, Listed,
-    Page, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
+    Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage,
+    DueCursor, DuePage, Filter, Listed, Page, Reservation, Retired, Standing, Store, StoreError,
+    SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -63,12 +64,22 @@ impl SqliteStore {
     async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<bool, StoreError> {
         let (id, now) = (id.clone(), self.clock.now());
         // Synced: an operator is told that no attempt starts any more.
-        let work = self.database.write(Durability::PowerLoss, move |tx| records::delete(tx, &id, revision, now));
+        let work = self
+            .database
+            .write(Durability::PowerLoss, move |tx| records::delete(tx, &id, revision, now));
         work.await.map_err(unavailable)
     }
 
-    async fn put(&self, before: &Webhook, after: &Webhook, with_content: bool) -> Result<Option<StoredContent>, WriteError> {
-        debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
+    async fn put(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+        with_content: bool,
+    ) -> Result<Option<StoredContent>, WriteError> {
+        debug_assert!(
+            before.id == after.id && before.revision < after.revision,
+            "not made by a transition"
+        );
         let (row, before_revision, now) = (Row::of(after), before.revision, self.clock.now());
         // Resend and redrive are acceptances, and synced like one.
         let accepts = after.status == Status::Pending && before.status != Status::Pending;
@@ -78,7 +89,9 @@ impl SqliteStore {
             .write(durability, move |tx| {
                 let written = records::replace(tx, &row, before_revision, now)?;
                 let content = match &written {
-                    Written::Done { content } if with_content => records::content(tx.connection(), *content)?,
+                    Written::Done { content } if with_content => {
+                        records::content(tx.connection(), *content)?
+                    }
                     _ => None,
                 };
                 Ok((written, content))
@@ -104,7 +117,10 @@ impl Store for SqliteStore {
     }
 
     async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
-        self.database.disk_usage().map(Some).map_err(|error| StoreError::Unavailable(Box::new(error)))
+        self.database
+            .disk_usage()
+            .map(Some)
+            .map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
@@ -120,15 +136,20 @@ impl Store for SqliteStore {
             .map_err(unavailable)?;
         match existing {
             None => Ok(()),
-            Some(Occupied::Taken(record)) => Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?))),
+            Some(Occupied::Taken(record)) => {
+                Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)))
+            }
             Some(Occupied::Retired(why)) => Err(CreateError::Retired(why)),
         }
     }
 
     async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
         let (task, now) = (id.task, self.clock.now());
-        let found =
-            self.database.write(Durability::PowerLoss, move |tx| records::bar(tx, task, now)).await.map_err(unavailable)?;
+        let found = self
+            .database
+            .write(Durability::PowerLoss, move |tx| records::bar(tx, task, now))
+            .await
+            .map_err(unavailable)?;
         match found {
             Occupied::Taken(record) => Ok(match parse(id, &record)? {
                 webhook if webhook.is_expired(now) => Standing::Retired(Retired::Deleted),
@@ -140,13 +161,24 @@ impl Store for SqliteStore {
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
         let task = id.task;
-        let record = self.database.read(move |connection| records::record(connection, task)).await.map_err(unavailable)?;
-        Ok(record.map(|json| parse(id, &json)).transpose()?.filter(|webhook| self.is_there(webhook, id)))
+        let record = self
+            .database
+            .read(move |connection| records::record(connection, task))
+            .await
+            .map_err(unavailable)?;
+        Ok(record
+            .map(|json| parse(id, &json))
+            .transpose()?
+            .filter(|webhook| self.is_there(webhook, id)))
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
         let task = id.task;
-        let found = self.database.read(move |connection| records::open(connection, task)).await.map_err(unavailable)?;
+        let found = self
+            .database
+            .read(move |connection| records::open(connection, task))
+            .await
+            .map_err(unavailable)?;
         let Some((json, stored)) = found else { return Ok(None) };
         let webhook = parse(id, &json)?;
         if !self.is_there(&webhook, id) {
@@ -159,7 +191,11 @@ impl Store for SqliteStore {
         self.put(before, after, false).await.map(drop)
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         let stored = self.put(before, after, true).await?;
         Ok(read_content(&after.id, stored)?)
     }
@@ -172,9 +208,16 @@ impl Store for SqliteStore {
         self.remove(&seen.id, Some(seen.revision)).await
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         let (filter, now) = (filter.clone(), self.clock.now());
-        let read = self.database.read(move |connection| lists::list(connection, &filter, after, limit, now));
+        let read = self
+            .database
+            .read(move |connection| lists::list(connection, &filter, after, limit, now));
         read.await.map_err(unavailable)
     }
 
@@ -185,13 +228,23 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
         let (reference, now) = (reference.cloned(), self.clock.now());
-        let read = self.database.read(move |connection| lists::dead_letters(connection, reference.as_ref(), after, limit, now));
+        let read = self.database.read(move |connection| {
+            lists::dead_letters(connection, reference.as_ref(), after, limit, now)
+        });
         read.await.map_err(unavailable)
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
-        self.database.read(move |connection| lists::due(connection, until, &after, limit)).await.map_err(unavailable)
+        self.database
+            .read(move |connection| lists::due(connection, until, &after, limit))
+            .await
+            .map_err(unavailable)
     }
 
     async fn unheld(
@@ -200,7 +253,10 @@ impl Store for SqliteStore {
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        self.database.read(move |connection| lists::unheld(connection, from, until, after)).await.map_err(unavailable)
+        self.database
+            .read(move |connection| lists::unheld(connection, from, until, after))
+            .await
+            .map_err(unavailable)
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -212,8 +268,15 @@ impl Store for SqliteStore {
         self.database.read(sweep::audited_until).await.map_err(unavailable)
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
-        self.database.write(Durability::Crash, move |tx| sweep::advance_audit(tx, from, to)).await.map_err(unavailable)
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.database
+            .write(Durability::Crash, move |tx| sweep::advance_audit(tx, from, to))
+            .await
+            .map_err(unavailable)
     }
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
@@ -230,21 +293,38 @@ impl Store for SqliteStore {
         self.database.read(sweep::last_report).await.map_err(unavailable)
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         let (key, reservation, now) = (key.to_owned(), reservation.clone(), self.clock.now());
-        let write = self.database.write(Durability::PowerLoss, move |tx| reservations::reserve(tx, &key, &reservation, now));
+        let write = self.database.write(Durability::PowerLoss, move |tx| {
+            reservations::reserve(tx, &key, &reservation, now)
+        });
         write.await.map_err(unavailable)
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
-        let (key, before, after, now) = (key.to_owned(), before.clone(), after.clone(), self.clock.now());
-        let write = self.database.write(Durability::Crash, move |tx| reservations::replace(tx, &key, &before, &after, now));
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
+        let (key, before, after, now) =
+            (key.to_owned(), before.clone(), after.clone(), self.clock.now());
+        let write = self.database.write(Durability::Crash, move |tx| {
+            reservations::replace(tx, &key, &before, &after, now)
+        });
         write.await.map_err(unavailable)
     }
 
     async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
         let activity = activity.clone();
-        self.database.write(Durability::Crash, move |tx| activity::add(tx, &activity, now)).await.map_err(unavailable)
+        self.database
+            .write(Durability::Crash, move |tx| activity::add(tx, &activity, now))
+            .await
+            .map_err(unavailable)
     }
 
     async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -252,17 +332,30 @@ impl Store for SqliteStore {
     }
 
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
-        self.database.read(move |connection| activity::destinations(connection, now)).await.map_err(unavailable)
+        self.database
+            .read(move |connection| activity::destinations(connection, now))
+            .await
+            .map_err(unavailable)
     }
 
     async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
         let destination = destination.to_owned();
-        self.database.read(move |connection| circuits::circuit(connection, &destination)).await.map_err(unavailable)
+        self.database
+            .read(move |connection| circuits::circuit(connection, &destination))
+            .await
+            .map_err(unavailable)
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         let after = after.clone();
-        self.database.write(Durability::Crash, move |tx| circuits::write(tx, before, &after)).await.map_err(unavailable)
+        self.database
+            .write(Durability::Crash, move |tx| circuits::write(tx, before, &after))
+            .await
+            .map_err(unavailable)
     }
 
     async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
@@ -293,6 +386,12 @@ fn conflict(id: &WebhookId, json: &str) -> WriteError {
 }
 
 fn read_content(id: &WebhookId, stored: Option<StoredContent>) -> Result<Content, StoreError> {
-    let malformed = |source| StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(source) };
-    stored.ok_or_else(|| malformed(serde::de::Error::custom("its content is missing")))?.read().map_err(malformed)
+    let malformed = |source| StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(source),
+    };
+    stored
+        .ok_or_else(|| malformed(serde::de::Error::custom("its content is missing")))?
+        .read()
+        .map_err(malformed)
 }

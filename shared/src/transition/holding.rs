@@ -17,15 +17,33 @@ impl Rules {
     /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the due time that it read.
     ///
     /// The grace doubles with each requeue of the same state, so that a long backlog does not feed itself.
-    pub fn requeue(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
-        let doubled =
-            if planted::is(Bug::RequeueWithoutGrace) { 0 } else { 2_u32.saturating_pow(webhook.budget.requeues.min(16)) };
-        requeued(webhook, seen, now, self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace))
+    pub fn requeue(
+        &self,
+        webhook: &Webhook,
+        seen: Timestamp,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
+        let doubled = if planted::is(Bug::RequeueWithoutGrace) {
+            0
+        } else {
+            2_u32.saturating_pow(webhook.budget.requeues.min(16))
+        };
+        requeued(
+            webhook,
+            seen,
+            now,
+            self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace),
+        )
     }
 
     /// The same, while a backlog waits in the queue. Where this repeats a message ([`Rules::is_repeat`]), which then probably waits there
     /// too, the grace is the longest at once: for the length of that, a webhook adds one message to the backlog, and no more.
-    pub fn requeue_in_backlog(&self, webhook: &Webhook, seen: Timestamp, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn requeue_in_backlog(
+        &self,
+        webhook: &Webhook,
+        seen: Timestamp,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         if !self.is_repeat(webhook, seen) || planted::is(Bug::BacklogFeedsItself) {
             return self.requeue(webhook, seen, now);
         }
@@ -39,7 +57,13 @@ impl Rules {
     }
 
     /// It enters the due index for `due_at`, or moves forward to it, because its message may not exist.
-    pub fn adopt(&self, webhook: &Webhook, due_at: Timestamp, who: (Function, Why), now: Timestamp) -> Result<Webhook, Refusal> {
+    pub fn adopt(
+        &self,
+        webhook: &Webhook,
+        due_at: Timestamp,
+        who: (Function, Why),
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         if webhook.due_at.is_some_and(|at| at <= due_at) {
             return Err(Refusal::Held);
@@ -54,7 +78,12 @@ impl Rules {
         if webhook.due_at.is_some() {
             return Err(Refusal::Held);
         }
-        self.adopt(webhook, next_look(webhook).max(now.plus(self.limits.grace)), (Function::Sweep, Why::Audit), now)
+        self.adopt(
+            webhook,
+            next_look(webhook).max(now.plus(self.limits.grace)),
+            (Function::Sweep, Why::Audit),
+            now,
+        )
     }
 
     /// A clock that was ahead of this one wrote the record. What it wrote is taken back: an attempt that was to wait waits that long from now on, a
@@ -64,7 +93,8 @@ impl Rules {
     pub fn take_back(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let is_ahead = |at: Timestamp| at > now.plus(MAX_AHEAD);
         // What nobody holds the audit finds, unless it was created in the future.
-        let is_ours = webhook.due_at.is_some() || (is_ahead(webhook.created_at) && !webhook.status.is_finished());
+        let is_ours = webhook.due_at.is_some()
+            || (is_ahead(webhook.created_at) && !webhook.status.is_finished());
         if !is_ahead(webhook.updated_at) || !is_ours || planted::is(Bug::DueNeverTakenBack) {
             return Err(Refusal::Held);
         }
@@ -90,7 +120,8 @@ impl Rules {
     /// Nor is it given up while no attempt has started.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let spent = webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
+        let spent =
+            webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
         let worked_on = is_worked_on(webhook) || planted::is(Bug::RescueWithoutChange);
         if !worked_on || (spent && !webhook.was_attempted()) {
             return Ok(self.wait_unworked(next, now));
@@ -108,9 +139,11 @@ impl Rules {
     /// Due at once the first time in a row, then after a grace, twice that, and so on up to the longest grace.
     fn wait_unworked(&self, mut next: Webhook, now: Timestamp) -> Webhook {
         let wait = match next.budget.unworked_rescues.checked_sub(1) {
-            Some(doublings) if !planted::is(Bug::UnworkedWithoutWait) => {
-                self.limits.grace.saturating_mul(2_u32.saturating_pow(doublings.min(16))).min(self.limits.max_grace)
-            }
+            Some(doublings) if !planted::is(Bug::UnworkedWithoutWait) => self
+                .limits
+                .grace
+                .saturating_mul(2_u32.saturating_pow(doublings.min(16)))
+                .min(self.limits.max_grace),
             _ => Duration::ZERO,
         };
         let due_at = next_look(&next).max(now.plus(wait));
@@ -137,14 +170,20 @@ fn moved(before: &Webhook, mut next: Webhook) -> Webhook {
 
 /// When it was decided from when on an attempt is allowed. `None` if that is a time of day which a caller gave.
 fn allowed_since(webhook: &Webhook) -> Option<Timestamp> {
-    let decided = |step: &&Step| step.allowed_at == webhook.allowed_at || Some(step.at) == webhook.allowed_at;
+    let decided =
+        |step: &&Step| step.allowed_at == webhook.allowed_at || Some(step.at) == webhook.allowed_at;
     let step = webhook.history.iter().rev().find(decided)?;
     let is_scheduled = step.transition == Transition::Create && step.allowed_at.is_some();
     (!is_scheduled).then_some(step.at)
 }
 
 /// Moved on in the due index, where it is still as it was seen there.
-fn requeued(webhook: &Webhook, seen: Timestamp, now: Timestamp, grace: Duration) -> Result<Webhook, Refusal> {
+fn requeued(
+    webhook: &Webhook,
+    seen: Timestamp,
+    now: Timestamp,
+    grace: Duration,
+) -> Result<Webhook, Refusal> {
     if webhook.due_at != Some(seen) {
         return Err(Refusal::DueMoved);
     }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use super::{MAX_ATTEMPTS_KEPT, Refusal, Rules, check_lease, note, push_bounded, unfinished};
 use crate::{
     clock::Timestamp,
-    model::{Attempt, ClaimId, ErrorKind, Function, LastError, MAX_ERROR_BYTES, Transition, Webhook, Why, truncated},
+    model::{
+        Attempt, ClaimId, ErrorKind, Function, LastError, MAX_ERROR_BYTES, Transition, Webhook,
+        Why, truncated,
+    },
     planted::{self, Bug},
     status::Status,
 };
@@ -25,17 +28,28 @@ impl Rules {
     /// longest delay; up to as much again by the claim's random id.
     pub fn resumes_at(&self, webhook: &Webhook) -> Option<Timestamp> {
         let claim = webhook.claim.as_ref()?;
-        let Some(doublings) = webhook.budget.interrupted.checked_sub(1) else { return Some(claim.lease_until) };
+        let Some(doublings) = webhook.budget.interrupted.checked_sub(1) else {
+            return Some(claim.lease_until);
+        };
         let policy = self.retry.with(webhook.retry.as_ref());
-        let base = policy.schedule.first().copied().unwrap_or(policy.base_delay).max(MIN_INTERRUPTION_WAIT);
-        let wait = base.saturating_mul(2_u32.saturating_pow(doublings.min(16))).min(policy.max_delay.max(MIN_INTERRUPTION_WAIT));
+        let base = policy
+            .schedule
+            .first()
+            .copied()
+            .unwrap_or(policy.base_delay)
+            .max(MIN_INTERRUPTION_WAIT);
+        let wait = base
+            .saturating_mul(2_u32.saturating_pow(doublings.min(16)))
+            .min(policy.max_delay.max(MIN_INTERRUPTION_WAIT));
         Some(claim.lease_until.plus(wait.mul_f64(1.0 + claim.id.fraction())))
     }
 
     /// Until when it must wait since its attempt was interrupted. `None`: it may be claimed, or given up.
     pub fn must_wait_until(&self, webhook: &Webhook, now: Timestamp) -> Option<Timestamp> {
-        let may_wait = check_lease(webhook, now).is_ok() && self.check_interruptions(webhook).is_ok();
-        self.resumes_at(webhook).filter(|at| *at > now && may_wait && !planted::is(Bug::InterruptionWithoutWait))
+        let may_wait =
+            check_lease(webhook, now).is_ok() && self.check_interruptions(webhook).is_ok();
+        self.resumes_at(webhook)
+            .filter(|at| *at > now && may_wait && !planted::is(Bug::InterruptionWithoutWait))
     }
 
     /// Its attempt was interrupted, and so was the one before: the next one waits ([`Rules::resumes_at`]).
@@ -43,7 +57,9 @@ impl Rules {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
         self.check_interruptions(webhook)?;
-        let Some(resumes_at) = self.must_wait_until(webhook, now) else { return Err(Refusal::Changed) };
+        let Some(resumes_at) = self.must_wait_until(webhook, now) else {
+            return Err(Refusal::Changed);
+        };
         note_interruption(&mut next);
         self.wait_until(&mut next, resumes_at, now);
         let why = Some(Why::Error(ErrorKind::Interrupted));
@@ -62,7 +78,9 @@ impl Rules {
         now: Timestamp,
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let Some(held) = next.claim.take_if(|held| held.id == claim) else { return Err(Refusal::NotOurClaim) };
+        let Some(held) = next.claim.take_if(|held| held.id == claim) else {
+            return Err(Refusal::NotOurClaim);
+        };
         next.budget.deferrals = next.budget.deferrals.saturating_add(1);
         keep_interrupted(&mut next, held.started_at, now, truncated(reason, MAX_ERROR_BYTES));
         self.wait_until(&mut next, until, now);
@@ -74,7 +92,11 @@ impl Rules {
     pub(super) fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
         let spent = webhook.budget.interrupted.saturating_add(1) >= self.limits.max_interrupted;
         let is_interrupted = webhook.status == Status::InProgress;
-        if is_interrupted && spent && !planted::is(Bug::InterruptionsUnbounded) { Err(Refusal::Interrupted) } else { Ok(()) }
+        if is_interrupted && spent && !planted::is(Bug::InterruptionsUnbounded) {
+            Err(Refusal::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the wait after an interrupted attempt is over.
@@ -105,5 +127,9 @@ fn keep_interrupted(next: &mut Webhook, started_at: Timestamp, ended_at: Timesta
         },
         MAX_ATTEMPTS_KEPT,
     );
-    next.last_error = Some(LastError { kind: ErrorKind::Interrupted, status_code: None, message: message.to_owned() });
+    next.last_error = Some(LastError {
+        kind: ErrorKind::Interrupted,
+        status_code: None,
+        message: message.to_owned(),
+    });
 }

@@ -62,10 +62,17 @@ fn assert_light(trace: Option<Trace>, more: usize) {
     let created = rules().create(new, NOW);
     let claim = ClaimId(u64::MAX);
     let claimed = rules().claim(&created, claim, NOW.plus(Duration::from_millis(3))).unwrap();
-    let delivered = rules().conclude(&claimed, claim, &answered(200), NOW.plus(Duration::from_millis(250)), 0.5).unwrap();
-    for (name, record, limit) in [("created", created, 400), ("claimed", claimed, 550), ("delivered", delivered, 700)] {
+    let delivered = rules()
+        .conclude(&claimed, claim, &answered(200), NOW.plus(Duration::from_millis(250)), 0.5)
+        .unwrap();
+    for (name, record, limit) in
+        [("created", created, 400), ("claimed", claimed, 550), ("delivered", delivered, 700)]
+    {
         let size = record.to_json().len();
-        println!("{name}: {size} bytes, {} with its message", Message::with_seen(&record).to_json().len());
+        println!(
+            "{name}: {size} bytes, {} with its message",
+            Message::with_seen(&record).to_json().len()
+        );
         assert!(size < limit + more, "{name}: {size} bytes, {}", record.to_json());
         assert_eq!(Webhook::from_json(&record.to_json()).unwrap(), record);
     }
@@ -75,7 +82,8 @@ fn assert_light(trace: Option<Trace>, more: usize) {
 #[test]
 fn a_time_that_has_come_is_no_schedule() {
     for (deliver_at, due_at) in [(at(-1), None), (NOW, None), (at(1), Some(at(1)))] {
-        let new = NewWebhook { deliver_at: Some(deliver_at), ..new_webhook(TaskId::mint(NOW, [1; 10])) };
+        let new =
+            NewWebhook { deliver_at: Some(deliver_at), ..new_webhook(TaskId::mint(NOW, [1; 10])) };
         let webhook = rules().create(new, NOW);
         assert_eq!((webhook.due_at, webhook.allowed_at), (due_at, Some(due_at.unwrap_or(NOW))));
     }
@@ -95,7 +103,10 @@ fn attempts_and_history_keep_the_first_and_the_newest() {
         let first = first_attempt.get_or_insert_with(|| record.attempts[0].clone());
         assert_eq!((&record.history[0], &record.attempts[0]), (&created, &*first));
         assert_eq!(record.attempts.last().unwrap().number, record.attempt_count);
-        assert!(record.attempts.is_sorted_by_key(|attempt| attempt.number) && record.attempts.len() <= 50);
+        assert!(
+            record.attempts.is_sorted_by_key(|attempt| attempt.number)
+                && record.attempts.len() <= 50
+        );
         assert!(record.history.is_sorted_by_key(|step| step.at) && record.history.len() <= 50);
         record = rules().resend(&record, now).unwrap();
     }
@@ -108,16 +119,25 @@ fn what_is_kept_of_an_answer_is_cut() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
     let long = "€".repeat(1000);
-    let report = Report { message: Some(long.clone()), response_excerpt: Some(long), ..answered(500) };
+    let report =
+        Report { message: Some(long.clone()), response_excerpt: Some(long), ..answered(500) };
     let failed = rules().conclude(&claimed, ClaimId(1), &report, NOW, 0.5).unwrap();
     let attempt = &failed.attempts[0];
     assert_eq!(attempt.message.as_ref().unwrap().len(), 255);
     assert_eq!(attempt.response_excerpt.as_ref().unwrap().len(), 255);
     assert_eq!(failed.last_error.unwrap().message.len(), 255);
-    let report = Report { message: Some("no".to_owned()), response_excerpt: Some("€".repeat(1000)), ..answered(200) };
+    let report = Report {
+        message: Some("no".to_owned()),
+        response_excerpt: Some("€".repeat(1000)),
+        ..answered(200)
+    };
     let delivered = rules().conclude(&claimed, ClaimId(1), &report, NOW, 0.5).unwrap();
     assert_eq!(delivered.attempts[0].message, None, "a delivery has no error");
-    assert_eq!(delivered.attempts[0].response_excerpt.as_ref().unwrap().len(), 255, "and an excerpt where they are kept of all");
+    assert_eq!(
+        delivered.attempts[0].response_excerpt.as_ref().unwrap().len(),
+        255,
+        "and an excerpt where they are kept of all"
+    );
 }
 
 /// An attempt that was interrupted is shown as such, with its number, its start and its lease, and the next one has the next number.
@@ -129,7 +149,10 @@ fn a_lost_attempt_is_noted_when_the_next_one_starts() {
     assert_eq!(next.claim, Some(Claim { id: ClaimId(2), started_at: at(45), lease_until: at(90) }));
     let [attempt] = next.attempts.as_slice() else { panic!("{:?}", next.attempts) };
     assert_eq!((attempt.number, attempt.started_at, attempt.duration_ms), (1, NOW, 45_000));
-    assert_eq!((attempt.error, next.attempt_count, next.budget.interrupted), (Some(ErrorKind::Interrupted), 2, 1));
+    assert_eq!(
+        (attempt.error, next.attempt_count, next.budget.interrupted),
+        (Some(ErrorKind::Interrupted), 2, 1)
+    );
     assert_eq!(next.budget.attempts, 0, "an interruption does not use up the policy's attempts");
 }
 
@@ -142,10 +165,18 @@ fn what_is_given_up_says_why() {
         (GiveUp::Interrupted, &lost, "1 attempts in a row ended without a recorded answer"),
         (GiveUp::CircuitOpen, &lost, "the destination's circuit stayed open for too long"),
         (GiveUp::Undeliverable, &lost, "the queue gave up on it 4 times"),
-        (GiveUp::Unreadable, &record, "a message of the queue that is not one of ours; its text is the payload"),
+        (
+            GiveUp::Unreadable,
+            &record,
+            "a message of the queue that is not one of ours; its text is the payload",
+        ),
     ] {
-        let error = rules().give_up(record, reason, Function::Dlq, at(60)).unwrap().last_error.unwrap();
-        assert_eq!((error.kind, error.message.as_str(), error.status_code), (reason.kind(), message, None));
+        let error =
+            rules().give_up(record, reason, Function::Dlq, at(60)).unwrap().last_error.unwrap();
+        assert_eq!(
+            (error.kind, error.message.as_str(), error.status_code),
+            (reason.kind(), message, None)
+        );
     }
 }
 
@@ -159,7 +190,10 @@ fn nothing_fails_untried() {
     let given_back = rules().give_back(&claimed, ClaimId(1), "nothing was sent", NOW, NOW).unwrap();
     for untried in [&record, &resent, &given_back] {
         for reason in [GiveUp::CircuitOpen, GiveUp::Undeliverable] {
-            assert_eq!(rules().give_up(untried, reason, Function::Dlq, at(60)), Err(Refusal::Untried));
+            assert_eq!(
+                rules().give_up(untried, reason, Function::Dlq, at(60)),
+                Err(Refusal::Untried)
+            );
         }
     }
 }
@@ -169,14 +203,30 @@ fn nothing_fails_untried() {
 fn a_claim_that_sent_nothing_uses_up_nothing() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
-    assert_eq!(rules().give_back(&claimed, ClaimId(2), "", at(40), at(31)), Err(Refusal::NotOurClaim));
-    let back = rules().give_back(&claimed, ClaimId(1), &"nothing was sent ".repeat(30), at(40), at(31)).unwrap();
-    assert_eq!((back.status, back.allowed_at, back.due_at), (Status::Retrying, Some(at(40)), Some(at(940))));
+    assert_eq!(
+        rules().give_back(&claimed, ClaimId(2), "", at(40), at(31)),
+        Err(Refusal::NotOurClaim)
+    );
+    let back = rules()
+        .give_back(&claimed, ClaimId(1), &"nothing was sent ".repeat(30), at(40), at(31))
+        .unwrap();
+    assert_eq!(
+        (back.status, back.allowed_at, back.due_at),
+        (Status::Retrying, Some(at(40)), Some(at(940)))
+    );
     let used = Budget { deferrals: 1, relays: 1, ..Budget::default() };
     assert_eq!((back.budget, back.attempt_count, back.claim.as_ref()), (used, 1, None));
     let [attempt] = back.attempts.as_slice() else { panic!("{:?}", back.attempts) };
-    assert_eq!((attempt.number, attempt.error, attempt.duration_ms), (1, Some(ErrorKind::Interrupted), 31_000));
-    assert!(attempt.message.as_ref().is_some_and(|text| text.starts_with("nothing was sent") && text.len() <= 256));
+    assert_eq!(
+        (attempt.number, attempt.error, attempt.duration_ms),
+        (1, Some(ErrorKind::Interrupted), 31_000)
+    );
+    assert!(
+        attempt
+            .message
+            .as_ref()
+            .is_some_and(|text| text.starts_with("nothing was sent") && text.len() <= 256)
+    );
 }
 
 /// After the first interruption in a row the next attempt starts at once; then waits of a base delay, twice that, and so on, each
@@ -192,21 +242,39 @@ fn interrupted_attempts_wait_longer_each_time_until_an_outcome() {
             let resumes_at = rules().resumes_at(&claimed).unwrap();
             waits.push(resumes_at.since(over).as_secs_f64());
             let waiting = if round == 0 {
-                assert_eq!(rules().retry_interrupted(&claimed, over), Err(Refusal::Changed), "nothing to wait for");
+                assert_eq!(
+                    rules().retry_interrupted(&claimed, over),
+                    Err(Refusal::Changed),
+                    "nothing to wait for"
+                );
                 claimed
             } else {
-                assert_eq!(rules().claim(&claimed, ClaimId(7), over), Err(Refusal::NotYet(resumes_at)));
-                assert_eq!(rules().defer(&claimed, at(9999), Why::RateLimit, over), Err(Refusal::NotYet(resumes_at)));
-                assert!(rules().claim(&claimed, ClaimId(7), resumes_at).is_ok(), "a late look has waited already");
+                assert_eq!(
+                    rules().claim(&claimed, ClaimId(7), over),
+                    Err(Refusal::NotYet(resumes_at))
+                );
+                assert_eq!(
+                    rules().defer(&claimed, at(9999), Why::RateLimit, over),
+                    Err(Refusal::NotYet(resumes_at))
+                );
+                assert!(
+                    rules().claim(&claimed, ClaimId(7), resumes_at).is_ok(),
+                    "a late look has waited already"
+                );
                 rules().retry_interrupted(&claimed, over).unwrap()
             };
             assert_eq!(waiting.allowed_at, Some(if round == 0 { NOW } else { resumes_at }));
             claimed = rules().claim(&waiting, ClaimId(id), resumes_at).unwrap();
         }
         let expected = [0.0, 5.0, 10.0, 20.0].map(|wait| wait * factor);
-        assert!(waits.iter().zip(expected).all(|(wait, expected)| (wait - expected).abs() < 0.01), "{waits:?}");
+        assert!(
+            waits.iter().zip(expected).all(|(wait, expected)| (wait - expected).abs() < 0.01),
+            "{waits:?}"
+        );
         assert_eq!(claimed.budget.interrupted, 4);
-        let answered = rules().conclude(&claimed, ClaimId(id), &answered(503), claimed.updated_at, 0.5).unwrap();
+        let answered = rules()
+            .conclude(&claimed, ClaimId(id), &answered(503), claimed.updated_at, 0.5)
+            .unwrap();
         assert_eq!((answered.status, answered.budget.interrupted), (Status::Retrying, 0));
     }
 }
@@ -221,10 +289,16 @@ fn the_wait_after_an_interruption_is_the_policys() {
         let claimed = rules().claim(&record, ClaimId(0), NOW).unwrap();
         rules().resumes_at(&claimed).unwrap().since(at(45)).as_secs()
     };
-    let of = |base_delay_ms| RetryOverride { base_delay_ms: Some(base_delay_ms), ..RetryOverride::default() };
+    let of = |base_delay_ms| RetryOverride {
+        base_delay_ms: Some(base_delay_ms),
+        ..RetryOverride::default()
+    };
     assert_eq!([0, 100, 1000, 60_000].map(|base| wait(of(base))), [8, 8, 8, 480]);
     assert_eq!(wait(of(3_600_000)), 3600, "the longest delay of the policy");
-    assert_eq!(wait(RetryOverride { schedule_ms: Some(vec![2000, 9000]), ..RetryOverride::default() }), 16);
+    assert_eq!(
+        wait(RetryOverride { schedule_ms: Some(vec![2000, 9000]), ..RetryOverride::default() }),
+        16
+    );
 }
 
 /// It may be put off to the very time for which it waits already, and to the last millisecond of what deferrals may take.
@@ -285,8 +359,12 @@ fn there_are_three_rescues_and_a_last_look_at_an_attempt_under_way() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     for rescues in 1..=3 {
         let now = at(i64::from(rescues) * 600);
-        record = rules().rescue(&worked_on(&record, now), now.plus(Duration::from_secs(45))).unwrap();
-        assert_eq!((record.budget.rescues, record.due_at), (rescues, Some(now.plus(Duration::from_secs(45)))));
+        record =
+            rules().rescue(&worked_on(&record, now), now.plus(Duration::from_secs(45))).unwrap();
+        assert_eq!(
+            (record.budget.rescues, record.due_at),
+            (rescues, Some(now.plus(Duration::from_secs(45))))
+        );
     }
     let claimed = worked_on(&record, at(3000));
     assert_eq!(rules().rescue(&claimed, at(3045)), Err(Refusal::BudgetSpent));
@@ -308,7 +386,14 @@ fn what_nothing_has_worked_on_is_never_undeliverable() {
             waits.push(due_at.since(now).as_secs() / 60);
             record = rules().requeue(&record, due_at, due_at).unwrap();
             now = record.due_at.unwrap();
-            record = rules().adopt(&record, now.minus(Duration::from_secs(1)), (Function::Sweep, Why::Unsent), now).unwrap();
+            record = rules()
+                .adopt(
+                    &record,
+                    now.minus(Duration::from_secs(1)),
+                    (Function::Sweep, Why::Unsent),
+                    now,
+                )
+                .unwrap();
         }
         assert_eq!(waits, [0, 15, 30, 60, 120, 240, 360, 360, 360]);
         assert_eq!((record.budget.rescues, record.status.is_finished()), (rescues, false));
@@ -336,9 +421,18 @@ fn what_was_only_deferred_is_rescued_and_never_given_up() {
 fn the_limits_are_those_of_the_design() {
     let limits = rules().limits;
     let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
-    assert_eq!((limits.lease, limits.relay_within), (Duration::from_secs(45), Duration::from_secs(90)));
-    assert_eq!((limits.grace, limits.max_grace, limits.max_defer), (minutes(15), minutes(360), minutes(1440)));
-    assert_eq!((limits.retention, limits.dead_letter_retention), (minutes(43_200), minutes(43_200)));
+    assert_eq!(
+        (limits.lease, limits.relay_within),
+        (Duration::from_secs(45), Duration::from_secs(90))
+    );
+    assert_eq!(
+        (limits.grace, limits.max_grace, limits.max_defer),
+        (minutes(15), minutes(360), minutes(1440))
+    );
+    assert_eq!(
+        (limits.retention, limits.dead_letter_retention),
+        (minutes(43_200), minutes(43_200))
+    );
     assert_eq!((limits.max_interrupted, limits.max_relays, limits.max_rescues), (5, 8, 3));
 }
 
@@ -354,7 +448,10 @@ fn the_grace_doubles_up_to_six_hours_and_starts_anew() {
         waits.push(record.due_at.unwrap().since(now).as_secs() / 60);
     }
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360]);
-    assert_eq!(rules().claim(&record, ClaimId(1), record.due_at.unwrap()).unwrap().budget.requeues, 0);
+    assert_eq!(
+        rules().claim(&record, ClaimId(1), record.due_at.unwrap()).unwrap().budget.requeues,
+        0
+    );
 }
 
 /// While a backlog waits, what repeats a message is due again after six hours; what is sent for the first time after a grace, as ever.
@@ -368,7 +465,10 @@ fn in_a_backlog_a_repeated_message_waits_for_six_hours() {
     assert_eq!((repeated.due_at, repeated.budget.requeues), (Some(due_at.plus(six_hours)), 1));
     assert_eq!(rules().requeue_in_backlog(&adopted, NOW, due_at), Err(Refusal::DueMoved));
 
-    let scheduled = rules().create(NewWebhook { deliver_at: Some(at(600)), ..new_webhook(TaskId::mint(NOW, [1; 10])) }, NOW);
+    let scheduled = rules().create(
+        NewWebhook { deliver_at: Some(at(600)), ..new_webhook(TaskId::mint(NOW, [1; 10])) },
+        NOW,
+    );
     assert!(!rules().is_repeat(&scheduled, at(600)));
     let first = rules().requeue_in_backlog(&scheduled, at(600), at(600)).unwrap();
     assert_eq!(first.due_at, Some(at(600 + 900)));
@@ -381,7 +481,8 @@ fn after_eight_relays_the_sweep_takes_over() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
     let mut waits = Vec::new();
     for round in 1..=10 {
-        record = rules().defer(&record, at(round * 60), Why::RateLimit, at(round * 60 - 60)).unwrap();
+        record =
+            rules().defer(&record, at(round * 60), Why::RateLimit, at(round * 60 - 60)).unwrap();
         waits.push(record.due_at.unwrap().since(record.allowed_at.unwrap()).as_secs());
         assert_eq!(super::is_relayed(&record), round <= 8);
     }

@@ -27,7 +27,12 @@ async fn connections_of_three(bytes: &[u8], code: u16) -> usize {
     for _ in 0..3 {
         let answer = send(&sender, &server.url("/")).await;
         let error = (!(200..300).contains(&code)).then_some(ErrorKind::HttpStatus);
-        assert_eq!((answer.error, answer.status_code), (error, Some(code)), "{:?}: {answer:?}", bytes.escape_ascii().to_string());
+        assert_eq!(
+            (answer.error, answer.status_code),
+            (error, Some(code)),
+            "{:?}: {answer:?}",
+            bytes.escape_ascii().to_string()
+        );
         assert!(answer.duration < FAST, "{:?}", answer.duration);
     }
     server.connections()
@@ -44,7 +49,10 @@ async fn odd_heads_are_answers_and_their_connections_serve_again() {
             ("HTTP/1.3 CODE OK", String::new()),
             ("http/1.1 CODE ok", String::new()),
             ("HTTP/1.1   CODE   OK", String::new()),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: <a>\r\n\r\nHTTP/1.1 CODE OK", String::new()),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: <a>\r\n\r\nHTTP/1.1 CODE OK",
+                String::new(),
+            ),
             ("HTTP/1.0 CODE OK", "connection: keep-alive\r\n".to_owned()),
             ("HTTP/1.1 CODE OK", "content-length: 0, 0\r\n".to_owned()),
         ] {
@@ -71,11 +79,21 @@ async fn broken_responses_are_answers_and_their_connections_do_not_serve_again()
             b"transfer-encoding: chunked\r\n\r\nthis is no chunk\r\n",
         ] {
             let bytes = [format!("HTTP/1.1 {code} Whatever\r\n").as_bytes(), rest].concat();
-            assert_eq!(connections_of_three(&bytes, code).await, 3, "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(
+                connections_of_three(&bytes, code).await,
+                3,
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
         }
-        let old = format!("HTTP/1.0 {code} OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
+        let old = format!(
+            "HTTP/1.0 {code} OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        );
         assert_eq!(connections_of_three(old.as_bytes(), code).await, 3);
-        assert_eq!(connections_of_three(format!("HTTP/1.0 {code} OK\r\n{LENGTH}").as_bytes(), code).await, 3);
+        assert_eq!(
+            connections_of_three(format!("HTTP/1.0 {code} OK\r\n{LENGTH}").as_bytes(), code).await,
+            3
+        );
     }
 }
 
@@ -111,14 +129,26 @@ async fn an_answer_to_a_request_that_is_still_being_written_decides() {
         let receiver = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.read_exact(&mut [0; 100]).await.unwrap();
-            stream.write_all(b"HTTP/1.1 413 Too Large\r\nretry-after: 3\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+            stream
+                .write_all(
+                    b"HTTP/1.1 413 Too Large\r\nretry-after: 3\r\ncontent-length: 2\r\n\r\nno",
+                )
+                .await
+                .unwrap();
             // Dropping it with bytes unread resets the connection.
             (!closes).then_some(stream)
         };
         let sender = sender();
         let (answer, _stream) = tokio::join!(send_payload(&sender, &url, payload, AMPLE), receiver);
-        assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(413)), "{answer:?}");
-        assert_eq!((answer.response_excerpt.as_deref(), answer.retry_after), (Some("no"), Some(Duration::from_secs(3))));
+        assert_eq!(
+            (answer.error, answer.status_code),
+            (Some(ErrorKind::HttpStatus), Some(413)),
+            "{answer:?}"
+        );
+        assert_eq!(
+            (answer.response_excerpt.as_deref(), answer.retry_after),
+            (Some("no"), Some(Duration::from_secs(3)))
+        );
         assert!(answer.duration < FAST, "{:?}", answer.duration);
     }
 }
@@ -138,8 +168,12 @@ async fn a_connection_is_kept_no_longer_than_the_server_says() {
         assert_delivered(&send(&sender, &server.url("/")).await, 200);
         assert_eq!(server.connections(), connections);
     }
-    tokio::time::timeout(FAST, server.connection_ended()).await.expect("the one of timeout=1 is closed at once");
-    tokio::time::timeout(FAST, server.connection_ended()).await.expect("the one of timeout=2 is closed after a second");
+    tokio::time::timeout(FAST, server.connection_ended())
+        .await
+        .expect("the one of timeout=1 is closed at once");
+    tokio::time::timeout(FAST, server.connection_ended())
+        .await
+        .expect("the one of timeout=2 is closed after a second");
 }
 
 /// Byte for byte: characters that RFC 3986 allows go as written, and nothing can end the request line.
@@ -181,7 +215,8 @@ async fn the_beginning_of_a_deliverys_body_is_kept_if_asked_for() {
             assert!(answer.duration < FAST, "{:?}", answer.duration);
         }
     }
-    let server = Server::start(vec![Reply::with_body(200, "", &[b'x'; 10_000]), Reply::status(200)]).await;
+    let server =
+        Server::start(vec![Reply::with_body(200, "", &[b'x'; 10_000]), Reply::status(200)]).await;
     let sender = keeping(Excerpts::All);
     for _ in 0..2 {
         assert_eq!(send(&sender, &server.url("/")).await.status_code, Some(200));

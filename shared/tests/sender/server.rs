@@ -45,7 +45,8 @@ impl Reply {
     }
 
     pub(crate) fn with_body(code: u16, headers: &str, body: &[u8]) -> Self {
-        let head = format!("HTTP/1.1 {code} Whatever\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("HTTP/1.1 {code} Whatever\r\n{headers}content-length: {}\r\n\r\n", body.len());
         Self::new([head.as_bytes(), body].concat())
     }
 
@@ -73,7 +74,11 @@ pub(crate) struct Received {
 impl Received {
     /// The value of a header that must be there once.
     pub(crate) fn header(&self, name: &str) -> &str {
-        let mut values = self.head.lines().filter_map(|line| line.split_once(": ")).filter(|(key, _)| *key == name);
+        let mut values = self
+            .head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(key, _)| *key == name);
         let (_, value) = values.next().unwrap_or_else(|| panic!("no {name} in {}", self.head));
         assert!(values.next().is_none(), "{name} twice in {}", self.head);
         value
@@ -209,7 +214,8 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Received>
         }
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(bytes.drain(..end + 4).collect()).unwrap();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
             let length: usize = length.parse().unwrap();
             break (head, length);
         }

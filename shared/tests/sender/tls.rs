@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use p521::ecdsa::signature::Signer as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
 use rustls::{
     RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedProtocolVersion,
     crypto::ring,
@@ -92,7 +95,10 @@ impl Authority {
     }
 }
 
-fn server_config(certified: CertifiedKey, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+fn server_config(
+    certified: CertifiedKey,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
     ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
@@ -102,7 +108,8 @@ fn server_config(certified: CertifiedKey, versions: &[&'static SupportedProtocol
 
 async fn send_to(server: ServerConfig, sender: SenderConfig) -> Answer {
     let server = Server::start_tls(vec![Reply::status(200)], server).await;
-    send(&HttpSender::new(sender).unwrap(), &format!("https://{NAME}:{}/", server.address.port())).await
+    send(&HttpSender::new(sender).unwrap(), &format!("https://{NAME}:{}/", server.address.port()))
+        .await
 }
 
 /// What comes of a server that shows these certificates, where `listed` are those of `WEBHOOK_CA_FILE`.
@@ -163,8 +170,10 @@ async fn of_a_listed_certificate_name_and_validity_are_checked() {
         let expired = of(NAME, |params| params.not_after = date_time_ymd(2001, 2, 3));
         let message = "the certificate expired on 2001-02-03 at 00:00:00 UTC";
         assert_refused(&send_tls(&expired, &[&expired.leaf()]).await, message);
-        let early =
-            of(NAME, |params| (params.not_before, params.not_after) = (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1)));
+        let early = of(NAME, |params| {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+        });
         let message = "the certificate is not valid before 2999-01-01 at 00:00:00 UTC";
         assert_refused(&send_tls(&early, &[&early.leaf()]).await, message);
     }
@@ -177,7 +186,10 @@ async fn a_listed_authority_signs_for_others() {
     let chain = intermediate.issue(&params(NAME)).with(&[&intermediate.certificate]);
     assert_delivered(&send_tls(&chain, &[&root.certificate]).await, 200);
     // An intermediate that is listed is an authority, too.
-    assert_delivered(&send_tls(&intermediate.issue(&params(NAME)), &[&intermediate.certificate]).await, 200);
+    assert_delivered(
+        &send_tls(&intermediate.issue(&params(NAME)), &[&intermediate.certificate]).await,
+        200,
+    );
 }
 
 #[tokio::test]
@@ -188,46 +200,65 @@ async fn what_is_missing_of_the_chain_is_said() {
     let message = "the server did not send its intermediate certificate, and the issuer \"Intermediate R7\" is not a trusted \
                    authority; WEBHOOK_CA_FILE can list it";
     assert_refused(&send_tls(&alone, &[&root.certificate]).await, message);
-    assert_refused(&send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await, message);
+    assert_refused(
+        &send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await,
+        message,
+    );
 
     let whole = intermediate.issue(&params(NAME)).with(&[&intermediate.certificate]);
-    let message = "the certificate's authority \"Root\" is not trusted; WEBHOOK_CA_FILE can list it";
+    let message =
+        "the certificate's authority \"Root\" is not trusted; WEBHOOK_CA_FILE can list it";
     assert_refused(&send_tls(&whole, &[]).await, message);
     assert_refused(&send_tls(&whole.with(&[&root.certificate]), &[]).await, message);
-    assert_refused(&send_tls(&root.issue(&params(NAME)).with(&[&root.certificate]), &[]).await, message);
+    assert_refused(
+        &send_tls(&root.issue(&params(NAME)).with(&[&root.certificate]), &[]).await,
+        message,
+    );
 }
 
 /// A name of an authority is whatever the server's operator, or an attacker, wrote there.
 #[tokio::test]
 async fn what_a_certificate_says_is_bounded() {
     let authority = Authority::new(&format!("\u{1b}[31m{}", "€".repeat(40)));
-    let answer = send_tls(&authority.issue(&params(NAME)).with(&[&authority.certificate]), &[]).await;
+    let answer =
+        send_tls(&authority.issue(&params(NAME)).with(&[&authority.certificate]), &[]).await;
     let message = answer.message.clone().unwrap();
     let quoted = format!("authority \" [31m{}\" is", "€".repeat(18));
     assert!(message.contains(&quoted) && message.len() < MAX_ERROR_BYTES, "{message}");
 
     let mut names = params(NAME);
     let many = (0..50).map(|index| format!("{}.{index}.example", "a".repeat(60)));
-    names.subject_alt_names = many.map(|name| rcgen::SanType::DnsName(name.try_into().unwrap())).collect();
+    names.subject_alt_names =
+        many.map(|name| rcgen::SanType::DnsName(name.try_into().unwrap())).collect();
     let many = self_signed(&names);
     let answer = send_tls(&many, &[&many.leaf()]).await;
     let cut = "a".repeat(60);
-    assert_refused(&answer, &format!("the certificate is for another name: {cut}, {cut}, {cut} and 47 more"));
+    assert_refused(
+        &answer,
+        &format!("the certificate is for another name: {cut}, {cut}, {cut} and 47 more"),
+    );
 }
 
 #[tokio::test]
 async fn each_fault_of_a_certificate_has_its_sentence() {
     let root = Authority::new("Root");
-    let old = Authority::make("Old", Some(&root), |params| params.not_after = date_time_ymd(2021, 9, 30));
+    let old =
+        Authority::make("Old", Some(&root), |params| params.not_after = date_time_ymd(2021, 9, 30));
     let of = |change: fn(&mut CertificateParams)| {
         let mut params = params(NAME);
         change(&mut params);
         root.issue(&params)
     };
     for (chain, message) in [
-        (of(|it| it.not_after = date_time_ymd(2001, 1, 1)), "the certificate expired on 2001-01-01 at 00:00:00 UTC"),
         (
-            of(|it| (it.not_before, it.not_after) = (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))),
+            of(|it| it.not_after = date_time_ymd(2001, 1, 1)),
+            "the certificate expired on 2001-01-01 at 00:00:00 UTC",
+        ),
+        (
+            of(|it| {
+                (it.not_before, it.not_after) =
+                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+            }),
             "the certificate is not valid before 2999-01-01 at 00:00:00 UTC",
         ),
         (
@@ -236,8 +267,9 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
         ),
         (
             of(|it| {
-                it.subject_alt_names =
-                    ["a.example", "*.b.example"].map(|name| rcgen::SanType::DnsName(name.try_into().unwrap())).into();
+                it.subject_alt_names = ["a.example", "*.b.example"]
+                    .map(|name| rcgen::SanType::DnsName(name.try_into().unwrap()))
+                    .into();
             }),
             "the certificate is for another name: a.example, *.b.example",
         ),
@@ -245,15 +277,22 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
             of(|it| it.subject_alt_names = vec![rcgen::SanType::IpAddress([192, 0, 2, 1].into())]),
             "the certificate is for another name: 192.0.2.1",
         ),
-        (of(|it| it.subject_alt_names.clear()), "the certificate names no host (it has no subjectAltName)"),
+        (
+            of(|it| it.subject_alt_names.clear()),
+            "the certificate names no host (it has no subjectAltName)",
+        ),
         (
             of(|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
             "the certificate is not meant for servers (extended key usage)",
         ),
-        (of(|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), "the certificate is an authority's, and not a server's"),
+        (
+            of(|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "the certificate is an authority's, and not a server's",
+        ),
         (
             of(|it| {
-                let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+                let mut extension =
+                    rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
                 extension.set_criticality(true);
                 it.custom_extensions = vec![extension];
             }),
@@ -302,14 +341,24 @@ impl Signer for P521 {
 #[tokio::test]
 async fn p_521_and_ecdsa_with_sha_512_are_verified() {
     for name in ["P-256-sha512", "P-384-sha512", "P-521-sha256", "P-521-sha384", "P-521-sha512"] {
-        let path = |end: &str| format!("{}/tests/sender/certificates/{name}{end}", env!("CARGO_MANIFEST_DIR"));
+        let path = |end: &str| {
+            format!("{}/tests/sender/certificates/{name}{end}", env!("CARGO_MANIFEST_DIR"))
+        };
         let certificate = CertificateDer::from_pem_file(path(".pem")).unwrap();
         let authority = CertificateDer::from_pem_file(path("-authority.pem")).unwrap();
         let key = PrivateKeyDer::from_pem_file(path(".key")).unwrap();
         for version in [&TLS13, &TLS12] {
-            let key: Arc<dyn SigningKey> =
-                if name.starts_with("P-521") { Arc::new(P521::of(&key)) } else { ring::sign::any_ecdsa_type(&key).unwrap() };
-            let server = || server_config(CertifiedKey::new(vec![certificate.clone()], Arc::clone(&key)), &[version]);
+            let key: Arc<dyn SigningKey> = if name.starts_with("P-521") {
+                Arc::new(P521::of(&key))
+            } else {
+                ring::sign::any_ecdsa_type(&key).unwrap()
+            };
+            let server = || {
+                server_config(
+                    CertifiedKey::new(vec![certificate.clone()], Arc::clone(&key)),
+                    &[version],
+                )
+            };
             let mut config = config(true);
             config.extra_roots = vec![authority.clone()];
             assert_delivered(&send_to(server(), config).await, 200);
@@ -327,11 +376,18 @@ async fn p_521_and_ecdsa_with_sha_512_are_verified() {
 }
 
 /// A server that asks for a certificate of `authority`'s.
-fn asking(authority: &Authority, chain: &Chain, version: &'static SupportedProtocolVersion) -> ServerConfig {
+fn asking(
+    authority: &Authority,
+    chain: &Chain,
+    version: &'static SupportedProtocolVersion,
+) -> ServerConfig {
     let provider = Arc::new(ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
     ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
         .unwrap()
@@ -356,11 +412,13 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
         assert_delivered(&send_to(asking(), with(Some(&ours))).await, 200);
         let none = "the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE";
         assert_refused(&send_to(asking(), with(None)).await, none);
-        let refused =
-            "the server refused the client certificate (its authority is not trusted there); see WEBHOOK_CLIENT_CERT_FILE";
+        let refused = "the server refused the client certificate (its authority is not trusted there); see WEBHOOK_CLIENT_CERT_FILE";
         assert_refused(&send_to(asking(), with(Some(&foreign))).await, refused);
         // A server that does not ask is not shown one, and does not mind.
-        assert_delivered(&send_to(server_config(server.certified(), &[version]), with(Some(&ours))).await, 200);
+        assert_delivered(
+            &send_to(server_config(server.certified(), &[version]), with(Some(&ours))).await,
+            200,
+        );
     }
 }
 
@@ -383,7 +441,11 @@ async fn answer_to_bytes(bytes: &[u8]) -> Answer {
 #[tokio::test]
 async fn what_a_server_says_in_place_of_a_handshake_is_told() {
     let plain = "the destination does not speak TLS on this port";
-    for bytes in ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.9\r\n", "220 mail.example ESMTP\r\n"] {
+    for bytes in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.9\r\n",
+        "220 mail.example ESMTP\r\n",
+    ] {
         assert_refused(&answer_to_bytes(bytes.as_bytes()).await, plain);
     }
     for (alert, message) in [

@@ -19,7 +19,8 @@ impl AwsStack {
     pub async fn make_table(&self, name: &str) -> Result<(), AwsError> {
         let keys = |partition: &str, sort: &str| json!([{ "AttributeName": partition, "KeyType": "HASH" }, { "AttributeName": sort, "KeyType": "RANGE" }]);
         let index = |name: &str, partition: &str, sort: &str| json!({ "IndexName": name, "KeySchema": keys(partition, sort), "Projection": { "ProjectionType": "KEYS_ONLY" } });
-        let attributes = ["p", "s", "i", "j", "r", "l"].map(|name| json!({ "AttributeName": name, "AttributeType": "S" }));
+        let attributes = ["p", "s", "i", "j", "r", "l"]
+            .map(|name| json!({ "AttributeName": name, "AttributeType": "S" }));
         let table = json!({
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
@@ -37,14 +38,16 @@ impl AwsStack {
         let dead_letters = self.make_queue(&format!("{name}-dead"), json!({})).await?;
         let wanted = json!({ "QueueUrl": dead_letters, "AttributeNames": ["QueueArn"] });
         let found = self.call("AmazonSQS.GetQueueAttributes", wanted).await?;
-        let policy =
-            json!({ "deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES.to_string() });
-        let webhooks = self.make_queue(name, json!({ "RedrivePolicy": policy.to_string() })).await?;
+        let policy = json!({ "deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES.to_string() });
+        let webhooks =
+            self.make_queue(name, json!({ "RedrivePolicy": policy.to_string() })).await?;
         Ok(QueueUrls { webhooks, dead_letters })
     }
 
     async fn make_queue(&self, name: &str, attributes: Value) -> Result<String, AwsError> {
-        let made = self.call("AmazonSQS.CreateQueue", json!({ "QueueName": name, "Attributes": attributes })).await?;
+        let made = self
+            .call("AmazonSQS.CreateQueue", json!({ "QueueName": name, "Attributes": attributes }))
+            .await?;
         Ok(made["QueueUrl"].as_str().unwrap_or_default().to_owned())
     }
 }

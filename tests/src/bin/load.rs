@@ -31,7 +31,11 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             shared::complain!("load: {error}");
-            if matches!(error, LoadError::Missing { .. }) { ExitCode::FAILURE } else { ExitCode::from(COULD_NOT_RUN) }
+            if matches!(error, LoadError::Missing { .. }) {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::from(COULD_NOT_RUN)
+            }
         }
     }
 }

@@ -57,11 +57,14 @@ struct Options {
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| format!("is not one of {}", Kind::ALL.map(Kind::name).join(", ")))
+    Kind::from_name(name)
+        .ok_or_else(|| format!("is not one of {}", Kind::ALL.map(Kind::name).join(", ")))
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
-    Bug::from_name(name).ok_or_else(|| format!("is not one of {}", Bug::ALL.map(|bug| format!("{bug:?}")).join(", ")))
+    Bug::from_name(name).ok_or_else(|| {
+        format!("is not one of {}", Bug::ALL.map(|bug| format!("{bug:?}")).join(", "))
+    })
 }
 
 fn main() -> ExitCode {
@@ -83,8 +86,11 @@ fn replay(options: &Options, seed: u64) -> bool {
     for line in &ran.trace {
         shared::say!("{line}");
     }
-    let (accepted, requests, messages, seconds) = (ran.accepted, ran.requests, ran.messages, ran.seconds);
-    shared::say!("\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of virtual time");
+    let (accepted, requests, messages, seconds) =
+        (ran.accepted, ran.requests, ran.messages, ran.seconds);
+    shared::say!(
+        "\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of virtual time"
+    );
     match &ran.violation {
         Some(violation) => shared::say!("FAILED: {violation}"),
         None => shared::say!("All checks hold."),
@@ -103,11 +109,19 @@ fn many(options: &Options) -> bool {
         shared::say!("{:#}", json!(hunted));
         return hunted.failure.is_none();
     }
-    shared::say!("{} seeds in {:.1} s: {:.0} a second", hunted.seeds, hunted.seconds, hunted.seeds_per_second());
+    shared::say!(
+        "{} seeds in {:.1} s: {:.0} a second",
+        hunted.seeds,
+        hunted.seconds,
+        hunted.seeds_per_second()
+    );
     if let Some((seed, violation)) = &hunted.failure {
-        let world = options.world.map_or_else(String::new, |world| format!(" --world {}", world.name()));
+        let world =
+            options.world.map_or_else(String::new, |world| format!(" --world {}", world.name()));
         let bug = options.bug.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
-        shared::say!("seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}");
+        shared::say!(
+            "seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}"
+        );
     }
     hunted.failure.is_none()
 }
@@ -121,7 +135,11 @@ fn bugs(options: &Options) -> bool {
         let caught = catch(bug, MAX_SEEDS_PER_BUG);
         if !options.json {
             let seeds = caught.seeds.map_or_else(|| "never".to_owned(), |seeds| seeds.to_string());
-            shared::say!("{:<24} {seeds:>6}  {}", caught.bug, caught.violation.as_deref().unwrap_or("not caught"));
+            shared::say!(
+                "{:<24} {seeds:>6}  {}",
+                caught.bug,
+                caught.violation.as_deref().unwrap_or("not caught")
+            );
         }
         table.push(caught);
     }

@@ -31,7 +31,10 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { failure, target } = Options::parse();
-    let mut report = Report::new(format!("test-webhook-failure {}", failure.map_or("(delivery)", Failure::as_str)), target.json);
+    let mut report = Report::new(
+        format!("test-webhook-failure {}", failure.map_or("(delivery)", Failure::as_str)),
+        target.json,
+    );
     let outcome = failure::run(&target, failure, &mut report).await;
     report.finish(&outcome)
 }

@@ -39,7 +39,11 @@ struct Options {
     /// Also log to this file, after what it holds already.
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    #[arg(long, value_name = "FOLDER", help = "Save each payload, byte for byte, as webhook_data_*.json in this folder")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        help = "Save each payload, byte for byte, as webhook_data_*.json in this folder"
+    )]
     save_dir: Option<PathBuf>,
     /// Verify signatures with this secret, or several separated by commas: base64 with or without whsec_, else raw bytes.
     #[arg(long, env = "WEBHOOK_HMAC_SECRET", hide_env_values = true)]
@@ -54,7 +58,11 @@ struct Options {
 
 impl Options {
     fn behaviour(&self) -> Result<Behaviour, String> {
-        let mut behaviour = Behaviour { failure_rate: self.failure_rate, delay_seconds: self.delay, ..Behaviour::default() };
+        let mut behaviour = Behaviour {
+            failure_rate: self.failure_rate,
+            delay_seconds: self.delay,
+            ..Behaviour::default()
+        };
         match self.response_code {
             Some(code) if self.failure_rate > 0 && code < 300 => {
                 return Err(format!(
@@ -93,7 +101,8 @@ async fn main() -> ExitCode {
 
 async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std::error::Error>> {
     // Registered before the first line is printed: who read it may send the signal.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let receiver = Receiver::builder()
         .listen((options.host, options.port).into())
         .behaviour(behaviour)
@@ -118,7 +127,11 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
     if options.json {
         shared::say!("{}", serde_json::json!({ "stopped": counts }));
     } else {
-        shared::say!("stopped; {} requests of {} webhooks received", counts.received, counts.distinct_webhook_ids);
+        shared::say!(
+            "stopped; {} requests of {} webhooks received",
+            counts.received,
+            counts.distinct_webhook_ids
+        );
     }
     Ok(())
 }
@@ -126,7 +139,14 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
 fn describe(behaviour: &Behaviour) -> String {
     let code = match behaviour.constant_code() {
         Some(code) => code.to_string(),
-        None => format!("{}, but {} % of the time {}", behaviour.response_code, behaviour.failure_rate, behaviour.failure_code),
+        None => format!(
+            "{}, but {} % of the time {}",
+            behaviour.response_code, behaviour.failure_rate, behaviour.failure_code
+        ),
     };
-    if behaviour.delay_seconds > 0.0 { format!("{code} after {} s", behaviour.delay_seconds) } else { code }
+    if behaviour.delay_seconds > 0.0 {
+        format!("{code} after {} s", behaviour.delay_seconds)
+    } else {
+        code
+    }
 }

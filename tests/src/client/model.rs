@@ -120,7 +120,9 @@ impl Attempt {
     /// When it was over.
     pub fn ended_at(&self) -> Timestamp {
         // A duration that long would be nonsense of the server's; the start is as good then.
-        self.started_at.checked_add(std::time::Duration::from_millis(self.duration_ms)).unwrap_or(self.started_at)
+        self.started_at
+            .checked_add(std::time::Duration::from_millis(self.duration_ms))
+            .unwrap_or(self.started_at)
     }
 }
 

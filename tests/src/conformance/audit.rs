@@ -35,12 +35,20 @@ async fn only_what_is_unfinished_and_unheld_is_answered(fixture: Fixture) {
     let now = fixture.now();
     let create = async || fixture.created_with(fixture.epoch, &fresh_reference()).await;
     let pending = create().await;
-    let claimed = fixture.step(&create().await, |rules, webhook| rules.claim(webhook, OURS, now)).await;
+    let claimed =
+        fixture.step(&create().await, |rules, webhook| rules.claim(webhook, OURS, now)).await;
     let held = create().await;
-    fixture.step(&held, |rules, webhook| rules.adopt(webhook, now, (Function::Api, Why::Unsent), now)).await;
+    fixture
+        .step(&held, |rules, webhook| rules.adopt(webhook, now, (Function::Api, Why::Unsent), now))
+        .await;
     for code in [200, 410, 500] {
-        let claimed = fixture.step(&create().await, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-        fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(code), now, 0.5)).await;
+        let claimed =
+            fixture.step(&create().await, |rules, webhook| rules.claim(webhook, OURS, now)).await;
+        fixture
+            .step(&claimed, |rules, webhook| {
+                rules.conclude(webhook, OURS, &answered(code), now, 0.5)
+            })
+            .await;
     }
     let deleted = create().await;
     assert!(fixture.store.delete(&deleted.id).await.unwrap());
@@ -87,17 +95,21 @@ async fn every_one_of_many_is_answered_exactly_once(fixture: Fixture) {
     for chunk in 0..13 {
         let writers: Vec<_> = (0..100_i64)
             .map(|index| {
-                let (store, rules) =
-                    (Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other }), fixture.rules.clone());
+                let (store, rules) = (
+                    Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other }),
+                    fixture.rules.clone(),
+                );
                 let created_at = fixture.at((chunk * 100 + index) / 7);
                 tokio::spawn(async move {
-                    let webhook = rules.create(new_webhook(created_at, &fresh_reference()), created_at);
+                    let webhook =
+                        rules.create(new_webhook(created_at, &fresh_reference()), created_at);
                     store.create(&webhook, &super::fixture::content(&webhook)).await.unwrap();
                     if index % 2 == 0 {
                         return Some(webhook.id.task);
                     }
                     let claimed = rules.claim(&webhook, OURS, created_at).unwrap();
-                    let delivered = rules.conclude(&claimed, OURS, &answered(200), created_at, 0.5).unwrap();
+                    let delivered =
+                        rules.conclude(&claimed, OURS, &answered(200), created_at, 0.5).unwrap();
                     store.write(&webhook, &delivered).await.unwrap();
                     None
                 })
@@ -116,7 +128,8 @@ async fn every_one_of_many_is_answered_exactly_once(fixture: Fixture) {
 async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     let mut expected = Vec::new();
     for index in 0..250 {
-        expected.push(fixture.created_with(fixture.at(index / 10), &fresh_reference()).await.id.task);
+        expected
+            .push(fixture.created_with(fixture.at(index / 10), &fresh_reference()).await.id.task);
     }
     expected.sort();
     let mut found: Vec<TaskId> = Vec::new();
@@ -161,7 +174,10 @@ async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
     assert!(fixture.store.advance_audit(start, ahead).await.unwrap());
     assert!(!fixture.other.advance_audit(start, right).await.unwrap());
     assert!(fixture.other.advance_audit(Some(ahead), right).await.unwrap());
-    assert!(!fixture.store.advance_audit(Some(ahead), right).await.unwrap(), "it was taken back already");
+    assert!(
+        !fixture.store.advance_audit(Some(ahead), right).await.unwrap(),
+        "it was taken back already"
+    );
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(right));
 }
 
@@ -170,10 +186,14 @@ async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
 async fn of_racing_moves_one_wins(fixture: Fixture) {
     for round in 1..50 {
         let from = fixture.store.audited_until().await.unwrap();
-        let moves =
-            [&fixture.store, &fixture.other, &fixture.store, &fixture.other].into_iter().enumerate().map(|(index, store)| {
+        let moves = [&fixture.store, &fixture.other, &fixture.store, &fixture.other]
+            .into_iter()
+            .enumerate()
+            .map(|(index, store)| {
                 let (store, to) = (Arc::clone(store), fixture.at(round * 60_000 + index as i64));
-                tokio::spawn(async move { store.advance_audit(from, to).await.unwrap().then_some(to) })
+                tokio::spawn(
+                    async move { store.advance_audit(from, to).await.unwrap().then_some(to) },
+                )
             });
         let mut winners = Vec::new();
         for task in moves.collect::<Vec<_>>() {
@@ -187,7 +207,11 @@ async fn of_racing_moves_one_wins(fixture: Fixture) {
 /// What the sweep says last is what everybody reads. Proved with two reports, one after the other.
 async fn the_sweep_s_report_is_kept(fixture: Fixture) {
     for lag_ms in [0, u64::from(u32::MAX) + 7] {
-        let fault = ClockFault { found_at: fixture.now(), ahead_ms: 1 << 41, left: Some(DueCursor::before(fixture.now())) };
+        let fault = ClockFault {
+            found_at: fixture.now(),
+            ahead_ms: 1 << 41,
+            left: Some(DueCursor::before(fixture.now())),
+        };
         let report = SweepReport {
             ran_at: fixture.now(),
             lag_ms,

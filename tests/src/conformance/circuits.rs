@@ -32,7 +32,10 @@ async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     let now = fixture.now();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     let first = Circuit::closed(&destination).failed(&settings(), now);
-    assert!(!fixture.store.write_circuit(Some(0), &first).await.unwrap(), "there is none of that revision");
+    assert!(
+        !fixture.store.write_circuit(Some(0), &first).await.unwrap(),
+        "there is none of that revision"
+    );
     assert!(fixture.store.write_circuit(None, &first).await.unwrap());
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(first.clone()));
     assert!(!fixture.other.write_circuit(None, &first).await.unwrap(), "there is one");
@@ -50,10 +53,13 @@ async fn of_racing_writes_one_wins(fixture: Fixture) {
     for round in 1..=40 {
         let before = fixture.store.circuit(&destination).await.unwrap();
         let revision = before.as_ref().map(|circuit| circuit.revision);
-        let after = before.unwrap_or_else(|| Circuit::closed(&destination)).failed(&settings(), fixture.now());
+        let after = before
+            .unwrap_or_else(|| Circuit::closed(&destination))
+            .failed(&settings(), fixture.now());
         let writers: Vec<_> = (0..4)
             .map(|index| {
-                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let store =
+                    Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
                 let after = after.clone();
                 tokio::spawn(async move { store.write_circuit(revision, &after).await.unwrap() })
             })
@@ -74,7 +80,10 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     let failed = Circuit::closed(&destination).failed(&settings(), now).failed(&settings(), now);
     assert!(fixture.store.write_circuit(None, &failed).await.unwrap());
     let idle = failed.succeeded();
-    assert!(!fixture.other.write_circuit(Some(failed.revision + 1), &idle).await.unwrap(), "removal is conditional too");
+    assert!(
+        !fixture.other.write_circuit(Some(failed.revision + 1), &idle).await.unwrap(),
+        "removal is conditional too"
+    );
     assert!(fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap());
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     eventually("it is not listed", || async {
@@ -92,8 +101,12 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
 async fn those_that_opened_are_listed_first(fixture: Fixture) {
     let now = fixture.now();
     let long_ago = now.minus(Duration::from_secs(3600));
-    let failed = |times, at| (0..times).fold(Circuit::closed(&destination()), |circuit, _| circuit.failed(&settings(), at));
-    let written = [failed(1, now), failed(2, now), failed(1, now), failed(2, long_ago), failed(1, now)];
+    let failed = |times, at| {
+        (0..times)
+            .fold(Circuit::closed(&destination()), |circuit, _| circuit.failed(&settings(), at))
+    };
+    let written =
+        [failed(1, now), failed(2, now), failed(1, now), failed(2, long_ago), failed(1, now)];
     for circuit in &written {
         assert!(fixture.store.write_circuit(None, circuit).await.unwrap());
     }

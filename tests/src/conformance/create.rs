@@ -37,7 +37,10 @@ async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
     let webhook = fixture.created().await;
     for store in [&fixture.store, &fixture.other] {
         assert_eq!(store.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
-        assert_eq!(store.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+        assert_eq!(
+            store.open(&webhook.id).await.unwrap(),
+            Some((webhook.clone(), content(&webhook)))
+        );
     }
 }
 
@@ -45,16 +48,24 @@ async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
 /// webhook has moved on, and with another reference id for the same task.
 async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) {
     let first = fixture.created().await;
-    let claimed = fixture.step(&first, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
+    let claimed =
+        fixture.step(&first, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
     let reference = fresh_reference();
-    let renamed = Webhook { id: WebhookId { reference: reference.clone(), task: first.id.task }, ..first.clone() };
+    let renamed = Webhook {
+        id: WebhookId { reference: reference.clone(), task: first.id.task },
+        ..first.clone()
+    };
     for second in [first.clone(), renamed] {
-        let other_content = Content { url: "https://other.example/".to_owned(), ..content(&second) };
+        let other_content =
+            Content { url: "https://other.example/".to_owned(), ..content(&second) };
         match fixture.other.create(&second, &other_content).await {
             Err(CreateError::Conflict(stored)) => assert_eq!(*stored, claimed),
             other => panic!("{other:?}"),
         }
-        assert_eq!(fixture.store.open(&first.id).await.unwrap(), Some((claimed.clone(), content(&first))));
+        assert_eq!(
+            fixture.store.open(&first.id).await.unwrap(),
+            Some((claimed.clone(), content(&first)))
+        );
     }
     let filter = Filter { reference: Some(reference), ..Filter::default() };
     assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
@@ -65,13 +76,16 @@ async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) 
 async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
     const WRITERS: usize = 4;
     for _ in 0..25 {
-        let base = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+        let base =
+            fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
         let start = Arc::new(Barrier::new(WRITERS));
         let tasks: Vec<_> = (0..WRITERS)
             .map(|index| {
-                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let store =
+                    Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
                 let webhook = Webhook { correlation_id: format!("writer-{index}"), ..base.clone() };
-                let content = Content { url: format!("https://example.com/{index}"), ..content(&base) };
+                let content =
+                    Content { url: format!("https://example.com/{index}"), ..content(&base) };
                 let start = Arc::clone(&start);
                 tokio::spawn(async move {
                     start.wait().await;
@@ -87,7 +101,9 @@ async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
                 (Err(error), ..) => panic!("{error:?}"),
             }
         }
-        let [winner] = winners.as_slice() else { panic!("{} creates of one id took effect", winners.len()) };
+        let [winner] = winners.as_slice() else {
+            panic!("{} creates of one id took effect", winners.len())
+        };
         assert!(told.iter().all(|stored| *stored == winner.0), "the others are told who won");
         assert_eq!(fixture.store.open(&base.id).await.unwrap().as_ref(), Some(winner));
     }
@@ -95,10 +111,14 @@ async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
 
 /// A webhook that nobody created is missing for every call, and no call but create makes one. Proved by trying each.
 async fn what_was_never_created_is_missing(fixture: Fixture) {
-    let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+    let webhook =
+        fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
     let next = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
     assert!(matches!(fixture.store.write(&webhook, &next).await, Err(WriteError::Missing)));
-    assert!(matches!(fixture.store.write_and_open(&webhook, &next).await, Err(WriteError::Missing)));
+    assert!(matches!(
+        fixture.store.write_and_open(&webhook, &next).await,
+        Err(WriteError::Missing)
+    ));
     assert!(!fixture.store.delete(&webhook.id).await.unwrap());
     assert_eq!(fixture.store.get(&webhook.id).await.unwrap(), None);
     assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), None);
@@ -113,7 +133,10 @@ async fn another_reference_id_names_another_webhook(fixture: Fixture) {
     assert_eq!(fixture.store.get(&other).await.unwrap(), None);
     assert_eq!(fixture.store.open(&other).await.unwrap(), None);
     assert!(!fixture.store.delete(&other).await.unwrap());
-    assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+    assert_eq!(
+        fixture.store.open(&webhook.id).await.unwrap(),
+        Some((webhook.clone(), content(&webhook)))
+    );
 }
 
 /// URL, headers and payload come back byte for byte. Proved with spaces, escapes, numbers that no parser keeps, duplicate keys,
@@ -129,7 +152,8 @@ async fn every_byte_of_a_content_is_kept(fixture: Fixture) {
         "0.1000000000000000055511151231257827",
     ];
     for payload in payloads {
-        let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+        let webhook =
+            fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
         let content = Content {
             url: "https://example.com/ä?x=%C3%A9&y=😀#fragment".to_owned(),
             headers: vec![
@@ -154,7 +178,8 @@ async fn a_payload_of_a_mebibyte_is_kept(fixture: Fixture) {
         write!(payload, "{:016x}", rand::random::<u64>()).unwrap();
     }
     payload.push('"');
-    let webhook = fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
+    let webhook =
+        fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
     let content = Content { payload: RawValue::from_string(payload).unwrap(), ..content(&webhook) };
     fixture.store.create(&webhook, &content).await.unwrap();
     assert!(fixture.other.open(&webhook.id).await.unwrap().unwrap().1 == content);
@@ -169,7 +194,11 @@ async fn every_field_of_a_record_is_kept(fixture: Fixture) {
     new.event_type = Some("order.paid/é😀".to_owned());
     new.correlation_id = "c".repeat(128);
     new.destination = String::from("http://[2001:db8::1]:8080");
-    new.retry = Some(RetryOverride { factor: Some(98.529_229_164_886_83), jitter: Some(0.1), ..RetryOverride::default() });
+    new.retry = Some(RetryOverride {
+        factor: Some(98.529_229_164_886_83),
+        jitter: Some(0.1),
+        ..RetryOverride::default()
+    });
     let mut webhook = fixture.rules.create(new, fixture.now());
     fixture.store.create(&webhook, &content(&webhook)).await.unwrap();
     assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
@@ -177,7 +206,9 @@ async fn every_field_of_a_record_is_kept(fixture: Fixture) {
         let now = fixture.now();
         webhook = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
         let report = super::steps::answered(410);
-        webhook = fixture.step(&webhook, |rules, webhook| rules.conclude(webhook, OURS, &report, now, 0.5)).await;
+        webhook = fixture
+            .step(&webhook, |rules, webhook| rules.conclude(webhook, OURS, &report, now, 0.5))
+            .await;
         webhook = fixture.step(&webhook, |rules, webhook| rules.archive(webhook, now)).await;
         assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook.clone()));
         webhook = fixture.step(&webhook, |rules, webhook| rules.redrive(webhook, now)).await;
@@ -190,5 +221,6 @@ async fn every_field_of_a_record_is_kept(fixture: Fixture) {
 async fn a_scheduled_webhook_is_in_the_due_index_at_once(fixture: Fixture) {
     let webhook = Kind::Scheduled.make(&fixture).await;
     assert!(webhook.due_at.is_some());
-    eventually("it is due", || async { same(&fixture.due_at(&webhook.id).await, &webhook.due_at) }).await;
+    eventually("it is due", || async { same(&fixture.due_at(&webhook.id).await, &webhook.due_at) })
+        .await;
 }

@@ -29,7 +29,9 @@ async fn letter(fixture: &Fixture, reference: &ReferenceId, archived_at: Timesta
     let now = fixture.now();
     let webhook = fixture.created_with(now, reference).await;
     let claimed = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-    let failed = fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(410), now, 0.5)).await;
+    let failed = fixture
+        .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(410), now, 0.5))
+        .await;
     fixture.step(&failed, |rules, webhook| rules.archive(webhook, archived_at)).await
 }
 
@@ -65,7 +67,9 @@ async fn latest_archived_first_with_record_and_url(fixture: Fixture) {
     for reference in [Some(&reference), None] {
         eventually("in order", || async {
             let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
-            let own = items.iter().filter(|item| letters.iter().any(|letter| letter.id == item.webhook.id));
+            let own = items
+                .iter()
+                .filter(|item| letters.iter().any(|letter| letter.id == item.webhook.id));
             same(&own.clone().map(|item| item.webhook.clone()).collect(), &letters)?;
             same(&own.clone().all(|item| item.url == content(&item.webhook).url), &true)
         })
@@ -79,13 +83,17 @@ async fn of_one_reference_only(fixture: Fixture) {
     let mut expected = Vec::new();
     for seconds in 0..6 {
         let archived_at = ago(&fixture, 60 - seconds);
-        let letter = letter(&fixture, if seconds % 2 == 0 { &ours } else { &theirs }, archived_at).await;
+        let letter =
+            letter(&fixture, if seconds % 2 == 0 { &ours } else { &theirs }, archived_at).await;
         if seconds % 2 == 0 {
             expected.insert(0, letter.id.task);
         }
     }
     eventually("ours", || async { same(&tasks(&fixture, Some(&ours), 2).await, &expected) }).await;
-    eventually("nobody's", || async { same(&tasks(&fixture, Some(&fresh_reference()), 2).await, &vec![]) }).await;
+    eventually("nobody's", || async {
+        same(&tasks(&fixture, Some(&fresh_reference()), 2).await, &vec![])
+    })
+    .await;
 }
 
 /// Reading page by page shows each letter once, also those that were archived in the same millisecond. Proved with several sizes of
@@ -95,7 +103,8 @@ async fn pages_show_each_letter_once(fixture: Fixture) {
     let base = ago(&fixture, 60);
     let mut letters = Vec::new();
     for index in 0..17 {
-        letters.push(letter(&fixture, &reference, base.plus(Duration::from_millis(index / 4))).await);
+        letters
+            .push(letter(&fixture, &reference, base.plus(Duration::from_millis(index / 4))).await);
     }
     letters.sort_by_key(|letter| std::cmp::Reverse((letter.archived_at, letter.id.task)));
     let expected: Vec<TaskId> = letters.iter().map(|letter| letter.id.task).collect();
@@ -122,10 +131,21 @@ async fn a_letter_leaves_when_it_is_sent_again_or_deleted(fixture: Fixture) {
     let again = fixture.step(&redriven, |rules, webhook| rules.redrive(webhook, now)).await;
     fixture.step(&resent, |rules, webhook| rules.resend(webhook, now)).await;
     assert!(fixture.store.delete(&deleted.id).await.unwrap());
-    eventually("all have left", || async { same(&tasks(&fixture, Some(&reference), 10).await, &vec![]) }).await;
+    eventually("all have left", || async {
+        same(&tasks(&fixture, Some(&reference), 10).await, &vec![])
+    })
+    .await;
     let claimed = fixture.step(&again, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-    let failed = fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(410), now, 0.5)).await;
-    eventually("not before it is archived", || async { same(&tasks(&fixture, Some(&reference), 10).await, &vec![]) }).await;
+    let failed = fixture
+        .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(410), now, 0.5))
+        .await;
+    eventually("not before it is archived", || async {
+        same(&tasks(&fixture, Some(&reference), 10).await, &vec![])
+    })
+    .await;
     fixture.step(&failed, |rules, webhook| rules.archive(webhook, now)).await;
-    eventually("it is one again", || async { same(&tasks(&fixture, Some(&reference), 10).await, &vec![redriven.id.task]) }).await;
+    eventually("it is one again", || async {
+        same(&tasks(&fixture, Some(&reference), 10).await, &vec![redriven.id.task])
+    })
+    .await;
 }

@@ -22,9 +22,15 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Record, content and every index entry are gone, for every handle. Proved on a webhook of each kind, so that every index had one.
 async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
-    for kind in
-        [Kind::Pending, Kind::PendingHeld, Kind::LeaseLive, Kind::RetryingLater, Kind::Delivered, Kind::Failed, Kind::Archived]
-    {
+    for kind in [
+        Kind::Pending,
+        Kind::PendingHeld,
+        Kind::LeaseLive,
+        Kind::RetryingLater,
+        Kind::Delivered,
+        Kind::Failed,
+        Kind::Archived,
+    ] {
         let webhook = kind.make(&fixture).await;
         let (id, created_at) = (&webhook.id, webhook.id.task.created_at());
         assert!(fixture.backend.has_content(id).await, "{kind:?}");
@@ -36,12 +42,26 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
         eventually("no index has it", || async {
             same(&fixture.due_at(id).await, &None)?;
             same(
-                &fixture.unheld(created_at, created_at.plus(std::time::Duration::from_millis(1))).await.contains(&id.task),
+                &fixture
+                    .unheld(created_at, created_at.plus(std::time::Duration::from_millis(1)))
+                    .await
+                    .contains(&id.task),
                 &false,
             )?;
             let reference = Some(id.reference.clone());
-            same(&fixture.store.dead_letters(reference.as_ref(), None, 10).await.unwrap().items, &vec![])?;
-            same(&fixture.store.list(&Filter { reference, ..Filter::default() }, None, 10).await.unwrap().items, &vec![])?;
+            same(
+                &fixture.store.dead_letters(reference.as_ref(), None, 10).await.unwrap().items,
+                &vec![],
+            )?;
+            same(
+                &fixture
+                    .store
+                    .list(&Filter { reference, ..Filter::default() }, None, 10)
+                    .await
+                    .unwrap()
+                    .items,
+                &vec![],
+            )?;
             let all = fixture.store.list(&Filter::default(), None, 100).await.unwrap().items;
             same(&all.iter().any(|listed| listed.webhook.id == *id), &false)
         })
@@ -67,13 +87,20 @@ async fn what_has_changed_stays(fixture: Fixture) {
 async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     let claimed = Kind::LeaseLive.make(&fixture).await;
     let pending = Kind::Pending.make(&fixture).await;
-    assert!(fixture.store.delete(&claimed.id).await.unwrap() && fixture.store.delete(&pending.id).await.unwrap());
+    assert!(
+        fixture.store.delete(&claimed.id).await.unwrap()
+            && fixture.store.delete(&pending.id).await.unwrap()
+    );
     let now = fixture.now();
-    let outcome =
-        apply(&*fixture.other, claimed.clone(), |webhook| fixture.rules.conclude(webhook, OURS, &answered(200), now, 0.5));
+    let outcome = apply(&*fixture.other, claimed.clone(), |webhook| {
+        fixture.rules.conclude(webhook, OURS, &answered(200), now, 0.5)
+    });
     assert!(matches!(outcome.await.unwrap(), Applied::Missing));
     for event in [Event::Claim, Event::Audit, Event::Rescue] {
-        let applied = apply(&*fixture.other, pending.clone(), |webhook| event.happen(&fixture.rules, webhook, now)).await;
+        let applied = apply(&*fixture.other, pending.clone(), |webhook| {
+            event.happen(&fixture.rules, webhook, now)
+        })
+        .await;
         assert!(matches!(applied.unwrap(), Applied::Missing), "{event:?}");
     }
     for id in [&claimed.id, &pending.id] {
@@ -86,13 +113,20 @@ async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
 async fn others_stay(fixture: Fixture) {
     let reference = super::fixture::fresh_reference();
     let now = fixture.now();
-    let (gone, stays) = (fixture.created_with(now, &reference).await, fixture.created_with(now, &reference).await);
+    let (gone, stays) =
+        (fixture.created_with(now, &reference).await, fixture.created_with(now, &reference).await);
     assert!(fixture.store.delete(&gone.id).await.unwrap());
-    assert_eq!(fixture.store.open(&stays.id).await.unwrap(), Some((stays.clone(), content(&stays))));
+    assert_eq!(
+        fixture.store.open(&stays.id).await.unwrap(),
+        Some((stays.clone(), content(&stays)))
+    );
     let filter = Filter { reference: Some(reference), ..Filter::default() };
     eventually("only the other is listed", || async {
         let items = fixture.store.list(&filter, None, 10).await.unwrap().items;
-        same(&items.iter().map(|listed| listed.webhook.id.task).collect::<Vec<_>>(), &vec![stays.id.task])
+        same(
+            &items.iter().map(|listed| listed.webhook.id.task).collect::<Vec<_>>(),
+            &vec![stays.id.task],
+        )
     })
     .await;
 }

@@ -31,7 +31,11 @@ pub(super) fn cases() -> Vec<Case> {
 /// Makes a webhook that is due at that time.
 async fn due_at(fixture: &Fixture, due_at: Timestamp) -> Webhook {
     let webhook = fixture.created_with(fixture.epoch, &fresh_reference()).await;
-    fixture.step(&webhook, |rules, webhook| rules.adopt(webhook, due_at, (Function::Api, Why::Unsent), fixture.epoch)).await
+    fixture
+        .step(&webhook, |rules, webhook| {
+            rules.adopt(webhook, due_at, (Function::Api, Why::Unsent), fixture.epoch)
+        })
+        .await
 }
 
 /// The entries of these webhooks among those due until then.
@@ -47,26 +51,53 @@ async fn an_entry_enters_moves_and_leaves_with_its_record(fixture: Fixture) {
     let now = fixture.now();
     let check = async |webhook: Webhook| {
         let what = format!("{} after {} writes", webhook.status, webhook.revision);
-        eventually(&what, || async { same(&fixture.due_at(&webhook.id).await, &webhook.due_at) }).await;
+        eventually(&what, || async { same(&fixture.due_at(&webhook.id).await, &webhook.due_at) })
+            .await;
         webhook
     };
     let created = check(fixture.created().await).await;
-    let held = check(fixture.step(&created, |rules, webhook| rules.audit(webhook, now)).await).await;
-    let rescued = check(fixture.step(&held, |rules, webhook| rules.rescue(webhook, now)).await).await;
-    let requeued = check(fixture.step(&rescued, |rules, webhook| rules.requeue(webhook, now, now)).await).await;
-    let claimed = check(fixture.step(&requeued, |rules, webhook| rules.claim(webhook, OURS, now)).await).await;
+    let held =
+        check(fixture.step(&created, |rules, webhook| rules.audit(webhook, now)).await).await;
+    let rescued =
+        check(fixture.step(&held, |rules, webhook| rules.rescue(webhook, now)).await).await;
+    let requeued =
+        check(fixture.step(&rescued, |rules, webhook| rules.requeue(webhook, now, now)).await)
+            .await;
+    let claimed =
+        check(fixture.step(&requeued, |rules, webhook| rules.claim(webhook, OURS, now)).await)
+            .await;
     let report = answered(500);
-    let retrying = check(fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, now, 0.5)).await).await;
+    let retrying = check(
+        fixture
+            .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, now, 0.5))
+            .await,
+    )
+    .await;
     let later = retrying.allowed_at.unwrap();
-    let claimed = check(fixture.step(&retrying, |rules, webhook| rules.claim(webhook, OURS, later)).await).await;
+    let claimed =
+        check(fixture.step(&retrying, |rules, webhook| rules.claim(webhook, OURS, later)).await)
+            .await;
     let report = answered(410);
-    let failed = check(fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, later, 0.5)).await).await;
-    let archived = check(fixture.step(&failed, |rules, webhook| rules.archive(webhook, later)).await).await;
-    let redriven = check(fixture.step(&archived, |rules, webhook| rules.redrive(webhook, later)).await).await;
-    let claimed = check(fixture.step(&redriven, |rules, webhook| rules.claim(webhook, OURS, later)).await).await;
+    let failed = check(
+        fixture
+            .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, later, 0.5))
+            .await,
+    )
+    .await;
+    let archived =
+        check(fixture.step(&failed, |rules, webhook| rules.archive(webhook, later)).await).await;
+    let redriven =
+        check(fixture.step(&archived, |rules, webhook| rules.redrive(webhook, later)).await).await;
+    let claimed =
+        check(fixture.step(&redriven, |rules, webhook| rules.claim(webhook, OURS, later)).await)
+            .await;
     let report = answered(200);
-    let delivered =
-        check(fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, later, 0.5)).await).await;
+    let delivered = check(
+        fixture
+            .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &report, later, 0.5))
+            .await,
+    )
+    .await;
     assert_eq!(delivered.due_at, None);
 }
 
@@ -78,14 +109,21 @@ async fn only_what_is_due_until_then_is_answered(fixture: Fixture) {
         due_at(&fixture, fixture.at(1001)).await,
     );
     let ids = [&early.id, &exact.id, &late.id];
-    let entry = |webhook: &Webhook| DueEntry { id: webhook.id.clone(), due_at: webhook.due_at.unwrap() };
-    for (until, expected) in
-        [(998, vec![]), (999, vec![&early]), (1000, vec![&early, &exact]), (1001, vec![&early, &exact, &late])]
-    {
-        let expected: BTreeSet<_> = expected.into_iter().map(|webhook| entry(webhook).id.task).collect();
+    let entry =
+        |webhook: &Webhook| DueEntry { id: webhook.id.clone(), due_at: webhook.due_at.unwrap() };
+    for (until, expected) in [
+        (998, vec![]),
+        (999, vec![&early]),
+        (1000, vec![&early, &exact]),
+        (1001, vec![&early, &exact, &late]),
+    ] {
+        let expected: BTreeSet<_> =
+            expected.into_iter().map(|webhook| entry(webhook).id.task).collect();
         eventually("what is due", || async {
             let found = due_of(&fixture, &ids, fixture.at(until)).await;
-            let times = found.iter().all(|found| [&early, &exact, &late].into_iter().any(|webhook| entry(webhook) == *found));
+            let times = found.iter().all(|found| {
+                [&early, &exact, &late].into_iter().any(|webhook| entry(webhook) == *found)
+            });
             same(&times, &true)?;
             same(&found.iter().map(|entry| entry.id.task).collect(), &expected)
         })
@@ -131,7 +169,11 @@ async fn a_backlog_is_worked_off_in_bounded_reads(fixture: Fixture) {
             let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
             // An index that trails shows an entry again; the record then says that it has moved.
             if webhook.due_at == Some(entry.due_at) {
-                fixture.step(&webhook, |rules, webhook| rules.requeue(webhook, entry.due_at, fixture.now())).await;
+                fixture
+                    .step(&webhook, |rules, webhook| {
+                        rules.requeue(webhook, entry.due_at, fixture.now())
+                    })
+                    .await;
                 assert!(waiting.remove(&entry.id.task), "once each");
             }
         }
@@ -143,7 +185,12 @@ async fn a_backlog_is_worked_off_in_bounded_reads(fixture: Fixture) {
 }
 
 /// All due entries until then, page by page from the cursor on.
-async fn pages(fixture: &Fixture, until: Timestamp, from: Option<DueCursor>, limit: usize) -> Vec<DueEntry> {
+async fn pages(
+    fixture: &Fixture,
+    until: Timestamp,
+    from: Option<DueCursor>,
+    limit: usize,
+) -> Vec<DueEntry> {
     let (mut entries, mut after) = (Vec::new(), from);
     for _ in 0..1000 {
         let page = fixture.store.due(until, after.as_ref(), limit).await.unwrap();
@@ -203,7 +250,11 @@ async fn what_moves_between_pages_does_not_hide_the_others(fixture: Fixture) {
         for entry in page.entries {
             if found.len() % 3 > 0 {
                 let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
-                fixture.step(&webhook, |rules, webhook| rules.requeue(webhook, entry.due_at, fixture.now())).await;
+                fixture
+                    .step(&webhook, |rules, webhook| {
+                        rules.requeue(webhook, entry.due_at, fixture.now())
+                    })
+                    .await;
             }
             found.push(entry);
         }
@@ -247,7 +298,8 @@ async fn a_read_can_begin_at_a_time(fixture: Fixture) {
         expected.push((millis, due_at(&fixture, fixture.at(millis)).await.id.task));
     }
     for begin in [0, 999, 1000, 1001, 1002, 5001] {
-        let mut wanted: Vec<TaskId> = expected.iter().filter(|(at, _)| *at >= begin).map(|(_, task)| *task).collect();
+        let mut wanted: Vec<TaskId> =
+            expected.iter().filter(|(at, _)| *at >= begin).map(|(_, task)| *task).collect();
         wanted.sort();
         for limit in [1, MAX_READ] {
             eventually(&format!("from {begin} on"), || async {

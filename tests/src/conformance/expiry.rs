@@ -28,13 +28,17 @@ async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> 
     let shown = fixture.store.get(id).await.unwrap().is_some();
     assert_eq!(fixture.other.open(id).await.unwrap().is_some(), shown, "get and open agree");
     let reference = Some(id.reference.clone());
-    for filter in [Filter { reference: reference.clone(), ..Filter::default() }, Filter::default()] {
+    for filter in [Filter { reference: reference.clone(), ..Filter::default() }, Filter::default()]
+    {
         let items = fixture.store.list(&filter, None, 100).await.unwrap().items;
         same(&items.iter().any(|listed| listed.webhook.id == *id), &shown)?;
     }
     for reference in [reference.as_ref(), None] {
         let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
-        same(&items.iter().any(|letter| letter.webhook.id == *id), &(shown && webhook.is_dead_letter()))?;
+        same(
+            &items.iter().any(|letter| letter.webhook.id == *id),
+            &(shown && webhook.is_dead_letter()),
+        )?;
     }
     Ok(shown)
 }
@@ -43,7 +47,9 @@ async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> 
 /// put a minute before, then behind.
 async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
     let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
-    fixture.clock.advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
+    fixture
+        .clock
+        .advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
     for webhook in &webhooks {
         let shown = eventually("all readers agree", || is_shown(&fixture, webhook)).await;
         assert!(shown, "{} is still there", webhook.status);
@@ -52,14 +58,24 @@ async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
     for webhook in &webhooks {
         let shown = eventually("all readers agree", || is_shown(&fixture, webhook)).await;
         assert!(!shown, "{} is gone", webhook.status);
-        assert!(!fixture.store.delete(&webhook.id).await.unwrap(), "there is nothing to delete for an operator");
+        assert!(
+            !fixture.store.delete(&webhook.id).await.unwrap(),
+            "there is nothing to delete for an operator"
+        );
     }
 }
 
 /// However long it takes, what is not finished stays. Proved a year later.
 async fn nothing_unfinished_ever_expires(fixture: Fixture) {
     let mut webhooks = Vec::new();
-    for kind in [Kind::Pending, Kind::PendingHeld, Kind::Scheduled, Kind::LeaseOver, Kind::RetryingAllowed, Kind::Failed] {
+    for kind in [
+        Kind::Pending,
+        Kind::PendingHeld,
+        Kind::Scheduled,
+        Kind::LeaseOver,
+        Kind::RetryingAllowed,
+        Kind::Failed,
+    ] {
         webhooks.push(kind.make(&fixture).await);
     }
     fixture.clock.advance(Duration::from_secs(365 * 24 * 3600));
@@ -74,12 +90,18 @@ async fn nothing_unfinished_ever_expires(fixture: Fixture) {
 async fn a_resend_lifts_record_and_content(fixture: Fixture) {
     for kind in [Kind::Delivered, Kind::Archived] {
         let finished = kind.make(&fixture).await;
-        fixture.clock.advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
-        let resent = fixture.step(&finished, |rules, webhook| rules.resend(webhook, fixture.now())).await;
+        fixture
+            .clock
+            .advance(fixture.rules.limits.retention.checked_sub(Duration::from_secs(60)).unwrap());
+        let resent =
+            fixture.step(&finished, |rules, webhook| rules.resend(webhook, fixture.now())).await;
         fixture.clock.advance(Duration::from_secs(120));
         assert_eq!(fixture.other.get(&resent.id).await.unwrap(), Some(resent.clone()));
         let claimed = fixture.rules.claim(&resent, OURS, fixture.now()).unwrap();
-        assert_eq!(fixture.store.write_and_open(&resent, &claimed).await.unwrap(), content(&resent));
+        assert_eq!(
+            fixture.store.write_and_open(&resent, &claimed).await.unwrap(),
+            content(&resent)
+        );
     }
 }
 
@@ -109,7 +131,10 @@ async fn a_clock_that_is_ahead_for_seconds_deletes_nothing(fixture: Fixture) {
     for _ in 0..2 {
         keep_house().await;
         for webhook in &webhooks {
-            assert_eq!(fixture.other.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(webhook))));
+            assert_eq!(
+                fixture.other.open(&webhook.id).await.unwrap(),
+                Some((webhook.clone(), content(webhook)))
+            );
             let shown = eventually("all readers agree", || is_shown(&fixture, webhook)).await;
             assert!(shown, "{}", webhook.status);
         }

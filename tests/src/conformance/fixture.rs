@@ -54,7 +54,8 @@ impl Clock for TestClock {
     }
 
     fn monotonic(&self) -> Duration {
-        SystemClock.monotonic() + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst).unsigned_abs())
+        SystemClock.monotonic()
+            + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst).unsigned_abs())
     }
 
     async fn sleep(&self, wait: Duration) {
@@ -116,7 +117,8 @@ impl Fixture {
     /// What a case has at hand on this backend.
     pub async fn new(backend: Box<dyn Backend>) -> Self {
         // From 2001 to 2020, so that ranges of ids and of due times never meet those of what was made just now.
-        let epoch = Timestamp::from_millis(rand::random_range(1_000_000_000_000..1_600_000_000_000));
+        let epoch =
+            Timestamp::from_millis(rand::random_range(1_000_000_000_000..1_600_000_000_000));
         Self {
             store: backend.store(),
             other: backend.second_store().await,
@@ -152,7 +154,11 @@ impl Fixture {
     }
 
     /// Makes the next record by a rule that must apply, and writes it.
-    pub async fn step(&self, record: &Webhook, rule: impl FnOnce(&Rules, &Webhook) -> Result<Webhook, Refusal>) -> Webhook {
+    pub async fn step(
+        &self,
+        record: &Webhook,
+        rule: impl FnOnce(&Rules, &Webhook) -> Result<Webhook, Refusal>,
+    ) -> Webhook {
         let next = rule(&self.rules, record).unwrap();
         self.store.write(record, &next).await.unwrap();
         next
@@ -234,7 +240,11 @@ where
         match check().await {
             Ok(value) => return value,
             Err(complaint) => {
-                assert!(started.elapsed() < BOUND, "{what}: after {} s still: {complaint}", BOUND.as_secs());
+                assert!(
+                    started.elapsed() < BOUND,
+                    "{what}: after {} s still: {complaint}",
+                    BOUND.as_secs()
+                );
                 sleep(Duration::from_millis(20)).await;
             }
         }

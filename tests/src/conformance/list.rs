@@ -79,21 +79,37 @@ async fn each_filter_alone_and_all_together(fixture: Fixture) {
     let (ours, theirs) = (fresh_reference(), fresh_reference());
     let now = fixture.now();
     let mut all = Vec::new();
-    for (index, reference) in [&ours, &ours, &ours, &ours, &theirs, &theirs].into_iter().enumerate() {
+    for (index, reference) in [&ours, &ours, &ours, &ours, &theirs, &theirs].into_iter().enumerate()
+    {
         let mut webhook = fixture.created_with(fixture.at(index as i64 * 10), reference).await;
         if index % 3 > 0 {
-            webhook = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
+            webhook =
+                fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
         }
         if index % 3 > 1 {
-            webhook = fixture.step(&webhook, |rules, webhook| rules.conclude(webhook, OURS, &answered(200), now, 0.5)).await;
+            webhook = fixture
+                .step(&webhook, |rules, webhook| {
+                    rules.conclude(webhook, OURS, &answered(200), now, 0.5)
+                })
+                .await;
         }
         all.push(webhook);
     }
     all.reverse();
     for reference in [None, Some(ours), Some(theirs)] {
-        for status in [None, Some(Status::Pending), Some(Status::InProgress), Some(Status::Delivered), Some(Status::Failed)] {
+        for status in [
+            None,
+            Some(Status::Pending),
+            Some(Status::InProgress),
+            Some(Status::Delivered),
+            Some(Status::Failed),
+        ] {
             for before in [0, 1, 30, 31, 60] {
-                let filter = Filter { reference: reference.clone(), status, created_before: Some(fixture.at(before)) };
+                let filter = Filter {
+                    reference: reference.clone(),
+                    status,
+                    created_before: Some(fixture.at(before)),
+                };
                 let expected = tasks_of(all.iter().filter(|webhook| filter.matches(webhook, now)));
                 eventually(&format!("{filter:?}"), || async {
                     let mut found = tasks(&fixture, &filter, 2).await;
@@ -113,12 +129,19 @@ async fn pages_show_each_webhook_once(fixture: Fixture) {
     let reference = fresh_reference();
     let webhooks = some(&fixture, &reference, 45).await;
     let now = fixture.now();
-    let claimed = fixture.step(&webhooks[30], |rules, webhook| rules.claim(webhook, OURS, now)).await;
+    let claimed =
+        fixture.step(&webhooks[30], |rules, webhook| rules.claim(webhook, OURS, now)).await;
     let filter = Filter { reference: Some(reference), ..Filter::default() };
     for limit in [1, 2, 7, 44, 45, 46, 100] {
-        eventually("all pages", || async { same(&tasks(&fixture, &filter, limit).await, &tasks_of(&webhooks)) }).await;
+        eventually("all pages", || async {
+            same(&tasks(&fixture, &filter, limit).await, &tasks_of(&webhooks))
+        })
+        .await;
         let in_progress = Filter { status: Some(Status::InProgress), ..filter.clone() };
-        eventually("one in many", || async { same(&tasks(&fixture, &in_progress, limit).await, &vec![claimed.id.task]) }).await;
+        eventually("one in many", || async {
+            same(&tasks(&fixture, &in_progress, limit).await, &vec![claimed.id.task])
+        })
+        .await;
     }
 }
 
@@ -128,7 +151,10 @@ async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture)
     let reference = fresh_reference();
     let webhooks = some(&fixture, &reference, 40).await;
     let filter = Filter { reference: Some(reference.clone()), ..Filter::default() };
-    eventually("all are listed", || async { same(&tasks(&fixture, &filter, 100).await.len(), &40) }).await;
+    eventually("all are listed", || async {
+        same(&tasks(&fixture, &filter, 100).await.len(), &40)
+    })
+    .await;
     let (mut found, mut after) = (Vec::new(), None);
     for (index, webhook) in webhooks.iter().enumerate() {
         let page = fixture.store.list(&filter, after, 3).await.unwrap();
@@ -159,7 +185,10 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     let other = fixture.created_with(created_at, &fresh_reference()).await;
     let expect = async |reference: &ReferenceId, status, created_before, expected: Vec<TaskId>| {
         let filter = Filter { reference: Some(reference.clone()), status, created_before };
-        eventually(&format!("{filter:?}"), || async { same(&tasks(&fixture, &filter, 5).await, &expected) }).await;
+        eventually(&format!("{filter:?}"), || async {
+            same(&tasks(&fixture, &filter, 5).await, &expected)
+        })
+        .await;
     };
     let task = webhook.id.task;
     expect(&webhook.id.reference, None, None, vec![task]).await;
@@ -169,12 +198,22 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     expect(&other.id.reference, None, None, vec![other.id.task]).await;
     expect(&ReferenceId::made_up(fresh_task(created_at)), None, None, vec![]).await;
     let failed = fixture.step(&webhook, |rules, webhook| {
-        rules.give_up(webhook, shared::transition::GiveUp::Unreadable, shared::model::Function::Dlq, fixture.now())
+        rules.give_up(
+            webhook,
+            shared::transition::GiveUp::Unreadable,
+            shared::model::Function::Dlq,
+            fixture.now(),
+        )
     });
-    let archived = fixture.step(&failed.await, |rules, webhook| rules.archive(webhook, fixture.now())).await;
+    let archived =
+        fixture.step(&failed.await, |rules, webhook| rules.archive(webhook, fixture.now())).await;
     eventually("it is a dead letter by its reference", || async {
-        let letters = fixture.store.dead_letters(Some(&archived.id.reference), None, 5).await.unwrap();
-        same(&letters.items.iter().map(|letter| letter.webhook.id.task).collect::<Vec<_>>(), &vec![task])
+        let letters =
+            fixture.store.dead_letters(Some(&archived.id.reference), None, 5).await.unwrap();
+        same(
+            &letters.items.iter().map(|letter| letter.webhook.id.task).collect::<Vec<_>>(),
+            &vec![task],
+        )
     })
     .await;
 }
@@ -183,8 +222,12 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
 async fn counts_follow_the_statuses(fixture: Fixture) {
     let before = fixture.store.counts().await.unwrap();
     let expect = async |added: [u64; 5]| {
-        let expected: Vec<u64> = before.iter().zip(added).map(|(before, added)| before + added).collect();
-        eventually("counts", || async { same(&fixture.other.counts().await.unwrap().to_vec(), &expected) }).await;
+        let expected: Vec<u64> =
+            before.iter().zip(added).map(|(before, added)| before + added).collect();
+        eventually("counts", || async {
+            same(&fixture.other.counts().await.unwrap().to_vec(), &expected)
+        })
+        .await;
     };
     let mut webhooks = Vec::new();
     for code in [None, Some(500), Some(410), Some(200), Some(200)] {
@@ -194,11 +237,20 @@ async fn counts_follow_the_statuses(fixture: Fixture) {
             webhooks.push(webhook);
             continue;
         };
-        let claimed = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-        webhooks.push(fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(code), now, 0.5)).await);
+        let claimed =
+            fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
+        webhooks.push(
+            fixture
+                .step(&claimed, |rules, webhook| {
+                    rules.conclude(webhook, OURS, &answered(code), now, 0.5)
+                })
+                .await,
+        );
     }
     expect([1, 0, 1, 2, 1]).await;
-    let claimed = fixture.step(&webhooks[0], |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
+    let claimed = fixture
+        .step(&webhooks[0], |rules, webhook| rules.claim(webhook, OURS, fixture.now()))
+        .await;
     expect([0, 1, 1, 2, 1]).await;
     for id in [&claimed.id, &webhooks[3].id] {
         assert!(fixture.store.delete(id).await.unwrap());

@@ -36,10 +36,16 @@ pub(super) fn message(text: &str) -> Outgoing {
 }
 
 /// Receives until the one message with this body comes, and fails on any other.
-pub(super) async fn receive_one(queue: &dyn Queue, lane: Lane, body: &str, visibility: Duration) -> Received {
+pub(super) async fn receive_one(
+    queue: &dyn Queue,
+    lane: Lane,
+    body: &str,
+    visibility: Duration,
+) -> Received {
     let started = Instant::now();
     loop {
-        let mut received = queue.receive(lane, MAX_BATCH, visibility, Duration::from_secs(2)).await.unwrap();
+        let mut received =
+            queue.receive(lane, MAX_BATCH, visibility, Duration::from_secs(2)).await.unwrap();
         assert!(received.len() <= 1, "there is one message: {received:?}");
         if let Some(received) = received.pop() {
             assert_eq!(received.body, body);
@@ -56,7 +62,13 @@ pub(super) async fn receive_none(queue: &dyn Queue, lane: Lane) {
 }
 
 /// The lane comes to hold so much, and by that nothing else.
-pub(super) async fn expect_depth(queue: &dyn Queue, lane: Lane, ready: u64, in_flight: u64, delayed: u64) {
+pub(super) async fn expect_depth(
+    queue: &dyn Queue,
+    lane: Lane,
+    ready: u64,
+    in_flight: u64,
+    delayed: u64,
+) {
     let expected = Depth { ready, in_flight, delayed };
     eventually("the depth", || async { same(&queue.depth(lane).await.unwrap(), &expected) }).await;
 }
@@ -73,7 +85,10 @@ async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture
         assert!(!received.id.is_empty() && !received.receipt.is_empty());
         // The server's clock may be another one, and may count whole seconds.
         let skew = Duration::from_secs(6);
-        assert!(received.sent_at >= before.minus(skew) && received.sent_at <= fixture.now().plus(skew), "{received:?}");
+        assert!(
+            received.sent_at >= before.minus(skew) && received.sent_at <= fixture.now().plus(skew),
+            "{received:?}"
+        );
         receive_none(&*fixture.queue, lane).await;
         fixture.queue.acknowledge(lane, &[received.receipt]).await.unwrap();
         expect_depth(&*fixture.other_queue, lane, 0, 0, 0).await;
@@ -91,7 +106,11 @@ async fn a_batch_is_sent_whole_and_received_in_parts(fixture: Fixture) {
     let mut receipts = Vec::new();
     let started = Instant::now();
     for max in [1, 2, 3].into_iter().chain(std::iter::repeat(MAX_BATCH)) {
-        let received = fixture.other_queue.receive(Lane::Webhooks, max, LONG, Duration::from_secs(1)).await.unwrap();
+        let received = fixture
+            .other_queue
+            .receive(Lane::Webhooks, max, LONG, Duration::from_secs(1))
+            .await
+            .unwrap();
         assert!(received.len() <= max);
         for message in received {
             assert!(bodies.insert(message.body), "each once");
@@ -139,7 +158,11 @@ async fn the_lanes_are_apart(fixture: Fixture) {
 async fn an_empty_lane_answers_within_the_wait(fixture: Fixture) {
     for (wait, least, most) in [(0, 0, 5000), (1000, 800, 10_000)] {
         let started = Instant::now();
-        let received = fixture.queue.receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::from_millis(wait)).await.unwrap();
+        let received = fixture
+            .queue
+            .receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::from_millis(wait))
+            .await
+            .unwrap();
         assert_eq!(received, []);
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(least), "it waits: {took:?}");
@@ -165,21 +188,38 @@ async fn wakes(fixture: &Fixture, sender: &dyn Queue, lane: Lane) {
     tokio::pin!(receive);
     timeout(Duration::from_millis(300), &mut receive).await.expect_err("it waits for a message");
     sender.send(lane, std::slice::from_ref(&message)).await.unwrap();
-    let received = timeout(Duration::from_secs(10), receive).await.expect("it answers long before its wait is over").unwrap();
+    let received = timeout(Duration::from_secs(10), receive)
+        .await
+        .expect("it answers long before its wait is over")
+        .unwrap();
     assert_eq!(received.iter().map(|received| &received.body).collect::<Vec<_>>(), [&message.body]);
 }
 
 /// What the health page says of a lane becomes true. Proved with messages in each of the three states, and through the other handle.
 async fn the_depth_tells_ready_in_flight_and_delayed(fixture: Fixture) {
     let lane = Lane::Webhooks;
-    fixture.queue.send(lane, &[message("1"), message("2"), message("3"), message("4")]).await.unwrap();
+    fixture
+        .queue
+        .send(lane, &[message("1"), message("2"), message("3"), message("4")])
+        .await
+        .unwrap();
     fixture.queue.send(lane, &[Outgoing { delay: LONG, ..message("later") }]).await.unwrap();
     expect_depth(&*fixture.other_queue, lane, 4, 0, 1).await;
     let received = eventually("one comes", || async {
-        fixture.queue.receive(lane, 1, LONG, Duration::from_secs(1)).await.unwrap().pop().ok_or_else(|| "none".to_owned())
+        fixture
+            .queue
+            .receive(lane, 1, LONG, Duration::from_secs(1))
+            .await
+            .unwrap()
+            .pop()
+            .ok_or_else(|| "none".to_owned())
     })
     .await;
     expect_depth(&*fixture.other_queue, lane, 3, 1, 1).await;
-    fixture.queue.release(lane, std::slice::from_ref(&received.receipt), Duration::ZERO).await.unwrap();
+    fixture
+        .queue
+        .release(lane, std::slice::from_ref(&received.receipt), Duration::ZERO)
+        .await
+        .unwrap();
     expect_depth(&*fixture.other_queue, lane, 4, 0, 1).await;
 }

@@ -38,7 +38,10 @@ where
     let start = Arc::new(Barrier::new(tasks));
     let spawned: Vec<_> = (0..tasks)
         .map(|index| {
-            let future = work(index, Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other }));
+            let future = work(
+                index,
+                Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other }),
+            );
             let start = Arc::clone(&start);
             tokio::spawn(async move {
                 start.wait().await;
@@ -64,7 +67,9 @@ async fn of_racing_claims_one_wins(fixture: Fixture) {
             let (rules, seen) = (fixture.rules.clone(), seen.clone());
             async move {
                 let claim = ClaimId(100 + index as u64);
-                apply_and_open(&*store, seen, |webhook| rules.claim(webhook, claim, now)).await.unwrap()
+                apply_and_open(&*store, seen, |webhook| rules.claim(webhook, claim, now))
+                    .await
+                    .unwrap()
             }
         })
         .await;
@@ -79,7 +84,9 @@ async fn of_racing_claims_one_wins(fixture: Fixture) {
                 other => panic!("{other:?}"),
             }
         }
-        let [winner] = winners.as_slice() else { panic!("round {round}: {} workers hold the claim", winners.len()) };
+        let [winner] = winners.as_slice() else {
+            panic!("round {round}: {} workers hold the claim", winners.len())
+        };
         assert_eq!(fixture.store.get(&seen.id).await.unwrap().as_ref(), Some(winner));
         assert_eq!(winner.attempt_count, seen.attempt_count + 1);
     }
@@ -93,8 +100,9 @@ async fn a_stale_outcome_is_refused_after_the_lease_was_taken_over(fixture: Fixt
     let taken = fixture.rules.claim(&lost, ClaimId(77), now).unwrap();
     fixture.other.write(&lost, &taken).await.unwrap();
     for code in [200, 500, 410] {
-        let late =
-            apply(&*fixture.store, lost.clone(), |webhook| fixture.rules.conclude(webhook, OURS, &answered(code), now, 0.5));
+        let late = apply(&*fixture.store, lost.clone(), |webhook| {
+            fixture.rules.conclude(webhook, OURS, &answered(code), now, 0.5)
+        });
         match late.await.unwrap() {
             Applied::Refused(Refusal::NotOurClaim, stored) => assert_eq!(stored, taken),
             other => panic!("{other:?}"),
@@ -128,8 +136,12 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
         for (late, applied) in results {
             match applied {
                 Applied::Done(record, ()) => assert_eq!(record, stored, "round {round}"),
-                Applied::Refused(Refusal::NotOurClaim, _) => assert!(late && stored.status == Status::InProgress),
-                Applied::Refused(Refusal::Finished(_), _) => assert!(!late && stored.status == Status::Delivered),
+                Applied::Refused(Refusal::NotOurClaim, _) => {
+                    assert!(late && stored.status == Status::InProgress)
+                }
+                Applied::Refused(Refusal::Finished(_), _) => {
+                    assert!(!late && stored.status == Status::Delivered)
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -141,7 +153,8 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
 async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
     for round in 0..50 {
         let held = Kind::PendingHeld.make(&fixture).await;
-        let claimed = fixture.step(&held, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
+        let claimed =
+            fixture.step(&held, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
         let (now, seen) = (fixture.now(), claimed.due_at.unwrap());
         let results = together(&fixture, 2, |index, store| {
             let (rules, claimed) = (fixture.rules.clone(), claimed.clone());
@@ -160,11 +173,15 @@ async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
         .await;
         for (sweep, applied) in results {
             let done = matches!(applied, Applied::Done(..));
-            assert!(done || (sweep && matches!(applied, Applied::Refused(Refusal::DueMoved, _))), "{applied:?}");
+            assert!(
+                done || (sweep && matches!(applied, Applied::Refused(Refusal::DueMoved, _))),
+                "{applied:?}"
+            );
         }
         let stored = fixture.other.get(&held.id).await.unwrap().unwrap();
         assert_eq!((stored.status, stored.due_at), (Status::Delivered, None), "round {round}");
-        eventually("it left the index", || async { same(&fixture.due_at(&held.id).await, &None) }).await;
+        eventually("it left the index", || async { same(&fixture.due_at(&held.id).await, &None) })
+            .await;
     }
 }
 
@@ -181,17 +198,23 @@ async fn a_delete_and_a_write_never_leave_a_webhook(fixture: Fixture) {
                     assert!(store.delete(&held.id).await.unwrap());
                     return;
                 }
-                let claim = apply_and_open(&*store, held, |webhook| rules.claim(webhook, OURS, now)).await.unwrap();
+                let claim =
+                    apply_and_open(&*store, held, |webhook| rules.claim(webhook, OURS, now))
+                        .await
+                        .unwrap();
                 let Applied::Done(claimed, _) = claim else { return };
                 let report = answered(500);
-                apply(&*store, claimed, |webhook| rules.conclude(webhook, OURS, &report, now, 0.5)).await.unwrap();
+                apply(&*store, claimed, |webhook| rules.conclude(webhook, OURS, &report, now, 0.5))
+                    .await
+                    .unwrap();
             }
         })
         .await;
         for store in [&fixture.store, &fixture.other] {
             assert_eq!(store.open(&held.id).await.unwrap(), None, "round {round}");
         }
-        eventually("no index has it", || async { same(&fixture.due_at(&held.id).await, &None) }).await;
+        eventually("no index has it", || async { same(&fixture.due_at(&held.id).await, &None) })
+            .await;
     }
 }
 
@@ -206,7 +229,8 @@ async fn five_hundred_webhooks_at_once_all_arrive(fixture: Fixture) {
             store.create(&webhook, &content(&webhook)).await.unwrap();
             let claimed = rules.claim(&webhook, OURS, created_at).unwrap();
             assert_eq!(store.write_and_open(&webhook, &claimed).await.unwrap(), content(&webhook));
-            let delivered = rules.conclude(&claimed, OURS, &answered(200), created_at, 0.5).unwrap();
+            let delivered =
+                rules.conclude(&claimed, OURS, &answered(200), created_at, 0.5).unwrap();
             store.write(&claimed, &delivered).await.unwrap();
             delivered
         }

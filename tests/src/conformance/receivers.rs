@@ -34,7 +34,12 @@ fn handle(fixture: &Fixture, index: usize) -> Arc<dyn Queue> {
 }
 
 fn messages(group: usize, count: usize) -> Vec<Outgoing> {
-    (0..count).map(|index| Outgoing { group: format!("https://d{group}.example:443"), ..message(&index.to_string()) }).collect()
+    (0..count)
+        .map(|index| Outgoing {
+            group: format!("https://d{group}.example:443"),
+            ..message(&index.to_string())
+        })
+        .collect()
 }
 
 /// What is received is one worker's alone until its visibility timeout ends. Proved by eight receivers that empty the lane together:
@@ -50,7 +55,9 @@ async fn concurrent_receivers_never_share_a_message(fixture: Fixture) {
             let (queue, seen) = (handle(&fixture, index), Arc::clone(&seen));
             tokio::spawn(async move {
                 while seen.lock().unwrap().len() < MESSAGES && started.elapsed() < BOUND {
-                    for received in queue.receive(Lane::Webhooks, 3, LONG, Duration::ZERO).await.unwrap() {
+                    for received in
+                        queue.receive(Lane::Webhooks, 3, LONG, Duration::ZERO).await.unwrap()
+                    {
                         assert_eq!(received.receives, 1);
                         *seen.lock().unwrap().entry(received.id).or_default() += 1;
                     }
@@ -89,8 +96,12 @@ async fn nothing_is_lost_between_concurrent_senders_and_receivers(fixture: Fixtu
             let (queue, all) = (handle(&fixture, index), Arc::clone(&received));
             tokio::spawn(async move {
                 while all.lock().unwrap().len() < MESSAGES && started.elapsed() < BOUND {
-                    let batch = queue.receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::from_millis(200)).await.unwrap();
-                    let receipts: Vec<String> = batch.iter().map(|received| received.receipt.clone()).collect();
+                    let batch = queue
+                        .receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::from_millis(200))
+                        .await
+                        .unwrap();
+                    let receipts: Vec<String> =
+                        batch.iter().map(|received| received.receipt.clone()).collect();
                     queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
                     for message in batch {
                         *all.lock().unwrap().entry(message.body).or_default() += 1;
@@ -123,12 +134,22 @@ async fn what_is_handed_back_meanwhile_is_not_lost(fixture: Fixture) {
             let (seen, done) = (Arc::clone(&seen), Arc::clone(&done));
             tokio::spawn(async move {
                 while done.load(Ordering::SeqCst) < MESSAGES && started.elapsed() < BOUND {
-                    let batch = queue.receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::ZERO).await.unwrap();
-                    let (first, second): (Vec<_>, Vec<_>) = batch.into_iter().partition(|received| received.receives == 1);
+                    let batch = queue
+                        .receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::ZERO)
+                        .await
+                        .unwrap();
+                    let (first, second): (Vec<_>, Vec<_>) =
+                        batch.into_iter().partition(|received| received.receives == 1);
                     for received in first.iter().chain(&second) {
-                        seen.lock().unwrap().entry(received.id.clone()).or_default().push(received.receives);
+                        seen.lock()
+                            .unwrap()
+                            .entry(received.id.clone())
+                            .or_default()
+                            .push(received.receives);
                     }
-                    let receipts = |of: &[shared::queue::Received]| of.iter().map(|one| one.receipt.clone()).collect::<Vec<_>>();
+                    let receipts = |of: &[shared::queue::Received]| {
+                        of.iter().map(|one| one.receipt.clone()).collect::<Vec<_>>()
+                    };
                     other.release(Lane::Webhooks, &receipts(&first), Duration::ZERO).await.unwrap();
                     other.acknowledge(Lane::Webhooks, &receipts(&second)).await.unwrap();
                     done.fetch_add(second.len(), Ordering::SeqCst);

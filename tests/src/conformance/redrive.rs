@@ -28,7 +28,9 @@ async fn receive_letter(queue: &dyn Queue, body: &str) -> Received {
         let again = queue.receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::ZERO).await.unwrap();
         assert_eq!(again, [], "the webhook lane is done with it");
         let wait = Duration::from_secs(1);
-        if let Some(letter) = queue.receive(Lane::DeadLetters, MAX_BATCH, LONG, wait).await.unwrap().pop() {
+        if let Some(letter) =
+            queue.receive(Lane::DeadLetters, MAX_BATCH, LONG, wait).await.unwrap().pop()
+        {
             assert_eq!(letter.body, body);
             return letter;
         }
@@ -45,7 +47,11 @@ async fn after_its_last_receive_a_message_becomes_a_dead_letter(fixture: Fixture
     for receives in 1..=MAX_RECEIVES {
         let received = receive_one(&*fixture.queue, Lane::Webhooks, &message.body, LONG).await;
         assert_eq!(received.receives, receives);
-        fixture.other_queue.release(Lane::Webhooks, std::slice::from_ref(&received.receipt), Duration::ZERO).await.unwrap();
+        fixture
+            .other_queue
+            .release(Lane::Webhooks, std::slice::from_ref(&received.receipt), Duration::ZERO)
+            .await
+            .unwrap();
         last = Some(received);
     }
     let last = last.unwrap();
@@ -63,10 +69,16 @@ async fn a_message_whose_workers_die_becomes_a_dead_letter(fixture: Fixture) {
     let message = message("it kills");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
     for receives in 1..=MAX_RECEIVES {
-        let received = receive_one(&*fixture.queue, Lane::Webhooks, &message.body, Duration::from_secs(1)).await;
+        let received =
+            receive_one(&*fixture.queue, Lane::Webhooks, &message.body, Duration::from_secs(1))
+                .await;
         assert_eq!(received.receives, receives);
         if receives + 2 <= MAX_RECEIVES {
-            fixture.queue.release(Lane::Webhooks, &[received.receipt], Duration::ZERO).await.unwrap();
+            fixture
+                .queue
+                .release(Lane::Webhooks, &[received.receipt], Duration::ZERO)
+                .await
+                .unwrap();
         }
     }
     receive_letter(&*fixture.other_queue, &message.body).await;
@@ -79,7 +91,11 @@ async fn what_is_acknowledged_on_its_last_receive_is_gone(fixture: Fixture) {
     for receives in 1..=MAX_RECEIVES {
         let received = receive_one(&*fixture.queue, Lane::Webhooks, &message.body, LONG).await;
         if receives < MAX_RECEIVES {
-            fixture.queue.release(Lane::Webhooks, &[received.receipt], Duration::ZERO).await.unwrap();
+            fixture
+                .queue
+                .release(Lane::Webhooks, &[received.receipt], Duration::ZERO)
+                .await
+                .unwrap();
         } else {
             fixture.queue.acknowledge(Lane::Webhooks, &[received.receipt]).await.unwrap();
         }
@@ -97,7 +113,11 @@ async fn a_dead_letter_is_never_given_up(fixture: Fixture) {
     for receives in 1..=2 * MAX_RECEIVES {
         let received = receive_one(&*fixture.queue, Lane::DeadLetters, &message.body, LONG).await;
         assert_eq!(received.receives, receives);
-        fixture.queue.release(Lane::DeadLetters, &[received.receipt], Duration::ZERO).await.unwrap();
+        fixture
+            .queue
+            .release(Lane::DeadLetters, &[received.receipt], Duration::ZERO)
+            .await
+            .unwrap();
     }
     expect_depth(&*fixture.queue, Lane::DeadLetters, 1, 0, 0).await;
 }

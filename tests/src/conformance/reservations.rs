@@ -38,7 +38,10 @@ async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
     for store in [&fixture.store, &fixture.other] {
         assert_eq!(store.reserve(&key, &reservation(&fixture)).await.unwrap(), Some(first.clone()));
     }
-    assert_eq!(fixture.store.reserve(&format!("{key}x"), &reservation(&fixture)).await.unwrap(), None);
+    assert_eq!(
+        fixture.store.reserve(&format!("{key}x"), &reservation(&fixture)).await.unwrap(),
+        None
+    );
 }
 
 /// Of requests that come at the same time with the same key, one makes the webhook. Proved by rounds of eight tasks over two handles:
@@ -50,7 +53,8 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
         let start = Arc::new(Barrier::new(CALLERS));
         let callers: Vec<_> = (0..CALLERS)
             .map(|index| {
-                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let store =
+                    Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
                 let (key, own, start) = (key.clone(), reservation(&fixture), Arc::clone(&start));
                 tokio::spawn(async move {
                     start.wait().await;
@@ -65,7 +69,9 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
                 (Some(reserved), _) => told.push(reserved),
             }
         }
-        let [winner] = winners.as_slice() else { panic!("round {round}: {} got the key", winners.len()) };
+        let [winner] = winners.as_slice() else {
+            panic!("round {round}: {} got the key", winners.len())
+        };
         assert!(told.iter().all(|reserved| reserved == winner), "round {round}");
     }
 }
@@ -75,8 +81,15 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
 async fn only_what_stands_there_is_replaced(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     let settled = vec![None, Some(fresh_task(fixture.now())), Some(fresh_task(fixture.now()))];
-    let done = Reservation { answer: Some("{\"webhook_id\": \"é\"}".repeat(1000)), settled, ..first.clone() };
-    assert!(!fixture.store.replace_reservation(&key, &first, &done).await.unwrap(), "there is none");
+    let done = Reservation {
+        answer: Some("{\"webhook_id\": \"é\"}".repeat(1000)),
+        settled,
+        ..first.clone()
+    };
+    assert!(
+        !fixture.store.replace_reservation(&key, &first, &done).await.unwrap(),
+        "there is none"
+    );
     assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None, "and none was made");
     let foreign = reservation(&fixture);
     assert!(!fixture.other.replace_reservation(&key, &foreign, &done).await.unwrap());
@@ -93,9 +106,12 @@ async fn of_racing_replacements_one_wins(fixture: Fixture) {
         assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
         let callers: Vec<_> = (0..4)
             .map(|index| {
-                let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
+                let store =
+                    Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
                 let (key, first, own) = (key.clone(), first.clone(), reservation(&fixture));
-                tokio::spawn(async move { store.replace_reservation(&key, &first, &own).await.unwrap().then_some(own) })
+                tokio::spawn(async move {
+                    store.replace_reservation(&key, &first, &own).await.unwrap().then_some(own)
+                })
             })
             .collect();
         let mut winners = Vec::new();
@@ -113,7 +129,10 @@ async fn an_expired_key_is_free_again(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
     fixture.clock.advance(IDEMPOTENCY_TTL.checked_sub(Duration::from_secs(60)).unwrap());
-    assert_eq!(fixture.other.reserve(&key, &reservation(&fixture)).await.unwrap(), Some(first.clone()));
+    assert_eq!(
+        fixture.other.reserve(&key, &reservation(&fixture)).await.unwrap(),
+        Some(first.clone())
+    );
     fixture.clock.advance(Duration::from_secs(61));
     let second = reservation(&fixture);
     assert!(!fixture.other.replace_reservation(&key, &first, &second).await.unwrap());

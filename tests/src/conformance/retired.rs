@@ -34,10 +34,18 @@ async fn assert_nothing_is_there(fixture: &Fixture, webhook: &Webhook) {
     assert_eq!(fixture.other.open(id).await.unwrap(), None);
     assert!(!fixture.backend.has_content(id).await);
     assert_eq!(fixture.due_at(id).await, None);
-    assert!(!fixture.unheld(created_at, created_at.plus(Duration::from_millis(1))).await.contains(&id.task));
+    assert!(
+        !fixture
+            .unheld(created_at, created_at.plus(Duration::from_millis(1)))
+            .await
+            .contains(&id.task)
+    );
     let all = fixture.store.list(&Filter::default(), None, 100).await.unwrap().items;
     assert!(all.iter().all(|listed| listed.webhook.id != *id));
-    let claimed = fixture.rules.claim(webhook, OURS, webhook.created_at.plus(Duration::from_secs(1))).unwrap();
+    let claimed = fixture
+        .rules
+        .claim(webhook, OURS, webhook.created_at.plus(Duration::from_secs(1)))
+        .unwrap();
     assert!(fixture.store.write(webhook, &claimed).await.is_err());
     assert!(!fixture.store.delete(id).await.unwrap(), "there is none to delete");
 }
@@ -54,7 +62,10 @@ async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
         for webhook in [&pending, &failed] {
             let created = fixture.store.create(webhook, &content(webhook)).await;
             assert!(matches!(created, Err(CreateError::Retired(Retired::Deleted))), "{created:?}");
-            assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Retired(Retired::Deleted));
+            assert_eq!(
+                fixture.other.bar(&webhook.id).await.unwrap(),
+                Standing::Retired(Retired::Deleted)
+            );
         }
         assert_nothing_is_there(&fixture, &pending).await;
     }
@@ -64,7 +75,10 @@ async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
 async fn what_is_barred_is_never_created(fixture: Fixture) {
     let webhook = new(&fixture);
     for _ in 0..2 {
-        assert_eq!(fixture.store.bar(&webhook.id).await.unwrap(), Standing::Retired(Retired::Barred));
+        assert_eq!(
+            fixture.store.bar(&webhook.id).await.unwrap(),
+            Standing::Retired(Retired::Barred)
+        );
         let created = fixture.other.create(&webhook, &content(&webhook)).await;
         assert!(matches!(created, Err(CreateError::Retired(Retired::Barred))), "{created:?}");
     }
@@ -74,8 +88,14 @@ async fn what_is_barred_is_never_created(fixture: Fixture) {
 /// A webhook that is there is answered, and goes on. Proved by claiming it afterwards; once it is deleted, the id is retired as such.
 async fn what_exists_is_not_barred(fixture: Fixture) {
     let webhook = fixture.created().await;
-    assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Webhook(Box::new(webhook.clone())));
-    assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), Some((webhook.clone(), content(&webhook))));
+    assert_eq!(
+        fixture.other.bar(&webhook.id).await.unwrap(),
+        Standing::Webhook(Box::new(webhook.clone()))
+    );
+    assert_eq!(
+        fixture.store.open(&webhook.id).await.unwrap(),
+        Some((webhook.clone(), content(&webhook)))
+    );
     let now = fixture.now();
     let claimed = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
     assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Webhook(Box::new(claimed)));
@@ -90,7 +110,8 @@ async fn of_a_racing_create_and_bar_one_wins(fixture: Fixture) {
         let webhook = new(&fixture);
         let start = Arc::new(Barrier::new(2));
         let creating = {
-            let (store, webhook, start) = (Arc::clone(&fixture.store), webhook.clone(), Arc::clone(&start));
+            let (store, webhook, start) =
+                (Arc::clone(&fixture.store), webhook.clone(), Arc::clone(&start));
             tokio::spawn(async move {
                 start.wait().await;
                 store.create(&webhook, &content(&webhook)).await

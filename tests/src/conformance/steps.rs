@@ -47,16 +47,27 @@ impl Kind {
     pub(super) async fn make(self, fixture: &Fixture) -> Webhook {
         let now = fixture.now();
         let ago = |seconds| now.minus(Duration::from_secs(seconds));
-        let claim = |webhook, at| async move { fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, at)).await };
-        let conclude = |webhook, code, at| async move {
-            fixture.step(&webhook, |rules, webhook| rules.conclude(webhook, OURS, &answered(code), at, 0.5)).await
+        let claim = |webhook, at| async move {
+            fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, at)).await
         };
-        let created = |at| async move { fixture.created_with(at, &super::fixture::fresh_reference()).await };
+        let conclude = |webhook, code, at| async move {
+            fixture
+                .step(&webhook, |rules, webhook| {
+                    rules.conclude(webhook, OURS, &answered(code), at, 0.5)
+                })
+                .await
+        };
+        let created =
+            |at| async move { fixture.created_with(at, &super::fixture::fresh_reference()).await };
         match self {
             Self::Pending => created(ago(60)).await,
             Self::PendingHeld => {
                 let webhook = created(ago(60)).await;
-                fixture.step(&webhook, |rules, webhook| rules.adopt(webhook, now, (Function::Api, Why::Unsent), now)).await
+                fixture
+                    .step(&webhook, |rules, webhook| {
+                        rules.adopt(webhook, now, (Function::Api, Why::Unsent), now)
+                    })
+                    .await
             }
             Self::Scheduled => {
                 let mut new = super::fixture::new_webhook(now, &super::fixture::fresh_reference());
@@ -67,8 +78,12 @@ impl Kind {
             }
             Self::LeaseLive => claim(created(ago(60)).await, now).await,
             Self::LeaseOver => claim(created(ago(60)).await, ago(50)).await,
-            Self::RetryingAllowed => conclude(claim(created(ago(60)).await, ago(50)).await, 500, ago(49)).await,
-            Self::RetryingLater => conclude(claim(created(ago(60)).await, now).await, 500, now).await,
+            Self::RetryingAllowed => {
+                conclude(claim(created(ago(60)).await, ago(50)).await, 500, ago(49)).await
+            }
+            Self::RetryingLater => {
+                conclude(claim(created(ago(60)).await, now).await, 500, now).await
+            }
             Self::Delivered => conclude(claim(created(ago(60)).await, now).await, 200, now).await,
             Self::Failed => conclude(claim(created(ago(60)).await, now).await, 410, now).await,
             Self::Archived => {
@@ -120,7 +135,12 @@ impl Event {
     ];
 
     /// The rules' answer.
-    pub(super) fn happen(self, rules: &Rules, record: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+    pub(super) fn happen(
+        self,
+        rules: &Rules,
+        record: &Webhook,
+        now: Timestamp,
+    ) -> Result<Webhook, Refusal> {
         let due_at = record.due_at.unwrap_or(now);
         match self {
             Self::Claim => rules.claim(record, ClaimId(2), now),
@@ -128,11 +148,20 @@ impl Event {
             Self::Retry => rules.conclude(record, OURS, &answered(500), now, 0.5),
             Self::Fail => rules.conclude(record, OURS, &answered(410), now, 0.5),
             Self::ForeignOk => rules.conclude(record, FOREIGN, &answered(200), now, 0.5),
-            Self::GiveUp => rules.give_up(record, shared::transition::GiveUp::Unreadable, Function::Dlq, now),
-            Self::Defer => rules.defer(record, now.plus(Duration::from_secs(30)), Why::RateLimit, now),
+            Self::GiveUp => {
+                rules.give_up(record, shared::transition::GiveUp::Unreadable, Function::Dlq, now)
+            }
+            Self::Defer => {
+                rules.defer(record, now.plus(Duration::from_secs(30)), Why::RateLimit, now)
+            }
             Self::Requeue => rules.requeue(record, due_at, now),
             Self::RequeueWrong => rules.requeue(record, due_at.plus(Duration::from_millis(1)), now),
-            Self::Adopt => rules.adopt(record, now.plus(Duration::from_secs(1)), (Function::Api, Why::Unsent), now),
+            Self::Adopt => rules.adopt(
+                record,
+                now.plus(Duration::from_secs(1)),
+                (Function::Api, Why::Unsent),
+                now,
+            ),
             Self::Audit => rules.audit(record, now),
             Self::Rescue => rules.rescue(record, now),
             Self::Archive => rules.archive(record, now),

@@ -35,7 +35,11 @@ fn about(destination: &str, activity: DestinationActivity) -> Activity {
     Activity { destinations: [(destination.to_owned(), activity)].into(), ..Activity::default() }
 }
 
-async fn totals_of(fixture: &Fixture, destination: &str, now: Timestamp) -> Option<DestinationTotals> {
+async fn totals_of(
+    fixture: &Fixture,
+    destination: &str,
+    now: Timestamp,
+) -> Option<DestinationTotals> {
     let found = fixture.other.destinations(now).await.unwrap();
     assert!(found.len() <= MAX_DESTINATIONS);
     found.into_iter().find(|totals| totals.destination == destination)
@@ -44,7 +48,10 @@ async fn totals_of(fixture: &Fixture, destination: &str, now: Timestamp) -> Opti
 /// No addition is lost and none counts twice. Proved by 50 tasks over two handles that add to two counters, one of them large.
 async fn counters_add_up_from_concurrent_functions(fixture: Fixture) {
     let (one, other) = (fresh("delivered{worker=\"é\"} "), fresh("bytes "));
-    let activity = Activity { counters: [(one.clone(), 1), (other.clone(), 1 << 33)].into(), ..Activity::default() };
+    let activity = Activity {
+        counters: [(one.clone(), 1), (other.clone(), 1 << 33)].into(),
+        ..Activity::default()
+    };
     let adders: Vec<_> = (0..50)
         .map(|index| {
             let store = Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
@@ -77,9 +84,17 @@ async fn a_destination_s_sums_add_up_and_its_latest_error_stays(fixture: Fixture
         let activity = DestinationActivity { delivered: 2, failed: 1_000_000, waiting, last_error };
         fixture.store.add_activity(&about(&destination, activity), now).await.unwrap();
     }
-    let expected = DestinationActivity { delivered: 8, failed: 4_000_000, waiting: 0, last_error: Some((now, error("latest"))) };
+    let expected = DestinationActivity {
+        delivered: 8,
+        failed: 4_000_000,
+        waiting: 0,
+        last_error: Some((now, error("latest"))),
+    };
     eventually("the sums", || async {
-        same(&totals_of(&fixture, &destination, now).await.map(|totals| totals.activity), &Some(expected.clone()))
+        same(
+            &totals_of(&fixture, &destination, now).await.map(|totals| totals.activity),
+            &Some(expected.clone()),
+        )
     })
     .await;
 }
@@ -93,12 +108,19 @@ async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
     let hours_later = |hours: i64| Timestamp::from_millis(now.as_millis() + hours * HOUR_MS);
     let add = async |failed, hours| {
         let activity = DestinationActivity { delivered: 1, failed, waiting: 1, last_error: None };
-        fixture.store.add_activity(&about(&destination, activity), hours_later(hours)).await.unwrap();
+        fixture
+            .store
+            .add_activity(&about(&destination, activity), hours_later(hours))
+            .await
+            .unwrap();
     };
     let expect = async |hours, delivered: u64, failed: u64, waiting: i64| {
         eventually(&format!("{hours} hours later"), || async {
-            let activity = totals_of(&fixture, &destination, hours_later(hours)).await.map(|totals| totals.activity);
-            let attempts = activity.as_ref().map_or((0, 0), |activity| (activity.delivered, activity.failed));
+            let activity = totals_of(&fixture, &destination, hours_later(hours))
+                .await
+                .map(|totals| totals.activity);
+            let attempts =
+                activity.as_ref().map_or((0, 0), |activity| (activity.delivered, activity.failed));
             same(&attempts, &(delivered, failed))?;
             // One without attempts need not be shown.
             same(&activity.is_none_or(|activity| activity.waiting == waiting), &true)
@@ -117,9 +139,13 @@ async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
 async fn the_worst_destinations_come_first_and_are_bounded(fixture: Fixture) {
     let now = fixture.now();
     let prefix = fresh("https://w");
-    let names: Vec<String> = (0..MAX_DESTINATIONS + 20).map(|index| format!("{prefix}-{index:03}")).collect();
+    let names: Vec<String> =
+        (0..MAX_DESTINATIONS + 20).map(|index| format!("{prefix}-{index:03}")).collect();
     for (index, name) in names.iter().enumerate() {
-        let activity = DestinationActivity { failed: 10_000_000 + index as u64, ..DestinationActivity::default() };
+        let activity = DestinationActivity {
+            failed: 10_000_000 + index as u64,
+            ..DestinationActivity::default()
+        };
         fixture.store.add_activity(&about(name, activity), now).await.unwrap();
     }
     let expected: Vec<&String> = names.iter().rev().take(MAX_DESTINATIONS).collect();
@@ -138,22 +164,33 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
     let start = Timestamp::from_millis(fixture.now().as_millis() / HOUR_MS * HOUR_MS + HOUR_MS / 2);
     for round in 1..=3_u64 {
         let now = start.plus(Duration::from_secs(20 * 60 * (round - 1)));
-        let activity = DestinationActivity { delivered: 2, failed: 1_000_000, waiting: 1, last_error: None };
+        let activity =
+            DestinationActivity { delivered: 2, failed: 1_000_000, waiting: 1, last_error: None };
         let counters = [(counter.clone(), 5)].into();
         let both = Activity { counters, ..about(&destination, activity) };
         fixture.store.add_activity(&both, now).await.unwrap();
         // By then nobody still writes what belongs before.
         let later = now.plus(Duration::from_secs(300));
         let until = fixture.now().plus(Duration::from_secs(60));
-        let (one, other) = tokio::join!(fixture.store.tidy(later, until), fixture.other.tidy(later, until));
+        let (one, other) =
+            tokio::join!(fixture.store.tidy(later, until), fixture.other.tidy(later, until));
         one.unwrap();
         other.unwrap();
-        eventually("the counter", || async { same(&fixture.other.counters().await.unwrap().get(&counter), &Some(&(5 * round))) })
-            .await;
-        let expected =
-            DestinationActivity { delivered: 2 * round, failed: 1_000_000 * round, waiting: round as i64, last_error: None };
+        eventually("the counter", || async {
+            same(&fixture.other.counters().await.unwrap().get(&counter), &Some(&(5 * round)))
+        })
+        .await;
+        let expected = DestinationActivity {
+            delivered: 2 * round,
+            failed: 1_000_000 * round,
+            waiting: round as i64,
+            last_error: None,
+        };
         eventually("the destination", || async {
-            same(&totals_of(&fixture, &destination, later).await.map(|totals| totals.activity), &Some(expected.clone()))
+            same(
+                &totals_of(&fixture, &destination, later).await.map(|totals| totals.activity),
+                &Some(expected.clone()),
+            )
         })
         .await;
         fixture.store.tidy(later, until).await.unwrap();

@@ -78,7 +78,11 @@ async fn every_event(fixture: &Fixture, kind: Kind) {
         let what = format!("{kind:?} × {event:?}");
         let before = kind.make(fixture).await;
         let now = fixture.now();
-        let applied = apply(&*fixture.other, before.clone(), |webhook| event.happen(&fixture.rules, webhook, now)).await.unwrap();
+        let applied = apply(&*fixture.other, before.clone(), |webhook| {
+            event.happen(&fixture.rules, webhook, now)
+        })
+        .await
+        .unwrap();
         let expected = match (applied, event.happen(&fixture.rules, &before, now)) {
             (Applied::Done(stored, ()), Ok(next)) => {
                 assert_eq!(stored, next, "{what}");
@@ -102,16 +106,31 @@ async fn everything_agrees(fixture: &Fixture, expected: &Webhook, what: &str) {
     eventually(what, || async {
         same(&fixture.due_at(id).await, &expected.due_at)?;
         let created_at = id.task.created_at();
-        let unheld = fixture.unheld(created_at, created_at.plus(Duration::from_millis(1))).await.contains(&id.task);
+        let unheld = fixture
+            .unheld(created_at, created_at.plus(Duration::from_millis(1)))
+            .await
+            .contains(&id.task);
         same(&unheld, &(!expected.status.is_finished() && expected.due_at.is_none()))?;
-        let letters = fixture.store.dead_letters(Some(&id.reference), None, 10).await.unwrap().items;
+        let letters =
+            fixture.store.dead_letters(Some(&id.reference), None, 10).await.unwrap().items;
         let all_letters = fixture.store.dead_letters(None, None, 100).await.unwrap().items;
-        same(&letters.iter().any(|letter| letter.webhook == *expected), &expected.is_dead_letter())?;
-        same(&all_letters.iter().any(|letter| letter.webhook.id == *id), &expected.is_dead_letter())?;
+        same(
+            &letters.iter().any(|letter| letter.webhook == *expected),
+            &expected.is_dead_letter(),
+        )?;
+        same(
+            &all_letters.iter().any(|letter| letter.webhook.id == *id),
+            &expected.is_dead_letter(),
+        )?;
         for status in Status::ALL {
-            let filter = Filter { reference: Some(id.reference.clone()), status: Some(status), created_before: None };
+            let filter = Filter {
+                reference: Some(id.reference.clone()),
+                status: Some(status),
+                created_before: None,
+            };
             let listed = fixture.store.list(&filter, None, 10).await.unwrap().items;
-            let found: Vec<_> = listed.iter().map(|listed| (&listed.webhook, &listed.url)).collect();
+            let found: Vec<_> =
+                listed.iter().map(|listed| (&listed.webhook, &listed.url)).collect();
             let url = content(expected).url;
             let wanted = if status == expected.status { vec![(expected, &url)] } else { vec![] };
             same(&found, &wanted)?;

@@ -43,7 +43,10 @@ async fn a_newer_record_is_refused_by_name_and_not_changed(fixture: Fixture) {
             store.write(&webhook, &claimed).await.unwrap_err(),
             store.write_and_open(&webhook, &claimed).await.map(|_| ()).unwrap_err(),
         ] {
-            assert!(matches!(&error, WriteError::Store(error) if is_too_new(error, &id)), "{error:?}");
+            assert!(
+                matches!(&error, WriteError::Store(error) if is_too_new(error, &id)),
+                "{error:?}"
+            );
         }
         assert!(is_too_new(&store.get(&webhook.id).await.unwrap_err(), &id));
     }
@@ -64,8 +67,15 @@ async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     let by_time = Filter { created_before: Some(fixture.at(4)), ..Filter::default() };
     for filter in [by_reference, by_time] {
         eventually("the others are listed", || async {
-            let mut found: Vec<_> =
-                fixture.store.list(&filter, None, 10).await.unwrap().items.iter().map(|listed| listed.webhook.id.task).collect();
+            let mut found: Vec<_> = fixture
+                .store
+                .list(&filter, None, 10)
+                .await
+                .unwrap()
+                .items
+                .iter()
+                .map(|listed| listed.webhook.id.task)
+                .collect();
             found.retain(|task| task.created_at() >= fixture.epoch);
             found.reverse();
             same(&found, &expected)

@@ -50,13 +50,27 @@ async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
     let message = message("again");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
     let mut asked = Instant::now();
-    let first = receive_one(&*fixture.queue, Lane::Webhooks, &message.body, Duration::from_secs(1)).await;
+    let first =
+        receive_one(&*fixture.queue, Lane::Webhooks, &message.body, Duration::from_secs(1)).await;
     receive_none(&*fixture.other_queue, Lane::Webhooks).await;
     for receives in 2..=4 {
-        let again = receive_one(&*fixture.other_queue, Lane::Webhooks, &message.body, Duration::from_secs(1)).await;
-        assert!(asked.elapsed() + TICK >= Duration::from_secs(1), "hidden for its time: {:?}", asked.elapsed());
+        let again = receive_one(
+            &*fixture.other_queue,
+            Lane::Webhooks,
+            &message.body,
+            Duration::from_secs(1),
+        )
+        .await;
+        assert!(
+            asked.elapsed() + TICK >= Duration::from_secs(1),
+            "hidden for its time: {:?}",
+            asked.elapsed()
+        );
         asked = Instant::now();
-        assert_eq!((&again.id, again.receives, again.sent_at), (&first.id, receives, first.sent_at));
+        assert_eq!(
+            (&again.id, again.receives, again.sent_at),
+            (&first.id, receives, first.sent_at)
+        );
     }
 }
 
@@ -69,11 +83,19 @@ async fn a_late_receipt_does_nothing(fixture: Fixture) {
     let first = receive_one(&*fixture.queue, lane, &message.body, Duration::from_secs(1)).await;
     let second = receive_one(&*fixture.other_queue, lane, &message.body, LONG).await;
     assert_ne!(first.receipt, second.receipt);
-    fixture.queue.release(lane, std::slice::from_ref(&first.receipt), Duration::ZERO).await.unwrap();
+    fixture
+        .queue
+        .release(lane, std::slice::from_ref(&first.receipt), Duration::ZERO)
+        .await
+        .unwrap();
     receive_none(&*fixture.queue, lane).await;
     fixture.queue.acknowledge(lane, std::slice::from_ref(&first.receipt)).await.unwrap();
     expect_depth(&*fixture.queue, lane, 0, 1, 0).await;
-    fixture.other_queue.release(lane, std::slice::from_ref(&second.receipt), Duration::ZERO).await.unwrap();
+    fixture
+        .other_queue
+        .release(lane, std::slice::from_ref(&second.receipt), Duration::ZERO)
+        .await
+        .unwrap();
     let third = receive_one(&*fixture.queue, lane, &message.body, LONG).await;
     assert_eq!(third.receives, 3);
     fixture.queue.acknowledge(lane, &[third.receipt]).await.unwrap();
@@ -128,7 +150,11 @@ async fn a_released_message_s_receipt_is_used_up(fixture: Fixture) {
     let message = message("handed back");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();
     let first = receive_one(&*fixture.queue, lane, &message.body, LONG).await;
-    fixture.queue.release(lane, std::slice::from_ref(&first.receipt), Duration::ZERO).await.unwrap();
+    fixture
+        .queue
+        .release(lane, std::slice::from_ref(&first.receipt), Duration::ZERO)
+        .await
+        .unwrap();
     receive_one(&*fixture.other_queue, lane, &message.body, LONG).await;
     fixture.queue.acknowledge(lane, std::slice::from_ref(&first.receipt)).await.unwrap();
     fixture.queue.release(lane, &[first.receipt], Duration::ZERO).await.unwrap();

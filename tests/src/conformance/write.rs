@@ -32,7 +32,10 @@ async fn a_write_puts_the_record_in_place_and_leaves_the_content(fixture: Fixtur
     assert_eq!(fixture.other.get(&created.id).await.unwrap(), Some(claimed.clone()));
     let delivered = fixture.rules.conclude(&claimed, OURS, &answered(200), now, 0.5).unwrap();
     fixture.other.write(&claimed, &delivered).await.unwrap();
-    assert_eq!(fixture.store.open(&created.id).await.unwrap(), Some((delivered, content(&created))));
+    assert_eq!(
+        fixture.store.open(&created.id).await.unwrap(),
+        Some((delivered, content(&created)))
+    );
 }
 
 /// A write from a record that is no longer the stored one changes nothing and is answered with the stored one. Proved for both
@@ -41,8 +44,15 @@ async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
     let claimed = fixture.step(&created, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-    let stale =
-        fixture.rules.give_up(&created, shared::transition::GiveUp::Unreadable, shared::model::Function::Dlq, now).unwrap();
+    let stale = fixture
+        .rules
+        .give_up(
+            &created,
+            shared::transition::GiveUp::Unreadable,
+            shared::model::Function::Dlq,
+            now,
+        )
+        .unwrap();
     let newer = Webhook { revision: claimed.revision + 5, ..claimed.clone() };
     let newest = Webhook { revision: claimed.revision + 6, ..claimed.clone() };
     for (before, after) in [(&created, &stale), (&newer, &newest)] {
@@ -84,7 +94,10 @@ async fn a_write_that_took_effect_before_succeeds_again(fixture: Fixture) {
         let claimed = fixture.rules.claim(&before, OURS, fixture.now()).unwrap();
         fixture.store.write(&before, &claimed).await.unwrap();
         fixture.other.write(&before, &claimed).await.unwrap();
-        assert_eq!(fixture.store.write_and_open(&before, &claimed).await.unwrap(), content(&before));
+        assert_eq!(
+            fixture.store.write_and_open(&before, &claimed).await.unwrap(),
+            content(&before)
+        );
         assert_eq!(fixture.store.get(&before.id).await.unwrap(), Some(claimed));
     }
 }
@@ -95,8 +108,15 @@ async fn write_and_open_answers_the_content(fixture: Fixture) {
     for _ in 0..2 {
         let now = record.allowed_at.unwrap();
         let claimed = fixture.rules.claim(&record, OURS, now).unwrap();
-        assert_eq!(fixture.other.write_and_open(&record, &claimed).await.unwrap(), content(&record));
-        record = fixture.step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(500), now, 0.5)).await;
+        assert_eq!(
+            fixture.other.write_and_open(&record, &claimed).await.unwrap(),
+            content(&record)
+        );
+        record = fixture
+            .step(&claimed, |rules, webhook| {
+                rules.conclude(webhook, OURS, &answered(500), now, 0.5)
+            })
+            .await;
     }
 }
 
@@ -104,11 +124,17 @@ async fn write_and_open_answers_the_content(fixture: Fixture) {
 /// clock lets expire.
 async fn what_expired_is_missing_for_writes(fixture: Fixture) {
     let finished = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
-    let resent: Vec<Webhook> = finished.iter().map(|webhook| fixture.rules.resend(webhook, fixture.now()).unwrap()).collect();
+    let resent: Vec<Webhook> = finished
+        .iter()
+        .map(|webhook| fixture.rules.resend(webhook, fixture.now()).unwrap())
+        .collect();
     fixture.clock.advance(fixture.rules.limits.retention + Duration::from_secs(60));
     for (before, after) in finished.iter().zip(&resent) {
         assert!(matches!(fixture.store.write(before, after).await, Err(WriteError::Missing)));
-        assert!(matches!(fixture.other.write_and_open(before, after).await, Err(WriteError::Missing)));
+        assert!(matches!(
+            fixture.other.write_and_open(before, after).await,
+            Err(WriteError::Missing)
+        ));
         assert_eq!(fixture.store.get(&before.id).await.unwrap(), None);
         assert_eq!(fixture.due_at(&before.id).await, None);
     }

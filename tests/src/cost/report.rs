@@ -77,9 +77,16 @@ impl Row {
     fn each(&self) -> Each {
         let webhooks = f64::from(self.webhooks);
         let of = |what: fn(&Tally) -> f64| sum_of(&self.tallies, what) / webhooks;
-        let all = |what: fn(&Invocations) -> f64| self.invocations.values().map(what).sum::<f64>() / webhooks;
+        let all = |what: fn(&Invocations) -> f64| {
+            self.invocations.values().map(what).sum::<f64>() / webhooks
+        };
         // Lambda's pollers: a receive and a delete for each batch.
-        let batches = self.invocations.iter().filter(|(name, _)| *name != "api").map(|(_, of)| of.count).sum::<u64>() as f64;
+        let batches = self
+            .invocations
+            .iter()
+            .filter(|(name, _)| *name != "api")
+            .map(|(_, of)| of.count)
+            .sum::<u64>() as f64;
         Each {
             write_units: of(|tally| tally.write_units),
             read_units: of(|tally| tally.read_units) + self.audit_read_units / webhooks,
@@ -117,7 +124,8 @@ impl Report {
     /// The idle month, item by item.
     fn month(&self) -> Vec<(&'static str, f64)> {
         let (idle, prices) = (&self.idle, &self.prices);
-        let per_month = |count: f64, price_per_million: f64| count * MINUTES_A_MONTH / 1e6 * price_per_million;
+        let per_month =
+            |count: f64, price_per_million: f64| count * MINUTES_A_MONTH / 1e6 * price_per_million;
         let gb_seconds = idle.sweep.billed_ms / 1000.0 * idle.sweep.memory_mb / 1024.0;
         vec![
             ("sweep: writes", per_month(idle.write_units, prices.dynamodb_write_units_per_million)),
@@ -125,7 +133,10 @@ impl Report {
             ("sweep: invocations", per_month(1.0, prices.lambda_requests_per_million)),
             ("sweep: GB-seconds", per_month(gb_seconds, prices.lambda_gb_second_arm64 * 1e6)),
             ("schedule", per_month(1.0, prices.scheduler_invocations_per_million)),
-            ("Lambda's polls of two empty queues", per_month(QUEUES * POLLS_A_MINUTE, prices.sqs_requests_per_million)),
+            (
+                "Lambda's polls of two empty queues",
+                per_month(QUEUES * POLLS_A_MINUTE, prices.sqs_requests_per_million),
+            ),
         ]
     }
 
@@ -153,7 +164,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "One webhook, on average of {}; list prices of {}:\n", self.webhooks, self.prices.region)?;
+        writeln!(
+            f,
+            "One webhook, on average of {}; list prices of {}:\n",
+            self.webhooks, self.prices.region
+        )?;
         writeln!(
             f,
             "{:<36} {:>7} {:>7} {:>7} {:>7} {:>11} {:>9} {:>12} {:>9}",
@@ -176,7 +191,10 @@ impl fmt::Display for Report {
                 info
             )?;
         }
-        writeln!(f, "\nThe time is the emulator's, which is far slower than AWS.\n\nWho asked for what:\n")?;
+        writeln!(
+            f,
+            "\nThe time is the emulator's, which is far slower than AWS.\n\nWho asked for what:\n"
+        )?;
         for row in &self.rows {
             writeln!(f, "{}", row.name)?;
             for ((function, call), tally) in &row.tallies {
@@ -186,7 +204,11 @@ impl fmt::Display for Report {
                     tally.requests, tally.write_units, tally.read_units
                 )?;
             }
-            writeln!(f, "  {:<20} {:<22} {:>26} {:>9.1} reads", "sweep", "(audit)", "", row.audit_read_units)?;
+            writeln!(
+                f,
+                "  {:<20} {:<22} {:>26} {:>9.1} reads",
+                "sweep", "(audit)", "", row.audit_read_units
+            )?;
             for (function, of) in &row.invocations {
                 writeln!(
                     f,
@@ -202,7 +224,12 @@ impl fmt::Display for Report {
         for (what, dollars) in &month {
             writeln!(f, "  {what:<36} ${dollars:.3}")?;
         }
-        writeln!(f, "  {:<36} ${:.3}", "together", month.iter().map(|(_, dollars)| dollars).sum::<f64>())?;
+        writeln!(
+            f,
+            "  {:<36} ${:.3}",
+            "together",
+            month.iter().map(|(_, dollars)| dollars).sum::<f64>()
+        )?;
         writeln!(
             f,
             "  {:<36} ${:.2} an alarm, ${:.2} the dashboard",

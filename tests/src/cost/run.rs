@@ -96,11 +96,41 @@ struct Scenario {
 }
 
 const SCENARIOS: [Scenario; 6] = [
-    Scenario { name: "1 KiB", payload_bytes: 1024, with_reference: false, in_batches: false, failures: 0 },
-    Scenario { name: "400 bytes", payload_bytes: 400, with_reference: false, in_batches: false, failures: 0 },
-    Scenario { name: "1 KiB, with a reference id", payload_bytes: 1024, with_reference: true, in_batches: false, failures: 0 },
-    Scenario { name: "1 KiB, by /webhooks/batch", payload_bytes: 1024, with_reference: false, in_batches: true, failures: 0 },
-    Scenario { name: "400 bytes, by /webhooks/batch", payload_bytes: 400, with_reference: false, in_batches: true, failures: 0 },
+    Scenario {
+        name: "1 KiB",
+        payload_bytes: 1024,
+        with_reference: false,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "400 bytes",
+        payload_bytes: 400,
+        with_reference: false,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "1 KiB, with a reference id",
+        payload_bytes: 1024,
+        with_reference: true,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "1 KiB, by /webhooks/batch",
+        payload_bytes: 1024,
+        with_reference: false,
+        in_batches: true,
+        failures: 0,
+    },
+    Scenario {
+        name: "400 bytes, by /webhooks/batch",
+        payload_bytes: 400,
+        with_reference: false,
+        in_batches: true,
+        failures: 0,
+    },
     Scenario {
         name: "1 KiB, fails twice, then succeeds",
         payload_bytes: 1024,
@@ -116,10 +146,12 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
     let proxy = Proxy::start().await?;
     let endpoint = proxy.endpoint();
     let age = AUDIT_AGE.as_millis().to_string();
-    let parameters = [("AuditAgeMs", age), ("RetryBaseDelayMs", "2000".into()), ("LogLevel", "info".into())];
+    let parameters =
+        [("AuditAgeMs", age), ("RetryBaseDelayMs", "2000".into()), ("LogLevel", "info".into())];
     shared::complain!("cost: building and deploying the functions");
     let stack = tokio::task::spawn_blocking(move || {
-        let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let parameters: Vec<(&str, &str)> =
+            parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
         AwsStack::deployed_behind(&endpoint, &parameters)
     });
     let stack = stack.await.map_err(|error| CostError::Stuck(error.to_string()))??;
@@ -127,7 +159,10 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
     let mut lab = Lab { stack, proxy, memory: BTreeMap::new(), fixed_reads: 0.0 };
     let idle = lab.measure_idle().await?;
     let mut rows = Vec::new();
-    for scenario in SCENARIOS.iter().filter(|scenario| plan.only.as_ref().is_none_or(|part| scenario.name.contains(part))) {
+    for scenario in SCENARIOS
+        .iter()
+        .filter(|scenario| plan.only.as_ref().is_none_or(|part| scenario.name.contains(part)))
+    {
         shared::complain!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
         rows.push(lab.measure(scenario, plan.webhooks).await?);
     }
@@ -167,7 +202,8 @@ const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 impl Lab {
     /// One run of the sweep with nothing to do, after the schedule was switched off, which would come between the others.
     async fn measure_idle(&mut self) -> Result<Idle, CostError> {
-        let schedules = self.stack.rest("scheduler", Method::GET, "schedules", &Value::Null).await?;
+        let schedules =
+            self.stack.rest("scheduler", Method::GET, "schedules", &Value::Null).await?;
         for schedule in schedules["Schedules"].as_array().into_iter().flatten() {
             let path = format!("schedules/{}", schedule["Name"].as_str().unwrap_or_default());
             self.stack.rest("scheduler", Method::DELETE, &path, &Value::Null).await?;
@@ -225,14 +261,19 @@ impl Lab {
     async fn measure(&self, scenario: &Scenario, webhooks: u32) -> Result<Row, CostError> {
         let failures = scenario.failures;
         let script = move |request: &crate::receiver::Received| {
-            Reply::status(if request.attempt().is_some_and(|attempt| attempt <= failures) { 503 } else { 200 })
+            Reply::status(if request.attempt().is_some_and(|attempt| attempt <= failures) {
+                503
+            } else {
+                200
+            })
         };
         // A destination at which everything fails would open its circuit; so of what fails, each has two webhooks.
         let mut receivers = Vec::new();
         for _ in 0..if failures == 0 { 1 } else { webhooks.div_ceil(2) } {
             receivers.push(Receiver::builder().script(script).start().await?);
         }
-        let urls: Vec<String> = receivers.iter().map(|receiver| receiver.url("/hooks/orders")).collect();
+        let urls: Vec<String> =
+            receivers.iter().map(|receiver| receiver.url("/hooks/orders")).collect();
         self.quiet().await?;
         let since = now_ms();
         self.proxy.take();
@@ -244,7 +285,10 @@ impl Lab {
         let started = Instant::now();
         while receivers.iter().map(|receiver| receiver.received().len()).sum::<usize>() < expected {
             if started.elapsed() > BOUND {
-                return Err(CostError::Stuck(format!("not delivered within {} s", BOUND.as_secs())));
+                return Err(CostError::Stuck(format!(
+                    "not delivered within {} s",
+                    BOUND.as_secs()
+                )));
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -260,11 +304,17 @@ impl Lab {
         Ok(Row { name: scenario.name.to_owned(), webhooks, tallies, invocations, audit_read_units })
     }
 
-    async fn send(&self, scenario: &Scenario, webhooks: u32, urls: &[String]) -> Result<(), CostError> {
+    async fn send(
+        &self,
+        scenario: &Scenario,
+        webhooks: u32,
+        urls: &[String],
+    ) -> Result<(), CostError> {
         let client = self.stack.client()?;
         let each = if scenario.in_batches { BATCH.min(webhooks) } else { 1 };
         let calls = stream::iter((0..webhooks).step_by(each as usize)).map(|first| {
-            let item = |number: u32| submission(scenario, number, &urls[number as usize % urls.len()]);
+            let item =
+                |number: u32| submission(scenario, number, &urls[number as usize % urls.len()]);
             let items: Vec<Value> = (first..(first + each).min(webhooks)).map(item).collect();
             let client = &client;
             async move {
@@ -284,7 +334,11 @@ impl Lab {
     async fn hold_back(&self, hold: bool) -> Result<Vec<String>, CostError> {
         let path = format!("event-source-mappings/?FunctionName={}", function("deliver"));
         let mappings = self.stack.lambda(Method::GET, &path, &Value::Null).await?;
-        let ids = mappings["EventSourceMappings"].as_array().into_iter().flatten().filter_map(|one| one["UUID"].as_str());
+        let ids = mappings["EventSourceMappings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["UUID"].as_str());
         let ids: Vec<String> = ids.map(str::to_owned).collect();
         for id in &ids {
             let body = json!({ "Enabled": !hold });
@@ -295,13 +349,23 @@ impl Lab {
 
     async fn release(&self, mappings: Vec<String>) -> Result<(), CostError> {
         for id in mappings {
-            self.stack.lambda(Method::PUT, &format!("event-source-mappings/{id}"), &json!({ "Enabled": true })).await?;
+            self.stack
+                .lambda(
+                    Method::PUT,
+                    &format!("event-source-mappings/{id}"),
+                    &json!({ "Enabled": true }),
+                )
+                .await?;
         }
         Ok(())
     }
 
     /// What the functions did since, as their logs tell.
-    async fn invocations(&self, since_ms: u64, functions: &[&'static str]) -> Result<BTreeMap<String, Invocations>, CostError> {
+    async fn invocations(
+        &self,
+        since_ms: u64,
+        functions: &[&'static str],
+    ) -> Result<BTreeMap<String, Invocations>, CostError> {
         let mut found = BTreeMap::new();
         for name in functions {
             let memory_mb = self.memory.get(name).copied().unwrap_or_default();
@@ -331,7 +395,9 @@ impl Invocations {
     /// A line of a function's log: the platform's report of an invocation, or the function's own.
     fn add(&mut self, line: &str) {
         let bytes = line.len() as u64;
-        let level = serde_json::from_str::<Value>(line).ok().and_then(|line| line["level"].as_str().map(str::to_ascii_lowercase));
+        let level = serde_json::from_str::<Value>(line)
+            .ok()
+            .and_then(|line| line["level"].as_str().map(str::to_ascii_lowercase));
         let below_warning = matches!(level.as_deref(), Some("info" | "debug" | "trace"));
         self.log_bytes[1] += bytes;
         self.log_bytes[0] += if below_warning { 0 } else { bytes };
@@ -339,9 +405,9 @@ impl Invocations {
             return;
         }
         self.count += 1;
-        let billed = line
-            .split('\t')
-            .find_map(|part| part.strip_prefix("Billed Duration: ")?.strip_suffix(" ms")?.trim().parse::<f64>().ok());
+        let billed = line.split('\t').find_map(|part| {
+            part.strip_prefix("Billed Duration: ")?.strip_suffix(" ms")?.trim().parse::<f64>().ok()
+        });
         self.billed_ms += billed.unwrap_or_default().ceil();
     }
 }
@@ -401,7 +467,9 @@ mod tests {
     #[test]
     fn a_report_line_is_an_invocation() {
         let mut sum = Invocations::default();
-        sum.add("REPORT RequestId: 1\tDuration: 12.5 ms\tBilled Duration: 13 ms\tMemory Size: 256 MB");
+        sum.add(
+            "REPORT RequestId: 1\tDuration: 12.5 ms\tBilled Duration: 13 ms\tMemory Size: 256 MB",
+        );
         sum.add(r#"{"level":"INFO","fields":{"message":"Sending"}}"#);
         sum.add(r#"{"level":"WARN","fields":{"message":"Retrying"}}"#);
         assert_eq!((sum.count, sum.billed_ms), (1, 13.0));

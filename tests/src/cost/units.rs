@@ -21,11 +21,14 @@ const WRITE_BYTES: usize = 1024;
 const READ_BYTES: usize = 4096;
 
 /// Name, partition key and sort key of each index; all project keys only.
-const INDEXES: [(&str, &str, &str); 3] = [("work", "i", "j"), ("reference", "r", "s"), ("dead_reference", "l", "j")];
+const INDEXES: [(&str, &str, &str); 3] =
+    [("work", "i", "j"), ("reference", "r", "s"), ("dead_reference", "l", "j")];
 
 /// The size of an attribute's value: UTF-8 bytes, about a byte for two digits and one more, raw bytes.
 fn value_bytes(value: &Value) -> usize {
-    let Some((kind, value)) = value.as_object().and_then(|typed| typed.iter().next()) else { return 0 };
+    let Some((kind, value)) = value.as_object().and_then(|typed| typed.iter().next()) else {
+        return 0;
+    };
     match (kind.as_str(), value.as_str()) {
         ("S", Some(text)) => text.len(),
         ("N", Some(digits)) => digits.trim_start_matches('-').len().div_ceil(2) + 1,
@@ -93,10 +96,13 @@ impl Mirror {
     pub fn write(&mut self, key: &Item, after: Option<Item>) -> f64 {
         let Some(name) = Self::name(key) else { return 0.0 };
         let before = self.items.remove(&name);
-        let units = |item: Option<&Item>| item.map_or(1, |item| item_bytes(item).div_ceil(WRITE_BYTES).max(1));
+        let units = |item: Option<&Item>| {
+            item.map_or(1, |item| item_bytes(item).div_ceil(WRITE_BYTES).max(1))
+        };
         let mut total = units(before.as_ref()).max(units(after.as_ref()));
         for index in INDEXES {
-            let entries = [&before, &after].map(|item| item.as_ref().and_then(|item| entry(item, index)));
+            let entries =
+                [&before, &after].map(|item| item.as_ref().and_then(|item| entry(item, index)));
             let bytes = |entry: &Item| item_bytes(entry).div_ceil(WRITE_BYTES).max(1);
             if entries[0] != entries[1] {
                 total += entries.iter().flatten().map(bytes).sum::<usize>();
@@ -120,16 +126,30 @@ impl Mirror {
 
     /// The units of a query.
     pub fn query(&self, range: &QueryRange<'_>, consistent: bool) -> f64 {
-        let index = range.index.and_then(|name| INDEXES.into_iter().find(|(known, ..)| *known == name));
+        let index =
+            range.index.and_then(|name| INDEXES.into_iter().find(|(known, ..)| *known == name));
         let (partition, sort) = index.map_or(("p", "s"), |(_, partition, sort)| (partition, sort));
-        let place = |item: &Item| Some((text(item, sort)?.to_owned(), text(item, "p")?.to_owned(), text(item, "s")?.to_owned()));
+        let place = |item: &Item| {
+            Some((
+                text(item, sort)?.to_owned(),
+                text(item, "p")?.to_owned(),
+                text(item, "s")?.to_owned(),
+            ))
+        };
         let start = range.start.and_then(place);
         let mut entries: Vec<_> = self
             .items
             .values()
             .filter(|item| text(item, partition) == Some(range.partition))
-            .filter(|item| text(item, sort).is_some_and(|at| range.between.0 <= at && at <= range.between.1))
-            .filter_map(|item| Some((place(item)?, index.map_or_else(|| Some(item.clone()), |index| entry(item, index))?)))
+            .filter(|item| {
+                text(item, sort).is_some_and(|at| range.between.0 <= at && at <= range.between.1)
+            })
+            .filter_map(|item| {
+                Some((
+                    place(item)?,
+                    index.map_or_else(|| Some(item.clone()), |index| entry(item, index))?,
+                ))
+            })
             .collect();
         entries.sort_by(|(a, _), (b, _)| if range.backwards { b.cmp(a) } else { a.cmp(b) });
         let begun = |at: &(String, String, String)| {
@@ -157,7 +177,9 @@ mod tests {
     }
 
     fn record(payload: usize, due: Option<&str>) -> Item {
-        let mut record = item(json!({ "p": { "S": "w/1/0" }, "s": { "S": "task" }, "d": { "S": "x".repeat(payload) } }));
+        let mut record = item(
+            json!({ "p": { "S": "w/1/0" }, "s": { "S": "task" }, "d": { "S": "x".repeat(payload) } }),
+        );
         if let Some(due) = due {
             record.insert("i".to_owned(), json!({ "S": "due/0" }));
             record.insert("j".to_owned(), json!({ "S": due }));
@@ -168,7 +190,9 @@ mod tests {
     #[test]
     fn names_and_values_count() {
         assert_eq!(item_bytes(&record(0, None)), 1 + 5 + 1 + 4 + 1);
-        let typed = item(json!({ "n": { "N": "-1234567" }, "b": { "B": "AAECAw==" }, "t": { "BOOL": true } }));
+        let typed = item(
+            json!({ "n": { "N": "-1234567" }, "b": { "B": "AAECAw==" }, "t": { "BOOL": true } }),
+        );
         assert_eq!(item_bytes(&typed), (1 + 5) + (1 + 4) + (1 + 1));
     }
 
@@ -178,7 +202,11 @@ mod tests {
         let key = record(0, None);
         assert_eq!(mirror.write(&key, Some(record(900, None))), 1.0);
         assert_eq!(mirror.write(&key, Some(record(2000, None))), 2.0);
-        assert_eq!(mirror.write(&key, Some(record(10, Some("1")))), 3.0, "two for what it was, one for the entry");
+        assert_eq!(
+            mirror.write(&key, Some(record(10, Some("1")))),
+            3.0,
+            "two for what it was, one for the entry"
+        );
         assert_eq!(mirror.write(&key, Some(record(20, Some("1")))), 1.0, "the entry stays");
         assert_eq!(mirror.write(&key, Some(record(20, Some("2")))), 3.0, "the entry moves");
         assert_eq!(mirror.refused(&key), 1.0);
@@ -194,14 +222,23 @@ mod tests {
             one.insert("s".to_owned(), json!({ "S": task }));
             mirror.write(&one.clone(), Some(one));
         }
-        let range =
-            |scanned| QueryRange { index: None, partition: "w/1/0", between: ("a", "c"), backwards: false, start: None, scanned };
+        let range = |scanned| QueryRange {
+            index: None,
+            partition: "w/1/0",
+            between: ("a", "c"),
+            backwards: false,
+            start: None,
+            scanned,
+        };
         assert_eq!(mirror.query(&range(3), false), 1.0, "6 KB");
         assert_eq!(mirror.query(&range(1), false), 0.5);
         assert_eq!(mirror.query(&range(3), true), 2.0);
         let entries = QueryRange { index: Some("work"), partition: "due/0", ..range(3) };
         assert_eq!(mirror.query(&entries, false), 0.5, "only keys");
         let start = item(json!({ "p": { "S": "w/1/0" }, "s": { "S": "c" } }));
-        assert_eq!(mirror.query(&QueryRange { backwards: true, start: Some(&start), ..range(1) }, false), 0.5);
+        assert_eq!(
+            mirror.query(&QueryRange { backwards: true, start: Some(&start), ..range(1) }, false),
+            0.5
+        );
     }
 }

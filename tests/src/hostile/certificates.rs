@@ -70,7 +70,10 @@ impl Authority {
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
         match flaw {
             Flaw::Expired => params.not_after = date_time_ymd(2001, 1, 1),
-            Flaw::NotYetValid => (params.not_before, params.not_after) = (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1)),
+            Flaw::NotYetValid => {
+                (params.not_before, params.not_after) =
+                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+            }
             _ => {}
         }
         let key = KeyPair::generate()?;
@@ -101,10 +104,12 @@ impl Certificate {
     /// The same, for a server that asks its clients for a certificate of this authority's.
     pub fn asking_for(self, authority: &Authority) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).map_err(|error| error.to_string())?;
+        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes())
+            .map_err(|error| error.to_string())?;
         roots.add(root).map_err(|error| error.to_string())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
         Ok(Self { asks: Some(verifier.map_err(|error| error.to_string())?), ..self })
     }
 

@@ -91,7 +91,10 @@ async fn on_bare(mut stream: TcpStream, steps: &[Step]) -> io::Result<()> {
 }
 
 /// Whether it is to end in a reset.
-async fn go_through(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), steps: &[Step]) -> io::Result<bool> {
+async fn go_through(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    steps: &[Step],
+) -> io::Result<bool> {
     let mut next = steps.iter();
     while let Some(step) = next.next() {
         match step {
@@ -131,7 +134,9 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         }
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         break (end + 4, length.ok_or(io::ErrorKind::InvalidData)?);
     };
     while bytes.len() < head + length {

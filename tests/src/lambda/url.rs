@@ -37,17 +37,30 @@ pub(super) async fn call(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let name = segments.into_iter().find(|(key, _)| key == "name").map(|(_, name)| name).unwrap_or_default();
+    let name = segments
+        .into_iter()
+        .find(|(key, _)| key == "name")
+        .map(|(_, name)| name)
+        .unwrap_or_default();
     let Some(function) = functions.get(&name) else { return StatusCode::NOT_FOUND.into_response() };
-    let Ok(body) = axum::body::to_bytes(body, MAX_BYTES).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
+    let Ok(body) = axum::body::to_bytes(body, MAX_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
     let event = event(&name, &parts, &body);
     let answered = function.invoke(event.to_string().into()).await.ok();
-    answered.and_then(|answer| response(&answer)).unwrap_or_else(|| StatusCode::BAD_GATEWAY.into_response())
+    answered
+        .and_then(|answer| response(&answer))
+        .unwrap_or_else(|| StatusCode::BAD_GATEWAY.into_response())
 }
 
 /// AWS's documentation: "Invoking Lambda function URLs", payload format version 2.0.
 fn event(name: &str, parts: &Parts, body: &Bytes) -> Value {
-    let path = parts.uri.path().strip_prefix(&format!("/lambda-url/{name}")).filter(|path| !path.is_empty()).unwrap_or("/");
+    let path = parts
+        .uri
+        .path()
+        .strip_prefix(&format!("/lambda-url/{name}"))
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
     let now = SystemClock.now();
     json!({
         "version": "2.0",
@@ -83,7 +96,10 @@ fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in headers {
         let Ok(value) = value.to_str() else { continue };
-        joined.entry(name.as_str().to_owned()).and_modify(|all| *all = format!("{all},{value}")).or_insert(value.to_owned());
+        joined
+            .entry(name.as_str().to_owned())
+            .and_modify(|all| *all = format!("{all},{value}"))
+            .or_insert(value.to_owned());
     }
     joined
 }

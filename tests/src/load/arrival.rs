@@ -56,7 +56,8 @@ impl Arrivals {
     }
 
     fn note(&self, payload: &[u8], at: Instant) {
-        let place = wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
+        let place =
+            wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
         let Some(place) = place else {
             self.strangers.fetch_add(1, Relaxed);
             return;
@@ -123,28 +124,37 @@ impl LoadReceiver {
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::channel();
         let work = move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
             runtime.block_on(async {
                 let script = move |request: &crate::receiver::Received| {
                     arrivals.note(&request.body, request.at);
                     Reply::status(200)
                 };
-                let receiver = Receiver::builder().script(script).keep(false).start().await.map_err(|error| error.to_string())?;
+                let receiver = Receiver::builder()
+                    .script(script)
+                    .keep(false)
+                    .start()
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let _ = started.send(receiver.url("/load"));
                 let _ = stopped.await;
                 Ok::<_, String>(receiver.stop().await)
             })
         };
-        let thread = std::thread::Builder::new().name("receiver".into()).spawn(move || match work() {
-            Ok(counts) => counts,
-            Err(error) => {
-                // The sender is gone, which the starting side sees.
-                shared::complain!("load: the receiver could not start: {error}");
-                Snapshot::default()
-            }
-        });
-        let thread = thread.map_err(|error| LoadError::Plan(format!("cannot start a thread: {error}")))?;
+        let thread =
+            std::thread::Builder::new().name("receiver".into()).spawn(move || match work() {
+                Ok(counts) => counts,
+                Err(error) => {
+                    // The sender is gone, which the starting side sees.
+                    shared::complain!("load: the receiver could not start: {error}");
+                    Snapshot::default()
+                }
+            });
+        let thread =
+            thread.map_err(|error| LoadError::Plan(format!("cannot start a thread: {error}")))?;
         let url = start.recv().map_err(|_| LoadError::Thread)?;
         Ok(Self { url, stop: Some(stop), thread: Some(thread) })
     }

@@ -75,7 +75,12 @@ pub async fn post_all(
         posted: RefCell::new(Posted::default()),
     });
     let start = Instant::now();
-    try_join_all(streams.into_iter().map(|stream| post_in_turn(stream, template.clone(), Rc::clone(&shared)))).await?;
+    try_join_all(
+        streams
+            .into_iter()
+            .map(|stream| post_in_turn(stream, template.clone(), Rc::clone(&shared))),
+    )
+    .await?;
     let mut posted = shared.posted.take();
     posted.first_sent = Some(start);
     posted.took = start.elapsed();
@@ -83,12 +88,18 @@ pub async fn post_all(
 }
 
 async fn connect(server: &Server) -> Result<TcpStream, LoadError> {
-    let stream = TcpStream::connect(server.address).await.map_err(|error| server.error("connect to", error))?;
+    let stream = TcpStream::connect(server.address)
+        .await
+        .map_err(|error| server.error("connect to", error))?;
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
 
-async fn post_in_turn(mut stream: TcpStream, mut template: Template, shared: Rc<Shared>) -> Result<(), LoadError> {
+async fn post_in_turn(
+    mut stream: TcpStream,
+    mut template: Template,
+    shared: Rc<Shared>,
+) -> Result<(), LoadError> {
     let mut buffer = Vec::with_capacity(4096);
     loop {
         let number = shared.next.get();
@@ -96,19 +107,22 @@ async fn post_in_turn(mut stream: TcpStream, mut template: Template, shared: Rc<
             return Ok(());
         }
         shared.next.set(number + 1);
-        let keep = match exchange(&mut stream, template.numbered(number), &mut buffer, &shared).await {
-            Ok(keep) => keep,
-            Err(error) => {
-                let mut posted = shared.posted.borrow_mut();
-                posted.broken += 1;
-                posted.first_refusal.get_or_insert_with(|| format!("no answer: {error}"));
-                false
-            }
-        };
+        let keep =
+            match exchange(&mut stream, template.numbered(number), &mut buffer, &shared).await {
+                Ok(keep) => keep,
+                Err(error) => {
+                    let mut posted = shared.posted.borrow_mut();
+                    posted.broken += 1;
+                    posted.first_refusal.get_or_insert_with(|| format!("no answer: {error}"));
+                    false
+                }
+            };
         if !keep {
             shared.reconnects.set(shared.reconnects.get() + 1);
             if shared.reconnects.get() > MAX_RECONNECTS {
-                return Err(LoadError::Protocol(format!("the server closed more than {MAX_RECONNECTS} connections")));
+                return Err(LoadError::Protocol(format!(
+                    "the server closed more than {MAX_RECONNECTS} connections"
+                )));
             }
             stream = connect(&shared.server).await?;
         }
@@ -116,7 +130,12 @@ async fn post_in_turn(mut stream: TcpStream, mut template: Template, shared: Rc<
 }
 
 /// One request and its answer. Tells whether the connection can be used again.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>, shared: &Shared) -> io::Result<bool> {
+async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+    shared: &Shared,
+) -> io::Result<bool> {
     stream.write_all(request).await?;
     buffer.clear();
     loop {
@@ -127,7 +146,8 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>, 
             let mut posted = shared.posted.borrow_mut();
             *posted.answers.entry(status).or_default() += 1;
             if status != shared.wanted && posted.first_refusal.is_none() {
-                posted.first_refusal = Some(format!("{status} {}", String::from_utf8_lossy(&buffer[body])));
+                posted.first_refusal =
+                    Some(format!("{status} {}", String::from_utf8_lossy(&buffer[body])));
             }
             return Ok(keep);
         }

@@ -68,7 +68,11 @@ impl Fairness {
 }
 
 /// Measures both settings.
-pub(super) async fn measure(plan: &Plan, binary: &Path, folder: &Path) -> Result<Vec<Fairness>, LoadError> {
+pub(super) async fn measure(
+    plan: &Plan,
+    binary: &Path,
+    folder: &Path,
+) -> Result<Vec<Fairness>, LoadError> {
     let mut measured = Vec::new();
     for breaker in [false, true] {
         let rate = plan.rate.unwrap_or(RATE);
@@ -76,18 +80,26 @@ pub(super) async fn measure(plan: &Plan, binary: &Path, folder: &Path) -> Result
         let (mut well, mut hanging) = (Vec::new(), Vec::new());
         for round in 1..=plan.rounds {
             for hangs in [false, true] {
-                let (case, breaker) = (if hangs { "one hangs" } else { "both well" }, if breaker { "on" } else { "off" });
-                plan.say(format_args!("breaker {breaker}, round {round} of {}, {case}: {} s", plan.rounds, plan.seconds));
+                let (case, breaker) = (
+                    if hangs { "one hangs" } else { "both well" },
+                    if breaker { "on" } else { "off" },
+                );
+                plan.say(format_args!(
+                    "breaker {breaker}, round {round} of {}, {case}: {} s",
+                    plan.rounds, plan.seconds
+                ));
                 let times = if hangs { &mut hanging } else { &mut well };
                 times.extend(phase(plan, binary, folder, hangs, &mut result).await?);
             }
         }
         (result.beside_well, result.beside_hanging) = (Quantiles::of(well), Quantiles::of(hanging));
-        result.p99_moved_percent = (result.beside_hanging.p99_ms / result.beside_well.p99_ms - 1.0) * 100.0;
+        result.p99_moved_percent =
+            (result.beside_hanging.p99_ms / result.beside_well.p99_ms - 1.0) * 100.0;
         measured.push(result);
     }
     let well = measured.iter().map(|setting| setting.beside_well.p99_ms);
-    let (least, most) = well.fold((f64::MAX, 0.0_f64), |(least, most), p99_ms| (least.min(p99_ms), most.max(p99_ms)));
+    let (least, most) = well
+        .fold((f64::MAX, 0.0_f64), |(least, most), p99_ms| (least.min(p99_ms), most.max(p99_ms)));
     for setting in &mut measured {
         setting.noise_percent = (most / least - 1.0) * 100.0;
     }
@@ -102,7 +114,8 @@ async fn phase(
     hangs: bool,
     result: &mut Fairness,
 ) -> Result<Vec<Duration>, LoadError> {
-    let launch = Launch::of(binary, folder)?.set("CIRCUIT_FAILURES", if result.breaker { "5" } else { "0" });
+    let launch =
+        Launch::of(binary, folder)?.set("CIRCUIT_FAILURES", if result.breaker { "5" } else { "0" });
     let stack = launch.start()?;
     let api = Server::of(&stack.url())?;
     let each = Pace {
@@ -112,15 +125,21 @@ async fn phase(
         limit: Duration::MAX,
     };
     let hanging = HostileReceiver::start(&Transport::Plain, &[Step::Read, Step::Stall]).await;
-    let hanging = hanging.map_err(|error| LoadError::Plan(format!("no hostile receiver: {error}")))?;
+    let hanging =
+        hanging.map_err(|error| LoadError::Plan(format!("no hostile receiver: {error}")))?;
     let [counted, other] = [(); 2].map(|()| Arrivals::new(run_name(), each.total));
-    let receivers = [LoadReceiver::start(Arc::clone(&counted))?, LoadReceiver::start(Arc::clone(&other))?];
+    let receivers =
+        [LoadReceiver::start(Arc::clone(&counted))?, LoadReceiver::start(Arc::clone(&other))?];
     let other_url = if hangs { hanging.url() } else { receivers[1].url().to_owned() };
     let key = plan.api_key.as_deref();
-    let template = |url: &str, arrivals: &Arrivals| Template::submission(&api, key, url, arrivals.run(), plan.payload_bytes);
+    let template = |url: &str, arrivals: &Arrivals| {
+        Template::submission(&api, key, url, arrivals.run(), plan.payload_bytes)
+    };
     let (ours, theirs) = (template(receivers[0].url(), &counted), template(&other_url, &other));
-    let (sent, beside) =
-        tokio::try_join!(in_the_background(&api, ours, &counted, each), in_the_background(&api, theirs, &other, each))?;
+    let (sent, beside) = tokio::try_join!(
+        in_the_background(&api, ours, &counted, each),
+        in_the_background(&api, theirs, &other, each)
+    )?;
     if sent.accepted.is_empty() || beside.accepted.is_empty() {
         return Err(nothing_accepted(sent.first_refusal.or(beside.first_refusal)));
     }
@@ -132,7 +151,11 @@ async fn phase(
     for receiver in receivers {
         receiver.stop()?;
     }
-    Ok(sent.accepted.iter().filter_map(|(number, due, _)| Some(counted.at(*number)?.saturating_sub(*due))).collect())
+    Ok(sent
+        .accepted
+        .iter()
+        .filter_map(|(number, due, _)| Some(counted.at(*number)?.saturating_sub(*due)))
+        .collect())
 }
 
 fn note(faults: &mut Faults, sent: &Sent, duplicates: u64) {

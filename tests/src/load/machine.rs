@@ -29,10 +29,13 @@ const TMPFS_MAGIC: i128 = 0x0102_1994;
 pub fn disk_sync(folder: &Path, pause: Duration) -> Result<DiskSync, LoadError> {
     let failed = |source: io::Error| LoadError::File { path: folder.to_owned(), source };
     let mut file: File = tempfile::tempfile_in(folder).map_err(failed)?;
-    let in_memory = rustix::fs::statfs(folder).is_ok_and(|found| i128::from(found.f_type) == TMPFS_MAGIC);
+    let in_memory =
+        rustix::fs::statfs(folder).is_ok_and(|found| i128::from(found.f_type) == TMPFS_MAGIC);
     let started = Instant::now();
     let mut samples = Vec::with_capacity(SYNC_SAMPLES);
-    while samples.len() < SYNC_SAMPLES && started.elapsed() < SYNC_BOUND + pause * SYNC_SAMPLES as u32 {
+    while samples.len() < SYNC_SAMPLES
+        && started.elapsed() < SYNC_BOUND + pause * SYNC_SAMPLES as u32
+    {
         std::thread::sleep(pause);
         let before = Instant::now();
         file.write_all(&[0x5a; SYNC_BYTES]).and_then(|()| file.sync_data()).map_err(failed)?;
@@ -65,8 +68,10 @@ pub fn usage(pids: &[u32]) -> Result<Usage, LoadError> {
     for pid in pids {
         let stat = read(*pid, "stat")?;
         let status = read(*pid, "status")?;
-        let ticks = cpu_ticks(&stat).ok_or_else(|| LoadError::Protocol(format!("/proc/{pid}/stat is not as expected")))?;
-        total.cpu += Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+        let ticks = cpu_ticks(&stat)
+            .ok_or_else(|| LoadError::Protocol(format!("/proc/{pid}/stat is not as expected")))?;
+        total.cpu +=
+            Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
         total.peak_kib += peak_kib(&status).unwrap_or(0);
     }
     Ok(total)
@@ -94,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_process_may_have_any_name() {
-        let stat = "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 900 0 0 0 17 25 0 0 20 0 3 0 100 1000 200 0";
+        let stat =
+            "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 900 0 0 0 17 25 0 0 20 0 3 0 100 1000 200 0";
         assert_eq!(cpu_ticks(stat), Some(42));
         assert_eq!(peak_kib("Name:\tx\nVmHWM:\t   61440 kB\nVmRSS:\t 1 kB\n"), Some(61_440));
     }

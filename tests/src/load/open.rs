@@ -50,17 +50,32 @@ pub struct Pace {
 }
 
 /// Sends requests at this pace, over the connections in turn.
-pub fn send_at_rate(server: &Server, template: &Template, arrivals: &Arc<Arrivals>, pace: Pace) -> Result<Sent, LoadError> {
+pub fn send_at_rate(
+    server: &Server,
+    template: &Template,
+    arrivals: &Arc<Arrivals>,
+    pace: Pace,
+) -> Result<Sent, LoadError> {
     let connections = u32::from(pace.connections).min(pace.total);
     let first_due = Instant::now() + LEAD;
     let parts = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..connections)
             .map(|lane| {
-                let lane = Lane { server, epoch: arrivals.epoch(), first_due, pace, first: lane, step: connections };
+                let lane = Lane {
+                    server,
+                    epoch: arrivals.epoch(),
+                    first_due,
+                    pace,
+                    first: lane,
+                    step: connections,
+                };
                 scope.spawn(move || lane.send(template.clone()))
             })
             .collect();
-        lanes.into_iter().map(|lane| lane.join().map_err(|_| LoadError::Thread)?).collect::<Result<Vec<_>, _>>()
+        lanes
+            .into_iter()
+            .map(|lane| lane.join().map_err(|_| LoadError::Thread)?)
+            .collect::<Result<Vec<_>, _>>()
     })?;
     let mut sent = Sent::default();
     for part in parts {
@@ -106,7 +121,9 @@ impl Lane<'_> {
                     if status == 202 {
                         sent.accepted.push((number, due - self.epoch, self.epoch.elapsed()));
                     } else {
-                        sent.without_retry_after += u64::from(matches!(status, 429 | 503) && !connection.was_told("retry-after"));
+                        sent.without_retry_after += u64::from(
+                            matches!(status, 429 | 503) && !connection.was_told("retry-after"),
+                        );
                         sent.first_refusal.get_or_insert_with(|| format!("{status} {body}"));
                     }
                 }

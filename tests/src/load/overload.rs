@@ -86,19 +86,37 @@ impl Overload {
 
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let factor = self.offered_per_second / self.carries_per_second;
-        let answers: Vec<String> = self.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+        let answers: Vec<String> =
+            self.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         [
-            ("it carries", format!("{:.0} webhooks a second, accepted and delivered", self.carries_per_second)),
-            ("sent to it", format!("{:.0} a second ({factor:.1} times that) for {:.1} s", self.offered_per_second, self.seconds)),
+            (
+                "it carries",
+                format!("{:.0} webhooks a second, accepted and delivered", self.carries_per_second),
+            ),
+            (
+                "sent to it",
+                format!(
+                    "{:.0} a second ({factor:.1} times that) for {:.1} s",
+                    self.offered_per_second, self.seconds
+                ),
+            ),
             ("answers", answers.join("   ")),
             ("shed without retry-after", self.without_retry_after.to_string()),
             ("requests without an answer", self.unanswered.to_string()),
             (
                 "accepted and delivered",
-                format!("{} of {}, the last {:.1} s after", self.delivered, self.answered(202), self.delivered_after_seconds),
+                format!(
+                    "{} of {}, the last {:.1} s after",
+                    self.delivered,
+                    self.answered(202),
+                    self.delivered_after_seconds
+                ),
             ),
             ("arrived twice", self.duplicates.to_string()),
-            ("peak memory, before and after", format!("{:.1} and {:.1} MiB", self.peak_mib[0], self.peak_mib[1])),
+            (
+                "peak memory, before and after",
+                format!("{:.1} and {:.1} MiB", self.peak_mib[0], self.peak_mib[1]),
+            ),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
@@ -112,26 +130,43 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, Load
     let carries_per_second = carries(plan, &api).await?;
     let before_mib = peak_mib()?;
     let rate = carries_per_second * FACTOR;
-    plan.say(format_args!("it carries {carries_per_second:.0} a second; now {rate:.0} a second for {} s", plan.seconds));
+    plan.say(format_args!(
+        "it carries {carries_per_second:.0} a second; now {rate:.0} a second for {} s",
+        plan.seconds
+    ));
     let limit = Duration::from_secs(plan.seconds);
     let total = (rate * limit.as_secs_f64()).min(MAX_REQUESTS) as u32;
     let arrivals = Arrivals::new(run_name(), total);
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
-    let template = Template::submission(&api, plan.api_key.as_deref(), receiver.url(), arrivals.run(), plan.payload_bytes);
+    let template = Template::submission(
+        &api,
+        plan.api_key.as_deref(),
+        receiver.url(),
+        arrivals.run(),
+        plan.payload_bytes,
+    );
     let started = Instant::now();
-    let sent = in_the_background(&api, template, &arrivals, Pace { total, rate, connections: CONNECTIONS, limit }).await?;
+    let sent = in_the_background(
+        &api,
+        template,
+        &arrivals,
+        Pace { total, rate, connections: CONNECTIONS, limit },
+    )
+    .await?;
     let took = started.elapsed();
     if sent.accepted.is_empty() {
         return Err(nothing_accepted(sent.first_refusal));
     }
     plan.say(format_args!("waiting for the {} that were accepted", sent.accepted.len()));
     arrivals.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
-    let delivered = sent.accepted.iter().filter(|(number, ..)| arrivals.at(*number).is_some()).count() as u64;
+    let delivered =
+        sent.accepted.iter().filter(|(number, ..)| arrivals.at(*number).is_some()).count() as u64;
     let last = arrivals.epoch() + arrivals.latest();
     receiver.stop()?;
     Ok(Overload {
         carries_per_second,
-        offered_per_second: (sent.answers.values().sum::<u64>() + sent.broken) as f64 / took.as_secs_f64(),
+        offered_per_second: (sent.answers.values().sum::<u64>() + sent.broken) as f64
+            / took.as_secs_f64(),
         seconds: took.as_secs_f64(),
         answers: sent.answers,
         without_retry_after: sent.without_retry_after,
@@ -148,7 +183,13 @@ async fn carries(plan: &Plan, api: &Server) -> Result<f64, LoadError> {
     let webhooks = plan.webhooks.unwrap_or(CAPACITY_WEBHOOKS);
     let arrivals = Arrivals::new(run_name(), webhooks);
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
-    let template = Template::submission(api, plan.api_key.as_deref(), receiver.url(), arrivals.run(), plan.payload_bytes);
+    let template = Template::submission(
+        api,
+        plan.api_key.as_deref(),
+        receiver.url(),
+        arrivals.run(),
+        plan.payload_bytes,
+    );
     let started = Instant::now();
     let posted = post_all(api, &template, webhooks, plan.connections, 202).await?;
     if posted.answered(202) == 0 {

@@ -31,7 +31,12 @@ Example: cargo run --release -p posthaste-tests --bin load -- --spawn"
 )]
 pub struct Plan {
     /// Base URL of the API; plain http.
-    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL", conflicts_with = "spawn")]
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL",
+        conflicts_with = "spawn"
+    )]
     pub api_url: String,
     /// Key for the API, if it wants one.
     #[arg(long, value_name = "KEY", env = "POSTHASTE_API_KEY", hide_env_values = true)]
@@ -107,10 +112,15 @@ impl Plan {
         let throughput = Run::Throughput { webhooks: self.webhooks.unwrap_or(THROUGHPUT_WEBHOOKS) };
         if self.spawn.is_some() {
             let webhooks = self.latency_webhooks.unwrap_or(LATENCY_WEBHOOKS);
-            return vec![throughput, Run::Latency { webhooks, rate: self.rate.unwrap_or(LATENCY_RATE) }];
+            return vec![
+                throughput,
+                Run::Latency { webhooks, rate: self.rate.unwrap_or(LATENCY_RATE) },
+            ];
         }
         match self.rate {
-            Some(rate) => vec![Run::Latency { webhooks: self.webhooks.unwrap_or(LATENCY_WEBHOOKS), rate }],
+            Some(rate) => {
+                vec![Run::Latency { webhooks: self.webhooks.unwrap_or(LATENCY_WEBHOOKS), rate }]
+            }
             None => vec![throughput],
         }
     }
@@ -124,7 +134,8 @@ impl Plan {
     /// system's folder for temporary files, which may not be a disk.
     pub fn disk_folder(&self) -> Result<PathBuf, LoadError> {
         if let Some(folder) = &self.data_dir {
-            std::fs::create_dir_all(folder).map_err(|source| LoadError::File { path: folder.clone(), source })?;
+            std::fs::create_dir_all(folder)
+                .map_err(|source| LoadError::File { path: folder.clone(), source })?;
             return Ok(folder.clone());
         }
         let build = PathBuf::from("target");
@@ -155,9 +166,15 @@ mod tests {
     #[test]
     fn a_rate_makes_a_latency_run_and_spawn_makes_both() {
         assert_eq!(plan(&[]).unwrap().runs(), [Run::Throughput { webhooks: 10_000 }]);
-        assert_eq!(plan(&["--rate", "50"]).unwrap().runs(), [Run::Latency { webhooks: 1_000, rate: 50.0 }]);
+        assert_eq!(
+            plan(&["--rate", "50"]).unwrap().runs(),
+            [Run::Latency { webhooks: 1_000, rate: 50.0 }]
+        );
         let both = plan(&["--spawn", "--webhooks", "7", "--rate", "9"]).unwrap();
-        assert_eq!(both.runs(), [Run::Throughput { webhooks: 7 }, Run::Latency { webhooks: 1_000, rate: 9.0 }]);
+        assert_eq!(
+            both.runs(),
+            [Run::Throughput { webhooks: 7 }, Run::Latency { webhooks: 1_000, rate: 9.0 }]
+        );
         assert_eq!(both.spawn, Some("target/release/local".into()));
     }
 

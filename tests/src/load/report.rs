@@ -27,15 +27,27 @@ impl Quantiles {
         times.sort_unstable();
         let rank = |share: f64| {
             let rank = (share * times.len() as f64).ceil().max(1.0) as usize;
-            times.get(rank.min(times.len()).saturating_sub(1)).map_or(0.0, |time| milliseconds(*time))
+            times
+                .get(rank.min(times.len()).saturating_sub(1))
+                .map_or(0.0, |time| milliseconds(*time))
         };
-        Self { count: times.len(), p50_ms: rank(0.5), p90_ms: rank(0.9), p99_ms: rank(0.99), max_ms: rank(1.0) }
+        Self {
+            count: times.len(),
+            p50_ms: rank(0.5),
+            p90_ms: rank(0.9),
+            p99_ms: rank(0.99),
+            max_ms: rank(1.0),
+        }
     }
 }
 
 impl fmt::Display for Quantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {:.2}   p90 {:.2}   p99 {:.2}   max {:.2} ms", self.p50_ms, self.p90_ms, self.p99_ms, self.max_ms)
+        write!(
+            f,
+            "p50 {:.2}   p90 {:.2}   p99 {:.2}   max {:.2} ms",
+            self.p50_ms, self.p90_ms, self.p99_ms, self.max_ms
+        )
     }
 }
 
@@ -136,7 +148,11 @@ impl Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let others: u64 = self.other_answers.values().sum();
-        write!(f, "{others} other than 202, {} unanswered, {} duplicates", self.unanswered, self.duplicates)?;
+        write!(
+            f,
+            "{others} other than 202, {} unanswered, {} duplicates",
+            self.unanswered, self.duplicates
+        )?;
         self.first.as_ref().map_or(Ok(()), |first| write!(f, "; the first: {first}"))
     }
 }
@@ -144,7 +160,10 @@ impl fmt::Display for Faults {
 impl Results {
     /// Whether every webhook was accepted, or under overload shed as it should be, and none arrived twice.
     pub fn is_clean(&self) -> bool {
-        let faults = [self.throughput.as_ref().map(|run| &run.faults), self.latency.as_ref().map(|run| &run.faults)];
+        let faults = [
+            self.throughput.as_ref().map(|run| &run.faults),
+            self.latency.as_ref().map(|run| &run.faults),
+        ];
         faults.into_iter().flatten().all(Faults::none)
             && self.fairness.iter().all(|run| run.faults.none())
             && self.overload.as_ref().is_none_or(Overload::is_clean)
@@ -163,10 +182,19 @@ impl Results {
             row("ready to serve after", format!("{ms:.1} ms"));
         }
         if let Some(run) = &self.throughput {
-            row("load", format!("{} webhooks of {} bytes over {} connections", run.webhooks, run.payload_bytes, run.connections));
+            row(
+                "load",
+                format!(
+                    "{} webhooks of {} bytes over {} connections",
+                    run.webhooks, run.payload_bytes, run.connections
+                ),
+            );
             row("ceiling, straight to the receiver", format!("{:.0} /s", run.ceiling_per_second));
             row("accepted", format!("{:.0} /s", run.accepted_per_second));
-            row("accepted and delivered", format!("{:.0} /s ({:.3} s in all)", run.delivered_per_second, run.seconds));
+            row(
+                "accepted and delivered",
+                format!("{:.0} /s ({:.3} s in all)", run.delivered_per_second, run.seconds),
+            );
             row("processor time of the system", cpu(run.cpu_ms_per_webhook));
             row("faults", run.faults.to_string());
         }
@@ -198,7 +226,10 @@ impl Results {
 }
 
 fn cpu(ms: Option<f64>) -> String {
-    ms.map_or_else(|| "not known; --pid names its process".into(), |ms| format!("{ms:.3} ms a webhook"))
+    ms.map_or_else(
+        || "not known; --pid names its process".into(),
+        |ms| format!("{ms:.3} ms a webhook"),
+    )
 }
 
 impl fmt::Display for Results {
@@ -218,7 +249,10 @@ mod tests {
     fn quantiles_are_by_nearest_rank() {
         let times = (1..=100).rev().map(Duration::from_millis).collect();
         let found = Quantiles::of(times);
-        assert_eq!((found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms), (50.0, 90.0, 99.0, 100.0));
+        assert_eq!(
+            (found.p50_ms, found.p90_ms, found.p99_ms, found.max_ms),
+            (50.0, 90.0, 99.0, 100.0)
+        );
         let one = Quantiles::of(vec![Duration::from_micros(1500)]);
         assert_eq!((one.p50_ms, one.max_ms, one.count), (1.5, 1.5, 1));
         assert_eq!(Quantiles::of(Vec::new()), Quantiles::default());

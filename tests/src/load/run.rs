@@ -43,7 +43,8 @@ impl System {
 /// Measures what the plan asks for.
 pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
     let folder = plan.disk_folder()?;
-    let mut results = Results { disk_sync: Some(disk_sync(&folder, Duration::ZERO)?), ..Results::default() };
+    let mut results =
+        Results { disk_sync: Some(disk_sync(&folder, Duration::ZERO)?), ..Results::default() };
     let Some(binary) = &plan.spawn else {
         let system = System { api: Server::of(&plan.api_url)?, pids: plan.pid.clone() };
         measure(plan, &system, &mut results).await?;
@@ -55,7 +56,12 @@ pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
     }
     let launch = Launch::of(binary, &folder)?;
     let stack = launch.start()?;
-    plan.say(format_args!("{} runs as process {} at {}", binary.display(), stack.pid(), stack.url()));
+    plan.say(format_args!(
+        "{} runs as process {} at {}",
+        binary.display(),
+        stack.pid(),
+        stack.url()
+    ));
     results.ready_ms = Some(milliseconds(stack.ready_after()));
     let system = System { api: Server::of(&stack.url())?, pids: vec![stack.pid()] };
     if plan.overload {
@@ -72,13 +78,19 @@ async fn measure(plan: &Plan, system: &System, results: &mut Results) -> Result<
     for run in plan.runs() {
         match run {
             Run::Throughput { webhooks } => {
-                plan.say(format_args!("measuring the ceiling, then {webhooks} webhooks over {} connections", plan.connections));
+                plan.say(format_args!(
+                    "measuring the ceiling, then {webhooks} webhooks over {} connections",
+                    plan.connections
+                ));
                 results.throughput = Some(throughput(plan, system, webhooks).await?);
             }
             Run::Latency { webhooks, rate } => {
                 let disk = disk_sync(&plan.disk_folder()?, Duration::from_secs_f64(1.0 / rate))?;
                 results.disk_sync_at_rate = Some(disk.times);
-                plan.say(format_args!("measuring {webhooks} webhooks at {rate} a second ({:.0} s)", f64::from(webhooks) / rate));
+                plan.say(format_args!(
+                    "measuring {webhooks} webhooks at {rate} a second ({:.0} s)",
+                    f64::from(webhooks) / rate
+                ));
                 results.latency = Some(latency(plan, system, webhooks, rate).await?);
             }
         }
@@ -89,7 +101,9 @@ async fn measure(plan: &Plan, system: &System, results: &mut Results) -> Result<
 
 async fn throughput(plan: &Plan, system: &System, webhooks: u32) -> Result<Throughput, LoadError> {
     let ceiling_per_second = ceiling(plan, webhooks.max(CEILING_REQUESTS)).await?;
-    plan.say(format_args!("ceiling: {ceiling_per_second:.0} requests a second straight to the receiver"));
+    plan.say(format_args!(
+        "ceiling: {ceiling_per_second:.0} requests a second straight to the receiver"
+    ));
     let before = system.usage()?;
     let (posted, took, duplicates) = match &plan.receiver_url {
         None => to_our_receiver(plan, system, webhooks).await?,
@@ -114,24 +128,36 @@ async fn throughput(plan: &Plan, system: &System, webhooks: u32) -> Result<Throu
 /// Requests a second, posting straight to the receiver.
 async fn ceiling(plan: &Plan, requests: u32) -> Result<f64, LoadError> {
     let arrivals = Arrivals::new(run_name(), requests);
-    let ours = if plan.receiver_url.is_none() { Some(LoadReceiver::start(Arc::clone(&arrivals))?) } else { None };
-    let url = ours.as_ref().map(LoadReceiver::url).or(plan.receiver_url.as_deref()).unwrap_or_default();
+    let ours = if plan.receiver_url.is_none() {
+        Some(LoadReceiver::start(Arc::clone(&arrivals))?)
+    } else {
+        None
+    };
+    let url =
+        ours.as_ref().map(LoadReceiver::url).or(plan.receiver_url.as_deref()).unwrap_or_default();
     let server = Server::of(url)?;
     let template = Template::direct(&server, arrivals.run(), plan.payload_bytes);
     let posted = post_all(&server, &template, requests, plan.connections, 200).await?;
     if let Some(refusal) = posted.first_refusal {
-        return Err(LoadError::Protocol(format!("the receiver at {url} must answer 200 to everything, but: {refusal}")));
+        return Err(LoadError::Protocol(format!(
+            "the receiver at {url} must answer 200 to everything, but: {refusal}"
+        )));
     }
     ours.map(LoadReceiver::stop).transpose()?;
     Ok(f64::from(requests) / posted.took.as_secs_f64())
 }
 
 /// Posts all and waits until the receiver in this process has all that were accepted: the time of that, and duplicates.
-async fn to_our_receiver(plan: &Plan, system: &System, webhooks: u32) -> Result<(Posted, Duration, u64), LoadError> {
+async fn to_our_receiver(
+    plan: &Plan,
+    system: &System,
+    webhooks: u32,
+) -> Result<(Posted, Duration, u64), LoadError> {
     let arrivals = Arrivals::new(run_name(), webhooks);
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
     let key = plan.api_key.as_deref();
-    let template = Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
+    let template =
+        Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
     let _ticker = ticker(&arrivals, webhooks);
     let posted = post_all(&system.api, &template, webhooks, plan.connections, 202).await?;
     none_accepted(&posted)?;
@@ -190,16 +216,25 @@ fn seen_by(receiver: &Server) -> Result<(u64, u64), LoadError> {
     let count = |name: &str| page.get(name).and_then(serde_json::Value::as_u64);
     match (count("distinct_webhook_ids"), count("duplicates")) {
         (Some(ids), Some(duplicates)) => Ok((ids, duplicates)),
-        _ => Err(LoadError::Plan("what answers at --receiver-url is not our webhook-receiver: GET /status has no counts".into())),
+        _ => Err(LoadError::Plan(
+            "what answers at --receiver-url is not our webhook-receiver: GET /status has no counts"
+                .into(),
+        )),
     }
 }
 
-async fn latency(plan: &Plan, system: &System, webhooks: u32, rate: f64) -> Result<Latency, LoadError> {
+async fn latency(
+    plan: &Plan,
+    system: &System,
+    webhooks: u32,
+    rate: f64,
+) -> Result<Latency, LoadError> {
     let arrivals = Arrivals::new(run_name(), webhooks);
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
     let before = system.usage()?;
     let key = plan.api_key.as_deref();
-    let template = Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
+    let template =
+        Template::submission(&system.api, key, receiver.url(), arrivals.run(), plan.payload_bytes);
     let _ticker = ticker(&arrivals, webhooks);
     let pace = Pace { total: webhooks, rate, connections: plan.connections, limit: Duration::MAX };
     let sent = in_the_background(&system.api, template, &arrivals, pace).await?;
@@ -209,7 +244,10 @@ async fn latency(plan: &Plan, system: &System, webhooks: u32, rate: f64) -> Resu
     arrivals.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
     tokio::time::sleep(SETTLE).await;
     let cpu_ms_per_webhook = cpu_per_webhook(before, system.usage()?, webhooks);
-    let arrival = sent.accepted.iter().filter_map(|(number, due, _)| Some(arrivals.at(*number)?.saturating_sub(*due)));
+    let arrival = sent
+        .accepted
+        .iter()
+        .filter_map(|(number, due, _)| Some(arrivals.at(*number)?.saturating_sub(*due)));
     let answer = sent.accepted.iter().map(|(_, due, answered)| answered.saturating_sub(*due));
     Ok(Latency {
         webhooks,
@@ -237,11 +275,18 @@ pub(super) async fn in_the_background(
 }
 
 fn none_accepted(posted: &Posted) -> Result<(), LoadError> {
-    if posted.answered(202) > 0 { Ok(()) } else { Err(nothing_accepted(posted.first_refusal.clone())) }
+    if posted.answered(202) > 0 {
+        Ok(())
+    } else {
+        Err(nothing_accepted(posted.first_refusal.clone()))
+    }
 }
 
 pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
-    LoadError::Protocol(format!("no webhook was accepted; the first answer: {}", first_refusal.unwrap_or_else(|| "none".into())))
+    LoadError::Protocol(format!(
+        "no webhook was accepted; the first answer: {}",
+        first_refusal.unwrap_or_else(|| "none".into())
+    ))
 }
 
 fn cpu_per_webhook(before: Option<Usage>, after: Option<Usage>, webhooks: u32) -> Option<f64> {
@@ -249,7 +294,12 @@ fn cpu_per_webhook(before: Option<Usage>, after: Option<Usage>, webhooks: u32) -
     Some(used.as_secs_f64() * 1e3 / f64::from(webhooks))
 }
 
-fn faults(answers: std::collections::BTreeMap<u16, u64>, unanswered: u64, first: Option<String>, duplicates: u64) -> Faults {
+fn faults(
+    answers: std::collections::BTreeMap<u16, u64>,
+    unanswered: u64,
+    first: Option<String>,
+    duplicates: u64,
+) -> Faults {
     let other_answers = answers.into_iter().filter(|(status, _)| *status != 202).collect();
     Faults { other_answers, unanswered, first, duplicates }
 }

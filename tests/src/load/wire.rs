@@ -48,19 +48,34 @@ pub struct Server {
 impl Server {
     /// The server of a URL.
     pub fn of(url: &str) -> Result<Self, LoadError> {
-        let bad = |reason: &dyn std::fmt::Display| LoadError::Plan(format!("'{url}' cannot be used: {reason}"));
+        let bad = |reason: &dyn std::fmt::Display| {
+            LoadError::Plan(format!("'{url}' cannot be used: {reason}"))
+        };
         let parsed: Url = url.parse().map_err(|error| bad(&error))?;
         if parsed.scheme() != "http" {
-            return Err(bad(&"the load tool speaks plain http only, to keep its own share of the time small"));
+            return Err(bad(
+                &"the load tool speaks plain http only, to keep its own share of the time small",
+            ));
         }
         let host = parsed.host_str().ok_or_else(|| bad(&"it has no host"))?;
         let port = parsed.port_or_known_default().unwrap_or(80);
-        let addresses: Vec<SocketAddr> =
-            (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| bad(&error))?.collect();
+        let addresses: Vec<SocketAddr> = (host.trim_matches(['[', ']']), port)
+            .to_socket_addrs()
+            .map_err(|error| bad(&error))?
+            .collect();
         // `localhost` may name an address where nobody listens before the one where somebody does.
-        let listening = addresses.iter().find(|address| TcpStream::connect_timeout(address, Duration::from_secs(2)).is_ok());
-        let address = listening.or(addresses.first()).copied().ok_or_else(|| bad(&"its host has no address"))?;
-        Ok(Self { address, host: format!("{host}:{port}"), prefix: parsed.path().trim_end_matches('/').to_owned() })
+        let listening = addresses
+            .iter()
+            .find(|address| TcpStream::connect_timeout(address, Duration::from_secs(2)).is_ok());
+        let address = listening
+            .or(addresses.first())
+            .copied()
+            .ok_or_else(|| bad(&"its host has no address"))?;
+        Ok(Self {
+            address,
+            host: format!("{host}:{port}"),
+            prefix: parsed.path().trim_end_matches('/').to_owned(),
+        })
     }
 
     /// A socket error, told with the server's name.
@@ -75,7 +90,9 @@ impl Server {
     /// `GET` on a connection of its own; the status and the body.
     pub fn get(&self, path: &str) -> Result<(u16, String), LoadError> {
         let mut connection = Connection::open(self)?;
-        connection.exchange(self.head("GET", path, "").as_bytes()).map_err(|error| self.error("read from", error))
+        connection
+            .exchange(self.head("GET", path, "").as_bytes())
+            .map_err(|error| self.error("read from", error))
     }
 }
 
@@ -88,7 +105,13 @@ pub struct Template {
 
 impl Template {
     /// `POST /webhooks` to the API, for a webhook that goes to `destination`.
-    pub fn submission(api: &Server, key: Option<&str>, destination: &str, run: &str, payload_bytes: u32) -> Self {
+    pub fn submission(
+        api: &Server,
+        key: Option<&str>,
+        destination: &str,
+        run: &str,
+        payload_bytes: u32,
+    ) -> Self {
         let before = format!("{{\"url\":{},\"payload\":", serde_json::Value::from(destination));
         let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
         Self::new(api, "/webhooks", &key, &before, "}", run, payload_bytes)
@@ -99,10 +122,22 @@ impl Template {
         Self::new(receiver, "/load", "", "", "", run, payload_bytes)
     }
 
-    fn new(server: &Server, path: &str, extra: &str, before: &str, after: &str, run: &str, payload_bytes: u32) -> Self {
+    fn new(
+        server: &Server,
+        path: &str,
+        extra: &str,
+        before: &str,
+        after: &str,
+        run: &str,
+        payload_bytes: u32,
+    ) -> Self {
         let payload = payload(run, payload_bytes);
         let length = before.len() + payload.len() + after.len();
-        let head = server.head("POST", path, &format!("content-type: application/json\r\ncontent-length: {length}\r\n{extra}"));
+        let head = server.head(
+            "POST",
+            path,
+            &format!("content-type: application/json\r\ncontent-length: {length}\r\n{extra}"),
+        );
         let number_at = head.len() + before.len() + NUMBER_AT;
         Self { bytes: [head.as_str(), before, &payload, after].concat().into_bytes(), number_at }
     }
@@ -122,8 +157,13 @@ impl Template {
 fn payload(run: &str, bytes: u32) -> String {
     let fixed = NUMBER_AT + NUMBER_DIGITS + BEFORE_PAD.len() + PAYLOAD_END.len();
     // Not one character over and over: a store that compresses would have it too easy.
-    let pad: String = (0..(bytes as usize).saturating_sub(fixed)).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
-    format!("{PAYLOAD_START}{run:.RUN_CHARS$}{BETWEEN}{:0NUMBER_DIGITS$}{BEFORE_PAD}{pad}{PAYLOAD_END}", 0)
+    let pad: String = (0..(bytes as usize).saturating_sub(fixed))
+        .map(|_| char::from(rand::random_range(b'a'..=b'z')))
+        .collect();
+    format!(
+        "{PAYLOAD_START}{run:.RUN_CHARS$}{BETWEEN}{:0NUMBER_DIGITS$}{BEFORE_PAD}{pad}{PAYLOAD_END}",
+        0
+    )
 }
 
 /// A name for a run, of the length that a payload has room for.
@@ -152,12 +192,18 @@ pub(crate) fn parse_answer(buffer: &[u8]) -> io::Result<Parsed> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = answer.parse(buffer).map_err(|error| invalid(format!("no HTTP answer: {error}")))?
+    let httparse::Status::Complete(head) =
+        answer.parse(buffer).map_err(|error| invalid(format!("no HTTP answer: {error}")))?
     else {
         return Ok(Parsed::Partial);
     };
-    let header =
-        |name: &str| answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
+    let header = |name: &str| {
+        answer
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
+    };
     let status = answer.code.unwrap_or(0);
     let length = match header("content-length") {
         Some(text) => std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()),
@@ -198,7 +244,8 @@ impl Connection {
     pub(crate) fn was_told(&self, header: &str) -> bool {
         let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
         let mut answer = httparse::Response::new(&mut headers);
-        answer.parse(&self.buffer).is_ok() && answer.headers.iter().any(|found| found.name.eq_ignore_ascii_case(header))
+        answer.parse(&self.buffer).is_ok()
+            && answer.headers.iter().any(|found| found.name.eq_ignore_ascii_case(header))
     }
 
     /// Sends a request and reads its answer: the status and the body.
@@ -226,13 +273,20 @@ mod tests {
     use super::*;
 
     fn server() -> Server {
-        Server { address: ([127, 0, 0, 1], 1).into(), host: "127.0.0.1:1".into(), prefix: String::new() }
+        Server {
+            address: ([127, 0, 0, 1], 1).into(),
+            host: "127.0.0.1:1".into(),
+            prefix: String::new(),
+        }
     }
 
     fn body(request: &[u8]) -> &[u8] {
         let text = std::str::from_utf8(request).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.lines().any(|line| line == format!("content-length: {}", body.len())), "{head}");
+        assert!(
+            head.lines().any(|line| line == format!("content-length: {}", body.len())),
+            "{head}"
+        );
         body.as_bytes()
     }
 
@@ -250,8 +304,10 @@ mod tests {
 
     #[test]
     fn a_submission_carries_the_payload_as_it_is() {
-        let mut template = Template::submission(&server(), Some("k"), "http://127.0.0.1:2/load", "0badcafe", 100);
-        let submission: serde_json::Value = serde_json::from_slice(body(template.numbered(42))).unwrap();
+        let mut template =
+            Template::submission(&server(), Some("k"), "http://127.0.0.1:2/load", "0badcafe", 100);
+        let submission: serde_json::Value =
+            serde_json::from_slice(body(template.numbered(42))).unwrap();
         assert_eq!(submission["url"], "http://127.0.0.1:2/load");
         assert_eq!(number_in(submission["payload"].to_string().as_bytes(), "x"), None);
         assert_eq!(submission["payload"]["seq"], "00000042");
@@ -262,9 +318,15 @@ mod tests {
         let answer = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
         assert_eq!(parse_answer(&answer[..answer.len() - 1]).unwrap(), Parsed::Partial);
         assert_eq!(parse_answer(&answer[..10]).unwrap(), Parsed::Partial);
-        assert_eq!(parse_answer(answer).unwrap(), Parsed::Whole { status: 202, body: 44..46, keep: true });
+        assert_eq!(
+            parse_answer(answer).unwrap(),
+            Parsed::Whole { status: 202, body: 44..46, keep: true }
+        );
         let closing = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
-        assert!(matches!(parse_answer(closing).unwrap(), Parsed::Whole { status: 204, keep: false, .. }));
+        assert!(matches!(
+            parse_answer(closing).unwrap(),
+            Parsed::Whole { status: 204, keep: false, .. }
+        ));
         assert!(parse_answer(b"SSH-2.0-x\r\n").is_err());
         assert!(parse_answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
     }

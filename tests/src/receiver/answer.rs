@@ -186,7 +186,9 @@ impl PathOrder {
         let mut segments = path.split('/').skip(1);
         loop {
             match segments.next() {
-                Some("status-code") => order.code = Some(parse_code(segments.next().unwrap_or_default())?),
+                Some("status-code") => {
+                    order.code = Some(parse_code(segments.next().unwrap_or_default())?)
+                }
                 Some("delay") => order.delay = parse_delay(segments.next().unwrap_or_default())?,
                 _ => return Ok(found.then_some(order)),
             }
@@ -240,9 +242,15 @@ mod tests {
 
     #[test]
     fn senseless_orders_are_refused_with_the_reason() {
-        for path in
-            ["/status-code", "/status-code/abc", "/status-code/100", "/status-code/600", "/delay/-1", "/delay/NaN", "/delay/1e9"]
-        {
+        for path in [
+            "/status-code",
+            "/status-code/abc",
+            "/status-code/100",
+            "/status-code/600",
+            "/delay/-1",
+            "/delay/NaN",
+            "/delay/1e9",
+        ] {
             assert!(order(path).is_err(), "{path}");
         }
     }
@@ -250,7 +258,10 @@ mod tests {
     #[test]
     fn a_failure_rate_of_none_or_all_leaves_nothing_to_chance() {
         assert_eq!(Behaviour::default().constant_code(), Some(200));
-        assert_eq!(Behaviour { failure_rate: 100, ..Behaviour::default() }.constant_code(), Some(500));
+        assert_eq!(
+            Behaviour { failure_rate: 100, ..Behaviour::default() }.constant_code(),
+            Some(500)
+        );
         assert_eq!(Behaviour { failure_rate: 50, ..Behaviour::default() }.constant_code(), None);
     }
 

@@ -53,7 +53,12 @@ impl Default for Counts {
 
 impl Counts {
     /// A complete request came. Gives what [`answered`](Self::answered) must be told of its webhook-id.
-    pub(super) fn came(&self, webhook_id: Option<&[u8]>, bytes: usize, verdict: Verdict) -> Option<IdHash> {
+    pub(super) fn came(
+        &self,
+        webhook_id: Option<&[u8]>,
+        bytes: usize,
+        verdict: Verdict,
+    ) -> Option<IdHash> {
         self.received.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
         self.verdicts[verdict as usize].fetch_add(1, Relaxed);
@@ -72,7 +77,8 @@ impl Counts {
         if let Some(counter) = self.answered.get(usize::from(code)) {
             counter.fetch_add(1, Relaxed);
         }
-        let taken_before = (200..300).contains(&code) && id.is_some_and(|id| !self.taken.insert(id));
+        let taken_before =
+            (200..300).contains(&code) && id.is_some_and(|id| !self.taken.insert(id));
         if taken_before {
             self.duplicates.fetch_add(1, Relaxed);
         }
@@ -90,7 +96,11 @@ impl Counts {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let answered = self.answered.iter().enumerate().map(|(code, counter)| (code as u16, counter.load(Relaxed)));
+        let answered = self
+            .answered
+            .iter()
+            .enumerate()
+            .map(|(code, counter)| (code as u16, counter.load(Relaxed)));
         let verdict = |verdict: Verdict| self.verdicts[verdict as usize].load(Relaxed);
         let received = self.received.load(Relaxed);
         let repeated = self.repeated.load(Relaxed);

@@ -65,9 +65,14 @@ impl Journal {
         };
         let file = options.log_file.as_ref().map(open).transpose()?;
         if let Some(path) = &options.save_dir {
-            std::fs::create_dir_all(path).map_err(|source| JournalError::Folder { path: path.clone(), source })?;
+            std::fs::create_dir_all(path)
+                .map_err(|source| JournalError::Folder { path: path.clone(), source })?;
         }
-        let lines = if options.stdout || file.is_some() { Some(Lines::start(options.stdout, options.json, file)?) } else { None };
+        let lines = if options.stdout || file.is_some() {
+            Some(Lines::start(options.stdout, options.json, file)?)
+        } else {
+            None
+        };
         let wanted = lines.is_some() || options.save_dir.is_some();
         Ok(wanted.then_some(Self { lines, save_dir: options.save_dir, saved: AtomicU64::new(0) }))
     }
@@ -86,7 +91,11 @@ impl Journal {
             code,
             took_ms: took.as_millis(),
         };
-        let text = if lines.json { serde_json::to_string(&line).unwrap_or_default() } else { line.to_string() };
+        let text = if lines.json {
+            serde_json::to_string(&line).unwrap_or_default()
+        } else {
+            line.to_string()
+        };
         let _ = lines.queue.send(Some(text));
     }
 
@@ -94,7 +103,11 @@ impl Journal {
     pub(super) fn file_for(&self, request: &Received) -> Option<PathBuf> {
         let folder = self.save_dir.as_deref()?;
         let number = self.saved.fetch_add(1, Relaxed) + 1;
-        Some(folder.join(file_name(Timestamp::now(), number, request.webhook_id().unwrap_or("no-id"))))
+        Some(folder.join(file_name(
+            Timestamp::now(),
+            number,
+            request.webhook_id().unwrap_or("no-id"),
+        )))
     }
 
     /// Writes what still waits, and ends the writing thread.
@@ -121,7 +134,9 @@ fn file_name(now: Timestamp, number: u64, webhook_id: &str) -> String {
 impl Lines {
     fn start(stdout: bool, json: bool, file: Option<File>) -> Result<Self, JournalError> {
         let (queue, waiting) = sync_channel(MAX_WAITING_LINES);
-        let writer = std::thread::Builder::new().name("journal".into()).spawn(move || write_lines(&waiting, stdout, file));
+        let writer = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write_lines(&waiting, stdout, file));
         Ok(Self { json, queue, writer: Mutex::new(Some(writer.map_err(JournalError::Thread)?)) })
     }
 }
@@ -175,7 +190,14 @@ struct Line<'a> {
 
 impl std::fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {} webhook-id={}", self.time, self.method, self.path, self.webhook_id.unwrap_or("-"))?;
+        write!(
+            f,
+            "{} {} {} webhook-id={}",
+            self.time,
+            self.method,
+            self.path,
+            self.webhook_id.unwrap_or("-")
+        )?;
         match self.attempt {
             Some(attempt) => write!(f, " attempt={attempt}")?,
             None => write!(f, " attempt=-")?,
@@ -219,7 +241,10 @@ mod tests {
     #[test]
     fn a_file_name_holds_nothing_that_leads_elsewhere() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        assert_eq!(file_name(at, 7, "../../etc/x y"), "webhook_data_20260102T030405.678Z_000007_------etc-x-y.json");
+        assert_eq!(
+            file_name(at, 7, "../../etc/x y"),
+            "webhook_data_20260102T030405.678Z_000007_------etc-x-y.json"
+        );
         assert!(file_name(at, 7, &"a".repeat(4000)).len() < 200);
     }
 
@@ -238,6 +263,9 @@ mod tests {
         };
         let start = "2026-01-02T03:04:05.678Z POST /orders?x=1 webhook-id=A_1 attempt=2 bytes=17 signature=valid ";
         assert_eq!(line(Some(200)).to_string(), format!("{start}-> 200"));
-        assert_eq!(line(None).to_string(), format!("{start}-> no answer, the sender was gone after 30001 ms"));
+        assert_eq!(
+            line(None).to_string(),
+            format!("{start}-> no answer, the sender was gone after 30001 ms")
+        );
     }
 }

@@ -56,7 +56,10 @@ pub(super) struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("behaviour", &self.behaviour).field("counts", &self.counts).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("behaviour", &self.behaviour)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +83,11 @@ impl State {
 }
 
 /// Serves until `stop` turns true; then lets what is in flight finish within [`STOP_BOUND`].
-pub(super) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -111,7 +118,10 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<State>, mut stop: wa
     connections.shutdown().await;
 }
 
-async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(free).acquire_owned().await.ok()?;
     let (stream, _) = listener.accept().await.ok()?;
     let _ = stream.set_nodelay(true);
@@ -129,31 +139,55 @@ async fn serve_connection(stream: TcpStream, state: Arc<State>) {
 #[error("the script said to hang up")]
 struct HangUp;
 
-async fn respond(request: Request<Incoming>, state: &State) -> Result<Response<AnswerBody>, HangUp> {
+async fn respond(
+    request: Request<Incoming>,
+    state: &State,
+) -> Result<Response<AnswerBody>, HangUp> {
     match *request.method() {
         Method::POST => receive(request, state).await,
         Method::GET if matches!(request.uri().path(), "/" | "/status") => Ok(status_page(state)),
-        Method::GET => Ok(plain(404, "only / and /status can be read here; send webhooks by POST, to any path\n", None)),
-        _ => Ok(plain(405, "send webhooks by POST; GET /status shows counts\n", Some((header::ALLOW, "GET, POST")))),
+        Method::GET => Ok(plain(
+            404,
+            "only / and /status can be read here; send webhooks by POST, to any path\n",
+            None,
+        )),
+        _ => Ok(plain(
+            405,
+            "send webhooks by POST; GET /status shows counts\n",
+            Some((header::ALLOW, "GET, POST")),
+        )),
     }
 }
 
-async fn receive(request: Request<Incoming>, state: &State) -> Result<Response<AnswerBody>, HangUp> {
+async fn receive(
+    request: Request<Incoming>,
+    state: &State,
+) -> Result<Response<AnswerBody>, HangUp> {
     let (head, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => body,
         Err(ReadError::Gone) => return Err(HangUp),
         Err(ReadError::TooLarge) => {
-            return Ok(plain(413, "a body may have 16 MiB at most\n", Some((header::CONNECTION, "close"))));
+            return Ok(plain(
+                413,
+                "a body may have 16 MiB at most\n",
+                Some((header::CONNECTION, "close")),
+            ));
         }
     };
     let at = std::time::Instant::now();
     let verdict = state.secrets.verdict(&head.headers, &body);
-    let id = state.counts.came(head.headers.get("webhook-id").map(HeaderValue::as_bytes), body.len(), verdict);
-    let request = Received { at, method: head.method, uri: head.uri, headers: head.headers, body, verdict };
+    let id = state.counts.came(
+        head.headers.get("webhook-id").map(HeaderValue::as_bytes),
+        body.len(),
+        verdict,
+    );
+    let request =
+        Received { at, method: head.method, uri: head.uri, headers: head.headers, body, verdict };
     let script = Arc::clone(&state.script.read().unwrap_or_else(PoisonError::into_inner));
     if state.kept.is_none() && state.journal.is_none() {
-        return answer(script(&request), Unanswered { state, id, request: None, done: false }).await;
+        return answer(script(&request), Unanswered { state, id, request: None, done: false })
+            .await;
     }
     let request = Arc::new(request);
     state.keep(&request);
@@ -161,7 +195,10 @@ async fn receive(request: Request<Incoming>, state: &State) -> Result<Response<A
     answer(script(&request), Unanswered { state, id, request: Some(request), done: false }).await
 }
 
-async fn answer(reply: Reply, mut unanswered: Unanswered<'_>) -> Result<Response<AnswerBody>, HangUp> {
+async fn answer(
+    reply: Reply,
+    mut unanswered: Unanswered<'_>,
+) -> Result<Response<AnswerBody>, HangUp> {
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
     }
@@ -207,9 +244,14 @@ impl Drop for Unanswered<'_> {
 }
 
 async fn save(state: &State, request: &Arc<Received>) {
-    let Some(path) = state.journal.as_ref().and_then(|journal| journal.file_for(request)) else { return };
+    let Some(path) = state.journal.as_ref().and_then(|journal| journal.file_for(request)) else {
+        return;
+    };
     let request = Arc::clone(request);
-    let saved = tokio::task::spawn_blocking(move || journal::save(&path, &request.body).map_err(|error| (path, error))).await;
+    let saved = tokio::task::spawn_blocking(move || {
+        journal::save(&path, &request.body).map_err(|error| (path, error))
+    })
+    .await;
     if let Ok(Err((path, error))) = saved {
         shared::complain!("webhook-receiver: cannot save a payload as {}: {error}", path.display());
     }
@@ -246,14 +288,23 @@ fn status_page(state: &State) -> Response<AnswerBody> {
     {
         page.extend(counts);
     }
-    let mut response = Response::new(AnswerBody::from(ReplyBody::Whole(format!("{page:#}\n").into())));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response =
+        Response::new(AnswerBody::from(ReplyBody::Whole(format!("{page:#}\n").into())));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn plain(code: u16, text: &'static str, extra: Option<(header::HeaderName, &'static str)>) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::from(ReplyBody::Whole(Bytes::from_static(text.as_bytes()))));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+fn plain(
+    code: u16,
+    text: &'static str,
+    extra: Option<(header::HeaderName, &'static str)>,
+) -> Response<AnswerBody> {
+    let mut response =
+        Response::new(AnswerBody::from(ReplyBody::Whole(Bytes::from_static(text.as_bytes()))));
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some((name, value)) = extra {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -270,7 +321,9 @@ impl From<ReplyBody> for AnswerBody {
     fn from(body: ReplyBody) -> Self {
         match body {
             ReplyBody::Whole(bytes) => Self::Whole(bytes),
-            ReplyBody::Dribble { chunk, pause, chunks } => Self::Dribble { chunk, pause, left: chunks, sleep: None },
+            ReplyBody::Dribble { chunk, pause, chunks } => {
+                Self::Dribble { chunk, pause, left: chunks, sleep: None }
+            }
         }
     }
 }
@@ -279,7 +332,10 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),

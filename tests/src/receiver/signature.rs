@@ -50,7 +50,9 @@ impl Secrets {
         let secrets = list.split([',', ' ', '\n', '\t']).filter(|secret| !secret.is_empty());
         Self {
             verifiers: secrets
-                .filter_map(|secret| Webhook::new(secret).or_else(|_| Webhook::from_bytes(secret.into())).ok())
+                .filter_map(|secret| {
+                    Webhook::new(secret).or_else(|_| Webhook::from_bytes(secret.into())).ok()
+                })
                 .collect(),
         }
     }
@@ -96,8 +98,14 @@ mod tests {
         let secrets = Secrets::parse(&format!("whsec_AAAA {SECRET},not-base64!"));
         let body = Bytes::from_static(BODY);
         assert_eq!(secrets.verdict(&signed(&Webhook::new(SECRET).unwrap()), &body), Verdict::Valid);
-        assert_eq!(secrets.verdict(&signed(&Webhook::from_bytes(b"not-base64!".to_vec()).unwrap()), &body), Verdict::Valid);
-        assert_eq!(secrets.verdict(&signed(&Webhook::from_bytes(b"another".to_vec()).unwrap()), &body), Verdict::Invalid);
+        assert_eq!(
+            secrets.verdict(&signed(&Webhook::from_bytes(b"not-base64!".to_vec()).unwrap()), &body),
+            Verdict::Valid
+        );
+        assert_eq!(
+            secrets.verdict(&signed(&Webhook::from_bytes(b"another".to_vec()).unwrap()), &body),
+            Verdict::Invalid
+        );
     }
 
     #[test]
@@ -106,7 +114,10 @@ mod tests {
         let headers = signed(&Webhook::new(SECRET).unwrap());
         assert_eq!(secrets.verdict(&headers, &Bytes::from_static(b"{}")), Verdict::Invalid);
         assert_eq!(secrets.verdict(&HeaderMap::new(), &Bytes::from_static(BODY)), Verdict::Missing);
-        assert_eq!(Secrets::default().verdict(&headers, &Bytes::from_static(BODY)), Verdict::Unchecked);
+        assert_eq!(
+            Secrets::default().verdict(&headers, &Bytes::from_static(BODY)),
+            Verdict::Unchecked
+        );
     }
 
     #[test]

@@ -15,7 +15,8 @@ fn client() -> reqwest::Client {
 }
 
 async fn post(url: &str, id: &str) -> Result<u16, reqwest::Error> {
-    let request = client().post(url).header("webhook-id", id).header("x-webhook-attempt", "2").body(BODY);
+    let request =
+        client().post(url).header("webhook-id", id).header("x-webhook-attempt", "2").body(BODY);
     Ok(request.send().await?.status().as_u16())
 }
 
@@ -47,14 +48,21 @@ async fn waiting_ends_with_the_request_or_with_the_bound() {
 async fn a_script_decides_and_may_be_exchanged() {
     let code = Arc::new(AtomicU16::new(503));
     let scripted = Arc::clone(&code);
-    let receiver = Receiver::builder().script(move |_| Reply::status(scripted.load(Relaxed))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(move |_| Reply::status(scripted.load(Relaxed)))
+        .start()
+        .await
+        .unwrap();
     assert_eq!(post(&receiver.url("/"), "A").await.unwrap(), 503);
     code.store(204, Relaxed);
     assert_eq!(post(&receiver.url("/"), "A").await.unwrap(), 204);
     receiver.answer_with(|request| Reply::status(410).body(request.body.clone()));
     assert_eq!(post(&receiver.url("/"), "A").await.unwrap(), 410);
     let counts = receiver.counts();
-    assert_eq!((counts.received, counts.distinct_webhook_ids, counts.repeated, counts.duplicates), (3, 1, 2, 0));
+    assert_eq!(
+        (counts.received, counts.distinct_webhook_ids, counts.repeated, counts.duplicates),
+        (3, 1, 2, 0)
+    );
 }
 
 #[tokio::test]
@@ -79,7 +87,9 @@ async fn a_slow_answer_holds_up_no_other() {
 async fn hanging_up_gives_no_answer_and_a_dribbled_body_comes_whole() {
     let receiver = Receiver::builder().script(|_| Reply::hang_up()).start().await.unwrap();
     assert!(post(&receiver.url("/"), "A").await.is_err());
-    receiver.answer_with(|_| Reply::status(200).header("x-a", "b").dribble("ab", Duration::from_millis(1), 3));
+    receiver.answer_with(|_| {
+        Reply::status(200).header("x-a", "b").dribble("ab", Duration::from_millis(1), 3)
+    });
     let response = client().post(receiver.url("/")).send().await.unwrap();
     assert_eq!(response.headers()["x-a"], "b");
     assert_eq!(response.text().await.unwrap(), "ababab");
@@ -93,8 +103,14 @@ async fn status_shows_counts_and_behaviour_and_other_reads_are_explained() {
     for path in ["/", "/status"] {
         let text = client().get(receiver.url(path)).send().await.unwrap().text().await.unwrap();
         let page: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&page["received"], &page["answered"]["200"], &page["duplicates"]), (&2.into(), &2.into(), &1.into()));
-        assert_eq!((&page["signatures"]["missing"], &page["answers"]["response_code"]), (&2.into(), &200.into()));
+        assert_eq!(
+            (&page["received"], &page["answered"]["200"], &page["duplicates"]),
+            (&2.into(), &2.into(), &1.into())
+        );
+        assert_eq!(
+            (&page["signatures"]["missing"], &page["answers"]["response_code"]),
+            (&2.into(), &200.into())
+        );
     }
     assert_eq!(client().get(receiver.url("/x")).send().await.unwrap().status(), 404);
     assert_eq!(client().put(receiver.url("/")).send().await.unwrap().status(), 405);
@@ -104,17 +120,31 @@ async fn status_shows_counts_and_behaviour_and_other_reads_are_explained() {
 async fn payloads_are_saved_before_the_answer_and_lines_are_flushed_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let (log_file, save_dir) = (folder.path().join("log"), folder.path().join("saved"));
-    let options =
-        JournalOptions { log_file: Some(log_file.clone()), save_dir: Some(save_dir.clone()), ..JournalOptions::default() };
-    let receiver = Receiver::builder().keep(false).journal(Journal::open(options).unwrap()).start().await.unwrap();
+    let options = JournalOptions {
+        log_file: Some(log_file.clone()),
+        save_dir: Some(save_dir.clone()),
+        ..JournalOptions::default()
+    };
+    let receiver = Receiver::builder()
+        .keep(false)
+        .journal(Journal::open(options).unwrap())
+        .start()
+        .await
+        .unwrap();
     post(&receiver.url("/orders"), "../A").await.unwrap();
-    let files: Vec<_> = std::fs::read_dir(&save_dir).unwrap().map(|file| file.unwrap().path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(&save_dir).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 1);
     assert!(files[0].file_name().unwrap().to_str().unwrap().starts_with("webhook_data_"));
     assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), BODY);
     receiver.stop().await;
     let log = std::fs::read_to_string(log_file).unwrap();
-    assert!(log.trim_end().ends_with("POST /orders webhook-id=../A attempt=2 bytes=23 signature=unchecked -> 200"), "{log}");
+    assert!(
+        log.trim_end().ends_with(
+            "POST /orders webhook-id=../A attempt=2 bytes=23 signature=unchecked -> 200"
+        ),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -19,9 +19,19 @@ impl Behind {
     /// Asks it over a connection made for that.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         if self.url.is_cluster() {
-            return command.query_async(&mut ClusterClient::new(self.url.nodes())?.get_async_connection().await?).await;
+            return command
+                .query_async(
+                    &mut ClusterClient::new(self.url.nodes())?.get_async_connection().await?,
+                )
+                .await;
         }
-        command.query_async(&mut redis::Client::open(self.url.secret())?.get_multiplexed_async_connection().await?).await
+        command
+            .query_async(
+                &mut redis::Client::open(self.url.secret())?
+                    .get_multiplexed_async_connection()
+                    .await?,
+            )
+            .await
     }
 
     /// The webhook's key of this kind (`w` its record, `c` its content), in whichever shard it is.

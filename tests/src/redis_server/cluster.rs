@@ -43,10 +43,16 @@ impl RedisCluster {
             replica.command::<()>(0, &meet).map_err(RedisServerError::Start)?;
             cluster.nodes.push(replica);
             cluster.wait_until_agreed()?;
-            let id: String = cluster.nodes[index].command(0, cmd("CLUSTER").arg("MYID")).map_err(RedisServerError::Start)?;
+            let id: String = cluster.nodes[index]
+                .command(0, cmd("CLUSTER").arg("MYID"))
+                .map_err(RedisServerError::Start)?;
             let replica = &cluster.nodes[NODES + index];
-            replica.command::<()>(0, cmd("CLUSTER").arg("REPLICATE").arg(id)).map_err(RedisServerError::Start)?;
-            let is_up = |info: &redis::InfoDict| info.get::<String>("master_link_status").as_deref() == Some("up");
+            replica
+                .command::<()>(0, cmd("CLUSTER").arg("REPLICATE").arg(id))
+                .map_err(RedisServerError::Start)?;
+            let is_up = |info: &redis::InfoDict| {
+                info.get::<String>("master_link_status").as_deref() == Some("up")
+            };
             replica.wait_until(is_up).map_err(RedisServerError::Start)?;
         }
         Ok(cluster)
@@ -55,7 +61,9 @@ impl RedisCluster {
     fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
         let nodes = (0..NODES).map(|_| node(arguments)).collect::<Result<Vec<_>, _>>()?;
         let cluster = Self { nodes };
-        cluster.join().map_err(|error| RedisServerError::Start(format!("the nodes do not make a cluster: {error}")))?;
+        cluster.join().map_err(|error| {
+            RedisServerError::Start(format!("the nodes do not make a cluster: {error}"))
+        })?;
         cluster.wait_until_agreed()?;
         Ok(cluster)
     }
@@ -72,7 +80,11 @@ impl RedisCluster {
 
     /// Its URL, which names the first two nodes.
     pub fn url(&self) -> String {
-        format!("redis+cluster://127.0.0.1:{},127.0.0.1:{}", self.nodes[0].port(), self.nodes[1].port())
+        format!(
+            "redis+cluster://127.0.0.1:{},127.0.0.1:{}",
+            self.nodes[0].port(),
+            self.nodes[1].port()
+        )
     }
 
     /// A connection to each node, which is sent no other node's keys.
@@ -106,11 +118,15 @@ impl RedisCluster {
                 && has(format!("cluster_size:{NODES}")))
         };
         loop {
-            let found = self.connections().and_then(|mut all| all.iter_mut().map(agrees).collect::<RedisResult<Vec<bool>>>());
+            let found = self
+                .connections()
+                .and_then(|mut all| all.iter_mut().map(agrees).collect::<RedisResult<Vec<bool>>>());
             match found {
                 Ok(all) if all.iter().all(|one| *one) => return Ok(()),
                 found if started.elapsed() > AGREE_BOUND => {
-                    return Err(RedisServerError::Start(format!("the nodes do not agree within {AGREE_BOUND:?}: {found:?}")));
+                    return Err(RedisServerError::Start(format!(
+                        "the nodes do not agree within {AGREE_BOUND:?}: {found:?}"
+                    )));
                 }
                 _ => std::thread::sleep(POLL_INTERVAL),
             }
@@ -123,7 +139,14 @@ fn node(arguments: &[&str]) -> Result<RedisServer, RedisServerError> {
     let mut problem = RedisServerError::Start("no try".to_owned());
     for _ in 0..MAX_TRIES {
         let bus = free_port()?;
-        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--cluster-port", &bus.to_string()];
+        let cluster = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "5000",
+            "--cluster-port",
+            &bus.to_string(),
+        ];
         match RedisServer::with(&[arguments, &cluster].concat()) {
             Ok(mut server) => {
                 server.bus_port = bus;

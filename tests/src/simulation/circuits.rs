@@ -35,7 +35,12 @@ fn must(violation: &mut Violation, holds: bool, else_what: impl FnOnce() -> Stri
 
 impl Circuits {
     pub(super) fn new(plan: &Plan, settings: &Settings) -> Self {
-        Self { settings: *settings, is_known: plan.is_mild(), opened_at: BTreeMap::new(), probes: BTreeMap::new() }
+        Self {
+            settings: *settings,
+            is_known: plan.is_mild(),
+            opened_at: BTreeMap::new(),
+            probes: BTreeMap::new(),
+        }
     }
 
     /// A write is about to take effect.
@@ -51,7 +56,9 @@ impl Circuits {
         let closed = Circuit::closed(destination);
         let before = before.unwrap_or(&closed);
         let name = || format!("{process}, circuit of {destination}");
-        must(violation, after.revision > before.revision, || format!("{}: the revision did not grow", name()));
+        must(violation, after.revision > before.revision, || {
+            format!("{}: the revision did not grow", name())
+        });
         if after.is_idle() {
             self.opened_at.remove(destination);
             self.probes.remove(destination);
@@ -64,13 +71,22 @@ impl Circuits {
         });
         let opens = after.open_until != before.open_until;
         if failed {
-            let due = after.failures >= self.settings.failures && before.state(after.touched_at) != State::Open;
-            must(violation, opens == due, || format!("{}: {} failures, and it opens: {opens}", name(), after.failures));
+            let due = after.failures >= self.settings.failures
+                && before.state(after.touched_at) != State::Open;
+            must(violation, opens == due, || {
+                format!("{}: {} failures, and it opens: {opens}", name(), after.failures)
+            });
         }
         if opens {
-            let doubled = self.settings.open.saturating_mul(2_u32.saturating_pow(before.openings.min(16))).min(MAX_OPEN);
+            let doubled = self
+                .settings
+                .open
+                .saturating_mul(2_u32.saturating_pow(before.openings.min(16)))
+                .min(MAX_OPEN);
             let open = after.open_until.map(|until| until.since(after.touched_at));
-            must(violation, failed && open == Some(doubled), || format!("{}: opens for {open:?}, not {doubled:?}", name()));
+            must(violation, failed && open == Some(doubled), || {
+                format!("{}: opens for {open:?}, not {doubled:?}", name())
+            });
             self.opened_at.insert(destination.clone(), now);
             self.probes.remove(destination);
         }
@@ -78,7 +94,9 @@ impl Circuits {
         if leased {
             let free = before.probe_until.is_none_or(|until| until <= local);
             let half_open = before.state(local) == State::HalfOpen;
-            must(violation, free && half_open, || format!("{}: a second probe, or one before its time: {before:?}", name()));
+            must(violation, free && half_open, || {
+                format!("{}: a second probe, or one before its time: {before:?}", name())
+            });
             self.probes.insert(destination.clone(), (process.number, 0));
         }
     }
@@ -96,19 +114,26 @@ impl Circuits {
         let Some(circuit) = circuit.filter(|_| self.is_known) else { return };
         // Whoever has waited for as long as it may, and has had no attempt, makes one whatever the circuit says.
         let until = circuit.probe_until.max(circuit.open_until).unwrap_or(now);
-        let unaware = overdue(until) || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
+        let unaware = overdue(until)
+            || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
         let name = || format!("{process}, circuit of {destination}");
         match circuit.state(process.local_now()) {
             State::Closed => {}
-            State::Open => must(violation, unaware, || format!("{}: an attempt while it is open", name())),
+            State::Open => {
+                must(violation, unaware, || format!("{}: an attempt while it is open", name()))
+            }
             State::HalfOpen => {
-                let probe = self.probes.get_mut(destination).filter(|probe| probe.0 == process.number);
+                let probe =
+                    self.probes.get_mut(destination).filter(|probe| probe.0 == process.number);
                 let claims = probe.map(|probe| {
                     probe.1 += 1;
                     probe.1
                 });
                 must(violation, claims == Some(1) || unaware, || {
-                    format!("{}: an attempt while it is half-open, without the probe's lease or beside the probe", name())
+                    format!(
+                        "{}: an attempt while it is half-open, without the probe's lease or beside the probe",
+                        name()
+                    )
                 });
             }
         }

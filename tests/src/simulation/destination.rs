@@ -17,8 +17,14 @@ use super::{
 
 /// The hosts. The first always answers 200; the second goes down and comes back; the third answers anything; the fourth never 2xx; the fifth
 /// is always down; what is sent to the sixth kills its worker, in worlds where workers die.
-pub(super) const HOSTS: [&str; 6] =
-    ["well.example", "flaps.example", "mixed.example", "gone.example", "down.example", "kills.example"];
+pub(super) const HOSTS: [&str; 6] = [
+    "well.example",
+    "flaps.example",
+    "mixed.example",
+    "gone.example",
+    "down.example",
+    "kills.example",
+];
 
 /// What a destination is left of an attempt's 30 s at least, however long the claim took.
 const MIN_DEADLINE: Duration = Duration::from_millis(7500);
@@ -78,9 +84,11 @@ impl Own {
         let bad = world.plan.flaps && world.is_faulty();
         match host {
             // Up and down for as many seconds as the webhook's host says.
-            1 if bad && (world.age_s() / 150) % 2 == 1 => {
-                world.state().chance.pick(&[Reaction::Refuses, Reaction::Hangs, Reaction::Answers(503, None)])
-            }
+            1 if bad && (world.age_s() / 150) % 2 == 1 => world.state().chance.pick(&[
+                Reaction::Refuses,
+                Reaction::Hangs,
+                Reaction::Answers(503, None),
+            ]),
             2 if bad => world.state().chance.pick(&MIXED),
             3 => world.state().chance.pick(&[
                 Reaction::Answers(404, None),
@@ -95,7 +103,12 @@ impl Own {
 }
 
 fn failed(kind: ErrorKind, duration: Duration) -> Answer {
-    Answer { error: Some(kind), message: Some("no answer".to_owned()), duration, ..Answer::default() }
+    Answer {
+        error: Some(kind),
+        message: Some("no answer".to_owned()),
+        duration,
+        ..Answer::default()
+    }
 }
 
 fn answered(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answer {
@@ -144,12 +157,29 @@ impl Sender for Own {
         let key = (request.webhook_id.clone(), request.attempt);
         world.change(|state: &mut State| {
             let now = state.now();
-            state.note(process, || format!("POST of {}, attempt {}: {status:?}", short_id(request.webhook_id), request.attempt));
-            state.watch.requested(&key, &request.payload, now, state.destinations.requests.contains_key(&key));
-            state.destinations.requests.insert(key.clone(), Seen { status, told: None, told_at: now });
+            state.note(process, || {
+                format!(
+                    "POST of {}, attempt {}: {status:?}",
+                    short_id(request.webhook_id),
+                    request.attempt
+                )
+            });
+            state.watch.requested(
+                &key,
+                &request.payload,
+                now,
+                state.destinations.requests.contains_key(&key),
+            );
+            state
+                .destinations
+                .requests
+                .insert(key.clone(), Seen { status, told: None, told_at: now });
         });
-        let slow =
-            if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 { world.below(28_000) } else { world.below(400) };
+        let slow = if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 {
+            world.below(28_000)
+        } else {
+            world.below(400)
+        };
         let left = deadline.saturating_sub(connecting);
         let answering = match reaction {
             Reaction::Hangs => left,
@@ -158,7 +188,9 @@ impl Sender for Own {
         process.wait(answering.min(left)).await;
         let answer = match reaction {
             _ if answering >= left => failed(ErrorKind::Timeout, deadline),
-            Reaction::Answers(status, retry_after_s) => answered(status, retry_after_s, connecting + answering),
+            Reaction::Answers(status, retry_after_s) => {
+                answered(status, retry_after_s, connecting + answering)
+            }
             _ => failed(ErrorKind::Network, connecting + answering),
         };
         world.change(|state| {

@@ -32,7 +32,13 @@ pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hu
 }
 
 /// The same, and `done` counts the seeds that were run, while they are.
-pub fn hunt_counting(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>, done: &AtomicU64) -> Hunted {
+pub fn hunt_counting(
+    first: u64,
+    seeds: u64,
+    world: Option<Kind>,
+    bug: Option<Bug>,
+    done: &AtomicU64,
+) -> Hunted {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let worst = AtomicU64::new(u64::MAX);
@@ -55,8 +61,9 @@ pub fn hunt_counting(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bu
     };
     let failure = thread::scope(|scope| {
         let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
-        let found =
-            searches.into_iter().filter_map(|search| search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let found = searches.into_iter().filter_map(|search| {
+            search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
         found.min()
     });
     let run = next.load(Relaxed).min(seeds);

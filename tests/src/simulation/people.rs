@@ -63,14 +63,17 @@ impl Api {
             let router = api::router(process.context(), Access::Platform);
             (process, router)
         });
-        *process.request.lock().unwrap_or_else(PoisonError::into_inner) = format!("{method} {path}");
+        *process.request.lock().unwrap_or_else(PoisonError::into_inner) =
+            format!("{method} {path}");
         process.note(|| format!("{method} {path} key {key:?}"));
         let mut request = Request::builder().method(method).uri(path).header("host", "api.example");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
         let request = match body {
-            Some(body) => request.header("content-type", "application/json").body(Body::from(body.to_string())),
+            Some(body) => request
+                .header("content-type", "application/json")
+                .body(Body::from(body.to_string())),
             None => request.body(Body::empty()),
         };
         let Ok(request) = request else { unreachable!("the parts are good") };
@@ -80,7 +83,9 @@ impl Api {
         process.note(|| format!("answers {status} {body}"));
         let called = Called { status, body, replayed, process: Arc::clone(&process) };
         world.change(|state| {
-            state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || "the API answered 500".to_owned());
+            state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || {
+                "the API answered 500".to_owned()
+            });
         });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((process, router));
         Some(called)
@@ -109,14 +114,16 @@ pub(super) fn start(world: &Arc<World>) {
     for number in 0..world.plan.strays {
         let world = Arc::clone(world);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000))).await;
+            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000)))
+                .await;
             stray(&world, number);
         });
     }
     for _ in 0..world.plan.newer {
         let world = Arc::clone(world);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000))).await;
+            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000)))
+                .await;
             newer(&world);
         });
     }
@@ -127,7 +134,8 @@ pub(super) fn start(world: &Arc<World>) {
         let (world, api) = (Arc::clone(world), api.clone());
         world.busy.fetch_add(1, Relaxed);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000))).await;
+            tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000)))
+                .await;
             operate(&world, &api).await;
             world.busy.fetch_sub(1, Relaxed);
         });
@@ -161,7 +169,9 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
                 }
             }
             Some(called) if called.status != StatusCode::SERVICE_UNAVAILABLE => {
-                return world.change(|state| state.watch.must(false, || format!("a webhook was refused: {called:?}")));
+                return world.change(|state| {
+                    state.watch.must(false, || format!("a webhook was refused: {called:?}"))
+                });
             }
             _ if key.is_none() => return,
             _ => {}
@@ -190,8 +200,15 @@ fn newer(world: &World) {
     let lane = if world.below(2) == 0 { Lane::Webhooks } else { Lane::DeadLetters };
     world.change(|state| {
         let now = state.now();
-        let open = |task: &TaskId| state.records.webhooks.get(task).is_some_and(|(webhook, _)| !webhook.status.is_finished());
-        let open: Vec<TaskId> = state.watch.accepted.iter().map(|id| id.task).filter(open).collect();
+        let open = |task: &TaskId| {
+            state
+                .records
+                .webhooks
+                .get(task)
+                .is_some_and(|(webhook, _)| !webhook.status.is_finished())
+        };
+        let open: Vec<TaskId> =
+            state.watch.accepted.iter().map(|id| id.task).filter(open).collect();
         if let Some(task) = open.get(state.chance.below(2 * open.len() as u64) as usize).copied() {
             state.note(&"newer", || format!("writes to webhook {task}"));
             state.records.newer.insert(task);
@@ -211,7 +228,9 @@ async fn roll_forward(world: Arc<World>) {
         state.note(&"newer", || "takes over".to_owned());
         state.records.newer.clear();
         let (sent, left) = (state.watch.newer_sent, state.messages.take_newer());
-        state.watch.must(left == sent, || format!("{left} of {sent} messages of a newer version are left"));
+        state.watch.must(left == sent, || {
+            format!("{left} of {sent} messages of a newer version are left")
+        });
     });
 }
 
@@ -220,10 +239,14 @@ async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
     let found = {
         let state = world.state();
         let created = numbers.filter_map(|number| state.watch.created_for.get(&number)).flatten();
-        created.filter_map(|task| state.records.webhooks.get(task)).map(|(webhook, _)| webhook.id.clone()).next()
+        created
+            .filter_map(|task| state.records.webhooks.get(task))
+            .map(|(webhook, _)| webhook.id.clone())
+            .next()
     };
     let Some(id) = found else { return };
-    let called = api.call(world, Method::DELETE, &format!("/webhook-status/{id}"), None, None).await;
+    let called =
+        api.call(world, Method::DELETE, &format!("/webhook-status/{id}"), None, None).await;
     if called.is_some_and(|called| called.status == StatusCode::NO_CONTENT) {
         gone(world, &id);
     }
@@ -240,7 +263,11 @@ fn gone(world: &World, id: &WebhookId) {
 
 /// A webhook that carries this number.
 fn webhook(world: &Arc<World>, number: u64) -> Value {
-    let host = if world.plan.stopped.is_some() { HOSTS[0] } else { HOSTS[world.below(HOSTS.len() as u64) as usize] };
+    let host = if world.plan.stopped.is_some() {
+        HOSTS[0]
+    } else {
+        HOSTS[world.below(HOSTS.len() as u64) as usize]
+    };
     let mut webhook = json!({"url": format!("https://{host}/hook"), "payload": {"n": number}});
     if !world.plan.varied {
         return webhook;
@@ -254,7 +281,9 @@ fn webhook(world: &Arc<World>, number: u64) -> Value {
         webhook["deliver_at"] = json!(at.to_string());
     }
     match world.below(8) {
-        0 => webhook["retry"] = json!({"max_attempts": 1 + world.below(14), "base_delay_ms": world.below(3000), "factor": 1.0}),
+        0 => {
+            webhook["retry"] = json!({"max_attempts": 1 + world.below(14), "base_delay_ms": world.below(3000), "factor": 1.0})
+        }
         1 => webhook["retry"] = json!({"schedule_ms": [1000, 200_000, 5000]}),
         2 => webhook["retry"] = json!({"max_attempts": 5, "jitter": 0.0}),
         _ => {}
@@ -270,21 +299,32 @@ fn accepted(world: &Arc<World>, called: &Called, first: u64, keyed: bool) -> boo
     let untroubled = !called.replayed && called.process.troubles.load(Relaxed) == 0;
     let mut whole = true;
     for (number, result) in (first..).zip(results) {
-        let Some(id) = result["webhook_id"].as_str().and_then(|id| id.parse::<WebhookId>().ok()) else {
+        let Some(id) = result["webhook_id"].as_str().and_then(|id| id.parse::<WebhookId>().ok())
+        else {
             whole = false;
             continue;
         };
         world.change(|state| {
             let created = state.watch.created_for.get(&number).cloned().unwrap_or_default();
-            state.watch.must(created.contains(&id.task), || format!("{id} was accepted, and never created for number {number}"));
+            state.watch.must(created.contains(&id.task), || {
+                format!("{id} was accepted, and never created for number {number}")
+            });
             let twice = keyed && state.watch.is_twice(number);
-            state.watch.must(!twice, || format!("number {number} was created {} times under one key", created.len()));
+            state.watch.must(!twice, || {
+                format!("number {number} was created {} times under one key", created.len())
+            });
             let told = state.watch.told.entry(number).or_insert_with(|| id.clone()).clone();
-            state.watch.must(told == id, || format!("number {number} was answered as {told} and then as {id}"));
+            state.watch.must(told == id, || {
+                format!("number {number} was answered as {told} and then as {id}")
+            });
             state.watch.accepted.insert(id.clone());
             let honest = world.plan.lost == 0.0;
-            if let Some((webhook, _)) = state.records.webhooks.get(&id.task).filter(|_| honest && untroubled) {
-                let held = webhook.status.is_finished() || webhook.due_at.is_some() || state.messages.lead_to(&id);
+            if let Some((webhook, _)) =
+                state.records.webhooks.get(&id.task).filter(|_| honest && untroubled)
+            {
+                let held = webhook.status.is_finished()
+                    || webhook.due_at.is_some()
+                    || state.messages.lead_to(&id);
                 let name = short(webhook);
                 state.watch.must(held, || format!("{name} was accepted, and nothing holds it"));
             }
@@ -299,7 +339,8 @@ async fn just_failed(world: &Arc<World>) -> Option<WebhookId> {
         let failed = {
             let state = world.state();
             let mut webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
-            let found = webhooks.find(|webhook| webhook.status == Status::Failed && webhook.archived_at.is_none());
+            let found = webhooks
+                .find(|webhook| webhook.status == Status::Failed && webhook.archived_at.is_none());
             found.map(|webhook| webhook.id.clone())
         };
         if failed.is_some() {
@@ -326,10 +367,12 @@ async fn operate(world: &Arc<World>, api: &Api) {
         8 => (Method::DELETE, format!("/webhook-statuses?reference_id={reference}")),
         _ => (Method::DELETE, format!("/dead-letters/{id}")),
     };
-    let key = (method == Method::POST && world.below(2) == 0).then(|| format!("operator-{}", world.below(1000)));
+    let key = (method == Method::POST && world.below(2) == 0)
+        .then(|| format!("operator-{}", world.below(1000)));
     for _ in 0..4 {
         let called = api.call(world, method.clone(), &path, key.as_deref(), None).await;
-        let Some(called) = called.filter(|called| called.status != StatusCode::SERVICE_UNAVAILABLE) else {
+        let Some(called) = called.filter(|called| called.status != StatusCode::SERVICE_UNAVAILABLE)
+        else {
             tokio::time::sleep(Duration::from_millis(200 + world.below(9000))).await;
             continue;
         };

@@ -71,7 +71,11 @@ impl Kind {
 
     /// The world that a seed has if none is asked for. Half of all seeds see everything.
     pub fn of_seed(seed: u64) -> Self {
-        if seed.is_multiple_of(2) { Self::Everything } else { Self::ALL[(seed / 2) as usize % Self::ALL.len()] }
+        if seed.is_multiple_of(2) {
+            Self::Everything
+        } else {
+            Self::ALL[(seed / 2) as usize % Self::ALL.len()]
+        }
     }
 }
 
@@ -189,10 +193,20 @@ impl Plan {
         let all = kind == Kind::Everything;
         // In a world of everything, each kind of fault is there or not, so that rare ones are not always drowned by others.
         let mut has = |this: Kind| kind == this || (all && chance.happens(0.4));
-        let kinds = [Kind::Deaths, Kind::StoreFaults, Kind::QueueFaults, Kind::TickFaults, Kind::Skew, Kind::Stalls];
+        let kinds = [
+            Kind::Deaths,
+            Kind::StoreFaults,
+            Kind::QueueFaults,
+            Kind::TickFaults,
+            Kind::Skew,
+            Kind::Stalls,
+        ];
         let [deaths, store, queue, ticks, skew, stalls] = kinds.map(&mut has);
-        let [flaps, operators, versions] = [Kind::Flaps, Kind::Operators, Kind::Versions].map(&mut has);
-        let mut rate = |there: bool, rates: [f64; 3]| if there { rates[chance.below(3) as usize] } else { 0.0 };
+        let [flaps, operators, versions] =
+            [Kind::Flaps, Kind::Operators, Kind::Versions].map(&mut has);
+        let mut rate = |there: bool, rates: [f64; 3]| {
+            if there { rates[chance.below(3) as usize] } else { 0.0 }
+        };
         plan.death = rate(deaths, [0.005, 0.02, 0.06]);
         plan.store_before = rate(store, [0.01, 0.05, 0.2]);
         plan.store_after = rate(store, [0.01, 0.05, 0.2]);
@@ -209,7 +223,10 @@ impl Plan {
             (plan.doubled, plan.late) = (plan.doubled.max(0.5), plan.late.max(0.5));
         }
         plan.skew_ms = if skew { 2500 } else { 0 };
-        plan.flaps = flaps || kind == Kind::Stalls || kind == Kind::Operators || (!all && chance.happens(0.2));
+        plan.flaps = flaps
+            || kind == Kind::Stalls
+            || kind == Kind::Operators
+            || (!all && chance.happens(0.2));
         if kind == Kind::Clocks {
             plan.flaps = true;
             plan.lost = chance.pick(&[0.0, 0.2, 0.5]);
@@ -230,10 +247,20 @@ impl Plan {
 
     /// Whether nothing goes wrong on our side, but for the schedule and the clocks.
     pub fn is_mild(&self) -> bool {
-        let rates =
-            [self.death, self.store_before, self.store_after, self.stall, self.doubled, self.late, self.lost, self.queue_fault];
+        let rates = [
+            self.death,
+            self.store_before,
+            self.store_after,
+            self.stall,
+            self.doubled,
+            self.late,
+            self.lost,
+            self.queue_fault,
+        ];
         let troubles = [self.outage, self.stopped, self.crashing];
-        rates.iter().all(|rate| *rate == 0.0) && self.newer == 0 && troubles.iter().all(Option::is_none)
+        rates.iter().all(|rate| *rate == 0.0)
+            && self.newer == 0
+            && troubles.iter().all(Option::is_none)
     }
 
     /// The same, with what a seed has besides.

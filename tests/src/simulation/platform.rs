@@ -58,7 +58,11 @@ pub(super) async fn poll(world: Arc<World>, lane: Lane) {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stopped = lane == Lane::Webhooks && world.is_within(world.plan.stopped);
-        let batch = if stopped { Batch::new() } else { world.change(|state| state.receive(&world.plan, lane, VISIBILITY)) };
+        let batch = if stopped {
+            Batch::new()
+        } else {
+            world.change(|state| state.receive(&world.plan, lane, VISIBILITY))
+        };
         if batch.is_empty() {
             drop(slot);
             wait(&world, lane, stopped).await;
@@ -105,7 +109,12 @@ impl Worker {
     async fn run(self, lane: Lane, batch: Batch) -> Option<Self> {
         let process = &self.process;
         let world = &process.world;
-        process.note(|| format!("is called with messages {:?}", batch.iter().map(|(number, _)| *number).collect::<Vec<_>>()));
+        process.note(|| {
+            format!(
+                "is called with messages {:?}",
+                batch.iter().map(|(number, _)| *number).collect::<Vec<_>>()
+            )
+        });
         if lane == Lane::Webhooks && world.is_within(world.plan.crashing) {
             if world.below(8) > 0 {
                 process.die();
@@ -115,18 +124,27 @@ impl Worker {
         }
         let until = process.local_now().plus(FUNCTION_TIMEOUT);
         let event = event(&batch);
-        let done: Vec<bool> = batch.iter().map(|(_, received)| world.state().is_done(received)).collect();
+        let done: Vec<bool> =
+            batch.iter().map(|(_, received)| world.state().is_done(received)).collect();
         let response = match &self.deliver {
             Some(deliver) => invoke(process, deliver.handle(event, until)).await,
             None => invoke(process, dlq::handle(&process.context(), event)).await,
         }?;
-        let is_back =
-            |received: &Received| response.batch_item_failures.iter().any(|failure| failure.item_identifier == received.id);
+        let is_back = |received: &Received| {
+            response
+                .batch_item_failures
+                .iter()
+                .any(|failure| failure.item_identifier == received.id)
+        };
         let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
         for ((number, received), was_done) in batch.iter().zip(done) {
             if is_back(received) {
                 // Some platforms let it come back at once, others when its time to be hidden is over.
-                let delay = Duration::from_secs(if world.below(2) == 0 { 1 + world.below(60) } else { VISIBILITY.as_secs() });
+                let delay = Duration::from_secs(if world.below(2) == 0 {
+                    1 + world.below(60)
+                } else {
+                    VISIBILITY.as_secs()
+                });
                 world.change(|state| {
                     // An operator may have sent it again meanwhile.
                     let needless = untroubled && was_done && state.is_done(received);
@@ -152,7 +170,9 @@ impl State {
             return false;
         }
         let found = self.records.webhooks.get(&message.webhook_id.task);
-        found.is_none_or(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter())
+        found.is_none_or(|(webhook, _)| {
+            webhook.status == Status::Delivered || webhook.is_dead_letter()
+        })
     }
 }
 
@@ -164,8 +184,12 @@ fn event(batch: &Batch) -> SqsEvent {
             let mut message = SqsMessage::default();
             message.message_id = Some(received.id.clone());
             message.body = Some(received.body.clone());
-            message.attributes.insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
-            message.attributes.insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
+            message
+                .attributes
+                .insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
+            message
+                .attributes
+                .insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
             message
         })
         .collect();
@@ -195,11 +219,9 @@ fn has_work(world: &World) -> bool {
     let soon = state.now().plus(Duration::from_secs(70));
     let due = state.records.due.first().is_some_and(|(at, _)| *at <= soon);
     let aged = state.now().minus(Duration::from_secs(15 * 60));
-    let unread = state
-        .records
-        .webhooks
-        .values()
-        .any(|(webhook, _)| !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged);
+    let unread = state.records.webhooks.values().any(|(webhook, _)| {
+        !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged
+    });
     due || unread || sees_the_future(&state)
 }
 
@@ -208,7 +230,8 @@ fn sees_the_future(state: &State) -> bool {
     let now = state.now();
     let by_report = state.records.report.as_ref().is_some_and(|report| {
         let latest = report.ran_at.max(report.began_at.unwrap_or_default());
-        latest > now.plus(Duration::from_secs(10)) || report.clock_fault.as_ref().is_some_and(|fault| fault.left.is_some())
+        latest > now.plus(Duration::from_secs(10))
+            || report.clock_fault.as_ref().is_some_and(|fault| fault.left.is_some())
     });
     let of_age = now.minus(Duration::from_secs(10 * 60));
     by_report || state.records.audited_until.is_some_and(|until| until > of_age)
@@ -237,13 +260,19 @@ async fn sweep(world: Arc<World>) {
         state.watch.sweeping -= 1;
         if let Some(Ok(summary)) = &result {
             let (met, there) = (summary.unreadable as u64, world.plan.newer);
-            state.watch.must(met <= there, || format!("{process} met {met} webhooks that it cannot read, of {there}"));
+            state.watch.must(met <= there, || {
+                format!("{process} met {met} webhooks that it cannot read, of {there}")
+            });
         }
         if let Some(Ok(summary)) = &result
             && !summary.more
         {
-            let left = overdue.iter().find(|place| state.records.due.contains(place) && !state.records.newer.contains(&place.1));
-            state.watch.must(left.is_none(), || format!("{process} swept to the end, and left {left:?} due"));
+            let left = overdue.iter().find(|place| {
+                state.records.due.contains(place) && !state.records.newer.contains(&place.1)
+            });
+            state.watch.must(left.is_none(), || {
+                format!("{process} swept to the end, and left {left:?} due")
+            });
         }
         // Of two that overlap, each may find the other's position.
         let alone = !state.watch.overlapped;
@@ -253,12 +282,20 @@ async fn sweep(world: Arc<World>) {
             && !summary.more
         {
             let of_age = began_at.minus(Duration::from_secs(16 * 60));
-            let reached = state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
-            state.watch.must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
-            let is_right = world.plan.wrong_clock.is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
+            let reached =
+                state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
+            state
+                .watch
+                .must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
+            let is_right = world
+                .plan
+                .wrong_clock
+                .is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
             let last = state.now().minus(Duration::from_secs(7 * 60));
             let too_far = state.records.audited_until.filter(|until| is_right && *until > last);
-            state.watch.must(too_far.is_none(), || format!("{process} swept, and the audit's position stays at {too_far:?}"));
+            state.watch.must(too_far.is_none(), || {
+                format!("{process} swept, and the audit's position stays at {too_far:?}")
+            });
         }
     });
     process.die();

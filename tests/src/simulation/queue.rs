@@ -45,7 +45,8 @@ impl Messages {
 
     /// A message that no function sent.
     pub(super) fn plant(&mut self, lane: Lane, body: &str, now: Timestamp) {
-        let message = Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
+        let message =
+            Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
         self.put(lane, &message, Duration::ZERO, now);
     }
 
@@ -68,14 +69,25 @@ impl Messages {
 
     /// When the next message of the lane can be received.
     pub(super) fn next_visible(&self, lane: Lane) -> Option<Timestamp> {
-        self.waiting.values().filter(|message| message.lane == lane).map(|message| message.visible_at).min()
+        self.waiting
+            .values()
+            .filter(|message| message.lane == lane)
+            .map(|message| message.visible_at)
+            .min()
     }
 
     fn put(&mut self, lane: Lane, message: &Outgoing, delay: Duration, now: Timestamp) {
         self.last += 1;
         let webhook = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
         let visible_at = now.plus(delay);
-        let waiting = Waiting { lane, body: message.body.clone(), webhook, visible_at, sent_at: now, receives: 0 };
+        let waiting = Waiting {
+            lane,
+            body: message.body.clone(),
+            webhook,
+            visible_at,
+            sent_at: now,
+            receives: 0,
+        };
         self.waiting.insert(self.last, waiting);
     }
 
@@ -99,19 +111,34 @@ impl State {
         }
         let copies = if faulty && self.chance.happens(plan.doubled) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay_ms = if faulty && self.chance.happens(plan.late) { self.chance.below(120_000) } else { 0 };
+            let delay_ms = if faulty && self.chance.happens(plan.late) {
+                self.chance.below(120_000)
+            } else {
+                0
+            };
             // As SQS does, the delay is rounded down to whole seconds.
-            let delay = Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
+            let delay =
+                Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
             self.messages.put(lane, message, delay, now);
         }
-        self.watch.most_waiting = self.watch.most_waiting.max(self.messages.in_lane(Lane::Webhooks));
+        self.watch.most_waiting =
+            self.watch.most_waiting.max(self.messages.in_lane(Lane::Webhooks));
     }
 
     /// Up to a batch of what is visible.
-    pub(super) fn receive(&mut self, plan: &Plan, lane: Lane, visibility: Duration) -> Vec<(u64, Received)> {
+    pub(super) fn receive(
+        &mut self,
+        plan: &Plan,
+        lane: Lane,
+        visibility: Duration,
+    ) -> Vec<(u64, Received)> {
         let now = self.now();
         self.give_up(now, plan.max_receives);
-        let visible = self.messages.waiting.iter().filter(|(_, message)| message.lane == lane && message.visible_at <= now);
+        let visible = self
+            .messages
+            .waiting
+            .iter()
+            .filter(|(_, message)| message.lane == lane && message.visible_at <= now);
         let mut numbers: Vec<u64> = visible.map(|(number, _)| *number).collect();
         if plan.reordered {
             for index in (1..numbers.len()).rev() {
@@ -142,7 +169,10 @@ impl State {
     /// What was received too often moves to the dead letters.
     fn give_up(&mut self, now: Timestamp, max_receives: u32) {
         for message in self.messages.waiting.values_mut() {
-            if message.lane == Lane::Webhooks && message.visible_at <= now && message.receives >= max_receives {
+            if message.lane == Lane::Webhooks
+                && message.visible_at <= now
+                && message.receives >= max_receives
+            {
                 message.lane = Lane::DeadLetters;
             }
         }
@@ -150,23 +180,40 @@ impl State {
 
     /// The message is gone, unless it was received again since.
     pub(super) fn acknowledge(&mut self, who: &Process, number: u64, received: &Received) {
-        let latest = self.messages.waiting.get(&number).is_some_and(|message| message.receives == received.receives);
+        let latest = self
+            .messages
+            .waiting
+            .get(&number)
+            .is_some_and(|message| message.receives == received.receives);
         if !latest {
             return;
         }
         let Some(message) = self.messages.waiting.remove(&number) else { return };
         self.note(who, || format!("is done with message {number}"));
-        self.watch.must(message.body != NEWER, || format!("{who} is done with a message of a newer version"));
+        self.watch.must(message.body != NEWER, || {
+            format!("{who} is done with a message of a newer version")
+        });
         if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
             self.watch.acknowledged(&id, &self.records);
         }
     }
 
     /// The message is visible again after a while, unless it was received again since.
-    pub(super) fn hand_back(&mut self, who: &Process, number: u64, received: &Received, delay: Duration) {
+    pub(super) fn hand_back(
+        &mut self,
+        who: &Process,
+        number: u64,
+        received: &Received,
+        delay: Duration,
+    ) {
         let now = self.now();
         self.note(who, || format!("hands back message {number}"));
-        if self.messages.waiting.get(&number).is_some_and(|message| message.receives == received.receives) {
+        if self
+            .messages
+            .waiting
+            .get(&number)
+            .is_some_and(|message| message.receives == received.receives)
+        {
             self.messages.restore(number, now.plus(delay));
         }
     }
@@ -192,7 +239,8 @@ impl Queue for Own {
             if taken {
                 let faulty = world.is_faulty();
                 world.change(|state| {
-                    let id = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+                    let id =
+                        Message::from_json(&message.body).ok().map(|message| message.webhook_id);
                     state.note(process, || {
                         let what = id.as_ref().map_or_else(String::new, short_id);
                         format!("sends {what} to {lane:?}, delay {:?}", message.delay)
@@ -213,12 +261,20 @@ impl Queue for Own {
             return Ok(());
         }
         process.queue_troubles.fetch_add(1, Relaxed);
-        process.note(|| format!("was told that {} of {} messages were not taken", failed.len(), messages.len()));
+        process.note(|| {
+            format!("was told that {} of {} messages were not taken", failed.len(), messages.len())
+        });
         Err(SendError { failed, source: unavailable() })
     }
 
     // The platform receives, and not the functions: see `platform`.
-    async fn receive(&self, _: Lane, _: usize, _: Duration, _: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        _: Lane,
+        _: usize,
+        _: Duration,
+        _: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         Err(unavailable())
     }
 

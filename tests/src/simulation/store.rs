@@ -14,8 +14,9 @@ use shared::{
     model::{Content, InvalidRecord, SCHEMA, Webhook},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DueEntry, DuePage, DuePlace,
-        Filter, Listed, MAX_READ, Page, Reservation, Retired, Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
+        DueEntry, DuePage, DuePlace, Filter, Listed, MAX_READ, Page, Reservation, Retired,
+        Standing, Store, StoreError, SweepReport, WriteError,
     },
 };
 
@@ -39,11 +40,17 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn get(&self, id: &WebhookId, now: Timestamp) -> Option<&(Webhook, Content)> {
-        self.webhooks.get(&id.task).filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
+        self.webhooks
+            .get(&id.task)
+            .filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
     }
 
     /// The same, for who cannot read what a newer version wrote.
-    fn read(&self, id: &WebhookId, now: Timestamp) -> Result<Option<(Webhook, Content)>, StoreError> {
+    fn read(
+        &self,
+        id: &WebhookId,
+        now: Timestamp,
+    ) -> Result<Option<(Webhook, Content)>, StoreError> {
         if self.newer.contains(&id.task) && self.webhooks.contains_key(&id.task) {
             return Err(too_new(id));
         }
@@ -82,7 +89,10 @@ fn unavailable() -> StoreError {
 }
 
 fn too_new(id: &WebhookId) -> StoreError {
-    StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::TooNew { found: SCHEMA + 1 } }
+    StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::TooNew { found: SCHEMA + 1 },
+    }
 }
 
 impl Own {
@@ -142,7 +152,9 @@ impl Own {
     /// A conditional write, and what it found.
     async fn replace(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
         let (revision, after) = (before.revision, after.clone());
-        let written = self.call("write", move |state, process| write(state, process, revision, after)).await?;
+        let written = self
+            .call("write", move |state, process| write(state, process, revision, after))
+            .await?;
         if written.is_err() {
             self.0.trouble();
         }
@@ -161,7 +173,12 @@ fn land_after<T>(late: Duration, land: impl FnOnce() -> T + Send + 'static) {
     }
 }
 
-fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) -> Result<Content, WriteError> {
+fn write(
+    state: &mut State,
+    process: &Process,
+    revision: u64,
+    after: Webhook,
+) -> Result<Content, WriteError> {
     let Some((stored, content)) = state.records.read(&after.id, process.local_now())? else {
         return Err(WriteError::Missing);
     };
@@ -170,7 +187,9 @@ fn write(state: &mut State, process: &Process, revision: u64, after: Webhook) ->
         return Ok(content);
     }
     if stored.revision != revision {
-        state.note(process, || format!("write of {} refused: somebody else was first", short(&after)));
+        state.note(process, || {
+            format!("write of {} refused: somebody else was first", short(&after))
+        });
         return Err(WriteError::Conflict(Box::new(stored)));
     }
     state.note(process, || format!("writes {}", told(&stored, &after)));
@@ -184,11 +203,20 @@ fn told(stored: &Webhook, after: &Webhook) -> String {
     let step = after.history.last().map_or("?", |step| step.transition.as_str());
     let times = |webhook: &Webhook| {
         let shown = |time: Option<Timestamp>| {
-            time.map_or("-".to_owned(), |at| format!("{at}").split('T').next_back().unwrap_or("").to_owned())
+            time.map_or("-".to_owned(), |at| {
+                format!("{at}").split('T').next_back().unwrap_or("").to_owned()
+            })
         };
         format!("allowed {} due {}", shown(webhook.allowed_at), shown(webhook.due_at))
     };
-    format!("{}: {step}, {} -> {}, attempt {}, {}", short(after), stored.status, after.status, after.attempt_count, times(after))
+    format!(
+        "{}: {step}, {} -> {}, attempt {}, {}",
+        short(after),
+        stored.status,
+        after.status,
+        after.attempt_count,
+        times(after)
+    )
 }
 
 /// The last digits tell webhooks of a world apart.
@@ -203,7 +231,9 @@ pub(super) fn short_id(id: &WebhookId) -> String {
 }
 
 fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option<u64>) -> bool {
-    let Some((stored, _)) = state.records.get(id, process.local_now()).cloned() else { return false };
+    let Some((stored, _)) = state.records.get(id, process.local_now()).cloned() else {
+        return false;
+    };
     if revision.is_some_and(|revision| revision != stored.revision) {
         return false;
     }
@@ -230,7 +260,9 @@ impl Store for Own {
                 return Err(CreateError::Conflict(Box::new(stored.clone())));
             }
             if let Some(why) = state.records.retired.get(&webhook.id.task).copied() {
-                state.note(process, || format!("is refused to create {}: {}", short(&webhook), why.as_str()));
+                state.note(process, || {
+                    format!("is refused to create {}: {}", short(&webhook), why.as_str())
+                });
                 return Err(CreateError::Retired(why));
             }
             state.note(process, || format!("creates {}", short(&webhook)));
@@ -260,21 +292,29 @@ impl Store for Own {
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
         let id = id.clone();
         let found = move |state: &mut State, process: &Process| {
-            state.records.read(&id, process.local_now()).map(|found| found.map(|(webhook, _)| webhook))
+            state
+                .records
+                .read(&id, process.local_now())
+                .map(|found| found.map(|(webhook, _)| webhook))
         };
         self.call("get", found).await?
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
         let id = id.clone();
-        self.call("open", move |state, process| state.records.read(&id, process.local_now())).await?
+        self.call("open", move |state, process| state.records.read(&id, process.local_now()))
+            .await?
     }
 
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
         self.replace(before, after).await.map(drop)
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         self.replace(before, after).await
     }
 
@@ -288,13 +328,23 @@ impl Store for Own {
         self.call("delete", move |state, process| delete(state, process, &id, Some(revision))).await
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let older =
-                state.records.webhooks.values().rev().filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
-            let known = older.filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
+            let older = state
+                .records
+                .webhooks
+                .values()
+                .rev()
+                .filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
+            let known =
+                older.filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
             let wanted = known.filter(|(webhook, _)| filter.matches(webhook, now));
             let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
             let more = items.len() > limit;
@@ -313,9 +363,16 @@ impl Store for Own {
         let reference = reference.cloned();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let known = state.records.webhooks.values().filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
-            let all = known.filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
-            let wanted = all.filter(|(webhook, _)| reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference));
+            let known = state
+                .records
+                .webhooks
+                .values()
+                .filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
+            let all =
+                known.filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
+            let wanted = all.filter(|(webhook, _)| {
+                reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference)
+            });
             let mut items: Vec<Listed> = wanted.map(listed).collect();
             items.sort_by_key(|listed| std::cmp::Reverse(position(listed)));
             items.retain(|listed| after.is_none_or(|after| position(listed) < after));
@@ -326,19 +383,28 @@ impl Store for Own {
         self.call("dead_letters", page).await
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         // Small pages, so that runs die and meet between them.
         let limit = limit.min(2);
         let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
         let page = move |state: &mut State, _: &Process| {
             let due = state.records.due.iter().filter(|(at, task)| match &after {
                 DuePlace::Start => true,
-                DuePlace::After { due_at, name } => (*at, task.to_string()) > (*due_at, name.clone()),
+                DuePlace::After { due_at, name } => {
+                    (*at, task.to_string()) > (*due_at, name.clone())
+                }
                 DuePlace::End => false,
             });
-            let read: Vec<(Timestamp, TaskId)> = due.take_while(|(at, _)| *at <= until).take(limit).copied().collect();
+            let read: Vec<(Timestamp, TaskId)> =
+                due.take_while(|(at, _)| *at <= until).take(limit).copied().collect();
             let last = read.last().map(|(at, task)| (*at, task.to_string()));
-            let next = DueCursor::new(vec![DuePlace::after(last, read.len() == limit)]).unfinished();
+            let next =
+                DueCursor::new(vec![DuePlace::after(last, read.len() == limit)]).unfinished();
             let entry = |(due_at, task)| {
                 let (webhook, _) = state.records.webhooks.get(&task)?;
                 Some(DueEntry { id: webhook.id.clone(), due_at })
@@ -355,14 +421,19 @@ impl Store for Own {
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
         let page = move |state: &mut State, _: &Process| {
-            let range = state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
-            let unread =
-                range.map(|(_, (webhook, _))| webhook).filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
+            let range =
+                state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
+            let unread = range
+                .map(|(_, (webhook, _))| webhook)
+                .filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
             // Small pages, so that runs die and meet between them.
             let read: Vec<Webhook> = unread.take(3).cloned().collect();
             let next = read.last().filter(|_| read.len() == 3).map(|last| last.id.task);
-            let known = read.into_iter().filter(|webhook| !state.records.newer.contains(&webhook.id.task));
-            let items = known.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none()).collect();
+            let known =
+                read.into_iter().filter(|webhook| !state.records.newer.contains(&webhook.id.task));
+            let items = known
+                .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none())
+                .collect();
             Page { items, next }
         };
         self.call("unheld", page).await
@@ -383,7 +454,11 @@ impl Store for Own {
         self.call("audited_until", |state, _| state.records.audited_until).await
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
         let advance = move |state: &mut State, process: &Process| {
             if state.records.audited_until != from {
                 return false;
@@ -410,7 +485,8 @@ impl Store for Own {
         let Some(until) = self.0.world.horizon.look(self) else { return Ok(()) };
         let purge = move |state: &mut State, process: &Process| {
             let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
-            let expired: Vec<Webhook> = webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
+            let expired: Vec<Webhook> =
+                webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
             let now = state.now();
             for webhook in expired {
                 state.note(process, || format!("purges {}", short(&webhook)));
@@ -421,11 +497,17 @@ impl Store for Own {
         self.call("tidy", purge).await
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         let (key, reservation) = (key.to_owned(), reservation.clone());
         let reserve = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            if let Some(existing) = state.records.reservations.get(&key).filter(|existing| existing.expires_at > now) {
+            if let Some(existing) =
+                state.records.reservations.get(&key).filter(|existing| existing.expires_at > now)
+            {
                 return Some(existing.clone());
             }
             state.records.reservations.insert(key, reservation);
@@ -434,11 +516,20 @@ impl Store for Own {
         self.call("reserve", reserve).await
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
         let (key, before, after) = (key.to_owned(), before.clone(), after.clone());
         let replace = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let found = state.records.reservations.get_mut(&key).filter(|found| found.expires_at > now && **found == before);
+            let found = state
+                .records
+                .reservations
+                .get_mut(&key)
+                .filter(|found| found.expires_at > now && **found == before);
             found.map(|found| *found = after).is_some()
         };
         self.call("replace_reservation", replace).await
@@ -459,10 +550,15 @@ impl Store for Own {
 
     async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
         let destination = destination.to_owned();
-        self.call("circuit", move |state, _| state.records.circuits.get(&destination).cloned()).await
+        self.call("circuit", move |state, _| state.records.circuits.get(&destination).cloned())
+            .await
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         let after = after.clone();
         let write = move |state: &mut State, process: &Process| {
             let now = state.now();
@@ -470,7 +566,13 @@ impl Store for Own {
             if circuits.get(&after.destination).map(|stored| stored.revision) != before {
                 return false;
             }
-            state.watch.circuit.written(&mut state.watch.violation, process, circuits.get(&after.destination), &after, now);
+            state.watch.circuit.written(
+                &mut state.watch.violation,
+                process,
+                circuits.get(&after.destination),
+                &after,
+                now,
+            );
             if after.is_idle() {
                 circuits.remove(&after.destination);
             } else {
@@ -491,7 +593,10 @@ fn listed((webhook, content): &(Webhook, Content)) -> Listed {
 }
 
 fn position(listed: &Listed) -> DeadLetterPosition {
-    DeadLetterPosition { archived_at: listed.webhook.archived_at.unwrap_or_default(), task: listed.webhook.id.task }
+    DeadLetterPosition {
+        archived_at: listed.webhook.archived_at.unwrap_or_default(),
+        task: listed.webhook.id.task,
+    }
 }
 
 fn add(totals: &mut Activity, more: &Activity) {

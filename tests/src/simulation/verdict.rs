@@ -11,8 +11,11 @@ use super::{
 
 /// Whether nothing is left to be done.
 pub(super) fn is_quiet(state: &State) -> bool {
-    let settled =
-        state.records.webhooks.values().all(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter());
+    let settled = state
+        .records
+        .webhooks
+        .values()
+        .all(|(webhook, _)| webhook.status == Status::Delivered || webhook.is_dead_letter());
     settled && state.records.due.is_empty() && state.messages.is_empty()
 }
 
@@ -23,7 +26,11 @@ pub(super) fn unquiet(state: &State) -> String {
         .filter(|webhook| webhook.status != Status::Delivered && !webhook.is_dead_letter())
         .map(|webhook| format!("{} {} due {:?}", short(webhook), webhook.status, webhook.due_at))
         .collect();
-    format!("it never becomes quiet: {open:?}, {} due, queue empty: {}", state.records.due.len(), state.messages.is_empty())
+    format!(
+        "it never becomes quiet: {open:?}, {} due, queue empty: {}",
+        state.records.due.len(),
+        state.messages.is_empty()
+    )
 }
 
 /// Judges the end of a run.
@@ -36,7 +43,9 @@ pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
     // Where a destination gets one attempt at a time, those that are put off for it have messages of their own once the queue moves.
     if kind == Kind::Backlog && plan.host_concurrency > 1 {
         let most = state.watch.most_waiting;
-        state.watch.must(most <= 2 * webhooks, || format!("{most} messages at a time for {webhooks} webhooks"));
+        state.watch.must(most <= 2 * webhooks, || {
+            format!("{most} messages at a time for {webhooks} webhooks")
+        });
     }
 }
 
@@ -45,32 +54,50 @@ fn strays(state: &mut State, plan: &Plan) {
     for number in 0..state.watch.strays {
         let text = format!("\"stray {number}\"");
         let kept = state.records.webhooks.values().filter(|(webhook, content)| {
-            webhook.id.reference.as_str() == STRAYS && webhook.is_dead_letter() && content.payload.get() == text
+            webhook.id.reference.as_str() == STRAYS
+                && webhook.is_dead_letter()
+                && content.payload.get() == text
         });
         let kept = kept.count();
         state.watch.must(kept > 0 || plan.lost > 0.0, || format!("message {text} is kept nowhere"));
-        state.watch.must(kept < 2 || !plan.is_mild(), || format!("message {text} is kept {kept} times"));
+        state
+            .watch
+            .must(kept < 2 || !plan.is_mild(), || format!("message {text} is kept {kept} times"));
     }
 }
 
 /// The totals are what happened; less where the function died, or was told that the store has failed, before it had added what it did.
 fn figures(state: &mut State, plan: &Plan) {
     let delivered: u64 = state.records.totals.destinations.values().map(|did| did.delivered).sum();
-    let attempts: u64 = delivered + state.records.totals.destinations.values().map(|did| did.failed).sum::<u64>();
+    let attempts: u64 =
+        delivered + state.records.totals.destinations.values().map(|did| did.failed).sum::<u64>();
     for status in DELIVERY_STATUSES {
         let happened = state.watch.outcomes.get(&status).copied().unwrap_or_default();
-        let counted = state.records.totals.counters.get(&format!("deliveries.{status}")).copied().unwrap_or_default();
+        let counted = state
+            .records
+            .totals
+            .counters
+            .get(&format!("deliveries.{status}"))
+            .copied()
+            .unwrap_or_default();
         let fits = if plan.is_mild() { counted == happened } else { counted <= happened };
-        state.watch.must(fits, || format!("{happened} attempts led to {status}, and {counted} are counted"));
+        state.watch.must(fits, || {
+            format!("{happened} attempts led to {status}, and {counted} are counted")
+        });
     }
     let happened: u64 = state.watch.outcomes.values().sum();
     let fits = if plan.is_mild() { attempts == happened } else { attempts <= happened };
-    state.watch.must(fits, || format!("{happened} attempts, and the destinations' totals say {attempts}"));
-    let waiting: Vec<i64> = state.records.totals.destinations.values().map(|did| did.waiting).collect();
+    state
+        .watch
+        .must(fits, || format!("{happened} attempts, and the destinations' totals say {attempts}"));
+    let waiting: Vec<i64> =
+        state.records.totals.destinations.values().map(|did| did.waiting).collect();
     // Two who wrote the same in one millisecond were both told that they did.
     let counted_wrong: u64 = waiting.iter().map(|waiting| waiting.unsigned_abs()).sum();
     let none_left = counted_wrong <= state.watch.twins || !plan.is_mild() || plan.operations > 0;
-    state.watch.must(none_left, || format!("nothing waits any more, and the destinations' totals say {waiting:?}"));
+    state.watch.must(none_left, || {
+        format!("nothing waits any more, and the destinations' totals say {waiting:?}")
+    });
 }
 
 /// Each accepted webhook is delivered, or failed and a dead letter, or deleted.
@@ -78,7 +105,9 @@ fn rule_one(state: &mut State) {
     for id in state.watch.accepted.clone() {
         let found = state.records.webhooks.get(&id.task).map(|(webhook, _)| webhook.status);
         let deleted = state.watch.deleted.contains(&id);
-        state.watch.must(found.is_some() || deleted, || format!("{} was accepted, and is lost", short_id(&id)));
+        state.watch.must(found.is_some() || deleted, || {
+            format!("{} was accepted, and is lost", short_id(&id))
+        });
     }
     for (number, ids) in state.watch.created_for.clone() {
         let known = state.watch.accepted.iter().filter(|id| ids.contains(&id.task)).count();
@@ -91,11 +120,17 @@ fn rule_one(state: &mut State) {
 fn rules_two_and_three(state: &mut State) {
     for (webhook, _) in state.records.webhooks.values() {
         let name = short(webhook);
-        let requests = state.destinations.requests.range((webhook.id.clone(), 0)..=(webhook.id.clone(), u32::MAX));
+        let requests = state
+            .destinations
+            .requests
+            .range((webhook.id.clone(), 0)..=(webhook.id.clone(), u32::MAX));
         let mut delivered = false;
         for ((_, number), seen) in requests {
-            let Some(noted) = webhook.attempts.iter().find(|attempt| attempt.number == *number) else {
-                return state.watch.must(false, || format!("attempt {number} of {name} was sent, and is not noted"));
+            let Some(noted) = webhook.attempts.iter().find(|attempt| attempt.number == *number)
+            else {
+                return state.watch.must(false, || {
+                    format!("attempt {number} of {name} was sent, and is not noted")
+                });
             };
             let was_2xx = seen.status.is_some_and(|status| (200..300).contains(&status));
             delivered |= was_2xx;
@@ -108,11 +143,15 @@ fn rules_two_and_three(state: &mut State) {
             };
             if !fits {
                 let noted = noted.error;
-                return state.watch.must(false, || format!("attempt {number} of {name} is noted as {noted:?}, and was {seen:?}"));
+                return state.watch.must(false, || {
+                    format!("attempt {number} of {name} is noted as {noted:?}, and was {seen:?}")
+                });
             }
         }
         if webhook.status == Status::Delivered && !delivered {
-            return state.watch.must(false, || format!("{name} is delivered, and no request was answered 2xx"));
+            return state
+                .watch
+                .must(false, || format!("{name} is delivered, and no request was answered 2xx"));
         }
     }
 }

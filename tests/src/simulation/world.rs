@@ -22,7 +22,10 @@ use shared::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use super::{chance::Chance, destination::Destinations, plan::Plan, queue::Messages, store::Records, watch::Watch};
+use super::{
+    chance::Chance, destination::Destinations, plan::Plan, queue::Messages, store::Records,
+    watch::Watch,
+};
 
 /// When every world begins: 2026-01-01T00:00:30Z.
 const EPOCH_MS: i64 = 1_767_225_630_000;
@@ -64,7 +67,11 @@ impl State {
     /// Adds a line to the trace, if there is one.
     pub(super) fn note(&mut self, who: &dyn fmt::Display, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>11.3}  {who:<12} {}", self.began.elapsed().as_secs_f64(), what()));
+            trace.push(format!(
+                "{:>11.3}  {who:<12} {}",
+                self.began.elapsed().as_secs_f64(),
+                what()
+            ));
         }
     }
 
@@ -163,9 +170,15 @@ impl World {
 fn base() -> &'static (Config, Arc<AddressGuard>) {
     static BASE: OnceLock<(Config, Arc<AddressGuard>)> = OnceLock::new();
     BASE.get_or_init(|| {
-        let setting = |name: &str| matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned());
-        let Ok(config) = Config::from_source(Defaults::LAMBDA, setting) else { unreachable!("the defaults are good") };
-        let Ok(guard) = AddressGuard::new(GuardSettings::default()) else { unreachable!("there is no pattern") };
+        let setting = |name: &str| {
+            matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned())
+        };
+        let Ok(config) = Config::from_source(Defaults::LAMBDA, setting) else {
+            unreachable!("the defaults are good")
+        };
+        let Ok(guard) = AddressGuard::new(GuardSettings::default()) else {
+            unreachable!("there is no pattern")
+        };
         (config, Arc::new(guard))
     })
 }
@@ -195,7 +208,11 @@ impl Process {
             let mut state = world.state();
             state.processes += 1;
             let spread = world.plan.skew_ms.unsigned_abs();
-            let skew_ms = if spread == 0 { 0 } else { state.chance.below(2 * spread + 1) as i64 - spread as i64 };
+            let skew_ms = if spread == 0 {
+                0
+            } else {
+                state.chance.below(2 * spread + 1) as i64 - spread as i64
+            };
             (state.processes, skew_ms)
         };
         let process = Arc::new(Self {
@@ -232,7 +249,9 @@ impl Process {
     /// Its own time.
     pub(super) fn local_now(&self) -> Timestamp {
         let wrong = self.world.plan.wrong_clock.filter(|_| self.function == Function::Sweep);
-        let ahead_ms = wrong.filter(|wrong| self.world.is_within(Some(wrong.span))).map_or(0, |wrong| wrong.ahead_ms);
+        let ahead_ms = wrong
+            .filter(|wrong| self.world.is_within(Some(wrong.span)))
+            .map_or(0, |wrong| wrong.ahead_ms);
         Timestamp::from_millis(self.world.now().as_millis() + self.skew_ms + ahead_ms)
     }
 

@@ -44,7 +44,11 @@ const SETTLE: Duration = Duration::from_millis(20);
 const BOUND: Duration = Duration::from_secs(10);
 
 /// Processor time in milliseconds of the first, the second, … delivery of each process.
-pub(super) async fn measure(api: &Path, deliver: &Path, processes: u32) -> Result<[Vec<f64>; DELIVERIES], StartupError> {
+pub(super) async fn measure(
+    api: &Path,
+    deliver: &Path,
+    processes: u32,
+) -> Result<[Vec<f64>; DELIVERIES], StartupError> {
     let folder = TempDir::with_prefix("posthaste-startup-")?;
     let server = RedisServer::start().map_err(StartupError::new)?;
     let receiver = Receiver::start(folder.path()).await?;
@@ -59,10 +63,17 @@ pub(super) async fn measure(api: &Path, deliver: &Path, processes: u32) -> Resul
     ]
     .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
     .to_vec();
-    let function =
-        |name, binary: &Path| Function { name, binary: binary.to_owned(), environment: environment.clone(), concurrency: 1 };
-    let lambda = Lambda::start(vec![function("api", api), function("deliver", deliver)], folder.path()).await?;
-    let client = ApiClient::new(&format!("{}/lambda-url/api", lambda.endpoint()), None).map_err(StartupError::new)?;
+    let function = |name, binary: &Path| Function {
+        name,
+        binary: binary.to_owned(),
+        environment: environment.clone(),
+        concurrency: 1,
+    };
+    let lambda =
+        Lambda::start(vec![function("api", api), function("deliver", deliver)], folder.path())
+            .await?;
+    let client = ApiClient::new(&format!("{}/lambda-url/api", lambda.endpoint()), None)
+        .map_err(StartupError::new)?;
     let url = RedisUrl::parse(&server.url(1)).map_err(StartupError::new)?;
     let connection = Connection::new(&url, "posthaste", "queue").map_err(StartupError::new)?;
     let queue = RedisQueue::new(connection, Arc::new(SystemClock));
@@ -71,12 +82,22 @@ pub(super) async fn measure(api: &Path, deliver: &Path, processes: u32) -> Resul
     for _ in 0..processes {
         // Starts it, and does nothing.
         lambda.call("deliver", r#"{"Records":[]}"#).await.map_err(StartupError::new)?;
-        let pid = *lambda.pids("deliver").first().ok_or_else(|| StartupError::new("deliver does not run"))?;
+        let pid = *lambda
+            .pids("deliver")
+            .first()
+            .ok_or_else(|| StartupError::new("deliver does not run"))?;
         for samples in &mut samples {
-            let webhook = NewWebhook { url: &receiver.url, payload: &json!({"hello": "world"}), reference_id: None };
+            let webhook = NewWebhook {
+                url: &receiver.url,
+                payload: &json!({"hello": "world"}),
+                reference_id: None,
+            };
             client.submit(&webhook).await.map_err(StartupError::new)?;
-            let messages = queue.receive(Lane::Webhooks, 1, BOUND, BOUND).await.map_err(StartupError::new)?;
-            let [message] = messages.as_slice() else { return Err(StartupError::new("the webhook was not queued")) };
+            let messages =
+                queue.receive(Lane::Webhooks, 1, BOUND, BOUND).await.map_err(StartupError::new)?;
+            let [message] = messages.as_slice() else {
+                return Err(StartupError::new("the webhook was not queued"));
+            };
             let (came, before) = (receiver.count(), cpu_ms(pid)?);
             let answer = lambda.call("deliver", event(message)).await.map_err(StartupError::new)?;
             tokio::time::sleep(SETTLE).await;
@@ -87,7 +108,10 @@ pub(super) async fn measure(api: &Path, deliver: &Path, processes: u32) -> Resul
                     String::from_utf8_lossy(&answer)
                 )));
             }
-            queue.acknowledge(Lane::Webhooks, std::slice::from_ref(&message.receipt)).await.map_err(StartupError::new)?;
+            queue
+                .acknowledge(Lane::Webhooks, std::slice::from_ref(&message.receipt))
+                .await
+                .map_err(StartupError::new)?;
         }
         lambda.crash("deliver");
         let gone = async {
@@ -95,7 +119,9 @@ pub(super) async fn measure(api: &Path, deliver: &Path, processes: u32) -> Resul
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(BOUND, gone).await.map_err(|_| StartupError::new("deliver does not end"))?;
+        tokio::time::timeout(BOUND, gone)
+            .await
+            .map_err(|_| StartupError::new("deliver does not end"))?;
     }
     Ok(samples)
 }
@@ -120,13 +146,20 @@ struct Receiver {
 
 impl Receiver {
     async fn start(folder: &Path) -> Result<Self, StartupError> {
-        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(StartupError::new)?;
-        std::fs::write(folder.join(CA_FILE), certified.cert.pem())?;
-        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).map_err(StartupError::new)?;
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|config| config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key))
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])
             .map_err(StartupError::new)?;
+        std::fs::write(folder.join(CA_FILE), certified.cert.pem())?;
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der())
+            .map_err(StartupError::new)?;
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .and_then(|config| {
+                    config
+                        .with_no_client_auth()
+                        .with_single_cert(vec![certified.cert.der().clone()], key)
+                })
+                .map_err(StartupError::new)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("https://localhost:{}/", listener.local_addr()?.port());
         let count = Arc::new(AtomicU64::new(0));

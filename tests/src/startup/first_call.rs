@@ -45,7 +45,10 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
     };
     let start = Start { wall_ms: started.elapsed().as_secs_f64() * 1000.0, cpu_ms: cpu_ms(pid)? };
     if !head.starts_with(b"GET /2018-06-01/runtime/invocation/next ") {
-        return Err(StartupError(format!("the first call was another one: {}", String::from_utf8_lossy(&head))));
+        return Err(StartupError(format!(
+            "the first call was another one: {}",
+            String::from_utf8_lossy(&head)
+        )));
     }
     child.kill().await?;
     Ok(start)

@@ -65,7 +65,9 @@ impl Report {
         }
         let deliveries: Vec<Quantiles> = deliveries.into_iter().map(Quantiles::of).collect();
         let ours = functions.split_last().map_or(&[][..], |(_, ours)| ours);
-        let starts_well = ours.iter().all(|function| function.ratio <= MAX_RATIO && function.zip_bytes <= MAX_ZIP_BYTES);
+        let starts_well = ours
+            .iter()
+            .all(|function| function.ratio <= MAX_RATIO && function.zip_bytes <= MAX_ZIP_BYTES);
         let is_met = starts_well && first_takes_more_ms(&deliveries) <= MAX_FIRST_DELIVERY_MS;
         Self { functions, deliveries, is_met }
     }
@@ -100,7 +102,8 @@ impl Quantiles {
     fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let at = |share: f64| {
-            let index = ((samples.len() as f64 * share) as usize).min(samples.len().saturating_sub(1));
+            let index =
+                ((samples.len() as f64 * share) as usize).min(samples.len().saturating_sub(1));
             samples.get(index).copied().unwrap_or(f64::NAN)
         };
         Self { median: at(0.5), p90: at(0.9) }
@@ -122,16 +125,25 @@ impl fmt::Display for Report {
         writeln!(f, "|---|---|---|---|---|---|")?;
         for Function { name, cpu_ms, wall_ms, ratio, binary_bytes, zip_bytes } in &self.functions {
             let (binary, zip) = (mebibytes(*binary_bytes), mebibytes(*zip_bytes));
-            writeln!(f, "| {name} | {cpu_ms} | {ratio:.2} | {wall_ms} | {binary:.2} MiB | {zip:.2} MiB |")?;
+            writeln!(
+                f,
+                "| {name} | {cpu_ms} | {ratio:.2} | {wall_ms} | {binary:.2} MiB | {zip:.2} MiB |"
+            )?;
         }
         let zip = mebibytes(MAX_ZIP_BYTES);
-        writeln!(f, "\nTargets: at most {MAX_RATIO} times hello-world, zips of at most {zip} MiB.\n")?;
+        writeln!(
+            f,
+            "\nTargets: at most {MAX_RATIO} times hello-world, zips of at most {zip} MiB.\n"
+        )?;
         writeln!(f, "| delivery over TLS by a process | CPU, median (p90) |\n|---|---|")?;
         for (number, delivery) in self.deliveries.iter().enumerate() {
             writeln!(f, "| {} | {delivery} |", number + 1)?;
         }
         let more = first_takes_more_ms(&self.deliveries);
-        writeln!(f, "\nThe first takes {more:.2} ms more than the second; target: at most {MAX_FIRST_DELIVERY_MS} ms.")
+        writeln!(
+            f,
+            "\nThe first takes {more:.2} ms more than the second; target: at most {MAX_FIRST_DELIVERY_MS} ms."
+        )
     }
 }
 
@@ -149,8 +161,12 @@ mod tests {
     use super::*;
 
     fn report(api_cpu_ms: f64, first_delivery_ms: f64) -> Report {
-        let samples =
-            |name, cpu_ms| Samples { name, binary: vec![0; 1000], cpu_ms: vec![cpu_ms; 3], wall_ms: vec![1.0, 3.0, 2.0] };
+        let samples = |name, cpu_ms| Samples {
+            name,
+            binary: vec![0; 1000],
+            cpu_ms: vec![cpu_ms; 3],
+            wall_ms: vec![1.0, 3.0, 2.0],
+        };
         let mut deliveries = [const { Vec::new() }; DELIVERIES];
         for (number, delivery) in deliveries.iter_mut().enumerate() {
             delivery.push(if number == 0 { first_delivery_ms } else { 1.0 });
@@ -168,9 +184,20 @@ mod tests {
     #[test]
     fn the_table_and_the_json_hold_the_same() {
         let report = report(1.5, 6.0);
-        assert!(report.to_string().contains("| api | 1.50 ms (1.50) | 1.50 | 2.00 ms (3.00) | 0.00 MiB |"), "{report}");
+        assert!(
+            report
+                .to_string()
+                .contains("| api | 1.50 ms (1.50) | 1.50 | 2.00 ms (3.00) | 0.00 MiB |"),
+            "{report}"
+        );
         let json = serde_json::json!(report);
-        assert_eq!((&json["functions"][0]["ratio"], &json["functions"][0]["wall_ms"]["median"]), (&1.5.into(), &2.0.into()));
-        assert_eq!((&json["deliveries"][0]["median"], &json["is_met"]), (&6.0.into(), &true.into()));
+        assert_eq!(
+            (&json["functions"][0]["ratio"], &json["functions"][0]["wall_ms"]["median"]),
+            (&1.5.into(), &2.0.into())
+        );
+        assert_eq!(
+            (&json["deliveries"][0]["median"], &json["is_met"]),
+            (&6.0.into(), &true.into())
+        );
     }
 }

@@ -48,10 +48,17 @@ impl Deployed {
     pub(crate) async fn take() -> Self {
         static STACK: OnceLock<Mutex<AwsStack>> = OnceLock::new();
         let deploy = || AwsStack::deployed(&PARAMETERS).unwrap_or_else(|error| panic!("{error}"));
-        let shared = tokio::task::spawn_blocking(move || STACK.get_or_init(|| Mutex::new(deploy()))).await.unwrap();
+        let shared =
+            tokio::task::spawn_blocking(move || STACK.get_or_init(|| Mutex::new(deploy())))
+                .await
+                .unwrap();
         let deployed = Self { stack: shared.lock().await };
         for queue in ["QueueUrl", "DeadLetterQueueUrl"] {
-            deployed.stack.set_visibility(deployed.stack.output(queue), VISIBILITY_S).await.unwrap();
+            deployed
+                .stack
+                .set_visibility(deployed.stack.output(queue), VISIBILITY_S)
+                .await
+                .unwrap();
         }
         deployed
     }
@@ -65,18 +72,31 @@ impl Deployed {
         let api = self.api();
         ledger::wait_for_empty_queues(&api, EMPTY_BOUND).await;
         for status in ["pending", "in_progress", "retrying"] {
-            assert_eq!(api.webhooks(&[("status", status)]).await.unwrap().items.len(), 0, "{status}");
+            assert_eq!(
+                api.webhooks(&[("status", status)]).await.unwrap().items.len(),
+                0,
+                "{status}"
+            );
         }
         let settings = self.settings();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let aws = Aws::new().unwrap();
-        let store = DynamoStore::new(aws.dynamodb(&settings), &settings.table_name, clock, Limits::default().retention);
+        let store = DynamoStore::new(
+            aws.dynamodb(&settings),
+            &settings.table_name,
+            clock,
+            Limits::default().retention,
+        );
         ledger::assert_nothing_left(&store, &SqsQueue::new(aws.sqs(&settings), &settings)).await;
     }
 
     /// The deployed table and queues, as the account's root.
     fn settings(&self) -> AwsSettings {
-        let root = AwsCredentials { access_key_id: "test".to_owned(), secret_access_key: "test".to_owned(), session_token: None };
+        let root = AwsCredentials {
+            access_key_id: "test".to_owned(),
+            secret_access_key: "test".to_owned(),
+            session_token: None,
+        };
         AwsSettings {
             region: self.stack.region().to_owned(),
             credentials: root,
@@ -106,7 +126,11 @@ impl Drop for Deployed {
             return;
         }
         let leaks: Vec<String> = self.stack.leaks().iter().map(ToString::to_string).collect();
-        assert!(leaks.is_empty(), "the emulator's log holds what must stand in none:\n{}", leaks.join("\n"));
+        assert!(
+            leaks.is_empty(),
+            "the emulator's log holds what must stand in none:\n{}",
+            leaks.join("\n")
+        );
     }
 }
 

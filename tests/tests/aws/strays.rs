@@ -26,7 +26,10 @@ async fn an_unreadable_message_becomes_a_dead_letter_and_blocks_nobody() {
         deployed.send_message(deployed.output(queue), text).await.unwrap();
         ids.push(api.test_webhook(&receiver.url("/after"), &json!({})).await.unwrap().webhook_id);
     }
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), ids.len())].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), ids.len())].into()
+    );
 
     wait_until("both are dead letters", BOUND, async || {
         api.dead_letters(&[("reference_id", REFERENCE)]).await.unwrap().items.len() == garbage.len()

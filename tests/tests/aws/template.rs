@@ -15,33 +15,60 @@ fn the_template_is_clean_and_sam_builds_from_it() {
 fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
     let template = std::fs::read_to_string(workspace().join("infra/template.yaml")).unwrap();
     let number = |name: &str| -> u64 {
-        let (_, rest) = template.split_once(&format!(" {name}: ")).unwrap_or_else(|| panic!("no {name}"));
+        let (_, rest) =
+            template.split_once(&format!(" {name}: ")).unwrap_or_else(|| panic!("no {name}"));
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
     assert_eq!(number("maxReceiveCount"), u64::from(MAX_RECEIVES));
     let given_up_after_s = number("maxReceiveCount") * number("VisibilityTimeout");
-    assert!((2 * 3600..number("MessageRetentionPeriod")).contains(&given_up_after_s), "{given_up_after_s} s");
+    assert!(
+        (2 * 3600..number("MessageRetentionPeriod")).contains(&given_up_after_s),
+        "{given_up_after_s} s"
+    );
     // Fewer than the mapping calls at a time, and it would throttle itself.
     for (condition, reserved, mapping) in [
         ("CapsApi", "!Ref ApiMaxConcurrency", None),
-        ("ReservesConcurrency", "!Ref MaxConcurrency", Some("{MaximumConcurrency: !Ref MaxConcurrency}")),
-        ("ReservesConcurrency", "!Ref DlqMaxConcurrency", Some("{MaximumConcurrency: !Ref DlqMaxConcurrency}")),
+        (
+            "ReservesConcurrency",
+            "!Ref MaxConcurrency",
+            Some("{MaximumConcurrency: !Ref MaxConcurrency}"),
+        ),
+        (
+            "ReservesConcurrency",
+            "!Ref DlqMaxConcurrency",
+            Some("{MaximumConcurrency: !Ref DlqMaxConcurrency}"),
+        ),
         ("ReservesConcurrency", "2", None),
     ] {
-        let line = format!("ReservedConcurrentExecutions: !If [{condition}, {reserved}, !Ref \"AWS::NoValue\"]");
+        let line = format!(
+            "ReservedConcurrentExecutions: !If [{condition}, {reserved}, !Ref \"AWS::NoValue\"]"
+        );
         assert_eq!(template.matches(&line).count(), 1, "{line}");
         assert!(mapping.is_none_or(|mapping| template.contains(mapping)), "{mapping:?}");
     }
-    assert!(template.contains("BatchSize: !Ref DeliverConcurrency") && template.contains("BATCH_SIZE: !Ref DeliverConcurrency"));
+    assert!(
+        template.contains("BatchSize: !Ref DeliverConcurrency")
+            && template.contains("BATCH_SIZE: !Ref DeliverConcurrency")
+    );
 }
 
 /// What one function may do to items with one partition key, by its role in the template.
 fn may(role: &str, action: &str, key: &str) -> bool {
-    let template = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/template.yaml")).unwrap();
-    let policies = template.split(&format!("\n  {role}:\n")).nth(1).unwrap_or_else(|| panic!("there is no {role}"));
+    let template =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/template.yaml"))
+            .unwrap();
+    let policies = template
+        .split(&format!("\n  {role}:\n"))
+        .nth(1)
+        .unwrap_or_else(|| panic!("there is no {role}"));
     let policies = policies.split("\n\n").next().unwrap();
-    let table = policies.split("- Sid: ").skip(1).filter(|statement| statement.contains("Resource: !GetAtt Table.Arn"));
-    let mut statements = table.filter(|statement| list_after(statement, "Action:").contains(&format!("dynamodb:{action}")));
+    let table = policies
+        .split("- Sid: ")
+        .skip(1)
+        .filter(|statement| statement.contains("Resource: !GetAtt Table.Arn"));
+    let mut statements = table.filter(|statement| {
+        list_after(statement, "Action:").contains(&format!("dynamodb:{action}"))
+    });
     statements.any(|statement| {
         let keys = list_after(statement, "dynamodb:LeadingKeys:");
         keys.is_empty() || keys.iter().any(|pattern| matches(pattern, key))
@@ -50,8 +77,15 @@ fn may(role: &str, action: &str, key: &str) -> bool {
 
 /// The items of the list in brackets after this word.
 fn list_after(statement: &str, word: &str) -> Vec<String> {
-    let list = statement.split(word).nth(1).and_then(|rest| rest.split(']').next()?.split('[').nth(1)).unwrap_or_default();
-    list.split(',').map(|item| item.trim().trim_matches('"').to_owned()).filter(|item| !item.is_empty()).collect()
+    let list = statement
+        .split(word)
+        .nth(1)
+        .and_then(|rest| rest.split(']').next()?.split('[').nth(1))
+        .unwrap_or_default();
+    list.split(',')
+        .map(|item| item.trim().trim_matches('"').to_owned())
+        .filter(|item| !item.is_empty())
+        .collect()
 }
 
 fn matches(pattern: &str, key: &str) -> bool {

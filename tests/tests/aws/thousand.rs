@@ -54,7 +54,8 @@ fn answer(request: &Received) -> Reply {
 
 async fn submit(api: &ApiClient, receiver: &Receiver, n: usize) -> (String, &'static str) {
     let kind = kind_of(n);
-    let (url, reference, payload) = (receiver.url(kind), format!("thousand-{n}"), json!({"n": n, "filler": "x".repeat(900)}));
+    let (url, reference, payload) =
+        (receiver.url(kind), format!("thousand-{n}"), json!({"n": n, "filler": "x".repeat(900)}));
     let webhook = NewWebhook { url: &url, payload: &payload, reference_id: Some(&reference) };
     (api.submit(&webhook).await.unwrap().webhook_id, kind)
 }
@@ -66,8 +67,11 @@ async fn a_thousand_webhooks_end_as_the_policy_says() {
     let deployed = Deployed::take().await;
     let receiver = Receiver::builder().script(answer).start().await.unwrap();
     let api = deployed.api();
-    let submitted: Vec<(String, &str)> =
-        stream::iter(0..WEBHOOKS).map(|n| submit(&api, &receiver, n)).buffer_unordered(CLIENTS).collect().await;
+    let submitted: Vec<(String, &str)> = stream::iter(0..WEBHOOKS)
+        .map(|n| submit(&api, &receiver, n))
+        .buffer_unordered(CLIENTS)
+        .collect()
+        .await;
     let ids: Vec<String> = submitted.iter().map(|(id, _)| id.clone()).collect();
     let ledger = ledger::settle(&api, &ids, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), 700), ("failed".to_owned(), 300)].into());
@@ -77,7 +81,8 @@ async fn a_thousand_webhooks_end_as_the_policy_says() {
         *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
     assert_eq!(came.len(), WEBHOOKS, "each has come, and nothing else has");
-    let asked = stream::iter(&submitted).map(async |(id, kind)| (id, *kind, api.webhook(id).await.unwrap()));
+    let asked = stream::iter(&submitted)
+        .map(async |(id, kind)| (id, *kind, api.webhook(id).await.unwrap()));
     let asked: Vec<_> = asked.buffer_unordered(CLIENTS).collect().await;
     for (id, kind, webhook) in asked {
         let (_, status, attempts) = KINDS.iter().find(|(name, ..)| *name == kind).unwrap();

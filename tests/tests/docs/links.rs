@@ -7,7 +7,8 @@ use posthaste_tests::binaries::workspace;
 use crate::page::{Page, documents};
 
 /// The pages that have to be found from the README and from each other.
-const PAGES: [&str; 4] = ["how-it-works.md", "operating.md", "receiving.md", "migrating-from-celery.md"];
+const PAGES: [&str; 4] =
+    ["how-it-works.md", "operating.md", "receiving.md", "migrating-from-celery.md"];
 
 /// Every relative link leads to a file or folder of this project, and every anchor to a heading of its page.
 #[test]
@@ -18,7 +19,10 @@ fn every_relative_link_leads_somewhere() {
         for link in page.links.iter().filter(|link| !is_elsewhere(link)) {
             checked += 1;
             if let Err(why) = follow(&document, &page, link) {
-                dead.push(format!("{}: {link}: {why}", document.strip_prefix(workspace()).unwrap().display()));
+                dead.push(format!(
+                    "{}: {link}: {why}",
+                    document.strip_prefix(workspace()).unwrap().display()
+                ));
             }
         }
     }
@@ -30,7 +34,11 @@ fn every_relative_link_leads_somewhere() {
 #[test]
 fn every_page_is_linked_from_the_readme_and_from_the_others() {
     let linked = |from: &Path| {
-        Page::read(from).links.into_iter().map(|link| link.split('#').next().unwrap().to_owned()).collect::<Vec<_>>()
+        Page::read(from)
+            .links
+            .into_iter()
+            .map(|link| link.split('#').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     let readme = linked(&workspace().join("README.md"));
     for page in PAGES {
@@ -47,7 +55,8 @@ fn is_elsewhere(link: &str) -> bool {
 }
 
 fn follow(from: &Path, page: &Page, link: &str) -> Result<(), String> {
-    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let (file, anchor) =
+        link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let target = if file.is_empty() { from.to_owned() } else { from.parent().unwrap().join(file) };
     let target = target.canonicalize().map_err(|_| "there is no such file".to_owned())?;
     if !target.starts_with(fs::canonicalize(workspace()).unwrap()) {
@@ -55,5 +64,9 @@ fn follow(from: &Path, page: &Page, link: &str) -> Result<(), String> {
     }
     let Some(anchor) = anchor else { return Ok(()) };
     let anchors = if file.is_empty() { page.anchors.clone() } else { Page::read(&target).anchors };
-    if anchors.iter().any(|known| known == anchor) { Ok(()) } else { Err(format!("no heading has that anchor: {anchors:?}")) }
+    if anchors.iter().any(|known| known == anchor) {
+        Ok(())
+    } else {
+        Err(format!("no heading has that anchor: {anchors:?}"))
+    }
 }

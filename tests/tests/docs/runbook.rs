@@ -17,18 +17,27 @@ use crate::{
 };
 
 /// What the API answers to a call that it does not have, or a query that it does not know.
-const NOT_UNDERSTOOD: [&str; 4] =
-    ["There is no such route", "urn:posthaste:method-not-allowed", "urn:posthaste:bad-request", "urn:posthaste:invalid-fields"];
+const NOT_UNDERSTOOD: [&str; 4] = [
+    "There is no such route",
+    "urn:posthaste:method-not-allowed",
+    "urn:posthaste:bad-request",
+    "urn:posthaste:invalid-fields",
+];
 
 /// Every line of `docs/operating.md` that calls `$API`, with `$ID` a dead letter: it is answered, and not as a call that does not exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_of_the_runbook_is_one_that_the_api_has() {
     let receiver = Receiver::builder().behaviour(Behaviour::default()).start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let payload = json!({"hello": "world"});
-    let webhook = NewWebhook { url: &receiver.url("/status-code/404"), payload: &payload, reference_id: Some("order-7") };
+    let webhook = NewWebhook {
+        url: &receiver.url("/status-code/404"),
+        payload: &payload,
+        reference_id: Some("order-7"),
+    };
     let id = api.submit(&webhook).await.unwrap().webhook_id;
     let deadline = Instant::now() + BOUND;
     while api.dead_letter(&id).await.unwrap().is_none() {

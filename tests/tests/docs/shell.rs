@@ -30,14 +30,21 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) fn start(folder: &Path) -> Self {
         let mut command = Command::new("bash");
-        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
         // Whatever this machine has set, the stack is on loopback; and a pipe wants no progress meter.
         fs::write(folder.join(".curlrc"), "silent\nshow-error\nnoproxy = \"*\"\n").unwrap();
         command.env("CURL_HOME", folder);
         let mut child = command.spawn().expect("the tour needs bash");
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let (input, output) =
+            (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let (heard, lines) = channel();
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| heard.send(line)));
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| heard.send(line))
+        });
         Self { child, input, lines }
     }
 
@@ -46,7 +53,11 @@ impl Shell {
         writeln!(self.input, "{text}\necho; echo '{DONE}'").unwrap();
         let mut output = Vec::new();
         loop {
-            match self.lines.recv_timeout(BOUND).unwrap_or_else(|error| panic!("{error} after {output:?} of:\n{text}")) {
+            match self
+                .lines
+                .recv_timeout(BOUND)
+                .unwrap_or_else(|error| panic!("{error} after {output:?} of:\n{text}"))
+            {
                 line if line == DONE => return output.join("\n"),
                 line => output.push(line),
             }
@@ -65,15 +76,23 @@ impl Drop for Shell {
 pub(crate) struct Started(Child);
 
 impl Started {
-    pub(crate) fn start(name: &str, [api, metrics, receiver]: &[String; 3], folder: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(
+        name: &str,
+        [api, metrics, receiver]: &[String; 3],
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut command = match name {
             "local" => Command::new(binary("local").unwrap()),
             _ => Command::new(env!("CARGO_BIN_EXE_webhook-receiver")),
         };
         match name {
-            "local" => {
-                command.args(["--listen", &format!("127.0.0.1:{api}"), "--metrics-listen", &format!("127.0.0.1:{metrics}")])
-            }
+            "local" => command.args([
+                "--listen",
+                &format!("127.0.0.1:{api}"),
+                "--metrics-listen",
+                &format!("127.0.0.1:{metrics}"),
+            ]),
             _ => command.args(["--port", receiver]),
         };
         let log = File::create(folder.join(format!("{name}.log"))).unwrap();

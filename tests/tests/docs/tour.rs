@@ -32,25 +32,43 @@ fn the_tour_works_as_printed() {
 fn the_tour_is_the_same_on_redis() {
     let server = RedisServer::durable().unwrap();
     let port = server.port().to_string();
-    let settings = [("STATUS_BACKEND", "redis"), ("QUEUE_BACKEND", "redis"), ("REDIS_HOST", "127.0.0.1"), ("REDIS_PORT", &port)];
-    let [status, queue] = [2, 1].map(|database| format!("Redis, redis://127.0.0.1:{port}/{database}"));
+    let settings = [
+        ("STATUS_BACKEND", "redis"),
+        ("QUEUE_BACKEND", "redis"),
+        ("REDIS_HOST", "127.0.0.1"),
+        ("REDIS_PORT", &port),
+    ];
+    let [status, queue] =
+        [2, 1].map(|database| format!("Redis, redis://127.0.0.1:{port}/{database}"));
     walk(&settings, &format!("webhooks in {status}; messages in {queue}"));
 }
 
 /// Types the tour in, with these settings of the stack.
 fn walk(settings: &[(&str, &str)], backend: &str) {
-    let blocks: Vec<Block> =
-        Page::read(&workspace().join("README.md")).blocks.into_iter().filter(|block| block.section == SECTION).collect();
+    let blocks: Vec<Block> = Page::read(&workspace().join("README.md"))
+        .blocks
+        .into_iter()
+        .filter(|block| block.section == SECTION)
+        .collect();
     let folder = TempDir::new().unwrap();
     let shell = Shell::start(folder.path());
-    let mut tour = Tour { ports: free_ports(), shell, started: Vec::new(), folder: folder.path(), settings, backend };
+    let mut tour = Tour {
+        ports: free_ports(),
+        shell,
+        started: Vec::new(),
+        folder: folder.path(),
+        settings,
+        backend,
+    };
     let mut typed = 0;
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| block.info == "sh") {
         let printed = blocks.get(index + 1).filter(|next| next.info != "sh");
         tour.type_in(&block.text, printed.map(|block| &*block.text));
         typed += 1;
         // A second block of output shows what the receiver has logged meanwhile.
-        if let Some(log) = blocks.get(index + 2).filter(|next| printed.is_some() && next.info == "text") {
+        if let Some(log) =
+            blocks.get(index + 2).filter(|next| printed.is_some() && next.info == "text")
+        {
             tour.expect_logged("webhook-receiver", &log.text);
         }
     }
@@ -71,17 +89,27 @@ struct Tour<'a> {
 impl Tour<'_> {
     /// Types a block in and checks what it prints. Its last command only asks, if it is no POST; so it may be asked until it is so.
     fn type_in(&mut self, text: &str, printed: Option<&str>) {
-        if let Some(program) = ["-p local", "--bin webhook-receiver"].into_iter().find(|program| text.contains(program)) {
+        if let Some(program) = ["-p local", "--bin webhook-receiver"]
+            .into_iter()
+            .find(|program| text.contains(program))
+        {
             let name = program.split(' ').nth(1).unwrap();
             assert_eq!(text.trim(), format!("cargo run --release {program}"));
             self.started.push(Started::start(name, &self.ports, self.folder, self.settings));
-            self.expect_logged(name, printed.unwrap_or("webhook-receiver listens at http://127.0.0.1:9001/ …"));
+            self.expect_logged(
+                name,
+                printed.unwrap_or("webhook-receiver listens at http://127.0.0.1:9001/ …"),
+            );
             return;
         }
         let text = self.ported(text);
         let output = self.shell.run(&text);
         let printed = printed.unwrap_or_else(|| panic!("nothing stands below:\n{text}"));
-        let asks = text.lines().last().filter(|last| last.starts_with("curl ") && !last.contains("POST")).map(str::to_owned);
+        let asks = text
+            .lines()
+            .last()
+            .filter(|last| last.starts_with("curl ") && !last.contains("POST"))
+            .map(str::to_owned);
         self.expect(printed, output, |tour| asks.as_ref().map(|asks| tour.shell.run(asks)));
     }
 
@@ -90,20 +118,31 @@ impl Tour<'_> {
         self.expect(printed, String::new(), |_| Some(fs::read_to_string(&log).unwrap_or_default()));
     }
 
-    fn expect(&mut self, printed: &str, mut output: String, mut again: impl FnMut(&mut Self) -> Option<String>) {
+    fn expect(
+        &mut self,
+        printed: &str,
+        mut output: String,
+        mut again: impl FnMut(&mut Self) -> Option<String>,
+    ) {
         let wanted = pattern(&self.ported(printed));
         let deadline = Instant::now() + BOUND;
         while !wanted.is_match(&output) {
-            assert!(Instant::now() < deadline, "printed:\n{output}\n\ninstead of:\n{printed}\n\nas a pattern:\n{wanted}");
+            assert!(
+                Instant::now() < deadline,
+                "printed:\n{output}\n\ninstead of:\n{printed}\n\nas a pattern:\n{wanted}"
+            );
             std::thread::sleep(POLL_INTERVAL);
             output = again(self).unwrap_or(output);
         }
     }
 
     fn ported(&self, text: &str) -> String {
-        PORTS.iter().zip(&self.ports).fold(text.replace(BACKEND, self.backend), |text, (printed, ours)| {
-            text.replace(&format!("127.0.0.1:{printed}"), &format!("127.0.0.1:{ours}"))
-        })
+        PORTS.iter().zip(&self.ports).fold(
+            text.replace(BACKEND, self.backend),
+            |text, (printed, ours)| {
+                text.replace(&format!("127.0.0.1:{printed}"), &format!("127.0.0.1:{ours}"))
+            },
+        )
     }
 }
 
@@ -126,7 +165,10 @@ fn pattern(printed: &str) -> Regex {
             ("rest", "(?s:.*)"),
         ];
         // White space: a line is broken in the README where it was too long, between tokens or within a sentence.
-        pattern += anew.into_iter().find(|(name, _)| found.name(name).is_some()).map_or(r"\s*", |(_, pattern)| pattern);
+        pattern += anew
+            .into_iter()
+            .find(|(name, _)| found.name(name).is_some())
+            .map_or(r"\s*", |(_, pattern)| pattern);
         end = whole.end();
     }
     pattern += &regex::escape(&printed[end..]);
@@ -135,7 +177,9 @@ fn pattern(printed: &str) -> Regex {
 
 #[test]
 fn a_pattern_matches_what_was_printed_at_another_time_and_nothing_else() {
-    let wanted = pattern("… {\"at\":\"2026-11-22T06:30:25.570Z\",\"why\":\"503 after 0 ms\",\n   \"next\": \"at\n   noon\"}, …");
+    let wanted = pattern(
+        "… {\"at\":\"2026-11-22T06:30:25.570Z\",\"why\":\"503 after 0 ms\",\n   \"next\": \"at\n   noon\"}, …",
+    );
     assert!(wanted.is_match("[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"503 after 17 ms\",\"next\":\"at noon\"}, 1]"));
     assert!(!wanted.is_match("[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"500 after 17 ms\",\"next\":\"at noon\"}, 1]"));
 }

@@ -33,7 +33,8 @@ struct Load {
 
 impl Load {
     fn start(api_url: &str, receiver_url: &str) -> Self {
-        let (stopping, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopping, accepted) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let client = |_| {
             let (stopping, accepted) = (Arc::clone(&stopping), Arc::clone(&accepted));
             let (api, receiver) = (ApiClient::new(api_url, None).unwrap(), receiver_url.to_owned());
@@ -41,7 +42,9 @@ impl Load {
                 let mut ids = Vec::new();
                 while !stopping.load(Ordering::SeqCst) {
                     let path = if ids.len() % 2 == 0 { "/now" } else { "/later" };
-                    let id = post(&api, &format!("{receiver}{path}"), 2000).await.expect("a backup refuses nobody");
+                    let id = post(&api, &format!("{receiver}{path}"), 2000)
+                        .await
+                        .expect("a backup refuses nobody");
                     ids.push((Instant::now(), id));
                     accepted.fetch_add(1, Ordering::SeqCst);
                 }
@@ -89,7 +92,9 @@ async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack
     let file = copies.path().join("posthaste-backup.db");
     let (began, before) = (Instant::now(), load.accepted.load(Ordering::SeqCst));
     let (folder, target) = (first.data_dir(), file.display().to_string());
-    let backup = tokio::task::spawn_blocking(move || local(&folder, &["backup", "--to", &target])).await.unwrap();
+    let backup = tokio::task::spawn_blocking(move || local(&folder, &["backup", "--to", &target]))
+        .await
+        .unwrap();
     let said = printed(&backup);
     load.wait_for(load.accepted.load(Ordering::SeqCst) + CLIENTS).await;
     let ids = load.stop().await;
@@ -103,11 +108,16 @@ async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack
     is_well.store(true, Ordering::SeqCst);
     let stack = second.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let accepted: Vec<String> = ids.into_iter().filter(|(at, _)| *at < began).map(|(_, id)| id).collect();
+    let accepted: Vec<String> =
+        ids.into_iter().filter(|(at, _)| *at < began).map(|(_, id)| id).collect();
     assert!(accepted.len() >= LOAD - CLIENTS);
     let settled = ledger::settle(&api, &accepted, BOUND).await;
     assert_eq!(settled.statuses, [("delivered".to_owned(), accepted.len())].into());
-    assert!(accepted.iter().all(|id| receiver.received().iter().any(|request| request.webhook_id() == Some(id))));
+    assert!(
+        accepted
+            .iter()
+            .all(|id| receiver.received().iter().any(|request| request.webhook_id() == Some(id)))
+    );
     ledger::end(&api, stack).await;
 }
 
@@ -124,16 +134,28 @@ async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_when_told_to(
     printed(&local(&launch.data_dir(), &["backup", "--to", &file]));
     let refused = local(&launch.data_dir(), &["restore", "--from", &file, "--overwrite"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(refusal(&refused).contains("another stack is running on the data folder"), "{}", refusal(&refused));
+    assert!(
+        refusal(&refused).contains("another stack is running on the data folder"),
+        "{}",
+        refusal(&refused)
+    );
     let refused = local(&launch.data_dir(), &["recover", "--to", &format!("{file}.2")]);
     assert!(!refused.status.success() && refusal(&refused).contains("another stack is running"));
     let refused = local(&launch.data_dir(), &["backup", "--to", &file]);
-    assert!(!refused.status.success() && refusal(&refused).contains("--overwrite"), "{}", refusal(&refused));
+    assert!(
+        !refused.status.success() && refusal(&refused).contains("--overwrite"),
+        "{}",
+        refusal(&refused)
+    );
     let later = post(&api, &receiver.url("/x"), 10).await.unwrap();
     stack.stop().unwrap();
 
     let refused = local(&launch.data_dir(), &["restore", "--from", &file]);
-    assert!(!refused.status.success() && refusal(&refused).contains("--overwrite"), "{}", refusal(&refused));
+    assert!(
+        !refused.status.success() && refusal(&refused).contains("--overwrite"),
+        "{}",
+        refusal(&refused)
+    );
     let said = printed(&local(&launch.data_dir(), &["restore", "--from", &file, "--overwrite"]));
     assert!(said.contains("posthaste.db.replaced"), "{said}");
     let stack = launch.start().unwrap();

@@ -35,7 +35,8 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     // A start looks at each webhook that is due later.
     let later = SystemClock.now().plus(Duration::from_secs(3600)).to_string();
     for n in 0..WEBHOOKS {
-        let body = json!({"url": receiver.url("/x"), "payload": n, "deliver_at": later}).to_string();
+        let body =
+            json!({"url": receiver.url("/x"), "payload": n, "deliver_at": later}).to_string();
         let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
         accepted.push(answer.expect::<Accepted>(StatusCode::ACCEPTED).unwrap().webhook_id);
     }
@@ -45,7 +46,10 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     let status = launch.run_to_its_end(0, 0).unwrap();
     let log = launch.log();
     assert_eq!(status.code(), Some(3), "{log}");
-    assert!(log.contains("posthaste.db is damaged (") && log.contains(&format!("page {page}")), "page {page}: {log}");
+    assert!(
+        log.contains("posthaste.db is damaged (") && log.contains(&format!("page {page}")),
+        "page {page}: {log}"
+    );
     let commands = log.lines().find_map(|line| line.split_once("start with that: ")).expect(&log).1;
     let shell = Command::new("sh").args(["-c", commands]).output().unwrap();
     let said = String::from_utf8_lossy(&shell.stdout).into_owned();
@@ -55,7 +59,8 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let task = |id: &String| id.rsplit_once('_').unwrap().1.to_owned();
-    let (lost, saved): (Vec<String>, Vec<String>) = accepted.into_iter().partition(|id| said.contains(&task(id)));
+    let (lost, saved): (Vec<String>, Vec<String>) =
+        accepted.into_iter().partition(|id| said.contains(&task(id)));
     assert!(!lost.is_empty() && saved.len() > WEBHOOKS / 2, "{} lost: {said}", lost.len());
     for id in &saved {
         assert_eq!(api.webhook(id).await.unwrap().status, "pending");

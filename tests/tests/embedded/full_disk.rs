@@ -134,7 +134,11 @@ async fn a_full_disk_under_the_queue_alone_degrades() {
             break health;
         }
     };
-    assert_eq!((&health["status"], &health["store"]["backend"]), (&"degraded".into(), &"redis".into()), "{health}");
+    assert_eq!(
+        (&health["status"], &health["store"]["backend"]),
+        (&"degraded".into(), &"redis".into()),
+        "{health}"
+    );
     assert!(health["queue"]["warnings"].to_string().contains("0 MiB are free"), "{health}");
     remove_file(disk.file("filler")).unwrap();
     let settled = ledger::settle(&api, &accepted, BOUND).await;

@@ -46,7 +46,10 @@ async fn deleted_files_are_told_and_what_they_held_is_saved_as_the_runbook_says(
     let shell = shell.output().unwrap();
     assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
     stack.crash().unwrap();
-    printed(&local(&launch.data_dir(), &["restore", "--from", saved.join("posthaste.db").to_str().unwrap()]));
+    printed(&local(
+        &launch.data_dir(),
+        &["restore", "--from", saved.join("posthaste.db").to_str().unwrap()],
+    ));
     is_up.store(true, Ordering::SeqCst);
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -67,7 +70,8 @@ async fn a_database_that_is_replaced_is_told() {
     assert_eq!(post(&api, "http://127.0.0.1:9/x", 10).await, Err(StatusCode::SERVICE_UNAVAILABLE));
     let (status, health) = fresh_health(&api).await;
     assert!(
-        status == StatusCode::SERVICE_UNAVAILABLE && warnings(&health).contains("was replaced while it was open"),
+        status == StatusCode::SERVICE_UNAVAILABLE
+            && warnings(&health).contains("was replaced while it was open"),
         "{health}"
     );
     stack.stop().unwrap();
@@ -81,9 +85,18 @@ async fn in_a_folder_that_others_can_enter_the_files_are_private_and_a_warning_s
     let stack = launch.start().unwrap();
     for file in fs::read_dir(launch.data_dir()).unwrap() {
         let file = file.unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.path().display());
+        assert_eq!(
+            file.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            file.path().display()
+        );
     }
     let log = launch.log();
-    assert!(log.contains("Other users of this machine can enter the data folder") && log.contains("chmod 700"), "{log}");
+    assert!(
+        log.contains("Other users of this machine can enter the data folder")
+            && log.contains("chmod 700"),
+        "{log}"
+    );
     stack.stop().unwrap();
 }

@@ -1,7 +1,11 @@
 //! The embedded file under a running stack: a full disk, files that are gone, others that read it,
 //! damage, and backups. Real processes, a real small file system, real HTTP.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 mod backup;
 mod damage;
@@ -27,7 +31,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A stack whose retries come soon, and whose circuits stay closed.
 fn launch() -> Launch {
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
     launch.set("RETRY_MAX_ATTEMPTS", "50").set("RUST_LOG", "warn")
 }
 
@@ -90,7 +95,10 @@ async fn post(api: &ApiClient, url: &str, bytes: usize) -> Result<String, Status
     let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
     match answer.status {
         StatusCode::SERVICE_UNAVAILABLE => Err(answer.status),
-        _ => Ok(answer.expect::<posthaste_tests::client::Accepted>(StatusCode::ACCEPTED).unwrap().webhook_id),
+        _ => Ok(answer
+            .expect::<posthaste_tests::client::Accepted>(StatusCode::ACCEPTED)
+            .unwrap()
+            .webhook_id),
     }
 }
 
@@ -103,5 +111,8 @@ fn runbook_block(text: &str) -> String {
     let file = posthaste_tests::binaries::workspace().join("docs/operating.md");
     let runbook = std::fs::read_to_string(file).unwrap();
     let mut blocks = runbook.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.find(|block| block.contains(text)).unwrap_or_else(|| panic!("no block with {text}")).to_owned()
+    blocks
+        .find(|block| block.contains(text))
+        .unwrap_or_else(|| panic!("no block with {text}"))
+        .to_owned()
 }

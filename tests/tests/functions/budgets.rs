@@ -31,14 +31,21 @@ async fn a_throttled_deliver_fails_nothing() {
     let mut waits = Vec::new();
     for _ in 0..6 {
         for _ in 0..MAX_RECEIVES {
-            assert!(!world.received(Lane::Webhooks).await.is_empty(), "it is received, and nobody looks at it");
+            assert!(
+                !world.received(Lane::Webhooks).await.is_empty(),
+                "it is received, and nobody looks at it"
+            );
             world.clock.advance(Duration::from_secs(361));
         }
         // The queue moves it when somebody looks.
         world.received(Lane::Webhooks).await;
         assert!(world.run_dlq().await.is_empty());
         let stored = world.stored(&webhook).await;
-        assert_eq!((stored.status, stored.budget.rescues), (Status::Pending, 0), "no rescue is spent");
+        assert_eq!(
+            (stored.status, stored.budget.rescues),
+            (Status::Pending, 0),
+            "no rescue is spent"
+        );
         waits.push(stored.due_at.unwrap().since(stored.updated_at).as_secs() / 60);
         world.advance_past(stored.due_at.unwrap());
         assert_eq!(world.run_sweep().await.requeued, 1);
@@ -58,7 +65,8 @@ async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
     world.destination.answer([no_answer(ErrorKind::Network)]);
     let webhook = world.accepted().await;
     let (now, most) = (world.now(), Duration::from_secs(600));
-    let deferred = world.context.rules.defer(&webhook, now.plus(most), Why::RateLimit, now).unwrap();
+    let deferred =
+        world.context.rules.defer(&webhook, now.plus(most), Why::RateLimit, now).unwrap();
     let webhook = world.put(&webhook, deferred).await;
     world.clock.advance(most);
     let failing = world.accepted().await;
@@ -67,7 +75,10 @@ async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     let deferred = world.stored(&webhook).await;
-    assert_eq!((deferred.status, deferred.attempt_count, deferred.budget.host_deferred_ms), (Status::Retrying, 0, 600_000));
+    assert_eq!(
+        (deferred.status, deferred.attempt_count, deferred.budget.host_deferred_ms),
+        (Status::Retrying, 0, 600_000)
+    );
     assert!((1..600_000).contains(&deferred.budget.deferred_ms), "{:?}", deferred.budget);
 }
 
@@ -84,7 +95,9 @@ async fn an_untried_webhook_that_goes_ahead_can_close_the_circuit() {
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
-    assert!(world.context.store.circuits().await.unwrap().iter().all(|circuit| circuit.failures == 0));
+    assert!(
+        world.context.store.circuits().await.unwrap().iter().all(|circuit| circuit.failures == 0)
+    );
 }
 
 /// After the first interruption an attempt follows at once; after the second it waits, in the due index and with a message of its own.
@@ -93,7 +106,11 @@ async fn an_attempt_that_is_interrupted_again_waits() {
     let world = World::new();
     let mut webhook = world.accepted().await;
     for claim in 1..=2 {
-        let claimed = world.context.rules.claim(&webhook, shared::model::ClaimId(claim), world.now()).unwrap();
+        let claimed = world
+            .context
+            .rules
+            .claim(&webhook, shared::model::ClaimId(claim), world.now())
+            .unwrap();
         webhook = world.put(&webhook, claimed).await;
         world.clock.advance(Duration::from_secs(45));
     }
@@ -101,7 +118,10 @@ async fn an_attempt_that_is_interrupted_again_waits() {
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty(), "its message is not used up");
     let waiting = world.stored(&webhook).await;
-    assert_eq!((waiting.status, waiting.allowed_at, waiting.attempts.len()), (Status::Retrying, Some(resumes_at), 2));
+    assert_eq!(
+        (waiting.status, waiting.allowed_at, waiting.attempts.len()),
+        (Status::Retrying, Some(resumes_at), 2)
+    );
     assert!(waiting.due_at > waiting.allowed_at && world.destination.attempts().is_empty());
     assert_eq!(world.messages(Lane::Webhooks).await, (0, 1, 0));
     world.advance_past(resumes_at);
@@ -135,20 +155,33 @@ impl Random for SlowClaim {
 async fn a_claim_that_takes_too_long_is_no_timeout_of_the_destination() {
     for takes in [23, 31, 44] {
         let mut world = World::with(&[("CIRCUIT_FAILURES", "1")]);
-        let slow = SlowClaim { clock: Arc::clone(&world.clock), takes: Duration::from_secs(takes), done: AtomicBool::new(false) };
+        let slow = SlowClaim {
+            clock: Arc::clone(&world.clock),
+            takes: Duration::from_secs(takes),
+            done: AtomicBool::new(false),
+        };
         let webhook = world.accepted().await;
         world.context.random = Arc::new(slow);
         world.queued(&webhook).await;
         assert!(world.run_deliver().await.is_empty());
         let waiting = world.stored(&webhook).await;
-        assert!(world.destination.attempts().is_empty() && world.context.store.circuits().await.unwrap().is_empty());
-        assert_eq!((waiting.status, waiting.budget.attempts, waiting.budget.interrupted), (Status::Retrying, 0, 0));
+        assert!(
+            world.destination.attempts().is_empty()
+                && world.context.store.circuits().await.unwrap().is_empty()
+        );
+        assert_eq!(
+            (waiting.status, waiting.budget.attempts, waiting.budget.interrupted),
+            (Status::Retrying, 0, 0)
+        );
         let noted = waiting.attempts[0].message.as_deref().unwrap();
         assert!(noted.starts_with("nothing was sent: the claim took "), "{noted}");
         world.advance_past(next_look(&waiting));
         assert!(world.run_deliver().await.is_empty());
         let stored = world.stored(&webhook).await;
-        assert_eq!((stored.status, stored.attempt_count, stored.budget.attempts), (Status::Delivered, 2, 1));
+        assert_eq!(
+            (stored.status, stored.attempt_count, stored.budget.attempts),
+            (Status::Delivered, 2, 1)
+        );
         world.assert_settled(&[&webhook]).await;
     }
 }
@@ -156,22 +189,38 @@ async fn a_claim_that_takes_too_long_is_no_timeout_of_the_destination() {
 /// The claim of a probe that sent nothing gives its lease back: the next webhook probes.
 #[tokio::test]
 async fn a_probe_whose_claim_took_too_long_lets_the_next_webhook_probe() {
-    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("CIRCUIT_OPEN_MS", "1000"), ("RETRY_MAX_ATTEMPTS", "1")]);
+    let world = World::with(&[
+        ("CIRCUIT_FAILURES", "1"),
+        ("CIRCUIT_OPEN_MS", "1000"),
+        ("RETRY_MAX_ATTEMPTS", "1"),
+    ]);
     world.destination.answer([no_answer(ErrorKind::Network)]);
     let failing = world.accepted().await;
     world.queued(&failing).await;
     assert!(world.run_deliver().await.is_empty());
     world.clock.advance(Duration::from_secs(3));
     let (probe, next) = (world.accepted().await, world.accepted().await);
-    let slow = SlowClaim { clock: Arc::clone(&world.clock), takes: Duration::from_secs(31), done: AtomicBool::new(false) };
+    let slow = SlowClaim {
+        clock: Arc::clone(&world.clock),
+        takes: Duration::from_secs(31),
+        done: AtomicBool::new(false),
+    };
     let mut context = world.context.clone();
     context.random = Arc::new(slow);
     world.queued(&probe).await;
     let batch = world.received(Lane::Webhooks).await;
     let until = world.now().plus(Duration::from_secs(200));
     let deliver = deliver::Deliver::new(context);
-    assert!(deliver.handle(crate::world::event(&batch[..1]), until).await.batch_item_failures.is_empty());
-    let [circuit] = &world.context.store.circuits().await.unwrap()[..] else { panic!("one circuit") };
+    assert!(
+        deliver
+            .handle(crate::world::event(&batch[..1]), until)
+            .await
+            .batch_item_failures
+            .is_empty()
+    );
+    let [circuit] = &world.context.store.circuits().await.unwrap()[..] else {
+        panic!("one circuit")
+    };
     assert_eq!((circuit.failures, circuit.probe_until), (1, None));
     world.send(Lane::Webhooks, &Message::look_at(next.id.clone()).to_json()).await;
     assert!(world.run_deliver().await.is_empty());
@@ -199,6 +248,9 @@ async fn a_standstill_during_an_attempt_is_no_timeout_of_the_destination() {
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhook).await;
     let errors: Vec<_> = stored.attempts.iter().map(|attempt| attempt.error).collect();
-    assert_eq!((stored.status, errors), (Status::Delivered, vec![Some(ErrorKind::Interrupted), None]));
+    assert_eq!(
+        (stored.status, errors),
+        (Status::Delivered, vec![Some(ErrorKind::Interrupted), None])
+    );
     world.assert_settled(&[&webhook]).await;
 }

@@ -21,8 +21,11 @@ async fn claimed_elsewhere(world: &World) -> Webhook {
 /// A webhook that failed and is not archived.
 async fn failed(world: &World) -> Webhook {
     let webhook = world.accepted().await;
-    let failed =
-        world.context.rules.give_up(&webhook, shared::transition::GiveUp::Unreadable, Function::Dlq, world.now()).unwrap();
+    let failed = world
+        .context
+        .rules
+        .give_up(&webhook, shared::transition::GiveUp::Unreadable, Function::Dlq, world.now())
+        .unwrap();
     world.put(&webhook, failed).await
 }
 
@@ -33,7 +36,10 @@ async fn a_pending_webhook_is_attempted_and_delivered() {
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhook).await;
-    assert_eq!((stored.status, stored.attempt_count, stored.attempts.len()), (Status::Delivered, 1, 1));
+    assert_eq!(
+        (stored.status, stored.attempt_count, stored.attempts.len()),
+        (Status::Delivered, 1, 1)
+    );
     world.assert_settled(&[&webhook]).await;
 }
 
@@ -48,7 +54,11 @@ async fn the_record_in_a_message_saves_the_read_and_is_not_trusted() {
     assert_eq!(world.destination.attempts(), [1]);
     world.send(Lane::Webhooks, &hint).await;
     assert!(world.run_deliver().await.is_empty());
-    assert_eq!(world.destination.attempts(), [1], "a message that comes twice costs a look, and no attempt");
+    assert_eq!(
+        world.destination.attempts(),
+        [1],
+        "a message that comes twice costs a look, and no attempt"
+    );
     world.assert_settled(&[&webhook]).await;
 }
 
@@ -101,7 +111,10 @@ async fn a_lease_that_is_over_is_noted_as_interrupted_and_claimed_anew() {
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhook).await;
     assert_eq!(stored.status, Status::Delivered);
-    assert_eq!(stored.attempts.iter().map(|attempt| attempt.error).collect::<Vec<_>>(), [Some(ErrorKind::Interrupted), None]);
+    assert_eq!(
+        stored.attempts.iter().map(|attempt| attempt.error).collect::<Vec<_>>(),
+        [Some(ErrorKind::Interrupted), None]
+    );
     assert_eq!(world.destination.attempts(), [2]);
     // The worker that was thought dead is not: its outcome is refused.
     let report = shared::transition::Report {
@@ -110,7 +123,8 @@ async fn a_lease_that_is_over_is_noted_as_interrupted_and_claimed_anew() {
         message: None,
         response_excerpt: None,
     };
-    let late = world.context.rules.conclude(&webhook, ClaimId(7), &report, world.now(), 0.5).unwrap();
+    let late =
+        world.context.rules.conclude(&webhook, ClaimId(7), &report, world.now(), 0.5).unwrap();
     assert!(world.context.store.write(&webhook, &late).await.is_err());
     world.assert_settled(&[&webhook]).await;
 }
@@ -121,7 +135,9 @@ async fn five_interrupted_attempts_are_enough() {
     let webhook = world.accepted().await;
     for round in 1..=5_u64 {
         let stored = world.stored(&webhook).await;
-        world.put(&stored, world.context.rules.claim(&stored, ClaimId(round), world.now()).unwrap()).await;
+        world
+            .put(&stored, world.context.rules.claim(&stored, ClaimId(round), world.now()).unwrap())
+            .await;
         world.clock.advance(Duration::from_secs(300));
     }
     world.queued(&webhook).await;
@@ -180,7 +196,11 @@ async fn a_long_wait_is_left_to_the_sweep() {
 #[tokio::test]
 async fn deliver_queues_a_webhook_itself_eight_times_in_its_life() {
     // The platform stops function-queue-function loops after 16 hops; the sweep starts a new chain.
-    let world = World::with(&[("RETRY_MAX_ATTEMPTS", "12"), ("RETRY_MAX_DELAY_MS", "5000"), ("CIRCUIT_FAILURES", "0")]);
+    let world = World::with(&[
+        ("RETRY_MAX_ATTEMPTS", "12"),
+        ("RETRY_MAX_DELAY_MS", "5000"),
+        ("CIRCUIT_FAILURES", "0"),
+    ]);
     world.destination.answer((0..12).map(|_| status(500)));
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
@@ -209,7 +229,8 @@ async fn a_message_that_cannot_be_read_becomes_a_dead_letter_and_does_not_block_
     assert!(world.run_dlq().await.is_empty());
     let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
     assert_eq!(letters.len(), 1);
-    let (record, content) = world.context.store.open(&letters[0].webhook.id).await.unwrap().unwrap();
+    let (record, content) =
+        world.context.store.open(&letters[0].webhook.id).await.unwrap().unwrap();
     assert_eq!(content.payload.get(), "\"not json\"");
     assert_eq!(record.last_error.unwrap().kind, ErrorKind::Undeliverable);
     world.assert_settled(&[&webhook]).await;
@@ -245,9 +266,11 @@ async fn after_a_delete_an_outcome_brings_nothing_back() {
     world.destination.during(move |_| {
         let (store, id) = (store.clone(), id.clone());
         let delete = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                assert!(store.delete(&id).await.unwrap());
-            });
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
+                async {
+                    assert!(store.delete(&id).await.unwrap());
+                },
+            );
         });
         delete.join().unwrap();
     });
@@ -267,24 +290,35 @@ async fn an_open_circuit_defers_without_an_attempt_and_one_probe_closes_it() {
         world.queued(&webhook).await;
         assert!(world.run_deliver().await.is_empty());
     }
-    let open_until = world.context.store.circuits().await.unwrap()[0].open_until.expect("it is open");
+    let open_until =
+        world.context.store.circuits().await.unwrap()[0].open_until.expect("it is open");
     let deferred = world.accepted().await;
     world.queued(&deferred).await;
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&deferred).await;
-    assert_eq!((stored.status, stored.attempt_count, stored.budget.deferrals), (Status::Retrying, 0, 1));
+    assert_eq!(
+        (stored.status, stored.attempt_count, stored.budget.deferrals),
+        (Status::Retrying, 0, 1)
+    );
     assert!(stored.allowed_at.unwrap() >= open_until);
     assert_eq!(world.destination.attempts().len(), 2, "no attempt while it is open");
     world.advance_past(next_look(&stored));
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&deferred).await.status, Status::Delivered);
-    assert!(world.context.store.circuits().await.unwrap().is_empty(), "all is well, so nothing is stored");
+    assert!(
+        world.context.store.circuits().await.unwrap().is_empty(),
+        "all is well, so nothing is stored"
+    );
 }
 
 #[tokio::test]
 async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_and_deferred() {
     // As after a crash: the lease is over, and the circuit opened before.
-    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("RETRY_MAX_ATTEMPTS", "1"), ("CIRCUIT_OPEN_MS", "600000")]);
+    let world = World::with(&[
+        ("CIRCUIT_FAILURES", "1"),
+        ("RETRY_MAX_ATTEMPTS", "1"),
+        ("CIRCUIT_OPEN_MS", "600000"),
+    ]);
     let interrupted = claimed_elsewhere(&world).await;
     world.clock.advance(Duration::from_secs(46));
     world.destination.answer([no_answer(ErrorKind::Network)]);
@@ -294,7 +328,10 @@ async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_a
     world.queued(&interrupted).await;
     assert!(world.run_deliver().await.is_empty(), "not handed back");
     let stored = world.stored(&interrupted).await;
-    assert_eq!((stored.status, stored.budget.interrupted, stored.budget.deferrals), (Status::Retrying, 1, 1));
+    assert_eq!(
+        (stored.status, stored.budget.interrupted, stored.budget.deferrals),
+        (Status::Retrying, 1, 1)
+    );
     assert_eq!(stored.attempts[0].error, Some(ErrorKind::Interrupted));
     assert_eq!(world.destination.attempts().len(), 1, "no attempt while it is open");
 }
@@ -302,13 +339,18 @@ async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_a
 #[tokio::test]
 async fn what_this_machine_could_not_attempt_is_not_held_against_the_destination() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1")]);
-    world.destination.answer([shared::sender::Answer { is_our_fault: true, ..no_answer(ErrorKind::Network) }]);
+    world
+        .destination
+        .answer([shared::sender::Answer { is_our_fault: true, ..no_answer(ErrorKind::Network) }]);
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty(), "it waits, in the due index and with a message");
     assert!(world.context.store.circuits().await.unwrap().is_empty());
     let waiting = world.stored(&webhook).await;
-    assert_eq!((waiting.status, waiting.budget.attempts, waiting.budget.interrupted), (Status::Retrying, 0, 0));
+    assert_eq!(
+        (waiting.status, waiting.budget.attempts, waiting.budget.interrupted),
+        (Status::Retrying, 0, 0)
+    );
     assert_eq!(waiting.attempts[0].message.as_deref(), Some("nothing was sent: as the test says"));
     world.advance_past(next_look(&waiting));
     assert!(world.run_deliver().await.is_empty());
@@ -319,7 +361,11 @@ async fn what_this_machine_could_not_attempt_is_not_held_against_the_destination
 #[tokio::test]
 async fn a_probe_that_came_to_nothing_lets_the_next_webhook_probe() {
     // Between the look and the claim of the probe's webhook it is deleted.
-    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("RETRY_MAX_ATTEMPTS", "1"), ("CIRCUIT_OPEN_MS", "1000")]);
+    let world = World::with(&[
+        ("CIRCUIT_FAILURES", "1"),
+        ("RETRY_MAX_ATTEMPTS", "1"),
+        ("CIRCUIT_OPEN_MS", "1000"),
+    ]);
     world.destination.answer([no_answer(ErrorKind::Network)]);
     let failing = world.accepted().await;
     world.queued(&failing).await;
@@ -336,7 +382,11 @@ async fn a_probe_that_came_to_nothing_lets_the_next_webhook_probe() {
 
 #[tokio::test]
 async fn a_webhook_that_was_deferred_for_too_long_fails_after_an_attempt() {
-    let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "1000"), ("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1")]);
+    let world = World::with(&[
+        ("CIRCUIT_FAILURES", "1"),
+        ("MAX_DEFER_MS", "1000"),
+        ("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1"),
+    ]);
     world.destination.answer([no_answer(ErrorKind::Network), no_answer(ErrorKind::Network)]);
     let first = world.accepted().await;
     world.queued(&first).await;
@@ -345,7 +395,11 @@ async fn a_webhook_that_was_deferred_for_too_long_fails_after_an_attempt() {
     world.queued(&second).await;
     assert!(world.run_deliver().await.is_empty());
     let tried = world.stored(&second).await;
-    assert_eq!((tried.status, tried.attempt_count), (Status::Retrying, 1), "it goes ahead, since it has had no attempt");
+    assert_eq!(
+        (tried.status, tried.attempt_count),
+        (Status::Retrying, 1),
+        "it goes ahead, since it has had no attempt"
+    );
     for webhook in [&first, &second] {
         world.advance_past(next_look(&world.stored(webhook).await));
         assert!(world.run_deliver().await.is_empty());
@@ -366,13 +420,21 @@ async fn an_operator_may_resend_while_a_stale_message_is_still_around() {
     assert!(world.run_deliver().await.is_empty());
     let delivered = world.stored(&webhook).await;
     let now = world.now();
-    apply(&*world.context.store, delivered, |webhook| world.context.rules.resend(webhook, now)).await.unwrap();
+    apply(&*world.context.store, delivered, |webhook| world.context.rules.resend(webhook, now))
+        .await
+        .unwrap();
     world.queued(&webhook).await;
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhook).await;
-    assert_eq!((stored.status, stored.attempt_count, stored.budget.attempts), (Status::Delivered, 2, 1));
-    assert_eq!(world.context.rules.claim(&stored, ClaimId(1), world.now()), Err(Refusal::Finished(Status::Delivered)));
+    assert_eq!(
+        (stored.status, stored.attempt_count, stored.budget.attempts),
+        (Status::Delivered, 2, 1)
+    );
+    assert_eq!(
+        world.context.rules.claim(&stored, ClaimId(1), world.now()),
+        Err(Refusal::Finished(Status::Delivered))
+    );
     world.assert_settled(&[&webhook]).await;
 }
 
@@ -388,7 +450,9 @@ async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
         webhooks.push(webhook);
     }
     let unlucky = webhooks[0].id.clone();
-    world.destination.during(move |request| assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose"));
+    world.destination.during(move |request| {
+        assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose")
+    });
     let back = world.run_deliver().await;
     assert_eq!(back.len(), 1);
     assert_eq!(Message::from_json(&back[0].body).unwrap().webhook_id, webhooks[0].id);
@@ -399,6 +463,9 @@ async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhooks[0]).await;
     let errors: Vec<_> = stored.attempts.iter().map(|attempt| attempt.error).collect();
-    assert_eq!((stored.status, errors), (Status::Delivered, vec![Some(ErrorKind::Interrupted), None]));
+    assert_eq!(
+        (stored.status, errors),
+        (Status::Delivered, vec![Some(ErrorKind::Interrupted), None])
+    );
     world.assert_settled(&webhooks.iter().collect::<Vec<_>>()).await;
 }

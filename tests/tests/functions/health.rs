@@ -28,14 +28,25 @@ async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
 
     world.run_sweep().await;
     let (overall, sweep) = health(&api).await;
-    assert_eq!((overall, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+    assert_eq!(
+        (overall, &sweep["status"], &sweep["lag_ms"]),
+        ("healthy".into(), &"healthy".into(), &0.into())
+    );
 
     let webhook = world.accepted().await;
-    let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
+    let due = world
+        .context
+        .rules
+        .adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now())
+        .unwrap();
     world.put(&webhook, due).await;
     world.clock.advance(Duration::from_secs(400));
     let (overall, sweep) = health(&api).await;
-    assert_eq!((overall, &sweep["status"]), ("degraded".into(), &"late".into()), "no run for 400 s");
+    assert_eq!(
+        (overall, &sweep["status"]),
+        ("degraded".into(), &"late".into()),
+        "no run for 400 s"
+    );
 
     assert_eq!(world.run_sweep().await.requeued, 1);
     world.clock.advance(Duration::from_secs(1));
@@ -47,7 +58,10 @@ async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
     world.run_sweep().await;
     world.clock.advance(Duration::from_secs(1));
     let (overall, sweep) = health(&api).await;
-    assert_eq!((overall, &sweep["status"], &sweep["lag_ms"]), ("healthy".into(), &"healthy".into(), &0.into()));
+    assert_eq!(
+        (overall, &sweep["status"], &sweep["lag_ms"]),
+        ("healthy".into(), &"healthy".into(), &0.into())
+    );
     server.abort();
 }
 
@@ -61,13 +75,23 @@ async fn health_tells_what_cannot_be_read_and_that_a_clock_was_ahead() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
 
     let webhook = world.accepted().await;
-    let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
+    let due = world
+        .context
+        .rules
+        .adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now())
+        .unwrap();
     let due = world.put(&webhook, due).await;
     world.plant_newer(std::slice::from_ref(&due));
     world.run_sweep().await;
     let (overall, sweep) = health(&api).await;
-    assert_eq!((overall, &sweep["status"], &sweep["unreadable"]), ("degraded".into(), &"degraded".into(), &1.into()));
-    assert!(sweep["warnings"][0].as_str().unwrap().starts_with("1 due webhooks cannot be read"), "{sweep}");
+    assert_eq!(
+        (overall, &sweep["status"], &sweep["unreadable"]),
+        ("degraded".into(), &"degraded".into(), &1.into())
+    );
+    assert!(
+        sweep["warnings"][0].as_str().unwrap().starts_with("1 due webhooks cannot be read"),
+        "{sweep}"
+    );
 
     world.plant_back(&[due]);
     world.clock.set_ahead(Duration::from_secs(7200));
@@ -76,7 +100,10 @@ async fn health_tells_what_cannot_be_read_and_that_a_clock_was_ahead() {
     world.clock.advance(Duration::from_secs(2));
     let (overall, sweep) = health(&api).await;
     assert_eq!((overall, &sweep["unreadable"]), ("degraded".into(), &Value::Null));
-    assert!(sweep["warnings"][0].as_str().unwrap().contains("s ahead of this function's"), "{sweep}");
+    assert!(
+        sweep["warnings"][0].as_str().unwrap().contains("s ahead of this function's"),
+        "{sweep}"
+    );
 
     world.run_sweep().await;
     world.clock.advance(Duration::from_secs(2));

@@ -27,12 +27,21 @@ struct Moody {
 impl Queue for Moody {
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         if self.refuses.load(Ordering::SeqCst) {
-            return Err(SendError { failed: (0..messages.len()).collect(), source: QueueError("told to".into()) });
+            return Err(SendError {
+                failed: (0..messages.len()).collect(),
+                source: QueueError("told to".into()),
+            });
         }
         self.inner.send(lane, messages).await
     }
 
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         self.inner.receive(lane, max, visibility, wait).await
     }
 
@@ -40,7 +49,12 @@ impl Queue for Moody {
         self.inner.acknowledge(lane, receipts).await
     }
 
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError> {
         self.inner.release(lane, receipts, delay).await
     }
 
@@ -50,7 +64,10 @@ impl Queue for Moody {
 }
 
 fn moody(world: &mut World) -> Arc<Moody> {
-    let moody = Arc::new(Moody { inner: Arc::clone(&world.context.queue), refuses: AtomicBool::new(false) });
+    let moody = Arc::new(Moody {
+        inner: Arc::clone(&world.context.queue),
+        refuses: AtomicBool::new(false),
+    });
     world.context.queue = Arc::clone(&moody) as _;
     moody
 }

@@ -12,8 +12,9 @@ use shared::{
     queue::Lane,
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
-        Reservation, Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
+        DuePage, Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport,
+        WriteError,
     },
 };
 
@@ -62,7 +63,11 @@ impl Store for Panicking {
         self.inner.write(before, after).await
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         self.inner.write_and_open(before, after).await
     }
 
@@ -74,7 +79,12 @@ impl Store for Panicking {
         self.inner.delete_unchanged(seen).await
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         self.inner.list(filter, after, limit).await
     }
 
@@ -87,7 +97,12 @@ impl Store for Panicking {
         self.inner.dead_letters(reference, after, limit).await
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         self.inner.due(until, after, limit).await
     }
 
@@ -108,7 +123,11 @@ impl Store for Panicking {
         self.inner.audited_until().await
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.inner.advance_audit(from, to).await
     }
 
@@ -120,11 +139,20 @@ impl Store for Panicking {
         self.inner.last_sweep().await
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         self.inner.reserve(key, reservation).await
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
         self.inner.replace_reservation(key, before, after).await
     }
 
@@ -144,7 +172,11 @@ impl Store for Panicking {
         self.inner.circuit(destination).await
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         self.inner.write_circuit(before, after).await
     }
 
@@ -171,7 +203,8 @@ async fn dlq_hands_back_the_message_over_which_it_panicked_and_no_other() {
             world.send(Lane::DeadLetters, &Message::look_at(webhook.id.clone()).to_json()).await;
         }
         let back = world.run_dlq().await;
-        let back: Vec<WebhookId> = back.iter().map(|one| Message::from_json(&one.body).unwrap().webhook_id).collect();
+        let back: Vec<WebhookId> =
+            back.iter().map(|one| Message::from_json(&one.body).unwrap().webhook_id).collect();
         assert_eq!(back, [webhooks[0].id.clone()]);
         for webhook in &webhooks[1..] {
             assert!(world.stored(webhook).await.due_at.is_some(), "looked at");

@@ -15,7 +15,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Takes what is visible out of the queue.
 async fn drop_messages(world: &World, lane: Lane) {
-    let receipts: Vec<String> = world.received(lane).await.into_iter().map(|message| message.receipt).collect();
+    let receipts: Vec<String> =
+        world.received(lane).await.into_iter().map(|message| message.receipt).collect();
     world.context.queue.acknowledge(lane, &receipts).await.unwrap();
 }
 
@@ -24,7 +25,8 @@ async fn due(world: &World, count: usize) -> Vec<Webhook> {
     let mut webhooks = Vec::with_capacity(count);
     for _ in 0..count {
         let (webhook, now) = (world.accepted().await, world.now());
-        let due = world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap();
+        let due =
+            world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap();
         webhooks.push(world.put(&webhook, due).await);
     }
     webhooks
@@ -69,7 +71,11 @@ async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
     // Every message is lost: each look sends another one, later and later, at most every six hours.
     let world = World::new();
     let webhook = world.accepted().await;
-    let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
+    let due = world
+        .context
+        .rules
+        .adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now())
+        .unwrap();
     world.put(&webhook, due).await;
     let mut waits = Vec::new();
     for _ in 0..7 {
@@ -80,7 +86,12 @@ async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
         waits.push((due_at.since(now).as_secs() + 30) / 60);
         if waits.len() < 7 {
             let lost = world.received(Lane::Webhooks).await;
-            world.context.queue.acknowledge(Lane::Webhooks, &[lost[0].receipt.clone()]).await.unwrap();
+            world
+                .context
+                .queue
+                .acknowledge(Lane::Webhooks, &[lost[0].receipt.clone()])
+                .await
+                .unwrap();
         }
     }
     assert_eq!(waits, [15, 30, 60, 120, 240, 360, 360]);
@@ -132,7 +143,12 @@ async fn a_worker_that_died_is_noticed_when_its_lease_is_over() {
     let world = World::new();
     let webhook = world.accepted().await;
     let now = world.now();
-    let due = world.put(&webhook, world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap()).await;
+    let due = world
+        .put(
+            &webhook,
+            world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap(),
+        )
+        .await;
     world.put(&due, world.context.rules.claim(&due, ClaimId(1), now).unwrap()).await;
     assert_eq!(world.run_sweep().await.requeued, 1);
     assert_eq!(world.messages(Lane::Webhooks).await, (0, 1, 0), "not before the lease is over");
@@ -151,12 +167,16 @@ async fn overlapping_sweeps_are_harmless() {
     for _ in 0..250 {
         let webhook = world.accepted().await;
         let now = world.now();
-        let due = world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap();
+        let due =
+            world.context.rules.adopt(&webhook, now, (Function::Api, Why::Unsent), now).unwrap();
         webhooks.push(world.put(&webhook, due).await);
     }
     let runs = (0..3).map(|_| world.run_sweep());
     let summaries = futures_util::future::join_all(runs).await;
-    assert!(summaries.iter().map(|summary| summary.requeued).sum::<usize>() >= 250, "{summaries:?}");
+    assert!(
+        summaries.iter().map(|summary| summary.requeued).sum::<usize>() >= 250,
+        "{summaries:?}"
+    );
     for webhook in &webhooks {
         assert_eq!(world.stored(webhook).await.budget.requeues, 1, "each moved on once");
     }
@@ -171,7 +191,11 @@ async fn overlapping_sweeps_are_harmless() {
 async fn the_report_tells_the_lag() {
     let world = World::new();
     let webhook = world.accepted().await;
-    let due = world.context.rules.adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now()).unwrap();
+    let due = world
+        .context
+        .rules
+        .adopt(&webhook, world.now(), (Function::Api, Why::Unsent), world.now())
+        .unwrap();
     world.put(&webhook, due).await;
     world.clock.advance(3 * MINUTE);
     let lag = world.run_sweep().await.lag;
@@ -191,7 +215,11 @@ async fn what_cannot_be_read_stops_nothing_and_is_told() {
     world.clock.advance(MINUTE);
     let behind = due(&world, 1).await;
     let summary = world.run_sweep().await;
-    assert_eq!((summary.requeued, summary.unreadable, summary.more), (1, 1100, false), "{summary:?}");
+    assert_eq!(
+        (summary.requeued, summary.unreadable, summary.more),
+        (1, 1100, false),
+        "{summary:?}"
+    );
     assert!(summary.lag < 10 * MINUTE, "of what can be read");
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&behind[0]).await.status, Status::Delivered);
@@ -246,7 +274,8 @@ async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     }
     world.clock.advance(17 * MINUTE);
     let summary = world.run_sweep().await;
-    let fault = world.context.store.last_sweep().await.unwrap().unwrap().clock_fault.expect("it is told");
+    let fault =
+        world.context.store.last_sweep().await.unwrap().unwrap().clock_fault.expect("it is told");
     assert!(fault.ahead_ms > 6_000_000 && fault.left.is_none(), "{fault:?}");
     assert!(summary.more, "a day is read again, two hours a run");
     while world.run_sweep().await.more {}
@@ -319,7 +348,11 @@ async fn what_was_accepted_with_a_clock_ahead_is_delivered() {
     world.clock.advance(DAY);
     let after = world.run_sweep().await;
     assert_eq!((after.taken_back, after.requeued), (0, 0), "{after:?}");
-    assert_eq!(world.context.store.last_sweep().await.unwrap().unwrap().clock_fault, None, "a day later");
+    assert_eq!(
+        world.context.store.last_sweep().await.unwrap().unwrap().clock_fault,
+        None,
+        "a day later"
+    );
 }
 
 /// Dead letters outlive a clock that is 40 days ahead for seconds; they are hidden then and can be read again. They go once two looks a minute apart

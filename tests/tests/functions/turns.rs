@@ -33,7 +33,11 @@ struct Holding {
 
 impl Holding {
     fn new() -> Arc<Self> {
-        Arc::new(Self { held: watch::Sender::new(0), most: watch::Sender::new(0), let_go: Semaphore::new(0) })
+        Arc::new(Self {
+            held: watch::Sender::new(0),
+            most: watch::Sender::new(0),
+            let_go: Semaphore::new(0),
+        })
     }
 
     async fn holds(&self, attempts: usize) {
@@ -61,7 +65,11 @@ impl Sender for Holding {
 }
 
 /// A world with this limit, such a destination, and so many webhooks for it in the queue.
-async fn world(limit: &str, more: &[(&str, &str)], webhooks: usize) -> (World, Arc<Holding>, Vec<Webhook>) {
+async fn world(
+    limit: &str,
+    more: &[(&str, &str)],
+    webhooks: usize,
+) -> (World, Arc<Holding>, Vec<Webhook>) {
     let mut world = World::with(&[&[("DELIVER_HOST_CONCURRENCY", limit)], more].concat());
     let holding = Holding::new();
     world.context.sender = Arc::clone(&holding) as _;
@@ -122,8 +130,14 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
         let wait = webhook.allowed_at.unwrap().since(webhook.updated_at);
         let longest = silence(webhook.updated_at.since(start));
         assert!((Duration::from_millis(999)..=longest).contains(&wait), "{wait:?} of {longest:?}");
-        assert!(webhook.due_at > webhook.allowed_at, "the due index holds it, and its message comes first");
-        assert_eq!((webhook.attempt_count, webhook.budget.attempts, webhook.budget.deferrals), (0, 0, 1));
+        assert!(
+            webhook.due_at > webhook.allowed_at,
+            "the due index holds it, and its message comes first"
+        );
+        assert_eq!(
+            (webhook.attempt_count, webhook.budget.attempts, webhook.budget.deferrals),
+            (0, 0, 1)
+        );
         let step = webhook.history.last().unwrap();
         assert_eq!((step.transition, step.why), (Transition::Defer, Some(Why::RateLimit)));
     }
@@ -131,7 +145,11 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
     holding.let_go.add_permits(5);
     let response = running.await.unwrap();
     assert!(response.batch_item_failures.is_empty(), "no receive is spent: {response:?}");
-    assert_eq!(world.messages(Lane::Webhooks).await.1, 3, "each has a message that waits for its time");
+    assert_eq!(
+        world.messages(Lane::Webhooks).await.1,
+        3,
+        "each has a message that waits for its time"
+    );
 }
 
 /// Each time that a webhook finds no turn it waits longer, so that those of a destination that hangs for hours cost ever fewer looks.
@@ -156,12 +174,19 @@ async fn the_waits_double() {
         assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
         let stored = world.stored(waiting).await;
         let longest = [after, before].map(|asked| silence(stored.updated_at.since(asked)));
-        waits.push((stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64(), longest.map(|first| first.as_secs_f64())));
+        waits.push((
+            stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64(),
+            longest.map(|first| first.as_secs_f64()),
+        ));
         world.advance_past(stored.allowed_at.unwrap());
     }
     for (index, (wait, first)) in waits.iter().enumerate() {
         let [least, most] = first.map(|first| (first * f64::from(1 << index)).min(600.0));
-        assert!((least / 2.0 - 0.01..=most).contains(wait), "deferral {}: {wait} s of {most} s; {waits:?}", index + 1);
+        assert!(
+            (least / 2.0 - 0.01..=most).contains(wait),
+            "deferral {}: {wait} s of {most} s; {waits:?}",
+            index + 1
+        );
     }
     assert!(waits[0].1[1] < 4.0 && waits[3].1[0] > 15.0, "silence counts: {waits:?}");
     holding.let_go.add_permits(2);
@@ -182,7 +207,10 @@ async fn a_destination_that_answers_is_waited_for() {
     assert_eq!(holding.most(), 2, "two at a time");
     for webhook in &webhooks {
         let stored = world.stored(webhook).await;
-        assert_eq!((stored.status, stored.attempt_count, stored.budget.deferrals), (Status::Delivered, 1, 0));
+        assert_eq!(
+            (stored.status, stored.attempt_count, stored.budget.deferrals),
+            (Status::Delivered, 1, 0)
+        );
     }
     assert_eq!(world.messages(Lane::Webhooks).await.1, 0);
 }

@@ -51,7 +51,9 @@ impl World {
     /// With these environment variables set.
     pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let setting = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let setting = |name: &str| {
+            settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
         let mut config = Config::from_source(Defaults::LOCAL, setting).unwrap();
         folder.path().clone_into(&mut config.data_dir);
         let clock = Arc::new(TestClock::default());
@@ -91,7 +93,8 @@ impl World {
         let new = NewWebhook { destination: destination.to_owned(), ..new_webhook(task) };
         let webhook = self.context.rules.create(new, now);
         let payload = RawValue::from_string("{\"n\": 1}".to_owned()).unwrap();
-        let content = Content { url: "https://example.com/hook".to_owned(), headers: Vec::new(), payload };
+        let content =
+            Content { url: "https://example.com/hook".to_owned(), headers: Vec::new(), payload };
         self.context.store.create(&webhook, &content).await.unwrap();
         webhook
     }
@@ -118,11 +121,14 @@ impl World {
     }
 
     fn plant(&self, webhooks: &[Webhook], json: impl Fn(&Webhook) -> String) {
-        let mut connection = rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
+        let mut connection =
+            rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
         let transaction = connection.transaction().unwrap();
         for webhook in webhooks {
-            let changed = transaction
-                .execute("UPDATE webhooks SET record = ?2 WHERE task = ?1", (webhook.id.task.as_bytes(), json(webhook)));
+            let changed = transaction.execute(
+                "UPDATE webhooks SET record = ?2 WHERE task = ?1",
+                (webhook.id.task.as_bytes(), json(webhook)),
+            );
             assert_eq!(changed.unwrap(), 1);
         }
         transaction.commit().unwrap();
@@ -130,7 +136,8 @@ impl World {
 
     /// How many records the file holds, expired or not.
     pub(crate) fn records_on_disk(&self) -> i64 {
-        let connection = rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
+        let connection =
+            rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
         connection.query_row("SELECT count(*) FROM webhooks", [], |row| row.get(0)).unwrap()
     }
 
@@ -141,7 +148,8 @@ impl World {
 
     /// Sends a text.
     pub(crate) async fn send(&self, lane: Lane, body: &str) {
-        let message = Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
+        let message =
+            Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
         self.context.queue.send(lane, &[message]).await.unwrap();
     }
 
@@ -170,9 +178,15 @@ impl World {
         sweep::handle(&self.context, self.now().plus(Duration::from_secs(60))).await.unwrap()
     }
 
-    async fn settle(&self, lane: Lane, batch: Vec<Received>, response: &SqsBatchResponse) -> Vec<Received> {
-        let is_back =
-            |message: &Received| response.batch_item_failures.iter().any(|failure| failure.item_identifier == message.id);
+    async fn settle(
+        &self,
+        lane: Lane,
+        batch: Vec<Received>,
+        response: &SqsBatchResponse,
+    ) -> Vec<Received> {
+        let is_back = |message: &Received| {
+            response.batch_item_failures.iter().any(|failure| failure.item_identifier == message.id)
+        };
         let (back, done): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_back);
         let receipts: Vec<String> = done.into_iter().map(|message| message.receipt).collect();
         self.context.queue.acknowledge(lane, &receipts).await.unwrap();
@@ -190,10 +204,18 @@ impl World {
         for webhook in webhooks {
             let Some(stored) = self.context.store.get(&webhook.id).await.unwrap() else { continue };
             assert!(stored.status.is_finished(), "{} is {}", stored.id, stored.status);
-            assert_eq!(stored.status == Status::Failed, stored.is_dead_letter(), "what failed is a dead letter");
+            assert_eq!(
+                stored.status == Status::Failed,
+                stored.is_dead_letter(),
+                "what failed is a dead letter"
+            );
         }
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
-        assert_eq!(self.context.store.due(far, None, 100).await.unwrap().entries, [], "nothing is due");
+        assert_eq!(
+            self.context.store.due(far, None, 100).await.unwrap().entries,
+            [],
+            "nothing is due"
+        );
         for lane in [Lane::Webhooks, Lane::DeadLetters] {
             assert_eq!(self.messages(lane).await, (0, 0, 0), "nothing is queued in {lane:?}");
         }
@@ -209,8 +231,12 @@ pub(crate) fn event(batch: &[Received]) -> SqsEvent {
             let mut message = SqsMessage::default();
             message.message_id = Some(received.id.clone());
             message.body = Some(received.body.clone());
-            message.attributes.insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
-            message.attributes.insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
+            message
+                .attributes
+                .insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
+            message
+                .attributes
+                .insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
             message
         })
         .collect();
@@ -220,7 +246,12 @@ pub(crate) fn event(batch: &[Received]) -> SqsEvent {
 /// An answer with this status code.
 pub(crate) fn status(code: u16) -> Answer {
     let error = (!(200..300).contains(&code)).then_some(ErrorKind::HttpStatus);
-    Answer { error, status_code: Some(code), duration: Duration::from_millis(7), ..Answer::default() }
+    Answer {
+        error,
+        status_code: Some(code),
+        duration: Duration::from_millis(7),
+        ..Answer::default()
+    }
 }
 
 /// No answer, for this reason.
@@ -241,7 +272,9 @@ pub(crate) struct ScriptedDestination {
 
 impl fmt::Debug for ScriptedDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedDestination").field("attempts", &self.attempts()).finish_non_exhaustive()
+        f.debug_struct("ScriptedDestination")
+            .field("attempts", &self.attempts())
+            .finish_non_exhaustive()
     }
 }
 

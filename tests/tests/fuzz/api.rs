@@ -31,7 +31,11 @@ pub(crate) struct Api {
 impl Api {
     /// With the rules of a deployment: no private destinations. Everybody may call.
     pub(crate) fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::from_source(Defaults::LAMBDA, |_| None).unwrap();
         folder.path().clone_into(&mut config.data_dir);
@@ -89,7 +93,12 @@ pub(crate) struct Answer {
 impl Answer {
     async fn of(response: Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
-        let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type = parts
+            .headers
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let has_correlation_id = parts.headers.contains_key("x-correlation-id");
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Self { status: parts.status, content_type, has_correlation_id, body }
@@ -111,6 +120,7 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }

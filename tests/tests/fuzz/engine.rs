@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bolero::{BorrowedInput, ByteSliceGenerator, DefaultEngine, Driver, TestTarget, ValueGenerator};
+use bolero::{
+    BorrowedInput, ByteSliceGenerator, DefaultEngine, Driver, TestTarget, ValueGenerator,
+};
 
 /// How long a target runs if `BOLERO_RANDOM_TEST_TIME_MS` does not say.
 const RUN: Duration = Duration::from_secs(3);
@@ -121,19 +123,23 @@ pub(crate) fn run(
     let seeds = corpus.into_iter().map(|(_, input)| input).collect();
     let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
     let (judge, kept) = (&judge, judged.get());
-    target.with_generator(Edits { seeds, words }).with_test_time(RUN).for_each(move |input: &Input| {
-        if let Err(panic) = catch_unwind(|| judge.judge(&input.0)) {
-            keep(name, &input.0);
-            resume_unwind(panic);
-        }
-    });
+    target.with_generator(Edits { seeds, words }).with_test_time(RUN).for_each(
+        move |input: &Input| {
+            if let Err(panic) = catch_unwind(|| judge.judge(&input.0)) {
+                keep(name, &input.0);
+                resume_unwind(panic);
+            }
+        },
+    );
     println!("{name}: {kept} inputs of the corpus, {} made from them", judged.get() - kept);
 }
 
 /// Every file of the corpus; there is at least one.
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/__fuzz__").join(name).join("corpus");
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/__fuzz__").join(name).join("corpus");
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", folder.display());
@@ -158,7 +164,12 @@ struct Edits {
 impl Edits {
     fn token(&self, driver: &mut impl Driver) -> Option<&[u8]> {
         let index = (0..TOKENS.len() + self.words.len()).generate(driver)?;
-        Some(TOKENS.get(index).copied().unwrap_or_else(|| self.words[index - TOKENS.len()].as_slice()))
+        Some(
+            TOKENS
+                .get(index)
+                .copied()
+                .unwrap_or_else(|| self.words[index - TOKENS.len()].as_slice()),
+        )
     }
 
     fn seed(&self, driver: &mut impl Driver) -> Option<&[u8]> {
@@ -191,8 +202,12 @@ impl Edits {
             }
             6 => {
                 // A number becomes another one.
-                let digits = bytes[at..].iter().position(u8::is_ascii_digit).map_or(at, |skip| at + skip);
-                let after = bytes[digits..].iter().position(|byte| !byte.is_ascii_digit()).map_or(bytes.len(), |n| digits + n);
+                let digits =
+                    bytes[at..].iter().position(u8::is_ascii_digit).map_or(at, |skip| at + skip);
+                let after = bytes[digits..]
+                    .iter()
+                    .position(|byte| !byte.is_ascii_digit())
+                    .map_or(bytes.len(), |n| digits + n);
                 let token = self.token(driver)?.to_vec();
                 bytes.splice(digits..after, token);
             }
@@ -240,11 +255,17 @@ impl Watchdog {
                 if let Some((since, input)) = &state.0
                     && since.elapsed() > INPUT_BOUND
                 {
-                    eprintln!("{name}: an input takes longer than {INPUT_BOUND:?}: {:?}", Input(input.clone()));
+                    eprintln!(
+                        "{name}: an input takes longer than {INPUT_BOUND:?}: {:?}",
+                        Input(input.clone())
+                    );
                     keep(&name, input);
                     std::process::abort();
                 }
-                state = ended.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner).0;
+                state = ended
+                    .wait_timeout(state, Duration::from_secs(1))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
         });
         Self { current, thread: Some(thread) }

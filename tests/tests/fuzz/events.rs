@@ -50,10 +50,17 @@ const WORDS: [&str; 18] = [
 fn judge_http(api: &Api, bytes: &[u8]) {
     let Ok(event) = serde_json::from_slice::<LambdaRequest>(bytes) else { return };
     let service = api::on_lambda(api.router.clone());
-    let Ok(answer) = api.wait(service.oneshot(LambdaEvent::new(event, lambda_runtime::Context::default())));
+    let Ok(answer) =
+        api.wait(service.oneshot(LambdaEvent::new(event, lambda_runtime::Context::default())));
     let answer = serde_json::to_value(&answer).unwrap();
-    assert!(answer["statusCode"].as_u64().is_some_and(|status| (200..500).contains(&status)), "{answer}");
-    assert!(answer["multiValueHeaders"]["x-correlation-id"].is_array() || answer["headers"]["x-correlation-id"].is_string());
+    assert!(
+        answer["statusCode"].as_u64().is_some_and(|status| (200..500).contains(&status)),
+        "{answer}"
+    );
+    assert!(
+        answer["multiValueHeaders"]["x-correlation-id"].is_array()
+            || answer["headers"]["x-correlation-id"].is_string()
+    );
 }
 
 /// Function URLs and HTTP APIs: payload format 2.0.
@@ -95,8 +102,13 @@ fn known() -> WebhookId {
 
 fn start() -> (Api, Context) {
     let api = Api::start();
-    let failure = Answer { error: Some(ErrorKind::HttpStatus), status_code: Some(410), ..Answer::default() };
-    let context = Context { sender: Arc::new(Steady(failure)), lookup: Arc::new(NoLookup), ..api.context.clone() };
+    let failure =
+        Answer { error: Some(ErrorKind::HttpStatus), status_code: Some(410), ..Answer::default() };
+    let context = Context {
+        sender: Arc::new(Steady(failure)),
+        lookup: Arc::new(NoLookup),
+        ..api.context.clone()
+    };
     (api, context)
 }
 
@@ -115,7 +127,10 @@ async fn accepted_anew(context: &Context) {
     };
     let webhook = context.rules.create(new, context.clock.now());
     let payload = RawValue::from_string("1".to_owned()).unwrap();
-    let created = context.store.create(&webhook, &Content { url: URL.to_owned(), headers: Vec::new(), payload }).await;
+    let created = context
+        .store
+        .create(&webhook, &Content { url: URL.to_owned(), headers: Vec::new(), payload })
+        .await;
     assert!(matches!(created, Ok(()) | Err(CreateError::Conflict(_))), "{created:?}");
 }
 
@@ -125,10 +140,16 @@ async fn accepted_anew(context: &Context) {
 fn judge_batch(event: &SqsEvent, response: &SqsBatchResponse) {
     for failure in &response.batch_item_failures {
         let id = &failure.item_identifier;
-        let sent = event.records.iter().filter(|message| message.message_id.as_deref().unwrap_or_default() == id);
-        let mut read = sent.map(|message| Message::from_json(message.body.as_deref().unwrap_or_default()));
+        let sent = event
+            .records
+            .iter()
+            .filter(|message| message.message_id.as_deref().unwrap_or_default() == id);
+        let mut read =
+            sent.map(|message| Message::from_json(message.body.as_deref().unwrap_or_default()));
         let is_right = read.any(|message| match message {
-            Ok(message) => event.records.iter().filter(|other| names(other, &message.webhook_id)).count() > 1,
+            Ok(message) => {
+                event.records.iter().filter(|other| names(other, &message.webhook_id)).count() > 1
+            }
             Err(error) => matches!(error, InvalidMessage::TooNew { .. }),
         });
         assert!(is_right, "{id:?} is handed back");
@@ -136,7 +157,8 @@ fn judge_batch(event: &SqsEvent, response: &SqsBatchResponse) {
 }
 
 fn names(message: &SqsMessage, webhook: &WebhookId) -> bool {
-    Message::from_json(message.body.as_deref().unwrap_or_default()).is_ok_and(|message| message.webhook_id == *webhook)
+    Message::from_json(message.body.as_deref().unwrap_or_default())
+        .is_ok_and(|message| message.webhook_id == *webhook)
 }
 
 const MESSAGES: [&str; 9] = [
@@ -188,6 +210,7 @@ fn far_off(context: &Context) -> Timestamp {
 
 /// Whoever can write to a queue cannot change where a webhook goes, or what it carries.
 fn assert_content_kept(api: &Api, context: &Context) {
-    let (_, kept) = api.wait(context.store.open(&known())).unwrap().expect("no message deletes a webhook");
+    let (_, kept) =
+        api.wait(context.store.open(&known())).unwrap().expect("no message deletes a webhook");
     assert_eq!((kept.url.as_str(), kept.payload.get()), (URL, "1"));
 }

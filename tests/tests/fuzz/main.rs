@@ -15,8 +15,16 @@
 //! The corpora are in `__fuzz__/FILE__TARGET/corpus`, a file for each input, as it stands. What a run finds, it writes to a file and
 //! names it; it belongs into the corpus together with the mend.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 mod answers;
 mod api;

@@ -56,7 +56,11 @@ fn webhooks() {
             Err(InvalidRecord::Malformed(_)) => return,
         };
         assert!(record.schema <= SCHEMA);
-        assert_eq!(Webhook::from_json(&record.to_json()).unwrap(), record, "it is read as it is written");
+        assert_eq!(
+            Webhook::from_json(&record.to_json()).unwrap(),
+            record,
+            "it is read as it is written"
+        );
         judge_rules(&record);
         judge_shown(&api, &record);
     });
@@ -65,10 +69,17 @@ fn webhooks() {
 /// Every transition is granted or refused, and what is granted is a record that is worth writing.
 fn judge_rules(record: &Webhook) {
     let rules = Rules::default();
-    for now in [record.created_at, next_look(record), SystemClock.now(), Timestamp::from_millis(i64::MAX)] {
+    for now in
+        [record.created_at, next_look(record), SystemClock.now(), Timestamp::from_millis(i64::MAX)]
+    {
         let claim = record.claim.as_ref().map_or(ClaimId(1), |claim| claim.id);
-        let outcome = Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(503), retry_after: Some(Duration::MAX) };
-        let report = Report { outcome, duration: Duration::MAX, message: None, response_excerpt: None };
+        let outcome = Outcome {
+            error: Some(ErrorKind::HttpStatus),
+            status_code: Some(503),
+            retry_after: Some(Duration::MAX),
+        };
+        let report =
+            Report { outcome, duration: Duration::MAX, message: None, response_excerpt: None };
         let granted: [Result<Webhook, Refusal>; 11] = [
             rules.claim(record, ClaimId(7), now),
             rules.conclude(record, claim, &report, now, 0.5),
@@ -83,8 +94,14 @@ fn judge_rules(record: &Webhook) {
             rules.redrive(record, now),
         ];
         for next in granted.into_iter().flatten() {
-            assert!(next.revision > record.revision.min(u64::MAX - 1) && next.id == record.id, "{record:?} -> {next:?}");
-            assert!(is_claimed_rightly(&next) || !is_claimed_rightly(record), "{record:?} -> {next:?}");
+            assert!(
+                next.revision > record.revision.min(u64::MAX - 1) && next.id == record.id,
+                "{record:?} -> {next:?}"
+            );
+            assert!(
+                is_claimed_rightly(&next) || !is_claimed_rightly(record),
+                "{record:?} -> {next:?}"
+            );
             assert_eq!(Webhook::from_json(&next.to_json()).unwrap(), next);
         }
     }
@@ -97,15 +114,25 @@ fn is_claimed_rightly(record: &Webhook) -> bool {
 
 /// What is stored can be asked for, and be deleted.
 fn judge_shown(api: &Api, record: &Webhook) {
-    let content = Content { url: URL.to_owned(), headers: Vec::new(), payload: RawValue::from_string("1".to_owned()).unwrap() };
+    let content = Content {
+        url: URL.to_owned(),
+        headers: Vec::new(),
+        payload: RawValue::from_string("1".to_owned()).unwrap(),
+    };
     match api.wait(api.context.store.create(record, &content)) {
         Ok(()) => {}
         Err(CreateError::Conflict(_) | CreateError::Retired(_)) => return,
         // Databases count to 2^63.
-        Err(CreateError::Store(error)) => return assert!(i64::try_from(record.revision).is_err(), "{record:?}: {error:?}"),
+        Err(CreateError::Store(error)) => {
+            return assert!(i64::try_from(record.revision).is_err(), "{record:?}: {error:?}");
+        }
     }
     let id = &record.id;
-    for path in [format!("/webhook-status/{id}"), format!("/webhooks/{id}/explain"), format!("/dead-letters/{id}")] {
+    for path in [
+        format!("/webhook-status/{id}"),
+        format!("/webhooks/{id}/explain"),
+        format!("/dead-letters/{id}"),
+    ] {
         api.get(&path);
     }
     for path in ["/webhook-statuses", "/dead-letters", "/destinations", "/health", "/metrics"] {
@@ -126,7 +153,9 @@ fn messages() {
             Err(InvalidMessage::Malformed(_)) => return,
         };
         assert!(message.v <= SCHEMA);
-        let is_usable = |seen: &Webhook| seen.id == message.webhook_id && seen.schema <= SCHEMA && seen.expires_at.is_none();
+        let is_usable = |seen: &Webhook| {
+            seen.id == message.webhook_id && seen.schema <= SCHEMA && seen.expires_at.is_none()
+        };
         assert!(message.seen.as_ref().is_none_or(|seen| is_usable(seen)));
         let again = Message::from_json(&message.to_json()).unwrap();
         assert_eq!(again.webhook_id, message.webhook_id);
@@ -139,14 +168,29 @@ fn messages() {
 #[test]
 fn circuits() {
     let settings = Settings::default();
-    let words = ["\"revision\":", "\"failures\":", "\"openings\":", "\"open_until\":", "\"probe_until\":"];
+    let words =
+        ["\"revision\":", "\"failures\":", "\"openings\":", "\"open_until\":", "\"probe_until\":"];
     engine::run(bolero::check!(), "records__circuits", &words, |bytes| {
         let Ok(circuit) = serde_json::from_slice::<Circuit>(bytes) else { return };
-        for now in [circuit.touched_at, Timestamp::from_millis(0), SystemClock.now(), Timestamp::from_millis(i64::MAX)] {
-            let next = [circuit.probe(&settings, now), circuit.unprobe(now), circuit.failed(&settings, now), circuit.succeeded()];
+        for now in [
+            circuit.touched_at,
+            Timestamp::from_millis(0),
+            SystemClock.now(),
+            Timestamp::from_millis(i64::MAX),
+        ] {
+            let next = [
+                circuit.probe(&settings, now),
+                circuit.unprobe(now),
+                circuit.failed(&settings, now),
+                circuit.succeeded(),
+            ];
             for next in next {
                 assert!(next.revision > circuit.revision.min(u64::MAX - 1), "{next:?}");
-                assert_eq!(next.admit(now) == Admission::Go, next.state(now) == State::Closed, "{next:?}");
+                assert_eq!(
+                    next.admit(now) == Admission::Go,
+                    next.state(now) == State::Closed,
+                    "{next:?}"
+                );
             }
             if let Admission::Wait(until) = circuit.admit(now) {
                 assert!(until > now, "a wait ends later");

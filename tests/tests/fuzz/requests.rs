@@ -41,7 +41,8 @@ struct Submitted<'a> {
 /// Checks what was stored of an accepted webhook.
 fn judge_stored(api: &Api, accepted: &Value, submitted: &Submitted<'_>) {
     let id = accepted["webhook_id"].as_str().unwrap().parse().unwrap();
-    let (record, content) = api.wait(api.context.store.open(&id)).unwrap().expect("what is accepted is stored");
+    let (record, content) =
+        api.wait(api.context.store.open(&id)).unwrap().expect("what is accepted is stored");
     assert_eq!(content.payload.get(), submitted.payload.get(), "the payload keeps its bytes");
     assert_eq!(content.url, submitted.url);
     assert!(api.context.guard.check_url(&content.url).is_ok() && !record.destination.is_empty());
@@ -53,10 +54,15 @@ fn is_json(body: &[u8]) -> bool {
 }
 
 fn judge_malformed(answer: &Answer, body: &[u8]) {
-    let said = answer.status == StatusCode::BAD_REQUEST && answer.json()["type"] == "urn:posthaste:malformed-json";
+    let said = answer.status == StatusCode::BAD_REQUEST
+        && answer.json()["type"] == "urn:posthaste:malformed-json";
     assert!(said || is_json(body), "what is no JSON is said to be none: {}", answer.json());
     // Half a surrogate pair in a name is JSON by its grammar, and nothing by its meaning.
-    assert!(!said || !is_json(body) || body.windows(2).any(|pair| pair == b"\\u"), "what is JSON is not: {}", answer.json());
+    assert!(
+        !said || !is_json(body) || body.windows(2).any(|pair| pair == b"\\u"),
+        "what is JSON is not: {}",
+        answer.json()
+    );
 }
 
 #[test]
@@ -65,7 +71,8 @@ fn webhooks() {
     engine::run(bolero::check!(), "requests__webhooks", &WORDS, |body| {
         let answer = api.post("/webhooks", body);
         if answer.status == StatusCode::ACCEPTED {
-            let submitted: Submitted<'_> = serde_json::from_slice(body).expect("what is accepted has both fields");
+            let submitted: Submitted<'_> =
+                serde_json::from_slice(body).expect("what is accepted has both fields");
             judge_stored(&api, &answer.json(), &submitted);
         } else if answer.status != StatusCode::PAYLOAD_TOO_LARGE {
             judge_malformed(&answer, body);
@@ -92,9 +99,18 @@ fn batches() {
         assert_eq!(results.len(), batch.webhooks.len(), "each is judged");
         for (result, item) in results.iter().zip(batch.webhooks) {
             if result["error"].is_null() {
-                judge_stored(&api, result, &serde_json::from_str(item.get()).expect("it has both fields"));
+                judge_stored(
+                    &api,
+                    result,
+                    &serde_json::from_str(item.get()).expect("it has both fields"),
+                );
             } else {
-                assert!(result["error"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status)), "{result}");
+                assert!(
+                    result["error"]["status"]
+                        .as_u64()
+                        .is_some_and(|status| (400..500).contains(&status)),
+                    "{result}"
+                );
             }
         }
     });
@@ -113,7 +129,11 @@ fn test_webhooks() {
         let answer = api.post(&uri.to_string(), payload);
         if answer.status == StatusCode::ACCEPTED {
             let url = String::from_utf8_lossy(&input[..line]).into_owned();
-            judge_stored(&api, &answer.json(), &Submitted { url, payload: serde_json::from_slice(payload).unwrap() });
+            judge_stored(
+                &api,
+                &answer.json(),
+                &Submitted { url, payload: serde_json::from_slice(payload).unwrap() },
+            );
         }
     });
 }
@@ -164,13 +184,19 @@ fn walk(api: &Api, list: &str, first: &str, ids: &[String]) {
         let answer = api.get(&uri.to_string());
         if answer.status != StatusCode::OK {
             assert!(cursor == first, "{list}: its own cursor {cursor} is refused");
-            assert_eq!((answer.status, &answer.json()["errors"][0]["field"]), (StatusCode::BAD_REQUEST, &"cursor".into()));
+            assert_eq!(
+                (answer.status, &answer.json()["errors"][0]["field"]),
+                (StatusCode::BAD_REQUEST, &"cursor".into())
+            );
             return;
         }
         let page = answer.json();
         for item in page["items"].as_array().unwrap() {
             let id = item["webhook_id"].as_str().unwrap().to_owned();
-            assert!(ids.contains(&id) && newest.as_ref().is_none_or(|newest| id < *newest), "{list}: {id} comes out of order");
+            assert!(
+                ids.contains(&id) && newest.as_ref().is_none_or(|newest| id < *newest),
+                "{list}: {id} comes out of order"
+            );
             newest = Some(id);
         }
         let Some(next) = page["next_cursor"].as_str() else { return };
@@ -184,7 +210,9 @@ fn bury(api: &Api, id: &str) {
     let (store, rules, now) = (&api.context.store, &api.context.rules, api.context.clock.now());
     api.wait(async {
         let webhook = store.get(&id.parse().unwrap()).await.unwrap().unwrap();
-        let failed = rules.give_up(&webhook, shared::transition::GiveUp::Unreadable, Function::Dlq, now).unwrap();
+        let failed = rules
+            .give_up(&webhook, shared::transition::GiveUp::Unreadable, Function::Dlq, now)
+            .unwrap();
         store.write(&webhook, &failed).await.unwrap();
         let archived = rules.archive(&failed, now).unwrap();
         store.write(&failed, &archived).await.unwrap();
@@ -197,8 +225,17 @@ fn bury(api: &Api, id: &str) {
 fn whole() {
     let api = Api::start();
     let kept = RefCell::new(api.accept("kept"));
-    let words =
-        ["GET ", "DELETE ", "POST ", "/webhook-statuses", "/dead-letters", "?status=", "&page=", "&cursor=", "idempotency-key: "];
+    let words = [
+        "GET ",
+        "DELETE ",
+        "POST ",
+        "/webhook-statuses",
+        "/dead-letters",
+        "?status=",
+        "&page=",
+        "&cursor=",
+        "idempotency-key: ",
+    ];
     engine::run(bolero::check!(), "requests__whole", &words, |input| {
         let Some(request) = request(input) else { return };
         let id = kept.borrow().clone();
@@ -208,10 +245,16 @@ fn whole() {
         }
         let id = kept.borrow().clone();
         let names_it = String::from_utf8_lossy(input).contains("kept");
-        let filtered = request.uri().query().is_some_and(|query| query.contains("status") || query.contains("older_than_days"));
+        let filtered = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("status") || query.contains("older_than_days"));
         api.call(request);
         if !names_it && !filtered {
-            assert!(api.wait(api.context.store.get(&id)).unwrap().is_some(), "what nobody named is deleted");
+            assert!(
+                api.wait(api.context.store.get(&id)).unwrap().is_some(),
+                "what nobody named is deleted"
+            );
         }
     });
 }
@@ -221,7 +264,9 @@ fn request(input: &[u8]) -> Option<Request<Body>> {
     let (head, body) = (std::str::from_utf8(&input[..end]).ok()?, input[end + 4..].to_vec());
     let mut lines = head.split("\r\n");
     let (method, target) = lines.next()?.split_once(' ')?;
-    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).ok()?).uri(target.parse::<Uri>().ok()?);
+    let mut request = Request::builder()
+        .method(Method::from_bytes(method.as_bytes()).ok()?)
+        .uri(target.parse::<Uri>().ok()?);
     for line in lines {
         let (name, value) = line.split_once(':')?;
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use shared::{
     clock::Timestamp,
     id::WebhookId,
-    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig},
+    sender::{
+        AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig,
+    },
     signing::Secret,
 };
 use tokio::{
@@ -63,11 +65,16 @@ struct State {
 impl Wire {
     /// A sender with this guard, which signs.
     pub(crate) fn start(settings: GuardSettings) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let (state, lookups) = (Arc::new(State::default()), Arc::new(Inside::default()));
         let guard = Arc::new(AddressGuard::new(settings).unwrap());
         let secrets = Secret::parse_list("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let config = SenderConfig { lookup: Arc::clone(&lookups) as _, ..SenderConfig::new(secrets, guard) };
+        let config =
+            SenderConfig { lookup: Arc::clone(&lookups) as _, ..SenderConfig::new(secrets, guard) };
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
         runtime.spawn(serve(listener, Arc::clone(&state)));

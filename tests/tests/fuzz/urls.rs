@@ -76,10 +76,19 @@ fn sixth_to_fourth(v6: Ipv6Addr) -> Option<std::net::Ipv4Addr> {
 }
 
 fn judge_accepted(guard: &AddressGuard, text: &str, url: &Url) {
-    assert!(matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none(), "{text}: {url}");
+    assert!(
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none(),
+        "{text}: {url}"
+    );
     // Percent-encoding can make it longer than what is accepted as written.
     if url.as_str().len() <= MAX_URL_BYTES {
-        assert_eq!(guard.check_url(url.as_str()).as_ref(), Ok(url), "{text}: what it is used as is accepted as itself");
+        assert_eq!(
+            guard.check_url(url.as_str()).as_ref(),
+            Ok(url),
+            "{text}: what it is used as is accepted as itself"
+        );
     }
     let key = destination_key(url);
     let grouped: Url = key.parse().unwrap_or_else(|error| panic!("{text}: {key}: {error}"));
@@ -90,17 +99,25 @@ fn judge_accepted(guard: &AddressGuard, text: &str, url: &Url) {
 #[test]
 fn guard() {
     let open = AddressGuard::default();
-    let local = AddressGuard::new(GuardSettings { allow_private: true, ..GuardSettings::default() }).unwrap();
+    let local =
+        AddressGuard::new(GuardSettings { allow_private: true, ..GuardSettings::default() })
+            .unwrap();
     let globs = vec!["*.example.com".to_owned()];
-    let hosts = AddressGuard::new(GuardSettings { host_allowlist: globs, ..GuardSettings::default() }).unwrap();
+    let hosts =
+        AddressGuard::new(GuardSettings { host_allowlist: globs, ..GuardSettings::default() })
+            .unwrap();
     let pattern = Some(Regex::new(r"^https://.*\.example\.com/.*$").unwrap());
-    let listed = AddressGuard::new(GuardSettings { allowlist: pattern, ..GuardSettings::default() }).unwrap();
+    let listed =
+        AddressGuard::new(GuardSettings { allowlist: pattern, ..GuardSettings::default() })
+            .unwrap();
     engine::run(bolero::check!(), "urls__guard", &WORDS, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         if let Ok(url) = local.check_url(text) {
             judge_accepted(&local, text, &url);
         }
-        let on_hosts = |url: &Url| url.host_str().unwrap_or_default().trim_end_matches('.').ends_with(".example.com");
+        let on_hosts = |url: &Url| {
+            url.host_str().unwrap_or_default().trim_end_matches('.').ends_with(".example.com")
+        };
         for (guard, is_listed) in [(&hosts, true), (&listed, true), (&open, false)] {
             let Ok(url) = guard.check_url(text) else { continue };
             judge_accepted(guard, text, &url);
@@ -136,8 +153,12 @@ fn never_inside() {
         let answer = wire.send(&text, &[], DONE);
         let after = wire.counts();
         // A name that no resolver takes leads nowhere.
-        let is_unresolvable = checked.is_ok() && after.1 == before.1 && answer.error == Some(ErrorKind::Network);
-        assert!(answer.error == Some(ErrorKind::RefusedAddress) || is_unresolvable, "{text}: {answer:?}");
+        let is_unresolvable =
+            checked.is_ok() && after.1 == before.1 && answer.error == Some(ErrorKind::Network);
+        assert!(
+            answer.error == Some(ErrorKind::RefusedAddress) || is_unresolvable,
+            "{text}: {answer:?}"
+        );
         assert_eq!(after.0, 0, "{text}: somebody connected");
         assert!(checked.is_ok() || after.1 == before.1, "{text}: it was looked up");
     });

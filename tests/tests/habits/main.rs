@@ -1,6 +1,10 @@
 //! Habits that every program of this project has: help with its exit codes, usage errors, colour on a terminal only, JSON that parses.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 mod json;
 mod terminal;
@@ -49,8 +53,9 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn no_tool_is_forgotten_here() {
     let sources = std::fs::read_dir(workspace().join("tests/src/bin")).unwrap();
-    let there: BTreeSet<String> =
-        sources.map(|source| source.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let there: BTreeSet<String> = sources
+        .map(|source| source.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
     assert_eq!(there, TOOLS.map(|(name, _)| name.to_owned()).into());
 }
 
@@ -61,7 +66,11 @@ fn help_tells_the_exit_codes() {
         let (said, complained) = (text(&output.stdout), text(&output.stderr));
         assert_eq!((output.status.code(), &*complained), (Some(0), ""), "{name} --help");
         assert!(said.contains(&format!("Usage: {name}")), "{name} --help says: {said}");
-        let codes = said.lines().find_map(|line| line.split_once("Exit codes: ")).unwrap_or_else(|| panic!("{name}: {said}")).1;
+        let codes = said
+            .lines()
+            .find_map(|line| line.split_once("Exit codes: "))
+            .unwrap_or_else(|| panic!("{name}: {said}"))
+            .1;
         assert!(codes.starts_with("0 ") && codes.contains("2 wrong usage"), "{name}: {codes}");
         let version = piped(Command::new(&path).arg("--version"));
         assert_eq!(
@@ -77,7 +86,10 @@ fn wrong_usage_exits_with_2_and_names_what_is_wrong() {
         let output = piped(Command::new(&path).arg("--no-such-option"));
         let (said, complained) = (text(&output.stdout), text(&output.stderr));
         assert_eq!((output.status.code(), &*said), (Some(2), ""), "{name}");
-        assert!(complained.contains("--no-such-option") && complained.contains("Usage: "), "{name}: {complained}");
+        assert!(
+            complained.contains("--no-such-option") && complained.contains("Usage: "),
+            "{name}: {complained}"
+        );
     }
 }
 
@@ -89,7 +101,10 @@ fn what_could_not_run_exits_with_3_and_says_why() {
         let output = piped(tool(name).args(["--api-url", nobody, "--receiver-url", nobody]));
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(3), "{name}: {said}");
-        assert!(said.contains("stopped: ") && said.contains("http://127.0.0.1:1 ("), "{name}: {said}");
+        assert!(
+            said.contains("stopped: ") && said.contains("http://127.0.0.1:1 ("),
+            "{name}: {said}"
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let in_folder = |name| {
@@ -101,8 +116,23 @@ fn what_could_not_run_exits_with_3_and_says_why() {
         (piped(in_folder("load").args(["--api-url", nobody, "--webhooks", "1"])), "127.0.0.1:1"),
         (piped(in_folder("load").arg("--spawn=no-such-binary")), "no-such-binary"),
         (piped(in_folder("startup").args(["--binaries", "no-such-folder"])), "no-such-folder"),
-        (piped(in_folder("webhook-receiver").args(["--port", "0", "--log-file", "no-such-folder/x"])), "no-such-folder"),
-        (piped(Command::new(binary("local").unwrap()).current_dir(folder.path()).env("BATCH_SIZE", "many")), "BATCH_SIZE"),
+        (
+            piped(in_folder("webhook-receiver").args([
+                "--port",
+                "0",
+                "--log-file",
+                "no-such-folder/x",
+            ])),
+            "no-such-folder",
+        ),
+        (
+            piped(
+                Command::new(binary("local").unwrap())
+                    .current_dir(folder.path())
+                    .env("BATCH_SIZE", "many"),
+            ),
+            "BATCH_SIZE",
+        ),
     ] {
         let complained = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{complained}");

@@ -51,7 +51,12 @@ impl Proxy {
     }
 }
 
-async fn tunnel(mut client: TcpStream, known: &str, leads_to: SocketAddr, counter: &AtomicUsize) -> std::io::Result<()> {
+async fn tunnel(
+    mut client: TcpStream,
+    known: &str,
+    leads_to: SocketAddr,
+    counter: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await?);
@@ -91,7 +96,8 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
         .set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let id = api.test_webhook(&format!("http://{known}/through"), &json!({})).await.unwrap().webhook_id;
+    let id =
+        api.test_webhook(&format!("http://{known}/through"), &json!({})).await.unwrap().webhook_id;
     let message = format!("the egress proxy {proxy_address} cannot be reached: connection refused");
     let deadline = tokio::time::Instant::now() + BOUND;
     while !launch.log().contains(&message) {
@@ -101,14 +107,19 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
 
     let proxy = Proxy::serve(reserved.listen(64).unwrap(), &known, receiver.address());
     receiver.wait_for_webhook(&id, 1, BOUND).await.unwrap();
-    let elsewhere = api.test_webhook("http://elsewhere.invalid/", &json!({})).await.unwrap().webhook_id;
+    let elsewhere =
+        api.test_webhook("http://elsewhere.invalid/", &json!({})).await.unwrap().webhook_id;
     let statuses = ledger::settle(&api, &[id, elsewhere.clone()], BOUND).await.statuses;
     assert_eq!(statuses, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)].into());
     assert_eq!(proxy.tunnels.load(Ordering::SeqCst), 1);
     // What the proxy says of a destination is told, and is that destination's failure.
     let error = api.webhook(&elsewhere).await.unwrap().last_error.unwrap();
-    let message = format!("the egress proxy {proxy_address} could not connect to the destination (502)");
-    assert_eq!((error.kind.as_str(), error.message.as_deref()), ("network", Some(message.as_str())));
+    let message =
+        format!("the egress proxy {proxy_address} could not connect to the destination (502)");
+    assert_eq!(
+        (error.kind.as_str(), error.message.as_deref()),
+        ("network", Some(message.as_str()))
+    );
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -127,7 +138,8 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
         HostileReceiver::start(&Transport::Tls(self_signed.clone()), &steps).await.unwrap(),
     ];
     let deliver = async |settings: &[(&str, &str)]| {
-        let mut launch = Launch::fresh().unwrap().set("RETRY_MAX_ATTEMPTS", "1").set("RUST_LOG", "warn");
+        let mut launch =
+            Launch::fresh().unwrap().set("RETRY_MAX_ATTEMPTS", "1").set("RUST_LOG", "warn");
         for (name, text) in settings {
             let file = launch.folder().join(name.to_lowercase());
             std::fs::write(&file, text).unwrap();
@@ -142,14 +154,24 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
         ledger::settle(&api, &ids, BOUND).await;
         let mut errors = Vec::new();
         for id in &ids {
-            errors.push(api.webhook(id).await.unwrap().last_error.and_then(|error| error.message).unwrap_or_default());
+            errors.push(
+                api.webhook(id)
+                    .await
+                    .unwrap()
+                    .last_error
+                    .and_then(|error| error.message)
+                    .unwrap_or_default(),
+            );
         }
         ledger::close(&api, stack, &launch).await;
         errors
     };
     let trusted = [authority.pem(), self_signed.pem()].concat();
-    let with =
-        [("WEBHOOK_CA_FILE", &*trusted), ("WEBHOOK_CLIENT_CERT_FILE", ours.pem()), ("WEBHOOK_CLIENT_KEY_FILE", ours.key_pem())];
+    let with = [
+        ("WEBHOOK_CA_FILE", &*trusted),
+        ("WEBHOOK_CLIENT_CERT_FILE", ours.pem()),
+        ("WEBHOOK_CLIENT_KEY_FILE", ours.key_pem()),
+    ];
     assert_eq!(deliver(&with).await, ["", ""]);
     let without = deliver(&[("WEBHOOK_CA_FILE", authority.pem())]).await;
     let asks = "TLS: the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE";
@@ -160,7 +182,8 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
 #[test]
 fn bad_files_and_a_bad_proxy_stop_the_start() {
     let authority = Authority::new().unwrap();
-    let (ours, other) = (authority.issue(Flaw::None).unwrap(), authority.issue(Flaw::None).unwrap());
+    let (ours, other) =
+        (authority.issue(Flaw::None).unwrap(), authority.issue(Flaw::None).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -182,7 +205,9 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
             "WEBHOOK_PROXY_URL must begin with http://",
         ),
     ] {
-        let launch = settings.iter().fold(Launch::fresh().unwrap(), |launch, (name, value)| launch.set(name, value));
+        let launch = settings
+            .iter()
+            .fold(Launch::fresh().unwrap(), |launch, (name, value)| launch.set(name, value));
         assert!(!launch.run_to_its_end(0, 0).unwrap().success());
         assert!(launch.log().contains(says), "{says}: {}", launch.log());
     }
@@ -191,12 +216,19 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
 /// The mistake is told by a URL that would be let in.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowlist_that_leaves_the_hosts_end_open_is_told_at_start() {
-    for (pattern, is_told) in [(r"^https://.*\.example\.com", true), (r"^https://.*\.example\.com/", false)] {
-        let launch = Launch::fresh().unwrap().set("WEBHOOK_ALLOWLIST", pattern).set("RUST_LOG", "warn");
+    for (pattern, is_told) in
+        [(r"^https://.*\.example\.com", true), (r"^https://.*\.example\.com/", false)]
+    {
+        let launch =
+            Launch::fresh().unwrap().set("WEBHOOK_ALLOWLIST", pattern).set("RUST_LOG", "warn");
         let stack = launch.start().unwrap();
         stack.stop().unwrap();
         let log = launch.log();
-        assert_eq!(log.contains("WEBHOOK_ALLOWLIST does not mark the end of the host"), is_told, "{log}");
+        assert_eq!(
+            log.contains("WEBHOOK_ALLOWLIST does not mark the end of the host"),
+            is_told,
+            "{log}"
+        );
         assert_eq!(log.contains("https://a.example.com.evil.example/"), is_told, "{log}");
     }
 }

@@ -30,7 +30,8 @@ const BOUND: Duration = Duration::from_secs(240);
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_hangs_takes_no_more_than_its_share() {
     let _turn = crate::turn().await;
-    let hanging = Receiver::builder().script(|_| Reply::status(200).after(HANG)).start().await.unwrap();
+    let hanging =
+        Receiver::builder().script(|_| Reply::status(200).after(HANG)).start().await.unwrap();
     let well = Receiver::start().await.unwrap();
     let launch = Launch::fresh()
         .unwrap()
@@ -62,15 +63,25 @@ async fn one_that_hangs_takes_no_more_than_its_share() {
     // From now on it answers. What it holds is given up at the deadline and tried again; what was put off has spent nothing.
     hanging.answer_with(|_| Reply::status(200));
     let all = [to_hanging.clone(), to_well].concat();
-    assert_eq!(ledger::settle(&api, &all, BOUND).await.statuses, [("delivered".to_owned(), 2 * EACH)].into());
+    assert_eq!(
+        ledger::settle(&api, &all, BOUND).await.statuses,
+        [("delivered".to_owned(), 2 * EACH)].into()
+    );
     let mut put_off = 0;
     for id in &to_hanging {
         let explained = api.explain(id).await.unwrap();
-        let steps: Vec<&str> =
-            explained["steps"].as_array().unwrap().iter().filter_map(|step| step["transition"].as_str()).collect();
+        let steps: Vec<&str> = explained["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|step| step["transition"].as_str())
+            .collect();
         let attempts = api.webhook(id).await.unwrap().attempt_count;
         assert_eq!(attempts, if held.contains(id.as_str()) { 2 } else { 1 }, "{explained}");
-        assert_eq!(explained["budget"]["rescues"]["used"], 0, "no message was received too often: {explained}");
+        assert_eq!(
+            explained["budget"]["rescues"]["used"], 0,
+            "no message was received too often: {explained}"
+        );
         put_off += usize::from(steps.contains(&"defer"));
     }
     println!(

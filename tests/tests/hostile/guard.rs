@@ -35,7 +35,10 @@ const REFUSED: [(&str, &[&str]); 18] = [
             "0x7f.0.0.01",
         ],
     ),
-    ("loopback, with the root's dot", &["127.0.0.1.", "2130706433.", "0x7f.1.", "localhost.", "a.localhost."]),
+    (
+        "loopback, with the root's dot",
+        &["127.0.0.1.", "2130706433.", "0x7f.1.", "localhost.", "a.localhost."],
+    ),
     (
         "loopback, in other digits and encoded",
         &[
@@ -54,8 +57,20 @@ const REFUSED: [(&str, &[&str]); 18] = [
             "loca\u{ad}lhost",
         ],
     ),
-    ("loopback, by name", &["localhost", "LocalHost", "x.localhost", "a.b.localhost", "127.0.0.1.localhost"]),
-    ("loopback, in IPv6", &["[::1]", "[0::1]", "[0:0:0:0:0:0:0:1]", "[0000:0000:0000:0000:0000:0000:0000:0001]", "[::0001]"]),
+    (
+        "loopback, by name",
+        &["localhost", "LocalHost", "x.localhost", "a.b.localhost", "127.0.0.1.localhost"],
+    ),
+    (
+        "loopback, in IPv6",
+        &[
+            "[::1]",
+            "[0::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[0000:0000:0000:0000:0000:0000:0000:0001]",
+            "[::0001]",
+        ],
+    ),
     (
         "loopback, within IPv6",
         &[
@@ -67,9 +82,35 @@ const REFUSED: [(&str, &[&str]); 18] = [
             "[::ffff:0:127.0.0.1]",
         ],
     ),
-    ("translated", &["[64:ff9b::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001:0:7f00:1::]"]),
-    ("ISATAP", &["[2606:4700::5efe:127.0.0.1]", "[2606:4700::200:5efe:7f00:1]", "[fe80::5efe:127.0.0.1]"]),
-    ("unspecified", &["0", "0.0.0.0", "0x0", "00", "0.0", "0.0.0.0.", "[::]", "[0::0]", "[::ffff:0.0.0.0]", "0.1.2.3"]),
+    (
+        "translated",
+        &[
+            "[64:ff9b::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[64:ff9b:1::7f00:1]",
+            "[2002:7f00:1::]",
+            "[2001:0:7f00:1::]",
+        ],
+    ),
+    (
+        "ISATAP",
+        &["[2606:4700::5efe:127.0.0.1]", "[2606:4700::200:5efe:7f00:1]", "[fe80::5efe:127.0.0.1]"],
+    ),
+    (
+        "unspecified",
+        &[
+            "0",
+            "0.0.0.0",
+            "0x0",
+            "00",
+            "0.0",
+            "0.0.0.0.",
+            "[::]",
+            "[0::0]",
+            "[::ffff:0.0.0.0]",
+            "0.1.2.3",
+        ],
+    ),
     (
         "metadata and link-local",
         &[
@@ -103,15 +144,63 @@ const REFUSED: [(&str, &[&str]); 18] = [
             "3232235521",
         ],
     ),
-    ("private IPv6", &["[fc00::1]", "[fd12:3456:789a::1]", "[fec0::1]", "[::ffff:10.0.0.1]", "[::ffff:192.168.1.1]"]),
-    ("carrier-grade NAT", &["100.64.0.1", "100.127.255.255", "100.100.100.200", "[::ffff:100.64.0.1]", "1681915905"]),
-    ("multicast and broadcast", &["224.0.0.1", "239.255.255.255", "255.255.255.255", "4294967295", "[ff02::1]", "[ff0e::1]"]),
-    ("documentation and benchmarking", &["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "[2001:db8::1]", "[3fff::1]"]),
-    ("reserved", &["240.0.0.1", "192.0.0.1", "192.88.99.1", "[1::1]", "[4000::1]", "[2001::1]", "[100::1]"]),
-    ("zone ids", &["[fe80::1%25eth0]", "[fe80::1%eth0]", "[::1%25lo]", "[::1%lo]", "[::ffff:127.0.0.1%25lo]"]),
+    (
+        "private IPv6",
+        &[
+            "[fc00::1]",
+            "[fd12:3456:789a::1]",
+            "[fec0::1]",
+            "[::ffff:10.0.0.1]",
+            "[::ffff:192.168.1.1]",
+        ],
+    ),
+    (
+        "carrier-grade NAT",
+        &["100.64.0.1", "100.127.255.255", "100.100.100.200", "[::ffff:100.64.0.1]", "1681915905"],
+    ),
+    (
+        "multicast and broadcast",
+        &[
+            "224.0.0.1",
+            "239.255.255.255",
+            "255.255.255.255",
+            "4294967295",
+            "[ff02::1]",
+            "[ff0e::1]",
+        ],
+    ),
+    (
+        "documentation and benchmarking",
+        &["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "[2001:db8::1]", "[3fff::1]"],
+    ),
+    (
+        "reserved",
+        &["240.0.0.1", "192.0.0.1", "192.88.99.1", "[1::1]", "[4000::1]", "[2001::1]", "[100::1]"],
+    ),
+    (
+        "zone ids",
+        &[
+            "[fe80::1%25eth0]",
+            "[fe80::1%eth0]",
+            "[::1%25lo]",
+            "[::1%lo]",
+            "[::ffff:127.0.0.1%25lo]",
+        ],
+    ),
     (
         "no host at all",
-        &["", "256.0.0.1", "127.0.0.0.1", "0x7f.0.0.0.1", "4294967296", "127.0.0.08", "[::1", "::1", "[::g]", "127.0.0.1%00"],
+        &[
+            "",
+            "256.0.0.1",
+            "127.0.0.0.1",
+            "0x7f.0.0.0.1",
+            "4294967296",
+            "127.0.0.08",
+            "[::1",
+            "::1",
+            "[::g]",
+            "127.0.0.1%00",
+        ],
     ),
 ];
 
@@ -147,11 +236,18 @@ const REFUSED_URLS: [&str; 24] = [
 async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
     let mut found = Vec::new();
     for urls in urls.chunks(100) {
-        let webhooks: Vec<Value> = urls.iter().map(|url| json!({"url": url, "payload": 1})).collect();
+        let webhooks: Vec<Value> =
+            urls.iter().map(|url| json!({"url": url, "payload": 1})).collect();
         let body = json!({"webhooks": webhooks}).to_string();
         let answer = api.call(Method::POST, &["webhooks", "batch"], &[], Some(body)).await.unwrap();
         let answer: Value = answer.expect(StatusCode::ACCEPTED).unwrap();
-        found.extend(answer["results"].as_array().unwrap().iter().map(|result| result["error"]["status"].as_u64()));
+        found.extend(
+            answer["results"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|result| result["error"]["status"].as_u64()),
+        );
     }
     found
 }
@@ -160,23 +256,30 @@ async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
 async fn no_spelling_of_a_place_inside_is_accepted() {
     let _turn = crate::turn().await;
     let listener = Listener::start().await;
-    let launch = Launch::fresh().unwrap().set("ALLOW_PRIVATE_DESTINATIONS", "false").set("RUST_LOG", "warn");
+    let launch =
+        Launch::fresh().unwrap().set("ALLOW_PRIVATE_DESTINATIONS", "false").set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let port = listener.port;
     let hosts = REFUSED.iter().flat_map(|(_, hosts)| hosts.iter());
-    let mut urls: Vec<String> =
-        hosts.clone().flat_map(|host| [format!("http://{host}:{port}/"), format!("https://{host}/x")]).collect();
+    let mut urls: Vec<String> = hosts
+        .clone()
+        .flat_map(|host| [format!("http://{host}:{port}/"), format!("https://{host}/x")])
+        .collect();
     urls.extend(REFUSED_URLS.iter().map(|url| url.replace("PORT", &port.to_string())));
     let judged = judged(&api, &urls).await;
-    let accepted: Vec<_> = urls.iter().zip(&judged).filter(|(_, status)| **status != Some(422)).collect();
+    let accepted: Vec<_> =
+        urls.iter().zip(&judged).filter(|(_, status)| **status != Some(422)).collect();
     assert!(accepted.is_empty(), "{accepted:#?}");
     // The same one by one, by the two other ways in.
     for url in urls.iter().step_by(7) {
         let body = json!({"url": url, "payload": 1}).to_string();
         let one = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
         assert_eq!(one.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
-        let test = api.call(Method::POST, &["test-webhook"], &[("webhook_url", url)], Some("{}".to_owned())).await.unwrap();
+        let test = api
+            .call(Method::POST, &["test-webhook"], &[("webhook_url", url)], Some("{}".to_owned()))
+            .await
+            .unwrap();
         assert_eq!(test.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
     }
     println!("{} URLs of {} classes refused", urls.len(), REFUSED.len() + 1);
@@ -200,7 +303,9 @@ fn names_of_this_machine() -> Vec<String> {
     names.dedup();
     // Only what the machine answers by itself and with its own address: nobody else is asked, and no connection could leave it.
     names.retain(|name| {
-        (name.as_str(), 0).to_socket_addrs().is_ok_and(|mut found| found.all(|address| address.ip().is_loopback()))
+        (name.as_str(), 0)
+            .to_socket_addrs()
+            .is_ok_and(|mut found| found.all(|address| address.ip().is_loopback()))
     });
     names
 }
@@ -209,9 +314,15 @@ fn names_of_this_machine() -> Vec<String> {
 async fn a_name_that_leads_inside_is_accepted_and_gets_no_connection() {
     let _turn = crate::turn().await;
     let names = names_of_this_machine();
-    assert!(!names.is_empty(), "this machine has no name besides localhost that leads to loopback; add one to /etc/hosts");
+    assert!(
+        !names.is_empty(),
+        "this machine has no name besides localhost that leads to loopback; add one to /etc/hosts"
+    );
     let listener = Listener::start().await;
-    let launch = Launch::fresh().unwrap().set("ALLOW_PRIVATE_DESTINATIONS", "false").set("RETRY_BASE_DELAY_MS", "10");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("ALLOW_PRIVATE_DESTINATIONS", "false")
+        .set("RETRY_BASE_DELAY_MS", "10");
     let launch = launch.set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -222,12 +333,22 @@ async fn a_name_that_leads_inside_is_accepted_and_gets_no_connection() {
             ids.push(api.test_webhook(&url, &json!({})).await.unwrap().webhook_id);
         }
     }
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("failed".to_owned(), ids.len())].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("failed".to_owned(), ids.len())].into()
+    );
     for id in &ids {
         let webhook = api.webhook(id).await.unwrap();
-        assert_eq!((webhook.error_kind(), webhook.attempts.len()), (Some("refused_address"), 2), "{webhook:?}");
+        assert_eq!(
+            (webhook.error_kind(), webhook.attempts.len()),
+            (Some("refused_address"), 2),
+            "{webhook:?}"
+        );
         let shown = api.explain(id).await.unwrap().to_string();
-        assert!(!shown.contains("127.0.0.1") && !shown.contains("::1"), "no address inside is told: {shown}");
+        assert!(
+            !shown.contains("127.0.0.1") && !shown.contains("::1"),
+            "no address inside is told: {shown}"
+        );
     }
     listener.assert_nobody_came().await;
     ledger::close(&api, stack, &launch).await;

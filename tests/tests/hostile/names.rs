@@ -49,10 +49,15 @@ async fn one_receiver_under_many_names_holds_up_nobody() {
         held.push(api.test_webhook(&url, &json!({})).await.unwrap().webhook_id);
     }
 
-    for (receiver, count, what) in [(&known, 2, "one that answered before"), (&new, 1, "one that was never seen")] {
+    for (receiver, count, what) in
+        [(&known, 2, "one that answered before"), (&new, 1, "one that was never seen")]
+    {
         let sent = Instant::now();
         ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);
-        receiver.wait_for(count, SERVED_BOUND).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        receiver
+            .wait_for(count, SERVED_BOUND)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         println!("{what} was served after {:?}", sent.elapsed());
     }
     for id in &held {
@@ -64,6 +69,9 @@ async fn one_receiver_under_many_names_holds_up_nobody() {
     drop(hanging);
     ids.extend(held);
     let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;
-    assert_eq!(statuses, [("delivered".to_owned(), 3), ("failed".to_owned(), usize::from(NAMES))].into());
+    assert_eq!(
+        statuses,
+        [("delivered".to_owned(), 3), ("failed".to_owned(), usize::from(NAMES))].into()
+    );
     ledger::close(&api, stack, &launch).await;
 }

@@ -21,12 +21,28 @@ async fn what_exceeds_what_it_can_carry_is_shed_and_what_was_accepted_arrives() 
     let spawn = format!("--spawn={}", binary("local").unwrap().display());
     let folder = std::env::temp_dir();
     let folder = folder.to_str().unwrap();
-    let plan = ["load", &spawn, "--overload", "--webhooks", "1000", "--seconds", &seconds, "--data-dir", folder];
+    let plan = [
+        "load",
+        &spawn,
+        "--overload",
+        "--webhooks",
+        "1000",
+        "--seconds",
+        &seconds,
+        "--data-dir",
+        folder,
+    ];
     let results = run(&Plan::try_parse_from(plan).unwrap()).await.unwrap();
     print!("{results}");
     let overload = results.overload.as_ref().unwrap();
     assert!(results.is_clean(), "{overload:?}");
-    assert!(overload.answered(202) > 0 && overload.shed() > 0, "it served on, and shed: {overload:?}");
-    assert!(overload.offered_per_second > 2.0 * overload.carries_per_second, "it was overloaded: {overload:?}");
+    assert!(
+        overload.answered(202) > 0 && overload.shed() > 0,
+        "it served on, and shed: {overload:?}"
+    );
+    assert!(
+        overload.offered_per_second > 2.0 * overload.carries_per_second,
+        "it was overloaded: {overload:?}"
+    );
     assert!(overload.growth_mib() < GROWTH_BOUND_MIB, "{overload:?}");
 }

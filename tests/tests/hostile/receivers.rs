@@ -38,12 +38,15 @@ const GROWTH_BOUND_KIB: u64 = 128 * (64 + 400);
 async fn submit(api: &ApiClient, urls: &[String]) -> Vec<String> {
     let mut ids = Vec::new();
     for urls in urls.chunks(100) {
-        let webhooks: Vec<Value> = urls.iter().map(|url| json!({"url": url, "payload": {"to": url}})).collect();
+        let webhooks: Vec<Value> =
+            urls.iter().map(|url| json!({"url": url, "payload": {"to": url}})).collect();
         let body = json!({"webhooks": webhooks}).to_string();
         let answer = api.call(Method::POST, &["webhooks", "batch"], &[], Some(body)).await.unwrap();
         let answer: Value = answer.expect(StatusCode::ACCEPTED).unwrap();
         let results = answer["results"].as_array().unwrap().clone();
-        ids.extend(results.iter().map(|result| result["webhook_id"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()));
+        ids.extend(results.iter().map(|result| {
+            result["webhook_id"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()
+        }));
     }
     ids
 }
@@ -65,7 +68,8 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     let behaviours = catalogue::all(&authority).unwrap();
     let mut receivers = Vec::new();
     for behaviour in &behaviours {
-        receivers.push(HostileReceiver::start(&behaviour.transport, &behaviour.steps).await.unwrap());
+        receivers
+            .push(HostileReceiver::start(&behaviour.transport, &behaviour.steps).await.unwrap());
     }
     let good = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap();
@@ -88,7 +92,8 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
 
     // Good and bad in turn, so that every batch of the queue has both.
     let rounds = (0..EACH).flat_map(|_| &receivers);
-    let urls: Vec<String> = rounds.flat_map(|receiver| [receiver.url(), good.url("/beside")]).collect();
+    let urls: Vec<String> =
+        rounds.flat_map(|receiver| [receiver.url(), good.url("/beside")]).collect();
     let ids = submit(&api, &urls).await;
     ledger::settle(&api, &ids, BOUND).await;
     let growth_kib = peak_kib(&stack) - before_kib;
@@ -127,7 +132,12 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     assert!(growth_kib < GROWTH_BOUND_KIB, "{growth_kib} KiB");
     // The attempts did reach them, once each: nobody was asked again behind the policy's back.
     for (behaviour, receiver) in behaviours.iter().zip(&receivers) {
-        assert!((1..=EACH).contains(&receiver.connections()), "{}: {} connections", behaviour.name, receiver.connections());
+        assert!(
+            (1..=EACH).contains(&receiver.connections()),
+            "{}: {} connections",
+            behaviour.name,
+            receiver.connections()
+        );
     }
     ledger::close(&api, stack, &launch).await;
 }
@@ -140,17 +150,25 @@ async fn nobody_follows_a_redirect_inside() {
     let mut urls = Vec::new();
     let mut receivers = Vec::new();
     for code in [300, 301, 302, 303, 307, 308] {
-        let answer =
-            format!("HTTP/1.1 {code} Away\r\nlocation: {}\r\nrefresh: 0;url={0}\r\ncontent-length: 0\r\n\r\n", inside.url());
+        let answer = format!(
+            "HTTP/1.1 {code} Away\r\nlocation: {}\r\nrefresh: 0;url={0}\r\ncontent-length: 0\r\n\r\n",
+            inside.url()
+        );
         let steps = [Step::Read, Step::Write(answer.into_bytes()), Step::Stall];
         receivers.push(HostileReceiver::start(&Transport::Plain, &steps).await.unwrap());
         urls.push(receivers.last().unwrap().url());
     }
-    let launch = Launch::fresh().unwrap().set("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1").set("RUST_LOG", "warn");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1")
+        .set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ids = submit(&api, &urls).await;
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("failed".to_owned(), urls.len())].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("failed".to_owned(), urls.len())].into()
+    );
     assert!(receivers.iter().all(|receiver| receiver.connections() == 1));
     assert_eq!(inside.connections(), 0);
     ledger::close(&api, stack, &launch).await;
@@ -159,22 +177,32 @@ async fn nobody_follows_a_redirect_inside() {
 /// A year is cut to `RETRY_AFTER_CAP_MS`; a negative number, a past date and garbage count for nothing, and do no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
-    const YEARS: [&str; 3] = ["31536000", "99999999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"];
-    const NOTHING: [&str; 6] = ["-1", "soon", "1e9", "", "Sun, 06 Nov 1994 08:49:37 GMT", "\u{663}"];
+    const YEARS: [&str; 3] =
+        ["31536000", "99999999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"];
+    const NOTHING: [&str; 6] =
+        ["-1", "soon", "1e9", "", "Sun, 06 Nov 1994 08:49:37 GMT", "\u{663}"];
     let _turn = crate::turn().await;
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0").set("RUST_LOG", "warn");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("RETRY_BASE_DELAY_MS", "10")
+        .set("CIRCUIT_FAILURES", "0")
+        .set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut receivers = Vec::new();
     for value in YEARS.iter().chain(&NOTHING) {
-        let answer = format!("HTTP/1.1 503 Busy\r\nretry-after: {value}\r\ncontent-length: 0\r\n\r\n");
+        let answer =
+            format!("HTTP/1.1 503 Busy\r\nretry-after: {value}\r\ncontent-length: 0\r\n\r\n");
         let steps = [Step::Read, Step::Write(answer.into_bytes())];
         receivers.push(HostileReceiver::start(&Transport::Plain, &steps).await.unwrap());
     }
     let urls: Vec<String> = receivers.iter().map(HostileReceiver::url).collect();
     let ids = submit(&api, &urls).await;
     let (years, nothing) = ids.split_at(YEARS.len());
-    assert_eq!(ledger::settle(&api, nothing, BOUND).await.statuses, [("failed".to_owned(), NOTHING.len())].into());
+    assert_eq!(
+        ledger::settle(&api, nothing, BOUND).await.statuses,
+        [("failed".to_owned(), NOTHING.len())].into()
+    );
     for (id, value) in years.iter().zip(YEARS) {
         let deadline = tokio::time::Instant::now() + BOUND;
         let webhook = loop {
@@ -189,7 +217,10 @@ async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
         assert!((3600..=3660).contains(&wait.as_secs()), "{value}: {wait:?}");
         api.delete_webhook(id).await.unwrap();
     }
-    assert_eq!(ledger::settle(&api, years, BOUND).await.statuses, [("deleted".to_owned(), YEARS.len())].into());
+    assert_eq!(
+        ledger::settle(&api, years, BOUND).await.statuses,
+        [("deleted".to_owned(), YEARS.len())].into()
+    );
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -198,14 +229,22 @@ async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
 async fn what_a_delivery_was_answered_is_shown_if_asked_for() {
     const BODY: &str = r#"{"ok": false, "error": "no such order"}"#;
     let _turn = crate::turn().await;
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len()).into_bytes();
-    let receiver = HostileReceiver::start(&Transport::Plain, &[Step::Read, Step::Write(answer), Step::Again]).await.unwrap();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len()).into_bytes();
+    let receiver =
+        HostileReceiver::start(&Transport::Plain, &[Step::Read, Step::Write(answer), Step::Again])
+            .await
+            .unwrap();
     for (setting, expected) in [("failures", Value::Null), ("all", json!(BODY))] {
-        let launch = Launch::fresh().unwrap().set("RESPONSE_EXCERPTS", setting).set("RUST_LOG", "warn");
+        let launch =
+            Launch::fresh().unwrap().set("RESPONSE_EXCERPTS", setting).set("RUST_LOG", "warn");
         let stack = launch.start().unwrap();
         let api = ApiClient::new(&stack.url(), None).unwrap();
         let ids = submit(&api, &[receiver.url()]).await;
-        assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+        assert_eq!(
+            ledger::settle(&api, &ids, BOUND).await.statuses,
+            [("delivered".to_owned(), 1)].into()
+        );
         let shown = api.call(Method::GET, &["webhook-status", &ids[0]], &[], None).await.unwrap();
         let shown: Value = shown.expect(StatusCode::OK).unwrap();
         assert_eq!(shown["attempts"][0]["response_excerpt"], expected, "{shown}");

@@ -23,7 +23,10 @@ use shared::{
     context::Backends,
     id::WebhookId,
     model::ErrorKind,
-    sender::{AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig, SystemLookup, lookup},
+    sender::{
+        AddressGuard, Answer, GuardSettings, HttpSender, Lookup, Request, Sender, SenderConfig,
+        SystemLookup, lookup,
+    },
 };
 use tokio::time::timeout;
 
@@ -34,19 +37,56 @@ const AMPLE: Duration = Duration::from_secs(20);
 /// Addresses inside, by class, as a name's records may hold them.
 const INSIDE: [(&str, &[&str]); 14] = [
     ("loopback", &["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1"]),
-    ("loopback within IPv6", &["::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "::ffff:0:7f00:1"]),
+    (
+        "loopback within IPv6",
+        &["::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "::ffff:0:7f00:1"],
+    ),
     ("unspecified", &["0.0.0.0", "::", "::ffff:0.0.0.0", "0.1.2.3"]),
-    ("private", &["10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "192.168.255.255"]),
+    (
+        "private",
+        &[
+            "10.0.0.1",
+            "10.255.255.255",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "192.168.255.255",
+        ],
+    ),
     ("private IPv6", &["fc00::1", "fdff::1", "fec0::1", "::ffff:10.0.0.1", "::ffff:192.168.0.1"]),
-    ("link-local", &["169.254.169.254", "169.254.0.1", "fe80::1", "fe80::5efe:127.0.0.1", "::ffff:169.254.169.254"]),
-    ("metadata", &["168.63.129.16", "fd00:ec2::254", "100.100.100.200", "169.254.170.2", "192.0.0.192"]),
+    (
+        "link-local",
+        &[
+            "169.254.169.254",
+            "169.254.0.1",
+            "fe80::1",
+            "fe80::5efe:127.0.0.1",
+            "::ffff:169.254.169.254",
+        ],
+    ),
+    (
+        "metadata",
+        &["168.63.129.16", "fd00:ec2::254", "100.100.100.200", "169.254.170.2", "192.0.0.192"],
+    ),
     ("carrier-grade NAT", &["100.64.0.1", "100.127.255.255", "::ffff:100.64.0.1"]),
     ("NAT64", &["64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::7f00:1", "64:ff9b::808:808"]),
     ("6to4 and Teredo", &["2002:7f00:1::1", "2002:a00:1::", "2001:0:7f00:1::", "2001::1"]),
-    ("ISATAP", &["2606:4700::5efe:7f00:1", "2606:4700::200:5efe:a00:1", "2606:4700::5efe:a9fe:a9fe"]),
-    ("multicast and broadcast", &["224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1", "ff0e::1"]),
-    ("documentation and benchmarking", &["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "2001:db8::1", "3fff::1"]),
-    ("reserved", &["240.0.0.1", "192.0.0.1", "192.88.99.1", "100::1", "4000::1", "1::1", "5f00::1"]),
+    (
+        "ISATAP",
+        &["2606:4700::5efe:7f00:1", "2606:4700::200:5efe:a00:1", "2606:4700::5efe:a9fe:a9fe"],
+    ),
+    (
+        "multicast and broadcast",
+        &["224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1", "ff0e::1"],
+    ),
+    (
+        "documentation and benchmarking",
+        &["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "2001:db8::1", "3fff::1"],
+    ),
+    (
+        "reserved",
+        &["240.0.0.1", "192.0.0.1", "192.88.99.1", "100::1", "4000::1", "1::1", "5f00::1"],
+    ),
 ];
 
 /// A resolver that answers each look-up in turn with the next of these, and then with the last again and again.
@@ -60,8 +100,13 @@ struct InTurn {
 
 impl InTurn {
     fn new(answers: &[&[&str]]) -> Arc<Self> {
-        let parse = |answer: &&[&str]| answer.iter().map(|address| address.parse().unwrap()).collect();
-        Arc::new(Self { answers: answers.iter().map(parse).collect(), asked: AtomicUsize::new(0), first_after: Duration::ZERO })
+        let parse =
+            |answer: &&[&str]| answer.iter().map(|address| address.parse().unwrap()).collect();
+        Arc::new(Self {
+            answers: answers.iter().map(parse).collect(),
+            asked: AtomicUsize::new(0),
+            first_after: Duration::ZERO,
+        })
     }
 
     fn asked(&self) -> usize {
@@ -118,14 +163,23 @@ async fn no_name_that_resolves_inside_gets_a_connection() {
         for answer in addresses.iter().map(std::slice::from_ref).chain([addresses]) {
             let lookup = InTurn::new(&[answer]);
             let sender = sender(Arc::clone(&lookup) as _);
-            for url in
-                ["http://127.0.0.1.wildcard.example:PORT/", "https://7f000001.rebind.example:PORT/", "http://a.example.:PORT/"]
-            {
+            for url in [
+                "http://127.0.0.1.wildcard.example:PORT/",
+                "https://7f000001.rebind.example:PORT/",
+                "http://a.example.:PORT/",
+            ] {
                 let url = url.replace("PORT", &listener.port.to_string());
                 let sent = send(&sender, &url, AMPLE).await;
-                assert_eq!(sent.error, Some(ErrorKind::RefusedAddress), "{class}: {answer:?}: {sent:?}");
+                assert_eq!(
+                    sent.error,
+                    Some(ErrorKind::RefusedAddress),
+                    "{class}: {answer:?}: {sent:?}"
+                );
                 let told = sent.message.unwrap();
-                assert!(!answer.iter().any(|address| address.len() > 3 && told.contains(address)), "no address is told: {told}");
+                assert!(
+                    !answer.iter().any(|address| address.len() > 3 && told.contains(address)),
+                    "no address is told: {told}"
+                );
             }
             assert_eq!(lookup.asked(), 3, "each attempt asks once");
         }
@@ -146,7 +200,11 @@ async fn an_answer_that_changes_is_judged_anew() {
         let url = format!("http://hooks.example:{}/", listener.port);
         assert_eq!(send(&sender, &url, DEADLINE).await.error, Some(ErrorKind::Timeout));
         for again in 2..=4 {
-            assert_eq!(send(&sender, &url, AMPLE).await.error, Some(ErrorKind::RefusedAddress), "{inside}");
+            assert_eq!(
+                send(&sender, &url, AMPLE).await.error,
+                Some(ErrorKind::RefusedAddress),
+                "{inside}"
+            );
             assert_eq!(lookup.asked(), again, "each attempt asks, and once");
         }
         listener.assert_nobody_came().await;
@@ -188,27 +246,45 @@ impl Drop for LetGo {
 /// calls that block are a single one here, which one such call would hold.
 #[test]
 fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build();
     let (held, let_go) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let answers = runtime.unwrap().block_on(beside_a_dead_zone(&held, &let_go));
-    let timed_out = answers.iter().filter(|answer| answer.error == Some(ErrorKind::Timeout)).count();
+    let timed_out =
+        answers.iter().filter(|answer| answer.error == Some(ErrorKind::Timeout)).count();
     let not_asked = answers.iter().filter(|answer| answer.is_our_fault).count();
-    assert_eq!((timed_out, not_asked), (lookup::MAX_PER_ZONE, DEAD_NAMES - lookup::MAX_PER_ZONE), "{answers:?}");
-    assert_eq!(held.load(Ordering::SeqCst), lookup::MAX_PER_ZONE, "a look-up that found no room was never begun");
+    assert_eq!(
+        (timed_out, not_asked),
+        (lookup::MAX_PER_ZONE, DEAD_NAMES - lookup::MAX_PER_ZONE),
+        "{answers:?}"
+    );
+    assert_eq!(
+        held.load(Ordering::SeqCst),
+        lookup::MAX_PER_ZONE,
+        "a look-up that found no room was never begun"
+    );
 }
 
 /// What the attempts in the dead zone came to.
 async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> Vec<Answer> {
     let _let_go = LetGo(Arc::clone(let_go));
     let folder = tempfile::tempdir().unwrap();
-    let embedded = |name: &str| matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned());
+    let embedded = |name: &str| {
+        matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned())
+    };
     let mut config = Config::from_source(Defaults::LOCAL, embedded).unwrap();
     folder.path().clone_into(&mut config.data_dir);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = Backends::open(&config, &clock).unwrap().store;
     let receiver = Receiver::start().await.unwrap();
     let lookup = Arc::new(name_servers(held, let_go));
-    let sender = Arc::new(guarded(GuardSettings { allow_private: true, ..GuardSettings::default() }, lookup));
+    let sender = Arc::new(guarded(
+        GuardSettings { allow_private: true, ..GuardSettings::default() },
+        lookup,
+    ));
 
     let dead = join_all((0..DEAD_NAMES).map(|n| {
         let (sender, url) = (Arc::clone(&sender), format!("http://n{n}{DEAD_ZONE}/"));
@@ -225,8 +301,14 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
     let read = timeout(AMPLE, store.get(&webhook_id)).await.expect("the store reads");
     assert!(read.unwrap().is_none());
     let url = format!("http://well.example.net:{}/", receiver.address().port());
-    let answer = timeout(AMPLE, send(&sender, &url, AMPLE)).await.expect("another name is looked up");
+    let answer =
+        timeout(AMPLE, send(&sender, &url, AMPLE)).await.expect("another name is looked up");
     assert_eq!(answer.status_code, Some(200), "{answer:?}");
 
-    timeout(AMPLE, dead).await.expect("they end by themselves").into_iter().map(Result::unwrap).collect()
+    timeout(AMPLE, dead)
+        .await
+        .expect("they end by themselves")
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
 }

@@ -1,8 +1,16 @@
 //! The OpenAPI document judged by others' tools, and the API by the document. That it is what the code says, and has every route, is shown in
 //! `functions/api/tests/http/openapi.rs`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +53,11 @@ async fn the_served_document_is_valid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_does_as_its_document_says() {
     let receiver = Receiver::start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("API_KEYS", KEY).set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("API_KEYS", KEY)
+        .set("RETRY_BASE_DELAY_MS", "10")
+        .set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), Some(KEY)).unwrap();
     let document = launch.folder().join("openapi.json");
@@ -53,9 +65,15 @@ async fn the_api_does_as_its_document_says() {
     std::fs::write(&document, answer.body).unwrap();
     let (url, destination) = (stack.url(), receiver.url(""));
     let started = Instant::now();
-    let run = tokio::task::spawn_blocking(move || exercise(&document, &url, KEY, destination.trim_end_matches('/'), BOUND));
+    let run = tokio::task::spawn_blocking(move || {
+        exercise(&document, &url, KEY, destination.trim_end_matches('/'), BOUND)
+    });
     let said = run.await.unwrap().unwrap_or_else(|error| panic!("{error}"));
-    println!("{said}\nin {:.1} s, {} webhooks arrived", started.elapsed().as_secs_f64(), receiver.received().len());
+    println!(
+        "{said}\nin {:.1} s, {} webhooks arrived",
+        started.elapsed().as_secs_f64(),
+        receiver.received().len()
+    );
     assert!(!receiver.received().is_empty(), "some were accepted and delivered");
     assert!(!launch.log().contains("panicked"), "{}", launch.log());
     ledger::end(&api, stack).await;

@@ -4,7 +4,11 @@
 //! `PAGE_SCREENSHOTS=docs/images cargo test -p posthaste-tests --test page -- --ignored` makes the pictures of the README; with
 //! `PAGE_SCREENSHOTS_OF=http://127.0.0.1:8000` they show that stack, which may have an hour behind it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 use posthaste_tests::{
     binaries::workspace,
@@ -20,7 +24,9 @@ const MARKUP: &str = r#"<img src=x onerror="window.hit=1"></script><script>windo
 fn reply(request: &Received) -> Reply {
     match request.path() {
         // Until it was redriven after its three attempts.
-        "/mended-later" if request.attempt() < Some(4) => Reply::status(503).body("the stockroom is closed"),
+        "/mended-later" if request.attempt() < Some(4) => {
+            Reply::status(503).body("the stockroom is closed")
+        }
         "/down" => Reply::status(503),
         "/gone" => Reply::status(410),
         "/markup" => Reply::status(410).body(MARKUP),
@@ -30,8 +36,10 @@ fn reply(request: &Received) -> Reply {
 
 /// A stack of its own for each scenario. Circuits stay closed unless it is about them: failures are what most are about.
 fn start(settings: &[(&str, &str)]) -> (Launch, Stack) {
-    let launch = Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "0").set("RETRY_BASE_DELAY_MS", "300");
-    let launch = settings.iter().fold(launch, |launch, (variable, value)| launch.set(variable, value));
+    let launch =
+        Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "0").set("RETRY_BASE_DELAY_MS", "300");
+    let launch =
+        settings.iter().fold(launch, |launch, (variable, value)| launch.set(variable, value));
     let stack = launch.start().unwrap();
     (launch, stack)
 }
@@ -89,9 +97,14 @@ async fn it_works_below_the_stage_of_a_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "makes the pictures of the README, when PAGE_SCREENSHOTS says where"]
 async fn screenshots() {
-    let folder =
-        std::env::var("PAGE_SCREENSHOTS").expect("PAGE_SCREENSHOTS must name a folder, seen from the root of the workspace");
+    let folder = std::env::var("PAGE_SCREENSHOTS")
+        .expect("PAGE_SCREENSHOTS must name a folder, seen from the root of the workspace");
     let folder = workspace().join(folder);
     let of = std::env::var("PAGE_SCREENSHOTS_OF").unwrap_or_default();
-    run("screenshots", &[("CIRCUIT_FAILURES", "3")], &[("FOLDER", folder.to_str().unwrap()), ("OF", &of)]).await;
+    run(
+        "screenshots",
+        &[("CIRCUIT_FAILURES", "3")],
+        &[("FOLDER", folder.to_str().unwrap()), ("OF", &of)],
+    )
+    .await;
 }

@@ -73,7 +73,9 @@ fn compiled_typescript() -> PathBuf {
 
 fn npm(folder: &Path, arguments: &[&str]) {
     let ran = Command::new("npm").args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = ran.unwrap_or_else(|error| panic!("npm cannot be started: {error}; on Debian: apt-get install nodejs npm"));
+    let output = ran.unwrap_or_else(|error| {
+        panic!("npm cannot be started: {error}; on Debian: apt-get install nodejs npm")
+    });
     let said = [output.stdout, output.stderr].concat();
     assert!(
         output.status.success(),
@@ -101,7 +103,9 @@ impl Example {
     pub(crate) fn start(mut command: Command, port: u16, secret: &str, inbox: &Path) -> Self {
         command.env("PORT", port.to_string()).env("WEBHOOK_SECRET", secret).env("INBOX", inbox);
         let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = started.unwrap_or_else(|error| panic!("{} cannot be started: {error}", command.get_program().display()));
+        let mut child = started.unwrap_or_else(|error| {
+            panic!("{} cannot be started: {error}", command.get_program().display())
+        });
         let output = BufReader::new(child.stdout.take().unwrap());
         let lines = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&lines);
@@ -134,7 +138,10 @@ impl Example {
                 return line.clone();
             }
             let said = lock(&self.lines).join("\n");
-            assert!(ended.is_none() && Instant::now() < deadline, "no line '{beginning}…' ({ended:?}); it said:\n{said}");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "no line '{beginning}…' ({ended:?}); it said:\n{said}"
+            );
             std::thread::sleep(POLL_INTERVAL);
         }
     }

@@ -2,7 +2,11 @@
 //!
 //! Needs python3 with venv, node and npm; what is missing fails the test and is named.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 mod example;
 
@@ -26,7 +30,8 @@ use tempfile::TempDir;
 use crate::example::{BOUND, Example, Language};
 
 /// As a sender may well write it: whoever parses it and writes it anew has other bytes, and no valid signature.
-const PAYLOAD: &str = r#"{ "amount": 1.50, "currency":"EUR",  "name": "Zo\u00eb \ud83d\udcee", "note": "Zoë" }"#;
+const PAYLOAD: &str =
+    r#"{ "amount": 1.50, "currency":"EUR",  "name": "Zo\u00eb \ud83d\udcee", "note": "Zoë" }"#;
 
 /// How long an answer may take: it must not wait for the work.
 const MAX_ANSWER: Duration = Duration::from_secs(5);
@@ -60,7 +65,10 @@ async fn receives(language: Language) {
     let (old, new, inbox) = (secret(), secret(), TempDir::new().unwrap());
     let command = || language.command();
     let mut example = Example::start(command(), 0, &old, inbox.path());
-    let launch = Launch::fresh().unwrap().set("WEBHOOK_HMAC_SECRET", &format!("{new} {old}")).set("RETRY_BASE_DELAY_MS", "50");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("WEBHOOK_HMAC_SECRET", &format!("{new} {old}"))
+        .set("RETRY_BASE_DELAY_MS", "50");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
 
@@ -95,7 +103,8 @@ async fn receives(language: Language) {
 /// A delivery of the stack's, caught on its way, is taken as it is; tampered with, signed by somebody else, too old, or mangled, it is
 /// answered 4xx and not kept.
 async fn refuses(language: Language) {
-    let (secret, inbox, way) = (secret(), TempDir::new().unwrap(), Receiver::start().await.unwrap());
+    let (secret, inbox, way) =
+        (secret(), TempDir::new().unwrap(), Receiver::start().await.unwrap());
     let mut example = Example::start(language.command(), 0, &secret, inbox.path());
     let launch = Launch::fresh().unwrap().set("WEBHOOK_HMAC_SECRET", &secret);
     let stack = launch.start().unwrap();
@@ -135,7 +144,11 @@ async fn refuses(language: Language) {
     }
     let large = "x".repeat(1024 * 1024 + 1);
     // It may hang up on who is still writing, instead of an answer.
-    assert!(try_post(&example, headers.clone(), large).await.is_none_or(|status| status == StatusCode::PAYLOAD_TOO_LARGE));
+    assert!(
+        try_post(&example, headers.clone(), large)
+            .await
+            .is_none_or(|status| status == StatusCode::PAYLOAD_TOO_LARGE)
+    );
     assert_eq!(std::fs::read_dir(inbox.path()).unwrap().count(), 0);
     // So it was neither the headers nor the way of sending them that was refused.
     assert_eq!(post(&example, headers.clone(), body.clone()).await, StatusCode::NO_CONTENT);
@@ -179,9 +192,15 @@ async fn assert_delivered(api: &ApiClient, id: &str, attempts: usize) {
     let ledger = ledger::settle(api, &[id.to_owned()], BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), 1)].into());
     let webhook = api.webhook(id).await.unwrap();
-    let answers: Vec<_> = webhook.attempts.iter().map(|attempt| (attempt.status_code, &*attempt.outcome)).collect();
+    let answers: Vec<_> =
+        webhook.attempts.iter().map(|attempt| (attempt.status_code, &*attempt.outcome)).collect();
     assert_eq!(answers, vec![(Some(204), "delivered"); attempts]);
-    assert!(webhook.attempts.iter().all(|attempt| Duration::from_millis(attempt.duration_ms) < MAX_ANSWER));
+    assert!(
+        webhook
+            .attempts
+            .iter()
+            .all(|attempt| Duration::from_millis(attempt.duration_ms) < MAX_ANSWER)
+    );
 }
 
 fn kept(inbox: &Path, id: &str) -> PathBuf {

@@ -21,7 +21,10 @@ use shared::{
     model::{ClaimId, Content, ErrorKind, InvalidRecord, Webhook},
     redis::Connection,
     retry::Outcome,
-    store::{Filter, IDEMPOTENCY_TTL, Reservation, Store, StoreError, SweepReport, WriteError, redis::RedisStore},
+    store::{
+        Filter, IDEMPOTENCY_TTL, Reservation, Store, StoreError, SweepReport, WriteError,
+        redis::RedisStore,
+    },
     transition::{Report, Rules, testing::new_webhook},
 };
 
@@ -55,8 +58,17 @@ impl World<RedisCluster> {
 impl<S> World<S> {
     fn at(server: S, url: RedisUrl) -> Self {
         let clock = Arc::new(TestClock::default());
-        let store = RedisStore::new(Connection::new(&url, PREFIX, "status").unwrap(), Arc::clone(&clock) as _);
-        Self { server, behind: Behind { url, prefix: PREFIX.to_owned() }, store, clock, rules: Rules::default() }
+        let store = RedisStore::new(
+            Connection::new(&url, PREFIX, "status").unwrap(),
+            Arc::clone(&clock) as _,
+        );
+        Self {
+            server,
+            behind: Behind { url, prefix: PREFIX.to_owned() },
+            store,
+            clock,
+            rules: Rules::default(),
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -83,10 +95,12 @@ impl<S> World<S> {
     /// Delivered, or archived as a dead letter.
     async fn finished(&self, error: Option<ErrorKind>) -> Webhook {
         let (created, now) = (self.created().await, self.now());
-        let claimed = self.written(&created, self.rules.claim(&created, ClaimId(1), now).unwrap()).await;
+        let claimed =
+            self.written(&created, self.rules.claim(&created, ClaimId(1), now).unwrap()).await;
         let status_code = Some(if error.is_some() { 410 } else { 200 });
         let outcome = Outcome { error, status_code, retry_after: None };
-        let report = Report { outcome, duration: Duration::ZERO, message: None, response_excerpt: None };
+        let report =
+            Report { outcome, duration: Duration::ZERO, message: None, response_excerpt: None };
         let concluded = self.rules.conclude(&claimed, ClaimId(1), &report, now, 0.5).unwrap();
         let concluded = self.written(&claimed, concluded).await;
         if error.is_none() {
@@ -114,7 +128,8 @@ fn content() -> Content {
 /// A key that somebody else wrote is one webhook's trouble: its calls say so, lists and the audit go on without it, and it can be deleted.
 /// Proved with a list in place of a record, of a content and of a list of references, and with bytes that are not text.
 async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
-    let (stays, foreign, bytes) = (world.created().await, world.created().await, world.created().await);
+    let (stays, foreign, bytes) =
+        (world.created().await, world.created().await, world.created().await);
     let foreign_content = world.created().await;
     for (kind, webhook) in [("w", &foreign), ("c", &foreign_content)] {
         let key = world.key(kind, webhook).await;
@@ -129,26 +144,35 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
     }
     assert_unreadable(&foreign_content, &world.store.open(&foreign_content.id).await.unwrap_err());
     let claimed = world.rules.claim(&foreign, ClaimId(1), world.now()).unwrap();
-    let Err(WriteError::Store(error)) = world.store.write(&foreign, &claimed).await else { panic!("it is not written") };
+    let Err(WriteError::Store(error)) = world.store.write(&foreign, &claimed).await else {
+        panic!("it is not written")
+    };
     assert_unreadable(&foreign, &error);
     let list = async || {
         let items = world.store.list(&Filter::default(), None, 10).await.unwrap().items;
         items.into_iter().map(|listed| listed.webhook).collect::<Vec<Webhook>>()
     };
     assert_eq!(list().await, std::slice::from_ref(&stays));
-    let (from, until) = (world.now().minus(Duration::from_secs(60)), world.now().plus(Duration::from_secs(60)));
+    let (from, until) =
+        (world.now().minus(Duration::from_secs(60)), world.now().plus(Duration::from_secs(60)));
     let audited = world.store.unheld(from, until, None).await.unwrap().items;
-    assert!(audited.contains(&stays) && audited.len() == 2, "the content is not looked at: {audited:?}");
+    assert!(
+        audited.contains(&stays) && audited.len() == 2,
+        "the content is not looked at: {audited:?}"
+    );
     for webhook in [&foreign, &bytes, &foreign_content] {
         assert!(world.store.delete(&webhook.id).await.unwrap());
     }
     assert_eq!(list().await, [stays]);
-    assert_eq!(world.store.counts().await.unwrap()[0], 2, "nothing told the status of the one whose record was gone");
+    assert_eq!(
+        world.store.counts().await.unwrap()[0],
+        2,
+        "nothing told the status of the one whose record was gone"
+    );
 }
 
 fn assert_unreadable(webhook: &Webhook, error: &StoreError) {
-    let is_named =
-        matches!(error, StoreError::Unreadable { id, source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
+    let is_named = matches!(error, StoreError::Unreadable { id, source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
     assert!(is_named, "{error:?}");
 }
 
@@ -159,7 +183,10 @@ async fn a_foreign_key_on_a_server_is_an_error_for_its_webhook_only() {
 
 #[tokio::test]
 async fn a_foreign_key_on_a_cluster_is_an_error_for_its_webhook_only() {
-    a_foreign_key_is_an_error_for_its_webhook_only(World::on_cluster(RedisCluster::start().unwrap())).await;
+    a_foreign_key_is_an_error_for_its_webhook_only(World::on_cluster(
+        RedisCluster::start().unwrap(),
+    ))
+    .await;
 }
 
 /// Webhooks are spread over the nodes of a cluster, so each carries its share. Proved by what each node holds.
@@ -203,7 +230,8 @@ async fn tls_is_judged_by_the_private_ca() {
     let folder = tempfile::tempdir().unwrap();
     let made = |name: &str| {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-        let (certificate, key) = (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
+        let (certificate, key) =
+            (folder.path().join(format!("{name}.pem")), folder.path().join(format!("{name}.key")));
         std::fs::write(&certificate, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         (certificate, key)
@@ -221,7 +249,10 @@ async fn tls_is_judged_by_the_private_ca() {
         ("another CA does not know it", url("localhost").with_ca(&stranger)),
         ("it is made for another name", url("127.0.0.1").with_ca(&ca)),
     ] {
-        let store = RedisStore::new(Connection::new(&refused, PREFIX, "status").unwrap(), Arc::clone(&world.clock) as _);
+        let store = RedisStore::new(
+            Connection::new(&refused, PREFIX, "status").unwrap(),
+            Arc::clone(&world.clock) as _,
+        );
         let error = store.ping().await.expect_err(why);
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("certificate"), "{why}: {source}");
@@ -251,7 +282,10 @@ async fn what_has_expired_leaves_nothing_behind() {
     world.clock.advance(Duration::from_secs(1));
     world.store.report_sweep(&report).await.unwrap();
     let left = world.keys().await;
-    assert!(left.iter().all(|key| key.ends_with("}:counts") || key == "{posthaste-status}:sweep"), "{left:?}");
+    assert!(
+        left.iter().all(|key| key.ends_with("}:counts") || key == "{posthaste-status}:sweep"),
+        "{left:?}"
+    );
     assert_eq!(world.store.counts().await.unwrap(), [0; 5]);
 }
 
@@ -263,7 +297,8 @@ async fn no_webhook_has_a_time_to_live_and_a_key_s_is_counted_from_now() {
     let world = World::on(RedisServer::start().unwrap());
     let delivered = world.finished(None).await;
     let (record, content) = (world.key("w", &delivered).await, world.key("c", &delivered).await);
-    let time = async |key: &str| world.behind.ask::<i64>(cmd("PEXPIRETIME").arg(key)).await.unwrap();
+    let time =
+        async |key: &str| world.behind.ask::<i64>(cmd("PEXPIRETIME").arg(key)).await.unwrap();
     for key in [&record, &content] {
         assert_eq!(time(key).await, -1, "it never expires");
         world.behind.ask::<()>(cmd("PEXPIRE").arg(key).arg(3_600_000)).await.unwrap();
@@ -283,7 +318,8 @@ async fn no_webhook_has_a_time_to_live_and_a_key_s_is_counted_from_now() {
         };
         world.store.reserve(name, &reservation).await.unwrap();
         let keys = world.keys().await;
-        let reserved = keys.iter().find(|key| key.ends_with(&format!(":reservation:{name}"))).unwrap();
+        let reserved =
+            keys.iter().find(|key| key.ends_with(&format!(":reservation:{name}"))).unwrap();
         let left = world.behind.ask::<i64>(cmd("PTTL").arg(reserved)).await.unwrap();
         assert!((24 * 3_600_000..=25 * 3_600_000).contains(&left), "{name}: {left} ms");
     }
@@ -309,13 +345,25 @@ async fn settings_that_lose_webhooks_are_told() {
     assert_eq!(warnings(RedisServer::durable().unwrap()).await, [""; 0]);
     let off = warnings(RedisServer::start().unwrap()).await;
     assert!(off.len() == 1 && off[0].contains("persistence is off"), "{off:?}");
-    let evicting = RedisServer::with(&["--save", "3600 1", "--maxmemory-policy", "allkeys-lru"]).unwrap();
+    let evicting =
+        RedisServer::with(&["--save", "3600 1", "--maxmemory-policy", "allkeys-lru"]).unwrap();
     let evicts = warnings(evicting).await;
-    assert!(evicts.len() == 1 && evicts[0].contains("maxmemory-policy is allkeys-lru"), "{evicts:?}");
+    assert!(
+        evicts.len() == 1 && evicts[0].contains("maxmemory-policy is allkeys-lru"),
+        "{evicts:?}"
+    );
     let world = World::on_cluster(RedisCluster::durable().unwrap());
     assert_eq!(world.store.warnings().await.unwrap(), [""; 0]);
     let mut node = world.server.connections().unwrap().pop().unwrap();
-    cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("volatile-ttl").query::<()>(&mut node).unwrap();
+    cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory-policy")
+        .arg("volatile-ttl")
+        .query::<()>(&mut node)
+        .unwrap();
     let one_evicts = world.store.warnings().await.unwrap();
-    assert!(one_evicts.len() == 1 && one_evicts[0].contains("maxmemory-policy is volatile-ttl"), "{one_evicts:?}");
+    assert!(
+        one_evicts.len() == 1 && one_evicts[0].contains("maxmemory-policy is volatile-ttl"),
+        "{one_evicts:?}"
+    );
 }

@@ -1,7 +1,11 @@
 //! The sweep on Redis costs what is due, whatever else is open.
 
 #![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 mod measure;
 
@@ -17,6 +21,12 @@ async fn the_sweep_costs_what_is_due_and_not_what_is_open() {
     assert_eq!(few.commands, many.commands);
     let total: u64 = few.commands.values().sum();
     assert!(total > 800, "they were counted: {total}");
-    let (least, most) = (few.answered_bytes.min(many.answered_bytes), few.answered_bytes.max(many.answered_bytes));
-    assert!(most - least < least / 100, "{} and {} bytes were answered", few.answered_bytes, many.answered_bytes);
+    let (least, most) =
+        (few.answered_bytes.min(many.answered_bytes), few.answered_bytes.max(many.answered_bytes));
+    assert!(
+        most - least < least / 100,
+        "{} and {} bytes were answered",
+        few.answered_bytes,
+        many.answered_bytes
+    );
 }

@@ -87,7 +87,8 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     let took = started.elapsed();
     let info: InfoDict = cmd("INFO").arg("stats").query(&mut status)?;
     let answered_bytes = info.get("total_net_output_bytes").ok_or("no count of bytes")?;
-    let mut commands = calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
+    let mut commands =
+        calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
     commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
     commands.remove("queue evalsha");
     Ok(Swept { requeued: summary.requeued, commands, answered_bytes, took })
@@ -121,7 +122,12 @@ fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure
 }
 
 /// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells them from those of other calls.
-async fn fill(store: &dyn Store, count: usize, deliver_at: Option<Timestamp>, kind: u8) -> Result<(), Failure> {
+async fn fill(
+    store: &dyn Store,
+    count: usize,
+    deliver_at: Option<Timestamp>,
+    kind: u8,
+) -> Result<(), Failure> {
     let rules = Rules::default();
     let create = |number: usize| {
         let mut random = [kind; 10];
@@ -131,10 +137,15 @@ async fn fill(store: &dyn Store, count: usize, deliver_at: Option<Timestamp>, ki
         let webhook = rules.create(new, NOW);
         async move {
             let payload = RawValue::from_string(format!("\"{}\"", "x".repeat(1022)))?;
-            let content = Content { url: "https://example.com/".to_owned(), headers: Vec::new(), payload };
+            let content =
+                Content { url: "https://example.com/".to_owned(), headers: Vec::new(), payload };
             store.create(&webhook, &content).await?;
             Ok::<(), Failure>(())
         }
     };
-    stream::iter((0..count).map(create)).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await.map(drop)
+    stream::iter((0..count).map(create))
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<Vec<()>>()
+        .await
+        .map(drop)
 }

@@ -16,11 +16,17 @@ async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
     let times = [("RETRY_BASE_DELAY_MS", "50"), ("CIRCUIT_FAILURES", "0"), ("RUST_LOG", "warn")];
     let backends = [("STATUS_BACKEND", status), ("QUEUE_BACKEND", queue)];
     let all = times.iter().chain(&backends).chain(settings);
-    let launch = all.fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
+    let launch =
+        all.fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
-    assert_eq!((&health["store"]["backend"], &health["queue"]["backend"]), (&json!(status), &json!(queue)), "{health}");
+    let health: serde_json::Value =
+        api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
+    assert_eq!(
+        (&health["store"]["backend"], &health["queue"]["backend"]),
+        (&json!(status), &json!(queue)),
+        "{health}"
+    );
     life::live(&api, BOUND).await;
     ledger::end(&api, stack).await;
 }
@@ -29,12 +35,19 @@ async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
 /// for the visibility timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_s_life_on_each_mixture_with_amazon() {
-    let emulator = tokio::task::spawn_blocking(AwsStack::emulator).await.unwrap().unwrap_or_else(|error| panic!("{error}"));
+    let emulator = tokio::task::spawn_blocking(AwsStack::emulator)
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{error}"));
     let redis = RedisServer::durable().unwrap();
     let (status_url, queue_url) = (redis.url(2), redis.url(1));
-    for (status, queue) in
-        [("dynamodb", "sqs"), ("redis", "sqs"), ("dynamodb", "redis"), ("sqlite", "sqs"), ("dynamodb", "sqlite")]
-    {
+    for (status, queue) in [
+        ("dynamodb", "sqs"),
+        ("redis", "sqs"),
+        ("dynamodb", "redis"),
+        ("sqlite", "sqs"),
+        ("dynamodb", "sqlite"),
+    ] {
         let name = format!("{status}-{queue}");
         emulator.make_table(&name).await.unwrap();
         let queues = emulator.make_queues(&name).await.unwrap();

@@ -42,7 +42,11 @@ const RESUME_BOUND: Duration = Duration::from_secs(15);
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_stack_is_killed_on_sqlite() {
     let receiver = Receiver::start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("RUST_LOG", "warn").set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("RUST_LOG", "warn")
+        .set("RETRY_BASE_DELAY_MS", "50")
+        .set("CIRCUIT_FAILURES", "0");
     let accepted = crash_under_load(&launch, &receiver, rounds()).await;
     let (api, stack) = recover("local stack on SQLite", &launch, &receiver, &accepted, BOUND).await;
     wait_until_idle(&api, BOUND).await;
@@ -51,7 +55,8 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_sqlite() {
 
 /// How often something is killed: `CRASH_ROUNDS=50 cargo test -p posthaste-tests --test scenarios kill` does it more often than the ordinary run.
 pub(crate) fn rounds() -> u32 {
-    std::env::var("CRASH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"))
+    std::env::var("CRASH_ROUNDS")
+        .map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"))
 }
 
 /// Prints what the kills came to, for the table of figures. Nobody deletes here, so what is neither delivered nor failed is lost.
@@ -65,13 +70,24 @@ pub(crate) fn report(what: &str, kills: u32, accepted: usize, twice: usize, ledg
 }
 
 /// Starts the stack, loads it, and kills it at a random moment, so many times; the ids of what was answered with a 202.
-pub(crate) async fn crash_under_load(launch: &Launch, receiver: &Receiver, rounds: u32) -> Vec<String> {
+pub(crate) async fn crash_under_load(
+    launch: &Launch,
+    receiver: &Receiver,
+    rounds: u32,
+) -> Vec<String> {
     let mut accepted = Vec::new();
     for _ in 0..rounds {
         let stack = launch.start().unwrap();
         let stopping = Arc::new(AtomicBool::new(false));
         let taken = Arc::new(AtomicUsize::new(0));
-        let post = || tokio::spawn(post_until(stack.url(), receiver.url("/x"), Arc::clone(&stopping), Arc::clone(&taken)));
+        let post = || {
+            tokio::spawn(post_until(
+                stack.url(),
+                receiver.url("/x"),
+                Arc::clone(&stopping),
+                Arc::clone(&taken),
+            ))
+        };
         let clients: Vec<_> = (0..CLIENTS).map(|_| post()).collect();
         wait_for_more("accepted", || taken.load(Ordering::SeqCst), LOAD).await;
         // A random moment under load: it is the moment that is under test, and no condition stands for it.
@@ -87,19 +103,32 @@ pub(crate) async fn crash_under_load(launch: &Launch, receiver: &Receiver, round
 
 /// Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt without a recorded answer. How many
 /// different webhooks came, and how many of the accepted ones came again.
-pub(crate) fn assert_explained(receiver: &Receiver, accepted: &[String], ledger: &Ledger) -> (usize, usize) {
+pub(crate) fn assert_explained(
+    receiver: &Receiver,
+    accepted: &[String],
+    ledger: &Ledger,
+) -> (usize, usize) {
     let mut came: HashMap<String, usize> = HashMap::new();
     for request in receiver.received() {
         *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
     assert!(accepted.iter().all(|id| came.contains_key(id)));
     let twice: usize = accepted.iter().map(|id| came[id] - 1).sum();
-    assert!(twice <= ledger.unanswered, "{twice} came twice, {} attempts show no recorded answer", ledger.unanswered);
+    assert!(
+        twice <= ledger.unanswered,
+        "{twice} came twice, {} attempts show no recorded answer",
+        ledger.unanswered
+    );
     (came.len(), twice)
 }
 
 /// Posts until the stack is gone; the ids of what was answered with a 202.
-async fn post_until(api_url: String, receiver_url: String, stopping: Arc<AtomicBool>, taken: Arc<AtomicUsize>) -> Vec<String> {
+async fn post_until(
+    api_url: String,
+    receiver_url: String,
+    stopping: Arc<AtomicBool>,
+    taken: Arc<AtomicUsize>,
+) -> Vec<String> {
     let api = ApiClient::new(&api_url, None).unwrap();
     let mut accepted = Vec::new();
     while !stopping.load(Ordering::SeqCst) {
@@ -134,7 +163,11 @@ async fn unfinished(api: &ApiClient) -> usize {
         let mut query = vec![("page_size", "100")];
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page = api.webhooks(&query).await.unwrap();
-        count += page.items.iter().filter(|one| !matches!(one.status.as_str(), "delivered" | "failed")).count();
+        count += page
+            .items
+            .iter()
+            .filter(|one| !matches!(one.status.as_str(), "delivered" | "failed"))
+            .count();
         if page.next_cursor.is_none() {
             return count;
         }
@@ -163,7 +196,11 @@ pub(crate) async fn recover(
 /// before its next attempt, and is not in flight any more when the third kill comes. Five kills were enough to fail all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_kills_in_a_row_fail_nothing() {
-    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_secs(3600))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
+        .start()
+        .await
+        .unwrap();
     let launch = Launch::fresh().unwrap().set("RETRY_MAX_ATTEMPTS", "10").set("RUST_LOG", "warn");
     let mut ids = Vec::new();
     for kill in 1..=5 {
@@ -198,7 +235,8 @@ async fn five_kills_in_a_row_fail_nothing() {
 async fn are_all_met(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
     for id in ids {
         let webhook = api.webhook(id).await.unwrap();
-        let met = webhook.status == "retrying" || (webhook.status == "in_progress" && webhook.attempt_count >= attempts);
+        let met = webhook.status == "retrying"
+            || (webhook.status == "in_progress" && webhook.attempt_count >= attempts);
         if !met && webhook.status != "failed" {
             return false;
         }
@@ -209,7 +247,11 @@ async fn are_all_met(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_flight_goes_on_at_once_when_the_stack_is_back() {
     // Five attempts hang when the stack is killed. Afterwards the receiver answers at once.
-    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_secs(3600))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
+        .start()
+        .await
+        .unwrap();
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -228,7 +270,14 @@ async fn what_was_in_flight_goes_on_at_once_when_the_stack_is_back() {
     let api = ApiClient::new(&stack.url(), None).unwrap();
     ledger::settle(&api, &ids, BOUND).await;
     for id in &ids {
-        let outcomes: Vec<String> = api.webhook(id).await.unwrap().attempts.into_iter().map(|attempt| attempt.outcome).collect();
+        let outcomes: Vec<String> = api
+            .webhook(id)
+            .await
+            .unwrap()
+            .attempts
+            .into_iter()
+            .map(|attempt| attempt.outcome)
+            .collect();
         assert_eq!(outcomes, ["interrupted", "delivered"]);
     }
     ledger::close(&api, stack, &launch).await;

@@ -19,7 +19,11 @@ const SECRETS: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw my-old-secret!";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it() {
-    let receiver = Receiver::builder().secrets(Secrets::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .secrets(Secrets::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+        .start()
+        .await
+        .unwrap();
     let launch = Launch::fresh().unwrap().set("WEBHOOK_HMAC_SECRET", SECRETS);
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -39,7 +43,11 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
     assert_eq!(std::str::from_utf8(&request.body).unwrap(), payload);
     assert_eq!(request.verdict, Verdict::Valid);
     assert_eq!(request.uri.to_string(), "/hook?x=1");
-    assert_eq!(request.header("webhook-signature").unwrap().split(' ').count(), 2, "each secret signs");
+    assert_eq!(
+        request.header("webhook-signature").unwrap().split(' ').count(),
+        2,
+        "each secret signs"
+    );
     for (name, value) in [
         ("webhook-id", id),
         ("x-correlation-id", &correlation_id),
@@ -53,15 +61,23 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
     }
 
     let ids = [id.to_owned()];
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), 1)].into()
+    );
     let webhook = api.webhook(id).await.unwrap();
     assert_eq!((webhook.attempt_count, webhook.attempts.len(), webhook.last_error), (1, 1, None));
     assert_eq!(webhook.attempts[0].outcome, "delivered");
     let explained = api.explain(id).await.unwrap();
-    let steps: Vec<&str> =
-        explained["steps"].as_array().unwrap().iter().map(|step| step["transition"].as_str().unwrap()).collect();
+    let steps: Vec<&str> = explained["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["transition"].as_str().unwrap())
+        .collect();
     assert_eq!(steps, ["create", "claim", "deliver"]);
-    for secret in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "my-old-secret!", "12345678901234567890123"] {
+    for secret in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "my-old-secret!", "12345678901234567890123"]
+    {
         assert!(!launch.log().contains(secret), "the log holds neither secrets nor payloads");
     }
     ledger::close(&api, stack, &launch).await;
@@ -69,11 +85,17 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_holds_everything_and_is_redriven_with_a_fresh_budget() {
-    let receiver = Receiver::builder().script(|_| Reply::status(500).body("out of order")).start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0");
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(500).body("out of order"))
+        .start()
+        .await
+        .unwrap();
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let accepted = api.test_webhook(&receiver.url("/x"), &serde_json::json!({"n": 1})).await.unwrap();
+    let accepted =
+        api.test_webhook(&receiver.url("/x"), &serde_json::json!({"n": 1})).await.unwrap();
     let ids = [accepted.webhook_id.clone()];
     ledger::settle(&api, &ids, BOUND).await;
     let letter = api.dead_letter(&ids[0]).await.unwrap().unwrap();
@@ -89,7 +111,10 @@ async fn a_dead_letter_holds_everything_and_is_redriven_with_a_fresh_budget() {
     let requests = receiver.wait_for(4, BOUND).await.unwrap();
     assert_eq!(requests[3].attempt(), Some(4), "numbers go on");
     assert_eq!(requests[3].webhook_id(), Some(ids[0].as_str()), "the id stays");
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), 1)].into()
+    );
     assert!(api.dead_letter(&ids[0]).await.unwrap().is_none());
     ledger::close(&api, stack, &launch).await;
 }

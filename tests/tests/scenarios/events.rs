@@ -32,12 +32,17 @@ async fn each_event_file_is_understood_by_its_function() {
     for file in files {
         let event = std::fs::read(workspace().join("tests/events").join(&file)).unwrap();
         let name = file.split(['.', '-']).next().unwrap();
-        let answer: Value = serde_json::from_slice(&lambda.call(name, event).await.unwrap()).unwrap();
+        let answer: Value =
+            serde_json::from_slice(&lambda.call(name, event).await.unwrap()).unwrap();
         match name {
             "api" => {
                 assert_eq!(answer["statusCode"], 202, "{file}: {answer}");
                 let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
-                assert_eq!((&body["reference_id"], &body["status"]), (&json!("event"), &json!("pending")), "{file}");
+                assert_eq!(
+                    (&body["reference_id"], &body["status"]),
+                    (&json!("event"), &json!("pending")),
+                    "{file}"
+                );
             }
             "deliver" => {
                 let newer = json!({"batchItemFailures": [{"itemIdentifier": "059f36b4-87a3-44ab-83d2-661975480002"}]});
@@ -53,7 +58,8 @@ async fn each_event_file_is_understood_by_its_function() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_local_auth_a_page_of_another_origin_cannot_send() {
     let launch = Launch::fresh().unwrap();
-    let lambda = Lambda::start(functions(&launch, &[("API_AUTH", "local")]), launch.folder()).await.unwrap();
+    let lambda =
+        Lambda::start(functions(&launch, &[("API_AUTH", "local")]), launch.folder()).await.unwrap();
     assert_eq!(status(&lambda, &event("api-local.json", |_| {})).await, 202);
     for file in ["api.json", "api-http-api.json", "api-rest.json", "api-alb.json"] {
         assert_eq!(status(&lambda, &event(file, |_| {})).await, 403, "{file}");
@@ -88,7 +94,8 @@ async fn an_idempotency_key_belongs_to_the_role_and_not_to_its_session() {
             }
             event["headers"]["idempotency-key"] = json!("event-17");
         });
-        let answer: Value = serde_json::from_slice(&lambda.call("api", event.to_string()).await.unwrap()).unwrap();
+        let answer: Value =
+            serde_json::from_slice(&lambda.call("api", event.to_string()).await.unwrap()).unwrap();
         assert_eq!(answer["statusCode"], 202, "{answer}");
         let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
         body["webhook_id"].as_str().unwrap().to_owned()
@@ -108,6 +115,7 @@ fn event(file: &str, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 async fn status(lambda: &Lambda, event: &Value) -> u16 {
-    let answer: Value = serde_json::from_slice(&lambda.call("api", event.to_string()).await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&lambda.call("api", event.to_string()).await.unwrap()).unwrap();
     answer["statusCode"].as_u64().unwrap() as u16
 }

@@ -36,21 +36,34 @@ const SETTINGS: [(&str, &str); 5] = [
 
 /// The four functions on the data folder of this stack.
 pub(crate) fn functions(launch: &Launch, settings: &[(&str, &str)]) -> Vec<Function> {
-    let fixed =
-        [("DATA_DIR", &*launch.data_dir().to_string_lossy()), ("API_AUTH", "iam"), ("ALLOW_PRIVATE_DESTINATIONS", "true")]
-            .map(|(variable, value)| (variable.to_owned(), value.to_owned()));
-    let settings = settings.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned()));
+    let fixed = [
+        ("DATA_DIR", &*launch.data_dir().to_string_lossy()),
+        ("API_AUTH", "iam"),
+        ("ALLOW_PRIVATE_DESTINATIONS", "true"),
+    ]
+    .map(|(variable, value)| (variable.to_owned(), value.to_owned()));
+    let settings =
+        settings.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned()));
     let environment: Vec<(String, String)> = fixed.into_iter().chain(settings).collect();
     NAMES
-        .map(|name| Function { name, binary: binary(name).unwrap(), environment: environment.clone(), concurrency: CONCURRENCY })
+        .map(|name| Function {
+            name,
+            binary: binary(name).unwrap(),
+            environment: environment.clone(),
+            concurrency: CONCURRENCY,
+        })
         .to_vec()
 }
 
 /// A Lambda with the functions, and a stack that calls them; both still to be started with the same data again if need be.
 async fn apart() -> (Lambda, Launch) {
-    let launch = SETTINGS.iter().fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
+    let launch = SETTINGS
+        .iter()
+        .fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
     let lambda = Lambda::start(functions(&launch, &SETTINGS), launch.folder()).await.unwrap();
-    let launch = launch.instead("--functions", &lambda.endpoint()).instead("--function-concurrency", &CONCURRENCY.to_string());
+    let launch = launch
+        .instead("--functions", &lambda.endpoint())
+        .instead("--function-concurrency", &CONCURRENCY.to_string());
     (lambda, launch)
 }
 
@@ -72,7 +85,10 @@ async fn delivery_retry_dead_letter_and_redrive() {
     );
     let metrics = ApiClient::new(stack.metrics_url().trim_end_matches("/metrics"), None).unwrap();
     let metrics = metrics.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body;
-    assert!(metrics.contains("webhook_delivery_total{status=\"delivered\",worker_id=\"deliver\"} 3"), "{metrics}");
+    assert!(
+        metrics.contains("webhook_delivery_total{status=\"delivered\",worker_id=\"deliver\"} 3"),
+        "{metrics}"
+    );
     for name in NAMES {
         let (invoked, failed) = lambda.counts(name);
         assert!(invoked > 1 && failed == 0, "{name}: {invoked} invocations, {failed} failed");
@@ -85,13 +101,19 @@ async fn delivery_retry_dead_letter_and_redrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_that_are_away_are_waited_for() {
     let (lambda, launch) = apart().await;
-    let receiver = Receiver::builder().script(|request| Reply::status(if request.attempt() == Some(1) { 503 } else { 200 }));
+    let receiver = Receiver::builder()
+        .script(|request| Reply::status(if request.attempt() == Some(1) { 503 } else { 200 }));
     let receiver = receiver.start().await.unwrap();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let webhook = json!({"url": receiver.url("/x"), "payload": {}, "retry": {"base_delay_ms": 1500}}).to_string();
+    let webhook =
+        json!({"url": receiver.url("/x"), "payload": {}, "retry": {"base_delay_ms": 1500}})
+            .to_string();
     let answer = api.call(http::Method::POST, &["webhooks"], &[], Some(webhook)).await.unwrap();
-    let id = answer.expect::<serde_json::Value>(http::StatusCode::ACCEPTED).unwrap()["webhook_id"].as_str().unwrap().to_owned();
+    let id = answer.expect::<serde_json::Value>(http::StatusCode::ACCEPTED).unwrap()["webhook_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     receiver.wait_for(1, BOUND).await.unwrap();
     let started = Instant::now();
     while api.webhook(&id).await.unwrap().status != "retrying" {
@@ -111,7 +133,8 @@ async fn functions_that_are_away_are_waited_for() {
         sleep(Duration::from_millis(20)).await;
     }
     assert!(complaints() <= 3, "once for each function: {}", launch.log());
-    let lambda = Lambda::start_at(address, functions(&launch, &SETTINGS), launch.folder()).await.unwrap();
+    let lambda =
+        Lambda::start_at(address, functions(&launch, &SETTINGS), launch.folder()).await.unwrap();
     let ledger = ledger::settle(&api, std::slice::from_ref(&id), BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), 1)].into());
     assert_eq!(receiver.received().len(), 2);
@@ -123,7 +146,11 @@ async fn functions_that_are_away_are_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_end_it_waits_for_the_batch_in_flight() {
     let (_lambda, launch) = apart().await;
-    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_millis(400))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_millis(400)))
+        .start()
+        .await
+        .unwrap();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ids = [api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id];
@@ -158,8 +185,14 @@ async fn who_may_call_is_checked_before_the_function_is_called() {
     let (lambda, launch) = apart().await;
     let stack = launch.start().unwrap();
     let before = lambda.counts("api").0;
-    let rebound = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls()).build().unwrap();
-    let answer = rebound.get(format!("{}/webhook-statuses", stack.url())).header("host", "evil.example").send().await.unwrap();
+    let rebound =
+        reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls()).build().unwrap();
+    let answer = rebound
+        .get(format!("{}/webhook-statuses", stack.url()))
+        .header("host", "evil.example")
+        .send()
+        .await
+        .unwrap();
     assert_eq!((answer.status().as_u16(), lambda.counts("api").0), (403, before));
     stack.stop().unwrap();
 }

@@ -46,7 +46,9 @@ fn settings(pairs: &[(&str, &str)]) -> Settings {
 }
 
 fn launch(settings: &[(String, String)]) -> Launch {
-    settings.iter().fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value))
+    settings
+        .iter()
+        .fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value))
 }
 
 /// A table and queues of one's own.
@@ -67,15 +69,21 @@ async fn on_amazon(emulator: &AwsStack) -> Settings {
 }
 
 async fn emulator() -> AwsStack {
-    tokio::task::spawn_blocking(AwsStack::emulator).await.unwrap().unwrap_or_else(|error| panic!("{error}"))
+    tokio::task::spawn_blocking(AwsStack::emulator)
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Kills each function in turn at random moments, so many times each.
 async fn kill_functions(what: &str, settings: Settings) {
     let launch = launch(&settings);
-    let pairs: Vec<(&str, &str)> = settings.iter().map(|(variable, value)| (variable.as_str(), value.as_str())).collect();
+    let pairs: Vec<(&str, &str)> =
+        settings.iter().map(|(variable, value)| (variable.as_str(), value.as_str())).collect();
     let lambda = Lambda::start(functions(&launch, &pairs), launch.folder()).await.unwrap();
-    let launch = launch.instead("--functions", &lambda.endpoint()).instead("--function-concurrency", &CONCURRENCY.to_string());
+    let launch = launch
+        .instead("--functions", &lambda.endpoint())
+        .instead("--function-concurrency", &CONCURRENCY.to_string());
     // Attempts take a while, so that most kills are in the middle of some. Some fail for good, so that `dlq` has something to do.
     let fails = |id: &str| id.bytes().last().is_some_and(|byte| byte % 4 == 0);
     let receiver = Receiver::builder().script(move |request| {
@@ -104,7 +112,10 @@ async fn kill_functions(what: &str, settings: Settings) {
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &accepted, BOUND).await;
     let failed = accepted.iter().filter(|id| fails(id)).count();
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len() - failed), ("failed".to_owned(), failed)].into());
+    assert_eq!(
+        ledger.statuses,
+        [("delivered".to_owned(), accepted.len() - failed), ("failed".to_owned(), failed)].into()
+    );
     let (_, twice) = assert_explained(&receiver, &accepted, &ledger);
     assert!(lambda.counts("deliver").1 > 0, "no batch was interrupted");
     report(&format!("functions on {what}"), kills, accepted.len(), twice, &ledger);
@@ -146,6 +157,7 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
     all.extend(on_amazon(&emulator).await);
     let (launch, receiver) = (launch(&all), Receiver::start().await.unwrap());
     let accepted = crash_under_load(&launch, &receiver, rounds()).await;
-    let (api, stack) = recover("local stack on DynamoDB and SQS", &launch, &receiver, &accepted, BOUND).await;
+    let (api, stack) =
+        recover("local stack on DynamoDB and SQS", &launch, &receiver, &accepted, BOUND).await;
     ledger::end(&api, stack).await;
 }

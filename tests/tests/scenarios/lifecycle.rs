@@ -20,14 +20,23 @@ async fn the_curl_line_that_it_prints_works_as_printed() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let log = launch.log();
-    assert!(log.contains(&stack.url()) && log.contains(&stack.metrics_url()) && log.contains("SQLite"), "{log}");
-    let line = log.lines().find(|line| line.trim_start().starts_with("curl ")).expect("there is a curl line");
+    assert!(
+        log.contains(&stack.url()) && log.contains(&stack.metrics_url()) && log.contains("SQLite"),
+        "{log}"
+    );
+    let line = log
+        .lines()
+        .find(|line| line.trim_start().starts_with("curl "))
+        .expect("there is a curl line");
     let line = line.replace("127.0.0.1:9001", &receiver.address().to_string());
     let output = tokio::process::Command::new("sh").args(["-c", &line]).output().await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let ids = [answer["webhook_id"].as_str().unwrap().to_owned()];
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), 1)].into()
+    );
     let metrics = reqwest_get(&stack.metrics_url()).await;
     assert!(metrics.contains("# TYPE webhook_delivery_total counter"), "{metrics}");
     ledger::close(&api, stack, &launch).await;
@@ -35,7 +44,12 @@ async fn the_curl_line_that_it_prints_works_as_printed() {
 
 async fn reqwest_get(url: &str) -> String {
     let base = url.trim_end_matches("/metrics");
-    ApiClient::new(base, None).unwrap().call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body
+    ApiClient::new(base, None)
+        .unwrap()
+        .call(http::Method::GET, &["metrics"], &[], None)
+        .await
+        .unwrap()
+        .body
 }
 
 #[test]
@@ -43,7 +57,11 @@ fn a_second_stack_on_the_same_folder_or_port_says_so() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     assert!(!launch.run_to_its_end(0, 0).unwrap().success());
-    assert!(launch.log().contains("another stack is running on the data folder"), "{}", launch.log());
+    assert!(
+        launch.log().contains("another stack is running on the data folder"),
+        "{}",
+        launch.log()
+    );
     drop(stack);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(!launch.run_to_its_end(taken.local_addr().unwrap().port(), 0).unwrap().success());
@@ -55,7 +73,10 @@ fn a_bad_setting_stops_the_start_and_names_itself() {
     let launch = Launch::fresh().unwrap().set("BATCH_SIZE", "many").set("LEASE_MS", "1000");
     assert!(!launch.run_to_its_end(0, 0).unwrap().success());
     let log = launch.log();
-    assert!(log.contains("BATCH_SIZE is 'many', but must be a whole number from 1 to 10; example: 10"), "{log}");
+    assert!(
+        log.contains("BATCH_SIZE is 'many', but must be a whole number from 1 to 10; example: 10"),
+        "{log}"
+    );
     assert!(log.contains("LEASE_MS must exceed DELIVERY_TIMEOUT_MS"), "{log}");
 }
 
@@ -67,18 +88,28 @@ fn a_batch_that_is_too_large_stops_the_start() {
     let log = launch.log();
     assert!(log.contains("DELIVER_CONCURRENCY must be at least BATCH_SIZE (10)"), "{log}");
     for function in ["api", "deliver", "sweep", "dlq"] {
-        let output = std::process::Command::new(posthaste_tests::binaries::binary(function).unwrap())
-            .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
-            .env("STATUS_BACKEND", "redis")
-            .env("QUEUE_BACKEND", "redis")
-            .env("DELIVER_CONCURRENCY", "4")
-            .output()
-            .unwrap();
+        let output =
+            std::process::Command::new(posthaste_tests::binaries::binary(function).unwrap())
+                .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+                .env("STATUS_BACKEND", "redis")
+                .env("QUEUE_BACKEND", "redis")
+                .env("DELIVER_CONCURRENCY", "4")
+                .output()
+                .unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let named = ["DELIVER_CONCURRENCY", "must be at least BATCH_SIZE (10)"].iter().all(|name| text.contains(name));
+        let named = ["DELIVER_CONCURRENCY", "must be at least BATCH_SIZE (10)"]
+            .iter()
+            .all(|name| text.contains(name));
         assert!(!output.status.success() && named, "{function}: {text}");
     }
-    assert!(Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4").set("BATCH_SIZE", "4").start().is_ok());
+    assert!(
+        Launch::fresh()
+            .unwrap()
+            .set("DELIVER_CONCURRENCY", "4")
+            .set("BATCH_SIZE", "4")
+            .start()
+            .is_ok()
+    );
 }
 
 #[test]
@@ -93,7 +124,11 @@ fn it_refuses_to_listen_for_others_without_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_end_it_finishes_the_attempt_in_flight() {
-    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_millis(700))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_millis(700)))
+        .start()
+        .await
+        .unwrap();
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -104,7 +139,11 @@ async fn asked_to_end_it_finishes_the_attempt_in_flight() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let webhook = api.webhook(&ids[0]).await.unwrap();
-    assert_eq!((webhook.status.as_str(), webhook.attempt_count), ("delivered", 1), "its outcome was recorded");
+    assert_eq!(
+        (webhook.status.as_str(), webhook.attempt_count),
+        ("delivered", 1),
+        "its outcome was recorded"
+    );
     assert_eq!(receiver.received().len(), 1);
     ledger::close(&api, stack, &launch).await;
 }

@@ -1,7 +1,15 @@
 //! Scenarios: a local stack as a real process, real HTTP on both sides, and the ledger at the end of each.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests: their panics are verdicts")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 mod amazon;
 mod crash;

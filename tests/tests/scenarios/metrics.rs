@@ -47,10 +47,12 @@ async fn a_prometheus_server_finds_every_series() {
         _ => Reply::status(500),
     });
     let receiver = receiver.start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "1").set("RETRY_MAX_ATTEMPTS", "1");
+    let launch =
+        Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "1").set("RETRY_MAX_ATTEMPTS", "1");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    check_metrics(&api.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body).unwrap();
+    check_metrics(&api.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body)
+        .unwrap();
 
     let mut ids = Vec::new();
     for path in ["/well", "/well", "/ill"] {
@@ -59,33 +61,48 @@ async fn a_prometheus_server_finds_every_series() {
         ledger::settle(&api, &ids, BOUND).await;
     }
     let in_api = format!("{}/metrics", stack.url());
-    let prometheus = Prometheus::start(&[("api", &in_api), ("port", &stack.metrics_url())]).await.unwrap();
+    let prometheus =
+        Prometheus::start(&[("api", &in_api), ("port", &stack.metrics_url())]).await.unwrap();
     for job in ["api", "port"] {
         for (name, labels, count) in SERIES {
-            let series = prometheus.wait_for(&format!("{name}{{job=\"{job}\"}}"), |found| found.len() >= count).await.unwrap();
+            let series = prometheus
+                .wait_for(&format!("{name}{{job=\"{job}\"}}"), |found| found.len() >= count)
+                .await
+                .unwrap();
             assert_eq!(series.len(), count, "{name} of {job}: {series:?}");
             for one in &series {
                 let found: BTreeSet<&str> = one.metric.keys().map(String::as_str).collect();
-                assert_eq!(found, labels.iter().copied().chain(OF_THE_SCRAPE).collect(), "{name} of {job}");
+                assert_eq!(
+                    found,
+                    labels.iter().copied().chain(OF_THE_SCRAPE).collect(),
+                    "{name} of {job}"
+                );
             }
         }
         let value = |query: String, wanted: &'static str| {
             let prometheus = &prometheus;
             async move {
-                let as_wanted = |found: &[posthaste_tests::prometheus::Series]| found.len() == 1 && found[0].value.1 == wanted;
+                let as_wanted = |found: &[posthaste_tests::prometheus::Series]| {
+                    found.len() == 1 && found[0].value.1 == wanted
+                };
                 prometheus.wait_for(&query, as_wanted).await.unwrap();
             }
         };
         value(format!("webhook_delivery_total{{job=\"{job}\",status=\"delivered\"}}"), "2").await;
         value(format!("webhook_delivery_seconds_count{{job=\"{job}\"}}"), "3").await;
-        value(format!("task_processing_total{{job=\"{job}\",mode=\"dlq\",status=\"success\"}}"), "1").await;
+        value(
+            format!("task_processing_total{{job=\"{job}\",mode=\"dlq\",status=\"success\"}}"),
+            "1",
+        )
+        .await;
         value(format!("redis_webhook_keys{{job=\"{job}\",status=\"failed\"}}"), "1").await;
         value(format!("circuit_breaker_status{{job=\"{job}\"}} > 0"), "2").await;
     }
     for (name, kind) in KINDS {
         assert_eq!(prometheus.kind(name).await.unwrap().as_deref(), Some(kind), "{name}");
     }
-    check_metrics(&api.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body).unwrap();
+    check_metrics(&api.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body)
+        .unwrap();
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -93,5 +110,8 @@ async fn a_prometheus_server_finds_every_series() {
 #[test]
 fn a_text_that_is_no_metrics_is_refused() {
     assert!(check_metrics("webhook_delivery_total{status=} 1\n").is_err());
-    assert!(check_metrics("# TYPE webhook_deliveries counter\nwebhook_deliveries 1\n").is_err(), "a counter ends in _total");
+    assert!(
+        check_metrics("# TYPE webhook_deliveries counter\nwebhook_deliveries 1\n").is_err(),
+        "a counter ends in _total"
+    );
 }

@@ -49,7 +49,11 @@ impl Seen {
 
     /// Accepted and refused in all.
     pub(crate) fn in_all(&self) -> (usize, usize) {
-        self.phases.lock().unwrap().iter().fold((0, 0), |sum, phase| (sum.0 + phase.0, sum.1 + phase.1))
+        self.phases
+            .lock()
+            .unwrap()
+            .iter()
+            .fold((0, 0), |sum, phase| (sum.0 + phase.0, sum.1 + phase.1))
     }
 
     /// Waits until so many more are accepted.
@@ -73,7 +77,14 @@ impl Clients {
     /// Each refusal must have this status; a 503 says when to come again.
     pub(crate) fn start(api_url: &str, receiver_url: &str, refusal: StatusCode) -> Self {
         let seen = Arc::new(Seen::default());
-        let post = |_| tokio::spawn(post_through(api_url.to_owned(), receiver_url.to_owned(), refusal, Arc::clone(&seen)));
+        let post = |_| {
+            tokio::spawn(post_through(
+                api_url.to_owned(),
+                receiver_url.to_owned(),
+                refusal,
+                Arc::clone(&seen),
+            ))
+        };
         Self { tasks: (0..CLIENTS).map(post).collect(), seen }
     }
 
@@ -88,13 +99,19 @@ impl Clients {
     }
 }
 
-async fn post_through(api_url: String, receiver_url: String, refusal: StatusCode, seen: Arc<Seen>) -> Vec<String> {
+async fn post_through(
+    api_url: String,
+    receiver_url: String,
+    refusal: StatusCode,
+    seen: Arc<Seen>,
+) -> Vec<String> {
     let api = ApiClient::new(&api_url, None).unwrap();
     let mut accepted = Vec::new();
     while !seen.stopping.load(Ordering::SeqCst) {
         let phase = seen.phase();
         let query = [("webhook_url", receiver_url.as_str())];
-        let answer = api.call(Method::POST, &["test-webhook"], &query, Some("{}".to_owned())).await.unwrap();
+        let answer =
+            api.call(Method::POST, &["test-webhook"], &query, Some("{}".to_owned())).await.unwrap();
         if answer.status == refusal {
             let says_when = answer.headers.contains_key("retry-after");
             assert!(says_when || refusal != StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");

@@ -74,11 +74,17 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let file = || Database::open(&self.launch.data_dir().join(DATABASE_FILE)).unwrap();
         let store: Arc<dyn Store> = match &self.status {
-            Some(url) => Arc::new(RedisStore::new(Connection::new(url, "posthaste", "status").unwrap(), Arc::clone(&clock))),
+            Some(url) => Arc::new(RedisStore::new(
+                Connection::new(url, "posthaste", "status").unwrap(),
+                Arc::clone(&clock),
+            )),
             None => Arc::new(SqliteStore::new(file(), Arc::clone(&clock))),
         };
         let queue: Arc<dyn Queue> = match &self.queue {
-            Some(url) => Arc::new(RedisQueue::new(Connection::new(url, QUEUE_PREFIX, "queue").unwrap(), clock)),
+            Some(url) => Arc::new(RedisQueue::new(
+                Connection::new(url, QUEUE_PREFIX, "queue").unwrap(),
+                clock,
+            )),
             None => Arc::new(SqliteQueue::new(file(), clock)),
         };
         ledger::assert_nothing_left(&*store, &*queue).await;
@@ -89,11 +95,18 @@ impl Parts {
 async fn delivery_retry_dead_letter_and_redrive(parts: Parts) {
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let health: serde_json::Value = api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
+    let health: serde_json::Value =
+        api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
     let name = |url: &Option<RedisUrl>| if url.is_some() { "redis" } else { "sqlite" };
-    assert_eq!((&health["store"]["status"], &health["store"]["backend"]), (&json!("healthy"), &json!(name(&parts.status))));
+    assert_eq!(
+        (&health["store"]["status"], &health["store"]["backend"]),
+        (&json!("healthy"), &json!(name(&parts.status)))
+    );
     assert!(health["store"].get("warnings").is_none(), "{health}");
-    assert_eq!((&health["status"], &health["queue"]["backend"]), (&json!("healthy"), &json!(name(&parts.queue))));
+    assert_eq!(
+        (&health["status"], &health["queue"]["backend"]),
+        (&json!("healthy"), &json!(name(&parts.queue)))
+    );
     life::live(&api, BOUND).await;
     parts.close(&api, stack).await;
 }
@@ -107,7 +120,8 @@ async fn a_webhook_s_life_on_one_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_s_life_on_a_cluster() {
     let cluster = RedisCluster::durable().unwrap();
-    delivery_retry_dead_letter_and_redrive(Parts::on(Some(&cluster.url()), Some(&cluster.url()))).await;
+    delivery_retry_dead_letter_and_redrive(Parts::on(Some(&cluster.url()), Some(&cluster.url())))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +145,8 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     let receiver = Receiver::start().await.unwrap();
     let parts = Parts::on_one(&server);
     let accepted = crash_under_load(&parts.launch, &receiver, rounds()).await;
-    let (api, stack) = recover("local stack on Redis", &parts.launch, &receiver, &accepted, BOUND).await;
+    let (api, stack) =
+        recover("local stack on Redis", &parts.launch, &receiver, &accepted, BOUND).await;
     parts.close(&api, stack).await;
 }
 
@@ -139,7 +154,8 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
 #[test]
 fn sharing_a_database_is_refused_at_start() {
     let (server, cluster) = ("redis://127.0.0.1:1/3", "redis+cluster://127.0.0.1:1");
-    for (url, reason) in [(server, "the same database"), (cluster, "the prefix is all that keeps")] {
+    for (url, reason) in [(server, "the same database"), (cluster, "the prefix is all that keeps")]
+    {
         let parts = Parts::on(Some(url), Some(url)).set("QUEUE_REDIS_PREFIX", "posthaste");
         let error = parts.launch.start().unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");

@@ -39,17 +39,23 @@ fn scripts(server: &RedisServer) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     let (status, queue) = (RedisServer::start().unwrap(), RedisServer::start().unwrap());
-    let parts = Parts::on(Some(&status.url(0)), Some(&queue.url(0))).set("DELIVERY_TIMEOUT_MS", "10000").set("LEASE_MS", "20000");
+    let parts = Parts::on(Some(&status.url(0)), Some(&queue.url(0)))
+        .set("DELIVERY_TIMEOUT_MS", "10000")
+        .set("LEASE_MS", "20000");
     let receiver = Receiver::start().await.unwrap();
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let (before, started) = ((scripts(&status), scripts(&queue)), Instant::now());
     let left = Arc::new(AtomicUsize::new(WEBHOOKS));
     let client = |_| {
-        let (api, url, left) = (ApiClient::new(&stack.url(), None).unwrap(), receiver.url("/x"), Arc::clone(&left));
+        let (api, url, left) =
+            (ApiClient::new(&stack.url(), None).unwrap(), receiver.url("/x"), Arc::clone(&left));
         tokio::spawn(async move {
             let mut ids = Vec::new();
-            while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            while left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_ok()
+            {
                 ids.push(api.test_webhook(&url, &json!({})).await.unwrap().webhook_id);
             }
             ids
@@ -75,7 +81,10 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     // Create, claim, outcome; once a second what the functions have counted, a heartbeat every two
     // seconds, and what health writes to each shard.
     let seconds = took.as_secs() + 2;
-    assert!(store_calls <= 3 * WEBHOOKS as u64 + 3 * seconds + SHARDS, "{store_calls} calls of the store");
+    assert!(
+        store_calls <= 3 * WEBHOOKS as u64 + 3 * seconds + SHARDS,
+        "{store_calls} calls of the store"
+    );
     // Of the fourth round trip, the queue's, each webhook has a part: a send, and what a batch of up to ten shares, receive and acknowledge.
     // A receiver that waits looks up to twenty times a second at each of the two lanes.
     assert!(queue_calls <= WEBHOOKS as u64 + 40 * seconds, "{queue_calls} calls of the queue");

@@ -45,7 +45,10 @@ async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
     let stack = before.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let store = store_health(&api).await;
-    assert!(store["warnings"][0].as_str().unwrap().contains("min-replicas-to-write is 0"), "{store}");
+    assert!(
+        store["warnings"][0].as_str().unwrap().contains("min-replicas-to-write is 0"),
+        "{store}"
+    );
     replica.promote().unwrap();
     let mut ids = Vec::new();
     for _ in 0..WEBHOOKS {
@@ -66,7 +69,8 @@ async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
 async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     let mut primary = RedisServer::durable().unwrap();
     let replica = RedisServer::replica_of(&primary).unwrap();
-    let (before, after) = (Parts::on_one(&primary).set("STATUS_REDIS_WAIT", "1"), Parts::on_one(&replica));
+    let (before, after) =
+        (Parts::on_one(&primary).set("STATUS_REDIS_WAIT", "1"), Parts::on_one(&replica));
     let receiver = Receiver::start().await.unwrap();
     let stack = before.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -81,8 +85,11 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     assert_eq!(unconfirmed.status, StatusCode::SERVICE_UNAVAILABLE);
     let again = async |base: &str| {
         let url = format!("{base}/test-webhook?webhook_url={}", receiver.url("/again"));
-        let request =
-            http_client().unwrap().post(url).header("idempotency-key", "one").header("content-type", "application/json");
+        let request = http_client()
+            .unwrap()
+            .post(url)
+            .header("idempotency-key", "one")
+            .header("content-type", "application/json");
         let answer = request.body("{}").send().await.unwrap();
         (answer.status(), answer.text().await.unwrap())
     };
@@ -104,7 +111,11 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     }
     assert_eq!(answers[0], answers[1], "accepted once");
     ledger::settle(&api, &answers[..1], BOUND).await;
-    let came = receiver.received().iter().filter(|request| request.webhook_id() == Some(&*answers[0])).count();
+    let came = receiver
+        .received()
+        .iter()
+        .filter(|request| request.webhook_id() == Some(&*answers[0]))
+        .count();
     assert_eq!(came, 1);
     after.close(&api, stack).await;
 }
@@ -116,10 +127,17 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     const FILLER_BYTES: usize = 20_000;
     let server = RedisServer::durable().unwrap();
     let used = |server: &RedisServer| {
-        server.command::<InfoDict>(0, cmd("INFO").arg("memory")).unwrap().get::<u64>("used_memory").unwrap()
+        server
+            .command::<InfoDict>(0, cmd("INFO").arg("memory"))
+            .unwrap()
+            .get::<u64>("used_memory")
+            .unwrap()
     };
-    let limit = |bytes: u64| server.command::<()>(0, cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).unwrap();
-    let parts = Parts::on_one(&server).set("RETRY_MAX_ATTEMPTS", "50").set("RETRY_MAX_DELAY_MS", "1000");
+    let limit = |bytes: u64| {
+        server.command::<()>(0, cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).unwrap()
+    };
+    let parts =
+        Parts::on_one(&server).set("RETRY_MAX_ATTEMPTS", "50").set("RETRY_MAX_DELAY_MS", "1000");
     let receiver = Receiver::builder().script(|_| Reply::status(503)).start().await.unwrap();
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -135,7 +153,11 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
         sleep(Duration::from_millis(5)).await;
     };
     assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(refusal.body.contains("urn:posthaste:overloaded") && refusal.body.contains("The store is full"), "{refusal:?}");
+    assert!(
+        refusal.body.contains("urn:posthaste:overloaded")
+            && refusal.body.contains("The store is full"),
+        "{refusal:?}"
+    );
     assert!(refusal.headers.contains_key("retry-after") && ids.len() > 10, "{refusal:?}");
     // Beyond the limit now, so the server refuses whatever may take memory.
     limit(used(&server) / 2);
@@ -146,7 +168,8 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     assert!(refused.unwrap_err().to_string().contains("OOM"));
     let is_told = async || {
         let store = store_health(&api).await;
-        store["status"] == "degraded" && store["warnings"].to_string().contains("memory is 90 % full or more")
+        store["status"] == "degraded"
+            && store["warnings"].to_string().contains("memory is 90 % full or more")
     };
     while !is_told().await {
         assert!(started.elapsed() < BOUND, "health does not tell");

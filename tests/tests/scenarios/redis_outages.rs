@@ -35,7 +35,8 @@ impl Load {
     async fn on(parts: Parts) -> Self {
         let parts = parts.set("AUDIT_AGE_MS", "5000").set("REQUEUE_GRACE_MS", "9000");
         let (stack, receiver) = (parts.launch.start().unwrap(), Receiver::start().await.unwrap());
-        let clients = Clients::start(&stack.url(), &receiver.url("/x"), StatusCode::SERVICE_UNAVAILABLE);
+        let clients =
+            Clients::start(&stack.url(), &receiver.url("/x"), StatusCode::SERVICE_UNAVAILABLE);
         let load = Self { parts, stack, receiver, clients };
         load.wait_for_accepted("before").await;
         load
@@ -58,8 +59,12 @@ impl Load {
         let api = ApiClient::new(&self.stack.url(), None).unwrap();
         let ledger = ledger::settle(&api, &accepted, BOUND).await;
         assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-        let came: std::collections::HashSet<String> =
-            self.receiver.received().iter().filter_map(|request| Some(request.webhook_id()?.to_owned())).collect();
+        let came: std::collections::HashSet<String> = self
+            .receiver
+            .received()
+            .iter()
+            .filter_map(|request| Some(request.webhook_id()?.to_owned()))
+            .collect();
         assert!(accepted.iter().all(|id| came.contains(id)), "what is delivered has come");
         // What was refused may have been created all the same, once the server went on: it is delivered too, at last by the audit.
         wait_until_idle(&api, 2 * BOUND).await;
@@ -74,12 +79,18 @@ async fn nothing_is_lost_when_the_server_hangs_or_dies() {
     let load = Load::on(Parts::on_one(&server)).await;
     server.pause().unwrap();
     let (accepted, refused) = load.sit_out().await;
-    assert!(accepted == 0 && refused > 0, "while it hung, {accepted} were accepted and {refused} refused");
+    assert!(
+        accepted == 0 && refused > 0,
+        "while it hung, {accepted} were accepted and {refused} refused"
+    );
     server.resume().unwrap();
     load.wait_for_accepted("after it hung").await;
     server.crash();
     let (accepted, refused) = load.sit_out().await;
-    assert!(accepted == 0 && refused > 0, "while it was dead, {accepted} were accepted and {refused} refused");
+    assert!(
+        accepted == 0 && refused > 0,
+        "while it was dead, {accepted} were accepted and {refused} refused"
+    );
     server.restart().unwrap();
     load.wait_for_accepted("after it died").await;
     load.close().await;
@@ -92,12 +103,18 @@ async fn nothing_is_refused_when_only_the_queue_s_server_hangs_or_dies() {
     let load = Load::on(Parts::on(Some(&status.url(0)), Some(&queue.url(0)))).await;
     queue.pause().unwrap();
     let (accepted, refused) = load.sit_out().await;
-    assert!(accepted > 0 && refused == 0, "while it hung, {accepted} were accepted and {refused} refused");
+    assert!(
+        accepted > 0 && refused == 0,
+        "while it hung, {accepted} were accepted and {refused} refused"
+    );
     queue.resume().unwrap();
     load.wait_for_accepted("after it hung").await;
     queue.crash();
     let (accepted, refused) = load.sit_out().await;
-    assert!(accepted > 0 && refused == 0, "while it was dead, {accepted} were accepted and {refused} refused");
+    assert!(
+        accepted > 0 && refused == 0,
+        "while it was dead, {accepted} were accepted and {refused} refused"
+    );
     queue.restart().unwrap();
     load.wait_for_accepted("after it died").await;
     assert_eq!(load.clients.seen.in_all().1, 0, "nothing was refused");

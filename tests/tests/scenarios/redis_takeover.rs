@@ -25,7 +25,9 @@ const IN_FLIGHT: usize = 5;
 
 /// The usual times, not the short ones of other scenarios.
 fn parts(status: &str, queue: &str) -> Parts {
-    Parts::on(Some(status), Some(queue)).set("DELIVERY_TIMEOUT_MS", "30000").set("LEASE_MS", "45000")
+    Parts::on(Some(status), Some(queue))
+        .set("DELIVERY_TIMEOUT_MS", "30000")
+        .set("LEASE_MS", "45000")
 }
 
 async fn wait_until(what: &str, bound: Duration, is_so: impl Fn() -> bool) {
@@ -38,9 +40,17 @@ async fn wait_until(what: &str, bound: Duration, is_so: impl Fn() -> bool) {
 
 /// Attempts that hang, made by the only stack there is; the receiver answers at once from then on. The heartbeats are on one of these
 /// servers.
-async fn in_flight(receiver: &Receiver, stack: &Stack, servers: &[RedisServer], database: u32) -> Vec<String> {
-    let count = |server: &RedisServer| server.command::<u64>(database, cmd("ZCARD").arg("{posthaste-status}:processes"));
-    let has_beaten = || servers.iter().any(|server| count(server).is_ok_and(|processes| processes > 0));
+async fn in_flight(
+    receiver: &Receiver,
+    stack: &Stack,
+    servers: &[RedisServer],
+    database: u32,
+) -> Vec<String> {
+    let count = |server: &RedisServer| {
+        server.command::<u64>(database, cmd("ZCARD").arg("{posthaste-status}:processes"))
+    };
+    let has_beaten =
+        || servers.iter().any(|server| count(server).is_ok_and(|processes| processes > 0));
     wait_until("the stack's first heartbeat", BOUND, has_beaten).await;
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
@@ -53,7 +63,11 @@ async fn in_flight(receiver: &Receiver, stack: &Stack, servers: &[RedisServer], 
 }
 
 async fn receiver_that_hangs() -> Receiver {
-    Receiver::builder().script(|_| Reply::status(200).after(Duration::from_secs(3600))).start().await.unwrap()
+    Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
+        .start()
+        .await
+        .unwrap()
 }
 
 /// Each was interrupted once and is delivered.
@@ -61,7 +75,14 @@ async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String]
     let ledger = ledger::settle(api, ids, bound).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), ids.len())].into());
     for id in ids {
-        let outcomes: Vec<String> = api.webhook(id).await.unwrap().attempts.into_iter().map(|attempt| attempt.outcome).collect();
+        let outcomes: Vec<String> = api
+            .webhook(id)
+            .await
+            .unwrap()
+            .attempts
+            .into_iter()
+            .map(|attempt| attempt.outcome)
+            .collect();
         assert_eq!(outcomes, ["interrupted", "delivered"]);
     }
 }
@@ -71,7 +92,10 @@ async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String]
 #[tokio::test(flavor = "multi_thread")]
 async fn another_stack_goes_on_with_what_a_killed_one_held() {
     let servers = [RedisServer::start().unwrap()];
-    let (first, second) = (parts(&servers[0].url(2), &servers[0].url(1)), parts(&servers[0].url(2), &servers[0].url(1)));
+    let (first, second) = (
+        parts(&servers[0].url(2), &servers[0].url(1)),
+        parts(&servers[0].url(2), &servers[0].url(1)),
+    );
     let receiver = receiver_that_hangs().await;
     let stack = first.launch.start().unwrap();
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
@@ -80,7 +104,10 @@ async fn another_stack_goes_on_with_what_a_killed_one_held() {
     let killed_at = Instant::now();
     let api = ApiClient::new(&other.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
-    println!("in flight when its stack was killed, and delivered by another one within {:?}", killed_at.elapsed());
+    println!(
+        "in flight when its stack was killed, and delivered by another one within {:?}",
+        killed_at.elapsed()
+    );
     second.close(&api, other).await;
 }
 
@@ -97,7 +124,10 @@ async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() 
     let started_at = Instant::now();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
-    println!("in flight when the stack was killed, and delivered within {:?} of its restart", started_at.elapsed());
+    println!(
+        "in flight when the stack was killed, and delivered within {:?} of its restart",
+        started_at.elapsed()
+    );
     parts.close(&api, stack).await;
 }
 
@@ -106,7 +136,10 @@ async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_stack_goes_on_while_one_does_not_run() {
     let servers = [RedisServer::start().unwrap()];
-    let (first, second) = (parts(&servers[0].url(2), &servers[0].url(1)), parts(&servers[0].url(2), &servers[0].url(1)));
+    let (first, second) = (
+        parts(&servers[0].url(2), &servers[0].url(1)),
+        parts(&servers[0].url(2), &servers[0].url(1)),
+    );
     let receiver = receiver_that_hangs().await;
     let stack = first.launch.start().unwrap();
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
@@ -115,8 +148,10 @@ async fn another_stack_goes_on_while_one_does_not_run() {
     let api = ApiClient::new(&other.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
     stack.resume().unwrap();
-    wait_until("it has seen that it was taken for dead", BOUND, || first.launch.log().contains("No heartbeat reached Redis"))
-        .await;
+    wait_until("it has seen that it was taken for dead", BOUND, || {
+        first.launch.log().contains("No heartbeat reached Redis")
+    })
+    .await;
     let resumed = ApiClient::new(&stack.url(), None).unwrap();
     let id = resumed.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id;
     ledger::settle(&resumed, &[id], BOUND).await;
@@ -135,7 +170,10 @@ async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
     let stack = parts.launch.start().unwrap();
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
     servers[0].pause().unwrap();
-    wait_until("its attempts are stopped", BOUND, || parts.launch.log().contains("this process seemed dead to others")).await;
+    wait_until("its attempts are stopped", BOUND, || {
+        parts.launch.log().contains("this process seemed dead to others")
+    })
+    .await;
     servers[0].resume().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, BOUND).await;

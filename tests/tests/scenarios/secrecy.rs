@@ -26,7 +26,9 @@ const USERINFO: &str = "user:password-mark-6b20e9";
 const HEADER: &str = "Bearer header-mark-c5f711";
 
 fn assert_private(what: &str, text: &str) {
-    for mark in ["key-mark", "hmac-mark", "payload-mark", "query-mark", "password-mark", "header-mark"] {
+    for mark in
+        ["key-mark", "hmac-mark", "payload-mark", "query-mark", "password-mark", "header-mark"]
+    {
         assert!(!text.contains(mark), "{what} holds {mark}: {text}");
     }
 }
@@ -50,14 +52,21 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
         .set("CIRCUIT_OPEN_MS", "100");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), Some(KEY)).unwrap();
-    let webhook = |url: &str| json!({"url": url, "payload": {"mark": PAYLOAD}, "headers": {"authorization": HEADER}}).to_string();
-    let post = async |body: String| api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
+    let webhook = |url: &str| {
+        json!({"url": url, "payload": {"mark": PAYLOAD}, "headers": {"authorization": HEADER}})
+            .to_string()
+    };
+    let post =
+        async |body: String| api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
 
     let url = receiver.url(&format!("/hook?{QUERY}"));
-    let accepted: serde_json::Value = post(webhook(&url)).await.expect(StatusCode::ACCEPTED).unwrap();
+    let accepted: serde_json::Value =
+        post(webhook(&url)).await.expect(StatusCode::ACCEPTED).unwrap();
     let nobody = "http://127.0.0.1:1/hook?token=query-mark-d81c07";
-    let failing: serde_json::Value = post(webhook(nobody)).await.expect(StatusCode::ACCEPTED).unwrap();
-    let ids = [&accepted, &failing].map(|accepted| accepted["webhook_id"].as_str().unwrap().to_owned());
+    let failing: serde_json::Value =
+        post(webhook(nobody)).await.expect(StatusCode::ACCEPTED).unwrap();
+    let ids =
+        [&accepted, &failing].map(|accepted| accepted["webhook_id"].as_str().unwrap().to_owned());
     let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;
     assert_eq!(statuses, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)].into());
 
@@ -77,21 +86,32 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
     }
     for key in ["key-mark-wrong", "key-mark-b64c1"] {
         secrecy::note(key);
-        let answer =
-            ApiClient::new(&stack.url(), Some(key)).unwrap().call(Method::GET, &["destinations"], &[], None).await.unwrap();
+        let answer = ApiClient::new(&stack.url(), Some(key))
+            .unwrap()
+            .call(Method::GET, &["destinations"], &[], None)
+            .await
+            .unwrap();
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
         assert_private("a refusal", &answer.body);
     }
     let no_query: &[(&str, &str)] = &[];
-    for (path, query) in
-        [("metrics", no_query), ("health", no_query), ("destinations", no_query), ("webhook-statuses", &[("status", PAYLOAD)])]
-    {
+    for (path, query) in [
+        ("metrics", no_query),
+        ("health", no_query),
+        ("destinations", no_query),
+        ("webhook-statuses", &[("status", PAYLOAD)]),
+    ] {
         let answer = api.call(Method::GET, &[path], query, None).await.unwrap();
         assert_private(path, &answer.body);
     }
     // It logged enough for this to mean something.
     let log = launch.log();
-    for said in ["DEBUG", "Sending webhook notification to http://127.0.0.1:", "Webhook delivery failed", "not base64"] {
+    for said in [
+        "DEBUG",
+        "Sending webhook notification to http://127.0.0.1:",
+        "Webhook delivery failed",
+        "not base64",
+    ] {
         assert!(log.contains(said), "the log does not say '{said}'");
     }
     assert_private("the log", &log);
@@ -102,8 +122,13 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
 #[tokio::test]
 async fn a_redis_that_is_away_is_logged_without_its_password() {
     let url = "redis://default:password-mark-44fa1c@127.0.0.1:1/0";
-    let launch = Launch::fresh().unwrap().set("STATUS_BACKEND", "redis").set("QUEUE_BACKEND", "redis").set("RUST_LOG", "trace");
-    let launch = launch.set("STATUS_REDIS_URL", url).set("QUEUE_REDIS_URL", &url.replace("/0", "/1"));
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("STATUS_BACKEND", "redis")
+        .set("QUEUE_BACKEND", "redis")
+        .set("RUST_LOG", "trace");
+    let launch =
+        launch.set("STATUS_REDIS_URL", url).set("QUEUE_REDIS_URL", &url.replace("/0", "/1"));
     let launch = launch.ready_within(Duration::from_secs(5));
     let error = launch.start().map(drop).unwrap_err().to_string();
     assert!(launch.log().contains("redis") || launch.log().contains("Redis"), "{error}");

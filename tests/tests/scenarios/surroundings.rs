@@ -35,8 +35,16 @@ impl Bare {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = TempDir::new().unwrap();
         let mut command = Command::new(binary("local").unwrap());
-        command.arg("--listen").arg(format!("127.0.0.1:{port}")).args(["--metrics-listen", "127.0.0.1:0"]);
-        command.arg("--data-dir").arg(folder.path()).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{port}"))
+            .args(["--metrics-listen", "127.0.0.1:0"]);
+        command
+            .arg("--data-dir")
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr);
         Self { child: command.spawn().unwrap(), port, folder }
     }
 
@@ -90,14 +98,20 @@ fn ask(mut stream: TcpStream, path: &str) -> String {
     let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut answer = String::new();
     // What goes wrong is an answer that is not there.
-    let _ = stream.write_all(asked.as_bytes()).and_then(|()| stream.read_to_string(&mut answer).map(drop));
+    let _ = stream
+        .write_all(asked.as_bytes())
+        .and_then(|()| stream.read_to_string(&mut answer).map(drop));
     answer
 }
 
 /// The program that reads its log has gone; it finishes what is in flight all the same, and says that it ended well.
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_end_without_a_reader_of_its_log_it_finishes_the_attempt_in_flight() {
-    let receiver = Receiver::builder().script(|_| Reply::status(200).after(Duration::from_millis(700))).start().await.unwrap();
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_millis(700)))
+        .start()
+        .await
+        .unwrap();
     let mut stack = Bare::start(Stdio::piped(), Stdio::piped());
     stack.wait_until_ready();
     drop((stack.child.stdout.take(), stack.child.stderr.take()));
@@ -146,10 +160,14 @@ async fn a_caller_that_closes_its_sending_side_is_answered() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer:?}");
-    let accepted: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let accepted: serde_json::Value =
+        serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ids = [accepted["webhook_id"].as_str().unwrap().to_owned()];
-    assert_eq!(ledger::settle(&api, &ids, BOUND).await.statuses, [("delivered".to_owned(), 1)].into());
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), 1)].into()
+    );
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -160,15 +178,26 @@ fn a_web_page_reaches_neither_port_by_a_name_of_its_own() {
     let stack = launch.start().unwrap();
     let metrics = stack.metrics_url();
     let metrics = metrics.trim_start_matches("http://").trim_end_matches("/metrics");
-    for (address, path) in [(metrics, "/metrics"), (stack.url().trim_start_matches("http://"), "/webhook-statuses")] {
-        for (host, expected) in [("rebound.example:8001", 403), (address, 200), ("localhost:1", 200)] {
+    for (address, path) in
+        [(metrics, "/metrics"), (stack.url().trim_start_matches("http://"), "/webhook-statuses")]
+    {
+        for (host, expected) in
+            [("rebound.example:8001", 403), (address, 200), ("localhost:1", 200)]
+        {
             let mut stream = TcpStream::connect(address).unwrap();
             let asked = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
             stream.write_all(asked.as_bytes()).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{path} as {host}: {answer}");
-            assert_eq!(answer.contains("# TYPE"), expected == 200 && path == "/metrics", "{answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+                "{path} as {host}: {answer}"
+            );
+            assert_eq!(
+                answer.contains("# TYPE"),
+                expected == 200 && path == "/metrics",
+                "{answer}"
+            );
         }
     }
 }
@@ -253,17 +282,28 @@ fn many_large_batches_take_no_more_memory_than_is_set_aside() {
                 body.len()
             );
             // What is refused may be cut off.
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+            let _ =
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
             let mut status = [0; 12];
             let read = stream.read_exact(&mut status);
-            read.map_or_else(|error| error.kind().to_string(), |()| String::from_utf8_lossy(&status).into_owned())
+            read.map_or_else(
+                |error| error.kind().to_string(),
+                |()| String::from_utf8_lossy(&status).into_owned(),
+            )
         };
         let threads: Vec<_> = (0..BATCHES).map(|_| scope.spawn(send)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let grown = peak_mib(&stack) - before;
     let accepted = answers.iter().filter(|answer| *answer == "HTTP/1.1 202").count();
-    println!("{BATCHES} batches of {} KiB: {accepted} accepted, {grown} MiB more", body.len() / 1024);
+    println!(
+        "{BATCHES} batches of {} KiB: {accepted} accepted, {grown} MiB more",
+        body.len() / 1024
+    );
     assert!((1..BATCHES).contains(&accepted), "{answers:?}");
-    assert!(grown < 100, "{grown} MiB; the bodies alone are {} MiB", BATCHES * body.len() / 1024 / 1024);
+    assert!(
+        grown < 100,
+        "{grown} MiB; the bodies alone are {} MiB",
+        BATCHES * body.len() / 1024 / 1024
+    );
 }

@@ -14,7 +14,12 @@ const BASE_DELAY_MS: &str = "300";
 
 async fn run(tool: &str, stack: &Stack, receiver: &Receiver, arguments: &[&str]) -> Output {
     Command::new(tool)
-        .args(["--api-url", &stack.url(), "--receiver-url", &format!("http://{}", receiver.address())])
+        .args([
+            "--api-url",
+            &stack.url(),
+            "--receiver-url",
+            &format!("http://{}", receiver.address()),
+        ])
         .args(arguments)
         .env("RETRY_BASE_DELAY_MS", BASE_DELAY_MS)
         .env("MIN_RETRY_DELAY_MS", "0")
@@ -26,13 +31,22 @@ async fn run(tool: &str, stack: &Stack, receiver: &Receiver, arguments: &[&str])
 fn launch() -> Launch {
     // Attempts of the timeout scenario take one second instead of thirty. The breaker is off: several failing runs against one
     // receiver would open its circuit, which is right, and slow.
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", BASE_DELAY_MS).set("CIRCUIT_FAILURES", "0");
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("RETRY_BASE_DELAY_MS", BASE_DELAY_MS)
+        .set("CIRCUIT_FAILURES", "0");
     launch.set("DELIVERY_TIMEOUT_MS", "1000").set("LEASE_MS", "3000")
 }
 
 fn assert_passed(what: &str, output: &Output) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{what}: {}\n{}\n{}", output.status, text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}\n{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,8 +68,14 @@ async fn a_dead_letter_is_made_and_redriven() {
     let receiver = Receiver::builder().behaviour(failing).start().await.unwrap();
     let launch = launch();
     let stack = launch.start().unwrap();
-    assert_passed("dlq", &run(env!("CARGO_BIN_EXE_test-webhook-dlq"), &stack, &receiver, &[]).await);
-    assert_passed("dlq-simple", &run(env!("CARGO_BIN_EXE_test-webhook-dlq-simple"), &stack, &receiver, &[]).await);
+    assert_passed(
+        "dlq",
+        &run(env!("CARGO_BIN_EXE_test-webhook-dlq"), &stack, &receiver, &[]).await,
+    );
+    assert_passed(
+        "dlq-simple",
+        &run(env!("CARGO_BIN_EXE_test-webhook-dlq-simple"), &stack, &receiver, &[]).await,
+    );
     stack.stop().unwrap();
 }
 
@@ -65,7 +85,9 @@ async fn a_system_that_does_not_do_as_it_should_is_found_out() {
     let receiver = Receiver::start().await.unwrap();
     let launch = launch().set("RETRY_MAX_ATTEMPTS", "5");
     let stack = launch.start().unwrap();
-    let output = run(env!("CARGO_BIN_EXE_test-webhook-failure"), &stack, &receiver, &["--failure", "5xx"]).await;
+    let output =
+        run(env!("CARGO_BIN_EXE_test-webhook-failure"), &stack, &receiver, &["--failure", "5xx"])
+            .await;
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
     stack.stop().unwrap();
 }

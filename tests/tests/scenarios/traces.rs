@@ -38,19 +38,25 @@ async fn accept(api: &ApiClient, body: &Value, headers: &[(&str, &str)]) -> Stri
 /// promised sentences, with the trace beside them, and without the URL's query.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_the_log() {
-    let receiver = Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
-        ("/later", Some(2..)) => Reply::status(200),
-        ("/gone", _) => Reply::status(410),
-        _ => Reply::status(503),
-    });
+    let receiver =
+        Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
+            ("/later", Some(2..)) => Reply::status(200),
+            ("/gone", _) => Reply::status(410),
+            _ => Reply::status(503),
+        });
     let receiver = receiver.start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "20").set("CIRCUIT_FAILURES", "0");
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "20").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let body = json!({"url": receiver.url("/later?token=secret"), "payload": 1, "reference_id": "order-1"});
-    let headers =
-        [("x-correlation-id", "call-1"), ("traceparent", &*parent), ("tracestate", "vendor=a"), ("tracestate", "other=b")];
+    let headers = [
+        ("x-correlation-id", "call-1"),
+        ("traceparent", &*parent),
+        ("tracestate", "vendor=a"),
+        ("tracestate", "other=b"),
+    ];
     let id = accept(&api, &body, &headers).await;
     let gone = json!({"url": receiver.url("/gone"), "payload": 1, "reference_id": "order-2"});
     let gone = accept(&api, &gone, &[("x-correlation-id", "call-2")]).await;
@@ -63,9 +69,17 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
         assert_eq!(attempt.header("tracestate"), Some("vendor=a,other=b"));
         let sent: Vec<&str> = attempt.header("traceparent").unwrap().split('-').collect();
         assert_eq!((sent.len(), sent[0], sent[1], sent[3]), (4, "00", TRACE, "01"));
-        assert!(sent[2].len() == 16 && spans.insert(sent[2].to_owned()), "a span of its own: {sent:?}");
+        assert!(
+            sent[2].len() == 16 && spans.insert(sent[2].to_owned()),
+            "a span of its own: {sent:?}"
+        );
     }
-    assert!(receiver.wait_for_webhook(&gone, 1, BOUND).await.unwrap()[0].header("traceparent").is_none(), "none was given");
+    assert!(
+        receiver.wait_for_webhook(&gone, 1, BOUND).await.unwrap()[0]
+            .header("traceparent")
+            .is_none(),
+        "none was given"
+    );
     assert_eq!(api.webhook(&id).await.unwrap().correlation_id, "call-1");
     ledger::close(&api, stack, &launch).await;
 
@@ -79,8 +93,10 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
         "[call-2] Webhook delivery failed with status 410".to_owned(),
         "[call-2] Moved failed webhook to dead letter queue".to_owned(),
     ] {
-        let line =
-            log.lines().find(|line| line.contains(&sentence)).unwrap_or_else(|| panic!("'{sentence}' is missing in\n{log}"));
+        let line = log
+            .lines()
+            .find(|line| line.contains(&sentence))
+            .unwrap_or_else(|| panic!("'{sentence}' is missing in\n{log}"));
         let webhook = if sentence.starts_with("[call-1]") { &id } else { &gone };
         assert!(line.contains(&format!("webhook_id={webhook}")), "{line}");
         assert_eq!(line.contains(TRACE), sentence.starts_with("[call-1]"), "{line}");
@@ -100,16 +116,28 @@ async fn a_trace_that_is_not_valid_is_ignored_and_a_webhook_s_own_header_is_left
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
     let body = json!({"url": receiver.url("/x"), "payload": 1});
-    for parent in ["garbage", &format!("ff-{TRACE}-00f067aa0ba902b7-01"), &format!("00-{TRACE}-0000000000000000-01")] {
+    for parent in [
+        "garbage",
+        &format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+        &format!("00-{TRACE}-0000000000000000-01"),
+    ] {
         let id = accept(&api, &body, &[("traceparent", parent), ("tracestate", "a=1")]).await;
         let request = receiver.wait_for_webhook(&id, 1, BOUND).await.unwrap().remove(0);
-        assert_eq!((request.header("traceparent"), request.header("tracestate")), (None, None), "{parent}");
+        assert_eq!(
+            (request.header("traceparent"), request.header("tracestate")),
+            (None, None),
+            "{parent}"
+        );
         ids.push(id);
     }
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-00");
     let id = accept(&api, &body, &[("traceparent", &parent), ("tracestate", "not a state")]).await;
     let request = receiver.wait_for_webhook(&id, 1, BOUND).await.unwrap().remove(0);
-    assert!(request.header("traceparent").is_some_and(|sent| sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-00")));
+    assert!(
+        request
+            .header("traceparent")
+            .is_some_and(|sent| sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-00"))
+    );
     assert_eq!(request.header("tracestate"), None);
     ids.push(id);
     let own = json!({"url": receiver.url("/x"), "payload": 1, "headers": {"TraceParent": "as the webhook has it"}});

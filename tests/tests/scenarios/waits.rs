@@ -26,7 +26,8 @@ async fn granted_waits_are_kept_and_met() {
         .start()
         .await
         .unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
@@ -47,14 +48,28 @@ async fn granted_waits_are_kept_and_met() {
         assert_eq!((promised.len(), attempts.len()), (2, 3), "{explained}");
         for (allowed_at, attempt) in promised.iter().zip(&attempts[1..]) {
             let late = attempt.started_at.duration_since(*allowed_at);
-            assert!(late.as_millis() >= 0, "attempt {} of {id} started {late:?} after it was allowed", attempt.number);
+            assert!(
+                late.as_millis() >= 0,
+                "attempt {} of {id} started {late:?} after it was allowed",
+                attempt.number
+            );
             lateness.push(Duration::try_from(late).unwrap());
         }
-        let wait_ms = |n: usize| attempts[n + 1].started_at.duration_since(attempts[n].ended_at()).as_millis();
-        assert!((800..2000).contains(&wait_ms(0)) && (1600..3500).contains(&wait_ms(1)), "{} and {} ms", wait_ms(0), wait_ms(1));
+        let wait_ms = |n: usize| {
+            attempts[n + 1].started_at.duration_since(attempts[n].ended_at()).as_millis()
+        };
+        assert!(
+            (800..2000).contains(&wait_ms(0)) && (1600..3500).contains(&wait_ms(1)),
+            "{} and {} ms",
+            wait_ms(0),
+            wait_ms(1)
+        );
     }
     lateness.sort();
-    println!("attempts started after they were allowed: median {:?}, worst {:?}", lateness[10], lateness[19]);
+    println!(
+        "attempts started after they were allowed: median {:?}, worst {:?}",
+        lateness[10], lateness[19]
+    );
     assert!(lateness[10] <= MEDIAN_LATENESS_BOUND, "{lateness:?}");
     ledger::close(&api, stack, &launch).await;
 }
@@ -66,13 +81,17 @@ async fn retry_after_is_never_undercut() {
         .script(move |request| match (request.path(), request.attempt()) {
             (_, Some(2)) => Reply::status(200),
             ("/seconds", _) => seconds("retry-after", "2".to_owned()),
-            ("/date", _) => seconds("retry-after", httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3))),
+            ("/date", _) => seconds(
+                "retry-after",
+                httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3)),
+            ),
             _ => seconds("retry-after", "soon".to_owned()),
         })
         .start()
         .await
         .unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0");
+    let launch =
+        Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "10").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
@@ -95,12 +114,18 @@ async fn retry_after_is_never_undercut() {
 /// A webhook that asks for no waits, at a receiver that asks for none either: a small request must not make many.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
-    let receiver = Receiver::builder().script(|_| Reply::status(429).header("retry-after", "0")).start().await.unwrap();
-    let launch = Launch::fresh().unwrap().set("MIN_RETRY_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(429).header("retry-after", "0"))
+        .start()
+        .await
+        .unwrap();
+    let launch =
+        Launch::fresh().unwrap().set("MIN_RETRY_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
-    for retry in [json!({"max_attempts": 4, "base_delay_ms": 0}), json!({"schedule_ms": [0, 0, 0]})] {
+    for retry in [json!({"max_attempts": 4, "base_delay_ms": 0}), json!({"schedule_ms": [0, 0, 0]})]
+    {
         let body = json!({"url": receiver.url("/x"), "payload": 1, "retry": retry}).to_string();
         let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
         let accepted: serde_json::Value = answer.expect(http::StatusCode::ACCEPTED).unwrap();
@@ -109,8 +134,12 @@ async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
     ledger::settle(&api, &ids, BOUND).await;
     for id in &ids {
         let requests = receiver.wait_for_webhook(id, 4, BOUND).await.unwrap();
-        let waits: Vec<Duration> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-        assert!(waits.len() == 3 && waits.iter().all(|wait| *wait >= Duration::from_secs(1)), "{waits:?}");
+        let waits: Vec<Duration> =
+            requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+        assert!(
+            waits.len() == 3 && waits.iter().all(|wait| *wait >= Duration::from_secs(1)),
+            "{waits:?}"
+        );
     }
     ledger::close(&api, stack, &launch).await;
 }
@@ -122,7 +151,9 @@ async fn a_scheduled_webhook_starts_at_its_time_also_after_a_crash() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let deliver_at = jiff::Timestamp::now() + Duration::from_secs(3);
-    let body = json!({"url": receiver.url("/x"), "payload": 1, "deliver_at": deliver_at.to_string()}).to_string();
+    let body =
+        json!({"url": receiver.url("/x"), "payload": 1, "deliver_at": deliver_at.to_string()})
+            .to_string();
     let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
     let accepted: serde_json::Value = answer.expect(http::StatusCode::ACCEPTED).unwrap();
     let ids = [accepted["webhook_id"].as_str().unwrap().to_owned()];
@@ -133,6 +164,9 @@ async fn a_scheduled_webhook_starts_at_its_time_also_after_a_crash() {
     ledger::settle(&api, &ids, BOUND).await;
     let attempt = api.webhook(&ids[0]).await.unwrap().attempts.remove(0);
     // The API keeps milliseconds, the test has more.
-    assert!(attempt.started_at.duration_since(deliver_at).as_millis() >= -1, "{attempt:?}, wanted {deliver_at}");
+    assert!(
+        attempt.started_at.duration_since(deliver_at).as_millis() >= -1,
+        "{attempt:?}, wanted {deliver_at}"
+    );
     ledger::close(&api, stack, &launch).await;
 }

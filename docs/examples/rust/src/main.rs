@@ -29,15 +29,25 @@ struct Receiver {
 }
 
 /// The body is the bytes as they came: parsed and written anew, they would not verify.
-async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     if receiver.verifier.verify(&body, &headers).is_err() {
         return StatusCode::UNAUTHORIZED;
     }
-    let Some(id) = headers.get(HEADER_WEBHOOK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned) else {
+    let Some(id) =
+        headers.get(HEADER_WEBHOOK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned)
+    else {
         return StatusCode::UNAUTHORIZED;
     };
     let (inbox, name) = (receiver.inbox.clone(), format!("{id}.json"));
-    match spawn_blocking(move || keep(&inbox, &name, &body)).await.map_err(io::Error::other).flatten() {
+    match spawn_blocking(move || keep(&inbox, &name, &body))
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+    {
         Ok(true) => {
             // An error only says that the worker is gone; at the next start it is found in the inbox.
             let _ = receiver.work.send(id);
@@ -71,7 +81,8 @@ fn handle(inbox: &Path, id: &str) -> io::Result<()> {
 
 /// What is in the inbox and was not handled.
 fn left_over(inbox: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(inbox)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names =
+        fs::read_dir(inbox)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let names: Vec<String> = names.collect::<io::Result<_>>()?;
     let ids = names.iter().filter_map(|name| name.strip_suffix(".json"));
     Ok(ids.filter(|id| !inbox.join(format!("{id}.done")).exists()).map(str::to_owned).collect())
@@ -81,7 +92,9 @@ fn left_over(inbox: &Path) -> io::Result<Vec<String>> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let secret = env::var("WEBHOOK_SECRET").unwrap_or_default();
     if secret.trim_start_matches("whsec_").is_empty() {
-        return Err("WEBHOOK_SECRET is not set; an empty key would verify what anybody signs".into());
+        return Err(
+            "WEBHOOK_SECRET is not set; an empty key would verify what anybody signs".into()
+        );
     }
     let inbox = PathBuf::from(env::var("INBOX").unwrap_or_else(|_| "inbox".to_owned()));
     let port: u16 = env::var("PORT").unwrap_or_else(|_| "9002".to_owned()).parse()?;
@@ -91,13 +104,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         work.send(id)?;
     }
     let receiver = Receiver { verifier: Webhook::new(&secret)?, inbox: inbox.clone(), work };
-    let router = Router::new().route("/{*path}", post(receive)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    let router =
+        Router::new().route("/{*path}", post(receive)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let _ = writeln!(io::stdout(), "listens at http://{}", listener.local_addr()?);
     std::thread::spawn(move || {
         while let Some(id) = to_do.blocking_recv() {
             if let Err(error) = handle(&inbox, &id) {
-                let _ = writeln!(io::stderr(), "{id} cannot be handled, until the next start: {error}");
+                let _ =
+                    writeln!(io::stderr(), "{id} cannot be handled, until the next start: {error}");
             }
         }
     });

@@ -48,7 +48,8 @@ pub fn document() -> Value {
         "title": "Posthaste", "version": env!("CARGO_PKG_VERSION"), "description": DESCRIPTION,
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     });
-    document["servers"] = json!([{"url": "/", "description": "The deployment that answers with this document."}]);
+    document["servers"] =
+        json!([{"url": "/", "description": "The deployment that answers with this document."}]);
     document["security"] = json!([{"bearer": []}, {"apiKey": []}]);
     document["tags"] = json!([
         {"name": "Webhooks", "description": "To have something delivered, and what became of it."},
@@ -99,8 +100,11 @@ fn complete(operation: &mut Value) {
     if let Some(responses) = operation["responses"].as_object_mut() {
         errors::complete(responses);
     }
-    let has_key =
-        operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["name"] == "Idempotency-Key");
+    let has_key = operation["parameters"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|parameter| parameter["name"] == "Idempotency-Key");
     let name = operation["operationId"].as_str().unwrap_or_default().to_owned();
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         if response["$ref"].is_string() {
@@ -156,7 +160,9 @@ fn require_nullable(schema: &mut Value) {
     let is_null = |value: &Value| value == "null" || value["type"] == "null";
     let nullable = properties.iter().filter(|(_, property)| {
         let alternatives = [&property["type"], &property["oneOf"], &property["anyOf"]];
-        alternatives.iter().any(|several| several.as_array().is_some_and(|several| several.iter().any(is_null)))
+        alternatives
+            .iter()
+            .any(|several| several.as_array().is_some_and(|several| several.iter().any(is_null)))
     });
     let mut required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
     for (name, _) in nullable {

@@ -93,7 +93,9 @@ fn description(status: u16) -> &'static str {
     match status {
         400 => "The request cannot be understood.",
         401 => "No key, or one that is not valid. Only where keys are set.",
-        403 => "A web page of another origin, or another host name. Only where no keys are set, on one machine.",
+        403 => {
+            "A web page of another origin, or another host name. Only where no keys are set, on one machine."
+        }
         404 => "There is no such thing, or no more.",
         405 => "The route has other methods, not the one that was used.",
         408 => "The body took too long to come.",
@@ -101,7 +103,9 @@ fn description(status: u16) -> &'static str {
         413 => "The body or the payload exceeds its limit.",
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are wrong; each is named. Unknown ones are wrong, too.",
-        503 => "The store does not answer or is full, too many requests are being answered, or nobody has set who may call.",
+        503 => {
+            "The store does not answer or is full, too many requests are being answered, or nobody has set who may call."
+        }
         _ => "A fault of Posthaste, whose log says more.",
     }
 }
@@ -110,7 +114,11 @@ fn header(status: u16) -> Option<(String, Value)> {
     let (name, what, schema) = match status {
         401 => ("www-authenticate", "How to authenticate.", json!({"type": "string"})),
         405 => ("allow", "The methods that the route has.", json!({"type": "string"})),
-        503 => ("retry-after", "Seconds until it is worth trying again.", json!({"type": "integer", "minimum": 0})),
+        503 => (
+            "retry-after",
+            "Seconds until it is worth trying again.",
+            json!({"type": "integer", "minimum": 0}),
+        ),
         _ => return None,
     };
     Some((name.to_owned(), json!({"description": what, "required": true, "schema": schema})))
@@ -119,7 +127,11 @@ fn header(status: u16) -> Option<(String, Value)> {
 /// The name of an example is that of its `type`.
 fn example(problem: &Problem) -> (String, Value) {
     let value = serde_json::to_value(problem).unwrap_or_default();
-    let name = value["type"].as_str().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default().to_owned();
+    let name = value["type"]
+        .as_str()
+        .and_then(|kind| kind.rsplit(':').next())
+        .unwrap_or_default()
+        .to_owned();
     (name, json!({"value": value}))
 }
 
@@ -127,8 +139,15 @@ fn example(problem: &Problem) -> (String, Value) {
 fn problems(status: u16) -> Vec<Problem> {
     match status {
         400 => vec![
-            Problem::new(Kind::MalformedJson, "The body is not JSON: syntax error at line 1 column 8."),
-            Problem::about(Kind::BadRequest, "cursor", "must be the next_cursor of an earlier answer of this list, as it was"),
+            Problem::new(
+                Kind::MalformedJson,
+                "The body is not JSON: syntax error at line 1 column 8.",
+            ),
+            Problem::about(
+                Kind::BadRequest,
+                "cursor",
+                "must be the next_cursor of an earlier answer of this list, as it was",
+            ),
         ],
         401 => vec![Problem::new(
             Kind::Unauthorized,
@@ -167,9 +186,15 @@ fn problems(status: u16) -> Vec<Problem> {
         }
         500 => vec![Problem::new(Kind::Internal, "Something went wrong.")],
         503 => vec![
-            Problem::new(Kind::Unavailable, "The store cannot be reached at the moment; try again."),
+            Problem::new(
+                Kind::Unavailable,
+                "The store cannot be reached at the moment; try again.",
+            ),
             Problem::new(Kind::Overloaded, "Too many concurrent requests. Try again shortly."),
-            Problem::new(Kind::NotConfigured, "The API is not set up to be called; its log says why."),
+            Problem::new(
+                Kind::NotConfigured,
+                "The API is not set up to be called; its log says why.",
+            ),
         ],
         _ => Vec::new(),
     }

@@ -21,7 +21,10 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
     }});
     vec![
         ("NewWebhook", new.clone()),
-        ("NewBatch", json!({"webhooks": [new, {"url": "https://example.com/hooks", "payload": null}]})),
+        (
+            "NewBatch",
+            json!({"webhooks": [new, {"url": "https://example.com/hooks", "payload": null}]}),
+        ),
         ("Retry", json!({"schedule_ms": [5000, 300_000, 1_800_000]})),
         ("Accepted", accepted.clone()),
         ("BatchResults", json!({"results": [accepted, refused]})),
@@ -33,7 +36,10 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("Webhook", webhook()),
-        ("WebhookList", json!({"items": [webhook()], "page": 1, "page_size": 20, "next_cursor": null})),
+        (
+            "WebhookList",
+            json!({"items": [webhook()], "page": 1, "page_size": 20, "next_cursor": null}),
+        ),
         ("Deleted", json!({"deleted": 3, "more": false})),
         ("Redriven", json!({"redriven": 3, "more": false})),
         ("DeadLetter", dead_letter()),

@@ -39,7 +39,19 @@ macro_rules! names {
     )+};
 }
 
-names!(Anything, CircuitState, ErrorName, NewBatch, NewWebhook, Problem, ReferenceId, Status, TaskId, Time, WebhookId,);
+names!(
+    Anything,
+    CircuitState,
+    ErrorName,
+    NewBatch,
+    NewWebhook,
+    Problem,
+    ReferenceId,
+    Status,
+    TaskId,
+    Time,
+    WebhookId,
+);
 
 /// The patterns of the identifiers.
 const UUID_V7: &str = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
@@ -174,7 +186,11 @@ fn requests() -> [(String, Value); 3] {
             "type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"$ref": "#/components/schemas/NewWebhook"},
         }},
     });
-    [("NewWebhook".to_owned(), webhook), ("NewBatch".to_owned(), batch), ("Retry".to_owned(), retry())]
+    [
+        ("NewWebhook".to_owned(), webhook),
+        ("NewBatch".to_owned(), batch),
+        ("Retry".to_owned(), retry()),
+    ]
 }
 
 fn retry() -> Value {
@@ -252,12 +268,23 @@ mod tests {
     fn the_pattern_of_what_is_made_up_is_exact() {
         let pattern = Regex::new(MADE_UP).unwrap();
         for seed in 0..=255 {
-            let made_up =
-                ReferenceId::made_up(TaskId::mint(Timestamp::from_millis(1_700_000_000_000 + i64::from(seed)), [seed; 10]));
+            let made_up = ReferenceId::made_up(TaskId::mint(
+                Timestamp::from_millis(1_700_000_000_000 + i64::from(seed)),
+                [seed; 10],
+            ));
             assert!(pattern.is_match(made_up.as_str()), "{made_up}");
         }
-        for other in ["auto-AaIDPI3dcF-pVeP9dl63u", "auto-AaIDPI3dgF-pVeP9dl63ug", "auto-AaIDPI3dcF-pVeP9dl63ub", "auto-1"] {
-            assert!(!pattern.is_match(other) && other.parse::<ReferenceId>().unwrap().made_up_for().is_none(), "{other}");
+        for other in [
+            "auto-AaIDPI3dcF-pVeP9dl63u",
+            "auto-AaIDPI3dgF-pVeP9dl63ug",
+            "auto-AaIDPI3dcF-pVeP9dl63ub",
+            "auto-1",
+        ] {
+            assert!(
+                !pattern.is_match(other)
+                    && other.parse::<ReferenceId>().unwrap().made_up_for().is_none(),
+                "{other}"
+            );
         }
     }
 

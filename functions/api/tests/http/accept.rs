@@ -29,13 +29,25 @@ async fn a_webhook_costs_one_create_and_one_send_and_keeps_its_bytes() {
     assert_eq!(answer, expected);
     let (webhook, content) = stack.context.store.open(&parse(id)).await.unwrap().unwrap();
     assert_eq!(content.payload.get(), payload);
-    assert_eq!((content.url.as_str(), content.headers), (URL, vec![("X-A".to_owned(), "1".to_owned())]));
-    assert_eq!((webhook.correlation_id.as_str(), webhook.event_type.as_deref()), ("cor-1", Some("order.paid")));
-    assert_eq!((webhook.destination.as_str(), webhook.referenced), ("https://receiver.example:443", true));
+    assert_eq!(
+        (content.url.as_str(), content.headers),
+        (URL, vec![("X-A".to_owned(), "1".to_owned())])
+    );
+    assert_eq!(
+        (webhook.correlation_id.as_str(), webhook.event_type.as_deref()),
+        ("cor-1", Some("order.paid"))
+    );
+    assert_eq!(
+        (webhook.destination.as_str(), webhook.referenced),
+        ("https://receiver.example:443", true)
+    );
     assert_eq!(stack.take_messages().await, [id]);
 
     let shown = stack.get(&format!("/webhook-status/{id}")).await.json(200);
-    assert_eq!((&shown["status"], &shown["url"], &shown["max_attempts"]), (&"pending".into(), &URL.into(), &3.into()));
+    assert_eq!(
+        (&shown["status"], &shown["url"], &shown["max_attempts"]),
+        (&"pending".into(), &URL.into(), &3.into())
+    );
 }
 
 #[tokio::test]
@@ -45,7 +57,10 @@ async fn a_reference_id_is_made_up_and_leads_back() {
     let record = stack.record(&id).await;
     assert!(!record.referenced);
     assert_eq!(record.id.reference.made_up_for(), Some(record.id.task));
-    let list = stack.get(&format!("/webhook-statuses?reference_id={}", record.id.reference)).await.json(200);
+    let list = stack
+        .get(&format!("/webhook-statuses?reference_id={}", record.id.reference))
+        .await
+        .json(200);
     assert_eq!(list["items"][0]["webhook_id"], id.as_str());
     // One that was made up cannot be shared.
     let body = json!({"url": URL, "payload": 1, "reference_id": record.id.reference.as_str()});
@@ -60,7 +75,10 @@ async fn a_scheduled_webhook_waits_in_the_due_index() {
     let at = now.plus(Duration::from_secs(3600));
     let id = stack.accept(json!({"deliver_at": at.to_string()})).await;
     let record = stack.record(&id).await;
-    assert_eq!((record.status, record.due_at, record.allowed_at), (Status::Pending, Some(at), Some(at)));
+    assert_eq!(
+        (record.status, record.due_at, record.allowed_at),
+        (Status::Pending, Some(at), Some(at))
+    );
     assert!(stack.take_messages().await.is_empty());
     let past = now.minus(Duration::from_secs(3600));
     let id = stack.accept(json!({"deliver_at": past.to_string()})).await;
@@ -71,9 +89,16 @@ async fn a_scheduled_webhook_waits_in_the_due_index() {
 #[tokio::test]
 async fn wishes_for_retries_are_kept() {
     let stack = Stack::start().await;
-    let id = stack.accept(json!({"retry": {"max_attempts": 7, "base_delay_ms": 10, "jitter": 0, "factor": null}})).await;
+    let id = stack
+        .accept(
+            json!({"retry": {"max_attempts": 7, "base_delay_ms": 10, "jitter": 0, "factor": null}}),
+        )
+        .await;
     let retry = stack.record(&id).await.retry.unwrap();
-    assert_eq!((retry.max_attempts, retry.base_delay_ms, retry.jitter, retry.factor), (Some(7), Some(10), Some(0.0), None));
+    assert_eq!(
+        (retry.max_attempts, retry.base_delay_ms, retry.jitter, retry.factor),
+        (Some(7), Some(10), Some(0.0), None)
+    );
     assert_eq!(stack.get(&format!("/webhook-status/{id}")).await.json(200)["max_attempts"], 7);
     let id = stack.accept(json!({"retry": {"schedule_ms": [1, 2, 3, 4]}})).await;
     assert_eq!(stack.get(&format!("/webhook-status/{id}")).await.json(200)["max_attempts"], 5);
@@ -84,8 +109,13 @@ async fn wishes_for_retries_are_kept() {
 #[tokio::test]
 async fn a_test_webhook_is_answered_as_the_seed_says() {
     let stack = Stack::start().await;
-    let answer =
-        stack.post(&format!("/test-webhook?webhook_url={URL}"), r#" {"test_payload": {"key": "value"}} "#).await.json(202);
+    let answer = stack
+        .post(
+            &format!("/test-webhook?webhook_url={URL}"),
+            r#" {"test_payload": {"key": "value"}} "#,
+        )
+        .await
+        .json(202);
     let (id, task) = (answer["webhook_id"].as_str().unwrap(), answer["task_id"].as_str().unwrap());
     let reference = answer["reference_id"].as_str().unwrap();
     assert!(reference.len() == 13 && reference.starts_with("TEST-"), "{reference}");
@@ -95,7 +125,10 @@ async fn a_test_webhook_is_answered_as_the_seed_says() {
     });
     assert_eq!(answer, expected);
     let (webhook, content) = stack.context.store.open(&parse(id)).await.unwrap().unwrap();
-    assert_eq!((content.payload.get(), webhook.referenced), (r#"{"test_payload": {"key": "value"}}"#, true));
+    assert_eq!(
+        (content.payload.get(), webhook.referenced),
+        (r#"{"test_payload": {"key": "value"}}"#, true)
+    );
     let list = stack.get(&format!("/webhook-statuses?reference_id={reference}")).await.json(200);
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(stack.take_messages().await, [id]);
@@ -110,7 +143,9 @@ async fn concurrent_callers_each_get_their_own() {
     let stack = std::sync::Arc::new(Stack::start().await);
     let calls = (0..64).map(|n| {
         let stack = std::sync::Arc::clone(&stack);
-        tokio::spawn(async move { stack.post("/webhooks", json!({"url": URL, "payload": n}).to_string()).await.json(202) })
+        tokio::spawn(async move {
+            stack.post("/webhooks", json!({"url": URL, "payload": n}).to_string()).await.json(202)
+        })
     });
     let mut answered: Vec<String> = Vec::new();
     for call in calls.collect::<Vec<_>>() {
@@ -123,7 +158,10 @@ async fn concurrent_callers_each_get_their_own() {
     assert_eq!(answered, queued);
     answered.dedup();
     assert_eq!(answered.len(), 64);
-    assert_eq!(stack.context.store.list(&Filter::default(), None, 100).await.unwrap().items.len(), 64);
+    assert_eq!(
+        stack.context.store.list(&Filter::default(), None, 100).await.unwrap().items.len(),
+        64
+    );
 }
 
 /// `5.0` is a whole number, as JSON Schema has it; `5.5` is none, nor is what a floating-point number cannot tell from its neighbours.
@@ -131,11 +169,17 @@ async fn concurrent_callers_each_get_their_own() {
 async fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
     let stack = Stack::start().await;
     let body = |retry: &str| format!(r#"{{"url":"{URL}","payload":1,"retry":{retry}}}"#);
-    let id = stack.post("/webhooks", body(r#"{"max_attempts":7.0,"base_delay_ms":1e1}"#)).await.json(202);
+    let id = stack
+        .post("/webhooks", body(r#"{"max_attempts":7.0,"base_delay_ms":1e1}"#))
+        .await
+        .json(202);
     let retry = stack.record(id["webhook_id"].as_str().unwrap()).await.retry.unwrap();
     assert_eq!((retry.max_attempts, retry.base_delay_ms), (Some(7), Some(10)));
     let id = stack.post("/webhooks", body(r#"{"schedule_ms":[5e3,1,2.0]}"#)).await.json(202);
-    assert_eq!(stack.record(id["webhook_id"].as_str().unwrap()).await.retry.unwrap().schedule_ms, Some(vec![5000, 1, 2]));
+    assert_eq!(
+        stack.record(id["webhook_id"].as_str().unwrap()).await.retry.unwrap().schedule_ms,
+        Some(vec![5000, 1, 2])
+    );
     for bad in ["5.5", "-1.0", "1e300", "\"5\"", "[5]"] {
         let retry = format!(r#"{{"base_delay_ms":{bad},"schedule_ms":[{bad}]}}"#);
         assert_eq!(

@@ -23,7 +23,8 @@ async fn check_nothing_happened(stack: &Stack) {
 async fn raw(stack: &Stack, rest: &str) -> String {
     let address = stack.base.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let request = format!("POST /webhooks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{rest}");
+    let request =
+        format!("POST /webhooks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{rest}");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();
@@ -39,15 +40,24 @@ fn with(more: &Value) -> String {
 #[tokio::test]
 async fn malformed_json_is_a_400_that_says_where() {
     let stack = Stack::start().await;
-    for (body, place) in [("", "line 1 column 0"), ("{\"url\":\n  nope}", "line 2 column 4"), ("[1,2", "line 1 column 4")] {
+    for (body, place) in [
+        ("", "line 1 column 0"),
+        ("{\"url\":\n  nope}", "line 2 column 4"),
+        ("[1,2", "line 1 column 4"),
+    ] {
         let answer = stack.post("/webhooks", body).await;
         assert!(answer.problem(400).is_empty());
         assert!(answer.text.contains(place), "{}", answer.text);
         stack.post("/webhooks/batch", body).await.problem(400);
-        stack.post(&format!("/test-webhook?webhook_url={URL}"), body.replace("[1,2", "[1,")).await.problem(400);
+        stack
+            .post(&format!("/test-webhook?webhook_url={URL}"), body.replace("[1,2", "[1,"))
+            .await
+            .problem(400);
     }
-    let not_utf8 =
-        stack.request(Method::POST, "/webhooks").header(CONTENT_TYPE, "application/json").body(b"{\"url\":\"\xff\"}".to_vec());
+    let not_utf8 = stack
+        .request(Method::POST, "/webhooks")
+        .header(CONTENT_TYPE, "application/json")
+        .body(b"{\"url\":\"\xff\"}".to_vec());
     stack.call(not_utf8).await.problem(400);
     check_nothing_happened(&stack).await;
 }
@@ -129,7 +139,10 @@ async fn a_schedule_is_at_most_a_year_ahead() {
 
 #[tokio::test]
 async fn a_refused_url_is_a_422_with_the_reason() {
-    let settings = [("WEBHOOK_ALLOWLIST", r"^https?://[^/]*example\.com/.*$"), ("ALLOW_PRIVATE_DESTINATIONS", "false")];
+    let settings = [
+        ("WEBHOOK_ALLOWLIST", r"^https?://[^/]*example\.com/.*$"),
+        ("ALLOW_PRIVATE_DESTINATIONS", "false"),
+    ];
     let stack = Stack::with(&settings, Access::Loopback).await;
     for (url, reason) in [
         ("ftp://example.com/", "only http and https"),
@@ -151,20 +164,38 @@ async fn a_refused_url_is_a_422_with_the_reason() {
         let answer = stack.post("/webhooks", json!({"url": url, "payload": 1}).to_string()).await;
         assert_eq!(answer.problem(422), ["url"]);
         assert!(answer.text.contains(reason), "{url}: {}", answer.text);
-        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("webhook_url", url).finish();
-        assert_eq!(stack.post(&format!("/test-webhook?{query}"), "1").await.problem(422), ["webhook_url"]);
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("webhook_url", url)
+            .finish();
+        assert_eq!(
+            stack.post(&format!("/test-webhook?{query}"), "1").await.problem(422),
+            ["webhook_url"]
+        );
     }
     let long = format!("https://example.com/{}", "x".repeat(2048));
-    assert_eq!(stack.post("/webhooks", json!({"url": long, "payload": 1}).to_string()).await.problem(422), ["url"]);
+    assert_eq!(
+        stack.post("/webhooks", json!({"url": long, "payload": 1}).to_string()).await.problem(422),
+        ["url"]
+    );
     stack.post("/test-webhook?url=https://example.com/", "1").await.problem(422);
     check_nothing_happened(&stack).await;
-    stack.post("/webhooks", json!({"url": "https://api.example.com/", "payload": 1}).to_string()).await.json(202);
+    stack
+        .post("/webhooks", json!({"url": "https://api.example.com/", "payload": 1}).to_string())
+        .await
+        .json(202);
 }
 
 #[tokio::test]
 async fn unknown_routes_are_404_and_wrong_methods_405() {
     let stack = Stack::start().await;
-    for path in ["/nope", "/openapi.yaml", "/webhooks/", "/webhook-status/", "/webhooks/batch/x", "//webhooks"] {
+    for path in [
+        "/nope",
+        "/openapi.yaml",
+        "/webhooks/",
+        "/webhook-status/",
+        "/webhooks/batch/x",
+        "//webhooks",
+    ] {
         stack.get(path).await.problem(404);
     }
     for (method, path, allow) in [
@@ -188,11 +219,18 @@ async fn unknown_routes_are_404_and_wrong_methods_405() {
 #[tokio::test]
 async fn a_404_for_a_trailing_slash_names_the_route_without_it() {
     let stack = Stack::start().await;
-    for (path, route) in [("/webhooks/", "/webhooks"), ("/webhook-status/x_1//", "/webhook-status/x_1"), ("/health/", "/health")]
-    {
+    for (path, route) in [
+        ("/webhooks/", "/webhooks"),
+        ("/webhook-status/x_1//", "/webhook-status/x_1"),
+        ("/health/", "/health"),
+    ] {
         let answer = stack.post(path, "{}").await;
         answer.problem(404);
-        assert!(answer.text.contains(&format!("Use '{route}' without a trailing slash.")), "{}", answer.text);
+        assert!(
+            answer.text.contains(&format!("Use '{route}' without a trailing slash.")),
+            "{}",
+            answer.text
+        );
     }
     for path in ["/nope/", "/webhooks/batch/x/", "/webhooks", "//"] {
         let answer = stack.get(path).await;
@@ -207,17 +245,22 @@ async fn only_json_is_taken() {
         let request = stack.request(Method::POST, "/webhooks").header(CONTENT_TYPE, content_type);
         stack.call(request.body(json!({"url": URL, "payload": 1}).to_string()))
     };
-    for other in ["text/plain", "application/x-www-form-urlencoded", "application/xml", "text/x+json", ""] {
+    for other in
+        ["text/plain", "application/x-www-form-urlencoded", "application/xml", "text/x+json", ""]
+    {
         post(other).await.problem(415);
     }
     let test = format!("/test-webhook?webhook_url={URL}");
     let one = json!({"url": URL, "payload": 1});
-    for (path, body) in [("/webhooks", &one), ("/webhooks/batch", &json!({"webhooks": [one]})), (&*test, &one)] {
+    for (path, body) in
+        [("/webhooks", &one), ("/webhooks/batch", &json!({"webhooks": [one]})), (&*test, &one)]
+    {
         let undeclared = stack.request(Method::POST, path).body(body.to_string());
         stack.call(undeclared).await.problem(415);
     }
     check_nothing_happened(&stack).await;
-    for json in ["application/json", "application/json; charset=utf-8", "application/vnd.api+json"] {
+    for json in ["application/json", "application/json; charset=utf-8", "application/vnd.api+json"]
+    {
         post(json).await.json(202);
     }
 }
@@ -226,12 +269,17 @@ async fn only_json_is_taken() {
 #[tokio::test]
 async fn payload_and_body_have_their_limits() {
     let stack = Stack::with(&[("MAX_PAYLOAD_BYTES", "1000")], Access::Loopback).await;
-    let payload = |bytes: usize| format!(r#"{{"url":"{URL}", "payload" :   "{}"   }}"#, "x".repeat(bytes - 2));
+    let payload = |bytes: usize| {
+        format!(r#"{{"url":"{URL}", "payload" :   "{}"   }}"#, "x".repeat(bytes - 2))
+    };
     stack.post("/webhooks", payload(1000)).await.json(202);
     assert_eq!(stack.post("/webhooks", payload(1001)).await.problem(413), ["payload"]);
     let test = format!("/test-webhook?webhook_url={URL}");
     stack.post(&test, format!("  \"{}\" ", "x".repeat(998))).await.json(202);
-    assert_eq!(stack.post(&test, format!("\"{}\"", "x".repeat(999))).await.problem(413), ["payload"]);
+    assert_eq!(
+        stack.post(&test, format!("\"{}\"", "x".repeat(999))).await.problem(413),
+        ["payload"]
+    );
     let blanks = |bytes: usize| format!("{}{}", " ".repeat(bytes), payload(10));
     stack.post("/webhooks", blanks(64 * 1024)).await.json(202);
     stack.post("/webhooks", blanks(66 * 1024)).await.problem(413);
@@ -248,7 +296,10 @@ async fn wrong_queries_and_ids_are_named() {
     for (path, fields) in [
         ("/webhook-statuses?status=done", vec!["status"]),
         ("/webhook-statuses?stauts=failed", vec!["stauts"]),
-        ("/webhook-statuses?reference_id=a%20b&page=0&page_size=101", vec!["reference_id", "page_size", "page"]),
+        (
+            "/webhook-statuses?reference_id=a%20b&page=0&page_size=101",
+            vec!["reference_id", "page_size", "page"],
+        ),
         ("/webhook-statuses?page=11&page_size=100", vec!["page"]),
         ("/dead-letters?page=2", vec!["page"]),
         ("/dead-letters?page_size=x", vec!["page_size"]),
@@ -256,10 +307,23 @@ async fn wrong_queries_and_ids_are_named() {
     ] {
         assert_eq!(stack.get(path).await.problem(422), fields, "{path}");
     }
-    assert_eq!(stack.post("/webhook-cleanup?older_than_days=-1", "").await.problem(422), ["older_than_days"]);
+    assert_eq!(
+        stack.post("/webhook-cleanup?older_than_days=-1", "").await.problem(422),
+        ["older_than_days"]
+    );
     assert_eq!(stack.post("/webhooks?x=1", with(&json!({}))).await.problem(422), ["x"]);
-    for id in ["x", "order_7", "a_01890a5d-ac96-774b-bcce-b302099a8057", "%00", "a%2Fb_01890a5d-ac96-774b-bcce-b302099a8057"] {
-        for path in [format!("/webhook-status/{id}"), format!("/webhooks/{id}/explain"), format!("/dead-letters/{id}")] {
+    for id in [
+        "x",
+        "order_7",
+        "a_01890a5d-ac96-774b-bcce-b302099a8057",
+        "%00",
+        "a%2Fb_01890a5d-ac96-774b-bcce-b302099a8057",
+    ] {
+        for path in [
+            format!("/webhook-status/{id}"),
+            format!("/webhooks/{id}/explain"),
+            format!("/dead-letters/{id}"),
+        ] {
             stack.get(&path).await.problem(404);
         }
         stack.delete(&format!("/webhook-status/{id}")).await.problem(404);

@@ -19,12 +19,20 @@ async fn each_item_has_its_own_verdict() {
         {"url": URL, "payload": null, "ulr": 1},
         {"url": URL, "payload": {"z": 1}},
     ]});
-    let answer = stack.post_with("/webhooks/batch", items.to_string(), &[("x-correlation-id", "cor-1")]).await.json(202);
+    let answer = stack
+        .post_with("/webhooks/batch", items.to_string(), &[("x-correlation-id", "cor-1")])
+        .await
+        .json(202);
     let results = answer["results"].as_array().unwrap();
     assert_eq!(results.len(), 6);
     let fields = |index: usize| -> (u64, Vec<&str>) {
         let error = &results[index]["error"];
-        let fields = error["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+        let fields = error["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
         (error["status"].as_u64().unwrap(), fields)
     };
     assert_eq!(results[0]["reference_id"], "a");
@@ -32,9 +40,13 @@ async fn each_item_has_its_own_verdict() {
     assert_eq!(fields(2), (422, vec!["webhooks[2]"]));
     assert_eq!(fields(3), (413, vec!["webhooks[3].payload"]));
     assert_eq!(fields(4), (422, vec!["webhooks[4].ulr"]));
-    assert_eq!((&results[5]["status"], &results[5]["correlation_id"]), (&"pending".into(), &"cor-1".into()));
+    assert_eq!(
+        (&results[5]["status"], &results[5]["correlation_id"]),
+        (&"pending".into(), &"cor-1".into())
+    );
     let mut queued = stack.take_messages().await;
-    let mut accepted = [0, 5].map(|index| results[index]["webhook_id"].as_str().unwrap().to_owned()).to_vec();
+    let mut accepted =
+        [0, 5].map(|index| results[index]["webhook_id"].as_str().unwrap().to_owned()).to_vec();
     queued.sort_unstable();
     accepted.sort_unstable();
     assert_eq!(queued, accepted);
@@ -43,7 +55,9 @@ async fn each_item_has_its_own_verdict() {
 #[tokio::test]
 async fn a_batch_has_1_to_100_webhooks() {
     let stack = Stack::start().await;
-    let batch = |count: usize| json!({"webhooks": vec![json!({"url": URL, "payload": 1}); count]}).to_string();
+    let batch = |count: usize| {
+        json!({"webhooks": vec![json!({"url": URL, "payload": 1}); count]}).to_string()
+    };
     for body in [
         batch(0),
         batch(101),
@@ -68,7 +82,8 @@ async fn a_batch_has_1_to_100_webhooks() {
 #[tokio::test]
 async fn outages_hit_a_batch_as_they_hit_one_webhook() {
     let stack = Stack::start().await;
-    let body = json!({"webhooks": [{"url": URL, "payload": 1}, {"url": "x", "payload": 1}]}).to_string();
+    let body =
+        json!({"webhooks": [{"url": URL, "payload": 1}, {"url": "x", "payload": 1}]}).to_string();
     stack.faults.set("create", Fault::Down);
     stack.post("/webhooks/batch", body.clone()).await.problem(503);
     stack.faults.heal();

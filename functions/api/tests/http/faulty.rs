@@ -15,8 +15,9 @@ use shared::{
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage, Filter, Listed, Page,
-        Reservation, Standing, Store, StoreError, SweepReport, WriteError,
+        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
+        DuePage, Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport,
+        WriteError,
     },
 };
 use tokio::sync::Notify;
@@ -107,7 +108,8 @@ impl Faults {
             *made += 1;
             *made
         };
-        self.fault(part, call).filter(|fault| !matches!(fault, Fault::DownAfter(calls) if made <= *calls))
+        self.fault(part, call)
+            .filter(|fault| !matches!(fault, Fault::DownAfter(calls) if made <= *calls))
     }
 }
 
@@ -188,7 +190,11 @@ impl Store for FaultyStore {
         store!(self, "write", self.inner.write(before, after))
     }
 
-    async fn write_and_open(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
         store!(self, "write_and_open", self.inner.write_and_open(before, after))
     }
 
@@ -200,7 +206,12 @@ impl Store for FaultyStore {
         store!(self, "delete", self.inner.delete_unchanged(seen))
     }
 
-    async fn list(&self, filter: &Filter, after: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         store!(self, "list", self.inner.list(filter, after, limit))
     }
 
@@ -213,7 +224,12 @@ impl Store for FaultyStore {
         store!(self, "dead_letters", self.inner.dead_letters(reference, after, limit))
     }
 
-    async fn due(&self, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         store!(self, "due", self.inner.due(until, after, limit))
     }
 
@@ -234,7 +250,11 @@ impl Store for FaultyStore {
         store!(self, "audited_until", self.inner.audited_until())
     }
 
-    async fn advance_audit(&self, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<bool, StoreError> {
         store!(self, "advance_audit", self.inner.advance_audit(from, to))
     }
 
@@ -246,11 +266,20 @@ impl Store for FaultyStore {
         store!(self, "last_sweep", self.inner.last_sweep())
     }
 
-    async fn reserve(&self, key: &str, reservation: &Reservation) -> Result<Option<Reservation>, StoreError> {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<Option<Reservation>, StoreError> {
         store!(self, "reserve", self.inner.reserve(key, reservation))
     }
 
-    async fn replace_reservation(&self, key: &str, before: &Reservation, after: &Reservation) -> Result<bool, StoreError> {
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &Reservation,
+        after: &Reservation,
+    ) -> Result<bool, StoreError> {
         store!(self, "replace_reservation", self.inner.replace_reservation(key, before, after))
     }
 
@@ -270,7 +299,11 @@ impl Store for FaultyStore {
         store!(self, "circuit", self.inner.circuit(destination))
     }
 
-    async fn write_circuit(&self, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<bool, StoreError> {
         store!(self, "write_circuit", self.inner.write_circuit(before, after))
     }
 
@@ -286,15 +319,38 @@ impl Queue for FaultyQueue {
         through!(self, "queue", "send", error(), self.inner.send(lane, messages))
     }
 
-    async fn receive(&self, lane: Lane, max: usize, visibility: Duration, wait: Duration) -> Result<Vec<Received>, QueueError> {
-        through!(self, "queue", "receive", queue_error(), self.inner.receive(lane, max, visibility, wait))
+    async fn receive(
+        &self,
+        lane: Lane,
+        max: usize,
+        visibility: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
+        through!(
+            self,
+            "queue",
+            "receive",
+            queue_error(),
+            self.inner.receive(lane, max, visibility, wait)
+        )
     }
 
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError> {
-        through!(self, "queue", "acknowledge", queue_error(), self.inner.acknowledge(lane, receipts))
+        through!(
+            self,
+            "queue",
+            "acknowledge",
+            queue_error(),
+            self.inner.acknowledge(lane, receipts)
+        )
     }
 
-    async fn release(&self, lane: Lane, receipts: &[String], delay: Duration) -> Result<(), QueueError> {
+    async fn release(
+        &self,
+        lane: Lane,
+        receipts: &[String],
+        delay: Duration,
+    ) -> Result<(), QueueError> {
         through!(self, "queue", "release", queue_error(), self.inner.release(lane, receipts, delay))
     }
 

@@ -126,14 +126,23 @@ impl Stack {
         let dir = tempfile::tempdir().unwrap();
         let mut settings: HashMap<&str, &str> = settings.iter().copied().collect();
         settings.insert("DATA_DIR", dir.path().to_str().unwrap());
-        let config = Config::from_source(Defaults::LOCAL, |name| settings.get(name).map(|value| (*value).to_owned())).unwrap();
+        let config = Config::from_source(Defaults::LOCAL, |name| {
+            settings.get(name).map(|value| (*value).to_owned())
+        })
+        .unwrap();
         let clock = TestClock::new();
         let shared_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let backends = Backends::open(&config, &shared_clock).unwrap();
         let mut context = Context::new(config, backends, shared_clock, Duration::ZERO).unwrap();
         let faults = Arc::new(Faults::default());
-        context.store = Arc::new(FaultyStore { inner: Arc::clone(&context.store), faults: Arc::clone(&faults) });
-        context.queue = Arc::new(FaultyQueue { inner: Arc::clone(&context.queue), faults: Arc::clone(&faults) });
+        context.store = Arc::new(FaultyStore {
+            inner: Arc::clone(&context.store),
+            faults: Arc::clone(&faults),
+        });
+        context.queue = Arc::new(FaultyQueue {
+            inner: Arc::clone(&context.queue),
+            faults: Arc::clone(&faults),
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = api::router(context.clone(), access);
@@ -162,8 +171,16 @@ impl Stack {
         self.post_with(path, body, &[]).await
     }
 
-    pub(crate) async fn post_with(&self, path: &str, body: impl Into<String>, headers: &[(&str, &str)]) -> Answer {
-        let mut request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/json").body(body.into());
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        body: impl Into<String>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = self
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.into());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -189,13 +206,21 @@ impl Stack {
         let mut ids = Vec::new();
         loop {
             let queue: &dyn Queue = &*self.context.queue;
-            let messages = queue.receive(Lane::Webhooks, 10, Duration::from_secs(60), Duration::ZERO).await.unwrap();
+            let messages = queue
+                .receive(Lane::Webhooks, 10, Duration::from_secs(60), Duration::ZERO)
+                .await
+                .unwrap();
             if messages.is_empty() {
                 return ids;
             }
-            let receipts: Vec<String> = messages.iter().map(|message| message.receipt.clone()).collect();
+            let receipts: Vec<String> =
+                messages.iter().map(|message| message.receipt.clone()).collect();
             queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
-            ids.extend(messages.iter().map(|message| Message::from_json(&message.body).unwrap().webhook_id.to_string()));
+            ids.extend(
+                messages.iter().map(|message| {
+                    Message::from_json(&message.body).unwrap().webhook_id.to_string()
+                }),
+            );
         }
     }
 
@@ -203,11 +228,17 @@ impl Stack {
     pub(crate) async fn conclude(&self, id: &str, status_code: u16) -> Webhook {
         let (store, rules, now) = (&self.context.store, &self.context.rules, self.clock.now());
         let pending = self.record(id).await;
-        let claimed = rules.claim(&pending, ClaimId(1), pending.allowed_at.unwrap().max(now)).unwrap();
+        let claimed =
+            rules.claim(&pending, ClaimId(1), pending.allowed_at.unwrap().max(now)).unwrap();
         store.write(&pending, &claimed).await.unwrap();
         let error = (!(200..300).contains(&status_code)).then_some(ErrorKind::HttpStatus);
         let outcome = Outcome { error, status_code: Some(status_code), retry_after: None };
-        let report = Report { outcome, duration: Duration::from_millis(5), message: None, response_excerpt: None };
+        let report = Report {
+            outcome,
+            duration: Duration::from_millis(5),
+            message: None,
+            response_excerpt: None,
+        };
         let concluded = rules.conclude(&claimed, ClaimId(1), &report, now, 0.5).unwrap();
         store.write(&claimed, &concluded).await.unwrap();
         concluded
@@ -223,7 +254,11 @@ impl Stack {
         for number in 1..=50 {
             let now = webhook.allowed_at.unwrap_or(webhook.updated_at);
             let claimed = rules.claim(&webhook, ClaimId(number), now).unwrap();
-            let outcome = Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(503), retry_after: None };
+            let outcome = Outcome {
+                error: Some(ErrorKind::HttpStatus),
+                status_code: Some(503),
+                retry_after: None,
+            };
             let report = Report {
                 outcome,
                 duration: Duration::from_millis(5),
@@ -252,15 +287,27 @@ pub(crate) fn parse(id: &str) -> WebhookId {
 
 /// The ids of a list's items.
 pub(crate) fn ids(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| item["webhook_id"].as_str().unwrap().to_owned()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["webhook_id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn client() -> Client {
     // No TLS is spoken here; the library wants a configuration all the same.
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
+    let tls = rustls::ClientConfig::builder_with_provider(
+        rustls::crypto::ring::default_provider().into(),
+    )
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(rustls::RootCertStore::empty())
+    .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .build()
         .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }

@@ -63,7 +63,9 @@ async fn another_body_is_a_conflict_and_another_key_route_or_day_is_not() {
 async fn callers_with_different_api_keys_share_their_idempotency_keys() {
     let access = Access::Keys(["one", "two"].map(|key| KeyHash::of(key.as_bytes())).to_vec());
     let stack = Stack::with(&[], access).await;
-    let as_caller = async |key| stack.post_with("/webhooks", body(1), &[KEY, ("x-api-key", key)]).await.json(202);
+    let as_caller = async |key| {
+        stack.post_with("/webhooks", body(1), &[KEY, ("x-api-key", key)]).await.json(202)
+    };
     assert_eq!(as_caller("one").await, as_caller("two").await);
     assert_eq!(webhooks(&stack).await.len(), 1);
 }
@@ -73,7 +75,8 @@ async fn a_key_has_its_form() {
     let stack = Stack::start().await;
     let long = "x".repeat(256);
     for bad in ["", "a b", &long] {
-        let named = stack.post_with("/webhooks", body(1), &[("idempotency-key", bad)]).await.problem(400);
+        let named =
+            stack.post_with("/webhooks", body(1), &[("idempotency-key", bad)]).await.problem(400);
         assert_eq!(named, ["Idempotency-Key"], "{bad}");
     }
     stack.post_with("/webhooks", body(1), &[KEY, ("idempotency-key", "k-2")]).await.problem(400);
@@ -170,7 +173,8 @@ async fn an_old_reservation_is_answered_if_there_is_a_webhook_and_minted_anew_if
 }
 
 fn batch(count: u32) -> String {
-    json!({"webhooks": (0..count).map(|n| json!({"url": URL, "payload": n})).collect::<Vec<_>>()}).to_string()
+    json!({"webhooks": (0..count).map(|n| json!({"url": URL, "payload": n})).collect::<Vec<_>>()})
+        .to_string()
 }
 
 fn accepted(answer: &Value) -> Vec<String> {
@@ -211,7 +215,11 @@ async fn an_old_batch_is_completed() {
     let answer = stack.post_with("/webhooks/batch", batch(3), &[KEY]).await;
     let accepted = accepted(&answer.json(202));
     assert_eq!(accepted.iter().filter(|id| created.contains(id)).count(), 2);
-    assert_eq!(webhooks(&stack).await.len(), 2, "the third is made, and the deleted one stays deleted");
+    assert_eq!(
+        webhooks(&stack).await.len(),
+        2,
+        "the third is made, and the deleted one stays deleted"
+    );
     assert_eq!(stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.text, answer.text);
 }
 
@@ -248,7 +256,14 @@ async fn what_was_deleted_does_not_come_back_with_its_request() {
         stack.faults.set("replace_reservation", Fault::Down);
         let first = post(&stack, 1).await.json(202);
         stack.faults.heal();
-        assert!(stack.context.store.delete(&parse(first["webhook_id"].as_str().unwrap())).await.unwrap());
+        assert!(
+            stack
+                .context
+                .store
+                .delete(&parse(first["webhook_id"].as_str().unwrap()))
+                .await
+                .unwrap()
+        );
         stack.clock.advance(wait);
         let second = post(&stack, 1).await.json(202);
         assert_eq!(second["webhook_id"], first["webhook_id"], "{wait:?}");
@@ -276,7 +291,9 @@ async fn a_create_that_comes_too_late_makes_nothing() {
         stack.faults.heal();
         let (first, second) = (first.await.unwrap(), second.await.unwrap());
         let id = |answer: &Answer| match answer.json(202) {
-            Value::Object(batch) if batch.contains_key("results") => batch["results"][0]["webhook_id"].clone(),
+            Value::Object(batch) if batch.contains_key("results") => {
+                batch["results"][0]["webhook_id"].clone()
+            }
             single => single["webhook_id"].clone(),
         };
         assert_eq!(webhooks(&stack).await, [id(&first).as_str().unwrap()], "{path}");

@@ -16,11 +16,21 @@ const KEY: &str = "key-of-the-caller-5f2c";
 const OPEN: [&str; 2] = ["/health", "/"];
 
 /// All that an HTTP client can name without its server's help.
-const METHODS: [Method; 8] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE];
+const METHODS: [Method; 8] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+];
 
 fn access(settings: &[(&str, &str)]) -> Access {
-    let setting = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    let setting = |name: &str| {
+        settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    };
     Access::for_lambda(&Config::from_source(Defaults::LAMBDA, setting).unwrap().access)
 }
 
@@ -31,11 +41,23 @@ async fn with_key() -> Stack {
 /// Every path of the router: its debug text is the only place where the library names them.
 fn paths(stack: &Stack) -> BTreeSet<String> {
     let text = format!("{:?}", api::router(stack.context.clone(), Access::Refuse));
-    let paths: BTreeSet<String> =
-        text.split('"').filter(|part| part.starts_with('/') && !part.contains("__private")).map(str::to_owned).collect();
-    for known in ["/webhooks", "/webhooks/batch", "/webhook-status/{webhook_id}", "/dead-letters/redrive", "/health", "/metrics"]
-    {
-        assert!(paths.contains(known), "the router's text has changed, so routes cannot be listed by it: {text}");
+    let paths: BTreeSet<String> = text
+        .split('"')
+        .filter(|part| part.starts_with('/') && !part.contains("__private"))
+        .map(str::to_owned)
+        .collect();
+    for known in [
+        "/webhooks",
+        "/webhooks/batch",
+        "/webhook-status/{webhook_id}",
+        "/dead-letters/redrive",
+        "/health",
+        "/metrics",
+    ] {
+        assert!(
+            paths.contains(known),
+            "the router's text has changed, so routes cannot be listed by it: {text}"
+        );
     }
     paths
 }
@@ -61,7 +83,10 @@ fn wrong() -> Vec<Vec<(&'static str, String)>> {
         vec![("x-api-key", format!("sha256:{hash}"))],
         vec![("authorization", "Bearer wrong".to_owned()), ("x-api-key", KEY.to_owned())],
         vec![("cookie", format!("x-api-key={KEY}; authorization=Bearer {KEY}"))],
-        vec![("x-forwarded-for", "127.0.0.1".to_owned()), ("forwarded", "for=127.0.0.1".to_owned())],
+        vec![
+            ("x-forwarded-for", "127.0.0.1".to_owned()),
+            ("forwarded", "for=127.0.0.1".to_owned()),
+        ],
     ]
 }
 
@@ -70,8 +95,14 @@ fn base64(text: &str) -> String {
     STANDARD.encode(text)
 }
 
-async fn call(stack: &Stack, method: &Method, path: &str, headers: &[(&'static str, String)]) -> Answer {
-    let mut request = stack.request(method.clone(), path).header("content-type", "application/json").body("{}");
+async fn call(
+    stack: &Stack,
+    method: &Method,
+    path: &str,
+    headers: &[(&'static str, String)],
+) -> Answer {
+    let mut request =
+        stack.request(method.clone(), path).header("content-type", "application/json").body("{}");
     for (name, value) in headers {
         request = request.header(*name, value);
     }
@@ -94,18 +125,27 @@ async fn no_route_answers_without_a_key() {
         for method in &METHODS {
             for headers in wrong() {
                 // What names no key at all is nobody, whom the open routes answer.
-                let names_key = headers.iter().any(|(name, value)| *name == "x-api-key" || value.trim().starts_with("Bearer "));
+                let names_key = headers.iter().any(|(name, value)| {
+                    *name == "x-api-key" || value.trim().starts_with("Bearer ")
+                });
                 if open && !names_key {
                     continue;
                 }
                 let answer = call(&stack, method, &path, &headers).await;
                 assert_eq!(answer.status, 401, "{method} {path} with {headers:?}: {}", answer.text);
                 assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-                assert!(!answer.text.contains("private-payload") && !answer.text.contains(KEY), "{}", answer.text);
+                assert!(
+                    !answer.text.contains("private-payload") && !answer.text.contains(KEY),
+                    "{}",
+                    answer.text
+                );
                 refused += 1;
             }
             if !open {
-                for query in ["", "?x-api-key=key-of-the-caller-5f2c&authorization=Bearer%20key-of-the-caller-5f2c"] {
+                for query in [
+                    "",
+                    "?x-api-key=key-of-the-caller-5f2c&authorization=Bearer%20key-of-the-caller-5f2c",
+                ] {
                     let answer = call(&stack, method, &format!("{path}{query}"), &[]).await;
                     assert_eq!(answer.status, 401, "{method} {path}{query}: {}", answer.text);
                 }
@@ -162,5 +202,7 @@ async fn with_iam_the_platform_checks_and_keys_still_count() {
     stack.get("/webhook-statuses").await.json(200);
     let stack = Stack::with(&[], access(&[("API_AUTH", "iam"), ("API_KEYS", KEY)])).await;
     stack.get("/webhook-statuses").await.problem(401);
-    call(&stack, &Method::GET, "/webhook-statuses", &[("x-api-key", KEY.to_owned())]).await.json(200);
+    call(&stack, &Method::GET, "/webhook-statuses", &[("x-api-key", KEY.to_owned())])
+        .await
+        .json(200);
 }

@@ -9,7 +9,10 @@ use crate::harness::{Stack, ids};
 async fn some(stack: &Stack, count: usize) -> Vec<String> {
     let mut newest_first = Vec::new();
     for n in 0..count {
-        newest_first.insert(0, stack.accept(json!({"reference_id": if n % 2 == 0 { "even" } else { "odd" }})).await);
+        newest_first.insert(
+            0,
+            stack.accept(json!({"reference_id": if n % 2 == 0 { "even" } else { "odd" }})).await,
+        );
     }
     newest_first
 }
@@ -19,11 +22,18 @@ async fn pages_by_number_and_by_cursor_show_the_same() {
     let stack = Stack::start().await;
     let all = some(&stack, 7).await;
     let first = stack.get("/webhook-statuses?page_size=3").await.json(200);
-    assert_eq!((&first["page"], &first["page_size"], ids(&first)), (&1.into(), &3.into(), all[..3].to_vec()));
+    assert_eq!(
+        (&first["page"], &first["page_size"], ids(&first)),
+        (&1.into(), &3.into(), all[..3].to_vec())
+    );
     let mut cursor = first["next_cursor"].as_str().map(str::to_owned);
     for page in 2..=3 {
-        let by_number = stack.get(&format!("/webhook-statuses?page_size=3&page={page}")).await.json(200);
-        let by_cursor = stack.get(&format!("/webhook-statuses?page_size=3&cursor={}", cursor.unwrap())).await.json(200);
+        let by_number =
+            stack.get(&format!("/webhook-statuses?page_size=3&page={page}")).await.json(200);
+        let by_cursor = stack
+            .get(&format!("/webhook-statuses?page_size=3&cursor={}", cursor.unwrap()))
+            .await
+            .json(200);
         assert_eq!(by_number, by_cursor);
         assert_eq!(ids(&by_number), all[3 * (page - 1)..(3 * page).min(7)]);
         cursor = by_cursor["next_cursor"].as_str().map(str::to_owned);
@@ -41,7 +51,8 @@ async fn filters_narrow_the_list() {
     let all = some(&stack, 4).await;
     stack.conclude(&all[0], 200).await;
     stack.conclude(&all[1], 410).await;
-    let list = async |query: &str| ids(&stack.get(&format!("/webhook-statuses?{query}")).await.json(200));
+    let list =
+        async |query: &str| ids(&stack.get(&format!("/webhook-statuses?{query}")).await.json(200));
     assert_eq!(list("status=delivered").await, all[..1]);
     assert_eq!(list("status=failed&reference_id=even").await, all[1..2]);
     assert_eq!(list("reference_id=odd").await, [all[0].clone(), all[2].clone()]);
@@ -63,10 +74,19 @@ async fn a_cursor_that_is_not_of_this_list_is_a_400() {
     let webhooks = cursor("/webhook-statuses?page_size=1").await;
     let letters = cursor("/dead-letters?page_size=1").await;
     for bad in ["x", "e30", letters.as_str()] {
-        assert_eq!(stack.get(&format!("/webhook-statuses?cursor={bad}")).await.problem(400), ["cursor"]);
+        assert_eq!(
+            stack.get(&format!("/webhook-statuses?cursor={bad}")).await.problem(400),
+            ["cursor"]
+        );
     }
-    assert_eq!(stack.get(&format!("/dead-letters?cursor={webhooks}")).await.problem(400), ["cursor"]);
-    assert_eq!(stack.get(&format!("/webhook-statuses?page=1&cursor={webhooks}")).await.problem(422), ["page"]);
+    assert_eq!(
+        stack.get(&format!("/dead-letters?cursor={webhooks}")).await.problem(400),
+        ["cursor"]
+    );
+    assert_eq!(
+        stack.get(&format!("/webhook-statuses?page=1&cursor={webhooks}")).await.problem(422),
+        ["page"]
+    );
     let too_far = stack.get("/webhook-statuses?page=100&page_size=11").await;
     assert_eq!(too_far.problem(422), ["page"]);
     assert!(too_far.text.contains("next_cursor"));
@@ -85,21 +105,41 @@ async fn dead_letters_are_listed_latest_first_without_what_is_large() {
     stack.get(&format!("/dead-letters/{young}")).await.problem(404);
     let first = stack.get("/dead-letters?page_size=2").await.json(200);
     assert_eq!(ids(&first), [all[2].clone(), all[1].clone()]);
-    let next = stack.get(&format!("/dead-letters?page_size=2&cursor={}", first["next_cursor"].as_str().unwrap())).await.json(200);
+    let next = stack
+        .get(&format!(
+            "/dead-letters?page_size=2&cursor={}",
+            first["next_cursor"].as_str().unwrap()
+        ))
+        .await
+        .json(200);
     assert_eq!((ids(&next), &next["next_cursor"]), (vec![all[0].clone()], &Value::Null));
     assert_eq!(ids(&stack.get("/dead-letters?reference_id=odd").await.json(200)), [all[1].clone()]);
     let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let mut expected =
-        ["attempt_count", "correlation_id", "expires_at", "failed_at", "last_error", "reference_id", "url", "webhook_id"]
-            .to_vec();
+    let mut expected = [
+        "attempt_count",
+        "correlation_id",
+        "expires_at",
+        "failed_at",
+        "last_error",
+        "reference_id",
+        "url",
+        "webhook_id",
+    ]
+    .to_vec();
     assert_eq!(members(&first["items"][0]), expected);
     let whole = stack.get(&format!("/dead-letters/{}", all[0])).await;
     expected.extend(["attempts", "payload"]);
     expected.sort_unstable();
     let letter = whole.json(200);
     assert_eq!(members(&letter), expected);
-    assert_eq!((&letter["payload"], &letter["attempts"][0]["status_code"]), (&json!({"n": 1}), &410.into()));
-    assert_eq!(letter["last_error"], json!({"kind": "http_status", "status_code": 410, "message": ""}));
+    assert_eq!(
+        (&letter["payload"], &letter["attempts"][0]["status_code"]),
+        (&json!({"n": 1}), &410.into())
+    );
+    assert_eq!(
+        letter["last_error"],
+        json!({"kind": "http_status", "status_code": 410, "message": ""})
+    );
     stack.clock.advance(Duration::from_secs(31 * 24 * 3600));
     assert!(ids(&stack.get("/dead-letters").await.json(200)).is_empty());
     stack.get(&format!("/dead-letters/{}", all[0])).await.problem(404);
@@ -121,11 +161,15 @@ async fn pages_are_bounded_by_bytes_and_leave_nothing_out() {
         loop {
             pages += 1;
             let place = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
-            let by_cursor = stack.get(&format!("/webhook-statuses?page_size=100{filter}{place}")).await;
+            let by_cursor =
+                stack.get(&format!("/webhook-statuses?page_size=100{filter}{place}")).await;
             let escaped = serde_json::to_string(&by_cursor.text).unwrap();
             assert!(escaped.len() < LAMBDA_ANSWER_BYTES, "{} bytes", escaped.len());
             let by_cursor = by_cursor.json(200);
-            let by_number = stack.get(&format!("/webhook-statuses?page_size=100&page={pages}{filter}")).await.json(200);
+            let by_number = stack
+                .get(&format!("/webhook-statuses?page_size=100&page={pages}{filter}"))
+                .await
+                .json(200);
             assert_eq!(by_number, by_cursor, "page {pages}");
             shown.extend(ids(&by_cursor));
             cursor = by_cursor["next_cursor"].as_str().map(str::to_owned);

@@ -16,7 +16,11 @@
 //! | `page` | the operator's page as it is served, and the calls that were made for it |
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a test prints is read by who runs it")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
 
 mod accept;
 mod access;

@@ -27,7 +27,10 @@ async fn the_document_is_what_the_code_says() {
         let mut text = serde_json::to_string_pretty(&document).unwrap();
         text.push('\n');
         std::fs::write(&file, text).unwrap();
-        panic!("{} was not what the code says; it is now: look at the difference and commit it", file.display());
+        panic!(
+            "{} was not what the code says; it is now: look at the difference and commit it",
+            file.display()
+        );
     }
 }
 
@@ -35,18 +38,25 @@ async fn the_document_is_what_the_code_says() {
 #[tokio::test]
 async fn each_route_is_in_the_document_and_the_other_way_round() {
     let document = api::document();
-    let routes: BTreeSet<&str> = api::paths().into_iter().filter(|path| !PAGES.contains(path)).collect();
+    let routes: BTreeSet<&str> =
+        api::paths().into_iter().filter(|path| !PAGES.contains(path)).collect();
     assert_eq!(keys(&document["paths"]), routes);
     let stack = Stack::start().await;
     for (path, operations) in document["paths"].as_object().unwrap() {
-        let mut described: BTreeSet<String> = keys(operations).iter().map(|method| method.to_uppercase()).collect();
+        let mut described: BTreeSet<String> =
+            keys(operations).iter().map(|method| method.to_uppercase()).collect();
         if described.contains("GET") {
             described.insert("HEAD".to_owned());
         }
-        let answer = stack.call(stack.request(Method::PATCH, &path.replace("{webhook_id}", "a_b"))).await;
+        let answer =
+            stack.call(stack.request(Method::PATCH, &path.replace("{webhook_id}", "a_b"))).await;
         answer.problem(405);
-        let allowed: BTreeSet<String> =
-            answer.header("allow").unwrap().split(',').map(|method| method.trim().to_owned()).collect();
+        let allowed: BTreeSet<String> = answer
+            .header("allow")
+            .unwrap()
+            .split(',')
+            .map(|method| method.trim().to_owned())
+            .collect();
         assert_eq!(allowed, described, "{path}");
     }
 }
@@ -59,17 +69,29 @@ fn every_error_of_the_contract_is_described() {
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             for (status, response) in operation["responses"].as_object().unwrap() {
-                let name = response["$ref"].as_str().and_then(|name| name.strip_prefix("#/components/responses/"));
-                let response = name.map_or(response, |name| &document["components"]["responses"][name]);
+                let name = response["$ref"]
+                    .as_str()
+                    .and_then(|name| name.strip_prefix("#/components/responses/"));
+                let response =
+                    name.map_or(response, |name| &document["components"]["responses"][name]);
                 let place = format!("{method} {path} {status}");
                 assert!(response["headers"]["x-correlation-id"]["required"] == true, "{place}");
                 if status.starts_with('2') {
                     continue;
                 }
                 seen.insert(status.as_str());
-                assert!(response["content"]["application/problem+json"]["examples"].is_object(), "{place}");
-                for (name, of) in [("retry-after", "503"), ("allow", "405"), ("www-authenticate", "401")] {
-                    assert_eq!(response["headers"][name].is_object(), status == of, "{place}: {name}");
+                assert!(
+                    response["content"]["application/problem+json"]["examples"].is_object(),
+                    "{place}"
+                );
+                for (name, of) in
+                    [("retry-after", "503"), ("allow", "405"), ("www-authenticate", "401")]
+                {
+                    assert_eq!(
+                        response["headers"][name].is_object(),
+                        status == of,
+                        "{place}: {name}"
+                    );
                 }
             }
         }

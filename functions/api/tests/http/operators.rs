@@ -65,7 +65,9 @@ async fn a_cleanup_takes_only_what_is_finished_and_old_unless_told() {
     stack.clock.advance(Duration::from_secs(24 * 3600));
     let young = stack.accept(json!({})).await;
     stack.conclude(&young, 200).await;
-    let clean = async |query: &str| stack.post(&format!("/webhook-cleanup?{query}"), "").await.json(200)["deleted"].clone();
+    let clean = async |query: &str| {
+        stack.post(&format!("/webhook-cleanup?{query}"), "").await.json(200)["deleted"].clone()
+    };
     assert_eq!(clean("older_than_days=2").await, 0);
     assert_eq!(clean("older_than_days=0.5").await, 1);
     stack.get(&format!("/webhook-status/{old}")).await.problem(404);
@@ -94,7 +96,10 @@ async fn a_long_cleanup_goes_on_by_cursor() {
     let first = stack.post("/webhook-cleanup?older_than_days=0", "").await.json(200);
     assert_eq!((&first["deleted"], &first["more"]), (&0.into(), &true.into()));
     let cursor = first["next_cursor"].as_str().unwrap();
-    let second = stack.post(&format!("/webhook-cleanup?older_than_days=0&cursor={cursor}"), "").await.json(200);
+    let second = stack
+        .post(&format!("/webhook-cleanup?older_than_days=0&cursor={cursor}"), "")
+        .await
+        .json(200);
     assert_eq!(second, json!({"deleted": 1, "more": false}));
     let all = stack.delete("/webhook-statuses?status=pending").await.json(200);
     assert_eq!(all["deleted"], 1000);
@@ -113,10 +118,16 @@ async fn a_finished_webhook_is_sent_again_and_one_on_its_way_is_not() {
     stack.conclude(&id, 200).await;
     stack.take_messages().await;
     let answer = stack.post(&format!("/webhooks/{id}/resend"), "").await.json(202);
-    assert_eq!((&answer["webhook_id"], &answer["status"]), (&id.as_str().into(), &"pending".into()));
+    assert_eq!(
+        (&answer["webhook_id"], &answer["status"]),
+        (&id.as_str().into(), &"pending".into())
+    );
     assert_eq!(stack.take_messages().await, [id.as_str()]);
     let record = stack.record(&id).await;
-    assert_eq!((record.status, record.attempt_count, record.budget.attempts, record.expires_at), (Status::Pending, 1, 0, None));
+    assert_eq!(
+        (record.status, record.attempt_count, record.budget.attempts, record.expires_at),
+        (Status::Pending, 1, 0, None)
+    );
     assert!(record.due_at.is_some(), "should the message be lost");
     stack.post(&format!("/webhooks/{id}/resend"), "").await.problem(409);
 }
@@ -131,7 +142,10 @@ async fn a_dead_letter_is_redriven_or_deleted() {
     let archived = stack.context.rules.archive(&failed, stack.context.clock.now()).unwrap();
     stack.context.store.write(&failed, &archived).await.unwrap();
     stack.take_messages().await;
-    assert_eq!(stack.post(&format!("/dead-letters/{id}/redrive"), "").await.json(202)["status"], "pending");
+    assert_eq!(
+        stack.post(&format!("/dead-letters/{id}/redrive"), "").await.json(202)["status"],
+        "pending"
+    );
     assert_eq!(stack.take_messages().await, [id.as_str()]);
     stack.get(&format!("/dead-letters/{id}")).await.problem(404);
     stack.conclude(&id, 200).await;
@@ -172,7 +186,8 @@ async fn an_unreadable_message_cannot_be_sent_again() {
     let stack = Stack::start().await;
     let (rules, now) = (&stack.context.rules, stack.context.clock.now());
     let new = rules.create(testing::new_webhook(TaskId::mint(now, [9; 10])), now);
-    let failed = rules.give_up(&new, shared::transition::GiveUp::Unreadable, Function::Dlq, now).unwrap();
+    let failed =
+        rules.give_up(&new, shared::transition::GiveUp::Unreadable, Function::Dlq, now).unwrap();
     let archived = rules.archive(&failed, now).unwrap();
     let payload = RawValue::from_string(r#""garbage""#.to_owned()).unwrap();
     let content = Content { url: String::new(), headers: Vec::new(), payload };
@@ -192,12 +207,26 @@ async fn explain_tells_every_step_and_what_comes_next() {
     stack.conclude(&id, 500).await;
     let told = stack.get(&format!("/webhooks/{id}/explain")).await.json(200);
     assert_eq!((&told["webhook_id"], &told["status"]), (&id.as_str().into(), &"retrying".into()));
-    let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| step["transition"].as_str().unwrap()).collect();
+    let steps: Vec<_> = told["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["transition"].as_str().unwrap())
+        .collect();
     assert_eq!(steps, ["create", "claim", "retry"]);
     let last = &told["steps"][2];
-    assert_eq!((&last["function"], &last["from"], &last["to"]), (&"deliver".into(), &"in_progress".into(), &"retrying".into()));
+    assert_eq!(
+        (&last["function"], &last["from"], &last["to"]),
+        (&"deliver".into(), &"in_progress".into(), &"retrying".into())
+    );
     let next_at = stack.record(&id).await.allowed_at.unwrap().to_string();
-    assert_eq!((&last["next_attempt_at"], &told["next"]["at"]), (&next_at.as_str().into(), &next_at.as_str().into()));
-    assert_eq!((&told["next"]["by"], &told["budget"]["attempts"]), (&"deliver".into(), &json!({"used": 1, "of": 3})));
+    assert_eq!(
+        (&last["next_attempt_at"], &told["next"]["at"]),
+        (&next_at.as_str().into(), &next_at.as_str().into())
+    );
+    assert_eq!(
+        (&told["next"]["by"], &told["budget"]["attempts"]),
+        (&"deliver".into(), &json!({"used": 1, "of": 3}))
+    );
     assert_eq!(parse(&id).to_string(), id);
 }

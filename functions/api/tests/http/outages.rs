@@ -34,12 +34,18 @@ async fn without_the_store_every_call_is_a_503_that_says_nothing_of_the_inside()
     for path in ["/webhook-statuses", "/dead-letters", "/destinations", "/metrics"] {
         answers.push(stack.get(path).await);
     }
-    for path in [format!("/webhook-status/{id}"), format!("/webhooks/{id}/explain"), format!("/dead-letters/{id}")] {
+    for path in [
+        format!("/webhook-status/{id}"),
+        format!("/webhooks/{id}/explain"),
+        format!("/dead-letters/{id}"),
+    ] {
         answers.push(stack.get(&path).await);
     }
-    for path in
-        [format!("/webhooks/{id}/resend"), "/webhook-cleanup?status=failed".to_owned(), "/dead-letters/redrive".to_owned()]
-    {
+    for path in [
+        format!("/webhooks/{id}/resend"),
+        "/webhook-cleanup?status=failed".to_owned(),
+        "/dead-letters/redrive".to_owned(),
+    ] {
         answers.push(stack.post(&path, "").await);
     }
     for answer in answers {
@@ -91,12 +97,20 @@ async fn a_resend_whose_message_is_not_taken_is_due_now() {
     assert_eq!(stack.post("/dead-letters/redrive", "").await.json(202)["redriven"], 1);
     for id in [sent, letter] {
         let record = stack.record(&id).await;
-        assert_eq!((record.status, record.due_at), (Status::Pending, Some(stack.context.clock.now())));
+        assert_eq!(
+            (record.status, record.due_at),
+            (Status::Pending, Some(stack.context.clock.now()))
+        );
     }
 }
 
 fn swept(stack: &Stack, lag_ms: u64) -> SweepReport {
-    SweepReport { ran_at: stack.context.clock.now(), lag_ms, counts: [1, 0, 0, 4, 2], ..SweepReport::default() }
+    SweepReport {
+        ran_at: stack.context.clock.now(),
+        lag_ms,
+        counts: [1, 0, 0, 4, 2],
+        ..SweepReport::default()
+    }
 }
 
 /// Health once what it said before counts no more.
@@ -109,7 +123,9 @@ async fn later(stack: &Stack) -> Answer {
 #[tokio::test]
 async fn health_asks_its_parts_at_most_once_a_second() {
     let stack = Stack::start().await;
-    let asked = |calls: Vec<(&str, usize)>| calls.iter().find(|(call, _)| *call == "ping").map_or(0, |(_, count)| *count);
+    let asked = |calls: Vec<(&str, usize)>| {
+        calls.iter().find(|(call, _)| *call == "ping").map_or(0, |(_, count)| *count)
+    };
     let answers = futures_util::future::join_all((0..20).map(|_| stack.get("/health"))).await;
     assert_eq!(asked(stack.faults.take_calls()), 1);
     stack.clock.advance(Duration::from_millis(999));
@@ -118,7 +134,10 @@ async fn health_asks_its_parts_at_most_once_a_second() {
     assert_eq!(asked(stack.faults.take_calls()), 0);
     stack.clock.advance(Duration::from_millis(1));
     let down = stack.get("/health").await;
-    assert_eq!((down.json(503)["status"].as_str(), down.header("retry-after")), (Some("unhealthy"), Some("1")));
+    assert_eq!(
+        (down.json(503)["status"].as_str(), down.header("retry-after")),
+        (Some("unhealthy"), Some("1"))
+    );
     assert_eq!(asked(stack.faults.take_calls()), 1);
 }
 
@@ -128,7 +147,10 @@ async fn health_follows_store_queue_and_sweep() {
     stack.accept(json!({})).await;
     let well = later(&stack).await.json(200);
     assert_eq!((&well["status"], &well["sweep"]["status"]), (&"healthy".into(), &"unknown".into()));
-    assert_eq!(well["queue"]["depths"]["webhooks"], json!({"ready": 1, "in_flight": 0, "delayed": 0}));
+    assert_eq!(
+        well["queue"]["depths"]["webhooks"],
+        json!({"ready": 1, "in_flight": 0, "delayed": 0})
+    );
     assert_eq!((&well["store"]["backend"], &well["circuits"]), (&"sqlite".into(), &json!([])));
 
     stack.clock.advance(Duration::from_secs(181));
@@ -140,12 +162,18 @@ async fn health_follows_store_queue_and_sweep() {
     assert_eq!((&well["status"], &well["sweep"]), (&"healthy".into(), &sweep));
     stack.context.store.report_sweep(&swept(&stack, 300_001)).await.unwrap();
     let behind = later(&stack).await.json(200);
-    assert_eq!((&behind["status"], &behind["sweep"]["status"]), (&"degraded".into(), &"behind".into()));
+    assert_eq!(
+        (&behind["status"], &behind["sweep"]["status"]),
+        (&"degraded".into(), &"behind".into())
+    );
     stack.context.store.report_sweep(&swept(&stack, 0)).await.unwrap();
 
     stack.faults.set("depth", Fault::Down);
     let degraded = later(&stack).await.json(200);
-    assert_eq!((&degraded["status"], &degraded["queue"]["status"]), (&"degraded".into(), &"unhealthy".into()));
+    assert_eq!(
+        (&degraded["status"], &degraded["queue"]["status"]),
+        (&"degraded".into(), &"unhealthy".into())
+    );
     stack.faults.store_down();
     let down = later(&stack).await;
     assert_eq!(down.json(503)["status"], "unhealthy");
@@ -157,11 +185,15 @@ async fn health_follows_store_queue_and_sweep() {
 #[tokio::test]
 async fn health_tells_what_is_wrong_with_the_store_s_settings() {
     let stack = Stack::start().await;
-    assert_eq!(later(&stack).await.json(200)["store"], json!({"status": "healthy", "backend": "sqlite"}));
+    assert_eq!(
+        later(&stack).await.json(200)["store"],
+        json!({"status": "healthy", "backend": "sqlite"})
+    );
     stack.faults.warnings.lock().unwrap().push("persistence is off".to_owned());
     let health = later(&stack).await.json(200);
     assert_eq!(health["status"], "degraded");
-    let warned = json!({"status": "degraded", "backend": "sqlite", "warnings": ["persistence is off"]});
+    let warned =
+        json!({"status": "degraded", "backend": "sqlite", "warnings": ["persistence is off"]});
     assert_eq!(health["store"], warned);
     stack.faults.set("warnings", Fault::Down);
     assert_eq!(later(&stack).await.json(200)["status"], "healthy");
@@ -193,8 +225,13 @@ async fn with_an_open_circuit(stack: &Stack) {
     store.write_circuit(Some(failing.revision), &open).await.unwrap();
     let closed = Circuit::closed("https://fine.example:443").failed(&settings, now);
     store.write_circuit(None, &closed).await.unwrap();
-    let error = LastError { kind: ErrorKind::HttpStatus, status_code: Some(503), message: "busy".to_owned() };
-    let activity = DestinationActivity { delivered: 1, failed: 3, waiting: 2, last_error: Some((now, error)) };
+    let error = LastError {
+        kind: ErrorKind::HttpStatus,
+        status_code: Some(503),
+        message: "busy".to_owned(),
+    };
+    let activity =
+        DestinationActivity { delivered: 1, failed: 3, waiting: 2, last_error: Some((now, error)) };
     let counters = [("deliveries.delivered".to_owned(), 1)].into();
     let destinations = [("https://receiver.example:443".to_owned(), activity)].into();
     store.add_activity(&Activity { counters, destinations }, now).await.unwrap();
@@ -206,7 +243,10 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
     with_an_open_circuit(&stack).await;
     let health = stack.get("/health").await.json(200);
     assert_eq!(health["circuits"].as_array().map(Vec::len), Some(1), "{health}");
-    assert_eq!((&health["circuits"][0]["state"], &health["status"]), (&"open".into(), &"healthy".into()));
+    assert_eq!(
+        (&health["circuits"][0]["state"], &health["status"]),
+        (&"open".into(), &"healthy".into())
+    );
     let worst = stack.get("/destinations").await.json(200)["items"][0].clone();
     let now = stack.context.clock.now();
     let expected = json!({
@@ -230,10 +270,16 @@ async fn metrics_are_prometheus_text_and_can_be_switched_off() {
         r#"circuit_breaker_status{service="https://receiver.example:443"} 2"#,
         r#"redis_webhook_keys{status="pending"} 1"#,
     ] {
-        assert!(counted.text.lines().any(|have| have == line), "{line} is missing in\n{}", counted.text);
+        assert!(
+            counted.text.lines().any(|have| have == line),
+            "{line} is missing in\n{}",
+            counted.text
+        );
     }
     stack.context.store.report_sweep(&swept(&stack, 0)).await.unwrap();
-    assert!(stack.get("/metrics").await.text.contains(r#"redis_webhook_keys{status="delivered"} 4"#));
+    assert!(
+        stack.get("/metrics").await.text.contains(r#"redis_webhook_keys{status="delivered"} 4"#)
+    );
     let off = Stack::with(&[("ENABLE_PROMETHEUS", "false")], Access::Loopback).await;
     off.get("/metrics").await.problem(404);
 }
@@ -271,7 +317,10 @@ async fn what_has_expired_is_gone() {
 async fn a_client_that_hangs_up_does_not_stop_the_hand_over() {
     let stack = Stack::start().await;
     stack.faults.set("create", Fault::Held);
-    let request = stack.request(http::Method::POST, "/webhooks").header("content-type", "application/json").body(body());
+    let request = stack
+        .request(http::Method::POST, "/webhooks")
+        .header("content-type", "application/json")
+        .body(body());
     let client = tokio::spawn(request.send());
     while stack.faults.take_calls().iter().all(|(call, _)| *call != "create") {
         tokio::task::yield_now().await;

@@ -41,7 +41,13 @@ impl Unfinished {
 
     /// A batch of [`LARGE`] bytes, of which one comes.
     async fn large(stack: &Stack, key: &str) -> Self {
-        Self::begin(stack, "/webhooks/batch", &format!("x-api-key: {key}\r\ncontent-length: {LARGE}\r\n"), "{").await
+        Self::begin(
+            stack,
+            "/webhooks/batch",
+            &format!("x-api-key: {key}\r\ncontent-length: {LARGE}\r\n"),
+            "{",
+        )
+        .await
     }
 
     /// Sends the rest, and answers with the whole answer.
@@ -96,12 +102,17 @@ async fn what_exceeds_the_turns_is_shed_and_says_when_to_come_again() {
     let body = json!({"url": URL, "payload": 1}).to_string();
     stack.faults.take_calls();
     stack.faults.set("create", Fault::Held);
-    let at_work = async { tokio::join!(stack.post("/webhooks", body.clone()), stack.post("/webhooks", body.clone())) };
+    let at_work = async {
+        tokio::join!(stack.post("/webhooks", body.clone()), stack.post("/webhooks", body.clone()))
+    };
     let meanwhile = async {
         stack.faults.called("create", 2).await;
         let shed = stack.post("/webhooks", body.clone()).await;
         shed.problem(503);
-        assert_eq!((shed.json(503)["type"].as_str(), shed.header("retry-after")), (Some("urn:posthaste:overloaded"), Some("1")));
+        assert_eq!(
+            (shed.json(503)["type"].as_str(), shed.header("retry-after")),
+            (Some("urn:posthaste:overloaded"), Some("1"))
+        );
         for path in ["/webhook-statuses", "/nope"] {
             stack.get(path).await.problem(503);
         }
@@ -120,19 +131,27 @@ async fn what_exceeds_the_turns_is_shed_and_says_when_to_come_again() {
 /// One key's turns and bytes end at half of all; the other's requests go on.
 #[tokio::test]
 async fn one_key_cannot_take_the_room_of_another() {
-    let stack = Stack::with(&[("API_BODY_BYTES", "67108864"), ("API_CONCURRENCY", "4")], keys(&["loud", "quiet"])).await;
+    let stack = Stack::with(
+        &[("API_BODY_BYTES", "67108864"), ("API_CONCURRENCY", "4")],
+        keys(&["loud", "quiet"]),
+    )
+    .await;
     let body = json!({"url": URL, "payload": {"n": 1}}).to_string();
     let one = Unfinished::large(&stack, "loud").await;
     let mut refused = Unfinished::large(&stack, "loud").await;
     // It takes a moment until it is: what is not wanted of a body is read for a while, so that its sender sees the answer.
     let answer = refused.answer().await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"),
+        "{answer}"
+    );
     assert!(!one.is_answered().await, "the first has its room");
     let other = Unfinished::large(&stack, "quiet").await;
     assert!(!other.is_answered().await, "so has the other key's");
     stack.post_with("/webhooks", body.clone(), &[("x-api-key", "quiet")]).await.json(202);
     // A name that nobody checks makes no share: the bearer token is the key.
-    let disguised = format!("authorization: Bearer loud\r\nx-api-key: quiet\r\ncontent-length: {LARGE}\r\n");
+    let disguised =
+        format!("authorization: Bearer loud\r\nx-api-key: quiet\r\ncontent-length: {LARGE}\r\n");
     let mut disguised = Unfinished::begin(&stack, "/webhooks/batch", &disguised, "{").await;
     assert!(disguised.answer().await.starts_with("HTTP/1.1 503 "));
 }
@@ -141,23 +160,32 @@ async fn one_key_cannot_take_the_room_of_another() {
 async fn a_body_takes_room_by_its_length_or_as_it_grows() {
     let stack = Stack::with(&[ROOM], Access::Loopback).await;
     let small = json!({"url": URL, "payload": 1}).to_string();
-    let first = Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "{").await;
+    let first =
+        Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "{")
+            .await;
     assert!(!first.is_answered().await);
     // Its announced length finds no room, though no byte of it has come.
-    let mut second = Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "").await;
+    let mut second =
+        Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "")
+            .await;
     assert!(second.answer().await.starts_with("HTTP/1.1 503 "));
     stack.post("/webhooks", small.clone()).await.json(202);
     // One without a length is read until there is no more room.
     let chunk = " ".repeat(0x10_0000);
     let mut chunks = vec![format!("100000\r\n{chunk}\r\n"); 6];
     chunks.push("0\r\n\r\n".to_owned());
-    let third = Unfinished::begin(&stack, "/webhooks/batch", "transfer-encoding: chunked\r\n", "").await;
+    let third =
+        Unfinished::begin(&stack, "/webhooks/batch", "transfer-encoding: chunked\r\n", "").await;
     assert!(!third.is_answered().await);
     let answer = third.end(&chunks.concat()).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"),
+        "{answer}"
+    );
     // It is free again when the caller has gone.
     drop(first);
-    let batch = json!({"webhooks": vec![json!({"url": URL, "payload": "a".repeat(50_000)}); 100]}).to_string();
+    let batch = json!({"webhooks": vec![json!({"url": URL, "payload": "a".repeat(50_000)}); 100]})
+        .to_string();
     let taken = async {
         loop {
             let answer = stack.post("/webhooks/batch", batch.clone()).await;

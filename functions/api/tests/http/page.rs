@@ -30,7 +30,10 @@ fn inner<'a>(html: &'a str, start: &str, end: &str) -> &'a str {
 
 /// Its values of a directive of the content security policy.
 fn directive<'a>(policy: &'a str, name: &str) -> Vec<&'a str> {
-    let found = policy.split(';').map(str::trim).find_map(|part| part.strip_prefix(name)?.strip_prefix(' '));
+    let found = policy
+        .split(';')
+        .map(str::trim)
+        .find_map(|part| part.strip_prefix(name)?.strip_prefix(' '));
     found.unwrap_or_else(|| panic!("{name} is missing: {policy}")).split(' ').collect()
 }
 
@@ -39,7 +42,10 @@ fn directive<'a>(policy: &'a str, name: &str) -> Vec<&'a str> {
 async fn the_page_is_sealed() {
     let stack = Stack::start().await;
     let answer = stack.get("/").await;
-    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
     let policy = answer.header("content-security-policy").unwrap();
@@ -49,12 +55,18 @@ async fn the_page_is_sealed() {
     assert_eq!(directive(policy, "connect-src"), ["'self'"]);
     assert_eq!(directive(policy, "require-trusted-types-for"), ["'script'"]);
     let hash = |text: &str| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)));
-    let (style, script) =
-        (inner(&answer.text, "<style>", "</style>"), inner(&answer.text, "<script type=\"module\">", "</script>"));
+    let (style, script) = (
+        inner(&answer.text, "<style>", "</style>"),
+        inner(&answer.text, "<script type=\"module\">", "</script>"),
+    );
     assert_eq!(directive(policy, "style-src"), [hash(style)]);
     assert_eq!(directive(policy, "script-src"), [hash(script)]);
     assert!(style.len() > 1000 && script.len() > 10_000, "they are there");
-    let rest = answer.text.replace(script, "").replace(style, "").replace("http://www.w3.org/2000/svg", "");
+    let rest = answer
+        .text
+        .replace(script, "")
+        .replace(style, "")
+        .replace("http://www.w3.org/2000/svg", "");
     for outside in [" src=", "http:", "https:", "url(", "@import"] {
         assert!(!rest.contains(outside) && !style.contains(outside), "{outside}");
     }
@@ -64,7 +76,8 @@ async fn the_page_is_sealed() {
 async fn the_page_is_small() {
     let stack = Stack::start().await;
     let page = stack.get("/").await;
-    let compressed = miniz_oxide::deflate::compress_to_vec(page.text.as_bytes(), GZIP_LEVEL).len() + GZIP_FRAME_BYTES;
+    let compressed = miniz_oxide::deflate::compress_to_vec(page.text.as_bytes(), GZIP_LEVEL).len()
+        + GZIP_FRAME_BYTES;
     println!("the page: {} bytes, {compressed} compressed", page.text.len());
     assert!(compressed < MAX_COMPRESSED_BYTES, "{compressed} bytes");
 }
@@ -76,10 +89,15 @@ async fn the_page_is_sent_once() {
     let page = stack.get("/").await;
     let etag = page.header("etag").unwrap();
     assert_eq!(page.header("cache-control"), Some("no-cache"));
-    let ask = async |tag: String| stack.call(stack.request(Method::GET, "/").header("if-none-match", tag)).await;
+    let ask = async |tag: String| {
+        stack.call(stack.request(Method::GET, "/").header("if-none-match", tag)).await
+    };
     for tag in [etag.to_owned(), format!("W/{etag}"), format!("\"other\", {etag}")] {
         let answer = ask(tag).await;
-        assert_eq!((answer.status.as_u16(), answer.text.len(), answer.header("etag")), (304, 0, Some(etag)));
+        assert_eq!(
+            (answer.status.as_u16(), answer.text.len(), answer.header("etag")),
+            (304, 0, Some(etag))
+        );
         assert!(answer.header("content-security-policy").is_some());
     }
     assert_eq!(ask("\"other\"".to_owned()).await.text, page.text);
@@ -104,7 +122,10 @@ async fn the_page_needs_no_key_and_its_calls_do() {
 
 fn minutes(overview: &Value) -> Vec<[u64; 3]> {
     let minutes = overview["last_hour"]["minutes"].as_array().unwrap();
-    minutes.iter().map(|minute| ["delivered", "waiting", "failed"].map(|name| minute[name].as_u64().unwrap())).collect()
+    minutes
+        .iter()
+        .map(|minute| ["delivered", "waiting", "failed"].map(|name| minute[name].as_u64().unwrap()))
+        .collect()
 }
 
 async fn overview(stack: &Stack) -> Value {
@@ -117,7 +138,10 @@ async fn the_overview_tells_the_last_hour_by_the_minute() {
     let stack = Stack::start().await;
     let nothing = overview(&stack).await;
     assert_eq!(minutes(&nothing), [[0; 3]; 60]);
-    assert_eq!(nothing["oldest_waiting"], json!({"complete": true, "webhook_id": null, "since": null}));
+    assert_eq!(
+        nothing["oldest_waiting"],
+        json!({"complete": true, "webhook_id": null, "since": null})
+    );
     let delivered = stack.accept(json!({})).await;
     stack.conclude(&delivered, 200).await;
     let first = stack.accept(json!({})).await;
@@ -130,9 +154,16 @@ async fn the_overview_tells_the_last_hour_by_the_minute() {
     let shown = minutes(&now);
     assert_eq!((shown[57], shown[58], shown[59]), ([1, 1, 0], [0; 3], [0, 1, 1]));
     assert_eq!(now["last_hour"]["complete"], true);
-    assert_eq!((&now["oldest_waiting"]["webhook_id"], &now["oldest_waiting"]["complete"]), (&first.into(), &true.into()));
+    assert_eq!(
+        (&now["oldest_waiting"]["webhook_id"], &now["oldest_waiting"]["complete"]),
+        (&first.into(), &true.into())
+    );
     stack.clock.advance(Duration::from_secs(58 * 60));
-    assert_eq!(minutes(&overview(&stack).await).iter().flatten().sum::<u64>(), 2, "the two of the later minute are left");
+    assert_eq!(
+        minutes(&overview(&stack).await).iter().flatten().sum::<u64>(),
+        2,
+        "the two of the later minute are left"
+    );
     stack.faults.store_down();
     stack.get("/overview").await.problem(503);
 }
@@ -154,7 +185,10 @@ async fn the_oldest_that_waits_is_the_one_that_should_have_been_sent_first() {
     assert_eq!(oldest["webhook_id"], old);
     stack.conclude(&old, 200).await;
     let oldest = overview(&stack).await["oldest_waiting"].clone();
-    assert_eq!((&oldest["webhook_id"], &oldest["since"]), (&scheduled.into(), &at.to_string().into()));
+    assert_eq!(
+        (&oldest["webhook_id"], &oldest["since"]),
+        (&scheduled.into(), &at.to_string().into())
+    );
 }
 
 /// As it was accepted, byte for byte, and only to who asks for it.
@@ -163,7 +197,8 @@ async fn the_payload_must_be_asked_for() {
     let stack = Stack::start().await;
     let payload = r#"{"n": 12345678901234567890.10,  "n":"\u00e4"}"#;
     let body = format!(r#"{{"url":"https://receiver.example/","payload":{payload}}}"#);
-    let id = stack.post("/webhooks", body).await.json(202)["webhook_id"].as_str().unwrap().to_owned();
+    let id =
+        stack.post("/webhooks", body).await.json(202)["webhook_id"].as_str().unwrap().to_owned();
     let path = format!("/webhook-status/{id}");
     assert_eq!(stack.get(&path).await.json(200).get("payload"), None);
     assert_eq!(stack.get(&format!("{path}?include=")).await.json(200).get("payload"), None);

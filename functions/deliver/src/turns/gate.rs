@@ -107,14 +107,24 @@ impl Pace {
         match self.took {
             Some(took) if took > PATIENCE => Some(self.moved_at),
             _ if self.asking < limit || !is_scarce => None,
-            Some(took) => Some(self.moved_at.plus(took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE))),
+            Some(took) => {
+                Some(self.moved_at.plus(took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE)))
+            }
             None => Some(self.moved_at.plus(STALL)),
         }
     }
 
     /// Until when an attempt waits that came at `since`, as it looks `now`; to be asked again then, for it may have gone on.
-    pub(super) fn waits_until(self, limit: usize, is_scarce: bool, since: Timestamp, now: Timestamp) -> Timestamp {
-        since.plus(PATIENCE).min(self.hangs_from(limit, is_scarce).unwrap_or_else(|| now.plus(STALL)))
+    pub(super) fn waits_until(
+        self,
+        limit: usize,
+        is_scarce: bool,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
+        since
+            .plus(PATIENCE)
+            .min(self.hangs_from(limit, is_scarce).unwrap_or_else(|| now.plus(STALL)))
     }
 
     /// For how long nothing has come, or how long the last answer took if that is more.
@@ -145,8 +155,12 @@ mod tests {
             let waits = |now: i64| pace.waits_until(LIMIT, false, at(10_000), at(now)) > at(now);
             assert!(waits(10_999) && !waits(11_000), "{took:?}");
         }
-        let slow = Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(1001)) };
-        assert!(slow.waits_until(LIMIT, false, at(10_000), at(10_000)) <= at(10_000), "one that is slow is never waited for");
+        let slow =
+            Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(1001)) };
+        assert!(
+            slow.waits_until(LIMIT, false, at(10_000), at(10_000)) <= at(10_000),
+            "one that is slow is never waited for"
+        );
     }
 
     #[test]
@@ -163,13 +177,20 @@ mod tests {
         let pace = Pace { asking: LIMIT, moved_at: at(9_990), took: None };
         assert!(waits(pace, 10_189));
         assert!(!waits(pace, 10_190), "all ask, and for 200 ms nothing has come");
-        assert!(waits(Pace { moved_at: at(10_100), ..pace }, 10_299), "another one had its turn meanwhile");
+        assert!(
+            waits(Pace { moved_at: at(10_100), ..pace }, 10_299),
+            "another one had its turn meanwhile"
+        );
     }
 
     #[test]
     fn one_that_answered_is_waited_for_by_how_long_that_took() {
         for (took, until) in [(2, 200), (20, 200), (50, 500), (90, 900), (1000, 1000)] {
-            let pace = Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(took)) };
+            let pace = Pace {
+                asking: LIMIT,
+                moved_at: at(10_000),
+                took: Some(Duration::from_millis(took)),
+            };
             assert!(waits(pace, 10_000 + until - 1), "{took} ms");
             assert!(!waits(pace, 10_000 + until), "{took} ms");
         }
@@ -177,7 +198,8 @@ mod tests {
 
     #[test]
     fn nobody_waits_longer_than_patience() {
-        let busy = Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
+        let busy =
+            Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
         assert!(waits(busy, 10_999));
         assert!(!waits(busy, 11_000), "it answers, and has too much to do");
         let slow = Pace { moved_at: at(10_000), took: Some(Duration::from_millis(1001)), ..busy };

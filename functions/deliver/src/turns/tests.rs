@@ -115,7 +115,11 @@ async fn a_request_that_hangs_gives_its_slot_and_its_place_back() {
     assert_eq!((free(&turns, &Key::Unproven), turns.taken.load(Ordering::Relaxed)), (20, 0));
     assert_eq!(turns.hanging.available_permits(), turns.limits.hanging - 1);
     assert_eq!(turns.hanging_kib.available_permits(), HANGING_KIB - 3);
-    assert_eq!(free(&turns, &network), turns.limits.network - 1, "its network counts it until it ends");
+    assert_eq!(
+        free(&turns, &network),
+        turns.limits.network - 1,
+        "its network counts it until it ends"
+    );
     assert_eq!(turns.standing("http://[::1]:80", turns.clock.now()), Some(Standing::Silent));
     drop(asking);
     drop(turn);
@@ -126,28 +130,46 @@ async fn a_request_that_hangs_gives_its_slot_and_its_place_back() {
 #[tokio::test]
 async fn without_room_to_hang_a_request_keeps_its_slot() {
     let turns = turns(LIMIT, 40);
-    let all = turns.hanging.clone().try_acquire_many_owned(turns.limits.hanging as u32 * 3 / 4).unwrap();
+    let all =
+        turns.hanging.clone().try_acquire_many_owned(turns.limits.hanging as u32 * 3 / 4).unwrap();
     let turn = turns.take("http://10.0.0.1:80").await.unwrap();
     assert!(turn.room_to_hang(10).is_none(), "the last quarter is for those that answered");
     answers(&turns, "http://well.example:80").await;
     let proven = turns.take("http://well.example:80").await.unwrap();
     assert!(proven.room_to_hang(10).is_some());
     assert!(proven.room_to_hang((HANGING_KIB + 1) * 1024).is_none(), "payloads are bounded");
-    assert_eq!(turns.hanging.available_permits(), turns.limits.hanging / 4, "what was not enough is given back");
+    assert_eq!(
+        turns.hanging.available_permits(),
+        turns.limits.hanging / 4,
+        "what was not enough is given back"
+    );
     drop(all);
     assert!(turn.room_to_hang(10).is_some());
 }
 
 #[tokio::test]
 async fn a_network_has_half_of_what_may_hang() {
-    let names = ["a", "b", "c"].map(|name| (format!("{name}.example"), Ok(IpAddr::from([192, 0, 2, name.as_bytes()[0]]))));
+    let names = ["a", "b", "c"]
+        .map(|name| (format!("{name}.example"), Ok(IpAddr::from([192, 0, 2, name.as_bytes()[0]]))));
     let turns = Turns::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
     let key = Key::Network(Network::from(IpAddr::from([192, 0, 2, 1])));
-    let (a, b) = (turns.take("http://a.example:80").await.unwrap(), turns.take("http://b.example:1").await.unwrap());
-    assert_eq!((turns.limits.network, free(&turns, &key)), (160, 158), "names in one network share its limit");
+    let (a, b) = (
+        turns.take("http://a.example:80").await.unwrap(),
+        turns.take("http://b.example:1").await.unwrap(),
+    );
+    assert_eq!(
+        (turns.limits.network, free(&turns, &key)),
+        (160, 158),
+        "names in one network share its limit"
+    );
     let all = turns.gates().get(&key).unwrap().free.clone().try_acquire_many_owned(158).unwrap();
-    assert!(turns.take("http://c.example:80").now_or_never().expect("it is not waited for").is_err());
-    assert!(turns.take("http://198.51.100.1:80").await.is_ok(), "another network has a limit of its own");
+    assert!(
+        turns.take("http://c.example:80").now_or_never().expect("it is not waited for").is_err()
+    );
+    assert!(
+        turns.take("http://198.51.100.1:80").await.is_ok(),
+        "another network has a limit of its own"
+    );
     assert_eq!(free(&turns, &Key::Unproven), 18, "what got no turn holds no place");
     drop((a, b, all));
     answers(&turns, "http://c.example:80").await;
@@ -158,7 +180,8 @@ async fn a_network_has_half_of_what_may_hang() {
 
 #[tokio::test]
 async fn a_name_that_was_not_looked_up_gets_no_turn_and_one_without_an_answer_does() {
-    let names = [("busy.example", io::ErrorKind::WouldBlock), ("none.example", io::ErrorKind::NotFound)];
+    let names =
+        [("busy.example", io::ErrorKind::WouldBlock), ("none.example", io::ErrorKind::NotFound)];
     let names = names.map(|(name, kind)| (name.to_owned(), Err(kind.into())));
     let turns = Turns::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
     assert!(turns.take("http://busy.example:80").await.is_err());
@@ -170,7 +193,8 @@ async fn a_name_that_was_not_looked_up_gets_no_turn_and_one_without_an_answer_do
 #[tokio::test]
 async fn what_was_silent_leaves_a_part_of_the_share_to_what_was_never_seen() {
     let turns = turns(LIMIT, 128);
-    let silent: Vec<String> = (0..turns.limits.share).map(|n| format!("http://silent-{n}.example:80")).collect();
+    let silent: Vec<String> =
+        (0..turns.limits.share).map(|n| format!("http://silent-{n}.example:80")).collect();
     for destination in &silent {
         turns.standings().insert(destination, Standing::Silent);
     }
@@ -194,7 +218,11 @@ async fn what_an_attempt_tells_of_its_destination() {
         matches!(standing, Some(Standing::Answered(_)))
     };
     let failed = |kind| Answer { error: Some(kind), ..Answer::default() };
-    assert!(ends(answered(200)).await && ends(answered(503)).await && ends(failed(ErrorKind::Network)).await);
+    assert!(
+        ends(answered(200)).await
+            && ends(answered(503)).await
+            && ends(failed(ErrorKind::Network)).await
+    );
     assert!(!ends(failed(ErrorKind::Timeout)).await);
     assert!(!ends(Answer { is_our_fault: true, ..failed(ErrorKind::Network) }).await);
     turns.standings().insert("old", Standing::Answered(turns.clock.now().minus(PROVEN_FOR)));

@@ -76,7 +76,12 @@ pub(super) struct Handle {
 
 impl Seats {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, next_id: AtomicU64::new(0), taken: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            limit,
+            next_id: AtomicU64::new(0),
+            taken: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     /// A place. If all are taken, the connection that has waited longest for its caller loses its own; if none waits, this does.
@@ -96,7 +101,11 @@ impl Seats {
             return None;
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection { id, phase: Mutex::new((Phase::New, Instant::now())), closed: Notify::new() });
+        let connection = Arc::new(Connection {
+            id,
+            phase: Mutex::new((Phase::New, Instant::now())),
+            closed: Notify::new(),
+        });
         taken.insert(id, Arc::clone(&connection));
         Some(Seat { handle: Handle { connection, seats: Arc::clone(self) } })
     }
@@ -137,7 +146,9 @@ impl Connection {
         match phase {
             Phase::New => Some((0, since)),
             Phase::Idle => Some((1, since)),
-            Phase::Receiving if now.saturating_duration_since(since) > BODY_GRACE => Some((2, since)),
+            Phase::Receiving if now.saturating_duration_since(since) > BODY_GRACE => {
+                Some((2, since))
+            }
             Phase::Receiving | Phase::Answering => None,
         }
     }
@@ -209,9 +220,14 @@ impl HttpBody for Received {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if polled.is_ready() && !matches!(&polled, Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream()) {
+        if polled.is_ready()
+            && !matches!(&polled, Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream())
+        {
             self.handle.received();
         }
         polled
@@ -242,7 +258,10 @@ impl HttpBody for Sent {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -39,14 +39,15 @@ impl Server {
         let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let holding = (Arc::clone(&held), Arc::clone(&let_go));
         // A POST is answered once its body is there.
-        let router = Router::new().route("/", get(async || "here").post(async |_: Bytes| "here")).route(
-            "/held",
-            get(async move || {
-                holding.0.notify_one();
-                holding.1.notified().await;
-                "late"
-            }),
-        );
+        let router =
+            Router::new().route("/", get(async || "here").post(async |_: Bytes| "here")).route(
+                "/held",
+                get(async move || {
+                    holding.0.notify_one();
+                    holding.1.notified().await;
+                    "late"
+                }),
+            );
         let (stop, stopped) = watch::channel(false);
         let running = tokio::spawn(serve(listener, router, limits, stopped));
         Self { address, held, let_go, stop, running }
@@ -63,7 +64,10 @@ impl Server {
 }
 
 async fn ask(stream: &mut TcpStream, path: &str) {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
 }
 
 /// What comes until the answer ends with this text.
@@ -86,7 +90,8 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn a_connection_that_sends_no_request_is_closed() {
-    let server = Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
+    let server =
+        Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut silent = server.connect().await;
     assert!(is_closed(&mut silent).await, "one that sends nothing");
     let mut partial = server.connect().await;
@@ -117,13 +122,16 @@ async fn a_connection_that_sends_no_request_is_closed() {
 /// The limit is on headers: an answer may take longer.
 #[tokio::test]
 async fn an_answer_may_take_longer_than_headers() {
-    let server = Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
+    let server =
+        Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut stream = server.connect().await;
     ask(&mut stream, "/held").await;
     server.held.notified().await;
     tokio::time::sleep(A_WHILE).await;
     server.let_go.notify_one();
-    assert!(timeout(BOUND, read_until(&mut stream, "late")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut stream, "late")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     server.end().await;
 }
 
@@ -167,7 +175,10 @@ async fn a_new_connection_takes_the_place_of_the_one_that_has_waited_longest() {
     timeout(BOUND, read_until(&mut fourth, "here")).await.unwrap();
     assert!(is_closed(&mut third).await);
     server.let_go.notify_one();
-    assert!(timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"), "it is never closed");
+    assert!(
+        timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"),
+        "it is never closed"
+    );
     server.end().await;
 }
 
@@ -182,7 +193,9 @@ async fn many_silent_connections_shut_nobody_out() {
     partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     let mut caller = server.connect().await;
     ask(&mut caller, "/").await;
-    assert!(timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     drop((silent, partial, caller));
     server.end().await;
 }
@@ -199,7 +212,9 @@ async fn a_new_connection_waits_while_every_other_one_is_at_work() {
     ask(&mut third, "/").await;
     assert!(timeout(A_WHILE, third.readable()).await.is_err(), "there is no place for it");
     server.let_go.notify_one();
-    assert!(timeout(BOUND, read_until(&mut third, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut third, "here")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     server.let_go.notify_one();
     drop((first, second));
     server.end().await;
@@ -212,12 +227,17 @@ async fn bodies_that_do_not_come_make_room_too() {
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut stream = server.connect().await;
-        stream.write_all(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n1").await.unwrap();
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n1")
+            .await
+            .unwrap();
         slow.push(stream);
     }
     let mut caller = server.connect().await;
     ask(&mut caller, "/").await;
-    assert!(timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut caller, "here")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     drop((slow, caller));
     server.end().await;
 }
@@ -252,9 +272,12 @@ async fn headers_without_end_are_refused_before_they_fill_memory() {
     writing.write_all(&head.as_bytes()[..MAX_HEAD_BYTES]).await.unwrap();
     assert!(read_to_end(reading).await.starts_with("HTTP/1.1 431 "));
     let mut fits = server.connect().await;
-    let head = format!("GET / HTTP/1.1\r\nhost: here\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD_BYTES - 100));
+    let head =
+        format!("GET / HTTP/1.1\r\nhost: here\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD_BYTES - 100));
     fits.write_all(head.as_bytes()).await.unwrap();
-    assert!(timeout(BOUND, read_until(&mut fits, "here")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut fits, "here")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     drop(fits);
     server.end().await;
 }
@@ -269,7 +292,9 @@ async fn a_caller_that_closes_its_sending_side_gets_its_answer() {
     server.held.notified().await;
     assert!(timeout(A_WHILE, caller.readable()).await.is_err(), "it is not given up");
     server.let_go.notify_one();
-    assert!(timeout(BOUND, read_until(&mut caller, "late")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut caller, "late")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     assert!(is_closed(&mut caller).await);
     server.end().await;
 }
@@ -277,7 +302,8 @@ async fn a_caller_that_closes_its_sending_side_gets_its_answer() {
 #[tokio::test]
 async fn told_to_stop_it_sends_what_is_under_way() {
     let server = Server::start(limits(10, LONG, LONG)).await;
-    let (mut idle, mut silent, mut busy) = (server.connect().await, server.connect().await, server.connect().await);
+    let (mut idle, mut silent, mut busy) =
+        (server.connect().await, server.connect().await, server.connect().await);
     ask(&mut idle, "/").await;
     timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
     let mut partial = server.connect().await;
@@ -285,10 +311,14 @@ async fn told_to_stop_it_sends_what_is_under_way() {
     ask(&mut busy, "/held").await;
     server.held.notified().await;
     server.stop.send(true).unwrap();
-    assert!(is_closed(&mut idle).await && is_closed(&mut silent).await && is_closed(&mut partial).await);
+    assert!(
+        is_closed(&mut idle).await && is_closed(&mut silent).await && is_closed(&mut partial).await
+    );
     assert!(!server.running.is_finished(), "an answer is under way");
     server.let_go.notify_one();
-    assert!(timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200")
+    );
     timeout(BOUND, server.running).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens");
 }

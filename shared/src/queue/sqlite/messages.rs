@@ -63,7 +63,8 @@ impl Receipt {
     /// `None`: it is not a receipt of this queue, so it names nothing.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| part.parse::<i64>().ok());
-        let receipt = Self { visible_at: parts.next()??, id: parts.next()??, receives: parts.next()?? };
+        let receipt =
+            Self { visible_at: parts.next()??, id: parts.next()??, receives: parts.next()?? };
         parts.next().is_none().then_some(receipt)
     }
 
@@ -81,7 +82,12 @@ struct Visible {
     body: String,
 }
 
-pub(super) fn send(tx: &mut Transaction<'_>, lane: Lane, messages: &[NewMessage], now: Timestamp) -> rusqlite::Result<()> {
+pub(super) fn send(
+    tx: &mut Transaction<'_>,
+    lane: Lane,
+    messages: &[NewMessage],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     for message in messages {
         tx.execute(
             "INSERT INTO messages (lane, visible_at, id, held, receives, sent_at, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)",
@@ -124,7 +130,12 @@ pub(super) fn receive(
     Ok((received, next_at))
 }
 
-fn visible(connection: &Connection, lane: Lane, now: Timestamp, limit: usize) -> rusqlite::Result<Vec<Visible>> {
+fn visible(
+    connection: &Connection,
+    lane: Lane,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Visible>> {
     let mut statement = connection.prepare_cached(
         "SELECT visible_at, id, receives, sent_at, body FROM messages
          WHERE lane = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3",
@@ -142,7 +153,12 @@ fn visible(connection: &Connection, lane: Lane, now: Timestamp, limit: usize) ->
 }
 
 /// Hides it until then.
-fn take(tx: &Transaction<'_>, lane: Lane, message: Visible, hidden_until: i64) -> rusqlite::Result<Received> {
+fn take(
+    tx: &Transaction<'_>,
+    lane: Lane,
+    message: Visible,
+    hidden_until: i64,
+) -> rusqlite::Result<Received> {
     tx.execute(
         "UPDATE messages SET visible_at = ?4, held = ?5, receives = receives + 1 WHERE lane = ?1 AND visible_at = ?2 AND id = ?3",
         (lane as i64, message.since, message.id, hidden_until, RECEIVED),
@@ -169,7 +185,11 @@ fn give_up(tx: &mut Transaction<'_>, message: &Visible, now: Timestamp) -> rusql
     Ok(())
 }
 
-pub(super) fn acknowledge(tx: &mut Transaction<'_>, lane: Lane, receipts: &[Receipt]) -> rusqlite::Result<()> {
+pub(super) fn acknowledge(
+    tx: &mut Transaction<'_>,
+    lane: Lane,
+    receipts: &[Receipt],
+) -> rusqlite::Result<()> {
     for receipt in receipts {
         let gone = tx.execute(
             "DELETE FROM messages WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = ?4 AND held = ?5",
@@ -187,13 +207,22 @@ pub(super) fn release(
     now: Timestamp,
     delay: Duration,
 ) -> rusqlite::Result<()> {
-    let (visible_at, held) = (now.plus(delay).as_millis(), if delay.is_zero() { SENT } else { RELEASED });
+    let (visible_at, held) =
+        (now.plus(delay).as_millis(), if delay.is_zero() { SENT } else { RELEASED });
     let mut released = 0;
     for receipt in receipts {
         released += tx.execute(
             "UPDATE messages SET visible_at = ?6, held = ?7
              WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = ?4 AND held = ?5",
-            (lane as i64, receipt.visible_at, receipt.id, receipt.receives, RECEIVED, visible_at, held),
+            (
+                lane as i64,
+                receipt.visible_at,
+                receipt.id,
+                receipt.receives,
+                RECEIVED,
+                visible_at,
+                held,
+            ),
         )?;
     }
     tx.announce(lane, released);
@@ -201,14 +230,22 @@ pub(super) fn release(
 }
 
 /// When the first message of the lane is, or was, visible.
-pub(super) fn first_visible_at(connection: &Connection, lane: Lane) -> rusqlite::Result<Option<Timestamp>> {
-    let mut statement =
-        connection.prepare_cached("SELECT visible_at FROM messages WHERE lane = ?1 ORDER BY visible_at LIMIT 1")?;
+pub(super) fn first_visible_at(
+    connection: &Connection,
+    lane: Lane,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT visible_at FROM messages WHERE lane = ?1 ORDER BY visible_at LIMIT 1",
+    )?;
     statement.query_row([lane as i64], |row| row.get(0).map(Timestamp::from_millis)).optional()
 }
 
 /// All of them are counted as they come and go; those that are hidden are few, so they are counted when asked for.
-pub(super) fn depth(connection: &Connection, lane: Lane, now: Timestamp) -> rusqlite::Result<Depth> {
+pub(super) fn depth(
+    connection: &Connection,
+    lane: Lane,
+    now: Timestamp,
+) -> rusqlite::Result<Depth> {
     let read = connection.unchecked_transaction()?;
     let all = totals(&read)?[Total::Messages(lane).slot()];
     let (in_flight, delayed): (i64, i64) = read
@@ -216,7 +253,9 @@ pub(super) fn depth(connection: &Connection, lane: Lane, now: Timestamp) -> rusq
             "SELECT count(*) FILTER (WHERE held <> 0), count(*) FILTER (WHERE held = 0)
              FROM (SELECT held FROM messages WHERE lane = ?1 AND visible_at > ?2 LIMIT ?3)",
         )?
-        .query_row((lane as i64, now.as_millis(), MAX_COUNTED), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row((lane as i64, now.as_millis(), MAX_COUNTED), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     let (in_flight, delayed) = (in_flight as u64, delayed as u64);
     Ok(Depth { ready: all.saturating_sub(in_flight + delayed), in_flight, delayed })
 }

@@ -9,7 +9,9 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{clock::SystemClock, message::Message, queue::MAX_RECEIVES, transition::testing::webhook};
+use crate::{
+    clock::SystemClock, message::Message, queue::MAX_RECEIVES, transition::testing::webhook,
+};
 
 /// A clock that stands still until it is set.
 #[derive(Debug)]
@@ -44,12 +46,17 @@ fn file() -> (TempDir, PathBuf) {
 fn stopped() -> (TempDir, Arc<SetClock>, SqliteQueue) {
     let (folder, path) = file();
     let clock = Arc::new(SetClock(AtomicI64::new(BEGIN)));
-    let queue = SqliteQueue::new(Database::open(&path).unwrap(), Arc::clone(&clock) as Arc<dyn Clock>);
+    let queue =
+        SqliteQueue::new(Database::open(&path).unwrap(), Arc::clone(&clock) as Arc<dyn Clock>);
     (folder, clock, queue)
 }
 
 fn outgoing(body: &str, delay_ms: u64) -> Outgoing {
-    Outgoing { body: body.to_owned(), delay: Duration::from_millis(delay_ms), group: "g".to_owned() }
+    Outgoing {
+        body: body.to_owned(),
+        delay: Duration::from_millis(delay_ms),
+        group: "g".to_owned(),
+    }
 }
 
 async fn receive(queue: &SqliteQueue, lane: Lane) -> Vec<Received> {
@@ -61,25 +68,38 @@ async fn a_delay_is_kept_to_the_millisecond_and_depth_tells_why_it_is_hidden() {
     let (_folder, clock, queue) = stopped();
     queue.send(Lane::Webhooks, &[outgoing("now", 0), outgoing("later", 1500)]).await.unwrap();
     assert_eq!(receive(&queue, Lane::Webhooks).await[0].body, "now");
-    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth { ready: 0, in_flight: 1, delayed: 1 });
+    assert_eq!(
+        queue.depth(Lane::Webhooks).await.unwrap(),
+        Depth { ready: 0, in_flight: 1, delayed: 1 }
+    );
     clock.0.store(BEGIN + 1499, Ordering::Relaxed);
     assert_eq!(receive(&queue, Lane::Webhooks).await, []);
     clock.0.store(BEGIN + 1500, Ordering::Relaxed);
-    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth { ready: 1, in_flight: 1, delayed: 0 });
+    assert_eq!(
+        queue.depth(Lane::Webhooks).await.unwrap(),
+        Depth { ready: 1, in_flight: 1, delayed: 0 }
+    );
     assert_eq!(receive(&queue, Lane::Webhooks).await[0].body, "later");
 }
 
 #[tokio::test]
 async fn what_is_too_long_or_no_receipt_is_refused_and_the_rest_is_done() {
     let (_folder, _clock, queue) = stopped();
-    let messages = [outgoing("good", 0), outgoing(&"x".repeat(MAX_BODY_BYTES + 1), 0), outgoing("late", 900_001)];
+    let messages = [
+        outgoing("good", 0),
+        outgoing(&"x".repeat(MAX_BODY_BYTES + 1), 0),
+        outgoing("late", 900_001),
+    ];
     assert_eq!(queue.send(Lane::Webhooks, &messages).await.unwrap_err().failed, [1, 2]);
     let received = receive(&queue, Lane::Webhooks).await;
     assert_eq!(received.len(), 1);
     let garbage = ["", "1.2", "1.2.3.4", "a.b.c"].map(str::to_owned);
     queue.acknowledge(Lane::Webhooks, &garbage).await.unwrap();
     queue.release(Lane::Webhooks, &garbage, Duration::ZERO).await.unwrap();
-    queue.acknowledge(Lane::Webhooks, &[garbage[0].clone(), received[0].receipt.clone()]).await.unwrap();
+    queue
+        .acknowledge(Lane::Webhooks, &[garbage[0].clone(), received[0].receipt.clone()])
+        .await
+        .unwrap();
     assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth::default());
 }
 
@@ -109,7 +129,8 @@ async fn a_receipt_of_before_the_move_does_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_handles_never_receive_the_same() {
     let (_folder, path) = file();
-    let queues = [0, 1].map(|_| Arc::new(SqliteQueue::new(Database::open(&path).unwrap(), Arc::new(SystemClock))));
+    let queues = [0, 1]
+        .map(|_| Arc::new(SqliteQueue::new(Database::open(&path).unwrap(), Arc::new(SystemClock))));
     let messages: Vec<_> = (0..400).map(|n| outgoing(&format!("{n}"), 0)).collect();
     queues[0].send(Lane::Webhooks, &messages).await.unwrap();
     let receivers: Vec<_> = (0..8)
@@ -143,10 +164,12 @@ async fn a_waiting_receiver_is_woken() {
     let (own, other) = (open(), open());
     for (sender, delay_ms) in [(&own, 0), (&other, 0), (&own, 30), (&other, 30)] {
         let queue = Arc::clone(&own);
-        let waiting = tokio::spawn(async move { queue.receive(Lane::Webhooks, 1, VISIBILITY, LONG).await });
+        let waiting =
+            tokio::spawn(async move { queue.receive(Lane::Webhooks, 1, VISIBILITY, LONG).await });
         tokio::task::yield_now().await;
         sender.send(Lane::Webhooks, &[outgoing("wake up", delay_ms)]).await.unwrap();
-        let received = tokio::time::timeout(LONG / 2, waiting).await.expect("not woken").unwrap().unwrap();
+        let received =
+            tokio::time::timeout(LONG / 2, waiting).await.expect("not woken").unwrap().unwrap();
         assert_eq!(received.len(), 1);
     }
 }
@@ -166,7 +189,8 @@ async fn a_burst_wakes_all_who_wait() {
     let burst: Vec<_> = (0..5).map(|n| outgoing(&format!("{n}"), 0)).collect();
     queue.send(Lane::Webhooks, &burst).await.unwrap();
     for receiver in receivers {
-        let received = tokio::time::timeout(LONG / 2, receiver).await.expect("not woken").unwrap().unwrap();
+        let received =
+            tokio::time::timeout(LONG / 2, receiver).await.expect("not woken").unwrap().unwrap();
         assert_eq!(received.len(), 1);
     }
 }
@@ -188,11 +212,24 @@ async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
         assert_eq!((taken.released, taken.webhooks), (1, vec![webhook.id.task]));
     }
     queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
-    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth { ready: 1, in_flight: 0, delayed: 1 });
+    assert_eq!(
+        queue.depth(Lane::Webhooks).await.unwrap(),
+        Depth { ready: 1, in_flight: 0, delayed: 1 }
+    );
     let released = receive(&queue, Lane::Webhooks).await;
-    queue.release(Lane::Webhooks, &[released[0].receipt.clone()], Duration::from_secs(5)).await.unwrap();
-    assert_eq!(queue.take_over(clock.now()).await.unwrap().released, 0, "handed back with a delay, which stays");
-    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth { ready: 0, in_flight: 1, delayed: 1 });
+    queue
+        .release(Lane::Webhooks, &[released[0].receipt.clone()], Duration::from_secs(5))
+        .await
+        .unwrap();
+    assert_eq!(
+        queue.take_over(clock.now()).await.unwrap().released,
+        0,
+        "handed back with a delay, which stays"
+    );
+    assert_eq!(
+        queue.depth(Lane::Webhooks).await.unwrap(),
+        Depth { ready: 0, in_flight: 1, delayed: 1 }
+    );
 }
 
 /// A receiver that is gone before its turn leaves the message to others.
@@ -222,7 +259,10 @@ async fn what_becomes_visible_is_announced() {
     announced(Lane::Webhooks).await.expect("sent");
     for _ in 0..MAX_RECEIVES {
         let received = queue.receive(Lane::Webhooks, 2, VISIBILITY, Duration::ZERO).await.unwrap();
-        queue.release(Lane::Webhooks, &[received[0].receipt.clone()], Duration::ZERO).await.unwrap();
+        queue
+            .release(Lane::Webhooks, &[received[0].receipt.clone()], Duration::ZERO)
+            .await
+            .unwrap();
         announced(Lane::Webhooks).await.expect("released");
     }
     receive(&queue, Lane::Webhooks).await;

@@ -36,7 +36,8 @@ fn lookup(addresses: &[&str]) -> Arc<Fixed> {
 }
 
 fn config(allow_private: bool, lookup: Arc<Fixed>) -> SenderConfig {
-    let guard = AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
+    let guard =
+        AddressGuard::new(GuardSettings { allow_private, ..GuardSettings::default() }).unwrap();
     SenderConfig { lookup, ..SenderConfig::new(Vec::new(), Arc::new(guard)) }
 }
 
@@ -65,7 +66,12 @@ async fn closed_port() -> u16 {
 }
 
 #[track_caller]
-fn assert_failed(result: Result<Stream, ConnectError>, kind: ErrorKind, is_our_fault: bool, message: &str) {
+fn assert_failed(
+    result: Result<Stream, ConnectError>,
+    kind: ErrorKind,
+    is_our_fault: bool,
+    message: &str,
+) {
     let error = result.unwrap_err();
     assert_eq!(error, ConnectError { kind, message: message.to_owned(), is_our_fault });
     let answer = Answer::from(error);
@@ -76,7 +82,10 @@ fn assert_failed(result: Result<Stream, ConnectError>, kind: ErrorKind, is_our_f
 #[tokio::test]
 async fn a_connection_leads_to_the_first_address_that_answers() {
     let (listener, port) = listen().await;
-    let mut stream = connector(&["ff0e::1", "127.0.0.1"]).connect(&origin(&format!("http://a.example:{port}/"))).await.unwrap();
+    let mut stream = connector(&["ff0e::1", "127.0.0.1"])
+        .connect(&origin(&format!("http://a.example:{port}/")))
+        .await
+        .unwrap();
     let (mut other_end, _) = listener.accept().await.unwrap();
     stream.write_all(b"ping").await.unwrap();
     let mut bytes = [0; 4];
@@ -93,12 +102,23 @@ async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
         assert_failed(result, ErrorKind::Network, false, "connection refused");
     }
     let result = connector(&["ff0e::1"]).connect(&url).await;
-    assert_failed(result, ErrorKind::Network, false, "network unreachable: this machine has no route over IPv6");
+    assert_failed(
+        result,
+        ErrorKind::Network,
+        false,
+        "network unreachable: this machine has no route over IPv6",
+    );
     // What the system of a container says.
     for number in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
         let error = io::Error::from_raw_os_error(number);
-        let failure = failure::of_dial(&dial::DialError { error, family: "IPv6", is_our_fault: false });
-        assert_failed(Err(failure), ErrorKind::Network, false, "network unreachable: this machine has no route over IPv6");
+        let failure =
+            failure::of_dial(&dial::DialError { error, family: "IPv6", is_our_fault: false });
+        assert_failed(
+            Err(failure),
+            ErrorKind::Network,
+            false,
+            "network unreachable: this machine has no route over IPv6",
+        );
     }
 }
 
@@ -113,7 +133,11 @@ async fn what_this_machine_has_run_out_of_is_ours() {
     ] {
         let message = format!("this machine has run out of {of}: no connection could be made");
         let error = || io::Error::from_raw_os_error(number);
-        let dialled = failure::of_dial(&dial::DialError { error: error(), family: "IPv4", is_our_fault: true });
+        let dialled = failure::of_dial(&dial::DialError {
+            error: error(),
+            family: "IPv4",
+            is_our_fault: true,
+        });
         assert_failed(Err(dialled), ErrorKind::Network, true, &message);
         if number != libc::EADDRNOTAVAIL {
             let looked_up = failure::of_lookup(&Unresolved::from(error()));
@@ -128,8 +152,13 @@ async fn no_connection_leads_to_an_address_that_the_guard_refuses() {
     let strict = Connector::new(&config(false, lookup(&["127.0.0.1", "::1"]))).unwrap();
     for host in ["a.example", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
         for scheme in ["http", "https"] {
-            let error = strict.connect(&origin(&format!("{scheme}://{host}:{port}/"))).await.unwrap_err();
-            assert_eq!((error.kind, error.is_our_fault), (ErrorKind::RefusedAddress, false), "{host}");
+            let error =
+                strict.connect(&origin(&format!("{scheme}://{host}:{port}/"))).await.unwrap_err();
+            assert_eq!(
+                (error.kind, error.is_our_fault),
+                (ErrorKind::RefusedAddress, false),
+                "{host}"
+            );
         }
     }
     assert!(tokio::time::timeout(std::time::Duration::ZERO, listener.accept()).await.is_err());
@@ -217,9 +246,14 @@ async fn a_tunnel_begins_right_after_the_answer_to_connect() {
 /// What follows the head is the tunnel's: not one byte of it is lost, however the pieces fall.
 #[tokio::test]
 async fn nothing_that_follows_the_head_is_swallowed() {
-    for answer in [&b"HTTP/1.0 200 OK\r\n\r\nfirst"[..], b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n\r\n\r\n"] {
+    for answer in
+        [&b"HTTP/1.0 200 OK\r\n\r\nfirst"[..], b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n\r\n\r\n"]
+    {
         let (port, _requests) = proxy_that_says(answer).await;
-        let mut stream = through(&format!("http://127.0.0.1:{port}")).connect(&origin("http://[2001:db8::1]/")).await.unwrap();
+        let mut stream = through(&format!("http://127.0.0.1:{port}"))
+            .connect(&origin("http://[2001:db8::1]/"))
+            .await
+            .unwrap();
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
         let mut bytes = vec![0; answer.len() - end];
         stream.read_exact(&mut bytes).await.unwrap();
@@ -231,15 +265,17 @@ async fn nothing_that_follows_the_head_is_swallowed() {
 #[tokio::test]
 async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
     let key = rcgen::generate_simple_self_signed(["hooks.example".to_owned()]).unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![key.cert.der().clone()],
-            rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into()),
-        )
-        .unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![key.cert.der().clone()],
+        rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into()),
+    )
+    .unwrap();
     let (destination, destination_port) = listen().await;
     tokio::spawn(async move {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
@@ -257,7 +293,11 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
             head.push(stream.read_u8().await.unwrap());
         }
         let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("CONNECT hooks.example:443 HTTP/1.1\r\n") && !head.contains("authorization"), "{head}");
+        assert!(
+            head.starts_with("CONNECT hooks.example:443 HTTP/1.1\r\n")
+                && !head.contains("authorization"),
+            "{head}"
+        );
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         let mut onward = TcpStream::connect(("127.0.0.1", destination_port)).await.unwrap();
         copy_bidirectional(&mut stream, &mut onward).await.ok();
@@ -268,7 +308,11 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
         extra_roots: vec![key.cert.der().clone()],
         ..config(false, Arc::clone(&lookup))
     };
-    let mut stream = Connector::new(&settings).unwrap().connect(&origin("https://hooks.example/")).await.unwrap();
+    let mut stream = Connector::new(&settings)
+        .unwrap()
+        .connect(&origin("https://hooks.example/"))
+        .await
+        .unwrap();
     let mut bytes = [0; 5];
     stream.read_exact(&mut bytes).await.unwrap();
     assert_eq!((&bytes, format!("{stream:?}")), (b"hello", "Tls".to_owned()));
@@ -280,31 +324,79 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
 async fn a_proxys_failures_are_told_from_the_destinations() {
     let hooks = origin("https://hooks.example/");
     for (answer, is_our_fault, message) in [
-        ("HTTP/1.1 407 Nope\r\n\r\n", true, "the egress proxy {proxy} refuses the credentials of WEBHOOK_PROXY_URL (407)"),
-        ("HTTP/1.1 403 No\r\n\r\n", false, "the egress proxy {proxy} does not allow connections to the destination (403)"),
-        ("HTTP/1.1 502 Bad\r\n\r\n", false, "the egress proxy {proxy} could not connect to the destination (502)"),
-        ("HTTP/1.1 503 Bad\r\n\r\n", false, "the egress proxy {proxy} could not connect to the destination (503)"),
-        ("HTTP/1.1 504 Bad\r\n\r\n", false, "the egress proxy {proxy} could not connect to the destination (504)"),
-        ("HTTP/1.1 500 Oh\r\n\r\n", true, "the egress proxy {proxy} answered CONNECT with status 500"),
-        ("HTTP/1.1 405 No\r\n\r\n", true, "the egress proxy {proxy} answered CONNECT with status 405"),
-        ("HTTP/1.1 301 Go\r\n\r\n", true, "the egress proxy {proxy} answered CONNECT with status 301"),
-        ("SSH-2.0-OpenSSH_9.9\r\n\r\n", true, "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1"),
-        ("HTTP/1.1 +20 OK\r\n\r\n", true, "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1"),
-        ("HTTP/1.1 100 OK\r\n\r\n", true, "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1"),
+        (
+            "HTTP/1.1 407 Nope\r\n\r\n",
+            true,
+            "the egress proxy {proxy} refuses the credentials of WEBHOOK_PROXY_URL (407)",
+        ),
+        (
+            "HTTP/1.1 403 No\r\n\r\n",
+            false,
+            "the egress proxy {proxy} does not allow connections to the destination (403)",
+        ),
+        (
+            "HTTP/1.1 502 Bad\r\n\r\n",
+            false,
+            "the egress proxy {proxy} could not connect to the destination (502)",
+        ),
+        (
+            "HTTP/1.1 503 Bad\r\n\r\n",
+            false,
+            "the egress proxy {proxy} could not connect to the destination (503)",
+        ),
+        (
+            "HTTP/1.1 504 Bad\r\n\r\n",
+            false,
+            "the egress proxy {proxy} could not connect to the destination (504)",
+        ),
+        (
+            "HTTP/1.1 500 Oh\r\n\r\n",
+            true,
+            "the egress proxy {proxy} answered CONNECT with status 500",
+        ),
+        (
+            "HTTP/1.1 405 No\r\n\r\n",
+            true,
+            "the egress proxy {proxy} answered CONNECT with status 405",
+        ),
+        (
+            "HTTP/1.1 301 Go\r\n\r\n",
+            true,
+            "the egress proxy {proxy} answered CONNECT with status 301",
+        ),
+        (
+            "SSH-2.0-OpenSSH_9.9\r\n\r\n",
+            true,
+            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+        ),
+        (
+            "HTTP/1.1 +20 OK\r\n\r\n",
+            true,
+            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+        ),
+        (
+            "HTTP/1.1 100 OK\r\n\r\n",
+            true,
+            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+        ),
     ] {
         let (port, _requests) = proxy_that_says(answer.as_bytes()).await;
-        let result = through(&format!("http://user:hunter2@127.0.0.1:{port}")).connect(&hooks).await;
+        let result =
+            through(&format!("http://user:hunter2@127.0.0.1:{port}")).connect(&hooks).await;
         let message = message.replace("{proxy}", &format!("127.0.0.1:{port}"));
         assert_failed(result, ErrorKind::Network, is_our_fault, &message);
     }
     let (port, _requests) = proxy_that_says(b"HTTP/1.1 407 Nope\r\n\r\n").await;
     let result = through(&format!("http://127.0.0.1:{port}")).connect(&hooks).await;
-    let message = format!("the egress proxy 127.0.0.1:{port} asks for credentials: set them in WEBHOOK_PROXY_URL (407)");
+    let message = format!(
+        "the egress proxy 127.0.0.1:{port} asks for credentials: set them in WEBHOOK_PROXY_URL (407)"
+    );
     assert_failed(result, ErrorKind::Network, true, &message);
 
     let port = closed_port().await;
     let result = through(&format!("http://user:hunter2@localhost:{port}")).connect(&hooks).await;
-    let message = format!("the egress proxy localhost:{port} cannot be reached: connection refused");
+    let message =
+        format!("the egress proxy localhost:{port} cannot be reached: connection refused");
     assert_failed(result, ErrorKind::Network, true, &message);
 
     let proxy = Some(ProxyUrl::parse("http://proxy.internal:3128").unwrap());
@@ -323,8 +415,12 @@ async fn an_endless_answer_to_connect_is_given_up() {
         stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
         while stream.write_all(b"x-more: and more\r\n").await.is_ok() {}
     });
-    let result = through(&format!("http://127.0.0.1:{port}")).connect(&origin("http://hooks.example/")).await;
-    let message = format!("the egress proxy 127.0.0.1:{port} broke off: its answer to CONNECT is not HTTP/1.1");
+    let result = through(&format!("http://127.0.0.1:{port}"))
+        .connect(&origin("http://hooks.example/"))
+        .await;
+    let message = format!(
+        "the egress proxy 127.0.0.1:{port} broke off: its answer to CONNECT is not HTTP/1.1"
+    );
     assert_failed(result, ErrorKind::Network, true, &message);
 }
 
@@ -332,7 +428,9 @@ async fn an_endless_answer_to_connect_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_does_not_answer_is_a_timeout() {
     let (_listener, port) = listen().await;
-    let result = through(&format!("http://127.0.0.1:{port}")).connect(&origin("http://hooks.example/")).await;
+    let result = through(&format!("http://127.0.0.1:{port}"))
+        .connect(&origin("http://hooks.example/"))
+        .await;
     let message = format!("no connection through the egress proxy 127.0.0.1:{port} within 5000 ms");
     assert_failed(result, ErrorKind::Timeout, false, &message);
 }
@@ -345,7 +443,10 @@ fn an_origin_is_scheme_host_and_port() {
         ("https://[::1]/", Scheme::Https, "[::1]", 443),
     ] {
         let origin = origin(url);
-        assert_eq!((origin.scheme, origin.host.to_string().as_str(), origin.port), (scheme, host, port));
+        assert_eq!(
+            (origin.scheme, origin.host.to_string().as_str(), origin.port),
+            (scheme, host, port)
+        );
         assert!(origin.server_name().is_some());
     }
     assert_eq!(Origin::of(&Url::parse("ftp://a.example/").unwrap()), None);

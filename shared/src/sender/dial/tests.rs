@@ -19,7 +19,11 @@ async fn closed_port() -> u16 {
 async fn the_next_address_is_tried_when_one_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    for host in [&["127.0.0.1"][..], &[NOWHERE_V6, "127.0.0.1"], &[NOWHERE_V4, NOWHERE_V6, "127.0.0.2", "127.0.0.1"]] {
+    for host in [
+        &["127.0.0.1"][..],
+        &[NOWHERE_V6, "127.0.0.1"],
+        &[NOWHERE_V4, NOWHERE_V6, "127.0.0.2", "127.0.0.1"],
+    ] {
         let stream = dial(&addresses(host), port).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
@@ -29,9 +33,17 @@ async fn the_next_address_is_tried_when_one_fails() {
 #[tokio::test]
 async fn the_most_telling_failure_is_shown() {
     let port = closed_port().await;
-    for host in [&["127.0.0.1", NOWHERE_V6][..], &[NOWHERE_V6, "127.0.0.1"], &[NOWHERE_V6, NOWHERE_V4, "127.0.0.1"]] {
+    for host in [
+        &["127.0.0.1", NOWHERE_V6][..],
+        &[NOWHERE_V6, "127.0.0.1"],
+        &[NOWHERE_V6, NOWHERE_V4, "127.0.0.1"],
+    ] {
         let failure = dial(&addresses(host), port).await.unwrap_err();
-        assert_eq!((failure.error.kind(), failure.is_our_fault), (io::ErrorKind::ConnectionRefused, false), "{host:?}");
+        assert_eq!(
+            (failure.error.kind(), failure.is_our_fault),
+            (io::ErrorKind::ConnectionRefused, false),
+            "{host:?}"
+        );
     }
     let failure = dial(&addresses(&[NOWHERE_V6]), port).await.unwrap_err();
     assert_eq!((failure.error.kind(), failure.family), (io::ErrorKind::NetworkUnreachable, "IPv6"));
@@ -47,7 +59,9 @@ async fn a_silent_address_does_not_hold_up_the_next() {
     let full = full.listen(1).unwrap();
     let port = full.local_addr().unwrap().port();
     let mut held = Vec::new();
-    while let Ok(Ok(stream)) = tokio::time::timeout(STAGGER, TcpStream::connect(("127.0.0.3", port))).await {
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(STAGGER, TcpStream::connect(("127.0.0.3", port))).await
+    {
         held.push(stream);
     }
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -58,7 +72,9 @@ async fn a_silent_address_does_not_hold_up_the_next() {
 /// `EADDRNOTAVAIL` where there is a route and a source address can only be a lack of ports.
 #[test]
 fn what_this_machine_lacks_is_told_from_what_the_destination_has() {
-    let is_ours = |number: i32, route: fn() -> io::Result<()>| is_exhausted(&io::Error::from_raw_os_error(number), route);
+    let is_ours = |number: i32, route: fn() -> io::Result<()>| {
+        is_exhausted(&io::Error::from_raw_os_error(number), route)
+    };
     let unreachable = || Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
     let no_source = || Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
     let no_family = || Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
@@ -97,7 +113,10 @@ fn a_route_is_found_without_sending() {
 #[test]
 fn families_alternate_and_the_first_stays_first() {
     for (given, expected) in [
-        (&["1.1.1.1", "1.1.1.2", "::1", "::2", "::3"][..], &["1.1.1.1", "::1", "1.1.1.2", "::2", "::3"][..]),
+        (
+            &["1.1.1.1", "1.1.1.2", "::1", "::2", "::3"][..],
+            &["1.1.1.1", "::1", "1.1.1.2", "::2", "::3"][..],
+        ),
         (&["::1", "1.1.1.1"], &["::1", "1.1.1.1"]),
         (&["::1", "::2", "1.1.1.1"], &["::1", "1.1.1.1", "::2"]),
         (&["1.1.1.1"], &["1.1.1.1"]),

@@ -22,12 +22,21 @@ struct Script {
 impl Script {
     fn new(reads: &[Then]) -> Self {
         let on_write = Box::new(|| Ok(()));
-        Self { writes: Vec::new(), room: usize::MAX, on_write, reads: reads.iter().cloned().collect() }
+        Self {
+            writes: Vec::new(),
+            room: usize::MAX,
+            on_write,
+            reads: reads.iter().cloned().collect(),
+        }
     }
 }
 
 impl AsyncRead for Script {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.reads.pop_front() {
             Some(Then::Gives(bytes)) => {
                 let (now, later) = bytes.split_at(bytes.len().min(buffer.remaining()));
@@ -45,11 +54,19 @@ impl AsyncRead for Script {
 }
 
 impl AsyncWrite for Script {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.room == 0 {
             return Poll::Pending;
         }
@@ -108,7 +125,11 @@ async fn a_request_that_is_taken_in_pieces_arrives_whole() {
 async fn no_byte_is_written_after_the_deadline() {
     let late = Deadline::after(Duration::ZERO);
     let nothing = send(Script::new(&[]), b"HEAD".to_vec(), Bytes::new(), late).await;
-    assert!(matches!(nothing, Err(NoStatus::PastDeadline)), "{:?}", nothing.map(|response| response.status));
+    assert!(
+        matches!(nothing, Err(NoStatus::PastDeadline)),
+        "{:?}",
+        nothing.map(|response| response.status)
+    );
 
     let deadline = Deadline::after(Duration::from_millis(20));
     let written = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -122,7 +143,11 @@ async fn no_byte_is_written_after_the_deadline() {
     });
     let slow = Script { room: 3, on_write, ..Script::new(&[Then::Gives(OK)]) };
     let part = send(slow, b"HEAD".to_vec(), Bytes::from_static(b"BODY"), deadline).await;
-    assert!(matches!(part, Err(NoStatus::PastDeadline)), "{:?}", part.map(|response| response.status));
+    assert!(
+        matches!(part, Err(NoStatus::PastDeadline)),
+        "{:?}",
+        part.map(|response| response.status)
+    );
     assert_eq!(written.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
@@ -141,9 +166,15 @@ async fn an_early_answer_decides() {
         response.body(&mut head, ample(), |_| (), usize::MAX).await;
         assert!(response.into_kept(&head).is_none());
     }
-    let mute = Script { on_write: Box::new(|| Err(io::ErrorKind::BrokenPipe.into())), ..Script::new(&[Then::Ends]) };
+    let mute = Script {
+        on_write: Box::new(|| Err(io::ErrorKind::BrokenPipe.into())),
+        ..Script::new(&[Then::Ends])
+    };
     let error = send_to(mute).await.map(|response| response.status).unwrap_err();
-    assert!(matches!(&error, NoStatus::Io(error) if error.kind() == io::ErrorKind::BrokenPipe), "{error:?}");
+    assert!(
+        matches!(&error, NoStatus::Io(error) if error.kind() == io::ErrorKind::BrokenPipe),
+        "{error:?}"
+    );
 }
 
 /// However the bytes are cut, the same is read.
@@ -178,7 +209,9 @@ async fn what_breaks_off_is_read_as_far_as_it_came() {
             assert_eq!(response.status.code, 503);
             let mut head = response.head(ample()).await;
             let mut content = Vec::new();
-            response.body(&mut head, ample(), |part| content.extend_from_slice(part), usize::MAX).await;
+            response
+                .body(&mut head, ample(), |part| content.extend_from_slice(part), usize::MAX)
+                .await;
             assert_eq!(content, came);
             assert!(response.into_kept(&head).is_none());
         }
@@ -208,19 +241,23 @@ async fn what_has_no_end_is_given_up() {
         reads.extend(std::iter::repeat_n(Then::Gives(more), 2 * MAX_HEAD_BYTES / more.len()));
         Script::new(&reads)
     };
-    for (first, more) in
-        [(&b"HTTP/1.1 200 "[..], &b"aaaaaaaaaaaaaaaa"[..]), (b"\r\n", b"\r\n\r\n\r\n\r\n"), (b"HTTP/1.1 103 Hi\r\n", b"a: b\r\n")]
-    {
+    for (first, more) in [
+        (&b"HTTP/1.1 200 "[..], &b"aaaaaaaaaaaaaaaa"[..]),
+        (b"\r\n", b"\r\n\r\n\r\n\r\n"),
+        (b"HTTP/1.1 103 Hi\r\n", b"a: b\r\n"),
+    ] {
         let error = send_to(flood(first, more)).await.map(|response| response.status).unwrap_err();
         assert!(matches!(error, NoStatus::TooLong), "{error:?}");
     }
     for more in [&b"a: b\r\n"[..], b"aaaaaaaaaaaaaaaa"] {
-        let mut response = send_to(flood(b"HTTP/1.1 200 OK\r\nretry-after: 7\r\n", more)).await.unwrap();
+        let mut response =
+            send_to(flood(b"HTTP/1.1 200 OK\r\nretry-after: 7\r\n", more)).await.unwrap();
         let head = response.head(ample()).await;
         assert_eq!((head.is_reusable, head.retry_after.concat().as_str()), (false, "7"));
         assert!(response.is_ended && response.incoming.bytes.is_empty());
     }
-    let mut response = send_to(flood(b"HTTP/1.1 200 OK\r\n\r\n", b"aaaaaaaaaaaaaaaa")).await.unwrap();
+    let mut response =
+        send_to(flood(b"HTTP/1.1 200 OK\r\n\r\n", b"aaaaaaaaaaaaaaaa")).await.unwrap();
     let (mut head, mut count) = (response.head(ample()).await, 0);
     response.body(&mut head, ample(), |part| count += part.len(), usize::MAX).await;
     assert!(count <= MAX_RESPONSE_BYTES + READ_BYTES, "{count} bytes");

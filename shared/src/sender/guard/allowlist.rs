@@ -28,9 +28,14 @@ pub(super) fn gap(allowlist: &Regex) -> Option<String> {
         return None;
     }
     let parsed = regex_syntax::parse(allowlist.as_str()).ok()?;
-    let ends_in_host =
-        |text: &String| text.split_once("://").is_some_and(|(_, rest)| !rest.is_empty() && !rest.contains(['/', '?', '#', ':']));
-    let continued = texts(&parsed).into_iter().filter(ends_in_host).flat_map(|text| CONTINUATIONS.map(|end| text.clone() + end));
+    let ends_in_host = |text: &String| {
+        text.split_once("://")
+            .is_some_and(|(_, rest)| !rest.is_empty() && !rest.contains(['/', '?', '#', ':']))
+    };
+    let continued = texts(&parsed)
+        .into_iter()
+        .filter(ends_in_host)
+        .flat_map(|text| CONTINUATIONS.map(|end| text.clone() + end));
     continued.filter(|url| !url.contains("..")).find(|url| matches_from_start(allowlist, url))
 }
 
@@ -47,15 +52,22 @@ fn texts(hir: &Hir) -> Vec<String> {
             let part = |text: String| if text == "." { "a".to_owned() } else { text };
             let once: Vec<String> = texts(&repeated.sub).into_iter().map(part).collect();
             let times = |count: usize| {
-                let short = once.iter().filter(move |text| text.len().saturating_mul(count) <= MAX_TEXT_BYTES);
+                let short = once
+                    .iter()
+                    .filter(move |text| text.len().saturating_mul(count) <= MAX_TEXT_BYTES);
                 short.map(move |text| text.repeat(count))
             };
-            if least == most { times(least).collect() } else { times(most).chain([String::new()]).collect() }
+            if least == most {
+                times(least).collect()
+            } else {
+                times(most).chain([String::new()]).collect()
+            }
         }
         HirKind::Capture(group) => texts(&group.sub),
         HirKind::Concat(parts) => parts.iter().fold(vec![String::new()], |made, part| {
             let next = texts(part);
-            let joined = made.iter().flat_map(|text| next.iter().map(move |end| text.clone() + end));
+            let joined =
+                made.iter().flat_map(|text| next.iter().map(move |end| text.clone() + end));
             joined.take(MAX_TEXTS).collect()
         }),
         HirKind::Alternation(branches) => branches.iter().flat_map(texts).collect(),
@@ -69,14 +81,20 @@ fn texts(hir: &Hir) -> Vec<String> {
 /// there is nothing else.
 fn example(class: &Class) -> Option<char> {
     let contains = |wanted: char| match class {
-        Class::Unicode(class) => class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&wanted)),
-        Class::Bytes(class) => u8::try_from(wanted)
-            .is_ok_and(|byte| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&byte))),
+        Class::Unicode(class) => {
+            class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&wanted))
+        }
+        Class::Bytes(class) => u8::try_from(wanted).is_ok_and(|byte| {
+            class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&byte))
+        }),
     };
     if ['.', 'a', '%'].into_iter().all(contains) {
         return Some('.');
     }
-    ('a'..='z').chain('0'..='9').chain(['-', '.', '_', '/', ':', '?', '#']).find(|wanted| contains(*wanted))
+    ('a'..='z')
+        .chain('0'..='9')
+        .chain(['-', '.', '_', '/', ':', '?', '#'])
+        .find(|wanted| contains(*wanted))
 }
 
 #[cfg(test)]
@@ -97,7 +115,10 @@ mod tests {
             (r"^https://[a-z-]+\.example\.com.*$", "https://a.example.coma.evil.example/"),
             (r"^https?://(a|b)\.example\.(com|org)", "https://a.example.com.evil.example/"),
             (r"^https://a\.example\.com(/.*)?", "https://a.example.com.evil.example/"),
-            (r"^(https://a\.example\.com/|https://b\.example\.com)", "https://b.example.com.evil.example/"),
+            (
+                r"^(https://a\.example\.com/|https://b\.example\.com)",
+                "https://b.example.com.evil.example/",
+            ),
             (r"^https://hooks\.", "https://hooks.evil.example/"),
             (r"(?i)^HTTPS://Hooks\.Example\.com", "https://hooks.example.com.evil.example/"),
         ] {

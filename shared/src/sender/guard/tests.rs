@@ -52,7 +52,15 @@ fn every_spelling_of_a_private_address_is_refused() {
             ][..],
         ),
         ("this network", &["http://0/", "http://0.0.0.0/", "http://0x0/"]),
-        ("link-local", &["http://169.254.169.254/latest", "http://2852039166/", "http://[fe80::1]/", "http://0xa9.0xfe.43518/"]),
+        (
+            "link-local",
+            &[
+                "http://169.254.169.254/latest",
+                "http://2852039166/",
+                "http://[fe80::1]/",
+                "http://0xa9.0xfe.43518/",
+            ],
+        ),
         ("private", &["http://10.0.0.1/", "http://192.168.257/", "http://172.16.0.1:80/"]),
         ("private (unique local)", &["http://[fd00:ec2::254]/"]),
         ("IPv4-compatible", &["http://[::127.0.0.1]/"]),
@@ -62,16 +70,23 @@ fn every_spelling_of_a_private_address_is_refused() {
     ] {
         for url in urls {
             assert_eq!(check(url), Err(RefusedUrl::PrivateAddress { class }), "{url}");
-            assert!(guard(true, None, &[]).check_url(url).is_ok(), "{url} with private ones allowed");
+            assert!(
+                guard(true, None, &[]).check_url(url).is_ok(),
+                "{url} with private ones allowed"
+            );
         }
     }
 }
 
 #[test]
 fn localhost_counts_as_loopback() {
-    for url in
-        ["http://localhost/", "https://LOCALHOST:1/", "http://localhost./", "http://a.b.localhost/", "http://x.localhost./"]
-    {
+    for url in [
+        "http://localhost/",
+        "https://LOCALHOST:1/",
+        "http://localhost./",
+        "http://a.b.localhost/",
+        "http://x.localhost./",
+    ] {
         assert_eq!(check(url), Err(RefusedUrl::Localhost), "{url}");
         assert!(guard(true, None, &[]).check_url(url).is_ok(), "{url} with private ones allowed");
     }
@@ -80,12 +95,22 @@ fn localhost_counts_as_loopback() {
 #[test]
 fn only_http_without_userinfo_even_where_private_is_allowed() {
     for guard in [AddressGuard::default(), guard(true, None, &[])] {
-        for url in
-            ["ftp://example.com/", "file:///etc/passwd", "ws://example.com/", "javascript:alert(1)", "unix:/run/x", "data:,x"]
-        {
+        for url in [
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "ws://example.com/",
+            "javascript:alert(1)",
+            "unix:/run/x",
+            "data:,x",
+        ] {
             assert_eq!(guard.check_url(url), Err(RefusedUrl::Scheme), "{url}");
         }
-        for url in ["https://u@example.com/", "https://u:p@example.com/", "https://:p@example.com/", "https://@example.com/"] {
+        for url in [
+            "https://u@example.com/",
+            "https://u:p@example.com/",
+            "https://:p@example.com/",
+            "https://@example.com/",
+        ] {
             assert_eq!(guard.check_url(url), Err(RefusedUrl::Userinfo), "{url}");
         }
     }
@@ -126,7 +151,15 @@ fn a_host_must_be_a_name_or_an_address() {
     let label = "a".repeat(MAX_LABEL_CHARS);
     let longest = format!("{label}.{label}.{label}.{}", &label[2..]);
     assert_eq!(longest.len(), MAX_NAME_CHARS);
-    for host in [&*label, &longest, &format!("{longest}."), "my_service", "-a-.example", "xn--bcher-kva.example", "1a"] {
+    for host in [
+        &*label,
+        &longest,
+        &format!("{longest}."),
+        "my_service",
+        "-a-.example",
+        "xn--bcher-kva.example",
+        "1a",
+    ] {
         assert!(check(&format!("http://{host}/")).is_ok(), "{host}");
     }
     // 64 characters in the form that is looked up, though fewer as written.
@@ -154,14 +187,23 @@ fn a_host_must_be_a_name_or_an_address() {
         "%2A.example.com",
     ] {
         for guard in [guard(false, None, &[]), guard(true, None, &[])] {
-            assert_eq!(guard.check_url(&format!("http://{host}/")), Err(RefusedUrl::HostName), "{host}");
+            assert_eq!(
+                guard.check_url(&format!("http://{host}/")),
+                Err(RefusedUrl::HostName),
+                "{host}"
+            );
         }
     }
 }
 
 #[test]
 fn port_0_is_refused() {
-    for url in ["http://example.com:0/", "https://8.8.8.8:00000/", "http://[2606:4700::1111]:0/", "http://127.0.0.1:0/"] {
+    for url in [
+        "http://example.com:0/",
+        "https://8.8.8.8:00000/",
+        "http://[2606:4700::1111]:0/",
+        "http://127.0.0.1:0/",
+    ] {
         for guard in [guard(false, None, &[]), guard(true, None, &[])] {
             assert_eq!(guard.check_url(url), Err(RefusedUrl::Port), "{url}");
         }
@@ -173,7 +215,11 @@ fn port_0_is_refused() {
 #[test]
 fn a_path_cannot_pose_as_a_host_on_the_allowlist() {
     let guard = guard(false, Some(r"^https://.*\.example\.com/.*$"), &[]);
-    for url in ["https://hooks.example.com/", "https://hooks.example.com/a/b?c", "https://A.Example.Com/x#y"] {
+    for url in [
+        "https://hooks.example.com/",
+        "https://hooks.example.com/a/b?c",
+        "https://A.Example.Com/x#y",
+    ] {
         assert!(guard.check_url(url).is_ok(), "{url}");
     }
     for (url, reason) in [
@@ -194,43 +240,63 @@ fn a_path_cannot_pose_as_a_host_on_the_allowlist() {
 fn the_allowlist_matches_from_the_beginning() {
     let guard = guard(false, Some(r"https://example\.com/"), &[]);
     assert!(guard.check_url("https://example.com/x").is_ok());
-    assert_eq!(guard.check_url("http://example.com/?https://example.com/"), Err(RefusedUrl::NotOnAllowlist));
+    assert_eq!(
+        guard.check_url("http://example.com/?https://example.com/"),
+        Err(RefusedUrl::NotOnAllowlist)
+    );
 }
 
 /// With host globs a pattern may name paths, and the globs judge the host.
 #[test]
 fn host_globs_judge_the_host() {
     let by_host = guard(false, None, &["*.example.com", "HOOKS.example.net", "2606:4700::*"]);
-    for url in
-        ["https://a.example.com/", "https://a.b.example.com./x", "http://hooks.example.net:81/", "https://[2606:4700::1111]/"]
-    {
+    for url in [
+        "https://a.example.com/",
+        "https://a.b.example.com./x",
+        "http://hooks.example.net:81/",
+        "https://[2606:4700::1111]/",
+    ] {
         assert!(by_host.check_url(url).is_ok(), "{url}");
     }
-    for url in ["https://example.com/", "https://a.example.com.evil.example/", "https://evil.example/a.example.com"] {
+    for url in [
+        "https://example.com/",
+        "https://a.example.com.evil.example/",
+        "https://evil.example/a.example.com",
+    ] {
         assert_eq!(by_host.check_url(url), Err(RefusedUrl::HostNotOnAllowlist), "{url}");
     }
 
     let with_paths = r"^https://[^/]+/services/.*$";
     let url = "https://hooks.example.com/services/T1";
-    assert_eq!(guard(false, Some(with_paths), &[]).check_url(url), Err(RefusedUrl::OnAllowlistByPathOnly));
+    assert_eq!(
+        guard(false, Some(with_paths), &[]).check_url(url),
+        Err(RefusedUrl::OnAllowlistByPathOnly)
+    );
     let both = guard(false, Some(with_paths), &["hooks.example.com"]);
     assert!(both.check_url(url).is_ok());
     assert_eq!(both.check_url("https://hooks.example.com/other"), Err(RefusedUrl::NotOnAllowlist));
-    assert_eq!(both.check_url("https://evil.example/services/T1"), Err(RefusedUrl::HostNotOnAllowlist));
+    assert_eq!(
+        both.check_url("https://evil.example/services/T1"),
+        Err(RefusedUrl::HostNotOnAllowlist)
+    );
 }
 
 /// An allowlist that names a private address does not open it.
 #[test]
 fn an_allowlist_opens_nothing_private() {
     let guard = guard(false, Some("^http://127.0.0.1/"), &["127.0.0.1"]);
-    assert_eq!(guard.check_url("http://127.0.0.1/"), Err(RefusedUrl::PrivateAddress { class: "loopback" }));
+    assert_eq!(
+        guard.check_url("http://127.0.0.1/"),
+        Err(RefusedUrl::PrivateAddress { class: "loopback" })
+    );
 }
 
 #[test]
 fn what_is_not_a_host_glob_is_refused_and_named() {
     for glob in ["[", "*.bücher.example", "{a"] {
         let host_allowlist = vec!["example.com".to_owned(), glob.to_owned()];
-        let error = AddressGuard::new(GuardSettings { host_allowlist, ..GuardSettings::default() }).unwrap_err();
+        let error = AddressGuard::new(GuardSettings { host_allowlist, ..GuardSettings::default() })
+            .unwrap_err();
         assert_eq!(error.glob, glob);
     }
 }
@@ -238,7 +304,9 @@ fn what_is_not_a_host_glob_is_refused_and_named() {
 #[test]
 fn an_address_is_judged_by_itself_unless_private_ones_are_allowed() {
     let address = |text: &str| text.parse().unwrap();
-    for (text, is_public) in [("8.8.8.8", true), ("127.0.0.1", false), ("::1", false), ("2606:4700::1111", true)] {
+    for (text, is_public) in
+        [("8.8.8.8", true), ("127.0.0.1", false), ("::1", false), ("2606:4700::1111", true)]
+    {
         assert_eq!(guard(false, None, &[]).is_allowed(address(text)), is_public, "{text}");
         assert!(guard(true, None, &[]).is_allowed(address(text)), "{text}");
     }
@@ -282,7 +350,10 @@ fn every_refusal_is_short() {
 #[test]
 fn a_gap_in_the_allowlist_is_told_unless_globs_close_it() {
     let open = Some(r"^https://.*\.example\.com");
-    assert_eq!(guard(false, open, &[]).allowlist_gap().as_deref(), Some("https://a.example.com.evil.example/"));
+    assert_eq!(
+        guard(false, open, &[]).allowlist_gap().as_deref(),
+        Some("https://a.example.com.evil.example/")
+    );
     assert!(guard(false, open, &[]).check_url("https://a.example.com.evil.example/").is_ok());
     assert_eq!(guard(false, open, &["*.example.com"]).allowlist_gap(), None);
     assert_eq!(guard(false, None, &[]).allowlist_gap(), None);

@@ -25,9 +25,17 @@ fn a_status_line_may_be_odd_but_not_ambiguous() {
         "\r\n\r\n \nHTTP/1.1 200 OK\r\n",
     ] {
         assert_eq!(status(text), Some((200, text.len())), "{text:?}");
-        assert_eq!(status(&format!("{text}HTTP/1.1 500 Oh\r\n")), Some((200, text.len())), "{text:?}");
+        assert_eq!(
+            status(&format!("{text}HTTP/1.1 500 Oh\r\n")),
+            Some((200, text.len())),
+            "{text:?}"
+        );
         for end in 0..text.len() {
-            assert_eq!(status_line(&text.as_bytes()[..end]), Beginning::Incomplete, "{text:?} to {end}");
+            assert_eq!(
+                status_line(&text.as_bytes()[..end]),
+                Beginning::Incomplete,
+                "{text:?} to {end}"
+            );
         }
     }
     for text in [
@@ -51,7 +59,11 @@ fn a_status_line_may_be_odd_but_not_ambiguous() {
     ] {
         assert_eq!(status_line(text.as_bytes()), Beginning::NotHttp, "{text:?}");
     }
-    assert_eq!(status_line(b"HTTQ"), Beginning::NotHttp, "it is not waited for a line end that may never come");
+    assert_eq!(
+        status_line(b"HTTQ"),
+        Beginning::NotHttp,
+        "it is not waited for a line end that may never come"
+    );
 }
 
 #[test]
@@ -106,14 +118,21 @@ fn a_body_is_framed_as_rfc_9112_says() {
     ] {
         assert_eq!(framed(lines), expected, "{lines:?}");
     }
-    let old = |lines: &str| Head::parse(StatusLine { is_http10: true, code: 200 }, lines.as_bytes(), true);
+    let old = |lines: &str| {
+        Head::parse(StatusLine { is_http10: true, code: 200 }, lines.as_bytes(), true)
+    };
     let kept = old("connection: keep-alive\r\ncontent-length: 0\r\n\r\n");
     assert_eq!((kept.framing, kept.is_reusable), (Framing::Length(0), true));
     assert!(!old("content-length: 0\r\n\r\n").is_reusable);
     let chunked = old("connection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n");
     assert_eq!((chunked.framing, chunked.is_reusable), (Framing::chunked(), false));
-    let empty = Head::parse(StatusLine { is_http10: false, code: 204 }, b"content-length: 5\r\n\r\n", true);
-    assert_eq!((empty.framing, empty.is_reusable), (Framing::Length(0), false), "five bytes may follow");
+    let empty =
+        Head::parse(StatusLine { is_http10: false, code: 204 }, b"content-length: 5\r\n\r\n", true);
+    assert_eq!(
+        (empty.framing, empty.is_reusable),
+        (Framing::Length(0), false),
+        "five bytes may follow"
+    );
 }
 
 #[test]
@@ -133,10 +152,24 @@ fn after_what_cannot_be_read_the_connection_is_not_reused() {
         let (framing, is_reusable) = framed(&format!("{lines}content-length: 5\r\n"));
         assert_eq!((framing, is_reusable), (Framing::Length(5), false), "{lines:?}");
     }
-    for lines in ["x-a: b\r\n c\r\n\td\r\n", "x-a: \u{e4}\r\n", "x-a:\r\n", "connection: keep-alive\r\n", "x~!: ,\r\n"] {
-        assert_eq!(framed(&format!("{lines}content-length: 5\r\n")), (Framing::Length(5), true), "{lines:?}");
+    for lines in [
+        "x-a: b\r\n c\r\n\td\r\n",
+        "x-a: \u{e4}\r\n",
+        "x-a:\r\n",
+        "connection: keep-alive\r\n",
+        "x~!: ,\r\n",
+    ] {
+        assert_eq!(
+            framed(&format!("{lines}content-length: 5\r\n")),
+            (Framing::Length(5), true),
+            "{lines:?}"
+        );
     }
-    let cut = Head::parse(StatusLine { is_http10: false, code: 503 }, b"retry-after: 5\r\ncontent-length: 5\r\nx-", false);
+    let cut = Head::parse(
+        StatusLine { is_http10: false, code: 503 },
+        b"retry-after: 5\r\ncontent-length: 5\r\nx-",
+        false,
+    );
     assert_eq!((cut.is_reusable, cut.retry_after), (false, vec!["5".to_owned()]));
 }
 
@@ -158,7 +191,11 @@ fn what_the_sender_heeds_is_found() {
         ("timeout=5s", None),
         ("5", None),
     ] {
-        assert_eq!(parse(&format!("keep-alive: {value}\r\n")).keep_alive, seconds.map(Duration::from_secs), "{value}");
+        assert_eq!(
+            parse(&format!("keep-alive: {value}\r\n")).keep_alive,
+            seconds.map(Duration::from_secs),
+            "{value}"
+        );
     }
 }
 

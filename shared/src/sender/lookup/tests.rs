@@ -96,7 +96,8 @@ async fn a_look_up_without_room_says_that_nobody_was_asked() {
     assert!(first.elapsed() < 2 * QUEUE_WAIT + SOON, "it waits for a second");
     let asked = servers.asked();
     // Every call in the way is older than a second now.
-    let again = timeout(SOON, servers.kind("other.dead.example")).await.expect("it is not waited for");
+    let again =
+        timeout(SOON, servers.kind("other.dead.example")).await.expect("it is not waited for");
     assert_eq!((again, servers.asked()), (Err(io::ErrorKind::WouldBlock), asked));
 }
 
@@ -111,7 +112,11 @@ async fn names_that_resolved_lately_have_calls_of_their_own() {
     let asked = servers.asked();
     let found = timeout(SOON, servers.kind("well.example.com")).await.expect("it waits for nobody");
     assert_eq!((found, servers.asked()), (Ok(1), asked + 1));
-    assert_eq!(servers.kind("new.example.net").await, Err(io::ErrorKind::WouldBlock), "there is no room for others");
+    assert_eq!(
+        servers.kind("new.example.net").await,
+        Err(io::ErrorKind::WouldBlock),
+        "there is no room for others"
+    );
     assert_eq!(servers.blocked.load(Ordering::SeqCst), MAX_NEW);
 }
 
@@ -133,7 +138,8 @@ async fn look_ups_of_one_name_share_a_call_and_end_in_time() {
     assert!(all.iter().all(|found| *found == Err(io::ErrorKind::TimedOut)), "{all:?}");
     assert!(began.elapsed() < 3 * LOOKUP_TIMEOUT);
     assert_eq!(servers.asked(), 1);
-    let again = timeout(SOON, servers.kind("dead.example.com")).await.expect("its call is still under way");
+    let again =
+        timeout(SOON, servers.kind("dead.example.com")).await.expect("its call is still under way");
     assert_eq!((again, servers.asked()), (Err(io::ErrorKind::TimedOut), 1));
 }
 
@@ -192,5 +198,8 @@ fn zones() {
 async fn the_system_knows_localhost() {
     let found = SystemLookup::new().lookup("localhost").await.unwrap();
     assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
-    assert_eq!(SystemLookup::new().lookup("::1").await.unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(
+        SystemLookup::new().lookup("::1").await.unwrap(),
+        ["::1".parse::<IpAddr>().unwrap()]
+    );
 }

@@ -33,7 +33,10 @@ fn certificates_are_read_and_what_is_none_is_named() {
     ] {
         for pem in both(folder.path(), content) {
             let error = authorities(&pem).unwrap_err().to_string();
-            assert!(error.starts_with("WEBHOOK_CA_FILE ") && error.contains(says), "{content}: {error}");
+            assert!(
+                error.starts_with("WEBHOOK_CA_FILE ") && error.contains(says),
+                "{content}: {error}"
+            );
         }
     }
     let error = authorities(&Pem::File(folder.path().join("none"))).unwrap_err().to_string();
@@ -54,18 +57,36 @@ fn a_certificate_and_its_key_belong_together() {
     let one_file = format!("{key}{certificate}");
     assert!(of(&one_file, &one_file).is_ok());
 
-    let on_p521 =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sender/certificates/P-521-sha512.key")).unwrap();
+    let on_p521 = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/sender/certificates/P-521-sha512.key"
+    ))
+    .unwrap();
     let encrypted = key.replace(" PRIVATE", " ENCRYPTED PRIVATE");
     for (certificate, key, variable, says) in [
-        (&*certificate, &*other.signing_key.serialize_pem(), KEY, "is not the key of the first certificate"),
+        (
+            &*certificate,
+            &*other.signing_key.serialize_pem(),
+            KEY,
+            "is not the key of the first certificate",
+        ),
         (&certificate, "", KEY, "holds no private key"),
         (&certificate, &certificate, KEY, "holds no private key"),
         (&certificate, &encrypted, KEY, "encrypted"),
         (&certificate, &on_p521, KEY, "is not a key that can be used"),
-        (&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", KEY, "is not a key that can be used"),
+        (
+            &certificate,
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            KEY,
+            "is not a key that can be used",
+        ),
         (&key, &key, CERTIFICATE, "holds no certificate"),
-        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, CERTIFICATE, "cannot be read"),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            &key,
+            CERTIFICATE,
+            "cannot be read",
+        ),
     ] {
         let error = of(certificate, key).unwrap_err();
         assert!(error.variable == variable && error.fault.contains(says), "{error}");

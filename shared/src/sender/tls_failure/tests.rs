@@ -10,7 +10,9 @@ fn every_alert_is_a_sentence() {
     for number in 0..=u8::MAX {
         let sentence = describe(&Error::AlertReceived(AlertDescription::from(number)));
         assert!(
-            sentence.starts_with("TLS: ") && sentence.contains(' ') && !sentence.contains("Unknown("),
+            sentence.starts_with("TLS: ")
+                && sentence.contains(' ')
+                && !sentence.contains("Unknown("),
             "{number}: {sentence}"
         );
         assert!(sentence.len() <= crate::model::MAX_ERROR_BYTES, "{sentence}");
@@ -20,12 +22,16 @@ fn every_alert_is_a_sentence() {
 #[test]
 fn an_algorithm_has_its_name_or_its_number() {
     let with = |bytes: &[u8]| {
-        describe(&Error::InvalidCertificate(CertificateError::UnsupportedSignatureAlgorithmContext {
-            signature_algorithm_id: bytes.to_vec(),
-            supported_algorithms: vec![alg_id::ED25519],
-        }))
+        describe(&Error::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmContext {
+                signature_algorithm_id: bytes.to_vec(),
+                supported_algorithms: vec![alg_id::ED25519],
+            },
+        ))
     };
-    let sentence = |name: &str| format!("TLS: the certificate is signed with an algorithm that is not supported ({name})");
+    let sentence = |name: &str| {
+        format!("TLS: the certificate is signed with an algorithm that is not supported ({name})")
+    };
     let sha1 = [6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5, 5, 0];
     assert_eq!(with(&sha1), sentence("RSA with SHA-1"));
     assert_eq!(with(&[6, 3, 0x2b, 0x65, 0x71]), sentence("Ed448"));
@@ -35,12 +41,17 @@ fn an_algorithm_has_its_name_or_its_number() {
         assert_eq!(with(bytes), sentence("unknown"), "{bytes:?}");
     }
     assert_eq!(with(&[&[6, 12][..], &[0xff; 11], &[1]].concat()), sentence("unknown"));
-    let key = Error::InvalidCertificate(CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
-        signature_algorithm_id: alg_id::ECDSA_SHA256.to_vec(),
-        public_key_algorithm_id: [&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5][..], &[0x2b, 0x81, 4, 0, 10]].concat(),
-    });
-    let message =
-        "TLS: the certificate has a kind of key that is not supported (an elliptic curve other than P-256, P-384 and P-521)";
+    let key = Error::InvalidCertificate(
+        CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: alg_id::ECDSA_SHA256.to_vec(),
+            public_key_algorithm_id: [
+                &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5][..],
+                &[0x2b, 0x81, 4, 0, 10],
+            ]
+            .concat(),
+        },
+    );
+    let message = "TLS: the certificate has a kind of key that is not supported (an elliptic curve other than P-256, P-384 and P-521)";
     assert_eq!(describe(&key), message);
 }
 
@@ -81,6 +92,9 @@ fn every_fault_of_a_certificate_is_a_sentence() {
         let sentence = describe(&Error::InvalidCertificate(fault.clone()));
         let debug = format!("{fault:?}");
         let first = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap();
-        assert!(!sentence.contains(first) && !sentence.contains("Error") && sentence.len() > 20, "{sentence}");
+        assert!(
+            !sentence.contains(first) && !sentence.contains("Error") && sentence.len() > 20,
+            "{sentence}"
+        );
     }
 }

@@ -27,8 +27,10 @@ fn webhooks_in(path: &Path) -> i64 {
 }
 
 fn files_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -44,7 +46,11 @@ async fn a_backup_holds_what_an_open_database_was_told() {
     let copied = backup(&path, &copy, false).unwrap();
     assert_eq!((copied.webhooks, copied.unfinished), (7, 7));
     assert_eq!((webhooks_in(&copy), files_in(targets.path())), (7, vec!["copy.db".to_owned()]));
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&copy).unwrap().permissions()) & 0o777, 0o600);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&copy).unwrap().permissions())
+            & 0o777,
+        0o600
+    );
 
     add(&database, 1).await;
     let refused = backup(&path, &copy, false).unwrap_err();
@@ -120,14 +126,19 @@ async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
         }
         drop(crashed);
         for suffix in ["", "-wal", "-shm"] {
-            fs::rename(beside(&copies.path().join("old.db"), suffix), beside(&path, suffix)).unwrap();
+            fs::rename(beside(&copies.path().join("old.db"), suffix), beside(&path, suffix))
+                .unwrap();
         }
         let other = folder_with(5).await;
         let aside = beside(&path, ".replaced");
         let whole = copies.path().join("whole.db");
         backup(&other.path().join(DATABASE_FILE), &whole, false).unwrap();
         fs::rename(&whole, beside(&path, ".restored")).unwrap();
-        let moves = [("-wal", beside(&aside, "-wal")), ("", aside.clone()), ("-shm", copies.path().join("gone"))];
+        let moves = [
+            ("-wal", beside(&aside, "-wal")),
+            ("", aside.clone()),
+            ("-shm", copies.path().join("gone")),
+        ];
         for (suffix, to) in &moves[..steps] {
             fs::rename(beside(&path, suffix), to).unwrap();
         }
@@ -150,5 +161,8 @@ async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() 
     restore(&lock, &older.1, false).unwrap();
     assert_eq!(number(&raw(&lock.database()), "PRAGMA user_version"), 1);
     drop(Database::open(&lock.database()).unwrap());
-    assert_eq!(number(&raw(&lock.database()), "PRAGMA user_version"), open::MIGRATIONS.len() as i64);
+    assert_eq!(
+        number(&raw(&lock.database()), "PRAGMA user_version"),
+        open::MIGRATIONS.len() as i64
+    );
 }

@@ -30,16 +30,23 @@ async fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     let database = Database::open(&folder.path().join(DATABASE_FILE)).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (store, queue) = (SqliteStore::new(database.clone(), Arc::clone(&clock)), SqliteQueue::new(database, clock));
-    let payload = serde_json::value::RawValue::from_string(format!("\"{}\"", "x".repeat(5000))).unwrap();
+    let (store, queue) =
+        (SqliteStore::new(database.clone(), Arc::clone(&clock)), SqliteQueue::new(database, clock));
+    let payload =
+        serde_json::value::RawValue::from_string(format!("\"{}\"", "x".repeat(5000))).unwrap();
     for n in 0..WEBHOOKS {
         let mut random = [0; 10];
         random[2..].copy_from_slice(&n.to_be_bytes());
         let now = SystemClock.now();
         let webhook = Rules::default().create(new_webhook(TaskId::mint(now, random)), now);
-        let content = Content { url: "https://example.com/x".to_owned(), headers: Vec::new(), payload: payload.clone() };
+        let content = Content {
+            url: "https://example.com/x".to_owned(),
+            headers: Vec::new(),
+            payload: payload.clone(),
+        };
         store.create(&webhook, &content).await.unwrap();
-        let message = Outgoing { body: format!("{n}"), delay: Duration::ZERO, group: String::new() };
+        let message =
+            Outgoing { body: format!("{n}"), delay: Duration::ZERO, group: String::new() };
         queue.send(Lane::Webhooks, &vec![message; MESSAGES_PER_WEBHOOK as usize]).await.unwrap();
     }
     folder
@@ -71,7 +78,8 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
         let path = folder.path().join(DATABASE_FILE);
         fs::copy(&whole, &path).unwrap();
         break_pages(&path, &broken);
-        let (lock, target) = (DataDir::lock(folder.path()).unwrap(), folder.path().join("saved.db"));
+        let (lock, target) =
+            (DataDir::lock(folder.path()).unwrap(), folder.path().join("saved.db"));
         let recovered = match recover(&lock, &target, false) {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -82,17 +90,26 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
         let saved = raw(&target);
         let webhooks = number(&saved, "SELECT count(*) FROM webhooks") as u64;
         let messages = number(&saved, "SELECT count(*) FROM messages") as u64;
-        let without = number(&saved, "SELECT count(*) FROM webhooks WHERE content NOT IN (SELECT id FROM contents)");
+        let without = number(
+            &saved,
+            "SELECT count(*) FROM webhooks WHERE content NOT IN (SELECT id FROM contents)",
+        );
         assert_eq!((webhooks, without), (recovered.saved.webhooks, 0), "{broken:?}: {recovered:?}");
         // Without the page above all others of a table, nothing of the table is found.
         let pages = broken.len() as u64;
         if !broken.iter().any(|page| roots.contains(page)) {
-            assert!(webhooks + pages * WEBHOOKS_OF_A_PAGE >= WEBHOOKS, "{broken:?}: {webhooks} webhooks, {recovered:?}");
+            assert!(
+                webhooks + pages * WEBHOOKS_OF_A_PAGE >= WEBHOOKS,
+                "{broken:?}: {webhooks} webhooks, {recovered:?}"
+            );
             // Of two pages one may hold webhooks, and the other their only names.
             let named = webhooks + recovered.lost_webhooks.len() as u64;
             assert!(named == WEBHOOKS || pages > 1, "{broken:?}: {recovered:?}");
             let all = WEBHOOKS * MESSAGES_PER_WEBHOOK;
-            assert!(messages + pages * MESSAGES_OF_A_PAGE >= all, "{broken:?}: {messages} messages, {recovered:?}");
+            assert!(
+                messages + pages * MESSAGES_OF_A_PAGE >= all,
+                "{broken:?}: {messages} messages, {recovered:?}"
+            );
         }
         let totals = "SELECT (SELECT n FROM totals WHERE slot = 0) || ' ' || (SELECT n FROM totals WHERE slot = 5)";
         let totals: String = saved.query_row(totals, (), |row| row.get(0)).unwrap();
@@ -107,8 +124,14 @@ async fn a_whole_file_is_saved_whole() {
     let folder = folder().await;
     let target = folder.path().join("saved.db");
     let recovered = recover(&DataDir::lock(folder.path()).unwrap(), &target, false).unwrap();
-    assert_eq!((recovered.saved.webhooks, recovered.damaged_tables.len(), recovered.lost_webhooks.len()), (WEBHOOKS, 0, 0));
-    assert_eq!(number(&raw(&target), "SELECT count(*) FROM messages") as u64, WEBHOOKS * MESSAGES_PER_WEBHOOK);
+    assert_eq!(
+        (recovered.saved.webhooks, recovered.damaged_tables.len(), recovered.lost_webhooks.len()),
+        (WEBHOOKS, 0, 0)
+    );
+    assert_eq!(
+        number(&raw(&target), "SELECT count(*) FROM messages") as u64,
+        WEBHOOKS * MESSAGES_PER_WEBHOOK
+    );
 }
 
 /// A page that breaks while the file is open: what touches it is refused, and the operator is told; what does not touch it goes on.
@@ -116,16 +139,26 @@ async fn a_whole_file_is_saved_whole() {
 async fn damage_that_shows_later_is_told() {
     let folder = folder().await;
     let path = folder.path().join(DATABASE_FILE);
-    let root = number(&raw(&path), "SELECT rootpage FROM sqlite_schema WHERE name = 'circuits'") as u64;
+    let root =
+        number(&raw(&path), "SELECT rootpage FROM sqlite_schema WHERE name = 'circuits'") as u64;
     break_pages(&path, &[root]);
     assert!(!diagnose(&path).is_empty());
     let database = Database::open(&path).unwrap();
     assert_eq!(database.warnings(), [""; 0], "nobody has looked there yet");
-    let error = database.read(|connection| connection.query_row("SELECT min(circuit) FROM circuits", (), |_| Ok(()))).await;
+    let error = database
+        .read(|connection| {
+            connection.query_row("SELECT min(circuit) FROM circuits", (), |_| Ok(()))
+        })
+        .await;
     let error = error.unwrap_err();
     assert!(matches!(error, DatabaseError::Damaged(_)) && is_damage(&error), "{error}");
     let warnings = database.warnings();
-    assert!(warnings.iter().any(|warning| warning.contains("is damaged") && warning.contains("local recover")), "{warnings:?}");
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.contains("is damaged") && warning.contains("local recover")),
+        "{warnings:?}"
+    );
     database.ping().await.unwrap();
 }
 
@@ -133,9 +166,14 @@ async fn damage_that_shows_later_is_told() {
 async fn a_backup_of_a_damaged_file_is_refused_with_the_way_out() {
     let folder = folder().await;
     let path = folder.path().join(DATABASE_FILE);
-    let root = number(&raw(&path), "SELECT rootpage FROM sqlite_schema WHERE name = 'webhooks'") as u64;
+    let root =
+        number(&raw(&path), "SELECT rootpage FROM sqlite_schema WHERE name = 'webhooks'") as u64;
     break_pages(&path, &[root]);
     let refused = backup(&path, &folder.path().join("copy.db"), false).unwrap_err();
-    assert!(matches!(refused, CopyError::Damaged { .. }) && refused.to_string().contains("local recover"), "{refused}");
+    assert!(
+        matches!(refused, CopyError::Damaged { .. })
+            && refused.to_string().contains("local recover"),
+        "{refused}"
+    );
     assert!(!folder.path().join("copy.db").exists());
 }

@@ -53,7 +53,9 @@ fn new_files_are_for_their_owner_alone() {
 /// write after that has committed; and they go on once the file is back.
 #[tokio::test]
 async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
-    for (suffix, replaced) in SUFFIXES.into_iter().flat_map(|suffix| [(suffix, false), (suffix, true)]) {
+    for (suffix, replaced) in
+        SUFFIXES.into_iter().flat_map(|suffix| [(suffix, false), (suffix, true)])
+    {
         let (folder, path) = file();
         let database = Database::open(&path).unwrap();
         let (file, away) = (beside(&path, suffix), folder.path().join("away"));
@@ -64,10 +66,19 @@ async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
         for _ in 0..2 {
             let error = database.ping().await.unwrap_err();
             let DatabaseError::Lost(lost) = &error else { panic!("{error}") };
-            assert_eq!(lost, &LostFile { path: file.clone(), how: if replaced { Loss::Replaced } else { Loss::Deleted } });
+            assert_eq!(
+                lost,
+                &LostFile {
+                    path: file.clone(),
+                    how: if replaced { Loss::Replaced } else { Loss::Deleted }
+                }
+            );
         }
         let warnings = database.warnings();
-        assert!(warnings.iter().any(|warning| warning.contains(&*file.to_string_lossy())), "{warnings:?}");
+        assert!(
+            warnings.iter().any(|warning| warning.contains(&*file.to_string_lossy())),
+            "{warnings:?}"
+        );
         fs::rename(&away, &file).unwrap();
         // The refusal in between looked before it wrote, so it committed nothing.
         database.ping().await.unwrap();
@@ -97,11 +108,20 @@ async fn ending_on_files_that_were_replaced_leaves_the_others_log() {
 async fn a_read_that_takes_too_long_is_ended_and_the_next_one_is_not() {
     let (_folder, path) = file();
     let database = Database::open_with(&path, &[FIRST]).unwrap();
-    let endless = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
-    let read = database.read_within(Duration::from_millis(20), |connection| connection.query_row(endless, (), |_| Ok(())));
+    let endless =
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
+    let read = database.read_within(Duration::from_millis(20), |connection| {
+        connection.query_row(endless, (), |_| Ok(()))
+    });
     let error = read.await.unwrap_err();
     assert!(matches!(error, DatabaseError::TooLong(_)), "{error}");
-    assert_eq!(database.read(|connection| Ok(number(connection, "SELECT count(*) FROM things"))).await.unwrap(), 1);
+    assert_eq!(
+        database
+            .read(|connection| Ok(number(connection, "SELECT count(*) FROM things")))
+            .await
+            .unwrap(),
+        1
+    );
 }
 
 /// 40 MiB come and go. What is free beyond the reserve is given back in small steps, and the file shrinks with the next checkpoint.
@@ -143,11 +163,19 @@ async fn an_open_database_trims_its_file() {
     let (_folder, path) = file();
     let database = Database::open(&path).unwrap();
     let connection = raw(&path);
-    connection.execute_batch("CREATE TABLE big (x); INSERT INTO big VALUES (zeroblob(10000000)); DROP TABLE big").unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE big (x); INSERT INTO big VALUES (zeroblob(10000000)); DROP TABLE big",
+        )
+        .unwrap();
     let free = || number(&connection, "PRAGMA freelist_count");
     let (before, begun) = (free(), std::time::Instant::now());
     while free() > before - 128 {
-        assert!(before > 2048 + 128 && begun.elapsed() < Duration::from_secs(60), "{} of {before} pages are free", free());
+        assert!(
+            before > 2048 + 128 && begun.elapsed() < Duration::from_secs(60),
+            "{} of {before} pages are free",
+            free()
+        );
         database.ping().await.unwrap();
     }
 }
@@ -156,7 +184,9 @@ async fn an_open_database_trims_its_file() {
 #[tokio::test]
 async fn an_older_file_without_the_map_works_and_its_backup_has_one() {
     let (folder, path) = file();
-    raw(&path).execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); DROP TABLE t").unwrap();
+    raw(&path)
+        .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); DROP TABLE t")
+        .unwrap();
     let database = Database::open(&path).unwrap();
     assert_eq!(number(&raw(&path), "PRAGMA auto_vacuum"), 0);
     database.ping().await.unwrap();

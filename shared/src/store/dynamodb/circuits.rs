@@ -28,7 +28,9 @@ fn partition(part: u8) -> String {
 
 /// FNV-1a over the destination's name.
 fn part_of(destination: &str) -> u8 {
-    let hash = destination.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = destination
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     ((hash ^ (hash >> 16)) % u32::from(PARTS)) as u8
 }
 
@@ -47,10 +49,16 @@ fn read(item: &Item) -> Option<Circuit> {
 }
 
 /// Each write has a name, so that one that the client sent twice is told from somebody else's that looks like it.
-pub(super) async fn write(table: &Table, before: Option<u64>, after: &Circuit) -> Result<bool, StoreError> {
+pub(super) async fn write(
+    table: &Table,
+    before: Option<u64>,
+    after: &Circuit,
+) -> Result<bool, StoreError> {
     let key = circuit_key(&after.destination);
     let condition = match before {
-        Some(revision) => Condition { expression: "v = :before", values: vec![(":before", number(revision))] },
+        Some(revision) => {
+            Condition { expression: "v = :before", values: vec![(":before", number(revision))] }
+        }
         None => Condition { expression: "attribute_not_exists(p)", values: Vec::new() },
     };
     if after.is_idle() {
@@ -60,7 +68,8 @@ pub(super) async fn write(table: &Table, before: Option<u64>, after: &Circuit) -
         };
     }
     let name = format!("{:016x}", SystemRandom.next_u64());
-    let json = serde_json::to_string(after).unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
+    let json = serde_json::to_string(after)
+        .unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
     let place = format!("{}/{}", u8::from(after.open_until.is_some()), sortable(after.touched_at));
     let mut item = key;
     let attributes = [
@@ -74,9 +83,8 @@ pub(super) async fn write(table: &Table, before: Option<u64>, after: &Circuit) -
     item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
     match table.put_if(item, condition).await {
         Ok(()) => Ok(true),
-        Err(Refused::Found(stored)) => {
-            Ok(text_of(&stored, "w") == Some(&name) && number_of(&stored, "v") == Some(after.revision as i64))
-        }
+        Err(Refused::Found(stored)) => Ok(text_of(&stored, "w") == Some(&name)
+            && number_of(&stored, "v") == Some(after.revision as i64)),
         Err(Refused::Missing) => Ok(false),
         Err(Refused::Failed(error)) => Err(error),
     }
@@ -90,16 +98,20 @@ pub(super) async fn all(table: &Table) -> Result<Vec<Circuit>, StoreError> {
     }
     entries.sort_by(|a, b| text_of(b, "j").cmp(&text_of(a, "j")));
     entries.truncate(MAX_DESTINATIONS);
-    let keys = entries.iter().filter_map(|entry| Some(key(text_of(entry, "p")?, text_of(entry, "s")?)));
+    let keys =
+        entries.iter().filter_map(|entry| Some(key(text_of(entry, "p")?, text_of(entry, "s")?)));
     let items = table.batch_get(keys.collect()).await?;
     // What an earlier version keeps in the first part is not ours.
     let mut circuits: Vec<Circuit> = Vec::with_capacity(items.len());
     for item in &items {
-        let is_in_place = text_of(item, "s").is_some_and(|name| text_of(item, "p") == Some(&partition(part_of(name))));
+        let is_in_place = text_of(item, "s")
+            .is_some_and(|name| text_of(item, "p") == Some(&partition(part_of(name))));
         circuits.extend(read(item).filter(|_| is_in_place));
     }
     // The index trails; by now another may have opened.
-    circuits.sort_by_key(|circuit| std::cmp::Reverse((circuit.open_until.is_some(), circuit.touched_at)));
+    circuits.sort_by_key(|circuit| {
+        std::cmp::Reverse((circuit.open_until.is_some(), circuit.touched_at))
+    });
     Ok(circuits)
 }
 

@@ -99,7 +99,10 @@ pub(super) fn day(time: Timestamp) -> i64 {
 
 /// The shard of a task: FNV-1a over its 16 bytes.
 pub(super) fn shard(task: TaskId) -> u8 {
-    let hash = task.as_bytes().iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let hash = task
+        .as_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     ((hash ^ (hash >> 16)) as u8) % SHARDS
 }
 
@@ -149,9 +152,16 @@ pub(super) fn changing(webhook: &Webhook) -> Vec<(&'static str, Option<Attribute
 }
 
 /// The items of a new webhook: its record, and its content's if that stands apart, to be written first.
-pub(super) fn new_items(webhook: &Webhook, content: &Content, name: &str, content_expires: Timestamp) -> (Item, Vec<Item>) {
+pub(super) fn new_items(
+    webhook: &Webhook,
+    content: &Content,
+    name: &str,
+    content_expires: Timestamp,
+) -> (Item, Vec<Item>) {
     let mut record = record_key(webhook.id.task);
-    record.extend(changing(webhook).into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    record.extend(
+        changing(webhook).into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))),
+    );
     if webhook.referenced {
         record.insert("r".to_owned(), text(webhook.id.reference.as_str()));
     }
@@ -212,7 +222,8 @@ struct Envelope {
 /// URL and headers as a line of JSON, then the payload's bytes.
 fn written(content: &Content) -> Vec<u8> {
     let envelope = Envelope { u: content.url.clone(), h: content.headers.clone() };
-    let mut bytes = serde_json::to_vec(&envelope).unwrap_or_else(|_| unreachable!("strings are JSON"));
+    let mut bytes =
+        serde_json::to_vec(&envelope).unwrap_or_else(|_| unreachable!("strings are JSON"));
     bytes.push(b'\n');
     bytes.extend_from_slice(content.payload.get().as_bytes());
     bytes
@@ -226,8 +237,12 @@ pub(super) fn content(id: &WebhookId, parts: &[&[u8]]) -> Result<Content, StoreE
     };
     let whole = whole.map_err(|_| malformed(id, "its content is not deflated"))?;
     let text = String::from_utf8(whole).map_err(|_| malformed(id, "its content is not text"))?;
-    let (envelope, payload) = text.split_once('\n').ok_or_else(|| malformed(id, "its content has no envelope"))?;
-    let invalid = |source| StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(source) };
+    let (envelope, payload) =
+        text.split_once('\n').ok_or_else(|| malformed(id, "its content has no envelope"))?;
+    let invalid = |source| StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(source),
+    };
     let envelope: Envelope = serde_json::from_str(envelope).map_err(invalid)?;
     let payload = RawValue::from_string(payload.to_owned()).map_err(invalid)?;
     Ok(Content { url: envelope.u, headers: envelope.h, payload })
@@ -242,7 +257,8 @@ pub(super) fn inline_content(id: &WebhookId, record: &Item) -> Option<Result<Con
 /// The record of an item.
 pub(super) fn record(item: &Item) -> Result<Webhook, InvalidRecord> {
     let malformed = |why: &str| InvalidRecord::Malformed(serde::de::Error::custom(why));
-    let json = inflated(item.get("d"), MAX_RECORD_BYTES).ok_or_else(|| malformed("it is not deflated"))?;
+    let json =
+        inflated(item.get("d"), MAX_RECORD_BYTES).ok_or_else(|| malformed("it is not deflated"))?;
     Webhook::from_json(std::str::from_utf8(&json).map_err(|_| malformed("it is not text"))?)
 }
 
@@ -273,5 +289,8 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
 }
 
 pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {
-    StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(serde::de::Error::custom(why)) }
+    StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(serde::de::Error::custom(why)),
+    }
 }

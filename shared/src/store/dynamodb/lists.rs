@@ -29,7 +29,9 @@ impl DynamoStore {
     ) -> Result<Page<Listed, TaskId>, StoreError> {
         let end = [after, filter.created_before.map(TaskId::first_at)].into_iter().flatten().min();
         let limit = limit.clamp(1, MAX_READ);
-        let Some(reference) = &filter.reference else { return self.newest(filter, end, limit).await };
+        let Some(reference) = &filter.reference else {
+            return self.newest(filter, end, limit).await;
+        };
         let mut page = self.by_reference(filter, reference, end, limit).await?;
         if let Some(listed) = self.made_up(filter).await? {
             page.insert(listed, limit, end, |listed| listed.webhook.id.task);
@@ -38,13 +40,20 @@ impl DynamoStore {
     }
 
     /// All webhooks, newest first: day by day, and within a day all shards together.
-    async fn newest(&self, filter: &Filter, end: Option<TaskId>, limit: usize) -> Result<Page<Listed, TaskId>, StoreError> {
+    async fn newest(
+        &self,
+        filter: &Filter,
+        end: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
         let mut newest = Newest::before(self, end.unwrap_or_else(|| TaskId::first_at(FAR)), limit);
         let mut found: Vec<(Webhook, Item)> = Vec::new();
         let mut next = None;
         while let Some(item) = newest.next().await? {
             let task = text_of(&item, "s").and_then(|task| task.parse().ok());
-            if let Some(webhook) = readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now())) {
+            if let Some(webhook) =
+                readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now()))
+            {
                 found.push((webhook, item));
             }
             if found.len() >= limit || newest.read >= MAX_READ {
@@ -75,14 +84,19 @@ impl DynamoStore {
         let (mut found, mut next) = (Vec::new(), None);
         'pages: loop {
             // The upper bound of a range is part of it.
-            let chunk =
-                self.chunk(&mut entries, |entry| end.is_none_or(|end| task_of(entry).is_some_and(|task| task < end))).await?;
+            let chunk = self
+                .chunk(&mut entries, |entry| {
+                    end.is_none_or(|end| task_of(entry).is_some_and(|task| task < end))
+                })
+                .await?;
             if chunk.is_empty() {
                 break;
             }
             for item in self.table.batch_get(chunk.iter().map(base_key).collect()).await? {
                 let task = task_of(&item);
-                if let Some(webhook) = readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now())) {
+                if let Some(webhook) =
+                    readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now()))
+                {
                     found.push((webhook, item));
                 }
                 if found.len() >= limit {
@@ -99,7 +113,11 @@ impl DynamoStore {
     }
 
     /// The next index entries, as many as are read together.
-    async fn chunk(&self, entries: &mut Merge<'_>, wanted: impl Fn(&Item) -> bool) -> Result<Vec<Item>, StoreError> {
+    async fn chunk(
+        &self,
+        entries: &mut Merge<'_>,
+        wanted: impl Fn(&Item) -> bool,
+    ) -> Result<Vec<Item>, StoreError> {
         let mut chunk = Vec::new();
         while chunk.len() < CHUNK {
             let Some(entry) = entries.next().await? else { break };
@@ -112,9 +130,12 @@ impl DynamoStore {
 
     /// The webhook that the filter's reference id was made up for: it has no index entry.
     async fn made_up(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::made_up_for) else { return Ok(None) };
+        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+            return Ok(None);
+        };
         let Some(item) = self.table.get(record_key(task), true).await? else { return Ok(None) };
-        let webhook = readable(&item).filter(|webhook| !webhook.referenced && filter.matches(webhook, self.clock.now()));
+        let webhook = readable(&item)
+            .filter(|webhook| !webhook.referenced && filter.matches(webhook, self.clock.now()));
         let Some(webhook) = webhook else { return Ok(None) };
         Ok(self.with_urls(vec![(webhook, item)]).await?.pop())
     }
@@ -130,22 +151,32 @@ impl DynamoStore {
         let before = after.map_or_else(|| END.to_owned(), place);
         let chunk = limit.clamp(2, CHUNK);
         let mut entries = match reference {
-            Some(reference) => {
-                Merge::new(&self.table, vec![archived("dead_reference", "l", reference.to_string(), &before)], chunk)
-            }
+            Some(reference) => Merge::new(
+                &self.table,
+                vec![archived("dead_reference", "l", reference.to_string(), &before)],
+                chunk,
+            ),
             None => latest_archived(&self.table, &before, (chunk / 8).max(2)),
         };
-        let filter = Filter { reference: reference.cloned(), status: Some(Status::Failed), created_before: None };
+        let filter = Filter {
+            reference: reference.cloned(),
+            status: Some(Status::Failed),
+            created_before: None,
+        };
         let (mut found, mut next) = (Vec::new(), None);
         'pages: loop {
-            let chunk =
-                self.chunk(&mut entries, |entry| text_of(entry, "j").is_some_and(|place| place < before.as_str())).await?;
+            let chunk = self
+                .chunk(&mut entries, |entry| {
+                    text_of(entry, "j").is_some_and(|place| place < before.as_str())
+                })
+                .await?;
             if chunk.is_empty() {
                 break;
             }
             for item in self.table.batch_get(chunk.iter().map(base_key).collect()).await? {
-                let letter =
-                    readable(&item).filter(|webhook| webhook.is_dead_letter() && filter.matches(webhook, self.clock.now()));
+                let letter = readable(&item).filter(|webhook| {
+                    webhook.is_dead_letter() && filter.matches(webhook, self.clock.now())
+                });
                 found.extend(letter.map(|letter| (letter, item)));
                 if found.len() >= limit {
                     next = found.last().map(|(letter, _)| letter_position(letter));
@@ -158,7 +189,9 @@ impl DynamoStore {
             }
         }
         let mut page = Page { items: self.with_urls(found).await?, next };
-        if let Some(listed) = self.made_up(&filter).await?.filter(|listed| listed.webhook.is_dead_letter()) {
+        if let Some(listed) =
+            self.made_up(&filter).await?.filter(|listed| listed.webhook.is_dead_letter())
+        {
             page.insert(listed, limit, after, |listed| letter_position(&listed.webhook));
         }
         Ok(page)
@@ -173,7 +206,9 @@ impl DynamoStore {
         while looked_at < MAX_READ {
             let Some(item) = newest.next().await? else { break };
             looked_at += 1;
-            if let Some(webhook) = readable(&item).filter(|webhook| !webhook.is_expired(self.clock.now())) {
+            if let Some(webhook) =
+                readable(&item).filter(|webhook| !webhook.is_expired(self.clock.now()))
+            {
                 counts[webhook.status as usize] += 1;
             }
         }
@@ -187,7 +222,9 @@ impl DynamoStore {
             let url = match (text_of(&item, "u"), inline_content(&webhook.id, &item)) {
                 (Some(url), _) => Some(url.to_owned()),
                 (None, Some(content)) => content.ok().map(|content| content.url),
-                (None, None) => self.content_of(&webhook.id, &item).await?.map(|content| content.url),
+                (None, None) => {
+                    self.content_of(&webhook.id, &item).await?.map(|content| content.url)
+                }
             };
             // Deleted meanwhile, or unreadable: then it is left out, as a record would be.
             listed.extend(url.map(|url| Listed { webhook, url }));
@@ -224,7 +261,14 @@ impl<'a> Newest<'a> {
         };
         // A shard has a sixteenth of them; more would be read for nothing, fewer in more calls.
         let chunk = (limit / 8).clamp(2, MAX_READ / 16);
-        Self { store, end, chunk, days: Merge::new(&store.table, vec![days], CHUNK), today: None, read: 0 }
+        Self {
+            store,
+            end,
+            chunk,
+            days: Merge::new(&store.table, vec![days], CHUNK),
+            today: None,
+            read: 0,
+        }
     }
 
     async fn next(&mut self) -> Result<Option<Item>, StoreError> {
@@ -240,7 +284,9 @@ impl<'a> Newest<'a> {
                 }
             }
             let Some(marker) = self.days.next().await? else { return Ok(None) };
-            let Some(day) = text_of(&marker, "s").and_then(|day| day.parse().ok()) else { continue };
+            let Some(day) = text_of(&marker, "s").and_then(|day| day.parse().ok()) else {
+                continue;
+            };
             self.today = Some(newest_of_day(&self.store.table, day, self.end, self.chunk));
         }
     }
@@ -262,5 +308,8 @@ fn letter_position(letter: &Webhook) -> DeadLetterPosition {
 
 fn parse_position(place: &str) -> Option<DeadLetterPosition> {
     let (archived_at, task) = place.split_once('/')?;
-    Some(DeadLetterPosition { archived_at: Timestamp::from_millis(archived_at.parse().ok()?), task: task.parse().ok()? })
+    Some(DeadLetterPosition {
+        archived_at: Timestamp::from_millis(archived_at.parse().ok()?),
+        task: task.parse().ok()?,
+    })
 }

@@ -15,8 +15,8 @@ use aws_sdk_dynamodb::{
 use super::{
     DynamoStore,
     item::{
-        Item, changing, content, content_keys, day, inline_content, key, malformed, new_items, number, number_of, record,
-        record_key, record_of, retired, retired_item, seconds,
+        Item, changing, content, content_keys, day, inline_content, key, malformed, new_items,
+        number, number_of, record, record_key, record_of, retired, retired_item, seconds,
     },
     table::{Change, Condition, Refused, unavailable},
 };
@@ -38,11 +38,16 @@ const MAX_MARKED_DAYS: usize = 64;
 const MAX_ROUNDS: u32 = 3;
 
 impl DynamoStore {
-    pub(super) async fn create_webhook(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
+    pub(super) async fn create_webhook(
+        &self,
+        webhook: &Webhook,
+        content: &Content,
+    ) -> Result<(), CreateError> {
         self.mark_day(day(webhook.id.task.created_at())).await?;
         let name = format!("{:016x}", SystemRandom.next_u64());
         let last_look = webhook.due_at.unwrap_or(webhook.created_at).max(webhook.created_at);
-        let content_expires = webhook.expires_at.unwrap_or(last_look.plus(self.retention)).plus(SPARE);
+        let content_expires =
+            webhook.expires_at.unwrap_or(last_look.plus(self.retention)).plus(SPARE);
         let (item, parts) = new_items(webhook, content, &name, content_expires);
         for part in &parts {
             self.table.put(part.clone()).await?;
@@ -65,7 +70,8 @@ impl DynamoStore {
                 Ok(()) => return Ok(()),
                 Err(Refused::Failed(error)) => return Err(error.into()),
                 Err(Refused::Missing) => {
-                    condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+                    condition =
+                        Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
                     continue;
                 }
                 Err(Refused::Found(stored)) => stored,
@@ -76,10 +82,19 @@ impl DynamoStore {
             let earlier = record_of(&webhook.id, &stored)?;
             if !earlier.is_expired(self.clock.now()) {
                 // Ours, if the client sent it twice: no other create has this content's name.
-                let is_ours = earlier == *webhook && stored.get("ck") == item.get("ck") && stored.get("c") == item.get("c");
-                return if is_ours { Ok(()) } else { Err(CreateError::Conflict(Box::new(earlier))) };
+                let is_ours = earlier == *webhook
+                    && stored.get("ck") == item.get("ck")
+                    && stored.get("c") == item.get("c");
+                return if is_ours {
+                    Ok(())
+                } else {
+                    Err(CreateError::Conflict(Box::new(earlier)))
+                };
             }
-            condition = Condition { expression: "v = :gone", values: vec![(":gone", number(earlier.revision))] };
+            condition = Condition {
+                expression: "v = :gone",
+                values: vec![(":gone", number(earlier.revision))],
+            };
         }
         Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
     }
@@ -100,12 +115,17 @@ impl DynamoStore {
 
     pub(super) async fn bar_id(&self, id: &WebhookId) -> Result<Standing, StoreError> {
         let condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
-        let stored = match self.table.put_if(retired_item(id.task, Retired::Barred), condition).await {
-            Ok(()) => return Ok(Standing::Retired(Retired::Barred)),
-            Err(Refused::Failed(error)) => return Err(error),
-            Err(Refused::Missing) => return Err(StoreError::Unavailable("the id changed while it was barred".into())),
-            Err(Refused::Found(stored)) => stored,
-        };
+        let stored =
+            match self.table.put_if(retired_item(id.task, Retired::Barred), condition).await {
+                Ok(()) => return Ok(Standing::Retired(Retired::Barred)),
+                Err(Refused::Failed(error)) => return Err(error),
+                Err(Refused::Missing) => {
+                    return Err(StoreError::Unavailable(
+                        "the id changed while it was barred".into(),
+                    ));
+                }
+                Err(Refused::Found(stored)) => stored,
+            };
         if let Some(why) = retired(&stored) {
             return Ok(Standing::Retired(why));
         }
@@ -118,7 +138,9 @@ impl DynamoStore {
 
     /// The record and its item, if it is there for a reader.
     pub(super) async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
-        let Some(item) = self.table.get(record_key(id.task), true).await?.filter(|item| retired(item).is_none()) else {
+        let Some(item) =
+            self.table.get(record_key(id.task), true).await?.filter(|item| retired(item).is_none())
+        else {
             return Ok(None);
         };
         let webhook = record_of(id, &item)?;
@@ -128,7 +150,11 @@ impl DynamoStore {
     }
 
     /// The content of a record's item, where it stands.
-    pub(super) async fn content_of(&self, id: &WebhookId, item: &Item) -> Result<Option<Content>, StoreError> {
+    pub(super) async fn content_of(
+        &self,
+        id: &WebhookId,
+        item: &Item,
+    ) -> Result<Option<Content>, StoreError> {
         if let Some(inline) = inline_content(id, item) {
             return inline.map(Some);
         }
@@ -142,7 +168,8 @@ impl DynamoStore {
             let Some(part) = part else { return Ok(None) };
             parts.push(part);
         }
-        let bytes: Option<Vec<&[u8]>> = parts.iter().map(|part| part.get("c")?.as_b().ok().map(AsRef::as_ref)).collect();
+        let bytes: Option<Vec<&[u8]>> =
+            parts.iter().map(|part| part.get("c")?.as_b().ok().map(AsRef::as_ref)).collect();
         match bytes {
             Some(bytes) if !bytes.is_empty() => content(id, &bytes).map(Some),
             _ => Err(malformed(id, "its content is not stored as one")),
@@ -150,8 +177,16 @@ impl DynamoStore {
     }
 
     /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is wanted.
-    pub(super) async fn replace(&self, before: &Webhook, after: &Webhook, whole: bool) -> Result<Item, WriteError> {
-        debug_assert!(before.id == after.id && before.revision < after.revision, "not made by a transition");
+    pub(super) async fn replace(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+        whole: bool,
+    ) -> Result<Item, WriteError> {
+        debug_assert!(
+            before.id == after.id && before.revision < after.revision,
+            "not made by a transition"
+        );
         let now = self.clock.now();
         if before.is_expired(now) {
             // It can only be as it was seen, and thus gone, or be another one, which a reader finds out.
@@ -163,26 +198,44 @@ impl DynamoStore {
         let lasts = after.expires_at.unwrap_or(now.max(after.due_at.unwrap_or(now)));
         let condition = Condition {
             expression: "v = :before AND (attribute_not_exists(ce) OR ce >= :lasts)",
-            values: vec![(":before", number(before.revision)), (":lasts", number(seconds(lasts.plus(SPARE / 2))))],
+            values: vec![
+                (":before", number(before.revision)),
+                (":lasts", number(seconds(lasts.plus(SPARE / 2)))),
+            ],
         };
         let mut change = Change::default();
         for (name, value) in changing(after) {
             change.put(name, value);
         }
-        match self.table.update_if(record_key(after.id.task), change.clone(), condition, whole).await {
-            Err(Refused::Found(stored)) if number_of(&stored, "v") == Some(before.revision as i64) => {
+        match self
+            .table
+            .update_if(record_key(after.id.task), change.clone(), condition, whole)
+            .await
+        {
+            Err(Refused::Found(stored))
+                if number_of(&stored, "v") == Some(before.revision as i64) =>
+            {
                 let expires = seconds(lasts.plus(self.retention).plus(SPARE));
                 self.lift_content(&stored, after, expires).await?;
                 change.put("ce", Some(number(expires)));
-                let condition = Condition { expression: "v = :before", values: vec![(":before", number(before.revision))] };
-                let written = self.table.update_if(record_key(after.id.task), change, condition, whole).await;
+                let condition = Condition {
+                    expression: "v = :before",
+                    values: vec![(":before", number(before.revision))],
+                };
+                let written =
+                    self.table.update_if(record_key(after.id.task), change, condition, whole).await;
                 written.or_else(|refused| self.refused(refused, before, after))
             }
             written => written.or_else(|refused| self.refused(refused, before, after)),
         }
     }
 
-    fn refused(&self, refused: Refused, before: &Webhook, after: &Webhook) -> Result<Item, WriteError> {
+    fn refused(
+        &self,
+        refused: Refused,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Item, WriteError> {
         let stored_item = match refused {
             Refused::Failed(error) => return Err(error.into()),
             Refused::Missing => return Err(WriteError::Missing),
@@ -202,7 +255,12 @@ impl DynamoStore {
     }
 
     /// Lets the content live on, before its record says so.
-    async fn lift_content(&self, item: &Item, webhook: &Webhook, expires: i64) -> Result<(), WriteError> {
+    async fn lift_content(
+        &self,
+        item: &Item,
+        webhook: &Webhook,
+        expires: i64,
+    ) -> Result<(), WriteError> {
         for key in content_keys(item, webhook.id.task) {
             let mut change = Change::default();
             change.put("x", Some(number(expires)));
@@ -219,9 +277,15 @@ impl DynamoStore {
 
     /// Deletes the webhook, if it has this revision where one is given. Record and content go together, and in the record's place stands
     /// for a day that the id is retired: one write, as a delete is.
-    pub(super) async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<bool, StoreError> {
+    pub(super) async fn remove(
+        &self,
+        id: &WebhookId,
+        revision: Option<u64>,
+    ) -> Result<bool, StoreError> {
         let record_key = record_key(id.task);
-        let Some(item) = self.table.get(record_key.clone(), true).await?.filter(|item| retired(item).is_none()) else {
+        let Some(item) =
+            self.table.get(record_key.clone(), true).await?.filter(|item| retired(item).is_none())
+        else {
             return Ok(false);
         };
         // One that cannot be read cannot be asked for its whole id, and can be deleted all the same.
@@ -231,8 +295,13 @@ impl DynamoStore {
             return Ok(false);
         }
         let condition = match revision {
-            Some(revision) => Condition { expression: "v = :seen", values: vec![(":seen", number(revision))] },
-            None => Condition { expression: "attribute_exists(p) AND attribute_not_exists(z)", values: Vec::new() },
+            Some(revision) => {
+                Condition { expression: "v = :seen", values: vec![(":seen", number(revision))] }
+            }
+            None => Condition {
+                expression: "attribute_exists(p) AND attribute_not_exists(z)",
+                values: Vec::new(),
+            },
         };
         let contents = content_keys(&item, id.task);
         let is_young = retired_until(id.task) > self.clock.now();
@@ -244,7 +313,9 @@ impl DynamoStore {
                 Err(Refused::Found(_) | Refused::Missing) => Ok(false),
                 Err(Refused::Failed(error)) => Err(error),
             },
-            (false, instead) => self.delete_together(record_key, condition, instead, contents).await,
+            (false, instead) => {
+                self.delete_together(record_key, condition, instead, contents).await
+            }
         }
     }
 
@@ -255,18 +326,23 @@ impl DynamoStore {
         instead: Option<Item>,
         contents: Vec<Item>,
     ) -> Result<bool, StoreError> {
-        let values: Item = condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let values: Item =
+            condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let values = Some(values).filter(|values| !values.is_empty());
         let delete = |key: Item| Delete::builder().table_name(&self.table.name).set_key(Some(key));
         let built = |error| StoreError::Unavailable(boxed(error));
         let first = match instead {
             None => {
-                let delete = delete(record).condition_expression(condition.expression).set_expression_attribute_values(values);
+                let delete = delete(record)
+                    .condition_expression(condition.expression)
+                    .set_expression_attribute_values(values);
                 TransactWriteItem::builder().delete(delete.build().map_err(built)?)
             }
             Some(instead) => {
                 let put = Put::builder().table_name(&self.table.name).set_item(Some(instead));
-                let put = put.condition_expression(condition.expression).set_expression_attribute_values(values);
+                let put = put
+                    .condition_expression(condition.expression)
+                    .set_expression_attribute_values(values);
                 TransactWriteItem::builder().put(put.build().map_err(built)?)
             }
         };
@@ -279,7 +355,10 @@ impl DynamoStore {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(canceled))
-                    if canceled.cancellation_reasons().iter().any(|why| why.code() == Some("ConditionalCheckFailed")) =>
+                    if canceled
+                        .cancellation_reasons()
+                        .iter()
+                        .any(|why| why.code() == Some("ConditionalCheckFailed")) =>
                 {
                     Ok(false)
                 }

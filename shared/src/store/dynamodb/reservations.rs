@@ -60,7 +60,9 @@ pub(super) async fn replace(
     match table.put_if(item(name, after), same_as(before)).await {
         Ok(()) => Ok(true),
         // What the key stands for is what it was to stand for, whoever wrote it.
-        Err(Refused::Found(stored)) => Ok(before != after && text_of(&stored, "g") == Some(hash(after).as_str())),
+        Err(Refused::Found(stored)) => {
+            Ok(before != after && text_of(&stored, "g") == Some(hash(after).as_str()))
+        }
         Err(Refused::Missing) => Ok(false),
         Err(Refused::Failed(error)) => Err(error),
     }
@@ -79,7 +81,8 @@ fn item(name: &str, reservation: &Reservation) -> Item {
 }
 
 fn json(reservation: &Reservation) -> String {
-    serde_json::to_string(reservation).unwrap_or_else(|_| unreachable!("a reservation has only string keys"))
+    serde_json::to_string(reservation)
+        .unwrap_or_else(|_| unreachable!("a reservation has only string keys"))
 }
 
 /// 64 bits of its SHA-256.
@@ -89,7 +92,7 @@ fn hash(reservation: &Reservation) -> String {
 }
 
 fn read(item: &Item) -> Result<Reservation, StoreError> {
-    let bytes =
-        inflated(item.get("d"), MAX_BYTES).ok_or_else(|| StoreError::Unavailable("a reservation is not deflated".into()))?;
+    let bytes = inflated(item.get("d"), MAX_BYTES)
+        .ok_or_else(|| StoreError::Unavailable("a reservation is not deflated".into()))?;
     serde_json::from_slice(&bytes).map_err(|error| StoreError::Unavailable(Box::new(error)))
 }

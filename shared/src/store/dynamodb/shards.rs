@@ -19,7 +19,12 @@ use crate::{
 pub(super) const END: &str = "~";
 
 /// Entries of the due index up to `until`, the oldest of each shard after the cursor.
-pub(super) async fn due(table: &Table, until: Timestamp, after: Option<&DueCursor>, limit: usize) -> Result<DuePage, StoreError> {
+pub(super) async fn due(
+    table: &Table,
+    until: Timestamp,
+    after: Option<&DueCursor>,
+    limit: usize,
+) -> Result<DuePage, StoreError> {
     let limit = limit.clamp(1, MAX_READ);
     let parts = (0..SHARDS).map(|shard| async move {
         let (low, start) = match after.map(|cursor| cursor.part(shard.into())).unwrap_or_default() {
@@ -47,7 +52,10 @@ pub(super) async fn due(table: &Table, until: Timestamp, after: Option<&DueCurso
             if let Some(entry) = due_entry(item) {
                 page.entries.push(entry);
             } else {
-                tracing::warn!(key = text_of(item, "s"), "an entry of the due index names no webhook: left out");
+                tracing::warn!(
+                    key = text_of(item, "s"),
+                    "an entry of the due index names no webhook: left out"
+                );
                 page.nameless += 1;
             }
         }
@@ -77,15 +85,22 @@ fn due_time(entry: &Item) -> Option<Timestamp> {
 
 fn due_entry(item: &Item) -> Option<DueEntry> {
     let (_, reference) = text_of(item, "j")?.split_once('/')?;
-    let id = WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
+    let id =
+        WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
     Some(DueEntry { id, due_at: due_time(item)? })
 }
 
 /// The first `limit` entries of a range after `start`; a page of DynamoDB ends at 1 MB.
-async fn read_up_to(table: &Table, range: &Range, limit: usize, mut start: Option<Item>) -> Result<Vec<Item>, StoreError> {
+async fn read_up_to(
+    table: &Table,
+    range: &Range,
+    limit: usize,
+    mut start: Option<Item>,
+) -> Result<Vec<Item>, StoreError> {
     let mut items = Vec::new();
     loop {
-        let Found { items: more, last, .. } = table.query(range, limit - items.len(), start).await?;
+        let Found { items: more, last, .. } =
+            table.query(range, limit - items.len(), start).await?;
         items.extend(more);
         if last.is_none() || items.len() >= limit {
             return Ok(items);
@@ -137,9 +152,11 @@ pub(super) async fn unheld(
                 let found = table.query(&range, MAX_READ.saturating_sub(read), start).await?;
                 read += found.read;
                 let webhooks = found.items.iter().filter_map(readable);
-                items.extend(
-                    webhooks.filter(|webhook| webhook.id.task < end && !webhook.status.is_finished() && webhook.due_at.is_none()),
-                );
+                items.extend(webhooks.filter(|webhook| {
+                    webhook.id.task < end
+                        && !webhook.status.is_finished()
+                        && webhook.due_at.is_none()
+                }));
                 let Some(last) = found.last else { break };
                 if read >= MAX_READ {
                     let next = text_of(&last, "s").and_then(|task| task.parse().ok());
@@ -182,8 +199,13 @@ impl<'a> Merge<'a> {
     /// The greatest of what is left.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, StoreError> {
         self.fill().await?;
-        let first = |part: &Part| text_of(part.buffer.front()?, part.range.keys.1).map(str::to_owned);
-        let greatest = self.parts.iter_mut().filter(|part| !part.buffer.is_empty()).max_by_key(|part| first(part));
+        let first =
+            |part: &Part| text_of(part.buffer.front()?, part.range.keys.1).map(str::to_owned);
+        let greatest = self
+            .parts
+            .iter_mut()
+            .filter(|part| !part.buffer.is_empty())
+            .max_by_key(|part| first(part));
         Ok(greatest.and_then(|part| part.buffer.pop_front()))
     }
 
@@ -191,13 +213,16 @@ impl<'a> Merge<'a> {
     async fn fill(&mut self) -> Result<(), StoreError> {
         while self.parts.iter().any(|part| part.buffer.is_empty() && !part.is_at_end) {
             let (table, chunk) = (self.table, self.chunk);
-            let reads = self.parts.iter_mut().filter(|part| part.buffer.is_empty() && !part.is_at_end).map(|part| async move {
-                let found = table.query(&part.range, chunk, part.start.take()).await?;
-                part.is_at_end = found.last.is_none();
-                part.start = found.last;
-                part.buffer.extend(found.items);
-                Ok::<usize, StoreError>(found.read)
-            });
+            let reads =
+                self.parts.iter_mut().filter(|part| part.buffer.is_empty() && !part.is_at_end).map(
+                    |part| async move {
+                        let found = table.query(&part.range, chunk, part.start.take()).await?;
+                        part.is_at_end = found.last.is_none();
+                        part.start = found.last;
+                        part.buffer.extend(found.items);
+                        Ok::<usize, StoreError>(found.read)
+                    },
+                );
             self.read += try_join_all(reads).await?.into_iter().sum::<usize>();
         }
         Ok(())
@@ -207,7 +232,8 @@ impl<'a> Merge<'a> {
 /// The records of a day, newest first, before `end`.
 pub(super) fn newest_of_day(table: &Table, today: i64, end: TaskId, chunk: usize) -> Merge<'_> {
     let first = TaskId::first_at(Timestamp::from_millis(0));
-    let ranges = (0..SHARDS).map(|shard| Range { backwards: true, ..created(today, shard, first, end) });
+    let ranges =
+        (0..SHARDS).map(|shard| Range { backwards: true, ..created(today, shard, first, end) });
     Merge::new(table, ranges.collect(), chunk)
 }
 
@@ -218,7 +244,12 @@ pub(super) fn latest_archived<'a>(table: &'a Table, before: &str, chunk: usize) 
 }
 
 /// A part of an index of dead letters.
-pub(super) fn archived(index: &'static str, key: &'static str, partition: String, before: &str) -> Range {
+pub(super) fn archived(
+    index: &'static str,
+    key: &'static str,
+    partition: String,
+    before: &str,
+) -> Range {
     Range {
         index: Some(index),
         keys: (key, "j"),

@@ -21,9 +21,15 @@ pub(super) async fn audited_until(table: &Table) -> Result<Option<Timestamp>, St
 }
 
 /// Each move has a name, so that one that the client sent twice is told from another run's to the same place.
-pub(super) async fn advance_audit(table: &Table, from: Option<Timestamp>, to: Timestamp) -> Result<bool, StoreError> {
+pub(super) async fn advance_audit(
+    table: &Table,
+    from: Option<Timestamp>,
+    to: Timestamp,
+) -> Result<bool, StoreError> {
     let condition = match from {
-        Some(from) => Condition { expression: "n = :from", values: vec![(":from", number(from.as_millis()))] },
+        Some(from) => {
+            Condition { expression: "n = :from", values: vec![(":from", number(from.as_millis()))] }
+        }
         None => Condition { expression: "attribute_not_exists(n)", values: Vec::new() },
     };
     let name = format!("{:016x}", SystemRandom.next_u64());
@@ -39,7 +45,8 @@ pub(super) async fn advance_audit(table: &Table, from: Option<Timestamp>, to: Ti
 }
 
 pub(super) async fn report(table: &Table, report: &SweepReport) -> Result<(), StoreError> {
-    let json = serde_json::to_string(report).unwrap_or_else(|_| unreachable!("a report has only string keys"));
+    let json = serde_json::to_string(report)
+        .unwrap_or_else(|_| unreachable!("a report has only string keys"));
     let mut item = key("sweep", "report");
     item.insert("d".to_owned(), text(json));
     table.put(item).await

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
-    operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError,
+    },
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 
@@ -65,13 +67,15 @@ impl Change {
     }
 
     fn expression(&self) -> String {
-        let part =
-            |word: &str, list: &[String]| if list.is_empty() { String::new() } else { format!("{word} {} ", list.join(", ")) };
+        let part = |word: &str, list: &[String]| {
+            if list.is_empty() { String::new() } else { format!("{word} {} ", list.join(", ")) }
+        };
         part("SET", &self.sets) + &part("REMOVE", &self.removes)
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        let sets = self.sets.iter().filter_map(|set| set.split_once(' ').map(|(name, _)| name.to_owned()));
+        let sets =
+            self.sets.iter().filter_map(|set| set.split_once(' ').map(|(name, _)| name.to_owned()));
         sets.chain(self.removes.iter().cloned())
     }
 }
@@ -117,13 +121,29 @@ impl Table {
         Self { client, name: name.to_owned() }
     }
 
-    pub(super) async fn get(&self, key: Item, consistent: bool) -> Result<Option<Item>, StoreError> {
-        let call = self.client.get_item().table_name(&self.name).set_key(Some(key)).consistent_read(consistent);
+    pub(super) async fn get(
+        &self,
+        key: Item,
+        consistent: bool,
+    ) -> Result<Option<Item>, StoreError> {
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .consistent_read(consistent);
         Ok(call.send().await.map_err(unavailable)?.item)
     }
 
     pub(super) async fn put(&self, item: Item) -> Result<(), StoreError> {
-        self.client.put_item().table_name(&self.name).set_item(Some(item)).send().await.map(drop).map_err(unavailable)
+        self.client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .send()
+            .await
+            .map(drop)
+            .map_err(unavailable)
     }
 
     pub(super) async fn put_if(&self, item: Item, condition: Condition) -> Result<(), Refused> {
@@ -132,7 +152,10 @@ impl Table {
         for (name, value) in condition.values {
             call = call.expression_attribute_values(name, value);
         }
-        let sent = call.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await;
+        let sent = call
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
         sent.map(drop).map_err(|error| match error.as_service_error() {
             Some(PutItemError::ConditionalCheckFailedException(refused)) => found(refused.item()),
             _ => Refused::Failed(unavailable(error)),
@@ -140,29 +163,48 @@ impl Table {
     }
 
     /// Changes an item, and answers all of it if `whole`.
-    pub(super) async fn update_if(&self, key: Item, change: Change, condition: Condition, whole: bool) -> Result<Item, Refused> {
+    pub(super) async fn update_if(
+        &self,
+        key: Item,
+        change: Change,
+        condition: Condition,
+        whole: bool,
+    ) -> Result<Item, Refused> {
         let mut call = self.client.update_item().table_name(&self.name).set_key(Some(key));
-        call = call.update_expression(change.expression()).condition_expression(condition.expression);
+        call =
+            call.update_expression(change.expression()).condition_expression(condition.expression);
         for name in change.names() {
             call = call.expression_attribute_names(&name, &name[1..]);
         }
-        let values = change.values.into_iter().chain(condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let values = change
+            .values
+            .into_iter()
+            .chain(condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)));
         for (name, value) in values {
             call = call.expression_attribute_values(name, value);
         }
         call = call.return_values(if whole { ReturnValue::AllNew } else { ReturnValue::None });
-        let sent = call.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await;
+        let sent = call
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
         match sent {
             Ok(answer) => Ok(answer.attributes.unwrap_or_default()),
             Err(error) => Err(match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(refused)) => found(refused.item()),
+                Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+                    found(refused.item())
+                }
                 _ => Refused::Failed(unavailable(error)),
             }),
         }
     }
 
     /// Deletes an item; whether the condition held.
-    pub(super) async fn delete_if(&self, key: Item, condition: Condition) -> Result<bool, StoreError> {
+    pub(super) async fn delete_if(
+        &self,
+        key: Item,
+        condition: Condition,
+    ) -> Result<bool, StoreError> {
         let mut call = self.client.delete_item().table_name(&self.name).set_key(Some(key));
         call = call.condition_expression(condition.expression);
         for (name, value) in condition.values {
@@ -178,12 +220,21 @@ impl Table {
     }
 
     /// One `Query`: at most `limit` entries after `start`.
-    pub(super) async fn query(&self, range: &Range, limit: usize, start: Option<Item>) -> Result<Found, StoreError> {
+    pub(super) async fn query(
+        &self,
+        range: &Range,
+        limit: usize,
+        start: Option<Item>,
+    ) -> Result<Found, StoreError> {
         let (low, high) = &range.between;
         if low > high {
             return Ok(Found::default());
         }
-        let mut call = self.client.query().table_name(&self.name).set_index_name(range.index.map(str::to_owned));
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .set_index_name(range.index.map(str::to_owned));
         call = call
             .key_condition_expression("#partition = :partition AND #sort BETWEEN :low AND :high")
             .expression_attribute_names("#partition", range.keys.0)
@@ -212,19 +263,28 @@ impl Table {
             let chunk: Vec<Item> = left.drain(..left.len().min(MAX_BATCH_GET)).collect();
             let wanted = KeysAndAttributes::builder().set_keys(Some(chunk)).build();
             let wanted = wanted.map_err(|error| StoreError::Unavailable(boxed(error)))?;
-            let answer = self.client.batch_get_item().request_items(&self.name, wanted).send().await.map_err(unavailable)?;
+            let answer = self
+                .client
+                .batch_get_item()
+                .request_items(&self.name, wanted)
+                .send()
+                .await
+                .map_err(unavailable)?;
             for item in answer.responses.into_iter().flatten().flat_map(|(_, items)| items) {
                 if let Some(name) = name_of(&item) {
                     found.insert(name, item);
                 }
             }
-            let unprocessed = answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, keys)| keys.keys);
+            let unprocessed =
+                answer.unprocessed_keys.into_iter().flatten().flat_map(|(_, keys)| keys.keys);
             let before = left.len();
             left.extend(unprocessed);
             if left.len() > before {
                 rounds += 1;
                 if rounds > MAX_BATCH_ROUNDS {
-                    return Err(StoreError::Unavailable("DynamoDB left keys unread again and again".into()));
+                    return Err(StoreError::Unavailable(
+                        "DynamoDB left keys unread again and again".into(),
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(20 << rounds)).await;
             }

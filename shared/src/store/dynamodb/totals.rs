@@ -19,7 +19,9 @@ use crate::{
     clock::Timestamp,
     model::LastError,
     random::{Random, SystemRandom},
-    store::{Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError},
+    store::{
+        Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
+    },
 };
 
 /// Items younger than this are left for the next run: their writers may not have written the ones before them yet.
@@ -138,24 +140,35 @@ fn hour(time: Timestamp) -> i64 {
     time.as_seconds().div_euclid(3600)
 }
 
-pub(super) async fn add(table: &Table, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn add(
+    table: &Table,
+    activity: &Activity,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let seen = |activity: &DestinationActivity| Seen {
         delivered: activity.delivered,
         failed: activity.failed,
         waiting: activity.waiting,
         last_error: activity.last_error.clone(),
     };
-    let destinations = activity.destinations.iter().map(|(name, activity)| (name.clone(), seen(activity)));
+    let destinations =
+        activity.destinations.iter().map(|(name, activity)| (name.clone(), seen(activity)));
     let delta = Delta { counters: activity.counters.clone(), destinations: destinations.collect() };
     let random = SystemRandom.next_u64();
-    let mut item = key(partition((random % u64::from(PARTS)) as u8), format!("{}-{random:016x}", sortable(now)));
+    let mut item = key(
+        partition((random % u64::from(PARTS)) as u8),
+        format!("{}-{random:016x}", sortable(now)),
+    );
     item.insert("d".to_owned(), written(&delta));
     item.insert("x".to_owned(), number(seconds(now.plus(MAX_AGE))));
     table.put(item).await
 }
 
 fn written(value: &impl Serialize) -> aws_sdk_dynamodb::types::AttributeValue {
-    deflated(&serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("all keys are strings or numbers")))
+    deflated(
+        &serde_json::to_vec(value)
+            .unwrap_or_else(|_| unreachable!("all keys are strings or numbers")),
+    )
 }
 
 fn read<T: for<'de> Deserialize<'de>>(item: &Item) -> Option<T> {
@@ -183,26 +196,38 @@ async fn stored(table: &Table, part: u8) -> Result<Stored, StoreError> {
     };
     let position = text_of(&item, "f").map(str::to_owned);
     // What cannot be read is not added to: its position would be lost.
-    let totals = read(&item).ok_or_else(|| StoreError::Unavailable("the totals cannot be read".into()))?;
+    let totals =
+        read(&item).ok_or_else(|| StoreError::Unavailable("the totals cannot be read".into()))?;
     Ok(Stored { part, totals, position })
 }
 
 impl Stored {
     /// Adds what was counted after the position and before `end`, at most `most` items. Whether there may be more.
-    async fn add_unsummed(&mut self, table: &Table, end: &str, most: usize) -> Result<bool, StoreError> {
+    async fn add_unsummed(
+        &mut self,
+        table: &Table,
+        end: &str,
+        most: usize,
+    ) -> Result<bool, StoreError> {
         let range = Range {
             index: None,
             keys: ("p", "s"),
             partition: partition(self.part),
             // The least that sorts after the position.
-            between: (self.position.as_ref().map_or_else(|| "0".to_owned(), |position| format!("{position}!")), end.to_owned()),
+            between: (
+                self.position
+                    .as_ref()
+                    .map_or_else(|| "0".to_owned(), |position| format!("{position}!")),
+                end.to_owned(),
+            ),
             backwards: false,
             filter: None,
             consistent: true,
         };
         let (mut read_so_far, mut start) = (0, None);
         while read_so_far < most {
-            let Found { items, read: more, last } = table.query(&range, most - read_so_far, start).await?;
+            let Found { items, read: more, last } =
+                table.query(&range, most - read_so_far, start).await?;
             read_so_far += more;
             for item in &items {
                 let Some(place) = text_of(item, "s") else { continue };
@@ -232,7 +257,9 @@ impl Stored {
     /// Writes the sums in place of those that went up to `before`. Whether nobody else had.
     async fn write(&self, table: &Table, before: Option<String>) -> Result<bool, StoreError> {
         let condition = match before {
-            Some(before) => Condition { expression: "f = :before", values: vec![(":before", text(before))] },
+            Some(before) => {
+                Condition { expression: "f = :before", values: vec![(":before", text(before))] }
+            }
             None => Condition { expression: "attribute_not_exists(f)", values: Vec::new() },
         };
         let mut item = sums_key(self.part);
@@ -253,11 +280,20 @@ fn counted_at(place: &str) -> Option<Timestamp> {
 }
 
 /// Sums up all parts, each until it has caught up, another run is at it, or the time `is_over`.
-pub(super) async fn sum_up(table: &Table, now: Timestamp, is_over: impl Fn() -> bool + Copy) -> Result<(), StoreError> {
+pub(super) async fn sum_up(
+    table: &Table,
+    now: Timestamp,
+    is_over: impl Fn() -> bool + Copy,
+) -> Result<(), StoreError> {
     try_join_all((0..PARTS).map(|part| sum_up_part(table, part, now, is_over))).await.map(drop)
 }
 
-async fn sum_up_part(table: &Table, part: u8, now: Timestamp, is_over: impl Fn() -> bool) -> Result<(), StoreError> {
+async fn sum_up_part(
+    table: &Table,
+    part: u8,
+    now: Timestamp,
+    is_over: impl Fn() -> bool,
+) -> Result<(), StoreError> {
     let mut stored = stored(table, part).await?;
     loop {
         let before = stored.position.clone();
@@ -288,11 +324,17 @@ async fn current(table: &Table, now: Timestamp) -> Result<Totals, StoreError> {
     Ok(all)
 }
 
-pub(super) async fn counters(table: &Table, now: Timestamp) -> Result<BTreeMap<String, u64>, StoreError> {
+pub(super) async fn counters(
+    table: &Table,
+    now: Timestamp,
+) -> Result<BTreeMap<String, u64>, StoreError> {
     Ok(current(table, now).await?.counters)
 }
 
-pub(super) async fn destinations(table: &Table, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+pub(super) async fn destinations(
+    table: &Table,
+    now: Timestamp,
+) -> Result<Vec<DestinationTotals>, StoreError> {
     let mut totals = current(table, now).await?;
     let mut sums: BTreeMap<String, DestinationActivity> = BTreeMap::new();
     for at in [hour(now) - 1, hour(now)] {
@@ -310,7 +352,9 @@ pub(super) async fn destinations(table: &Table, now: Timestamp) -> Result<Vec<De
         DestinationTotals { destination, activity }
     });
     let mut listed: Vec<DestinationTotals> = listed.collect();
-    listed.sort_by(|a, b| b.activity.failed.cmp(&a.activity.failed).then_with(|| a.destination.cmp(&b.destination)));
+    listed.sort_by(|a, b| {
+        b.activity.failed.cmp(&a.activity.failed).then_with(|| a.destination.cmp(&b.destination))
+    });
     listed.truncate(MAX_DESTINATIONS);
     Ok(listed)
 }

@@ -36,7 +36,8 @@ pub(super) async fn read(
     let mut places = Vec::with_capacity(parts.len());
     for part in parts {
         let more = part.len() == limit;
-        let last = part.last().map(|(id, due_at)| (Timestamp::from_millis(*due_at as i64), id.clone()));
+        let last =
+            part.last().map(|(id, due_at)| (Timestamp::from_millis(*due_at as i64), id.clone()));
         places.push(DuePlace::after(last, more));
         for (id, due_at) in part {
             if let Ok(id) = id.parse() {

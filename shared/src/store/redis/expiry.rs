@@ -29,7 +29,12 @@ impl Seen {
 }
 
 /// Forgets the webhooks of these entries of one shard, unless they have been given more time since.
-pub(super) async fn forget(connection: &Connection, shard: usize, entries: &[String], now: Timestamp) -> RedisResult<()> {
+pub(super) async fn forget(
+    connection: &Connection,
+    shard: usize,
+    entries: &[String],
+    now: Timestamp,
+) -> RedisResult<()> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -58,7 +63,11 @@ fn own_keys(connection: &Connection, entry: &str) -> Vec<String> {
 pub(super) async fn purge(connection: &Connection, now: Timestamp) -> RedisResult<()> {
     let purge = async |shard| {
         let mut command = cmd("ZRANGE");
-        command.arg(connection.key_of_shard(shard, "expiry")).arg("-inf").arg(now.as_millis()).arg("BYSCORE");
+        command
+            .arg(connection.key_of_shard(shard, "expiry"))
+            .arg("-inf")
+            .arg(now.as_millis())
+            .arg("BYSCORE");
         command.arg("LIMIT").arg(0).arg(MAX_PER_SHARD);
         let entries: Vec<String> = connection.ask(&command).await?;
         forget(connection, shard, &entries, now).await

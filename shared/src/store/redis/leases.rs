@@ -33,7 +33,11 @@ impl RedisStore {
     ///
     /// A claim that somebody else has made since stays, and so does an outcome that is written
     /// meanwhile: each change is conditional on the record that was read.
-    pub async fn end_leases_of(&self, process: ProcessId, now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn end_leases_of(
+        &self,
+        process: ProcessId,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let mut ended = 0;
         for shard in 0..SHARDS {
             let begin = format!("[{}:", Status::InProgress as u8);
@@ -42,11 +46,18 @@ impl RedisStore {
             let mut from = begin;
             loop {
                 let mut command = cmd("ZRANGE");
-                command.arg(self.connection.key_of_shard(shard, "status")).arg(&from).arg(&end).arg("BYLEX");
+                command
+                    .arg(self.connection.key_of_shard(shard, "status"))
+                    .arg(&from)
+                    .arg(&end)
+                    .arg("BYLEX");
                 command.arg("LIMIT").arg(0).arg(MAX_READ);
-                let members: Vec<String> = self.connection.ask(&command).await.map_err(unavailable)?;
-                let ends =
-                    members.iter().filter_map(|member| merged::task(member)).map(|task| self.end_lease(task, process, now));
+                let members: Vec<String> =
+                    self.connection.ask(&command).await.map_err(unavailable)?;
+                let ends = members
+                    .iter()
+                    .filter_map(|member| merged::task(member))
+                    .map(|task| self.end_lease(task, process, now));
                 for done in join_all(ends).await {
                     ended += u64::from(done?);
                 }
@@ -59,15 +70,24 @@ impl RedisStore {
         Ok(ended)
     }
 
-    async fn end_lease(&self, task: TaskId, process: ProcessId, now: Timestamp) -> Result<bool, StoreError> {
-        let command = cmd("HMGET").arg(shard::record_key(&self.connection, task)).arg("o").arg("r").clone();
-        let read: Result<(Option<String>, Option<Vec<u8>>), _> = self.connection.ask(&command).await;
+    async fn end_lease(
+        &self,
+        task: TaskId,
+        process: ProcessId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let command =
+            cmd("HMGET").arg(shard::record_key(&self.connection, task)).arg("o").arg("r").clone();
+        let read: Result<(Option<String>, Option<Vec<u8>>), _> =
+            self.connection.ask(&command).await;
         let (holder, record) = match read {
             Err(error) if super::records::is_foreign(&error) => return Ok(false),
             read => read.map_err(unavailable)?,
         };
         let Some(webhook) = record.as_deref().and_then(readable) else { return Ok(false) };
-        let Some(claim) = webhook.claim.as_ref().filter(|claim| claim.lease_until > now) else { return Ok(false) };
+        let Some(claim) = webhook.claim.as_ref().filter(|claim| claim.lease_until > now) else {
+            return Ok(false);
+        };
         if holder != Some(name(process, claim.id)) {
             return Ok(false);
         }

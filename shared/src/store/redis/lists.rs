@@ -58,17 +58,27 @@ pub(super) async fn dead_letters(
     limit: usize,
     now: Timestamp,
 ) -> Result<DeadLetters, StoreError> {
-    let filter = Filter { reference: reference.cloned(), status: Some(Status::Failed), created_before: None };
+    let filter = Filter {
+        reference: reference.cloned(),
+        status: Some(Status::Failed),
+        created_before: None,
+    };
     let wanted = Wanted { filter: &filter, limit: limit.clamp(1, MAX_READ), now };
-    let index = reference.map_or_else(|| "dead".to_owned(), |reference| format!("dead:{reference}"));
-    let from = after.map_or_else(|| "+".to_owned(), |after| format!("({}:{}", sortable(after.archived_at), after.task));
+    let index =
+        reference.map_or_else(|| "dead".to_owned(), |reference| format!("dead:{reference}"));
+    let from = after.map_or_else(
+        || "+".to_owned(),
+        |after| format!("({}:{}", sortable(after.archived_at), after.task),
+    );
     let (next, items) = wanted.walk(connection, &index, &from, "-").await?;
     let mut page = Page { items, next: next.as_deref().and_then(position) };
     let place = |listed: &Listed| DeadLetterPosition {
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
     };
-    if let Some(listed) = wanted.made_up(connection).await?.filter(|listed| listed.webhook.is_dead_letter()) {
+    if let Some(listed) =
+        wanted.made_up(connection).await?.filter(|listed| listed.webhook.is_dead_letter())
+    {
         page.insert(listed, wanted.limit, after, place);
     }
     Ok(page)
@@ -76,7 +86,10 @@ pub(super) async fn dead_letters(
 
 fn position(member: &str) -> Option<DeadLetterPosition> {
     let (archived_at, task) = member.split_once(':')?;
-    Some(DeadLetterPosition { archived_at: Timestamp::from_millis(archived_at.parse().ok()?), task: task.parse().ok()? })
+    Some(DeadLetterPosition {
+        archived_at: Timestamp::from_millis(archived_at.parse().ok()?),
+        task: task.parse().ok()?,
+    })
 }
 
 /// What a list wants of what its index yields, and how much.
@@ -120,14 +133,20 @@ impl Wanted<'_> {
 
     /// The webhook that the filter's reference id was made up for.
     async fn made_up(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else { return Ok(None) };
-        let read = read_one(connection, task).await?.and_then(|(record, url)| self.take(&record?, &url?));
+        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+            return Ok(None);
+        };
+        let read =
+            read_one(connection, task).await?.and_then(|(record, url)| self.take(&record?, &url?));
         Ok(read.filter(|listed| !listed.webhook.referenced))
     }
 }
 
 /// The records and URLs of these members, in their order.
-async fn read_all(connection: &Connection, members: &[String]) -> Result<Vec<Option<Read>>, StoreError> {
+async fn read_all(
+    connection: &Connection,
+    members: &[String],
+) -> Result<Vec<Option<Read>>, StoreError> {
     let read = async |member: &String| match merged::task(member) {
         Some(task) => read_one(connection, task).await,
         None => Ok(None),
@@ -158,18 +177,24 @@ pub(super) async fn unheld(
     until: Timestamp,
     after: Option<TaskId>,
 ) -> Result<Page<Webhook, TaskId>, StoreError> {
-    let begin = after.map_or_else(|| format!("[{}", TaskId::first_at(from)), |after| format!("({after}"));
+    let begin =
+        after.map_or_else(|| format!("[{}", TaskId::first_at(from)), |after| format!("({after}"));
     let end = format!("({}", TaskId::first_at(until));
     let read = merged::read(connection, "time", &begin, &end, Order::Ascending).await;
     let Stretch { members, next } = read.map_err(unavailable)?;
     let tasks: Vec<TaskId> = members.iter().filter_map(|member| merged::task(member)).collect();
     let unheld = async |&task: &TaskId| {
-        let command = cmd("HMGET").arg(shard::record_key(connection, task)).arg("s").arg("d").clone();
-        let found = unless_foreign(task, connection.ask::<(Option<String>, Option<String>)>(&command).await)?;
+        let command =
+            cmd("HMGET").arg(shard::record_key(connection, task)).arg("s").arg("d").clone();
+        let found = unless_foreign(
+            task,
+            connection.ask::<(Option<String>, Option<String>)>(&command).await,
+        )?;
         let Some((Some(status), due_at)) = found else { return Ok(None) };
         Ok((!is_finished(&status) && due_at.is_none_or(|due_at| due_at.is_empty())).then_some(task))
     };
-    let unheld: Vec<Option<TaskId>> = join_all(tasks.iter().map(unheld)).await.into_iter().collect::<Result<_, StoreError>>()?;
+    let unheld: Vec<Option<TaskId>> =
+        join_all(tasks.iter().map(unheld)).await.into_iter().collect::<Result<_, StoreError>>()?;
     let record = async |task: TaskId| {
         let command = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
         unless_foreign(task, connection.ask::<Option<Vec<u8>>>(&command).await)
@@ -183,5 +208,7 @@ pub(super) async fn unheld(
 }
 
 fn is_finished(status: &str) -> bool {
-    [Status::Delivered, Status::Failed].into_iter().any(|finished| (finished as u8).to_string() == status)
+    [Status::Delivered, Status::Failed]
+        .into_iter()
+        .any(|finished| (finished as u8).to_string() == status)
 }

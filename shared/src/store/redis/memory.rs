@@ -65,7 +65,8 @@ fn used_percent(memory: &InfoDict) -> Option<u64> {
     let number = |name: &str| memory.get::<u64>(name);
     let limit = number("maxmemory").filter(|limit| *limit > 0)?;
     // The server does not count its buffers for replicas and for the disk either.
-    let used = number("used_memory")?.saturating_sub(number("mem_not_counted_for_evict").unwrap_or(0));
+    let used =
+        number("used_memory")?.saturating_sub(number("mem_not_counted_for_evict").unwrap_or(0));
     Some(used.saturating_mul(100) / limit)
 }
 
@@ -86,7 +87,9 @@ mod tests {
         let info = |text: &str| InfoDict::new(text);
         assert!(!is_nearly_full(&info("used_memory:899\r\nmaxmemory:1000\r\n")));
         assert!(is_nearly_full(&info("used_memory:900\r\nmaxmemory:1000\r\n")));
-        assert!(!is_nearly_full(&info("used_memory:950\r\nmaxmemory:1000\r\nmem_not_counted_for_evict:100\r\n")));
+        assert!(!is_nearly_full(&info(
+            "used_memory:950\r\nmaxmemory:1000\r\nmem_not_counted_for_evict:100\r\n"
+        )));
         assert!(!is_nearly_full(&info("used_memory:900\r\nmaxmemory:0\r\n")), "no limit");
         assert!(!is_nearly_full(&info("used_memory:900\r\n")), "it does not tell");
     }

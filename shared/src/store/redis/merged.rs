@@ -28,7 +28,13 @@ pub(super) struct Stretch {
 }
 
 /// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as every shard's part could be read.
-pub(super) async fn read(connection: &Connection, index: &str, from: &str, to: &str, order: Order) -> RedisResult<Stretch> {
+pub(super) async fn read(
+    connection: &Connection,
+    index: &str,
+    from: &str,
+    to: &str,
+    order: Order,
+) -> RedisResult<Stretch> {
     let read = |shard| {
         let mut command = cmd("ZRANGE");
         command.arg(connection.key_of_shard(shard, index)).arg(from).arg(to).arg("BYLEX");

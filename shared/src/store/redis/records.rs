@@ -26,12 +26,18 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(webhook: &Webhook) -> Self {
-        let millis = |time: Option<Timestamp>| time.map_or_else(String::new, |time| time.as_millis().to_string());
+        let millis = |time: Option<Timestamp>| {
+            time.map_or_else(String::new, |time| time.as_millis().to_string())
+        };
         let archived_at = webhook.archived_at.filter(|_| webhook.is_dead_letter());
         Self {
             task: webhook.id.task.to_string(),
             id: webhook.id.to_string(),
-            reference: if webhook.referenced { webhook.id.reference.to_string() } else { String::new() },
+            reference: if webhook.referenced {
+                webhook.id.reference.to_string()
+            } else {
+                String::new()
+            },
             revision: webhook.revision.to_string(),
             status: (webhook.status as u8).to_string(),
             due_at: millis(webhook.due_at),
@@ -43,7 +49,14 @@ impl Row {
 
     /// Adds what a write puts in place.
     pub(super) fn add_to(&self, call: &mut Call<'_>) {
-        for value in [&self.revision, &self.status, &self.due_at, &self.archived_at, &self.expires_at, &self.record] {
+        for value in [
+            &self.revision,
+            &self.status,
+            &self.due_at,
+            &self.archived_at,
+            &self.expires_at,
+            &self.record,
+        ] {
             call.arg(value);
         }
     }
@@ -59,16 +72,29 @@ pub(super) fn headers_to_json(content: &Content) -> String {
     if content.headers.is_empty() {
         return String::new();
     }
-    serde_json::to_string(&content.headers).unwrap_or_else(|_| unreachable!("pairs of strings are JSON"))
+    serde_json::to_string(&content.headers)
+        .unwrap_or_else(|_| unreachable!("pairs of strings are JSON"))
 }
 
 /// The content: URL, headers and payload, as the scripts answer them.
-pub(super) fn content(id: &WebhookId, parts: &mut impl Iterator<Item = Option<String>>) -> Result<Content, StoreError> {
-    let (Some(Some(url)), Some(Some(headers)), Some(Some(payload))) = (parts.next(), parts.next(), parts.next()) else {
+pub(super) fn content(
+    id: &WebhookId,
+    parts: &mut impl Iterator<Item = Option<String>>,
+) -> Result<Content, StoreError> {
+    let (Some(Some(url)), Some(Some(headers)), Some(Some(payload))) =
+        (parts.next(), parts.next(), parts.next())
+    else {
         return Err(malformed(id, "its content is missing"));
     };
-    let invalid = |source| StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(source) };
-    let headers = if headers.is_empty() { Vec::new() } else { serde_json::from_str(&headers).map_err(invalid)? };
+    let invalid = |source| StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(source),
+    };
+    let headers = if headers.is_empty() {
+        Vec::new()
+    } else {
+        serde_json::from_str(&headers).map_err(invalid)?
+    };
     Ok(Content { url, headers, payload: RawValue::from_string(payload).map_err(invalid)? })
 }
 
@@ -101,7 +127,8 @@ pub(super) fn full() -> StoreError {
 
 /// Whether somebody else wrote under the key.
 pub(super) fn is_foreign(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
+    error.code() == Some("WRONGTYPE")
+        || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
 }
 
 /// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble and nobody else's.
@@ -114,5 +141,8 @@ pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
 }
 
 pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {
-    StoreError::Unreadable { id: id.to_string(), source: InvalidRecord::Malformed(serde::de::Error::custom(why)) }
+    StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(serde::de::Error::custom(why)),
+    }
 }

@@ -42,7 +42,11 @@ pub(super) fn index_keys(connection: &Connection, shard: usize) -> Vec<String> {
 
 /// Those that are one webhook's, and with a reference id those that list all of it in this shard: as the scripts take them after the
 /// indexes.
-pub(super) fn own_keys(connection: &Connection, task: TaskId, reference: Option<&str>) -> Vec<String> {
+pub(super) fn own_keys(
+    connection: &Connection,
+    task: TaskId,
+    reference: Option<&str>,
+) -> Vec<String> {
     let mut keys = vec![record_key(connection, task), content_key(connection, task)];
     if let Some(reference) = reference {
         keys.push(connection.key_of_shard(of(task), &format!("ref:{reference}")));
@@ -52,7 +56,11 @@ pub(super) fn own_keys(connection: &Connection, task: TaskId, reference: Option<
 }
 
 /// All keys that a change of one webhook can touch.
-pub(super) fn keys(connection: &Connection, task: TaskId, reference: Option<&ReferenceId>) -> Vec<String> {
+pub(super) fn keys(
+    connection: &Connection,
+    task: TaskId,
+    reference: Option<&ReferenceId>,
+) -> Vec<String> {
     let mut keys = index_keys(connection, of(task));
     keys.extend(own_keys(connection, task, reference.map(ReferenceId::as_str)));
     keys

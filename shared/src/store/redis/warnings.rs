@@ -18,12 +18,18 @@ struct Node {
 
 /// Each sentence once, whichever of a cluster's nodes it is about.
 pub(super) async fn warnings(connection: &Connection) -> Result<Vec<String>, StoreError> {
-    let (memory, persistence, replication) =
-        tokio::try_join!(connection.info("memory"), connection.info("persistence"), connection.info("replication"))
-            .map_err(unavailable)?;
+    let (memory, persistence, replication) = tokio::try_join!(
+        connection.info("memory"),
+        connection.info("persistence"),
+        connection.info("replication")
+    )
+    .map_err(unavailable)?;
     let (saves, min_replicas) =
-        tokio::try_join!(connection.setting("save"), connection.setting("min-replicas-to-write")).map_err(unavailable)?;
-    let value = |settings: &[(String, String)], node: usize| settings.get(node).map(|(_, value)| value.clone());
+        tokio::try_join!(connection.setting("save"), connection.setting("min-replicas-to-write"))
+            .map_err(unavailable)?;
+    let value = |settings: &[(String, String)], node: usize| {
+        settings.get(node).map(|(_, value)| value.clone())
+    };
     let mut warnings = BTreeSet::new();
     for (index, info) in memory.iter().enumerate() {
         let node = Node {
@@ -42,10 +48,15 @@ pub(super) async fn warnings(connection: &Connection) -> Result<Vec<String>, Sto
 fn judge(node: &Node, is_confirmed: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(policy) = node.policy.as_deref().filter(|policy| *policy != "noeviction") {
-        warnings.push(format!("maxmemory-policy is {policy}: a full memory evicts webhooks; set it to noeviction"));
+        warnings.push(format!(
+            "maxmemory-policy is {policy}: a full memory evicts webhooks; set it to noeviction"
+        ));
     }
     if node.appendonly == Some(0) && node.save.as_deref() == Some("") {
-        warnings.push("persistence is off: a restart of Redis loses every webhook; set appendonly to yes".to_owned());
+        warnings.push(
+            "persistence is off: a restart of Redis loses every webhook; set appendonly to yes"
+                .to_owned(),
+        );
     }
     let has_replicas = node.replicas.is_some_and(|replicas| replicas > 0);
     if has_replicas && node.min_replicas.as_deref() == Some("0") && !is_confirmed {
@@ -63,17 +74,31 @@ mod tests {
     use super::{Node, judge};
 
     fn node(policy: Option<&str>, appendonly: Option<u8>, save: Option<&str>) -> Node {
-        Node { policy: policy.map(str::to_owned), appendonly, save: save.map(str::to_owned), ..Node::default() }
+        Node {
+            policy: policy.map(str::to_owned),
+            appendonly,
+            save: save.map(str::to_owned),
+            ..Node::default()
+        }
     }
 
     #[test]
     fn eviction_and_missing_persistence_are_told() {
         assert_eq!(judge(&node(Some("noeviction"), Some(1), Some("")), false), [""; 0]);
         assert_eq!(judge(&node(Some("noeviction"), Some(0), Some("3600 1")), false), [""; 0]);
-        assert_eq!(judge(&node(Some("noeviction"), Some(0), None), false), [""; 0], "CONFIG was refused");
+        assert_eq!(
+            judge(&node(Some("noeviction"), Some(0), None), false),
+            [""; 0],
+            "CONFIG was refused"
+        );
         assert_eq!(judge(&node(None, None, None), false), [""; 0]);
-        let [evicts, off] = &judge(&node(Some("allkeys-lru"), Some(0), Some("")), false)[..] else { panic!("two") };
-        assert!(evicts.contains("maxmemory-policy is allkeys-lru") && off.contains("persistence is off"));
+        let [evicts, off] = &judge(&node(Some("allkeys-lru"), Some(0), Some("")), false)[..] else {
+            panic!("two")
+        };
+        assert!(
+            evicts.contains("maxmemory-policy is allkeys-lru")
+                && off.contains("persistence is off")
+        );
     }
 
     #[test]

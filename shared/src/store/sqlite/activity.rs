@@ -20,7 +20,11 @@ pub(super) fn oldest_hour(now: Timestamp) -> i64 {
     hour(now) - 1
 }
 
-pub(super) fn add(tx: &mut Transaction<'_>, activity: &Activity, now: Timestamp) -> rusqlite::Result<()> {
+pub(super) fn add(
+    tx: &mut Transaction<'_>,
+    activity: &Activity,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     for (name, n) in &activity.counters {
         tx.execute(
             "INSERT INTO counters (name, n) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
@@ -33,7 +37,12 @@ pub(super) fn add(tx: &mut Transaction<'_>, activity: &Activity, now: Timestamp)
     Ok(())
 }
 
-fn add_destination(tx: &Transaction<'_>, destination: &str, seen: &DestinationActivity, hour: i64) -> rusqlite::Result<()> {
+fn add_destination(
+    tx: &Transaction<'_>,
+    destination: &str,
+    seen: &DestinationActivity,
+    hour: i64,
+) -> rusqlite::Result<()> {
     let (error_at, error) = match &seen.last_error {
         Some((at, error)) => (Some(at.as_millis()), serde_json::to_string(error).ok()),
         None => (None, None),
@@ -53,7 +62,10 @@ fn add_destination(tx: &Transaction<'_>, destination: &str, seen: &DestinationAc
              ON CONFLICT (destination) DO UPDATE SET waiting = waiting + excluded.waiting",
             (destination, seen.waiting),
         )?;
-        tx.execute("DELETE FROM destinations WHERE destination = ?1 AND waiting = 0", [destination])?;
+        tx.execute(
+            "DELETE FROM destinations WHERE destination = ?1 AND waiting = 0",
+            [destination],
+        )?;
     }
     Ok(())
 }
@@ -61,11 +73,16 @@ fn add_destination(tx: &Transaction<'_>, destination: &str, seen: &DestinationAc
 pub(super) fn counters(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
     // The names are ours, so there are few.
     let mut statement = connection.prepare_cached("SELECT name, n FROM counters LIMIT ?1")?;
-    statement.query_map([MAX_READ as i64], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?.collect()
+    statement
+        .query_map([MAX_READ as i64], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
+        .collect()
 }
 
 /// The worst of each of the two hours are candidates; their sums decide.
-pub(super) fn destinations(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<DestinationTotals>> {
+pub(super) fn destinations(
+    connection: &Connection,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<DestinationTotals>> {
     let read = connection.unchecked_transaction()?;
     let hours = [hour(now), oldest_hour(now)];
     let mut candidates = BTreeSet::new();
@@ -73,7 +90,9 @@ pub(super) fn destinations(connection: &Connection, now: Timestamp) -> rusqlite:
         let mut statement = read.prepare_cached(
             "SELECT destination FROM destination_hours WHERE hour = ?1 ORDER BY failed DESC, destination DESC LIMIT ?2",
         )?;
-        for destination in statement.query_map((hour, (MAX_READ / 4) as i64), |row| row.get::<_, String>(0))? {
+        for destination in
+            statement.query_map((hour, (MAX_READ / 4) as i64), |row| row.get::<_, String>(0))?
+        {
             candidates.insert(destination?);
         }
     }
@@ -86,12 +105,19 @@ pub(super) fn destinations(connection: &Connection, now: Timestamp) -> rusqlite:
         activity.waiting = waiting(&read, &destination)?;
         totals.push(DestinationTotals { destination, activity });
     }
-    totals.sort_by(|a, b| b.activity.failed.cmp(&a.activity.failed).then_with(|| a.destination.cmp(&b.destination)));
+    totals.sort_by(|a, b| {
+        b.activity.failed.cmp(&a.activity.failed).then_with(|| a.destination.cmp(&b.destination))
+    });
     totals.truncate(MAX_DESTINATIONS);
     Ok(totals)
 }
 
-fn add_hour(connection: &Connection, hour: i64, destination: &str, sum: &mut DestinationActivity) -> rusqlite::Result<()> {
+fn add_hour(
+    connection: &Connection,
+    hour: i64,
+    destination: &str,
+    sum: &mut DestinationActivity,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "SELECT delivered, failed, error_at, error FROM destination_hours WHERE hour = ?1 AND destination = ?2",
     )?;
@@ -110,6 +136,7 @@ fn add_hour(connection: &Connection, hour: i64, destination: &str, sum: &mut Des
 }
 
 fn waiting(connection: &Connection, destination: &str) -> rusqlite::Result<i64> {
-    let mut statement = connection.prepare_cached("SELECT waiting FROM destinations WHERE destination = ?1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT waiting FROM destinations WHERE destination = ?1")?;
     Ok(statement.query_row([destination], |row| row.get(0)).optional()?.unwrap_or_default())
 }

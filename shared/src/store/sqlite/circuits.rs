@@ -8,8 +8,12 @@ use crate::{
     store::MAX_DESTINATIONS,
 };
 
-pub(super) fn circuit(connection: &Connection, destination: &str) -> rusqlite::Result<Option<Circuit>> {
-    let mut statement = connection.prepare_cached("SELECT circuit FROM circuits WHERE destination = ?1")?;
+pub(super) fn circuit(
+    connection: &Connection,
+    destination: &str,
+) -> rusqlite::Result<Option<Circuit>> {
+    let mut statement =
+        connection.prepare_cached("SELECT circuit FROM circuits WHERE destination = ?1")?;
     statement.query_row([destination], read).optional()
 }
 
@@ -18,12 +22,17 @@ const MAX_PURGED: i64 = 10;
 
 /// Those that opened before those that only failed, the latest first: what is not called any more hides nobody.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Circuit>> {
-    let mut statement =
-        connection.prepare_cached("SELECT circuit FROM circuits ORDER BY opened DESC, touched_at DESC LIMIT ?1")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT circuit FROM circuits ORDER BY opened DESC, touched_at DESC LIMIT ?1",
+    )?;
     statement.query_map([MAX_DESTINATIONS as i64], read)?.collect()
 }
 
-pub(super) fn write(tx: &mut Transaction<'_>, before: Option<u64>, after: &Circuit) -> rusqlite::Result<bool> {
+pub(super) fn write(
+    tx: &mut Transaction<'_>,
+    before: Option<u64>,
+    after: &Circuit,
+) -> rusqlite::Result<bool> {
     let stored: Option<i64> = tx
         .connection()
         .prepare_cached("SELECT revision FROM circuits WHERE destination = ?1")?
@@ -36,7 +45,8 @@ pub(super) fn write(tx: &mut Transaction<'_>, before: Option<u64>, after: &Circu
         tx.execute("DELETE FROM circuits WHERE destination = ?1", [&after.destination])?;
         return Ok(true);
     }
-    let json = serde_json::to_string(after).unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
+    let json = serde_json::to_string(after)
+        .unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
     tx.execute(
         "INSERT OR REPLACE INTO circuits (destination, revision, opened, touched_at, circuit) VALUES (?1, ?2, ?3, ?4, ?5)",
         (&after.destination, after.revision as i64, after.open_until.is_some(), after.touched_at.as_millis(), json),
@@ -49,6 +59,7 @@ pub(super) fn write(tx: &mut Transaction<'_>, before: Option<u64>, after: &Circu
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Circuit> {
-    let malformed = |error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error));
+    let malformed =
+        |error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error));
     serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(malformed)
 }

@@ -8,7 +8,10 @@ use crate::{
     id::{ReferenceId, TaskId},
     model::Webhook,
     status::Status,
-    store::{DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, MAX_READ, Page},
+    store::{
+        DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed,
+        MAX_READ, Page,
+    },
 };
 
 /// What every list reads of a row, in this order.
@@ -57,7 +60,11 @@ fn list_sql(filter: &Filter) -> String {
         // There is no index of what was delivered: that is most of it, so the order of creation serves as well.
         (None, Some(Status::Delivered) | None) => "task < ?1".to_owned(),
         // Said twice because the index is known to apply only by these very words.
-        (None, Some(status)) => format!("task < ?1 AND status = {} AND status <> {}", status as u8, Status::Delivered as u8),
+        (None, Some(status)) => format!(
+            "task < ?1 AND status = {} AND status <> {}",
+            status as u8,
+            Status::Delivered as u8
+        ),
     };
     format!("SELECT {COLUMNS} FROM webhooks WHERE {condition} ORDER BY task DESC LIMIT {MAX_READ}")
 }
@@ -80,11 +87,20 @@ pub(super) fn dead_letters(
     now: Timestamp,
 ) -> rusqlite::Result<DeadLetters> {
     let read = connection.unchecked_transaction()?;
-    let filter = Filter { reference: reference.cloned(), status: Some(Status::Failed), created_before: None };
+    let filter = Filter {
+        reference: reference.cloned(),
+        status: Some(Status::Failed),
+        created_before: None,
+    };
     let wanted = Wanted { filter: &filter, now, limit: limit.clamp(1, MAX_READ) };
-    let end = after.map_or((i64::MAX, LAST), |after| (after.archived_at.as_millis(), *after.task.as_bytes()));
-    let position =
-        |row: &Row<'_>| Ok(DeadLetterPosition { archived_at: Timestamp::from_millis(row.get(5)?), task: task(row, 0)? });
+    let end = after
+        .map_or((i64::MAX, LAST), |after| (after.archived_at.as_millis(), *after.task.as_bytes()));
+    let position = |row: &Row<'_>| {
+        Ok(DeadLetterPosition {
+            archived_at: Timestamp::from_millis(row.get(5)?),
+            task: task(row, 0)?,
+        })
+    };
     let sql = dead_letters_sql(reference.is_some());
     let Some(reference) = reference else {
         return wanted.collect(&read, &sql, end, position);
@@ -94,7 +110,9 @@ pub(super) fn dead_letters(
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
     };
-    if let Some(listed) = wanted.made_up(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter()) {
+    if let Some(listed) =
+        wanted.made_up(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter())
+    {
         let found = place(&listed);
         let fits = (found.archived_at.as_millis(), *found.task.as_bytes()) < end;
         if fits && page.next.is_none_or(|next| found >= next) {
@@ -157,7 +175,11 @@ impl Wanted<'_> {
     }
 
     /// The webhook that this reference id was made up for.
-    fn made_up(&self, connection: &Connection, reference: &ReferenceId) -> rusqlite::Result<Option<Listed>> {
+    fn made_up(
+        &self,
+        connection: &Connection,
+        reference: &ReferenceId,
+    ) -> rusqlite::Result<Option<Listed>> {
         let Some(task) = reference.made_up_for() else { return Ok(None) };
         let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE task = ?1 AND reference IS NULL");
         let mut statement = connection.prepare_cached(&sql)?;
@@ -167,7 +189,12 @@ impl Wanted<'_> {
 }
 
 /// The index is one part; its entries are named by their task id, in hexadecimal.
-pub(super) fn due(connection: &Connection, until: Timestamp, after: &DuePlace, limit: usize) -> rusqlite::Result<DuePage> {
+pub(super) fn due(
+    connection: &Connection,
+    until: Timestamp,
+    after: &DuePlace,
+    limit: usize,
+) -> rusqlite::Result<DuePage> {
     let (begin, task_before) = match after {
         DuePlace::Start => (i64::MIN, Vec::new()),
         DuePlace::After { due_at, name } => (due_at.as_millis(), from_hex(name)),
@@ -199,10 +226,9 @@ fn to_hex(task: TaskId) -> String {
 
 /// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the place that it meant.
 fn from_hex(hex: &str) -> Vec<u8> {
-    let digits = hex
-        .as_bytes()
-        .chunks_exact(2)
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+    let digits = hex.as_bytes().chunks_exact(2).map(|pair| {
+        std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    });
     digits.map_while(|byte| byte).collect()
 }
 
@@ -250,7 +276,8 @@ fn readable(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Webhook>> {
 /// The task id in this column.
 pub(super) fn task(row: &Row<'_>, column: usize) -> rusqlite::Result<TaskId> {
     let bytes = row.get_ref(column)?.as_blob()?;
-    let malformed = || rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, "not a task id".into());
+    let malformed =
+        || rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, "not a task id".into());
     TaskId::from_bytes(bytes).ok_or_else(malformed)
 }
 
@@ -267,7 +294,10 @@ pub(super) mod plans {
             (list_sql(&Filter::default()), "PRIMARY KEY (task<?)"),
             (list_sql(&by_reference), "webhooks_by_reference (reference=? AND task<?)"),
             (dead_letters_sql(false), "dead_letters (archived_at>? AND (archived_at,task)<(?,?))"),
-            (dead_letters_sql(true), "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))"),
+            (
+                dead_letters_sql(true),
+                "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))",
+            ),
             (DUE_SQL.to_owned(), "webhooks_due ((due_at,task)>(?,?) AND due_at<?)"),
         ];
         for status in [Status::Pending, Status::InProgress, Status::Retrying, Status::Failed] {

@@ -45,7 +45,12 @@ impl PurgeTimer {
         let granted = is_time
             && timer
                 .next_at
-                .compare_exchange(next_at, millis.saturating_add(INTERVAL_MS), Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(
+                    next_at,
+                    millis.saturating_add(INTERVAL_MS),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
                 .is_ok();
         let until = if granted { timer.horizon.look(clock) } else { None };
         Ticket { timer: granted.then(|| Arc::clone(timer)), now, until }
@@ -57,7 +62,9 @@ impl Ticket {
     pub(super) fn redeem(self, tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
         let (Some(timer), Some(until)) = (self.timer, self.until) else { return Ok(()) };
         if purge(tx, until)? {
-            timer.next_at.store(self.now.as_millis().saturating_add(BUSY_INTERVAL_MS), Ordering::Relaxed);
+            timer
+                .next_at
+                .store(self.now.as_millis().saturating_add(BUSY_INTERVAL_MS), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -69,7 +76,9 @@ fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
         .connection()
         .prepare_cached("SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?;
     let expired = statement
-        .query_map((now.as_millis(), MAX_ROWS), |row| Ok((task(row, 0)?, row.get(1)?, row.get(2)?)))?
+        .query_map((now.as_millis(), MAX_ROWS), |row| {
+            Ok((task(row, 0)?, row.get(1)?, row.get(2)?))
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for (task, status, content) in &expired {
         records::remove(tx, *task, *status, *content)?;

@@ -52,13 +52,17 @@ pub(super) struct StoredContent {
 
 impl StoredContent {
     pub(super) fn of(content: &Content) -> Self {
-        let json = |headers| serde_json::to_string(headers).unwrap_or_else(|_| unreachable!("pairs of strings are JSON"));
+        let json = |headers| {
+            serde_json::to_string(headers)
+                .unwrap_or_else(|_| unreachable!("pairs of strings are JSON"))
+        };
         let headers = (!content.headers.is_empty()).then(|| json(&content.headers));
         Self { url: content.url.clone(), headers, payload: content.payload.get().to_owned() }
     }
 
     pub(super) fn read(self) -> Result<Content, serde_json::Error> {
-        let headers = self.headers.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
+        let headers =
+            self.headers.map(|json| serde_json::from_str(&json)).transpose()?.unwrap_or_default();
         Ok(Content { url: self.url, headers, payload: RawValue::from_string(self.payload)? })
     }
 }
@@ -87,9 +91,16 @@ impl Found {
 
 fn find(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Found>> {
     connection
-        .prepare_cached("SELECT revision, status, expires_at, content FROM webhooks WHERE task = ?1")?
+        .prepare_cached(
+            "SELECT revision, status, expires_at, content FROM webhooks WHERE task = ?1",
+        )?
         .query_row([task.as_bytes()], |row| {
-            Ok(Found { revision: row.get(0)?, status: row.get(1)?, expires_at: row.get(2)?, content: row.get(3)? })
+            Ok(Found {
+                revision: row.get(0)?,
+                status: row.get(1)?,
+                expires_at: row.get(2)?,
+                content: row.get(3)?,
+            })
         })
         .optional()
 }
@@ -101,7 +112,10 @@ pub(super) fn record(connection: &Connection, task: TaskId) -> rusqlite::Result<
 }
 
 /// The same and its content, as of one moment.
-pub(super) fn open(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<(String, Option<StoredContent>)>> {
+pub(super) fn open(
+    connection: &Connection,
+    task: TaskId,
+) -> rusqlite::Result<Option<(String, Option<StoredContent>)>> {
     let read = connection.unchecked_transaction()?;
     let row = read
         .prepare_cached("SELECT record, content FROM webhooks WHERE task = ?1")?
@@ -116,7 +130,9 @@ pub(super) fn open(connection: &Connection, task: TaskId) -> rusqlite::Result<Op
 pub(super) fn content(connection: &Connection, id: i64) -> rusqlite::Result<Option<StoredContent>> {
     connection
         .prepare_cached("SELECT url, headers, payload FROM contents WHERE id = ?1")?
-        .query_row([id], |row| Ok(StoredContent { url: row.get(0)?, headers: row.get(1)?, payload: row.get(2)? }))
+        .query_row([id], |row| {
+            Ok(StoredContent { url: row.get(0)?, headers: row.get(1)?, payload: row.get(2)? })
+        })
         .optional()
 }
 
@@ -168,15 +184,25 @@ pub(super) fn create(
 }
 
 /// Puts `row` in place if the stored record has the revision `before`.
-pub(super) fn replace(tx: &mut Transaction<'_>, row: &Row, before: u64, now: Timestamp) -> rusqlite::Result<Written> {
-    let Some(found) = find(tx.connection(), row.task)?.filter(|found| !found.is_expired(now)) else {
+pub(super) fn replace(
+    tx: &mut Transaction<'_>,
+    row: &Row,
+    before: u64,
+    now: Timestamp,
+) -> rusqlite::Result<Written> {
+    let Some(found) = find(tx.connection(), row.task)?.filter(|found| !found.is_expired(now))
+    else {
         return Ok(Written::Missing);
     };
     if found.revision != before as i64 {
         let stored = record(tx.connection(), row.task)?.unwrap_or_default();
         // The same bytes are the same record: an earlier try of this write had taken effect.
         let ours = stored == row.record;
-        return Ok(if ours { Written::Done { content: found.content } } else { Written::Conflict { record: stored } });
+        return Ok(if ours {
+            Written::Done { content: found.content }
+        } else {
+            Written::Conflict { record: stored }
+        });
     }
     tx.execute(
         "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at = ?6, record = ?7
@@ -191,7 +217,12 @@ pub(super) fn replace(tx: &mut Transaction<'_>, row: &Row, before: u64, now: Tim
 }
 
 /// Deletes the webhook and all that belongs to it, if it has this revision where one is given. Whether there was one, not expired.
-pub(super) fn delete(tx: &mut Transaction<'_>, id: &WebhookId, revision: Option<u64>, now: Timestamp) -> rusqlite::Result<bool> {
+pub(super) fn delete(
+    tx: &mut Transaction<'_>,
+    id: &WebhookId,
+    revision: Option<u64>,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
     let Some(found) = find(tx.connection(), id.task)? else { return Ok(false) };
     if revision.is_some_and(|revision| revision as i64 != found.revision) {
         return Ok(false);
@@ -207,7 +238,11 @@ pub(super) fn delete(tx: &mut Transaction<'_>, id: &WebhookId, revision: Option<
 }
 
 /// Sees to it that nothing is created under the id any more. Answers what stands there.
-pub(super) fn bar(tx: &mut Transaction<'_>, task: TaskId, now: Timestamp) -> rusqlite::Result<Occupied> {
+pub(super) fn bar(
+    tx: &mut Transaction<'_>,
+    task: TaskId,
+    now: Timestamp,
+) -> rusqlite::Result<Occupied> {
     if let Some(record) = record(tx.connection(), task)? {
         return Ok(Occupied::Taken(record));
     }
@@ -220,11 +255,17 @@ pub(super) fn bar(tx: &mut Transaction<'_>, task: TaskId, now: Timestamp) -> rus
 
 fn retired(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Retired>> {
     let mut statement = connection.prepare_cached("SELECT why FROM retired WHERE task = ?1")?;
-    let why: Option<String> = statement.query_row([task.as_bytes()], |row| row.get(0)).optional()?;
+    let why: Option<String> =
+        statement.query_row([task.as_bytes()], |row| row.get(0)).optional()?;
     Ok(why.map(|why| Retired::from_stored(&why)))
 }
 
-fn retire(tx: &mut Transaction<'_>, task: TaskId, why: Retired, now: Timestamp) -> rusqlite::Result<()> {
+fn retire(
+    tx: &mut Transaction<'_>,
+    task: TaskId,
+    why: Retired,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let until = retired_until(task);
     if until > now {
         tx.execute(
@@ -236,7 +277,12 @@ fn retire(tx: &mut Transaction<'_>, task: TaskId, why: Retired, now: Timestamp) 
 }
 
 /// Deletes the rows, and with them their index entries.
-pub(super) fn remove(tx: &mut Transaction<'_>, task: TaskId, status: u8, content: i64) -> rusqlite::Result<()> {
+pub(super) fn remove(
+    tx: &mut Transaction<'_>,
+    task: TaskId,
+    status: u8,
+    content: i64,
+) -> rusqlite::Result<()> {
     tx.execute("DELETE FROM webhooks WHERE task = ?1", [task.as_bytes()])?;
     tx.execute("DELETE FROM contents WHERE id = ?1", [content])?;
     count_out(tx, status);

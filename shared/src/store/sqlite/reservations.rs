@@ -11,7 +11,8 @@ pub(super) fn reserve(
     reservation: &Reservation,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Reservation>> {
-    if let Some(existing) = find(tx.connection(), key)?.filter(|existing| existing.expires_at > now) {
+    if let Some(existing) = find(tx.connection(), key)?.filter(|existing| existing.expires_at > now)
+    {
         return Ok(Some(existing));
     }
     tx.execute(
@@ -69,5 +70,6 @@ fn to_json(settled: &[Option<TaskId>]) -> Option<String> {
 
 fn from_json(settled: Option<String>) -> rusqlite::Result<Vec<Option<TaskId>>> {
     let Some(json) = settled else { return Ok(Vec::new()) };
-    serde_json::from_str(&json).map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error)))
+    serde_json::from_str(&json)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error)))
 }

@@ -12,7 +12,11 @@ pub(super) fn audited_until(connection: &Connection) -> rusqlite::Result<Option<
     statement.query_row([AUDITED_UNTIL], |row| row.get(0).map(Timestamp::from_millis)).optional()
 }
 
-pub(super) fn advance_audit(tx: &mut Transaction<'_>, from: Option<Timestamp>, to: Timestamp) -> rusqlite::Result<bool> {
+pub(super) fn advance_audit(
+    tx: &mut Transaction<'_>,
+    from: Option<Timestamp>,
+    to: Timestamp,
+) -> rusqlite::Result<bool> {
     if audited_until(tx.connection())? != from {
         return Ok(false);
     }
@@ -36,5 +40,6 @@ pub(super) fn last_report(connection: &Connection) -> rusqlite::Result<Option<Sw
 }
 
 fn keep(tx: &Transaction<'_>, name: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<()> {
-    tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES (?1, ?2)", (name, value)).map(drop)
+    tx.execute("INSERT OR REPLACE INTO sweep (name, value) VALUES (?1, ?2)", (name, value))
+        .map(drop)
 }

@@ -44,8 +44,13 @@ impl SqliteStore {
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped half-way, it can be done again.
     ///
     /// [`SqliteQueue::take_over`]: crate::queue::sqlite::SqliteQueue::take_over
-    pub async fn take_over(&self, now: Timestamp, messages: Option<Vec<TaskId>>) -> Result<TakenOver, StoreError> {
-        let mut taken = TakenOver { leases: self.pass(Pass::Leased, Arc::default(), now).await?, unsent: 0 };
+    pub async fn take_over(
+        &self,
+        now: Timestamp,
+        messages: Option<Vec<TaskId>>,
+    ) -> Result<TakenOver, StoreError> {
+        let mut taken =
+            TakenOver { leases: self.pass(Pass::Leased, Arc::default(), now).await?, unsent: 0 };
         if let Some(mut messages) = messages {
             messages.sort_unstable();
             let messages: Arc<[TaskId]> = messages.into();
@@ -56,12 +61,19 @@ impl SqliteStore {
         Ok(taken)
     }
 
-    async fn pass(&self, pass: Pass, messages: Arc<[TaskId]>, now: Timestamp) -> Result<u64, StoreError> {
+    async fn pass(
+        &self,
+        pass: Pass,
+        messages: Arc<[TaskId]>,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let mut changed = 0;
         let mut position = Some(Position { due_at: now.as_millis(), task: [0; 16] });
         while let Some(after) = position {
             let messages = Arc::clone(&messages);
-            let chunk = self.database.write(Durability::Crash, move |tx| run(tx, pass, &messages, now, after));
+            let chunk = self
+                .database
+                .write(Durability::Crash, move |tx| run(tx, pass, &messages, now, after));
             let chunk = chunk.await.map_err(|error: DatabaseError| unavailable(error))?;
             changed += chunk.changed;
             position = chunk.next;
@@ -112,7 +124,13 @@ struct Chunk {
     next: Option<Position>,
 }
 
-fn run(tx: &mut Transaction<'_>, pass: Pass, messages: &[TaskId], now: Timestamp, after: Position) -> rusqlite::Result<Chunk> {
+fn run(
+    tx: &mut Transaction<'_>,
+    pass: Pass,
+    messages: &[TaskId],
+    now: Timestamp,
+    after: Position,
+) -> rusqlite::Result<Chunk> {
     let rows = read(tx.connection(), pass, after)?;
     let next = if rows.len() == CHUNK { rows.last().map(|(position, _)| *position) } else { None };
     let mut changed = 0;
@@ -130,16 +148,25 @@ fn run(tx: &mut Transaction<'_>, pass: Pass, messages: &[TaskId], now: Timestamp
     Ok(Chunk { changed, next })
 }
 
-fn read(connection: &Connection, pass: Pass, after: Position) -> rusqlite::Result<Vec<(Position, Option<Webhook>)>> {
+fn read(
+    connection: &Connection,
+    pass: Pass,
+    after: Position,
+) -> rusqlite::Result<Vec<(Position, Option<Webhook>)>> {
     let mut statement = connection.prepare_cached(pass.sql())?;
     statement.query_map((after.due_at, after.task, CHUNK as i64), read_row)?.collect()
 }
 
 fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<(Position, Option<Webhook>)> {
     let task = task(row, 0)?;
-    let position = Position { due_at: row.get::<_, Option<i64>>(1)?.unwrap_or_default(), task: *task.as_bytes() };
+    let position = Position {
+        due_at: row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
+        task: *task.as_bytes(),
+    };
     let webhook = Webhook::from_json(row.get_ref(2)?.as_str()?)
-        .inspect_err(|error| tracing::warn!(task_id = %task, error = %error, "a webhook was not taken over"))
+        .inspect_err(
+            |error| tracing::warn!(task_id = %task, error = %error, "a webhook was not taken over"),
+        )
         .ok();
     Ok((position, webhook))
 }
@@ -163,5 +190,10 @@ fn look_again(webhook: &Webhook, now: Timestamp) -> Option<Webhook> {
 }
 
 fn due(webhook: &Webhook, due_at: Timestamp, now: Timestamp) -> Webhook {
-    Webhook { due_at: Some(due_at), revision: webhook.revision.saturating_add(1), updated_at: now, ..webhook.clone() }
+    Webhook {
+        due_at: Some(due_at),
+        revision: webhook.revision.saturating_add(1),
+        updated_at: now,
+        ..webhook.clone()
+    }
 }

@@ -61,7 +61,11 @@ fn open(path: &Path, clock: &Arc<SetClock>) -> SqliteStore {
 
 fn content() -> Content {
     let payload = serde_json::value::RawValue::from_string(r#"{"a": 1.0}"#.to_owned()).unwrap();
-    Content { url: "https://example.com/x".to_owned(), headers: vec![("x-a".to_owned(), "b".to_owned())], payload }
+    Content {
+        url: "https://example.com/x".to_owned(),
+        headers: vec![("x-a".to_owned(), "b".to_owned())],
+        payload,
+    }
 }
 
 fn report(error: Option<crate::model::ErrorKind>) -> Report {
@@ -98,7 +102,8 @@ impl Fixture {
     }
 
     async fn conclude(&self, claimed: &Webhook, error: Option<crate::model::ErrorKind>) -> Webhook {
-        let after = self.rules.conclude(claimed, ClaimId(7), &report(error), self.now(), 0.5).unwrap();
+        let after =
+            self.rules.conclude(claimed, ClaimId(7), &report(error), self.now(), 0.5).unwrap();
         self.store.write(claimed, &after).await.unwrap();
         after
     }
@@ -117,14 +122,20 @@ impl Fixture {
     }
 
     fn rows(&self, table: &str) -> i64 {
-        self.raw().query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get(0)).unwrap()
+        self.raw()
+            .query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get(0))
+            .unwrap()
     }
 
     /// The totals are what a count of the rows gives.
     async fn check_totals(&self) -> [u64; 5] {
         let counts = self.store.counts().await.unwrap();
         for (status, count) in counts.iter().enumerate() {
-            assert_eq!(self.rows(&format!("webhooks WHERE status = {status}")), *count as i64, "status {status}");
+            assert_eq!(
+                self.rows(&format!("webhooks WHERE status = {status}")),
+                *count as i64,
+                "status {status}"
+            );
         }
         assert_eq!(self.rows("webhooks"), self.rows("contents"));
         counts
@@ -139,9 +150,13 @@ async fn every_list_walks_its_index() {
         let connection = fixture.raw();
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         // No values: the plan must not hang on them.
-        let plan: Vec<String> = statement.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
+        let plan: Vec<String> =
+            statement.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
         let plan = plan.join("; ");
-        assert!(plan.contains(index) && !plan.contains("SCAN") && !plan.contains("B-TREE"), "{sql}\n{plan}");
+        assert!(
+            plan.contains(index) && !plan.contains("SCAN") && !plan.contains("B-TREE"),
+            "{sql}\n{plan}"
+        );
     }
 }
 
@@ -175,13 +190,17 @@ async fn a_write_that_is_tried_again_succeeds_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_claims_through_two_handles_one_wins() {
     let fixture = fixture();
-    let stores = [Arc::new(open(&fixture.path, &fixture.clock)), Arc::new(open(&fixture.path, &fixture.clock))];
+    let stores = [
+        Arc::new(open(&fixture.path, &fixture.clock)),
+        Arc::new(open(&fixture.path, &fixture.clock)),
+    ];
     for round in 0..20 {
         let webhook = fixture.accept(round).await;
         let mut claims = Vec::new();
         for claim in 0..20 {
             let (store, webhook) = (Arc::clone(&stores[claim % 2]), webhook.clone());
-            let claimed = fixture.rules.claim(&webhook, ClaimId(claim as u64), fixture.now()).unwrap();
+            let claimed =
+                fixture.rules.claim(&webhook, ClaimId(claim as u64), fixture.now()).unwrap();
             claims.push(tokio::spawn(async move { store.write(&webhook, &claimed).await.is_ok() }));
         }
         let mut won = 0;
@@ -227,10 +246,18 @@ async fn a_purge_is_not_part_of_every_write() {
     fixture.accept(2).await;
     fixture.advance(Duration::from_millis(59_999));
     fixture.accept(3).await;
-    assert_eq!(fixture.check_totals().await, [2, 0, 0, 1, 0], "expired, and only one look a minute ago or more has seen it");
+    assert_eq!(
+        fixture.check_totals().await,
+        [2, 0, 0, 1, 0],
+        "expired, and only one look a minute ago or more has seen it"
+    );
     fixture.advance(Duration::from_millis(999));
     fixture.accept(4).await;
-    assert_eq!(fixture.check_totals().await, [3, 0, 0, 1, 0], "the last purge was less than a second ago");
+    assert_eq!(
+        fixture.check_totals().await,
+        [3, 0, 0, 1, 0],
+        "the last purge was less than a second ago"
+    );
     fixture.advance(Duration::from_millis(1));
     fixture.accept(5).await;
     assert_eq!(fixture.check_totals().await, [4, 0, 0, 0, 0]);
@@ -256,23 +283,38 @@ async fn the_id_of_what_expired_is_free_and_its_writes_are_refused() {
 async fn a_newer_record_harms_nobody_else() {
     let fixture = fixture();
     let (newer, other) = (fixture.accept(1).await, fixture.accept(2).await);
-    let json = Webhook { schema: SCHEMA + 1, revision: 2, due_at: Some(BEGIN), ..newer.clone() }.to_json();
+    let json =
+        Webhook { schema: SCHEMA + 1, revision: 2, due_at: Some(BEGIN), ..newer.clone() }.to_json();
     let sql = "UPDATE webhooks SET record = ?1, revision = 2, due_at = 0 WHERE record = ?2";
     assert_eq!(fixture.raw().execute(sql, (&json, newer.to_json())).unwrap(), 1);
-    for error in [fixture.store.get(&newer.id).await.unwrap_err(), fixture.store.open(&newer.id).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. }), "{error}");
+    for error in [
+        fixture.store.get(&newer.id).await.unwrap_err(),
+        fixture.store.open(&newer.id).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. }),
+            "{error}"
+        );
     }
     let claimed = fixture.rules.claim(&newer, ClaimId(1), fixture.now()).unwrap();
     let error = fixture.store.write(&newer, &claimed).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(StoreError::Unreadable { .. })), "{error}");
     fixture.store.take_over(fixture.now(), Some(vec![])).await.unwrap();
-    let stored: String =
-        fixture.raw().query_row("SELECT record FROM webhooks WHERE revision = 2 AND due_at = 0", (), |row| row.get(0)).unwrap();
+    let stored: String = fixture
+        .raw()
+        .query_row("SELECT record FROM webhooks WHERE revision = 2 AND due_at = 0", (), |row| {
+            row.get(0)
+        })
+        .unwrap();
     assert_eq!(stored, json);
     let page = fixture.store.list(&Filter::default(), None, 10).await.unwrap();
     assert_eq!(page.items.iter().map(|item| &item.webhook.id).collect::<Vec<_>>(), [&other.id]);
     let due = fixture.store.due(BEGIN, None, 10).await.unwrap().entries;
-    assert_eq!(due.iter().map(|entry| &entry.id).collect::<Vec<_>>(), [&newer.id, &other.id], "who looks sees what it is");
+    assert_eq!(
+        due.iter().map(|entry| &entry.id).collect::<Vec<_>>(),
+        [&newer.id, &other.id],
+        "who looks sees what it is"
+    );
 }
 
 /// A made-up reference id leads to its one webhook, and also to those whose callers copied it.
@@ -327,7 +369,8 @@ async fn a_take_over_finds_what_no_message_leads_to() {
     let sent = fixture.accept(2).await;
     let network = Some(crate::model::ErrorKind::Network);
     let relayed = fixture.conclude(&fixture.claim(&fixture.accept(3).await).await, network).await;
-    let relayed_and_sent = fixture.conclude(&fixture.claim(&fixture.accept(4).await).await, network).await;
+    let relayed_and_sent =
+        fixture.conclude(&fixture.claim(&fixture.accept(4).await).await, network).await;
     let mut scheduled = new_webhook(fixture.task(5));
     scheduled.deliver_at = Some(fixture.now().plus(DAY));
     let scheduled = fixture.rules.create(scheduled, fixture.now());
@@ -335,7 +378,8 @@ async fn a_take_over_finds_what_no_message_leads_to() {
     let given_up = fixture.claim(&fixture.accept(6).await).await;
     let mut report = report(Some(crate::model::ErrorKind::HttpStatus));
     report.outcome.status_code = Some(410);
-    let failed = fixture.rules.conclude(&given_up, ClaimId(7), &report, fixture.now(), 0.5).unwrap();
+    let failed =
+        fixture.rules.conclude(&given_up, ClaimId(7), &report, fixture.now(), 0.5).unwrap();
     fixture.store.write(&given_up, &failed).await.unwrap();
     let delivered = fixture.deliver(7).await;
 
@@ -360,19 +404,32 @@ async fn worst_destinations_and_opened_circuits_come_first() {
     let hour = Duration::from_secs(3600);
     for (destination, failed) in [("https://a:443", 1), ("https://b:443", 5)] {
         let seen = crate::store::DestinationActivity { failed, waiting: 1, ..Default::default() };
-        let activity = Activity { destinations: [(destination.to_owned(), seen)].into(), ..Activity::default() };
+        let activity = Activity {
+            destinations: [(destination.to_owned(), seen)].into(),
+            ..Activity::default()
+        };
         fixture.store.add_activity(&activity, BEGIN).await.unwrap();
         fixture.store.add_activity(&activity, BEGIN.plus(hour)).await.unwrap();
     }
     let totals = fixture.store.destinations(BEGIN.plus(hour)).await.unwrap();
-    let seen = |totals: &[DestinationTotals]| totals.iter().map(|t| (t.activity.failed, t.activity.waiting)).collect::<Vec<_>>();
+    let seen = |totals: &[DestinationTotals]| {
+        totals.iter().map(|t| (t.activity.failed, t.activity.waiting)).collect::<Vec<_>>()
+    };
     assert_eq!(seen(&totals), [(10, 2), (2, 2)]);
-    assert_eq!(seen(&fixture.store.destinations(BEGIN.plus(hour * 2)).await.unwrap()), [(5, 2), (1, 2)]);
+    assert_eq!(
+        seen(&fixture.store.destinations(BEGIN.plus(hour * 2)).await.unwrap()),
+        [(5, 2), (1, 2)]
+    );
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
 
     // Of those that opened the latest written comes first; what nobody has written for a day makes room.
     let now = BEGIN.plus(hour * 48);
-    let circuit = |name: &str, open_until, touched_at| Circuit { failures: 1, open_until, touched_at, ..Circuit::closed(name) };
+    let circuit = |name: &str, open_until, touched_at| Circuit {
+        failures: 1,
+        open_until,
+        touched_at,
+        ..Circuit::closed(name)
+    };
     for circuit in [
         circuit("stale", Some(BEGIN), BEGIN),
         circuit("a", None, now),
@@ -381,6 +438,13 @@ async fn worst_destinations_and_opened_circuits_come_first() {
     ] {
         assert!(fixture.store.write_circuit(None, &circuit).await.unwrap());
     }
-    let names: Vec<_> = fixture.store.circuits().await.unwrap().into_iter().map(|circuit| circuit.destination).collect();
+    let names: Vec<_> = fixture
+        .store
+        .circuits()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|circuit| circuit.destination)
+        .collect();
     assert_eq!(names, ["c", "b", "a"]);
 }

@@ -47,14 +47,26 @@ fn error_kind() -> impl Strategy<Value = ErrorKind> {
 }
 
 fn give_up() -> impl Strategy<Value = GiveUp> {
-    prop_oneof![Just(GiveUp::Interrupted), Just(GiveUp::CircuitOpen), Just(GiveUp::Undeliverable), Just(GiveUp::Unreadable)]
+    prop_oneof![
+        Just(GiveUp::Interrupted),
+        Just(GiveUp::CircuitOpen),
+        Just(GiveUp::Undeliverable),
+        Just(GiveUp::Unreadable)
+    ]
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    let code = prop_oneof![Just(200), Just(404), Just(410), Just(429), Just(500), Just(503), 100_u16..600];
+    let code =
+        prop_oneof![Just(200), Just(404), Just(410), Just(429), Just(500), Just(503), 100_u16..600];
     let answer = (code, proptest::option::of(0_u64..100_000)).prop_map(|(code, retry_after_s)| {
         let report = answered(code);
-        Report { outcome: Outcome { retry_after: retry_after_s.map(Duration::from_secs), ..report.outcome }, ..report }
+        Report {
+            outcome: Outcome {
+                retry_after: retry_after_s.map(Duration::from_secs),
+                ..report.outcome
+            },
+            ..report
+        }
     });
     let broken = (error_kind(), "\\PC{0,300}").prop_map(|(kind, text)| Report {
         outcome: Outcome { error: Some(kind), status_code: None, retry_after: None },
@@ -94,18 +106,31 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn new() -> impl Strategy<Value = NewWebhook> {
-    let wishes = (proptest::option::of(1_u32..=50), proptest::option::of(1.0_f64..100.0), proptest::option::of(0.0_f64..1.0))
-        .prop_map(|(max_attempts, factor, jitter)| RetryOverride { max_attempts, factor, jitter, ..RetryOverride::default() });
-    (proptest::option::of(wishes), proptest::option::of(wait()), "\\PC{0,40}", proptest::option::of("\\PC{1,20}")).prop_map(
-        |(retry, wait, correlation_id, event_type)| NewWebhook {
+    let wishes = (
+        proptest::option::of(1_u32..=50),
+        proptest::option::of(1.0_f64..100.0),
+        proptest::option::of(0.0_f64..1.0),
+    )
+        .prop_map(|(max_attempts, factor, jitter)| RetryOverride {
+            max_attempts,
+            factor,
+            jitter,
+            ..RetryOverride::default()
+        });
+    (
+        proptest::option::of(wishes),
+        proptest::option::of(wait()),
+        "\\PC{0,40}",
+        proptest::option::of("\\PC{1,20}"),
+    )
+        .prop_map(|(retry, wait, correlation_id, event_type)| NewWebhook {
             retry,
             deliver_at: wait.map(|wait| NOW.plus(wait)),
             correlation_id,
             trace: None,
             event_type,
             ..new_webhook(TaskId::mint(NOW, [1; 10]))
-        },
-    )
+        })
 }
 
 /// A webhook, its time, and what was promised about it.
@@ -134,7 +159,13 @@ impl Walk {
             }
             Event::Conclude { ours, report, unit } => {
                 let held = record.claim.as_ref().map_or(ClaimId(0), |claim| claim.id);
-                rules.conclude(record, if *ours { held } else { ClaimId(u64::MAX) }, report, now, *unit)
+                rules.conclude(
+                    record,
+                    if *ours { held } else { ClaimId(u64::MAX) },
+                    report,
+                    now,
+                    *unit,
+                )
             }
             Event::GiveUp(reason) => rules.give_up(record, *reason, Function::Deliver, now),
             Event::RetryInterrupted => rules.retry_interrupted(record, now),
@@ -147,7 +178,9 @@ impl Walk {
                 let due_at = record.due_at.filter(|_| *seen).unwrap_or_default();
                 rules.requeue(record, due_at, now)
             }
-            Event::Adopt(wait) => rules.adopt(record, now.plus(*wait), (Function::Api, Why::Unsent), now),
+            Event::Adopt(wait) => {
+                rules.adopt(record, now.plus(*wait), (Function::Api, Why::Unsent), now)
+            }
             Event::Audit => rules.audit(record, now),
             Event::Rescue => rules.rescue(record, now),
             Event::Archive => rules.archive(record, now),
@@ -161,9 +194,17 @@ impl Walk {
 fn check_record(rules: &Rules, record: &Webhook) {
     let finished = record.status.is_finished();
     assert_eq!(record.allowed_at.is_some(), !finished, "an allowed time exactly while unfinished");
-    assert_eq!(record.claim.is_some(), record.status == Status::InProgress, "a claim exactly while in progress");
+    assert_eq!(
+        record.claim.is_some(),
+        record.status == Status::InProgress,
+        "a claim exactly while in progress"
+    );
     let gone_from_index = record.status == Status::Delivered || record.is_dead_letter();
-    assert_eq!(record.expires_at.is_some(), gone_from_index, "it expires exactly when nothing more happens by itself");
+    assert_eq!(
+        record.expires_at.is_some(),
+        gone_from_index,
+        "it expires exactly when nothing more happens by itself"
+    );
     if gone_from_index {
         assert_eq!(record.due_at, None);
     }
@@ -174,7 +215,10 @@ fn check_record(rules: &Rules, record: &Webhook) {
     assert_eq!(record.failed_at.is_some(), record.status == Status::Failed);
     let (limits, budget) = (&rules.limits, &record.budget);
     assert!(budget.interrupted <= limits.max_interrupted - u32::from(!finished), "{budget:?}");
-    assert!(budget.relays <= limits.max_relays && budget.rescues <= limits.max_rescues, "{budget:?}");
+    assert!(
+        budget.relays <= limits.max_relays && budget.rescues <= limits.max_rescues,
+        "{budget:?}"
+    );
     for deferred_ms in [budget.deferred_ms, budget.host_deferred_ms] {
         assert!(u128::from(deferred_ms) <= limits.max_defer.as_millis(), "{budget:?}");
     }
@@ -191,14 +235,28 @@ fn check_step(walk: &Walk, event: &Event, next: &Webhook) {
     let (before, now) = (&walk.record, walk.now);
     assert_eq!(next.revision, before.revision + 1, "each success is a write of its own");
     assert_eq!((next.updated_at, &next.id, next.created_at), (now, &before.id, before.created_at));
-    assert_eq!(next.attempt_count, before.attempt_count + u32::from(matches!(event, Event::Claim)), "one attempt, one claim");
+    assert_eq!(
+        next.attempt_count,
+        before.attempt_count + u32::from(matches!(event, Event::Claim)),
+        "one attempt, one claim"
+    );
     assert_eq!(next.history[0], before.history[0], "how it began is kept");
     assert!(before.attempts.is_empty() || next.attempts[0] == before.attempts[0]);
     if matches!(event, Event::Claim) {
         assert!(before.allowed_at.is_some_and(|at| at <= now), "no attempt before it is allowed");
-        assert!(walk.latest.is_none_or(|(_, at)| at <= now), "no attempt before the latest outcome's time");
-        assert!(before.claim.as_ref().is_none_or(|claim| claim.lease_until <= now), "one worker at a time");
-        assert!(before.budget.interrupted == 0 || walk.rules.resumes_at(before).is_none_or(|at| at <= now), "it waits");
+        assert!(
+            walk.latest.is_none_or(|(_, at)| at <= now),
+            "no attempt before the latest outcome's time"
+        );
+        assert!(
+            before.claim.as_ref().is_none_or(|claim| claim.lease_until <= now),
+            "one worker at a time"
+        );
+        assert!(
+            before.budget.interrupted == 0
+                || walk.rules.resumes_at(before).is_none_or(|at| at <= now),
+            "it waits"
+        );
         if let Some((outcome, _)) = walk.latest {
             let policy = walk.rules.retry.with(before.retry.as_ref());
             let granted = policy.attempts_granted(outcome.error.unwrap(), outcome.status_code);
@@ -211,11 +269,20 @@ fn check_step(walk: &Walk, event: &Event, next: &Webhook) {
     if matches!(event, Event::Rescue) && next.budget.rescues > before.budget.rescues {
         assert!(walk.worked_on, "a rescue is spent only after work on it");
     }
-    assert!(!matches!(event, Event::Conclude { ours: false, .. }), "only the holder of the claim writes an outcome");
+    assert!(
+        !matches!(event, Event::Conclude { ours: false, .. }),
+        "only the holder of the claim writes an outcome"
+    );
     assert!(!before.is_expired(now), "what is gone stays gone");
     if !matches!(event, Event::Resend | Event::Redrive) {
-        assert!(next.allowed_at.is_none() || next.allowed_at >= before.allowed_at, "nothing pulls an attempt forward");
-        assert!(!before.status.is_finished() || before.status == next.status, "only an operator leaves a final status");
+        assert!(
+            next.allowed_at.is_none() || next.allowed_at >= before.allowed_at,
+            "nothing pulls an attempt forward"
+        );
+        assert!(
+            !before.status.is_finished() || before.status == next.status,
+            "only an operator leaves a final status"
+        );
     }
     if !before.status.is_finished() && before.due_at.is_some() && !next.status.is_finished() {
         assert!(next.due_at.is_some(), "what is held stays held");

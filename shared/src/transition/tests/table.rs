@@ -12,8 +12,8 @@ use crate::{
     status::Status::{self, Delivered, Failed, InProgress, Pending, Retrying},
     transition::{
         Refusal::{
-            self, Archived, BudgetSpent, DueMoved, Expired, Finished, Held, Interrupted, Leased, NotFailed, NotOurClaim, NotYet,
-            OnItsWay,
+            self, Archived, BudgetSpent, DueMoved, Expired, Finished, Held, Interrupted, Leased,
+            NotFailed, NotOurClaim, NotYet, OnItsWay,
         },
         testing::new_webhook,
     },
@@ -49,8 +49,8 @@ enum Event {
 }
 
 use Event::{
-    AdoptLate, AdoptNow, Archive, Audit, Claim, Defer, Fail, ForeignFail, ForeignOk, ForeignRetry, GiveUp, Ok as Success,
-    Redrive, Requeue, RequeueWrong, Rescue, Resend, Retry,
+    AdoptLate, AdoptNow, Archive, Audit, Claim, Defer, Fail, ForeignFail, ForeignOk, ForeignRetry,
+    GiveUp, Ok as Success, Redrive, Requeue, RequeueWrong, Rescue, Resend, Retry,
 };
 
 const ALL: [Event; 18] = [
@@ -123,7 +123,12 @@ fn noted_as(event: Event) -> Transition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Refused(Refusal),
-    Becomes { status: Status, due: Option<Timestamp>, allowed: Option<Timestamp>, expires: Option<Timestamp> },
+    Becomes {
+        status: Status,
+        due: Option<Timestamp>,
+        allowed: Option<Timestamp>,
+        expires: Option<Timestamp>,
+    },
 }
 
 const fn no(refusal: Refusal) -> Cell {
@@ -151,21 +156,42 @@ fn archived_now() -> Cell {
 
 fn check(name: &str, record: &Webhook, cells: &[(&[Event], Cell)]) {
     for event in ALL {
-        let named: Vec<Cell> = cells.iter().filter(|(events, _)| events.contains(&event)).map(|(_, cell)| *cell).collect();
-        let [expected] = named.as_slice() else { panic!("{name} × {event:?} stands {} times in the table", named.len()) };
+        let named: Vec<Cell> = cells
+            .iter()
+            .filter(|(events, _)| events.contains(&event))
+            .map(|(_, cell)| *cell)
+            .collect();
+        let [expected] = named.as_slice() else {
+            panic!("{name} × {event:?} stands {} times in the table", named.len())
+        };
         let result = happen(event, record);
         let found = match &result {
             Err(refusal) => no(*refusal),
-            Ok(next) => {
-                Cell::Becomes { status: next.status, due: next.due_at, allowed: next.allowed_at, expires: next.expires_at }
-            }
+            Ok(next) => Cell::Becomes {
+                status: next.status,
+                due: next.due_at,
+                allowed: next.allowed_at,
+                expires: next.expires_at,
+            },
         };
         assert_eq!(found, *expected, "{name} × {event:?}");
         let Ok(next) = result else { continue };
-        assert_eq!((next.revision, next.updated_at), (record.revision + 1, NOW), "{name} × {event:?}");
+        assert_eq!(
+            (next.revision, next.updated_at),
+            (record.revision + 1, NOW),
+            "{name} × {event:?}"
+        );
         let step = next.history.last().unwrap();
-        assert_eq!((step.transition, step.to, step.at), (noted_as(event), next.status, NOW), "{name} × {event:?}");
-        assert_eq!((next.claim.is_some(), &next.id), (next.status == InProgress, &record.id), "{name} × {event:?}");
+        assert_eq!(
+            (step.transition, step.to, step.at),
+            (noted_as(event), next.status, NOW),
+            "{name} × {event:?}"
+        );
+        assert_eq!(
+            (next.claim.is_some(), &next.id),
+            (next.status == InProgress, &record.id),
+            "{name} × {event:?}"
+        );
     }
 }
 
@@ -198,17 +224,25 @@ fn with_budget(record: Webhook, budget: Budget) -> Webhook {
 
 /// Waits since an attempt that was answered 500 so many seconds ago; allowed 5 s after that.
 fn retrying(seconds_ago: i64) -> Webhook {
-    rules().conclude(&claimed(&pending(), seconds_ago), OURS, &answered(500), at(-seconds_ago), 0.5).unwrap()
+    rules()
+        .conclude(&claimed(&pending(), seconds_ago), OURS, &answered(500), at(-seconds_ago), 0.5)
+        .unwrap()
 }
 
 fn delivered(seconds_ago: i64) -> Webhook {
-    let record = rules().create(new_webhook(TaskId::mint(at(-seconds_ago), [1; 10])), at(-seconds_ago));
-    rules().conclude(&claimed(&record, seconds_ago), OURS, &answered(200), at(-seconds_ago), 0.5).unwrap()
+    let record =
+        rules().create(new_webhook(TaskId::mint(at(-seconds_ago), [1; 10])), at(-seconds_ago));
+    rules()
+        .conclude(&claimed(&record, seconds_ago), OURS, &answered(200), at(-seconds_ago), 0.5)
+        .unwrap()
 }
 
 fn failed_before(seconds_ago: i64) -> Webhook {
-    let record = rules().create(new_webhook(TaskId::mint(at(-seconds_ago), [1; 10])), at(-seconds_ago));
-    rules().conclude(&claimed(&record, seconds_ago), OURS, &answered(410), at(-seconds_ago), 0.5).unwrap()
+    let record =
+        rules().create(new_webhook(TaskId::mint(at(-seconds_ago), [1; 10])), at(-seconds_ago));
+    rules()
+        .conclude(&claimed(&record, seconds_ago), OURS, &answered(410), at(-seconds_ago), 0.5)
+        .unwrap()
 }
 
 fn archived(seconds_ago: i64) -> Webhook {
@@ -227,7 +261,9 @@ fn pending_against_every_event() {
         (&[Archive, Redrive], no(NotFailed)),
         (&[Resend], no(OnItsWay)),
     ];
-    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| check(name, record, &[&common, cells].concat());
+    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
+        check(name, record, &[&common, cells].concat())
+    };
     let past = -3600;
     row(
         "pending",
@@ -274,7 +310,10 @@ fn pending_against_every_event() {
             (&[AdoptLate, Audit], no(Held)),
         ],
     );
-    let spent = with_budget(pending(), Budget { rescues: 3, host_deferred_ms: 24 * 3600 * 1000 - 29_999, ..Budget::default() });
+    let spent = with_budget(
+        pending(),
+        Budget { rescues: 3, host_deferred_ms: 24 * 3600 * 1000 - 29_999, ..Budget::default() },
+    );
     row(
         "pending, rescues and deferrals spent",
         &spent,
@@ -303,23 +342,34 @@ fn in_progress_against_every_event() {
         (&[Archive, Redrive], no(NotFailed)),
         (&[Resend], no(OnItsWay)),
     ];
-    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| check(name, record, &[&common, cells].concat());
+    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
+        check(name, record, &[&common, cells].concat())
+    };
     let unheld: [(&[Event], Cell); 4] = [
         (&[Requeue], no(DueMoved)),
         (&[AdoptNow], goes_on(InProgress, past, Some(0))),
         (&[AdoptLate], goes_on(InProgress, past, Some(7 * DAYS_30))),
         (&[Audit], goes_on(InProgress, past, Some(GRACE))),
     ];
-    let live: [(&[Event], Cell); 2] =
-        [(&[Claim, GiveUp, Defer], no(Leased(at(35)))), (&[Rescue], goes_on(InProgress, past, Some(35)))];
+    let live: [(&[Event], Cell); 2] = [
+        (&[Claim, GiveUp, Defer], no(Leased(at(35)))),
+        (&[Rescue], goes_on(InProgress, past, Some(35))),
+    ];
     row("lease live", &claimed(&pending(), 10), &[&live[..], &unheld].concat());
-    let rescued_often = with_budget(claimed(&pending(), 10), Budget { rescues: 3, ..Budget::default() });
+    let rescued_often =
+        with_budget(claimed(&pending(), 10), Budget { rescues: 3, ..Budget::default() });
     row("lease live, rescues spent", &rescued_often, &[&live[..], &unheld].concat());
     row(
         "lease live, due",
         &claimed(&held(-20), 10),
-        &[&live[..], &[(&[Requeue], goes_on(InProgress, past, Some(35 + GRACE))), (&[AdoptNow, AdoptLate, Audit], no(Held))]]
-            .concat(),
+        &[
+            &live[..],
+            &[
+                (&[Requeue], goes_on(InProgress, past, Some(35 + GRACE))),
+                (&[AdoptNow, AdoptLate, Audit], no(Held)),
+            ],
+        ]
+        .concat(),
     );
     row(
         "lease over",
@@ -347,11 +397,22 @@ fn in_progress_against_every_event() {
             (&[AdoptNow, AdoptLate, Audit], no(Held)),
         ],
     );
-    let spent = with_budget(claimed(&pending(), 45), Budget { interrupted: 4, rescues: 3, ..Budget::default() });
+    let spent = with_budget(
+        claimed(&pending(), 45),
+        Budget { interrupted: 4, rescues: 3, ..Budget::default() },
+    );
     row(
         "lease over, interruptions and rescues spent",
         &spent,
-        &[&unheld[..], &[(&[Claim, Defer], no(Interrupted)), (&[Rescue], no(BudgetSpent)), (&[GiveUp], failed(GRACE))]].concat(),
+        &[
+            &unheld[..],
+            &[
+                (&[Claim, Defer], no(Interrupted)),
+                (&[Rescue], no(BudgetSpent)),
+                (&[GiveUp], failed(GRACE)),
+            ],
+        ]
+        .concat(),
     );
 }
 
@@ -366,9 +427,15 @@ fn the_last_granted_attempt_fails_it() {
         (1, 404, failed(GRACE)),
         (2, 404, failed(GRACE)),
     ] {
-        let record = with_budget(claimed(&pending(), 10), Budget { attempts: used, ..Budget::default() });
+        let record =
+            with_budget(claimed(&pending(), 10), Budget { attempts: used, ..Budget::default() });
         let next = rules().conclude(&record, OURS, &answered(status_code), NOW, 0.5).unwrap();
-        let found = Cell::Becomes { status: next.status, due: next.due_at, allowed: next.allowed_at, expires: next.expires_at };
+        let found = Cell::Becomes {
+            status: next.status,
+            due: next.due_at,
+            allowed: next.allowed_at,
+            expires: next.expires_at,
+        };
         assert_eq!(found, expected, "{status_code} after {used} attempts");
     }
 }
@@ -383,7 +450,9 @@ fn retrying_against_every_event() {
         (&[Archive, Redrive], no(NotFailed)),
         (&[Resend], no(OnItsWay)),
     ];
-    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| check(name, record, &[&common, cells].concat());
+    let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
+        check(name, record, &[&common, cells].concat())
+    };
     row(
         "allowed, queued by deliver",
         &retrying(10),
@@ -449,7 +518,9 @@ fn retrying_against_every_event() {
 #[test]
 fn finished_against_every_event() {
     let again = goes_on(Pending, 0, Some(GRACE));
-    for (name, seconds_ago, resend) in [("delivered", 60, again), ("delivered, expired", DAYS_30, no(Expired))] {
+    for (name, seconds_ago, resend) in
+        [("delivered", 60, again), ("delivered, expired", DAYS_30, no(Expired))]
+    {
         check(
             name,
             &delivered(seconds_ago),
@@ -479,7 +550,9 @@ fn finished_against_every_event() {
             (&[Redrive], no(NotFailed)),
         ],
     );
-    for (name, seconds_ago, start_again) in [("archived", 60, again), ("archived, expired", DAYS_30, no(Expired))] {
+    for (name, seconds_ago, start_again) in
+        [("archived", 60, again), ("archived, expired", DAYS_30, no(Expired))]
+    {
         check(
             name,
             &archived(seconds_ago),
