@@ -1,7 +1,8 @@
-//! What the embedded store and queue cost per webhook: its whole life (create, send, receive, claim, conclude, acknowledge),
-//! without HTTP. It prints figures; it is not a test.
+//! What the embedded store and queue cost per webhook: its whole life (create, send, receive,
+//! claim, conclude, acknowledge), without HTTP. It prints figures; it is not a test.
 //!
-//! `cargo run --release -p shared --features sqlite,testing --example sqlite_bench -- [WEBHOOKS] [PRODUCERS] [POLLERS] [PER_SECOND]`
+//! `cargo run --release -p shared --features sqlite,testing --example sqlite_bench -- [WEBHOOKS]
+//! [PRODUCERS] [POLLERS] [PER_SECOND]`
 
 use std::{
     error::Error,

@@ -1,5 +1,5 @@
-//! A transition as one conditional write: make the next record, put it in place, and ask again with the newer record if
-//! somebody else was first.
+//! A transition as one conditional write: make the next record, put it in place, and ask again with
+//! the newer record if somebody else was first.
 
 use crate::{
     model::{Content, Webhook},
@@ -7,8 +7,8 @@ use crate::{
     transition::Refusal,
 };
 
-/// How often a transition is asked again before the store counts as unavailable. Each conflict means that somebody else got on,
-/// so more than a few in a row mean that something is wrong.
+/// How often a transition is asked again before the store counts as unavailable. Each conflict
+/// means that somebody else got on, so more than a few in a row mean that something is wrong.
 const MAX_ROUNDS: u32 = 8;
 
 /// What became of a transition.
@@ -66,8 +66,8 @@ where
     Err(changing())
 }
 
-/// Applies `transition` to exactly the record that was seen: for what was decided by looking at it, and must not hit a newer
-/// one. [`Refusal::Changed`] with the newer record if there is one.
+/// Applies `transition` to exactly the record that was seen: for what was decided by looking at it,
+/// and must not hit a newer one. [`Refusal::Changed`] with the newer record if there is one.
 pub async fn apply_unchanged<F>(
     store: &dyn Store,
     seen: Webhook,

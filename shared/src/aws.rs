@@ -1,9 +1,10 @@
-//! Amazon's clients, made so that a cold start stays short: explicit region and credentials, no look-ups, and one HTTP client
-//! ([`http`]) with the TLS stack that the sender has too.
+//! Amazon's clients, made so that a cold start stays short: explicit region and credentials, no
+//! look-ups, and one HTTP client ([`http`]) with the TLS stack that the sender has too.
 //!
-//! The clients retry what is worth it (throttling, timeouts, broken connections) up to [`MAX_TRIES`] times, each within
-//! [`TRY_LIMIT`], all within [`CALL_LIMIT`]; then the backend is *unavailable*. That is less than a function has left when it starts
-//! anything, see `design.md` on how times nest.
+//! The clients retry what is worth it (throttling, timeouts, broken connections) up to
+//! [`MAX_TRIES`] times, each within [`TRY_LIMIT`], all within [`CALL_LIMIT`]; then the backend is
+//! *unavailable*. That is less than a function has left when it starts anything, see `design.md` on
+//! how times nest.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -29,7 +30,8 @@ use crate::config::{AwsCredentials, AwsSettings};
 /// Tries of one call, the first included.
 pub const MAX_TRIES: u32 = 4;
 
-/// How long one try may take: 3 s. DynamoDB and SQS answer within tens of milliseconds; a slower one is better asked again.
+/// How long one try may take: 3 s. DynamoDB and SQS answer within tens of milliseconds; a slower
+/// one is better asked again.
 pub const TRY_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long all tries of a call may take together: 10 s.

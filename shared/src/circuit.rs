@@ -1,8 +1,10 @@
-//! The circuit breaker of one destination (scheme, host, port), as pure functions over a small record that all workers share.
+//! The circuit breaker of one destination (scheme, host, port), as pure functions over a small
+//! record that all workers share.
 //!
-//! *Closed* while all is well; then nothing is stored. After [`Settings::failures`] failures in a row it *opens*: webhooks are
-//! deferred without an attempt. Once that time is over it is *half-open*: one worker may probe, which is a lease; success closes
-//! it, failure opens it for twice as long, up to [`MAX_OPEN`].
+//! *Closed* while all is well; then nothing is stored. After [`Settings::failures`] failures in a
+//! row it *opens*: webhooks are deferred without an attempt. Once that time is over it is
+//! *half-open*: one worker may probe, which is a lease; success closes it, failure opens it for
+//! twice as long, up to [`MAX_OPEN`].
 
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use crate::{
 /// The longest time that a circuit stays open before the next probe: 10 minutes.
 pub const MAX_OPEN: Duration = Duration::from_secs(600);
 
-/// How long a circuit is remembered without a write: 24 h. Nobody sends to that destination any more.
+/// How long a circuit is remembered without a write: 24 h. Nobody sends to that destination any
+/// more.
 pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// When a circuit opens, and for how long.
@@ -164,7 +167,8 @@ impl Circuit {
     }
 }
 
-/// Whether this outcome speaks against the destination as a whole: network or TLS error, timeout, 5xx. `None`: it was delivered.
+/// Whether this outcome speaks against the destination as a whole: network or TLS error, timeout,
+/// 5xx. `None`: it was delivered.
 pub fn is_failure(error: Option<ErrorKind>, status_code: Option<u16>) -> bool {
     match error {
         Some(ErrorKind::Network | ErrorKind::Timeout | ErrorKind::Tls) => true,
@@ -228,7 +232,8 @@ mod tests {
         assert!(circuit.succeeded().is_idle());
     }
 
-    /// A write is conditional on the revision and dated for its expiry, so each counts and dates itself; none forgets whose circuit it is.
+    /// A write is conditional on the revision and dated for its expiry, so each counts and dates
+    /// itself; none forgets whose circuit it is.
     #[test]
     fn every_write_is_told_from_the_one_before() {
         let open = after_failures(3);

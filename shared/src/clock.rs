@@ -1,7 +1,7 @@
 //! Time as a value, and the clock as something that is passed in.
 //!
-//! Pure code takes a [`Timestamp`]; only [`SystemClock`] asks the machine. Everything that waits does so through
-//! [`Clock::sleep`], so a test or a simulation can own time.
+//! Pure code takes a [`Timestamp`]; only [`SystemClock`] asks the machine. Everything that waits
+//! does so through [`Clock::sleep`], so a test or a simulation can own time.
 
 use std::{
     fmt,
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC.
 ///
-/// Stored as an integer, shown (by [`fmt::Display`] and [`rfc3339`]) as RFC 3339 with milliseconds. Arithmetic saturates, so
-/// no input can make it panic.
+/// Stored as an integer, shown (by [`fmt::Display`] and [`rfc3339`]) as RFC 3339 with milliseconds.
+/// Arithmetic saturates, so no input can make it panic.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -65,7 +65,8 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_millisecond(self.0) {
             Ok(time) => write!(f, "{time:.3}"),
-            // Outside the years -9999 to 9999; no API accepts such a time, so only a saturated sum comes here.
+            // Outside the years -9999 to 9999; no API accepts such a time, so only a saturated sum
+            // comes here.
             Err(_) => write!(f, "{}ms", self.0),
         }
     }
@@ -113,7 +114,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now. Clocks of two workers may differ by [`MAX_CLOCK_SKEW`].
     fn now(&self) -> Timestamp;
 
-    /// How long this clock has run, from any beginning. It never goes back and nobody sets it; it may stand still while the machine sleeps.
+    /// How long this clock has run, from any beginning. It never goes back and nobody sets it; it
+    /// may stand still while the machine sleeps.
     fn monotonic(&self) -> Duration;
 
     /// Returns once `wait` has passed.

@@ -1,7 +1,8 @@
 //! The settings, parsed once, at start, from environment variables.
 //!
-//! A bad value stops the start: the error names the variable, what is wrong with its value, and an example. Nothing falls back
-//! silently. Which variables there are, and what they mean, is the table in the README and the fields below.
+//! A bad value stops the start: the error names the variable, what is wrong with its value, and an
+//! example. Nothing falls back silently. Which variables there are, and what they mean, is the
+//! table in the README and the fields below.
 
 mod aws;
 mod egress;
@@ -32,7 +33,8 @@ pub use redis::{RedisSettings, RedisUrl};
 /// How much a lease must outlast an attempt: twice the clock skew that is allowed for.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// How much longer than a lease a function may take: time to wait for a free slot, and to write the outcome.
+/// How much longer than a lease a function may take: time to wait for a free slot, and to write the
+/// outcome.
 const FUNCTION_MARGIN: Duration = Duration::from_secs(15);
 
 /// How many times a function's timeout a message stays hidden: AWS asks for at least six.
@@ -50,7 +52,8 @@ pub const DEFAULT_DATA_DIR: &str = ".posthaste";
 /// The largest payload that can be configured: 1 MiB.
 pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
 
-/// The least that [`Config::api_body_bytes`] can be set to: 32 MiB. The largest request finds room in it.
+/// The least that [`Config::api_body_bytes`] can be set to: 32 MiB. The largest request finds room
+/// in it.
 pub const MIN_API_BODY_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What it is unless set: 128 MiB.
@@ -116,11 +119,13 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: where Redis is, if it is a backend.
     pub redis: RedisSettings,
-    /// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`: where DynamoDB and SQS are, if they are backends.
+    /// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`: where DynamoDB and SQS are, if
+    /// they are backends.
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
-    /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`, `RETENTION_DAYS`.
+    /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`,
+    /// `RETENTION_DAYS`.
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
@@ -132,9 +137,11 @@ pub struct Config {
     pub deliver_concurrency: usize,
     /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
     pub deliver_host_concurrency: usize,
-    /// `API_CONCURRENCY`: requests that the API answers at a time in one process; further ones are shed.
+    /// `API_CONCURRENCY`: requests that the API answers at a time in one process; further ones are
+    /// shed.
     pub api_concurrency: usize,
-    /// `API_BODY_BYTES`: what requests hold in memory at a time in one process, their bodies and what is made of them; further ones are shed.
+    /// `API_BODY_BYTES`: what requests hold in memory at a time in one process, their bodies and
+    /// what is made of them; further ones are shed.
     pub api_body_bytes: u64,
     /// `BATCH_SIZE`: messages in one call of `deliver` or `dlq`.
     pub batch_size: usize,
@@ -148,7 +155,8 @@ pub struct Config {
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
-    /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_CERT_FILE`, `WEBHOOK_CLIENT_KEY_FILE`, `WEBHOOK_PROXY_URL`: how deliveries connect.
+    /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_CERT_FILE`, `WEBHOOK_CLIENT_KEY_FILE`,
+    /// `WEBHOOK_PROXY_URL`: how deliveries connect.
     pub egress: EgressSettings,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
@@ -158,7 +166,8 @@ pub struct Config {
     pub prometheus_port: u16,
 }
 
-/// What is the default where the environment says nothing; the local stack and the Lambda functions differ in it.
+/// What is the default where the environment says nothing; the local stack and the Lambda functions
+/// differ in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// See [`Config::allow_private`].
@@ -175,19 +184,21 @@ impl Defaults {
 }
 
 impl Config {
-    /// How long one call of a function may take where Posthaste itself calls it: a lease and 15 s, so 60 s. With a shortened lease, the
-    /// margin is a third of it.
+    /// How long one call of a function may take where Posthaste itself calls it: a lease and 15 s,
+    /// so 60 s. With a shortened lease, the margin is a third of it.
     pub fn function_timeout(&self) -> Duration {
         function_timeout(self.rules.limits.lease)
     }
 
-    /// How long a message that was received is hidden, where Posthaste itself receives it: six times that.
+    /// How long a message that was received is hidden, where Posthaste itself receives it: six
+    /// times that.
     pub fn visibility_timeout(&self) -> Duration {
         self.function_timeout() * VISIBILITY_FACTOR
     }
 
-    /// When an invocation ends that began at `now` and for which the platform names this deadline. An emulator may name one that is no
-    /// time of ours (cargo-lambda: ten minutes after 1970); then it is taken to grant what [`Config::function_timeout`] says.
+    /// When an invocation ends that began at `now` and for which the platform names this deadline.
+    /// An emulator may name one that is no time of ours (cargo-lambda: ten minutes after 1970);
+    /// then it is taken to grant what [`Config::function_timeout`] says.
     pub fn invocation_end(&self, deadline_ms: u64, now: Timestamp) -> Timestamp {
         let named = Timestamp::from_millis(i64::try_from(deadline_ms).unwrap_or(i64::MAX));
         if named < FIRST_DEADLINE { now.plus(self.function_timeout()) } else { named }
@@ -198,8 +209,8 @@ impl Config {
         self.status_backend == Backend::Sqlite || self.queue_backend == Backend::Sqlite
     }
 
-    /// How old an id may be when its webhook is created; older ones are minted again. So whatever the audit reads at
-    /// [`Config::audit_age`] is complete.
+    /// How old an id may be when its webhook is created; older ones are minted again. So whatever
+    /// the audit reads at [`Config::audit_age`] is complete.
     pub fn max_id_age(&self) -> Duration {
         MAX_ID_AGE.min(self.audit_age / 2)
     }
@@ -209,7 +220,8 @@ impl Config {
         Self::from_raw_source(defaults, |name| std::env::var_os(name))
     }
 
-    /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not a variable that is not set.
+    /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not
+    /// a variable that is not set.
     pub(crate) fn from_raw_source(
         defaults: Defaults,
         source: impl Fn(&str) -> Option<OsString>,
@@ -289,17 +301,20 @@ impl Config {
     }
 }
 
-/// What one destination gets of the attempts unless told otherwise: a quarter, so that three that hang leave a quarter to the rest; and no
-/// less than a batch, below which nothing is gained on Lambda, where a batch ends with its slowest message.
+/// What one destination gets of the attempts unless told otherwise: a quarter, so that three that
+/// hang leave a quarter to the rest; and no less than a batch, below which nothing is gained on
+/// Lambda, where a batch ends with its slowest message.
 fn host_share(deliver_concurrency: usize) -> usize {
     (deliver_concurrency / 4).max(queue::MAX_BATCH)
 }
 
-/// A message that never gets one of the attempts is handed back until the queue gives up on it, so a batch must not be larger.
+/// A message that never gets one of the attempts is handed back until the queue gives up on it, so
+/// a batch must not be larger.
 fn check_batch(read: &mut Reader<'_>, deliver_concurrency: usize, batch_size: usize) {
     if deliver_concurrency < batch_size {
         let message = format!(
-            "must be at least BATCH_SIZE ({batch_size}), or messages of a batch would wait for an attempt until they are handed back"
+            "must be at least BATCH_SIZE ({batch_size}), or messages of a batch would wait for an \
+             attempt until they are handed back"
         );
         let example = format!("{batch_size}, or BATCH_SIZE={deliver_concurrency}");
         read.fault("DELIVER_CONCURRENCY", &message, &example);
@@ -347,13 +362,14 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
     }
 }
 
-/// The times nest: attempt < lease < function timeout < visibility timeout < grace, so that nobody takes over from a worker that is still
-/// allowed to write.
+/// The times nest: attempt < lease < function timeout < visibility timeout < grace, so that nobody
+/// takes over from a worker that is still allowed to write.
 fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
     let fallback = Limits::default();
     let lease = read.millis("LEASE_MS", 45_000, 1000..=600_000);
     let grace = read.millis("REQUEUE_GRACE_MS", 15 * 60_000, 1000..=6 * 3_600_000);
-    // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its margin.
+    // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its
+    // margin.
     let margin = LEASE_MARGIN.min(lease / 3);
     if lease < delivery_timeout + margin {
         let message = format!(

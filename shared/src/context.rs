@@ -1,4 +1,5 @@
-//! What a function works with: the configured backends, the sender, the clock. The only file that names concrete backends.
+//! What a function works with: the configured backends, the sender, the clock. The only file that
+//! names concrete backends.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -41,7 +42,8 @@ use crate::{
 /// Lambda sets it.
 const LAMBDA_FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
 
-/// Made once per process, and shared by all its invocations. Tests and simulations put their own parts in.
+/// Made once per process, and shared by all its invocations. Tests and simulations put their own
+/// parts in.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The settings.
@@ -73,7 +75,8 @@ pub struct Context {
 pub enum ContextError {
     /// A backend was chosen that this binary does not have.
     #[error(
-        "{variable} is {backend}, which this build of Posthaste does not have; it was built without that feature"
+        "{variable} is {backend}, which this build of Posthaste does not have; it was built \
+         without that feature"
     )]
     NotBuiltIn {
         /// The variable that chose it.
@@ -130,8 +133,9 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose; the caller sees to the lock of the embedded file's folder. A server need not
-    /// answer yet: `GET /health` tells whether it does. Call it within a tokio runtime.
+    /// Opens what `STATUS_BACKEND` and `QUEUE_BACKEND` chose; the caller sees to the lock of the
+    /// embedded file's folder. A server need not answer yet: `GET /health` tells whether it does.
+    /// Call it within a tokio runtime.
     #[cfg_attr(
         not(any(feature = "aws", feature = "redis", feature = "sqlite")),
         expect(unused_variables, unreachable_code, reason = "no backend is built in")
@@ -192,8 +196,9 @@ impl Backends {
         })
     }
 
-    /// Keeps the heartbeat of this process for as long as it is polled, and takes over from processes whose heartbeat stopped; see
-    /// [`Heartbeat`]. Only for a process that runs all the time until it ends. Does nothing where no backend is on Redis.
+    /// Keeps the heartbeat of this process for as long as it is polled, and takes over from
+    /// processes whose heartbeat stopped; see [`Heartbeat`]. Only for a process that runs all the
+    /// time until it ends. Does nothing where no backend is on Redis.
     #[cfg(feature = "redis")]
     pub fn keep_alive(&self) -> impl Future<Output = ()> + Send + use<> {
         let heartbeat = self.heartbeat.clone();
@@ -204,8 +209,9 @@ impl Backends {
         }
     }
 
-    /// Ends what the last run on the embedded file began, so that it goes on now and not when leases and visibility timeouts run
-    /// out. Only for who knows that nobody else is at work, and before anybody is. How many webhooks and messages that were.
+    /// Ends what the last run on the embedded file began, so that it goes on now and not when
+    /// leases and visibility timeouts run out. Only for who knows that nobody else is at work, and
+    /// before anybody is. How many webhooks and messages that were.
     #[cfg(feature = "sqlite")]
     pub async fn take_over(&self, now: Timestamp) -> Result<u64, TakeOverError> {
         let (store, queue) = &self.embedded;
@@ -291,7 +297,8 @@ impl OnRedis {
         Ok(Arc::clone(&self.queue.insert((connection, Arc::new(queue))).1) as _)
     }
 
-    /// Of the process's claims: without a store on Redis nobody takes them over, and no attempt has to stop.
+    /// Of the process's claims: without a store on Redis nobody takes them over, and no attempt has
+    /// to stop.
     fn liveness_of_claims(&self) -> Arc<Liveness> {
         if self.store.is_some() { Arc::clone(&self.liveness) } else { Arc::default() }
     }
@@ -323,7 +330,8 @@ impl Amazon {
     }
 }
 
-/// The settings of the process's environment, with the secrets that they refer to (see [`crate::aws::secrets`]).
+/// The settings of the process's environment, with the secrets that they refer to (see
+/// [`crate::aws::secrets`]).
 #[cfg_attr(
     not(feature = "aws"),
     expect(clippy::unused_async, reason = "without AWS there is nobody to ask")
@@ -353,9 +361,10 @@ pub enum TakeOverError {
 }
 
 impl Context {
-    /// Everything as the environment says, for a Lambda function, which prints its metrics for CloudWatch under the name that it is
-    /// deployed by. It makes no attempts: the one function that does says [`Context::with_sender`], and the others carry no HTTP client for
-    /// that, and do not make one at each cold start.
+    /// Everything as the environment says, for a Lambda function, which prints its metrics for
+    /// CloudWatch under the name that it is deployed by. It makes no attempts: the one function
+    /// that does says [`Context::with_sender`], and the others carry no HTTP client for that, and
+    /// do not make one at each cold start.
     pub async fn for_lambda() -> Result<Self, ContextError> {
         let mut context = Self::from_config(config_from_env(Defaults::LAMBDA).await?)?;
         if let Ok(function) = std::env::var(LAMBDA_FUNCTION_NAME) {
@@ -364,8 +373,9 @@ impl Context {
         Ok(context)
     }
 
-    /// Everything as configured but the sender, with the machine's clock, for a function in a process of its own: others may work on the
-    /// same backends. Counters are flushed at the end of each invocation.
+    /// Everything as configured but the sender, with the machine's clock, for a function in a
+    /// process of its own: others may work on the same backends. Counters are flushed at the end of
+    /// each invocation.
     fn from_config(config: Config) -> Result<Self, ContextError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         #[cfg(feature = "sqlite")]
@@ -376,7 +386,8 @@ impl Context {
         Self::without_sender(config, backends, clock, Duration::ZERO)
     }
 
-    /// Everything as configured, over these backends. Counters are flushed at most once per `flush_interval`.
+    /// Everything as configured, over these backends. Counters are flushed at most once per
+    /// `flush_interval`.
     pub fn new(
         config: Config,
         backends: Backends,
@@ -420,13 +431,14 @@ impl Context {
         if let Some(url) = guard.allowlist_gap() {
             tracing::warn!(
                 url,
-                "WEBHOOK_ALLOWLIST does not mark the end of the host, so it lets other hosts in: end the host with a slash, as in \
-                 https://hooks\\.example\\.com/"
+                "WEBHOOK_ALLOWLIST does not mark the end of the host, so it lets other hosts in: \
+                 end the host with a slash, as in https://hooks\\.example\\.com/"
             );
         }
         if config.allow_private {
             tracing::warn!(
-                "ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback addresses"
+                "ALLOW_PRIVATE_DESTINATIONS is on: webhooks may be sent to private and loopback \
+                 addresses"
             );
         }
         Ok(Self {

@@ -1,7 +1,8 @@
 //! Identifiers: `webhook_id = {reference_id}_{task_id}`.
 //!
-//! A task id is a UUIDv7 (RFC 9562), so the order of ids is the order of creation, to the millisecond, and no index is needed
-//! for it. A reference id is the caller's own name for what the webhook is about; several webhooks may share one.
+//! A task id is a UUIDv7 (RFC 9562), so the order of ids is the order of creation, to the
+//! millisecond, and no index is needed for it. A reference id is the caller's own name for what the
+//! webhook is about; several webhooks may share one.
 
 use std::{fmt, str::FromStr};
 
@@ -29,7 +30,8 @@ impl TaskId {
         Self(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
-    /// The id of the item `index` of a batch that was given this id: same time, other random part, always the same answer.
+    /// The id of the item `index` of a batch that was given this id: same time, other random part,
+    /// always the same answer.
     #[must_use]
     pub fn nth(self, index: usize) -> Self {
         let hash = Sha256::new()
@@ -47,7 +49,8 @@ impl TaskId {
         Timestamp::from_millis((high >> 16) as i64)
     }
 
-    /// The lowest id of all that can be minted at `time`. Ids from before are less, ids from then on are not.
+    /// The lowest id of all that can be minted at `time`. Ids from before are less, ids from then
+    /// on are not.
     pub fn first_at(time: Timestamp) -> Self {
         Self::mint(time, [0; 10])
     }
@@ -105,7 +108,8 @@ pub struct ReferenceId(String);
 impl ReferenceId {
     /// The reference id of a webhook whose caller gave none.
     ///
-    /// It holds the task id, so the webhook can be found by it without an index entry: see [`ReferenceId::made_up_for`].
+    /// It holds the task id, so the webhook can be found by it without an index entry: see
+    /// [`ReferenceId::made_up_for`].
     pub fn made_up(task: TaskId) -> Self {
         Self(format!("{MADE_UP}{}", URL_SAFE_NO_PAD.encode(task.as_bytes())))
     }
@@ -117,7 +121,8 @@ impl ReferenceId {
         (Self::made_up(task) == *self).then_some(task)
     }
 
-    /// The reference id of a test webhook: `TEST-` and eight hexadecimal digits of its task's random part.
+    /// The reference id of a test webhook: `TEST-` and eight hexadecimal digits of its task's
+    /// random part.
     pub fn test(task: TaskId) -> Self {
         let bytes = task.as_bytes();
         Self(format!("TEST-{:02x}{:02x}{:02x}{:02x}", bytes[12], bytes[13], bytes[14], bytes[15]))
@@ -147,7 +152,8 @@ impl FromStr for ReferenceId {
     }
 }
 
-/// Names one webhook: `{reference_id}_{task_id}`. The task id alone is unique; the reference id is along for people.
+/// Names one webhook: `{reference_id}_{task_id}`. The task id alone is unique; the reference id is
+/// along for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WebhookId {
     /// What the caller calls it.

@@ -1,5 +1,5 @@
-//! What all functions of Posthaste share: the model and its rules, the contracts of store and queue with their backends, and
-//! the sender.
+//! What all functions of Posthaste share: the model and its rules, the contracts of store and queue
+//! with their backends, and the sender.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,7 +1,9 @@
-//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`, a level or a list such as
-//! `warn,deliver=info`; `info` if it is not set. Release builds have nothing below `info`.
+//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`, a
+//! level or a list such as `warn,deliver=info`; `info` if it is not set. Release builds have
+//! nothing below `info`.
 //!
-//! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged, URLs without query and userinfo.
+//! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged,
+//! URLs without query and userinfo.
 
 use tracing_subscriber::{
     Layer,
@@ -22,7 +24,8 @@ pub enum Format {
     Text,
 }
 
-/// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call does nothing.
+/// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call
+/// does nothing.
 pub fn init(format: Format) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.trim().is_empty() => {
@@ -32,8 +35,9 @@ pub fn init(format: Format) -> Result<(), String> {
         }
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
-    // A line that cannot be written is dropped. To report that on standard error would panic if that is gone, too.
-    // An error only says that a subscriber is set already, as when tests share a process.
+    // A line that cannot be written is dropped. To report that on standard error would panic if
+    // that is gone, too. An error only says that a subscriber is set already, as when tests share a
+    // process.
     let _ = match format {
         Format::Json => {
             let lines = fmt::layer()

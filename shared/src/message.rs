@@ -1,5 +1,5 @@
-//! What a queue message says: "look at webhook X". The record decides what is to be done, so a message may come twice, late or
-//! out of order, and costs one look.
+//! What a queue message says: "look at webhook X". The record decides what is to be done, so a
+//! message may come twice, late or out of order, and costs one look.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +18,14 @@ pub struct Message {
     pub v: u16,
     /// Where to look.
     pub webhook_id: WebhookId,
-    /// The record as its sender wrote it. It saves its reader one read: every write is conditional on the record being the one
-    /// that was seen, so a hint that is out of date costs a refused write and does no harm.
+    /// The record as its sender wrote it. It saves its reader one read: every write is conditional
+    /// on the record being the one that was seen, so a hint that is out of date costs a refused
+    /// write and does no harm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Box<Webhook>>,
-    /// In the dead-letter queue: it was sent there because the webhook had failed, and not by the queue, which gave up on it. If the
-    /// webhook is unfinished by now, an operator has sent it again, and the message is out of date.
+    /// In the dead-letter queue: it was sent there because the webhook had failed, and not by the
+    /// queue, which gave up on it. If the webhook is unfinished by now, an operator has sent it
+    /// again, and the message is out of date.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive: bool,
 }
@@ -75,7 +77,8 @@ impl Message {
         Self::look_at(self.webhook_id.clone()).to_json()
     }
 
-    /// Reads a message of this schema version or an older one. A hint that does not parse is left out.
+    /// Reads a message of this schema version or an older one. A hint that does not parse is left
+    /// out.
     pub fn from_json(json: &str) -> Result<Self, InvalidMessage> {
         #[derive(Deserialize)]
         struct Bare {
@@ -97,8 +100,9 @@ impl Message {
         if message.v > SCHEMA {
             return Err(InvalidMessage::TooNew { found: message.v });
         }
-        // Nobody sends a record that expires, which would be a finished one: written back, it would make its webhook disappear. Nor is one
-        // written so often that its revision has no next one in a database, which counts to 2^63.
+        // Nobody sends a record that expires, which would be a finished one: written back, it would
+        // make its webhook disappear. Nor is one written so often that its revision has no next one
+        // in a database, which counts to 2^63.
         let is_usable = |seen: &Webhook| {
             let has_next_revision =
                 i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);

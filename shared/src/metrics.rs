@@ -1,9 +1,12 @@
-//! What the functions count: gathered in the process, added to the store's totals once per invocation (or once a second where
-//! one process runs many), and shown as Prometheus text from those totals, so that counters survive every function instance.
+//! What the functions count: gathered in the process, added to the store's totals once per
+//! invocation (or once a second where one process runs many), and shown as Prometheus text from
+//! those totals, so that counters survive every function instance.
 //!
-//! On Lambda the same goes out as a line of CloudWatch's Embedded Metric Format at the end of an invocation that changed something.
+//! On Lambda the same goes out as a line of CloudWatch's Embedded Metric Format at the end of an
+//! invocation that changed something.
 //!
-//! Counters cost no write when nothing changed. They may lose their last second in a crash; nothing but figures hangs on them.
+//! Counters cost no write when nothing changed. They may lose their last second in a crash; nothing
+//! but figures hangs on them.
 
 mod emf;
 mod render;
@@ -30,7 +33,8 @@ use crate::{
     store::{Activity, DestinationActivity, Store, StoreError},
 };
 
-/// Upper bounds of the histograms' buckets, in milliseconds. The last one exceeds the longest attempt.
+/// Upper bounds of the histograms' buckets, in milliseconds. The last one exceeds the longest
+/// attempt.
 pub const BUCKETS_MS: [u64; 14] =
     [2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
 
@@ -75,7 +79,8 @@ pub struct Metrics {
     // A std mutex: it is held for a few instructions, never across an await.
     destinations: Mutex<HashMap<String, DestinationActivity>>,
     last_flush_ms: AtomicI64,
-    /// Not more often than this; zero on Lambda, where the process may be frozen right after the invocation.
+    /// Not more often than this; zero on Lambda, where the process may be frozen right after the
+    /// invocation.
     flush_interval: Duration,
     /// On Lambda only.
     emf: Option<Emf>,
@@ -112,7 +117,8 @@ impl Metrics {
         Self { flush_interval, ..Self::default() }
     }
 
-    /// The same for the Lambda function of this name: each flush also prints to standard output what was counted, for CloudWatch.
+    /// The same for the Lambda function of this name: each flush also prints to standard output
+    /// what was counted, for CloudWatch.
     pub fn for_lambda(function: String) -> Self {
         Self { emf: Some(Emf::new(function)), ..Self::default() }
     }
@@ -137,7 +143,8 @@ impl Metrics {
         }
     }
 
-    /// A run of the sweep found this: how long the most overdue entry had been due, and how many webhooks there are by status.
+    /// A run of the sweep found this: how long the most overdue entry had been due, and how many
+    /// webhooks there are by status.
     pub fn swept(&self, lag: Duration, counts: [u64; Status::ALL.len()]) {
         if let Some(emf) = &self.emf {
             emf.observe("SweepLagSeconds", lag);
@@ -145,8 +152,9 @@ impl Metrics {
         }
     }
 
-    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait for it changed. The sum over all processes
-    /// is an estimate: two that give up one webhook in the same millisecond both count it, and one that dies takes its last counts along.
+    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait
+    /// for it changed. The sum over all processes is an estimate: two that give up one webhook in
+    /// the same millisecond both count it, and one that dies takes its last counts along.
     pub fn destination(
         &self,
         destination: &str,
@@ -169,7 +177,8 @@ impl Metrics {
         }
     }
 
-    /// Adds what was counted to the store's totals, if the interval is over. Called at the end of each invocation.
+    /// Adds what was counted to the store's totals, if the interval is over. Called at the end of
+    /// each invocation.
     pub async fn flush_if_due(&self, store: &dyn Store, now: Timestamp) {
         let last_ms = self.last_flush_ms.load(Ordering::Relaxed);
         let due_ms = last_ms.saturating_add(self.flush_interval.as_millis() as i64);
@@ -198,7 +207,8 @@ impl Metrics {
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let activity = self.drain();
         if let Some(line) = self.emf.as_ref().and_then(|emf| emf.line(&activity.counters, now)) {
-            // In one call, so that no log line comes between. Without standard output there is nobody to tell.
+            // In one call, so that no log line comes between. Without standard output there is
+            // nobody to tell.
             let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
         }
         if activity == Activity::default() {

@@ -1,8 +1,9 @@
-//! What is stored of a webhook: the [`Webhook`] record, which every transition rewrites, and its [`Content`], which is written
-//! once.
+//! What is stored of a webhook: the [`Webhook`] record, which every transition rewrites, and its
+//! [`Content`], which is written once.
 //!
-//! They are apart because a store bills a write by the size of the whole item: the record stays small. The serialised names are
-//! short for the same reason. Both carry a schema version; see [`SCHEMA`].
+//! They are apart because a store bills a write by the size of the whole item: the record stays
+//! small. The serialised names are short for the same reason. Both carry a schema version; see
+//! [`SCHEMA`].
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,12 @@ use serde_json::value::RawValue;
 
 use crate::{clock::Timestamp, id::WebhookId, retry::RetryOverride, status::Status, trace::Trace};
 
-/// The version of the stored shapes (record, message, cursor) that this code writes. It reads this one and older ones.
+/// The version of the stored shapes (record, message, cursor) that this code writes. It reads this
+/// one and older ones.
 ///
-/// A record of a newer version is never changed: [`Webhook::from_json`] refuses it, and who was asked to work on it hands the
-/// message back, so a roll-back does not kill what a newer version made.
+/// A record of a newer version is never changed: [`Webhook::from_json`] refuses it, and who was
+/// asked to work on it hands the message back, so a roll-back does not kill what a newer version
+/// made.
 pub const SCHEMA: u16 = 1;
 
 /// Attempts kept in a record; of more, the first and the newest stay.
@@ -52,7 +55,8 @@ pub struct Webhook {
     /// The trace that its acceptance was part of, if it was part of one.
     #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
-    /// Scheme, host and port it goes to; what fairness, statistics and the circuit breaker group by.
+    /// Scheme, host and port it goes to; what fairness, statistics and the circuit breaker group
+    /// by.
     #[serde(rename = "dst")]
     pub destination: String,
     /// Where it is in its life.
@@ -67,7 +71,8 @@ pub struct Webhook {
     /// No attempt starts before this time. `None` once finished. Shown as `next_attempt_at`.
     #[serde(rename = "at", default, skip_serializing_if = "Option::is_none")]
     pub allowed_at: Option<Timestamp>,
-    /// Its place in the due index: somebody must look at this time. `None` if it is not in the index.
+    /// Its place in the due index: somebody must look at this time. `None` if it is not in the
+    /// index.
     #[serde(rename = "due", default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
     /// The worker that makes an attempt now; there while `in_progress`.
@@ -125,7 +130,8 @@ pub struct Claim {
 pub struct ClaimId(pub u64);
 
 impl ClaimId {
-    /// A number in `0.0..1.0` that follows from the name, so that what is spread by it can be told from the record.
+    /// A number in `0.0..1.0` that follows from the name, so that what is spread by it can be told
+    /// from the record.
     pub fn fraction(self) -> f64 {
         // 53 bits are what a double holds.
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
@@ -139,7 +145,8 @@ pub struct Budget {
     /// Attempts that ended with an outcome.
     #[serde(rename = "a", skip_serializing_if = "is_zero")]
     pub attempts: u32,
-    /// Attempts that were interrupted since an outcome was last recorded: their worker died or lost its lease.
+    /// Attempts that were interrupted since an outcome was last recorded: their worker died or lost
+    /// its lease.
     #[serde(rename = "i", skip_serializing_if = "is_zero")]
     pub interrupted: u32,
     /// Times that `deliver` queued it itself, to wait for a retry.
@@ -154,14 +161,16 @@ pub struct Budget {
     /// Deferrals in a row.
     #[serde(rename = "d", skip_serializing_if = "is_zero")]
     pub deferrals: u32,
-    /// Milliseconds that an open circuit has deferred it in all. Older versions counted the host limit's deferrals here too.
+    /// Milliseconds that an open circuit has deferred it in all. Older versions counted the host
+    /// limit's deferrals here too.
     #[serde(rename = "dm", skip_serializing_if = "is_zero_u64")]
     pub deferred_ms: u64,
     /// Milliseconds that the host limit has deferred it in all.
     #[serde(rename = "hm", skip_serializing_if = "is_zero_u64")]
     pub host_deferred_ms: u64,
-    /// The record's revision when the queue last gave up on a message of it; 0: never. Writes that only move the record
-    /// within the due index move this along, so while both are equal, `deliver` has not worked on it since.
+    /// The record's revision when the queue last gave up on a message of it; 0: never. Writes that
+    /// only move the record within the due index move this along, so while both are equal,
+    /// `deliver` has not worked on it since.
     #[serde(rename = "rr", skip_serializing_if = "is_zero_u64")]
     pub rescued_revision: u64,
     /// Times in a row that the queue gave up on it although `deliver` had not worked on it.
@@ -183,7 +192,8 @@ pub enum ErrorKind {
     HttpStatus,
     /// No connection, no name, or the connection broke.
     Network,
-    /// No complete answer within the attempt's deadline, or no connection within the connect timeout.
+    /// No complete answer within the attempt's deadline, or no connection within the connect
+    /// timeout.
     Timeout,
     /// The TLS handshake failed: an expired certificate, another name, no common version.
     Tls,
@@ -246,7 +256,8 @@ pub struct Attempt {
     /// When it was claimed.
     #[serde(rename = "t")]
     pub started_at: Timestamp,
-    /// From the start of the request to the end of the answer, in milliseconds. For an interrupted attempt, its lease.
+    /// From the start of the request to the end of the answer, in milliseconds. For an interrupted
+    /// attempt, its lease.
     #[serde(rename = "ms")]
     pub duration_ms: u64,
     /// `None`: delivered. Otherwise why not.
@@ -258,8 +269,8 @@ pub struct Attempt {
     /// For a person; at most [`MAX_ERROR_BYTES`].
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The beginning of the answer's body if the attempt failed, or if `RESPONSE_EXCERPTS` is `all`; at most
-    /// [`MAX_EXCERPT_BYTES`].
+    /// The beginning of the answer's body if the attempt failed, or if `RESPONSE_EXCERPTS` is
+    /// `all`; at most [`MAX_EXCERPT_BYTES`].
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub response_excerpt: Option<String>,
 }
@@ -319,7 +330,8 @@ pub enum Transition {
     /// Queued by the sweep because it was due.
     #[serde(rename = "rq")]
     Requeue,
-    /// Entered in the due index by the audit, a rescue, or because its first message could not be sent.
+    /// Entered in the due index by the audit, a rescue, or because its first message could not be
+    /// sent.
     #[serde(rename = "ad")]
     Adopt,
     /// Became a dead letter.
@@ -473,8 +485,8 @@ impl Webhook {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether an attempt has started since it was accepted, or since the last resend or redrive. One whose claim was given
-    /// back unused does not count.
+    /// Whether an attempt has started since it was accepted, or since the last resend or redrive.
+    /// One whose claim was given back unused does not count.
     pub const fn was_attempted(&self) -> bool {
         self.budget.attempts > 0 || self.budget.interrupted > 0 || self.claim.is_some()
     }

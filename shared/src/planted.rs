@@ -1,7 +1,8 @@
 //! Bugs that the simulation plants to see that it catches them.
 //!
-//! A hook is one line in the code that it breaks: `if planted::is(Bug::X)`. Without the cargo feature `planted`, which only the tests
-//! crate's simulation switches on, that is `if false`. With it, no bug is planted until a thread plants one for itself.
+//! A hook is one line in the code that it breaks: `if planted::is(Bug::X)`. Without the cargo
+//! feature `planted`, which only the tests crate's simulation switches on, that is `if false`. With
+//! it, no bug is planted until a thread plants one for itself.
 
 /// What a planted bug does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ pub enum Bug {
     NewerArchived,
     /// The message of a webhook that cannot be read is acknowledged.
     UnreadableAcknowledged,
-    /// Whether a webhook waited already is told by the record that was first seen, not by the one that was written on.
+    /// Whether a webhook waited already is told by the record that was first seen, not by the one
+    /// that was written on.
     DeferralCountedTwice,
     /// A rescue is spent although nothing has worked on the webhook since the last one.
     RescueWithoutChange,

@@ -1,8 +1,8 @@
 //! A map that keeps what was put in lately, and never more than twice its capacity.
 //!
-//! It has two halves. Entries go into the young one. When that is full it becomes the old one, and the
-//! entries of the old one are forgotten. So an entry that is put in again from time to time stays, the
-//! work of each call is constant, and a flood of keys costs bounded memory.
+//! It has two halves. Entries go into the young one. When that is full it becomes the old one, and
+//! the entries of the old one are forgotten. So an entry that is put in again from time to time
+//! stays, the work of each call is constant, and a flood of keys costs bounded memory.
 
 use std::{collections::HashMap, mem};
 

@@ -1,11 +1,14 @@
-//! What the store and the queue on Redis have in common: a connection that all calls share, to a server or to a cluster, and scripts.
+//! What the store and the queue on Redis have in common: a connection that all calls share, to a
+//! server or to a cluster, and scripts.
 //!
-//! Every change is one Lua script, which a server runs as a whole or not at all. A script names every key that it touches, and all of them
-//! carry one hash tag, so on a cluster they are in one slot and the script runs on the node that has it. What the tags are, and so what
-//! changes together, the store and the queue decide: see there.
+//! Every change is one Lua script, which a server runs as a whole or not at all. A script names
+//! every key that it touches, and all of them carry one hash tag, so on a cluster they are in one
+//! slot and the script runs on the node that has it. What the tags are, and so what changes
+//! together, the store and the queue decide: see there.
 //!
-//! **Nobody waits for long.** A call waits `RESPONSE_TIMEOUT` for its answer and fails; it never waits for a server to come back. On a cluster
-//! the client follows redirections and tries again within that time, so a script may run twice there: each does no harm then.
+//! **Nobody waits for long.** A call waits `RESPONSE_TIMEOUT` for its answer and fails; it never
+//! waits for a server to come back. On a cluster the client follows redirections and tries again
+//! within that time, so a script may run twice there: each does no harm then.
 
 mod durable;
 mod heartbeat;
@@ -40,7 +43,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection that is refused is tried again within one call; the next call tries anew.
 const CONNECT_RETRIES: usize = 1;
 
-/// How often a call to a cluster is tried again within its time: redirections, a slot that moves, a connection that broke.
+/// How often a call to a cluster is tried again within its time: redirections, a slot that moves, a
+/// connection that broke.
 const CLUSTER_RETRIES: u32 = 5;
 
 /// The longest wait before that.
@@ -88,7 +92,8 @@ pub struct InvalidConnection {
 }
 
 impl Connection {
-    /// Does not connect yet: the first call does, and each call after a connection was lost. Call it within a tokio runtime.
+    /// Does not connect yet: the first call does, and each call after a connection was lost. Call
+    /// it within a tokio runtime.
     pub fn new(url: &RedisUrl, prefix: &str, part: &str) -> Result<Self, InvalidConnection> {
         let link = Link::to(url)?;
         Ok(Self {
@@ -128,7 +133,8 @@ impl Connection {
         }
     }
 
-    /// Runs a script. Not again if the connection breaks, which a cluster's client decides for itself.
+    /// Runs a script. Not again if the connection breaks, which a cluster's client decides for
+    /// itself.
     pub(crate) async fn once<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         match self.send(&call.by_hash()).await {
             // A node that was started since, or has taken over: it keeps the script from now on.
@@ -137,7 +143,8 @@ impl Connection {
         }
     }
 
-    /// Runs a script that does no harm if it runs twice: once more if the connection breaks, as it does when the server restarts.
+    /// Runs a script that does no harm if it runs twice: once more if the connection breaks, as it
+    /// does when the server restarts.
     pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         match self.once(call).await {
             Err(error) if is_dropped(&error) => self.once(call).await,
@@ -145,7 +152,8 @@ impl Connection {
         }
     }
 
-    /// Runs a script whose answer promises durability, once more if the connection breaks and `again`.
+    /// Runs a script whose answer promises durability, once more if the connection breaks and
+    /// `again`.
     pub(crate) async fn run_durably<T: FromRedisValue>(
         &self,
         call: &Call<'_>,

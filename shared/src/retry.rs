@@ -7,12 +7,14 @@
 //! | 5xx, 408, 425, 429, network or TLS error, timeout | [`RetryPolicy::max_attempts`] (3) |
 //! | 3xx (not followed), any other 4xx, a refused address | [`RetryPolicy::client_error_max_attempts`] (2) |
 //!
-//! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`, at most `max_delay`, or the
-//! *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After` puts it off further, never forward, whatever status it came
-//! with, and counts up to `retry_after_cap`.
+//! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`,
+//! at most `max_delay`, or the *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After`
+//! puts it off further, never forward, whatever status it came with, and counts up to
+//! `retry_after_cap`.
 //!
-//! No wait is shorter than [`RetryPolicy::min_delay`], whoever asked for it: the settings, the webhook, its jitter, or a
-//! `Retry-After: 0`. Otherwise one small request could make Posthaste send fifty as fast as their receiver refuses them.
+//! No wait is shorter than [`RetryPolicy::min_delay`], whoever asked for it: the settings, the
+//! webhook, its jitter, or a `Retry-After: 0`. Otherwise one small request could make Posthaste
+//! send fifty as fast as their receiver refuses them.
 
 use std::time::Duration;
 
@@ -32,7 +34,8 @@ pub const MAX_DELAY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The shortest wait after an attempt that failed, unless told otherwise.
 pub const MIN_DELAY: Duration = Duration::from_secs(1);
 
-/// When to try again. Made by [`crate::config`] from the `RETRY_*` variables, and per webhook by [`RetryPolicy::with`].
+/// When to try again. Made by [`crate::config`] from the `RETRY_*` variables, and per webhook by
+/// [`RetryPolicy::with`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all for what may pass by itself.
@@ -71,7 +74,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A webhook's own wishes; what is missing is as the policy has it. Checked by the API before it is stored.
+/// A webhook's own wishes; what is missing is as the policy has it. Checked by the API before it is
+/// stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryOverride {
@@ -90,7 +94,8 @@ pub struct RetryOverride {
     /// See [`RetryPolicy::jitter`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
-    /// See [`RetryPolicy::schedule`], in milliseconds; gives the number of attempts too (waits + 1).
+    /// See [`RetryPolicy::schedule`], in milliseconds; gives the number of attempts too (waits +
+    /// 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_ms: Option<Vec<u64>>,
 }
@@ -205,7 +210,8 @@ impl RetryPolicy {
         policy
     }
 
-    /// How many attempts there are in all if the latest ended like this; 0 if it was the last whatever its number.
+    /// How many attempts there are in all if the latest ended like this; 0 if it was the last
+    /// whatever its number.
     pub fn attempts_granted(&self, error: ErrorKind, status_code: Option<u16>) -> u32 {
         match (error, status_code) {
             (ErrorKind::HttpStatus, Some(410)) => 0,
@@ -217,7 +223,8 @@ impl RetryPolicy {
         }
     }
 
-    /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is random, in `0.0..1.0`.
+    /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is
+    /// random, in `0.0..1.0`.
     pub fn verdict(&self, outcome: &Outcome, used: u32, unit: f64) -> Verdict {
         let Some(error) = outcome.error else { return Verdict::Delivered };
         if planted::is(Bug::RedirectIsDelivered)
@@ -425,7 +432,8 @@ mod tests {
         );
     }
 
-    /// Any wish about growing waits replaces a schedule of the settings, which has none; the others leave it.
+    /// Any wish about growing waits replaces a schedule of the settings, which has none; the others
+    /// leave it.
     #[test]
     fn each_wish_is_granted_by_itself() {
         let policy =
@@ -504,19 +512,24 @@ mod tests {
     proptest! {
         #[test]
         fn a_wait_stays_within_its_jitter_and_never_undercuts_retry_after(
-            used in 1_u32..60, unit in 0.0_f64..1.0, base_ms in 0_u64..1_000_000, factor in 1.0_f64..10.0, jitter in 0.0_f64..1.0,
+            used in 1_u32..60, unit in 0.0_f64..1.0, base_ms in 0_u64..1_000_000,
+            factor in 1.0_f64..10.0, jitter in 0.0_f64..1.0,
             retry_after_s in proptest::option::of(0_u64..10_000),
         ) {
             let policy = RetryPolicy {
-                max_attempts: 100, base_delay: Duration::from_millis(base_ms), factor, jitter, ..RetryPolicy::default()
+                max_attempts: 100, base_delay: Duration::from_millis(base_ms), factor, jitter,
+                ..RetryPolicy::default()
             };
-            let outcome = Outcome { retry_after: retry_after_s.map(Duration::from_secs), ..answered(503) };
-            let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else { panic!("granted") };
+            let outcome = Outcome { retry_after: retry_after_s.map(Duration::from_secs),
+                ..answered(503) };
+            let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used,
+                unit) else { panic!("granted") };
             let asked = outcome.retry_after.unwrap_or_default().min(policy.retry_after_cap);
             prop_assert!(wait >= asked);
             let most = policy.max_delay.mul_f64(1.0 + jitter).max(asked).max(policy.min_delay);
             prop_assert!(wait >= policy.min_delay && wait <= most + Duration::from_millis(1));
-            let plain = (policy.base_delay.as_secs_f64() * factor.powi(used as i32 - 1)).min(3600.0);
+            let grown = policy.base_delay.as_secs_f64() * factor.powi(used as i32 - 1);
+            let plain = grown.min(3600.0);
             prop_assert!(wait.as_secs_f64() >= plain * (1.0 - jitter) - 0.001);
         }
     }

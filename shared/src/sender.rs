@@ -1,4 +1,5 @@
-//! Makes one attempt: one POST, signed, bounded in time and size, to a place where Posthaste may connect.
+//! Makes one attempt: one POST, signed, bounded in time and size, to a place where Posthaste may
+//! connect.
 //!
 //! | part | what it does |
 //! |---|---|
@@ -21,7 +22,8 @@
 //! | `answer` | what a response comes to |
 //! | `failure`, `tls_failure` | name what went wrong |
 //!
-//! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is read from the machine at start.
+//! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is
+//! read from the machine at start.
 
 mod address;
 mod answer;
@@ -76,8 +78,8 @@ use crate::{
 /// How long name look-up, TCP connection and TLS handshake may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept for the next request if the server does not say how long it keeps it. Servers that do not say
-/// it (nginx, proxies, load balancers) close theirs after 60 s or more.
+/// How long a connection is kept for the next request if the server does not say how long it keeps
+/// it. Servers that do not say it (nginx, proxies, load balancers) close theirs after 60 s or more.
 pub const MAX_IDLE: Duration = Duration::from_secs(50);
 
 /// Unused connections kept for one destination.
@@ -104,40 +106,45 @@ pub struct Request<'a> {
     pub timestamp: Timestamp,
 }
 
-/// What came of one attempt. A status code, once received, decides, whatever happens to the body afterwards.
+/// What came of one attempt. A status code, once received, decides, whatever happens to the body
+/// afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// `None`: the destination answered 2xx. Otherwise why not; one of `HttpStatus`, `Network`, `Timeout`, `Tls` and
-    /// `RefusedAddress`.
+    /// `None`: the destination answered 2xx. Otherwise why not; one of `HttpStatus`, `Network`,
+    /// `Timeout`, `Tls` and `RefusedAddress`.
     pub error: Option<ErrorKind>,
     /// The status code, if one was received.
     pub status_code: Option<u16>,
     /// How long `Retry-After` asks to wait, from now. Not capped: the retry policy does that.
     pub retry_after: Option<Duration>,
-    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no address that neither the caller
-    /// nor a redirect wrote, no secret, and nothing of a URL but the origin of a redirect.
+    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no
+    /// address that neither the caller nor a redirect wrote, no secret, and nothing of a URL but
+    /// the origin of a redirect.
     pub message: Option<String>,
-    /// The beginning of the body if there was one, and if the attempt failed or [`Excerpts::All`] are kept; at most
-    /// [`crate::model::MAX_EXCERPT_BYTES`]. What is not UTF-8 is replaced.
+    /// The beginning of the body if there was one, and if the attempt failed or [`Excerpts::All`]
+    /// are kept; at most [`crate::model::MAX_EXCERPT_BYTES`]. What is not UTF-8 is replaced.
     pub response_excerpt: Option<String>,
     /// How long the attempt took, reading included.
     pub duration: Duration,
-    /// This machine could not even try: it is out of files, ports or memory, or its egress proxy cannot be used. Says nothing of the
-    /// destination.
+    /// This machine could not even try: it is out of files, ports or memory, or its egress proxy
+    /// cannot be used. Says nothing of the destination.
     pub is_our_fault: bool,
 }
 
 /// Makes attempts.
 #[async_trait]
 pub trait Sender: Send + Sync + fmt::Debug {
-    /// Makes one attempt, and returns within `deadline`. After it no byte of the request is handed to the system to be sent.
+    /// Makes one attempt, and returns within `deadline`. After it no byte of the request is handed
+    /// to the system to be sent.
     ///
-    /// The request is sent at most once, except over a kept connection that turns out to be closed before any byte was written
-    /// to it. Not a 2xx is not an error of this function: it is an [`Answer`].
+    /// The request is sent at most once, except over a kept connection that turns out to be closed
+    /// before any byte was written to it. Not a 2xx is not an error of this function: it is an
+    /// [`Answer`].
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
 }
 
-/// Makes no attempts: for a function that has none to make. Each is our own fault, and no destination's.
+/// Makes no attempts: for a function that has none to make. Each is our own fault, and no
+/// destination's.
 #[derive(Clone, Copy, Debug)]
 pub struct NoSender;
 
@@ -179,7 +186,8 @@ pub struct SenderConfig {
 }
 
 impl SenderConfig {
-    /// With the system's resolver, no further certificates and no proxy. Excerpts are kept of failures.
+    /// With the system's resolver, no further certificates and no proxy. Excerpts are kept of
+    /// failures.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
         Self {
             secrets,

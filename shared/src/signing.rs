@@ -1,8 +1,10 @@
-//! Signatures as [Standard Webhooks](https://www.standardwebhooks.com) defines them: HMAC-SHA256, scheme `v1`.
+//! Signatures as [Standard Webhooks](https://www.standardwebhooks.com) defines them: HMAC-SHA256,
+//! scheme `v1`.
 //!
-//! What is signed is `{webhook-id}.{webhook-timestamp}.{payload}`, so neither the payload nor its id or time can be exchanged
-//! without the receiver noticing, and an old request cannot be played again later. With several secrets each signs; a receiver
-//! accepts a request if one of the signatures is right, so secrets are rotated without a moment in which nothing verifies.
+//! What is signed is `{webhook-id}.{webhook-timestamp}.{payload}`, so neither the payload nor its
+//! id or time can be exchanged without the receiver noticing, and an old request cannot be played
+//! again later. With several secrets each signs; a receiver accepts a request if one of the
+//! signatures is right, so secrets are rotated without a moment in which nothing verifies.
 
 use std::fmt;
 
@@ -16,7 +18,8 @@ pub const MAX_SECRETS: usize = 10;
 /// What a secret in the form of Standard Webhooks begins with.
 const PREFIX: &str = "whsec_";
 
-/// What a key of an asymmetric signature (`v1a`) of Standard Webhooks begins with: the private one and the public one.
+/// What a key of an asymmetric signature (`v1a`) of Standard Webhooks begins with: the private one
+/// and the public one.
 const ASYMMETRIC_PREFIXES: [&str; 2] = ["whsk_", "whpk_"];
 
 /// A secret shared with receivers, ready to sign.
@@ -44,9 +47,11 @@ pub enum InvalidSecrets {
         /// Its place in the list, from 1.
         position: usize,
     },
-    /// `whsec_` and then no base64. Receivers' libraries refuse it, so its bytes are not used as they stand.
+    /// `whsec_` and then no base64. Receivers' libraries refuse it, so its bytes are not used as
+    /// they stand.
     #[error(
-        "secret number {position} begins with whsec_, but what follows is not padded standard base64"
+        "secret number {position} begins with whsec_, but what follows is not padded standard \
+         base64"
     )]
     NotBase64 {
         /// Its place in the list, from 1.
@@ -54,7 +59,8 @@ pub enum InvalidSecrets {
     },
     /// A key of an asymmetric signature.
     #[error(
-        "secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a whsec_ secret"
+        "secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a \
+         whsec_ secret"
     )]
     Asymmetric {
         /// Its place in the list, from 1.
@@ -71,8 +77,9 @@ pub enum InvalidSecrets {
 impl Secret {
     /// Reads one or several secrets, separated by spaces or commas.
     ///
-    /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard Webhooks read it. One
-    /// without `whsec_` that is not base64 is used as it stands, every byte of it; see [`Secret::is_raw`].
+    /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard
+    /// Webhooks read it. One without `whsec_` that is not base64 is used as it stands, every byte
+    /// of it; see [`Secret::is_raw`].
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecrets> {
         let parts =
             || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
@@ -107,7 +114,8 @@ impl Secret {
         Ok(Self { mac, raw })
     }
 
-    /// Whether the text was not base64 and its bytes are the key. Worth saying at start: receivers' libraries expect base64.
+    /// Whether the text was not base64 and its bytes are the key. Worth saying at start: receivers'
+    /// libraries expect base64.
     pub const fn is_raw(&self) -> bool {
         self.raw
     }
@@ -119,10 +127,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The value of `webhook-signature`: one `v1,BASE64` for each secret, in their order, separated by spaces. Empty if there are no
-/// secrets.
+/// The value of `webhook-signature`: one `v1,BASE64` for each secret, in their order, separated by
+/// spaces. Empty if there are no secrets.
 ///
-/// `id` and `timestamp_seconds` are what `webhook-id` and `webhook-timestamp` say, `payload` the body byte for byte.
+/// `id` and `timestamp_seconds` are what `webhook-id` and `webhook-timestamp` say, `payload` the
+/// body byte for byte.
 pub fn sign(secrets: &[Secret], id: &str, timestamp_seconds: i64, payload: &[u8]) -> String {
     let signed_head = format!("{id}.{timestamp_seconds}.");
     let signatures = secrets.iter().map(|secret| {
@@ -168,7 +177,8 @@ mod tests {
         }
     }
 
-    /// The project's own library verifies what we signed, with each of the secrets that signed side by side, and with no other.
+    /// The project's own library verifies what we signed, with each of the secrets that signed side
+    /// by side, and with no other.
     #[test]
     fn an_independent_library_verifies_each_of_several_signatures() {
         let secrets = Secret::parse_list(&format!("{PUBLISHED}, {OTHER} {RAW}")).unwrap();
@@ -218,7 +228,8 @@ mod tests {
         assert_eq!(Secret::parse_list(&"a ".repeat(11)).unwrap_err(), InvalidSecrets::TooMany);
     }
 
-    /// What looks like a key in a form that receivers' libraries know, and is none, is a mistake and no raw key.
+    /// What looks like a key in a form that receivers' libraries know, and is none, is a mistake
+    /// and no raw key.
     #[test]
     fn a_mistaken_secret_is_refused_and_not_taken_as_a_raw_key() {
         for (text, error) in [

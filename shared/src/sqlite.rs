@@ -1,4 +1,5 @@
-//! The database file under the embedded store and the embedded queue, which may share one or have one each.
+//! The database file under the embedded store and the embedded queue, which may share one or have
+//! one each.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -13,15 +14,17 @@
 //! | `copy`, `restore`, `recover` | backups, and what is left of a damaged file |
 //! | `data_dir` | the data folder and its lock: who works on the file |
 //!
-//! **Writing.** All writes of a [`Database`] go through one thread. It takes everything that waits, does it in one transaction, and
-//! answers after the commit; so the concurrent requests of a process share one commit and one sync of the disk. An error of
-//! SQLite rolls back the whole batch, and each of its callers is told. A caller that stops waiting (its future is dropped) does
+//! **Writing.** All writes of a [`Database`] go through one thread. It takes everything that waits,
+//! does it in one transaction, and answers after the commit; so the concurrent requests of a
+//! process share one commit and one sync of the disk. An error of SQLite rolls back the whole
+//! batch, and each of its callers is told. A caller that stops waiting (its future is dropped) does
 //! not take its write back.
 //!
-//! **Durability.** A commit survives a crash of any process. If it holds a write that asked for `Durability::PowerLoss`, the disk
-//! has it before anybody is answered.
+//! **Durability.** A commit survives a crash of any process. If it holds a write that asked for
+//! `Durability::PowerLoss`, the disk has it before anybody is answered.
 //!
-//! **Several processes** may work on one file: transactions begin by taking the write lock, and wait up to [`BUSY_TIMEOUT`] for it.
+//! **Several processes** may work on one file: transactions begin by taking the write lock, and
+//! wait up to [`BUSY_TIMEOUT`] for it.
 
 mod checkpoint;
 mod condition;
@@ -77,7 +80,8 @@ const MAX_READ_TIME: Duration = Duration::from_secs(10);
 /// What a ping writes: as much as a webhook of the usual size.
 const PING_BYTES: u32 = 16 * 1024;
 
-/// What a ping writes when space is short: as much as the largest webhook, if the settings are the usual ones.
+/// What a ping writes when space is short: as much as the largest webhook, if the settings are the
+/// usual ones.
 const TIGHT_PING_BYTES: u32 = 272 * 1024;
 
 /// The most writes that wait for the writer; who comes then waits for a place.
@@ -123,7 +127,8 @@ impl From<rusqlite::Error> for DatabaseError {
     }
 }
 
-/// An open database file. Clones share it; the last one to go waits for what was asked for and closes it.
+/// An open database file. Clones share it; the last one to go waits for what was asked for and
+/// closes it.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
@@ -184,15 +189,17 @@ impl Database {
         &self.inner.path
     }
 
-    /// Transactions that this handle and its clones have committed. Less than the number of writes: that is what group commit is for.
+    /// Transactions that this handle and its clones have committed. Less than the number of writes:
+    /// that is what group commit is for.
     pub fn commits(&self) -> u64 {
         self.inner.signals.commits.load(Ordering::Relaxed)
     }
 
-    /// Does `work` in a transaction along with whatever else waits. The answer comes after the commit.
+    /// Does `work` in a transaction along with whatever else waits. The answer comes after the
+    /// commit.
     ///
-    /// `work` returns an error of SQLite only if the whole batch must be rolled back; a refusal is a value, and `work` refuses
-    /// before it changes anything.
+    /// `work` returns an error of SQLite only if the whole batch must be rolled back; a refusal is
+    /// a value, and `work` refuses before it changes anything.
     pub(crate) async fn write<T, F>(
         &self,
         durability: Durability,
@@ -227,8 +234,9 @@ impl Database {
         self.inner.readers.read(limited).await.inspect_err(|error| self.inner.condition.note(error))
     }
 
-    /// Whether a webhook could be stored and read now. It writes as much as one takes, over what the latest ping wrote, so a full disk
-    /// shows and the file does not grow. Each time something else: SQLite does not write what is there already.
+    /// Whether a webhook could be stored and read now. It writes as much as one takes, over what
+    /// the latest ping wrote, so a full disk shows and the file does not grow. Each time something
+    /// else: SQLite does not write what is there already.
     pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
         let (condition, path) = (Arc::clone(&self.inner.condition), self.inner.path.clone());
         let write = move |tx: &mut Transaction<'_>| {
@@ -256,7 +264,8 @@ impl Database {
         self.inner.condition.warnings(&self.inner.path, &self.inner.files)
     }
 
-    /// What the files take, and what is left on their disk. A few calls of the system about a local disk, so it does not block.
+    /// What the files take, and what is left on their disk. A few calls of the system about a local
+    /// disk, so it does not block.
     pub(crate) fn disk_usage(&self) -> io::Result<DiskUsage> {
         files::disk_usage(&self.inner.path)
     }
@@ -286,7 +295,8 @@ pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// All totals, by their slot. A total is never negative; should it ever be, nobody is served by a huge number.
+/// All totals, by their slot. A total is never negative; should it ever be, nobody is served by a
+/// huge number.
 pub(crate) fn totals(connection: &Connection) -> rusqlite::Result<[u64; TOTALS]> {
     let mut totals = [0; TOTALS];
     let mut statement = connection.prepare_cached("SELECT slot, n FROM totals")?;

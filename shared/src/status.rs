@@ -8,25 +8,28 @@ use serde::{Deserialize, Serialize};
 pub enum Status {
     /// Accepted, and no attempt has started since.
     ///
-    /// *Entered* by create, resend and redrive. *Left* by a claim, or by a deferral. *After a crash* its queue message leads to
-    /// it; if the message is lost too, the audit enters it in the due index once it is `AUDIT_AGE_MS` old.
+    /// *Entered* by create, resend and redrive. *Left* by a claim, or by a deferral. *After a
+    /// crash* its queue message leads to it; if the message is lost too, the audit enters it in the
+    /// due index once it is `AUDIT_AGE_MS` old.
     Pending,
     /// A worker holds the claim and makes one attempt.
     ///
-    /// *Entered* by a claim. *Left* by the outcome, which only the holder of the claim can write. *After a crash* the lease runs
-    /// out; the next look, led by the message or the due index, notes the attempt as interrupted and claims anew.
+    /// *Entered* by a claim. *Left* by the outcome, which only the holder of the claim can write.
+    /// *After a crash* the lease runs out; the next look, led by the message or the due index,
+    /// notes the attempt as interrupted and claims anew.
     InProgress,
     /// Waits for its next attempt at `next_attempt_at`.
     ///
-    /// *Entered* when an attempt failed and the policy grants another, and by a deferral. *Left* by a claim. *After a crash* it
-    /// stands in the due index already.
+    /// *Entered* when an attempt failed and the policy grants another, and by a deferral. *Left* by
+    /// a claim. *After a crash* it stands in the due index already.
     Retrying,
     /// The destination answered 2xx. Final, unless an operator resends it.
     Delivered,
     /// Given up. Final, unless an operator resends or redrives it.
     ///
-    /// *Entered* when the policy grants no further attempt. It stands in the due index until it is archived as a dead letter,
-    /// so *after a crash* the sweep sends it to the dead-letter queue again.
+    /// *Entered* when the policy grants no further attempt. It stands in the due index until it is
+    /// archived as a dead letter, so *after a crash* the sweep sends it to the dead-letter queue
+    /// again.
     Failed,
 }
 

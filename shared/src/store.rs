@@ -1,8 +1,9 @@
 //! The contract of a store: what it guarantees, whatever it is built on.
 //!
-//! The store holds the record of each webhook, its content, and the indexes that follow from the record. It knows nothing of
-//! the rules: [`crate::transition`] makes the next record from the one before, and [`Store::write`] puts it in place only if the
-//! stored one is still the one before. Every backend passes the same conformance suite (`tests/`).
+//! The store holds the record of each webhook, its content, and the indexes that follow from the
+//! record. It knows nothing of the rules: [`crate::transition`] makes the next record from the one
+//! before, and [`Store::write`] puts it in place only if the stored one is still the one before.
+//! Every backend passes the same conformance suite (`tests/`).
 //!
 //! **Indexes.** They follow from the record, and change in the same atomic write as it:
 //! - by time: every webhook, by its task id;
@@ -10,23 +11,28 @@
 //! - *due*: webhooks with [`Webhook::due_at`];
 //! - *dead letters*: webhooks for which [`Webhook::is_dead_letter`] holds, by `archived_at`.
 //!
-//! A backend whose index trails the record (eventual consistency) answers with the record's own state, never the index's.
+//! A backend whose index trails the record (eventual consistency) answers with the record's own
+//! state, never the index's.
 //!
-//! **Expiry.** What has expired is gone for every reader and for every conditional write at once, though its bytes may go later. A content
-//! outlives its record.
+//! **Expiry.** What has expired is gone for every reader and for every conditional write at once,
+//! though its bytes may go later. A content outlives its record.
 //!
-//! **A wrong clock.** To hide what has expired is reversible, to delete it is not. So a backend that deletes by time deletes what
-//! [`PurgeHorizon`] allows, and nothing else: what two looks of one process have both seen expired, at least a minute apart by its
-//! monotonic clock. No time to live of a key stands in for that, since a server's clock can be wrong too; only DynamoDB deletes by AWS's own
-//! clock, and needs days for it. Idempotency keys and retired ids on Redis are exempt: a clock that is ahead may let them go early, and then a
-//! caller's retry is another webhook. `docs/operating.md` tells operators what a wrong clock does.
+//! **A wrong clock.** To hide what has expired is reversible, to delete it is not. So a backend
+//! that deletes by time deletes what [`PurgeHorizon`] allows, and nothing else: what two looks of
+//! one process have both seen expired, at least a minute apart by its monotonic clock. No time to
+//! live of a key stands in for that, since a server's clock can be wrong too; only DynamoDB deletes
+//! by AWS's own clock, and needs days for it. Idempotency keys and retired ids on Redis are exempt:
+//! a clock that is ahead may let them go early, and then a caller's retry is another webhook.
+//! `docs/operating.md` tells operators what a wrong clock does.
 //!
-//! **Names.** A webhook is named by its whole id: the same task id with another reference id is no webhook.
+//! **Names.** A webhook is named by its whole id: the same task id with another reference id is no
+//! webhook.
 //!
-//! **Unreadable records** (of a newer schema version, or malformed) are an error to who asks for them by id, are left out of lists and
-//! of the audit, stay in the due index, and can be deleted.
+//! **Unreadable records** (of a newer schema version, or malformed) are an error to who asks for
+//! them by id, are left out of lists and of the audit, stay in the due index, and can be deleted.
 //!
-//! **Bounds.** No call reads more than [`MAX_READ`] entries (of the due index: of each of its parts). None scans everything.
+//! **Bounds.** No call reads more than [`MAX_READ`] entries (of the due index: of each of its
+//! parts). None scans everything.
 
 #[cfg(feature = "aws")]
 pub mod dynamodb;
@@ -61,7 +67,8 @@ pub const MAX_READ: usize = 1000;
 /// How long an idempotency key is remembered: 24 h.
 pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// How long after the time in an id the store at least remembers that the id is retired: longer than any key stands for it.
+/// How long after the time in an id the store at least remembers that the id is retired: longer
+/// than any key stands for it.
 const RETIRED_FOR: Duration = IDEMPOTENCY_TTL.saturating_add(Duration::from_secs(3600));
 
 /// Until when the store has to remember that this id is retired.
@@ -75,13 +82,16 @@ pub const MAX_DESTINATIONS: usize = 100;
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, is overloaded, or its disk is full. Whether a write took effect is not known. Try again later.
+    /// It cannot be reached, is overloaded, or its disk is full. Whether a write took effect is not
+    /// known. Try again later.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It has no room for anything new. Nothing was written. What has been accepted goes on to its end, and can be deleted.
+    /// It has no room for anything new. Nothing was written. What has been accepted goes on to its
+    /// end, and can be deleted.
     #[error("the store is full: {0}")]
     Full(&'static str),
-    /// What is stored under this key is not what this version writes; trying again does not help, other webhooks are not touched.
+    /// What is stored under this key is not what this version writes; trying again does not help,
+    /// other webhooks are not touched.
     #[error("webhook {id} cannot be read")]
     Unreadable {
         /// Which webhook.
@@ -156,13 +166,16 @@ pub enum Standing {
 /// What an idempotency key stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// The id that the key's first request gave to its webhook; for a batch, what its items' ids derive from.
+    /// The id that the key's first request gave to its webhook; for a batch, what its items' ids
+    /// derive from.
     pub task: TaskId,
-    /// Of a batch that was given a new id: the ids of the items that an earlier id had settled (created, whether or not deleted since).
-    /// By item; without those at the end that are not settled.
+    /// Of a batch that was given a new id: the ids of the items that an earlier id had settled
+    /// (created, whether or not deleted since). By item; without those at the end that are not
+    /// settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<Option<TaskId>>,
-    /// SHA-256 of the request, in hexadecimal; another one under the same key is the caller's mistake.
+    /// SHA-256 of the request, in hexadecimal; another one under the same key is the caller's
+    /// mistake.
     pub fingerprint: String,
     /// The answer's body, once the request is done.
     pub answer: Option<String>,
@@ -175,7 +188,8 @@ pub struct Reservation {
 pub struct SweepReport {
     /// When it ran; the epoch if none has come to its end yet.
     pub ran_at: Timestamp,
-    /// How long the entry that it found most overdue had been due, in milliseconds. Of what it could read.
+    /// How long the entry that it found most overdue had been due, in milliseconds. Of what it
+    /// could read.
     pub lag_ms: u64,
     /// Webhooks per status, as far as the store knows; see [`Store::counts`].
     pub counts: [u64; 5],
@@ -188,7 +202,8 @@ pub struct SweepReport {
     /// How far it came in the due index, if that was not the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<DueCursor>,
-    /// Of a run that is under way and whose clock may be wrong: when it began. Written before the run changes anything.
+    /// Of a run that is under way and whose clock may be wrong: when it began. Written before the
+    /// run changes anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began_at: Option<Timestamp>,
     /// A clock that was ahead of this one, if that was found lately.
@@ -203,7 +218,8 @@ pub struct ClockFault {
     pub found_at: Timestamp,
     /// By how much it was ahead at least, in milliseconds.
     pub ahead_ms: u64,
-    /// From where on the due index is still to be looked through for what that clock wrote; `None`: all of it was.
+    /// From where on the due index is still to be looked through for what that clock wrote; `None`:
+    /// all of it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<DueCursor>,
 }
@@ -266,8 +282,8 @@ pub trait Store: Send + Sync + Debug {
     /// Answers if the store can be read, and a webhook could be stored.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// What is wrong with the store's own settings, so that it may lose what it has acknowledged; for people, a sentence each. Empty if
-    /// all is well, or nothing can be told.
+    /// What is wrong with the store's own settings, so that it may lose what it has acknowledged;
+    /// for people, a sentence each. Empty if all is well, or nothing can be told.
     async fn warnings(&self) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
@@ -279,13 +295,15 @@ pub trait Store: Send + Sync + Debug {
 
     // ----- one webhook
 
-    /// The webhook and its content exist from now on, both or neither, durable against power loss. [`CreateError::Conflict`] if
-    /// there is one with this task id, which is left as it is; [`CreateError::Retired`] if there was one or the id is barred.
+    /// The webhook and its content exist from now on, both or neither, durable against power loss.
+    /// [`CreateError::Conflict`] if there is one with this task id, which is left as it is;
+    /// [`CreateError::Retired`] if there was one or the id is barred.
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError>;
 
-    /// No webhook is created under this id any more, also by a create that is under way, at least until [`retired_until`]; durable as
-    /// that is. Answers what stands there: a webhook, which is left as it is, or why there is none. Asked again it answers the same, until
-    /// the webhook is deleted. One that has expired counts as deleted.
+    /// No webhook is created under this id any more, also by a create that is under way, at least
+    /// until [`retired_until`]; durable as that is. Answers what stands there: a webhook, which is
+    /// left as it is, or why there is none. Asked again it answers the same, until the webhook is
+    /// deleted. One that has expired counts as deleted.
     async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError>;
 
     /// The record, with every write that was acknowledged before the call.
@@ -294,11 +312,12 @@ pub trait Store: Send + Sync + Debug {
     /// The record and the content.
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError>;
 
-    /// Puts `after` in place of `before`, with all index entries, as a whole or not at all, and only if the stored record has
-    /// `before`'s revision and is not expired. Never makes a record. `after` must have a greater revision.
+    /// Puts `after` in place of `before`, with all index entries, as a whole or not at all, and
+    /// only if the stored record has `before`'s revision and is not expired. Never makes a record.
+    /// `after` must have a greater revision.
     ///
-    /// [`WriteError::Conflict`] with the stored record otherwise. A conflict with a record equal to `after` is reported as success: an
-    /// earlier try of the same write had taken effect.
+    /// [`WriteError::Conflict`] with the stored record otherwise. A conflict with a record equal to
+    /// `after` is reported as success: an earlier try of the same write had taken effect.
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError>;
 
     /// The same, and the content, which cannot be gone before the write.
@@ -308,17 +327,19 @@ pub trait Store: Send + Sync + Debug {
         after: &Webhook,
     ) -> Result<Content, WriteError>;
 
-    /// Nothing of the webhook is left: record, content, every index entry. Whether there was one. No write that started before
-    /// can bring it back, and no create under its id, whenever it starts: until [`retired_until`] the id itself is remembered as deleted.
+    /// Nothing of the webhook is left: record, content, every index entry. Whether there was one.
+    /// No write that started before can bring it back, and no create under its id, whenever it
+    /// starts: until [`retired_until`] the id itself is remembered as deleted.
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError>;
 
-    /// The same, only if the stored record has the revision of `seen`: for what was chosen by looking at it.
+    /// The same, only if the stored record has the revision of `seen`: for what was chosen by
+    /// looking at it.
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError>;
 
     // ----- many webhooks
 
-    /// Webhooks that match the filter, newest first, after the position `after`. Reads at most [`MAX_READ`] entries, so the page may be
-    /// short, or empty, and still have a `next`.
+    /// Webhooks that match the filter, newest first, after the position `after`. Reads at most
+    /// [`MAX_READ`] entries, so the page may be short, or empty, and still have a `next`.
     async fn list(
         &self,
         filter: &Filter,
@@ -334,12 +355,14 @@ pub trait Store: Send + Sync + Debug {
         limit: usize,
     ) -> Result<DeadLetters, StoreError>;
 
-    /// Entries of the due index up to and including `until`, at most `limit` (and [`MAX_READ`]) from each of the index's parts, oldest
-    /// first within each.
+    /// Entries of the due index up to and including `until`, at most `limit` (and [`MAX_READ`])
+    /// from each of the index's parts, oldest first within each.
     ///
-    /// `after` is the `next` of an earlier page, or [`DueCursor::before`] a time: the page begins after it. So a reader that follows `next`
-    /// meets every entry that was there at its first call and has not moved, exactly once, and comes to an end: what it cannot handle stays in
-    /// the index and hides nothing. What enters behind the cursor meanwhile is met by the next reader that starts anew.
+    /// `after` is the `next` of an earlier page, or [`DueCursor::before`] a time: the page begins
+    /// after it. So a reader that follows `next` meets every entry that was there at its first call
+    /// and has not moved, exactly once, and comes to an end: what it cannot handle stays in the
+    /// index and hides nothing. What enters behind the cursor meanwhile is met by the next reader
+    /// that starts anew.
     async fn due(
         &self,
         until: Timestamp,
@@ -347,8 +370,9 @@ pub trait Store: Send + Sync + Debug {
         limit: usize,
     ) -> Result<DuePage, StoreError>;
 
-    /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the position `after` on, and
-    /// where to go on. A sequential read; every webhook in the range was read once `next` is `None`.
+    /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the
+    /// position `after` on, and where to go on. A sequential read; every webhook in the range was
+    /// read once `next` is `None`.
     async fn unheld(
         &self,
         from: Timestamp,
@@ -356,8 +380,8 @@ pub trait Store: Send + Sync + Debug {
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError>;
 
-    /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to ask for. It may leave out webhooks that
-    /// are older than the newest [`MAX_READ`].
+    /// How many webhooks have each status, in the order of [`Status::ALL`]; an estimate, cheap to
+    /// ask for. It may leave out webhooks that are older than the newest [`MAX_READ`].
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError>;
 
     // ----- the sweep
@@ -365,7 +389,8 @@ pub trait Store: Send + Sync + Debug {
     /// Up to when all minutes are audited.
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Moves that, only if it is still `from`. Whether it did. It may move back: a wrong clock may have moved it too far.
+    /// Moves that, only if it is still `from`. Whether it did. It may move back: a wrong clock may
+    /// have moved it too far.
     async fn advance_audit(
         &self,
         from: Option<Timestamp>,
@@ -378,16 +403,16 @@ pub trait Store: Send + Sync + Debug {
     /// What the sweep said last.
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError>;
 
-    /// The store's own housekeeping; the sweep asks for it in each run. Ends soon after `until`. Changes nothing that can be asked for, and
-    /// may be cut short anywhere or run twice at once.
+    /// The store's own housekeeping; the sweep asks for it in each run. Ends soon after `until`.
+    /// Changes nothing that can be asked for, and may be cut short anywhere or run twice at once.
     async fn tidy(&self, _now: Timestamp, _until: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 
     // ----- idempotency keys
 
-    /// Remembers what the key stands for, durable against power loss, unless it stands for something already: then answers that. Of
-    /// concurrent calls, one gets `None`.
+    /// Remembers what the key stands for, durable against power loss, unless it stands for
+    /// something already: then answers that. Of concurrent calls, one gets `None`.
     async fn reserve(
         &self,
         key: &str,
@@ -404,25 +429,28 @@ pub trait Store: Send + Sync + Debug {
 
     // ----- totals and circuits
 
-    /// Adds to the totals. May be lost in a crash; never counted twice but when the answer was lost.
+    /// Adds to the totals. May be lost in a crash; never counted twice but when the answer was
+    /// lost.
     async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError>;
 
     /// The totals of all counters.
     async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError>;
 
-    /// The destinations with most failed attempts in the current and the previous hour, at most [`MAX_DESTINATIONS`].
+    /// The destinations with most failed attempts in the current and the previous hour, at most
+    /// [`MAX_DESTINATIONS`].
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError>;
 
     /// The destination's circuit; `None` while all is well.
     async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError>;
 
-    /// Puts `after` in place only if the stored circuit has the revision `before` (`None`: there is none). Whether it did. A circuit
-    /// that [`Circuit::is_idle`] is removed.
+    /// Puts `after` in place only if the stored circuit has the revision `before` (`None`: there is
+    /// none). Whether it did. A circuit that [`Circuit::is_idle`] is removed.
     async fn write_circuit(&self, before: Option<u64>, after: &Circuit)
     -> Result<bool, StoreError>;
 
-    /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that opened first, and of those
-    /// the latest written; at most [`MAX_DESTINATIONS`]. Not all of them are open: see [`Circuit::state`]. One that nobody has written
-    /// for [`MAX_AGE`](crate::circuit::MAX_AGE) may be gone.
+    /// The circuits that are stored, i.e. of destinations whose latest attempts failed: those that
+    /// opened first, and of those the latest written; at most [`MAX_DESTINATIONS`]. Not all of them
+    /// are open: see [`Circuit::state`]. One that nobody has written for
+    /// [`MAX_AGE`](crate::circuit::MAX_AGE) may be gone.
     async fn circuits(&self) -> Result<Vec<Circuit>, StoreError>;
 }

@@ -1,8 +1,10 @@
 //! Lines for people, to standard output and standard error.
 //!
-//! `println!` panics when the line cannot be written, such as when the program that read it has ended, or the disk behind it is full. That is
-//! no reason for a process to fail that has other work to do. So nothing here prints by it (the lints `print_stdout` and `print_stderr` see to
-//! that), but by [`say!`](crate::say) and [`complain!`](crate::complain), which drop what cannot be written.
+//! `println!` panics when the line cannot be written, such as when the program that read it has
+//! ended, or the disk behind it is full. That is no reason for a process to fail that has other
+//! work to do. So nothing here prints by it (the lints `print_stdout` and `print_stderr` see to
+//! that), but by [`say!`](crate::say) and [`complain!`](crate::complain), which drop what cannot be
+//! written.
 
 use std::{
     fmt::Arguments,

@@ -1,14 +1,15 @@
 //! Threads for calls that block: SQLite's reads and the system's name resolver.
 //!
-//! tokio has one pool of such threads for everything. There, calls of one kind that do not return hold
-//! up calls of every other kind. So each kind has a pool of its own here, with a limit of its own. What is
-//! left in tokio's pool are the look-ups of the backends' own hosts by the clients of Redis and AWS.
+//! tokio has one pool of such threads for everything. There, calls of one kind that do not return
+//! hold up calls of every other kind. So each kind has a pool of its own here, with a limit of its
+//! own. What is left in tokio's pool are the look-ups of the backends' own hosts by the clients of
+//! Redis and AWS.
 //!
 //! # Contract
 //!
 //! - At most `most` calls run at a time. Further ones wait in the order in which they came.
-//! - A call that was begun runs to its end, also if nobody waits for its result. One that was not begun
-//!   yet is dropped then.
+//! - A call that was begun runs to its end, also if nobody waits for its result. One that was not
+//!   begun yet is dropped then.
 //! - Threads start when they are needed, and end after `IDLE` without work.
 //! - A call that panics ends neither its thread nor others; its caller gets [`NotRun`].
 
@@ -71,7 +72,8 @@ impl std::fmt::Debug for State {
 }
 
 impl Threads {
-    /// At most so many threads. The name is the system's for each of them: at most 15 bytes on Linux.
+    /// At most so many threads. The name is the system's for each of them: at most 15 bytes on
+    /// Linux.
     pub fn new(name: &'static str, most: usize) -> Self {
         Self { name, most, shared: Arc::default() }
     }

@@ -1,6 +1,8 @@
-//! TLS as every client of a process speaks it: rustls on ring, the web's root certificates compiled in.
+//! TLS as every client of a process speaks it: rustls on ring, the web's root certificates compiled
+//! in.
 //!
-//! Roots from the system would be read at each start (milliseconds of a cold start), and differ from machine to machine.
+//! Roots from the system would be read at each start (milliseconds of a cold start), and differ
+//! from machine to machine.
 
 use std::sync::Arc;
 
@@ -21,7 +23,8 @@ pub enum InvalidTls {
     Settings(#[source] rustls::Error),
 }
 
-/// HTTP/1.1 over TLS 1.2 and 1.3, trusting the web's roots. For services; webhooks have more to say (`sender/trust.rs`).
+/// HTTP/1.1 over TLS 1.2 and 1.3, trusting the web's roots. For services; webhooks have more to say
+/// (`sender/trust.rs`).
 pub fn http_client() -> Result<ClientConfig, InvalidTls> {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,11 +1,13 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what a caller's `traceparent` and `tracestate` say, and what the destination is
-//! told. Pure.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what a caller's `traceparent` and
+//! `tracestate` say, and what the destination is told. Pure.
 //!
-//! What is not valid is ignored, as the recommendation asks for: a trace that is cut is better than a webhook that is refused.
+//! What is not valid is ignored, as the recommendation asks for: a trace that is cut is better than
+//! a webhook that is refused.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of `tracestate` that are kept; as many as the recommendation wants propagated at least. What is more is left out by whole members.
+/// Bytes of `tracestate` that are kept; as many as the recommendation wants propagated at least.
+/// What is more is left out by whole members.
 pub const MAX_STATE_BYTES: usize = 512;
 
 /// Members that `tracestate` may have.
@@ -32,8 +34,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// What these headers say; `states` are the values of all `tracestate` headers, in their order. `None` if `parent` is not valid; a
-    /// `tracestate` that is not valid is left out.
+    /// What these headers say; `states` are the values of all `tracestate` headers, in their order.
+    /// `None` if `parent` is not valid; a `tracestate` that is not valid is left out.
     pub fn parse(parent: &str, states: &[&str]) -> Option<Self> {
         let (version, rest) = parent.split_once('-')?;
         let version = hex_byte(version).filter(|version| *version != 0xff)?;
@@ -50,8 +52,8 @@ impl Trace {
         Some(Self { id: id.to_owned(), sampled, state: state(states) })
     }
 
-    /// The trace of X-Ray's header (`Root=1-8hex-24hex;Parent=…;Sampled=1`), if it is sampled: of another there is nothing to be found under its
-    /// id, which would only make the record larger.
+    /// The trace of X-Ray's header (`Root=1-8hex-24hex;Parent=…;Sampled=1`), if it is sampled: of
+    /// another there is nothing to be found under its id, which would only make the record larger.
     pub fn from_xray(header: &str) -> Option<Self> {
         let field = |name: &str| {
             header.split(';').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='))

@@ -1,9 +1,11 @@
-//! The life of a webhook as pure functions: a record and an event give the next record, or a [`Refusal`].
+//! The life of a webhook as pure functions: a record and an event give the next record, or a
+//! [`Refusal`].
 //!
 //! Nothing here does I/O, reads a clock or draws a random number. A caller applies the result with
-//! [`Store::write`](crate::store::Store::write), which takes effect only if the record is still the one that the function was
-//! given; if it is not, the caller asks again with the newer one ([`crate::apply`]). So each condition below holds at the moment of the
-//! write, and no backend has to know any of them.
+//! [`Store::write`](crate::store::Store::write), which takes effect only if the record is still the
+//! one that the function was given; if it is not, the caller asks again with the newer one
+//! ([`crate::apply`]). So each condition below holds at the moment of the write, and no backend has
+//! to know any of them.
 //!
 //! | function | from | to | due index |
 //! |---|---|---|---|
@@ -43,7 +45,8 @@ use crate::{
 
 use interruption::note_interruption;
 
-/// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`] checks.
+/// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`]
+/// checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// How long a claim keeps others away.
@@ -56,7 +59,8 @@ pub struct Limits {
     pub max_interrupted: u32,
     /// The longest wait for which `deliver` queues a webhook itself.
     pub relay_within: Duration,
-    /// How often it does so in a webhook's life: the platform stops function-queue-function loops after 16 hops.
+    /// How often it does so in a webhook's life: the platform stops function-queue-function loops
+    /// after 16 hops.
     pub max_relays: u32,
     /// Rescues from the dead-letter queue until it is given up.
     pub max_rescues: u32,
@@ -128,7 +132,8 @@ pub enum Refusal {
     /// Gone for readers, so for writers too.
     #[error("expired")]
     Expired,
-    /// No attempt has started since it was accepted or sent again: it must make one before it may be given up.
+    /// No attempt has started since it was accepted or sent again: it must make one before it may
+    /// be given up.
     #[error("no attempt has started")]
     Untried,
 }
@@ -206,7 +211,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// A webhook is accepted. If it is scheduled, it enters the due index for that time, and no message is sent.
+    /// A webhook is accepted. If it is scheduled, it enters the due index for that time, and no
+    /// message is sent.
     pub fn create(&self, new: NewWebhook, now: Timestamp) -> Webhook {
         let scheduled = new.deliver_at.filter(|at| *at > now);
         let mut webhook = Webhook {
@@ -240,8 +246,8 @@ impl Rules {
         webhook
     }
 
-    /// A worker takes the right to make one attempt, which starts now. A claim whose lease is over is noted as an interrupted
-    /// attempt. The claim's id must be fresh and random.
+    /// A worker takes the right to make one attempt, which starts now. A claim whose lease is over
+    /// is noted as an interrupted attempt. The claim's id must be fresh and random.
     pub fn claim(
         &self,
         webhook: &Webhook,
@@ -272,8 +278,9 @@ impl Rules {
         Ok(next)
     }
 
-    /// The holder of the claim writes what its attempt came to: delivered, retrying or failed, as the policy says. `unit` is
-    /// random, in `0.0..1.0`. A lease that ran out does not matter as long as nobody else has claimed since.
+    /// The holder of the claim writes what its attempt came to: delivered, retrying or failed, as
+    /// the policy says. `unit` is random, in `0.0..1.0`. A lease that ran out does not matter as
+    /// long as nobody else has claimed since.
     pub fn conclude(
         &self,
         webhook: &Webhook,
@@ -330,8 +337,9 @@ impl Rules {
         Ok(next)
     }
 
-    /// It is given up without a further attempt, because a budget other than the policy's is spent. Which one that is, and that it
-    /// is, the caller has seen on this very record: apply it with [`apply_unchanged`](crate::apply::apply_unchanged).
+    /// It is given up without a further attempt, because a budget other than the policy's is spent.
+    /// Which one that is, and that it is, the caller has seen on this very record: apply it with
+    /// [`apply_unchanged`](crate::apply::apply_unchanged).
     pub fn give_up(
         &self,
         webhook: &Webhook,
@@ -370,8 +378,9 @@ impl Rules {
         Ok(next)
     }
 
-    /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After` may have put it off further
-    /// since the caller looked. The host limit ([`Why::RateLimit`]) and the circuit each have a budget of their own.
+    /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After`
+    /// may have put it off further since the caller looked. The host limit ([`Why::RateLimit`]) and
+    /// the circuit each have a budget of their own.
     pub fn defer(
         &self,
         webhook: &Webhook,
@@ -425,8 +434,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// An operator wants it sent again, with a fresh budget. It enters the due index for one grace from now; the caller sends
-    /// a message, and [`Rules::adopt`]s it for now if that fails.
+    /// An operator wants it sent again, with a fresh budget. It enters the due index for one grace
+    /// from now; the caller sends a message, and [`Rules::adopt`]s it for now if that fails.
     pub fn resend(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         self.start_again(webhook, Transition::Resend, now)
     }
@@ -465,7 +474,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// Waits for `allowed_at`: queued by `deliver` itself if that is soon and it may, else by the sweep when it is due.
+    /// Waits for `allowed_at`: queued by `deliver` itself if that is soon and it may, else by the
+    /// sweep when it is due.
     fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
         enter(next, Status::Retrying);
         next.allowed_at = Some(allowed_at);
@@ -489,18 +499,21 @@ impl Rules {
     }
 }
 
-/// Whether who wrote this record has to queue it, since the sweep will not before a grace has passed.
+/// Whether who wrote this record has to queue it, since the sweep will not before a grace has
+/// passed.
 pub fn is_relayed(webhook: &Webhook) -> bool {
     webhook.status == Status::Retrying && webhook.due_at > webhook.allowed_at
 }
 
-/// The earliest time at which a look at this record can do anything: when its attempt is allowed, or its lease over.
+/// The earliest time at which a look at this record can do anything: when its attempt is allowed,
+/// or its lease over.
 pub fn next_look(webhook: &Webhook) -> Timestamp {
     let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
     lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
 }
 
-/// The time now, by a clock that is not behind the one that wrote the record last: a wrong one must not let it expire early.
+/// The time now, by a clock that is not behind the one that wrote the record last: a wrong one must
+/// not let it expire early.
 fn not_before(webhook: &Webhook, now: Timestamp) -> Timestamp {
     now.max(webhook.updated_at)
 }
@@ -574,7 +587,8 @@ fn note(
     push_bounded(&mut next.history, step, MAX_HISTORY_KEPT);
 }
 
-/// Appends; if that makes too many, the second oldest goes, since how it began is worth more than what came just after.
+/// Appends; if that makes too many, the second oldest goes, since how it began is worth more than
+/// what came just after.
 fn push_bounded<T>(list: &mut Vec<T>, item: T, limit: usize) {
     if list.len() >= limit {
         list.remove(1);

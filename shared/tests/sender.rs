@@ -1,4 +1,5 @@
-//! The HTTP sender against real sockets on loopback: what arrives at a destination, and what is made of what it answers.
+//! The HTTP sender against real sockets on loopback: what arrives at a destination, and what is
+//! made of what it answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -121,8 +122,8 @@ fn assert_failed(answer: &Answer, kind: ErrorKind, message: &str) {
     assert_eq!(answer.message.as_deref(), Some(message));
 }
 
-/// The whole request, byte for byte: payload with its blanks and its spelling of numbers, our headers, the caller's, no others;
-/// and a signature that an independent library accepts.
+/// The whole request, byte for byte: payload with its blanks and its spelling of numbers, our
+/// headers, the caller's, no others; and a signature that an independent library accepts.
 #[tokio::test]
 async fn a_request_arrives_exactly_as_promised() {
     let mut server = Server::start(vec![Reply::status(200)]).await;
@@ -240,7 +241,8 @@ async fn trouble_with_the_body_of_a_failure_changes_nothing() {
     }
 }
 
-/// 256 bytes at most, cut between two characters; what is not UTF-8 is replaced, what is compressed stays so.
+/// 256 bytes at most, cut between two characters; what is not UTF-8 is replaced, what is compressed
+/// stays so.
 #[tokio::test]
 async fn the_beginning_of_a_failures_body_is_kept() {
     let excerpt = async |headers: &str, body: &[u8]| {
@@ -261,7 +263,8 @@ async fn the_beginning_of_a_failures_body_is_kept() {
     );
 }
 
-/// A body without an end is not read to its end: the connection is closed, which is what ends the server's writing.
+/// A body without an end is not read to its end: the connection is closed, which is what ends the
+/// server's writing.
 #[tokio::test]
 async fn an_endless_body_is_not_read_on() {
     for code in [200, 500] {
@@ -405,7 +408,8 @@ async fn the_deadline_ends_the_reading_of_a_body() {
     }
 }
 
-/// The process stood still while a name was looked up, until after the deadline: no request is sent any more.
+/// The process stood still while a name was looked up, until after the deadline: no request is sent
+/// any more.
 #[tokio::test]
 async fn nothing_is_sent_after_the_deadline() {
     const DEADLINE: Duration = Duration::from_millis(50);
@@ -438,7 +442,8 @@ async fn a_connection_goes_to_the_checked_address_under_the_urls_name() {
     assert_eq!(server.received().await.header("host"), host);
 }
 
-/// A public-looking name that resolves to loopback, and loopback spelled out: refused, and no connection was opened.
+/// A public-looking name that resolves to loopback, and loopback spelled out: refused, and no
+/// connection was opened.
 #[tokio::test]
 async fn private_destinations_are_refused_without_a_connection() {
     let server = Server::start(vec![Reply::status(200)]).await;
@@ -474,7 +479,8 @@ async fn a_connection_serves_again() {
     assert_eq!(server.connections(), 1);
 }
 
-/// The server closed a kept connection without saying so. That costs a new connection, not an attempt, and nothing is sent twice.
+/// The server closed a kept connection without saying so. That costs a new connection, not an
+/// attempt, and nothing is sent twice.
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_failure() {
     const ROUNDS: usize = 20;
@@ -488,7 +494,8 @@ async fn a_kept_connection_that_was_closed_is_no_failure() {
     }
 }
 
-/// Closed after the request was read: whether it was processed is not known, so it is not sent again behind the policy's back.
+/// Closed after the request was read: whether it was processed is not known, so it is not sent
+/// again behind the policy's back.
 #[tokio::test]
 async fn a_request_that_was_written_is_not_repeated() {
     let mut server =

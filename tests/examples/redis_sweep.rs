@@ -1,5 +1,6 @@
-//! What a sweep on Redis costs with 1,000 due webhooks among 10,000 open ones, and among 1,000,000: commands, bytes, and time. It prints
-//! figures; the test of the same name asserts on smaller ones. It takes some minutes and 3 GiB of memory.
+//! What a sweep on Redis costs with 1,000 due webhooks among 10,000 open ones, and among 1,000,000:
+//! commands, bytes, and time. It prints figures; the test of the same name asserts on smaller ones.
+//! It takes some minutes and 3 GiB of memory.
 //!
 //! `cargo run --release -p posthaste-tests --example redis_sweep -- [OPEN] [OPEN] [DUE]`
 

@@ -1,6 +1,8 @@
-//! An AWS of one's own: the emulator that `tests/aws-stack` starts on loopback, alone or with `infra/template.yaml` deployed to it.
+//! An AWS of one's own: the emulator that `tests/aws-stack` starts on loopback, alone or with
+//! `infra/template.yaml` deployed to it.
 //!
-//! It ends with its holder, however that ends: the script holds the emulator for as long as its standard input stays open.
+//! It ends with its holder, however that ends: the script holds the emulator for as long as its
+//! standard input stays open.
 
 mod parts;
 
@@ -95,7 +97,8 @@ struct Started {
     zip_bytes: BTreeMap<String, u64>,
 }
 
-/// A running emulator, and what is deployed to it. Dropping it ends it, with every function process.
+/// A running emulator, and what is deployed to it. Dropping it ends it, with every function
+/// process.
 #[derive(Debug)]
 pub struct AwsStack {
     script: Child,
@@ -109,7 +112,8 @@ impl AwsStack {
         Self::start(&["emulator"])
     }
 
-    /// The deployed template, with these parameters. Builds the functions as they are released, which takes minutes the first time.
+    /// The deployed template, with these parameters. Builds the functions as they are released,
+    /// which takes minutes the first time.
     pub fn deployed(parameters: &[(&str, &str)]) -> Result<Self, AwsError> {
         Self::deploy(parameters, &[])
     }
@@ -201,7 +205,8 @@ impl AwsStack {
         &self.started.zip_bytes
     }
 
-    /// Makes a call of a JSON protocol as the account's root: `AmazonSQS.SendMessage`, `DynamoDB_20120810.Scan`, …
+    /// Makes a call of a JSON protocol as the account's root: `AmazonSQS.SendMessage`,
+    /// `DynamoDB_20120810.Scan`, …
     pub async fn call(&self, target: &str, body: Value) -> Result<Value, AwsError> {
         let service = match target.split('.').next().unwrap_or_default() {
             "AmazonSQS" => "sqs",
@@ -314,8 +319,8 @@ impl AwsStack {
         Ok(pids.len())
     }
 
-    /// What stands in the emulator's log, where the functions' output is, and must stand in none: the deployment's secrets, and what was
-    /// sent to it.
+    /// What stands in the emulator's log, where the functions' output is, and must stand in none:
+    /// the deployment's secrets, and what was sent to it.
     pub fn leaks(&self) -> Vec<Leak> {
         let secrets =
             [("API_KEYS", self.api_key()), ("WEBHOOK_HMAC_SECRET", self.signing_secret())];

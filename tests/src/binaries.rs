@@ -8,8 +8,9 @@ use std::{
 
 use crate::stack::StackError;
 
-/// The local stack with every backend, the functions with the embedded one besides their own, and the example receiver. The packages are the
-/// workspace's default ones, as they are for `cargo lambda watch`, so that both build the same and neither waits for the other's.
+/// The local stack with every backend, the functions with the embedded one besides their own, and
+/// the example receiver. The packages are the workspace's default ones, as they are for `cargo
+/// lambda watch`, so that both build the same and neither waits for the other's.
 const BUILD: &[&str] = &[
     "build",
     "--quiet",

@@ -1,7 +1,9 @@
-//! Scenarios in a real browser: `tests/browser/NAME.mjs`, run by node, which drives Debian's chromium through playwright-core.
+//! Scenarios in a real browser: `tests/browser/NAME.mjs`, run by node, which drives Debian's
+//! chromium through playwright-core.
 //!
-//! The packages are pinned in `tests/browser/package.json` and its lock file, and are installed into cargo's build folder when a test first
-//! needs them. What is missing is an error that says how to get it.
+//! The packages are pinned in `tests/browser/package.json` and its lock file, and are installed
+//! into cargo's build folder when a test first needs them. What is missing is an error that says
+//! how to get it.
 
 use std::{
     fmt::Display,
@@ -55,7 +57,8 @@ fn folder() -> PathBuf {
 
 fn missing(what: &str, error: &dyn Display) -> StackError {
     StackError(format!(
-        "{what} cannot be run: {error}; the browser tests need it: apt-get install chromium nodejs npm"
+        "{what} cannot be run: {error}; the browser tests need it: apt-get install chromium nodejs \
+         npm"
     ))
 }
 

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::{binaries::workspace, stack::StackError};
 
-/// The script that installs what comes from Python's package index, pinned, into cargo's build folder.
+/// The script that installs what comes from Python's package index, pinned, into cargo's build
+/// folder.
 const INSTALLER: &str = "tests/aws-stack";
 
 /// The folder of `cargo-lambda`, installed if need be.
@@ -20,7 +21,8 @@ pub fn installed() -> Result<PathBuf, StackError> {
     installed_set("cargo")
 }
 
-/// The folder of the programs of one of the script's sets, among them its own `python`; installed if need be.
+/// The folder of the programs of one of the script's sets, among them its own `python`; installed
+/// if need be.
 pub fn installed_set(set: &str) -> Result<PathBuf, StackError> {
     let failed = |why: &dyn std::fmt::Display| {
         StackError(format!("{INSTALLER} tools {set} does not install it: {why}"))
@@ -39,7 +41,8 @@ pub fn installed_set(set: &str) -> Result<PathBuf, StackError> {
     found[set].as_str().map(PathBuf::from).ok_or_else(|| failed(&found))
 }
 
-/// A running `cargo lambda watch`, from the root of the workspace. Dropping it kills it and the functions that it runs.
+/// A running `cargo lambda watch`, from the root of the workspace. Dropping it kills it and the
+/// functions that it runs.
 #[derive(Debug)]
 pub struct Watch {
     child: Child,
@@ -47,8 +50,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes to the log. The functions are built before,
-    /// as it would build them at their first calls, so that how long a compiler takes is nobody's wait.
+    /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes
+    /// to the log. The functions are built before, as it would build them at their first calls, so
+    /// that how long a compiler takes is nobody's wait.
     pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port =
@@ -127,7 +131,8 @@ impl Drop for Watch {
     }
 }
 
-/// What `cargo lambda watch` builds when a function is first called, with the features that the workspace's metadata name for it.
+/// What `cargo lambda watch` builds when a function is first called, with the features that the
+/// workspace's metadata name for it.
 fn build() -> Result<(), StackError> {
     for name in ["api", "deliver", "sweep", "dlq"] {
         let status = Command::new("cargo")

@@ -1,7 +1,7 @@
 //! A typed client of the HTTP API, written from the contract alone: a user's view.
 //!
-//! What the tools print of its errors is all that their user gets to see, so each says what was asked, what came, and, where the
-//! cause is likely, what to do.
+//! What the tools print of its errors is all that their user gets to see, so each says what was
+//! asked, what came, and, where the cause is likely, what to do.
 
 mod model;
 
@@ -199,13 +199,14 @@ impl ApiClient {
     }
 }
 
-/// The HTTP client of the tools: no redirects, no proxy, and the roots compiled in, for an API on AWS.
+/// The HTTP client of the tools: no redirects, no proxy, and the roots compiled in, for an API on
+/// AWS.
 pub fn http_client() -> Result<reqwest::Client, ClientError> {
     http_client_with(usize::MAX)
 }
 
-/// One that keeps so many idle connections to a host. What several tests share keeps none: a connection belongs to the runtime that
-/// opened it, and ends with that test.
+/// One that keeps so many idle connections to a host. What several tests share keeps none: a
+/// connection belongs to the runtime that opened it, and ends with that test.
 pub(crate) fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
     let setup =
         |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
@@ -357,7 +358,8 @@ pub enum ClientError {
     },
     /// The right status, but not the body that the contract says.
     #[error(
-        "{asked} was answered by a body that the contract does not have: {source}; it begins: {excerpt}"
+        "{asked} was answered by a body that the contract does not have: {source}; it begins: \
+         {excerpt}"
     )]
     Unreadable {
         /// What was asked.
@@ -407,7 +409,8 @@ fn hint(status: StatusCode, problem: &Problem) -> &'static str {
     }
 }
 
-/// The innermost cause, which names what happened (`Connection refused`) where the outer ones name only layers.
+/// The innermost cause, which names what happened (`Connection refused`) where the outer ones name
+/// only layers.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -430,8 +433,10 @@ fn excerpt(body: &str) -> String {
 /// A payload for a test, recognisable and different each time.
 pub fn test_payload(scenario: &str) -> Value {
     let nonce: u64 = rand::random();
-    json!({ "test": scenario, "nonce": format!("{nonce:016x}"), "sent_at": format!("{:.3}", jiff::Timestamp::now()),
-            "amount": 1.5, "name": "Zoë \"quoted\" \u{1f4ee}", "nested": { "list": [1, null, true] } })
+    json!({ "test": scenario, "nonce": format!("{nonce:016x}"), "sent_at": format!("{:.3}",
+        jiff::Timestamp::now()),
+            "amount": 1.5, "name": "Zoë \"quoted\" \u{1f4ee}", "nested": { "list": [1, null,
+                true] } })
 }
 
 #[cfg(test)]
@@ -447,7 +452,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_problem_is_shown_with_its_fields_and_a_hint() {
-        let body = r#"{"type":"about:blank","title":"Unprocessable","status":422,"detail":"bad fields",
+        let body = r#"{"type":"about:blank","title":"Unprocessable","status":422,
+                       "detail":"bad fields",
                        "errors":[{"field":"url","message":"a private address"}]}"#;
         let error = refusal(
             Reply::status(422).header("content-type", "application/problem+json").body(body),
@@ -455,8 +461,9 @@ mod tests {
         .await;
         assert_eq!(
             error.to_string(),
-            "POST /test-webhook was answered 422, Unprocessable: bad fields [url: a private address]; for a receiver on this \
-             machine, start the stack with ALLOW_PRIVATE_DESTINATIONS=true"
+            "POST /test-webhook was answered 422, Unprocessable: bad fields [url: a private \
+             address]; for a receiver on this machine, start the stack with \
+             ALLOW_PRIVATE_DESTINATIONS=true"
         );
         assert!(!error.is_passing());
     }

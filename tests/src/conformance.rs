@@ -1,7 +1,9 @@
-//! The conformance suite: what every [`Store`] and every [`Queue`] must do, proved against real ones.
+//! The conformance suite: what every [`Store`] and every [`Queue`] must do, proved against real
+//! ones.
 //!
-//! A case is a plain async function over a [`Fixture`]; each area has a file and lists its cases there, and a case that is not listed
-//! does not compile (it is dead code). A backend is a line in a test file of its own, with `harness = false`:
+//! A case is a plain async function over a [`Fixture`]; each area has a file and lists its cases
+//! there, and a case that is not listed does not compile (it is dead code). A backend is a line in
+//! a test file of its own, with `harness = false`:
 //!
 //! ```text
 //! fn main() -> std::process::ExitCode {
@@ -9,8 +11,8 @@
 //! }
 //! ```
 //!
-//! Each case shows by name in the output of `cargo test` and can be chosen by it. A case whose backend does not start fails; there
-//! is no way to skip one.
+//! Each case shows by name in the output of `cargo test` and can be chosen by it. A case whose
+//! backend does not start fails; there is no way to skip one.
 //!
 //! | area | what it proves |
 //! |---|---|
@@ -22,7 +24,8 @@
 //! | `unreadable` | records of a newer version |
 //! | `queue`, `visibility`, `redrive`, `receivers` | the queue |
 //!
-//! The suite waits for conditions with a bound, and lets no time pass otherwise. Cases run in parallel, each with a backend of its own.
+//! The suite waits for conditions with a bound, and lets no time pass otherwise. Cases run in
+//! parallel, each with a backend of its own.
 //!
 //! [`Store`]: shared::store::Store
 //! [`Queue`]: shared::queue::Queue
@@ -63,7 +66,8 @@ use tokio::{runtime, time::timeout};
 
 pub use fixture::{Backend, Fixture, TestClock};
 
-/// The longest that a case may take, on a slow machine with a remote server: 2 minutes. Usually it takes less than a second.
+/// The longest that a case may take, on a slow machine with a remote server: 2 minutes. Usually it
+/// takes less than a second.
 const MAX_CASE: Duration = Duration::from_secs(120);
 
 /// One thing that a backend must do.
@@ -112,7 +116,8 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// Runs all cases against a backend, each against one that `start` made for it, and reports like any other test binary.
+/// Runs all cases against a backend, each against one that `start` made for it, and reports like
+/// any other test binary.
 pub fn run<S, F>(backend: &str, start: S) -> ExitCode
 where
     S: Fn() -> F + Send + Sync + 'static,

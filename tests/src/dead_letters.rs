@@ -25,7 +25,8 @@ const KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
 /// … counted from its archiving, which may be this much later than the failure.
 const KEPT_TOLERANCE_MS: i64 = 3600 * 1000;
 
-/// A failing webhook becomes a dead letter with all that belongs in it, is redriven, and can be deleted.
+/// A failing webhook becomes a dead letter with all that belongs in it, is redriven, and can be
+/// deleted.
 pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
     let client = target.client().map_err(|error| error.to_string())?;
     let sighting = target.look_at_receiver(report).await?;
@@ -107,8 +108,8 @@ fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
     );
 }
 
-/// Where the webhook goes: to a plain path if our receiver fails all webhooks with a 5xx (then it can be restarted so that the
-/// redrive succeeds), else to the path that always answers 500.
+/// Where the webhook goes: to a plain path if our receiver fails all webhooks with a 5xx (then it
+/// can be restarted so that the redrive succeeds), else to the path that always answers 500.
 fn failing_url(target: &Target, sighting: &Sighting, report: &Report) -> String {
     match sighting.constant_code() {
         Some(code @ 500..) => {
@@ -135,7 +136,8 @@ async fn to_the_end(
 fn failed_or(webhook: &Webhook) -> Result<(), String> {
     if webhook.status == "delivered" {
         return Err(format!(
-            "{} accepted the webhook, so there is no dead letter; start the receiver so that it fails: webhook-receiver --failure-rate 100",
+            "{} accepted the webhook, so there is no dead letter; start the receiver so that it \
+             fails: webhook-receiver --failure-rate 100",
             webhook.url
         ));
     }

@@ -12,7 +12,8 @@ use crate::{
     target::{Sighting, Target},
 };
 
-/// An attempt that times out may take this much longer or shorter than another one, in milliseconds.
+/// An attempt that times out may take this much longer or shorter than another one, in
+/// milliseconds.
 const TIMEOUT_SPREAD_MS: u64 = 2_000;
 
 /// Which failure to drive.
@@ -24,7 +25,8 @@ pub enum Failure {
     /// The destination answers 500: three attempts with growing waits.
     #[value(name = "5xx")]
     ServerError,
-    /// The destination does not answer in time: three attempts with growing waits; takes about two minutes.
+    /// The destination does not answer in time: three attempts with growing waits; takes about two
+    /// minutes.
     #[value(name = "timeout")]
     Timeout,
     /// The URL is no URL: refused, and nothing queued.
@@ -44,7 +46,8 @@ impl Failure {
     }
 }
 
-/// Runs a failure, or without one the checks of the API and one delivery. An error says why it could not go on.
+/// Runs a failure, or without one the checks of the API and one delivery. An error says why it
+/// could not go on.
 pub async fn run(
     target: &Target,
     failure: Option<Failure>,
@@ -156,7 +159,10 @@ async fn failing_delivery(
         }
     };
     if failure == Failure::Timeout {
-        report.say("each attempt lasts until its deadline (30 s unless DELIVERY_TIMEOUT_MS says otherwise), so this takes about two minutes");
+        report.say(
+            "each attempt lasts until its deadline (30 s unless DELIVERY_TIMEOUT_MS says \
+            otherwise), so this takes about two minutes",
+        );
     }
     let (accepted, followed) = deliver(target, client, path, failure.as_str(), report).await?;
     let webhook = &followed.webhook;
@@ -356,7 +362,8 @@ fn check_refusal(
 fn explain(webhook: &Webhook) -> String {
     match &webhook.last_error {
         Some(error) => format!(
-            "the webhook was not delivered to {}: {} {}; does the stack reach the receiver there? --receiver-url says where it is",
+            "the webhook was not delivered to {}: {} {}; does the stack reach the receiver there? \
+             --receiver-url says where it is",
             webhook.url,
             error.kind,
             error.message.as_deref().unwrap_or_default()

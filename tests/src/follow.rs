@@ -19,7 +19,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two lines that say that it still waits.
 const STILL_WAITING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For this long nothing may happen, counted from the time until which it has to wait: an attempt's deadline and a lease.
+/// For this long nothing may happen, counted from the time until which it has to wait: an attempt's
+/// deadline and a lease.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
 
 /// For this long a webhook is followed at most, whatever happens.
@@ -134,7 +135,10 @@ impl Watcher {
         }
         if webhook.error_kind() == Some("circuit_open") {
             self.held_by_circuit = true;
-            report.say("the destination's circuit is open, so it is held back (GET /destinations shows it); waiting on");
+            report.say(
+                "the destination's circuit is open, so it is held back (GET /destinations \
+                shows it); waiting on",
+            );
         }
     }
 
@@ -176,7 +180,8 @@ pub enum FollowError {
     #[error(transparent)]
     Api(#[from] ClientError),
     /// Nothing happened any more.
-    #[error("it stays {status}: nothing has happened for {:.0} s; GET /webhooks/{{id}}/explain says: {explanation}", silence.as_secs_f64())]
+    #[error("it stays {status}: nothing has happened for {:.0} s; GET /webhooks/{{id}}/explain \
+        says: {explanation}", silence.as_secs_f64())]
     Stuck {
         /// Where it stays.
         status: String,

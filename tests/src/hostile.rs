@@ -1,7 +1,9 @@
-//! Hostile receivers: destinations that hang, lie, flood or break off, each at a port of its own, and what must be recorded of each.
+//! Hostile receivers: destinations that hang, lie, flood or break off, each at a port of its own,
+//! and what must be recorded of each.
 //!
-//! A receiver is a list of [`Step`]s that every connection goes through, over plain TCP or over TLS with a certificate that may be wrong.
-//! It speaks no HTTP of its own: what it sends are bytes, so it can send what no library would.
+//! A receiver is a list of [`Step`]s that every connection goes through, over plain TCP or over TLS
+//! with a certificate that may be wrong. It speaks no HTTP of its own: what it sends are bytes, so
+//! it can send what no library would.
 //!
 //! | part | what it holds |
 //! |---|---|

@@ -1,8 +1,9 @@
-//! A Lambda of one's own on loopback: runs the function binaries as processes, with the Runtime API on one side and the Invoke API and
-//! function URLs on the other.
+//! A Lambda of one's own on loopback: runs the function binaries as processes, with the Runtime API
+//! on one side and the Invoke API and function URLs on the other.
 //!
-//! As on AWS, an instance works on one invocation at a time; one is started when no other is free, up to a limit; an instance that ends in
-//! the middle of an invocation fails it, and the next invocation gets a new one.
+//! As on AWS, an instance works on one invocation at a time; one is started when no other is free,
+//! up to a limit; an instance that ends in the middle of an invocation fails it, and the next
+//! invocation gets a new one.
 
 mod url;
 
@@ -314,7 +315,8 @@ impl Running {
             .spawn()
     }
 
-    /// Waits for its end. What it worked on has failed, or what it never began to work on, if it ended at its start.
+    /// Waits for its end. What it worked on has failed, or what it never began to work on, if it
+    /// ended at its start.
     async fn watch(self: Arc<Self>, instance: u64, mut child: Child) {
         tokio::select! {
             _ = child.wait() => {}

@@ -1,4 +1,5 @@
-//! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure a dead letter.
+//! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure
+//! a dead letter.
 //!
 //! One that does not balance panics: that is a test's verdict.
 
@@ -30,7 +31,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Calls of the API at a time.
 const CLIENTS: usize = 8;
 
-/// A message that was handed back comes again after ten seconds or more, to be told that there is nothing to do.
+/// A message that was handed back comes again after ten seconds or more, to be told that there is
+/// nothing to do.
 const CLOSE_BOUND: Duration = Duration::from_secs(60);
 
 /// What became of the accepted webhooks.
@@ -38,7 +40,8 @@ const CLOSE_BOUND: Duration = Duration::from_secs(60);
 pub struct Ledger {
     /// By status; the deleted ones as `deleted`.
     pub statuses: BTreeMap<String, usize>,
-    /// Attempts that ended without a recorded answer: each may have reached the destination all the same.
+    /// Attempts that ended without a recorded answer: each may have reached the destination all the
+    /// same.
     pub unanswered: usize,
 }
 
@@ -93,7 +96,8 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
     }
 }
 
-/// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due and nothing is queued.
+/// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due
+/// and nothing is queued.
 pub async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     end(api, stack).await;
     let database = Database::open(&launch.data_dir().join(DATABASE_FILE)).unwrap();

@@ -1,8 +1,9 @@
-//! The load tool: how many webhooks a second a running system accepts and delivers, how soon they arrive, and at what cost.
+//! The load tool: how many webhooks a second a running system accepts and delivers, how soon they
+//! arrive, and at what cost.
 //!
-//! Client, receiver and system share one machine, so the client is lean: requests are prepared bytes on plain sockets, and the
-//! receiver notes an arrival with two atomic writes. Beside each result stands its ceiling: the same client posting straight to
-//! the same receiver.
+//! Client, receiver and system share one machine, so the client is lean: requests are prepared
+//! bytes on plain sockets, and the receiver notes an arrival with two atomic writes. Beside each
+//! result stands its ceiling: the same client posting straight to the same receiver.
 //!
 //! | part | what it holds |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! The tools that judge the OpenAPI document, and the API by it: `tests/aws-stack tools openapi` installs them.
+//! The tools that judge the OpenAPI document, and the API by it: `tests/aws-stack tools openapi`
+//! installs them.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,14 +35,16 @@ pub fn tool(name: &str) -> Result<PathBuf, StackError> {
     Ok(Path::new(folder).join(name))
 }
 
-/// Holds the document in this file against the OpenAPI specification, and its examples against its schemas.
+/// Holds the document in this file against the OpenAPI specification, and its examples against its
+/// schemas.
 pub fn validate(document: &Path) -> Result<(), StackError> {
     run(Command::new(tool("python3")?).arg(here().join("openapi-check")).arg(document)).map(|_| ())
 }
 
-/// Has Schemathesis call the API at `url` with what the document in this file describes, and with what it does not. Webhooks go to
-/// `destination`; no call may take longer than `bound`. What it found and how long it took, as it prints it; an error if the API does not do as its
-/// document says.
+/// Has Schemathesis call the API at `url` with what the document in this file describes, and with
+/// what it does not. Webhooks go to `destination`; no call may take longer than `bound`. What it
+/// found and how long it took, as it prints it; an error if the API does not do as its document
+/// says.
 pub fn exercise(
     document: &Path,
     url: &str,

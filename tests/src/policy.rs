@@ -12,7 +12,8 @@ const FACTOR: u32 = 2;
 /// A wait may be this much shorter or longer, in percent.
 const JITTER_PERCENT: u64 = 20;
 
-/// Times in the API are whole milliseconds, so a difference of two may be off by one, and a duration by another.
+/// Times in the API are whole milliseconds, so a difference of two may be off by one, and a
+/// duration by another.
 const ROUNDING_MS: i64 = 3;
 
 /// The settings that matter for waits.
@@ -42,8 +43,8 @@ pub struct Wait {
 }
 
 impl Policy {
-    /// The waits between these attempts. `promised` has the `next_attempt_at` that was last seen after each attempt's number.
-    /// The first of the attempts is the first of its budget.
+    /// The waits between these attempts. `promised` has the `next_attempt_at` that was last seen
+    /// after each attempt's number. The first of the attempts is the first of its budget.
     pub fn waits(&self, attempts: &[Attempt], promised: &BTreeMap<u32, Timestamp>) -> Vec<Wait> {
         let pairs = attempts.iter().zip(attempts.iter().skip(1)).enumerate();
         pairs

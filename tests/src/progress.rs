@@ -1,10 +1,11 @@
 //! What a tool tells while it works, and its verdict.
 //!
-//! Lines for people go to standard output; with `--json` they go to standard error, and standard output gets one JSON object at
-//! the end. How far long work has come is told on standard error ([`Ticker`]).
+//! Lines for people go to standard output; with `--json` they go to standard error, and standard
+//! output gets one JSON object at the end. How far long work has come is told on standard error
+//! ([`Ticker`]).
 //!
-//! Exit codes are the same for all tools: 0 it is as it should be, 1 it is not, 2 wrong usage, 3 that could not be found out
-//! ([`COULD_NOT_RUN`]).
+//! Exit codes are the same for all tools: 0 it is as it should be, 1 it is not, 2 wrong usage, 3
+//! that could not be found out ([`COULD_NOT_RUN`]).
 
 use std::{
     fmt::Display,
@@ -16,13 +17,15 @@ use std::{
 
 use serde::Serialize;
 
-/// The exit code of a tool that has nothing to say about the system under test, because it could not run.
+/// The exit code of a tool that has nothing to say about the system under test, because it could
+/// not run.
 pub const COULD_NOT_RUN: u8 = 3;
 
 /// Between two lines of a [`Ticker`].
 const TICK: Duration = Duration::from_secs(5);
 
-/// Tells how far long work has come: a line on standard error every few seconds, until it is dropped.
+/// Tells how far long work has come: a line on standard error every few seconds, until it is
+/// dropped.
 #[derive(Debug)]
 pub struct Ticker {
     thread: Option<(Sender<()>, JoinHandle<()>)>,
@@ -134,8 +137,8 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
 
-    /// Tells the verdict on a run; its error is why it could not go on to its end. A run that ended before it checked anything says nothing
-    /// about the system: [`COULD_NOT_RUN`].
+    /// Tells the verdict on a run; its error is why it could not go on to its end. A run that ended
+    /// before it checked anything says nothing about the system: [`COULD_NOT_RUN`].
     pub fn finish(self, outcome: &Result<(), String>) -> ExitCode {
         let stopped = outcome.as_ref().err();
         let wrong: Vec<&Check> = self.checks.iter().filter(|check| !check.ok).collect();
@@ -158,7 +161,8 @@ impl Report {
         }
         if self.json {
             let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-            let verdict = serde_json::json!({ "scenario": self.scenario, "passed": passed, "seconds": seconds,
+            let verdict = serde_json::json!({ "scenario": self.scenario, "passed": passed,
+                "seconds": seconds,
                                               "checks": self.checks, "stopped": stopped });
             shared::say!("{verdict:#}");
         }

@@ -1,4 +1,5 @@
-//! A Prometheus server of one's own, which scrapes what it is told to each second; and `promtool`, which judges the text that it scrapes.
+//! A Prometheus server of one's own, which scrapes what it is told to each second; and `promtool`,
+//! which judges the text that it scrapes.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -24,7 +25,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub enum PrometheusError {
     /// It is not installed.
     #[error(
-        "{0} is not installed; install it with: apt-get install prometheus (and stop the service that comes with it)"
+        "{0} is not installed; install it with: apt-get install prometheus (and stop the service \
+         that comes with it)"
     )]
     Missing(&'static str),
     /// It ended, or did not answer.
@@ -147,7 +149,8 @@ impl Drop for Prometheus {
     }
 }
 
-/// Has `promtool` judge a text of metrics; what it is not content with, down to a name that is unusual, is an error.
+/// Has `promtool` judge a text of metrics; what it is not content with, down to a name that is
+/// unusual, is an error.
 pub fn check_metrics(text: &str) -> Result<(), PrometheusError> {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -175,10 +178,13 @@ async fn is_ready(http: &reqwest::Client, url: &str) -> bool {
 fn configuration(jobs: &[(&str, &str)]) -> String {
     let job = |&(name, url): &(&str, &str)| {
         let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
-        serde_json::json!({"job_name": name, "metrics_path": format!("/{path}"), "static_configs": [{"targets": [host]}]})
+        serde_json::json!({"job_name": name, "metrics_path": format!("/{path}"),
+            "static_configs": [{"targets": [host]}]})
     };
     let jobs: Vec<Value> = jobs.iter().map(job).collect();
-    serde_json::json!({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}).to_string()
+    serde_json::json!({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": jobs})
+    .to_string()
 }
 
 fn missing(program: &'static str) -> impl Fn(io::Error) -> PrometheusError {

@@ -1,7 +1,8 @@
-//! A webhook receiver: what stands at the other end of a delivery, in every test of ours and as a tool of its own.
+//! A webhook receiver: what stands at the other end of a delivery, in every test of ours and as a
+//! tool of its own.
 //!
-//! It answers any POST as it was told, counts what came, verifies signatures, and may keep, log or save each request.
-//! [`Receiver::start`] gives one on a free port:
+//! It answers any POST as it was told, counts what came, verifies signatures, and may keep, log or
+//! save each request. [`Receiver::start`] gives one on a free port:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,13 +50,15 @@ pub use self::{
 };
 use self::{count::Counts, serve::State};
 
-/// Requests kept at most, so that a forgotten receiver does not eat the machine; the counters go on.
+/// Requests kept at most, so that a forgotten receiver does not eat the machine; the counters go
+/// on.
 pub const MAX_KEPT_REQUESTS: usize = 200_000;
 
 /// How long [`Receiver::stop`] waits for requests that are being answered.
 const STOP_BOUND: Duration = Duration::from_secs(1);
 
-/// A running receiver. Dropping it ends it at once, open connections too: from then on its port refuses.
+/// A running receiver. Dropping it ends it at once, open connections too: from then on its port
+/// refuses.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
@@ -90,7 +93,8 @@ impl Receiver {
         *self.state.script.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
     }
 
-    /// Every request so far, in the order in which they were complete, whether or not they have been answered yet.
+    /// Every request so far, in the order in which they were complete, whether or not they have
+    /// been answered yet.
     ///
     /// Empty if it was told not to keep them; at most [`MAX_KEPT_REQUESTS`].
     pub fn received(&self) -> Vec<Arc<Received>> {
@@ -136,7 +140,8 @@ impl Receiver {
         loop {
             let arrival = self.state.arrived.notified();
             tokio::pin!(arrival);
-            // Registered before the look, so that an arrival between the look and the wait is not missed.
+            // Registered before the look, so that an arrival between the look and the wait is not
+            // missed.
             arrival.as_mut().enable();
             {
                 let kept = self.state.kept();
@@ -156,8 +161,8 @@ impl Receiver {
         self.state.counts.snapshot()
     }
 
-    /// Stops listening, lets requests that are being answered finish for up to a second, then closes every connection and
-    /// flushes the journal.
+    /// Stops listening, lets requests that are being answered finish for up to a second, then
+    /// closes every connection and flushes the journal.
     pub async fn stop(mut self) -> Snapshot {
         let _ = self.stopping.send(true);
         let _ = tokio::time::timeout(STOP_BOUND + Duration::from_secs(1), &mut self.server).await;
@@ -216,7 +221,8 @@ impl ReceiverBuilder {
         self
     }
 
-    /// Answers each request as this closure says. It must not block; a pause goes into the [`Reply`].
+    /// Answers each request as this closure says. It must not block; a pause goes into the
+    /// [`Reply`].
     pub fn script(mut self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         self.script = Arc::new(script);
         self.behaviour = None;

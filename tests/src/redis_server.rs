@@ -1,4 +1,5 @@
-//! A Redis server of one's own: a private process on a free port, with its data in a folder that goes with it; or a cluster of three.
+//! A Redis server of one's own: a private process on a free port, with its data in a folder that
+//! goes with it; or a cluster of three.
 
 mod behind;
 mod cluster;

@@ -1,8 +1,10 @@
-//! What must stand in no log: the secrets that a stack was given, and what callers sent that is theirs alone.
+//! What must stand in no log: the secrets that a stack was given, and what callers sent that is
+//! theirs alone.
 //!
-//! Both are gathered where they pass by ([`Launch::set`](crate::stack::Launch::set), [`ApiClient::call`](crate::client::ApiClient::call)), so
-//! every test that starts a stack and calls it is also a test of this: the logs of a stack are searched when it is over, and one that holds
-//! any of it fails the test that is about to end.
+//! Both are gathered where they pass by ([`Launch::set`](crate::stack::Launch::set),
+//! [`ApiClient::call`](crate::client::ApiClient::call)), so every test that starts a stack and
+//! calls it is also a test of this: the logs of a stack are searched when it is over, and one that
+//! holds any of it fails the test that is about to end.
 
 use std::{
     collections::BTreeSet,
@@ -43,7 +45,8 @@ impl fmt::Display for Leak {
     }
 }
 
-/// Remembers what is private in the body of a call: payloads, header values, and of URLs what the log leaves out.
+/// Remembers what is private in the body of a call: payloads, header values, and of URLs what the
+/// log leaves out.
 pub fn note_body(body: &str) {
     let Ok(body) = serde_json::from_str::<Value>(body) else { return };
     let webhooks = match body.get("webhooks").and_then(Value::as_array) {
@@ -68,7 +71,8 @@ pub fn note_url(url: &str) {
     }
 }
 
-/// Remembers a text that is private, if it is one that would not be in a log by itself. Times would.
+/// Remembers a text that is private, if it is one that would not be in a log by itself. Times
+/// would.
 pub fn note(text: &str) {
     let is_distinctive =
         text.len() >= MIN_SENT_BYTES && text.contains(|c: char| c.is_ascii_digit());
@@ -104,7 +108,8 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
             }
             "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => drop(secrets.insert(value.clone())),
             "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" | "WEBHOOK_PROXY_URL" => {
-                // The password ends at the last `@` before the hosts, of which a cluster's URL has several.
+                // The password ends at the last `@` before the hosts, of which a cluster's URL has
+                // several.
                 let userinfo = value
                     .split_once("://")
                     .and_then(|(_, rest)| rest.rsplit_once('@'))
@@ -122,7 +127,8 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
     secrets
 }
 
-/// Every secret of these settings, and everything private that was sent, in the files of this folder that are logs.
+/// Every secret of these settings, and everything private that was sent, in the files of this
+/// folder that are logs.
 pub fn leaks(folder: &Path, settings: &[(String, String)]) -> Vec<Leak> {
     let mut secrets = secrets_of(settings);
     secrets.extend(SENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());

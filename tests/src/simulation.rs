@@ -1,11 +1,13 @@
-//! The functions in a world that one seed determines: its clock, store, queue, destinations, schedule, callers, operators, and all that
-//! goes wrong.
+//! The functions in a world that one seed determines: its clock, store, queue, destinations,
+//! schedule, callers, operators, and all that goes wrong.
 //!
-//! The handlers are the real ones, as Lambda calls them: the API's router, `deliver`, `sweep`, `dlq`. One thread runs them; time is
-//! virtual and jumps when nobody can go on; chance comes from the seed alone. So a seed replays exactly.
+//! The handlers are the real ones, as Lambda calls them: the API's router, `deliver`, `sweep`,
+//! `dlq`. One thread runs them; time is virtual and jumps when nobody can go on; chance comes from
+//! the seed alone. So a seed replays exactly.
 //!
-//! A process dies at any await: its calls of store, queue, sender and clock do not return any more, before, within or after what they do.
-//! A call that was under way may take effect long after. Once the faults end, the world goes on until all is quiet.
+//! A process dies at any await: its calls of store, queue, sender and clock do not return any more,
+//! before, within or after what they do. A call that was under way may take effect long after. Once
+//! the faults end, the world goes on until all is quiet.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -46,8 +48,8 @@ use self::{
     world::World,
 };
 
-/// After the faults end, all must be quiet within this much (virtual) time. The longest that a webhook may rightly wait is a deferral of a
-/// day in all, and a grace of six hours after it.
+/// After the faults end, all must be quiet within this much (virtual) time. The longest that a
+/// webhook may rightly wait is a deferral of a day in all, and a grace of six hours after it.
 const MAX_QUIET: Duration = Duration::from_secs(72 * 3600);
 
 /// What is to be run.

@@ -1,4 +1,5 @@
-//! The local stack as a process of its own: started on free ports, ended by its process id, or killed as a crash would.
+//! The local stack as a process of its own: started on free ports, ended by its process id, or
+//! killed as a crash would.
 
 use std::{
     fs::File,
@@ -39,7 +40,8 @@ impl StackError {
 
 /// How to start a stack. Starting again with the same one goes on with the same data.
 ///
-/// Dropping it searches every log in its folder for secrets ([`secrecy`]), and panics if one holds any.
+/// Dropping it searches every log in its folder for secrets ([`secrecy`]), and panics if one holds
+/// any.
 #[derive(Debug)]
 pub struct Launch {
     binary: PathBuf,
@@ -65,7 +67,8 @@ impl Launch {
         })
     }
 
-    /// The `local` binary of this build, with a data folder below the system's folder for temporary files.
+    /// The `local` binary of this build, with a data folder below the system's folder for temporary
+    /// files.
     pub fn fresh() -> Result<Self, StackError> {
         Self::of(&binary("local")?, &std::env::temp_dir())
     }
@@ -77,7 +80,8 @@ impl Launch {
         self
     }
 
-    /// Gives an option of the stack's command line this value, instead of the usual one if it has one.
+    /// Gives an option of the stack's command line this value, instead of the usual one if it has
+    /// one.
     #[must_use]
     pub fn instead(mut self, option: &str, value: &str) -> Self {
         self.options.push((option.to_owned(), value.to_owned()));
@@ -288,7 +292,8 @@ impl Stack {
         Err(StackError(format!("GET /health did not answer 200 within {bound:?}")))
     }
 
-    /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up than the stack to start.
+    /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up
+    /// than the stack to start.
     fn is_healthy(&self) -> bool {
         let ask = || -> io::Result<bool> {
             let mut connection = TcpStream::connect(("127.0.0.1", self.api))?;

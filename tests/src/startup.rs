@@ -1,5 +1,6 @@
-//! What the start of each function costs: processor time and time from exec to its first call of the Runtime API, beside a function that
-//! does nothing; processor time of the first delivery over TLS against the next ones; and the size of what is uploaded.
+//! What the start of each function costs: processor time and time from exec to its first call of
+//! the Runtime API, beside a function that does nothing; processor time of the first delivery over
+//! TLS against the next ones; and the size of what is uploaded.
 //!
 //! | part | what it measures |
 //! |---|---|
@@ -53,7 +54,8 @@ impl From<io::Error> for StartupError {
     }
 }
 
-/// Measures what the start of each function costs, beside a hello-world function that was built in the same way.
+/// Measures what the start of each function costs, beside a hello-world function that was built in
+/// the same way.
 ///
 /// Build them first:
 ///   cargo lambda build --release --x86-64 -p api -p deliver -p sweep -p dlq
@@ -63,7 +65,8 @@ impl From<io::Error> for StartupError {
 #[command(
     name = "startup",
     version,
-    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 wrong usage, 3 it could not be measured (the message says why)."
+    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 wrong usage, 3 it could not \
+        be measured (the message says why)."
 )]
 pub struct Options {
     /// Where the binaries are, each as NAME/bootstrap [default: `lambda` in cargo's build folder].
@@ -71,11 +74,13 @@ pub struct Options {
     pub binaries: Option<PathBuf>,
 
     /// Starts of each function.
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 40,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
 
     /// Processes that make deliveries, three each.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub processes: u32,
 
     /// Print JSON instead of the tables.

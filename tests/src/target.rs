@@ -1,4 +1,5 @@
-//! What the test tools share: the options that say whom they test, and the look at the receiver before they begin.
+//! What the test tools share: the options that say whom they test, and the look at the receiver
+//! before they begin.
 
 use clap::Args;
 use serde::Deserialize;
@@ -34,7 +35,8 @@ pub struct Target {
     #[arg(long)]
     pub json: bool,
     /// The server's setting of the same name: attempts for 5xx and timeouts.
-    #[arg(long, default_value_t = 3, value_name = "N", env = "RETRY_MAX_ATTEMPTS", value_parser = clap::value_parser!(u32).range(2..=10))]
+    #[arg(long, default_value_t = 3, value_name = "N", env = "RETRY_MAX_ATTEMPTS",
+        value_parser = clap::value_parser!(u32).range(2..=10))]
     pub retry_max_attempts: u32,
     /// The server's setting of the same name: the first wait, before jitter.
     #[arg(long, default_value_t = 5_000, value_name = "MS", env = "RETRY_BASE_DELAY_MS",
@@ -45,7 +47,8 @@ pub struct Target {
           value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub min_retry_delay_ms: u64,
     /// How late an attempt may start after the time that was allowed for it.
-    #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    #[arg(long, default_value_t = 1_000, value_name = "MS",
+        value_parser = clap::value_parser!(u64).range(0..=600_000))]
     pub lateness_ms: u64,
 }
 
@@ -88,7 +91,10 @@ impl Target {
         })?;
         let body = response.text().await.map_err(|error| absent(&error))?;
         let Ok(page) = serde_json::from_str::<StatusPage>(&body) else {
-            report.say(format_args!("what answers at {url} is not our webhook-receiver; what follows depends on how it answers"));
+            report.say(format_args!(
+                "what answers at {url} is not our webhook-receiver; what \
+                follows depends on how it answers"
+            ));
             return Ok(Sighting::Unknown);
         };
         report.say(format_args!(
@@ -98,7 +104,8 @@ impl Target {
         Ok(Sighting::Ours(page))
     }
 
-    /// How many requests more the receiver has had since it was looked at; `None` if that cannot be told.
+    /// How many requests more the receiver has had since it was looked at; `None` if that cannot be
+    /// told.
     pub async fn received_since(&self, before: &Sighting) -> Option<u64> {
         let Sighting::Ours(before) = before else { return None };
         let response = http_client().ok()?.get(self.receiver_path("status")).send().await.ok()?;
@@ -117,8 +124,8 @@ pub enum Sighting {
 }
 
 impl Sighting {
-    /// The code that our receiver answers all webhooks with that go to no special path, if it is always the same and comes
-    /// before an attempt would time out.
+    /// The code that our receiver answers all webhooks with that go to no special path, if it is
+    /// always the same and comes before an attempt would time out.
     pub fn constant_code(&self) -> Option<u16> {
         let Self::Ours(StatusPage { answers: Some(answers), .. }) = self else { return None };
         let prompt = seconds(answers.delay_seconds).as_secs() < 20;

@@ -1,5 +1,5 @@
-//! The conformance suite against DynamoDB and SQS as an emulator has them: a table and two queues for each case, the second handle with
-//! clients of its own as another process has them.
+//! The conformance suite against DynamoDB and SQS as an emulator has them: a table and two queues
+//! for each case, the second handle with clients of its own as another process has them.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 #![allow(

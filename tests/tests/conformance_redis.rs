@@ -1,5 +1,6 @@
-//! The conformance suite against a Redis server and a Redis Cluster of its own, each case with a prefix of its own, the second handle with
-//! a connection of its own as another process has it. On the server, store and queue are in two databases; the cluster has only one.
+//! The conformance suite against a Redis server and a Redis Cluster of its own, each case with a
+//! prefix of its own, the second handle with a connection of its own as another process has it. On
+//! the server, store and queue are in two databases; the cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 #![allow(

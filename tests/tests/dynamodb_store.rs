@@ -1,4 +1,5 @@
-//! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and what it says when nobody answers.
+//! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and
+//! what it says when nobody answers.
 
 #![allow(
     clippy::unwrap_used,
@@ -140,8 +141,9 @@ fn delivered(rules: &Rules, claimed: &Webhook, now: Timestamp) -> Webhook {
     rules.conclude(claimed, CLAIM, &report, now, 0.5).unwrap()
 }
 
-/// Three writes of one unit each for a small webhook, one more for a large one's content: no item of a happy life exceeds 1 KiB, and
-/// record and content share one where they fit. Proved by the sizes of the items after each step.
+/// Three writes of one unit each for a small webhook, one more for a large one's content: no item
+/// of a happy life exceeds 1 KiB, and record and content share one where they fit. Proved by the
+/// sizes of the items after each step.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
     let world = World::start().await;
@@ -172,8 +174,9 @@ async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
     }
 }
 
-/// Nothing unfinished loses its content, and nothing is kept for ever. Proved by the times to live: the content's is there from the start,
-/// is not touched within a month, and is lifted by the first write after that, before the record's.
+/// Nothing unfinished loses its content, and nothing is kept for ever. Proved by the times to live:
+/// the content's is there from the start, is not touched within a month, and is lifted by the first
+/// write after that, before the record's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     let world = World::start().await;
@@ -204,8 +207,9 @@ async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     assert!(second > record_ttl, "it outlives its record");
 }
 
-/// One run of the sweep sums up all that was counted, however much it is. Proved with two and a half times as many items as one read takes, in
-/// one partition, and one call of the housekeeping; a call whose time is over stops after one read.
+/// One run of the sweep sums up all that was counted, however much it is. Proved with two and a
+/// half times as many items as one read takes, in one partition, and one call of the housekeeping;
+/// a call whose time is over stops after one read.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_run_sums_up_all_that_was_counted() {
     const ITEMS: usize = 2500;
@@ -216,7 +220,8 @@ async fn one_run_sums_up_all_that_was_counted() {
     let place = |index: usize| format!("{:015}-{index:016x}", now.as_millis());
     for begin in (0..ITEMS).step_by(25) {
         let put = |index: usize| {
-            let item = json!({ "p": { "S": "activity" }, "s": { "S": place(index) }, "d": { "B": counted } });
+            let item = json!({ "p": { "S": "activity" }, "s": { "S": place(index) },
+                "d": { "B": counted } });
             json!({ "PutRequest": { "Item": item } })
         };
         let puts: Vec<Value> = (begin..begin + 25).map(put).collect();
@@ -235,8 +240,9 @@ async fn one_run_sums_up_all_that_was_counted() {
     assert_eq!(world.store.counters().await.unwrap()["invocations"], ITEMS as u64);
 }
 
-/// What is written per invocation and per failure is spread over partitions, of which each takes 1,000 write units a second. Proved by the keys
-/// of 64 circuits and 64 counts, all of which are told.
+/// What is written per invocation and per failure is spread over partitions, of which each takes
+/// 1,000 write units a second. Proved by the keys of 64 circuits and 64 counts, all of which are
+/// told.
 #[tokio::test(flavor = "multi_thread")]
 async fn circuits_and_counts_are_spread_over_partitions() {
     let world = World::start().await;
@@ -263,8 +269,8 @@ async fn circuits_and_counts_are_spread_over_partitions() {
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 64);
 }
 
-/// A clock that was 40 days ahead does not stop the figures for 40 days. Proved with counts from then, summed up then, and others once the clock
-/// is right again.
+/// A clock that was 40 days ahead does not stop the figures for 40 days. Proved with counts from
+/// then, summed up then, and others once the clock is right again.
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_go_on_after_a_clock_was_ahead() {
     let world = World::start().await;
@@ -296,7 +302,8 @@ async fn figures_go_on_after_a_clock_was_ahead() {
     }
 }
 
-/// A store that cannot be reached says so, within its limit, and blames nobody. Proved with a port on which nobody listens.
+/// A store that cannot be reached says so, within its limit, and blames nobody. Proved with a port
+/// on which nobody listens.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_unavailable() {
     let clock = Arc::new(TestClock::default());

@@ -1,6 +1,7 @@
 //! The simulation: many seeds hold, each planted bug is caught, and a seed replays exactly.
 //!
-//! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches anew for the seed that catches each bug.
+//! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches
+//! anew for the seed that catches each bug.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +22,8 @@ use posthaste_tests::simulation::{
 };
 use shared::planted::Bug;
 
-/// Seeds that CI runs, in about two minutes on two cores. `SIMULATION_SEEDS=100000` or `simulate --seeds 100000` run more.
+/// Seeds that CI runs, in about two minutes on two cores. `SIMULATION_SEEDS=100000` or `simulate
+/// --seeds 100000` run more.
 const SEEDS: u64 = 10_000;
 
 /// Each planted bug and the first seed that catches it: what `simulate --bugs` prints, less one.
@@ -77,8 +79,9 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::DueNeverTakenBack, 359),
 ];
 
-/// Of those, what was in the software until the simulation or an attack on the release build found it, by what it did then. A seed alone would not keep it: what a seed does
-/// changes with the worlds.
+/// Of those, what was in the software until the simulation or an attack on the release build found
+/// it, by what it did then. A seed alone would not keep it: what a seed does changes with the
+/// worlds.
 const REGRESSIONS: [(&str, Bug); 9] = [
     (
         "a key asked for again, after an operator had deleted its webhook, made that anew",
@@ -127,7 +130,8 @@ fn nothing_is_lost_in_any_of_many_worlds() {
     assert_eq!(failure, None);
 }
 
-/// With a bug planted, the seed that is known to show it fails; without it, the same seed passes. So it is the bug that is caught.
+/// With a bug planted, the seed that is known to show it fails; without it, the same seed passes.
+/// So it is the bug that is caught.
 #[test]
 fn each_planted_bug_is_caught() {
     if std::env::var("SIMULATION_BUGS").is_ok_and(|value| value == "search") {
@@ -170,7 +174,8 @@ fn each_regression_is_caught() {
     }
 }
 
-/// The trace of a seed is the same in two runs, in two threads, and in another process, byte for byte.
+/// The trace of a seed is the same in two runs, in two threads, and in another process, byte for
+/// byte.
 #[test]
 fn a_seed_replays_exactly() {
     for world in Kind::ALL {
@@ -190,7 +195,8 @@ fn a_seed_replays_exactly() {
     }
 }
 
-/// Worlds are not empty: each has webhooks that are accepted and sent, and each fault is seen to happen.
+/// Worlds are not empty: each has webhooks that are accepted and sent, and each fault is seen to
+/// happen.
 #[test]
 fn every_world_does_something() {
     for world in Kind::ALL {

@@ -26,11 +26,12 @@ use crate::{
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/webhooks", tag = "Webhooks", operation_id = "accept_webhook",
     summary = "Accept a webhook",
-    description = "From the 202 on it is delivered, or ends as a dead letter, or is deleted. A 503 leaves open whether it was accepted: send it \
-                   again with the same Idempotency-Key.",
+    description = "From the 202 on it is delivered, or ends as a dead letter, or is deleted. A 503 \
+        leaves open whether it was accepted: send it again with the same Idempotency-Key.",
     params(parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
     request_body = schemas::NewWebhook,
-    responses((status = 202, description = "Accepted, to be delivered.", body = view::Accepted<'static>), errors::Body),
+    responses((status = 202, description = "Accepted, to be delivered.",
+        body = view::Accepted<'static>), errors::Body),
 ))]
 pub(crate) async fn accept(
     State(app): State<Arc<App>>,
@@ -53,7 +54,8 @@ pub(crate) fn max_body_bytes(app: &App) -> usize {
     (app.context.config.max_payload_bytes + ENVELOPE_BYTES).min(MAX_BODY_BYTES)
 }
 
-/// Accepts one webhook, under a key or without; `shape` makes the answer, from what does not change after the creation.
+/// Accepts one webhook, under a key or without; `shape` makes the answer, from what does not change
+/// after the creation.
 pub(crate) async fn accept_one(
     app: &App,
     call: &Call,
@@ -101,5 +103,6 @@ async fn hand_over(app: &App, webhook: &Webhook) {
 /// At debug level: at thousands a second, lines would cost more than the work.
 pub(crate) fn log_accepted(webhook: &Webhook) {
     let (correlation_id, webhook_id) = (&*webhook.correlation_id, &webhook.id);
-    tracing::debug!(correlation_id, %webhook_id, "[{correlation_id}] Accepted webhook {webhook_id}");
+    tracing::debug!(correlation_id, %webhook_id,
+        "[{correlation_id}] Accepted webhook {webhook_id}");
 }

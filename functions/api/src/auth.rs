@@ -13,19 +13,22 @@ use crate::problem::{Kind, Problem};
 /// Who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Who presents one of these keys (their SHA-256), as `Authorization: Bearer KEY` or `x-api-key: KEY`.
+    /// Who presents one of these keys (their SHA-256), as `Authorization: Bearer KEY` or
+    /// `x-api-key: KEY`.
     Keys(Vec<KeyHash>),
     /// Everybody who gets here: the function URL or API Gateway has checked.
     Platform,
-    /// Everybody on this machine, except web pages: a page of another site must not reach the API through its visitor's browser,
-    /// so the `Host` must be a loopback one (DNS rebinding) and a change must not come from another origin (forged requests).
+    /// Everybody on this machine, except web pages: a page of another site must not reach the API
+    /// through its visitor's browser, so the `Host` must be a loopback one (DNS rebinding) and a
+    /// change must not come from another origin (forged requests).
     Loopback,
     /// Nobody: it is not set who may. The reason is for the log only.
     Refuse,
 }
 
 impl Access {
-    /// For the Lambda function: keys if there are any. Otherwise `API_AUTH` decides, and `keys` refuses every call.
+    /// For the Lambda function: keys if there are any. Otherwise `API_AUTH` decides, and `keys`
+    /// refuses every call.
     pub fn for_lambda(config: &config::Access) -> Self {
         match config.auth {
             _ if !config.key_hashes.is_empty() => Self::Keys(config.key_hashes.clone()),
@@ -35,7 +38,8 @@ impl Access {
         }
     }
 
-    /// For a server that listens on loopback only: keys if there are any, else everybody on this machine.
+    /// For a server that listens on loopback only: keys if there are any, else everybody on this
+    /// machine.
     pub fn for_loopback(config: &config::Access) -> Self {
         if config.key_hashes.is_empty() {
             Self::Loopback
@@ -47,8 +51,8 @@ impl Access {
 
 /// Who calls: the scope of idempotency keys.
 ///
-/// An identity outlives a session and a key. Otherwise a retry that another task of the same service sends, or that
-/// is sent after a key was rotated, would be accepted a second time.
+/// An identity outlives a session and a key. Otherwise a retry that another task of the same
+/// service sends, or that is sent after a key was rotated, would be accepted a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// A caller that may do everything. The hash tells identities apart.
@@ -57,17 +61,19 @@ pub(crate) enum Caller {
     Anonymous,
 }
 
-/// The identity of every caller with a key of `API_KEYS`, and of every caller under the loopback rule: the operator.
+/// The identity of every caller with a key of `API_KEYS`, and of every caller under the loopback
+/// rule: the operator.
 const OPERATOR: [u8; 32] = [0; 32];
 
-/// The routes that answer without a key: whether Posthaste is well, and the operator's page, which asks for one itself.
+/// The routes that answer without a key: whether Posthaste is well, and the operator's page, which
+/// asks for one itself.
 const OPEN: [&str; 2] = ["/health", "/"];
 
 /// Why the Lambda function refuses every call.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "every call is refused: set API_KEYS, or API_AUTH=iam if the function URL or API Gateway checks who calls, \
-     or API_AUTH=local for local work"
+    "every call is refused: set API_KEYS, or API_AUTH=iam if the function URL or API Gateway \
+     checks who calls, or API_AUTH=local for local work"
 )]
 struct NoAccessSet;
 
@@ -113,7 +119,8 @@ fn unauthorized(what: &str) -> Problem {
     )
 }
 
-/// The bearer token; without one, `x-api-key`. Under a platform's own signature, `Authorization` is another scheme's.
+/// The bearer token; without one, `x-api-key`. Under a platform's own signature, `Authorization` is
+/// another scheme's.
 pub(crate) fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
     let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
     let bearer = authorization.and_then(|value| {
@@ -136,8 +143,9 @@ fn platform_identity(parts: &Parts) -> [u8; 32] {
     Sha256::digest(without_session(arn.unwrap_or_default())).into()
 }
 
-/// The ARN of a role's session, `arn:PARTITION:sts::ACCOUNT:assumed-role/ROLE/SESSION`, without its session: each task
-/// of a service, and each instance of a function, has a session of its own. Any other ARN is returned as it is.
+/// The ARN of a role's session, `arn:PARTITION:sts::ACCOUNT:assumed-role/ROLE/SESSION`, without its
+/// session: each task of a service, and each instance of a function, has a session of its own. Any
+/// other ARN is returned as it is.
 fn without_session(arn: &str) -> &str {
     let resource = arn.splitn(6, ':').nth(5).unwrap_or_default();
     let Some(session) =
@@ -156,7 +164,8 @@ fn check_browser(parts: &Parts) -> Result<(), Problem> {
     else {
         return Err(Problem::new(
             Kind::Forbidden,
-            "Without API_KEYS only this machine may call: the Host header must be localhost or a loopback address.",
+            "Without API_KEYS only this machine may call: the Host header must be localhost or a \
+             loopback address.",
         ));
     };
     if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
@@ -176,7 +185,8 @@ fn is_loopback(host: &str) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Browsers send at least one of the two with every request that can change something; other clients send neither.
+/// Browsers send at least one of the two with every request that can change something; other
+/// clients send neither.
 fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
     let site =
         headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");

@@ -35,7 +35,8 @@ type Items = Vec<Result<Submission, Problem>>;
     summary = "Accept up to 100 webhooks",
     params(parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
     request_body = schemas::NewBatch,
-    responses((status = 202, description = "A result for each, in their order.", body = Results<'static>), errors::Body),
+    responses((status = 202, description = "A result for each, in their order.",
+        body = Results<'static>), errors::Body),
 ))]
 pub(crate) async fn accept(
     State(app): State<Arc<App>>,
@@ -113,11 +114,12 @@ enum Placed {
     Settled(TaskId),
 }
 
-/// The ids of the items that are settled, by item; all others may be created under the slot's id. `None`: the key has to be asked for
-/// again.
+/// The ids of the items that are settled, by item; all others may be created under the slot's id.
+/// `None`: the key has to be asked for again.
 ///
-/// An id that is too old is barred for each item before the key is made to stand for a new one, and the key remembers those that it had
-/// settled. So whatever dies in between, and whoever else is at it, no item is created under two ids.
+/// An id that is too old is barred for each item before the key is made to stand for a new one, and
+/// the key remembers those that it had settled. So whatever dies in between, and whoever else is at
+/// it, no item is created under two ids.
 async fn resume(
     app: &App,
     call: &Call,
@@ -147,7 +149,8 @@ async fn resume(
     Ok((is_whole || slot.renew(app, settled.clone()).await?).then_some(settled))
 }
 
-/// Creates what is not settled, and sends. Answers for each valid item, in their order; `None` where the id is barred.
+/// Creates what is not settled, and sends. Answers for each valid item, in their order; `None`
+/// where the id is barred.
 async fn create_all(
     app: &App,
     call: &Call,
@@ -201,8 +204,8 @@ enum Verdict<'a> {
     },
 }
 
-/// The answer, and whether it would be the same if it were asked for again. If the store took none of the valid ones, that is the
-/// request's own failure.
+/// The answer, and whether it would be the same if it were asked for again. If the store took none
+/// of the valid ones, that is the request's own failure.
 fn results(
     items: Items,
     outcomes: Vec<Result<Option<Webhook>, Problem>>,

@@ -19,17 +19,20 @@ pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
 /// The largest body: what Lambda passes to a function at once.
 pub(crate) const MAX_BODY_BYTES: usize = 6 * 1024 * 1024;
 
-/// How long a body may take to come: who sends slowly on purpose must not take up the room of others.
+/// How long a body may take to come: who sends slowly on purpose must not take up the room of
+/// others.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The paths whose handlers read a body: a request for one of them gets its turn here, when its body is there.
+/// The paths whose handlers read a body: a request for one of them gets its turn here, when its
+/// body is there.
 pub(crate) const BODY_PATHS: [&str; 3] = ["/webhooks", "/webhooks/batch", "/test-webhook"];
 
-/// The body, if it has at most `limit` bytes and comes within 30 s. A body that is not empty must be declared as JSON. With it comes the
-/// room that the request takes, to be kept until the request is done; 503 if there is none.
+/// The body, if it has at most `limit` bytes and comes within 30 s. A body that is not empty must
+/// be declared as JSON. With it comes the room that the request takes, to be kept until the request
+/// is done; 503 if there is none.
 ///
-/// A web page can send any body to any site without asking first, unless the body has this type (a "preflighted"
-/// request of the Fetch standard). So the type is required, not guessed.
+/// A web page can send any body to any site without asking first, unless the body has this type (a
+/// "preflighted" request of the Fetch standard). So the type is required, not guessed.
 pub(crate) async fn read_json(
     app: &App,
     call: &Call,
@@ -57,8 +60,9 @@ const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
 /// How long that may take.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads a body that nobody wants, and keeps none of it: many clients see no answer before they have sent everything, and a connection that
-/// is closed in the middle of a body may lose the answer.
+/// Reads a body that nobody wants, and keeps none of it: many clients see no answer before they
+/// have sent everything, and a connection that is closed in the middle of a body may lose the
+/// answer.
 pub(crate) async fn discard(body: Body) {
     discard_rest(body.into_data_stream()).await;
 }
@@ -105,7 +109,8 @@ async fn read(
     (limit, mut room): Bounds<'_, '_>,
 ) -> Result<Bytes, Problem> {
     let announced = announced(headers);
-    // A little more than the limit is read and dropped, since many clients see no answer before they have sent everything.
+    // A little more than the limit is read and dropped, since many clients see no answer before
+    // they have sent everything.
     if announced.is_some_and(|length| length > limit.saturating_mul(2)) {
         return Err(too_large(limit));
     }

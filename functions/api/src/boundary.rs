@@ -1,4 +1,5 @@
-//! Around every request: its correlation id, who may call, and the one place that logs what went wrong.
+//! Around every request: its correlation id, who may call, and the one place that logs what went
+//! wrong.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -42,7 +43,8 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
                         trace,
                     });
                     let handler = next.run(Request::from_parts(parts, body));
-                    // What is done to its end keeps its turn until then, also when the caller has gone.
+                    // What is done to its end keeps its turn until then, also when the caller has
+                    // gone.
                     let handler = async move {
                         let _turn = turn;
                         handler.await
@@ -59,7 +61,8 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     };
     log(&method, &uri, (&correlation_id, xray_trace_id.as_deref()), &response);
     let headers = response.headers_mut();
-    // What a status says is true only now; but the page, which has a rule of its own, holds nothing of that kind.
+    // What a status says is true only now; but the page, which has a rule of its own, holds nothing
+    // of that kind.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(value) = HeaderValue::from_str(&correlation_id) {
         headers.insert(CORRELATION_ID, value);
@@ -67,16 +70,18 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     response
 }
 
-/// A turn for a request, or a 503. Who watches Posthaste gets through when it is full, which is when it matters; those answers are small and
-/// their bodies are not read. A request whose body is read gets its turn when the body is there (`read_json`).
+/// A turn for a request, or a 503. Who watches Posthaste gets through when it is full, which is
+/// when it matters; those answers are small and their bodies are not read. A request whose body is
+/// read gets its turn when the body is there (`read_json`).
 fn turn(app: &App, method: &Method, uri: &Uri, share: Share) -> Result<Option<Taken>, Problem> {
     let reads_body = method == Method::POST && BODY_PATHS.contains(&uri.path());
     let is_watching = matches!(uri.path(), "/health" | "/metrics");
     if reads_body || is_watching { Ok(None) } else { app.room.turn(share).map(Some) }
 }
 
-/// A large answer takes room until it is sent. If there is none, what only reads is answered 503; the answer to what changed something is
-/// sent all the same, since it is small enough and cannot be had again.
+/// A large answer takes room until it is sent. If there is none, what only reads is answered 503;
+/// the answer to what changed something is sent all the same, since it is small enough and cannot
+/// be had again.
 async fn with_room(app: &App, method: &Method, share: Share, response: Response) -> Response {
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
@@ -121,8 +126,9 @@ pub(crate) async fn admitted_only(
     }
 }
 
-/// What changes something is done to its end, whether or not the client still waits for the answer: between create and send lies
-/// the hand-over, and nobody should have to wait for the audit because a connection broke.
+/// What changes something is done to its end, whether or not the client still waits for the answer:
+/// between create and send lies the hand-over, and nobody should have to wait for the audit because
+/// a connection broke.
 ///
 /// Nothing here is meant to panic. If it does, the caller still gets an answer.
 async fn answer(
@@ -192,5 +198,6 @@ fn log(
     let Some(Cause(cause)) = response.extensions().get::<Cause>() else { return };
     let (path, status) = (uri.path(), response.status().as_u16());
     let error = &**cause as &(dyn std::error::Error + 'static);
-    tracing::error!(correlation_id, xray_trace_id, %method, path, status, error, "[{correlation_id}] {method} {path} was answered {status}");
+    tracing::error!(correlation_id, xray_trace_id, %method, path, status, error,
+        "[{correlation_id}] {method} {path} was answered {status}");
 }

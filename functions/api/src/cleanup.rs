@@ -1,7 +1,8 @@
 //! Deleting many: `DELETE /webhook-statuses` and `POST /webhook-cleanup`.
 //!
-//! A call reads at most [`MAX_READ`] entries. `more` says that there are further ones, and `next_cursor` goes on behind those that this
-//! call looked at, which saves looking again at what the filter does not want.
+//! A call reads at most [`MAX_READ`] entries. `more` says that there are further ones, and
+//! `next_cursor` goes on behind those that this call looked at, which saves looking again at what
+//! the filter does not want.
 
 use std::sync::Arc;
 
@@ -41,10 +42,11 @@ struct Report {
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/webhook-statuses", tag = "Operating", operation_id = "delete_webhooks",
     summary = "Delete webhooks, or cancel them",
-    description = "At least one filter must be given. A call looks at no more than 1000 webhooks; `more` says that there are further ones, and \
-                   `next_cursor` goes on behind.",
+    description = "At least one filter must be given. A call looks at no more than 1000 webhooks; \
+        `more` says that there are further ones, and `next_cursor` goes on behind.",
     params(parameters::Reference, parameters::Status, parameters::Cursor),
-    responses((status = 200, description = "How many were deleted.", body = Report), errors::Unclear),
+    responses((status = 200, description = "How many were deleted.", body = Report),
+        errors::Unclear),
 ))]
 /// Whatever their status: those still on their way are cancelled.
 pub(crate) async fn delete(
@@ -61,8 +63,10 @@ pub(crate) async fn delete(
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/webhook-cleanup", tag = "Operating", operation_id = "clean_up_webhooks",
     summary = "Delete old webhooks",
-    description = "Only finished ones, unless `status` names another. At least one filter must be given.",
-    params(parameters::Status, parameters::OlderThan, parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
+    description = "Only finished ones, unless `status` names another. At least one filter must be \
+        given.",
+    params(parameters::Status, parameters::OlderThan, parameters::Reference, parameters::Cursor,
+        parameters::IdempotencyKey),
     responses((status = 200, description = "How many were deleted.", body = Report), errors::Keyed),
 ))]
 /// Only what is finished, unless `status` names another.
@@ -104,7 +108,8 @@ async fn delete_matching(
     let wanted = found.items.into_iter().map(|listed| listed.webhook);
     let wanted: Vec<Webhook> =
         wanted.filter(|webhook| !finished_only || webhook.status.is_finished()).collect();
-    // What has changed since it was listed, such as a dead letter that somebody has just redriven, may not match any more: it stays.
+    // What has changed since it was listed, such as a dead letter that somebody has just redriven,
+    // may not match any more: it stays.
     let deletions = wanted.iter().map(|webhook| app.context.store.delete_unchanged(webhook));
     let mut deleted = 0;
     for outcome in dispatch::all(deletions.collect()).await {

@@ -1,4 +1,5 @@
-//! The correlation id: follows a webhook from the API call to the destination's header, and names the call in every answer.
+//! The correlation id: follows a webhook from the API call to the destination's header, and names
+//! the call in every answer.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correla
 /// The longest one that is taken over from a caller.
 pub(crate) const MAX_CORRELATION_BYTES: usize = 128;
 
-/// The caller's correlation id if there is one of 1 to 128 printable ASCII characters without blanks; else a new UUID. So it can
-/// stand in a header and in a log line as it is.
+/// The caller's correlation id if there is one of 1 to 128 printable ASCII characters without
+/// blanks; else a new UUID. So it can stand in a header and in a log line as it is.
 pub(crate) fn of(headers: &HeaderMap, random: &dyn Random) -> Arc<str> {
     let given =
         headers.get(CORRELATION_ID).map(HeaderValue::as_bytes).filter(|bytes| is_sane(bytes));

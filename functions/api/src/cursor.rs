@@ -1,5 +1,5 @@
-//! Where a list goes on, as an opaque text: a place in an order, with a schema version and the list's name, so that an old, a
-//! newer or another list's cursor is told from a good one.
+//! Where a list goes on, as an opaque text: a place in an order, with a schema version and the
+//! list's name, so that an old, a newer or another list's cursor is told from a good one.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

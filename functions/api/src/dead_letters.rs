@@ -1,4 +1,5 @@
-//! `/dead-letters`: failed webhooks once they are archived. A dead letter *is* the webhook's record.
+//! `/dead-letters`: failed webhooks once they are archived. A dead letter *is* the webhook's
+//! record.
 
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ use crate::{
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DeadLetterList))]
 struct Listing {
-    #[cfg_attr(feature = "openapi", schema(max_items = 100, value_type = Vec<DeadLetterView<'static>>))]
+    #[cfg_attr(feature = "openapi", schema(max_items = 100,
+        value_type = Vec<DeadLetterView<'static>>))]
     items: Vec<Box<RawValue>>,
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     page_size: usize,
@@ -72,10 +74,12 @@ pub(crate) async fn list(
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/dead-letters/{webhook_id}", tag = "Dead letters", operation_id = "show_dead_letter",
+    get, path = "/dead-letters/{webhook_id}", tag = "Dead letters",
+    operation_id = "show_dead_letter",
     summary = "A dead letter, whole",
     params(parameters::WebhookId),
-    responses((status = 200, description = "The dead letter.", body = DeadLetterView<'static>), errors::Missing),
+    responses((status = 200, description = "The dead letter.", body = DeadLetterView<'static>),
+        errors::Missing),
 ))]
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
@@ -91,7 +95,8 @@ pub(crate) async fn show(
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/dead-letters/{webhook_id}", tag = "Dead letters", operation_id = "delete_dead_letter",
+    delete, path = "/dead-letters/{webhook_id}", tag = "Dead letters",
+    operation_id = "delete_dead_letter",
     summary = "Delete a dead letter, and the webhook with it",
     params(parameters::WebhookId),
     responses((status = 204, description = "It is gone."), errors::Missing),
@@ -112,11 +117,13 @@ pub(crate) async fn delete(
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/dead-letters/{webhook_id}/redrive", tag = "Dead letters", operation_id = "redrive_dead_letter",
+    post, path = "/dead-letters/{webhook_id}/redrive", tag = "Dead letters",
+    operation_id = "redrive_dead_letter",
     summary = "Send a dead letter again",
     description = "Back to `pending`, with a fresh budget of attempts.",
     params(parameters::WebhookId, parameters::IdempotencyKey),
-    responses((status = 202, description = "On its way again.", body = crate::view::Accepted<'static>), errors::Keyed, errors::Missing),
+    responses((status = 202, description = "On its way again.",
+        body = crate::view::Accepted<'static>), errors::Keyed, errors::Missing),
 ))]
 pub(crate) async fn redrive(
     State(app): State<Arc<App>>,
@@ -137,11 +144,14 @@ struct RedriveReport {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/dead-letters/redrive", tag = "Dead letters", operation_id = "redrive_dead_letters",
+    post, path = "/dead-letters/redrive", tag = "Dead letters",
+    operation_id = "redrive_dead_letters",
     summary = "Send dead letters again: all, or those of a reference id",
-    description = "A call looks at no more than 1000; `more` says that there are further ones, and `next_cursor` goes on behind.",
+    description = "A call looks at no more than 1000; `more` says that there are further ones, and \
+        `next_cursor` goes on behind.",
     params(parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
-    responses((status = 202, description = "How many are on their way again.", body = RedriveReport), errors::Keyed),
+    responses((status = 202, description = "How many are on their way again.",
+        body = RedriveReport), errors::Keyed),
 ))]
 /// All dead letters, or those of a reference id; at most [`MAX_READ`] in one call.
 pub(crate) async fn redrive_many(

@@ -27,8 +27,8 @@ use crate::{
     view::{ErrorView, to_json},
 };
 
-/// One destination. The figures are those of the current and the previous hour. `waiting` is an estimate: webhooks that were deleted, or
-/// whose worker died, while they waited stay counted.
+/// One destination. The figures are those of the current and the previous hour. `waiting` is an
+/// estimate: webhooks that were deleted, or whose worker died, while they waited stay counted.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Destination))]
 struct DestinationView<'a> {
@@ -81,7 +81,8 @@ pub(crate) async fn list(
     Ok(answer(StatusCode::OK, to_json(&Listing { items: worst_first(&totals, &circuits, now) })))
 }
 
-/// Open circuits first, then by failed attempts; a circuit may be open without an attempt in these hours.
+/// Open circuits first, then by failed attempts; a circuit may be open without an attempt in these
+/// hours.
 fn worst_first<'a>(
     totals: &'a [DestinationTotals],
     circuits: &'a [Circuit],

@@ -1,5 +1,5 @@
-//! The two steps of accepting: create, then send. And what happens when the second one fails: the webhook enters the due index, so
-//! a queue outage delays and does not refuse.
+//! The two steps of accepting: create, then send. And what happens when the second one fails: the
+//! webhook enters the due index, so a queue outage delays and does not refuse.
 
 use futures_util::{StreamExt, stream};
 use shared::{
@@ -28,11 +28,13 @@ pub(crate) const MAX_CONCURRENT_CALLS: usize = 50;
 #[error("the id {0} is another webhook's")]
 struct IdTaken(TaskId);
 
-/// The webhook exists from now on, under this id. That it existed before is success too: then an earlier try of the same request had
-/// got that far; then it may have been deleted since, and stays so: the answer is the record as it was made, and a message for it finds
-/// nothing. `None`: the id is barred, since the key that it was made under stands for another one by now.
+/// The webhook exists from now on, under this id. That it existed before is success too: then an
+/// earlier try of the same request had got that far; then it may have been deleted since, and stays
+/// so: the answer is the record as it was made, and a message for it finds nothing. `None`: the id
+/// is barred, since the key that it was made under stands for another one by now.
 ///
-/// The record follows from the submission and the id alone (its time is the id's), so each try of a request makes the same one.
+/// The record follows from the submission and the id alone (its time is the id's), so each try of a
+/// request makes the same one.
 pub(crate) async fn create(
     app: &App,
     call: &Call,
@@ -62,8 +64,8 @@ pub(crate) async fn create_new(
     create(app, call, submission, task).await?.ok_or_else(|| unknown_fate().because(IdTaken(task)))
 }
 
-/// What an earlier try has made under an id that is too old to be created; as it was made, if it was deleted since. `None`: nothing, and
-/// nothing will be.
+/// What an earlier try has made under an id that is too old to be created; as it was made, if it
+/// was deleted since. `None`: nothing, and nothing will be.
 pub(crate) async fn settled(
     app: &App,
     call: &Call,
@@ -89,21 +91,22 @@ pub(crate) fn as_created(app: &App, call: &Call, submission: &Submission, task: 
 fn unknown_fate() -> Problem {
     Problem::new(
         Kind::Unavailable,
-        "The store did not answer, so whether the webhook was accepted is not known. Send it again; with the same Idempotency-Key \
-         it is accepted only once.",
+        "The store did not answer, so whether the webhook was accepted is not known. Send it \
+         again; with the same Idempotency-Key it is accepted only once.",
     )
 }
 
-/// Whether a webhook that was just created, or found to be, is held by a message: not if it stands in the due index, and no
-/// more once a worker has seen it.
+/// Whether a webhook that was just created, or found to be, is held by a message: not if it stands
+/// in the due index, and no more once a worker has seen it.
 pub(crate) fn needs_message(webhook: &Webhook) -> bool {
     webhook.status == Status::Pending && webhook.due_at.is_none()
 }
 
-/// Sends a message for each. Where the queue does not take it, the webhook is due now and the sweep sends it.
+/// Sends a message for each. Where the queue does not take it, the webhook is due now and the sweep
+/// sends it.
 ///
-/// There is no error: if the store fails too, the webhook is young and the audit finds it, or it stands in the due index already
-/// (resend, redrive).
+/// There is no error: if the store fails too, the webhook is young and the audit finds it, or it
+/// stands in the due index already (resend, redrive).
 pub(crate) async fn send(app: &App, webhooks: &[&Webhook]) {
     let batches = webhooks.chunks(MAX_BATCH).map(|batch| send_batch(app, batch));
     let unsent = all(batches.collect()).await.into_iter().flatten();
@@ -155,7 +158,8 @@ async fn adopt(app: &App, webhook: &Webhook) {
         let error = &error as &(dyn std::error::Error + 'static);
         tracing::error!(
             error, correlation_id, %webhook_id,
-            "[{correlation_id}] Neither the queue nor the due index took the webhook; the audit will find it"
+            "[{correlation_id}] Neither the queue nor the due index took the webhook; the audit \
+             will find it"
         );
     }
 }

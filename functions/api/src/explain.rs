@@ -1,5 +1,5 @@
-//! `GET /webhooks/{webhook_id}/explain`: what happened to a webhook and why, and what happens next. Both follow from the record
-//! alone.
+//! `GET /webhooks/{webhook_id}/explain`: what happened to a webhook and why, and what happens next.
+//! Both follow from the record alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,10 +28,12 @@ use crate::{
 };
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/webhooks/{webhook_id}/explain", tag = "Webhooks", operation_id = "explain_webhook",
+    get, path = "/webhooks/{webhook_id}/explain", tag = "Webhooks",
+    operation_id = "explain_webhook",
     summary = "What happened to a webhook and why, and what happens next",
     params(parameters::WebhookId),
-    responses((status = 200, description = "Every transition, in order.", body = Explanation<'static>), errors::Missing),
+    responses((status = 200, description = "Every transition, in order.",
+        body = Explanation<'static>), errors::Missing),
 ))]
 pub(crate) async fn explain(
     State(app): State<Arc<App>>,
@@ -161,58 +163,91 @@ fn why(webhook: &Webhook, step: &Step) -> String {
     let n = step.attempt;
     let ended = || outcome(webhook, n);
     match (step.transition, step.why) {
-        (Transition::Create, Some(Why::Scheduled)) => "Accepted, to be delivered later, as its caller asked.".to_owned(),
+        (Transition::Create, Some(Why::Scheduled)) => {
+            "Accepted, to be delivered later, as its caller \
+                asked."
+                .to_owned()
+        }
         (Transition::Create, _) => "Accepted.".to_owned(),
         (Transition::Claim, Some(Why::LeaseOver)) => format!(
-            "Attempt {n} started. The attempt before it ended without a recorded answer (its worker died or was stopped), so its \
-             request may have arrived."
+            "Attempt {n} started. The attempt before it ended without a recorded answer (its \
+             worker died or was stopped), so its request may have arrived."
         ),
         (Transition::Claim, _) => format!("Attempt {n} started."),
         (Transition::Deliver, _) => format!("Attempt {n} {}.", ended()),
         (Transition::Retry, Some(Why::RetryAfter)) => {
-            format!("Attempt {n} {}; the destination asked by Retry-After to wait for longer than planned.", ended())
+            format!(
+                "Attempt {n} {}; the destination asked by Retry-After to wait for longer than \
+                planned.",
+                ended()
+            )
         }
         (Transition::Retry, Some(Why::Error(ErrorKind::Interrupted))) => format!(
-            "Attempt {n} ended without a recorded answer (its worker died or was stopped), and so did the one before it. Its request \
-             may have arrived. The next attempt waits, longer after each such end."
+            "Attempt {n} ended without a recorded answer (its worker died or was stopped), and so \
+             did the one before it. Its request may have arrived. The next attempt waits, longer \
+             after each such end."
         ),
-        (Transition::Retry, _) => format!("Attempt {n} {}; the retry policy grants another one.", ended()),
+        (Transition::Retry, _) => {
+            format!("Attempt {n} {}; the retry policy grants another one.", ended())
+        }
         (Transition::Fail, Some(Why::Error(ErrorKind::Interrupted))) => {
             "Given up: too many attempts in a row ended without a recorded answer.".to_owned()
         }
         (Transition::Fail, Some(Why::Error(ErrorKind::CircuitOpen))) => {
-            "Given up: it was put off for as long as it may be, while the destination's circuit was open.".to_owned()
+            "Given up: it was put off for as long as it may be, while the destination's circuit \
+             was open."
+                .to_owned()
         }
         (Transition::Fail, Some(Why::Error(ErrorKind::Undeliverable))) => {
             "Given up: the queue gave up on its message again and again.".to_owned()
         }
-        (Transition::Fail, _) => format!("Attempt {n} {}; the retry policy grants no further one.", ended()),
+        (Transition::Fail, _) => {
+            format!("Attempt {n} {}; the retry policy grants no further one.", ended())
+        }
         (Transition::Defer, Some(Why::RateLimit)) => {
-            "Deferred without an attempt: the concurrency limit of the destination, or of destinations that have not answered lately, was \
-             reached."
+            "Deferred without an attempt: the concurrency limit of the destination, or of \
+             destinations that have not answered lately, was reached."
                 .to_owned()
         }
         (Transition::Defer, Some(Why::Unsent)) => {
-            "Put off: the attempt that had started sent nothing, for a reason on Posthaste's side, and uses up nothing."
+            "Put off: the attempt that had started sent nothing, for a reason on Posthaste's side, \
+             and uses up nothing."
                 .to_owned()
         }
         (Transition::Defer, _) => {
-            "Put off without an attempt: the destination's circuit is open after failures in a row.".to_owned()
+            "Put off without an attempt: the destination's circuit is open after failures in a \
+             row."
+                .to_owned()
         }
         (Transition::Requeue, _) => "It was due, so a message for it was queued.".to_owned(),
         (Transition::Adopt, Some(Why::Audit)) => {
-            "The audit found it unfinished; from now on the sweep watches it, whatever becomes of its message.".to_owned()
-        }
-        (Transition::Adopt, Some(Why::Rescue)) if step.allowed_at.is_some() => {
-            "The queue had given up on its message, and no worker had looked at it: it is queued again, later each time."
+            "The audit found it unfinished; from now on the sweep watches it, whatever becomes of \
+             its message."
                 .to_owned()
         }
-        (Transition::Adopt, Some(Why::Rescue)) => "The queue had given up on its message; it was rescued.".to_owned(),
-        (Transition::Adopt, None) => "A clock that was ahead had written its times; they were taken back.".to_owned(),
-        (Transition::Adopt, _) => "The queue did not take its message, so the sweep will queue it.".to_owned(),
+        (Transition::Adopt, Some(Why::Rescue)) if step.allowed_at.is_some() => {
+            "The queue had given up on its message, and no worker had looked at it: it is queued \
+             again, later each time."
+                .to_owned()
+        }
+        (Transition::Adopt, Some(Why::Rescue)) => "The queue had given up on its message; it was \
+                rescued."
+            .to_owned(),
+        (Transition::Adopt, None) => {
+            "A clock that was ahead had written its times; they were taken \
+                back."
+                .to_owned()
+        }
+        (Transition::Adopt, _) => {
+            "The queue did not take its message, so the sweep will queue it.".to_owned()
+        }
         (Transition::Archive, _) => "It became a dead letter.".to_owned(),
-        (Transition::Resend, _) => "An operator had it sent again, with a fresh budget of attempts.".to_owned(),
-        (Transition::Redrive, _) => "An operator redrove the dead letter, with a fresh budget of attempts.".to_owned(),
+        (Transition::Resend, _) => {
+            "An operator had it sent again, with a fresh budget of attempts.".to_owned()
+        }
+        (Transition::Redrive, _) => "An operator redrove the dead letter, with a fresh budget of \
+                attempts."
+            .to_owned(),
     }
 }
 
@@ -278,7 +313,8 @@ fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next 
     match (webhook.due_at, allowed_at) {
         (Some(due_at), None) if given_up_by_queue && due_at > now => Next {
             what: format!(
-                "The queue gave up on its message. The sweep queues another one, then attempt {n} starts."
+                "The queue gave up on its message. The sweep queues another one, then attempt {n} \
+                 starts."
             ),
             at: Some(due_at),
             by: Some("sweep"),
@@ -286,14 +322,15 @@ fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next 
         (None, at) => {
             let audit_at = webhook.created_at.plus(audit_age);
             let what = format!(
-                "Its message is queued: attempt {n} starts as soon as a worker takes it. Should the message be lost, the audit finds \
-                 the webhook soon after {audit_at}."
+                "Its message is queued: attempt {n} starts as soon as a worker takes it. Should \
+                 the message be lost, the audit finds the webhook soon after {audit_at}."
             );
             Next { what, at, by: Some("deliver") }
         }
         (Some(due_at), Some(at)) if is_relayed(webhook) => {
             let what = format!(
-                "Its message waits in the queue, then attempt {n} starts. Should the message be lost, the sweep sends another at {due_at}."
+                "Its message waits in the queue, then attempt {n} starts. Should the message be \
+                 lost, the sweep sends another at {due_at}."
             );
             Next { what, at: Some(at), by: Some("deliver") }
         }
@@ -309,7 +346,8 @@ fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next 
         },
         (Some(due_at), None) => {
             let what = format!(
-                "Its message is queued: attempt {n} starts as soon as a worker takes it. Should the message be lost, the sweep sends another at {due_at}."
+                "Its message is queued: attempt {n} starts as soon as a worker takes it. Should \
+                 the message be lost, the sweep sends another at {due_at}."
             );
             Next { what, at: None, by: Some("deliver") }
         }
@@ -333,7 +371,8 @@ fn next_of_claimed(webhook: &Webhook, rules: &Rules, now: Timestamp) -> Next {
         format!("attempt {} starts{wait}", n.saturating_add(1))
     };
     let what = format!(
-        "The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, and {then}."
+        "The worker of attempt {n} is gone: at the next look the attempt is noted as interrupted, \
+         and {then}."
     );
     Next { what, at: webhook.due_at.filter(|at| *at > now), by: Some("deliver") }
 }
@@ -472,7 +511,8 @@ mod tests {
         );
     }
 
-    /// What the queue gave up on while no worker looked at it, and what sent nothing, are told as what they are.
+    /// What the queue gave up on while no worker looked at it, and what sent nothing, are told as
+    /// what they are.
     #[test]
     fn what_is_ours_is_told_as_ours() {
         let rules = Rules::default();
@@ -513,12 +553,14 @@ mod tests {
             (
                 Some(busy),
                 retrying,
-                "Attempt 1 failed: it was answered 500 after 7 ms; the retry policy grants another one.",
+                "Attempt 1 failed: it was answered 500 after 7 ms; the retry policy grants another \
+                 one.",
             ),
             (
                 Some(retrying),
                 retrying,
-                "Put off without an attempt: the destination's circuit is open after failures in a row.",
+                "Put off without an attempt: the destination's circuit is open after failures in a \
+                 row.",
             ),
             (Some(retrying), busy, "Attempt 2 started."),
             (Some(busy), delivered, "Attempt 2 was answered 204 after 7 ms."),

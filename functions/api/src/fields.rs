@@ -1,5 +1,5 @@
-//! A JSON object as its fields' own texts, each to be judged on its own, so that one answer can name every wrong field and a
-//! payload keeps its bytes.
+//! A JSON object as its fields' own texts, each to be judged on its own, so that one answer can
+//! name every wrong field and a payload keeps its bytes.
 
 use std::{borrow::Cow, fmt};
 
@@ -50,8 +50,8 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // What is JSON may be no object (a number that no type holds is told as a syntax error); half a surrogate pair in a name is JSON by its
-    // grammar and nothing by its meaning.
+    // What is JSON may be no object (a number that no type holds is told as a syntax error); half a
+    // surrogate pair in a name is JSON by its grammar and nothing by its meaning.
     let is_object = text.trim_start().starts_with('{');
     let syntax = match serde_json::from_str::<IgnoredAny>(text) {
         Err(syntax) => Some(syntax),
@@ -96,8 +96,9 @@ impl<'a> Fields<'a> {
         serde_json::from_str(raw.get()).ok()
     }
 
-    /// The values of the `known` fields. Unknown ones are faults, since a mistyped name must not be dropped silently; so are those
-    /// that are given twice, since it is not clear which one is meant.
+    /// The values of the `known` fields. Unknown ones are faults, since a mistyped name must not be
+    /// dropped silently; so are those that are given twice, since it is not clear which one is
+    /// meant.
     pub(crate) fn pick<const N: usize>(
         &self,
         known: &[&str; N],

@@ -1,4 +1,5 @@
-//! `GET /health`: whether webhooks are accepted and delivered, from what store, queue and sweep say themselves.
+//! `GET /health`: whether webhooks are accepted and delivered, from what store, queue and sweep say
+//! themselves.
 //!
 //! | word | status | when |
 //! |---|---|---|
@@ -6,9 +7,11 @@
 //! | `degraded` | 200 | the queue does not answer, or the sweep is late or behind: what is accepted may be delivered later; or store or queue ask for something to be done before they fail or lose webhooks, webhooks cannot be read, or a clock is or was wrong, and `warnings` say what |
 //! | `healthy` | 200 | else |
 //!
-//! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`] and for every caller of this process, so however
-//! often it is polled, the store has one small write and a few reads of it in a second (the embedded one: one commit of 16 KiB, and a count that
-//! ends at 100,000 messages). Without a key it tells the word only. Before the first sweep, the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
+//! Each part is asked at the same time and given [`PATIENCE`]. What they say holds for [`MAX_AGE`]
+//! and for every caller of this process, so however often it is polled, the store has one small
+//! write and a few reads of it in a second (the embedded one: one commit of 16 KiB, and a count
+//! that ends at 100,000 messages). Without a key it tells the word only. Before the first sweep,
+//! the sweep is `unknown`, and `late` only once this process has been up for [`MAX_SWEEP_AGE`].
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -204,7 +207,8 @@ struct Findings {
 }
 
 impl Findings {
-    /// What the latest run of the sweep said. One that was only announced has not said anything yet.
+    /// What the latest run of the sweep said. One that was only announced has not said anything
+    /// yet.
     fn swept(&self) -> Option<&SweepReport> {
         self.last_sweep
             .as_ref()
@@ -225,11 +229,14 @@ enum Fault {
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/health", tag = "Watching", operation_id = "health", security((), ("bearer" = []), ("apiKey" = [])),
+    get, path = "/health", tag = "Watching", operation_id = "health", security((), ("bearer" = []),
+        ("apiKey" = [])),
     summary = "Whether webhooks are accepted and delivered",
-    description = "Without a key it answers with its word only. Cheap enough to be asked each second.",
+    description = "Without a key it answers with its word only. Cheap enough to be asked each \
+        second.",
     responses(
-        (status = 200, description = "Healthy, or degraded: what is accepted may be delivered late.", body = Answer<'static>),
+        (status = 200, description = "Healthy, or degraded: what is accepted may be delivered \
+            late.", body = Answer<'static>),
         (status = 503, description = "Unhealthy: nothing can be accepted.", body = Answer<'static>),
     ),
 ))]
@@ -260,7 +267,8 @@ pub(crate) async fn health(
 #[derive(Debug, Default)]
 pub(crate) struct LastFindings(Mutex<Option<Arc<Findings>>>);
 
-/// Callers that come while the parts are asked wait for the same answer. If the one who asks hangs up, the next one asks.
+/// Callers that come while the parts are asked wait for the same answer. If the one who asks hangs
+/// up, the next one asks.
 async fn ask_at_most_once_a_second(app: &App, call: &Call) -> Arc<Findings> {
     let mut last = app.health.0.lock().await;
     let now = app.now();
@@ -340,21 +348,24 @@ fn sweep_warnings(report: &SweepReport, now: Timestamp) -> Vec<String> {
     if report.unreadable > 0 {
         let at_least = if report.unreadable_may_be_more { "At least " } else { "" };
         warnings.push(format!(
-            "{at_least}{} due webhooks cannot be read: a newer version wrote them, or they are damaged. They wait until a version that can \
-             read them runs again; the log names some of them.",
+            "{at_least}{} due webhooks cannot be read: a newer version wrote them, or they are \
+             damaged. They wait until a version that can read them runs again; the log names some \
+             of them.",
             report.unreadable
         ));
     }
     let ahead = report.ran_at.since(now);
     if ahead > MAX_CLOCK_APART {
         warnings.push(format!(
-            "The sweep's clock is {} s ahead of this function's, so one of them is wrong. Set the clocks of all machines.",
+            "The sweep's clock is {} s ahead of this function's, so one of them is wrong. Set the \
+             clocks of all machines.",
             ahead.as_secs()
         ));
     }
     if let Some(fault) = &report.clock_fault {
         warnings.push(format!(
-            "A clock was {} s ahead; the sweep found that at {}. What was written with it is taken back. Check the clocks of all machines.",
+            "A clock was {} s ahead; the sweep found that at {}. What was written with it is taken \
+             back. Check the clocks of all machines.",
             fault.ahead_ms / 1000,
             fault.found_at
         ));

@@ -1,21 +1,26 @@
-//! `Idempotency-Key`: a request that is sent again within 24 h is answered as the first was, and does nothing.
+//! `Idempotency-Key`: a request that is sent again within 24 h is answered as the first was, and
+//! does nothing.
 //!
-//! 1. *Reserve*: the key stands for a task id from now on, the webhook's. Whoever comes second finds the first one's.
+//! 1. *Reserve*: the key stands for a task id from now on, the webhook's. Whoever comes second
+//!    finds the first one's.
 //! 2. *Create* with that id. Finding it there is success: an earlier try got that far.
 //! 3. *Send*. A message that is sent twice does no harm.
 //! 4. *Finish*: the key stands for the answer.
 //!
-//! A try may die after any step; the next one goes on with the same id, also while the first is still at it. Only an id of more than
-//! [`Config::max_id_age`](shared::config::Config::max_id_age) is not created any more, since the audit may have read its minute: it is barred
-//! ([`Store::bar`](shared::store::Store::bar)), so that no create that is still under way takes effect, and if there was no webhook under
-//! it the key is made to stand for a new id. Of a batch each item is judged so, and the key remembers the ids of those that the old
-//! id had settled. So each item is created once, whichever try dies where.
+//! A try may die after any step; the next one goes on with the same id, also while the first is
+//! still at it. Only an id of more than [`Config::max_id_age`](shared::config::Config::max_id_age)
+//! is not created any more, since the audit may have read its minute: it is barred
+//! ([`Store::bar`](shared::store::Store::bar)), so that no create that is still under way takes
+//! effect, and if there was no webhook under it the key is made to stand for a new id. Of a batch
+//! each item is judged so, and the key remembers the ids of those that the old id had settled. So
+//! each item is created once, whichever try dies where.
 //!
-//! A webhook that was deleted stays deleted: the store remembers its id for as long as a key may stand for it, and a try that finds
-//! it deleted answers what the first one would have.
+//! A webhook that was deleted stays deleted: the store remembers its id for as long as a key may
+//! stand for it, and a try that finds it deleted answers what the first one would have.
 //!
-//! A key belongs to its caller and to the path. Of the calls that accept nothing (resend, redrive, cleanup) the answer is
-//! remembered too; if it was lost, they are done again, which their own conditions make harmless.
+//! A key belongs to its caller and to the path. Of the calls that accept nothing (resend, redrive,
+//! cleanup) the answer is remembered too; if it was lost, they are done again, which their own
+//! conditions make harmless.
 
 use axum::{
     body::Body,
@@ -45,8 +50,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The longest key.
 pub(crate) const MAX_KEY_BYTES: usize = 255;
 
-/// The largest answer that is remembered, below what every store takes as one item. What is larger (a batch with very many errors) is
-/// made again when it is asked for again.
+/// The largest answer that is remembered, below what every store takes as one item. What is larger
+/// (a batch with very many errors) is made again when it is asked for again.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// How often a key is asked for again because somebody else changed it just then.
@@ -60,7 +65,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key that the request bears, if it does; 400 if it is not 1 to 255 visible ASCII characters.
+    /// The key that the request bears, if it does; 400 if it is not 1 to 255 visible ASCII
+    /// characters.
     pub(crate) fn of(parts: &Parts, call: &Call, body: &[u8]) -> Result<Option<Self>, Problem> {
         let Some(key) = presented(&parts.headers)? else { return Ok(None) };
         let caller = match call.caller {
@@ -131,7 +137,8 @@ pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
         Some(theirs) if theirs.fingerprint != key.fingerprint => {
             return Err(Problem::new(
                 Kind::KeyReused,
-                "This Idempotency-Key was sent with another request in the last 24 hours; use a new key for each.",
+                "This Idempotency-Key was sent with another request in the last 24 hours; use a \
+                 new key for each.",
             ));
         }
         Some(Reservation { answer: Some(answer), .. }) => return Ok(Begun::Done(answer)),
@@ -175,8 +182,8 @@ impl Slot {
         self.reservation.settled.get(index).copied().flatten()
     }
 
-    /// Makes the key stand for a new id, under which nothing is created that was settled. Whether it did: else somebody else was first, and
-    /// the key has to be asked for again.
+    /// Makes the key stand for a new id, under which nothing is created that was settled. Whether
+    /// it did: else somebody else was first, and the key has to be asked for again.
     pub(crate) async fn renew(
         &mut self,
         app: &App,
@@ -194,7 +201,8 @@ impl Slot {
         Ok(done)
     }
 
-    /// Makes the key stand for the answer. What was asked for is done by now, so a failure is only logged: the next try finds it.
+    /// Makes the key stand for the answer. What was asked for is done by now, so a failure is only
+    /// logged: the next try finds it.
     pub(crate) async fn finish(self, app: &App, answer: &str) {
         if answer.len() > MAX_ANSWER_BYTES {
             return;
@@ -207,7 +215,8 @@ impl Slot {
             let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(
                 error,
-                "An idempotency key's answer was not stored; the request would be gone through again"
+                "An idempotency key's answer was not stored; the request would be gone through \
+                 again"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The API as a Lambda function: events of function URLs, HTTP APIs, REST APIs and load balancers in, answers in their shapes out.
+//! The API as a Lambda function: events of function URLs, HTTP APIs, REST APIs and load balancers
+//! in, answers in their shapes out.
 
 use std::{
     convert::Infallible,
@@ -26,9 +27,10 @@ const NOWHERE: &str = "/-";
 
 /// What the runtime calls. Every event that is one of HTTP is answered.
 ///
-/// The library makes a URL of an event's scheme, host, path and query, and panics if they do not make one. API Gateway decodes paths, and a
-/// load balancer passes on any `Host`, so such an event is a caller's mistake and no reason for an invocation to fail: it is answered as a
-/// request for a route that there is not.
+/// The library makes a URL of an event's scheme, host, path and query, and panics if they do not
+/// make one. API Gateway decodes paths, and a load balancer passes on any `Host`, so such an event
+/// is a caller's mistake and no reason for an invocation to fail: it is answered as a request for a
+/// route that there is not.
 pub fn on_lambda(
     router: Router,
 ) -> impl Service<LambdaEvent<LambdaRequest>, Response = impl Serialize, Error = Infallible> + Clone

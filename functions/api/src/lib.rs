@@ -17,8 +17,8 @@
 //! | `openapi` | all of that, described for programs |
 //! | `view`, `listing`, `cursor`, `problem` | the shapes of answers, of lists, of places in lists, of errors |
 //!
-//! The way of a webhook: `boundary` lets the request in; `accept` reads it into a `submission`; `dispatch` makes its record and
-//! stores it, and sends the message; `view` shapes the 202.
+//! The way of a webhook: `boundary` lets the request in; `accept` reads it into a `submission`;
+//! `dispatch` makes its record and stores it, and sends the message; `view` shapes the 202.
 //!
 //! The router is the same on Lambda and in the local stack. It keeps nothing between requests.
 
@@ -116,13 +116,15 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
     ]
 }
 
-/// The same rule of who may call around another router: for one that passes requests to the API in another process.
+/// The same rule of who may call around another router: for one that passes requests to the API in
+/// another process.
 pub fn guarded(router: Router, access: Access) -> Router {
     router.layer(middleware::from_fn_with_state(Arc::new(access), boundary::admitted_only))
 }
 
-/// `GET /metrics` alone, without a key: for a port of its own on loopback. As for the API without keys, the `Host` must be a loopback one, so
-/// that no web page reads it through its visitor's browser (DNS rebinding).
+/// `GET /metrics` alone, without a key: for a port of its own on loopback. As for the API without
+/// keys, the `Host` must be a loopback one, so that no web page reads it through its visitor's
+/// browser (DNS rebinding).
 pub fn metrics_router(context: Context) -> Router {
     let router = Router::new()
         .route("/metrics", get(async |State(context): State<Context>| metrics::of(&context).await))

@@ -34,7 +34,8 @@ const PARAMETERS: [&str; 5] = ["reference_id", "status", "page", "page_size", "c
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = WebhookList))]
 struct Listing {
-    #[cfg_attr(feature = "openapi", schema(max_items = 100, value_type = Vec<WebhookView<'static>>))]
+    #[cfg_attr(feature = "openapi", schema(max_items = 100,
+        value_type = Vec<WebhookView<'static>>))]
     items: Vec<Box<RawValue>>,
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     page: usize,
@@ -46,13 +47,14 @@ struct Listing {
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
     summary = "Webhooks, newest first",
-    description = "A page ends before `page_size` where it would have more than 2.5 MiB. `page` counts the pages as they are: page 2 begins \
-                   where page 1 ended.",
-    params(parameters::Reference, parameters::Status, parameters::Page, parameters::PageSize, parameters::Cursor),
+    description = "A page ends before `page_size` where it would have more than 2.5 MiB. `page` \
+        counts the pages as they are: page 2 begins where page 1 ended.",
+    params(parameters::Reference, parameters::Status, parameters::Page, parameters::PageSize,
+        parameters::Cursor),
     responses((status = 200, description = "One page.", body = Listing), errors::Unclear),
 ))]
-/// By `page`, everything before it is read too, so it goes only as far as one call may read; by `cursor`, it costs one page
-/// wherever that is.
+/// By `page`, everything before it is read too, so it goes only as far as one call may read; by
+/// `cursor`, it costs one page wherever that is.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,

@@ -1,8 +1,9 @@
 //! The size of a list: at most so many items, and at most [`MAX_LIST_BYTES`].
 //!
-//! Lambda answers at most 6 MB, in which the body stands as a JSON string: each quotation mark and each backslash of it takes two bytes
-//! there. So a list of half as many bytes always fits. A page that would be longer ends earlier, and `next_cursor` goes on behind its last
-//! item. Page numbers count the pages so made: page 2 begins where page 1 ended.
+//! Lambda answers at most 6 MB, in which the body stands as a JSON string: each quotation mark and
+//! each backslash of it takes two bytes there. So a list of half as many bytes always fits. A page
+//! that would be longer ends earlier, and `next_cursor` goes on behind its last item. Page numbers
+//! count the pages so made: page 2 begins where page 1 ended.
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};

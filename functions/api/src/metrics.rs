@@ -1,4 +1,5 @@
-//! `GET /metrics`: Prometheus text, from the store's totals, so it is the same whichever process answers.
+//! `GET /metrics`: Prometheus text, from the store's totals, so it is the same whichever process
+//! answers.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
     get, path = "/metrics", tag = "Watching", operation_id = "metrics",
     summary = "Figures for Prometheus",
     description = "404 where they are switched off (ENABLE_PROMETHEUS=false).",
-    responses((status = 200, description = "Text exposition format.", body = String, content_type = "text/plain"), crate::openapi::errors::Missing),
+    responses((status = 200, description = "Text exposition format.", body = String,
+        content_type = "text/plain"), crate::openapi::errors::Missing),
 ))]
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     of(&app.context).await

@@ -1,7 +1,8 @@
 //! `GET /openapi.json`: the API described in OpenAPI 3.1.
 //!
-//! The document is made from the code by a test (`tests/openapi.rs`, which the feature `openapi` is for) and stands in `openapi.json`, which
-//! is compiled in as it is: the function carries the text and not what makes it. The same test fails when the two differ.
+//! The document is made from the code by a test (`tests/openapi.rs`, which the feature `openapi` is
+//! for) and stands in `openapi.json`, which is compiled in as it is: the function carries the text
+//! and not what makes it. The same test fails when the two differ.
 
 #[cfg(feature = "openapi")]
 mod document;

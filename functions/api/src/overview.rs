@@ -1,8 +1,11 @@
-//! `GET /overview`: the last hour minute by minute, and what has waited longest; for the operator's page.
+//! `GET /overview`: the last hour minute by minute, and what has waited longest; for the operator's
+//! page.
 //!
-//! Nothing counts by minute, so both are read from the webhooks themselves, at most [`MAX_READ`] of each index: the newest webhooks, and the
-//! beginning of the due index. Where that does not reach, the answer says so: `complete` is false, and the hour's figures are those since
-//! `since`. It costs as much as a long page of a list, so it is to be asked for now and then rather than each second.
+//! Nothing counts by minute, so both are read from the webhooks themselves, at most [`MAX_READ`] of
+//! each index: the newest webhooks, and the beginning of the due index. Where that does not reach,
+//! the answer says so: `complete` is false, and the hour's figures are those since `since`. It
+//! costs as much as a long page of a list, so it is to be asked for now and then rather than each
+//! second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -91,7 +94,8 @@ struct OldestWaiting {
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/overview", tag = "Watching", operation_id = "overview",
     summary = "The last hour minute by minute, and what has waited longest",
-    description = "Read from at most 1000 webhooks; where that does not reach, `complete` is false. It costs as much as a long page of a list.",
+    description = "Read from at most 1000 webhooks; where that does not reach, `complete` is \
+        false. It costs as much as a long page of a list.",
     responses((status = 200, description = "The last hour.", body = Overview)),
 ))]
 pub(crate) async fn show(
@@ -200,7 +204,8 @@ fn oldest_waiting(app: &App, newest: &Newest, due: &Due, now: Timestamp) -> Olde
         .map(|webhook| (waits_since(webhook), webhook))
         .filter(|(since, _)| *since <= now);
     let oldest = waiting.min_by_key(|(since, _)| *since);
-    // What is older than that and unfinished is in the due index. The audit reads a minute once it is over, and takes its time.
+    // What is older than that and unfinished is in the due index. The audit reads a minute once it
+    // is over, and takes its time.
     let audited_until = now.minus(app.context.config.audit_age + MINUTE * 2);
     let is_older_than_rest =
         due.rest_since.is_none_or(|rest| oldest.is_some_and(|(since, _)| since <= rest));

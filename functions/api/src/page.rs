@@ -1,10 +1,13 @@
-//! `GET /`: the operator's page. One document with its style and script in it, put together from `page/` at compile time.
+//! `GET /`: the operator's page. One document with its style and script in it, put together from
+//! `page/` at compile time.
 //!
-//! It holds nothing that is not public, so it needs no key; the calls that it makes do. Every URL in it is relative to its own, so it
-//! works wherever this router is mounted: at a function URL, below a stage of API Gateway, on this machine.
+//! It holds nothing that is not public, so it needs no key; the calls that it makes do. Every URL
+//! in it is relative to its own, so it works wherever this router is mounted: at a function URL,
+//! below a stage of API Gateway, on this machine.
 //!
-//! Its policy allows the one script and the one style that are in it, by their hashes, and calls to where it came from. Nothing else is
-//! loaded, run, sent or framed, and no text can become markup: `trusted-types 'none'` closes every way to that.
+//! Its policy allows the one script and the one style that are in it, by their hashes, and calls to
+//! where it came from. Nothing else is loaded, run, sent or framed, and no text can become markup:
+//! `trusted-types 'none'` closes every way to that.
 
 use std::sync::LazyLock;
 
@@ -52,8 +55,9 @@ struct Page {
 static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let html = DOCUMENT.replacen(STYLE_HERE, STYLE, 1).replacen(SCRIPT_HERE, SCRIPT, 1);
     let policy = format!(
-        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for \
+         'script'; trusted-types 'none'",
         hash(SCRIPT),
         hash(STYLE)
     );
@@ -71,8 +75,8 @@ fn ascii(text: &str) -> HeaderValue {
         .unwrap_or_else(|_| unreachable!("it is made of base64 and of literals"))
 }
 
-/// The page, or 304 to a browser that has this very one. It may be kept, but must be asked for each time, so that a new version is seen
-/// at once.
+/// The page, or 304 to a browser that has this very one. It may be kept, but must be asked for each
+/// time, so that a new version is seen at once.
 pub(crate) async fn show(
     RawQuery(query): RawQuery,
     request: HeaderMap,

@@ -1,7 +1,7 @@
 //! Errors as callers see them: `application/problem+json` (RFC 9457).
 //!
-//! What a caller reads ([`Problem`]) and what the log holds (its [`Cause`]) are two texts: no answer holds an internal error's
-//! wording, and the cause is logged once, at the boundary.
+//! What a caller reads ([`Problem`]) and what the log holds (its [`Cause`]) are two texts: no
+//! answer holds an internal error's wording, and the cause is logged once, at the boundary.
 
 use std::{borrow::Cow, error::Error, sync::Arc};
 
@@ -126,7 +126,8 @@ pub(crate) struct FieldError {
     pub(crate) message: Cow<'static, str>,
 }
 
-/// Why a request was not done, for whoever operates Posthaste. Travels with the response to the boundary, which logs it.
+/// Why a request was not done, for whoever operates Posthaste. Travels with the response to the
+/// boundary, which logs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) Arc<dyn Error + Send + Sync>);
 

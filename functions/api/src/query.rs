@@ -13,12 +13,14 @@ pub(crate) const MAX_PAGE_SIZE: usize = 100;
 /// Entries on one page if the caller does not say.
 pub(crate) const DEFAULT_PAGE_SIZE: usize = 20;
 
-/// The oldest that a cleanup can ask for, so that no time before the epoch comes out: about 100 years.
+/// The oldest that a cleanup can ask for, so that no time before the epoch comes out: about 100
+/// years.
 pub(crate) const MAX_OLDER_THAN_DAYS: f64 = 36_500.0;
 
 const DAY_SECONDS: f64 = 86_400.0;
 
-/// Parameters by name. One with an empty value counts as missing, as in the contract's `?status=&page=`.
+/// Parameters by name. One with an empty value counts as missing, as in the contract's
+/// `?status=&page=`.
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
     values: Vec<(Cow<'a, str>, Cow<'a, str>)>,

@@ -1,4 +1,5 @@
-//! `POST /webhooks/{webhook_id}/resend`, and what redrive shares with it: a webhook that is finished goes on its way again.
+//! `POST /webhooks/{webhook_id}/resend`, and what redrive shares with it: a webhook that is
+//! finished goes on its way again.
 
 use std::sync::Arc;
 
@@ -28,11 +29,13 @@ use crate::{
 };
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/webhooks/{webhook_id}/resend", tag = "Operating", operation_id = "resend_webhook",
+    post, path = "/webhooks/{webhook_id}/resend", tag = "Operating",
+    operation_id = "resend_webhook",
     summary = "Send a finished webhook again",
     description = "With a fresh budget of attempts. 409 while it is still on its way.",
     params(parameters::WebhookId, parameters::IdempotencyKey),
-    responses((status = 202, description = "On its way again.", body = view::Accepted<'static>), errors::Keyed, errors::Missing),
+    responses((status = 202, description = "On its way again.", body = view::Accepted<'static>),
+        errors::Keyed, errors::Missing),
 ))]
 pub(crate) async fn resend(
     State(app): State<Arc<App>>,
@@ -81,7 +84,8 @@ pub(crate) async fn again(
     Ok(idempotency::end(app, slot, StatusCode::ACCEPTED, view::accepted(&webhook)).await)
 }
 
-/// The write of a resend or a redrive. The message is still to be sent; until then the due index holds the webhook.
+/// The write of a resend or a redrive. The message is still to be sent; until then the due index
+/// holds the webhook.
 pub(crate) async fn start_again(
     app: &App,
     webhook: Webhook,
@@ -99,11 +103,13 @@ fn did(webhook: &Webhook, transition: Transition, since: Timestamp) -> bool {
     webhook.history.iter().any(|step| step.transition == transition && step.at >= since)
 }
 
-/// A message that nobody could read became a dead letter without a webhook: there is nowhere to send it.
+/// A message that nobody could read became a dead letter without a webhook: there is nowhere to
+/// send it.
 fn no_url() -> Problem {
     Problem::new(
         Kind::Conflict,
-        "This dead letter is a queue message that could not be read; there is no URL to send it to.",
+        "This dead letter is a queue message that could not be read; there is no URL to send it \
+         to.",
     )
 }
 
@@ -113,7 +119,8 @@ fn refused(refusal: Refusal, webhook: &Webhook, transition: Transition) -> Probl
         _ if !webhook.status.is_finished() => Problem::new(
             Kind::Conflict,
             format!(
-                "The webhook is still on its way ({}); it can be sent again once it is delivered or failed.",
+                "The webhook is still on its way ({}); it can be sent again once it is delivered \
+                 or failed.",
                 webhook.status
             ),
         ),

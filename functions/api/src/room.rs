@@ -1,4 +1,5 @@
-//! Room for requests: how many are worked on at a time, how many bytes they hold, and how many records they read.
+//! Room for requests: how many are worked on at a time, how many bytes they hold, and how many
+//! records they read.
 //!
 //! | what | taken | if there is none |
 //! |---|---|---|
@@ -6,9 +7,10 @@
 //! | a turn (`API_CONCURRENCY`) | once the body is there, until the handler returns | 503 |
 //! | records | before webhooks are listed, until the list is made | waits, then 503 |
 //!
-//! A body that comes slowly holds bytes and no turn. Of bytes and turns one API key gets at most half, if there are several keys: what one
-//! caller does leaves room to the others. Nobody waits for a turn or for bytes, since a request that waits holds memory too, and a caller
-//! that is told at once can slow down.
+//! A body that comes slowly holds bytes and no turn. Of bytes and turns one API key gets at most
+//! half, if there are several keys: what one caller does leaves room to the others. Nobody waits
+//! for a turn or for bytes, since a request that waits holds memory too, and a caller that is told
+//! at once can slow down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,8 +25,9 @@ use crate::{
     problem::{Kind, Problem},
 };
 
-/// What a request holds at most for each byte of its body: the body itself, the payloads that are taken from it, and what the store is told,
-/// as it is serialised and as it waits to be written. Measured: see the README.
+/// What a request holds at most for each byte of its body: the body itself, the payloads that are
+/// taken from it, and what the store is told, as it is serialised and as it waits to be written.
+/// Measured: see the README.
 const BYTES_PER_BODY_BYTE: usize = 3;
 
 /// What a request without a body worth mentioning takes.
@@ -90,7 +93,8 @@ impl Room {
             (config.api_concurrency, usize::try_from(config.api_body_bytes).unwrap_or(usize::MAX));
         let shares = match access {
             Access::Keys(hashes) if hashes.len() > 1 => {
-                // The half of one turn is a turn, and half of the bytes still hold the largest body.
+                // The half of one turn is a turn, and half of the bytes still hold the largest
+                // body.
                 let (turns, bytes) = (
                     turns.div_ceil(2),
                     (bytes / 2).max(shared::config::MIN_API_BODY_BYTES as usize),

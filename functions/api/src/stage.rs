@@ -1,10 +1,11 @@
-//! The path of a request that came through API Gateway: without the stage, which stands before it and is no part of any route.
+//! The path of a request that came through API Gateway: without the stage, which stands before it
+//! and is no part of any route.
 
 use http::{Request, Uri, uri::PathAndQuery};
 use lambda_http::request::RequestContext;
 
-/// The request as it was meant: `/prod/webhooks` at the stage `prod` is `/webhooks`. Function URLs and load balancers have no stages, and
-/// the stage `$default` stands in no path.
+/// The request as it was meant: `/prod/webhooks` at the stage `prod` is `/webhooks`. Function URLs
+/// and load balancers have no stages, and the stage `$default` stands in no path.
 pub(crate) fn without_stage<B>(mut request: Request<B>) -> Request<B> {
     let stage = match request.extensions().get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => context.stage.as_deref(),

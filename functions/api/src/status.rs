@@ -27,10 +27,12 @@ const PAYLOAD: &str = "payload";
     get, path = "/webhook-status/{webhook_id}", tag = "Webhooks", operation_id = "show_webhook",
     summary = "A webhook, with its attempts",
     params(parameters::WebhookId, parameters::Include),
-    responses((status = 200, description = "The webhook.", body = WebhookView<'static>), errors::Missing),
+    responses((status = 200, description = "The webhook.", body = WebhookView<'static>),
+        errors::Missing),
 ))]
-/// `?include=payload` adds the member `payload`, byte for byte as it was accepted; without it there is no such member, so that who only
-/// asks how it goes gets a short answer. It costs no further read.
+/// `?include=payload` adds the member `payload`, byte for byte as it was accepted; without it there
+/// is no such member, so that who only asks how it goes gets a short answer. It costs no further
+/// read.
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Named(id): Named,
@@ -54,9 +56,11 @@ pub(crate) async fn show(
 }
 
 #[cfg_attr(feature = "openapi", utoipa::path(
-    delete, path = "/webhook-status/{webhook_id}", tag = "Webhooks", operation_id = "delete_webhook",
+    delete, path = "/webhook-status/{webhook_id}", tag = "Webhooks",
+    operation_id = "delete_webhook",
     summary = "Delete a webhook, or cancel it",
-    description = "Payload and dead letter go too. No attempt starts after the answer; one in flight may still arrive.",
+    description = "Payload and dead letter go too. No attempt starts after the answer; one in \
+        flight may still arrive.",
     params(parameters::WebhookId),
     responses((status = 204, description = "It is gone."), errors::Missing),
 ))]

@@ -1,4 +1,5 @@
-//! What a caller asks to be delivered: each field judged on its own, so that one answer names every wrong one.
+//! What a caller asks to be delivered: each field judged on its own, so that one answer names every
+//! wrong one.
 
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// Judges the fields of a request or of a batch's item, whose fields are named with `prefix` before them.
+    /// Judges the fields of a request or of a batch's item, whose fields are named with `prefix`
+    /// before them.
     pub(crate) fn read(
         context: &Context,
         fields: &Fields<'_>,
@@ -202,7 +204,8 @@ impl Reader<'_> {
             return None;
         };
         match text.parse::<ReferenceId>() {
-            // A made-up one leads to its one webhook without an index; shared with others, it would hide those.
+            // A made-up one leads to its one webhook without an index; shared with others, it would
+            // hide those.
             Ok(reference) if reference.made_up_for().is_some() => {
                 self.fault(
                     "reference_id",
@@ -343,8 +346,8 @@ impl Reader<'_> {
     }
 }
 
-/// A whole number from 0 on, also if it is written with a fraction of zero: to JSON Schema, and to languages with one sort of numbers, `5.0` is
-/// the same as `5`.
+/// A whole number from 0 on, also if it is written with a fraction of zero: to JSON Schema, and to
+/// languages with one sort of numbers, `5.0` is the same as `5`.
 fn whole(raw: &RawValue) -> Option<u64> {
     let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
     fields::value(raw).or_else(|| fields::value(raw).filter(exact).map(|number: f64| number as u64))

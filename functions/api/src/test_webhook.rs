@@ -28,9 +28,11 @@ const WEBHOOK_URL: &str = "webhook_url";
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/test-webhook", tag = "Webhooks", operation_id = "send_test_webhook",
     summary = "Send any JSON somewhere, to see a delivery work",
-    params(parameters::WebhookUrl, parameters::IdempotencyKey, parameters::TraceParent, parameters::TraceState),
+    params(parameters::WebhookUrl, parameters::IdempotencyKey, parameters::TraceParent,
+        parameters::TraceState),
     request_body = schemas::Anything,
-    responses((status = 202, description = "Accepted, to be delivered.", body = view::TestAccepted<'static>), errors::Body),
+    responses((status = 202, description = "Accepted, to be delivered.",
+        body = view::TestAccepted<'static>), errors::Body),
 ))]
 pub(crate) async fn accept(
     State(app): State<Arc<App>>,

@@ -1,4 +1,5 @@
-//! The trace that a call is part of: its caller's (W3C Trace Context), else the one that X-Ray samples on Lambda.
+//! The trace that a call is part of: its caller's (W3C Trace Context), else the one that X-Ray
+//! samples on Lambda.
 
 use http::{HeaderName, HeaderValue, request::Parts};
 use shared::trace::Trace;

@@ -1,4 +1,5 @@
-//! The shapes of answers. Every member is always there, but a payload, which must be asked for; what is not known is null.
+//! The shapes of answers. Every member is always there, but a payload, which must be asked for;
+//! what is not known is null.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,7 +16,8 @@ use crate::openapi::schemas;
 
 /// JSON text of an answer.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
-    // Only maps with keys that are no strings and failing implementations of Serialize fail; ours have neither.
+    // Only maps with keys that are no strings and failing implementations of Serialize fail; ours
+    // have neither.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -35,7 +37,8 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    /// The status is the one that acceptance leads to: however late the answer is made, it is the same.
+    /// The status is the one that acceptance leads to: however late the answer is made, it is the
+    /// same.
     pub(crate) fn of(webhook: &'a Webhook) -> Self {
         Self {
             webhook_id: &webhook.id,
@@ -217,11 +220,13 @@ struct AttemptView<'a> {
     #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
     started_at: Timestamp,
     duration_ms: u64,
-    /// `delivered`; `failed`; `interrupted`, which may have arrived unless its error says that nothing was sent.
+    /// `delivered`; `failed`; `interrupted`, which may have arrived unless its error says that
+    /// nothing was sent.
     outcome: &'static str,
     status_code: Option<u16>,
     error: Option<AttemptError<'a>>,
-    /// The beginning of the response's body if the attempt failed, or if `RESPONSE_EXCERPTS` is `all`; at most 256 bytes.
+    /// The beginning of the response's body if the attempt failed, or if `RESPONSE_EXCERPTS` is
+    /// `all`; at most 256 bytes.
     response_excerpt: Option<&'a str>,
 }
 
@@ -264,8 +269,9 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
 }
 
-/// The number that the last attempt will have if all fail as the latest did. Attempt numbers never start again, so what came
-/// before a resend, and attempts that were interrupted, are counted on top.
+/// The number that the last attempt will have if all fail as the latest did. Attempt numbers never
+/// start again, so what came before a resend, and attempts that were interrupted, are counted on
+/// top.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let under_way = u32::from(webhook.status == Status::InProgress);
     let before =
@@ -363,7 +369,8 @@ mod tests {
             serde_json::json!({"kind": "http_status", "status_code": 500, "message": ""})
         );
         let attempt = serde_json::json!({
-            "number": 1, "started_at": "2023-11-14T22:13:20.000Z", "duration_ms": 12, "outcome": "failed", "status_code": 500,
+            "number": 1, "started_at": "2023-11-14T22:13:20.000Z", "duration_ms": 12,
+            "outcome": "failed", "status_code": 500,
             "error": {"kind": "http_status", "message": null}, "response_excerpt": "no",
         });
         assert_eq!(shown["attempts"], serde_json::json!([attempt]));

@@ -24,27 +24,31 @@ use tokio::sync::SemaphorePermit;
 
 use crate::{Deliver, Verdict, breaker::Admitted, turns::Turn};
 
-/// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request to the destination.
+/// Tries to write an outcome, before the attempt counts as interrupted; each worth a second request
+/// to the destination.
 const MAX_OUTCOME_TRIES: u32 = 4;
 
 /// The wait before the second of those tries; it doubles.
 const OUTCOME_RETRY_WAIT: Duration = Duration::from_millis(200);
 
-/// The wait of a webhook whose destination has no turn for it: as long as the destination has been silent, within these bounds, since a turn
-/// there lasts as long and each look costs others their time. It doubles with each deferral in a row.
+/// The wait of a webhook whose destination has no turn for it: as long as the destination has been
+/// silent, within these bounds, since a turn there lasts as long and each look costs others their
+/// time. It doubles with each deferral in a row.
 const CROWDED_WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
 
 /// The longest of those waits: 10 minutes, as long as a circuit stays open at most.
 const MAX_CROWDED_WAIT: Duration = shared::circuit::MAX_OPEN;
 
-/// An attempt is made only if at least this share of `DELIVERY_TIMEOUT_MS` is left after the claim: a quarter. With less, a
-/// timeout would say more about our store than about the destination.
+/// An attempt is made only if at least this share of `DELIVERY_TIMEOUT_MS` is left after the claim:
+/// a quarter. With less, a timeout would say more about our store than about the destination.
 const MIN_SHARE_LEFT: u32 = 4;
 
-/// How much longer than its deadline an attempt without an answer may take before it counts as this process's own standstill.
+/// How much longer than its deadline an attempt without an answer may take before it counts as this
+/// process's own standstill.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// The first wait after nothing could be sent for a reason of ours; it doubles up to [`MAX_CROWDED_WAIT`], and half is random.
+/// The first wait after nothing could be sent for a reason of ours; it doubles up to
+/// [`MAX_CROWDED_WAIT`], and half is random.
 const OUR_FAULT_WAIT: Duration = Duration::from_secs(10);
 
 /// What came of trying.
@@ -87,7 +91,8 @@ impl Deliver {
             ControlFlow::Continue(admitted) => admitted,
             ControlFlow::Break(put_off) => return put_off,
         };
-        // The deadline counts from before the claim, and the lease from the claim: when the lease is over, so is the attempt.
+        // The deadline counts from before the claim, and the lease from the claim: when the lease
+        // is over, so is the attempt.
         let claimed_at = self.context.clock.now();
         let rules = &self.context.rules;
         let claim_id = ClaimId(self.context.random.next_u64());
@@ -175,7 +180,8 @@ impl Deliver {
         self.context.clock.now() <= self.latest_claim(until)
     }
 
-    /// The right to make this attempt at its destination, or what was done with the webhook since there is none to be had.
+    /// The right to make this attempt at its destination, or what was done with the webhook since
+    /// there is none to be had.
     async fn turn(
         &self,
         seen: Webhook,
@@ -188,13 +194,15 @@ impl Deliver {
         };
         match self.stand_aside(seen, silence).await {
             Ok(put_off) => ControlFlow::Break(put_off),
-            // It was put off for as long as it may be: no limit of ours must be what fails it, so it goes ahead beyond the limit.
+            // It was put off for as long as it may be: no limit of ours must be what fails it, so
+            // it goes ahead beyond the limit.
             Err(seen) if self.is_in_time(until) => ControlFlow::Continue((seen, None)),
             Err(_) => ControlFlow::Break(Attempted::Ended(Verdict::HandBack)),
         }
     }
 
-    /// What the destination's circuit has to say of this attempt, or what was done with the webhook since the circuit is open.
+    /// What the destination's circuit has to say of this attempt, or what was done with the webhook
+    /// since the circuit is open.
     async fn admit(
         &self,
         seen: Webhook,
@@ -209,7 +217,8 @@ impl Deliver {
             Err(seen) if seen.was_attempted() || planted::is(Bug::FailedUntried) => {
                 ControlFlow::Break(Attempted::BudgetSpent(seen, GiveUp::CircuitOpen))
             }
-            // It has had no attempt: what others were answered must not be what fails it. It goes ahead, as a probe does.
+            // It has had no attempt: what others were answered must not be what fails it. It goes
+            // ahead, as a probe does.
             Err(seen) if self.is_in_time(until) => {
                 let admitted = self.breaker.go_ahead(&seen.destination);
                 ControlFlow::Continue((seen, admitted))
@@ -224,7 +233,9 @@ impl Deliver {
         let wait = latest.since(self.context.clock.now());
         tokio::select! {
             biased;
-            permit = self.slots.acquire() => permit.ok().filter(|_| self.context.clock.now() <= latest),
+            permit = self.slots.acquire() => {
+                permit.ok().filter(|_| self.context.clock.now() <= latest)
+            }
             () = self.context.clock.sleep(wait) => None,
         }
     }
@@ -238,8 +249,10 @@ impl Deliver {
     ) -> Answer {
         let span = webhook.trace.as_ref().map(|_| self.context.random.next_u64().max(1));
         tracing::info!(
-            correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
-            trace_id = trace_id(webhook), span_id = span.map(|span| format!("{span:016x}")), xray_trace_id,
+            correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+            attempt = webhook.attempt_count,
+            trace_id = trace_id(webhook), span_id = span.map(|span| format!("{span:016x}")),
+            xray_trace_id,
             "[{}] Sending webhook notification to {} for reference_id={}",
             webhook.correlation_id, loggable_url(&content.url), webhook.id.reference,
         );
@@ -261,8 +274,9 @@ impl Deliver {
         self.context.sender.send(&request, left).await
     }
 
-    /// Nothing was sent, for a reason of ours, which says nothing of the destination: nothing is recorded against it. The claim is
-    /// given back, so that this uses up no budget, and the webhook waits, longer each time.
+    /// Nothing was sent, for a reason of ours, which says nothing of the destination: nothing is
+    /// recorded against it. The claim is given back, so that this uses up no budget, and the
+    /// webhook waits, longer each time.
     async fn give_back(
         &self,
         webhook: Webhook,
@@ -298,8 +312,9 @@ impl Deliver {
         }
     }
 
-    /// No answer came, long after the deadline at which the attempt should have ended: this process stood still, and what the
-    /// destination did is not known. Once the lease is over the attempt is noted as interrupted.
+    /// No answer came, long after the deadline at which the attempt should have ended: this process
+    /// stood still, and what the destination did is not known. Once the lease is over the attempt
+    /// is noted as interrupted.
     async fn stood_still(&self, webhook: &Webhook, admitted: &Admitted) -> Attempted {
         self.breaker.release(&self.context, admitted).await;
         tracing::error!(
@@ -343,8 +358,10 @@ impl Deliver {
                 Ok(Applied::Missing) => return Attempted::Ended(Verdict::Acknowledge),
                 Ok(Applied::Refused(refusal, _)) => {
                     tracing::warn!(
-                        correlation_id = webhook.correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count,
-                        "[{}] An outcome came too late to be recorded: {refusal}", webhook.correlation_id,
+                        correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                        attempt = webhook.attempt_count,
+                        "[{}] An outcome came too late to be recorded: {refusal}",
+                        webhook.correlation_id,
                     );
                     return Attempted::Changed;
                 }
@@ -358,10 +375,12 @@ impl Deliver {
         Attempted::Ended(Verdict::HandBack)
     }
 
-    /// The destination's circuit is open: wait without an attempt. An error is the webhook, deferred for as long as it may be.
+    /// The destination's circuit is open: wait without an attempt. An error is the webhook,
+    /// deferred for as long as it may be.
     async fn put_off(&self, seen: Webhook, open_until: Timestamp) -> Result<Attempted, Webhook> {
         let now = self.context.clock.now();
-        // Each deferral waits longer, and all of them spread out, so that they do not come back together.
+        // Each deferral waits longer, and all of them spread out, so that they do not come back
+        // together.
         let spread = open_until
             .since(now)
             .max(Duration::from_secs(1))
@@ -370,9 +389,10 @@ impl Deliver {
         self.defer(seen, until, Why::Error(ErrorKind::CircuitOpen), "its circuit is open").await
     }
 
-    /// The destination has as many attempts under way as this process makes there: wait without one. The waits double, so that a backlog for
-    /// a destination that hangs costs ever fewer looks, and half of each is random, so that it does not come back together. An error
-    /// is the webhook, deferred for as long as it may be.
+    /// The destination has as many attempts under way as this process makes there: wait without
+    /// one. The waits double, so that a backlog for a destination that hangs costs ever fewer
+    /// looks, and half of each is random, so that it does not come back together. An error is the
+    /// webhook, deferred for as long as it may be.
     async fn stand_aside(&self, seen: Webhook, silence: Duration) -> Result<Attempted, Webhook> {
         let longest = silence
             .clamp(CROWDED_WAIT.0, CROWDED_WAIT.1)
@@ -395,7 +415,8 @@ impl Deliver {
         self.wait(seen, because, |webhook| rules.defer(webhook, until, why, now)).await
     }
 
-    /// Its attempt was interrupted, and not for the first time in a row: it waits before the next one.
+    /// Its attempt was interrupted, and not for the first time in a row: it waits before the next
+    /// one.
     pub(crate) async fn wait_out(&self, seen: Webhook) -> Attempted {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
@@ -405,8 +426,8 @@ impl Deliver {
         waiting.await.unwrap_or(Attempted::Changed)
     }
 
-    /// Writes that it waits without an attempt, in the due index; what is to be queued by `deliver` itself is the caller's to see to.
-    /// An error is the webhook if its deferrals are used up.
+    /// Writes that it waits without an attempt, in the due index; what is to be queued by `deliver`
+    /// itself is the caller's to see to. An error is the webhook if its deferrals are used up.
     async fn wait<F>(&self, seen: Webhook, because: &str, rule: F) -> Result<Attempted, Webhook>
     where
         F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send + Sync,
@@ -464,7 +485,8 @@ fn trace_id(webhook: &Webhook) -> Option<&str> {
     webhook.trace.as_ref().map(|trace| trace.id.as_str())
 }
 
-/// Tells the destination the trace, with this attempt's span as its parent; unless the caller gave headers of its own for that.
+/// Tells the destination the trace, with this attempt's span as its parent; unless the caller gave
+/// headers of its own for that.
 fn add_trace(headers: &mut Vec<(String, String)>, trace: &Trace, span: u64) {
     let is_theirs = |(name, _): &(String, String)| {
         ["traceparent", "tracestate"].iter().any(|own| name.eq_ignore_ascii_case(own))
@@ -482,7 +504,8 @@ fn hand_back(
     what: &str,
 ) -> Attempted {
     let error = error as &dyn std::error::Error;
-    tracing::warn!(correlation_id, %webhook_id, error, "[{correlation_id}] Handing back a webhook that cannot be {what} now");
+    tracing::warn!(correlation_id, %webhook_id, error,
+        "[{correlation_id}] Handing back a webhook that cannot be {what} now");
     Attempted::Ended(Verdict::HandBack)
 }
 
@@ -499,13 +522,16 @@ fn log_outcome(webhook: &Webhook, report: &Report) {
     let kind = report.outcome.error.map_or("none", ErrorKind::as_str);
     if let Some(code) = report.outcome.status_code {
         tracing::warn!(
-            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id, kind,
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id,
+            kind,
             "[{correlation_id}] Webhook delivery failed with status {code}",
         );
     } else {
         tracing::warn!(
-            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id, kind,
-            "[{correlation_id}] Webhook delivery failed: {}", report.message.as_deref().unwrap_or(kind),
+            correlation_id, webhook_id = %webhook.id, attempt = webhook.attempt_count, trace_id,
+            kind,
+            "[{correlation_id}] Webhook delivery failed: {}",
+            report.message.as_deref().unwrap_or(kind),
         );
     }
     if let Some(at) = webhook.allowed_at {

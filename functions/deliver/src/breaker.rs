@@ -1,7 +1,8 @@
 //! The circuits of all destinations, as far as this process knows them.
 //!
-//! A destination that works costs nothing: no read and no write. The circuits that are stored, which are those of destinations that
-//! fail, are read together at most once per [`REFRESH`]; so a worker learns of an opened circuit that late.
+//! A destination that works costs nothing: no read and no write. The circuits that are stored,
+//! which are those of destinations that fail, are read together at most once per [`REFRESH`]; so a
+//! worker learns of an opened circuit that late.
 
 use std::{
     collections::HashMap,
@@ -42,7 +43,8 @@ pub(crate) enum Admitted {
 pub(crate) struct Breaker {
     // A std mutex: it is held for a look-up, never across an await.
     known: Mutex<Known>,
-    /// Held while the circuits are read, so that of attempts that start together one reads, and the others know what it read.
+    /// Held while the circuits are read, so that of attempts that start together one reads, and the
+    /// others know what it read.
     reading: tokio::sync::Mutex<()>,
 }
 
@@ -53,7 +55,8 @@ struct Known {
 }
 
 impl Breaker {
-    /// Asks before a claim. Trouble with the store never stops a delivery: the breaker is there to spare the destination.
+    /// Asks before a claim. Trouble with the store never stops a delivery: the breaker is there to
+    /// spare the destination.
     pub(crate) async fn admit(&self, context: &Context, destination: &str) -> Admitted {
         if context.config.circuit.failures == 0 {
             return Admitted::Yes;
@@ -71,12 +74,14 @@ impl Breaker {
         }
     }
 
-    /// An attempt that is made although the circuit is open. Its answer counts as a probe's does: success closes the circuit.
+    /// An attempt that is made although the circuit is open. Its answer counts as a probe's does:
+    /// success closes the circuit.
     pub(crate) fn go_ahead(&self, destination: &str) -> Admitted {
         self.known().circuits.get(destination).cloned().map_or(Admitted::Yes, Admitted::Watched)
     }
 
-    /// Takes the lease of the probe, so that a single webhook tries whether the destination is back.
+    /// Takes the lease of the probe, so that a single webhook tries whether the destination is
+    /// back.
     async fn probe(&self, context: &Context, circuit: Circuit, now: Timestamp) -> Admitted {
         let probed = circuit.probe(&context.config.circuit, now);
         match context.store.write_circuit(Some(circuit.revision), &probed).await {

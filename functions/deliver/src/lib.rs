@@ -1,8 +1,10 @@
-//! `deliver`: looks at each webhook of a queue batch, claims it, makes one attempt, and writes what came of it.
+//! `deliver`: looks at each webhook of a queue batch, claims it, makes one attempt, and writes what
+//! came of it.
 //!
-//! [`Deliver::handle`] takes the event that SQS sends and answers with the messages that it hands back. A destination's failure is an
-//! outcome, recorded and acknowledged; a message is handed back only when *our* side could not finish. What is done with a message
-//! is decided by the record alone: see the table in `look.rs`.
+//! [`Deliver::handle`] takes the event that SQS sends and answers with the messages that it hands
+//! back. A destination's failure is an outcome, recorded and acknowledged; a message is handed back
+//! only when *our* side could not finish. What is done with a message is decided by the record
+//! alone: see the table in `look.rs`.
 
 mod attempt;
 mod breaker;
@@ -39,7 +41,8 @@ enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Deliver {
     context: Context,
-    /// Attempts at a time, over all invocations of this process. Ones that hang have no slot: see `turns`.
+    /// Attempts at a time, over all invocations of this process. Ones that hang have no slot: see
+    /// `turns`.
     slots: Arc<Semaphore>,
     /// Which attempts may have one.
     turns: Arc<Turns>,
@@ -61,27 +64,28 @@ impl Deliver {
         Self { context, slots, turns, breaker: Arc::default() }
     }
 
-    /// Waits until another attempt could start, and tells how many could. Who polls a queue itself asks for no more messages than
-    /// that.
+    /// Waits until another attempt could start, and tells how many could. Who polls a queue itself
+    /// asks for no more messages than that.
     pub async fn free_slots(&self) -> usize {
         // Never closed; the permit is given back at once.
         let _ = self.slots.acquire().await;
         self.slots.available_permits().max(1)
     }
 
-    /// Attempts that may be under way at a time, those that hang included. A caller that makes fewer invocations at a time would wait
-    /// for the ones that hang.
+    /// Attempts that may be under way at a time, those that hang included. A caller that makes
+    /// fewer invocations at a time would wait for the ones that hang.
     pub fn most_attempts(&self) -> usize {
         turns::most_attempts(self.context.config.deliver_concurrency)
     }
 
-    /// When an invocation ends that begins now, by the deadline that the platform names in milliseconds since the epoch.
+    /// When an invocation ends that begins now, by the deadline that the platform names in
+    /// milliseconds since the epoch.
     pub fn invocation_end(&self, deadline_ms: u64) -> Timestamp {
         self.context.config.invocation_end(deadline_ms, self.context.clock.now())
     }
 
-    /// Looks at each message of the batch, all at once. Answers before `until`, when the platform ends the invocation: no claim is made
-    /// with less than a lease left.
+    /// Looks at each message of the batch, all at once. Answers before `until`, when the platform
+    /// ends the invocation: no claim is made with less than a lease left.
     pub async fn handle(&self, event: SqsEvent, until: Timestamp) -> SqsBatchResponse {
         let verdicts =
             join_all(event.records.iter().map(|message| self.isolated(message, until))).await;
@@ -93,18 +97,21 @@ impl Deliver {
         response
     }
 
-    /// A panic over one message, which is our mistake, must not end the attempts of its whole batch: that message alone is handed back. Its
-    /// claim runs out, as if the process had died. The same if other processes may take over from this one: its attempts must not go on then.
+    /// A panic over one message, which is our mistake, must not end the attempts of its whole
+    /// batch: that message alone is handed back. Its claim runs out, as if the process had died.
+    /// The same if other processes may take over from this one: its attempts must not go on then.
     async fn isolated(&self, message: &SqsMessage, until: Timestamp) -> Verdict {
         let hold = self.context.liveness.hold();
         let work = AssertUnwindSafe(self.message(message, until)).catch_unwind();
         tokio::select! {
             worked = work => worked.unwrap_or_else(|_| {
-                tracing::error!(message_id = message.message_id, "Handing back a message whose handling panicked");
+                tracing::error!(message_id = message.message_id,
+                    "Handing back a message whose handling panicked");
                 Verdict::HandBack
             }),
             () = hold.lost() => {
-                tracing::warn!(message_id = message.message_id, "Handing back a message, since this process seemed dead to others");
+                tracing::warn!(message_id = message.message_id,
+                    "Handing back a message, since this process seemed dead to others");
                 Verdict::HandBack
             }
         }
@@ -126,7 +133,8 @@ impl Deliver {
                 Verdict::Acknowledge
             }
             Err(InvalidMessage::Malformed(error)) => {
-                tracing::error!(message_id = message.message_id, %error, "A message cannot be read; it goes to the dead letters");
+                tracing::error!(message_id = message.message_id, %error,
+                    "A message cannot be read; it goes to the dead letters");
                 self.send(
                     Lane::DeadLetters,
                     body.to_owned(),
@@ -167,8 +175,8 @@ impl Deliver {
     }
 }
 
-/// How often SQS says that it delivered the message. Ones that it does not say it of count as delivered before, which costs
-/// a read and trusts nothing.
+/// How often SQS says that it delivered the message. Ones that it does not say it of count as
+/// delivered before, which costs a read and trusts nothing.
 fn receive_count(message: &SqsMessage) -> u32 {
     message
         .attributes

@@ -26,7 +26,8 @@ use shared::{
 
 use crate::{Deliver, Verdict, attempt::Attempted};
 
-/// The longest wait within an invocation; queues delay by whole seconds, so the rest of a wait is shorter than that.
+/// The longest wait within an invocation; queues delay by whole seconds, so the rest of a wait is
+/// shorter than that.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// How often one message looks at a record that others change under it.
@@ -43,7 +44,8 @@ enum Step {
 }
 
 impl Deliver {
-    /// Looks until there is nothing left to do. `first`: the message was not delivered before, so the record in it may be right.
+    /// Looks until there is nothing left to do. `first`: the message was not delivered before, so
+    /// the record in it may be right.
     pub(crate) async fn look(
         &self,
         message: Message,
@@ -66,7 +68,8 @@ impl Deliver {
                     }
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(webhook_id = %message.webhook_id, error, "Handing back a webhook that cannot be read now");
+                        tracing::warn!(webhook_id = %message.webhook_id, error,
+                            "Handing back a webhook that cannot be read now");
                         return Verdict::HandBack;
                     }
                 },
@@ -90,11 +93,13 @@ impl Deliver {
                 }
             }
         }
-        tracing::warn!(webhook_id = %message.webhook_id, "Handing back a webhook that changed again and again");
+        tracing::warn!(webhook_id = %message.webhook_id,
+            "Handing back a webhook that changed again and again");
         Verdict::HandBack
     }
 
-    /// What becomes of the message. `None`: somebody else changed the webhook, so look again, at what is stored.
+    /// What becomes of the message. `None`: somebody else changed the webhook, so look again, at
+    /// what is stored.
     async fn conclude(&self, tried: Attempted) -> Option<Verdict> {
         match tried {
             Attempted::Recorded(webhook) => Some(self.hand_over(&webhook).await),
@@ -129,7 +134,8 @@ impl Deliver {
         }
     }
 
-    /// After an outcome was written: somebody has to hold what is not finished, and to archive what failed.
+    /// After an outcome was written: somebody has to hold what is not finished, and to archive what
+    /// failed.
     async fn hand_over(&self, webhook: &Webhook) -> Verdict {
         match webhook.status {
             Status::Failed => self.dead_letter(webhook).await,
@@ -145,13 +151,15 @@ impl Deliver {
         }
     }
 
-    /// The record stands in the due index until `dlq` has archived it, whatever becomes of this message.
+    /// The record stands in the due index until `dlq` has archived it, whatever becomes of this
+    /// message.
     async fn dead_letter(&self, webhook: &Webhook) -> Verdict {
         let message = Message::archive(webhook.id.clone()).to_json();
         self.send(Lane::DeadLetters, message, Duration::ZERO, &webhook.destination).await
     }
 
-    /// A budget other than the policy's is spent: it fails without another attempt. `None`: it has changed meanwhile.
+    /// A budget other than the policy's is spent: it fails without another attempt. `None`: it has
+    /// changed meanwhile.
     async fn give_up(&self, webhook: Webhook, reason: GiveUp) -> Option<Verdict> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
@@ -162,7 +170,8 @@ impl Deliver {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::warn!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Giving up webhook delivery for reference_id={}: {}", webhook.correlation_id, webhook.id.reference, reason.kind().as_str(),
+                    "[{}] Giving up webhook delivery for reference_id={}: {}",
+                    webhook.correlation_id, webhook.id.reference, reason.kind().as_str(),
                 );
                 self.context.metrics.destination(
                     &webhook.destination,
@@ -175,7 +184,8 @@ impl Deliver {
             Ok(Applied::Refused(..)) => None,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(correlation_id, webhook_id = %id, error, "[{correlation_id}] Handing back a webhook that cannot be written now");
+                tracing::warn!(correlation_id, webhook_id = %id, error,
+                    "[{correlation_id}] Handing back a webhook that cannot be written now");
                 Some(Verdict::HandBack)
             }
         }

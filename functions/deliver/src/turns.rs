@@ -11,46 +11,48 @@
 //! | network | half of what may hang: 512 | attempts at unproven destinations in one /24 or /48 |
 //! | hanging | 8 times the slots: 1,024, and 64 MiB of payloads | attempts that have been silent for longer |
 //!
-//! A destination is *proven* for [`PROVEN_FOR`] after it answered, and until an attempt there is silent
-//! for [`HANG`]. The status does not matter: one that refuses quickly holds nobody up. What is remembered
-//! is bounded ([`Recent`]). A forgotten destination counts as one that was never seen.
+//! A destination is *proven* for [`PROVEN_FOR`] after it answered, and until an attempt there is
+//! silent for [`HANG`]. The status does not matter: one that refuses quickly holds nobody up. What
+//! is remembered is bounded ([`Recent`]). A forgotten destination counts as one that was never
+//! seen.
 //!
 //! # What holds
 //!
-//! - **A proven destination** needs a slot and a turn of its own, and nothing else. Unproven ones, under
-//!   however many names, hold no more than the share. It waits for them only as long as they wait
-//!   themselves for a place in the share that does not move: [`STALL`](gate::STALL).
-//! - **A destination that was never seen** has the share. It is free while fewer than 64 attempts are
-//!   younger than [`HANG`], so there is room in half a second, until all that may hang does.
-//! - **One receiver under many names** has half of what may hang, so that a receiver in another network
-//!   still has the other half. On a shared address (a CDN, a hosting provider, loopback) a proven
-//!   destination is not counted, so others there cannot hold it up. One that was never seen shares the
-//!   network's limit with the hanging ones there, and is deferred while that is reached.
-//! - **Memory.** At most 9 times the slots are under way. Of the payloads of hanging attempts 64 MiB are
-//!   held. An attempt that finds no room there keeps its slot.
-//! - **Lambda.** With no more slots than messages in a batch, every message has one. Then the share is all
-//!   of them.
+//! - **A proven destination** needs a slot and a turn of its own, and nothing else. Unproven ones,
+//!   under however many names, hold no more than the share. It waits for them only as long as they
+//!   wait themselves for a place in the share that does not move: [`STALL`](gate::STALL).
+//! - **A destination that was never seen** has the share. It is free while fewer than 64 attempts
+//!   are younger than [`HANG`], so there is room in half a second, until all that may hang does.
+//! - **One receiver under many names** has half of what may hang, so that a receiver in another
+//!   network still has the other half. On a shared address (a CDN, a hosting provider, loopback) a
+//!   proven destination is not counted, so others there cannot hold it up. One that was never seen
+//!   shares the network's limit with the hanging ones there, and is deferred while that is reached.
+//! - **Memory.** At most 9 times the slots are under way. Of the payloads of hanging attempts 64
+//!   MiB are held. An attempt that finds no room there keeps its slot.
+//! - **Lambda.** With no more slots than messages in a batch, every message has one. Then the share
+//!   is all of them.
 //!
 //! # Who waits, and who is deferred
 //!
-//! An attempt over a limit waits for [`PATIENCE`](gate::PATIENCE) at most, and only while the gate moves.
-//! A destination that answers is then served at its own pace out of one process's memory, without a
-//! write. Where it hangs, waiting would hold the slots and the batches that others need, so the webhook is
-//! deferred (`attempt.rs`): the due index holds it, its message is acknowledged, and no attempt and no
-//! receive is spent.
+//! An attempt over a limit waits for [`PATIENCE`](gate::PATIENCE) at most, and only while the gate
+//! moves. A destination that answers is then served at its own pace out of one process's memory,
+//! without a write. Where it hangs, waiting would hold the slots and the batches that others need,
+//! so the webhook is deferred (`attempt.rs`): the due index holds it, its message is acknowledged,
+//! and no attempt and no receive is spent.
 //!
-//! A gate hangs if its last request took longer than that patience. Before that is known, and once three
-//! quarters of all slots are taken, it also hangs if all requests within it are unanswered and none has
-//! begun or ended for ten times what the last one took, [`STALL`](gate::STALL) at least. A slow store is
-//! no fault of the destination: an attempt that still claims, or records an outcome, does not count.
+//! A gate hangs if its last request took longer than that patience. Before that is known, and once
+//! three quarters of all slots are taken, it also hangs if all requests within it are unanswered
+//! and none has begun or ended for ten times what the last one took, [`STALL`](gate::STALL) at
+//! least. A slow store is no fault of the destination: an attempt that still claims, or records an
+//! outcome, does not count.
 //!
 //! # Addresses
 //!
-//! The network of an unproven destination must be known before the claim, so its name is looked up here.
-//! The sender's look-up a moment later has the same answer at no cost ([`shared::sender::lookup`]), and it
-//! alone decides where to connect. If there is no answer within [`LOOKUP_WAIT`], the attempt goes ahead
-//! without a network, and its outcome tells what became of the name. If nobody was asked, for there was no
-//! room, the webhook is deferred.
+//! The network of an unproven destination must be known before the claim, so its name is looked up
+//! here. The sender's look-up a moment later has the same answer at no cost
+//! ([`shared::sender::lookup`]), and it alone decides where to connect. If there is no answer
+//! within [`LOOKUP_WAIT`], the attempt goes ahead without a network, and its outcome tells what
+//! became of the name. If nobody was asked, for there was no room, the webhook is deferred.
 
 mod gate;
 
@@ -145,7 +147,8 @@ enum Standing {
     Silent,
 }
 
-/// The limits of one process, and what is under way within them. A destination without an attempt costs a line of bounded memory.
+/// The limits of one process, and what is under way within them. A destination without an attempt
+/// costs a line of bounded memory.
 #[derive(Debug)]
 pub(crate) struct Turns {
     limits: Limits,
@@ -201,7 +204,8 @@ impl Turns {
         }
     }
 
-    /// A turn at this destination. If there is none and none comes soon, for how long nothing has moved there.
+    /// A turn at this destination. If there is none and none comes soon, for how long nothing has
+    /// moved there.
     pub(crate) async fn take(&self, destination: &str) -> Result<Turn<'_>, Duration> {
         let since = self.clock.now();
         let own = self.place(Key::Destination(destination.to_owned()), since);
@@ -249,7 +253,8 @@ impl Turns {
         self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The network that the destination is in; `None` if that is not known soon. An error: nobody was asked.
+    /// The network that the destination is in; `None` if that is not known soon. An error: nobody
+    /// was asked.
     async fn network(&self, destination: &str) -> Result<Option<Network>, Duration> {
         let Some(host) = host(destination) else { return Ok(None) };
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -293,7 +298,8 @@ fn host(destination: &str) -> Option<&str> {
 }
 
 impl Place<'_> {
-    /// Waits until it is taken. If that does not come soon, for how long nothing has moved. `since` is when the attempt began to wait.
+    /// Waits until it is taken. If that does not come soon, for how long nothing has moved. `since`
+    /// is when the attempt began to wait.
     async fn wait(&mut self, since: Timestamp) -> Result<(), Duration> {
         let Self { turns, gate, .. } = &*self;
         let acquire = Arc::clone(&gate.free).acquire_owned();
@@ -337,7 +343,8 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         drop(self.permit.take());
         let mut gates = self.turns.gates();
-        // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map, which is locked.
+        // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map,
+        // which is locked.
         if Arc::strong_count(&self.gate) <= 2 {
             gates.remove(&self.gate.key);
         }
@@ -375,8 +382,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Turn<'_> {
-    /// Makes the request, whose payload has so many bytes. Once it hangs, its slot and its place in the share are given back, if there
-    /// is room among the requests that hang.
+    /// Makes the request, whose payload has so many bytes. Once it hangs, its slot and its place in
+    /// the share are given back, if there is room among the requests that hang.
     pub(crate) async fn ask(
         &mut self,
         slot: &mut Option<SemaphorePermit<'_>>,

@@ -1,7 +1,8 @@
 //! `dlq`: archives what failed, and rescues what the queue gave up on although it is not finished.
 //!
-//! A dead letter *is* the failed record, so archiving is one conditional write. Only a message that cannot be read becomes a dead letter
-//! without a webhook: a record of its own is made for it, so that nothing that was ever queued disappears unseen.
+//! A dead letter *is* the failed record, so archiving is one conditional write. Only a message that
+//! cannot be read becomes a dead letter without a webhook: a record of its own is made for it, so
+//! that nothing that was ever queued disappears unseen.
 //!
 //! | record | what is done |
 //! |---|---|
@@ -49,7 +50,8 @@ pub async fn handle(context: &Context, event: SqsEvent) -> SqsBatchResponse {
     response
 }
 
-/// A panic over one message, which is our mistake, hands back that message alone, and not its batch.
+/// A panic over one message, which is our mistake, hands back that message alone, and not its
+/// batch.
 async fn isolated(context: &Context, message: &SqsMessage) -> Done {
     AssertUnwindSafe(work(context, message)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(
@@ -117,9 +119,12 @@ async fn rescue(context: &Context, webhook: Webhook) -> Result<Done, StoreError>
     match apply(&*context.store, webhook, |webhook| context.rules.rescue(webhook, now)).await? {
         Applied::Done(webhook, ()) => {
             tracing::warn!(
-                correlation_id = webhook.correlation_id, webhook_id = %webhook.id, rescues = webhook.budget.rescues,
-                unworked_rescues = webhook.budget.unworked_rescues, due_at = webhook.due_at.map(tracing::field::display),
-                "[{}] The queue gave up on an unfinished webhook: entered in the due index for reference_id={}",
+                correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
+                rescues = webhook.budget.rescues,
+                unworked_rescues = webhook.budget.unworked_rescues,
+                due_at = webhook.due_at.map(tracing::field::display),
+                "[{}] The queue gave up on an unfinished webhook: entered in the due index for \
+                 reference_id={}",
                 webhook.correlation_id, webhook.id.reference,
             );
             Ok(true)

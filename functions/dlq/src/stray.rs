@@ -16,8 +16,9 @@ use shared::{
 /// The reference id of all of them.
 const REFERENCE: &str = "unreadable-message";
 
-/// Makes the record: failed, archived, with the message's text as payload and no URL, so it can be read and deleted, and not be resent.
-/// Its id follows from the message, so a second look at the message makes no second record.
+/// Makes the record: failed, archived, with the message's text as payload and no URL, so it can be
+/// read and deleted, and not be resent. Its id follows from the message, so a second look at the
+/// message makes no second record.
 pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), StoreError> {
     let now = context.clock.now();
     let body = message.body.as_deref().unwrap_or_default();
@@ -47,7 +48,8 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
         .await
     {
         Ok(()) => {
-            tracing::error!(message_id = message.message_id, webhook_id = %archived.id, "Kept an unreadable message as a dead letter");
+            tracing::error!(message_id = message.message_id, webhook_id = %archived.id,
+                "Kept an unreadable message as a dead letter");
             Ok(())
         }
         // Kept before; also if it was deleted since.

@@ -1,8 +1,10 @@
-//! The audit: every webhook is read once, when it is `AUDIT_AGE` old, and enters the due index if it is unfinished and not in it.
+//! The audit: every webhook is read once, when it is `AUDIT_AGE` old, and enters the due index if
+//! it is unfinished and not in it.
 //!
-//! So everything unfinished and older than that is in the due index, whatever happened to the queue. The position moves on only after a
-//! minute was read to its end and its entries were made; what was missed is caught up. A position that a clock which was ahead has put too
-//! far is taken back by a day: all that was created since is read again.
+//! So everything unfinished and older than that is in the due index, whatever happened to the
+//! queue. The position moves on only after a minute was read to its end and its entries were made;
+//! what was missed is caught up. A position that a clock which was ahead has put too far is taken
+//! back by a day: all that was created since is read again.
 
 use std::time::Duration;
 
@@ -55,7 +57,8 @@ pub(crate) async fn audit(
         }
         adopt_unheld(context, from, to, summary).await?;
         let to = if planted::is(Bug::AuditSkipsMinute) { to.plus(step) } else { to };
-        // Refused: another run was first, or a write of one that has died took effect late. The next round goes on from there.
+        // Refused: another run was first, or a write of one that has died took effect late. The
+        // next round goes on from there.
         context.store.advance_audit(stored, to).await?;
     }
     summary.more = true;
@@ -82,7 +85,8 @@ async fn adopt_unheld(
                 summary.adopted += 1;
                 tracing::warn!(
                     correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Unfinished, and nobody held it: entered in the due index for reference_id={}",
+                    "[{}] Unfinished, and nobody held it: entered in the due index for \
+                     reference_id={}",
                     webhook.correlation_id, webhook.id.reference,
                 );
             }

@@ -1,12 +1,14 @@
-//! A clock that was ahead, for seconds or days, found by those that come after: what it wrote lies in the future, and is taken back.
+//! A clock that was ahead, for seconds or days, found by those that come after: what it wrote lies
+//! in the future, and is taken back.
 //!
-//! A run with such a clock finds everything due, queues it, and moves each entry of the due index to a time far ahead, where nobody looks.
-//! The next run with a clock that is right sees a report, an announcement, a position of the audit or a new webhook from the future. It then
-//! reads the part of the due index that is not due yet, and what was created in the future, once, and takes back what was written
-//! then ([`Rules::take_back`]).
+//! A run with such a clock finds everything due, queues it, and moves each entry of the due index
+//! to a time far ahead, where nobody looks. The next run with a clock that is right sees a report,
+//! an announcement, a position of the audit or a new webhook from the future. It then reads the
+//! part of the due index that is not due yet, and what was created in the future, once, and takes
+//! back what was written then ([`Rules::take_back`]).
 //!
-//! A run announces itself before it changes anything if its clock is far from that of the run before, so that it leaves a trace even
-//! if it dies.
+//! A run announces itself before it changes anything if its clock is far from that of the run
+//! before, so that it leaves a trace even if it dies.
 //!
 //! [`Rules::take_back`]: shared::transition::Rules::take_back
 
@@ -27,13 +29,15 @@ use crate::{
     due::{CONCURRENCY, LOOK_AHEAD, PAGE},
 };
 
-/// A run announces itself if the one before is further back than this: what a clock ahead by less does is late by less.
+/// A run announces itself if the one before is further back than this: what a clock ahead by less
+/// does is late by less.
 const MAX_UNANNOUNCED: Duration = Duration::from_secs(600);
 
 /// How long a fault is told.
 const TOLD_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// How far into the future webhooks are looked for that were created there. A backend may have to read it day by day.
+/// How far into the future webhooks are looked for that were created there. A backend may have to
+/// read it day by day.
 const MAX_LOOK_AHEAD: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// The newest webhooks, one of which may be from the future.
@@ -98,7 +102,8 @@ pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Opti
         let ahead_ms = ahead.as_millis() as u64;
         tracing::error!(
             ahead_ms,
-            "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all machines"
+            "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all \
+             machines"
         );
         return Some(ClockFault {
             found_at: now,
@@ -111,13 +116,14 @@ pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Opti
     (told.left.is_some() || !is_over).then(|| told.clone())
 }
 
-/// Whether the audit's position is later than any clock that was right can have put it. The API creates nothing with an id that is half
-/// the audit's age old, so up to there nothing was missed.
+/// Whether the audit's position is later than any clock that was right can have put it. The API
+/// creates nothing with an id that is half the audit's age old, so up to there nothing was missed.
 pub(crate) fn is_ahead(position: Timestamp, audit_age: Duration, now: Timestamp) -> bool {
     position > now.minus(audit_age).plus((audit_age / 2).max(MAX_CLOCK_SKEW))
 }
 
-/// Takes back what was written into the due index in the future, until there is no more or the time is over.
+/// Takes back what was written into the due index in the future, until there is no more or the time
+/// is over.
 pub(crate) async fn take_back(
     context: &Context,
     until: Timestamp,

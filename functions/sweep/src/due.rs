@@ -1,11 +1,14 @@
-//! The due index, read from its beginning: each entry is sent to the queue first, and moves on only if that succeeded.
+//! The due index, read from its beginning: each entry is sent to the queue first, and moves on only
+//! if that succeeded.
 //!
-//! A webhook is sent again a grace after its last message, in case that was lost. While nobody works on the queue it is not lost but waits,
-//! and more messages help nobody; so where at least as many messages wait as webhooks are due, an entry that repeats a message moves on by
-//! the longest grace at once. Hours of backlog so hold at most two messages of a webhook.
+//! A webhook is sent again a grace after its last message, in case that was lost. While nobody
+//! works on the queue it is not lost but waits, and more messages help nobody; so where at least as
+//! many messages wait as webhooks are due, an entry that repeats a message moves on by the longest
+//! grace at once. Hours of backlog so hold at most two messages of a webhook.
 //!
-//! What a run cannot read (a newer version wrote it) stays where it is, and the run passes over it. If there is so much of it that the run's
-//! share is used up, the next one goes on where this one stopped, after it has looked at the beginning again.
+//! What a run cannot read (a newer version wrote it) stays where it is, and the run passes over it.
+//! If there is so much of it that the run's share is used up, the next one goes on where this one
+//! stopped, after it has looked at the beginning again.
 
 use std::time::Duration;
 
@@ -25,7 +28,8 @@ use shared::{
 
 use crate::{Summary, SweepError, isolated};
 
-/// What falls due within this time is queued now, with a delay: the schedule has whole minutes only.
+/// What falls due within this time is queued now, with a delay: the schedule has whole minutes
+/// only.
 pub(crate) const LOOK_AHEAD: Duration = Duration::from_secs(60);
 
 /// Entries read at a time from each part of the index.
@@ -34,7 +38,8 @@ pub(crate) const PAGE: usize = 100;
 /// Webhooks that one run queues at most.
 const MAX_PER_RUN: usize = 20_000;
 
-/// Entries that one run passes over at most; half of them before it goes on where the run before stopped.
+/// Entries that one run passes over at most; half of them before it goes on where the run before
+/// stopped.
 const MAX_PASSED_PER_RUN: usize = 20_000;
 
 /// Unreadable webhooks that one run logs one by one.
@@ -43,7 +48,8 @@ const MAX_LOGGED: usize = 10;
 /// Records read, messages sent and records written at a time.
 pub(crate) const CONCURRENCY: usize = 16;
 
-/// Queues what is due until there is no more, or the run has done its share. `resume` is where the run before stopped.
+/// Queues what is due until there is no more, or the run has done its share. `resume` is where the
+/// run before stopped.
 pub(crate) async fn requeue_due(
     context: &Context,
     until: Timestamp,
@@ -62,7 +68,8 @@ pub(crate) async fn requeue_due(
         run.requeue(page.entries, summary).await?;
         let Some(mut next) = page.next else { return Ok(()) };
         let now = context.clock.now();
-        // A clock that was ahead and has been set right: what this run has moved must not be due to it again.
+        // A clock that was ahead and has been set right: what this run has moved must not be due to
+        // it again.
         due_until = due_until.min(now.plus(LOOK_AHEAD));
         let is_half_done = run.passed >= MAX_PASSED_PER_RUN / 2 || now >= halfway;
         if let Some(resume) = resume.take_if(|_| is_half_done) {
@@ -101,14 +108,16 @@ enum Found {
     Unreadable(DueEntry, StoreError),
 }
 
-/// The messages that wait in the queue of webhooks, counted at most once in a run, and only where a message is to be repeated.
+/// The messages that wait in the queue of webhooks, counted at most once in a run, and only where a
+/// message is to be repeated.
 #[derive(Debug, Default)]
 struct Backlog {
     ready: Option<u64>,
 }
 
 impl Backlog {
-    /// Whether the messages of these due webhooks probably wait still. A queue that does not say counts as empty.
+    /// Whether the messages of these due webhooks probably wait still. A queue that does not say
+    /// counts as empty.
     async fn covers(&mut self, context: &Context, due: &[(DueEntry, Webhook)]) -> bool {
         if !due.iter().any(|(entry, webhook)| context.rules.is_repeat(webhook, entry.due_at)) {
             return false;
@@ -182,13 +191,15 @@ impl Run<'_> {
     fn log(&mut self, entry: &DueEntry, error: &StoreError) {
         if self.logged < MAX_LOGGED {
             let error = error as &dyn std::error::Error;
-            tracing::error!(webhook_id = %entry.id, error, "A due webhook cannot be read; it stays due");
+            tracing::error!(webhook_id = %entry.id, error,
+                "A due webhook cannot be read; it stays due");
         }
         self.logged += 1;
     }
 }
 
-/// The entry's webhook, if it is still due as the index said. One that cannot be read holds up nobody else.
+/// The entry's webhook, if it is still due as the index said. One that cannot be read holds up
+/// nobody else.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     match context.store.get(&entry.id).await {
         Ok(Some(webhook))

@@ -1,7 +1,7 @@
 //! `sweep`: queues what falls due within the next minute, and audits.
 //!
-//! It may overlap with itself and may miss runs: everything it does is a conditional write, and everything it has not done is found
-//! again by the next run.
+//! It may overlap with itself and may miss runs: everything it does is a conditional write, and
+//! everything it has not done is found again by the next run.
 
 mod audit;
 mod clock;
@@ -61,10 +61,16 @@ pub async fn handle(context: &Context, until: Timestamp) -> Result<Summary, Swee
     result
 }
 
-/// What came of the work on one webhook. `None`: it panicked, which is our mistake and must not end the run for all others.
+/// What came of the work on one webhook. `None`: it panicked, which is our mistake and must not end
+/// the run for all others.
 async fn isolated<T>(id: &WebhookId, work: impl Future<Output = T>) -> Option<T> {
     let worked = AssertUnwindSafe(work).catch_unwind().await;
-    worked.inspect_err(|_| tracing::error!(webhook_id = %id, "The sweep passes over a webhook whose handling panicked")).ok()
+    worked
+        .inspect_err(|_| {
+            tracing::error!(webhook_id = %id,
+        "The sweep passes over a webhook whose handling panicked")
+        })
+        .ok()
 }
 
 async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError> {

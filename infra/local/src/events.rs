@@ -11,7 +11,8 @@ use shared::{
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "local";
 
-/// The event that SQS would send. What its messages do not know here (who sent them, when they were first received, their MD5) is left out.
+/// The event that SQS would send. What its messages do not know here (who sent them, when they were
+/// first received, their MD5) is left out.
 pub fn sqs(lane: Lane, messages: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = messages.iter().map(|message| record(lane, message)).collect();
@@ -52,7 +53,8 @@ pub fn schedule(now: Timestamp) -> Value {
     })
 }
 
-/// A function's answer to a batch that is not what an event source mapping understands: the whole batch has failed.
+/// A function's answer to a batch that is not what an event source mapping understands: the whole
+/// batch has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedAnswer {
     /// Not JSON.
@@ -60,13 +62,14 @@ pub enum MalformedAnswer {
     NotJson(#[from] serde_json::Error),
     /// JSON of another shape.
     #[error(
-        "the function's answer does not name the failed messages as {{\"batchItemFailures\":[{{\"itemIdentifier\":ID}}]}}"
+        "the function's answer does not name the failed messages as \
+         {{\"batchItemFailures\":[{{\"itemIdentifier\":ID}}]}}"
     )]
     OtherShape,
 }
 
-/// Reads the answer to a batch as an event source mapping with partial batch responses does: null, an empty object, and a list that is
-/// null or empty say that all is done.
+/// Reads the answer to a batch as an event source mapping with partial batch responses does: null,
+/// an empty object, and a list that is null or empty say that all is done.
 pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer> {
     let failures = match serde_json::from_slice(answer)? {
         Value::Null => Value::Null,
@@ -91,8 +94,8 @@ pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer
     Ok(response)
 }
 
-/// Which of the batch's messages go back. An id that is none of theirs, an empty one too, says that the answer is not to be trusted: all of
-/// them do.
+/// Which of the batch's messages go back. An id that is none of theirs, an empty one too, says that
+/// the answer is not to be trusted: all of them do.
 pub fn split(
     messages: Vec<Received>,
     response: &SqsBatchResponse,

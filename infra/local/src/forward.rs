@@ -1,4 +1,5 @@
-//! The API where the function `api` runs in a process of its own: requests go on to its function URL.
+//! The API where the function `api` runs in a process of its own: requests go on to its function
+//! URL.
 
 use api::Access;
 use axum::{
@@ -59,13 +60,15 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// In the shape of the API's own errors. A request that broke off may have been worked on, as behind any gateway: 502.
+/// In the shape of the API's own errors. A request that broke off may have been worked on, as
+/// behind any gateway: 502.
 fn unreachable(functions: &Functions, error: &CallError) -> Response {
     let (status, title, detail) = match error {
         CallError::NotTaken(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "Service unavailable",
-            "The functions cannot be reached. Start them with 'cargo lambda watch', or start the stack without --functions.",
+            "The functions cannot be reached. Start them with 'cargo lambda watch', or start the \
+             stack without --functions.",
         ),
         CallError::Failed(_) | CallError::Late(_) => (
             StatusCode::BAD_GATEWAY,
@@ -73,7 +76,8 @@ fn unreachable(functions: &Functions, error: &CallError) -> Response {
             "The function did not answer; it may have done what it was asked for.",
         ),
     };
-    tracing::warn!(endpoint = %functions.endpoint(), %error, "A request could not be passed to the function api");
+    tracing::warn!(endpoint = %functions.endpoint(), %error,
+        "A request could not be passed to the function api");
     let problem =
         json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
     let mut response = Response::new(Body::from(problem.to_string()));

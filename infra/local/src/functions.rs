@@ -1,7 +1,8 @@
-//! Functions in processes of their own, behind an endpoint that speaks Lambda's Invoke API and has function URLs: `cargo lambda watch`.
+//! Functions in processes of their own, behind an endpoint that speaks Lambda's Invoke API and has
+//! function URLs: `cargo lambda watch`.
 //!
-//! The endpoint may be away, and a function may still be built when it is first called. Nothing is received for it meanwhile: see
-//! [`Function::ready`].
+//! The endpoint may be away, and a function may still be built when it is first called. Nothing is
+//! received for it meanwhile: see [`Function::ready`].
 
 use std::{
     fmt,
@@ -38,7 +39,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long a function may take until its first answer, which may have to be compiled first.
 const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(900);
 
-/// After so long without a first answer it is said what it waits for; and again after so long that it still does.
+/// After so long without a first answer it is said what it waits for; and again after so long that
+/// it still does.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
 const NOTICE_AGAIN: Duration = Duration::from_secs(60);
 
@@ -203,8 +205,9 @@ struct State {
 }
 
 impl Function {
-    /// Returns once the function answers: at once if its last call was answered, else after it has answered a probe, however long that
-    /// takes. So who polls a queue for it takes nothing that nobody could work on, and an outage does not use up receives.
+    /// Returns once the function answers: at once if its last call was answered, else after it has
+    /// answered a probe, however long that takes. So who polls a queue for it takes nothing that
+    /// nobody could work on, and an outage does not use up receives.
     pub async fn ready(&self) {
         let _probing = self.state.probing.lock().await;
         let (mut pause, mut said_at) = (MIN_PAUSE, None::<Instant>);
@@ -226,7 +229,8 @@ impl Function {
         }
     }
 
-    /// Calls it. A call that the endpoint did not take is made again once the function is ready, until `patience` is over or the stack ends.
+    /// Calls it. A call that the endpoint did not take is made again once the function is ready,
+    /// until `patience` is over or the stack ends.
     pub async fn call(
         &self,
         event: Bytes,
@@ -251,7 +255,8 @@ impl Function {
             };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Err(error),
-                ready = tokio::time::timeout_at(give_up_at, again) => if ready.is_err() { return Err(error) },
+                ready = tokio::time::timeout_at(give_up_at,
+                    again) => if ready.is_err() { return Err(error) },
             }
         }
     }
@@ -268,7 +273,8 @@ impl State {
                 () = tokio::time::sleep(notice) => {
                     tracing::info!(
                         function = self.name,
-                        "The function has not answered yet: it is built at its first call; cargo lambda watch shows how far it is"
+                        "The function has not answered yet: it is built at its first call; cargo \
+                         lambda watch shows how far it is"
                     );
                     notice = NOTICE_AGAIN;
                 }
@@ -279,7 +285,8 @@ impl State {
     fn complain(&self, error: &CallError) {
         tracing::warn!(
             function = self.name, endpoint = %self.functions.endpoint, %error,
-            "The function cannot be called; what waits for it stays where it is until it can. Is cargo lambda watch running?"
+            "The function cannot be called; what waits for it stays where it is until it can. Is \
+             cargo lambda watch running?"
         );
     }
 }

@@ -8,7 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shared::logging;
 use tokio::runtime::Runtime;
 
-/// What may still be under way when all parts have ended, such as a name that the system looks up, is not waited for.
+/// What may still be under way when all parts have ended, such as a name that the system looks up,
+/// is not waited for.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
 /// The exit code that says so; 1 is a fault while it ran.
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
     code
 }
 
-/// Every connection is an open file; the usual soft limit of 1,024 is meant for programs that use `select`. As many as the hard limit allows.
+/// Every connection is an open file; the usual soft limit of 1,024 is meant for programs that use
+/// `select`. As many as the hard limit allows.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Refused on systems that have another bound still; the soft limit stays as it was then.

@@ -1,5 +1,5 @@
-//! An event source mapping: polls one lane of the queue, calls the function with batches, acknowledges what it did, and lets go of what it
-//! handed back.
+//! An event source mapping: polls one lane of the queue, calls the function with batches,
+//! acknowledges what it did, and lets go of what it handed back.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -48,8 +48,9 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Polls until `stop` says so, then waits for the batches in flight. `free` waits until the function could work on another
-    /// message, and tells on how many; none are received that would only wait.
+    /// Polls until `stop` says so, then waits for the batches in flight. `free` waits until the
+    /// function could work on another message, and tells on how many; none are received that would
+    /// only wait.
     pub async fn run<Call, Answer>(
         self,
         call: Call,
@@ -90,7 +91,8 @@ impl Mapping {
                     tokio::spawn(self.clone().invoke(messages, call.clone(), permit));
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, lane = ?self.lane, "The queue cannot be polled now");
+                    tracing::warn!(error = &error as &dyn std::error::Error, lane = ?self.lane,
+                        "The queue cannot be polled now");
                     tokio::time::sleep(TROUBLE_WAIT).await;
                 }
             }
@@ -112,7 +114,8 @@ impl Mapping {
                 (back, done, false)
             }
             Err(error) => {
-                tracing::warn!(%error, lane = ?self.lane, messages = messages.len(), "A batch is handed back");
+                tracing::warn!(%error, lane = ?self.lane, messages = messages.len(),
+                    "A batch is handed back");
                 (messages, Vec::new(), matches!(error, BatchError::Call(CallError::NotTaken(_))))
             }
         };

@@ -5,8 +5,8 @@ use std::{error::Error, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-/// Calls `sweep` each `interval`, beginning at once, until `stop` says so. A run that takes longer puts off the next one;
-/// one that panics, which is our mistake, does not end the stack.
+/// Calls `sweep` each `interval`, beginning at once, until `stop` says so. A run that takes longer
+/// puts off the next one; one that panics, which is our mistake, does not end the stack.
 pub async fn run<E: Error + 'static>(
     sweep: impl AsyncFn() -> Result<(), E>,
     interval: Duration,

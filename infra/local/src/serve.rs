@@ -1,13 +1,18 @@
 //! The HTTP server: hyper's, as axum's own uses it, with limits on what a caller may hold.
 //!
-//! - [`serve`] has at most [`Limits::connections`] open. A further connection takes the place of the one that has waited longest for its
-//!   caller (see `seats`); it waits only while every other connection has a request in work.
-//! - The first request of a connection must have come, headers and all, within [`Limits::first_request`]; each later one within
-//!   [`Limits::next_request`], which is also how long an idle connection is kept. How long a body may take is the API's: it answers 408.
-//! - Request line and headers have at most `MAX_HEAD_BYTES`; more is a 431. It is also what hyper buffers for a connection.
-//! - A caller that closes its sending side after a request still gets its answer (RFC 9112, section 9.6).
+//! - [`serve`] has at most [`Limits::connections`] open. A further connection takes the place of
+//!   the one that has waited longest for its caller (see `seats`); it waits only while every other
+//!   connection has a request in work.
+//! - The first request of a connection must have come, headers and all, within
+//!   [`Limits::first_request`]; each later one within [`Limits::next_request`], which is also how
+//!   long an idle connection is kept. How long a body may take is the API's: it answers 408.
+//! - Request line and headers have at most `MAX_HEAD_BYTES`; more is a 431. It is also what hyper
+//!   buffers for a connection.
+//! - A caller that closes its sending side after a request still gets its answer (RFC 9112, section
+//!   9.6).
 //!
-//! When it is told to stop it takes no more connections, closes those that are idle, and returns when the answers under way are sent.
+//! When it is told to stop it takes no more connections, closes those that are idle, and returns
+//! when the answers under way are sent.
 
 mod seats;
 
@@ -29,7 +34,8 @@ use tokio::{
 
 use seats::{Handle, Seat, Seats};
 
-/// Request line and headers of a request. The longest URL that a caller can need (`POST /test-webhook`) is 6 KiB percent-encoded.
+/// Request line and headers of a request. The longest URL that a caller can need (`POST
+/// /test-webhook`) is 6 KiB percent-encoded.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// The connections of the API's port, unless the process may have fewer files open.
@@ -107,7 +113,8 @@ pub async fn serve(
         };
         tokio::select! {
             () = &mut stopped => break,
-            seat = seats.take() => answer(&http, stream, seat, router.clone(), &connections, limits.first_request),
+            seat = seats.take() => answer(&http, stream, seat, router.clone(), &connections,
+                limits.first_request),
         }
     }
     drop(listener);
@@ -174,8 +181,8 @@ impl Service<Request<Incoming>> for Seated {
     }
 }
 
-/// A connection that its caller gave up before it was taken is no trouble of ours. If there is no file for another one, the connection that
-/// has waited longest makes room.
+/// A connection that its caller gave up before it was taken is no trouble of ours. If there is no
+/// file for another one, the connection that has waited longest makes room.
 async fn pause(error: &io::Error, seats: &Seats) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {

@@ -78,8 +78,8 @@ pub enum StartError {
 /// What is known of a damaged file, and the commands that go on from there.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be read and start with that: \
-     {recover} && {restore_recovered}",
+    "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be \
+     read and start with that: {recover} && {restore_recovered}",
     path.display(), found.join("; ")
 )]
 pub struct DamagedFile {
@@ -175,7 +175,8 @@ impl Stack {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let damaged = |error: StartError| diagnosed(error, &config.data_dir);
         let backends = Backends::open(&config, &clock).map_err(|error| damaged(error.into()))?;
-        // Functions in other processes may be at work: leases and hidden messages run their course then.
+        // Functions in other processes may be at work: leases and hidden messages run their course
+        // then.
         let taken_over = match functions {
             None => backends.take_over(clock.now()).await.map_err(|error| damaged(error.into()))?,
             Some(_) => 0,
@@ -214,14 +215,16 @@ impl Stack {
         Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
     }
 
-    /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken, attempts in flight are finished.
-    /// A second signal ends it at once. Whether it ended because it was asked to: if a part ended by itself, which none should, a
-    /// supervisor does better with a new process than with half a stack.
+    /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken,
+    /// attempts in flight are finished. A second signal ends it at once. Whether it ended because
+    /// it was asked to: if a part ended by itself, which none should, a supervisor does better with
+    /// a new process than with half a stack.
     pub async fn run_until_asked_to_end(mut self, mut signals: Signals) -> bool {
         tokio::select! {
             () = signals.asked_to_end() => {}
             Some(ended) = self.parts.join_next() => {
-                tracing::error!(panicked = ended.is_err(), "A part of the stack ended by itself; the stack ends too");
+                tracing::error!(panicked = ended.is_err(),
+                    "A part of the stack ended by itself; the stack ends too");
                 return false;
             }
         }
@@ -230,10 +233,12 @@ impl Stack {
         tokio::select! {
             ended = tokio::time::timeout(limit, self.end()) => {
                 if ended.is_err() {
-                    shared::complain!("Not everything ended within {} s. What is left goes on at the next start.", limit.as_secs());
+                    shared::complain!("Not everything ended within {} s. What is left goes on at \
+                        the next start.", limit.as_secs());
                 }
             }
-            () = signals.asked_to_end() => shared::complain!("Ended at once. What was in flight goes on at the next start."),
+            () = signals.asked_to_end() => shared::complain!("Ended at once. What was in flight \
+                goes on at the next start."),
         }
         true
     }
@@ -253,7 +258,8 @@ impl Stack {
     }
 }
 
-/// Who may call: whoever has a key; without keys, whoever is on this machine, since nobody else gets through.
+/// Who may call: whoever has a key; without keys, whoever is on this machine, since nobody else
+/// gets through.
 fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
     if !config.access.key_hashes.is_empty() {
         return Ok(Access::Keys(config.access.key_hashes.clone()));

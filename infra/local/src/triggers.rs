@@ -1,5 +1,5 @@
-//! What calls the functions: a mapping for each lane, and the schedule. They are the same whether the functions run in this process or
-//! in others; only the call differs.
+//! What calls the functions: a mapping for each lane, and the schedule. They are the same whether
+//! the functions run in this process or in others; only the call differs.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
-//! The HTTP client of Amazon's clients: reqwest, which the sender uses too, so that there is one TLS stack and one set of roots in a
-//! binary. Unlike the sender's it may connect anywhere: it goes where the settings say.
+//! The HTTP client of Amazon's clients: reqwest, which the sender uses too, so that there is one
+//! TLS stack and one set of roots in a binary. Unlike the sender's it may connect anywhere: it goes
+//! where the settings say.
 
 use std::{error::Error, time::Duration};
 
@@ -22,7 +23,8 @@ use crate::tls::{self, InvalidTls};
 /// How long it may take to connect: 2 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection is kept without use: below the 20 s or more after which Amazon's servers close theirs.
+/// How long a connection is kept without use: below the 20 s or more after which Amazon's servers
+/// close theirs.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
 /// Why no HTTP client could be made.

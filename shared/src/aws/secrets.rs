@@ -1,12 +1,14 @@
-//! Settings that are secrets need not stand in the environment, where everybody who may describe a function reads them. Their value may
-//! be a reference, which is resolved once, at start:
+//! Settings that are secrets need not stand in the environment, where everybody who may describe a
+//! function reads them. Their value may be a reference, which is resolved once, at start:
 //!
-//! - `ssm:NAME`: the parameter of that name in Systems Manager Parameter Store, decrypted if it is a `SecureString`;
+//! - `ssm:NAME`: the parameter of that name in Systems Manager Parameter Store, decrypted if it is
+//!   a `SecureString`;
 //! - `secretsmanager:ID`: the secret of that name or ARN in Secrets Manager;
 //! - `secretsmanager:ID#KEY`: of that secret, which is a JSON object, the string under that key.
 //!
-//! Both services are asked by their JSON protocol with a signed request: two calls, for which two more clients would be out of
-//! proportion. A new value of a secret is seen by processes that start after it.
+//! Both services are asked by their JSON protocol with a signed request: two calls, for which two
+//! more clients would be out of proportion. A new value of a secret is seen by processes that start
+//! after it.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -108,7 +110,8 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// What the references among the settings stand for; empty if there are none, and then nobody is asked.
+/// What the references among the settings stand for; empty if there are none, and then nobody is
+/// asked.
 pub async fn resolve(
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<HashMap<&'static str, String>, UnreadableSecret> {

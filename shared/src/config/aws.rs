@@ -1,6 +1,7 @@
 //! Where DynamoDB and SQS are, and as whom they are called.
 //!
-//! The names are those of Amazon's own tools. On Lambda the platform sets region and credentials; they hold for as long as the process lives.
+//! The names are those of Amazon's own tools. On Lambda the platform sets region and credentials;
+//! they hold for as long as the process lives.
 
 use std::fmt;
 
@@ -28,7 +29,8 @@ pub struct AwsSettings {
     pub queue_url: String,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue_url: String,
-    /// `AWS_LAMBDA_FUNCTION_NAME`, as Lambda sets it: said with each call, so that a trail of the calls tells the functions apart.
+    /// `AWS_LAMBDA_FUNCTION_NAME`, as Lambda sets it: said with each call, so that a trail of the
+    /// calls tells the functions apart.
     pub function_name: Option<String>,
 }
 

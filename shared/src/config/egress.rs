@@ -104,7 +104,8 @@ pub struct ProxyUrl {
 }
 
 impl ProxyUrl {
-    /// Reads `http://[user:password@]host[:port]`. What is wrong with it otherwise, without its text.
+    /// Reads `http://[user:password@]host[:port]`. What is wrong with it otherwise, without its
+    /// text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let url = Url::parse(text).map_err(|_| "is not a URL")?;
         if url.scheme() != "http" {

@@ -7,8 +7,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 /// The SHA-256 of an API key.
 ///
-/// There is no comparison of it but the one in constant time, so none that takes longer the more of a guess is right can be written by
-/// mistake. It shows nothing of itself.
+/// There is no comparison of it but the one in constant time, so none that takes longer the more of
+/// a guess is right can be written by mistake. It shows nothing of itself.
 #[derive(Clone, Copy, Eq)]
 pub struct KeyHash([u8; 32]);
 

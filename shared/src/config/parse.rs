@@ -79,7 +79,8 @@ impl<'a> Reader<'a> {
         self.errors.push(ConfigError { variable, fault, example });
     }
 
-    /// The value without surrounding white space. An empty one counts as not set, as `VAR= command` in a shell means it.
+    /// The value without surrounding white space. An empty one counts as not set, as `VAR= command`
+    /// in a shell means it.
     fn value(&self, variable: &str) -> Option<String> {
         let value = (self.source)(variable)?;
         let value = value.trim();
@@ -274,7 +275,8 @@ impl<'a> Reader<'a> {
         match self.value("API_AUTH").as_deref() {
             None | Some("keys") => {}
             Some("iam") => access.auth = Auth::Platform,
-            // A load balancer passes on any Host header, so the rule of `local` protects nothing there.
+            // A load balancer passes on any Host header, so the rule of `local` protects nothing
+            // there.
             Some("local") if self.is_set(SET_BY_LAMBDA) => {
                 self.fault(
                     "API_AUTH",
@@ -300,7 +302,8 @@ impl<'a> Reader<'a> {
             || waits.iter().any(Option::is_none)
         {
             let fault = format!(
-                "is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit (ms, s, m, h)"
+                "is '{value}', but must be 1 to 49 waits of at most 7 days, each with its unit \
+                 (ms, s, m, h)"
             );
             self.fault(variable, &fault, "5s,5m,30m,2h,5h,10h,10h");
         }

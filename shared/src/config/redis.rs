@@ -19,8 +19,8 @@ const MAX_WAIT: u32 = 10;
 const URL_EXAMPLE: &str =
     "rediss://user:password@redis.example.com:6380/2, or redis+cluster://node-1:7000,node-2:7000";
 
-/// Where one database of a Redis server is, or a Redis Cluster. Shows neither user nor password, only [`RedisUrl::secret`] and
-/// [`RedisUrl::nodes`] do.
+/// Where one database of a Redis server is, or a Redis Cluster. Shows neither user nor password,
+/// only [`RedisUrl::secret`] and [`RedisUrl::nodes`] do.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     nodes: Vec<Node>,
@@ -46,8 +46,9 @@ impl RedisUrl {
         Self { nodes: vec![node], tls: false, cluster: false, database, ca: None }
     }
 
-    /// Reads `redis[s]://[user:password@]host[:port][/database]`, or `redis[s]+cluster://[user:password@]host[:port],host[:port]…`; what
-    /// is wrong with it otherwise, without its text.
+    /// Reads `redis[s]://[user:password@]host[:port][/database]`, or
+    /// `redis[s]+cluster://[user:password@]host[:port],host[:port]…`; what is wrong with it
+    /// otherwise, without its text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("is not a URL")?;
         let (tls, cluster) = match scheme {
@@ -168,19 +169,21 @@ impl fmt::Debug for RedisUrl {
 pub struct RedisSettings {
     /// Where webhooks are kept.
     pub status: RedisUrl,
-    /// `STATUS_REDIS_WAIT`: how many replicas have to confirm a create, resend, redrive or delete before it is answered. 0: none.
+    /// `STATUS_REDIS_WAIT`: how many replicas have to confirm a create, resend, redrive or delete
+    /// before it is answered. 0: none.
     pub status_wait: u32,
     /// Where messages wait.
     pub queue: RedisUrl,
-    /// `STATUS_REDIS_PREFIX`, else `REDIS_PREFIX`: what all keys of webhooks begin with, so that several deployments can share a database.
+    /// `STATUS_REDIS_PREFIX`, else `REDIS_PREFIX`: what all keys of webhooks begin with, so that
+    /// several deployments can share a database.
     pub status_prefix: String,
     /// `QUEUE_REDIS_PREFIX`, else `REDIS_PREFIX`: the same of messages.
     pub queue_prefix: String,
 }
 
 impl RedisSettings {
-    /// Reads the settings. Store and queue must not share a database: filling or flushing the one would be the other's end. On a
-    /// cluster, which has only one, they must not share a prefix.
+    /// Reads the settings. Store and queue must not share a database: filling or flushing the one
+    /// would be the other's end. On a cluster, which has only one, they must not share a prefix.
     pub(super) fn read(
         read: &mut Reader<'_>,
         status_backend: Backend,
@@ -223,8 +226,9 @@ impl RedisSettings {
         if status.cluster && self.queue.cluster {
             if self.status_prefix == self.queue_prefix {
                 let fault = format!(
-                    "is '{}' as STATUS_REDIS_PREFIX is, on the same cluster, {status}: there is only database 0 there, so the prefix is \
-                     all that keeps webhooks and messages apart when one of them is counted, moved or cleared",
+                    "is '{}' as STATUS_REDIS_PREFIX is, on the same cluster, {status}: there is \
+                     only database 0 there, so the prefix is all that keeps webhooks and messages \
+                     apart when one of them is counted, moved or cleared",
                     self.queue_prefix
                 );
                 read.fault("QUEUE_REDIS_PREFIX", &fault, "posthaste-messages, or two clusters");
@@ -237,7 +241,8 @@ impl RedisSettings {
             (false, false) => "STATUS_REDIS_DB",
         };
         let fault = format!(
-            "gives webhooks and messages the same database, {status}: filling or flushing one would end the other"
+            "gives webhooks and messages the same database, {status}: filling or flushing one \
+             would end the other"
         );
         read.fault(variable, &fault, "STATUS_REDIS_DB=2 with QUEUE_REDIS_DB=1, or two servers");
     }

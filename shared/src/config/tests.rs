@@ -104,7 +104,8 @@ fn every_number_is_bounded() {
     }
 }
 
-/// More messages at a time than attempts, and some would be handed back until the queue gives up on them.
+/// More messages at a time than attempts, and some would be handed back until the queue gives up on
+/// them.
 #[test]
 fn a_batch_is_no_larger_than_the_attempts_at_a_time() {
     for pairs in

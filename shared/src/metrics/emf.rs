@@ -1,9 +1,10 @@
-//! What an invocation did, as one line of CloudWatch's Embedded Metric Format: CloudWatch makes metrics of what a function prints, so it
-//! costs no call.
+//! What an invocation did, as one line of CloudWatch's Embedded Metric Format: CloudWatch makes
+//! metrics of what a function prints, so it costs no call.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 //!
-//! The only dimension is the function's name, since each combination of dimensions is billed as a metric: no host, no status, which stands in
-//! the metric's name instead. A metric costs by the hour in which it has a value, so what has not changed is left out.
+//! The only dimension is the function's name, since each combination of dimensions is billed as a
+//! metric: no host, no status, which stands in the metric's name instead. A metric costs by the
+//! hour in which it has a value, so what has not changed is left out.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,8 @@ const NAMESPACE: &str = "Posthaste";
 /// The dimension, as Lambda's own metrics have it.
 const DIMENSION: &str = "FunctionName";
 
-/// Values that the format takes of one metric in one line. Of more, the first are told; the counts beside them are complete.
+/// Values that the format takes of one metric in one line. Of more, the first are told; the counts
+/// beside them are complete.
 const MAX_VALUES: usize = 100;
 
 /// Times and gauges of this invocation; counts come from the counters.

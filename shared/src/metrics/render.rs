@@ -26,8 +26,8 @@ pub struct Gauges {
     pub circuits: Vec<Circuit>,
 }
 
-/// The Prometheus text exposition of the totals and the gauges. Every series but the circuits' is always there, at zero if
-/// need be, so that a rate has a start.
+/// The Prometheus text exposition of the totals and the gauges. Every series but the circuits' is
+/// always there, at zero if need be, so that a rate has a start.
 pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -> String {
     let families = [
         deliveries(totals),
@@ -98,7 +98,8 @@ fn tasks(totals: &BTreeMap<String, u64>) -> MetricFamily {
             counter(totals, &task_key(*mode, status), &labels)
         })
         .collect();
-    let help = "Queue messages (deliver, dlq) and runs (sweep) that were worked on; a failure is one that was handed back.";
+    let help = "Queue messages (deliver, dlq) and runs (sweep) that were worked on; a failure is \
+        one that was handed back.";
     family("task_processing_total", help, MetricType::COUNTER, metrics)
 }
 

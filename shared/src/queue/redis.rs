@@ -1,16 +1,19 @@
-//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at which each becomes visible. A third hash
-//! names the process that holds a message, so that another one can take over when its heartbeat stops
-//! ([`Heartbeat`](crate::redis::Heartbeat)).
+//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at
+//! which each becomes visible. A third hash names the process that holds a message, so that another
+//! one can take over when its heartbeat stops ([`Heartbeat`](crate::redis::Heartbeat)).
 //!
-//! Every change is one script; what the keys are called, and what they hold, stands at the top of `prelude.lua`. A message is in the sorted
-//! set until it is acknowledged, so it is never only in a worker's memory. All keys carry the same hash tag, `{PREFIX-queue}`, thus both
-//! lanes are in one slot of a cluster, and a message moves between them as a whole. So a queue is as fast as one node of a cluster: a
-//! webhook that succeeds at once costs it three small writes, a quarter of what it costs the store, which is spread.
+//! Every change is one script; what the keys are called, and what they hold, stands at the top of
+//! `prelude.lua`. A message is in the sorted set until it is acknowledged, so it is never only in a
+//! worker's memory. All keys carry the same hash tag, `{PREFIX-queue}`, thus both lanes are in one
+//! slot of a cluster, and a message moves between them as a whole. So a queue is as fast as one
+//! node of a cluster: a webhook that succeeds at once costs it three small writes, a quarter of
+//! what it costs the store, which is spread.
 //!
-//! Sends that come while another one is on its way go together, and so do acknowledgements: see `Together`.
+//! Sends that come while another one is on its way go together, and so do acknowledgements: see
+//! `Together`.
 //!
-//! When the server's memory is full, sends go through as everything else does: they move work that the store has accepted. The store
-//! accepts no more by then.
+//! When the server's memory is full, sends go through as everything else does: they move work that
+//! the store has accepted. The store accepts no more by then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -54,7 +57,8 @@ pub struct RedisQueue {
     arrivals: [Notify; 2],
 }
 
-/// When the first message becomes visible; then id, receives, time of sending and body of what was received.
+/// When the first message becomes visible; then id, receives, time of sending and body of what was
+/// received.
 type ReceiveAnswer = (String, Vec<(String, u32, i64, String)>);
 
 /// What one try received, and if that is nothing, when it is worth trying again.
@@ -64,8 +68,8 @@ struct Tried {
 }
 
 impl RedisQueue {
-    /// The queue behind this connection. The clock says what is visible; the clocks of all processes that share the queue may differ by
-    /// a few seconds.
+    /// The queue behind this connection. The clock says what is visible; the clocks of all
+    /// processes that share the queue may differ by a few seconds.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
         Self::of_process(connection, clock, Arc::default())
     }
@@ -125,7 +129,8 @@ impl RedisQueue {
         let limit = if lane == Lane::Webhooks { MAX_RECEIVES } else { 0 };
         let process = self.liveness.id().map_or_else(String::new, |id| id.to_string());
         script.arg(limit).arg(MAX_MOVES).arg(process);
-        // Not repeated if the connection breaks: what an earlier try took would wait for its visibility timeout all the same.
+        // Not repeated if the connection breaks: what an earlier try took would wait for its
+        // visibility timeout all the same.
         let (next_at, messages): ReceiveAnswer =
             self.connection.once(&script).await.map_err(failed)?;
         let received = messages.into_iter().map(|(id, receives, sent_at, body)| Received {
@@ -140,8 +145,8 @@ impl RedisQueue {
         Ok(Tried { received: received.collect(), next_at })
     }
 
-    /// Returns when it may be worth trying again: this process sent something, a message becomes visible, it is time to look for what
-    /// other processes sent, or the wait is over.
+    /// Returns when it may be worth trying again: this process sent something, a message becomes
+    /// visible, it is time to look for what other processes sent, or the wait is over.
     async fn wait_for_message(
         &self,
         lane: Lane,
@@ -283,7 +288,8 @@ impl Queue for RedisQueue {
     }
 }
 
-/// Id and receives of each receipt. What is not a receipt of this queue names nothing, and is left out.
+/// Id and receives of each receipt. What is not a receipt of this queue names nothing, and is left
+/// out.
 fn parts(receipts: &[String]) -> impl Iterator<Item = (&str, &str)> {
     receipts.iter().filter_map(|receipt| receipt.split_once('.'))
 }

@@ -1,7 +1,8 @@
-//! The embedded queue: a table of a [`Database`], in the order in which its messages become visible.
+//! The embedded queue: a table of a [`Database`], in the order in which its messages become
+//! visible.
 //!
-//! A receive moves a message to the time at which it becomes visible again, so the table needs no other index, and the key of
-//! a message names its latest receive: a receipt is that key.
+//! A receive moves a message to the time at which it becomes visible again, so the table needs no
+//! other index, and the key of a message names its latest receive: a receipt is that key.
 
 mod messages;
 
@@ -44,7 +45,8 @@ const DEPTH_AGE: Duration = Duration::from_millis(500);
 pub struct SqliteQueue {
     database: Database,
     clock: Arc<dyn Clock>,
-    /// Of each lane, the latest depth that was dear, and when it was counted. Never held over a wait.
+    /// Of each lane, the latest depth that was dear, and when it was counted. Never held over a
+    /// wait.
     depths: Mutex<[Option<(Instant, Depth)>; 2]>,
     /// When somebody last looked for messages of other processes, by lane. Never held over a wait.
     polls: Mutex<[Option<Instant>; 2]>,
@@ -56,11 +58,12 @@ impl SqliteQueue {
         Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
     }
 
-    /// Ends what the last run began, and tells which webhooks a message leads to. Call it before anything else works on the
-    /// queue, and only if nobody else can.
+    /// Ends what the last run began, and tells which webhooks a message leads to. Call it before
+    /// anything else works on the queue, and only if nobody else can.
     ///
-    /// Every message that was received and neither acknowledged nor released is visible at once; one that is delayed is
-    /// not. That receive does not count, so that crashes of the stack do not make the queue give up.
+    /// Every message that was received and neither acknowledged nor released is visible at once;
+    /// one that is delayed is not. That receive does not count, so that crashes of the stack do not
+    /// make the queue give up.
     pub async fn take_over(&self, now: Timestamp) -> Result<TakenOver, QueueError> {
         let released = self
             .database
@@ -79,7 +82,8 @@ impl SqliteQueue {
         visibility: Duration,
     ) -> Result<(Vec<Received>, Option<Timestamp>), QueueError> {
         let now = self.clock.now();
-        // Gone when this future is dropped. What nobody takes would stay hidden until its visibility timeout.
+        // Gone when this future is dropped. What nobody takes would stay hidden until its
+        // visibility timeout.
         let receiver = Arc::new(());
         let wanted = Arc::downgrade(&receiver);
         let work = self.database.write(Durability::Crash, move |tx| match wanted.strong_count() {
@@ -89,7 +93,8 @@ impl SqliteQueue {
         work.await.map_err(failed)
     }
 
-    /// Whether it is this receiver's turn to look for messages of other processes. However many wait, one look serves all.
+    /// Whether it is this receiver's turn to look for messages of other processes. However many
+    /// wait, one look serves all.
     fn is_turn_to_poll(&self, lane: Lane, interval: Duration) -> bool {
         let latest = &mut self.polls.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize];
         let is_turn = latest.is_none_or(|at| at.elapsed() >= interval);
@@ -99,8 +104,8 @@ impl SqliteQueue {
         is_turn
     }
 
-    /// Returns when it may be worth trying again: this process sent something, a message becomes visible, another process sent
-    /// something, or the wait is over.
+    /// Returns when it may be worth trying again: this process sent something, a message becomes
+    /// visible, another process sent something, or the wait is over.
     async fn wait_for_message(
         &self,
         lane: Lane,

@@ -1,13 +1,16 @@
-//! The queue on Amazon SQS: two standard queues, of which the first gives up on a message after [`MAX_RECEIVES`](super::MAX_RECEIVES)
-//! receives and moves it to the second (its redrive policy, which `infra/template.yaml` sets).
+//! The queue on Amazon SQS: two standard queues, of which the first gives up on a message after
+//! [`MAX_RECEIVES`](super::MAX_RECEIVES) receives and moves it to the second (its redrive policy,
+//! which `infra/template.yaml` sets).
 //!
-//! - At most 10 messages and 1 MiB a call; a call with fewer messages costs as much. Messages that SQS did not take although nothing was
-//!   wrong with them are sent again.
-//! - Delays and visibility timeouts have whole seconds. Delays are rounded down, visibility timeouts up.
-//! - The group of a message is its `MessageGroupId`: on a standard queue that keeps no order, and makes the queue *fair*, so that a group
-//!   with a backlog does not hold up the others.
+//! - At most 10 messages and 1 MiB a call; a call with fewer messages costs as much. Messages that
+//!   SQS did not take although nothing was wrong with them are sent again.
+//! - Delays and visibility timeouts have whole seconds. Delays are rounded down, visibility
+//!   timeouts up.
+//! - The group of a message is its `MessageGroupId`: on a standard queue that keeps no order, and
+//!   makes the queue *fair*, so that a group with a backlog does not hold up the others.
 //!   <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>
-//! - A receipt is outdated once its message is received again, but SQS may take one for a while all the same; a claim makes that harmless.
+//! - A receipt is outdated once its message is received again, but SQS may take one for a while all
+//!   the same; a claim makes that harmless.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -122,7 +125,8 @@ fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntr
         .map_err(|error| QueueError(boxed(error)))
 }
 
-/// The group as SQS takes it: up to 128 printable ASCII characters, so a long or an odd one is hashed.
+/// The group as SQS takes it: up to 128 printable ASCII characters, so a long or an odd one is
+/// hashed.
 fn group(name: &str) -> Option<String> {
     if name.is_empty() {
         return None;
@@ -165,7 +169,8 @@ fn refused(entry: &BatchResultErrorEntry) -> QueueError {
     )
 }
 
-/// Receipts that SQS does not know any more are not in the way of the others; anything else that was not done is trouble.
+/// Receipts that SQS does not know any more are not in the way of the others; anything else that
+/// was not done is trouble.
 fn check(failed: &[BatchResultErrorEntry]) -> Result<(), QueueError> {
     failed.iter().find(|entry| !entry.sender_fault).map_or(Ok(()), |entry| Err(refused(entry)))
 }

@@ -1,10 +1,10 @@
 //! Writes that replicas have before they are answered (`STATUS_REDIS_WAIT`).
 //!
-//! `WAIT` counts the replicas that have everything that *its own connection* has written, and blocks
-//! that connection. So these writes have a connection of their own, and a write and its `WAIT` go
-//! there as one pipeline, which never spans a reconnection. On a cluster the pipeline goes to the
-//! node that has the write's slot. Writes that come while others wait go together: they share the
-//! next `WAIT`.
+//! `WAIT` counts the replicas that have everything that *its own connection* has written, and
+//! blocks that connection. So these writes have a connection of their own, and a write and its
+//! `WAIT` go there as one pipeline, which never spans a reconnection. On a cluster the pipeline
+//! goes to the node that has the write's slot. Writes that come while others wait go together: they
+//! share the next `WAIT`.
 //!
 //! A write that found everything done already, by an earlier try whose `WAIT` failed, changes
 //! nothing. So each pipeline writes a mark too, and `WAIT` is about that.
@@ -27,8 +27,8 @@ use super::{Call, Link, Together, allow_full_memory, script};
 /// How long replicas have to confirm.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a pipeline is sent that did nothing: a node that does not know the script, or no longer
-/// has the slot.
+/// How often a pipeline is sent that did nothing: a node that does not know the script, or no
+/// longer has the slot.
 const MAX_ROUNDS: usize = 3;
 
 /// Writes the mark.
@@ -59,8 +59,8 @@ impl Durable {
         Self(Arc::new(Inner { link, replicas, lanes: Mutex::default() }))
     }
 
-    /// Runs the script. The answer comes once enough replicas have the write; an error says that they
-    /// did not confirm it in time, and it may stand all the same.
+    /// Runs the script. The answer comes once enough replicas have the write; an error says that
+    /// they did not confirm it in time, and it may stand all the same.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         let tag = call.tag();
         let group =

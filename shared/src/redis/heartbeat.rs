@@ -48,8 +48,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// How long a take-over may take before another process begins it again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(30);
 
-/// The longest time between two heartbeats that still counts as steady. The server measures it, so a
-/// server's clock that was put forward ends the steadiness too.
+/// The longest time between two heartbeats that still counts as steady. The server measures it, so
+/// a server's clock that was put forward ends the steadiness too.
 const MAX_STEADY_GAP: Duration = Duration::from_secs(5);
 
 scripts!("heartbeat": ; even_when_full: beat, bury);
@@ -143,7 +143,8 @@ impl Heartbeat {
             sleep_until(beats.lost_at().map_or(next, |at| at.min(next))).await;
             if beats.is_lost() {
                 tracing::warn!(
-                    "No heartbeat reached Redis for {} s. Attempts in flight are stopped and made again.",
+                    "No heartbeat reached Redis for {} s. Attempts in flight are stopped and made \
+                     again.",
                     LOST_AFTER.as_secs()
                 );
                 self.liveness.lose();
@@ -173,8 +174,8 @@ impl Heartbeat {
         }
     }
 
-    /// Leases end before messages become visible: a worker that finds a live lease hands the message
-    /// back for a while.
+    /// Leases end before messages become visible: a worker that finds a live lease hands the
+    /// message back for a while.
     async fn take_over(&self, id: ProcessId) {
         let now = self.clock.now();
         let work = async {

@@ -63,7 +63,8 @@ pub(super) fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// Makes a script run also when the server's memory is full (`maxmemory`). Put in front of its text.
+/// Makes a script run also when the server's memory is full (`maxmemory`). Put in front of its
+/// text.
 ///
 /// A full server refuses a script's first write if that may take memory. If it does not, the server
 /// lets the whole script run (documented under "Execution under low memory conditions"). This one

@@ -1,4 +1,5 @@
-//! Calls that come while another one is on its way go together, as the next one: under load, a round trip and a script serve many.
+//! Calls that come while another one is on its way go together, as the next one: under load, a
+//! round trip and a script serve many.
 
 use std::{
     fmt, io,
@@ -78,7 +79,8 @@ where
     }
 }
 
-/// The task that is at work. Should it end before its work does, with its runtime, those who wait are told.
+/// The task that is at work. Should it end before its work does, with its runtime, those who wait
+/// are told.
 struct Lead<T, A> {
     waiting: Arc<Mutex<Waiting<T, A>>>,
     is_over: bool,

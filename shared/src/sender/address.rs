@@ -1,8 +1,9 @@
 //! Which addresses are public: tables and nothing else.
 //!
-//! Sources: IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and its updates), the IPv4 and IPv6 multicast
-//! registries, and the IPv6 Global Unicast Address Assignments. Whatever they do not call globally reachable is refused, also
-//! where a smaller block within would be (anycast services for home routers, to which no webhook goes).
+//! Sources: IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and its updates), the
+//! IPv4 and IPv6 multicast registries, and the IPv6 Global Unicast Address Assignments. Whatever
+//! they do not call globally reachable is refused, also where a smaller block within would be
+//! (anycast services for home routers, to which no webhook goes).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,13 +27,14 @@ const REFUSED_V4: [(Ipv4Net, &str); 17] = [
     (v4([224, 0, 0, 0], 4), "multicast"),
     (v4([255, 255, 255, 255], 32), "broadcast"),
     (v4([240, 0, 0, 0], 4), "reserved"),
-    // Not in the registries: public by number, but within Azure it is the host's own metadata and agent service
-    // (Microsoft Learn, "What is IP address 168.63.129.16?").
+    // Not in the registries: public by number, but within Azure it is the host's own metadata and
+    // agent service (Microsoft Learn, "What is IP address 168.63.129.16?").
     (v4([168, 63, 129, 16], 32), "cloud metadata"),
 ];
 
-/// The only IPv6 block from which public addresses are assigned. Outside of it lie, among others, loopback, IPv4-compatible,
-/// IPv4-translated and NAT64 addresses (`64:ff9b::/96`, `64:ff9b:1::/48`), unique local, link-local and multicast ones.
+/// The only IPv6 block from which public addresses are assigned. Outside of it lie, among others,
+/// loopback, IPv4-compatible, IPv4-translated and NAT64 addresses (`64:ff9b::/96`,
+/// `64:ff9b:1::/48`), unique local, link-local and multicast ones.
 const PUBLIC_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 /// Blocks within [`PUBLIC_V6`] to which nothing is delivered.
@@ -44,7 +46,8 @@ const REFUSED_V6: [(Ipv6Net, &str); 4] = [
     (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), "documentation"),
 ];
 
-/// Names for blocks outside of [`PUBLIC_V6`], for a better message than "not public". They decide nothing.
+/// Names for blocks outside of [`PUBLIC_V6`], for a better message than "not public". They decide
+/// nothing.
 const NAMED_V6: [(Ipv6Net, &str); 8] = [
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "loopback"),
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), "unspecified"),
@@ -66,9 +69,9 @@ const fn v6(a: [u16; 8], prefix: u8) -> Ipv6Net {
 
 /// What kind of address it is, if it is not public; `None` if it is.
 ///
-/// Forms that carry an IPv4 address are refused as such, or judged by it where the packet would go there anyway
-/// (IPv4-mapped) or where the form is only visible in the interface identifier (ISATAP). A NAT64 prefix of an operator's own
-/// cannot be told from any other address.
+/// Forms that carry an IPv4 address are refused as such, or judged by it where the packet would go
+/// there anyway (IPv4-mapped) or where the form is only visible in the interface identifier
+/// (ISATAP). A NAT64 prefix of an operator's own cannot be told from any other address.
 pub(super) fn refusal(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refusal_v4(address),
@@ -94,7 +97,8 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
     isatap(address).and_then(refusal_v4)
 }
 
-/// The IPv4 address within an ISATAP interface identifier (RFC 5214, 6.1): `0000:5efe` or `0200:5efe`, then the address.
+/// The IPv4 address within an ISATAP interface identifier (RFC 5214, 6.1): `0000:5efe` or
+/// `0200:5efe`, then the address.
 fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.octets() {
         [.., 0x00 | 0x02, 0x00, 0x5e, 0xfe, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),

@@ -12,22 +12,24 @@ use crate::model::{ErrorKind, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, truncated};
 /// Bytes read of a response's body; then the connection is closed rather than read on.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How long the rest of a response, of no interest by itself, is read so that the connection can serve again. No webhook's outcome
-/// waits longer for it.
+/// How long the rest of a response, of no interest by itself, is read so that the connection can
+/// serve again. No webhook's outcome waits longer for it.
 pub const MAX_DRAIN: Duration = Duration::from_millis(500);
 
-/// How long the header lines of a failed attempt and the beginning of its body may take. The status has already decided, so the
-/// slot is worth more.
+/// How long the header lines of a failed attempt and the beginning of its body may take. The status
+/// has already decided, so the slot is worth more.
 pub const MAX_EXCERPT_WAIT: Duration = Duration::from_secs(2);
 
-/// Enough of a body for its excerpt. A character may be cut at the end of what is read; 3 bytes more, and it is beyond the end of
-/// what is kept.
+/// Enough of a body for its excerpt. A character may be cut at the end of what is read; 3 bytes
+/// more, and it is beyond the end of what is kept.
 const EXCERPT_READ_BYTES: usize = MAX_EXCERPT_BYTES + 3;
 
-/// The longest `Retry-After` told apart from longer ones; 136 years. Sums with it stay within range.
+/// The longest `Retry-After` told apart from longer ones; 136 years. Sums with it stay within
+/// range.
 const MAX_RETRY_AFTER_SECONDS: u64 = u32::MAX as u64;
 
-/// What came of an attempt that got a status code, and the connection with how long it may be kept, if it can serve again.
+/// What came of an attempt that got a status code, and the connection with how long it may be kept,
+/// if it can serve again.
 pub(super) async fn read<S: AsyncRead + Unpin>(
     mut response: Response<S>,
     url: &Url,
@@ -84,14 +86,15 @@ fn describe(status_code: u16, location: Option<&str>, url: &Url) -> String {
     truncated(&message, MAX_ERROR_BYTES).to_owned()
 }
 
-/// Scheme, host and port that `Location` leads to, from `url`. Its path, query and user are not repeated: they may be secret.
+/// Scheme, host and port that `Location` leads to, from `url`. Its path, query and user are not
+/// repeated: they may be secret.
 fn origin(location: &str, url: &Url) -> Option<String> {
     let target = url.join(location).ok()?;
     matches!(target.scheme(), "http" | "https").then(|| target.origin().ascii_serialization())
 }
 
-/// How long `Retry-After` asks to wait from `now` on. Of several values, on lines of their own or merged into one, the longest
-/// wait counts: whoever added the shorter one did not know of it.
+/// How long `Retry-After` asks to wait from `now` on. Of several values, on lines of their own or
+/// merged into one, the longest wait counts: whoever added the shorter one did not know of it.
 fn retry_after<'a>(values: impl Iterator<Item = &'a str>, now: SystemTime) -> Option<Duration> {
     values.flat_map(|value| waits(value, now)).max()
 }
@@ -238,7 +241,8 @@ mod tests {
             let target =
                 origin.map(|origin| format!(" with a redirect to {origin}")).unwrap_or_default();
             let expected = format!(
-                "the destination answered 307 Temporary Redirect{target}; redirects are not followed"
+                "the destination answered 307 Temporary Redirect{target}; redirects are not \
+                 followed"
             );
             assert_eq!(describe(307, Some(location), &url), expected, "{location}");
         }

@@ -22,7 +22,8 @@ pub(super) enum Chunk {
     Content(u64),
     /// The line end after the content.
     ContentEnd,
-    /// A trailer, or the blank line that ends the body; of its line nothing but CR has come, or more has.
+    /// A trailer, or the blank line that ends the body; of its line nothing but CR has come, or
+    /// more has.
     Trailer { is_blank: bool },
 }
 
@@ -127,7 +128,8 @@ mod tests {
 
     use super::*;
 
-    /// Reads `bytes` in pieces of this size: the content, and what came of it, with the count from the beginning.
+    /// Reads `bytes` in pieces of this size: the content, and what came of it, with the count from
+    /// the beginning.
     fn read(mut framing: Framing, bytes: &[u8], piece: usize) -> (Vec<u8>, Read) {
         let (mut all, mut before) = (Vec::new(), 0);
         for piece in bytes.chunks(piece) {
@@ -201,11 +203,13 @@ mod tests {
         /// However it is cut: the content comes whole, and nothing after the end is taken.
         #[test]
         fn chunks_come_out_as_they_went_in(
-            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..10),
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50),
+                0..10),
             after in proptest::collection::vec(any::<u8>(), 0..10), piece in 1_usize..40,
         ) {
             let mut bytes: Vec<u8> =
-                chunks.iter().flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).collect();
+                chunks.iter().flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk,
+                    b"\r\n"].concat()).collect();
             bytes.extend(b"0\r\n\r\n");
             let length = bytes.len();
             bytes.extend(after);

@@ -1,8 +1,9 @@
 //! The end of an attempt, kept also where the process was stopped in the middle of it.
 //!
-//! A worker that was suspended must not, once it wakes, send what another worker has meanwhile taken over. A timer alone does
-//! not see to that: after the stop the socket may be ready first. So time is asked *before* each step, up to the moment at which
-//! the system takes the request's bytes (`exchange.rs`).
+//! A worker that was suspended must not, once it wakes, send what another worker has meanwhile
+//! taken over. A timer alone does not see to that: after the stop the socket may be ready first. So
+//! time is asked *before* each step, up to the moment at which the system takes the request's bytes
+//! (`exchange.rs`).
 
 use std::{
     future::{Future, poll_fn},
@@ -13,14 +14,16 @@ use std::{
 
 use tokio::time::Instant;
 
-/// No attempt is given longer than this, whatever is asked: a day. It keeps sums of times within range.
+/// No attempt is given longer than this, whatever is asked: a day. It keeps sums of times within
+/// range.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A point in time after which nothing is done any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     at: Instant,
-    /// The same by the clock on the wall, by which leases end: the other stands still while a machine sleeps.
+    /// The same by the clock on the wall, by which leases end: the other stands still while a
+    /// machine sleeps.
     wall: SystemTime,
 }
 
@@ -70,7 +73,8 @@ mod tests {
         assert_eq!(asleep.run(async { unreachable!("must not be polled") as u8 }).await, None);
     }
 
-    /// A future that is ready at the deadline is too late: it might be the connection that was just made.
+    /// A future that is ready at the deadline is too late: it might be the connection that was just
+    /// made.
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_at_the_deadline_is_too_late() {
         let deadline = Deadline::after(Duration::from_secs(1));

@@ -1,7 +1,8 @@
 //! Opens a TCP connection to one of several addresses, and says why none could be opened.
 //!
 //! The addresses are tried in turn, the families alternating. The next attempt starts when the one
-//! before it failed, or beside it after [`STAGGER`] (RFC 8305, "Happy Eyeballs", without the sorting).
+//! before it failed, or beside it after [`STAGGER`] (RFC 8305, "Happy Eyeballs", without the
+//! sorting).
 
 use std::{
     io,

@@ -1,15 +1,17 @@
 //! One exchange of HTTP/1.1: writes a request, reads its response.
 //!
-//! **Once a complete status line of HTTP/1.x was received, the status decides.** Posthaste needs nothing else of a response. So
-//! header lines that strict parsers refuse, lengths that contradict each other, a head that is too long or breaks off, a reset, and
-//! a body without sense change nothing of the outcome. They only keep the connection from being used again. The HTTP
-//! libraries at hand refuse such responses as a whole, which is why this exchange is Posthaste's own. It is small, because
-//! a webhook needs little: a body of a known length goes out, at most [`MAX_RESPONSE_BYTES`] of a body are read. There are
-//! no redirects, no compression, no trailers, no upgrade and no `100-continue`.
+//! **Once a complete status line of HTTP/1.x was received, the status decides.** Posthaste needs
+//! nothing else of a response. So header lines that strict parsers refuse, lengths that contradict
+//! each other, a head that is too long or breaks off, a reset, and a body without sense change
+//! nothing of the outcome. They only keep the connection from being used again. The HTTP libraries
+//! at hand refuse such responses as a whole, which is why this exchange is Posthaste's own. It is
+//! small, because a webhook needs little: a body of a known length goes out, at most
+//! [`MAX_RESPONSE_BYTES`] of a body are read. There are no redirects, no compression, no trailers,
+//! no upgrade and no `100-continue`.
 //!
-//! Head and body are written together, in one system call where the system takes them, and the deadline is asked before each.
-//! A receiver may answer before it has read everything, and close: so the response is read while the request is written, and
-//! also after the writing failed.
+//! Head and body are written together, in one system call where the system takes them, and the
+//! deadline is asked before each. A receiver may answer before it has read everything, and close:
+//! so the response is read while the request is written, and also after the writing failed.
 
 use std::{
     future::poll_fn,
@@ -73,7 +75,8 @@ struct Incoming<S> {
     bytes: Vec<u8>,
 }
 
-/// Sends a request once, and waits for the status. No byte is handed to the system after the deadline.
+/// Sends a request once, and waits for the status. No byte is handed to the system after the
+/// deadline.
 pub(super) async fn send<S>(
     stream: S,
     head: Vec<u8>,
@@ -171,8 +174,9 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Takes the status line, if it is there. Interim responses (`100 Continue`, `103 Early Hints`) are skipped with their heads:
-    /// `interim` is there while one is, and says how much of its header lines was looked through.
+    /// Takes the status line, if it is there. Interim responses (`100 Continue`, `103 Early Hints`)
+    /// are skipped with their heads: `interim` is there while one is, and says how much of its
+    /// header lines was looked through.
     fn take_status(&mut self, interim: &mut Option<usize>) -> Result<Option<StatusLine>, NoStatus> {
         loop {
             if let Some(seen) = *interim {
@@ -206,8 +210,8 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
 }
 
 impl<S: AsyncRead + Unpin> Response<S> {
-    /// The header lines. If they break off, or do not end within [`MAX_HEAD_BYTES`] or until `until`, those that came count,
-    /// and the connection does not serve again.
+    /// The header lines. If they break off, or do not end within [`MAX_HEAD_BYTES`] or until
+    /// `until`, those that came count, and the connection does not serve again.
     pub(super) async fn head(&mut self, until: Deadline) -> Head {
         let incoming = &mut self.incoming;
         let read = async {
@@ -230,8 +234,8 @@ impl<S: AsyncRead + Unpin> Response<S> {
         head
     }
 
-    /// Reads on in the body, until `enough` of its content has come or it ends, breaks off or is longer than
-    /// [`MAX_RESPONSE_BYTES`], or until `until`. `head` must be this response's.
+    /// Reads on in the body, until `enough` of its content has come or it ends, breaks off or is
+    /// longer than [`MAX_RESPONSE_BYTES`], or until `until`. `head` must be this response's.
     pub(super) async fn body(
         &mut self,
         head: &mut Head,
@@ -270,7 +274,8 @@ impl<S: AsyncRead + Unpin> Response<S> {
         self.body_bytes >= MAX_RESPONSE_BYTES
     }
 
-    /// The connection, if it can serve another request: this response has ended as it said, and nothing came after it.
+    /// The connection, if it can serve another request: this response has ended as it said, and
+    /// nothing came after it.
     pub(super) fn into_kept(self, head: &Head) -> Option<S> {
         let is_over =
             head.framing.is_finished() && !self.is_ended && self.incoming.bytes.is_empty();

@@ -1,8 +1,10 @@
-//! Where Posthaste may connect: the rules for a URL, which the API asks before it accepts a webhook and the sender again before
-//! each attempt, and the rule for an address, which the resolver asks about every address that a name has.
+//! Where Posthaste may connect: the rules for a URL, which the API asks before it accepts a webhook
+//! and the sender again before each attempt, and the rule for an address, which the resolver asks
+//! about every address that a name has.
 //!
-//! A URL is judged in the one form in which it is used, the normalised one of the [WHATWG URL standard](https://url.spec.whatwg.org),
-//! where `http://0x7f.1/`, `http://2130706433/` and `http://127.0.0.1/` are the same. So no spelling gets past a rule.
+//! A URL is judged in the one form in which it is used, the normalised one of the [WHATWG URL
+//! standard](https://url.spec.whatwg.org), where `http://0x7f.1/`, `http://2130706433/` and
+//! `http://127.0.0.1/` are the same. So no spelling gets past a rule.
 
 mod allowlist;
 
@@ -30,15 +32,17 @@ pub struct GuardSettings {
     pub allow_private: bool,
     /// `WEBHOOK_ALLOWLIST`: what a URL must match from its first character on, if there is one.
     pub allowlist: Option<Regex>,
-    /// `WEBHOOK_HOST_ALLOWLIST`: host globs, of which one must match, if there are any. `*` also matches dots. International
-    /// names stand in their `xn--` form, IPv6 addresses without brackets.
+    /// `WEBHOOK_HOST_ALLOWLIST`: host globs, of which one must match, if there are any. `*` also
+    /// matches dots. International names stand in their `xn--` form, IPv6 addresses without
+    /// brackets.
     pub host_allowlist: Vec<String>,
 }
 
 /// Why an entry of `WEBHOOK_HOST_ALLOWLIST` cannot be used; for whoever starts Posthaste.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "WEBHOOK_HOST_ALLOWLIST has '{glob}', which is not a host name in ASCII or a glob of one; example: *.example.com"
+    "WEBHOOK_HOST_ALLOWLIST has '{glob}', which is not a host name in ASCII or a glob of one; \
+     example: *.example.com"
 )]
 pub struct InvalidHostGlob {
     /// The entry.
@@ -48,15 +52,18 @@ pub struct InvalidHostGlob {
     pub source: Option<globset::Error>,
 }
 
-/// Why nothing is sent to a URL. The text is for the caller of the API: it names the reason and the way out.
+/// Why nothing is sent to a URL. The text is for the caller of the API: it names the reason and the
+/// way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedUrl {
     /// Longer than [`MAX_URL_BYTES`].
     #[error("the URL is longer than {MAX_URL_BYTES} bytes")]
     TooLong,
-    /// Not an absolute URL with a host, or one that parsers read differently: with blanks, control characters or backslashes.
+    /// Not an absolute URL with a host, or one that parsers read differently: with blanks, control
+    /// characters or backslashes.
     #[error(
-        "not a valid absolute URL; it must look like https://example.com/path, and other characters must be percent-encoded"
+        "not a valid absolute URL; it must look like https://example.com/path, and other \
+         characters must be percent-encoded"
     )]
     Malformed,
     /// Neither http nor https.
@@ -70,13 +77,14 @@ pub enum RefusedUrl {
     Port,
     /// A host that no name server can know.
     #[error(
-        "the URL's host is not a valid name: it must have at most {MAX_NAME_CHARS} characters, and between its dots \
-         1 to {MAX_LABEL_CHARS} letters, digits, hyphens and underscores"
+        "the URL's host is not a valid name: it must have at most {MAX_NAME_CHARS} characters, and \
+         between its dots 1 to {MAX_LABEL_CHARS} letters, digits, hyphens and underscores"
     )]
     HostName,
     /// The host is an address that is not public.
     #[error(
-        "the host is not a public address ({class}); use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows others, for local use)"
+        "the host is not a public address ({class}); use a public one \
+         (ALLOW_PRIVATE_DESTINATIONS=true allows others, for local use)"
     )]
     PrivateAddress {
         /// What the registry calls the address that the caller wrote.
@@ -84,7 +92,8 @@ pub enum RefusedUrl {
     },
     /// `localhost` or a name under it.
     #[error(
-        "localhost is not a public host; use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows it, for local use)"
+        "localhost is not a public host; use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows \
+         it, for local use)"
     )]
     Localhost,
     /// `WEBHOOK_ALLOWLIST` does not match.
@@ -94,8 +103,8 @@ pub enum RefusedUrl {
     NotOnAllowlist,
     /// `WEBHOOK_ALLOWLIST` matches, but not without path and query, so they could pose as the host.
     #[error(
-        "the allowlist (WEBHOOK_ALLOWLIST) matches this URL only with its path, which could pose as the host; \
-         for patterns with paths, set WEBHOOK_HOST_ALLOWLIST too"
+        "the allowlist (WEBHOOK_ALLOWLIST) matches this URL only with its path, which could pose \
+         as the host; for patterns with paths, set WEBHOOK_HOST_ALLOWLIST too"
     )]
     OnAllowlistByPathOnly,
     /// `WEBHOOK_HOST_ALLOWLIST` does not name the host.
@@ -118,15 +127,16 @@ impl AddressGuard {
         Ok(Self { allow_private, allowlist, host_allowlist: compile_globs(&host_allowlist)? })
     }
 
-    /// Whether a connection may go to this address: it is globally reachable, or private ones are allowed.
+    /// Whether a connection may go to this address: it is globally reachable, or private ones are
+    /// allowed.
     pub fn is_allowed(&self, address: IpAddr) -> bool {
         self.allow_private || address::refusal(address).is_none()
     }
 
     /// The URL in the form in which it is used, or why nothing may be sent to it.
     ///
-    /// No name is resolved: what a name's addresses are is judged at the connection, each time anew. A fragment is accepted;
-    /// it is neither sent (RFC 9110, 7.1) nor judged.
+    /// No name is resolved: what a name's addresses are is judged at the connection, each time
+    /// anew. A fragment is accepted; it is neither sent (RFC 9110, 7.1) nor judged.
     pub fn check_url(&self, text: &str) -> Result<Url, RefusedUrl> {
         if text.len() > MAX_URL_BYTES {
             return Err(RefusedUrl::TooLong);
@@ -137,9 +147,9 @@ impl AddressGuard {
         Ok(url)
     }
 
-    /// A URL that the allowlist lets in although its host only *begins* with what the pattern names, as in
-    /// `https://hooks.example.com.evil.example/`. `None` if the pattern leaves no such gap, or if
-    /// `WEBHOOK_HOST_ALLOWLIST` closes it.
+    /// A URL that the allowlist lets in although its host only *begins* with what the pattern
+    /// names, as in `https://hooks.example.com.evil.example/`. `None` if the pattern leaves no such
+    /// gap, or if `WEBHOOK_HOST_ALLOWLIST` closes it.
     pub fn allowlist_gap(&self) -> Option<String> {
         if self.host_allowlist.is_some() {
             return None;
@@ -191,7 +201,8 @@ impl AddressGuard {
     }
 }
 
-/// `scheme://host:port`, the port always there: what fairness, statistics and the circuit breaker group by.
+/// `scheme://host:port`, the port always there: what fairness, statistics and the circuit breaker
+/// group by.
 pub fn destination_key(url: &Url) -> String {
     // Only http and https come here, and both have a known port.
     let port = url.port_or_known_default().unwrap_or(0);
@@ -200,7 +211,8 @@ pub fn destination_key(url: &Url) -> String {
 }
 
 fn parse(text: &str) -> Result<Url, RefusedUrl> {
-    // The standard drops some of these and reads a backslash as a slash; other parsers do not, so they can only confuse.
+    // The standard drops some of these and reads a backslash as a slash; other parsers do not, so
+    // they can only confuse.
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err(RefusedUrl::Malformed);
     }
@@ -224,8 +236,8 @@ fn parse(text: &str) -> Result<Url, RefusedUrl> {
     Ok(url)
 }
 
-/// Whether the expression matches from the first character on, as Python's `re.match` does. An expression that wants the end
-/// says so by `$`.
+/// Whether the expression matches from the first character on, as Python's `re.match` does. An
+/// expression that wants the end says so by `$`.
 fn matches_from_start(expression: &Regex, text: &str) -> bool {
     expression.find(text).is_some_and(|found| found.start() == 0)
 }
@@ -245,7 +257,8 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// The host without an IPv6 address's brackets, which a glob reads as a set of characters, and without the root's dot.
+/// The host without an IPv6 address's brackets, which a glob reads as a set of characters, and
+/// without the root's dot.
 fn bare_host(url: &Url) -> String {
     match url.host() {
         Some(Host::Domain(name)) => name.strip_suffix('.').unwrap_or(name).to_owned(),

@@ -1,8 +1,10 @@
-//! Reads a response's status line and header lines, as receivers send them and not as RFC 9112 has them.
+//! Reads a response's status line and header lines, as receivers send them and not as RFC 9112 has
+//! them.
 //!
-//! Only few of them matter: how the body is framed, whether the connection may serve again, `Retry-After` and `Location`. A line
-//! that cannot be read is skipped, and marks the head as broken, so that the connection is not used again: after such a line the
-//! two sides may not agree on where the response ends.
+//! Only few of them matter: how the body is framed, whether the connection may serve again,
+//! `Retry-After` and `Location`. A line that cannot be read is skipped, and marks the head as
+//! broken, so that the connection is not used again: after such a line the two sides may not agree
+//! on where the response ends.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -44,8 +46,8 @@ pub(super) enum Beginning {
     Status(StatusLine, usize),
 }
 
-/// Reads the status line. Blank lines before it, more blanks than one, a missing reason phrase, a line end without CR and lower
-/// case are accepted: none of them leaves a doubt about the status.
+/// Reads the status line. Blank lines before it, more blanks than one, a missing reason phrase, a
+/// line end without CR and lower case are accepted: none of them leaves a doubt about the status.
 pub(super) fn status_line(bytes: &[u8]) -> Beginning {
     let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(bytes.len());
     let rest = &bytes[start..];
@@ -62,7 +64,8 @@ pub(super) fn status_line(bytes: &[u8]) -> Beginning {
     }
 }
 
-/// What follows `HTTP/1.`: the minor version, blanks, three digits, and blanks or the end after them.
+/// What follows `HTTP/1.`: the minor version, blanks, three digits, and blanks or the end after
+/// them.
 fn parse_status_line(rest: &[u8]) -> Option<StatusLine> {
     let (minor, rest) = rest.split_first()?;
     if !minor.is_ascii_digit() || !rest.first().is_some_and(u8::is_ascii_whitespace) {
@@ -76,8 +79,8 @@ fn parse_status_line(rest: &[u8]) -> Option<StatusLine> {
     (code >= 100).then_some(StatusLine { is_http10: *minor == b'0', code })
 }
 
-/// How many bytes the header lines take with the blank line that ends them; `None` if that has not come. What is before
-/// `from` was looked through before.
+/// How many bytes the header lines take with the blank line that ends them; `None` if that has not
+/// come. What is before `from` was looked through before.
 pub(super) fn end_of_lines(bytes: &[u8], from: usize) -> Option<usize> {
     let mut start = from;
     loop {
@@ -114,7 +117,8 @@ impl Head {
         let is_persistent = (!status.is_http10 || seen.says_keep_alive) && !seen.says_close;
         let is_unambiguous = match framing {
             Framing::UntilClose => false,
-            // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may be an attack.
+            // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may
+            // be an attack.
             Framing::Chunked(_) => !status.is_http10 && seen.length == Length::Absent,
             // The body that its length announces, although its status has none, may still come.
             Framing::Length(0) => {
@@ -200,7 +204,8 @@ impl Seen {
     }
 }
 
-/// Calls `note` with each field's name and value, with folded lines unfolded (RFC 9112, 5.2). Whether all lines could be read.
+/// Calls `note` with each field's name and value, with folded lines unfolded (RFC 9112, 5.2).
+/// Whether all lines could be read.
 fn each_field(lines: &[u8], mut note: impl FnMut(&[u8], &[u8])) -> bool {
     let mut is_sound = true;
     let mut current: Option<(&[u8], Cow<'_, [u8]>)> = None;
@@ -230,7 +235,8 @@ fn each_field(lines: &[u8], mut note: impl FnMut(&[u8], &[u8])) -> bool {
         }
         match field(line) {
             Some((name, value)) => {
-                // A blank before the colon is forbidden, since some read another name (RFC 9112, 5.1).
+                // A blank before the colon is forbidden, since some read another name (RFC 9112,
+                // 5.1).
                 is_sound &= !name.ends_with(b" ")
                     && !name.ends_with(b"\t")
                     && !value.iter().any(|byte| is_forbidden(*byte));

@@ -22,7 +22,8 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-webhook-attempt");
 const EVENT: HeaderName = HeaderName::from_static("x-webhook-event");
 
-/// Names that are ours, that belong to the connection (RFC 9110, 7.6.1), or that say how a message is framed or routed.
+/// Names that are ours, that belong to the connection (RFC 9110, 7.6.1), or that say how a message
+/// is framed or routed.
 const RESERVED: [&str; 15] = [
     "connection",
     "content-length",
@@ -41,10 +42,12 @@ const RESERVED: [&str; 15] = [
     "x-webhook-event",
 ];
 
-/// Beginnings of reserved names: Standard Webhooks' own, and what is between a client and its proxy.
+/// Beginnings of reserved names: Standard Webhooks' own, and what is between a client and its
+/// proxy.
 const RESERVED_PREFIXES: [&str; 2] = ["webhook-", "proxy-"];
 
-/// Why a caller's header is not accepted. The text is for the caller; it does not repeat the value, which may be a secret.
+/// Why a caller's header is not accepted. The text is for the caller; it does not repeat the value,
+/// which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// Not a token of RFC 9110.
@@ -68,7 +71,8 @@ pub fn check_header(name: &str, value: &str) -> Result<(), HeaderError> {
 fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderError> {
     // Folds case, so that one spelling is compared.
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError::InvalidName)?;
-    // CGI and WSGI turn `-` into `_` (RFC 3875, section 4.1.18), so a receiver there cannot tell the two apart.
+    // CGI and WSGI turn `-` into `_` (RFC 3875, section 4.1.18), so a receiver there cannot tell
+    // the two apart.
     let spelling = name.as_str().replace('_', "-");
     if RESERVED.contains(&&*spelling)
         || RESERVED_PREFIXES.iter().any(|prefix| spelling.starts_with(prefix))
@@ -78,8 +82,8 @@ fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderErr
     Ok((name, ascii(value).ok_or(HeaderError::InvalidValue)?))
 }
 
-/// The request line and all header lines, with the blank line after them. `host` is the first (RFC 9110, 7.2). Names are in
-/// lower case, which is how most libraries send them.
+/// The request line and all header lines, with the blank line after them. `host` is the first (RFC
+/// 9110, 7.2). Names are in lower case, which is how most libraries send them.
 pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret]) -> Vec<u8> {
     let headers = compose(request, secrets);
     let mut head = Vec::with_capacity(1024);
@@ -95,8 +99,8 @@ pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret])
 
 /// All headers of a request but `host` and `content-length`.
 ///
-/// A stored header that would not be accepted today is left out: it can only be one that was accepted under older rules, and
-/// the webhook is worth more than it.
+/// A stored header that would not be accepted today is left out: it can only be one that was
+/// accepted under older rules, and the webhook is worth more than it.
 pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 8);
     headers.insert(CONTENT_TYPE, JSON);
@@ -128,13 +132,14 @@ pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     headers
 }
 
-/// The text as a header's value, if it is printable ASCII and tabs. The library would take any UTF-8, which receivers read
-/// differently.
+/// The text as a header's value, if it is printable ASCII and tabs. The library would take any
+/// UTF-8, which receivers read differently.
 fn ascii(text: &str) -> Option<HeaderValue> {
     if text.is_ascii() { HeaderValue::from_str(text).ok() } else { None }
 }
 
-/// The text as a header's value; what cannot stand there becomes `?`. Only an event type can hold such characters.
+/// The text as a header's value; what cannot stand there becomes `?`. Only an event type can hold
+/// such characters.
 fn printable(text: &str) -> HeaderValue {
     ascii(text).unwrap_or_else(|| {
         let clean: String =
@@ -208,7 +213,8 @@ mod tests {
         }
     }
 
-    /// Ours stand, whatever is stored; the caller's content type replaces ours and others may come twice.
+    /// Ours stand, whatever is stored; the caller's content type replaces ours and others may come
+    /// twice.
     #[test]
     fn stored_headers_never_override_ours() {
         let webhook_id = "o_01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();

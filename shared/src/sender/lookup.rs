@@ -1,25 +1,27 @@
 //! Asks the system's resolver for the addresses of a name.
 //!
-//! The system's call (`getaddrinfo`) knows all that the machine's owner has set up: `/etc/hosts`, search
-//! domains, `nsswitch.conf`, and changes of these while the process runs. But it blocks, it cannot be
-//! ended, and a name server that does not answer holds it for 10 to 30 s.
+//! The system's call (`getaddrinfo`) knows all that the machine's owner has set up: `/etc/hosts`,
+//! search domains, `nsswitch.conf`, and changes of these while the process runs. But it blocks, it
+//! cannot be ended, and a name server that does not answer holds it for 10 to 30 s.
 //!
 //! # Contract
 //!
-//! - **Apart.** The calls have threads of their own, [`MAX_LOOKUPS`] at most. Nothing else waits for them.
+//! - **Apart.** The calls have threads of their own, [`MAX_LOOKUPS`] at most. Nothing else waits
+//!   for them.
 //! - **Once.** Look-ups of a name while one of it is under way share that one.
-//! - **Bounded.** A look-up ends within [`LOOKUP_TIMEOUT`] with [`TimedOut`](io::ErrorKind::TimedOut).
-//!   The system's call goes on. Until it returns, further look-ups of the name end at once.
-//! - **Dead name servers.** Names of one zone (`example.com`, `example.co.uk`) have [`MAX_PER_ZONE`] calls
-//!   at a time. So with fewer than [`MAX_NEW`] / [`MAX_PER_ZONE`] dead zones, 28, a name of another zone
-//!   is always asked for at once.
+//! - **Bounded.** A look-up ends within [`LOOKUP_TIMEOUT`] with
+//!   [`TimedOut`](io::ErrorKind::TimedOut). The system's call goes on. Until it returns, further
+//!   look-ups of the name end at once.
+//! - **Dead name servers.** Names of one zone (`example.com`, `example.co.uk`) have
+//!   [`MAX_PER_ZONE`] calls at a time. So with fewer than [`MAX_NEW`] / [`MAX_PER_ZONE`] dead
+//!   zones, 28, a name of another zone is always asked for at once.
 //! - **Names that answer.** [`MAX_KNOWN`] of the calls are kept for names that resolved within
 //!   [`KNOWN_FOR`]. No number of other names holds these up, in whichever zone they are.
-//! - **Never started.** A look-up that finds no room waits for [`QUEUE_WAIT`], or not at all if every call
-//!   that it would wait for is older than that. Then it ends with
+//! - **Never started.** A look-up that finds no room waits for [`QUEUE_WAIT`], or not at all if
+//!   every call that it would wait for is older than that. Then it ends with
 //!   [`WouldBlock`](io::ErrorKind::WouldBlock), which says nothing of the name.
-//! - **Memory.** An answer counts for [`ANSWER_AGE`], and a failure for [`FAILURE_AGE`]. What is remembered
-//!   has a fixed size.
+//! - **Memory.** An answer counts for [`ANSWER_AGE`], and a failure for [`FAILURE_AGE`]. What is
+//!   remembered has a fixed size.
 
 use std::{
     collections::HashMap,
@@ -38,7 +40,8 @@ use tokio::{
 use super::resolve::Lookup;
 use crate::{recent::Recent, threads::Threads};
 
-/// How long a look-up may take. Less than [`super::CONNECT_TIMEOUT`], so that the error names the cause.
+/// How long a look-up may take. Less than [`super::CONNECT_TIMEOUT`], so that the error names the
+/// cause.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long a look-up waits for room, and from when on a call counts as one that may not return.
@@ -108,7 +111,8 @@ enum Found {
     Answer(Answer),
     /// A call is under way since then.
     UnderWay(Instant, watch::Receiver<Option<Answer>>),
-    /// There is no room. Whether there will soon be is not known, unless every call in the way is late.
+    /// There is no room. Whether there will soon be is not known, unless every call in the way is
+    /// late.
     NoRoom {
         all_late: bool,
     },
@@ -192,7 +196,8 @@ async fn wait_for(
     }
 }
 
-/// Keeps the number of the system's error, by which one of this machine is told from one of the name.
+/// Keeps the number of the system's error, by which one of this machine is told from one of the
+/// name.
 fn shared_error(error: Arc<io::Error>) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -266,7 +271,8 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let mut names = self.shared.names();
         names.under_way.remove(&self.host);
-        // An error with a number is the system's own, such as too many open files: the next look-up asks again.
+        // An error with a number is the system's own, such as too many open files: the next look-up
+        // asks again.
         if let Some(answer) = self
             .answer
             .take()
@@ -299,7 +305,8 @@ impl Names {
     }
 }
 
-/// What usually has name servers of its own: the last two labels, or three below a domain such as `co.uk`.
+/// What usually has name servers of its own: the last two labels, or three below a domain such as
+/// `co.uk`.
 fn zone(host: &str) -> String {
     let host = host.strip_suffix('.').unwrap_or(host);
     let mut labels: Vec<&str> = host.rsplitn(4, '.').take(3).collect();

@@ -1,10 +1,11 @@
 //! Connections that are kept for the next request to the same origin.
 //!
-//! A kept connection is used again only while the server keeps it too, as far as that can be known: not after the time that its
-//! `Keep-Alive: timeout=N` names, less a second, nor after [`MAX_IDLE`], by the monotonic clock or by the one on the
-//! wall (the former stands still while a machine sleeps); and not if the system has anything to read on it, which is the
-//! server's close, or a response that nobody asked for. What cannot be known is a close that is under way at the moment of
-//! the next request.
+//! A kept connection is used again only while the server keeps it too, as far as that can be known:
+//! not after the time that its `Keep-Alive: timeout=N` names, less a second, nor after
+//! [`MAX_IDLE`], by the monotonic clock or by the one on the wall (the former stands still while a
+//! machine sleeps); and not if the system has anything to read on it, which is the server's close,
+//! or a response that nobody asked for. What cannot be known is a close that is under way at the
+//! moment of the next request.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,10 +28,12 @@ use super::{
     connect::{Origin, Stream},
 };
 
-/// Unused connections kept in all. One more closes the oldest. Half of the 1,024 files that a process may open on many systems.
+/// Unused connections kept in all. One more closes the oldest. Half of the 1,024 files that a
+/// process may open on many systems.
 pub const MAX_IDLE_IN_ALL: usize = 512;
 
-/// How much sooner than the server says a connection is given up: the next request must reach it before it closes.
+/// How much sooner than the server says a connection is given up: the next request must reach it
+/// before it closes.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// How often connections are closed whose time is over, or that the server has closed.
@@ -108,7 +111,8 @@ impl<C: Connection> Pool<C> {
         }
     }
 
-    /// Keeps a connection, and closes the oldest if there are too many. Call it within a tokio runtime.
+    /// Keeps a connection, and closes the oldest if there are too many. Call it within a tokio
+    /// runtime.
     pub(super) fn keep(&self, origin: Origin, connection: C, keep_for: Duration, now: Now) {
         let mut shelves = lock(&self.shelves);
         shelves.put(origin, Idle { connection, since: now, keep_for });
@@ -184,7 +188,8 @@ impl<C: Connection> Shelves<C> {
 
 impl Connection for Stream {
     fn is_quiet(&mut self) -> bool {
-        // TLS has messages of its own (tickets for the next session), which are read here and are not the server's response.
+        // TLS has messages of its own (tickets for the next session), which are read here and are
+        // not the server's response.
         if let Self::Tls(stream) = self {
             let (mut byte, mut context) = ([0], Context::from_waker(Waker::noop()));
             if Pin::new(&mut **stream)
@@ -248,7 +253,8 @@ mod tests {
         assert_eq!(kept(u64::MAX), Some(MAX_IDLE));
     }
 
-    /// The machine slept for an hour: by the monotonic clock the connection is young, and the server has closed it.
+    /// The machine slept for an hour: by the monotonic clock the connection is young, and the
+    /// server has closed it.
     #[tokio::test]
     async fn either_clock_ends_a_connections_time() {
         let (pool, now, four) = (Pool::new(), Now::read(), Duration::from_secs(4));

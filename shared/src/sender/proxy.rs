@@ -83,8 +83,8 @@ impl Proxy {
         })
     }
 
-    /// Sends CONNECT. The status of the answer, which is read to the end of its head and no further:
-    /// what follows is the tunnel's.
+    /// Sends CONNECT. The status of the answer, which is read to the end of its head and no
+    /// further: what follows is the tunnel's.
     async fn ask(&self, stream: &mut TcpStream, origin: &Origin) -> io::Result<u16> {
         let Origin { host, port, .. } = origin;
         let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n");
@@ -107,7 +107,8 @@ impl Proxy {
                 )
             } else {
                 format!(
-                    "the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL (407)"
+                    "the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL \
+                     (407)"
                 )
             })),
             403 => destination(format!(

@@ -1,9 +1,10 @@
-//! Resolves names for the connector, and hands on only addresses to which the guard lets it connect.
+//! Resolves names for the connector, and hands on only addresses to which the guard lets it
+//! connect.
 //!
 //! How the system is asked, and what that is bounded by, is [`super::lookup`].
 //!
-//! The connection goes to an address from the very answer that was checked, so there is no second look-up which a changed
-//! record (DNS rebinding) could win.
+//! The connection goes to an address from the very answer that was checked, so there is no second
+//! look-up which a changed record (DNS rebinding) could win.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
@@ -19,9 +20,9 @@ pub const MAX_ADDRESSES: usize = 16;
 pub trait Lookup: Send + Sync + fmt::Debug {
     /// The addresses of `host`, most preferred first; an error if it has none.
     ///
-    /// Two kinds of error have a meaning of their own. [`TimedOut`](io::ErrorKind::TimedOut): the name
-    /// servers did not answer. [`WouldBlock`](io::ErrorKind::WouldBlock): nobody was asked, since too many
-    /// look-ups were under way.
+    /// Two kinds of error have a meaning of their own. [`TimedOut`](io::ErrorKind::TimedOut): the
+    /// name servers did not answer. [`WouldBlock`](io::ErrorKind::WouldBlock): nobody was asked,
+    /// since too many look-ups were under way.
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
@@ -80,8 +81,8 @@ impl Resolver {
         Self { guard, lookup }
     }
 
-    /// The addresses of `host` to which a connection may go, most preferred first: one at least, and
-    /// [`MAX_ADDRESSES`] at most.
+    /// The addresses of `host` to which a connection may go, most preferred first: one at least,
+    /// and [`MAX_ADDRESSES`] at most.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let mut addresses = self.lookup.lookup(host).await?;
         if addresses.is_empty() {
@@ -121,8 +122,9 @@ mod tests {
             .map(|found| found.iter().map(IpAddr::to_string).collect())
     }
 
-    /// A public address first and a private one after, or the other way round: the private one is not among those that are tried, so it is not
-    /// fallen back to either when the public one does not answer.
+    /// A public address first and a private one after, or the other way round: the private one is
+    /// not among those that are tried, so it is not fallen back to either when the public one does
+    /// not answer.
     #[tokio::test]
     async fn a_private_address_beside_a_public_one_is_never_tried() {
         for private in [

@@ -1,12 +1,13 @@
 //! The request target and the `host` header: what a URL looks like on the wire.
 //!
-//! A URL may carry a signature over its own text, so as little as possible is changed. Characters that RFC 3986 allows in a
-//! path or a query go as the caller wrote them, and so does each `%XX`. All others, and a `%` that begins no `%XX`, are
-//! percent-encoded. So a target holds no blank, no control character and nothing outside of ASCII, whatever is stored.
+//! A URL may carry a signature over its own text, so as little as possible is changed. Characters
+//! that RFC 3986 allows in a path or a query go as the caller wrote them, and so does each `%XX`.
+//! All others, and a `%` that begins no `%XX`, are percent-encoded. So a target holds no blank, no
+//! control character and nothing outside of ASCII, whatever is stored.
 //!
-//! Dot segments (`/a/../b`, also as `%2e%2e`) are resolved first: the allowlist judges the resolved path, and a receiver would
-//! resolve them anyway. The URL standard encodes `'` in a query, which RFC 3986 allows; so the query is taken from the caller's
-//! own text.
+//! Dot segments (`/a/../b`, also as `%2e%2e`) are resolved first: the allowlist judges the resolved
+//! path, and a receiver would resolve them anyway. The URL standard encodes `'` in a query, which
+//! RFC 3986 allows; so the query is taken from the caller's own text.
 
 use std::fmt::Write;
 
@@ -30,11 +31,15 @@ pub(super) fn host(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Appends `text` with each byte percent-encoded that RFC 3986 allows neither in a path nor among `also`.
+/// Appends `text` with each byte percent-encoded that RFC 3986 allows neither in a path nor among
+/// `also`.
 fn push_encoded(target: &mut String, text: &str, also: &str) {
     let bytes = text.as_bytes();
     for (index, &byte) in bytes.iter().enumerate() {
-        let is_encoded = || matches!(bytes.get(index + 1..index + 3), Some(digits) if digits.iter().all(u8::is_ascii_hexdigit));
+        let is_encoded = || {
+            matches!(bytes.get(index + 1..index + 3),
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit))
+        };
         if is_path(byte) || also.as_bytes().contains(&byte) || (byte == b'%' && is_encoded()) {
             target.push(char::from(byte));
         } else {
@@ -113,14 +118,18 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing that could end the request line gets into it, and a receiver that decodes it reads what the guard judged.
+        /// Nothing that could end the request line gets into it, and a receiver that decodes it
+        /// reads what the guard judged.
         #[test]
-        fn a_target_is_one_word_and_means_what_was_judged(rest in "[/?#%'a-f0-9 -~äЖ\u{2028}.\\[\\]{}|^`\"<>]{0,40}") {
+        fn a_target_is_one_word_and_means_what_was_judged(rest in "[/?#%'a-f0-9 \
+            -~äЖ\u{2028}.\\[\\]{}|^`\"<>]{0,40}") {
             let text = format!("http://example.com/{rest}");
             if let Ok(url) = guard().check_url(&text) {
                 let sent = request_target(&text, &url);
-                prop_assert!(sent.starts_with('/') && sent.bytes().all(|byte| byte.is_ascii_graphic()), "{sent}");
-                let judged = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+                prop_assert!(sent.starts_with('/'), "{sent}");
+                prop_assert!(sent.bytes().all(|byte| byte.is_ascii_graphic()), "{sent}");
+                let judged = url.query().map_or_else(|| url.path().to_owned(),
+                    |query| format!("{}?{query}", url.path()));
                 prop_assert_eq!(decoded(&sent), decoded(&judged));
             }
         }

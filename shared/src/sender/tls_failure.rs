@@ -113,8 +113,8 @@ fn of_certificate(fault: &CertificateError) -> String {
         UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
         Revoked => "the certificate was revoked".to_owned(),
         BadEncoding => "the certificate cannot be read".to_owned(),
-        BadSignature => "a signature does not fit the key of the certificate or of its issuer (another key of the same \
-             name, or RSA of fewer than 2048 bits)"
+        BadSignature => "a signature does not fit the key of the certificate or of its issuer \
+            (another key of the same name, or RSA of fewer than 2048 bits)"
             .to_owned(),
         UnhandledCriticalExtension => CRITICAL.to_owned(),
         InvalidPurpose | InvalidPurposeContext { .. } => {
@@ -122,7 +122,10 @@ fn of_certificate(fault: &CertificateError) -> String {
         }
         UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
             let algorithm = algorithm(signature_algorithm_id);
-            format!("the certificate is signed with an algorithm that is not supported ({algorithm})")
+            format!(
+                "the certificate is signed with an algorithm that is not supported \
+                ({algorithm})"
+            )
         }
         UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id, .. } => {
             let key = algorithm(public_key_algorithm_id);
@@ -176,8 +179,8 @@ fn of_untrusted(reason: &Untrusted) -> String {
             "the certificate is self-signed; WEBHOOK_CA_FILE can list it".to_owned()
         }
         Untrusted::IntermediateMissing(issuer) => format!(
-            "the server did not send its intermediate certificate, and the issuer{} is not a trusted authority; \
-             WEBHOOK_CA_FILE can list it",
+            "the server did not send its intermediate certificate, and the issuer{} is not a \
+             trusted authority; WEBHOOK_CA_FILE can list it",
             quoted(issuer)
         ),
         Untrusted::UnknownAuthority(authority) => {
@@ -212,7 +215,8 @@ fn of_names(presented: &[String]) -> String {
     format!("the certificate is for another name: {names}")
 }
 
-/// Day and time. Far dates, which certificates use for "never", are shown as the day alone would be.
+/// Day and time. Far dates, which certificates use for "never", are shown as the day alone would
+/// be.
 fn date(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     match jiff::Timestamp::from_second(seconds) {

@@ -1,7 +1,9 @@
-//! Moves what was committed from the write-ahead log to the file, so that the log starts over instead of growing.
+//! Moves what was committed from the write-ahead log to the file, so that the log starts over
+//! instead of growing.
 //!
-//! On a thread of its own: a checkpoint syncs the disk twice, and the writer, whose commits somebody waits for, should not.
-//! A passive checkpoint never makes anybody wait; what was committed meanwhile is left, so it goes round a few times.
+//! On a thread of its own: a checkpoint syncs the disk twice, and the writer, whose commits
+//! somebody waits for, should not. A passive checkpoint never makes anybody wait; what was
+//! committed meanwhile is left, so it goes round a few times.
 
 use std::{
     io,
@@ -16,8 +18,8 @@ use rusqlite::Connection;
 
 use super::condition::Condition;
 
-/// 4,000 pages are 16 MiB of log: a restart after a crash reads it in some 20 ms. A shorter one means more syncs that hold up
-/// a webhook now and then.
+/// 4,000 pages are 16 MiB of log: a restart after a crash reads it in some 20 ms. A shorter one
+/// means more syncs that hold up a webhook now and then.
 const MIN_PAGES: i64 = 4000;
 
 /// How often it goes round until it leaves the rest to the next time.
@@ -31,12 +33,14 @@ pub(super) fn start(
     let (sender, looks) = sync_channel(1);
     let thread = thread::Builder::new().name("sqlite-checkpoint".to_owned()).spawn(move || {
         while looks.recv().is_ok() {
-            // On a full disk the log may still be able to start over, which is the space that the next write needs.
+            // On a full disk the log may still be able to start over, which is the space that the
+            // next write needs.
             let min_pages = if condition.is_full() { 1 } else { MIN_PAGES };
             match look(&connection, min_pages) {
                 Ok(look) => condition.note_checkpoint(Ok(look.left)),
                 Err(error) => {
-                    tracing::warn!(error = %error, "a checkpoint of the database failed; the log grows until one succeeds");
+                    tracing::warn!(error = %error,
+                        "a checkpoint of the database failed; the log grows until one succeeds");
                     condition.note_checkpoint(Err(error.to_string()));
                 }
             }

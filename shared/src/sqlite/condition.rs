@@ -79,7 +79,8 @@ impl Condition {
         let lost = files.lost().map(|lost| lost.to_string());
         let free = free_bytes(path).ok().filter(|free| *free < MIN_FREE_BYTES).map(|free| {
             format!(
-                "{} MiB are free on the disk of {}: nothing is accepted once it is full; free some space ({} MiB or more)",
+                "{} MiB are free on the disk of {}: nothing is accepted once it is full; free some \
+                 space ({} MiB or more)",
                 free / MIB,
                 path.display(),
                 MIN_FREE_BYTES / MIB
@@ -87,8 +88,8 @@ impl Condition {
         });
         let damaged = self.is_damaged.load(Ordering::Relaxed).then(|| {
             format!(
-                "{} is damaged, so some webhooks cannot be read: stop the stack, then restore a backup (`local restore`) or save \
-                 what can be read (`local recover`)",
+                "{} is damaged, so some webhooks cannot be read: stop the stack, then restore a \
+                 backup (`local restore`) or save what can be read (`local recover`)",
                 path.display()
             )
         });
@@ -105,8 +106,9 @@ impl Condition {
         }
         (log.unmoved_pages >= MAX_UNMOVED_PAGES).then(|| {
             format!(
-                "another program keeps a transaction open on {path}, so its write-ahead log grows: end that program, such as a \
-                 sqlite3 shell, or wait for the backup that is being made"
+                "another program keeps a transaction open on {path}, so its write-ahead log grows: \
+                 end that program, such as a sqlite3 shell, or wait for the backup that is being \
+                 made"
             )
         })
     }

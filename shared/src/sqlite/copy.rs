@@ -46,7 +46,8 @@ pub enum CopyError {
         path: PathBuf,
     },
     /// What was put aside by an earlier restore would be overwritten.
-    #[error("{} still holds what an earlier restore replaced: move it away or delete it first", path.display())]
+    #[error("{} still holds what an earlier restore replaced: move it away or delete it first",
+        path.display())]
     Aside {
         /// The file.
         path: PathBuf,
@@ -65,7 +66,8 @@ pub enum CopyError {
     DataDir(#[from] DataDirError),
     /// The source is damaged.
     #[error(
-        "{} is damaged ({found}), so it cannot be copied whole; `local recover` saves what can be read",
+        "{} is damaged ({found}), so it cannot be copied whole; `local recover` saves what can be \
+         read",
         path.display()
     )]
     Damaged {
@@ -84,7 +86,8 @@ pub enum CopyError {
         source: rusqlite::Error,
     },
     /// The target cannot be written.
-    #[error("cannot write {}: check the permissions of its folder and the space on its disk", path.display())]
+    #[error("cannot write {}: check the permissions of its folder and the space on its disk",
+        path.display())]
     Target {
         /// The target, or its folder.
         path: PathBuf,
@@ -113,7 +116,8 @@ pub(super) fn copy(source: &Path, flags: OpenFlags, target: &Partial) -> Result<
     let failed = |error| failed(source, error);
     let number = |sql| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
     if number("PRAGMA auto_vacuum").map_err(failed)? == 0 {
-        // Of no effect on the source, which has its pages already; on what VACUUM makes of it, it has.
+        // Of no effect on the source, which has its pages already; on what VACUUM makes of it, it
+        // has.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     let name = target.path().to_string_lossy();
@@ -159,7 +163,8 @@ pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
     Ok(Copied { webhooks: sum(&|_| true), unfinished: sum(&is_open), bytes })
 }
 
-/// What is wrong with a file that could not be worked with, by SQLite's own check. Empty: nothing that it knows of. Reads every page.
+/// What is wrong with a file that could not be worked with, by SQLite's own check. Empty: nothing
+/// that it knows of. Reads every page.
 pub fn diagnose(path: &Path) -> Vec<String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
     connection

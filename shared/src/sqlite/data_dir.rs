@@ -1,5 +1,6 @@
-//! The folder in which the embedded backend keeps its files, and the lock that says who works on them: either one stack that runs the
-//! functions itself, which then knows that nobody else does, or any number of functions in processes of their own.
+//! The folder in which the embedded backend keeps its files, and the lock that says who works on
+//! them: either one stack that runs the functions itself, which then knows that nobody else does,
+//! or any number of functions in processes of their own.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -24,8 +25,8 @@ pub const DATABASE_FILE: &str = "posthaste.db";
 pub enum DataDirError {
     /// Somebody else has it.
     #[error(
-        "another stack is running on the data folder {}, or functions in processes of their own are: stop them, or choose another \
-         folder with --data-dir",
+        "another stack is running on the data folder {}, or functions in processes of their own \
+         are: stop them, or choose another folder with --data-dir",
         path.display()
     )]
     InUse {
@@ -34,8 +35,8 @@ pub enum DataDirError {
     },
     /// A stack has it for itself.
     #[error(
-        "a stack that runs the functions itself is using the data folder {}: stop it and start it with --functions, or choose another \
-         folder with DATA_DIR",
+        "a stack that runs the functions itself is using the data folder {}: stop it and start it \
+         with --functions, or choose another folder with DATA_DIR",
         path.display()
     )]
     NotShared {
@@ -44,7 +45,8 @@ pub enum DataDirError {
     },
     /// A restore was interrupted; whoever has the folder alone finishes it.
     #[error(
-        "a restore into the data folder {} was interrupted: start the stack once without --functions, or run `local restore` again",
+        "a restore into the data folder {} was interrupted: start the stack once without \
+         --functions, or run `local restore` again",
         path.display()
     )]
     HalfRestored {
@@ -52,7 +54,8 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// It cannot be made or written to.
-    #[error("cannot write to the data folder {}: check its permissions and the space on its disk", path.display())]
+    #[error("cannot write to the data folder {}: check its permissions and the space on its disk",
+        path.display())]
     Inaccessible {
         /// The folder.
         path: PathBuf,
@@ -62,8 +65,8 @@ pub enum DataDirError {
     },
 }
 
-/// A data folder that is used by whom its lock says, as long as this value lives. The system gives the lock back when the process
-/// ends, however it ends.
+/// A data folder that is used by whom its lock says, as long as this value lives. The system gives
+/// the lock back when the process ends, however it ends.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -72,8 +75,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// For this process alone: as long as it has the folder, nobody else gets it. Makes the folder if need be, readable by its owner
-    /// only.
+    /// For this process alone: as long as it has the folder, nobody else gets it. Makes the folder
+    /// if need be, readable by its owner only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let folder = Self::open(path, File::try_lock, |path| DataDirError::InUse { path })?;
         restore::finish(&folder.database())
@@ -101,8 +104,9 @@ impl DataDir {
         if let Some(mode) = mode_open_to_others(path) {
             let folder = path.display();
             tracing::warn!(
-                "Other users of this machine can enter the data folder {folder} (mode {mode:o}). The files in it are readable by \
-                 their owner only, but whoever may write to the folder can delete them; run: chmod 700 {folder}"
+                "Other users of this machine can enter the data folder {folder} (mode {mode:o}). \
+                 The files in it are readable by their owner only, but whoever may write to the \
+                 folder can delete them; run: chmod 700 {folder}"
             );
         }
         let (mut options, lock_file) = (OpenOptions::new(), path.join(LOCK));
@@ -132,7 +136,8 @@ impl DataDir {
     }
 }
 
-/// Payloads are nobody else's business. A folder that exists keeps the permissions that its owner gave it.
+/// Payloads are nobody else's business. A folder that exists keeps the permissions that its owner
+/// gave it.
 fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

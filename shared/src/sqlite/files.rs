@@ -76,8 +76,8 @@ pub(super) fn mode_open_to_others(folder: &Path) -> Option<u32> {
 /// A file that is not where it was opened any more. What is written to it is lost with the process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} was {how} while it was open, so nothing can be stored. Stop the stack and restore a backup (`local restore`); \
-     docs/operating.md says how to save the data before you stop it",
+    "{} was {how} while it was open, so nothing can be stored. Stop the stack and restore a backup \
+     (`local restore`); docs/operating.md says how to save the data before you stop it",
     path.display()
 )]
 pub struct LostFile {
@@ -124,7 +124,8 @@ impl OpenFiles {
         Ok(Self([file(database)?, file(log)?, file(index)?]))
     }
 
-    /// The first of them that was deleted or replaced. Three calls of the system, a microsecond each.
+    /// The first of them that was deleted or replaced. Three calls of the system, a microsecond
+    /// each.
     pub(super) fn lost(&self) -> Option<LostFile> {
         self.0.iter().find_map(|(path, opened)| {
             let how = match file_id(path) {

@@ -20,7 +20,8 @@ pub(super) fn watch(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(is_over))
 }
 
-/// Does the work, on this thread, and ends it after that time with [`rusqlite::ErrorCode::OperationInterrupted`].
+/// Does the work, on this thread, and ends it after that time with
+/// [`rusqlite::ErrorCode::OperationInterrupted`].
 pub(super) fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     UNTIL.set(Some(Instant::now() + limit));
     let done = work();

@@ -1,4 +1,5 @@
-//! Opening a database file: whose it is, which version it has, and how an older one is brought up to date.
+//! Opening a database file: whose it is, which version it has, and how an older one is brought up
+//! to date.
 
 use std::{
     fs, io,
@@ -22,14 +23,16 @@ pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 pub(super) const MIGRATIONS: &[&str] =
     &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
-/// Larger than the statements that the store and the queue have together, so none is compiled twice.
+/// Larger than the statements that the store and the queue have together, so none is compiled
+/// twice.
 const STATEMENTS_CACHED: usize = 128;
 
 /// Why a database file could not be opened. Each says what was found and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No such folder, no permission, or not a place for a file.
-    #[error("cannot open the database {}: check that its folder exists and that you may write to it", path.display())]
+    #[error("cannot open the database {}: check that its folder exists and that you may write to \
+        it", path.display())]
     Inaccessible {
         /// The file.
         path: PathBuf,
@@ -38,7 +41,8 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Something else than a database of Posthaste.
-    #[error("{} is not a database of Posthaste ({found}); it was left as it is: choose another file, or move it away", path.display())]
+    #[error("{} is not a database of Posthaste ({found}); it was left as it is: choose another \
+        file, or move it away", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -47,8 +51,9 @@ pub enum OpenError {
     },
     /// Made by a newer version of Posthaste.
     #[error(
-        "the database {} has schema version {found}, and this version of Posthaste knows versions up to {known}; \
-         it was left as it is: start the newer version, or move the file away to begin with an empty one",
+        "the database {} has schema version {found}, and this version of Posthaste knows versions \
+         up to {known}; it was left as it is: start the newer version, or move the file away to \
+         begin with an empty one",
         path.display()
     )]
     Newer {
@@ -60,7 +65,8 @@ pub enum OpenError {
         known: usize,
     },
     /// The file system has no shared memory or locks, as some network drives.
-    #[error("the database {} cannot have a write-ahead log: keep it on a local disk", path.display())]
+    #[error("the database {} cannot have a write-ahead log: keep it on a local disk",
+        path.display())]
     NoLog {
         /// The file.
         path: PathBuf,
@@ -101,9 +107,16 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA synchronous = NORMAL;")?;
     connection.execute_batch(match role {
-        // The writer checkpoints by itself only if the checkpointer cannot keep up: 8,000 pages are 32 MiB of log.
-        Role::Writer => "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;",
-        Role::Reader => "PRAGMA cache_size = -1024; PRAGMA wal_autocheckpoint = 0; PRAGMA query_only = ON;",
+        // The writer checkpoints by itself only if the checkpointer cannot keep up: 8,000 pages are
+        // 32 MiB of log.
+        Role::Writer => {
+            "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 8000; PRAGMA \
+            journal_size_limit = 67108864;"
+        }
+        Role::Reader => {
+            "PRAGMA cache_size = -1024; PRAGMA wal_autocheckpoint = 0; PRAGMA \
+            query_only = ON;"
+        }
         Role::Checkpointer => "PRAGMA cache_size = -64; PRAGMA wal_autocheckpoint = 0;",
     })?;
     if role == Role::Reader {
@@ -112,7 +125,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Opens the file for the writer and sees to it that it has the newest schema. A file that is not ours is not touched.
+/// Opens the file for the writer and sees to it that it has the newest schema. A file that is not
+/// ours is not touched.
 pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Failed { path: path.to_owned(), source };
     check_access(path)?;
@@ -120,7 +134,8 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
     let mut connection =
         connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
     if version(&connection, path, migrations.len())? == 0 {
-        // Free pages can be given back to the file system (`trim`). Only a new file can be given the map that this takes.
+        // Free pages can be given back to the file system (`trim`). Only a new file can be given
+        // the map that this takes.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     enter_wal_mode(&connection, path)?;
@@ -148,7 +163,8 @@ fn check_access(path: &Path) -> Result<(), OpenError> {
         Ok(found) if !found.is_file() => {
             Err(OpenError::Foreign { path: path.to_owned(), found: "not a file".to_owned() })
         }
-        // Never opened here: closing a second descriptor of it would end the locks that SQLite has on it.
+        // Never opened here: closing a second descriptor of it would end the locks that SQLite has
+        // on it.
         Ok(found) if found.permissions().readonly() => {
             Err(inaccessible(io::ErrorKind::PermissionDenied.into()))
         }
@@ -174,7 +190,8 @@ pub(super) fn version(
 ) -> Result<usize, OpenError> {
     let (application, version, tables): (i32, i64, i64) = connection
         .query_row(
-            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM \
+             pragma_user_version),
                     (SELECT count(*) FROM sqlite_schema)",
             (),
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),

@@ -1,7 +1,7 @@
 //! Connections that only read. They see every commit, and nobody waits for them.
 //!
-//! Reads have threads of their own, so that no other call that blocks, such as a look-up of a name, holds
-//! them up.
+//! Reads have threads of their own, so that no other call that blocks, such as a look-up of a name,
+//! holds them up.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,7 +1,8 @@
 //! Saves from a damaged file what can be read.
 //!
-//! Each table is walked from its beginning to the first page that cannot be read, then from its end.
-//! What lies between two such pages is looked up one by one, by the keys that indexes still name.
+//! Each table is walked from its beginning to the first page that cannot be read, then from its
+//! end. What lies between two such pages is looked up one by one, by the keys that indexes still
+//! name.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -21,14 +22,15 @@ pub struct Recovered {
     pub saved: Copied,
     /// Tables of which a part could not be read.
     pub damaged_tables: Vec<String>,
-    /// Webhooks that are named somewhere and could not be read, or that are unfinished and have lost
-    /// their payload: they are not in the new file.
+    /// Webhooks that are named somewhere and could not be read, or that are unfinished and have
+    /// lost their payload: they are not in the new file.
     pub lost_webhooks: Vec<String>,
     /// Finished webhooks that have lost their payload: their status is kept.
     pub without_payload: u64,
 }
 
-/// Copies what can be read of a folder's database to a file of its own that only the owner can read.
+/// Copies what can be read of a folder's database to a file of its own that only the owner can
+/// read.
 pub fn recover(folder: &DataDir, target: &Path, overwrite: bool) -> Result<Recovered, CopyError> {
     let path = folder.database();
     let partial = Partial::new(&path, target, overwrite)?;
@@ -102,7 +104,8 @@ impl Rescue<'_> {
     fn tables(&self) -> rusqlite::Result<Vec<Table>> {
         let names = texts(
             self.target,
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name <> 'totals'
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND \
+             name <> 'totals'
              ORDER BY name DESC",
             "",
         )?;
@@ -128,8 +131,8 @@ impl Rescue<'_> {
             .collect()
     }
 
-    /// Copies rows in this order until the end, a row that is there already, or a page that cannot be
-    /// read. Whether it came to the end, and every row could be read.
+    /// Copies rows in this order until the end, a row that is there already, or a page that cannot
+    /// be read. Whether it came to the end, and every row could be read.
     fn walk(&self, table: &Table, order: &str) -> rusqlite::Result<bool> {
         let by = table
             .key
@@ -212,7 +215,8 @@ impl Rescue<'_> {
 
     fn keys_in_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
         let key = table.key.join(", ");
-        let indexes = "SELECT name || ' ' || coalesce(substr(sql, nullif(instr(sql, ' WHERE '), 0)), '') FROM sqlite_schema
+        let indexes = "SELECT name || ' ' || coalesce(substr(sql, nullif(instr(sql, ' WHERE '), \
+            0)), '') FROM sqlite_schema
              WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?1";
         let mut keys = Vec::new();
         for index in texts(self.target, indexes, &table.name)? {
@@ -252,7 +256,8 @@ impl Rescue<'_> {
     fn count(&self) -> rusqlite::Result<()> {
         let statuses = Status::ALL.len();
         self.target.execute_batch(&format!(
-            "WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot + 1 < {})
+            "WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE \
+             slot + 1 < {})
              INSERT INTO totals (slot, n) SELECT slot, iif(slot < {statuses},
                  (SELECT count(*) FROM webhooks WHERE status = slot),
                  (SELECT count(*) FROM messages WHERE lane = slot - {statuses})) FROM slots",

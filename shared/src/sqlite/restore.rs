@@ -29,8 +29,8 @@ fn aside(database: &Path) -> PathBuf {
     beside(database, ".replaced")
 }
 
-/// Makes a backup the database of a folder that this process has for itself. With `overwrite`, a database that is there is put aside as
-/// `posthaste.db.replaced`; its path is returned.
+/// Makes a backup the database of a folder that this process has for itself. With `overwrite`, a
+/// database that is there is put aside as `posthaste.db.replaced`; its path is returned.
 pub fn restore(
     folder: &DataDir,
     backup: &Path,

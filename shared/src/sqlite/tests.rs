@@ -33,7 +33,8 @@ fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_row(sql, (), |row| row.get(0)).unwrap()
 }
 
-/// Keeps the writer busy until the sender is used or dropped, so that what is asked for meanwhile waits together.
+/// Keeps the writer busy until the sender is used or dropped, so that what is asked for meanwhile
+/// waits together.
 async fn hold_up(
     database: &Database,
 ) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), DatabaseError>>) {
@@ -173,7 +174,8 @@ async fn writes_that_wait_together_share_a_commit() {
     );
 }
 
-/// A batch of two good writes and one that SQLite refuses: nothing of it is there, all three are told, and the next one works.
+/// A batch of two good writes and one that SQLite refuses: nothing of it is there, all three are
+/// told, and the next one works.
 #[tokio::test]
 async fn an_error_rolls_back_the_batch_and_answers_all() {
     let (_folder, path) = file();

@@ -175,7 +175,8 @@ pub(super) struct Writer {
     trimmer: Trimmer,
 }
 
-/// Without its writer a process could only refuse, for ever. A new process does better, and loses nothing.
+/// Without its writer a process could only refuse, for ever. A new process does better, and loses
+/// nothing.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -219,7 +220,8 @@ impl Writer {
                 let outcome = self.commit(&mut batch);
                 if let Err(error) = &outcome {
                     self.roll_back();
-                    tracing::warn!(error = %error, writes = batch.len(), "a batch of writes to the database was rolled back");
+                    tracing::warn!(error = %error, writes = batch.len(),
+                        "a batch of writes to the database was rolled back");
                     self.condition.note(error);
                 }
                 if self.condition.is_full() {
@@ -288,7 +290,8 @@ impl Writer {
         let _ = self.checkpoints.try_send(());
     }
 
-    /// After the answers, so nobody waits for it but who comes next. Free pages that stay are no fault.
+    /// After the answers, so nobody waits for it but who comes next. Free pages that stay are no
+    /// fault.
     fn trim(&mut self) {
         if !self.trimmer.is_time() {
             return;

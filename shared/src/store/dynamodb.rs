@@ -11,21 +11,27 @@
 //! | what an invocation counted, not yet summed up | `activity`, `activity/1` … `activity/3` | time and a random part |
 //! | the sums of each of those | `totals` | `totals`, `1` … `3` |
 //!
-//! The table has the string keys `p` and `s`, the time-to-live attribute `x`, and three indexes, all of keys only and sparse: `work`
-//! (`i`, `j`), `reference` (`r`, `s`) and `dead_reference` (`l`, `j`). `infra/template.yaml` makes it.
+//! The table has the string keys `p` and `s`, the time-to-live attribute `x`, and three indexes,
+//! all of keys only and sparse: `work` (`i`, `j`), `reference` (`r`, `s`) and `dead_reference`
+//! (`l`, `j`). `infra/template.yaml` makes it.
 //!
-//! **What it costs.** A write unit is 1 KiB of the whole item, and one more for each index entry that is made or removed. A webhook that
-//! succeeds at once is 3 writes of its record and one of its content, unless both fit into 1 KiB. A claim reads nothing but the content,
-//! eventually consistent, which is right since a content never changes; if it is not there yet, again and consistent. Nothing scans.
+//! **What it costs.** A write unit is 1 KiB of the whole item, and one more for each index entry
+//! that is made or removed. A webhook that succeeds at once is 3 writes of its record and one of
+//! its content, unless both fit into 1 KiB. A claim reads nothing but the content, eventually
+//! consistent, which is right since a content never changes; if it is not there yet, again and
+//! consistent. Nothing scans.
 //!
-//! **Conditional writes.** Each is one `UpdateItem` on the revision, which answers a refusal with the stored record. One that finds its own
-//! result there, because the client sent it twice, counts as done.
+//! **Conditional writes.** Each is one `UpdateItem` on the revision, which answers a refusal with
+//! the stored record. One that finds its own result there, because the client sent it twice, counts
+//! as done.
 //!
-//! **Consistency.** What is asked for by id is read consistently. Indexes trail by some milliseconds, so what they name is judged by its
-//! record. Lists and the audit read eventually: an entry may be missing from a list for a moment, and the audit reads what is 15 minutes old.
+//! **Consistency.** What is asked for by id is read consistently. Indexes trail by some
+//! milliseconds, so what they name is judged by its record. Lists and the audit read eventually: an
+//! entry may be missing from a list for a moment, and the audit reads what is 15 minutes old.
 //!
-//! **Expiry.** DynamoDB deletes what has expired within a few days, by its own clock; readers leave it out at once. Nothing here deletes
-//! by time. A clock of ours that is ahead writes times to live that are too long; one that is behind, none that ends before its webhook's time.
+//! **Expiry.** DynamoDB deletes what has expired within a few days, by its own clock; readers leave
+//! it out at once. Nothing here deletes by time. A clock of ours that is ahead writes times to live
+//! that are too long; one that is behind, none that ends before its webhook's time.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -75,13 +81,14 @@ pub struct DynamoStore {
     clock: Arc<dyn Clock>,
     /// How long a finished webhook is kept.
     retention: Duration,
-    /// The days that this process knows to be marked. A std mutex: it is held for a look-up, never across an await.
+    /// The days that this process knows to be marked. A std mutex: it is held for a look-up, never
+    /// across an await.
     marked_days: Mutex<HashSet<i64>>,
 }
 
 impl DynamoStore {
-    /// The store in this table. The clock says what has expired; `retention` is how long a finished webhook is kept, by which a content's
-    /// time to live is chosen such that it is seldom lifted.
+    /// The store in this table. The clock says what has expired; `retention` is how long a finished
+    /// webhook is kept, by which a content's time to live is chosen such that it is seldom lifted.
     pub fn new(
         client: Client,
         table_name: &str,

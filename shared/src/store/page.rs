@@ -41,8 +41,9 @@ pub struct Page<T, Position> {
 
 #[cfg(any(feature = "aws", feature = "redis"))]
 impl<P: Ord + Copy> Page<Listed, P> {
-    /// Puts in what the page's index does not know: a webhook whose reference id was made up has no index entry (one whose caller
-    /// copied such a reference id has). It enters this page, which ends before `end`, if it belongs here, and not to one before or after.
+    /// Puts in what the page's index does not know: a webhook whose reference id was made up has no
+    /// index entry (one whose caller copied such a reference id has). It enters this page, which
+    /// ends before `end`, if it belongs here, and not to one before or after.
     pub(crate) fn insert(
         &mut self,
         listed: Listed,
@@ -106,7 +107,8 @@ pub struct DuePage {
     pub next: Option<DueCursor>,
 }
 
-/// How far each part of the due index was read. [`Store::due`](super::Store::due) makes it and goes on after it.
+/// How far each part of the due index was read. [`Store::due`](super::Store::due) makes it and goes
+/// on after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DueCursor {
@@ -159,7 +161,8 @@ impl DueCursor {
         Self { parts: (0..parts).map(|index| self.part(index).max(other.part(index))).collect() }
     }
 
-    /// Places for another run: what was read to its end may have grown since, and is read from its start.
+    /// Places for another run: what was read to its end may have grown since, and is read from its
+    /// start.
     #[must_use]
     pub fn for_later(self) -> Self {
         let place = |place| if place == DuePlace::End { DuePlace::Start } else { place };

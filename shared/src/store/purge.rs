@@ -13,11 +13,13 @@ use crate::{
 /// How far two looks are apart at least, by the monotonic clock.
 pub const MIN_APART: Duration = Duration::from_secs(60);
 
-/// Up to when expired records may be deleted: what two looks of this process have both seen expired.
+/// Up to when expired records may be deleted: what two looks of this process have both seen
+/// expired.
 ///
-/// A wall clock may be set ahead for seconds or minutes, and then everything seems to have expired. The monotonic clock cannot be set, so
-/// two looks that it says are [`MIN_APART`] apart are not both within such a time, unless it lasted that long. Nothing is stored: a process that
-/// does not live that long deletes nothing.
+/// A wall clock may be set ahead for seconds or minutes, and then everything seems to have expired.
+/// The monotonic clock cannot be set, so two looks that it says are [`MIN_APART`] apart are not
+/// both within such a time, unless it lasted that long. Nothing is stored: a process that does not
+/// live that long deletes nothing.
 #[derive(Debug, Default)]
 pub struct PurgeHorizon {
     // A std mutex: it is held for a few instructions, never across an await.
@@ -26,14 +28,16 @@ pub struct PurgeHorizon {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Looks {
-    /// The first look that no later one has confirmed yet: when it was by the monotonic clock, and up to when it saw things expired.
+    /// The first look that no later one has confirmed yet: when it was by the monotonic clock, and
+    /// up to when it saw things expired.
     first: Option<(Duration, Timestamp)>,
     /// Up to when two looks have seen things expired.
     confirmed: Option<Timestamp>,
 }
 
 impl PurgeHorizon {
-    /// Looks at the clock. Records whose `expires_at` is at this time or earlier may be deleted; `None`: none may.
+    /// Looks at the clock. Records whose `expires_at` is at this time or earlier may be deleted;
+    /// `None`: none may.
     pub fn look(&self, clock: &dyn Clock) -> Option<Timestamp> {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         looks.look(clock.monotonic(), clock.now())
@@ -45,7 +49,8 @@ impl Looks {
         if planted::is(Bug::PurgeByOneSighting) {
             return Some(now);
         }
-        // What an earlier look saw expired and this one does not, one of them saw with a wrong clock.
+        // What an earlier look saw expired and this one does not, one of them saw with a wrong
+        // clock.
         self.confirmed = self.confirmed.map(|confirmed| confirmed.min(now));
         match &mut self.first {
             None => self.first = Some((monotonic, now)),

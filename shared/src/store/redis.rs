@@ -1,25 +1,31 @@
-//! The store on Redis: a hash for each webhook and one for its content, and sorted sets for the indexes.
+//! The store on Redis: a hash for each webhook and one for its content, and sorted sets for the
+//! indexes.
 //!
-//! Every change is one script, so a record and its index entries change together. What the keys are called, and what they hold, stands
-//! at the top of `prelude.lua`; every script is given all keys that it touches.
+//! Every change is one script, so a record and its index entries change together. What the keys are
+//! called, and what they hold, stands at the top of `prelude.lua`; every script is given all keys
+//! that it touches.
 //!
-//! **Slots.** What changes together has to share a slot of Redis Cluster, and slots are shared by hash tag:
+//! **Slots.** What changes together has to share a slot of Redis Cluster, and slots are shared by
+//! hash tag:
 //!
 //! | tag | holds |
 //! |---|---|
 //! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | a sixteenth of the webhooks, by a hash of their task ids: records, contents, and all their index entries; and idempotency keys, by a hash of the key |
 //! | `{PREFIX-status}` | totals, circuits, and what the sweep remembers: written once per call of a function, not per webhook |
 //!
-//! So a cluster spreads webhooks over up to 16 nodes; a seventeenth would stand idle. Who reads an index asks all shards at once, which is
-//! sixteen small commands in one round trip, and merges; lists are read so by people, the due index by the sweep, and by nobody on the
-//! way of a webhook. The keys are the same on a single server, so that what one holds can be moved to a cluster.
+//! So a cluster spreads webhooks over up to 16 nodes; a seventeenth would stand idle. Who reads an
+//! index asks all shards at once, which is sixteen small commands in one round trip, and merges;
+//! lists are read so by people, the due index by the sweep, and by nobody on the way of a webhook.
+//! The keys are the same on a single server, so that what one holds can be moved to a cluster.
 //!
-//! **Expiry.** What has expired is gone for readers at once. It goes with the next writes, two with each create and up to
-//! [`MAX_READ`] with each sweep, led by an index of what expires, as far as [`PurgeHorizon`] allows. Records and contents have no time to live
-//! of Redis' own: a server whose clock is ahead for a moment would delete them.
+//! **Expiry.** What has expired is gone for readers at once. It goes with the next writes, two with
+//! each create and up to [`MAX_READ`] with each sweep, led by an index of what expires, as far as
+//! [`PurgeHorizon`] allows. Records and contents have no time to live of Redis' own: a server whose
+//! clock is ahead for a moment would delete them.
 //!
-//! **A full memory.** From 90 % of `maxmemory` on nothing new is taken in ([`StoreError::Full`]). All else goes on, also when the memory is
-//! full: what is accepted is brought to its end, and can be deleted.
+//! **A full memory.** From 90 % of `maxmemory` on nothing new is taken in ([`StoreError::Full`]).
+//! All else goes on, also when the memory is full: what is accepted is brought to its end, and can
+//! be deleted.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -89,8 +95,8 @@ pub struct RedisStore {
     horizon: PurgeHorizon,
 }
 
-/// What a create came to: the record that is there already, what has expired in the same shard, whether that is in the way, and why the id
-/// is retired, or [`FULL`].
+/// What a create came to: the record that is there already, what has expired in the same shard,
+/// whether that is in the way, and why the id is retired, or [`FULL`].
 type Created = (Option<String>, Vec<String>, bool, Option<String>);
 
 impl RedisStore {
@@ -173,7 +179,8 @@ impl RedisStore {
         )
     }
 
-    /// Creates it, and takes along what the last create in this shard saw expired, at the same time.
+    /// Creates it, and takes along what the last create in this shard saw expired, at the same
+    /// time.
     async fn try_create(&self, webhook: &Webhook, call: &Call<'_>) -> Result<Created, StoreError> {
         let shard = shard::of(webhook.id.task);
         let until = self.horizon.look(&*self.clock);
@@ -188,7 +195,8 @@ impl RedisStore {
         Ok(created)
     }
 
-    /// A task id alone is unique; who asks with another reference id asks for something that is not there.
+    /// A task id alone is unique; who asks with another reference id asks for something that is not
+    /// there.
     fn is_there(&self, webhook: &Webhook, id: &WebhookId) -> bool {
         webhook.id == *id && !webhook.is_expired(self.clock.now())
     }
@@ -213,7 +221,8 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        // A write, so that a replica shows. A full memory is among the warnings: it can still be read, and emptied.
+        // A write, so that a replica shows. A full memory is among the warnings: it can still be
+        // read, and emptied.
         let ping = async |shard| {
             self.connection
                 .run::<()>(&SCRIPTS.mark.on(&[self.connection.key_of_shard(shard, "ping")]))
@@ -408,7 +417,8 @@ impl Store for RedisStore {
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
         let command = cmd("HGET").arg(self.connection.key("sweep")).arg("report").clone();
         let json: Option<String> = self.connection.ask(&command).await.map_err(unavailable)?;
-        // What another version wrote and this one cannot read is as if the sweep had not run yet; it will within the minute.
+        // What another version wrote and this one cannot read is as if the sweep had not run yet;
+        // it will within the minute.
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 

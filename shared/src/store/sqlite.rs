@@ -1,7 +1,8 @@
 //! The embedded store: tables of a [`Database`].
 //!
-//! A record is JSON in one column; beside it stands what the indexes and the conditions of a write need. What succeeds at once
-//! enters two small indexes: by status while it is unfinished, and by the time at which it expires.
+//! A record is JSON in one column; beside it stands what the indexes and the conditions of a write
+//! need. What succeeds at once enters two small indexes: by status while it is unfinished, and by
+//! the time at which it expires.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -364,7 +365,8 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
-    /// A task id alone is unique; who asks with another reference id asks for something that is not there.
+    /// A task id alone is unique; who asks with another reference id asks for something that is not
+    /// there.
     fn is_there(&self, webhook: &Webhook, id: &WebhookId) -> bool {
         webhook.id == *id && !webhook.is_expired(self.clock.now())
     }

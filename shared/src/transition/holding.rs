@@ -1,4 +1,5 @@
-//! Who looks at a webhook next: what the sweep, the audit and the rescue change of its place in the due index. Its status stays.
+//! Who looks at a webhook next: what the sweep, the audit and the rescue change of its place in the
+//! due index. Its status stays.
 
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use crate::{
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Rules {
-    /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the due time that it read.
+    /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the
+    /// due time that it read.
     ///
-    /// The grace doubles with each requeue of the same state, so that a long backlog does not feed itself.
+    /// The grace doubles with each requeue of the same state, so that a long backlog does not feed
+    /// itself.
     pub fn requeue(
         &self,
         webhook: &Webhook,
@@ -36,8 +39,9 @@ impl Rules {
         )
     }
 
-    /// The same, while a backlog waits in the queue. Where this repeats a message ([`Rules::is_repeat`]), which then probably waits there
-    /// too, the grace is the longest at once: for the length of that, a webhook adds one message to the backlog, and no more.
+    /// The same, while a backlog waits in the queue. Where this repeats a message
+    /// ([`Rules::is_repeat`]), which then probably waits there too, the grace is the longest at
+    /// once: for the length of that, a webhook adds one message to the backlog, and no more.
     pub fn requeue_in_backlog(
         &self,
         webhook: &Webhook,
@@ -50,13 +54,14 @@ impl Rules {
         requeued(webhook, seen, now, self.limits.max_grace)
     }
 
-    /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the sweep is the first to send is due when
-    /// it is allowed.
+    /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the
+    /// sweep is the first to send is due when it is allowed.
     pub fn is_repeat(&self, webhook: &Webhook, seen: Timestamp) -> bool {
         seen >= next_look(webhook).plus(self.limits.grace)
     }
 
-    /// It enters the due index for `due_at`, or moves forward to it, because its message may not exist.
+    /// It enters the due index for `due_at`, or moves forward to it, because its message may not
+    /// exist.
     pub fn adopt(
         &self,
         webhook: &Webhook,
@@ -86,10 +91,13 @@ impl Rules {
         )
     }
 
-    /// A clock that was ahead of this one wrote the record. What it wrote is taken back: an attempt that was to wait waits that long from now on, a
-    /// lease lasts one lease from now on, and somebody looks when there is something to do. [`Refusal::Held`] if the record is as it should be.
+    /// A clock that was ahead of this one wrote the record. What it wrote is taken back: an attempt
+    /// that was to wait waits that long from now on, a lease lasts one lease from now on, and
+    /// somebody looks when there is something to do. [`Refusal::Held`] if the record is as it
+    /// should be.
     ///
-    /// So no wait gets shorter than it was meant to be, whichever of the two clocks is wrong. What a caller scheduled for a time of day stays.
+    /// So no wait gets shorter than it was meant to be, whichever of the two clocks is wrong. What
+    /// a caller scheduled for a time of day stays.
     pub fn take_back(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let is_ahead = |at: Timestamp| at > now.plus(MAX_AHEAD);
         // What nobody holds the audit finds, unless it was created in the future.
@@ -113,11 +121,13 @@ impl Rules {
         Ok(next)
     }
 
-    /// The queue gave up on its message although it is not finished: due at once, or when its lease ends or its attempt is allowed.
+    /// The queue gave up on its message although it is not finished: due at once, or when its lease
+    /// ends or its attempt is allowed.
     ///
-    /// A rescue is spent only if `deliver` has worked on the webhook since the last one. If it has not, as while it is throttled,
-    /// the messages that the queue gave up on say nothing of the webhook: it waits instead, longer each time, and is not given up.
-    /// Nor is it given up while no attempt has started.
+    /// A rescue is spent only if `deliver` has worked on the webhook since the last one. If it has
+    /// not, as while it is throttled, the messages that the queue gave up on say nothing of the
+    /// webhook: it waits instead, longer each time, and is not given up. Nor is it given up while
+    /// no attempt has started.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         let spent =
@@ -136,7 +146,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// Due at once the first time in a row, then after a grace, twice that, and so on up to the longest grace.
+    /// Due at once the first time in a row, then after a grace, twice that, and so on up to the
+    /// longest grace.
     fn wait_unworked(&self, mut next: Webhook, now: Timestamp) -> Webhook {
         let wait = match next.budget.unworked_rescues.checked_sub(1) {
             Some(doublings) if !planted::is(Bug::UnworkedWithoutWait) => self
@@ -155,7 +166,8 @@ impl Rules {
     }
 }
 
-/// Whether `deliver` has worked on it since it was accepted or sent again, and since the queue last gave up on it.
+/// Whether `deliver` has worked on it since it was accepted or sent again, and since the queue last
+/// gave up on it.
 fn is_worked_on(webhook: &Webhook) -> bool {
     webhook.status != Status::Pending && webhook.budget.rescued_revision != webhook.revision
 }
@@ -168,7 +180,8 @@ fn moved(before: &Webhook, mut next: Webhook) -> Webhook {
     next
 }
 
-/// When it was decided from when on an attempt is allowed. `None` if that is a time of day which a caller gave.
+/// When it was decided from when on an attempt is allowed. `None` if that is a time of day which a
+/// caller gave.
 fn allowed_since(webhook: &Webhook) -> Option<Timestamp> {
     let decided =
         |step: &&Step| step.allowed_at == webhook.allowed_at || Some(step.at) == webhook.allowed_at;

@@ -1,9 +1,10 @@
-//! Attempts that end without an outcome: interrupted ones, whose worker died or lost its lease, and claims that are given back
-//! because nothing was sent.
+//! Attempts that end without an outcome: interrupted ones, whose worker died or lost its lease, and
+//! claims that are given back because nothing was sent.
 //!
-//! After the first interruption in a row the next attempt starts at once. From the second on it waits, longer each time, so that
-//! a process that is killed again and again does not use up every webhook in flight. The waits differ from webhook to webhook, so
-//! that one that kills its worker meets few others in flight.
+//! After the first interruption in a row the next attempt starts at once. From the second on it
+//! waits, longer each time, so that a process that is killed again and again does not use up every
+//! webhook in flight. The waits differ from webhook to webhook, so that one that kills its worker
+//! meets few others in flight.
 
 use std::time::Duration;
 
@@ -18,14 +19,16 @@ use crate::{
     status::Status,
 };
 
-/// The shortest wait after the second interruption in a row: 1 s, also where the retry policy has no base delay.
+/// The shortest wait after the second interruption in a row: 1 s, also where the retry policy has
+/// no base delay.
 const MIN_INTERRUPTION_WAIT: Duration = Duration::from_secs(1);
 
 impl Rules {
-    /// When the next attempt may start if the one under way is interrupted. `None`: none is under way.
+    /// When the next attempt may start if the one under way is interrupted. `None`: none is under
+    /// way.
     ///
-    /// At the lease's end for the first interruption in a row. Then a base delay later, twice that, and so on up to the policy's
-    /// longest delay; up to as much again by the claim's random id.
+    /// At the lease's end for the first interruption in a row. Then a base delay later, twice that,
+    /// and so on up to the policy's longest delay; up to as much again by the claim's random id.
     pub fn resumes_at(&self, webhook: &Webhook) -> Option<Timestamp> {
         let claim = webhook.claim.as_ref()?;
         let Some(doublings) = webhook.budget.interrupted.checked_sub(1) else {
@@ -44,7 +47,8 @@ impl Rules {
         Some(claim.lease_until.plus(wait.mul_f64(1.0 + claim.id.fraction())))
     }
 
-    /// Until when it must wait since its attempt was interrupted. `None`: it may be claimed, or given up.
+    /// Until when it must wait since its attempt was interrupted. `None`: it may be claimed, or
+    /// given up.
     pub fn must_wait_until(&self, webhook: &Webhook, now: Timestamp) -> Option<Timestamp> {
         let may_wait =
             check_lease(webhook, now).is_ok() && self.check_interruptions(webhook).is_ok();
@@ -52,7 +56,8 @@ impl Rules {
             .filter(|at| *at > now && may_wait && !planted::is(Bug::InterruptionWithoutWait))
     }
 
-    /// Its attempt was interrupted, and so was the one before: the next one waits ([`Rules::resumes_at`]).
+    /// Its attempt was interrupted, and so was the one before: the next one waits
+    /// ([`Rules::resumes_at`]).
     pub fn retry_interrupted(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
@@ -67,8 +72,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// The holder of the claim has sent nothing, for a reason of ours: the webhook waits until `until`. The attempt is shown with
-    /// that reason, and uses up nothing.
+    /// The holder of the claim has sent nothing, for a reason of ours: the webhook waits until
+    /// `until`. The attempt is shown with that reason, and uses up nothing.
     pub fn give_back(
         &self,
         webhook: &Webhook,

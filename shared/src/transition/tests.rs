@@ -1,5 +1,5 @@
-//! The rules, in three ways: every starting record against every event ([`table`]), what holds after any sequence of events
-//! ([`properties`]), and what a record weighs (here).
+//! The rules, in three ways: every starting record against every event ([`table`]), what holds
+//! after any sequence of events ([`properties`]), and what a record weighs (here).
 
 mod properties;
 mod table;
@@ -41,8 +41,9 @@ fn rules() -> Rules {
     Rules::default()
 }
 
-/// The record weighs less than a write unit (1 KiB) all through the life of one that succeeds at once, and leaves room for a small
-/// content beside it, with a trace too. Proved on the largest usual values: 36 characters of correlation id, 20 of reference id.
+/// The record weighs less than a write unit (1 KiB) all through the life of one that succeeds at
+/// once, and leaves room for a small content beside it, with a trace too. Proved on the largest
+/// usual values: 36 characters of correlation id, 20 of reference id.
 #[test]
 fn a_record_that_succeeds_at_once_weighs_less_than_a_write_unit() {
     let trace = Trace::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", &[]);
@@ -89,8 +90,8 @@ fn a_time_that_has_come_is_no_schedule() {
     }
 }
 
-/// A list within a record keeps how it began and what is newest. Proved by a webhook that is resent until both lists have
-/// overflowed twice.
+/// A list within a record keeps how it began and what is newest. Proved by a webhook that is resent
+/// until both lists have overflowed twice.
 #[test]
 fn attempts_and_history_keep_the_first_and_the_newest() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -113,7 +114,8 @@ fn attempts_and_history_keep_the_first_and_the_newest() {
     assert_eq!((record.attempt_count, record.attempts.len(), record.history.len()), (110, 50, 50));
 }
 
-/// Nothing that a destination answers makes a record grow beyond its bounds, and a cut is between two characters.
+/// Nothing that a destination answers makes a record grow beyond its bounds, and a cut is between
+/// two characters.
 #[test]
 fn what_is_kept_of_an_answer_is_cut() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -140,7 +142,8 @@ fn what_is_kept_of_an_answer_is_cut() {
     );
 }
 
-/// An attempt that was interrupted is shown as such, with its number, its start and its lease, and the next one has the next number.
+/// An attempt that was interrupted is shown as such, with its number, its start and its lease, and
+/// the next one has the next number.
 #[test]
 fn a_lost_attempt_is_noted_when_the_next_one_starts() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -180,7 +183,8 @@ fn what_is_given_up_says_why() {
     }
 }
 
-/// No budget of ours fails a webhook that has had no attempt since it was accepted, or since it was sent again.
+/// No budget of ours fails a webhook that has had no attempt since it was accepted, or since it was
+/// sent again.
 #[test]
 fn nothing_fails_untried() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -198,7 +202,8 @@ fn nothing_fails_untried() {
     }
 }
 
-/// A claim that is given back unused is shown with its reason, and uses up nothing; only its holder may give it back.
+/// A claim that is given back unused is shown with its reason, and uses up nothing; only its holder
+/// may give it back.
 #[test]
 fn a_claim_that_sent_nothing_uses_up_nothing() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -229,8 +234,9 @@ fn a_claim_that_sent_nothing_uses_up_nothing() {
     );
 }
 
-/// After the first interruption in a row the next attempt starts at once; then waits of a base delay, twice that, and so on, each
-/// with up to as much again, so that webhooks that were interrupted together do not start together. An outcome ends the row.
+/// After the first interruption in a row the next attempt starts at once; then waits of a base
+/// delay, twice that, and so on, each with up to as much again, so that webhooks that were
+/// interrupted together do not start together. An outcome ends the row.
 #[test]
 fn interrupted_attempts_wait_longer_each_time_until_an_outcome() {
     for (id, factor) in [(0, 1.0), (u64::MAX, 2.0)] {
@@ -279,7 +285,8 @@ fn interrupted_attempts_wait_longer_each_time_until_an_outcome() {
     }
 }
 
-/// The waits follow the webhook's own policy, within its longest delay, and are never less than a second.
+/// The waits follow the webhook's own policy, within its longest delay, and are never less than a
+/// second.
 #[test]
 fn the_wait_after_an_interruption_is_the_policys() {
     let wait = |retry: RetryOverride| {
@@ -301,7 +308,8 @@ fn the_wait_after_an_interruption_is_the_policys() {
     );
 }
 
-/// It may be put off to the very time for which it waits already, and to the last millisecond of what deferrals may take.
+/// It may be put off to the very time for which it waits already, and to the last millisecond of
+/// what deferrals may take.
 #[test]
 fn a_deferral_may_go_to_its_bounds() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -313,7 +321,8 @@ fn a_deferral_may_go_to_its_bounds() {
     assert_eq!(rules().defer(&record, later, Why::RateLimit, NOW), Err(Refusal::BudgetSpent));
 }
 
-/// What one destination's other webhooks take says nothing of its circuit: the two budgets are apart.
+/// What one destination's other webhooks take says nothing of its circuit: the two budgets are
+/// apart.
 #[test]
 fn the_host_limit_and_the_circuit_have_budgets_of_their_own() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -327,7 +336,8 @@ fn the_host_limit_and_the_circuit_have_budgets_of_their_own() {
     }
 }
 
-/// A record of an older version has neither of the new fields, and is worked on; one of this version reads as well without them.
+/// A record of an older version has neither of the new fields, and is worked on; one of this
+/// version reads as well without them.
 #[test]
 fn budgets_of_older_versions_are_read() {
     let old = r#"{"a":1,"i":2,"q":3,"s":4,"r":2,"d":5,"dm":6}"#;
@@ -353,7 +363,8 @@ fn worked_on(record: &Webhook, now: Timestamp) -> Webhook {
     rules().claim(record, ClaimId(1), now).unwrap()
 }
 
-/// Three rescues, and no fourth; but while an attempt is under way it may still end well, so it is looked at again when its lease is over.
+/// Three rescues, and no fourth; but while an attempt is under way it may still end well, so it is
+/// looked at again when its lease is over.
 #[test]
 fn there_are_three_rescues_and_a_last_look_at_an_attempt_under_way() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -372,8 +383,9 @@ fn there_are_three_rescues_and_a_last_look_at_an_attempt_under_way() {
     assert_eq!((looked_at.budget.rescues, looked_at.due_at), (3, Some(at(3045))));
 }
 
-/// A message that the queue gave up on although no worker had looked at the webhook says nothing of the webhook: no rescue is
-/// spent, and it waits, longer each time. What the sweep and the audit do meanwhile is no look.
+/// A message that the queue gave up on although no worker had looked at the webhook says nothing of
+/// the webhook: no rescue is spent, and it waits, longer each time. What the sweep and the audit do
+/// meanwhile is no look.
 #[test]
 fn what_nothing_has_worked_on_is_never_undeliverable() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -403,7 +415,8 @@ fn what_nothing_has_worked_on_is_never_undeliverable() {
     }
 }
 
-/// Deferrals are work on it, so they let a rescue be spent; but without an attempt it is not given up.
+/// Deferrals are work on it, so they let a rescue be spent; but without an attempt it is not given
+/// up.
 #[test]
 fn what_was_only_deferred_is_rescued_and_never_given_up() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -436,7 +449,8 @@ fn the_limits_are_those_of_the_design() {
     assert_eq!((limits.max_interrupted, limits.max_relays, limits.max_rescues), (5, 8, 3));
 }
 
-/// Each requeue of the same state waits twice as long as the one before, up to six hours; another status starts anew.
+/// Each requeue of the same state waits twice as long as the one before, up to six hours; another
+/// status starts anew.
 #[test]
 fn the_grace_doubles_up_to_six_hours_and_starts_anew() {
     let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -454,7 +468,8 @@ fn the_grace_doubles_up_to_six_hours_and_starts_anew() {
     );
 }
 
-/// While a backlog waits, what repeats a message is due again after six hours; what is sent for the first time after a grace, as ever.
+/// While a backlog waits, what repeats a message is due again after six hours; what is sent for the
+/// first time after a grace, as ever.
 #[test]
 fn in_a_backlog_a_repeated_message_waits_for_six_hours() {
     let accepted = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -475,7 +490,8 @@ fn in_a_backlog_a_repeated_message_waits_for_six_hours() {
     assert!(!rules().is_repeat(&first, at(600 + 899)) && rules().is_repeat(&first, at(600 + 900)));
 }
 
-/// Of the waits that it may queue itself, `deliver` does eight; what comes after is the sweep's, which is due at the allowed time.
+/// Of the waits that it may queue itself, `deliver` does eight; what comes after is the sweep's,
+/// which is due at the allowed time.
 #[test]
 fn after_eight_relays_the_sweep_takes_over() {
     let mut record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);

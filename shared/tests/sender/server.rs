@@ -1,4 +1,5 @@
-//! A destination made of bytes: it reads requests as they come over the wire and answers what a test tells it to.
+//! A destination made of bytes: it reads requests as they come over the wire and answers what a
+//! test tells it to.
 
 use std::{
     net::SocketAddr,
@@ -95,7 +96,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Answers the requests in their order with `replies`, over whichever connections they come; then stalls.
+    /// Answers the requests in their order with `replies`, over whichever connections they come;
+    /// then stalls.
     pub(crate) async fn start(replies: Vec<Reply>) -> Self {
         Self::listen(replies, None).await
     }
@@ -125,7 +127,8 @@ impl Server {
                         Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => serve(stream, &requests, next).await,
                             Err((_, mut stream)) => {
-                                // Closed with something unread, the connection would be reset, and the alert lost.
+                                // Closed with something unread, the connection would be reset, and
+                                // the alert lost.
                                 stream.read_to_end(&mut Vec::new()).await.ok();
                                 0
                             }
@@ -157,8 +160,8 @@ impl Server {
         self.requests.is_empty()
     }
 
-    /// Returns once a connection has ended, and the client's runtime has had the occasion to see it: how many bytes of replies
-    /// the system took.
+    /// Returns once a connection has ended, and the client's runtime has had the occasion to see
+    /// it: how many bytes of replies the system took.
     pub(crate) async fn connection_ended(&mut self) -> usize {
         let written = self.ended.recv().await.unwrap();
         for _ in 0..3 {

@@ -1,4 +1,5 @@
-//! TLS against real servers: what is trusted, what is shown, and each sentence about what is not right.
+//! TLS against real servers: what is trusted, what is shown, and each sentence about what is not
+//! right.
 
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ use super::{Reply, Server, assert_delivered, assert_failed, config, send, sender
 
 const NAME: &str = "hooks.example";
 
-const BAD_SIGNATURE: &str = "a signature does not fit the key of the certificate or of its issuer (another key of the same name, or \
-                             RSA of fewer than 2048 bits)";
+const BAD_SIGNATURE: &str = "a signature does not fit the key of the certificate or of its issuer \
+    (another key of the same name, or RSA of fewer than 2048 bits)";
 
 /// A certificate, its key, and what was sent with it.
 struct Chain {
@@ -112,7 +113,8 @@ async fn send_to(server: ServerConfig, sender: SenderConfig) -> Answer {
         .await
 }
 
-/// What comes of a server that shows these certificates, where `listed` are those of `WEBHOOK_CA_FILE`.
+/// What comes of a server that shows these certificates, where `listed` are those of
+/// `WEBHOOK_CA_FILE`.
 async fn send_tls(chain: &Chain, listed: &[&CertificateDer<'static>]) -> Answer {
     let mut config = config(true);
     config.extra_roots = listed.iter().map(|&certificate| certificate.clone()).collect();
@@ -197,8 +199,8 @@ async fn what_is_missing_of_the_chain_is_said() {
     let root = Authority::new("Root");
     let intermediate = Authority::make("Intermediate R7", Some(&root), |_| ());
     let alone = intermediate.issue(&params(NAME));
-    let message = "the server did not send its intermediate certificate, and the issuer \"Intermediate R7\" is not a trusted \
-                   authority; WEBHOOK_CA_FILE can list it";
+    let message = "the server did not send its intermediate certificate, and the \
+        issuer \"Intermediate R7\" is not a trusted authority; WEBHOOK_CA_FILE can list it";
     assert_refused(&send_tls(&alone, &[&root.certificate]).await, message);
     assert_refused(
         &send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await,
@@ -263,7 +265,8 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
         ),
         (
             old.issue(&params(NAME)).with(&[&old.certificate]),
-            "an intermediate certificate that the server sent expired on 2021-09-30 at 00:00:00 UTC",
+            "an intermediate certificate that the server sent expired on 2021-09-30 at 00:00:00 \
+             UTC",
         ),
         (
             of(|it| {
@@ -303,7 +306,8 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
     }
 }
 
-/// A key on P-521, for servers. The bare number stands in the key's DER after its tag and its length, 66.
+/// A key on P-521, for servers. The bare number stands in the key's DER after its tag and its
+/// length, 66.
 #[derive(Debug)]
 struct P521(Arc<p521::ecdsa::SigningKey>);
 
@@ -337,7 +341,8 @@ impl Signer for P521 {
     }
 }
 
-/// Signatures that ring cannot verify, in certificates and in handshakes. The files are OpenSSL's (`certificates/make`).
+/// Signatures that ring cannot verify, in certificates and in handshakes. The files are OpenSSL's
+/// (`certificates/make`).
 #[tokio::test]
 async fn p_521_and_ecdsa_with_sha_512_are_verified() {
     for name in ["P-256-sha512", "P-384-sha512", "P-521-sha256", "P-521-sha384", "P-521-sha512"] {
@@ -410,9 +415,11 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     for version in [&TLS13, &TLS12] {
         let asking = || asking(&authority, &server, version);
         assert_delivered(&send_to(asking(), with(Some(&ours))).await, 200);
-        let none = "the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE";
+        let none = "the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and \
+            WEBHOOK_CLIENT_KEY_FILE";
         assert_refused(&send_to(asking(), with(None)).await, none);
-        let refused = "the server refused the client certificate (its authority is not trusted there); see WEBHOOK_CLIENT_CERT_FILE";
+        let refused = "the server refused the client certificate (its authority is not trusted \
+            there); see WEBHOOK_CLIENT_CERT_FILE";
         assert_refused(&send_to(asking(), with(Some(&foreign))).await, refused);
         // A server that does not ask is not shown one, and does not mind.
         assert_delivered(
@@ -422,7 +429,8 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     }
 }
 
-/// What is made of a server that answers the first message of a handshake with these bytes and closes.
+/// What is made of a server that answers the first message of a handshake with these bytes and
+/// closes.
 async fn answer_to_bytes(bytes: &[u8]) -> Answer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
@@ -451,7 +459,8 @@ async fn what_a_server_says_in_place_of_a_handshake_is_told() {
     for (alert, message) in [
         (
             40,
-            "the server refused the handshake: it has no cipher suite in common with Posthaste, or asks for a client certificate",
+            "the server refused the handshake: it has no cipher suite in common with Posthaste, or \
+             asks for a client certificate",
         ),
         (70, "no protocol version in common: the server must speak TLS 1.2 or 1.3"),
         (71, "no cipher suite or key exchange in common with the server"),

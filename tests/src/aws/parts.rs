@@ -17,8 +17,14 @@ pub struct QueueUrls {
 impl AwsStack {
     /// Makes a table with its indexes.
     pub async fn make_table(&self, name: &str) -> Result<(), AwsError> {
-        let keys = |partition: &str, sort: &str| json!([{ "AttributeName": partition, "KeyType": "HASH" }, { "AttributeName": sort, "KeyType": "RANGE" }]);
-        let index = |name: &str, partition: &str, sort: &str| json!({ "IndexName": name, "KeySchema": keys(partition, sort), "Projection": { "ProjectionType": "KEYS_ONLY" } });
+        let keys = |partition: &str, sort: &str| {
+            json!([{ "AttributeName": partition,
+            "KeyType": "HASH" }, { "AttributeName": sort, "KeyType": "RANGE" }])
+        };
+        let index = |name: &str, partition: &str, sort: &str| {
+            json!({ "IndexName": name,
+            "KeySchema": keys(partition, sort), "Projection": { "ProjectionType": "KEYS_ONLY" } })
+        };
         let attributes = ["p", "s", "i", "j", "r", "l"]
             .map(|name| json!({ "AttributeName": name, "AttributeType": "S" }));
         let table = json!({
@@ -26,10 +32,12 @@ impl AwsStack {
             "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": attributes,
             "KeySchema": keys("p", "s"),
-            "GlobalSecondaryIndexes": [index("work", "i", "j"), index("reference", "r", "s"), index("dead_reference", "l", "j")],
+            "GlobalSecondaryIndexes": [index("work", "i", "j"), index("reference", "r", "s"),
+                index("dead_reference", "l", "j")],
         });
         self.call("DynamoDB_20120810.CreateTable", table).await?;
-        let expiry = json!({ "TableName": name, "TimeToLiveSpecification": { "AttributeName": "x", "Enabled": true } });
+        let expiry = json!({ "TableName": name, "TimeToLiveSpecification": { "AttributeName": "x",
+            "Enabled": true } });
         self.call("DynamoDB_20120810.UpdateTimeToLive", expiry).await.map(drop)
     }
 
@@ -38,7 +46,8 @@ impl AwsStack {
         let dead_letters = self.make_queue(&format!("{name}-dead"), json!({})).await?;
         let wanted = json!({ "QueueUrl": dead_letters, "AttributeNames": ["QueueArn"] });
         let found = self.call("AmazonSQS.GetQueueAttributes", wanted).await?;
-        let policy = json!({ "deadLetterTargetArn": found["Attributes"]["QueueArn"], "maxReceiveCount": MAX_RECEIVES.to_string() });
+        let policy = json!({ "deadLetterTargetArn": found["Attributes"]["QueueArn"],
+            "maxReceiveCount": MAX_RECEIVES.to_string() });
         let webhooks =
             self.make_queue(name, json!({ "RedrivePolicy": policy.to_string() })).await?;
         Ok(QueueUrls { webhooks, dead_letters })

@@ -8,7 +8,8 @@ use posthaste_tests::{
     progress::COULD_NOT_RUN,
 };
 
-// One thread for the client, so that it takes at most one of the cores that it shares with the system under test.
+// One thread for the client, so that it takes at most one of the cores that it shares with the
+// system under test.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let plan = Plan::parse();

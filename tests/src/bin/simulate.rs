@@ -21,15 +21,17 @@ use posthaste_tests::{
 use serde_json::json;
 use shared::planted::Bug;
 
-/// Runs the real functions of Posthaste in simulated worlds, each determined by a seed, and checks that nothing is lost.
+/// Runs the real functions of Posthaste in simulated worlds, each determined by a seed, and checks
+/// that nothing is lost.
 ///
-/// One of: --seed N replays one seed and prints its trace; --seeds COUNT runs many and stops at the first that fails; --bugs tells how
-/// many seeds it takes to catch each planted bug.
+/// One of: --seed N replays one seed and prints its trace; --seeds COUNT runs many and stops at the
+/// first that fails; --bugs tells how many seeds it takes to catch each planted bug.
 #[derive(Debug, Parser)]
 #[command(
     name = "simulate",
     version,
-    after_help = "Exit codes: 0 every check held (--bugs: every bug was caught), 1 not so, 2 wrong usage."
+    after_help = "Exit codes: 0 every check held (--bugs: every bug was caught), 1 not so, 2 wrong \
+        usage."
 )]
 struct Options {
     /// Replay this seed and print what happens: the time in seconds, who, what.
@@ -44,8 +46,8 @@ struct Options {
     /// Plant each bug in turn, and tell by which seed it was caught. Exit code 1 if one was not.
     #[arg(long)]
     bugs: bool,
-    /// The world, instead of the seed's own: calm, deaths, storefaults, storeoutage, queuefaults, tickfaults, skew, stalls, flaps,
-    /// operators, backlog, crashing, versions, clocks, everything.
+    /// The world, instead of the seed's own: calm, deaths, storefaults, storeoutage, queuefaults,
+    /// tickfaults, skew, stalls, flaps, operators, backlog, crashing, versions, clocks, everything.
     #[arg(long, value_parser = kind)]
     world: Option<Kind>,
     /// Plant this bug: a name that --bugs prints.
@@ -89,7 +91,8 @@ fn replay(options: &Options, seed: u64) -> bool {
     let (accepted, requests, messages, seconds) =
         (ran.accepted, ran.requests, ran.messages, ran.seconds);
     shared::say!(
-        "\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of virtual time"
+        "\n{accepted} webhooks accepted, {requests} requests, {messages} messages, {seconds} s of \
+         virtual time"
     );
     match &ran.violation {
         Some(violation) => shared::say!("FAILED: {violation}"),

@@ -5,17 +5,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use posthaste_tests::{dead_letters, progress::Report, target::Target};
 
-/// Tests dead letters in a running system: a webhook that fails for good becomes one, with payload, error, attempts and
-/// correlation id, for 30 days; it can be redriven with a fresh budget of attempts, and deleted.
+/// Tests dead letters in a running system: a webhook that fails for good becomes one, with payload,
+/// error, attempts and correlation id, for 30 days; it can be redriven with a fresh budget of
+/// attempts, and deleted.
 ///
-/// Any running webhook-receiver will do: the webhook goes to its path /status-code/500. If the receiver was started with
-/// --failure-rate 100, it goes to a plain path instead; restart the receiver without that option before the redrive, and see the
-/// webhook delivered.
+/// Any running webhook-receiver will do: the webhook goes to its path /status-code/500. If the
+/// receiver was started with --failure-rate 100, it goes to a plain path instead; restart the
+/// receiver without that option before the redrive, and see the webhook delivered.
 #[derive(Debug, Parser)]
 #[command(
     name = "test-webhook-dlq",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it could not be tested."
+    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it \
+        could not be tested."
 )]
 struct Options {
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `test-webhook-failure`: drives a failure through a running system and judges what it did. See `--help`.
+//! `test-webhook-failure`: drives a failure through a running system and judges what it did. See
+//! `--help`.
 
 use std::process::ExitCode;
 
@@ -11,14 +12,16 @@ use posthaste_tests::{
 
 /// Tests how a running system handles failing webhooks, by asking its API.
 ///
-/// Without --failure: checks the API with no webhook involved, then makes one delivery through the receiver. With it: drives that
-/// failure and checks the attempts, the waits between them and the final status. Any running webhook-receiver will do, whatever it
-/// was told to answer: the webhooks go to its paths /status-code/404, /status-code/500 and /delay/60.
+/// Without --failure: checks the API with no webhook involved, then makes one delivery through the
+/// receiver. With it: drives that failure and checks the attempts, the waits between them and the
+/// final status. Any running webhook-receiver will do, whatever it was told to answer: the webhooks
+/// go to its paths /status-code/404, /status-code/500 and /delay/60.
 #[derive(Debug, Parser)]
 #[command(
     name = "test-webhook-failure",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it could not be tested."
+    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it \
+        could not be tested."
 )]
 struct Options {
     /// The failure to drive.

@@ -11,14 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Receives webhooks: answers any POST, logs and counts what came, and verifies signatures.
 ///
-/// Answers 200 unless told otherwise. Two paths win over every option: /status-code/CODE answers that code, /delay/SECONDS
-/// answers 200 after that time; /delay/2/status-code/503 does both. GET /status (or /) shows counts as JSON. Runs until Ctrl-C or
-/// SIGTERM.
+/// Answers 200 unless told otherwise. Two paths win over every option: /status-code/CODE answers
+/// that code, /delay/SECONDS answers 200 after that time; /delay/2/status-code/503 does both. GET
+/// /status (or /) shows counts as JSON. Runs until Ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(
     name = "webhook-receiver",
     version,
-    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run (the message says why)."
+    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run (the \
+        message says why)."
 )]
 struct Options {
     /// Address to listen on.
@@ -28,9 +29,11 @@ struct Options {
     #[arg(long, default_value_t = 9001)]
     port: u16,
     /// Percentage of requests that fail, chosen at random (0 to 100).
-    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, default_value_t = 0, value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100))]
     failure_rate: u8,
-    /// Status code to answer with (200 to 599) [default: 200]; with --failure-rate, the code of those that fail [default: 500].
+    /// Status code to answer with (200 to 599) [default: 200]; with --failure-rate, the code of
+    /// those that fail [default: 500].
     #[arg(long, value_name = "CODE", value_parser = answer::parse_code)]
     response_code: Option<u16>,
     /// Seconds to wait before each answer, decimals allowed. Other requests are answered meanwhile.
@@ -45,7 +48,8 @@ struct Options {
         help = "Save each payload, byte for byte, as webhook_data_*.json in this folder"
     )]
     save_dir: Option<PathBuf>,
-    /// Verify signatures with this secret, or several separated by commas: base64 with or without whsec_, else raw bytes.
+    /// Verify signatures with this secret, or several separated by commas: base64 with or without
+    /// whsec_, else raw bytes.
     #[arg(long, env = "WEBHOOK_HMAC_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// Log nothing to standard output but where it listens.

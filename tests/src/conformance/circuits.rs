@@ -1,4 +1,5 @@
-//! Circuits: conditional on their revision, gone when idle, and listed while there is something to tell.
+//! Circuits: conditional on their revision, gone when idle, and listed while there is something to
+//! tell.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,8 @@ fn settings() -> Settings {
     Settings { failures: 2, ..Settings::default() }
 }
 
-/// Workers do not write over each other's failures. Proved with right, old and missing revisions, over both handles.
+/// Workers do not write over each other's failures. Proved with right, old and missing revisions,
+/// over both handles.
 async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     let destination = destination();
     let now = fixture.now();
@@ -46,8 +48,8 @@ async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), Some(second));
 }
 
-/// One worker takes the probe's lease, and no failure is lost unseen. Proved by rounds of four writers over two handles, the first on
-/// no circuit at all.
+/// One worker takes the probe's lease, and no failure is lost unseen. Proved by rounds of four
+/// writers over two handles, the first on no circuit at all.
 async fn of_racing_writes_one_wins(fixture: Fixture) {
     let destination = destination();
     for round in 1..=40 {
@@ -73,7 +75,8 @@ async fn of_racing_writes_one_wins(fixture: Fixture) {
     }
 }
 
-/// Nothing is kept of a destination where all is well. Proved by a success after failures, then by a first failure anew.
+/// Nothing is kept of a destination where all is well. Proved by a success after failures, then by
+/// a first failure anew.
 async fn what_is_idle_is_removed(fixture: Fixture) {
     let destination = destination();
     let now = fixture.now();
@@ -96,8 +99,8 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(again));
 }
 
-/// An operator sees every destination that fails, and first those that opened. Proved with an open one, a half-open one, and closed ones
-/// with a failure, which were written in between.
+/// An operator sees every destination that fails, and first those that opened. Proved with an open
+/// one, a half-open one, and closed ones with a failure, which were written in between.
 async fn those_that_opened_are_listed_first(fixture: Fixture) {
     let now = fixture.now();
     let long_ago = now.minus(Duration::from_secs(3600));

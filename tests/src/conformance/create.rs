@@ -31,7 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A webhook and its content exist once create has answered, also for another process. Proved by reading through both handles.
+/// A webhook and its content exist once create has answered, also for another process. Proved by
+/// reading through both handles.
 async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
     fixture.store.ping().await.unwrap();
     let webhook = fixture.created().await;
@@ -44,8 +45,9 @@ async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
     }
 }
 
-/// A second create of a task id changes nothing, whatever it says, and is told what is stored. Proved with the same id after the
-/// webhook has moved on, and with another reference id for the same task.
+/// A second create of a task id changes nothing, whatever it says, and is told what is stored.
+/// Proved with the same id after the webhook has moved on, and with another reference id for the
+/// same task.
 async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) {
     let first = fixture.created().await;
     let claimed =
@@ -71,8 +73,8 @@ async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) 
     assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
 }
 
-/// Of concurrent creates of one task id exactly one takes effect, record and content together. Proved by rounds of real
-/// concurrent tasks over two handles, each with a content of its own.
+/// Of concurrent creates of one task id exactly one takes effect, record and content together.
+/// Proved by rounds of real concurrent tasks over two handles, each with a content of its own.
 async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
     const WRITERS: usize = 4;
     for _ in 0..25 {
@@ -109,7 +111,8 @@ async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
     }
 }
 
-/// A webhook that nobody created is missing for every call, and no call but create makes one. Proved by trying each.
+/// A webhook that nobody created is missing for every call, and no call but create makes one.
+/// Proved by trying each.
 async fn what_was_never_created_is_missing(fixture: Fixture) {
     let webhook =
         fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
@@ -126,7 +129,8 @@ async fn what_was_never_created_is_missing(fixture: Fixture) {
     assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
 }
 
-/// An id is both its parts: with another reference id for the same task there is nothing to read or to delete. Proved by trying.
+/// An id is both its parts: with another reference id for the same task there is nothing to read or
+/// to delete. Proved by trying.
 async fn another_reference_id_names_another_webhook(fixture: Fixture) {
     let webhook = fixture.created().await;
     let other = WebhookId { reference: fresh_reference(), task: webhook.id.task };
@@ -139,8 +143,8 @@ async fn another_reference_id_names_another_webhook(fixture: Fixture) {
     );
 }
 
-/// URL, headers and payload come back byte for byte. Proved with spaces, escapes, numbers that no parser keeps, duplicate keys,
-/// astral characters, and headers whose order and case matter.
+/// URL, headers and payload come back byte for byte. Proved with spaces, escapes, numbers that no
+/// parser keeps, duplicate keys, astral characters, and headers whose order and case matter.
 async fn every_byte_of_a_content_is_kept(fixture: Fixture) {
     let payloads = [
         r#"{"a":1.0, "b":"\u00e9"}"#,
@@ -187,8 +191,8 @@ async fn a_payload_of_a_mebibyte_is_kept(fixture: Fixture) {
     assert!(fixture.store.write_and_open(&webhook, &claimed).await.unwrap() == content);
 }
 
-/// A record comes back with all its fields, the longest lists included. Proved with one that uses every field, through a create and
-/// a write.
+/// A record comes back with all its fields, the longest lists included. Proved with one that uses
+/// every field, through a create and a write.
 async fn every_field_of_a_record_is_kept(fixture: Fixture) {
     let mut new = new_webhook(fixture.now(), &fresh_reference());
     new.event_type = Some("order.paid/é😀".to_owned());
@@ -217,7 +221,8 @@ async fn every_field_of_a_record_is_kept(fixture: Fixture) {
     assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook));
 }
 
-/// Nothing sends a message for a webhook that waits for its time, so it must be in the due index from the start. Proved by asking.
+/// Nothing sends a message for a webhook that waits for its time, so it must be in the due index
+/// from the start. Proved by asking.
 async fn a_scheduled_webhook_is_in_the_due_index_at_once(fixture: Fixture) {
     let webhook = Kind::Scheduled.make(&fixture).await;
     assert!(webhook.due_at.is_some());

@@ -50,13 +50,14 @@ async fn tasks(fixture: &Fixture, reference: Option<&ReferenceId>, limit: usize)
     panic!("the list never came to an end");
 }
 
-/// So many seconds before now: what is archived expires by the clock, so these are archived in the recent past.
+/// So many seconds before now: what is archived expires by the clock, so these are archived in the
+/// recent past.
 fn ago(fixture: &Fixture, seconds: u64) -> Timestamp {
     fixture.now().minus(Duration::from_secs(seconds))
 }
 
-/// Letters are listed by when they became one, not by when they were created, as they are and with their URLs. Proved with letters
-/// that were archived in another order than created.
+/// Letters are listed by when they became one, not by when they were created, as they are and with
+/// their URLs. Proved with letters that were archived in another order than created.
 async fn latest_archived_first_with_record_and_url(fixture: Fixture) {
     let reference = fresh_reference();
     let mut letters = Vec::new();
@@ -96,8 +97,8 @@ async fn of_one_reference_only(fixture: Fixture) {
     .await;
 }
 
-/// Reading page by page shows each letter once, also those that were archived in the same millisecond. Proved with several sizes of
-/// pages.
+/// Reading page by page shows each letter once, also those that were archived in the same
+/// millisecond. Proved with several sizes of pages.
 async fn pages_show_each_letter_once(fixture: Fixture) {
     let reference = fresh_reference();
     let base = ago(&fixture, 60);
@@ -118,8 +119,8 @@ async fn pages_show_each_letter_once(fixture: Fixture) {
     }
 }
 
-/// A dead letter is the failed record, so it is none any more once that is sent again or deleted; failing again makes it one again.
-/// Proved for redrive, resend and delete.
+/// A dead letter is the failed record, so it is none any more once that is sent again or deleted;
+/// failing again makes it one again. Proved for redrive, resend and delete.
 async fn a_letter_leaves_when_it_is_sent_again_or_deleted(fixture: Fixture) {
     let reference = fresh_reference();
     let [redriven, resent, deleted] = [

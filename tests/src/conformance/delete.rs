@@ -20,7 +20,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Record, content and every index entry are gone, for every handle. Proved on a webhook of each kind, so that every index had one.
+/// Record, content and every index entry are gone, for every handle. Proved on a webhook of each
+/// kind, so that every index had one.
 async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
     for kind in [
         Kind::Pending,
@@ -69,7 +70,8 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
     }
 }
 
-/// A delete of what was seen does not hit what somebody has changed since. Proved with the record before and after a write.
+/// A delete of what was seen does not hit what somebody has changed since. Proved with the record
+/// before and after a write.
 async fn what_has_changed_stays(fixture: Fixture) {
     let seen = fixture.created().await;
     let now = fixture.now();
@@ -82,8 +84,8 @@ async fn what_has_changed_stays(fixture: Fixture) {
     assert!(!fixture.store.delete_unchanged(&changed).await.unwrap(), "there is none any more");
 }
 
-/// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in flight makes no record. Proved by
-/// writing both, conditionally and by `apply`.
+/// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in
+/// flight makes no record. Proved by writing both, conditionally and by `apply`.
 async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     let claimed = Kind::LeaseLive.make(&fixture).await;
     let pending = Kind::Pending.make(&fixture).await;
@@ -109,7 +111,8 @@ async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     }
 }
 
-/// Delete takes one webhook and nothing of another. Proved on two with the same reference id and the same millisecond.
+/// Delete takes one webhook and nothing of another. Proved on two with the same reference id and
+/// the same millisecond.
 async fn others_stay(fixture: Fixture) {
     let reference = super::fixture::fresh_reference();
     let now = fixture.now();

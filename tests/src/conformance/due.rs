@@ -45,8 +45,8 @@ async fn due_of(fixture: &Fixture, ids: &[&WebhookId], until: Timestamp) -> Vec<
     entries
 }
 
-/// Each write moves the index entry along with the record: there is one entry or none, with the record's own time. Proved over a
-/// life that enters, moves forward, moves back and leaves.
+/// Each write moves the index entry along with the record: there is one entry or none, with the
+/// record's own time. Proved over a life that enters, moves forward, moves back and leaves.
 async fn an_entry_enters_moves_and_leaves_with_its_record(fixture: Fixture) {
     let now = fixture.now();
     let check = async |webhook: Webhook| {
@@ -101,7 +101,8 @@ async fn an_entry_enters_moves_and_leaves_with_its_record(fixture: Fixture) {
     assert_eq!(delivered.due_at, None);
 }
 
-/// What is due at the given time or before is answered, with its due time, and nothing later. Proved around the millisecond.
+/// What is due at the given time or before is answered, with its due time, and nothing later.
+/// Proved around the millisecond.
 async fn only_what_is_due_until_then_is_answered(fixture: Fixture) {
     let (early, exact, late) = (
         due_at(&fixture, fixture.at(999)).await,
@@ -131,8 +132,9 @@ async fn only_what_is_due_until_then_is_answered(fixture: Fixture) {
     }
 }
 
-/// A bounded read takes the oldest of each part of the index, so that nothing starves. Proved without knowing the parts: what a limit
-/// of three leaves out has at least three older ones that it kept.
+/// A bounded read takes the oldest of each part of the index, so that nothing starves. Proved
+/// without knowing the parts: what a limit of three leaves out has at least three older ones that
+/// it kept.
 async fn a_limit_keeps_the_oldest(fixture: Fixture) {
     let mut own = BTreeSet::new();
     for index in 0..60 {
@@ -156,8 +158,8 @@ async fn a_limit_keeps_the_oldest(fixture: Fixture) {
     .await;
 }
 
-/// The sweep gets through any backlog with bounded reads: what it has requeued makes room for the next. Proved by 100 entries and a
-/// limit of 7; each is seen, exactly once.
+/// The sweep gets through any backlog with bounded reads: what it has requeued makes room for the
+/// next. Proved by 100 entries and a limit of 7; each is seen, exactly once.
 async fn a_backlog_is_worked_off_in_bounded_reads(fixture: Fixture) {
     let mut waiting = BTreeSet::new();
     for index in 0..100 {
@@ -209,8 +211,9 @@ fn tasks(entries: &[DueEntry]) -> Vec<TaskId> {
     tasks
 }
 
-/// Who follows the pages meets each entry exactly once, also of many that fall due in the same millisecond. Proved by 120 entries at four
-/// times and limits from one to more than there are; and a cursor survives being stored.
+/// Who follows the pages meets each entry exactly once, also of many that fall due in the same
+/// millisecond. Proved by 120 entries at four times and limits from one to more than there are; and
+/// a cursor survives being stored.
 async fn pages_go_on_where_the_one_before_ended(fixture: Fixture) {
     let mut expected = Vec::new();
     for index in 0..120 {
@@ -232,8 +235,8 @@ async fn pages_go_on_where_the_one_before_ended(fixture: Fixture) {
     assert_eq!(tasks(&all), expected);
 }
 
-/// The sweep moves what it reads before it reads on, the last entry of a page too, and misses nothing. Proved with entries of one time, each
-/// page of which is moved but for every third entry.
+/// The sweep moves what it reads before it reads on, the last entry of a page too, and misses
+/// nothing. Proved with entries of one time, each page of which is moved but for every third entry.
 async fn what_moves_between_pages_does_not_hide_the_others(fixture: Fixture) {
     let mut expected = Vec::new();
     for _ in 0..90 {
@@ -266,8 +269,9 @@ async fn what_moves_between_pages_does_not_hide_the_others(fixture: Fixture) {
     assert_eq!(tasks(&found), expected);
 }
 
-/// After a roll-back any number of webhooks that only a newer version can read stand at the head of the index. Who follows the pages passes
-/// over them and reaches what is due after them. Proved with 40 of them, limits below that, and one webhook behind.
+/// After a roll-back any number of webhooks that only a newer version can read stand at the head of
+/// the index. Who follows the pages passes over them and reaches what is due after them. Proved
+/// with 40 of them, limits below that, and one webhook behind.
 async fn what_cannot_be_read_does_not_hide_what_is_behind_it(fixture: Fixture) {
     let mut unreadable = BTreeSet::new();
     for index in 0..40 {
@@ -291,7 +295,8 @@ async fn what_cannot_be_read_does_not_hide_what_is_behind_it(fixture: Fixture) {
     }
 }
 
-/// A read can begin at a time: entries that are due then are part of it, earlier ones are not. Proved around the millisecond.
+/// A read can begin at a time: entries that are due then are part of it, earlier ones are not.
+/// Proved around the millisecond.
 async fn a_read_can_begin_at_a_time(fixture: Fixture) {
     let mut expected = Vec::new();
     for millis in [998, 999, 1000, 1000, 1001, 5000] {

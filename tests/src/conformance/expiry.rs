@@ -43,8 +43,8 @@ async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> 
     Ok(shown)
 }
 
-/// A finished webhook can be asked about until its time has come, and never after, though its bytes may stay. Proved with the clock
-/// put a minute before, then behind.
+/// A finished webhook can be asked about until its time has come, and never after, though its bytes
+/// may stay. Proved with the clock put a minute before, then behind.
 async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
     let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     fixture
@@ -85,8 +85,8 @@ async fn nothing_unfinished_ever_expires(fixture: Fixture) {
     }
 }
 
-/// A webhook that is sent again shortly before it expires lives on, and what it carries with it. Proved by passing the old time, and
-/// then by a claim that opens the content.
+/// A webhook that is sent again shortly before it expires lives on, and what it carries with it.
+/// Proved by passing the old time, and then by a claim that opens the content.
 async fn a_resend_lifts_record_and_content(fixture: Fixture) {
     for kind in [Kind::Delivered, Kind::Archived] {
         let finished = kind.make(&fixture).await;
@@ -105,8 +105,9 @@ async fn a_resend_lifts_record_and_content(fixture: Fixture) {
     }
 }
 
-/// With a clock that is ahead everything has expired for readers, and nothing is deleted, whatever writes and housekeeping take place
-/// within less than a minute. Proved with a delivered webhook and a dead letter, over both handles; when the clock is right again, all is there.
+/// With a clock that is ahead everything has expired for readers, and nothing is deleted, whatever
+/// writes and housekeeping take place within less than a minute. Proved with a delivered webhook
+/// and a dead letter, over both handles; when the clock is right again, all is there.
 async fn a_clock_that_is_ahead_for_seconds_deletes_nothing(fixture: Fixture) {
     let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     let report = SweepReport { ran_at: fixture.now(), ..SweepReport::default() };

@@ -1,4 +1,5 @@
-//! What a case has at hand: the backend under test, ids that nobody else has, and ways to make records and to wait.
+//! What a case has at hand: the backend under test, ids that nobody else has, and ways to make
+//! records and to wait.
 
 use std::{
     fmt::Debug,
@@ -25,7 +26,8 @@ use tokio::time::sleep;
 /// How long the suite waits for something that must happen: 15 s.
 pub(super) const BOUND: Duration = Duration::from_secs(15);
 
-/// The system's clock, which a test can put forward. Sleeps last as long as they say, since servers have clocks of their own.
+/// The system's clock, which a test can put forward. Sleeps last as long as they say, since servers
+/// have clocks of their own.
 #[derive(Debug, Default)]
 pub struct TestClock {
     /// What has passed besides what the system's clock says.
@@ -65,7 +67,8 @@ impl Clock for TestClock {
 
 /// A store and a queue under test, for one case.
 ///
-/// Nobody else uses them during the case (a file, a key prefix, tables and queues of its own). They need not be empty.
+/// Nobody else uses them during the case (a file, a key prefix, tables and queues of its own). They
+/// need not be empty.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     /// The store. It reads the time from [`Backend::clock`].
@@ -77,18 +80,19 @@ pub trait Backend: Debug + Send + Sync {
     /// The clock that store and queue were given.
     fn clock(&self) -> Arc<TestClock>;
 
-    /// The same store as another process would have it: a connection of its own, nothing cached in common.
+    /// The same store as another process would have it: a connection of its own, nothing cached in
+    /// common.
     async fn second_store(&self) -> Arc<dyn Store>;
 
     /// The same queue as another process would have it.
     async fn second_queue(&self) -> Arc<dyn Queue>;
 
-    /// Puts `json` in place of the stored record of `id`, as a newer version of Posthaste would: as the next revision, while content and
-    /// index entries stay as they are.
+    /// Puts `json` in place of the stored record of `id`, as a newer version of Posthaste would: as
+    /// the next revision, while content and index entries stay as they are.
     async fn plant_record(&self, id: &WebhookId, json: &str);
 
-    /// Whether a content of the webhook is stored, looked for behind the store's back. The suite's contents have the task id in
-    /// their URL.
+    /// Whether a content of the webhook is stored, looked for behind the store's back. The suite's
+    /// contents have the task id in their URL.
     async fn has_content(&self, id: &WebhookId) -> bool;
 }
 
@@ -116,7 +120,8 @@ pub struct Fixture {
 impl Fixture {
     /// What a case has at hand on this backend.
     pub async fn new(backend: Box<dyn Backend>) -> Self {
-        // From 2001 to 2020, so that ranges of ids and of due times never meet those of what was made just now.
+        // From 2001 to 2020, so that ranges of ids and of due times never meet those of what was
+        // made just now.
         let epoch =
             Timestamp::from_millis(rand::random_range(1_000_000_000_000..1_600_000_000_000));
         Self {
@@ -226,10 +231,11 @@ pub(super) fn content(webhook: &Webhook) -> Content {
     }
 }
 
-/// Asks again and again until `check` answers `Ok`, and panics with its last complaint if that takes longer than [`BOUND`].
+/// Asks again and again until `check` answers `Ok`, and panics with its last complaint if that
+/// takes longer than [`BOUND`].
 ///
-/// For what a backend may answer a moment late: indexes that trail the record, counts, messages. Where a contract promises that a
-/// write is seen at once, ask once.
+/// For what a backend may answer a moment late: indexes that trail the record, counts, messages.
+/// Where a contract promises that a write is seen at once, ask once.
 pub(super) async fn eventually<T, F, Fut>(what: &str, check: F) -> T
 where
     F: Fn() -> Fut,

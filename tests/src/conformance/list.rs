@@ -42,7 +42,8 @@ async fn tasks(fixture: &Fixture, filter: &Filter, limit: usize) -> Vec<TaskId> 
     panic!("the list never came to an end");
 }
 
-/// So many webhooks with this reference, from the epoch on, two of them in each millisecond; newest first.
+/// So many webhooks with this reference, from the epoch on, two of them in each millisecond; newest
+/// first.
 async fn some(fixture: &Fixture, reference: &ReferenceId, count: i64) -> Vec<Webhook> {
     let mut webhooks = Vec::new();
     for index in 0..count {
@@ -56,8 +57,8 @@ fn tasks_of<'a>(webhooks: impl IntoIterator<Item = &'a Webhook>) -> Vec<TaskId> 
     webhooks.into_iter().map(|webhook| webhook.id.task).collect()
 }
 
-/// A list shows the records as they are, with their URLs, the newest first. Proved with webhooks of the same and of different
-/// milliseconds, once with and once without a reference.
+/// A list shows the records as they are, with their URLs, the newest first. Proved with webhooks of
+/// the same and of different milliseconds, once with and once without a reference.
 async fn newest_first_with_record_and_url(fixture: Fixture) {
     let reference = fresh_reference();
     let webhooks = some(&fixture, &reference, 10).await;
@@ -73,8 +74,8 @@ async fn newest_first_with_record_and_url(fixture: Fixture) {
     }
 }
 
-/// Each filter leaves out what does not match, alone and together with others. Proved with two references, three statuses and two
-/// times of creation.
+/// Each filter leaves out what does not match, alone and together with others. Proved with two
+/// references, three statuses and two times of creation.
 async fn each_filter_alone_and_all_together(fixture: Fixture) {
     let (ours, theirs) = (fresh_reference(), fresh_reference());
     let now = fixture.now();
@@ -123,8 +124,8 @@ async fn each_filter_alone_and_all_together(fixture: Fixture) {
     }
 }
 
-/// Reading page by page shows everything, once, in order, whatever the pages' size. Proved with 45 webhooks and a filter that leaves
-/// out most of them.
+/// Reading page by page shows everything, once, in order, whatever the pages' size. Proved with 45
+/// webhooks and a filter that leaves out most of them.
 async fn pages_show_each_webhook_once(fixture: Fixture) {
     let reference = fresh_reference();
     let webhooks = some(&fixture, &reference, 45).await;
@@ -145,8 +146,8 @@ async fn pages_show_each_webhook_once(fixture: Fixture) {
     }
 }
 
-/// A reader who turns pages while others create and change webhooks misses none that was there when it began, and sees none twice.
-/// Proved by creating and claiming between the pages.
+/// A reader who turns pages while others create and change webhooks misses none that was there when
+/// it began, and sees none twice. Proved by creating and claiming between the pages.
 async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture) {
     let reference = fresh_reference();
     let webhooks = some(&fixture, &reference, 40).await;
@@ -173,8 +174,9 @@ async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture)
     assert_eq!(found, tasks_of(&webhooks));
 }
 
-/// A webhook without a reference of its caller has no index entry, and is found by its made-up reference all the same; nobody else's
-/// list has it. Proved with the filters that could confuse them.
+/// A webhook without a reference of its caller has no index entry, and is found by its made-up
+/// reference all the same; nobody else's list has it. Proved with the filters that could confuse
+/// them.
 async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     let created_at = fixture.epoch;
     let mut new = new_webhook(created_at, &fresh_reference());
@@ -218,7 +220,8 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     .await;
 }
 
-/// The counts follow what happens, if a moment late. Proved by differences over a few webhooks in different statuses, and over deletes.
+/// The counts follow what happens, if a moment late. Proved by differences over a few webhooks in
+/// different statuses, and over deletes.
 async fn counts_follow_the_statuses(fixture: Fixture) {
     let before = fixture.store.counts().await.unwrap();
     let expect = async |added: [u64; 5]| {

@@ -1,4 +1,5 @@
-//! The queue's basics: what is sent is received as it was sent, by anybody, until it is acknowledged.
+//! The queue's basics: what is sent is received as it was sent, by anybody, until it is
+//! acknowledged.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -73,8 +74,9 @@ pub(super) async fn expect_depth(
     eventually("the depth", || async { same(&queue.depth(lane).await.unwrap(), &expected) }).await;
 }
 
-/// The way of every message, in both lanes. Proved by sending through one handle and receiving through the other: body, first receive,
-/// time of sending; and by the depth that the acknowledgement leaves.
+/// The way of every message, in both lanes. Proved by sending through one handle and receiving
+/// through the other: body, first receive, time of sending; and by the depth that the
+/// acknowledgement leaves.
 async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture: Fixture) {
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let message = message("one");
@@ -96,8 +98,8 @@ async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture
     }
 }
 
-/// Ten messages go in one call; a receive takes no more than it was asked for; an acknowledgement takes them together. Proved with sizes
-/// from one to ten, and with none.
+/// Ten messages go in one call; a receive takes no more than it was asked for; an acknowledgement
+/// takes them together. Proved with sizes from one to ten, and with none.
 async fn a_batch_is_sent_whole_and_received_in_parts(fixture: Fixture) {
     fixture.queue.send(Lane::Webhooks, &[]).await.unwrap();
     let messages: Vec<Outgoing> = (0..MAX_BATCH).map(|index| message(&index.to_string())).collect();
@@ -143,7 +145,8 @@ async fn every_byte_of_a_body_is_kept(fixture: Fixture) {
     }
 }
 
-/// A message stays in the lane that it was sent to. Proved by looking into the other one, and by their depths.
+/// A message stays in the lane that it was sent to. Proved by looking into the other one, and by
+/// their depths.
 async fn the_lanes_are_apart(fixture: Fixture) {
     let message = message("letter");
     fixture.queue.send(Lane::DeadLetters, std::slice::from_ref(&message)).await.unwrap();
@@ -153,8 +156,9 @@ async fn the_lanes_are_apart(fixture: Fixture) {
     receive_one(&*fixture.queue, Lane::DeadLetters, &message.body, LONG).await;
 }
 
-/// A worker that finds nothing gets its answer when it expects it: at once without a wait, else once that is over. Proved by the time
-/// that passes; the upper bounds are generous, for slow machines.
+/// A worker that finds nothing gets its answer when it expects it: at once without a wait, else
+/// once that is over. Proved by the time that passes; the upper bounds are generous, for slow
+/// machines.
 async fn an_empty_lane_answers_within_the_wait(fixture: Fixture) {
     for (wait, least, most) in [(0, 0, 5000), (1000, 800, 10_000)] {
         let started = Instant::now();
@@ -170,8 +174,9 @@ async fn an_empty_lane_answers_within_the_wait(fixture: Fixture) {
     }
 }
 
-/// A message does not wait for the next poll: a receive that waits answers as soon as one is sent. Proved by a receive that is seen to
-/// wait before the send and is done long before its wait is over.
+/// A message does not wait for the next poll: a receive that waits answers as soon as one is sent.
+/// Proved by a receive that is seen to wait before the send and is done long before its wait is
+/// over.
 async fn who_waits_is_woken_by_a_send(fixture: Fixture) {
     wakes(&fixture, &*fixture.queue, Lane::Webhooks).await;
     wakes(&fixture, &*fixture.queue, Lane::DeadLetters).await;
@@ -195,7 +200,8 @@ async fn wakes(fixture: &Fixture, sender: &dyn Queue, lane: Lane) {
     assert_eq!(received.iter().map(|received| &received.body).collect::<Vec<_>>(), [&message.body]);
 }
 
-/// What the health page says of a lane becomes true. Proved with messages in each of the three states, and through the other handle.
+/// What the health page says of a lane becomes true. Proved with messages in each of the three
+/// states, and through the other handle.
 async fn the_depth_tells_ready_in_flight_and_delayed(fixture: Fixture) {
     let lane = Lane::Webhooks;
     fixture

@@ -1,4 +1,5 @@
-//! Real concurrent writers over two handles. Each case runs many rounds, since a race that can be lost is not always lost.
+//! Real concurrent writers over two handles. Each case runs many rounds, since a race that can be
+//! lost is not always lost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Runs the closure in that many tasks that start together, the even ones on one handle and the odd ones on the other.
+/// Runs the closure in that many tasks that start together, the even ones on one handle and the odd
+/// ones on the other.
 async fn together<T, F, Fut>(fixture: &Fixture, tasks: usize, work: F) -> Vec<T>
 where
     T: Send + 'static,
@@ -56,8 +58,9 @@ where
     results
 }
 
-/// The fence of design §3: however many workers look at a webhook, one attempt starts. Proved by rounds in which four workers claim
-/// it: one is done, the others are refused because of its lease, and the record carries its claim.
+/// The fence of design §3: however many workers look at a webhook, one attempt starts. Proved by
+/// rounds in which four workers claim it: one is done, the others are refused because of its lease,
+/// and the record carries its claim.
 async fn of_racing_claims_one_wins(fixture: Fixture) {
     for round in 0..50 {
         let kind = if round % 2 == 0 { Kind::Pending } else { Kind::LeaseOver };
@@ -92,8 +95,8 @@ async fn of_racing_claims_one_wins(fixture: Fixture) {
     }
 }
 
-/// A worker that slept through its lease must not write over the one that took over. Proved by its outcome after the second claim,
-/// both from the record that it knows and from the stored one.
+/// A worker that slept through its lease must not write over the one that took over. Proved by its
+/// outcome after the second claim, both from the record that it knows and from the stored one.
 async fn a_stale_outcome_is_refused_after_the_lease_was_taken_over(fixture: Fixture) {
     let lost = Kind::LeaseOver.make(&fixture).await;
     let now = fixture.now();
@@ -111,8 +114,9 @@ async fn a_stale_outcome_is_refused_after_the_lease_was_taken_over(fixture: Fixt
     }
 }
 
-/// The outcome is written once, also if the lease is over and the old worker, the new one and the one that gives up all come at the
-/// same time. Proved by rounds in which a late success races a new claim: either the success is kept or the claim, never a mix.
+/// The outcome is written once, also if the lease is over and the old worker, the new one and the
+/// one that gives up all come at the same time. Proved by rounds in which a late success races a
+/// new claim: either the success is kept or the claim, never a mix.
 async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
     for round in 0..50 {
         let lost = Kind::LeaseOver.make(&fixture).await;
@@ -148,8 +152,9 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
     }
 }
 
-/// Writes of different functions do not undo each other: the sweep's due time does not bring a delivered webhook back into the index,
-/// and the outcome is not lost to the sweep. Proved by rounds of both at the same time, then a look at record and index.
+/// Writes of different functions do not undo each other: the sweep's due time does not bring a
+/// delivered webhook back into the index, and the outcome is not lost to the sweep. Proved by
+/// rounds of both at the same time, then a look at record and index.
 async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
     for round in 0..50 {
         let held = Kind::PendingHeld.make(&fixture).await;
@@ -185,8 +190,9 @@ async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
     }
 }
 
-/// A write that is under way when an operator deletes brings nothing back. Proved by rounds in which a claim and its outcome race
-/// the delete: afterwards there is neither record, content nor index entry.
+/// A write that is under way when an operator deletes brings nothing back. Proved by rounds in
+/// which a claim and its outcome race the delete: afterwards there is neither record, content nor
+/// index entry.
 async fn a_delete_and_a_write_never_leave_a_webhook(fixture: Fixture) {
     for round in 0..50 {
         let held = Kind::PendingHeld.make(&fixture).await;
@@ -218,8 +224,8 @@ async fn a_delete_and_a_write_never_leave_a_webhook(fixture: Fixture) {
     }
 }
 
-/// Writers of different webhooks do not get in each other's way. Proved by 500 tasks over two handles, each with the whole life of
-/// one; none is refused, and all are delivered.
+/// Writers of different webhooks do not get in each other's way. Proved by 500 tasks over two
+/// handles, each with the whole life of one; none is refused, and all are delivered.
 async fn five_hundred_webhooks_at_once_all_arrive(fixture: Fixture) {
     let created_at = fixture.now();
     let delivered: Vec<Webhook> = together(&fixture, 500, |_, store| {

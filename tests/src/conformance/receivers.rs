@@ -42,8 +42,8 @@ fn messages(group: usize, count: usize) -> Vec<Outgoing> {
         .collect()
 }
 
-/// What is received is one worker's alone until its visibility timeout ends. Proved by eight receivers that empty the lane together:
-/// they have each message once among them.
+/// What is received is one worker's alone until its visibility timeout ends. Proved by eight
+/// receivers that empty the lane together: they have each message once among them.
 async fn concurrent_receivers_never_share_a_message(fixture: Fixture) {
     for chunk in messages(0, MESSAGES).chunks(MAX_BATCH) {
         fixture.queue.send(Lane::Webhooks, chunk).await.unwrap();
@@ -74,8 +74,8 @@ async fn concurrent_receivers_never_share_a_message(fixture: Fixture) {
     receive_none(&*fixture.queue, Lane::Webhooks).await;
 }
 
-/// Every message that was taken is received, and gone once acknowledged. Proved by ten senders and four receivers at the same time, then
-/// by the depth.
+/// Every message that was taken is received, and gone once acknowledged. Proved by ten senders and
+/// four receivers at the same time, then by the depth.
 async fn nothing_is_lost_between_concurrent_senders_and_receivers(fixture: Fixture) {
     let mut sent = BTreeMap::<String, u32>::new();
     let mut senders = Vec::new();
@@ -119,8 +119,8 @@ async fn nothing_is_lost_between_concurrent_senders_and_receivers(fixture: Fixtu
     }
 }
 
-/// Workers that hand back every message once, while others receive, lose none and double none. Proved by counting: each message is
-/// received exactly twice, the second time to be acknowledged.
+/// Workers that hand back every message once, while others receive, lose none and double none.
+/// Proved by counting: each message is received exactly twice, the second time to be acknowledged.
 async fn what_is_handed_back_meanwhile_is_not_lost(fixture: Fixture) {
     for chunk in messages(0, MESSAGES).chunks(MAX_BATCH) {
         fixture.queue.send(Lane::Webhooks, chunk).await.unwrap();

@@ -1,4 +1,5 @@
-//! The dead-letter lane: the queue gives up on a message after so many receives, and loses nothing by it.
+//! The dead-letter lane: the queue gives up on a message after so many receives, and loses nothing
+//! by it.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Receives the message from the dead-letter lane. Looks into the webhook lane too, where it must not come again; some servers move
-/// a message only when somebody looks there.
+/// Receives the message from the dead-letter lane. Looks into the webhook lane too, where it must
+/// not come again; some servers move a message only when somebody looks there.
 async fn receive_letter(queue: &dyn Queue, body: &str) -> Received {
     let started = Instant::now();
     loop {
@@ -38,8 +39,8 @@ async fn receive_letter(queue: &dyn Queue, body: &str) -> Received {
     }
 }
 
-/// A message that is handed back on each receive moves to the other lane as it is: its body, its name, the time of its sending.
-/// Proved by handing it back as often as is allowed.
+/// A message that is handed back on each receive moves to the other lane as it is: its body, its
+/// name, the time of its sending. Proved by handing it back as often as is allowed.
 async fn after_its_last_receive_a_message_becomes_a_dead_letter(fixture: Fixture) {
     let message = message("nobody wants it");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
@@ -63,8 +64,8 @@ async fn after_its_last_receive_a_message_becomes_a_dead_letter(fixture: Fixture
     expect_depth(&*fixture.queue, Lane::DeadLetters, 0, 0, 0).await;
 }
 
-/// The same for a message that nobody hands back, since its workers die: its visibility timeouts count as much. Proved by letting the
-/// last two run out.
+/// The same for a message that nobody hands back, since its workers die: its visibility timeouts
+/// count as much. Proved by letting the last two run out.
 async fn a_message_whose_workers_die_becomes_a_dead_letter(fixture: Fixture) {
     let message = message("it kills");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
@@ -84,7 +85,8 @@ async fn a_message_whose_workers_die_becomes_a_dead_letter(fixture: Fixture) {
     receive_letter(&*fixture.other_queue, &message.body).await;
 }
 
-/// The last receive is as good as any. Proved by acknowledging then, after which neither lane holds anything.
+/// The last receive is as good as any. Proved by acknowledging then, after which neither lane holds
+/// anything.
 async fn what_is_acknowledged_on_its_last_receive_is_gone(fixture: Fixture) {
     let message = message("at last");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
@@ -105,8 +107,8 @@ async fn what_is_acknowledged_on_its_last_receive_is_gone(fixture: Fixture) {
     }
 }
 
-/// Behind the dead-letter lane there is nothing, so it keeps what it has, however often that is handed back. Proved with twice the
-/// receives that the other lane allows.
+/// Behind the dead-letter lane there is nothing, so it keeps what it has, however often that is
+/// handed back. Proved with twice the receives that the other lane allows.
 async fn a_dead_letter_is_never_given_up(fixture: Fixture) {
     let message = message("a letter");
     fixture.queue.send(Lane::DeadLetters, std::slice::from_ref(&message)).await.unwrap();

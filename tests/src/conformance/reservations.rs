@@ -31,7 +31,8 @@ fn reservation(fixture: &Fixture) -> Reservation {
     }
 }
 
-/// A key stands for its first request, for every process. Proved by asking twice through each handle, and with another key.
+/// A key stands for its first request, for every process. Proved by asking twice through each
+/// handle, and with another key.
 async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
@@ -44,8 +45,8 @@ async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
     );
 }
 
-/// Of requests that come at the same time with the same key, one makes the webhook. Proved by rounds of eight tasks over two handles:
-/// one is told nothing, the others all the same.
+/// Of requests that come at the same time with the same key, one makes the webhook. Proved by
+/// rounds of eight tasks over two handles: one is told nothing, the others all the same.
 async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
     const CALLERS: usize = 8;
     for round in 0..40 {
@@ -76,8 +77,8 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
     }
 }
 
-/// The answer is kept for those who ask again, and a request that lost its key cannot write over it. Proved with the right and with
-/// wrong reservations before.
+/// The answer is kept for those who ask again, and a request that lost its key cannot write over
+/// it. Proved with the right and with wrong reservations before.
 async fn only_what_stands_there_is_replaced(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     let settled = vec![None, Some(fresh_task(fixture.now())), Some(fresh_task(fixture.now()))];
@@ -99,7 +100,8 @@ async fn only_what_stands_there_is_replaced(fixture: Fixture) {
     assert_eq!(fixture.store.reserve(&key, &foreign).await.unwrap(), Some(done));
 }
 
-/// Who finds an id too old mints another, and only one of those who do so at the same time. Proved by rounds.
+/// Who finds an id too old mints another, and only one of those who do so at the same time. Proved
+/// by rounds.
 async fn of_racing_replacements_one_wins(fixture: Fixture) {
     for round in 0..40 {
         let (key, first) = (key(), reservation(&fixture));
@@ -123,8 +125,8 @@ async fn of_racing_replacements_one_wins(fixture: Fixture) {
     }
 }
 
-/// After its time a key stands for nothing: it can be had again, and what it stood for cannot be replaced. Proved with the clock put
-/// forward.
+/// After its time a key stands for nothing: it can be had again, and what it stood for cannot be
+/// replaced. Proved with the clock put forward.
 async fn an_expired_key_is_free_again(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);

@@ -50,8 +50,8 @@ async fn assert_nothing_is_there(fixture: &Fixture, webhook: &Webhook) {
     assert!(!fixture.store.delete(id).await.unwrap(), "there is none to delete");
 }
 
-/// A create under the id of a deleted webhook is refused, with that reason, for as long as a key may stand for the id. Proved on a webhook
-/// of each way to be deleted, right away and a day later.
+/// A create under the id of a deleted webhook is refused, with that reason, for as long as a key
+/// may stand for the id. Proved on a webhook of each way to be deleted, right away and a day later.
 async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
     let pending = Kind::Pending.make(&fixture).await;
     let failed = Kind::Archived.make(&fixture).await;
@@ -71,7 +71,8 @@ async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
     }
 }
 
-/// A create under a barred id is refused, with that reason, and leaves nothing. Proved through the other handle, twice.
+/// A create under a barred id is refused, with that reason, and leaves nothing. Proved through the
+/// other handle, twice.
 async fn what_is_barred_is_never_created(fixture: Fixture) {
     let webhook = new(&fixture);
     for _ in 0..2 {
@@ -85,7 +86,8 @@ async fn what_is_barred_is_never_created(fixture: Fixture) {
     assert_nothing_is_there(&fixture, &webhook).await;
 }
 
-/// A webhook that is there is answered, and goes on. Proved by claiming it afterwards; once it is deleted, the id is retired as such.
+/// A webhook that is there is answered, and goes on. Proved by claiming it afterwards; once it is
+/// deleted, the id is retired as such.
 async fn what_exists_is_not_barred(fixture: Fixture) {
     let webhook = fixture.created().await;
     assert_eq!(
@@ -103,8 +105,8 @@ async fn what_exists_is_not_barred(fixture: Fixture) {
     assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Retired(Retired::Deleted));
 }
 
-/// Either the webhook is created, and who bars its id is told so, or it is not and never will be. Proved by rounds of two tasks over two
-/// handles.
+/// Either the webhook is created, and who bars its id is told so, or it is not and never will be.
+/// Proved by rounds of two tasks over two handles.
 async fn of_a_racing_create_and_bar_one_wins(fixture: Fixture) {
     for round in 0..40 {
         let webhook = new(&fixture);

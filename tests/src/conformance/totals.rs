@@ -45,7 +45,8 @@ async fn totals_of(
     found.into_iter().find(|totals| totals.destination == destination)
 }
 
-/// No addition is lost and none counts twice. Proved by 50 tasks over two handles that add to two counters, one of them large.
+/// No addition is lost and none counts twice. Proved by 50 tasks over two handles that add to two
+/// counters, one of them large.
 async fn counters_add_up_from_concurrent_functions(fixture: Fixture) {
     let (one, other) = (fresh("delivered{worker=\"é\"} "), fresh("bytes "));
     let activity = Activity {
@@ -69,8 +70,8 @@ async fn counters_add_up_from_concurrent_functions(fixture: Fixture) {
     .await;
 }
 
-/// A destination's figures add up, `waiting` up and down, and the error shown is the one of the latest time, whoever came last.
-/// Proved by additions out of order.
+/// A destination's figures add up, `waiting` up and down, and the error shown is the one of the
+/// latest time, whoever came last. Proved by additions out of order.
 async fn a_destination_s_sums_add_up_and_its_latest_error_stays(fixture: Fixture) {
     let destination = fresh("https://d");
     let now = fixture.now();
@@ -99,8 +100,9 @@ async fn a_destination_s_sums_add_up_and_its_latest_error_stays(fixture: Fixture
     .await;
 }
 
-/// Attempts count for this hour and the one before, and no longer; what waits counts until it ceases to. Proved by looking one, two and
-/// three hours after an addition in the middle of an hour.
+/// Attempts count for this hour and the one before, and no longer; what waits counts until it
+/// ceases to. Proved by looking one, two and three hours after an addition in the middle of an
+/// hour.
 async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
     const HOUR_MS: i64 = 3_600_000;
     let destination = fresh("https://d");
@@ -156,8 +158,8 @@ async fn the_worst_destinations_come_first_and_are_bounded(fixture: Fixture) {
     .await;
 }
 
-/// The store's housekeeping is not seen from outside, whenever and however often it runs. Proved by figures that are added before,
-/// between and after four runs, two of them at once, an hour apart.
+/// The store's housekeeping is not seen from outside, whenever and however often it runs. Proved by
+/// figures that are added before, between and after four runs, two of them at once, an hour apart.
 async fn tidying_changes_no_figure(fixture: Fixture) {
     const HOUR_MS: i64 = 3_600_000;
     let (counter, destination) = (fresh("delivered "), fresh("https://d"));

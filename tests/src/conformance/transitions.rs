@@ -1,5 +1,5 @@
-//! Every event on every kind of record, applied through the store: what the rules allow is stored with its index entries, what they
-//! refuse leaves everything as it was.
+//! Every event on every kind of record, applied through the store: what the rules allow is stored
+//! with its index entries, what they refuse leaves everything as it was.
 
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ async fn from_archived(fixture: Fixture) {
     every_event(&fixture, Kind::Archived).await;
 }
 
-/// Record and indexes keep step with the rules from this kind of record. Proved by a fresh webhook for each event, which happens
-/// through the other handle.
+/// Record and indexes keep step with the rules from this kind of record. Proved by a fresh webhook
+/// for each event, which happens through the other handle.
 async fn every_event(fixture: &Fixture, kind: Kind) {
     for event in Event::ALL {
         let what = format!("{kind:?} × {event:?}");

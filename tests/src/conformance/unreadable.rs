@@ -26,11 +26,12 @@ pub(super) fn newer(id: &WebhookId) -> String {
 }
 
 fn is_too_new(error: &StoreError, id: &str) -> bool {
-    matches!(error, StoreError::Unreadable { id: named, source: InvalidRecord::TooNew { found } } if named == id && *found == SCHEMA + 1)
+    matches!(error, StoreError::Unreadable { id: named,
+        source: InvalidRecord::TooNew { found } } if named == id && *found == SCHEMA + 1)
 }
 
-/// After a roll-back, what a newer version made must survive: every call that needs the record says so, and no write replaces it.
-/// Proved by reading and by writing, then by reading again.
+/// After a roll-back, what a newer version made must survive: every call that needs the record says
+/// so, and no write replaces it. Proved by reading and by writing, then by reading again.
 async fn a_newer_record_is_refused_by_name_and_not_changed(fixture: Fixture) {
     let webhook = fixture.created().await;
     let claimed = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
@@ -52,7 +53,8 @@ async fn a_newer_record_is_refused_by_name_and_not_changed(fixture: Fixture) {
     }
 }
 
-/// One such record does not stop lists and the audit from getting at the rest. Proved with one among four.
+/// One such record does not stop lists and the audit from getting at the rest. Proved with one
+/// among four.
 async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     let reference = fresh_reference();
     let mut webhooks = Vec::new();
@@ -84,7 +86,8 @@ async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     }
 }
 
-/// What cannot be read can be deleted, content and all, and its id is retired. Proved by deleting, then by creating the same webhook.
+/// What cannot be read can be deleted, content and all, and its id is retired. Proved by deleting,
+/// then by creating the same webhook.
 async fn an_operator_can_delete_a_newer_record(fixture: Fixture) {
     let webhook = fixture.created().await;
     fixture.backend.plant_record(&webhook.id, &newer(&webhook.id)).await;

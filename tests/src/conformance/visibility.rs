@@ -1,7 +1,7 @@
 //! Visibility: what is hidden comes back, not before its time, and only the latest receipt counts.
 //!
-//! Servers go by their own clock here, so these cases let real seconds pass, as few as the coarsest backend can tell apart. They
-//! wait for what must come, never for what must not.
+//! Servers go by their own clock here, so these cases let real seconds pass, as few as the coarsest
+//! backend can tell apart. They wait for what must come, never for what must not.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ pub(super) fn cases() -> Vec<Case> {
 /// What a server may lose by counting in its own ticks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A delayed message is not seen before its delay, rounded down to whole seconds, and soon after it. Proved with one that has a
-/// fraction, in both lanes.
+/// A delayed message is not seen before its delay, rounded down to whole seconds, and soon after
+/// it. Proved with one that has a fraction, in both lanes.
 async fn a_delay_is_kept_and_not_rounded_up(fixture: Fixture) {
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let message = Outgoing { delay: Duration::from_millis(1500), ..message("later") };
@@ -44,8 +44,8 @@ async fn a_delay_is_kept_and_not_rounded_up(fixture: Fixture) {
     }
 }
 
-/// A worker that dies loses no message: after the visibility timeout it comes again, as the same message, received once more. Proved
-/// through both handles, three times over.
+/// A worker that dies loses no message: after the visibility timeout it comes again, as the same
+/// message, received once more. Proved through both handles, three times over.
 async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
     let message = message("again");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
@@ -74,8 +74,9 @@ async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
     }
 }
 
-/// A worker that was too slow must not acknowledge or release what another works on now. Proved with the first receipt after the
-/// second receive: the message stays hidden, and the second receipt still counts.
+/// A worker that was too slow must not acknowledge or release what another works on now. Proved
+/// with the first receipt after the second receive: the message stays hidden, and the second
+/// receipt still counts.
 async fn a_late_receipt_does_nothing(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("late");
@@ -102,8 +103,8 @@ async fn a_late_receipt_does_nothing(fixture: Fixture) {
     expect_depth(&*fixture.queue, lane, 0, 0, 0).await;
 }
 
-/// A worker that was slow, but not so slow that another took the message, is done with it. Proved by acknowledging once the message is
-/// seen to be visible again.
+/// A worker that was slow, but not so slow that another took the message, is done with it. Proved
+/// by acknowledging once the message is seen to be visible again.
 async fn the_latest_receipt_counts_also_after_its_time(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("slow");
@@ -115,7 +116,8 @@ async fn the_latest_receipt_counts_also_after_its_time(fixture: Fixture) {
     receive_none(&*fixture.queue, lane).await;
 }
 
-/// A message that is handed back is there for the next worker at once, and the others of its batch stay hidden. Proved with two.
+/// A message that is handed back is there for the next worker at once, and the others of its batch
+/// stay hidden. Proved with two.
 async fn what_is_released_comes_back_at_once(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let (kept, back) = (message("kept"), message("back"));
@@ -128,8 +130,8 @@ async fn what_is_released_comes_back_at_once(fixture: Fixture) {
     assert_eq!((again.id, again.receives), (first.id, 2));
 }
 
-/// A message that is handed back for later stays hidden until then, whatever its visibility timeout was. Proved with one second after
-/// a long timeout.
+/// A message that is handed back for later stays hidden until then, whatever its visibility timeout
+/// was. Proved with one second after a long timeout.
 async fn what_is_released_with_a_delay_comes_back_after_it(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("later");
@@ -144,7 +146,8 @@ async fn what_is_released_with_a_delay_comes_back_after_it(fixture: Fixture) {
     assert_eq!((again.id, again.receives), (first.id, 2));
 }
 
-/// Once it was handed back and taken by another, a message is that one's alone. Proved with the first receipt after a release.
+/// Once it was handed back and taken by another, a message is that one's alone. Proved with the
+/// first receipt after a release.
 async fn a_released_message_s_receipt_is_used_up(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("handed back");
@@ -162,7 +165,8 @@ async fn a_released_message_s_receipt_is_used_up(fixture: Fixture) {
     receive_none(&*fixture.queue, lane).await;
 }
 
-/// A client that lost the answer acknowledges again. Proved by doing so, with another message in the lane that must stay.
+/// A client that lost the answer acknowledges again. Proved by doing so, with another message in
+/// the lane that must stay.
 async fn acknowledging_twice_harms_nobody(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("twice");

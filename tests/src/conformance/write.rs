@@ -24,7 +24,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A write from the stored record takes effect for every handle. Proved by a whole life, read through the other handle at each step.
+/// A write from the stored record takes effect for every handle. Proved by a whole life, read
+/// through the other handle at each step.
 async fn a_write_puts_the_record_in_place_and_leaves_the_content(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
@@ -38,8 +39,9 @@ async fn a_write_puts_the_record_in_place_and_leaves_the_content(fixture: Fixtur
     );
 }
 
-/// A write from a record that is no longer the stored one changes nothing and is answered with the stored one. Proved for both
-/// kinds of write, through both handles, from an older and from a newer revision.
+/// A write from a record that is no longer the stored one changes nothing and is answered with the
+/// stored one. Proved for both kinds of write, through both handles, from an older and from a newer
+/// revision.
 async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
@@ -70,8 +72,9 @@ async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
     }
 }
 
-/// Two workers that read the same record make records of the same revision; only the first is kept. Proved with two claims: the
-/// second is refused although its revision is that of the stored record.
+/// Two workers that read the same record make records of the same revision; only the first is kept.
+/// Proved with two claims: the second is refused although its revision is that of the stored
+/// record.
 async fn of_two_records_of_one_revision_the_first_stays(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
@@ -86,8 +89,8 @@ async fn of_two_records_of_one_revision_the_first_stays(fixture: Fixture) {
     assert_eq!(fixture.store.get(&created.id).await.unwrap(), Some(first));
 }
 
-/// A client that lost the answer writes again, and must learn that it had succeeded. Proved by the same write twice and, for
-/// records with every field, after a trip through the store's own form.
+/// A client that lost the answer writes again, and must learn that it had succeeded. Proved by the
+/// same write twice and, for records with every field, after a trip through the store's own form.
 async fn a_write_that_took_effect_before_succeeds_again(fixture: Fixture) {
     for kind in [Kind::Pending, Kind::RetryingAllowed] {
         let before = kind.make(&fixture).await;
@@ -120,8 +123,8 @@ async fn write_and_open_answers_the_content(fixture: Fixture) {
     }
 }
 
-/// What is gone for readers is gone for writers: no late write brings it back. Proved on both kinds of finished webhooks, which the
-/// clock lets expire.
+/// What is gone for readers is gone for writers: no late write brings it back. Proved on both kinds
+/// of finished webhooks, which the clock lets expire.
 async fn what_expired_is_missing_for_writes(fixture: Fixture) {
     let finished = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     let resent: Vec<Webhook> = finished

@@ -1,7 +1,8 @@
-//! Between the functions and the emulator: every request passes through, and is counted with what AWS bills for it.
+//! Between the functions and the emulator: every request passes through, and is counted with what
+//! AWS bills for it.
 //!
-//! The functions sign their requests for this address, and it passes them on as they are. What an update leaves behind is read from the
-//! emulator straight afterwards, so that its size is known.
+//! The functions sign their requests for this address, and it passes them on as they are. What an
+//! update leaves behind is read from the emulator straight afterwards, so that its size is known.
 
 use std::{
     collections::BTreeMap,
@@ -203,7 +204,8 @@ fn of_sqs(request: &Value, bytes: usize) -> Tally {
 
 /// What an update left behind.
 async fn read_back(shared: &Shared, upstream: &str, request: &Value) -> Option<Item> {
-    let wanted = json!({ "TableName": request.get("TableName"), "Key": request.get("Key"), "ConsistentRead": true });
+    let wanted = json!({ "TableName": request.get("TableName"), "Key": request.get("Key"),
+        "ConsistentRead": true });
     let call = shared
         .http
         .post(upstream)
@@ -212,7 +214,8 @@ async fn read_back(shared: &Shared, upstream: &str, request: &Value) -> Option<I
         // The emulator's root, whose signature it does not check.
         .header(
             header::AUTHORIZATION,
-            "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0",
+            "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
+             SignedHeaders=host, Signature=0",
         )
         .body(wanted.to_string());
     let answer: Value =

@@ -146,19 +146,23 @@ impl Report {
             let each = row.each();
             let [warn, info] = each.log_dollars_per_million(&self.prices);
             let requests = row.tallies.iter().map(|((function, call), tally)| {
-                json!({ "function": function, "call": call, "requests": tally.requests, "write_units": tally.write_units,
+                json!({ "function": function, "call": call, "requests": tally.requests,
+                    "write_units": tally.write_units,
                     "read_units": tally.read_units, "billed": tally.billed })
             });
             json!({
-                "name": row.name, "webhooks": row.webhooks, "write_units": each.write_units, "read_units": each.read_units,
-                "sqs_requests": each.sqs_requests, "invocations": each.invocations, "gb_seconds": each.gb_seconds,
+                "name": row.name, "webhooks": row.webhooks, "write_units": each.write_units,
+                "read_units": each.read_units,
+                "sqs_requests": each.sqs_requests, "invocations": each.invocations,
+                "gb_seconds": each.gb_seconds,
                 "requests_dollars_per_million": each.requests_dollars_per_million(&self.prices),
                 "time_dollars_per_million": each.time_dollars_per_million(&self.prices),
                 "logs_dollars_per_million": { "warn": warn, "info": info },
                 "requests": requests.collect::<Vec<_>>(),
             })
         });
-        json!({ "region": self.prices.region, "rows": rows.collect::<Vec<_>>(), "idle_month": self.month().into_iter().collect::<BTreeMap<_, _>>() })
+        json!({ "region": self.prices.region, "rows": rows.collect::<Vec<_>>(),
+            "idle_month": self.month().into_iter().collect::<BTreeMap<_, _>>() })
     }
 }
 

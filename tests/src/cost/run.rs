@@ -24,7 +24,8 @@ use crate::{
     receiver::{Receiver, ReceiverError, Reply},
 };
 
-/// How old a webhook is when the audit reads it, so that a run need not wait for a quarter of an hour.
+/// How old a webhook is when the audit reads it, so that a run need not wait for a quarter of an
+/// hour.
 const AUDIT_AGE: Duration = Duration::from_secs(20);
 
 /// Requests at a time.
@@ -39,18 +40,21 @@ const QUIET: Duration = Duration::from_secs(4);
 /// The longest that a scenario may take.
 const BOUND: Duration = Duration::from_secs(600);
 
-/// What a webhook costs on AWS: sends webhooks through the deployed template on an emulator, counts what AWS bills, and prices it.
+/// What a webhook costs on AWS: sends webhooks through the deployed template on an emulator, counts
+/// what AWS bills, and prices it.
 ///
 /// Needs python3 and builds the functions as they are released, which takes minutes the first time.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "cost",
     version,
-    after_help = "Exit codes: 0 measured, 2 wrong usage, 3 it could not be measured (the message says why)."
+    after_help = "Exit codes: 0 measured, 2 wrong usage, 3 it could not be measured (the message \
+        says why)."
 )]
 pub struct Plan {
     /// Webhooks of each scenario.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(10..=100_000))]
     pub webhooks: u32,
 
     /// Only scenarios with this in their names.
@@ -200,7 +204,8 @@ fn function(name: &str) -> String {
 const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 
 impl Lab {
-    /// One run of the sweep with nothing to do, after the schedule was switched off, which would come between the others.
+    /// One run of the sweep with nothing to do, after the schedule was switched off, which would
+    /// come between the others.
     async fn measure_idle(&mut self) -> Result<Idle, CostError> {
         let schedules =
             self.stack.rest("scheduler", Method::GET, "schedules", &Value::Null).await?;
@@ -267,7 +272,8 @@ impl Lab {
                 200
             })
         };
-        // A destination at which everything fails would open its circuit; so of what fails, each has two webhooks.
+        // A destination at which everything fails would open its circuit; so of what fails, each
+        // has two webhooks.
         let mut receivers = Vec::new();
         for _ in 0..if failures == 0 { 1 } else { webhooks.div_ceil(2) } {
             receivers.push(Receiver::builder().script(script).start().await?);
@@ -372,7 +378,8 @@ impl Lab {
             let mut sum = Invocations { memory_mb, ..Invocations::default() };
             let mut token: Option<String> = None;
             loop {
-                let mut body = json!({ "logGroupName": format!("/aws/lambda/{}", function(name)), "startTime": since_ms });
+                let mut body = json!({ "logGroupName": format!("/aws/lambda/{}", function(name)),
+                    "startTime": since_ms });
                 if let Some(token) = &token {
                     body["nextToken"] = json!(token);
                 }
@@ -424,17 +431,22 @@ fn submission(scenario: &Scenario, number: u32, url: &str) -> Value {
     submission
 }
 
-/// An order as a shop would send it, of so many bytes of JSON: half of it names that come again, half of it numbers that do not.
+/// An order as a shop would send it, of so many bytes of JSON: half of it names that come again,
+/// half of it numbers that do not.
 fn order(bytes: usize, number: u32) -> Value {
     let mut random = StdRng::seed_from_u64(u64::from(number) << 32 | bytes as u64);
     let mut order = json!({
-        "event": "order.paid", "order_id": format!("ord_{:016x}", random.next_u64()), "customer_id": format!("cus_{:016x}", random.next_u64()),
-        "currency": "EUR", "total_cents": random.random_range(100..1_000_000), "paid_at": "2026-01-31T12:00:00Z", "items": [], "note": "",
+        "event": "order.paid", "order_id": format!("ord_{:016x}", random.next_u64()),
+        "customer_id": format!("cus_{:016x}", random.next_u64()),
+        "currency": "EUR", "total_cents": random.random_range(100..1_000_000),
+        "paid_at": "2026-01-31T12:00:00Z", "items": [], "note": "",
     });
     let size = |order: &Value| order.to_string().len();
     loop {
-        let item = json!({ "sku": format!("sku_{:012x}", random.next_u64() >> 16), "quantity": random.random_range(1..9),
-            "unit_price_cents": random.random_range(100..100_000), "name": "Garden chair, folding" });
+        let item = json!({ "sku": format!("sku_{:012x}", random.next_u64() >> 16),
+            "quantity": random.random_range(1..9),
+            "unit_price_cents": random.random_range(100..100_000),
+            "name": "Garden chair, folding" });
         if size(&order) + item.to_string().len() + 1 > bytes {
             break;
         }

@@ -1,8 +1,12 @@
-//! What DynamoDB bills for a request, by its published rules, from the sizes of the items that it touches.
+//! What DynamoDB bills for a request, by its published rules, from the sizes of the items that it
+//! touches.
 //!
-//! - A write: 1 KiB of the item, the larger of before and after; a refused one as if it was written as it was; in a transaction twice.
-//! - An index entry that is made or removed is a write of its own; one that moves is two; one whose projected attributes stay is none.
-//! - A read: 4 KiB, half of that if it is eventually consistent; a query rounds up the sum of what it read, filtered or not.
+//! - A write: 1 KiB of the item, the larger of before and after; a refused one as if it was written
+//!   as it was; in a transaction twice.
+//! - An index entry that is made or removed is a write of its own; one that moves is two; one whose
+//!   projected attributes stay is none.
+//! - A read: 4 KiB, half of that if it is eventually consistent; a query rounds up the sum of what
+//!   it read, filtered or not.
 //!
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
@@ -24,7 +28,8 @@ const READ_BYTES: usize = 4096;
 const INDEXES: [(&str, &str, &str); 3] =
     [("work", "i", "j"), ("reference", "r", "s"), ("dead_reference", "l", "j")];
 
-/// The size of an attribute's value: UTF-8 bytes, about a byte for two digits and one more, raw bytes.
+/// The size of an attribute's value: UTF-8 bytes, about a byte for two digits and one more, raw
+/// bytes.
 fn value_bytes(value: &Value) -> usize {
     let Some((kind, value)) = value.as_object().and_then(|typed| typed.iter().next()) else {
         return 0;
@@ -177,9 +182,8 @@ mod tests {
     }
 
     fn record(payload: usize, due: Option<&str>) -> Item {
-        let mut record = item(
-            json!({ "p": { "S": "w/1/0" }, "s": { "S": "task" }, "d": { "S": "x".repeat(payload) } }),
-        );
+        let mut record = item(json!({ "p": { "S": "w/1/0" }, "s": { "S": "task" },
+                "d": { "S": "x".repeat(payload) } }));
         if let Some(due) = due {
             record.insert("i".to_owned(), json!({ "S": "due/0" }));
             record.insert("j".to_owned(), json!({ "S": due }));

@@ -1,7 +1,8 @@
 //! The behaviours, and what is to be recorded of each.
 //!
-//! The rule behind the expectations: once a complete status line was received, the status decides, whatever becomes of the rest. Without
-//! one it is a `timeout` if nothing came in time, `tls` if the handshake failed, and else `network`.
+//! The rule behind the expectations: once a complete status line was received, the status decides,
+//! whatever becomes of the rest. Without one it is a `timeout` if nothing came in time, `tls` if
+//! the handshake failed, and else `network`.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const AT_ONCE: Duration = Duration::ZERO;
 /// The pause of those that are slow.
 const SLOWLY: Duration = Duration::from_secs(1);
 
-/// The pause of floods that go on for a whole attempt: so many a second are enough, and leave the processor to the others.
+/// The pause of floods that go on for a whole attempt: so many a second are enough, and leave the
+/// processor to the others.
 const FLOOD: Duration = Duration::from_millis(5);
 
 /// What a gzip bomb unpacks to.

@@ -21,7 +21,8 @@ use super::{Step, Transport};
 /// The longest request head that is read.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// A running one, at a free port of 127.0.0.1. Dropping it ends it; connections end with the test's runtime.
+/// A running one, at a free port of 127.0.0.1. Dropping it ends it; connections end with the test's
+/// runtime.
 #[derive(Debug)]
 pub struct HostileReceiver {
     address: SocketAddr,

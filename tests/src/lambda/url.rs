@@ -1,4 +1,5 @@
-//! Function URLs: an HTTP request as an event of payload format 2.0, and the function's answer as an HTTP response.
+//! Function URLs: an HTTP request as an event of payload format 2.0, and the function's answer as
+//! an HTTP response.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -110,7 +110,8 @@ impl Arrivals {
     }
 }
 
-/// A receiver on a thread and a runtime of its own, so that it and the client do not wait for each other.
+/// A receiver on a thread and a runtime of its own, so that it and the client do not wait for each
+/// other.
 #[derive(Debug)]
 pub struct LoadReceiver {
     url: String,

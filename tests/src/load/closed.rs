@@ -154,7 +154,8 @@ async fn exchange(
     }
 }
 
-/// Reads what there is; only if there is nothing does it wait with a bound, since a timer for each request would cost.
+/// Reads what there is; only if there is nothing does it wait with a bound, since a timer for each
+/// request would cost.
 async fn read_some(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
     match tokio::time::timeout(ANSWER_TIMEOUT, stream.read_buf(buffer)).await {
         Ok(count) => count,

@@ -1,9 +1,12 @@
-//! Fairness: how much later the webhooks of a destination that is well arrive because another one, which has half of the traffic, hangs.
+//! Fairness: how much later the webhooks of a destination that is well arrive because another one,
+//! which has half of the traffic, hangs.
 //!
-//! Two cases in turn, each on a stack of its own: both halves go to destinations that are well, and one half goes to one that takes requests
-//! and never answers. The traffic is the same, so what differs between the two is the hanging alone. What counts is the time from when each
-//! POST was due to its arrival, of the half that goes to the same destination in both. That is done with the circuit breaker off, which
-//! leaves all of it to the limit on attempts at one destination, and with it on.
+//! Two cases in turn, each on a stack of its own: both halves go to destinations that are well, and
+//! one half goes to one that takes requests and never answers. The traffic is the same, so what
+//! differs between the two is the hanging alone. What counts is the time from when each POST was
+//! due to its arrival, of the half that goes to the same destination in both. That is done with the
+//! circuit breaker off, which leaves all of it to the limit on attempts at one destination, and
+//! with it on.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -37,10 +40,12 @@ pub struct Fairness {
     pub beside_well: Quantiles,
     /// The same while it hangs.
     pub beside_hanging: Quantiles,
-    /// How much larger the latter's p99 is than the former's, in percent; negative if it is smaller.
+    /// How much larger the latter's p99 is than the former's, in percent; negative if it is
+    /// smaller.
     pub p99_moved_percent: f64,
-    /// By how much the p99 of the two settings differs while both are well, in percent of the smaller one. Nothing opens a circuit
-    /// then, so that this is what the same measurement differs by: a move that is not larger says nothing.
+    /// By how much the p99 of the two settings differs while both are well, in percent of the
+    /// smaller one. Nothing opens a circuit then, so that this is what the same measurement differs
+    /// by: a move that is not larger says nothing.
     pub noise_percent: f64,
     /// Attempts that the hanging destination held at most, and how many came to it in all.
     pub hanging_attempts: usize,
@@ -52,12 +57,22 @@ impl Fairness {
     pub(super) fn rows(&self) -> Vec<(String, String)> {
         let breaker = if self.breaker { "on" } else { "off" };
         [
-            ("load", format!("{} webhooks a second, half of them to one destination; circuit breaker {breaker}", self.rate)),
+            (
+                "load",
+                format!(
+                    "{} webhooks a second, half of them to one destination; circuit \
+                breaker {breaker}",
+                    self.rate
+                ),
+            ),
             ("the others, while that one is well", self.beside_well.to_string()),
             ("the others, while that one hangs", self.beside_hanging.to_string()),
             (
                 "their p99 moved by",
-                format!("{:+.1} % (two runs with both well differ by {:.1} %)", self.p99_moved_percent, self.noise_percent),
+                format!(
+                    "{:+.1} % (two runs with both well differ by {:.1} %)",
+                    self.p99_moved_percent, self.noise_percent
+                ),
             ),
             ("attempts at the hanging one", self.hanging_attempts.to_string()),
             ("faults", self.faults.to_string()),
@@ -146,7 +161,8 @@ async fn phase(
     counted.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
     result.hanging_attempts += hanging.connections();
     note(&mut result.faults, &sent, counted.duplicates());
-    // Attempts at the one that hangs would have to be waited for; what becomes of them is what the scenarios test.
+    // Attempts at the one that hangs would have to be waited for; what becomes of them is what the
+    // scenarios test.
     stack.crash()?;
     for receiver in receivers {
         receiver.stop()?;

@@ -23,9 +23,11 @@ const SYNC_BYTES: usize = 4096;
 /// The magic number of a file system in memory, as `statfs` gives it.
 const TMPFS_MAGIC: i128 = 0x0102_1994;
 
-/// How long an append of 4 KiB and its `fdatasync` take in a folder, one right after the other, or with a pause after each.
+/// How long an append of 4 KiB and its `fdatasync` take in a folder, one right after the other, or
+/// with a pause after each.
 ///
-/// Disks differ in the two: one that is fast under load may be slow when it is asked now and then, as a quiet system does.
+/// Disks differ in the two: one that is fast under load may be slow when it is asked now and then,
+/// as a quiet system does.
 pub fn disk_sync(folder: &Path, pause: Duration) -> Result<DiskSync, LoadError> {
     let failed = |source: io::Error| LoadError::File { path: folder.to_owned(), source };
     let mut file: File = tempfile::tempfile_in(folder).map_err(failed)?;
@@ -82,7 +84,8 @@ fn read(pid: u32, file: &str) -> Result<String, LoadError> {
     std::fs::read_to_string(&path).map_err(|source| LoadError::File { path: path.into(), source })
 }
 
-/// utime and stime, fields 14 and 15. Field 2 is the name in brackets and may hold spaces and brackets itself.
+/// utime and stime, fields 14 and 15. Field 2 is the name in brackets and may hold spaces and
+/// brackets itself.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some(after_name.next()?.parse::<u64>().ok()? + after_name.next()?.parse::<u64>().ok()?)

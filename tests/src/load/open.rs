@@ -1,8 +1,9 @@
 //! The open loop: requests at a fixed rate, whatever the answers.
 //!
-//! A latency counts from the time at which its request was *due*, not from when it was sent: if the system stalls, the requests
-//! that queue up behind the stall are late, and a tool that only timed what it managed to send would not see it (coordinated
-//! omission). The senders are plain threads, because a runtime's timer is a millisecond coarse.
+//! A latency counts from the time at which its request was *due*, not from when it was sent: if the
+//! system stalls, the requests that queue up behind the stall are late, and a tool that only timed
+//! what it managed to send would not see it (coordinated omission). The senders are plain threads,
+//! because a runtime's timer is a millisecond coarse.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,8 @@ pub struct Sent {
     pub broken: u64,
     /// The first answer that was not 202.
     pub first_refusal: Option<String>,
-    /// For each accepted webhook: its number, when it was due, and when its answer was there, since the epoch.
+    /// For each accepted webhook: its number, when it was due, and when its answer was there, since
+    /// the epoch.
     pub accepted: Vec<(u32, Duration, Duration)>,
     /// Of the answers, those that were a 429 or 503 without `retry-after`.
     pub without_retry_after: u64,
@@ -36,7 +38,8 @@ pub struct Sent {
     pub lateness: Vec<Duration>,
 }
 
-/// At what rate, over how many connections, and how many requests; all of it ends after `limit`, however far it got.
+/// At what rate, over how many connections, and how many requests; all of it ends after `limit`,
+/// however far it got.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Requests.

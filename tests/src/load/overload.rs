@@ -1,5 +1,6 @@
-//! Overload: ten times what the stack was just measured to carry, for as long as was asked; it has to shed with a 503 or 429 that says when
-//! to come again, stay small, and deliver everything that it accepted.
+//! Overload: ten times what the stack was just measured to carry, for as long as was asked; it has
+//! to shed with a 503 or 429 that says when to come again, stay small, and deliver everything that
+//! it accepted.
 
 use std::{
     collections::BTreeMap,
@@ -27,11 +28,12 @@ const FACTOR: f64 = 10.0;
 /// Webhooks to measure that with, unless told otherwise.
 const CAPACITY_WEBHOOKS: u32 = 5_000;
 
-/// Connections under overload: more than the requests that the API takes at a time by default (`API_CONCURRENCY`, 256), or it would never
-/// have more than it may.
+/// Connections under overload: more than the requests that the API takes at a time by default
+/// (`API_CONCURRENCY`, 256), or it would never have more than it may.
 const CONNECTIONS: u16 = 400;
 
-/// Requests in a run at most: what a webhook's number has digits for, and more than memory should be kept for.
+/// Requests in a run at most: what a webhook's number has digits for, and more than memory should
+/// be kept for.
 const MAX_REQUESTS: f64 = 20_000_000.0;
 
 /// What was measured.
@@ -49,7 +51,8 @@ pub struct Overload {
     pub without_retry_after: u64,
     /// Requests without an answer.
     pub unanswered: u64,
-    /// Webhooks that arrived, of those that were accepted, and after the last request how late the last of them did.
+    /// Webhooks that arrived, of those that were accepted, and after the last request how late the
+    /// last of them did.
     pub delivered: u64,
     /// That time.
     pub delivered_after_seconds: f64,

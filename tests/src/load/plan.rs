@@ -15,18 +15,21 @@ const LATENCY_WEBHOOKS: u32 = 1_000;
 /// The rate of the latency run of --spawn, unless told otherwise.
 const LATENCY_RATE: f64 = 50.0;
 
-/// Measures how many webhooks a second a running system accepts and delivers, how soon they arrive, and at what cost.
+/// Measures how many webhooks a second a running system accepts and delivers, how soon they arrive,
+/// and at what cost.
 ///
-/// Without --rate: a closed loop of --connections; from the first POST until the receiver has all of --webhooks. With --rate: an
-/// open loop at that rate; the time from when each POST was due to its arrival at the receiver. With --spawn: starts the local
-/// stack itself, on free ports and a fresh data folder, and runs both. Prints its own ceiling, posting straight to the receiver,
-/// and the disk's sync time beside the result.
+/// Without --rate: a closed loop of --connections; from the first POST until the receiver has all
+/// of --webhooks. With --rate: an open loop at that rate; the time from when each POST was due to
+/// its arrival at the receiver. With --spawn: starts the local stack itself, on free ports and a
+/// fresh data folder, and runs both. Prints its own ceiling, posting straight to the receiver, and
+/// the disk's sync time beside the result.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "load",
     version,
     after_help = "\
-Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured (the message says why).\n\
+Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured \
+(the message says why).\n\
 Example: cargo run --release -p posthaste-tests --bin load -- --spawn"
 )]
 pub struct Plan {
@@ -45,44 +48,57 @@ pub struct Plan {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub webhooks: Option<u32>,
     /// Connections to the API.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, default_value_t = 32, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub connections: u16,
     /// Bytes of each payload (64 to 1048576).
-    #[arg(long, default_value_t = 1_024, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    #[arg(long, default_value_t = 1_024, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     pub payload_bytes: u32,
-    /// Send at this rate a second and measure the time to arrival; with --spawn the rate of its second run [default there: 50].
+    /// Send at this rate a second and measure the time to arrival; with --spawn the rate of its
+    /// second run [default there: 50].
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Webhooks of the second run of --spawn [default: 1000].
-    #[arg(long, value_name = "N", requires = "spawn", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", requires = "spawn",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub latency_webhooks: Option<u32>,
     /// A webhook-receiver that runs already, instead of one within this process. Throughput only.
     #[arg(long, value_name = "URL", conflicts_with_all = ["rate", "spawn"])]
     pub receiver_url: Option<String>,
-    /// A folder on the disk that the system stores on, to measure its sync time; with --spawn, the fresh data folder is made in it.
+    /// A folder on the disk that the system stores on, to measure its sync time; with --spawn, the
+    /// fresh data folder is made in it.
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// A process of the system under test, for its processor time and memory; may be given several times.
+    /// A process of the system under test, for its processor time and memory; may be given several
+    /// times.
     #[arg(long, value_name = "PID", conflicts_with = "spawn")]
     pub pid: Vec<u32>,
     /// Start this local stack, measure it, and end it.
-    #[arg(long, value_name = "BINARY", num_args = 0..=1, require_equals = true, default_missing_value = "target/release/local")]
+    #[arg(long, value_name = "BINARY", num_args = 0..=1, require_equals = true,
+        default_missing_value = "target/release/local")]
     pub spawn: Option<PathBuf>,
-    /// Instead, with --spawn: how much a destination that hangs and has half of the traffic delays the rest, with and without the circuit
-    /// breaker. --rate is that of all traffic [default here: 100].
-    #[arg(long, requires = "spawn", conflicts_with_all = ["webhooks", "latency_webhooks", "overload"])]
+    /// Instead, with --spawn: how much a destination that hangs and has half of the traffic delays
+    /// the rest, with and without the circuit breaker. --rate is that of all traffic [default here:
+    /// 100].
+    #[arg(long, requires = "spawn", conflicts_with_all = ["webhooks", "latency_webhooks",
+        "overload"])]
     pub fairness: bool,
-    /// Instead, with --spawn: send ten times what the stack was just measured to carry, and see that it sheds and loses nothing.
+    /// Instead, with --spawn: send ten times what the stack was just measured to carry, and see
+    /// that it sheds and loses nothing.
     #[arg(long, requires = "spawn", conflicts_with_all = ["latency_webhooks", "rate"])]
     pub overload: bool,
     /// How long each phase of --fairness and the overload of --overload last.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
     /// How often --fairness measures each case, in turn.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// How long to wait for arrivals after the last answer.
-    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 120, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_seconds: u64,
     /// Print the result as JSON; progress goes to standard error.
     #[arg(long)]
@@ -130,8 +146,8 @@ impl Plan {
         Duration::from_secs(self.timeout_seconds)
     }
 
-    /// Where data folders are made and the disk is measured: as told, else the build folder if there is one here, else the
-    /// system's folder for temporary files, which may not be a disk.
+    /// Where data folders are made and the disk is measured: as told, else the build folder if
+    /// there is one here, else the system's folder for temporary files, which may not be a disk.
     pub fn disk_folder(&self) -> Result<PathBuf, LoadError> {
         if let Some(folder) = &self.data_dir {
             std::fs::create_dir_all(folder)

@@ -158,7 +158,8 @@ impl fmt::Display for Faults {
 }
 
 impl Results {
-    /// Whether every webhook was accepted, or under overload shed as it should be, and none arrived twice.
+    /// Whether every webhook was accepted, or under overload shed as it should be, and none arrived
+    /// twice.
     pub fn is_clean(&self) -> bool {
         let faults = [
             self.throughput.as_ref().map(|run| &run.faults),
@@ -175,7 +176,12 @@ impl Results {
         if let Some(disk) = &self.disk_sync {
             row("disk: append of 4 KiB and fdatasync", disk.times.to_string());
             if disk.in_memory {
-                row("", "the folder is in memory, so nothing measured here is durable; --data-dir names a disk".into());
+                row(
+                    "",
+                    "the folder is in memory, so nothing measured here is durable; --data-dir \
+                    names a disk"
+                        .into(),
+                );
             }
         }
         if let Some(ms) = self.ready_ms {

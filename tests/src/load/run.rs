@@ -22,7 +22,8 @@ use crate::{progress::Ticker, stack::Launch};
 /// Requests of the ceiling's run at least, so that it lasts long enough to tell something.
 const CEILING_REQUESTS: u32 = 50_000;
 
-/// After the last arrival the system still records its outcomes, which belongs to its processor time.
+/// After the last arrival the system still records its outcomes, which belongs to its processor
+/// time.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Between two looks at a receiver in another process.
@@ -147,7 +148,8 @@ async fn ceiling(plan: &Plan, requests: u32) -> Result<f64, LoadError> {
     Ok(f64::from(requests) / posted.took.as_secs_f64())
 }
 
-/// Posts all and waits until the receiver in this process has all that were accepted: the time of that, and duplicates.
+/// Posts all and waits until the receiver in this process has all that were accepted: the time of
+/// that, and duplicates.
 async fn to_our_receiver(
     plan: &Plan,
     system: &System,
@@ -260,8 +262,8 @@ async fn latency(
     })
 }
 
-/// Sends at this pace on a plain thread, because a runtime would wait at its end for a blocking task of its own: Ctrl-C must end the tool at
-/// once.
+/// Sends at this pace on a plain thread, because a runtime would wait at its end for a blocking
+/// task of its own: Ctrl-C must end the tool at once.
 pub(super) async fn in_the_background(
     api: &Server,
     template: Template,

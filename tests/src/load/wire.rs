@@ -1,7 +1,7 @@
 //! Requests as prepared bytes, and the little of HTTP/1.1 that is read back.
 //!
-//! Every request of a run has the same length; only the number in its payload differs. So sending one means to write eight digits
-//! into a buffer and the buffer to a socket.
+//! Every request of a run has the same length; only the number in its payload differs. So sending
+//! one means to write eight digits into a buffer and the buffer to a socket.
 
 use std::{
     io::{self, Read, Write},

@@ -73,7 +73,8 @@ pub(super) enum ReplyBody {
 }
 
 impl Reply {
-    /// This status at once, with a short JSON body. A number that is no status (100 to 999) answers 500.
+    /// This status at once, with a short JSON body. A number that is no status (100 to 999) answers
+    /// 500.
     pub fn status(code: u16) -> Self {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body: &'static [u8] = match status {
@@ -141,7 +142,8 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// The answer to a request. The paths `/status-code/{code}` and `/delay/{seconds}` win over the rules.
+    /// The answer to a request. The paths `/status-code/{code}` and `/delay/{seconds}` win over the
+    /// rules.
     pub fn reply(&self, request: &Received) -> Reply {
         match PathOrder::parse(request.path()) {
             Ok(None) => Reply::status(self.code()).after(seconds(self.delay_seconds)),
@@ -150,7 +152,8 @@ impl Behaviour {
         }
     }
 
-    /// What every request that is not addressed to a special path is answered with, if that is always the same.
+    /// What every request that is not addressed to a special path is answered with, if that is
+    /// always the same.
     pub fn constant_code(&self) -> Option<u16> {
         match self.failure_rate {
             0 => Some(self.response_code),
@@ -172,7 +175,8 @@ pub fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.clamp(0.0, MAX_DELAY_SECONDS)).unwrap_or(Duration::ZERO)
 }
 
-/// What a path orders: `/status-code/503/…`, `/delay/2.5/…`, or both in a row. The rest of the path is free.
+/// What a path orders: `/status-code/503/…`, `/delay/2.5/…`, or both in a row. The rest of the path
+/// is free.
 #[derive(Debug, Default, PartialEq)]
 struct PathOrder {
     code: Option<u16>,

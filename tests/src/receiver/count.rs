@@ -1,4 +1,5 @@
-//! Counters that many connections share without a lock, so that counting costs a benchmark next to nothing.
+//! Counters that many connections share without a lock, so that counting costs a benchmark next to
+//! nothing.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +53,8 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// A complete request came. Gives what [`answered`](Self::answered) must be told of its webhook-id.
+    /// A complete request came. Gives what [`answered`](Self::answered) must be told of its
+    /// webhook-id.
     pub(super) fn came(
         &self,
         webhook_id: Option<&[u8]>,
@@ -162,7 +164,8 @@ pub struct Verdicts {
     pub unchecked: u64,
 }
 
-/// 64 bits of hash stand for a webhook-id: among ten million of them two collide once in 370,000 runs.
+/// 64 bits of hash stand for a webhook-id: among ten million of them two collide once in 370,000
+/// runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IdHash(u64);
 
@@ -184,10 +187,11 @@ const WINDOW_PLACES: usize = 16;
 
 /// A set that only grows, without locks.
 ///
-/// An id may stand in a window of neighbouring places of each table. Places are never emptied, so everybody who looks for an id
-/// finds the same first empty place in the same order, and taking it is one compare-and-swap: of two that insert the same id at
-/// once, one wins. A full window leads to the next table. After [`TABLES`] full windows (some 20 million ids), the id counts as
-/// new each time.
+/// An id may stand in a window of neighbouring places of each table. Places are never emptied, so
+/// everybody who looks for an id finds the same first empty place in the same order, and taking it
+/// is one compare-and-swap: of two that insert the same id at once, one wins. A full window leads
+/// to the next table. After [`TABLES`] full windows (some 20 million ids), the id counts as new
+/// each time.
 #[derive(Debug, Default)]
 struct IdSet {
     tables: [OnceLock<Box<[AtomicU64]>>; TABLES],

@@ -1,7 +1,7 @@
 //! What a receiver writes down: a line for each request, and its payload as a file.
 //!
-//! Lines go through a thread of their own, so a slow terminal or disk holds up no answer. Payloads are written before the answer
-//! is sent: who was answered finds the file.
+//! Lines go through a thread of their own, so a slow terminal or disk holds up no answer. Payloads
+//! are written before the answer is sent: who was answered finds the file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -141,7 +141,8 @@ impl Lines {
     }
 }
 
-/// Writes lines as they come, flushing whenever none waits. An output that fails is given up, with one message.
+/// Writes lines as they come, flushing whenever none waits. An output that fails is given up, with
+/// one message.
 fn write_lines(waiting: &Receiver<Option<String>>, stdout: bool, file: Option<File>) {
     let mut outputs: Vec<(&str, Box<dyn Write>)> = Vec::new();
     if stdout {
@@ -261,7 +262,8 @@ mod tests {
             code,
             took_ms: 30_001,
         };
-        let start = "2026-01-02T03:04:05.678Z POST /orders?x=1 webhook-id=A_1 attempt=2 bytes=17 signature=valid ";
+        let start = "2026-01-02T03:04:05.678Z POST /orders?x=1 webhook-id=A_1 attempt=2 bytes=17 \
+            signature=valid ";
         assert_eq!(line(Some(200)).to_string(), format!("{start}-> 200"));
         assert_eq!(
             line(None).to_string(),

@@ -1,7 +1,8 @@
 //! The server: HTTP/1.1 on a listener, each connection a task.
 //!
-//! Bare hyper, because this is also the receiver of the benchmark: without journal and without kept requests, a request takes no
-//! lock that another one holds for more than an instant, and copies no byte of its body.
+//! Bare hyper, because this is also the receiver of the benchmark: without journal and without kept
+//! requests, a request takes no lock that another one holds for more than an instant, and copies no
+//! byte of its body.
 
 use std::{
     convert::Infallible,
@@ -130,7 +131,8 @@ async fn accept(
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(|request| respond(request, &state));
-    // An error here is the other side's: it went away or spoke no HTTP, and hyper has answered 400 where it could.
+    // An error here is the other side's: it went away or spoke no HTTP, and hyper has answered 400
+    // where it could.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -212,7 +214,8 @@ async fn answer(
     Ok(response)
 }
 
-/// A request that has no answer yet. hyper drops it, with the future that holds it, when the other side goes away.
+/// A request that has no answer yet. hyper drops it, with the future that holds it, when the other
+/// side goes away.
 struct Unanswered<'a> {
     state: &'a State,
     id: Option<IdHash>,
@@ -282,7 +285,8 @@ async fn read(mut body: Incoming) -> Result<Bytes, ReadError> {
 }
 
 fn status_page(state: &State) -> Response<AnswerBody> {
-    let mut page = json!({ "status": "running", "answers": state.behaviour, "verifies_signatures": !state.secrets.is_empty() });
+    let mut page = json!({ "status": "running", "answers": state.behaviour,
+        "verifies_signatures": !state.secrets.is_empty() });
     if let (Some(page), Ok(serde_json::Value::Object(counts))) =
         (page.as_object_mut(), serde_json::to_value(state.counts.snapshot()))
     {

@@ -44,8 +44,8 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// From a list separated by spaces or commas, as `WEBHOOK_HMAC_SECRET` has it: base64 with or without `whsec_`; what is not
-    /// base64 is used as raw bytes.
+    /// From a list separated by spaces or commas, as `WEBHOOK_HMAC_SECRET` has it: base64 with or
+    /// without `whsec_`; what is not base64 is used as raw bytes.
     pub fn parse(list: &str) -> Self {
         let secrets = list.split([',', ' ', '\n', '\t']).filter(|secret| !secret.is_empty());
         Self {

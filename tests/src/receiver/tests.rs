@@ -30,7 +30,8 @@ async fn requests_are_kept_as_they_came() {
     assert_eq!(requests[0].body, BODY);
 }
 
-/// Waiting starts before the request is sent, so it must be woken by it; what does not come ends with the number that came.
+/// Waiting starts before the request is sent, so it must be woken by it; what does not come ends
+/// with the number that came.
 #[tokio::test]
 async fn waiting_ends_with_the_request_or_with_the_bound() {
     let receiver = Receiver::start().await.unwrap();

@@ -1,4 +1,5 @@
-//! A Redis Cluster of one's own: three servers that know each other, with a third of the slots each.
+//! A Redis Cluster of one's own: three servers that know each other, with a third of the slots
+//! each.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,8 @@ impl RedisCluster {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Writes every change to disk before it answers, so that nodes can be killed and started again.
+    /// Writes every change to disk before it answers, so that nodes can be killed and started
+    /// again.
     pub fn durable() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }

@@ -1,7 +1,7 @@
 //! The one source of chance of a world.
 
-/// `SplitMix64`: a few lines, so that a seed means the same for ever. The generators of `rand` may change with its version, and with them
-/// every seed that was kept as a regression.
+/// `SplitMix64`: a few lines, so that a seed means the same for ever. The generators of `rand` may
+/// change with its version, and with them every seed that was kept as a regression.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 

@@ -1,4 +1,5 @@
-//! The checks of the circuits: when one opens and for how long, and that while it is open nobody makes an attempt but one probe at a time.
+//! The checks of the circuits: when one opens and for how long, and that while it is open nobody
+//! makes an attempt but one probe at a time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,15 +10,17 @@ use shared::{
 
 use super::{plan::Plan, world::Process};
 
-/// How long a worker may not know that a circuit has opened: it reads them every 2 s, and some calls lie between that and a claim.
+/// How long a worker may not know that a circuit has opened: it reads them every 2 s, and some
+/// calls lie between that and a claim.
 const UNAWARE: Duration = Duration::from_millis(2500);
 
 /// The books.
 #[derive(Debug)]
 pub(super) struct Circuits {
     settings: Settings,
-    /// Whether workers can always learn of a circuit: no call of the store fails or takes long. Where one cannot, it makes its attempt,
-    /// since the breaker never stops a delivery for trouble of ours.
+    /// Whether workers can always learn of a circuit: no call of the store fails or takes long.
+    /// Where one cannot, it makes its attempt, since the breaker never stops a delivery for trouble
+    /// of ours.
     is_known: bool,
     /// When each opened (truly).
     opened_at: BTreeMap<String, Timestamp>,
@@ -112,7 +115,8 @@ impl Circuits {
         overdue: impl FnOnce(Timestamp) -> bool,
     ) {
         let Some(circuit) = circuit.filter(|_| self.is_known) else { return };
-        // Whoever has waited for as long as it may, and has had no attempt, makes one whatever the circuit says.
+        // Whoever has waited for as long as it may, and has had no attempt, makes one whatever the
+        // circuit says.
         let until = circuit.probe_until.max(circuit.open_until).unwrap_or(now);
         let unaware = overdue(until)
             || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
@@ -131,7 +135,8 @@ impl Circuits {
                 });
                 must(violation, claims == Some(1) || unaware, || {
                     format!(
-                        "{}: an attempt while it is half-open, without the probe's lease or beside the probe",
+                        "{}: an attempt while it is half-open, without the probe's lease or beside \
+                         the probe",
                         name()
                     )
                 });

@@ -15,8 +15,9 @@ use super::{
     world::{Own, State},
 };
 
-/// The hosts. The first always answers 200; the second goes down and comes back; the third answers anything; the fourth never 2xx; the fifth
-/// is always down; what is sent to the sixth kills its worker, in worlds where workers die.
+/// The hosts. The first always answers 200; the second goes down and comes back; the third answers
+/// anything; the fourth never 2xx; the fifth is always down; what is sent to the sixth kills its
+/// worker, in worlds where workers die.
 pub(super) const HOSTS: [&str; 6] = [
     "well.example",
     "flaps.example",

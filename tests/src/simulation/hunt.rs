@@ -25,8 +25,9 @@ pub struct Hunted {
     pub failure: Option<(u64, String)>,
 }
 
-/// Runs seeds from `first` on until one fails, on as many threads as there are processors: those of a batch that were begun are all
-/// finished, so the answer is the lowest seed, whatever the number of threads.
+/// Runs seeds from `first` on until one fails, on as many threads as there are processors: those of
+/// a batch that were begun are all finished, so the answer is the lowest seed, whatever the number
+/// of threads.
 pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hunted {
     hunt_counting(first, seeds, world, bug, &AtomicU64::new(0))
 }

@@ -234,7 +234,8 @@ async fn roll_forward(world: Arc<World>) {
     });
 }
 
-/// Deletes one of what was created for these numbers, which an operator sees in the list before its caller has an answer.
+/// Deletes one of what was created for these numbers, which an operator sees in the list before its
+/// caller has an answer.
 async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
     let found = {
         let state = world.state();
@@ -282,7 +283,8 @@ fn webhook(world: &Arc<World>, number: u64) -> Value {
     }
     match world.below(8) {
         0 => {
-            webhook["retry"] = json!({"max_attempts": 1 + world.below(14), "base_delay_ms": world.below(3000), "factor": 1.0})
+            webhook["retry"] = json!({"max_attempts": 1 + world.below(14),
+                "base_delay_ms": world.below(3000), "factor": 1.0})
         }
         1 => webhook["retry"] = json!({"schedule_ms": [1000, 200_000, 5000]}),
         2 => webhook["retry"] = json!({"max_attempts": 5, "jitter": 0.0}),

@@ -31,7 +31,8 @@ pub enum Kind {
     Backlog,
     /// `deliver` dies, mostly at once, for hours.
     Crashing,
-    /// A newer version was at work: records and messages that this one cannot read, and messages that are nobody's.
+    /// A newer version was at work: records and messages that this one cannot read, and messages
+    /// that are nobody's.
     Versions,
     /// The sweep's clock is ahead for a while, by minutes or by more than a month.
     Clocks,
@@ -79,14 +80,16 @@ impl Kind {
     }
 }
 
-/// Attempts at a time at one destination that a world of this seed allows: a batch, as by default, so that nobody is ever put off for it; or in
-/// one of eight worlds, odd and even seeds alike, so few that most batches have more. Not drawn, so that the other draws are what they were.
+/// Attempts at a time at one destination that a world of this seed allows: a batch, as by default,
+/// so that nobody is ever put off for it; or in one of eight worlds, odd and even seeds alike, so
+/// few that most batches have more. Not drawn, so that the other draws are what they were.
 fn host_concurrency(seed: u64) -> usize {
     if matches!(seed % 16, 13 | 14) { 1 } else { shared::queue::MAX_BATCH }
 }
 
-/// Receives until the queue gives up, in a world of this seed: as many as by default, or as few as a queue of one's own may have, so that
-/// the queue gives up on a webhook again and again within hours. Not drawn either.
+/// Receives until the queue gives up, in a world of this seed: as many as by default, or as few as
+/// a queue of one's own may have, so that the queue gives up on a webhook again and again within
+/// hours. Not drawn either.
 fn max_receives(seed: u64) -> u32 {
     if seed.is_multiple_of(3) { shared::queue::MAX_RECEIVES } else { 5 }
 }
@@ -100,7 +103,8 @@ pub struct WrongClock {
     pub ahead_ms: i64,
 }
 
-/// The sweep's clock in a world of this seed. Not drawn from the world's chance, so that the other draws are what they were.
+/// The sweep's clock in a world of this seed. Not drawn from the world's chance, so that the other
+/// draws are what they were.
 fn wrong_clock(kind: Kind, seed: u64, busy_s: u64) -> Option<WrongClock> {
     let mut chance = Chance::new(seed ^ 0x0063_6c6f_636b);
     if kind != Kind::Clocks && !(kind == Kind::Everything && chance.happens(0.2)) {
@@ -154,7 +158,8 @@ pub struct Plan {
     pub operations: u64,
     /// Nobody reads the queue from when until when, in seconds.
     pub stopped: Option<(u64, u64)>,
-    /// Each call of `deliver` dies from when until when, in seconds: most at once, as while it is throttled, some at a later step.
+    /// Each call of `deliver` dies from when until when, in seconds: most at once, as while it is
+    /// throttled, some at a later step.
     pub crashing: Option<(u64, u64)>,
     /// Webhooks that callers ask for.
     pub webhooks: u64,
@@ -166,7 +171,8 @@ pub struct Plan {
     pub faults_end_s: u64,
     /// Messages that nobody can read.
     pub strays: u64,
-    /// Messages of a newer version, and webhooks that it writes to. It takes care of them when the faults end.
+    /// Messages of a newer version, and webhooks that it writes to. It takes care of them when the
+    /// faults end.
     pub newer: u64,
     /// How long a webhook may be deferred.
     pub max_defer: Duration,
@@ -191,7 +197,8 @@ impl Plan {
             ..Self::default()
         };
         let all = kind == Kind::Everything;
-        // In a world of everything, each kind of fault is there or not, so that rare ones are not always drowned by others.
+        // In a world of everything, each kind of fault is there or not, so that rare ones are not
+        // always drowned by others.
         let mut has = |this: Kind| kind == this || (all && chance.happens(0.4));
         let kinds = [
             Kind::Deaths,

@@ -1,4 +1,5 @@
-//! What the platform does: it polls the queue, keeps the schedule, calls the functions, and ends those that take too long.
+//! What the platform does: it polls the queue, keeps the schedule, calls the functions, and ends
+//! those that take too long.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -139,7 +140,8 @@ impl Worker {
         let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
         for ((number, received), was_done) in batch.iter().zip(done) {
             if is_back(received) {
-                // Some platforms let it come back at once, others when its time to be hidden is over.
+                // Some platforms let it come back at once, others when its time to be hidden is
+                // over.
                 let delay = Duration::from_secs(if world.below(2) == 0 {
                     1 + world.below(60)
                 } else {
@@ -149,7 +151,10 @@ impl Worker {
                     // An operator may have sent it again meanwhile.
                     let needless = untroubled && was_done && state.is_done(received);
                     state.watch.must(!needless, || {
-                        format!("{process} handed back message {number}, and its webhook was finished before")
+                        format!(
+                            "{process} handed back message {number}, and its webhook was \
+                            finished before"
+                        )
                     });
                     state.hand_back(process, *number, received, delay);
                 });
@@ -196,8 +201,8 @@ fn event(batch: &Batch) -> SqsEvent {
     event
 }
 
-/// Calls `sweep` each minute, for ever. Where nothing could be due and nothing is to be audited, the minute is passed over once all is
-/// well: a schedule may miss a tick, and hours pass sooner.
+/// Calls `sweep` each minute, for ever. Where nothing could be due and nothing is to be audited,
+/// the minute is passed over once all is well: a schedule may miss a tick, and hours pass sooner.
 pub(super) async fn tick(world: Arc<World>) {
     let mut first = true;
     loop {
@@ -237,7 +242,8 @@ fn sees_the_future(state: &State) -> bool {
     by_report || state.records.audited_until.is_some_and(|until| until > of_age)
 }
 
-/// What has been due for a moment and can be read: a run that comes to its end passes over none of it.
+/// What has been due for a moment and can be read: a run that comes to its end passes over none of
+/// it.
 fn overdue(state: &State) -> Vec<(Timestamp, TaskId)> {
     let last = state.now().minus(Duration::from_secs(10));
     let due = state.records.due.iter().take_while(|(at, _)| *at <= last);

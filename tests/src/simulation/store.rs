@@ -1,4 +1,5 @@
-//! The store: the contract of [`shared::store`] over ordered maps, with calls that fail, take long, or land after their caller died.
+//! The store: the contract of [`shared::store`] over ordered maps, with calls that fail, take long,
+//! or land after their caller died.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -40,7 +40,8 @@ pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
     strays(state, plan);
     figures(state, plan);
     let webhooks = state.records.webhooks.len() + state.watch.deleted.len();
-    // Where a destination gets one attempt at a time, those that are put off for it have messages of their own once the queue moves.
+    // Where a destination gets one attempt at a time, those that are put off for it have messages
+    // of their own once the queue moves.
     if kind == Kind::Backlog && plan.host_concurrency > 1 {
         let most = state.watch.most_waiting;
         state.watch.must(most <= 2 * webhooks, || {
@@ -49,7 +50,8 @@ pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
     }
 }
 
-/// Each message that nobody could read is a dead letter that can be read, once or, where messages come twice, more often.
+/// Each message that nobody could read is a dead letter that can be read, once or, where messages
+/// come twice, more often.
 fn strays(state: &mut State, plan: &Plan) {
     for number in 0..state.watch.strays {
         let text = format!("\"stray {number}\"");
@@ -66,7 +68,8 @@ fn strays(state: &mut State, plan: &Plan) {
     }
 }
 
-/// The totals are what happened; less where the function died, or was told that the store has failed, before it had added what it did.
+/// The totals are what happened; less where the function died, or was told that the store has
+/// failed, before it had added what it did.
 fn figures(state: &mut State, plan: &Plan) {
     let delivered: u64 = state.records.totals.destinations.values().map(|did| did.delivered).sum();
     let attempts: u64 =
@@ -116,7 +119,8 @@ fn rule_one(state: &mut State) {
     }
 }
 
-/// Each attempt is noted once, as what it was; so what was sent twice is shown as attempts without an answer.
+/// Each attempt is noted once, as what it was; so what was sent twice is shown as attempts without
+/// an answer.
 fn rules_two_and_three(state: &mut State) {
     for (webhook, _) in state.records.webhooks.values() {
         let name = short(webhook);

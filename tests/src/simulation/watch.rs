@@ -1,5 +1,5 @@
-//! The checks: what must hold at every write, every request, every acknowledgement. They know the rules from design and not from the
-//! code, and keep books of their own.
+//! The checks: what must hold at every write, every request, every acknowledgement. They know the
+//! rules from design and not from the code, and keep books of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,12 +63,14 @@ pub(super) struct Watch {
     pub(super) outcomes: BTreeMap<Status, u64>,
     /// What is known of the circuits.
     pub(super) circuit: Circuits,
-    /// Webhooks that a newer version had when the audit read their minute, or that were younger than the audit's position since a clock was
-    /// ahead. Whether they are found in the end, the end shows.
+    /// Webhooks that a newer version had when the audit read their minute, or that were younger
+    /// than the audit's position since a clock was ahead. Whether they are found in the end, the
+    /// end shows.
     unaudited: BTreeSet<TaskId>,
     /// The most messages that the lane of webhooks held at a time.
     pub(super) most_waiting: usize,
-    /// Writes that found what they would have written: without faults of the store, somebody else's.
+    /// Writes that found what they would have written: without faults of the store, somebody
+    /// else's.
     pub(super) twins: u64,
     /// Messages that nobody can read, and those of a newer version.
     pub(super) strays: u64,
@@ -103,7 +105,8 @@ fn gives_back(after: &Webhook) -> bool {
         .is_some_and(|step| step.transition == Transition::Defer && step.why == Some(Why::Unsent))
 }
 
-/// Whether the next deferral by a circuit that is open for so long may exceed what it may be deferred in all, and it has had no attempt.
+/// Whether the next deferral by a circuit that is open for so long may exceed what it may be
+/// deferred in all, and it has had no attempt.
 fn is_overdue(stored: &Webhook, open: Duration, most: Duration) -> bool {
     let open = open.max(Duration::from_secs(1));
     let longest = open.saturating_mul(stored.budget.deferrals.min(8) + 2);
@@ -502,7 +505,8 @@ impl Watch {
         });
     }
 
-    /// The queue gave up on its message: that tells of the webhook only if somebody had looked at it.
+    /// The queue gave up on its message: that tells of the webhook only if somebody had looked at
+    /// it.
     fn rescued(&mut self, process: &Process, stored: &Webhook, after: &Webhook) {
         let limits = self.rules.limits.clone();
         let life = self.lives.entry(after.id.clone()).or_default();
@@ -572,7 +576,11 @@ impl Watch {
         *self.outcomes.entry(after.status).or_default() += 1;
         let (holder, outcomes) = (life.holder, life.outcomes);
         self.must(holder == process.number, || {
-            format!("{process} wrote an outcome of {name}, attempt {}, and process {holder} holds the claim", noted.number)
+            format!(
+                "{process} wrote an outcome of {name}, attempt {}, and process {holder} holds \
+                the claim",
+                noted.number
+            )
         });
         self.must(noted.number == after.attempt_count, || {
             format!("{name}: an outcome of another attempt")

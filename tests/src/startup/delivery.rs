@@ -1,5 +1,5 @@
-//! Deliveries over TLS by new processes: the webhooks are accepted by `api`, their messages are read from the queue and given to `deliver`
-//! one at a time, and the receiver is here.
+//! Deliveries over TLS by new processes: the webhooks are accepted by `api`, their messages are
+//! read from the queue and given to `deliver` one at a time, and the receiver is here.
 
 use std::{
     convert::Infallible,
@@ -127,10 +127,13 @@ pub(super) async fn measure(
 }
 
 fn event(message: &Received) -> String {
-    let attributes = json!({"ApproximateReceiveCount": "1", "SentTimestamp": message.sent_at.as_millis().to_string()});
+    let attributes = json!({"ApproximateReceiveCount": "1",
+        "SentTimestamp": message.sent_at.as_millis().to_string()});
     json!({"Records": [{
-        "messageId": message.id, "receiptHandle": message.receipt, "body": message.body, "attributes": attributes,
-        "eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:local:000000000000:webhooks", "awsRegion": "local",
+        "messageId": message.id, "receiptHandle": message.receipt, "body": message.body,
+        "attributes": attributes,
+        "eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:local:000000000000:webhooks",
+        "awsRegion": "local",
     }]})
     .to_string()
 }

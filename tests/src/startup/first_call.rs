@@ -40,8 +40,10 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
         Ok::<_, std::io::Error>((head, connection))
     });
     let (head, _connection) = tokio::select! {
-        first = first => first.map_err(|_| StartupError::new("the function did not call the Runtime API"))??,
-        status = child.wait() => return Err(StartupError(format!("{} ended at its start: {}", binary.display(), status?))),
+        first = first => first.map_err(|_| StartupError::new("the function did not call the \
+            Runtime API"))??,
+        status = child.wait() => return Err(StartupError(format!("{} ended at its start: {}",
+            binary.display(), status?))),
     };
     let start = Start { wall_ms: started.elapsed().as_secs_f64() * 1000.0, cpu_ms: cpu_ms(pid)? };
     if !head.starts_with(b"GET /2018-06-01/runtime/invocation/next ") {

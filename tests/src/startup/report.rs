@@ -120,7 +120,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| function | CPU until its first call, median (p90) | against hello-world | time, median (p90) | binary | zip |"
+            "| function | CPU until its first call, median (p90) | against hello-world | time, \
+             median (p90) | binary | zip |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for Function { name, cpu_ms, wall_ms, ratio, binary_bytes, zip_bytes } in &self.functions {
@@ -142,12 +143,14 @@ impl fmt::Display for Report {
         let more = first_takes_more_ms(&self.deliveries);
         writeln!(
             f,
-            "\nThe first takes {more:.2} ms more than the second; target: at most {MAX_FIRST_DELIVERY_MS} ms."
+            "\nThe first takes {more:.2} ms more than the second; target: at most \
+             {MAX_FIRST_DELIVERY_MS} ms."
         )
     }
 }
 
-/// The size of the zip that holds it: deflated at the usual level, and some 150 bytes for the names.
+/// The size of the zip that holds it: deflated at the usual level, and some 150 bytes for the
+/// names.
 fn packed(bytes: &[u8]) -> usize {
     compress_to_vec(bytes, ZIP_LEVEL).len() + 150
 }

@@ -17,8 +17,8 @@ const WEBHOOKS: usize = 10;
 /// Their leases run out, their messages come again, their retries are made.
 const BOUND: Duration = Duration::from_secs(VISIBILITY_S as u64 + 100);
 
-/// Ten attempts hang when every process of `deliver` is killed. Their messages come again once they are visible, and each webhook is
-/// delivered; the lost attempts show as interrupted.
+/// Ten attempts hang when every process of `deliver` is killed. Their messages come again once they
+/// are visible, and each webhook is delivered; the lost attempts show as interrupted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_whose_process_is_killed_is_delivered() {
     let deployed = Deployed::take().await;
@@ -29,7 +29,10 @@ async fn a_batch_whose_process_is_killed_is_delivered() {
         .unwrap();
     let api = deployed.api();
     let webhooks: Vec<Value> = (0..WEBHOOKS)
-        .map(|n| json!({"url": receiver.url("/crash"), "payload": n, "reference_id": format!("crash-{n}")}))
+        .map(|n| {
+            json!({"url": receiver.url("/crash"), "payload": n,
+            "reference_id": format!("crash-{n}")})
+        })
         .collect();
     let body = json!({ "webhooks": webhooks }).to_string();
     let answer = api.call(Method::POST, &["webhooks", "batch"], &[], Some(body)).await.unwrap();

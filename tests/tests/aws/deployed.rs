@@ -1,4 +1,5 @@
-//! The deployment that these tests share: deployed once, used by one test at a time, as each ends by seeing that nothing is left.
+//! The deployment that these tests share: deployed once, used by one test at a time, as each ends
+//! by seeing that nothing is left.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -19,8 +20,9 @@ use tokio::{
     time::sleep,
 };
 
-/// Times are shortened by the template's own parameters, so that three attempts fit into a test. The breaker is off: destinations that
-/// always fail would open their circuits, which is right, and slow.
+/// Times are shortened by the template's own parameters, so that three attempts fit into a test.
+/// The breaker is off: destinations that always fail would open their circuits, which is right, and
+/// slow.
 const PARAMETERS: [(&str, &str); 8] = [
     ("RetryBaseDelayMs", "200"),
     ("MinRetryDelayMs", "0"),
@@ -32,7 +34,8 @@ const PARAMETERS: [(&str, &str); 8] = [
     ("Alarms", "true"),
 ];
 
-/// A message that was handed back comes again after this long; on AWS, six times the function's timeout.
+/// A message that was handed back comes again after this long; on AWS, six times the function's
+/// timeout.
 pub(crate) const VISIBILITY_S: u32 = 20;
 
 /// Until the queues are empty: what was handed back comes again first.
@@ -67,7 +70,8 @@ impl Deployed {
         self.stack.client().unwrap()
     }
 
-    /// Waits until no message is left, and looks into the table: nothing is unfinished, and nothing is due.
+    /// Waits until no message is left, and looks into the table: nothing is unfinished, and nothing
+    /// is due.
     pub(crate) async fn close(&self) {
         let api = self.api();
         ledger::wait_for_empty_queues(&api, EMPTY_BOUND).await;
@@ -119,7 +123,8 @@ impl std::ops::Deref for Deployed {
 }
 
 impl Drop for Deployed {
-    /// A test that fails shows what the functions said; after one that does not, they have said nothing that is private.
+    /// A test that fails shows what the functions said; after one that does not, they have said
+    /// nothing that is private.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the emulator's log ends:\n{}", self.stack.log_tail());

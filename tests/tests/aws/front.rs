@@ -18,7 +18,8 @@ const MAX_ZIP_BYTES: u64 = 5 * 1024 * 1024;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Without a key nobody gets in, and `/health` tells a word and no more; the key in Parameter Store lets in.
+/// Without a key nobody gets in, and `/health` tells a word and no more; the key in Parameter Store
+/// lets in.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_key_is_refused() {
     let deployed = Deployed::take().await;
@@ -41,8 +42,8 @@ async fn who_has_no_key_is_refused() {
     );
 }
 
-/// The signing secret comes out of Secrets Manager, and the reference verifier accepts what it signs. It stands in no function's
-/// environment, and neither does the API's key.
+/// The signing secret comes out of Secrets Manager, and the reference verifier accepts what it
+/// signs. It stands in no function's environment, and neither does the API's key.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_used_and_stand_in_no_environment() {
     let deployed = Deployed::take().await;
@@ -95,7 +96,8 @@ async fn the_functions_are_small() {
     );
 }
 
-/// The other front, and without what can be left out: the HTTP API answers as the function URL does, and no alarm and no dashboard is made.
+/// The other front, and without what can be left out: the HTTP API answers as the function URL
+/// does, and no alarm and no dashboard is made.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_an_http_api_it_is_the_same() {
     let parameters = [("ApiFront", "http-api"), ("Alarms", "false"), ("Dashboard", "false")];

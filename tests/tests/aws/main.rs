@@ -1,5 +1,5 @@
-//! `infra/template.yaml`, deployed: the real template with the real functions on an emulator of AWS that enforces the functions' roles,
-//! driven through the function URL.
+//! `infra/template.yaml`, deployed: the real template with the real functions on an emulator of AWS
+//! that enforces the functions' roles, driven through the function URL.
 //!
 //! The emulator is no AWS; where it differs stands in `infra/README.md`.
 

@@ -12,8 +12,9 @@ const BOUND: Duration = Duration::from_secs(60);
 /// What `dlq` names them after.
 const REFERENCE: &str = "unreadable-message";
 
-/// What neither function can parse passes through the dead-letter queue and becomes a dead letter with its text, whichever queue it came
-/// into; and the webhooks around it are delivered as if it was not there.
+/// What neither function can parse passes through the dead-letter queue and becomes a dead letter
+/// with its text, whichever queue it came into; and the webhooks around it are delivered as if it
+/// was not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_message_becomes_a_dead_letter_and_blocks_nobody() {
     let deployed = Deployed::take().await;

@@ -3,14 +3,16 @@
 use posthaste_tests::{aws::run_script, binaries::workspace};
 use shared::queue::MAX_RECEIVES;
 
-/// cfn-lint and `sam validate --lint` find nothing, and `sam build` makes a function from this checkout.
+/// cfn-lint and `sam validate --lint` find nothing, and `sam build` makes a function from this
+/// checkout.
 #[test]
 fn the_template_is_clean_and_sam_builds_from_it() {
     let found = run_script("check").unwrap_or_else(|error| panic!("{error}"));
     println!("{found}");
 }
 
-/// What the template says of receives and of reserved concurrency, against the code and against itself.
+/// What the template says of receives and of reserved concurrency, against the code and against
+/// itself.
 #[test]
 fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
     let template = std::fs::read_to_string(workspace().join("infra/template.yaml")).unwrap();
@@ -111,9 +113,10 @@ const KEYS: [&str; 13] = [
     "other",
 ];
 
-/// Each function writes what it has to, and nothing else: `deliver` deletes no webhook, only circuits of destinations that are well again, and
-/// `dlq` only the content of a dead letter that was there before. Proved on every action that writes and every kind of item; the emulator
-/// does not know the condition.
+/// Each function writes what it has to, and nothing else: `deliver` deletes no webhook, only
+/// circuits of destinations that are well again, and `dlq` only the content of a dead letter that
+/// was there before. Proved on every action that writes and every kind of item; the emulator does
+/// not know the condition.
 #[test]
 fn a_function_writes_only_the_items_that_are_its_own() {
     let expected: [(&str, &str, &[&str]); 12] = [

@@ -20,7 +20,8 @@ const CLIENTS: usize = 8;
 /// Until all are finished, on two busy cores.
 const BOUND: Duration = Duration::from_secs(300);
 
-/// How a destination answers, and what the policy makes of it: the final status, after how many attempts.
+/// How a destination answers, and what the policy makes of it: the final status, after how many
+/// attempts.
 const KINDS: [(&str, &str, usize); 6] = [
     ("ok", "delivered", 1),
     ("recovers", "delivered", 2),
@@ -60,8 +61,8 @@ async fn submit(api: &ApiClient, receiver: &Receiver, n: usize) -> (String, &'st
     (api.submit(&webhook).await.unwrap().webhook_id, kind)
 }
 
-/// All end as the policy says, after as many attempts as it says and no more; what failed is a dead letter, which `dlq` archived; the ledger
-/// balances.
+/// All end as the policy says, after as many attempts as it says and no more; what failed is a dead
+/// letter, which `dlq` archived; the ledger balances.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_webhooks_end_as_the_policy_says() {
     let deployed = Deployed::take().await;

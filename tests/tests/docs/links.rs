@@ -10,7 +10,8 @@ use crate::page::{Page, documents};
 const PAGES: [&str; 4] =
     ["how-it-works.md", "operating.md", "receiving.md", "migrating-from-celery.md"];
 
-/// Every relative link leads to a file or folder of this project, and every anchor to a heading of its page.
+/// Every relative link leads to a file or folder of this project, and every anchor to a heading of
+/// its page.
 #[test]
 fn every_relative_link_leads_somewhere() {
     let (mut checked, mut dead) = (0, Vec::new());

@@ -1,5 +1,5 @@
-//! The documents: every link leads somewhere, every file that is shown is the file, the README's tour works as printed, and the
-//! runbook asks what the API knows.
+//! The documents: every link leads somewhere, every file that is shown is the file, the README's
+//! tour works as printed, and the runbook asks what the API knows.
 
 #![allow(
     clippy::unwrap_used,

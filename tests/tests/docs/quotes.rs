@@ -1,4 +1,5 @@
-//! Files that a page shows: a block whose fence names one (`` ```python examples/python/receive.py ``) is that file.
+//! Files that a page shows: a block whose fence names one (`` ```python examples/python/receive.py
+//! ``) is that file.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -24,7 +24,8 @@ const NOT_UNDERSTOOD: [&str; 4] = [
     "urn:posthaste:invalid-fields",
 ];
 
-/// Every line of `docs/operating.md` that calls `$API`, with `$ID` a dead letter: it is answered, and not as a call that does not exist.
+/// Every line of `docs/operating.md` that calls `$API`, with `$ID` a dead letter: it is answered,
+/// and not as a call that does not exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_of_the_runbook_is_one_that_the_api_has() {
     let receiver = Receiver::builder().behaviour(Behaviour::default()).start().await.unwrap();

@@ -35,7 +35,8 @@ impl Shell {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
-        // Whatever this machine has set, the stack is on loopback; and a pipe wants no progress meter.
+        // Whatever this machine has set, the stack is on loopback; and a pipe wants no progress
+        // meter.
         fs::write(folder.join(".curlrc"), "silent\nshow-error\nnoproxy = \"*\"\n").unwrap();
         command.env("CURL_HOME", folder);
         let mut child = command.spawn().expect("the tour needs bash");

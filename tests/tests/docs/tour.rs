@@ -1,7 +1,10 @@
-//! The README's tour, typed in as it is printed: each `sh` block in one shell after the other, and what it prints is what stands below it.
+//! The README's tour, typed in as it is printed: each `sh` block in one shell after the other, and
+//! what it prints is what stands below it.
 //!
-//! Three things are replaced: what starts the stack and the receiver, by the binaries of this build; the three ports, by free ones; and
-//! the data folder, by a fresh one. On Redis it is the same tour, but for the line that names the backend. In what is printed, times, ids and milliseconds may be others, and `…` stands for anything.
+//! Three things are replaced: what starts the stack and the receiver, by the binaries of this
+//! build; the three ports, by free ones; and the data folder, by a fresh one. On Redis it is the
+//! same tour, but for the line that names the backend. In what is printed, times, ids and
+//! milliseconds may be others, and `…` stands for anything.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -87,7 +90,8 @@ struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    /// Types a block in and checks what it prints. Its last command only asks, if it is no POST; so it may be asked until it is so.
+    /// Types a block in and checks what it prints. Its last command only asks, if it is no POST; so
+    /// it may be asked until it is so.
     fn type_in(&mut self, text: &str, printed: Option<&str>) {
         if let Some(program) = ["-p local", "--bin webhook-receiver"]
             .into_iter()
@@ -146,10 +150,12 @@ impl Tour<'_> {
     }
 }
 
-/// What matches all that differs from `printed` only in times, ids, milliseconds, in how its lines are broken, and where it says `…`.
+/// What matches all that differs from `printed` only in times, ids, milliseconds, in how its lines
+/// are broken, and where it says `…`.
 fn pattern(printed: &str) -> Regex {
     let varying = Regex::new(concat!(
-        r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z)|(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})",
+        r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z)",
+        r"|(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})",
         r"|(?P<ms>\b\d+ ms\b)|(?P<space>\s+)|(?P<rest>\s*…\s*)"
     ))
     .unwrap();
@@ -164,7 +170,8 @@ fn pattern(printed: &str) -> Regex {
             ("ms", r"\d+ ms"),
             ("rest", "(?s:.*)"),
         ];
-        // White space: a line is broken in the README where it was too long, between tokens or within a sentence.
+        // White space: a line is broken in the README where it was too long, between tokens or
+        // within a sentence.
         pattern += anew
             .into_iter()
             .find(|(name, _)| found.name(name).is_some())
@@ -178,8 +185,15 @@ fn pattern(printed: &str) -> Regex {
 #[test]
 fn a_pattern_matches_what_was_printed_at_another_time_and_nothing_else() {
     let wanted = pattern(
-        "… {\"at\":\"2026-11-22T06:30:25.570Z\",\"why\":\"503 after 0 ms\",\n   \"next\": \"at\n   noon\"}, …",
+        "… {\"at\":\"2026-11-22T06:30:25.570Z\",\"why\":\"503 after 0 ms\",\n   \"next\": \"at\n   \
+         noon\"}, …",
     );
-    assert!(wanted.is_match("[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"503 after 17 ms\",\"next\":\"at noon\"}, 1]"));
-    assert!(!wanted.is_match("[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"500 after 17 ms\",\"next\":\"at noon\"}, 1]"));
+    assert!(wanted.is_match(
+        "[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"503 after 17 \
+        ms\",\"next\":\"at noon\"}, 1]"
+    ));
+    assert!(!wanted.is_match(
+        "[{\"at\":\"2027-01-01T00:00:00.001Z\",\"why\":\"500 after 17 \
+        ms\",\"next\":\"at noon\"}, 1]"
+    ));
 }

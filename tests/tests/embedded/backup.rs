@@ -24,7 +24,8 @@ const CLIENTS: usize = 8;
 /// Accepted before the backup begins, at least.
 const LOAD: usize = 100;
 
-/// Clients that post until they are told to stop: every second webhook to a path that fails until the receiver is told to be well.
+/// Clients that post until they are told to stop: every second webhook to a path that fails until
+/// the receiver is told to be well.
 struct Load {
     stopping: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
@@ -74,8 +75,8 @@ impl Load {
     }
 }
 
-/// A running stack under load is backed up: the backup holds everything that was accepted before it began. A stack on the restored
-/// backup delivers what waited.
+/// A running stack under load is backed up: the backup holds everything that was accepted before it
+/// began. A stack on the restored backup delivers what waited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack_delivers_it() {
     let is_well = Arc::new(AtomicBool::new(false));
@@ -121,7 +122,8 @@ async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack
     ledger::end(&api, stack).await;
 }
 
-/// While a stack runs on the folder, nothing is restored into it; nothing is replaced without a word.
+/// While a stack runs on the folder, nothing is restored into it; nothing is replaced without a
+/// word.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_when_told_to() {
     let receiver = Receiver::start().await.unwrap();

@@ -23,8 +23,9 @@ const PAGE_BYTES: u64 = 4096;
 
 const WEBHOOKS: usize = 60;
 
-/// A page with some of the waiting webhooks is overwritten. The stack does not start, and names the page and two commands. Run as they stand,
-/// they bring it up with all but the webhooks of that page, which they have named.
+/// A page with some of the waiting webhooks is overwritten. The stack does not start, and names the
+/// page and two commands. Run as they stand, they bring it up with all but the webhooks of that
+/// page, which they have named.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     let receiver = Receiver::start().await.unwrap();
@@ -78,7 +79,8 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
 
 /// The page, which is neither the first nor the last of its kind.
 fn break_a_page_of_webhooks(path: &Path) -> i64 {
-    let sql = "SELECT pageno FROM dbstat WHERE name = 'webhooks' AND pagetype = 'leaf' ORDER BY pageno DESC LIMIT 1 OFFSET 1";
+    let sql = "SELECT pageno FROM dbstat WHERE name = 'webhooks' AND pagetype = 'leaf' ORDER BY \
+        pageno DESC LIMIT 1 OFFSET 1";
     let page: i64 = Connection::open(path).unwrap().query_row(sql, (), |row| row.get(0)).unwrap();
     let mut file = File::options().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start((page.unsigned_abs() - 1) * PAGE_BYTES)).unwrap();

@@ -28,7 +28,8 @@ impl SmallDisk {
         let arguments = ["mount", "-t", "tmpfs", "-o", &options, "tmpfs"];
         assert!(
             as_root(&arguments, folder.path()),
-            "this test has to mount a file system of {DISK_MIB} MiB: run it as root, or allow `sudo -n mount` and `sudo -n umount`"
+            "this test has to mount a file system of {DISK_MIB} MiB: run it as root, or allow \
+             `sudo -n mount` and `sudo -n umount`"
         );
         Self(folder)
     }
@@ -62,8 +63,9 @@ fn as_root(arguments: &[&str], path: &Path) -> bool {
     Command::new(all[0]).args(&all[1..]).arg(path).status().is_ok_and(|status| status.success())
 }
 
-/// While the disk fills up, health warns before anything is refused. From the first refusal on it is unhealthy, however little a ping
-/// needs. Once there is space again everything goes on, and what was accepted arrives.
+/// While the disk fills up, health warns before anything is refused. From the first refusal on it
+/// is unhealthy, however little a ping needs. Once there is space again everything goes on, and
+/// what was accepted arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() {
     let disk = SmallDisk::mount();
@@ -109,7 +111,8 @@ async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() 
     ledger::end(&api, stack).await;
 }
 
-/// The queue alone is on a full disk: webhooks are accepted, since the store is elsewhere, and health says that they come later.
+/// The queue alone is on a full disk: webhooks are accepted, since the store is elsewhere, and
+/// health says that they come later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_queue_alone_degrades() {
     let disk = SmallDisk::mount();

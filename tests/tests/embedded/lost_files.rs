@@ -18,8 +18,8 @@ use posthaste_tests::{
 
 use crate::{BOUND, fresh_health, launch, ledger, local, post, printed, runbook_block, warnings};
 
-/// The data folder's files are deleted: from then on nothing is accepted that would be lost, health says why, and the runbook's commands
-/// save what was accepted before out of the running process.
+/// The data folder's files are deleted: from then on nothing is accepted that would be lost, health
+/// says why, and the runbook's commands save what was accepted before out of the running process.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_files_are_told_and_what_they_held_is_saved_as_the_runbook_says() {
     let is_up = Arc::new(AtomicBool::new(false));
@@ -77,7 +77,8 @@ async fn a_database_that_is_replaced_is_told() {
     stack.stop().unwrap();
 }
 
-/// A folder that was there, and that others can enter: its files are the owner's alone, and the log says what the folder's mode means.
+/// A folder that was there, and that others can enter: its files are the owner's alone, and the log
+/// says what the folder's mode means.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_folder_that_others_can_enter_the_files_are_private_and_a_warning_says_so() {
     let launch = launch();

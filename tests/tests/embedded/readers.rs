@@ -9,7 +9,8 @@ use crate::{BOUND, fresh_health, launch, ledger, post, wait_for_health, warnings
 const POSTS: usize = 180;
 const PAYLOAD_BYTES: usize = 200_000;
 
-/// While it reads, the log grows, and health says why and by how much. Once it has ended, the log starts over.
+/// While it reads, the log grows, and health says why and by how much. Once it has ended, the log
+/// starts over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stays_is_told_with_the_size_of_the_log() {
     let receiver = Receiver::start().await.unwrap();

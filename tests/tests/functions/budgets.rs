@@ -1,4 +1,5 @@
-//! What may end a webhook besides its retry policy, and what may not: nothing of ours fails what was never tried.
+//! What may end a webhook besides its retry policy, and what may not: nothing of ours fails what
+//! was never tried.
 
 use std::{
     sync::{
@@ -21,8 +22,8 @@ use posthaste_tests::conformance::TestClock;
 
 use crate::world::{World, no_answer, status};
 
-/// `deliver` is throttled for days: the queue counts receives that no function sees, and gives up again and again. The webhook waits, and
-/// is delivered once `deliver` runs.
+/// `deliver` is throttled for days: the queue counts receives that no function sees, and gives up
+/// again and again. The webhook waits, and is delivered once `deliver` runs.
 #[tokio::test]
 async fn a_throttled_deliver_fails_nothing() {
     let world = World::new();
@@ -58,7 +59,8 @@ async fn a_throttled_deliver_fails_nothing() {
     assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
 }
 
-/// Waits for the host limit are none for the circuit: with the one budget used up, an open circuit still defers.
+/// Waits for the host limit are none for the circuit: with the one budget used up, an open circuit
+/// still defers.
 #[tokio::test]
 async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "600000")]);
@@ -100,7 +102,8 @@ async fn an_untried_webhook_that_goes_ahead_can_close_the_circuit() {
     );
 }
 
-/// After the first interruption an attempt follows at once; after the second it waits, in the due index and with a message of its own.
+/// After the first interruption an attempt follows at once; after the second it waits, in the due
+/// index and with a message of its own.
 #[tokio::test]
 async fn an_attempt_that_is_interrupted_again_waits() {
     let world = World::new();
@@ -132,8 +135,8 @@ async fn an_attempt_that_is_interrupted_again_waits() {
     world.assert_settled(&[&webhook]).await;
 }
 
-/// Time that passes when the next random number is drawn, which is just before a claim is written: a process that stands still, or a
-/// store that takes that long.
+/// Time that passes when the next random number is drawn, which is just before a claim is written:
+/// a process that stands still, or a store that takes that long.
 #[derive(Debug)]
 struct SlowClaim {
     clock: Arc<TestClock>,
@@ -150,7 +153,8 @@ impl Random for SlowClaim {
     }
 }
 
-/// A claim that takes longer than the attempt may is ours: nothing is sent, and nothing is held against the destination or the webhook.
+/// A claim that takes longer than the attempt may is ours: nothing is sent, and nothing is held
+/// against the destination or the webhook.
 #[tokio::test]
 async fn a_claim_that_takes_too_long_is_no_timeout_of_the_destination() {
     for takes in [23, 31, 44] {
@@ -227,8 +231,8 @@ async fn a_probe_whose_claim_took_too_long_lets_the_next_webhook_probe() {
     assert_eq!(world.stored(&next).await.status, Status::Delivered);
 }
 
-/// A process that stands still in the middle of an attempt tells nothing of the destination either. Whether the request arrived is not
-/// known, so that attempt is interrupted.
+/// A process that stands still in the middle of an attempt tells nothing of the destination either.
+/// Whether the request arrived is not known, so that attempt is interrupted.
 #[tokio::test]
 async fn a_standstill_during_an_attempt_is_no_timeout_of_the_destination() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1")]);

@@ -438,8 +438,8 @@ async fn an_operator_may_resend_while_a_stale_message_is_still_around() {
     world.assert_settled(&[&webhook]).await;
 }
 
-/// A panic over one webhook leaves its neighbours in the batch alone. Its own attempt counts as interrupted, and it goes on once its lease
-/// is over.
+/// A panic over one webhook leaves its neighbours in the batch alone. Its own attempt counts as
+/// interrupted, and it goes on once its lease is over.
 #[tokio::test]
 async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
     let world = World::new();

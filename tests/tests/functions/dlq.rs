@@ -78,7 +78,8 @@ async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
 
 #[tokio::test]
 async fn messages_of_a_failure_that_was_resent_since_are_out_of_date() {
-    // `dlq` was away; the sweep has asked for the archive again and again, and then an operator has resent the webhook.
+    // `dlq` was away; the sweep has asked for the archive again and again, and then an operator has
+    // resent the webhook.
     let world = World::new();
     world.destination.answer([status(410)]);
     let webhook = world.accepted().await;

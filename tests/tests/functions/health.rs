@@ -16,8 +16,8 @@ async fn health(api: &ApiClient) -> (Value, Value) {
     (health["status"].clone(), health["sweep"].clone())
 }
 
-/// A sweep that stays away is seen within minutes; the run after it finds what was due for long and says so, until there is no more of that. In
-/// front of it stands the real API, over real HTTP.
+/// A sweep that stays away is seen within minutes; the run after it finds what was due for long and
+/// says so, until there is no more of that. In front of it stands the real API, over real HTTP.
 #[tokio::test]
 async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
     let world = World::new();
@@ -65,7 +65,8 @@ async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
     server.abort();
 }
 
-/// Due webhooks that cannot be read, and a clock that was ahead, degrade the answer and are told in words. In front of it stands the real API.
+/// Due webhooks that cannot be read, and a clock that was ahead, degrade the answer and are told in
+/// words. In front of it stands the real API.
 #[tokio::test]
 async fn health_tells_what_cannot_be_read_and_that_a_clock_was_ahead() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! The functions, one event at a time, over a real embedded store and queue: every row of their tables, and what they do when another
-//! worker, an operator or a fault comes in between.
+//! The functions, one event at a time, over a real embedded store and queue: every row of their
+//! tables, and what they do when another worker, an operator or a fault comes in between.
 
 #![allow(
     clippy::unwrap_used,

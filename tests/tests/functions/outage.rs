@@ -1,4 +1,5 @@
-//! Store and queue fail in the middle of things: what could not be finished is handed back, and nothing is lost or done twice.
+//! Store and queue fail in the middle of things: what could not be finished is handed back, and
+//! nothing is lost or done twice.
 
 use std::{
     sync::{
@@ -129,7 +130,8 @@ async fn what_is_due_stays_due_until_the_queue_takes_it() {
 
 #[tokio::test]
 async fn a_message_that_the_queue_gives_up_on_leads_to_a_rescue() {
-    // So many receives without an acknowledgement: the queue moves the message to the dead-letter lane by itself.
+    // So many receives without an acknowledgement: the queue moves the message to the dead-letter
+    // lane by itself.
     let world = World::new();
     let webhook = world.accepted().await;
     world.send(Lane::Webhooks, &Message::look_at(webhook.id.clone()).to_json()).await;

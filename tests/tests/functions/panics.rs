@@ -185,7 +185,8 @@ impl Store for Panicking {
     }
 }
 
-/// Three webhooks, and a store that panics over the first of them. The second value is the store as it was.
+/// Three webhooks, and a store that panics over the first of them. The second value is the store as
+/// it was.
 async fn unlucky(at_reads: bool) -> (World, Arc<dyn Store>, Vec<Webhook>) {
     let mut world = World::new();
     let webhooks = vec![world.accepted().await, world.accepted().await, world.accepted().await];

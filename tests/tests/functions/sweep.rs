@@ -1,4 +1,5 @@
-//! The sweep: what is due is queued before it moves on; the audit finds what nobody holds, once, and misses no minute.
+//! The sweep: what is due is queued before it moves on; the audit finds what nobody holds, once,
+//! and misses no minute.
 
 use std::time::Duration;
 
@@ -205,8 +206,9 @@ async fn the_report_tells_the_lag() {
     assert!(report.ran_at > Timestamp::default());
 }
 
-/// After a roll-back, what a newer version wrote stands at the head of the due index and cannot be read. Proved with more of that than
-/// the index gives at once, and one webhook behind, which is delivered; the rest is told, stays, and goes on once it can be read.
+/// After a roll-back, what a newer version wrote stands at the head of the due index and cannot be
+/// read. Proved with more of that than the index gives at once, and one webhook behind, which is
+/// delivered; the rest is told, stays, and goes on once it can be read.
 #[tokio::test]
 async fn what_cannot_be_read_stops_nothing_and_is_told() {
     let world = World::new();
@@ -235,9 +237,9 @@ async fn what_cannot_be_read_stops_nothing_and_is_told() {
     world.assert_settled(&unreadable.iter().chain(&behind).collect::<Vec<_>>()).await;
 }
 
-/// There may be more at the head than a run can look through. Then the next one looks at the head again, and goes on behind where the one
-/// before stopped. Proved with three pages of them and
-/// a half, and runs whose time is over at once, so that each ends after a page of its own.
+/// There may be more at the head than a run can look through. Then the next one looks at the head
+/// again, and goes on behind where the one before stopped. Proved with three pages of them and a
+/// half, and runs whose time is over at once, so that each ends after a page of its own.
 #[tokio::test]
 async fn a_run_goes_on_where_the_one_before_was_stopped() {
     let world = World::new();
@@ -255,8 +257,8 @@ async fn a_run_goes_on_where_the_one_before_was_stopped() {
     assert_eq!(runs, 4);
 }
 
-/// A clock that is two hours ahead for a moment does not keep the audit from what the queue loses then. Proved with webhooks from before, that
-/// time and after it, all of whose messages are lost.
+/// A clock that is two hours ahead for a moment does not keep the audit from what the queue loses
+/// then. Proved with webhooks from before, that time and after it, all of whose messages are lost.
 #[tokio::test]
 async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     let world = World::new();
@@ -290,8 +292,9 @@ async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     world.assert_settled(&webhooks.iter().collect::<Vec<_>>()).await;
 }
 
-/// A sweep whose clock is a month ahead queues everything that waits and moves it a month on. Proved with a retry, a failure and a lost message:
-/// the next run takes their times back, no attempt comes sooner than it was allowed, and all are finished within minutes.
+/// A sweep whose clock is a month ahead queues everything that waits and moves it a month on.
+/// Proved with a retry, a failure and a lost message: the next run takes their times back, no
+/// attempt comes sooner than it was allowed, and all are finished within minutes.
 #[tokio::test]
 async fn what_a_clock_that_was_ahead_moved_is_taken_back() {
     let world = World::new();
@@ -327,8 +330,9 @@ async fn what_a_clock_that_was_ahead_moved_is_taken_back() {
     assert_eq!(world.run_sweep().await.taken_back, 0, "once");
 }
 
-/// What is accepted with a clock that is ahead is delivered once it is right, whether or not a sweep ran meanwhile. Proved with a webhook whose
-/// message is lost, and one whose message is hidden for a month.
+/// What is accepted with a clock that is ahead is delivered once it is right, whether or not a
+/// sweep ran meanwhile. Proved with a webhook whose message is lost, and one whose message is
+/// hidden for a month.
 #[tokio::test]
 async fn what_was_accepted_with_a_clock_ahead_is_delivered() {
     let world = World::new();
@@ -355,8 +359,9 @@ async fn what_was_accepted_with_a_clock_ahead_is_delivered() {
     );
 }
 
-/// Dead letters outlive a clock that is 40 days ahead for seconds; they are hidden then and can be read again. They go once two looks a minute apart
-/// have seen them expired. Proved by the file's rows.
+/// Dead letters outlive a clock that is 40 days ahead for seconds; they are hidden then and can be
+/// read again. They go once two looks a minute apart have seen them expired. Proved by the file's
+/// rows.
 #[tokio::test]
 async fn dead_letters_outlive_a_clock_that_is_ahead_for_seconds() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! The limit on attempts at one destination: what exceeds it waits where turns are short, and is put off where they are not, at no
-//! attempt and no receive.
+//! The limit on attempts at one destination: what exceeds it waits where turns are short, and is
+//! put off where they are not, at no attempt and no receive.
 
 use std::{sync::Arc, time::Duration};
 
@@ -152,7 +152,8 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
     );
 }
 
-/// Each time that a webhook finds no turn it waits longer, so that those of a destination that hangs for hours cost ever fewer looks.
+/// Each time that a webhook finds no turn it waits longer, so that those of a destination that
+/// hangs for hours cost ever fewer looks.
 #[tokio::test]
 async fn the_waits_double() {
     let (world, holding, webhooks) = world("1", &[], 2).await;
@@ -193,7 +194,8 @@ async fn the_waits_double() {
     first.await.unwrap();
 }
 
-/// Where attempts end soon, nobody is put off, however many there are: no write, and no second message.
+/// Where attempts end soon, nobody is put off, however many there are: no write, and no second
+/// message.
 #[tokio::test]
 async fn a_destination_that_answers_is_waited_for() {
     let (world, holding, webhooks) = world("2", &[], 9).await;
@@ -215,7 +217,8 @@ async fn a_destination_that_answers_is_waited_for() {
     assert_eq!(world.messages(Lane::Webhooks).await.1, 0);
 }
 
-/// Once its deferrals are used up a webhook is not failed for a limit of ours: it goes ahead, beyond the limit.
+/// Once its deferrals are used up a webhook is not failed for a limit of ours: it goes ahead,
+/// beyond the limit.
 #[tokio::test]
 async fn no_webhook_fails_by_the_limit() {
     let (world, holding, webhooks) = world("1", &[("MAX_DEFER_MS", "0")], 3).await;

@@ -1,5 +1,5 @@
-//! The functions in one process, over a real embedded store and queue, with a clock that a test puts forward and a destination that
-//! answers as it is told.
+//! The functions in one process, over a real embedded store and queue, with a clock that a test
+//! puts forward and a destination that answers as it is told.
 
 use std::{
     collections::VecDeque,
@@ -71,7 +71,8 @@ impl World {
         self.clock.now()
     }
 
-    /// Puts the clock forward to just after this time: a delay counts from its send, which is a moment later than what it was made from.
+    /// Puts the clock forward to just after this time: a delay counts from its send, which is a
+    /// moment later than what it was made from.
     pub(crate) fn advance_past(&self, time: Timestamp) {
         self.clock.advance(time.since(self.now()) + Duration::from_millis(50));
     }
@@ -199,7 +200,8 @@ impl World {
         (depth.ready, depth.delayed, depth.in_flight)
     }
 
-    /// What must hold at the end of every scenario: these webhooks are finished, failed ones are archived, and nothing is due or queued.
+    /// What must hold at the end of every scenario: these webhooks are finished, failed ones are
+    /// archived, and nothing is due or queued.
     pub(crate) async fn assert_settled(&self, webhooks: &[&Webhook]) {
         for webhook in webhooks {
             let Some(stored) = self.context.store.get(&webhook.id).await.unwrap() else { continue };
@@ -262,7 +264,8 @@ pub(crate) fn no_answer(kind: ErrorKind) -> Answer {
 /// What a destination does while an attempt is under way.
 type DuringAttempt = Box<dyn Fn(&Request<'_>) + Send + Sync>;
 
-/// A destination that answers one attempt after the other as it was told; 200 when it was told nothing more.
+/// A destination that answers one attempt after the other as it was told; 200 when it was told
+/// nothing more.
 #[derive(Default)]
 pub(crate) struct ScriptedDestination {
     answers: Mutex<VecDeque<Answer>>,

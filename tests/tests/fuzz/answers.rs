@@ -97,7 +97,8 @@ fn plain_status(bytes: &[u8]) -> Option<u16> {
     matches!(line.get(3), Some(b' ' | b'\r')).then_some(code)
 }
 
-/// `Retry-After` alone: a number of seconds or a date, and then no less is waited than is asked for; or it is as if it were not there.
+/// `Retry-After` alone: a number of seconds or a date, and then no less is waited than is asked
+/// for; or it is as if it were not there.
 #[test]
 fn retry_after() {
     let wire = Wire::start(local());

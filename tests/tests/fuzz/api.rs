@@ -104,7 +104,8 @@ impl Answer {
         Self { status: parts.status, content_type, has_correlation_id, body }
     }
 
-    /// Store and queue are well, so a 5xx is our mistake (a panic in a handler is a 500); an error says what it is about.
+    /// Store and queue are well, so a 5xx is our mistake (a panic in a handler is a 500); an error
+    /// says what it is about.
     fn judge(&self) {
         let shown = String::from_utf8_lossy(&self.body);
         assert!(!self.status.is_server_error(), "{}: {shown}", self.status);

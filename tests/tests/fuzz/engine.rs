@@ -17,7 +17,8 @@ use bolero::{
 /// How long a target runs if `BOLERO_RANDOM_TEST_TIME_MS` does not say.
 const RUN: Duration = Duration::from_secs(3);
 
-/// How long one input may take. Generous, since other tests run beside this one; an endless loop is beyond any bound.
+/// How long one input may take. Generous, since other tests run beside this one; an endless loop is
+/// beyond any bound.
 const INPUT_BOUND: Duration = Duration::from_secs(20);
 
 /// Edits of one input at most.
@@ -26,7 +27,8 @@ const MAX_EDITS: usize = 6;
 /// How often a token is repeated: deep nesting, long lists.
 const MAX_REPEATS: usize = 3000;
 
-/// What has a meaning somewhere, whatever the target: structure, numbers at their limits, escapes, ends of lines, broken encodings.
+/// What has a meaning somewhere, whatever the target: structure, numbers at their limits, escapes,
+/// ends of lines, broken encodings.
 const TOKENS: [&[u8]; 48] = [
     b"{",
     b"}",
@@ -99,8 +101,9 @@ impl<F: Fn(&[u8])> Judge<F> {
     }
 }
 
-/// Runs `judge` on every input of the corpus of the target `name` (`file__test`), then on inputs made from them and from `words`. A
-/// panic of it is a finding; so is an input that takes longer than [`INPUT_BOUND`], which ends the process.
+/// Runs `judge` on every input of the corpus of the target `name` (`file__test`), then on inputs
+/// made from them and from `words`. A panic of it is a finding; so is an input that takes longer
+/// than [`INPUT_BOUND`], which ends the process.
 pub(crate) fn run(
     target: TestTarget<ByteSliceGenerator, DefaultEngine, BorrowedInput>,
     name: &str,
@@ -146,7 +149,8 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect()
 }
 
-/// Writes what was found to a file, and says where it is. Shrinking overwrites it with what is smaller.
+/// Writes what was found to a file, and says where it is. Shrinking overwrites it with what is
+/// smaller.
 fn keep(name: &str, input: &[u8]) {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.finding"));
     match std::fs::write(&file, input) {
@@ -277,7 +281,8 @@ impl Watchdog {
 
     fn watched(&self, input: &[u8], judge: impl FnOnce()) {
         self.set(Some((Instant::now(), input.to_vec())));
-        // A panic leaves it set for a moment: the next input replaces it, and dropping the watchdog ends it.
+        // A panic leaves it set for a moment: the next input replaces it, and dropping the watchdog
+        // ends it.
         judge();
         self.set(None);
     }

@@ -1,4 +1,5 @@
-//! Events as Lambda hands them to the functions: HTTP in its three shapes, and batches of the two queues.
+//! Events as Lambda hands them to the functions: HTTP in its three shapes, and batches of the two
+//! queues.
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,7 +47,8 @@ const WORDS: [&str; 18] = [
     "\"x-forwarded-proto\":",
 ];
 
-/// The function `api` as its `main` makes it: an event that is one of HTTP is answered in the shape of its source, and never by a 5xx.
+/// The function `api` as its `main` makes it: an event that is one of HTTP is answered in the shape
+/// of its source, and never by a 5xx.
 fn judge_http(api: &Api, bytes: &[u8]) {
     let Ok(event) = serde_json::from_slice::<LambdaRequest>(bytes) else { return };
     let service = api::on_lambda(api.router.clone());
@@ -134,9 +136,10 @@ async fn accepted_anew(context: &Context) {
     assert!(matches!(created, Ok(()) | Err(CreateError::Conflict(_))), "{created:?}");
 }
 
-/// By SQS's rules an id that it did not send fails the whole batch. Store and queue are well, so what is handed back is of a newer version,
-/// or another message of the batch is at work on the same webhook. Anything else would be a panic, which the function keeps from the rest of
-/// its batch.
+/// By SQS's rules an id that it did not send fails the whole batch. Store and queue are well, so
+/// what is handed back is of a newer version, or another message of the batch is at work on the
+/// same webhook. Anything else would be a panic, which the function keeps from the rest of its
+/// batch.
 fn judge_batch(event: &SqsEvent, response: &SqsBatchResponse) {
     for failure in &response.batch_item_failures {
         let id = &failure.item_identifier;

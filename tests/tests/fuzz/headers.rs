@@ -1,4 +1,5 @@
-//! A webhook's own headers: what is accepted arrives as it was given, beside ours, and nothing else does.
+//! A webhook's own headers: what is accepted arrives as it was given, beside ours, and nothing else
+//! does.
 
 use serde::Deserialize;
 use shared::sender::{GuardSettings, check_header};
@@ -88,7 +89,8 @@ fn judge(request: &[u8], accepted: &[&(String, String)], port: u16) {
             .filter(|(given, _)| given.eq_ignore_ascii_case(name))
             .map(|(_, value)| trimmed(value))
             .collect();
-        // Only what is not reserved can have been given: `accept`, which the library sends if nobody else says it.
+        // Only what is not reserved can have been given: `accept`, which the library sends if
+        // nobody else says it.
         let expected = if given.is_empty() { vec![value.to_owned()] } else { given };
         assert_eq!(take(name), expected, "{name}");
     }

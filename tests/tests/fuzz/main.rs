@@ -1,7 +1,9 @@
-//! Fuzzing: whatever callers, destinations, queues and platforms send, nothing panics, nothing hangs, and what must hold holds.
+//! Fuzzing: whatever callers, destinations, queues and platforms send, nothing panics, nothing
+//! hangs, and what must hold holds.
 //!
-//! Each target is a test. It replays its corpus, then judges inputs that are made from the corpus by random edits, for a few seconds;
-//! `BOLERO_RANDOM_TEST_TIME_MS` sets how long. It needs no nightly toolchain: [bolero](https://docs.rs/bolero) drives it.
+//! Each target is a test. It replays its corpus, then judges inputs that are made from the corpus
+//! by random edits, for a few seconds; `BOLERO_RANDOM_TEST_TIME_MS` sets how long. It needs no
+//! nightly toolchain: [bolero](https://docs.rs/bolero) drives it.
 //!
 //! | file | where the input enters | what must hold |
 //! |---|---|---|
@@ -12,8 +14,8 @@
 //! | `records` | stored records, queue messages | read as they were written; every rule takes any record that can be read; what is stored can be shown |
 //! | `events` | Lambda events: HTTP in three shapes, batches of both queues | an HTTP event is answered; only messages of the batch are handed back |
 //!
-//! The corpora are in `__fuzz__/FILE__TARGET/corpus`, a file for each input, as it stands. What a run finds, it writes to a file and
-//! names it; it belongs into the corpus together with the mend.
+//! The corpora are in `__fuzz__/FILE__TARGET/corpus`, a file for each input, as it stands. What a
+//! run finds, it writes to a file and names it; it belongs into the corpus together with the mend.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What is stored and what is queued: read as it was written, and every rule takes any record that can be read.
+//! What is stored and what is queued: read as it was written, and every rule takes any record that
+//! can be read.
 
 use std::time::Duration;
 

@@ -138,8 +138,9 @@ fn test_webhooks() {
     });
 }
 
-/// A place in a list: what is accepted leads to a page of that list and from there to its end; what is not is a 400 that names the cursor.
-/// An input that begins with a brace is what stands within a cursor, before it is encoded.
+/// A place in a list: what is accepted leads to a page of that list and from there to its end; what
+/// is not is a 400 that names the cursor. An input that begins with a brace is what stands within a
+/// cursor, before it is encoded.
 #[test]
 fn cursors() {
     let api = Api::start();
@@ -219,8 +220,8 @@ fn bury(api: &Api, id: &str) {
     });
 }
 
-/// Any request at all: `METHOD TARGET`, header lines, an empty line, the body; what is no such request is not the router's to judge. No
-/// call without a filter deletes anything.
+/// Any request at all: `METHOD TARGET`, header lines, an empty line, the body; what is no such
+/// request is not the router's to judge. No call without a filter deletes anything.
 #[test]
 fn whole() {
     let api = Api::start();

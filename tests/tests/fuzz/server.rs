@@ -1,4 +1,5 @@
-//! A destination on loopback that answers with whatever bytes it is told to, and keeps the bytes that it was sent; and a sender to it.
+//! A destination on loopback that answers with whatever bytes it is told to, and keeps the bytes
+//! that it was sent; and a sender to it.
 
 use std::{
     io,
@@ -26,7 +27,8 @@ use tokio::{
     runtime::Runtime,
 };
 
-/// An attempt's deadline. Whoever answers too little closes the connection at once, so it is never reached.
+/// An attempt's deadline. Whoever answers too little closes the connection at once, so it is never
+/// reached.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The answer of one that has nothing else to say.

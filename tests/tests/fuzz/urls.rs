@@ -39,7 +39,8 @@ const WORDS: [&str; 22] = [
     "\\",
 ];
 
-/// Whether the standard library calls it anything but an ordinary address: a second opinion, coarser than ours.
+/// Whether the standard library calls it anything but an ordinary address: a second opinion,
+/// coarser than ours.
 fn is_special(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -135,8 +136,9 @@ fn guard() {
     });
 }
 
-/// A name leads to this machine, whatever it is. No URL, refused or not, opens a connection to it; nothing that is refused as a URL is looked
-/// up. Addresses that are accepted as such are public, so nothing is sent to them here.
+/// A name leads to this machine, whatever it is. No URL, refused or not, opens a connection to it;
+/// nothing that is refused as a URL is looked up. Addresses that are accepted as such are public,
+/// so nothing is sent to them here.
 #[test]
 fn never_inside() {
     let guard = AddressGuard::default();

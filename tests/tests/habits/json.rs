@@ -1,4 +1,5 @@
-//! `--json`: standard output is JSON and nothing else, whatever the verdict; what is for people goes to standard error.
+//! `--json`: standard output is JSON and nothing else, whatever the verdict; what is for people
+//! goes to standard error.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{piped, text, tool};
 
-/// Every test tool against a real stack and a real receiver, as somebody pipes it into another program.
+/// Every test tool against a real stack and a real receiver, as somebody pipes it into another
+/// program.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verdict_of_a_test_tool_parses() {
     let receiver = Receiver::builder()

@@ -1,4 +1,5 @@
-//! Habits that every program of this project has: help with its exit codes, usage errors, colour on a terminal only, JSON that parses.
+//! Habits that every program of this project has: help with its exit codes, usage errors, colour on
+//! a terminal only, JSON that parses.
 
 #![allow(
     clippy::unwrap_used,
@@ -93,7 +94,8 @@ fn wrong_usage_exits_with_2_and_names_what_is_wrong() {
     }
 }
 
-/// Nobody answers at the port that they are sent to, or what they need is not there: that is another exit code than a verdict.
+/// Nobody answers at the port that they are sent to, or what they need is not there: that is
+/// another exit code than a verdict.
 #[test]
 fn what_could_not_run_exits_with_3_and_says_why() {
     let nobody = "http://127.0.0.1:1";

@@ -1,4 +1,5 @@
-//! Colour: on a terminal, unless `NO_COLOR` is set. The terminal is a real one, opened by Python's `pty`.
+//! Colour: on a terminal, unless `NO_COLOR` is set. The terminal is a real one, opened by Python's
+//! `pty`.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,5 +1,6 @@
-//! How deliveries get out of the operator's network: through a proxy, with a certificate of ours, and to servers with certificates
-//! of their own. A stack as a process, with real files and a real proxy.
+//! How deliveries get out of the operator's network: through a proxy, with a certificate of ours,
+//! and to servers with certificates of their own. A stack as a process, with real files and a real
+//! proxy.
 
 use std::{
     net::SocketAddr,
@@ -74,8 +75,8 @@ async fn tunnel(
     Ok(())
 }
 
-/// While the proxy is away nothing is counted against the destination: one failure would open its circuit here. Then all goes
-/// through the proxy, which resolves the name.
+/// While the proxy is away nothing is counted against the destination: one failure would open its
+/// circuit here. Then all goes through the proxy, which resolves the name.
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     let _turn = crate::turn().await;
@@ -123,7 +124,8 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A server that asks for a certificate, and one whose certificate nobody signed but itself: both by what the settings name.
+/// A server that asks for a certificate, and one whose certificate nobody signed but itself: both
+/// by what the settings name.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_ones_own_are_shown_and_trusted() {
     let _turn = crate::turn().await;
@@ -174,7 +176,8 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
     ];
     assert_eq!(deliver(&with).await, ["", ""]);
     let without = deliver(&[("WEBHOOK_CA_FILE", authority.pem())]).await;
-    let asks = "TLS: the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE";
+    let asks = "TLS: the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and \
+        WEBHOOK_CLIENT_KEY_FILE";
     assert_eq!(without, [asks, "TLS: the certificate is self-signed; WEBHOOK_CA_FILE can list it"]);
 }
 
@@ -196,7 +199,8 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
         (&[("WEBHOOK_CLIENT_CERT_FILE", &certificate)][..], "WEBHOOK_CLIENT_KEY_FILE must be set"),
         (
             &[("WEBHOOK_CLIENT_CERT_FILE", &certificate), ("WEBHOOK_CLIENT_KEY_FILE", &key)],
-            "WEBHOOK_CLIENT_KEY_FILE is not the key of the first certificate in WEBHOOK_CLIENT_CERT_FILE",
+            "WEBHOOK_CLIENT_KEY_FILE is not the key of the first certificate in \
+             WEBHOOK_CLIENT_CERT_FILE",
         ),
         (&[("WEBHOOK_CA_FILE", &missing)], "which cannot be read"),
         (&[("WEBHOOK_CA_FILE", &key)], "WEBHOOK_CA_FILE holds no certificate"),

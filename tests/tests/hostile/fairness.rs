@@ -1,5 +1,6 @@
-//! A destination that hangs, with half of the traffic, keeps nobody else from being served, loses nothing, and no attempt is charged for the
-//! time that its webhooks were put off. How much later the others arrive is measured by `load --spawn --fairness`.
+//! A destination that hangs, with half of the traffic, keeps nobody else from being served, loses
+//! nothing, and no attempt is charged for the time that its webhooks were put off. How much later
+//! the others arrive is measured by `load --spawn --fairness`.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -21,10 +22,12 @@ const HOST_SLOTS: usize = 4;
 /// How long the hanging one takes: longer than anybody waits for it.
 const HANG: Duration = Duration::from_secs(3600);
 
-/// The deadline of an attempt. Without the limit on one destination all slots would be held by the hanging one for so long.
+/// The deadline of an attempt. Without the limit on one destination all slots would be held by the
+/// hanging one for so long.
 const DELIVERY_TIMEOUT_MS: &str = "20000";
 
-/// A webhook that is deferred for the fourth time just before the hanging one answers waits for up to 128 s more.
+/// A webhook that is deferred for the fourth time just before the hanging one answers waits for up
+/// to 128 s more.
 const BOUND: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +51,8 @@ async fn one_that_hangs_takes_no_more_than_its_share() {
         to_well.push(api.test_webhook(&well.url("/x"), &json!({})).await.unwrap().webhook_id);
     }
 
-    // All of the others arrive while the hanging one holds as many attempts as it may, none of which has ended.
+    // All of the others arrive while the hanging one holds as many attempts as it may, none of
+    // which has ended.
     well.wait_for(EACH, BOUND).await.unwrap();
     let held = hanging.wait_for(HOST_SLOTS, BOUND).await.unwrap();
     let held: HashSet<&str> = held.iter().map(|request| request.webhook_id().unwrap()).collect();
@@ -60,7 +64,8 @@ async fn one_that_hangs_takes_no_more_than_its_share() {
         );
     }
 
-    // From now on it answers. What it holds is given up at the deadline and tried again; what was put off has spent nothing.
+    // From now on it answers. What it holds is given up at the deadline and tried again; what was
+    // put off has spent nothing.
     hanging.answer_with(|_| Reply::status(200));
     let all = [to_hanging.clone(), to_well].concat();
     assert_eq!(
@@ -85,7 +90,8 @@ async fn one_that_hangs_takes_no_more_than_its_share() {
         put_off += usize::from(steps.contains(&"defer"));
     }
     println!(
-        "while {HOST_SLOTS} of {EACH} webhooks to the hanging destination were held and {put_off} put off, {EACH} others arrived"
+        "while {HOST_SLOTS} of {EACH} webhooks to the hanging destination were held and {put_off} \
+         put off, {EACH} others arrived"
     );
     assert!(put_off > 0, "what exceeds its share was put off");
     ledger::close(&api, stack, &launch).await;

@@ -1,6 +1,6 @@
-//! Where Posthaste connects: no spelling of a place inside gets through the API, and no name that leads inside gets a connection. A listener
-//! on both loopback addresses counts what comes, and nothing does. What resolvers can be made to answer is in
-//! `resolvers.rs`.
+//! Where Posthaste connects: no spelling of a place inside gets through the API, and no name that
+//! leads inside gets a connection. A listener on both loopback addresses counts what comes, and
+//! nothing does. What resolvers can be made to answer is in `resolvers.rs`.
 
 use std::{net::ToSocketAddrs, time::Duration};
 
@@ -287,7 +287,8 @@ async fn no_spelling_of_a_place_inside_is_accepted() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Names that are in no table and lead to this machine by its own resolver: the machine's own, and what its hosts file says.
+/// Names that are in no table and lead to this machine by its own resolver: the machine's own, and
+/// what its hosts file says.
 fn names_of_this_machine() -> Vec<String> {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -301,7 +302,8 @@ fn names_of_this_machine() -> Vec<String> {
         .collect();
     names.sort();
     names.dedup();
-    // Only what the machine answers by itself and with its own address: nobody else is asked, and no connection could leave it.
+    // Only what the machine answers by itself and with its own address: nobody else is asked, and
+    // no connection could leave it.
     names.retain(|name| {
         (name.as_str(), 0)
             .to_socket_addrs()

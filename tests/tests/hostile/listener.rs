@@ -16,7 +16,8 @@ use tokio::{
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Counts the connections that come to a port of loopback, of both families if the machine has both.
+/// Counts the connections that come to a port of loopback, of both families if the machine has
+/// both.
 pub(crate) struct Listener {
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
@@ -24,7 +25,8 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) async fn start() -> Self {
-        // On all addresses of this machine, since a name of its own may lead to another one than loopback.
+        // On all addresses of this machine, since a name of its own may lead to another one than
+        // loopback.
         let first = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = first.local_addr().unwrap().port();
         let second = TcpListener::bind(SocketAddr::from(([0_u16; 8], port))).await.ok();

@@ -1,7 +1,9 @@
-//! Posthaste among enemies and neighbours: a local stack as a real process against receivers that misbehave, URLs that lead inside,
-//! destinations that hang, and callers who send more than it can take.
+//! Posthaste among enemies and neighbours: a local stack as a real process against receivers that
+//! misbehave, URLs that lead inside, destinations that hang, and callers who send more than it can
+//! take.
 //!
-//! They share two processors with each other, so they take turns: what they measure is time and memory.
+//! They share two processors with each other, so they take turns: what they measure is time and
+//! memory.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
-//! One receiver that hangs, under many names: it keeps neither a destination that answered before nor one that was never seen from being
-//! served, although each of its names is a destination of its own.
+//! One receiver that hangs, under many names: it keeps neither a destination that answered before
+//! nor one that was never seen from being served, although each of its names is a destination of
+//! its own.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -20,7 +21,8 @@ const SERVED_BOUND: Duration = Duration::from_secs(60);
 
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Listeners that take connections and never answer, each at an address of its own. Their backlog is where requests wait for ever.
+/// Listeners that take connections and never answer, each at an address of its own. Their backlog
+/// is where requests wait for ever.
 fn hanging() -> Vec<TcpListener> {
     let address = |n: u16| Ipv4Addr::new(127, 77, (n >> 8) as u8, n as u8);
     (1..=NAMES).map(|n| TcpListener::bind((address(n), 0)).unwrap()).collect()

@@ -1,5 +1,6 @@
-//! Overload: `load --overload` in a short form. It asks for ten times what the stack carries; how much of that comes through is up to the
-//! machine that client and stack share, and is told with the result. `OVERLOAD_SECONDS=60` makes it a long one.
+//! Overload: `load --overload` in a short form. It asks for ten times what the stack carries; how
+//! much of that comes through is up to the machine that client and stack share, and is told with
+//! the result. `OVERLOAD_SECONDS=60` makes it a long one.
 
 use clap::Parser;
 use posthaste_tests::{
@@ -10,8 +11,9 @@ use posthaste_tests::{
 /// How long in the ordinary run.
 const SECONDS: &str = "5";
 
-/// What the stack's peak memory may grow by under ten times its load: its 256 requests at a time with their bodies and answers, 400
-/// connections with their buffers, and the allocator's slack. It is the same whether the overload lasts for seconds or for minutes.
+/// What the stack's peak memory may grow by under ten times its load: its 256 requests at a time
+/// with their bodies and answers, 400 connections with their buffers, and the allocator's slack. It
+/// is the same whether the overload lasts for seconds or for minutes.
 const GROWTH_BOUND_MIB: f64 = 64.0;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
-//! Every hostile receiver of the catalogue, several webhooks each, mixed with good ones in the same batches: each is over in time, is
-//! recorded as it should be, takes no memory worth the name, and harms nobody else.
+//! Every hostile receiver of the catalogue, several webhooks each, mixed with good ones in the same
+//! batches: each is over in time, is recorded as it should be, takes no memory worth the name, and
+//! harms nobody else.
 
 use std::time::Duration;
 
@@ -24,14 +25,16 @@ const EACH: usize = 3;
 /// The deadline of an attempt.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What an attempt may take beyond its deadline on a busy machine. Each lasts as long as it is let; none of them ends by itself.
+/// What an attempt may take beyond its deadline on a busy machine. Each lasts as long as it is let;
+/// none of them ends by itself.
 const LATENESS_BOUND: Duration = Duration::from_secs(4);
 
 /// Until all is settled; the attempts of a batch run side by side.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// What the whole stack may grow by at its peak: for each of 128 attempts at a time the most that is read of a response, 64 KiB, and of its
-/// head, 400 KiB. A body that were kept, a header list or an unpacked bomb would be past it at once.
+/// What the whole stack may grow by at its peak: for each of 128 attempts at a time the most that
+/// is read of a response, 64 KiB, and of its head, 400 KiB. A body that were kept, a header list or
+/// an unpacked bomb would be past it at once.
 const GROWTH_BOUND_KIB: u64 = 128 * (64 + 400);
 
 /// Sends one webhook to each of the URLs, in batches of a hundred; their ids, in order.
@@ -75,7 +78,8 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     let launch = Launch::fresh().unwrap();
     let roots = launch.folder().join("roots.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
-    // One attempt each, so that what is recorded is that of this behaviour; every receiver is tried, whatever became of it before.
+    // One attempt each, so that what is recorded is that of this behaviour; every receiver is
+    // tried, whatever became of it before.
     let launch = launch
         .set("WEBHOOK_CA_FILE", roots.to_str().unwrap())
         .set("DELIVERY_TIMEOUT_MS", &DELIVERY_TIMEOUT.as_millis().to_string())
@@ -121,8 +125,9 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
         }
     }
     println!(
-        "{} hostile receivers, {} webhooks to them and as many to a good one beside: the slowest attempt took {slowest:?} of \
-         {DELIVERY_TIMEOUT:?}; the stack's peak memory grew by {:.1} MiB from {:.1} MiB",
+        "{} hostile receivers, {} webhooks to them and as many to a good one beside: the slowest \
+         attempt took {slowest:?} of {DELIVERY_TIMEOUT:?}; the stack's peak memory grew by {:.1} \
+         MiB from {:.1} MiB",
         behaviours.len(),
         ids.len() / 2,
         growth_kib as f64 / 1024.0,
@@ -151,7 +156,8 @@ async fn nobody_follows_a_redirect_inside() {
     let mut receivers = Vec::new();
     for code in [300, 301, 302, 303, 307, 308] {
         let answer = format!(
-            "HTTP/1.1 {code} Away\r\nlocation: {}\r\nrefresh: 0;url={0}\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 {code} Away\r\nlocation: {}\r\nrefresh: 0;url={0}\r\ncontent-length: \
+             0\r\n\r\n",
             inside.url()
         );
         let steps = [Step::Read, Step::Write(answer.into_bytes()), Step::Stall];
@@ -174,7 +180,8 @@ async fn nobody_follows_a_redirect_inside() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A year is cut to `RETRY_AFTER_CAP_MS`; a negative number, a past date and garbage count for nothing, and do no harm.
+/// A year is cut to `RETRY_AFTER_CAP_MS`; a negative number, a past date and garbage count for
+/// nothing, and do no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     const YEARS: [&str; 3] =

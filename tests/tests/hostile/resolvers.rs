@@ -1,7 +1,8 @@
-//! Names that lead inside, whatever a resolver makes of them: no connection is opened to a refused address. A listener on loopback, both
-//! families, counts what comes.
+//! Names that lead inside, whatever a resolver makes of them: no connection is opened to a refused
+//! address. A listener on loopback, both families, counts what comes.
 //!
-//! The resolvers here are ours, so nobody outside is asked; and no address outside is ever connected to.
+//! The resolvers here are ours, so nobody outside is asked; and no address outside is ever
+//! connected to.
 
 use std::{
     io,
@@ -89,7 +90,8 @@ const INSIDE: [(&str, &[&str]); 14] = [
     ),
 ];
 
-/// A resolver that answers each look-up in turn with the next of these, and then with the last again and again.
+/// A resolver that answers each look-up in turn with the next of these, and then with the last
+/// again and again.
 #[derive(Debug)]
 struct InTurn {
     answers: Vec<Vec<IpAddr>>,
@@ -155,7 +157,8 @@ async fn send(sender: &HttpSender, url: &str, deadline: Duration) -> Answer {
     sender.send(&request, deadline).await
 }
 
-/// Names in public zones whose records say where inside they lead, as wildcard zones do, each address alone and all of a class together.
+/// Names in public zones whose records say where inside they lead, as wildcard zones do, each
+/// address alone and all of a class together.
 #[tokio::test]
 async fn no_name_that_resolves_inside_gets_a_connection() {
     let listener = Listener::start().await;
@@ -187,8 +190,9 @@ async fn no_name_that_resolves_inside_gets_a_connection() {
     listener.assert_nobody_came().await;
 }
 
-/// A public address first and a private one after, as in DNS rebinding: what was found out for the first attempt counts for nothing in the
-/// second. The first attempt's time is over as soon as the name is resolved, so it goes nowhere either.
+/// A public address first and a private one after, as in DNS rebinding: what was found out for the
+/// first attempt counts for nothing in the second. The first attempt's time is over as soon as the
+/// name is resolved, so it goes nowhere either.
 #[tokio::test]
 async fn an_answer_that_changes_is_judged_anew() {
     const DEADLINE: Duration = Duration::from_millis(50);
@@ -217,8 +221,9 @@ const DEAD_ZONE: &str = ".dead.example";
 /// Attempts at such names, each at another one.
 const DEAD_NAMES: usize = 200;
 
-/// Name servers that answer for all names but those of the dead zone. The threads that ask for these are held until `let_go`, as the
-/// system's resolver holds them. How many are held is counted.
+/// Name servers that answer for all names but those of the dead zone. The threads that ask for
+/// these are held until `let_go`, as the system's resolver holds them. How many are held is
+/// counted.
 fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLookup {
     let (held, let_go) = (Arc::clone(held), Arc::clone(let_go));
     SystemLookup::asking(move |host| {
@@ -242,8 +247,9 @@ impl Drop for LetGo {
     }
 }
 
-/// A name server that never answers holds threads, and neither the store's reads nor other names need those. tokio's own threads for
-/// calls that block are a single one here, which one such call would hold.
+/// A name server that never answers holds threads, and neither the store's reads nor other names
+/// need those. tokio's own threads for calls that block are a single one here, which one such call
+/// would hold.
 #[test]
 fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

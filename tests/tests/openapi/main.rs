@@ -1,5 +1,5 @@
-//! The OpenAPI document judged by others' tools, and the API by the document. That it is what the code says, and has every route, is shown in
-//! `functions/api/tests/http/openapi.rs`.
+//! The OpenAPI document judged by others' tools, and the API by the document. That it is what the
+//! code says, and has every route, is shown in `functions/api/tests/http/openapi.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -49,7 +49,8 @@ async fn the_served_document_is_valid() {
     ledger::end(&api, stack).await;
 }
 
-/// Whatever Schemathesis makes of the document, valid and not, the API answers as the document says. A stack that asks for a key.
+/// Whatever Schemathesis makes of the document, valid and not, the API answers as the document
+/// says. A stack that asks for a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_does_as_its_document_says() {
     let receiver = Receiver::start().await.unwrap();

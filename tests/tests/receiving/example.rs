@@ -1,4 +1,5 @@
-//! The example receivers of `docs/receiving.md` as processes: prepared as the page says, started on a port, ended or killed.
+//! The example receivers of `docs/receiving.md` as processes: prepared as the page says, started on
+//! a port, ended or killed.
 
 use std::{
     fs::{self, File},

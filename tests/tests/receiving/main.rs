@@ -1,4 +1,5 @@
-//! The example receivers of `docs/receiving.md`, one per language: real processes that real webhooks are delivered to.
+//! The example receivers of `docs/receiving.md`, one per language: real processes that real
+//! webhooks are delivered to.
 //!
 //! Needs python3 with venv, node and npm; what is missing fails the test and is named.
 
@@ -29,7 +30,8 @@ use tempfile::TempDir;
 
 use crate::example::{BOUND, Example, Language};
 
-/// As a sender may well write it: whoever parses it and writes it anew has other bytes, and no valid signature.
+/// As a sender may well write it: whoever parses it and writes it anew has other bytes, and no
+/// valid signature.
 const PAYLOAD: &str =
     r#"{ "amount": 1.50, "currency":"EUR",  "name": "Zo\u00eb \ud83d\udcee", "note": "Zoë" }"#;
 
@@ -58,9 +60,10 @@ fn secret() -> String {
     format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 24]>()))
 }
 
-/// A webhook is delivered, kept byte for byte and handled; the same one sent again is answered 2xx and handled no second time, also not by a
-/// process that was started anew; what was kept and not handled when the process was killed is handled at its next start. The stack is in the
-/// middle of a rotation: it signs with a new secret too, which the receiver does not know yet.
+/// A webhook is delivered, kept byte for byte and handled; the same one sent again is answered 2xx
+/// and handled no second time, also not by a process that was started anew; what was kept and not
+/// handled when the process was killed is handled at its next start. The stack is in the middle of
+/// a rotation: it signs with a new secret too, which the receiver does not know yet.
 async fn receives(language: Language) {
     let (old, new, inbox) = (secret(), secret(), TempDir::new().unwrap());
     let command = || language.command();
@@ -78,7 +81,8 @@ async fn receives(language: Language) {
     example.wait_for(&format!("handled {first}"));
     api.resend(&first).await.unwrap();
     assert_delivered(&api, &first, 2).await;
-    // It works on them in the order in which they came, so once this one was handled, so would the doubled one be.
+    // It works on them in the order in which they came, so once this one was handled, so would the
+    // doubled one be.
     let second = send(&api, &example.url()).await;
     assert_delivered(&api, &second, 1).await;
     example.wait_for(&format!("handled {second}"));
@@ -100,8 +104,8 @@ async fn receives(language: Language) {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A delivery of the stack's, caught on its way, is taken as it is; tampered with, signed by somebody else, too old, or mangled, it is
-/// answered 4xx and not kept.
+/// A delivery of the stack's, caught on its way, is taken as it is; tampered with, signed by
+/// somebody else, too old, or mangled, it is answered 4xx and not kept.
 async fn refuses(language: Language) {
     let (secret, inbox, way) =
         (secret(), TempDir::new().unwrap(), Receiver::start().await.unwrap());

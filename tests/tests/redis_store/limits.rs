@@ -1,4 +1,5 @@
-//! Replicas that have to confirm, a memory that is full, and rows of destinations that somebody else chooses.
+//! Replicas that have to confirm, a memory that is full, and rows of destinations that somebody
+//! else chooses.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -36,8 +37,9 @@ fn new() -> Webhook {
     Rules::default().create(new_webhook(TaskId::mint(now, rand::random())), now)
 }
 
-/// What is answered as done is on a replica. While none confirms, creates and deletes are not answered as done, also when an earlier try
-/// had taken effect; claims go on. Proved with a replica that is stopped for a while.
+/// What is answered as done is on a replica. While none confirms, creates and deletes are not
+/// answered as done, also when an earlier try had taken effect; claims go on. Proved with a replica
+/// that is stopped for a while.
 #[tokio::test]
 async fn what_promises_durability_waits_for_a_replica() {
     let primary = RedisServer::start().unwrap();
@@ -69,8 +71,8 @@ async fn what_promises_durability_waits_for_a_replica() {
     assert_eq!(promoted.store.get(&webhook.id).await.unwrap(), None);
 }
 
-/// On a cluster the node that took the write is the one whose replica is waited for. Proved by stopping one replica of three: webhooks of
-/// its node are not answered as done, all others are.
+/// On a cluster the node that took the write is the one whose replica is waited for. Proved by
+/// stopping one replica of three: webhooks of its node are not answered as done, all others are.
 #[tokio::test]
 async fn on_a_cluster_the_replica_of_the_node_that_took_the_write_is_waited_for() {
     let cluster = RedisCluster::with_replicas().unwrap();
@@ -102,8 +104,8 @@ async fn on_a_cluster_the_replica_of_the_node_that_took_the_write_is_waited_for(
     );
 }
 
-/// Beyond `maxmemory` every step of a webhook's life goes on but its creation, and what it has is forgotten in the end. Proved on a server
-/// that refuses whatever may take memory.
+/// Beyond `maxmemory` every step of a webhook's life goes on but its creation, and what it has is
+/// forgotten in the end. Proved on a server that refuses whatever may take memory.
 #[tokio::test]
 async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     let world = World::on(RedisServer::start().unwrap());
@@ -154,8 +156,9 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     assert_eq!(world.store.end_leases_of(1, world.now()).await.unwrap(), 0);
 }
 
-/// Names of destinations are the callers' to choose, so what is kept of one ends: its row when nothing has changed for long, also a row of
-/// an older version, and circuits by themselves when nobody writes any.
+/// Names of destinations are the callers' to choose, so what is kept of one ends: its row when
+/// nothing has changed for long, also a row of an older version, and circuits by themselves when
+/// nobody writes any.
 #[tokio::test]
 async fn what_is_kept_of_a_destination_ends() {
     let world = World::on(RedisServer::start().unwrap());

@@ -1,5 +1,6 @@
-//! What only Redis can show, on a server and on a cluster: keys of somebody else, what is left once webhooks have expired, restarts, TLS,
-//! and settings with which it loses webhooks; what a process that died held (`recovery`), replicas and a full memory (`limits`).
+//! What only Redis can show, on a server and on a cluster: keys of somebody else, what is left once
+//! webhooks have expired, restarts, TLS, and settings with which it loses webhooks; what a process
+//! that died held (`recovery`), replicas and a full memory (`limits`).
 
 #![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
 
@@ -125,8 +126,9 @@ fn content() -> Content {
     }
 }
 
-/// A key that somebody else wrote is one webhook's trouble: its calls say so, lists and the audit go on without it, and it can be deleted.
-/// Proved with a list in place of a record, of a content and of a list of references, and with bytes that are not text.
+/// A key that somebody else wrote is one webhook's trouble: its calls say so, lists and the audit
+/// go on without it, and it can be deleted. Proved with a list in place of a record, of a content
+/// and of a list of references, and with bytes that are not text.
 async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
     let (stays, foreign, bytes) =
         (world.created().await, world.created().await, world.created().await);
@@ -172,7 +174,8 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
 }
 
 fn assert_unreadable(webhook: &Webhook, error: &StoreError) {
-    let is_named = matches!(error, StoreError::Unreadable { id, source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
+    let is_named = matches!(error, StoreError::Unreadable { id,
+        source: InvalidRecord::Malformed(_) } if *id == webhook.id.to_string());
     assert!(is_named, "{error:?}");
 }
 
@@ -189,7 +192,8 @@ async fn a_foreign_key_on_a_cluster_is_an_error_for_its_webhook_only() {
     .await;
 }
 
-/// Webhooks are spread over the nodes of a cluster, so each carries its share. Proved by what each node holds.
+/// Webhooks are spread over the nodes of a cluster, so each carries its share. Proved by what each
+/// node holds.
 #[tokio::test]
 async fn webhooks_are_spread_over_the_nodes_of_a_cluster() {
     let world = World::on_cluster(RedisCluster::start().unwrap());
@@ -203,8 +207,8 @@ async fn webhooks_are_spread_over_the_nodes_of_a_cluster() {
     assert_eq!(world.store.counts().await.unwrap()[0], 200);
 }
 
-/// A node that dies costs its share while it is away, and nothing that was acknowledged. Proved by killing each node and starting it again
-/// on its own disk, with webhooks from before.
+/// A node that dies costs its share while it is away, and nothing that was acknowledged. Proved by
+/// killing each node and starting it again on its own disk, with webhooks from before.
 #[tokio::test]
 async fn a_restart_of_a_cluster_s_node_is_passed_over() {
     let mut world = World::on_cluster(RedisCluster::durable().unwrap());
@@ -223,8 +227,9 @@ async fn a_restart_of_a_cluster_s_node_is_passed_over() {
     assert_eq!(world.store.counts().await.unwrap(), [0, 50, 0, 0, 0]);
 }
 
-/// `rediss://` is TLS, judged by the private CA that was given: right on a server that the CA vouches for, refused without it and by the
-/// name. Proved on a server with a certificate made for the test.
+/// `rediss://` is TLS, judged by the private CA that was given: right on a server that the CA
+/// vouches for, refused without it and by the name. Proved on a server with a certificate made for
+/// the test.
 #[tokio::test]
 async fn tls_is_judged_by_the_private_ca() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,8 +264,9 @@ async fn tls_is_judged_by_the_private_ca() {
     }
 }
 
-/// Nothing of what has expired stays: neither records, contents, nor index entries. Proved by the keys that are left after a sweep, for
-/// delivered webhooks and dead letters, with the clock put forward.
+/// Nothing of what has expired stays: neither records, contents, nor index entries. Proved by the
+/// keys that are left after a sweep, for delivered webhooks and dead letters, with the clock put
+/// forward.
 #[tokio::test]
 async fn what_has_expired_leaves_nothing_behind() {
     let world = World::on(RedisServer::start().unwrap());
@@ -289,9 +295,11 @@ async fn what_has_expired_leaves_nothing_behind() {
     assert_eq!(world.store.counts().await.unwrap(), [0; 5]);
 }
 
-/// The server's clock deletes no webhook: it may be ahead too, and then would delete all of them at once. An idempotency key goes by itself, as
-/// long from now as it is valid, however far the server's clock and ours are apart. Proved by the times that the server says, with a clock
-/// of ours that is 40 days ahead, and with the time to live that an earlier version gave, which a resend takes away.
+/// The server's clock deletes no webhook: it may be ahead too, and then would delete all of them at
+/// once. An idempotency key goes by itself, as long from now as it is valid, however far the
+/// server's clock and ours are apart. Proved by the times that the server says, with a clock of
+/// ours that is 40 days ahead, and with the time to live that an earlier version gave, which a
+/// resend takes away.
 #[tokio::test]
 async fn no_webhook_has_a_time_to_live_and_a_key_s_is_counted_from_now() {
     let world = World::on(RedisServer::start().unwrap());
@@ -325,7 +333,8 @@ async fn no_webhook_has_a_time_to_live_and_a_key_s_is_counted_from_now() {
     }
 }
 
-/// A server that died comes back with everything, and the store goes on with the next call, though the server knows no script any more.
+/// A server that died comes back with everything, and the store goes on with the next call, though
+/// the server knows no script any more.
 #[tokio::test]
 async fn a_restart_of_the_server_is_passed_over() {
     let mut world = World::on(RedisServer::durable().unwrap());
@@ -338,7 +347,8 @@ async fn a_restart_of_the_server_is_passed_over() {
     assert_eq!(world.store.counts().await.unwrap(), [1, 1, 0, 0, 0]);
 }
 
-/// Health tells with which settings a server loses webhooks. Proved on servers with and without them.
+/// Health tells with which settings a server loses webhooks. Proved on servers with and without
+/// them.
 #[tokio::test]
 async fn settings_that_lose_webhooks_are_told() {
     let warnings = async |server: RedisServer| World::on(server).store.warnings().await.unwrap();

@@ -89,8 +89,9 @@ impl Process {
     }
 }
 
-/// Of a dead process every lease ends, also if several processes take over at once, and no lease of a live process, of one without a name, or
-/// that was made since. An outcome of the dead process that is written meanwhile stays. Proved by racing all of them.
+/// Of a dead process every lease ends, also if several processes take over at once, and no lease of
+/// a live process, of one without a name, or that was made since. An outcome of the dead process
+/// that is written meanwhile stays. Proved by racing all of them.
 async fn the_leases_of_a_dead_process_end(url: &str) {
     let (dead, alive, unnamed) =
         (Process::new(url, Some(DEAD)), Process::new(url, Some(ALIVE)), Process::new(url, None));
@@ -147,7 +148,8 @@ async fn the_leases_of_a_dead_process_end_on_a_cluster() {
     the_leases_of_a_dead_process_end(&RedisCluster::start().unwrap().url()).await;
 }
 
-/// The messages that a dead process holds become visible, and no others. Its receipts count until somebody receives the messages again.
+/// The messages that a dead process holds become visible, and no others. Its receipts count until
+/// somebody receives the messages again.
 #[tokio::test]
 async fn the_messages_of_a_dead_process_become_visible() {
     let server = RedisServer::start().unwrap();

@@ -41,8 +41,8 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) struct Swept {
     /// Webhooks that it queued.
     pub(crate) requeued: usize,
-    /// Commands that the servers ran, those within scripts too, by name; of the queue's scripts only what they did, since messages that
-    /// come together go together.
+    /// Commands that the servers ran, those within scripts too, by name; of the queue's scripts
+    /// only what they did, since messages that come together go together.
     pub(crate) commands: BTreeMap<String, u64>,
     /// Bytes that the store's server answered.
     pub(crate) answered_bytes: u64,
@@ -121,7 +121,8 @@ fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure
     Ok(Context::new(config, backends, clock, Duration::from_secs(3600))?)
 }
 
-/// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells them from those of other calls.
+/// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells
+/// them from those of other calls.
 async fn fill(
     store: &dyn Store,
     count: usize,

@@ -1,5 +1,5 @@
-//! The local stack with its store or its queue, or both, on DynamoDB and SQS as an emulator has them: the whole life of webhooks on each
-//! mixture of backends.
+//! The local stack with its store or its queue, or both, on DynamoDB and SQS as an emulator has
+//! them: the whole life of webhooks on each mixture of backends.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::{ledger, life};
 /// The emulator's polls and one core of a busy machine.
 const BOUND: Duration = Duration::from_secs(90);
 
-/// Every way that a webhook can take works whatever keeps webhooks and messages, and health names both.
+/// Every way that a webhook can take works whatever keeps webhooks and messages, and health names
+/// both.
 async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
     let times = [("RETRY_BASE_DELAY_MS", "50"), ("CIRCUIT_FAILURES", "0"), ("RUST_LOG", "warn")];
     let backends = [("STATUS_BACKEND", status), ("QUEUE_BACKEND", queue)];
@@ -31,8 +32,8 @@ async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
     ledger::end(&api, stack).await;
 }
 
-/// Each mixture has a table and queues of its own: the last poll of the stack before, which ended, may yet take a message, and then keeps it
-/// for the visibility timeout.
+/// Each mixture has a table and queues of its own: the last poll of the stack before, which ended,
+/// may yet take a message, and then keeps it for the visibility timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_s_life_on_each_mixture_with_amazon() {
     let emulator = tokio::task::spawn_blocking(AwsStack::emulator)

@@ -1,5 +1,5 @@
-//! `kill -9` of the local stack under load: what was answered with a 202 is delivered or failed, and what was in flight goes on as soon
-//! as the stack is back.
+//! `kill -9` of the local stack under load: what was answered with a 202 is delivered or failed,
+//! and what was in flight goes on as soon as the stack is back.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,8 @@ const LOAD: usize = 20;
 
 const CLIENTS: usize = 8;
 
-/// Attempts that hang when the stack is killed again and again; fewer than one destination gets at a time.
+/// Attempts that hang when the stack is killed again and again; fewer than one destination gets at
+/// a time.
 const IN_FLIGHT: usize = 20;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -53,23 +54,27 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_sqlite() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// How often something is killed: `CRASH_ROUNDS=50 cargo test -p posthaste-tests --test scenarios kill` does it more often than the ordinary run.
+/// How often something is killed: `CRASH_ROUNDS=50 cargo test -p posthaste-tests --test scenarios
+/// kill` does it more often than the ordinary run.
 pub(crate) fn rounds() -> u32 {
     std::env::var("CRASH_ROUNDS")
         .map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"))
 }
 
-/// Prints what the kills came to, for the table of figures. Nobody deletes here, so what is neither delivered nor failed is lost.
+/// Prints what the kills came to, for the table of figures. Nobody deletes here, so what is neither
+/// delivered nor failed is lost.
 pub(crate) fn report(what: &str, kills: u32, accepted: usize, twice: usize, ledger: &Ledger) {
     let count = |status: &str| ledger.statuses.get(status).copied().unwrap_or_default();
     let (delivered, failed, unanswered) = (count("delivered"), count("failed"), ledger.unanswered);
     let lost = accepted - delivered - failed;
     println!(
-        "{what}: {kills} kills, {accepted} accepted, {lost} lost, {twice} came twice, {unanswered} attempts without a recorded answer"
+        "{what}: {kills} kills, {accepted} accepted, {lost} lost, {twice} came twice, {unanswered} \
+         attempts without a recorded answer"
     );
 }
 
-/// Starts the stack, loads it, and kills it at a random moment, so many times; the ids of what was answered with a 202.
+/// Starts the stack, loads it, and kills it at a random moment, so many times; the ids of what was
+/// answered with a 202.
 pub(crate) async fn crash_under_load(
     launch: &Launch,
     receiver: &Receiver,
@@ -90,7 +95,8 @@ pub(crate) async fn crash_under_load(
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| post()).collect();
         wait_for_more("accepted", || taken.load(Ordering::SeqCst), LOAD).await;
-        // A random moment under load: it is the moment that is under test, and no condition stands for it.
+        // A random moment under load: it is the moment that is under test, and no condition stands
+        // for it.
         sleep(Duration::from_millis(rand::random_range(0..600))).await;
         stack.crash().unwrap();
         stopping.store(true, Ordering::SeqCst);
@@ -101,8 +107,9 @@ pub(crate) async fn crash_under_load(
     accepted
 }
 
-/// Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt without a recorded answer. How many
-/// different webhooks came, and how many of the accepted ones came again.
+/// Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt
+/// without a recorded answer. How many different webhooks came, and how many of the accepted ones
+/// came again.
 pub(crate) fn assert_explained(
     receiver: &Receiver,
     accepted: &[String],
@@ -143,7 +150,8 @@ async fn post_until(
     accepted
 }
 
-/// Webhooks whose client got no answer, or a refusal, are delivered too; the ledger is closed after them.
+/// Webhooks whose client got no answer, or a refusal, are delivered too; the ledger is closed after
+/// them.
 pub(crate) async fn wait_until_idle(api: &ApiClient, bound: Duration) {
     let started = Instant::now();
     loop {
@@ -175,7 +183,8 @@ async fn unfinished(api: &ApiClient) -> usize {
     }
 }
 
-/// After the kills everything that was accepted is delivered, and what came twice is explained; the figures are printed. The stack runs.
+/// After the kills everything that was accepted is delivered, and what came twice is explained; the
+/// figures are printed. The stack runs.
 pub(crate) async fn recover(
     what: &str,
     launch: &Launch,
@@ -192,8 +201,9 @@ pub(crate) async fn recover(
     (api, stack)
 }
 
-/// A stack that is killed again and again, as fast as it starts, fails nothing that was in flight: what was interrupted twice in a row waits
-/// before its next attempt, and is not in flight any more when the third kill comes. Five kills were enough to fail all of them.
+/// A stack that is killed again and again, as fast as it starts, fails nothing that was in flight:
+/// what was interrupted twice in a row waits before its next attempt, and is not in flight any more
+/// when the third kill comes. Five kills were enough to fail all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_kills_in_a_row_fail_nothing() {
     let receiver = Receiver::builder()
@@ -216,9 +226,10 @@ async fn five_kills_in_a_row_fail_nothing() {
         }
         if kill == 3 {
             let told = api.explain(&ids[0]).await.unwrap().to_string();
-            assert!(
-                told.contains("ended without a recorded answer (its worker died or was stopped), and so did the one before it")
-            );
+            assert!(told.contains(
+                "ended without a recorded answer (its worker died or was stopped), \
+                    and so did the one before it"
+            ));
         }
         stack.crash().unwrap();
     }

@@ -1,4 +1,5 @@
-//! One webhook, whole: its bytes, its headers, its signature, and what can be asked about it afterwards.
+//! One webhook, whole: its bytes, its headers, its signature, and what can be asked about it
+//! afterwards.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let payload = r#"{"a":1.0, "b":"\u00e9",  "big":12345678901234567890123.4500,"a":2}"#;
     let body = format!(
-        r#"{{"payload":{payload} , "url":"{}", "reference_id":"order-7", "event_type":"order.paid", "headers":{{"x-shop":"7"}}}}"#,
+        r#"{{"payload":{payload} , "url":"{}", "reference_id":"order-7",
+            "event_type":"order.paid", "headers":{{"x-shop":"7"}}}}"#,
         receiver.url("/hook?x=1")
     );
     let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();

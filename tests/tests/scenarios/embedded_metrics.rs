@@ -29,7 +29,8 @@ const SETTINGS: [(&str, &str); 4] = [
 /// Attempts that this test brings about: three that deliver at once, two webhooks with two each.
 const ATTEMPTS: usize = 7;
 
-/// Limits of the format: values of one metric, metrics of one directive, dimensions of one set, bytes of a line.
+/// Limits of the format: values of one metric, metrics of one directive, dimensions of one set,
+/// bytes of a line.
 const MAX_VALUES: usize = 100;
 const MAX_METRICS: usize = 100;
 const MAX_DIMENSIONS: usize = 30;
@@ -45,7 +46,8 @@ fn embedded(launch: &Launch, function: &str) -> Vec<Value> {
     lines.into_iter().filter(|line| line.get("_aws").is_some()).collect()
 }
 
-/// Holds a line against the rules of the format, which CloudWatch ignores lines for; the metrics that it tells.
+/// Holds a line against the rules of the format, which CloudWatch ignores lines for; the metrics
+/// that it tells.
 fn metrics(line: &Value) -> BTreeMap<String, Vec<f64>> {
     assert!(line.to_string().len() < MAX_LINE_BYTES);
     assert!(
@@ -120,8 +122,9 @@ fn is_complete(launch: &Launch) -> bool {
         && deliver.get("WebhookDeliverySeconds").map_or(0, Vec::len) >= ATTEMPTS
 }
 
-/// Real function binaries print what happened, in lines that keep the format's rules, at most one an invocation, and none where nothing changed.
-/// The destination is told the trace that X-Ray samples, with the same id.
+/// Real function binaries print what happened, in lines that keep the format's rules, at most one
+/// an invocation, and none where nothing changed. The destination is told the trace that X-Ray
+/// samples, with the same id.
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_print_what_happened_for_cloudwatch() {
     let receiver =
@@ -199,8 +202,8 @@ fn event(name: &str) -> Value {
         .unwrap()
 }
 
-/// An attempt's line in the log names the X-Ray trace that SQS passed on with the message, and the trace that the destination is told. The
-/// functions are called with the events of AWS, one by one.
+/// An attempt's line in the log names the X-Ray trace that SQS passed on with the message, and the
+/// trace that the destination is told. The functions are called with the events of AWS, one by one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_logs_the_trace_that_sqs_passed_on() {
     const XRAY: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";

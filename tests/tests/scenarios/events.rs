@@ -1,12 +1,14 @@
-//! The event files that the README shows, each given to the function that it is for, and who the callers of `api` are by its events.
+//! The event files that the README shows, each given to the function that it is for, and who the
+//! callers of `api` are by its events.
 
 use posthaste_tests::{binaries::workspace, lambda::Lambda, stack::Launch};
 use serde_json::{Value, json};
 
 use crate::functions::functions;
 
-/// Each function understands its events in the shapes that AWS gives them, and answers in the shape that their sender expects. Proved with
-/// the real binaries, by what each answers: the webhook is accepted; the message of a newer version goes back and the other does not.
+/// Each function understands its events in the shapes that AWS gives them, and answers in the shape
+/// that their sender expects. Proved with the real binaries, by what each answers: the webhook is
+/// accepted; the message of a newer version goes back and the other does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_file_is_understood_by_its_function() {
     let launch = Launch::fresh().unwrap();
@@ -45,7 +47,8 @@ async fn each_event_file_is_understood_by_its_function() {
                 );
             }
             "deliver" => {
-                let newer = json!({"batchItemFailures": [{"itemIdentifier": "059f36b4-87a3-44ab-83d2-661975480002"}]});
+                let id = "059f36b4-87a3-44ab-83d2-661975480002";
+                let newer = json!({"batchItemFailures": [{"itemIdentifier": id}]});
                 assert_eq!(answer, newer, "{file}");
             }
             "dlq" => assert_eq!(answer, json!({"batchItemFailures": []}), "{file}"),
@@ -54,7 +57,8 @@ async fn each_event_file_is_understood_by_its_function() {
     }
 }
 
-/// `API_AUTH=local` accepts the event of the local function URL, and refuses AWS's, whose `Host` is no loopback one, and a web page's.
+/// `API_AUTH=local` accepts the event of the local function URL, and refuses AWS's, whose `Host` is
+/// no loopback one, and a web page's.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_local_auth_a_page_of_another_origin_cannot_send() {
     let launch = Launch::fresh().unwrap();
@@ -77,7 +81,8 @@ async fn under_local_auth_a_page_of_another_origin_cannot_send() {
     }
 }
 
-/// A retry by another task of the same role, with another session, is answered as the first try was; another role is another caller.
+/// A retry by another task of the same role, with another session, is answered as the first try
+/// was; another role is another caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_belongs_to_the_role_and_not_to_its_session() {
     let launch = Launch::fresh().unwrap();

@@ -1,5 +1,6 @@
-//! The functions in processes of their own, called by `local --functions` with the events of AWS, all on one embedded file. The processes
-//! are run by a Lambda of our own; `watch.rs` does it with cargo-lambda, and `killed.rs` kills them.
+//! The functions in processes of their own, called by `local --functions` with the events of AWS,
+//! all on one embedded file. The processes are run by a Lambda of our own; `watch.rs` does it with
+//! cargo-lambda, and `killed.rs` kills them.
 
 use std::{
     sync::Arc,
@@ -25,7 +26,8 @@ pub(crate) const NAMES: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 /// Instances of each function.
 pub(crate) const CONCURRENCY: usize = 2;
 
-/// Short times. Leases run their course, and hidden messages come back after six function timeouts of four thirds of a lease: 8 s.
+/// Short times. Leases run their course, and hidden messages come back after six function timeouts
+/// of four thirds of a lease: 8 s.
 const SETTINGS: [(&str, &str); 5] = [
     ("DELIVERY_TIMEOUT_MS", "600"),
     ("LEASE_MS", "1000"),
@@ -55,7 +57,8 @@ pub(crate) fn functions(launch: &Launch, settings: &[(&str, &str)]) -> Vec<Funct
         .to_vec()
 }
 
-/// A Lambda with the functions, and a stack that calls them; both still to be started with the same data again if need be.
+/// A Lambda with the functions, and a stack that calls them; both still to be started with the same
+/// data again if need be.
 async fn apart() -> (Lambda, Launch) {
     let launch = SETTINGS
         .iter()
@@ -67,7 +70,8 @@ async fn apart() -> (Lambda, Launch) {
     (lambda, launch)
 }
 
-/// Every way of a webhook works with each function in a process of its own, and so does every sort of call of the API.
+/// Every way of a webhook works with each function in a process of its own, and so does every sort
+/// of call of the API.
 #[tokio::test(flavor = "multi_thread")]
 async fn delivery_retry_dead_letter_and_redrive() {
     let (lambda, launch) = apart().await;
@@ -96,8 +100,9 @@ async fn delivery_retry_dead_letter_and_redrive() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// While the endpoint is away nothing is received, so no message uses up its receives; it is said once and not again and again, and
-/// callers are told. What waited goes on when the endpoint is back.
+/// While the endpoint is away nothing is received, so no message uses up its receives; it is said
+/// once and not again and again, and callers are told. What waited goes on when the endpoint is
+/// back.
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_that_are_away_are_waited_for() {
     let (lambda, launch) = apart().await;
@@ -164,7 +169,8 @@ async fn asked_to_end_it_waits_for_the_batch_in_flight() {
     assert_eq!(receiver.received().len(), 1);
 }
 
-/// A stack that takes over what its last run left must be alone, so it and functions in other processes refuse to share a folder.
+/// A stack that takes over what its last run left must be alone, so it and functions in other
+/// processes refuse to share a folder.
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_and_a_stack_that_runs_them_itself_do_not_share_a_folder() {
     let alone = Launch::fresh().unwrap();
@@ -179,7 +185,8 @@ async fn functions_and_a_stack_that_runs_them_itself_do_not_share_a_folder() {
     assert!(alone.log().contains("or functions in processes of their own are"), "{}", alone.log());
 }
 
-/// Without keys only this machine may call, and no web page of another site; the stack sees to that before the function is called.
+/// Without keys only this machine may call, and no web page of another site; the stack sees to that
+/// before the function is called.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_call_is_checked_before_the_function_is_called() {
     let (lambda, launch) = apart().await;

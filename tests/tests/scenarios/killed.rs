@@ -1,6 +1,7 @@
-//! `kill -9` of functions, and of the local stack on DynamoDB and SQS, under load: nothing that was answered with a 202 is lost, and what comes
-//! twice is at most what had an attempt without a recorded answer. Nobody takes anything over: what a dead process held comes back when
-//! leases and visibility timeouts are over.
+//! `kill -9` of functions, and of the local stack on DynamoDB and SQS, under load: nothing that was
+//! answered with a 202 is lost, and what comes twice is at most what had an attempt without a
+//! recorded answer. Nobody takes anything over: what a dead process held comes back when leases and
+//! visibility timeouts are over.
 
 use std::{
     sync::Arc,
@@ -24,7 +25,8 @@ use crate::{
     outage::Clients,
 };
 
-/// Of a poll that an ended process has abandoned (20 s), which takes a message with it for the visibility timeout, twice.
+/// Of a poll that an ended process has abandoned (20 s), which takes a message with it for the
+/// visibility timeout, twice.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// Variables of the stack, and of the functions.
@@ -84,7 +86,8 @@ async fn kill_functions(what: &str, settings: Settings) {
     let launch = launch
         .instead("--functions", &lambda.endpoint())
         .instead("--function-concurrency", &CONCURRENCY.to_string());
-    // Attempts take a while, so that most kills are in the middle of some. Some fail for good, so that `dlq` has something to do.
+    // Attempts take a while, so that most kills are in the middle of some. Some fail for good, so
+    // that `dlq` has something to do.
     let fails = |id: &str| id.bytes().last().is_some_and(|byte| byte % 4 == 0);
     let receiver = Receiver::builder().script(move |request| {
         let code = if request.webhook_id().is_some_and(fails) { 410 } else { 200 };

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::ledger;
 
-/// One webhook delivered at once, one at a retry, one failed and redriven, against a receiver that changes its mind.
+/// One webhook delivered at once, one at a retry, one failed and redriven, against a receiver that
+/// changes its mind.
 pub(crate) async fn live(api: &ApiClient, bound: Duration) {
     let receiver =
         Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {

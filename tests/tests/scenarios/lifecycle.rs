@@ -15,7 +15,8 @@ const BOUND: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_curl_line_that_it_prints_works_as_printed() {
-    // The line posts to 127.0.0.1:9001; the receiver's port is put in its place, and a shell runs it.
+    // The line posts to 127.0.0.1:9001; the receiver's port is put in its place, and a shell runs
+    // it.
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
@@ -80,7 +81,8 @@ fn a_bad_setting_stops_the_start_and_names_itself() {
     assert!(log.contains("LEASE_MS must exceed DELIVERY_TIMEOUT_MS"), "{log}");
 }
 
-/// A batch that is larger than the attempts at a time names both settings. So does each function, at its first start.
+/// A batch that is larger than the attempts at a time names both settings. So does each function,
+/// at its first start.
 #[test]
 fn a_batch_that_is_too_large_stops_the_start() {
     let launch = Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4");

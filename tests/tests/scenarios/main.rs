@@ -1,4 +1,5 @@
-//! Scenarios: a local stack as a real process, real HTTP on both sides, and the ledger at the end of each.
+//! Scenarios: a local stack as a real process, real HTTP on both sides, and the ledger at the end
+//! of each.
 
 #![allow(
     clippy::unwrap_used,

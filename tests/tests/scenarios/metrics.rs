@@ -14,7 +14,8 @@ use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// Every series of the contract: its name, its labels besides the scrape's own, and how many of it there are in this test.
+/// Every series of the contract: its name, its labels besides the scrape's own, and how many of it
+/// there are in this test.
 const SERIES: [(&str, &[&str], usize); 8] = [
     ("webhook_delivery_total", &["status", "worker_id"], 3),
     ("webhook_delivery_seconds_bucket", &["le", "worker_id"], 15),
@@ -38,8 +39,9 @@ const KINDS: [(&str, &str); 6] = [
 /// What the scrape adds.
 const OF_THE_SCRAPE: [&str; 3] = ["__name__", "instance", "job"];
 
-/// A real server scrapes both places, finds every series with its labels and types, and the figures that this test made; promtool has nothing
-/// to say against the text, before the first webhook and after.
+/// A real server scrapes both places, finds every series with its labels and types, and the figures
+/// that this test made; promtool has nothing to say against the text, before the first webhook and
+/// after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prometheus_server_finds_every_series() {
     let receiver = Receiver::builder().script(|request| match request.uri.path() {

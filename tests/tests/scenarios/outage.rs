@@ -19,11 +19,13 @@ const BOUND: Duration = Duration::from_secs(60);
 
 const CLIENTS: usize = 8;
 
-/// Between two requests of a client: enough of them meet the outage, and not so many that they take long to ask about.
+/// Between two requests of a client: enough of them meet the outage, and not so many that they take
+/// long to ask about.
 const PACE: Duration = Duration::from_millis(25);
 
-/// What the clients have seen: how many requests were accepted and how many refused, by the phase that they began in. So what happens in an
-/// outage is told from the late answers to what began before it.
+/// What the clients have seen: how many requests were accepted and how many refused, by the phase
+/// that they began in. So what happens in an outage is told from the late answers to what began
+/// before it.
 #[derive(Debug)]
 pub(crate) struct Seen {
     phases: Mutex<Vec<(usize, usize)>>,

@@ -1,4 +1,5 @@
-//! The local stack with its store or its queue, or both, on Redis of its own: the whole life of webhooks, and crashes of the stack.
+//! The local stack with its store or its queue, or both, on Redis of its own: the whole life of
+//! webhooks, and crashes of the stack.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +29,8 @@ pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// Of messages, where a cluster keeps them beside webhooks.
 const QUEUE_PREFIX: &str = "posthaste-messages";
 
-/// A stack with short times, and where it keeps its webhooks and its messages; a part without a URL is on the embedded file.
+/// A stack with short times, and where it keeps its webhooks and its messages; a part without a URL
+/// is on the embedded file.
 pub(crate) struct Parts {
     pub(crate) launch: Launch,
     status: Option<RedisUrl>,
@@ -36,8 +38,8 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Nobody can know that nobody else is at work on a server, so leases run their course, and hidden messages come back after six
-    /// function timeouts of four thirds of a lease each: 8 s.
+    /// Nobody can know that nobody else is at work on a server, so leases run their course, and
+    /// hidden messages come back after six function timeouts of four thirds of a lease each: 8 s.
     pub(crate) fn on(status: Option<&str>, queue: Option<&str>) -> Self {
         let backend = |url: Option<&str>| if url.is_some() { "redis" } else { "sqlite" };
         let launch = [
@@ -91,7 +93,8 @@ impl Parts {
     }
 }
 
-/// Every way that a webhook can take works, and health tells store and queue apart and finds nothing wrong.
+/// Every way that a webhook can take works, and health tells store and queue apart and finds
+/// nothing wrong.
 async fn delivery_retry_dead_letter_and_redrive(parts: Parts) {
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -136,9 +139,10 @@ async fn a_webhook_s_life_with_the_store_in_the_file_and_the_queue_on_redis() {
     delivery_retry_dead_letter_and_redrive(Parts::on(None, Some(&server.url(1)))).await;
 }
 
-/// `kill -9` of the stack under load loses nothing that was answered with a 202, and what comes twice is explained. Proved by crashes at
-/// random moments; what the last one interrupted goes on once leases and visibility timeouts have run out. What was created and not yet
-/// queued had no 202, and waits for the audit.
+/// `kill -9` of the stack under load loses nothing that was answered with a 202, and what comes
+/// twice is explained. Proved by crashes at random moments; what the last one interrupted goes on
+/// once leases and visibility timeouts have run out. What was created and not yet queued had no
+/// 202, and waits for the audit.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     let server = RedisServer::start().unwrap();
@@ -150,7 +154,8 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     parts.close(&api, stack).await;
 }
 
-/// Webhooks and messages in one database, or under one prefix of one cluster, are refused at start with the reason. Proved on the process.
+/// Webhooks and messages in one database, or under one prefix of one cluster, are refused at start
+/// with the reason. Proved on the process.
 #[test]
 fn sharing_a_database_is_refused_at_start() {
     let (server, cluster) = ("redis://127.0.0.1:1/3", "redis+cluster://127.0.0.1:1");

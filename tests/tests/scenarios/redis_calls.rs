@@ -33,9 +33,10 @@ fn scripts(server: &RedisServer) -> u64 {
     calls.trim_start_matches("calls=").split(',').next().unwrap().parse().unwrap()
 }
 
-/// A webhook that succeeds at once takes two round trips to accept (create, send) and two to deliver (claim with content, outcome); those
-/// of the queue are shared by the webhooks that come together. Proved by the scripts that each server ran, with store and queue on
-/// servers of their own.
+/// A webhook that succeeds at once takes two round trips to accept (create, send) and two to
+/// deliver (claim with content, outcome); those of the queue are shared by the webhooks that come
+/// together. Proved by the scripts that each server ran, with store and queue on servers of their
+/// own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     let (status, queue) = (RedisServer::start().unwrap(), RedisServer::start().unwrap());
@@ -71,7 +72,8 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     let took = started.elapsed();
     let (store_calls, queue_calls) = (scripts(&status) - before.0, scripts(&queue) - before.1);
     println!(
-        "{WEBHOOKS} webhooks over {CLIENTS} connections: {:.2} scripts of the store and {:.2} of the queue each, in {took:?}",
+        "{WEBHOOKS} webhooks over {CLIENTS} connections: {:.2} scripts of the store and {:.2} of \
+         the queue each, in {took:?}",
         store_calls as f64 / WEBHOOKS as f64,
         queue_calls as f64 / WEBHOOKS as f64
     );
@@ -85,8 +87,9 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
         store_calls <= 3 * WEBHOOKS as u64 + 3 * seconds + SHARDS,
         "{store_calls} calls of the store"
     );
-    // Of the fourth round trip, the queue's, each webhook has a part: a send, and what a batch of up to ten shares, receive and acknowledge.
-    // A receiver that waits looks up to twenty times a second at each of the two lanes.
+    // Of the fourth round trip, the queue's, each webhook has a part: a send, and what a batch of
+    // up to ten shares, receive and acknowledge. A receiver that waits looks up to twenty times a
+    // second at each of the two lanes.
     assert!(queue_calls <= WEBHOOKS as u64 + 40 * seconds, "{queue_calls} calls of the queue");
     parts.close(&api, stack).await;
 }

@@ -34,8 +34,9 @@ async fn store_health(api: &ApiClient) -> Value {
     health["store"].clone()
 }
 
-/// With a server and its replica, health says that a promotion may lose webhooks; and it does. Proved by a promotion that the old server
-/// does not know of, as in a partition: what it answered after that is not on the promoted one.
+/// With a server and its replica, health says that a promotion may lose webhooks; and it does.
+/// Proved by a promotion that the old server does not know of, as in a partition: what it answered
+/// after that is not on the promoted one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
     let mut primary = RedisServer::durable().unwrap();
@@ -63,8 +64,9 @@ async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
     after.close(&api, stack).await;
 }
 
-/// With `STATUS_REDIS_WAIT=1` what is answered 202 is on the replica, and what the replica does not confirm is answered 503. The caller
-/// repeats that with its key, and it is accepted once. Proved by the same promotion.
+/// With `STATUS_REDIS_WAIT=1` what is answered 202 is on the replica, and what the replica does not
+/// confirm is answered 503. The caller repeats that with its key, and it is accepted once. Proved
+/// by the same promotion.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     let mut primary = RedisServer::durable().unwrap();
@@ -120,8 +122,9 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     after.close(&api, stack).await;
 }
 
-/// Near `maxmemory` nothing new is accepted, and the answer says so. All that was accepted is delivered, also at the limit itself, and can
-/// be deleted; then there is room again. Proved by filling a small server while the destination refuses everything for now.
+/// Near `maxmemory` nothing new is accepted, and the answer says so. All that was accepted is
+/// delivered, also at the limit itself, and can be deleted; then there is room again. Proved by
+/// filling a small server while the destination refuses everything for now.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     const FILLER_BYTES: usize = 20_000;

@@ -1,5 +1,5 @@
-//! Redis goes away under load, for ten seconds: it hangs, or is killed and comes back with what it has on disk. Nothing that was answered
-//! with a 202 is lost.
+//! Redis goes away under load, for ten seconds: it hangs, or is killed and comes back with what it
+//! has on disk. Nothing that was answered with a 202 is lost.
 
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ struct Load {
 }
 
 impl Load {
-    /// What neither the queue nor the due index took, since both were away, is the audit's; here it comes soon.
+    /// What neither the queue nor the due index took, since both were away, is the audit's; here it
+    /// comes soon.
     async fn on(parts: Parts) -> Self {
         let parts = parts.set("AUDIT_AGE_MS", "5000").set("REQUEUE_GRACE_MS", "9000");
         let (stack, receiver) = (parts.launch.start().unwrap(), Receiver::start().await.unwrap());
@@ -46,7 +47,8 @@ impl Load {
         self.clients.seen.accepts(when, 50).await;
     }
 
-    /// The outage, which has begun, takes its time; how many of the requests that began in it were accepted, and how many refused.
+    /// The outage, which has begun, takes its time; how many of the requests that began in it were
+    /// accepted, and how many refused.
     async fn sit_out(&self) -> (usize, usize) {
         self.clients.seen.begin_phase();
         sleep(OUTAGE).await;
@@ -66,13 +68,15 @@ impl Load {
             .filter_map(|request| Some(request.webhook_id()?.to_owned()))
             .collect();
         assert!(accepted.iter().all(|id| came.contains(id)), "what is delivered has come");
-        // What was refused may have been created all the same, once the server went on: it is delivered too, at last by the audit.
+        // What was refused may have been created all the same, once the server went on: it is
+        // delivered too, at last by the audit.
         wait_until_idle(&api, 2 * BOUND).await;
         self.parts.close(&api, self.stack).await;
     }
 }
 
-/// A server that has both and hangs, or dies and comes back with what it has on disk, costs refusals and delays.
+/// A server that has both and hangs, or dies and comes back with what it has on disk, costs
+/// refusals and delays.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_the_server_hangs_or_dies() {
     let mut server = RedisServer::durable().unwrap();
@@ -96,7 +100,8 @@ async fn nothing_is_lost_when_the_server_hangs_or_dies() {
     load.close().await;
 }
 
-/// Where only the queue's server is away, nothing is refused: what is accepted waits in the due index.
+/// Where only the queue's server is away, nothing is refused: what is accepted waits in the due
+/// index.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_refused_when_only_the_queue_s_server_hangs_or_dies() {
     let (status, mut queue) = (RedisServer::durable().unwrap(), RedisServer::durable().unwrap());
@@ -121,7 +126,8 @@ async fn nothing_is_refused_when_only_the_queue_s_server_hangs_or_dies() {
     load.close().await;
 }
 
-/// A cluster that loses a node takes what the others keep, once it has one again everything, and loses nothing.
+/// A cluster that loses a node takes what the others keep, once it has one again everything, and
+/// loses nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_a_node_of_a_cluster_hangs_or_dies() {
     let mut cluster = RedisCluster::durable().unwrap();

@@ -1,4 +1,5 @@
-//! A process on Redis that is gone, or does not run: another one goes on with what it held, long before leases and visibility timeouts end.
+//! A process on Redis that is gone, or does not run: another one goes on with what it held, long
+//! before leases and visibility timeouts end.
 
 use std::time::Duration;
 
@@ -38,8 +39,8 @@ async fn wait_until(what: &str, bound: Duration, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Attempts that hang, made by the only stack there is; the receiver answers at once from then on. The heartbeats are on one of these
-/// servers.
+/// Attempts that hang, made by the only stack there is; the receiver answers at once from then on.
+/// The heartbeats are on one of these servers.
 async fn in_flight(
     receiver: &Receiver,
     stack: &Stack,
@@ -87,8 +88,8 @@ async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String]
     }
 }
 
-/// `kill -9` of a stack with attempts in flight: another stack makes them again within seconds. Proved with the usual lease and the time
-/// that it took.
+/// `kill -9` of a stack with attempts in flight: another stack makes them again within seconds.
+/// Proved with the usual lease and the time that it took.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_stack_goes_on_with_what_a_killed_one_held() {
     let servers = [RedisServer::start().unwrap()];
@@ -111,7 +112,8 @@ async fn another_stack_goes_on_with_what_a_killed_one_held() {
     second.close(&api, other).await;
 }
 
-/// The same on a cluster, where the heartbeats, the claims and the messages are on different nodes, by the stack that is started again.
+/// The same on a cluster, where the heartbeats, the claims and the messages are on different nodes,
+/// by the stack that is started again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() {
     let cluster = RedisCluster::start().unwrap();
@@ -131,8 +133,8 @@ async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() 
     parts.close(&api, stack).await;
 }
 
-/// A stack that is stopped (SIGSTOP) looks dead: another one goes on with what it held. When it runs again it stops the attempts that it
-/// had made, and is as well as before.
+/// A stack that is stopped (SIGSTOP) looks dead: another one goes on with what it held. When it
+/// runs again it stops the attempts that it had made, and is as well as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_stack_goes_on_while_one_does_not_run() {
     let servers = [RedisServer::start().unwrap()];
@@ -160,8 +162,9 @@ async fn another_stack_goes_on_while_one_does_not_run() {
     second.close(&api, other).await;
 }
 
-/// A process that cannot tell that it is alive stops its attempts before another one may make them again, and long before their deadline.
-/// Proved by attempts that hang while the server hangs: they are recorded as interrupted, not as a timeout of the destination.
+/// A process that cannot tell that it is alive stops its attempts before another one may make them
+/// again, and long before their deadline. Proved by attempts that hang while the server hangs: they
+/// are recorded as interrupted, not as a timeout of the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
     let servers = [RedisServer::start().unwrap()];

@@ -1,7 +1,8 @@
 //! Nothing private stands in an error, a log or a metric.
 //!
-//! That no log holds anything private is checked for every stack of every test when it is over (`tests/src/secrecy.rs`). Here everything
-//! that is private goes through one stack that logs as much as it can, on the ways on which it could come to be logged.
+//! That no log holds anything private is checked for every stack of every test when it is over
+//! (`tests/src/secrecy.rs`). Here everything that is private goes through one stack that logs as
+//! much as it can, on the ways on which it could come to be logged.
 
 use std::time::Duration;
 
@@ -75,8 +76,18 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
     for (body, status) in [
         (webhook(&with_userinfo), 422),
         (webhook(&format!("ftp://{USERINFO}@receiver.example/?{QUERY}")), 422),
-        (json!({"url": url, "payload": PAYLOAD, "headers": {"x-a": format!("{HEADER}\r\nx-b: c")}}).to_string(), 422),
-        (json!({"url": url, "payload": PAYLOAD, "retry": PAYLOAD, "event_type": 7, "deliver_at": PAYLOAD}).to_string(), 422),
+        (
+            json!({"url": url, "payload": PAYLOAD,
+            "headers": {"x-a": format!("{HEADER}\r\nx-b: c")}})
+            .to_string(),
+            422,
+        ),
+        (
+            json!({"url": url, "payload": PAYLOAD, "retry": PAYLOAD, "event_type": 7,
+            "deliver_at": PAYLOAD})
+            .to_string(),
+            422,
+        ),
         (format!("{{\"payload\": \"{PAYLOAD}\", "), 400),
     ] {
         secrecy::note("password-mark-6b20e9");
@@ -118,7 +129,8 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A server that is not there is an error in the log again and again; the password to it is in none.
+/// A server that is not there is an error in the log again and again; the password to it is in
+/// none.
 #[tokio::test]
 async fn a_redis_that_is_away_is_logged_without_its_password() {
     let url = "redis://default:password-mark-44fa1c@127.0.0.1:1/0";

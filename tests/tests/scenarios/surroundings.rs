@@ -1,5 +1,5 @@
-//! What is around the stack: outputs that nobody reads, callers that hold connections and bodies, and web pages that reach for its ports.
-//! All over raw TCP, against a real process.
+//! What is around the stack: outputs that nobody reads, callers that hold connections and bodies,
+//! and web pages that reach for its ports. All over raw TCP, against a real process.
 
 use std::{
     fs::File,
@@ -104,7 +104,8 @@ fn ask(mut stream: TcpStream, path: &str) -> String {
     answer
 }
 
-/// The program that reads its log has gone; it finishes what is in flight all the same, and says that it ended well.
+/// The program that reads its log has gone; it finishes what is in flight all the same, and says
+/// that it ended well.
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_to_end_without_a_reader_of_its_log_it_finishes_the_attempt_in_flight() {
     let receiver = Receiver::builder()
@@ -152,7 +153,8 @@ async fn a_caller_that_closes_its_sending_side_is_answered() {
     let body = json!({"url": receiver.url("/x"), "payload": 1}).to_string();
     let mut stream = connect(&stack);
     let head = format!(
-        "POST /webhooks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /webhooks HTTP/1.1\r\nhost: localhost\r\ncontent-type: \
+         application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).unwrap();
@@ -211,14 +213,16 @@ fn callers_that_hold_connections_and_bodies_shut_nobody_out() {
     let slow: Vec<TcpStream> = (0..50)
         .map(|_| {
             let mut stream = connect(&stack);
-            let head = "POST /webhooks HTTP/1.1\r\nhost: localhost\r\nx-api-key: loud\r\ncontent-length: 1\r\n\r\n";
+            let head = "POST /webhooks HTTP/1.1\r\nhost: localhost\r\nx-api-key: \
+                loud\r\ncontent-length: 1\r\n\r\n";
             stream.write_all(head.as_bytes()).unwrap();
             stream
         })
         .collect();
     for _ in 0..5 {
         let mut stream = connect(&stack);
-        let asked = "GET /webhook-statuses HTTP/1.1\r\nhost: localhost\r\nx-api-key: quiet\r\nconnection: close\r\n\r\n";
+        let asked = "GET /webhook-statuses HTTP/1.1\r\nhost: localhost\r\nx-api-key: \
+            quiet\r\nconnection: close\r\n\r\n";
         stream.write_all(asked.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -241,7 +245,8 @@ fn peak_mib(stack: &Stack) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// Headers without end, without a key; hyper's default buffers 400 KiB for each connection, which are 117 MiB here.
+/// Headers without end, without a key; hyper's default buffers 400 KiB for each connection, which
+/// are 117 MiB here.
 #[test]
 fn headers_without_end_take_little_memory() {
     const CONNECTIONS: usize = 300;
@@ -264,7 +269,8 @@ fn headers_without_end_take_little_memory() {
     assert!(ask(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
 }
 
-/// Many large batches at once: some are accepted, the others are told to come again, and memory stays within what is set aside.
+/// Many large batches at once: some are accepted, the others are told to come again, and memory
+/// stays within what is set aside.
 #[test]
 fn many_large_batches_take_no_more_memory_than_is_set_aside() {
     const BATCHES: usize = 24;
@@ -277,7 +283,8 @@ fn many_large_batches_take_no_more_memory_than_is_set_aside() {
         let send = || {
             let mut stream = connect(&stack);
             let head = format!(
-                "POST /webhooks/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                "POST /webhooks/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: \
+                 application/json\r\nconnection: close\r\n\
                  content-length: {}\r\n\r\n",
                 body.len()
             );

@@ -1,5 +1,5 @@
-//! The test tools themselves, run against a real stack and the real receiver, as a user runs them. Times are shortened by the settings, which
-//! the tools are told by the same variables.
+//! The test tools themselves, run against a real stack and the real receiver, as a user runs them.
+//! Times are shortened by the settings, which the tools are told by the same variables.
 
 use std::{process::Output, time::Duration};
 
@@ -29,8 +29,8 @@ async fn run(tool: &str, stack: &Stack, receiver: &Receiver, arguments: &[&str])
 }
 
 fn launch() -> Launch {
-    // Attempts of the timeout scenario take one second instead of thirty. The breaker is off: several failing runs against one
-    // receiver would open its circuit, which is right, and slow.
+    // Attempts of the timeout scenario take one second instead of thirty. The breaker is off:
+    // several failing runs against one receiver would open its circuit, which is right, and slow.
     let launch = Launch::fresh()
         .unwrap()
         .set("RETRY_BASE_DELAY_MS", BASE_DELAY_MS)

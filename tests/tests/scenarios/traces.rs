@@ -1,4 +1,5 @@
-//! What follows a webhook from the call to its destination and through the log: correlation id, W3C Trace Context, the log's sentences.
+//! What follows a webhook from the call to its destination and through the log: correlation id, W3C
+//! Trace Context, the log's sentences.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -34,8 +35,9 @@ async fn accept(api: &ApiClient, body: &Value, headers: &[(&str, &str)]) -> Stri
     accepted["webhook_id"].as_str().unwrap().to_owned()
 }
 
-/// One correlation id and one trace from the call to each attempt, with a span of its own for each; what happened stands in the log in the
-/// promised sentences, with the trace beside them, and without the URL's query.
+/// One correlation id and one trace from the call to each attempt, with a span of its own for each;
+/// what happened stands in the log in the promised sentences, with the trace beside them, and
+/// without the URL's query.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_the_log() {
     let receiver =
@@ -50,7 +52,8 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    let body = json!({"url": receiver.url("/later?token=secret"), "payload": 1, "reference_id": "order-1"});
+    let body = json!({"url": receiver.url("/later?token=secret"), "payload": 1,
+        "reference_id": "order-1"});
     let headers = [
         ("x-correlation-id", "call-1"),
         ("traceparent", &*parent),
@@ -107,7 +110,8 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
     assert!(!log.contains("token=secret"));
 }
 
-/// What is not valid is no trace, and no reason to refuse a webhook; and who sends a `traceparent` of the webhook's own gets that.
+/// What is not valid is no trace, and no reason to refuse a webhook; and who sends a `traceparent`
+/// of the webhook's own gets that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_that_is_not_valid_is_ignored_and_a_webhook_s_own_header_is_left_alone() {
     let receiver = Receiver::start().await.unwrap();
@@ -140,7 +144,8 @@ async fn a_trace_that_is_not_valid_is_ignored_and_a_webhook_s_own_header_is_left
     );
     assert_eq!(request.header("tracestate"), None);
     ids.push(id);
-    let own = json!({"url": receiver.url("/x"), "payload": 1, "headers": {"TraceParent": "as the webhook has it"}});
+    let own = json!({"url": receiver.url("/x"), "payload": 1,
+        "headers": {"TraceParent": "as the webhook has it"}});
     let id = accept(&api, &own, &[("traceparent", &parent)]).await;
     let request = receiver.wait_for_webhook(&id, 1, BOUND).await.unwrap().remove(0);
     assert_eq!(request.header("traceparent"), Some("as the webhook has it"));

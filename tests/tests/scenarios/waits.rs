@@ -1,4 +1,5 @@
-//! Waits: never shorter than was said, and met soon after; `Retry-After` is never undercut; a scheduled webhook starts at its time.
+//! Waits: never shorter than was said, and met soon after; `Retry-After` is never undercut; a
+//! scheduled webhook starts at its time.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,8 +20,8 @@ const MEDIAN_LATENESS_BOUND: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn granted_waits_are_kept_and_met() {
-    // Ten webhooks fail twice with waits of about 1 and 2 s, by deliver's own queueing; the moment of each arrival is compared
-    // with the time that the record had promised.
+    // Ten webhooks fail twice with waits of about 1 and 2 s, by deliver's own queueing; the moment
+    // of each arrival is compared with the time that the record had promised.
     let receiver = Receiver::builder()
         .script(|request| Reply::status(if request.attempt() == Some(3) { 200 } else { 500 }))
         .start()
@@ -111,7 +112,8 @@ async fn retry_after_is_never_undercut() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A webhook that asks for no waits, at a receiver that asks for none either: a small request must not make many.
+/// A webhook that asks for no waits, at a receiver that asks for none either: a small request must
+/// not make many.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
     let receiver = Receiver::builder()

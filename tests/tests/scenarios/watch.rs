@@ -1,4 +1,5 @@
-//! `cargo lambda watch` from the root of the workspace, as a user has it, driven by `local --functions`.
+//! `cargo lambda watch` from the root of the workspace, as a user has it, driven by `local
+//! --functions`.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,9 @@ const SETTINGS: [(&str, &str); 4] = [
     ("CIRCUIT_FAILURES", "0"),
 ];
 
-/// Every way of a webhook works under cargo-lambda, with the environment and the feature that the workspace's metadata name: delivered,
-/// retried, failed, redriven. Then everything is killed with an attempt in flight; it is made again after the restart, and nothing is lost.
+/// Every way of a webhook works under cargo-lambda, with the environment and the feature that the
+/// workspace's metadata name: delivered, retried, failed, redriven. Then everything is killed with
+/// an attempt in flight; it is made again after the restart, and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     let launch = SETTINGS
@@ -75,7 +77,8 @@ async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// What a web page that a developer has open can make the browser send to the function URL changes nothing. A program can send it.
+/// What a web page that a developer has open can make the browser send to the function URL changes
+/// nothing. A program can send it.
 async fn assert_web_pages_are_refused(endpoint: &str) {
     let client = ApiClient::new(&format!("{endpoint}/lambda-url/api"), None).unwrap();
     let accepted = client.test_webhook("http://127.0.0.1:1/", &json!({})).await.unwrap();
@@ -101,7 +104,8 @@ async fn assert_web_pages_are_refused(endpoint: &str) {
         let mut connection = TcpStream::connect(address).await.unwrap();
         let path = "/lambda-url/api/test-webhook?webhook_url=http%3A%2F%2F127.0.0.1%3A1%2F";
         let request = format!(
-            "POST {path} HTTP/1.1\r\n{headers}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
+            "POST {path} HTTP/1.1\r\n{headers}\r\ncontent-length: 2\r\nconnection: \
+             close\r\n\r\n{{}}"
         );
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

@@ -1,7 +1,7 @@
 //! Receives webhooks: verifies each, keeps it once, answers, and only then works on it.
 //!
-//! `WEBHOOK_SECRET`: the secret that the sender signs with (`whsec_…`); `INBOX`: the folder that keeps them (`inbox`); `PORT`: where it
-//! listens, 0 takes a free port (9002).
+//! `WEBHOOK_SECRET`: the secret that the sender signs with (`whsec_…`); `INBOX`: the folder that
+//! keeps them (`inbox`); `PORT`: where it listens, 0 takes a free port (9002).
 
 use std::{
     env, fs, io,
@@ -49,7 +49,8 @@ async fn receive(
         .flatten()
     {
         Ok(true) => {
-            // An error only says that the worker is gone; at the next start it is found in the inbox.
+            // An error only says that the worker is gone; at the next start it is found in the
+            // inbox.
             let _ = receiver.work.send(id);
             StatusCode::NO_CONTENT
         }

@@ -33,11 +33,16 @@ use super::{errors, examples, parameters, schemas};
 ))]
 struct Annotations;
 
-const DESCRIPTION: &str = "Accepts webhooks and delivers them: signed, retried, traceable, and never lost once accepted. JSON in, JSON out.\n\n\
-    Every answer carries `x-correlation-id`. Every error is `application/problem+json` (RFC 9457): a route that does not exist is 404, a \
-    method that a route does not have is 405 with `allow`, and a 503 carries `retry-after`. Every parameter and every field that is not in \
-    this document is refused with 422, so that a mistyped one does not pass unseen; a parameter with an empty value counts as missing.\n\n\
-    Members that may be null are always there; members that are not required are left out where they do not apply. Readers should ignore members \
+const DESCRIPTION: &str = "Accepts webhooks and delivers them: signed, retried, traceable, and \
+    never lost once accepted. JSON in, JSON out.\n\n\
+    Every answer carries `x-correlation-id`. Every error is `application/problem+json` (RFC 9457): \
+    a route that does not exist is 404, a \
+    method that a route does not have is 405 with `allow`, and a 503 carries `retry-after`. Every \
+    parameter and every field that is not in \
+    this document is refused with 422, so that a mistyped one does not pass unseen; a parameter \
+    with an empty value counts as missing.\n\n\
+    Members that may be null are always there; members that are not required are left out where \
+    they do not apply. Readers should ignore members \
     that they do not know.";
 
 /// The document, as it stands in `openapi.json`.
@@ -60,8 +65,10 @@ pub fn document() -> Value {
     complete_schemas(&mut document["components"]);
     document["components"]["responses"] = Value::Object(errors::responses(&correlation_id()));
     document["components"]["securitySchemes"] = json!({
-        "bearer": {"type": "http", "scheme": "bearer", "description": "One of the deployment's API_KEYS."},
-        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key in a header of its own."},
+        "bearer": {"type": "http", "scheme": "bearer",
+            "description": "One of the deployment's API_KEYS."},
+        "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key",
+            "description": "The same key in a header of its own."},
     });
     for operation in operations(&mut document) {
         complete(operation);
@@ -79,7 +86,8 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
 fn correlation_id() -> Value {
     json!({
         "description": "The caller's, if it was sane; else a new one.", "required": true,
-        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_BYTES, "pattern": "^[!-~]+$"},
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_BYTES,
+            "pattern": "^[!-~]+$"},
     })
 }
 
@@ -113,7 +121,8 @@ fn complete(operation: &mut Value) {
         response["headers"]["x-correlation-id"] = correlation_id();
         if status.starts_with('2') && has_key {
             response["headers"]["idempotent-replayed"] = json!({
-                "description": "`true` if the key was sent before with the same request: this is the answer that was given then.",
+                "description": "`true` if the key was sent before with the same request: this is \
+                    the answer that was given then.",
                 "schema": {"type": "string", "const": "true"},
             });
         }
@@ -125,7 +134,8 @@ fn complete(operation: &mut Value) {
     }
 }
 
-/// Puts in what is written by hand; adds to the rest what its derivation cannot know: which members are always there, and an example.
+/// Puts in what is written by hand; adds to the rest what its derivation cannot know: which members
+/// are always there, and an example.
 fn complete_schemas(components: &mut Value) {
     let Some(all) = components["schemas"].as_object_mut() else { return };
     for schema in all.values_mut() {
@@ -140,7 +150,8 @@ fn complete_schemas(components: &mut Value) {
     }
 }
 
-/// A member that may be null is always there (see `view`); what can be left out is never null, and its annotation says so.
+/// A member that may be null is always there (see `view`); what can be left out is never null, and
+/// its annotation says so.
 fn require_nullable(schema: &mut Value) {
     let parts = ["allOf", "oneOf", "anyOf"];
     for part in parts {

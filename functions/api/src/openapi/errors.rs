@@ -17,7 +17,8 @@ macro_rules! sets {
 
         impl IntoResponses for $name {
             fn responses() -> BTreeMap<String, RefOr<Response>> {
-                [$($status),+].into_iter().map(|status: u16| (status.to_string(), Response::new("").into())).collect()
+                [$($status),+].into_iter().map(|status: u16| (status.to_string(),
+                    Response::new("").into())).collect()
             }
         }
     )+};
@@ -61,13 +62,15 @@ pub(crate) fn responses(correlation_id: &Value) -> Map<String, Value> {
     let describe = |(status, name): (u16, &str)| {
         let mut headers = Map::from_iter([("x-correlation-id".to_owned(), correlation_id.clone())]);
         headers.extend(header(status));
-        let response = json!({"description": description(status), "content": {MEDIA_TYPE: content(status)}, "headers": headers});
+        let response = json!({"description": description(status),
+            "content": {MEDIA_TYPE: content(status)}, "headers": headers});
         (name.to_owned(), response)
     };
     NAMES.into_iter().map(describe).collect()
 }
 
-/// Writes the errors into an operation's responses: those that every call can answer, and those that its annotation names.
+/// Writes the errors into an operation's responses: those that every call can answer, and those
+/// that its annotation names.
 pub(crate) fn complete(responses: &mut Map<String, Value>) {
     for status in COMMON {
         responses.entry(status.to_string()).or_insert(Value::Null);
@@ -94,7 +97,8 @@ fn description(status: u16) -> &'static str {
         400 => "The request cannot be understood.",
         401 => "No key, or one that is not valid. Only where keys are set.",
         403 => {
-            "A web page of another origin, or another host name. Only where no keys are set, on one machine."
+            "A web page of another origin, or another host name. Only where no keys are set, on \
+             one machine."
         }
         404 => "There is no such thing, or no more.",
         405 => "The route has other methods, not the one that was used.",
@@ -104,7 +108,8 @@ fn description(status: u16) -> &'static str {
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are wrong; each is named. Unknown ones are wrong, too.",
         503 => {
-            "The store does not answer or is full, too many requests are being answered, or nobody has set who may call."
+            "The store does not answer or is full, too many requests are being answered, or nobody \
+             has set who may call."
         }
         _ => "A fault of Posthaste, whose log says more.",
     }
@@ -151,7 +156,8 @@ fn problems(status: u16) -> Vec<Problem> {
         ],
         401 => vec![Problem::new(
             Kind::Unauthorized,
-            "The API key is not valid. Send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
+            "The API key is not valid. Send one as 'Authorization: Bearer KEY' or 'x-api-key: \
+             KEY'.",
         )],
         403 => vec![Problem::new(
             Kind::Forbidden,
@@ -166,11 +172,13 @@ fn problems(status: u16) -> Vec<Problem> {
         409 => vec![
             Problem::new(
                 Kind::Conflict,
-                "The webhook is still on its way (retrying); it can be sent again once it is delivered or failed.",
+                "The webhook is still on its way (retrying); it can be sent again once it is \
+                 delivered or failed.",
             ),
             Problem::new(
                 Kind::KeyReused,
-                "This Idempotency-Key was sent with another request in the last 24 hours; use a new key for each.",
+                "This Idempotency-Key was sent with another request in the last 24 hours; use a \
+                 new key for each.",
             ),
         ],
         413 => vec![Problem::about(Kind::TooLarge, "payload", "is larger than 262144 bytes")],

@@ -9,14 +9,17 @@ const TASK: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// An example of each schema that is a whole request or a whole answer.
 pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
     let accepted = json!({
-        "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0", "status": "pending",
+        "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0",
+        "status": "pending",
     });
     let new = json!({
-        "url": "https://example.com/hooks", "payload": {"order": 1, "paid": true}, "reference_id": "order-1", "event_type": "order.paid",
+        "url": "https://example.com/hooks", "payload": {"order": 1, "paid": true},
+        "reference_id": "order-1", "event_type": "order.paid",
         "headers": {"x-shop": "7"}, "retry": {"max_attempts": 5},
     });
     let refused = json!({"error": {
-        "type": "urn:posthaste:invalid-fields", "title": "Invalid fields", "status": 422, "detail": "webhooks[1].url: is missing",
+        "type": "urn:posthaste:invalid-fields", "title": "Invalid fields", "status": 422,
+        "detail": "webhooks[1].url: is missing",
         "errors": [{"field": "webhooks[1].url", "message": "is missing"}],
     }});
     vec![
@@ -31,7 +34,8 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
         (
             "TestAccepted",
             json!({
-                "status": "webhook_queued", "webhook_id": format!("TEST-099a8057_{TASK}"), "reference_id": "TEST-099a8057", "task_id": TASK,
+                "status": "webhook_queued", "webhook_id": format!("TEST-099a8057_{TASK}"),
+                "reference_id": "TEST-099a8057", "task_id": TASK,
                 "message": "Test webhook queued for delivery",
             }),
         ),
@@ -48,19 +52,24 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
         (
             "DestinationList",
             json!({"items": [{
-                "destination": "https://example.com:443", "host": "example.com", "circuit": "open", "open_until": "2026-01-31T12:01:00.000Z",
+                "destination": "https://example.com:443", "host": "example.com", "circuit": "open",
+                "open_until": "2026-01-31T12:01:00.000Z",
                 "success_share": 0.75, "attempts": 20, "failed": 5, "waiting": 2,
-                "last_error": {"kind": "timeout", "status_code": null, "message": "no answer", "at": "2026-01-31T12:00:30.000Z"},
+                "last_error": {"kind": "timeout", "status_code": null, "message": "no answer",
+                    "at": "2026-01-31T12:00:30.000Z"},
             }]}),
         ),
         (
             "Health",
             json!({
-                "status": "healthy", "checked_at": "2026-01-31T12:00:59.500Z", "store": {"status": "healthy", "backend": "sqlite"},
+                "status": "healthy", "checked_at": "2026-01-31T12:00:59.500Z",
+                "store": {"status": "healthy", "backend": "sqlite"},
                 "queue": {"status": "healthy", "backend": "sqlite", "depths": {
-                    "webhooks": {"ready": 0, "in_flight": 1, "delayed": 2}, "dead_letters": {"ready": 0, "in_flight": 0, "delayed": 0},
+                    "webhooks": {"ready": 0, "in_flight": 1, "delayed": 2},
+                    "dead_letters": {"ready": 0, "in_flight": 0, "delayed": 0},
                 }},
-                "sweep": {"status": "healthy", "last_run_at": "2026-01-31T12:00:00.000Z", "lag_ms": 0}, "circuits": [],
+                "sweep": {"status": "healthy", "last_run_at": "2026-01-31T12:00:00.000Z",
+                    "lag_ms": 0}, "circuits": [],
             }),
         ),
         ("HealthWord", json!({"status": "healthy"})),
@@ -69,25 +78,32 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
 
 fn attempt() -> Value {
     json!({
-        "number": 1, "started_at": "2026-01-31T12:00:00.010Z", "duration_ms": 31, "outcome": "failed", "status_code": 503,
+        "number": 1, "started_at": "2026-01-31T12:00:00.010Z", "duration_ms": 31,
+        "outcome": "failed", "status_code": 503,
         "error": {"kind": "http_status", "message": null}, "response_excerpt": "out of order",
     })
 }
 
 fn webhook() -> Value {
     json!({
-        "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0", "event_type": "order.paid",
-        "url": "https://example.com/hooks", "status": "retrying", "attempt_count": 1, "max_attempts": 3,
-        "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:00:00.041Z", "next_attempt_at": "2026-01-31T12:00:05.041Z",
-        "delivered_at": null, "last_error": {"kind": "http_status", "status_code": 503, "message": "answered 503"}, "attempts": [attempt()],
+        "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0",
+        "event_type": "order.paid",
+        "url": "https://example.com/hooks", "status": "retrying", "attempt_count": 1,
+        "max_attempts": 3,
+        "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:00:00.041Z",
+        "next_attempt_at": "2026-01-31T12:00:05.041Z",
+        "delivered_at": null, "last_error": {"kind": "http_status", "status_code": 503,
+            "message": "answered 503"}, "attempts": [attempt()],
     })
 }
 
 fn dead_letter() -> Value {
     json!({
-        "webhook_id": ID, "reference_id": "order-1", "correlation_id": "b9f1c3a0", "url": "https://example.com/hooks",
+        "webhook_id": ID, "reference_id": "order-1", "correlation_id": "b9f1c3a0",
+        "url": "https://example.com/hooks",
         "payload": {"order": 1, "paid": true}, "attempt_count": 1,
-        "last_error": {"kind": "http_status", "status_code": 410, "message": "answered 410"}, "attempts": [attempt()],
+        "last_error": {"kind": "http_status", "status_code": 410, "message": "answered 410"},
+        "attempts": [attempt()],
         "failed_at": "2026-01-31T12:00:00.041Z", "expires_at": "2026-03-02T12:00:00.050Z",
     })
 }
@@ -97,19 +113,26 @@ fn explanation() -> Value {
     json!({
         "webhook_id": ID, "status": "pending", "now": "2026-01-31T12:00:01.000Z",
         "steps": [{
-            "at": "2026-01-31T12:00:00.000Z", "function": "api", "transition": "create", "from": null, "to": "pending", "why": "Accepted.",
+            "at": "2026-01-31T12:00:00.000Z", "function": "api", "transition": "create",
+            "from": null, "to": "pending", "why": "Accepted.",
         }],
-        "next": {"what": "Its message is queued: attempt 1 starts as soon as a worker takes it.", "at": null, "by": "deliver"},
-        "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0, 3), "deferred_ms": used(0, 86_400_000), "host_deferred_ms": used(0, 86_400_000)},
+        "next": {"what": "Its message is queued: attempt 1 starts as soon as a worker takes it.",
+            "at": null, "by": "deliver"},
+        "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0,
+            3), "deferred_ms": used(0, 86_400_000), "host_deferred_ms": used(0, 86_400_000)},
     })
 }
 
 /// What can be asked next about the webhook that a call accepted.
 pub(crate) fn links(operation: &str) -> Option<Value> {
-    let about = |operation: &str| json!({"operationId": operation, "parameters": {"webhook_id": "$response.body#/webhook_id"}});
+    let about = |operation: &str| {
+        json!({"operationId": operation,
+        "parameters": {"webhook_id": "$response.body#/webhook_id"}})
+    };
     matches!(operation, "accept_webhook" | "send_test_webhook").then(|| {
         json!({
-            "status": about("show_webhook"), "explain": about("explain_webhook"), "resend": about("resend_webhook"),
+            "status": about("show_webhook"), "explain": about("explain_webhook"),
+            "resend": about("resend_webhook"),
             "delete": about("delete_webhook"),
         })
     })

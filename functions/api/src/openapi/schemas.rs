@@ -1,5 +1,5 @@
-//! The schemas of what is no serialised type of this crate: identifiers and times, and the requests, which are read field by field. Their
-//! limits are the constants that the readers use.
+//! The schemas of what is no serialised type of this crate: identifiers and times, and the
+//! requests, which are read field by field. Their limits are the constants that the readers use.
 
 use serde_json::{Map, Value, json};
 use shared::{
@@ -84,15 +84,18 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "ReferenceId".to_owned(),
             json!({
-                "description": "The caller's own name for what a webhook is about; several webhooks may share one. Made up if none is given.",
-                "type": "string", "minLength": 1, "maxLength": MAX_REFERENCE_CHARS, "pattern": reference,
+                "description": "The caller's own name for what a webhook is about; several \
+                    webhooks may share one. Made up if none is given.",
+                "type": "string", "minLength": 1, "maxLength": MAX_REFERENCE_CHARS,
+                "pattern": reference,
                 "examples": ["order-1"],
             }),
         ),
         (
             "TaskId".to_owned(),
             json!({
-                "description": "A UUIDv7 (RFC 9562): the order of task ids is the order of acceptance.",
+                "description": "A UUIDv7 (RFC 9562): the order of task ids is the order of \
+                    acceptance.",
                 "type": "string", "format": "uuid", "pattern": format!("^{UUID_V7}$"),
                 "examples": ["01890a5d-ac96-774b-bcce-b302099a8057"],
             }),
@@ -100,7 +103,8 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "WebhookId".to_owned(),
             json!({
-                "description": "`{reference_id}_{task_id}`; sent to the destination as `webhook-id`, the same on every attempt.",
+                "description": "`{reference_id}_{task_id}`; sent to the destination as \
+                    `webhook-id`, the same on every attempt.",
                 "type": "string", "maxLength": MAX_REFERENCE_CHARS + 37,
                 "pattern": format!("^{REFERENCE}{{1,{MAX_REFERENCE_CHARS}}}_{UUID_V7}$"),
                 "examples": ["order-1_01890a5d-ac96-774b-bcce-b302099a8057"],
@@ -110,21 +114,24 @@ fn identifiers() -> [(String, Value); 7] {
             "Time".to_owned(),
             json!({
                 "description": "RFC 3339, UTC, with milliseconds.",
-                "type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+                "type": "string", "format": "date-time",
+                "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
                 "examples": ["2026-01-31T12:00:00.000Z"],
             }),
         ),
         (
             "Status".to_owned(),
             json!({
-                "description": "Where a webhook is in its life. `delivered` and `failed` are final unless an operator sends it again.",
+                "description": "Where a webhook is in its life. `delivered` and `failed` are final \
+                    unless an operator sends it again.",
                 "type": "string", "enum": WebhookStatus::ALL.map(WebhookStatus::as_str),
             }),
         ),
         (
             "CircuitState".to_owned(),
             json!({
-                "description": "Of a destination: after failures in a row it is open, and webhooks wait without an attempt until a probe succeeds.",
+                "description": "Of a destination: after failures in a row it is open, and webhooks \
+                    wait without an attempt until a probe succeeds.",
                 "type": "string", "enum": [State::Closed, State::HalfOpen, State::Open],
             }),
         ),
@@ -141,8 +148,9 @@ fn identifiers() -> [(String, Value); 7] {
 fn requests() -> [(String, Value); 3] {
     let headers = json!({
         "description": format!(
-            "The caller's own headers for the destination, {MAX_HEADERS_BYTES} bytes in all. Names differ by more than case. Not among them: \
-             `webhook-*`, `proxy-*`, `x-correlation-id`, `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and what belongs to the \
+            "The caller's own headers for the destination, {MAX_HEADERS_BYTES} bytes in all. Names \
+             differ by more than case. Not among them: `webhook-*`, `proxy-*`, `x-correlation-id`, \
+             `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and what belongs to the \
              connection (RFC 9110, section 7.6.1)."
         ),
         "type": ["object", "null"], "maxProperties": MAX_HEADERS,
@@ -150,28 +158,35 @@ fn requests() -> [(String, Value); 3] {
         "additionalProperties": {"type": "string", "pattern": HEADER_VALUE},
     });
     let webhook = json!({
-        "description": "A field that is null counts as one that is not there, except `payload`. Unknown fields are refused.",
+        "description": "A field that is null counts as one that is not there, except `payload`. \
+            Unknown fields are refused.",
         "type": "object", "required": ["url", "payload"], "additionalProperties": false,
         "properties": {
             "url": {
-                "description": "Where it goes: http or https, without userinfo, to what the deployment allows.",
-                "type": "string", "format": "uri", "maxLength": MAX_URL_BYTES, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$",
+                "description": "Where it goes: http or https, without userinfo, to what the \
+                    deployment allows.",
+                "type": "string", "format": "uri", "maxLength": MAX_URL_BYTES,
+                "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$",
             },
             "payload": {
-                "description": "Reaches the destination byte for byte as it stands in the request. At most MAX_PAYLOAD_BYTES (256 KiB if not set otherwise).",
+                "description": "Reaches the destination byte for byte as it stands in the request. \
+                    At most MAX_PAYLOAD_BYTES (256 KiB if not set otherwise).",
             },
             "reference_id": nullable(&json!({
                 "description": "Not one that Posthaste made up.",
-                "allOf": [{"$ref": "#/components/schemas/ReferenceId"}], "not": {"pattern": MADE_UP},
+                "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
+                "not": {"pattern": MADE_UP},
             })),
             "headers": headers,
             "event_type": {
                 "description": "Sent as `x-webhook-event`. Printable ASCII.",
-                "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES, "pattern": "^[ -~]+$",
+                "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES,
+                "pattern": "^[ -~]+$",
             },
             "deliver_at": {
                 "description": format!(
-                    "Not before this time (RFC 3339), at most {} days ahead; one that has passed means now.",
+                    "Not before this time (RFC 3339), at most {} days ahead; one that has passed \
+                     means now.",
                     MAX_SCHEDULE_AHEAD.as_secs() / 86_400
                 ),
                 "type": ["string", "null"], "format": "date-time",
@@ -182,8 +197,10 @@ fn requests() -> [(String, Value); 3] {
     let batch = json!({
         "type": "object", "required": ["webhooks"], "additionalProperties": false,
         "properties": {"webhooks": {
-            "description": "Each is judged on its own: a bad one is told in its place among the results, and the others are accepted.",
-            "type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"$ref": "#/components/schemas/NewWebhook"},
+            "description": "Each is judged on its own: a bad one is told in its place among the \
+                results, and the others are accepted.",
+            "type": "array", "minItems": 1, "maxItems": MAX_ITEMS,
+            "items": {"$ref": "#/components/schemas/NewWebhook"},
         }},
     });
     [
@@ -194,24 +211,32 @@ fn requests() -> [(String, Value); 3] {
 }
 
 fn retry() -> Value {
-    let delay = |what: &str| json!({"description": what, "type": ["integer", "null"], "minimum": 0, "maximum": MAX_DELAY_LIMIT.as_millis() as u64});
+    let delay = |what: &str| {
+        json!({"description": what, "type": ["integer", "null"], "minimum": 0,
+        "maximum": MAX_DELAY_LIMIT.as_millis() as u64})
+    };
     let attempts = json!({
-        "description": "Attempts in all.", "type": ["integer", "null"], "minimum": 1, "maximum": MAX_ATTEMPTS_LIMIT,
+        "description": "Attempts in all.", "type": ["integer", "null"], "minimum": 1,
+        "maximum": MAX_ATTEMPTS_LIMIT,
     });
     json!({
-        "description": "How this webhook is retried, where that differs from the deployment's settings. `schedule_ms` gives the number of \
-                        attempts too, so it excludes `max_attempts`.",
+        "description": "How this webhook is retried, where that differs from the deployment's \
+            settings. `schedule_ms` gives the number of attempts too, so it excludes \
+            `max_attempts`.",
         "type": "object", "additionalProperties": false,
         "properties": {
             "max_attempts": attempts,
             "base_delay_ms": delay("The wait after the first attempt."),
-            "factor": {"description": "What each further wait is multiplied with.", "type": ["number", "null"], "minimum": 1, "maximum": 100},
+            "factor": {"description": "What each further wait is multiplied with.",
+                "type": ["number", "null"], "minimum": 1, "maximum": 100},
             "max_delay_ms": delay("The longest wait, before jitter."),
-            "jitter": {"description": "0.2: each wait is drawn from 80 % to 120 %.", "type": ["number", "null"], "minimum": 0, "maximum": 1},
+            "jitter": {"description": "0.2: each wait is drawn from 80 % to 120 %.",
+                "type": ["number", "null"], "minimum": 0, "maximum": 1},
             "schedule_ms": {
                 "description": "The waits one by one.", "type": ["array", "null"],
                 "minItems": 1, "maxItems": MAX_ATTEMPTS_LIMIT - 1,
-                "items": {"type": "integer", "minimum": 0, "maximum": MAX_DELAY_LIMIT.as_millis() as u64},
+                "items": {"type": "integer", "minimum": 0,
+                    "maximum": MAX_DELAY_LIMIT.as_millis() as u64},
             },
         },
         "anyOf": [
@@ -230,7 +255,8 @@ fn problem() -> Value {
         "description": "What went wrong (RFC 9457). `type` is for programs, `detail` for people.",
         "type": "object", "required": ["type", "title", "status", "detail"],
         "properties": {
-            "type": {"type": "string", "format": "uri-reference", "examples": ["urn:posthaste:invalid-fields"]},
+            "type": {"type": "string", "format": "uri-reference",
+                "examples": ["urn:posthaste:invalid-fields"]},
             "title": {"type": "string"},
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": {"type": "string"},

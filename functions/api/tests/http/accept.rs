@@ -7,13 +7,15 @@ use shared::{status::Status, store::Filter};
 
 use crate::harness::{Stack, URL, parse};
 
-/// One create and one send: the whole price of a webhook. The message names it, the record and the content are what was asked for.
+/// One create and one send: the whole price of a webhook. The message names it, the record and the
+/// content are what was asked for.
 #[tokio::test]
 async fn a_webhook_costs_one_create_and_one_send_and_keeps_its_bytes() {
     let stack = Stack::start().await;
     let payload = r#"{"a":1.0, "b":"\u00e9",  "a":[1e2,{}]}"#;
     let body = format!(
-        r#" {{ "url" : "{URL}", "payload" : {payload} , "reference_id":"order_7", "headers":{{"X-A":"1"}}, "event_type":"order.paid" }} "#
+        r#" {{ "url" : "{URL}", "payload" : {payload} , "reference_id":"order_7",
+            "headers":{{"X-A":"1"}}, "event_type":"order.paid" }} "#
     );
     let answer = stack.post_with("/webhooks", body, &[("x-correlation-id", "cor-1")]).await;
     assert_eq!(stack.faults.take_calls(), [("create", 1), ("send", 1)]);
@@ -24,7 +26,8 @@ async fn a_webhook_costs_one_create_and_one_send_and_keeps_its_bytes() {
     let task = answer["task_id"].as_str().unwrap();
     assert_eq!(id, format!("order_7_{task}"));
     let expected = json!({
-        "webhook_id": id, "reference_id": "order_7", "task_id": task, "correlation_id": "cor-1", "status": "pending",
+        "webhook_id": id, "reference_id": "order_7", "task_id": task, "correlation_id": "cor-1",
+        "status": "pending",
     });
     assert_eq!(answer, expected);
     let (webhook, content) = stack.context.store.open(&parse(id)).await.unwrap().unwrap();
@@ -120,7 +123,8 @@ async fn a_test_webhook_is_answered_as_the_seed_says() {
     let reference = answer["reference_id"].as_str().unwrap();
     assert!(reference.len() == 13 && reference.starts_with("TEST-"), "{reference}");
     let expected = json!({
-        "status": "webhook_queued", "webhook_id": format!("{reference}_{task}"), "reference_id": reference, "task_id": task,
+        "status": "webhook_queued", "webhook_id": format!("{reference}_{task}"),
+        "reference_id": reference, "task_id": task,
         "message": "Test webhook queued for delivery",
     });
     assert_eq!(answer, expected);
@@ -137,7 +141,8 @@ async fn a_test_webhook_is_answered_as_the_seed_says() {
     }
 }
 
-/// A burst of callers at once, as in a benchmark: each gets an id of its own, and each webhook is queued once.
+/// A burst of callers at once, as in a benchmark: each gets an id of its own, and each webhook is
+/// queued once.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_callers_each_get_their_own() {
     let stack = std::sync::Arc::new(Stack::start().await);
@@ -164,7 +169,8 @@ async fn concurrent_callers_each_get_their_own() {
     );
 }
 
-/// `5.0` is a whole number, as JSON Schema has it; `5.5` is none, nor is what a floating-point number cannot tell from its neighbours.
+/// `5.0` is a whole number, as JSON Schema has it; `5.5` is none, nor is what a floating-point
+/// number cannot tell from its neighbours.
 #[tokio::test]
 async fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
     let stack = Stack::start().await;

@@ -1,4 +1,5 @@
-//! Each case of the contract's paragraph on bad input, and each limit. Nothing of what is refused is stored or queued.
+//! Each case of the contract's paragraph on bad input, and each limit. Nothing of what is refused
+//! is stored or queued.
 
 use std::time::Duration;
 
@@ -67,7 +68,9 @@ async fn wrong_fields_are_a_422_that_names_each() {
     let stack = Stack::start().await;
     let answer = stack.post(
         "/webhooks",
-        r#"{"url": 7, "reference_id": "a b", "headers": {"X-Foo": 1, "Host": "x", "X-B": "a\nb", "webhook_id": "x"}, "event_type": "", "ulr": "x",
+        r#"{"url": 7, "reference_id": "a b",
+            "headers": {"X-Foo": 1, "Host": "x", "X-B": "a\nb", "webhook_id": "x"},
+            "event_type": "", "ulr": "x",
             "deliver_at": "soon", "retry": {"max_attempts": 0, "factor": "x", "tries": 1}}"#,
     );
     let mut named = answer.await.problem(422);
@@ -265,7 +268,8 @@ async fn only_json_is_taken() {
     }
 }
 
-/// The payload's own bytes count, not those around it; the body as a whole has a limit too, also when its length is not announced.
+/// The payload's own bytes count, not those around it; the body as a whole has a limit too, also
+/// when its length is not announced.
 #[tokio::test]
 async fn payload_and_body_have_their_limits() {
     let stack = Stack::with(&[("MAX_PAYLOAD_BYTES", "1000")], Access::Loopback).await;

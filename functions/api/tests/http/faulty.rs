@@ -65,7 +65,8 @@ impl Faults {
         loop {
             let healed = self.healed.notified();
             tokio::pin!(healed);
-            // Registered before the look, so that a healing between the look and the wait is not missed.
+            // Registered before the look, so that a healing between the look and the wait is not
+            // missed.
             healed.as_mut().enable();
             if self.fault(part, call) != Some(Fault::Held) {
                 return;

@@ -244,7 +244,8 @@ impl Stack {
         concluded
     }
 
-    /// A webhook that was attempted as often as it can be, each time with an answer of control characters: the longest that there is as JSON.
+    /// A webhook that was attempted as often as it can be, each time with an answer of control
+    /// characters: the longest that there is as JSON.
     pub(crate) async fn accept_with_long_excerpts(&self) -> String {
         let retry = json!({"max_attempts": 50, "base_delay_ms": 0});
         let id = self.accept(json!({"retry": retry, "reference_id": "long"})).await;

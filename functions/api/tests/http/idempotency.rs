@@ -133,8 +133,8 @@ async fn a_request_that_died_on_the_way_is_gone_on_with() {
     }
 }
 
-/// The answer could not be stored: the caller has its 202, and the next request gets the same bytes though it has another
-/// correlation id.
+/// The answer could not be stored: the caller has its 202, and the next request gets the same bytes
+/// though it has another correlation id.
 #[tokio::test]
 async fn an_answer_that_was_not_stored_is_made_again() {
     let stack = Stack::start().await;
@@ -201,7 +201,8 @@ async fn a_batch_is_accepted_once_too() {
     stack.post_with("/webhooks/batch", batch(11), &[KEY]).await.problem(409);
 }
 
-/// Of an old batch some webhooks exist, or were deleted since: those are answered, and only the others are made.
+/// Of an old batch some webhooks exist, or were deleted since: those are answered, and only the
+/// others are made.
 #[tokio::test]
 async fn an_old_batch_is_completed() {
     let stack = Stack::start().await;
@@ -223,8 +224,9 @@ async fn an_old_batch_is_completed() {
     assert_eq!(stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.text, answer.text);
 }
 
-/// Of a batch two webhooks are made before its try dies, and so with each try a minute later, which gives the rest new ids. In the end each
-/// webhook was made once, and each was always answered with the same id.
+/// Of a batch two webhooks are made before its try dies, and so with each try a minute later, which
+/// gives the rest new ids. In the end each webhook was made once, and each was always answered with
+/// the same id.
 #[tokio::test]
 async fn an_old_batch_whose_tries_die_is_made_once() {
     let stack = Stack::start().await;
@@ -248,7 +250,8 @@ async fn an_old_batch_whose_tries_die_is_made_once() {
     assert_eq!(told, made);
 }
 
-/// A webhook that was deleted stays deleted when its request comes again, soon or late, and the answer names it as the first one did.
+/// A webhook that was deleted stays deleted when its request comes again, soon or late, and the
+/// answer names it as the first one did.
 #[tokio::test]
 async fn what_was_deleted_does_not_come_back_with_its_request() {
     for wait in [Duration::ZERO, Duration::from_millis(60_001), Duration::from_secs(23 * 3600)] {
@@ -272,8 +275,8 @@ async fn what_was_deleted_does_not_come_back_with_its_request() {
     }
 }
 
-/// A try that stands still before its create finds, when it goes on, that its id has become too old and another try has taken over: one
-/// webhook, and one answer for both.
+/// A try that stands still before its create finds, when it goes on, that its id has become too old
+/// and another try has taken over: one webhook, and one answer for both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_comes_too_late_makes_nothing() {
     for (path, body) in [("/webhooks", body(1)), ("/webhooks/batch", batch(1))] {

@@ -1,5 +1,5 @@
-//! Once keys are set nobody calls without one, on no route and by no method. The routes are asked of the router itself, so a new one
-//! is covered when it is there.
+//! Once keys are set nobody calls without one, on no route and by no method. The routes are asked
+//! of the router itself, so a new one is covered when it is there.
 
 use std::collections::BTreeSet;
 
@@ -109,11 +109,14 @@ async fn call(
     stack.call(request).await
 }
 
-/// Nothing is told, and nothing is done: the webhook that the paths name is as it was, and nothing is queued.
+/// Nothing is told, and nothing is done: the webhook that the paths name is as it was, and nothing
+/// is queued.
 #[tokio::test]
 async fn no_route_answers_without_a_key() {
     let stack = with_key().await;
-    let body = json!({"url": crate::harness::URL, "payload": "private-payload-71bd", "reference_id": "kept"}).to_string();
+    let body = json!({"url": crate::harness::URL, "payload": "private-payload-71bd",
+        "reference_id": "kept"})
+    .to_string();
     let accepted = stack.post_with("/webhooks", body, &[("x-api-key", KEY)]).await.json(202);
     let id = accepted["webhook_id"].as_str().unwrap();
     let before = stack.record(id).await;
@@ -144,13 +147,15 @@ async fn no_route_answers_without_a_key() {
             if !open {
                 for query in [
                     "",
-                    "?x-api-key=key-of-the-caller-5f2c&authorization=Bearer%20key-of-the-caller-5f2c",
+                    "?x-api-key=key-of-the-caller-5f2c&\
+                     authorization=Bearer%20key-of-the-caller-5f2c",
                 ] {
                     let answer = call(&stack, method, &format!("{path}{query}"), &[]).await;
                     assert_eq!(answer.status, 401, "{method} {path}{query}: {}", answer.text);
                 }
             }
-            // The same call with the key is let in, whatever comes of it; what would change something is not tried.
+            // The same call with the key is let in, whatever comes of it; what would change
+            // something is not tried.
             if method.is_safe() {
                 let answer = call(&stack, method, &path, &[("x-api-key", KEY.to_owned())]).await;
                 assert_ne!(answer.status, 401, "{method} {path}");
@@ -180,7 +185,8 @@ async fn health_tells_strangers_one_word() {
     }
 }
 
-/// A Lambda function whose operator set neither keys nor that the platform checks: every call, also with something that looks like a key.
+/// A Lambda function whose operator set neither keys nor that the platform checks: every call, also
+/// with something that looks like a key.
 #[tokio::test]
 async fn without_keys_lambda_refuses_every_route() {
     let stack = Stack::with(&[], access(&[])).await;
@@ -195,7 +201,8 @@ async fn without_keys_lambda_refuses_every_route() {
     }
 }
 
-/// With `API_AUTH=iam` whoever comes through is let in; keys that are set are asked for all the same.
+/// With `API_AUTH=iam` whoever comes through is let in; keys that are set are asked for all the
+/// same.
 #[tokio::test]
 async fn with_iam_the_platform_checks_and_keys_still_count() {
     let stack = Stack::with(&[], access(&[("API_AUTH", "iam")])).await;

@@ -148,7 +148,8 @@ async fn dead_letters_are_listed_latest_first_without_what_is_large() {
 /// What Lambda answers at most, where the body is a JSON string in JSON.
 const LAMBDA_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
-/// Records as long as they can be: a page ends where it would be too long, and neither numbers nor cursors leave out anything.
+/// Records as long as they can be: a page ends where it would be too long, and neither numbers nor
+/// cursors leave out anything.
 #[tokio::test]
 async fn pages_are_bounded_by_bytes_and_leave_nothing_out() {
     let stack = Stack::start().await;

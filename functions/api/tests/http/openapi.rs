@@ -17,7 +17,8 @@ fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// The document that is compiled in follows from the code: where it does not, this test writes it anew and fails once.
+/// The document that is compiled in follows from the code: where it does not, this test writes it
+/// anew and fails once.
 #[tokio::test]
 async fn the_document_is_what_the_code_says() {
     let document = api::document();
@@ -61,7 +62,8 @@ async fn each_route_is_in_the_document_and_the_other_way_round() {
     }
 }
 
-/// Every error is described as a problem, with the headers that it carries; each that the contract names is there.
+/// Every error is described as a problem, with the headers that it carries; each that the contract
+/// names is there.
 #[test]
 fn every_error_of_the_contract_is_described() {
     let document = api::document();

@@ -77,7 +77,8 @@ async fn a_cleanup_takes_only_what_is_finished_and_old_unless_told() {
     assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
 }
 
-/// More than one call reads: `more` says so, and the cursor goes on behind what the filter did not want.
+/// More than one call reads: `more` says so, and the cursor goes on behind what the filter did not
+/// want.
 #[tokio::test]
 async fn a_long_cleanup_goes_on_by_cursor() {
     let stack = Stack::start().await;
@@ -180,7 +181,8 @@ async fn many_dead_letters_are_redriven_in_one_call() {
     assert_eq!(stack.post("/dead-letters/redrive", "").await.json(202)["redriven"], 0);
 }
 
-/// A queue message that nobody could read is kept as a dead letter without a URL: it can be read and deleted.
+/// A queue message that nobody could read is kept as a dead letter without a URL: it can be read
+/// and deleted.
 #[tokio::test]
 async fn an_unreadable_message_cannot_be_sent_again() {
     let stack = Stack::start().await;

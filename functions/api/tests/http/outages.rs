@@ -119,7 +119,8 @@ async fn later(stack: &Stack) -> Answer {
     stack.get("/health").await
 }
 
-/// Polled by many at once and again and again, the parts are asked once in a second, and what they said then is told to all.
+/// Polled by many at once and again and again, the parts are asked once in a second, and what they
+/// said then is told to all.
 #[tokio::test]
 async fn health_asks_its_parts_at_most_once_a_second() {
     let stack = Stack::start().await;
@@ -180,8 +181,8 @@ async fn health_follows_store_queue_and_sweep() {
     assert!(!down.text.contains("internal detail"));
 }
 
-/// A store that may lose what it has acknowledged says so: health is degraded and tells why. Without an answer nothing is said
-/// against it.
+/// A store that may lose what it has acknowledged says so: health is degraded and tells why.
+/// Without an answer nothing is said against it.
 #[tokio::test]
 async fn health_tells_what_is_wrong_with_the_store_s_settings() {
     let stack = Stack::start().await;
@@ -206,7 +207,8 @@ async fn health_does_not_wait_for_a_silent_part() {
     stack.faults.set("ping", Fault::Silent);
     let health = stack.get("/health");
     let moved = async {
-        // The call of the store is counted before it is silent, so the wait for it has begun or begins at this time.
+        // The call of the store is counted before it is silent, so the wait for it has begun or
+        // begins at this time.
         while !stack.faults.take_calls().iter().any(|(call, _)| *call == "circuits") {
             tokio::task::yield_now().await;
         }
@@ -250,10 +252,13 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
     let worst = stack.get("/destinations").await.json(200)["items"][0].clone();
     let now = stack.context.clock.now();
     let expected = json!({
-        "destination": "https://receiver.example:443", "host": "receiver.example", "circuit": "open",
-        "open_until": now.plus(Duration::from_secs(30)).to_string(), "success_share": 0.25, "attempts": 4, "failed": 3,
+        "destination": "https://receiver.example:443", "host": "receiver.example",
+        "circuit": "open",
+        "open_until": now.plus(Duration::from_secs(30)).to_string(), "success_share": 0.25,
+        "attempts": 4, "failed": 3,
         "waiting": 2,
-        "last_error": {"kind": "http_status", "status_code": 503, "message": "busy", "at": now.to_string()},
+        "last_error": {"kind": "http_status", "status_code": 503, "message": "busy",
+            "at": now.to_string()},
     });
     assert_eq!(worst, expected);
 }
@@ -312,7 +317,8 @@ async fn what_has_expired_is_gone() {
     assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
 }
 
-/// The client hangs up while the store is at it. The webhook exists then, so its message is sent all the same.
+/// The client hangs up while the store is at it. The webhook exists then, so its message is sent
+/// all the same.
 #[tokio::test]
 async fn a_client_that_hangs_up_does_not_stop_the_hand_over() {
     let stack = Stack::start().await;

@@ -1,5 +1,6 @@
-//! More requests at a time than there is room for: the ones beyond are told so at once, nothing is done for them, and whoever watches still
-//! gets through. Room is of two kinds: turns, for requests that are complete, and bytes, for bodies, also while they come.
+//! More requests at a time than there is room for: the ones beyond are told so at once, nothing is
+//! done for them, and whoever watches still gets through. Room is of two kinds: turns, for requests
+//! that are complete, and bytes, for bodies, also while they come.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ impl Unfinished {
         let host = stack.base.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).await.unwrap();
         let begun = format!(
-            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\n{lines}\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: \
+             close\r\n{lines}\r\n{body}"
         );
         stream.write_all(begun.as_bytes()).await.unwrap();
         Self { stream }
@@ -139,7 +141,8 @@ async fn one_key_cannot_take_the_room_of_another() {
     let body = json!({"url": URL, "payload": {"n": 1}}).to_string();
     let one = Unfinished::large(&stack, "loud").await;
     let mut refused = Unfinished::large(&stack, "loud").await;
-    // It takes a moment until it is: what is not wanted of a body is read for a while, so that its sender sees the answer.
+    // It takes a moment until it is: what is not wanted of a body is read for a while, so that its
+    // sender sees the answer.
     let answer = refused.answer().await;
     assert!(
         answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"),

@@ -1,4 +1,5 @@
-//! The operator's page as it is served, and the calls that were made for it. What it does is shown by `tests/tests/page`, in a browser.
+//! The operator's page as it is served, and the calls that were made for it. What it does is shown
+//! by `tests/tests/page`, in a browser.
 
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ fn directive<'a>(policy: &'a str, name: &str) -> Vec<&'a str> {
     found.unwrap_or_else(|| panic!("{name} is missing: {policy}")).split(' ').collect()
 }
 
-/// The policy names the script and the style that are there, and allows nothing else; nothing in the page is loaded from elsewhere.
+/// The policy names the script and the style that are there, and allows nothing else; nothing in
+/// the page is loaded from elsewhere.
 #[tokio::test]
 async fn the_page_is_sealed() {
     let stack = Stack::start().await;
@@ -82,7 +84,8 @@ async fn the_page_is_small() {
     assert!(compressed < MAX_COMPRESSED_BYTES, "{compressed} bytes");
 }
 
-/// It may be kept, but is asked for each time; who has it gets no second copy. Other answers are not kept at all.
+/// It may be kept, but is asked for each time; who has it gets no second copy. Other answers are
+/// not kept at all.
 #[tokio::test]
 async fn the_page_is_sent_once() {
     let stack = Stack::start().await;
@@ -132,7 +135,8 @@ async fn overview(stack: &Stack) -> Value {
     stack.get("/overview").await.json(200)
 }
 
-/// Each webhook is in the minute in which it was accepted, with what has become of it; after an hour it is out.
+/// Each webhook is in the minute in which it was accepted, with what has become of it; after an
+/// hour it is out.
 #[tokio::test]
 async fn the_overview_tells_the_last_hour_by_the_minute() {
     let stack = Stack::start().await;

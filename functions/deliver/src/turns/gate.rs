@@ -9,10 +9,12 @@ use std::{
 use shared::clock::Timestamp;
 use tokio::sync::Semaphore;
 
-/// The longest wait for a turn, and the longest that a request may have taken where an attempt waits.
+/// The longest wait for a turn, and the longest that a request may have taken where an attempt
+/// waits.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long all attempts within a gate ask at least before it counts as hanging, where slots are scarce.
+/// How long all attempts within a gate ask at least before it counts as hanging, where slots are
+/// scarce.
 pub(super) const STALL: Duration = Duration::from_millis(200);
 
 /// The same, as a multiple of what the last request took.
@@ -114,7 +116,8 @@ impl Pace {
         }
     }
 
-    /// Until when an attempt waits that came at `since`, as it looks `now`; to be asked again then, for it may have gone on.
+    /// Until when an attempt waits that came at `since`, as it looks `now`; to be asked again then,
+    /// for it may have gone on.
     pub(super) fn waits_until(
         self,
         limit: usize,
@@ -143,7 +146,8 @@ mod tests {
         Timestamp::from_millis(ms)
     }
 
-    /// Whether an attempt that came at the time 10,000 still waits at `now`, while slots are scarce.
+    /// Whether an attempt that came at the time 10,000 still waits at `now`, while slots are
+    /// scarce.
     fn waits(pace: Pace, now: i64) -> bool {
         pace.waits_until(LIMIT, true, at(10_000), at(now)) > at(now)
     }

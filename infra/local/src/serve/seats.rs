@@ -1,12 +1,15 @@
-//! The places of a limited number of connections, and which connection is closed when a new one finds none free.
+//! The places of a limited number of connections, and which connection is closed when a new one
+//! finds none free.
 //!
-//! A connection is closed for another one only while it waits for its caller, in this order, the longest wait first:
+//! A connection is closed for another one only while it waits for its caller, in this order, the
+//! longest wait first:
 //!
 //! 1. those that have not sent a request,
 //! 2. those that are idle after an answer,
 //! 3. those whose request body has been on its way for longer than [`BODY_GRACE`].
 //!
-//! So whoever opens many connections and says nothing displaces connections of that kind, and none on which a request is in work.
+//! So whoever opens many connections and says nothing displaces connections of that kind, and none
+//! on which a request is in work.
 
 use std::{
     collections::HashMap,
@@ -27,7 +30,8 @@ use tokio::{sync::Notify, time::timeout};
 /// A body that has been on its way for longer may be cut off for a new connection.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
-/// How often it is looked again whether a body has outlived its grace, while a connection waits for a place.
+/// How often it is looked again whether a body has outlived its grace, while a connection waits for
+/// a place.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a connection is at.
@@ -84,7 +88,8 @@ impl Seats {
         })
     }
 
-    /// A place. If all are taken, the connection that has waited longest for its caller loses its own; if none waits, this does.
+    /// A place. If all are taken, the connection that has waited longest for its caller loses its
+    /// own; if none waits, this does.
     pub(super) async fn take(self: &Arc<Self>) -> Seat {
         loop {
             if let Some(seat) = self.try_take() {

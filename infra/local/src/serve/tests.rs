@@ -108,7 +108,8 @@ async fn a_connection_that_sends_no_request_is_closed() {
     };
     let mut buffer = [0; 100];
     tokio::select! {
-        ended = timeout(BOUND, reading.read(&mut buffer)) => assert!(ended.is_ok(), "one that sends a byte now and then"),
+        ended = timeout(BOUND, reading.read(&mut buffer)) => assert!(ended.is_ok(),
+            "one that sends a byte now and then"),
         () = drip => unreachable!("it never ends"),
     }
 

@@ -90,7 +90,8 @@ pub(super) fn send(
 ) -> rusqlite::Result<()> {
     for message in messages {
         tx.execute(
-            "INSERT INTO messages (lane, visible_at, id, held, receives, sent_at, body) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)",
+            "INSERT INTO messages (lane, visible_at, id, held, receives, sent_at, body) VALUES \
+             (?1, ?2, ?3, ?4, 0, ?5, ?6)",
             (lane as i64, message.visible_at, message.id, SENT, now.as_millis(), &message.body),
         )?;
     }
@@ -160,7 +161,8 @@ fn take(
     hidden_until: i64,
 ) -> rusqlite::Result<Received> {
     tx.execute(
-        "UPDATE messages SET visible_at = ?4, held = ?5, receives = receives + 1 WHERE lane = ?1 AND visible_at = ?2 AND id = ?3",
+        "UPDATE messages SET visible_at = ?4, held = ?5, receives = receives + 1 WHERE lane = ?1 \
+         AND visible_at = ?2 AND id = ?3",
         (lane as i64, message.since, message.id, hidden_until, RECEIVED),
     )?;
     let receives = message.receives + 1;
@@ -176,8 +178,16 @@ fn take(
 /// It was received too often: it moves to the dead-letter lane.
 fn give_up(tx: &mut Transaction<'_>, message: &Visible, now: Timestamp) -> rusqlite::Result<()> {
     tx.execute(
-        "UPDATE messages SET lane = ?4, visible_at = ?5, held = ?6, receives = 0 WHERE lane = ?1 AND visible_at = ?2 AND id = ?3",
-        (Lane::Webhooks as i64, message.since, message.id, Lane::DeadLetters as i64, now.as_millis(), SENT),
+        "UPDATE messages SET lane = ?4, visible_at = ?5, held = ?6, receives = 0 WHERE lane = ?1 \
+         AND visible_at = ?2 AND id = ?3",
+        (
+            Lane::Webhooks as i64,
+            message.since,
+            message.id,
+            Lane::DeadLetters as i64,
+            now.as_millis(),
+            SENT,
+        ),
     )?;
     tx.count(Total::Messages(Lane::Webhooks), -1);
     tx.count(Total::Messages(Lane::DeadLetters), 1);
@@ -192,7 +202,8 @@ pub(super) fn acknowledge(
 ) -> rusqlite::Result<()> {
     for receipt in receipts {
         let gone = tx.execute(
-            "DELETE FROM messages WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = ?4 AND held = ?5",
+            "DELETE FROM messages WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = \
+             ?4 AND held = ?5",
             (lane as i64, receipt.visible_at, receipt.id, receipt.receives, RECEIVED),
         )?;
         tx.count(Total::Messages(lane), -(gone as i64));
@@ -240,7 +251,8 @@ pub(super) fn first_visible_at(
     statement.query_row([lane as i64], |row| row.get(0).map(Timestamp::from_millis)).optional()
 }
 
-/// All of them are counted as they come and go; those that are hidden are few, so they are counted when asked for.
+/// All of them are counted as they come and go; those that are hidden are few, so they are counted
+/// when asked for.
 pub(super) fn depth(
     connection: &Connection,
     lane: Lane,
@@ -265,7 +277,8 @@ pub(super) fn release_all(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite:
     let mut released = 0;
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let changed = tx.execute(
-            "UPDATE messages SET visible_at = min(visible_at, ?2), held = ?3, receives = max(receives - 1, 0)
+            "UPDATE messages SET visible_at = min(visible_at, ?2), held = ?3, receives = \
+             max(receives - 1, 0)
              WHERE lane = ?1 AND held = ?4",
             (lane as i64, now.as_millis(), SENT, RECEIVED),
         )?;

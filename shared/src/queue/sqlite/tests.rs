@@ -1,4 +1,5 @@
-//! What holds of this backend beyond the contract: waking up, two handles on one file, the take-over.
+//! What holds of this backend beyond the contract: waking up, two handles on one file, the
+//! take-over.
 
 use std::{
     collections::BTreeSet,
@@ -103,7 +104,8 @@ async fn what_is_too_long_or_no_receipt_is_refused_and_the_rest_is_done() {
     assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth::default());
 }
 
-/// The last receive was in the other lane, at the same time: its receipt must not reach the message in this one.
+/// The last receive was in the other lane, at the same time: its receipt must not reach the message
+/// in this one.
 #[tokio::test]
 async fn a_receipt_of_before_the_move_does_nothing() {
     let (_folder, clock, queue) = stopped();
@@ -125,7 +127,8 @@ async fn a_receipt_of_before_the_move_does_nothing() {
     assert_eq!(queue.depth(Lane::DeadLetters).await.unwrap(), Depth::default());
 }
 
-/// Eight receivers through two handles, as of two processes, share 400 messages: each message is received once.
+/// Eight receivers through two handles, as of two processes, share 400 messages: each message is
+/// received once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_handles_never_receive_the_same() {
     let (_folder, path) = file();
@@ -155,8 +158,8 @@ async fn two_handles_never_receive_the_same() {
     assert_eq!((bodies.len(), bodies.iter().collect::<BTreeSet<_>>().len()), (400, 400));
 }
 
-/// A receiver waits; what is sent through its own handle, through another one, or becomes visible, wakes it long before its
-/// wait is over.
+/// A receiver waits; what is sent through its own handle, through another one, or becomes visible,
+/// wakes it long before its wait is over.
 #[tokio::test]
 async fn a_waiting_receiver_is_woken() {
     let (_folder, path) = file();
@@ -195,7 +198,8 @@ async fn a_burst_wakes_all_who_wait() {
     }
 }
 
-/// The stack dies ten times over one message: the queue does not give up on it. A delayed message stays delayed.
+/// The stack dies ten times over one message: the queue does not give up on it. A delayed message
+/// stays delayed.
 #[tokio::test]
 async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
     let (_folder, clock, queue) = stopped();
@@ -250,7 +254,8 @@ async fn a_receive_that_nobody_waits_for_hides_nothing() {
     assert_eq!(receive(&queue, Lane::Webhooks).await.len(), 1);
 }
 
-/// Looking at the file now and then would find the messages too, only later; so this asks for the signal itself.
+/// Looking at the file now and then would find the messages too, only later; so this asks for the
+/// signal itself.
 #[tokio::test]
 async fn what_becomes_visible_is_announced() {
     let (_folder, clock, queue) = stopped();

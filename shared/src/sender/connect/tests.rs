@@ -93,7 +93,8 @@ async fn a_connection_leads_to_the_first_address_that_answers() {
     assert_eq!((&bytes, format!("{stream:?}")), (b"ping", "Tcp".to_owned()));
 }
 
-/// A name with addresses of a family that this machine does not have. It is the destination's failure, so it is recorded.
+/// A name with addresses of a family that this machine does not have. It is the destination's
+/// failure, so it is recorded.
 #[tokio::test]
 async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
     let url = origin(&format!("http://a.example:{}/", closed_port().await));
@@ -261,7 +262,8 @@ async fn nothing_that_follows_the_head_is_swallowed() {
     }
 }
 
-/// A real proxy: the tunnel carries TLS, the proxy resolves the name, and its own name is looked up without the guard.
+/// A real proxy: the tunnel carries TLS, the proxy resolves the name, and its own name is looked up
+/// without the guard.
 #[tokio::test]
 async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
     let key = rcgen::generate_simple_self_signed(["hooks.example".to_owned()]).unwrap();
@@ -319,7 +321,8 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
     assert_eq!(lookup.asked.load(Ordering::SeqCst), 1, "the proxy's name, and no other");
 }
 
-/// The proxy's own failures are ours, name it and hide its credentials. What it says of the destination is the destination's.
+/// The proxy's own failures are ours, name it and hide its credentials. What it says of the
+/// destination is the destination's.
 #[tokio::test]
 async fn a_proxys_failures_are_told_from_the_destinations() {
     let hooks = origin("https://hooks.example/");
@@ -389,7 +392,8 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
     let (port, _requests) = proxy_that_says(b"HTTP/1.1 407 Nope\r\n\r\n").await;
     let result = through(&format!("http://127.0.0.1:{port}")).connect(&hooks).await;
     let message = format!(
-        "the egress proxy 127.0.0.1:{port} asks for credentials: set them in WEBHOOK_PROXY_URL (407)"
+        "the egress proxy 127.0.0.1:{port} asks for credentials: set them in WEBHOOK_PROXY_URL \
+         (407)"
     );
     assert_failed(result, ErrorKind::Network, true, &message);
 

@@ -120,7 +120,8 @@ async fn a_request_that_is_taken_in_pieces_arrives_whole() {
     }
 }
 
-/// The deadline passes while a part of the request is written: the rest is not handed to the system.
+/// The deadline passes while a part of the request is written: the rest is not handed to the
+/// system.
 #[tokio::test]
 async fn no_byte_is_written_after_the_deadline() {
     let late = Deadline::after(Duration::ZERO);
@@ -151,7 +152,8 @@ async fn no_byte_is_written_after_the_deadline() {
     assert_eq!(written.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
-/// A receiver answers before it has read the request, and reads no further: the status decides, the connection is not reused.
+/// A receiver answers before it has read the request, and reads no further: the status decides, the
+/// connection is not reused.
 #[tokio::test]
 async fn an_early_answer_decides() {
     let full = Script { room: 0, ..Script::new(&[Then::Gives(OK)]) };
@@ -180,7 +182,8 @@ async fn an_early_answer_decides() {
 /// However the bytes are cut, the same is read.
 #[tokio::test]
 async fn a_response_may_come_in_any_pieces() {
-    let text: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: <a>\r\n\r\nHTTP/1.1 500 Oh\r\nx-a: b\r\n c\r\n\
+    let text: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: \
+        <a>\r\n\r\nHTTP/1.1 500 Oh\r\nx-a: b\r\n c\r\n\
         transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n";
     for size in [1, 2, 3, 5, 50, 1000] {
         let reads: Vec<Then> = text.chunks(size).map(Then::Gives).collect();
@@ -218,7 +221,8 @@ async fn what_breaks_off_is_read_as_far_as_it_came() {
     }
 }
 
-/// Bytes after the end are a response that nobody asked for; the next request must not be answered by it.
+/// Bytes after the end are a response that nobody asked for; the next request must not be answered
+/// by it.
 #[tokio::test]
 async fn a_connection_with_more_than_its_response_is_not_reused() {
     for text in [

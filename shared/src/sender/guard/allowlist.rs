@@ -1,8 +1,8 @@
 //! Finds the commonest mistake in a `WEBHOOK_ALLOWLIST`: nothing marks the host's end, so that
 //! `^https://hooks\.example\.com` also matches `https://hooks.example.com.evil.example/`.
 //!
-//! Short texts that match are made from the expression. Each that ends within the host is continued to
-//! another host, and the expression itself says whether it matches that, too.
+//! Short texts that match are made from the expression. Each that ends within the host is continued
+//! to another host, and the expression itself says whether it matches that, too.
 
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
@@ -21,7 +21,8 @@ const CONTINUATIONS: [&str; 2] = [".evil.example/", "evil.example/"];
 /// Hosts that have nothing to do with any allowlist.
 const UNRELATED: [&str; 2] = ["https://evil.example/", "http://evil.example/"];
 
-/// A URL with a host of somebody else's that the expression lets in, if it was made to keep others out.
+/// A URL with a host of somebody else's that the expression lets in, if it was made to keep others
+/// out.
 pub(super) fn gap(allowlist: &Regex) -> Option<String> {
     if UNRELATED.iter().any(|url| matches_from_start(allowlist, url)) {
         // It lets every host in, which is no mistake about one.
@@ -39,7 +40,8 @@ pub(super) fn gap(allowlist: &Regex) -> Option<String> {
     continued.filter(|url| !url.contains("..")).find(|url| matches_from_start(allowlist, url))
 }
 
-/// Short texts that the expression matches. What it looks for around them (`^`, `$`, `\b`) is left out.
+/// Short texts that the expression matches. What it looks for around them (`^`, `$`, `\b`) is left
+/// out.
 fn texts(hir: &Hir) -> Vec<String> {
     let mut made = match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => vec![String::new()],
@@ -48,7 +50,8 @@ fn texts(hir: &Hir) -> Vec<String> {
         HirKind::Repetition(repeated) => {
             let least = repeated.min as usize;
             let most = if repeated.max == Some(0) { 0 } else { least.max(1) };
-            // A dot that is repeated stands for a part of a name, and one by itself mostly for a dot.
+            // A dot that is repeated stands for a part of a name, and one by itself mostly for a
+            // dot.
             let part = |text: String| if text == "." { "a".to_owned() } else { text };
             let once: Vec<String> = texts(&repeated.sub).into_iter().map(part).collect();
             let times = |count: usize| {
@@ -77,8 +80,8 @@ fn texts(hir: &Hir) -> Vec<String> {
     made
 }
 
-/// A character of the class: a dot if it holds nearly all, else a letter if there is one, and nothing that ends a host unless
-/// there is nothing else.
+/// A character of the class: a dot if it holds nearly all, else a letter if there is one, and
+/// nothing that ends a host unless there is nothing else.
 fn example(class: &Class) -> Option<char> {
     let contains = |wanted: char| match class {
         Class::Unicode(class) => {

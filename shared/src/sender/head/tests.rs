@@ -176,7 +176,8 @@ fn after_what_cannot_be_read_the_connection_is_not_reused() {
 #[test]
 fn what_the_sender_heeds_is_found() {
     let head = parse(
-        "keep-alive: timeout=5, max=100\r\nLocation: /a\r\n \r\n /b\r\nlocation: /c\r\nretry-after: 28, 2\r\nretry-after: 9\r\n",
+        "keep-alive: timeout=5, max=100\r\nLocation: /a\r\n \r\n /b\r\nlocation: \
+         /c\r\nretry-after: 28, 2\r\nretry-after: 9\r\n",
     );
     assert_eq!(head.keep_alive, Some(Duration::from_secs(5)));
     assert_eq!(head.location.as_deref(), Some("/a  /b"));
@@ -202,7 +203,8 @@ fn what_the_sender_heeds_is_found() {
 proptest! {
     /// Whatever comes: no panic, and an end that is found is found in whatever pieces it comes.
     #[test]
-    fn any_bytes_are_read(bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b':'), Just(b' '), any::<u8>()], 0..200)) {
+    fn any_bytes_are_read(bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'),
+        Just(b':'), Just(b' '), any::<u8>()], 0..200)) {
         status_line(&bytes);
         Head::parse(StatusLine { is_http10: false, code: 200 }, &bytes, true);
         let whole = end_of_lines(&bytes, 0);

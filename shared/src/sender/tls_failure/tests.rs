@@ -51,11 +51,13 @@ fn an_algorithm_has_its_name_or_its_number() {
             .concat(),
         },
     );
-    let message = "TLS: the certificate has a kind of key that is not supported (an elliptic curve other than P-256, P-384 and P-521)";
+    let message = "TLS: the certificate has a kind of key that is not supported (an elliptic curve \
+        other than P-256, P-384 and P-521)";
     assert_eq!(describe(&key), message);
 }
 
-/// Each fault that rustls has for a certificate is told without its debug text, of which words in one piece are the mark.
+/// Each fault that rustls has for a certificate is told without its debug text, of which words in
+/// one piece are the mark.
 #[test]
 fn every_fault_of_a_certificate_is_a_sentence() {
     let other = |error: webpki::Error| CertificateError::Other(OtherError(Arc::new(error)));

@@ -35,7 +35,8 @@ fn files_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The database is open and has all it holds in its log. The copy has it, is the owner's alone, and stands alone.
+/// The database is open and has all it holds in its log. The copy has it, is the owner's alone, and
+/// stands alone.
 #[tokio::test]
 async fn a_backup_holds_what_an_open_database_was_told() {
     let folder = TempDir::new().unwrap();
@@ -111,8 +112,8 @@ async fn a_restore_replaces_only_if_told_to_and_puts_aside_what_was_there() {
     assert_eq!(webhooks_in(&lock.database()), 5);
 }
 
-/// A restore that ended after each of its steps, over a database whose log holds what it has: whoever locks the folder next has the
-/// backup, whole, and what was there before is whole too.
+/// A restore that ended after each of its steps, over a database whose log holds what it has:
+/// whoever locks the folder next has the backup, whole, and what was there before is whole too.
 #[tokio::test]
 async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
     for steps in 0..=3 {
@@ -152,7 +153,8 @@ async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
     }
 }
 
-/// A backup of the first schema version is restored as it is, and brought up to date by who opens it.
+/// A backup of the first schema version is restored as it is, and brought up to date by who opens
+/// it.
 #[tokio::test]
 async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() {
     let (folder, older) = (TempDir::new().unwrap(), file());

@@ -60,8 +60,9 @@ fn break_pages(path: &Path, pages: &[u64]) {
     }
 }
 
-/// Every page of the file is broken in turn, and pairs of pages. Either the file cannot be told to be ours any more (its first pages), or
-/// what was not on the broken pages is saved: a page holds few webhooks or a part of one payload.
+/// Every page of the file is broken in turn, and pairs of pages. Either the file cannot be told to
+/// be ours any more (its first pages), or what was not on the broken pages is saved: a page holds
+/// few webhooks or a part of one payload.
 #[tokio::test]
 async fn what_was_not_on_the_broken_pages_is_saved() {
     let whole = folder().await;
@@ -111,7 +112,8 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
                 "{broken:?}: {messages} messages, {recovered:?}"
             );
         }
-        let totals = "SELECT (SELECT n FROM totals WHERE slot = 0) || ' ' || (SELECT n FROM totals WHERE slot = 5)";
+        let totals = "SELECT (SELECT n FROM totals WHERE slot = 0) || ' ' || (SELECT n FROM totals \
+            WHERE slot = 5)";
         let totals: String = saved.query_row(totals, (), |row| row.get(0)).unwrap();
         assert_eq!(totals, format!("{webhooks} {messages}"), "{broken:?}");
         Database::open(&target).unwrap().ping().await.unwrap();
@@ -134,7 +136,8 @@ async fn a_whole_file_is_saved_whole() {
     );
 }
 
-/// A page that breaks while the file is open: what touches it is refused, and the operator is told; what does not touch it goes on.
+/// A page that breaks while the file is open: what touches it is refused, and the operator is told;
+/// what does not touch it goes on.
 #[tokio::test]
 async fn damage_that_shows_later_is_told() {
     let folder = folder().await;

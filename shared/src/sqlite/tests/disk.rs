@@ -14,8 +14,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A data folder that others can enter, with files that others can read, as an earlier version left them after a crash: the log and its
-/// index are there too.
+/// A data folder that others can enter, with files that others can read, as an earlier version left
+/// them after a crash: the log and its index are there too.
 #[test]
 fn files_that_others_could_read_are_for_their_owner_alone() {
     let folder = TempDir::new().unwrap();
@@ -49,8 +49,9 @@ fn new_files_are_for_their_owner_alone() {
     }
 }
 
-/// Each of the three files is moved away, or another one is put in its place: writes are refused and say which file, also where the first
-/// write after that has committed; and they go on once the file is back.
+/// Each of the three files is moved away, or another one is put in its place: writes are refused
+/// and say which file, also where the first write after that has committed; and they go on once the
+/// file is back.
 #[tokio::test]
 async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
     for (suffix, replaced) in
@@ -85,8 +86,9 @@ async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
     }
 }
 
-/// The files are deleted and others made in their place, as by a second stack. When the first one ends, the second one's log stays: SQLite
-/// deletes a log by its path, but not that of a database that was moved. A restore under a stack that has lost its files relies on it.
+/// The files are deleted and others made in their place, as by a second stack. When the first one
+/// ends, the second one's log stays: SQLite deletes a log by its path, but not that of a database
+/// that was moved. A restore under a stack that has lost its files relies on it.
 #[tokio::test]
 async fn ending_on_files_that_were_replaced_leaves_the_others_log() {
     let (_folder, path) = file();
@@ -124,7 +126,8 @@ async fn a_read_that_takes_too_long_is_ended_and_the_next_one_is_not() {
     );
 }
 
-/// 40 MiB come and go. What is free beyond the reserve is given back in small steps, and the file shrinks with the next checkpoint.
+/// 40 MiB come and go. What is free beyond the reserve is given back in small steps, and the file
+/// shrinks with the next checkpoint.
 #[tokio::test]
 async fn free_pages_are_given_back_in_small_steps_down_to_a_reserve() {
     const MIB: u64 = 1024 * 1024;
@@ -180,7 +183,8 @@ async fn an_open_database_trims_its_file() {
     }
 }
 
-/// A file of an earlier version has no map of its pages: it works as before, and a backup of it has one.
+/// A file of an earlier version has no map of its pages: it works as before, and a backup of it has
+/// one.
 #[tokio::test]
 async fn an_older_file_without_the_map_works_and_its_backup_has_one() {
     let (folder, path) = file();

@@ -1,9 +1,11 @@
-//! Circuits: an item each, and an entry in the index `work`, where those that opened come last and of those the latest written, so that
-//! reading backwards gives what is asked for. They are spread over [`PARTS`] partitions by destination: one takes 1,000 write units a
-//! second, of which each write of a circuit needs two in the index.
+//! Circuits: an item each, and an entry in the index `work`, where those that opened come last and
+//! of those the latest written, so that reading backwards gives what is asked for. They are spread
+//! over [`PARTS`] partitions by destination: one takes 1,000 write units a second, of which each
+//! write of a circuit needs two in the index.
 //!
-//! A destination's place depends on nothing but its name. A version that knows of one partition only keeps circuits of its own there, so
-//! while both are at work each knows what its own processes saw.
+//! A destination's place depends on nothing but its name. A version that knows of one partition
+//! only keeps circuits of its own there, so while both are at work each knows what its own
+//! processes saw.
 
 use futures_util::future::try_join_all;
 
@@ -18,7 +20,8 @@ use crate::{
     store::{MAX_DESTINATIONS, StoreError},
 };
 
-/// The partitions. Each process of `deliver` that is at work reads all of them every other second, so not more than are needed.
+/// The partitions. Each process of `deliver` that is at work reads all of them every other second,
+/// so not more than are needed.
 const PARTS: u8 = 4;
 
 /// The first one has the name that there was before there were several.
@@ -43,12 +46,14 @@ pub(super) async fn get(table: &Table, destination: &str) -> Result<Option<Circu
     Ok(item.as_ref().and_then(read))
 }
 
-/// What another version wrote and this one cannot read is as if there was none: all is well until it fails again.
+/// What another version wrote and this one cannot read is as if there was none: all is well until
+/// it fails again.
 fn read(item: &Item) -> Option<Circuit> {
     serde_json::from_str(text_of(item, "d")?).ok()
 }
 
-/// Each write has a name, so that one that the client sent twice is told from somebody else's that looks like it.
+/// Each write has a name, so that one that the client sent twice is told from somebody else's that
+/// looks like it.
 pub(super) async fn write(
     table: &Table,
     before: Option<u64>,

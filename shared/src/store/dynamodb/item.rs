@@ -6,14 +6,16 @@
 //! | retired id | `w/DAY/SHARD` | task id | `z` why no webhook is created under it any more; `x` |
 //! | content | `c/TASK/NAME` | part, from `0` | `c` a part of the content, deflated; `x` |
 //!
-//! Index attributes of a record: `i` and `j` put it into the index `work` (`due/SHARD` by due time, `dead/SHARD` by the time of
-//! archiving), `r` into `reference`, `l` with `j` into `dead_reference`. `DAY` counts from 1970-01-01. Times in `x` and `ce` are
-//! seconds, rounded up, as DynamoDB's time to live wants them.
+//! Index attributes of a record: `i` and `j` put it into the index `work` (`due/SHARD` by due time,
+//! `dead/SHARD` by the time of archiving), `r` into `reference`, `l` with `j` into
+//! `dead_reference`. `DAY` counts from 1970-01-01. Times in `x` and `ce` are seconds, rounded up,
+//! as DynamoDB's time to live wants them.
 //!
-//! **The content stands apart** unless record and content fit into one write unit together, also after the growth of a happy life. Apart, it
-//! is written before the record, under a name that only this create knows: so record and content exist together or the content is an
-//! orphan that nobody sees, and which goes by its time to live. That is why a content has one from the start; see `ce` in
-//! [`super::records`].
+//! **The content stands apart** unless record and content fit into one write unit together, also
+//! after the growth of a happy life. Apart, it is written before the record, under a name that only
+//! this create knows: so record and content exist together or the content is an orphan that nobody
+//! sees, and which goes by its time to live. That is why a content has one from the start; see `ce`
+//! in [`super::records`].
 
 use std::collections::HashMap;
 
@@ -38,8 +40,8 @@ pub(super) const SHARDS: u8 = 16;
 /// What one write unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
 
-/// How much a record grows from its creation to its delivery at the first attempt: claim, attempt, two steps of history, expiry. Deflated,
-/// about 110 bytes.
+/// How much a record grows from its creation to its delivery at the first attempt: claim, attempt,
+/// two steps of history, expiry. Deflated, about 110 bytes.
 const GROWTH_BYTES: usize = 170;
 
 /// Longer URLs stand with the content only.
@@ -151,7 +153,8 @@ pub(super) fn changing(webhook: &Webhook) -> Vec<(&'static str, Option<Attribute
     attributes
 }
 
-/// The items of a new webhook: its record, and its content's if that stands apart, to be written first.
+/// The items of a new webhook: its record, and its content's if that stands apart, to be written
+/// first.
 pub(super) fn new_items(
     webhook: &Webhook,
     content: &Content,
@@ -200,7 +203,8 @@ pub(super) fn content_keys(record: &Item, task: TaskId) -> Vec<Item> {
     (0..parts).map(|part| content_key(task, name, part)).collect()
 }
 
-/// The size of an item as DynamoDB bills it: names and values; a number takes about half a byte a digit, and one more.
+/// The size of an item as DynamoDB bills it: names and values; a number takes about half a byte a
+/// digit, and one more.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 fn size(item: &Item) -> usize {
     let value_size = |value: &AttributeValue| match value {
@@ -285,7 +289,12 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     if retired(item).is_some() {
         return None;
     }
-    record(item).inspect_err(|error| tracing::warn!(key = text_of(item, "s"), %error, "a webhook was left out of a list")).ok()
+    record(item)
+        .inspect_err(|error| {
+            tracing::warn!(key = text_of(item, "s"), %error,
+        "a webhook was left out of a list")
+        })
+        .ok()
 }
 
 pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {

@@ -1,7 +1,8 @@
 //! Many webhooks: by time, by reference, dead letters.
 //!
-//! A list reads records until its page is full, [`MAX_READ`] entries are read, or there are no more; so a page may be short and still have
-//! a position to go on from, which is that of the last entry that was looked at.
+//! A list reads records until its page is full, [`MAX_READ`] entries are read, or there are no
+//! more; so a page may be short and still have a position to go on from, which is that of the last
+//! entry that was looked at.
 
 use super::{
     DynamoStore,
@@ -197,8 +198,9 @@ impl DynamoStore {
         Ok(page)
     }
 
-    /// How many of the newest webhooks have each status. Nothing in the table counts, and reading all of it would cost what all of it does;
-    /// so of more than [`MAX_READ`] webhooks the older ones are left out.
+    /// How many of the newest webhooks have each status. Nothing in the table counts, and reading
+    /// all of it would cost what all of it does; so of more than [`MAX_READ`] webhooks the older
+    /// ones are left out.
     pub(super) async fn count_newest(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         let mut newest = Newest::before(self, TaskId::first_at(FAR), MAX_READ);
         let mut counts = [0; Status::ALL.len()];

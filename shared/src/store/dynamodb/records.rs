@@ -1,9 +1,11 @@
 //! One webhook: create, read, write, delete.
 //!
-//! **A content's time to live** (`ce` of its record, `x` of its items) begins with the create, so that a content whose record was never
-//! written goes away by itself. It is [`SPARE`] longer than the webhook would live if it finished now. A webhook that takes long is written
-//! again and again (the sweep moves its due entry at least every six hours), and a write that finds less than half of [`SPARE`] left lifts
-//! the content's time first: so nothing unfinished loses its content unless nobody works at all for so long.
+//! **A content's time to live** (`ce` of its record, `x` of its items) begins with the create, so
+//! that a content whose record was never written goes away by itself. It is [`SPARE`] longer than
+//! the webhook would live if it finished now. A webhook that takes long is written again and again
+//! (the sweep moves its due entry at least every six hours), and a write that finds less than half
+//! of [`SPARE`] left lifts the content's time first: so nothing unfinished loses its content unless
+//! nobody works at all for so long.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -54,7 +56,8 @@ impl DynamoStore {
         }
         let created = self.put_new(webhook, item).await;
         if matches!(created, Err(CreateError::Conflict(_) | CreateError::Retired(_))) {
-            // Nobody will ever see what was written for it. If this fails, its time to live ends it.
+            // Nobody will ever see what was written for it. If this fails, its time to live ends
+            // it.
             for part in parts {
                 let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
                 let _ = self.table.delete_if(position(&part), condition).await;
@@ -99,7 +102,8 @@ impl DynamoStore {
         Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
     }
 
-    /// So that lists can skip the days on which nothing was created. Before the first webhook of a day, thus there is none without.
+    /// So that lists can skip the days on which nothing was created. Before the first webhook of a
+    /// day, thus there is none without.
     async fn mark_day(&self, day: i64) -> Result<(), StoreError> {
         if self.marked_days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day) {
             return Ok(());
@@ -144,7 +148,8 @@ impl DynamoStore {
             return Ok(None);
         };
         let webhook = record_of(id, &item)?;
-        // A task id alone is unique; who asks with another reference id asks for something that is not there.
+        // A task id alone is unique; who asks with another reference id asks for something that is
+        // not there.
         let is_there = webhook.id == *id && !webhook.is_expired(self.clock.now());
         Ok(is_there.then_some((webhook, item)))
     }
@@ -160,7 +165,8 @@ impl DynamoStore {
         }
         let mut parts = Vec::new();
         for key in content_keys(item, id.task) {
-            // It never changes, so an old replica's answer is as good as any; if there is none, it may be too new for that one.
+            // It never changes, so an old replica's answer is as good as any; if there is none, it
+            // may be too new for that one.
             let part = match self.table.get(key.clone(), false).await? {
                 Some(part) => Some(part),
                 None => self.table.get(key, true).await?,
@@ -176,7 +182,8 @@ impl DynamoStore {
         }
     }
 
-    /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is wanted.
+    /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is
+    /// wanted.
     pub(super) async fn replace(
         &self,
         before: &Webhook,
@@ -189,7 +196,8 @@ impl DynamoStore {
         );
         let now = self.clock.now();
         if before.is_expired(now) {
-            // It can only be as it was seen, and thus gone, or be another one, which a reader finds out.
+            // It can only be as it was seen, and thus gone, or be another one, which a reader finds
+            // out.
             return match self.find(&before.id).await? {
                 Some((stored, _)) => Err(WriteError::Conflict(Box::new(stored))),
                 None => Err(WriteError::Missing),
@@ -275,8 +283,9 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Deletes the webhook, if it has this revision where one is given. Record and content go together, and in the record's place stands
-    /// for a day that the id is retired: one write, as a delete is.
+    /// Deletes the webhook, if it has this revision where one is given. Record and content go
+    /// together, and in the record's place stands for a day that the id is retired: one write, as a
+    /// delete is.
     pub(super) async fn remove(
         &self,
         id: &WebhookId,
@@ -288,7 +297,8 @@ impl DynamoStore {
         else {
             return Ok(false);
         };
-        // One that cannot be read cannot be asked for its whole id, and can be deleted all the same.
+        // One that cannot be read cannot be asked for its whole id, and can be deleted all the
+        // same.
         if let Ok(webhook) = record(&item)
             && (webhook.id != *id || webhook.is_expired(self.clock.now()))
         {

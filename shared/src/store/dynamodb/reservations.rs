@@ -1,4 +1,5 @@
-//! What idempotency keys stand for. An answer can be as large as a batch, so it is stored deflated, beside a hash to compare by.
+//! What idempotency keys stand for. An answer can be as large as a batch, so it is stored deflated,
+//! beside a hash to compare by.
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,8 @@ use crate::{
 /// The most that a reservation can be when inflated: the API remembers answers of at most 256 KiB.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// How often a key is asked for again whose reservation has expired, since somebody else asks at the same time.
+/// How often a key is asked for again whose reservation has expired, since somebody else asks at
+/// the same time.
 const MAX_ROUNDS: u32 = 4;
 
 pub(super) async fn reserve(

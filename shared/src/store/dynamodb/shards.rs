@@ -1,4 +1,5 @@
-//! What is spread over shards, and read from all of them: the due index, the audit's minutes, and lists by time or by archiving.
+//! What is spread over shards, and read from all of them: the due index, the audit's minutes, and
+//! lists by time or by archiving.
 
 use std::collections::VecDeque;
 
@@ -123,9 +124,11 @@ fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
     }
 }
 
-/// Webhooks created in `[from, until)` that nobody holds, day by day and shard by shard; `after` is the last one that was read.
+/// Webhooks created in `[from, until)` that nobody holds, day by day and shard by shard; `after` is
+/// the last one that was read.
 ///
-/// What is not in the due index and has no expiry is unfinished, so DynamoDB itself leaves out all others.
+/// What is not in the due index and has no expiry is unfinished, so DynamoDB itself leaves out all
+/// others.
 pub(super) async fn unheld(
     table: &Table,
     from: Timestamp,
@@ -148,7 +151,8 @@ pub(super) async fn unheld(
             range.filter = Some("attribute_not_exists(i) AND attribute_not_exists(x)");
             let mut start = resumed.map(super::item::record_key);
             loop {
-                // DynamoDB says where it stopped whenever it read as much as it was allowed, so the bound holds.
+                // DynamoDB says where it stopped whenever it read as much as it was allowed, so the
+                // bound holds.
                 let found = table.query(&range, MAX_READ.saturating_sub(read), start).await?;
                 read += found.read;
                 let webhooks = found.items.iter().filter_map(readable);

@@ -20,7 +20,8 @@ pub(super) async fn audited_until(table: &Table) -> Result<Option<Timestamp>, St
     Ok(item.and_then(|item| number_of(&item, "n")).map(Timestamp::from_millis))
 }
 
-/// Each move has a name, so that one that the client sent twice is told from another run's to the same place.
+/// Each move has a name, so that one that the client sent twice is told from another run's to the
+/// same place.
 pub(super) async fn advance_audit(
     table: &Table,
     from: Option<Timestamp>,
@@ -52,7 +53,8 @@ pub(super) async fn report(table: &Table, report: &SweepReport) -> Result<(), St
     table.put(item).await
 }
 
-/// What another version wrote and this one cannot read is as if the sweep had not run yet; it will within the minute.
+/// What another version wrote and this one cannot read is as if the sweep had not run yet; it will
+/// within the minute.
 pub(super) async fn last(table: &Table) -> Result<Option<SweepReport>, StoreError> {
     let item = table.get(key("sweep", "report"), true).await?;
     Ok(item.and_then(|item| serde_json::from_str(text_of(&item, "d")?).ok()))

@@ -1,10 +1,13 @@
 //! Counters, and destinations by the hour.
 //!
-//! What an invocation counted is an item of its own, one write unit whatever it counted, in one of [`PARTS`] partitions: one alone takes
-//! 1,000 writes a second. The sweep's [`sum_up`] adds those of a part to its sums, one item, together with how far it got: so nothing is
-//! added twice. It goes on until it has caught up or its time is over. A reader adds all sums and what is not summed up yet.
+//! What an invocation counted is an item of its own, one write unit whatever it counted, in one of
+//! [`PARTS`] partitions: one alone takes 1,000 writes a second. The sweep's [`sum_up`] adds those
+//! of a part to its sums, one item, together with how far it got: so nothing is added twice. It
+//! goes on until it has caught up or its time is over. A reader adds all sums and what is not
+//! summed up yet.
 //!
-//! The first part has the names that there were before there were several, so that versions before and after each other count on.
+//! The first part has the names that there were before there were several, so that versions before
+//! and after each other count on.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,7 +27,8 @@ use crate::{
     },
 };
 
-/// Items younger than this are left for the next run: their writers may not have written the ones before them yet.
+/// Items younger than this are left for the next run: their writers may not have written the ones
+/// before them yet.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// The partitions of what was counted. Fixed for ever, since each has its sums.
@@ -202,7 +206,8 @@ async fn stored(table: &Table, part: u8) -> Result<Stored, StoreError> {
 }
 
 impl Stored {
-    /// Adds what was counted after the position and before `end`, at most `most` items. Whether there may be more.
+    /// Adds what was counted after the position and before `end`, at most `most` items. Whether
+    /// there may be more.
     async fn add_unsummed(
         &mut self,
         table: &Table,
@@ -244,12 +249,15 @@ impl Stored {
         Ok(true)
     }
 
-    /// Puts a position that a wrong clock has moved into the future back to the present. What was counted in between may be missing from the
-    /// figures; without this, all that is counted until then would.
+    /// Puts a position that a wrong clock has moved into the future back to the present. What was
+    /// counted in between may be missing from the figures; without this, all that is counted until
+    /// then would.
     fn take_back(&mut self, now: Timestamp) {
         let position = self.position.as_deref().and_then(counted_at);
         if let Some(at) = position.filter(|at| *at > now.plus(MAX_AHEAD)) {
-            tracing::warn!(%at, "The totals were summed up with a clock that was ahead; they go on from the present");
+            tracing::warn!(%at,
+                "The totals were summed up with a clock that was ahead; they go on from the \
+                 present");
             self.position = Some(sortable(now.minus(SETTLED)));
         }
     }
@@ -309,7 +317,8 @@ async fn sum_up_part(
     }
 }
 
-/// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock that was far ahead counted is in the sums.
+/// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock
+/// that was far ahead counted is in the sums.
 async fn current(table: &Table, now: Timestamp) -> Result<Totals, StoreError> {
     let end = &sortable(now.plus(MAX_AGE / 2));
     let parts = try_join_all((0..PARTS).map(|part| async move {

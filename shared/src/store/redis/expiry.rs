@@ -1,4 +1,5 @@
-//! Forgetting what has expired: its entry in the index of what expires says which others it has, so its record may be gone by itself.
+//! Forgetting what has expired: its entry in the index of what expires says which others it has, so
+//! its record may be gone by itself.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +15,8 @@ use crate::{clock::Timestamp, redis::Connection};
 /// Expired webhooks that one sweep forgets in each shard.
 const MAX_PER_SHARD: usize = super::MAX_READ / SHARDS;
 
-/// What creates have seen expired, in each shard, and the next create there takes along. Losing it costs nothing: it is seen again.
+/// What creates have seen expired, in each shard, and the next create there takes along. Losing it
+/// costs nothing: it is seen again.
 #[derive(Debug, Default)]
 pub(super) struct Seen([Mutex<Vec<String>>; SHARDS]);
 
@@ -51,7 +53,8 @@ pub(super) async fn forget(
     connection.run::<u64>(&call).await.map(drop)
 }
 
-/// The keys of the webhook of `task|status|archived_at|reference|id`. What is no such entry has none, and only goes itself.
+/// The keys of the webhook of `task|status|archived_at|reference|id`. What is no such entry has
+/// none, and only goes itself.
 fn own_keys(connection: &Connection, entry: &str) -> Vec<String> {
     let parts: Vec<&str> = entry.split('|').collect();
     let [task, _, _, reference, _] = parts[..] else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`] entries of it, and
-//! then the records, which decide.
+//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`]
+//! entries of it, and then the records, which decide.
 
 use ::redis::{RedisError, RedisResult, cmd};
 use futures_util::future::join_all;
@@ -35,7 +35,8 @@ pub(super) async fn list(
     // Members of the index of statuses begin with the status.
     let (index, begin) = match (&filter.reference, filter.status) {
         (Some(reference), _) => (format!("ref:{reference}"), String::new()),
-        // There is no index of what was delivered: that is most of it, so the order of creation serves as well.
+        // There is no index of what was delivered: that is most of it, so the order of creation
+        // serves as well.
         (None, None | Some(Status::Delivered)) => ("time".to_owned(), String::new()),
         (None, Some(status)) => ("status".to_owned(), format!("{}:", status as u8)),
     };
@@ -100,7 +101,8 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Reads the index downwards, and the records of what it yields until there are enough. Where to go on, and what was found.
+    /// Reads the index downwards, and the records of what it yields until there are enough. Where
+    /// to go on, and what was found.
     async fn walk(
         &self,
         connection: &Connection,
@@ -163,14 +165,18 @@ async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>,
 }
 
 fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, StoreError> {
-    let left_out = |error: &RedisError| tracing::warn!(%task, %error, "a webhook whose key holds something else was left out");
+    let left_out = |error: &RedisError| {
+        tracing::warn!(%task, %error,
+        "a webhook whose key holds something else was left out")
+    };
     match answer {
         Err(error) if is_foreign(&error) => Ok(None).inspect(|_: &Option<T>| left_out(&error)),
         answer => answer.map(Some).map_err(unavailable),
     }
 }
 
-/// What of a range of creation is unfinished and in no due index. Of what is finished, which is most of it, only status and time are read.
+/// What of a range of creation is unfinished and in no due index. Of what is finished, which is
+/// most of it, only status and time are read.
 pub(super) async fn unheld(
     connection: &Connection,
     from: Timestamp,

@@ -36,7 +36,8 @@ impl Gauge {
         if self.is_time() {
             let (gauge, connection) = (Arc::clone(&self.0), connection.clone());
             tokio::spawn(async move {
-                // Whoever is not told goes on with what is known. The server itself refuses at 100 %.
+                // Whoever is not told goes on with what is known. The server itself refuses at 100
+                // %.
                 if let Ok(nodes) = connection.info("memory").await {
                     gauge.is_full.store(nodes.iter().any(is_nearly_full), Ordering::Relaxed);
                 }
@@ -73,8 +74,8 @@ fn used_percent(memory: &InfoDict) -> Option<u64> {
 /// What health says of it.
 pub(super) fn warning() -> String {
     format!(
-        "memory is {FULL_PERCENT} % full or more: new webhooks are refused, accepted ones are delivered; \
-         raise maxmemory or delete webhooks"
+        "memory is {FULL_PERCENT} % full or more: new webhooks are refused, accepted ones are \
+         delivered; raise maxmemory or delete webhooks"
     )
 }
 

@@ -6,7 +6,8 @@ use futures_util::future::try_join_all;
 use super::{MAX_READ, shard::SHARDS};
 use crate::{id::TaskId, redis::Connection};
 
-/// What is read of each shard's part at a time, so that no call reads more than [`MAX_READ`] entries.
+/// What is read of each shard's part at a time, so that no call reads more than [`MAX_READ`]
+/// entries.
 const PART: usize = MAX_READ / SHARDS;
 
 /// The length of a task id, with which each member ends.
@@ -27,7 +28,8 @@ pub(super) struct Stretch {
     pub(super) next: Option<String>,
 }
 
-/// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as every shard's part could be read.
+/// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as every
+/// shard's part could be read.
 pub(super) async fn read(
     connection: &Connection,
     index: &str,
@@ -46,7 +48,8 @@ pub(super) async fn read(
     };
     let parts = try_join_all((0..SHARDS).map(read)).await?;
     let is_before = |a: &String, b: &String| if order == Order::Ascending { a < b } else { a > b };
-    // A part that was not read to its end may have more right after its last member: nothing from there on is known to be next.
+    // A part that was not read to its end may have more right after its last member: nothing from
+    // there on is known to be next.
     let cut_off = parts.iter().filter(|part| part.len() == PART).filter_map(|part| part.last());
     let next = cut_off.reduce(|a, b| if is_before(b, a) { b } else { a }).cloned();
     let mut members: Vec<String> = parts.into_iter().flatten().collect();

@@ -11,7 +11,8 @@ use crate::{
     store::{StoreError, WriteError},
 };
 
-/// A record as the scripts take it: what the indexes and the conditions need stands beside its JSON. What there is none of is empty.
+/// A record as the scripts take it: what the indexes and the conditions need stands beside its
+/// JSON. What there is none of is empty.
 pub(super) struct Row {
     pub(super) task: String,
     pub(super) id: String,
@@ -131,7 +132,8 @@ pub(super) fn is_foreign(error: &RedisError) -> bool {
         || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
 }
 
-/// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble and nobody else's.
+/// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble
+/// and nobody else's.
 pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
     match error.kind() {
         _ if is_foreign(&error) => malformed(id, "its key holds something else"),

@@ -7,7 +7,8 @@ use crate::{
     redis::Connection,
 };
 
-/// Into how many shards webhooks are divided, for ever: another number, and nobody finds what is stored.
+/// Into how many shards webhooks are divided, for ever: another number, and nobody finds what is
+/// stored.
 pub(super) const SHARDS: usize = 16;
 
 /// The indexes that the scripts about one webhook take first, in the order of `prelude.lua`.
@@ -40,8 +41,8 @@ pub(super) fn index_keys(connection: &Connection, shard: usize) -> Vec<String> {
     INDEXES.iter().map(|name| connection.key_of_shard(shard, name)).collect()
 }
 
-/// Those that are one webhook's, and with a reference id those that list all of it in this shard: as the scripts take them after the
-/// indexes.
+/// Those that are one webhook's, and with a reference id those that list all of it in this shard:
+/// as the scripts take them after the indexes.
 pub(super) fn own_keys(
     connection: &Connection,
     task: TaskId,

@@ -14,14 +14,17 @@ use crate::{
     },
 };
 
-/// Added to the time at which a circuit was written if it opened, so that those that did come first, the latest before the others.
+/// Added to the time at which a circuit was written if it opened, so that those that did come
+/// first, the latest before the others.
 const OPENED: f64 = 1e14;
 
-/// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so it comes as a floating number.
+/// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so
+/// it comes as a floating number.
 type Hour = (u64, f64, String);
 
-/// How long a destination's count of what waits there is kept without a change: 8 days, a day more than any wait for a retry lasts. A count
-/// that is left then is wrong: a process died before it could tell that the wait was over.
+/// How long a destination's count of what waits there is kept without a change: 8 days, a day more
+/// than any wait for a retry lasts. A count that is left then is wrong: a process died before it
+/// could tell that the wait was over.
 const WAITING_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// How long circuits stay that nobody writes any more, beyond [`MAX_AGE`].

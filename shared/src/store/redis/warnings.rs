@@ -61,8 +61,8 @@ fn judge(node: &Node, is_confirmed: bool) -> Vec<String> {
     let has_replicas = node.replicas.is_some_and(|replicas| replicas > 0);
     if has_replicas && node.min_replicas.as_deref() == Some("0") && !is_confirmed {
         warnings.push(
-            "min-replicas-to-write is 0: a replica that is promoted may lack webhooks that were accepted; \
-             set it to 1 or more, and STATUS_REDIS_WAIT to 1 or more"
+            "min-replicas-to-write is 0: a replica that is promoted may lack webhooks that were \
+             accepted; set it to 1 or more, and STATUS_REDIS_WAIT to 1 or more"
                 .to_owned(),
         );
     }

@@ -27,7 +27,8 @@ pub(super) fn add(
 ) -> rusqlite::Result<()> {
     for (name, n) in &activity.counters {
         tx.execute(
-            "INSERT INTO counters (name, n) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
+            "INSERT INTO counters (name, n) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET n = n \
+             + excluded.n",
             (name, *n as i64),
         )?;
     }
@@ -48,7 +49,8 @@ fn add_destination(
         None => (None, None),
     };
     tx.execute(
-        "INSERT INTO destination_hours (hour, destination, delivered, failed, error_at, error) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO destination_hours (hour, destination, delivered, failed, error_at, error) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (hour, destination) DO UPDATE SET
             delivered = delivered + excluded.delivered,
             failed = failed + excluded.failed,
@@ -88,7 +90,8 @@ pub(super) fn destinations(
     let mut candidates = BTreeSet::new();
     for hour in hours {
         let mut statement = read.prepare_cached(
-            "SELECT destination FROM destination_hours WHERE hour = ?1 ORDER BY failed DESC, destination DESC LIMIT ?2",
+            "SELECT destination FROM destination_hours WHERE hour = ?1 ORDER BY failed DESC, \
+             destination DESC LIMIT ?2",
         )?;
         for destination in
             statement.query_map((hour, (MAX_READ / 4) as i64), |row| row.get::<_, String>(0))?
@@ -119,7 +122,8 @@ fn add_hour(
     sum: &mut DestinationActivity,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "SELECT delivered, failed, error_at, error FROM destination_hours WHERE hour = ?1 AND destination = ?2",
+        "SELECT delivered, failed, error_at, error FROM destination_hours WHERE hour = ?1 AND \
+         destination = ?2",
     )?;
     let mut rows = statement.query((hour, destination))?;
     let Some(row) = rows.next()? else { return Ok(()) };

@@ -20,7 +20,8 @@ pub(super) fn circuit(
 /// Stale circuits that go with one write.
 const MAX_PURGED: i64 = 10;
 
-/// Those that opened before those that only failed, the latest first: what is not called any more hides nobody.
+/// Those that opened before those that only failed, the latest first: what is not called any more
+/// hides nobody.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Circuit>> {
     let mut statement = connection.prepare_cached(
         "SELECT circuit FROM circuits ORDER BY opened DESC, touched_at DESC LIMIT ?1",
@@ -48,11 +49,19 @@ pub(super) fn write(
     let json = serde_json::to_string(after)
         .unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
     tx.execute(
-        "INSERT OR REPLACE INTO circuits (destination, revision, opened, touched_at, circuit) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (&after.destination, after.revision as i64, after.open_until.is_some(), after.touched_at.as_millis(), json),
+        "INSERT OR REPLACE INTO circuits (destination, revision, opened, touched_at, circuit) \
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        (
+            &after.destination,
+            after.revision as i64,
+            after.open_until.is_some(),
+            after.touched_at.as_millis(),
+            json,
+        ),
     )?;
     tx.execute(
-        "DELETE FROM circuits WHERE destination IN (SELECT destination FROM circuits WHERE touched_at < ?1 ORDER BY touched_at LIMIT ?2)",
+        "DELETE FROM circuits WHERE destination IN (SELECT destination FROM circuits WHERE \
+         touched_at < ?1 ORDER BY touched_at LIMIT ?2)",
         (after.touched_at.minus(MAX_AGE).as_millis(), MAX_PURGED),
     )?;
     Ok(true)

@@ -57,7 +57,8 @@ pub(super) fn list(
 fn list_sql(filter: &Filter) -> String {
     let condition = match (&filter.reference, filter.status) {
         (Some(_), _) => "task < ?1 AND reference = ?2".to_owned(),
-        // There is no index of what was delivered: that is most of it, so the order of creation serves as well.
+        // There is no index of what was delivered: that is most of it, so the order of creation
+        // serves as well.
         (None, Some(Status::Delivered) | None) => "task < ?1".to_owned(),
         // Said twice because the index is known to apply only by these very words.
         (None, Some(status)) => format!(
@@ -69,7 +70,8 @@ fn list_sql(filter: &Filter) -> String {
     format!("SELECT {COLUMNS} FROM webhooks WHERE {condition} ORDER BY task DESC LIMIT {MAX_READ}")
 }
 
-/// A webhook whose reference id was made up has no index entry; one whose caller copied such a reference id has.
+/// A webhook whose reference id was made up has no index entry; one whose caller copied such a
+/// reference id has.
 fn insert(page: &mut Page<Listed, TaskId>, listed: Listed, limit: usize) {
     let place = page.items.partition_point(|item| item.webhook.id.task > listed.webhook.id.task);
     page.items.insert(place, listed);
@@ -130,13 +132,15 @@ pub(super) fn dead_letters(
 fn dead_letters_sql(by_reference: bool) -> String {
     let reference = if by_reference { "AND reference = ?3" } else { "" };
     format!(
-        "SELECT {COLUMNS} FROM webhooks WHERE archived_at IS NOT NULL AND (archived_at, task) < (?1, ?2) {reference}
+        "SELECT {COLUMNS} FROM webhooks WHERE archived_at IS NOT NULL AND (archived_at, task) < \
+         (?1, ?2) {reference}
          ORDER BY archived_at DESC, task DESC LIMIT {MAX_READ}"
     )
 }
 
 impl Wanted<'_> {
-    /// Walks the query's rows until the page is full. What is read is bounded by the query's own limit.
+    /// Walks the query's rows until the page is full. What is read is bounded by the query's own
+    /// limit.
     fn collect<P: Copy>(
         &self,
         connection: &Connection,
@@ -158,7 +162,8 @@ impl Wanted<'_> {
         Ok(Page { items, next: last.filter(|_| read == MAX_READ) })
     }
 
-    /// The row's webhook if it is wanted. The columns tell most of that, so that few records are parsed in vain.
+    /// The row's webhook if it is wanted. The columns tell most of that, so that few records are
+    /// parsed in vain.
     fn take(&self, connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Listed>> {
         let (status, expires_at): (u8, Option<i64>) = (row.get(1)?, row.get(2)?);
         let expired = expires_at.is_some_and(|at| at <= self.now.as_millis());
@@ -212,7 +217,8 @@ pub(super) fn due(
         if let Some(id) = id_of(row.get_ref(1)?.as_str()?) {
             page.entries.push(DueEntry { id, due_at });
         } else {
-            tracing::warn!(task_id = %task, "a due webhook was left out: its record cannot be read");
+            tracing::warn!(task_id = %task,
+                "a due webhook was left out: its record cannot be read");
             page.nameless += 1;
         }
     }
@@ -224,7 +230,8 @@ fn to_hex(task: TaskId) -> String {
     task.as_bytes().iter().fold(String::with_capacity(32), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the place that it meant.
+/// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the
+/// place that it meant.
 fn from_hex(hex: &str) -> Vec<u8> {
     let digits = hex.as_bytes().chunks_exact(2).map(|pair| {
         std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
@@ -233,7 +240,8 @@ fn from_hex(hex: &str) -> Vec<u8> {
 }
 
 const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks
-     WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task LIMIT ?2";
+     WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task \
+     LIMIT ?2";
 
 pub(super) fn unheld(
     connection: &Connection,
@@ -267,7 +275,8 @@ fn readable(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Webhook>> {
     match Webhook::from_json(row.get_ref(column)?.as_str()?) {
         Ok(webhook) => Ok(Some(webhook)),
         Err(error) => {
-            tracing::warn!(task_id = %task(row, 0)?, error = %error, "a webhook was left out of a list");
+            tracing::warn!(task_id = %task(row, 0)?, error = %error,
+                "a webhook was left out of a list");
             Ok(None)
         }
     }
@@ -296,7 +305,8 @@ pub(super) mod plans {
             (dead_letters_sql(false), "dead_letters (archived_at>? AND (archived_at,task)<(?,?))"),
             (
                 dead_letters_sql(true),
-                "dead_letters_by_reference (reference=? AND archived_at>? AND (archived_at,task)<(?,?))",
+                "dead_letters_by_reference (reference=? AND archived_at>? AND \
+                 (archived_at,task)<(?,?))",
             ),
             (DUE_SQL.to_owned(), "webhooks_due ((due_at,task)>(?,?) AND due_at<?)"),
         ];

@@ -1,4 +1,5 @@
-//! What has expired goes, a little at a time, within writes that happen anyway, and only as far as [`PurgeHorizon`] allows.
+//! What has expired goes, a little at a time, within writes that happen anyway, and only as far as
+//! [`PurgeHorizon`] allows.
 
 use std::sync::{
     Arc,
@@ -37,7 +38,8 @@ pub(super) struct Ticket {
 }
 
 impl PurgeTimer {
-    /// Grants it to one write an interval. A clock that was set back does not stop it for longer than that.
+    /// Grants it to one write an interval. A clock that was set back does not stop it for longer
+    /// than that.
     pub(super) fn ticket(timer: &Arc<Self>, clock: &dyn Clock) -> Ticket {
         let now = clock.now();
         let (next_at, millis) = (timer.next_at.load(Ordering::Relaxed), now.as_millis());
@@ -72,9 +74,10 @@ impl Ticket {
 
 /// Deletes what had expired by `now`. Whether there may be more.
 fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
-    let mut statement = tx
-        .connection()
-        .prepare_cached("SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?;
+    let mut statement = tx.connection().prepare_cached(
+        "SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER \
+            BY expires_at LIMIT ?2",
+    )?;
     let expired = statement
         .query_map((now.as_millis(), MAX_ROWS), |row| {
             Ok((task(row, 0)?, row.get(1)?, row.get(2)?))
@@ -84,11 +87,13 @@ fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
         records::remove(tx, *task, *status, *content)?;
     }
     let reservations = tx.execute(
-        "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE expires_at <= ?1 LIMIT ?2)",
+        "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE expires_at <= \
+         ?1 LIMIT ?2)",
         (now.as_millis(), MAX_ROWS),
     )?;
     let retired = tx.execute(
-        "DELETE FROM retired WHERE task IN (SELECT task FROM retired WHERE expires_at <= ?1 LIMIT ?2)",
+        "DELETE FROM retired WHERE task IN (SELECT task FROM retired WHERE expires_at <= ?1 LIMIT \
+         ?2)",
         (now.as_millis(), MAX_ROWS),
     )?;
     let hours = tx.execute(

@@ -165,7 +165,8 @@ pub(super) fn create(
     )?;
     let content = tx.connection().last_insert_rowid();
     tx.execute(
-        "INSERT INTO webhooks (task, revision, status, reference, due_at, archived_at, expires_at, content, record)
+        "INSERT INTO webhooks (task, revision, status, reference, due_at, archived_at, expires_at, \
+         content, record)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
             row.task.as_bytes(),
@@ -205,9 +206,11 @@ pub(super) fn replace(
         });
     }
     tx.execute(
-        "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at = ?6, record = ?7
+        "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at \
+         = ?6, record = ?7
          WHERE task = ?1",
-        params![row.task.as_bytes(), row.revision, row.status as i64, row.due_at, row.archived_at, row.expires_at, row.record],
+        params![row.task.as_bytes(), row.revision, row.status as i64, row.due_at, row.archived_at,
+            row.expires_at, row.record],
     )?;
     if found.status != row.status as u8 {
         count_out(tx, found.status);
@@ -216,7 +219,8 @@ pub(super) fn replace(
     Ok(Written::Done { content: found.content })
 }
 
-/// Deletes the webhook and all that belongs to it, if it has this revision where one is given. Whether there was one, not expired.
+/// Deletes the webhook and all that belongs to it, if it has this revision where one is given.
+/// Whether there was one, not expired.
 pub(super) fn delete(
     tx: &mut Transaction<'_>,
     id: &WebhookId,

@@ -16,7 +16,8 @@ pub(super) fn reserve(
         return Ok(Some(existing));
     }
     tx.execute(
-        "INSERT OR REPLACE INTO reservations (key, task, settled, fingerprint, answer, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT OR REPLACE INTO reservations (key, task, settled, fingerprint, answer, expires_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         (
             key,
             reservation.task.as_bytes(),
@@ -41,15 +42,26 @@ pub(super) fn replace(
         return Ok(false);
     }
     let changed = tx.execute(
-        "UPDATE reservations SET task = ?2, settled = ?3, fingerprint = ?4, answer = ?5, expires_at = ?6 WHERE key = ?1",
-        (key, after.task.as_bytes(), to_json(&after.settled), &after.fingerprint, &after.answer, after.expires_at.as_millis()),
+        "UPDATE reservations SET task = ?2, settled = ?3, fingerprint = ?4, answer = ?5, \
+         expires_at = ?6 WHERE key = ?1",
+        (
+            key,
+            after.task.as_bytes(),
+            to_json(&after.settled),
+            &after.fingerprint,
+            &after.answer,
+            after.expires_at.as_millis(),
+        ),
     )?;
     Ok(changed == 1)
 }
 
 fn find(connection: &Connection, key: &str) -> rusqlite::Result<Option<Reservation>> {
     connection
-        .prepare_cached("SELECT task, settled, fingerprint, answer, expires_at FROM reservations WHERE key = ?1")?
+        .prepare_cached(
+            "SELECT task, settled, fingerprint, answer, expires_at FROM reservations \
+            WHERE key = ?1",
+        )?
         .query_row([key], |row| {
             Ok(Reservation {
                 task: task(row, 0)?,

@@ -32,7 +32,8 @@ pub(super) fn keep_report(tx: &mut Transaction<'_>, report: &str) -> rusqlite::R
     keep(tx, REPORT, report)
 }
 
-/// What another version wrote and this one cannot read is as if the sweep had not run yet; it will within the minute.
+/// What another version wrote and this one cannot read is as if the sweep had not run yet; it will
+/// within the minute.
 pub(super) fn last_report(connection: &Connection) -> rusqlite::Result<Option<SweepReport>> {
     let mut statement = connection.prepare_cached("SELECT value FROM sweep WHERE name = ?1")?;
     let json: Option<String> = statement.query_row([REPORT], |row| row.get(0)).optional()?;

@@ -1,5 +1,6 @@
-//! What a stack does at start, while it holds the lock of its data folder: it knows then that nobody else is at work, so
-//! what its last run left half done need not wait for leases and graces to run out.
+//! What a stack does at start, while it holds the lock of its data folder: it knows then that
+//! nobody else is at work, so what its last run left half done need not wait for leases and graces
+//! to run out.
 
 use std::sync::Arc;
 
@@ -34,14 +35,17 @@ pub struct TakenOver {
 }
 
 impl SqliteStore {
-    /// Ends what the last run began. Call it before anything else works on the store, and only if nobody else can.
+    /// Ends what the last run began. Call it before anything else works on the store, and only if
+    /// nobody else can.
     ///
-    /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as interrupted. `messages` names the
-    /// webhooks that a message leads to, of a queue that is as durable as this store ([`SqliteQueue::take_over`]): what is
-    /// unfinished or not archived, and not among them, moves forward in the due index to when there is something to do.
-    /// `None`: the queue is another one and keeps its messages itself.
+    /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as
+    /// interrupted. `messages` names the webhooks that a message leads to, of a queue that is as
+    /// durable as this store ([`SqliteQueue::take_over`]): what is unfinished or not archived, and
+    /// not among them, moves forward in the due index to when there is something to do. `None`: the
+    /// queue is another one and keeps its messages itself.
     ///
-    /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped half-way, it can be done again.
+    /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped
+    /// half-way, it can be done again.
     ///
     /// [`SqliteQueue::take_over`]: crate::queue::sqlite::SqliteQueue::take_over
     pub async fn take_over(
@@ -99,15 +103,18 @@ impl Pass {
         match self {
             Self::Leased => {
                 "SELECT task, due_at, record FROM webhooks
-                 WHERE status = 1 AND status <> 3 AND task > ?2 AND ?1 IS NOT NULL ORDER BY task LIMIT ?3"
+                 WHERE status = 1 AND status <> 3 AND task > ?2 AND ?1 IS NOT NULL ORDER BY task \
+                 LIMIT ?3"
             }
             Self::Unheld => {
                 "SELECT task, due_at, record FROM webhooks
-                 WHERE status = 0 AND status <> 3 AND task > ?2 AND due_at IS NULL AND ?1 IS NOT NULL ORDER BY task LIMIT ?3"
+                 WHERE status = 0 AND status <> 3 AND task > ?2 AND due_at IS NULL AND ?1 IS NOT \
+                 NULL ORDER BY task LIMIT ?3"
             }
             Self::Waiting => {
                 "SELECT task, due_at, record FROM webhooks
-                 WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2) ORDER BY due_at, task LIMIT ?3"
+                 WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2) ORDER BY due_at, task \
+                 LIMIT ?3"
             }
         }
     }

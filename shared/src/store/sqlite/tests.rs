@@ -1,4 +1,5 @@
-//! What holds of this backend beyond the contract: its indexes, its totals, the purge, and the take-over.
+//! What holds of this backend beyond the contract: its indexes, its totals, the purge, and the
+//! take-over.
 
 use std::{
     path::{Path, PathBuf},
@@ -142,7 +143,8 @@ impl Fixture {
     }
 }
 
-/// SQLite is asked how it would run each listing query: by which index, with which bounds, and never by sorting.
+/// SQLite is asked how it would run each listing query: by which index, with which bounds, and
+/// never by sorting.
 #[tokio::test]
 async fn every_list_walks_its_index() {
     let fixture = fixture();
@@ -173,7 +175,8 @@ async fn totals_are_exact_through_a_life() {
     assert_eq!(fixture.check_totals().await, [1, 0, 0, 1, 0]);
 }
 
-/// A record equal to `after` is there already: the first try had taken effect, so the second one succeeds and changes nothing.
+/// A record equal to `after` is there already: the first try had taken effect, so the second one
+/// succeeds and changes nothing.
 #[tokio::test]
 async fn a_write_that_is_tried_again_succeeds_once() {
     let fixture = fixture();
@@ -186,7 +189,8 @@ async fn a_write_that_is_tried_again_succeeds_once() {
     assert!(matches!(error, WriteError::Conflict(stored) if *stored == claimed));
 }
 
-/// Two handles on the file, as of two processes: of twenty who claim the same webhook, one wins, twenty times over.
+/// Two handles on the file, as of two processes: of twenty who claim the same webhook, one wins,
+/// twenty times over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_claims_through_two_handles_one_wins() {
     let fixture = fixture();
@@ -211,8 +215,8 @@ async fn of_claims_through_two_handles_one_wins() {
     }
 }
 
-/// 250 webhooks expire, 10 do not. They are gone for readers at once, and from the disk a hundred with each purge, once two looks a minute
-/// apart have seen them expired.
+/// 250 webhooks expire, 10 do not. They are gone for readers at once, and from the disk a hundred
+/// with each purge, once two looks a minute apart have seen them expired.
 #[tokio::test]
 async fn what_expired_goes_a_little_at_a_time() {
     let fixture = fixture();
@@ -278,7 +282,8 @@ async fn the_id_of_what_expired_is_free_and_its_writes_are_refused() {
     assert_eq!(fixture.check_totals().await, [1, 0, 0, 0, 0]);
 }
 
-/// A record of a newer version is an error for who asks for it, left out of lists, and never changed.
+/// A record of a newer version is an error for who asks for it, left out of lists, and never
+/// changed.
 #[tokio::test]
 async fn a_newer_record_harms_nobody_else() {
     let fixture = fixture();
@@ -361,7 +366,8 @@ async fn a_take_over_ends_leases() {
     fixture.check_totals().await;
 }
 
-/// What has no message is due as soon as there is something to do; what has one, or waits as it should, is left alone.
+/// What has no message is due as soon as there is something to do; what has one, or waits as it
+/// should, is left alone.
 #[tokio::test]
 async fn a_take_over_finds_what_no_message_leads_to() {
     let fixture = fixture();
@@ -422,7 +428,8 @@ async fn worst_destinations_and_opened_circuits_come_first() {
     );
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
 
-    // Of those that opened the latest written comes first; what nobody has written for a day makes room.
+    // Of those that opened the latest written comes first; what nobody has written for a day makes
+    // room.
     let now = BEGIN.plus(hour * 48);
     let circuit = |name: &str, open_until, touched_at| Circuit {
         failures: 1,

@@ -1,4 +1,5 @@
-//! What holds after any sequence of events, whoever sends them and whenever: random walks, each step judged.
+//! What holds after any sequence of events, whoever sends them and whenever: random walks, each
+//! step judged.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::{
     transition::{GiveUp, NewWebhook, Refusal, Report, Rules, testing::new_webhook},
 };
 
-/// Something that somebody tries. What it needs of the record (the claim, the due time) is put in when it happens.
+/// Something that somebody tries. What it needs of the record (the claim, the due time) is put in
+/// when it happens.
 #[derive(Clone, Debug)]
 enum Event {
     Pass(Duration),
@@ -290,13 +292,15 @@ fn check_step(walk: &Walk, event: &Event, next: &Webhook) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 20_000,
+        ..ProptestConfig::default() })]
 
-    /// Every record that a sequence of events can lead to keeps the invariants, every step is one that design §3 allows, and a
-    /// refusal changes nothing (it has no record). The sequences are random, the claims, outcomes and due times among them both
-    /// right and wrong.
+    /// Every record that a sequence of events can lead to keeps the invariants, every step is one
+    /// that design §3 allows, and a refusal changes nothing (it has no record). The sequences are
+    /// random, the claims, outcomes and due times among them both right and wrong.
     #[test]
-    fn any_walk_keeps_the_rules(new in new(), events in proptest::collection::vec(event(), 1..120)) {
+    fn any_walk_keeps_the_rules(new in new(), events in proptest::collection::vec(event(),
+        1..120)) {
         let rules = rules();
         let record = rules.create(new, NOW);
         check_record(&rules, &record);
@@ -307,14 +311,16 @@ proptest! {
             check_step(&walk, event, &next);
             match event {
                 Event::Conclude { report, .. } => {
-                    let asked = report.outcome.retry_after.unwrap_or_default().min(walk.rules.retry.retry_after_cap);
+                    let asked = report.outcome.retry_after.unwrap_or_default()
+                        .min(walk.rules.retry.retry_after_cap);
                     walk.latest = Some((report.outcome, walk.now.plus(asked)));
                 }
                 Event::Resend | Event::Redrive => walk.latest = None,
                 _ => {}
             }
             walk.worked_on = match event {
-                Event::Claim | Event::Conclude { .. } | Event::Defer(_) | Event::RetryInterrupted | Event::GiveBack(_) => true,
+                Event::Claim | Event::Conclude { .. } | Event::Defer(_) | Event::RetryInterrupted
+                | Event::GiveBack(_) => true,
                 Event::Rescue | Event::Resend | Event::Redrive => false,
                 _ => walk.worked_on,
             };
@@ -322,10 +328,11 @@ proptest! {
         }
     }
 
-    /// However often and by whomever it is lost, a webhook comes to an end: looked at again and again by workers that all die, it
-    /// is given up after five attempts.
+    /// However often and by whomever it is lost, a webhook comes to an end: looked at again and
+    /// again by workers that all die, it is given up after five attempts.
     #[test]
-    fn a_webhook_that_kills_its_workers_ends(waits in proptest::collection::vec(45_u64..10_000, 30..40)) {
+    fn a_webhook_that_kills_its_workers_ends(waits in proptest::collection::vec(45_u64..10_000,
+        30..40)) {
         let rules = rules();
         let mut now = NOW;
         let mut record = rules.create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
@@ -338,13 +345,16 @@ proptest! {
                 }
                 Err(refusal) => {
                     prop_assert_eq!(refusal, Refusal::Interrupted);
-                    record = rules.give_up(&record, GiveUp::Interrupted, Function::Deliver, now).unwrap();
+                    record = rules.give_up(&record, GiveUp::Interrupted, Function::Deliver,
+                        now).unwrap();
                     break;
                 }
             }
             now = now.plus(Duration::from_secs(*wait));
         }
-        prop_assert_eq!((record.status, record.attempt_count, record.attempts.len()), (Status::Failed, 5, 5));
-        prop_assert!(record.attempts.iter().all(|attempt| attempt.error == Some(ErrorKind::Interrupted)));
+        prop_assert_eq!((record.status, record.attempt_count, record.attempts.len()),
+            (Status::Failed, 5, 5));
+        let is_interrupted = |error| error == Some(ErrorKind::Interrupted);
+        prop_assert!(record.attempts.iter().all(|attempt| is_interrupted(attempt.error)));
     }
 }

@@ -1,6 +1,8 @@
-//! Every starting record against every event: either the exact refusal, or the status and the times that follow.
+//! Every starting record against every event: either the exact refusal, or the status and the times
+//! that follow.
 //!
-//! A row names each of the events exactly once, so a new event or a new kind of record cannot be forgotten.
+//! A row names each of the events exactly once, so a new event or a new kind of record cannot be
+//! forgotten.
 
 use std::time::Duration;
 
@@ -251,7 +253,8 @@ fn archived(seconds_ago: i64) -> Webhook {
 
 // ----- the rows
 
-/// A pending webhook: in no index, in the index early and late, and scheduled. Nobody can write an outcome for it.
+/// A pending webhook: in no index, in the index early and late, and scheduled. Nobody can write an
+/// outcome for it.
 #[test]
 fn pending_against_every_event() {
     let common: [(&[Event], Cell); 5] = [
@@ -328,8 +331,8 @@ fn pending_against_every_event() {
     );
 }
 
-/// A webhook with an attempt going on, or with one whose worker is lost. Only our claim writes an outcome, also when its lease is
-/// over and nobody took it; nobody else gets on while it is live.
+/// A webhook with an attempt going on, or with one whose worker is lost. Only our claim writes an
+/// outcome, also when its lease is over and nobody took it; nobody else gets on while it is live.
 #[test]
 fn in_progress_against_every_event() {
     let past = -3600;
@@ -416,7 +419,8 @@ fn in_progress_against_every_event() {
     );
 }
 
-/// The last attempt that the policy grants ends the webhook, whichever outcome used up the ones before.
+/// The last attempt that the policy grants ends the webhook, whichever outcome used up the ones
+/// before.
 #[test]
 fn the_last_granted_attempt_fails_it() {
     for (used, status_code, expected) in [
@@ -440,7 +444,8 @@ fn the_last_granted_attempt_fails_it() {
     }
 }
 
-/// A webhook that waits: no attempt and no outcome before its time; it is in the due index all along.
+/// A webhook that waits: no attempt and no outcome before its time; it is in the due index all
+/// along.
 #[test]
 fn retrying_against_every_event() {
     let common: [(&[Event], Cell); 5] = [
@@ -514,7 +519,8 @@ fn retrying_against_every_event() {
     );
 }
 
-/// What is finished stays as it is but for archive, and for an operator who sends it again before it expires.
+/// What is finished stays as it is but for archive, and for an operator who sends it again before
+/// it expires.
 #[test]
 fn finished_against_every_event() {
     let again = goes_on(Pending, 0, Some(GRACE));
