@@ -213,17 +213,17 @@ impl Backends {
     /// leases and visibility timeouts run out. Only for who knows that nobody else is at work, and
     /// before anybody is. How many webhooks and messages that were.
     #[cfg(feature = "sqlite")]
-    pub async fn take_over(&self, now: Timestamp) -> Result<u64, TakeOverError> {
+    pub async fn recover_in_flight(&self, now: Timestamp) -> Result<u64, RecoverInFlightError> {
         let (store, queue) = &self.embedded;
         let mut count = 0;
         let mut led_to = None;
         if let Some(queue) = queue {
-            let taken = queue.take_over(now).await?;
+            let taken = queue.recover_in_flight(now).await?;
             count += taken.released;
             led_to = Some(taken.webhooks);
         }
         if let Some(store) = store {
-            let taken = store.take_over(now, led_to).await?;
+            let taken = store.recover_in_flight(now, led_to).await?;
             count = count.max(taken.leases) + taken.unsent;
         }
         Ok(count)
@@ -351,7 +351,7 @@ pub async fn config_from_env(defaults: Defaults) -> Result<Config, ContextError>
 /// What the last run left cannot be read or written.
 #[cfg(feature = "sqlite")]
 #[derive(Debug, thiserror::Error)]
-pub enum TakeOverError {
+pub enum RecoverInFlightError {
     /// The store failed.
     #[error("cannot take over the webhooks of the last run")]
     Store(#[from] crate::store::StoreError),

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 pub const MAX_REFERENCE_CHARS: usize = 64;
 
 /// What a made-up reference id begins with.
-const MADE_UP: &str = "auto-";
+const GENERATED: &str = "auto-";
 
 /// A UUIDv7 that names one webhook. Ordered by its time, then by its random part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,15 +110,15 @@ impl ReferenceId {
     ///
     /// It holds the task id, so the webhook can be found by it without an index entry: see
     /// [`ReferenceId::made_up_for`].
-    pub fn made_up(task: TaskId) -> Self {
-        Self(format!("{MADE_UP}{}", URL_SAFE_NO_PAD.encode(task.as_bytes())))
+    pub fn generated(task: TaskId) -> Self {
+        Self(format!("{GENERATED}{}", URL_SAFE_NO_PAD.encode(task.as_bytes())))
     }
 
     /// The one task that this reference id was made up for, if it was made up.
     pub fn made_up_for(&self) -> Option<TaskId> {
-        let encoded = self.0.strip_prefix(MADE_UP)?;
+        let encoded = self.0.strip_prefix(GENERATED)?;
         let task = TaskId::from_bytes(&URL_SAFE_NO_PAD.decode(encoded).ok()?)?;
-        (Self::made_up(task) == *self).then_some(task)
+        (Self::generated(task) == *self).then_some(task)
     }
 
     /// The reference id of a test webhook: `TEST-` and eight hexadecimal digits of its task's
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn a_made_up_reference_leads_back_to_its_task() {
-        let made_up = ReferenceId::made_up(task());
-        assert_eq!(made_up.as_str().parse(), Ok(made_up.clone()));
-        assert_eq!(made_up.made_up_for(), Some(task()));
+        let generated = ReferenceId::generated(task());
+        assert_eq!(generated.as_str().parse(), Ok(generated.clone()));
+        assert_eq!(generated.made_up_for(), Some(task()));
         assert_eq!("auto-mobile".parse::<ReferenceId>().unwrap().made_up_for(), None);
     }
 

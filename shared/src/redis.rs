@@ -10,10 +10,10 @@
 //! waits for a server to come back. On a cluster the client follows redirections and tries again
 //! within that time, so a script may run twice there: each does no harm then.
 
+mod batcher;
 mod durable;
 mod heartbeat;
 mod script;
-mod together;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
@@ -29,8 +29,8 @@ use tokio::{sync::OnceCell, time::timeout};
 use self::durable::Durable;
 pub use self::heartbeat::Heartbeat;
 pub(crate) use self::{
+    batcher::Batcher,
     script::{Call, Script, allow_full_memory, is_full, scripts},
-    together::Together,
 };
 use crate::config::RedisUrl;
 

@@ -74,7 +74,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A webhook's own wishes; what is missing is as the policy has it. Checked by the API before it is
+/// A webhook's own overrides; what is missing is as the policy has it. Checked by the API before it is
 /// stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -187,23 +187,24 @@ pub enum Verdict {
 }
 
 impl RetryPolicy {
-    /// This policy with a webhook's own wishes.
+    /// This policy with a webhook's own overrides.
     #[must_use]
-    pub fn with(&self, wishes: Option<&RetryOverride>) -> Self {
+    pub fn with(&self, overrides: Option<&RetryOverride>) -> Self {
         let mut policy = self.clone();
-        let Some(wishes) = wishes else { return policy };
-        if wishes.base_delay_ms.is_some()
-            || wishes.factor.is_some()
-            || wishes.max_delay_ms.is_some()
+        let Some(overrides) = overrides else { return policy };
+        if overrides.base_delay_ms.is_some()
+            || overrides.factor.is_some()
+            || overrides.max_delay_ms.is_some()
         {
             policy.schedule.clear();
         }
-        policy.base_delay = wishes.base_delay_ms.map_or(policy.base_delay, Duration::from_millis);
-        policy.factor = wishes.factor.unwrap_or(policy.factor);
-        policy.max_delay = wishes.max_delay_ms.map_or(policy.max_delay, Duration::from_millis);
-        policy.jitter = wishes.jitter.unwrap_or(policy.jitter);
-        policy.max_attempts = wishes.max_attempts.unwrap_or(policy.max_attempts);
-        if let Some(schedule) = &wishes.schedule_ms {
+        policy.base_delay =
+            overrides.base_delay_ms.map_or(policy.base_delay, Duration::from_millis);
+        policy.factor = overrides.factor.unwrap_or(policy.factor);
+        policy.max_delay = overrides.max_delay_ms.map_or(policy.max_delay, Duration::from_millis);
+        policy.jitter = overrides.jitter.unwrap_or(policy.jitter);
+        policy.max_attempts = overrides.max_attempts.unwrap_or(policy.max_attempts);
+        if let Some(schedule) = &overrides.schedule_ms {
             policy.schedule = schedule.iter().copied().map(Duration::from_millis).collect();
             policy.max_attempts = schedule.len() as u32 + 1;
         }
@@ -314,7 +315,7 @@ mod tests {
     #[test]
     fn no_wait_is_shorter_than_the_floor() {
         let policy = RetryPolicy::default();
-        let wishes = [
+        let overrides = [
             RetryOverride { base_delay_ms: Some(0), ..RetryOverride::default() },
             RetryOverride {
                 base_delay_ms: Some(1000),
@@ -325,16 +326,16 @@ mod tests {
             RetryOverride { max_delay_ms: Some(0), ..RetryOverride::default() },
             RetryOverride { schedule_ms: Some(vec![0; 49]), ..RetryOverride::default() },
         ];
-        for wishes in wishes {
-            assert!(wishes.check().is_empty(), "it is accepted, and raised: {wishes:?}");
-            let policy = RetryPolicy { max_attempts: 50, ..policy.with(Some(&wishes)) };
+        for overrides in overrides {
+            assert!(overrides.check().is_empty(), "it is accepted, and raised: {overrides:?}");
+            let policy = RetryPolicy { max_attempts: 50, ..policy.with(Some(&overrides)) };
             for (used, unit) in [(1, 0.0), (1, 0.999), (2, 0.0), (49, 0.0)] {
                 for retry_after in [None, Some(Duration::ZERO)] {
                     let outcome = Outcome { retry_after, ..answered(429) };
                     let Verdict::Retry { wait, .. } = policy.verdict(&outcome, used, unit) else {
                         panic!("granted")
                     };
-                    assert!(wait >= MIN_DELAY, "{wait:?} after {used} by {wishes:?}");
+                    assert!(wait >= MIN_DELAY, "{wait:?} after {used} by {overrides:?}");
                 }
             }
         }
@@ -357,25 +358,26 @@ mod tests {
     fn a_webhooks_wishes_replace_what_they_name() {
         let policy =
             RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
-        let wishes = RetryOverride {
+        let overrides = RetryOverride {
             base_delay_ms: Some(100),
             max_attempts: Some(7),
             ..RetryOverride::default()
         };
-        let merged = policy.with(Some(&wishes));
+        let merged = policy.with(Some(&overrides));
         assert_eq!(
             (merged.base_delay, merged.max_attempts, merged.schedule.len()),
             (Duration::from_millis(100), 7, 0)
         );
-        let wishes = RetryOverride { schedule_ms: Some(vec![1, 2, 3]), ..RetryOverride::default() };
-        assert_eq!(policy.with(Some(&wishes)).max_attempts, 4);
+        let overrides =
+            RetryOverride { schedule_ms: Some(vec![1, 2, 3]), ..RetryOverride::default() };
+        assert_eq!(policy.with(Some(&overrides)).max_attempts, 4);
         assert_eq!(policy.with(None), policy);
     }
 
     #[test]
     fn wishes_out_of_bounds_name_their_field() {
-        let fields = |wishes: RetryOverride| {
-            wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
+        let fields = |overrides: RetryOverride| {
+            overrides.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
         };
         let none = RetryOverride::default;
         assert!(fields(none()).is_empty());
@@ -407,7 +409,7 @@ mod tests {
         let week_ms = 604_800_000;
         assert_eq!(MAX_DELAY_LIMIT.as_millis(), u128::from(week_ms));
         let (none, none_wrong) = (RetryOverride::default, Vec::<InvalidRetry>::new());
-        for wishes in [
+        for overrides in [
             RetryOverride { max_attempts: Some(1), ..none() },
             RetryOverride { max_attempts: Some(50), ..none() },
             RetryOverride { base_delay_ms: Some(week_ms), max_delay_ms: Some(week_ms), ..none() },
@@ -415,10 +417,10 @@ mod tests {
             RetryOverride { factor: Some(100.0), jitter: Some(1.0), ..none() },
             RetryOverride { schedule_ms: Some(vec![week_ms; 49]), ..none() },
         ] {
-            assert_eq!(wishes.check(), none_wrong, "{wishes:?}");
+            assert_eq!(overrides.check(), none_wrong, "{overrides:?}");
         }
-        let fields = |wishes: RetryOverride| {
-            wishes.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
+        let fields = |overrides: RetryOverride| {
+            overrides.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
         };
         assert_eq!(
             fields(RetryOverride { max_delay_ms: Some(week_ms + 1), ..none() }),
@@ -439,7 +441,7 @@ mod tests {
         let policy =
             RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
         let none = RetryOverride::default;
-        let merged = |wishes: RetryOverride| policy.with(Some(&wishes));
+        let merged = |overrides: RetryOverride| policy.with(Some(&overrides));
         let growing = RetryPolicy { schedule: Vec::new(), ..policy.clone() };
         let ms = Duration::from_millis;
         assert_eq!(

@@ -72,7 +72,7 @@ pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3600);
 const RETIRED_FOR: Duration = IDEMPOTENCY_TTL.saturating_add(Duration::from_secs(3600));
 
 /// Until when the store has to remember that this id is retired.
-pub fn retired_until(task: TaskId) -> Timestamp {
+pub fn tombstone_expires_at(task: TaskId) -> Timestamp {
     task.created_at().plus(RETIRED_FOR)
 }
 
@@ -124,7 +124,7 @@ pub enum CreateError {
     Conflict(Box<Webhook>),
     /// Nothing is created under this id any more.
     #[error("the id is retired")]
-    Retired(Retired),
+    Tombstone(Tombstone),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -132,35 +132,35 @@ pub enum CreateError {
 
 /// Why nothing is created under an id any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retired {
+pub enum Tombstone {
     /// Its webhook was deleted.
     Deleted,
-    /// There never was one, and [`Store::bar`] has seen to it that there will be none.
-    Barred,
+    /// There never was one, and [`Store::tombstone_id`] has seen to it that there will be none.
+    Unused,
 }
 
-impl Retired {
+impl Tombstone {
     /// As it is stored.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",
-            Self::Barred => "barred",
+            Self::Unused => "barred",
         }
     }
 
     /// The inverse. What is not known counts as deleted: then nothing is made.
     pub fn from_stored(text: &str) -> Self {
-        if text == Self::Barred.as_str() { Self::Barred } else { Self::Deleted }
+        if text == Self::Unused.as_str() { Self::Unused } else { Self::Deleted }
     }
 }
 
-/// What stands under an id that [`Store::bar`] was asked to bar.
+/// What stands under an id that [`Store::tombstone_id`] was asked to bar.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing {
+pub enum IdState {
     /// A webhook, which stays.
     Webhook(Box<Webhook>),
     /// Nothing, from now on.
-    Retired(Retired),
+    Tombstone(Tombstone),
 }
 
 /// What an idempotency key stands for.
@@ -297,14 +297,14 @@ pub trait Store: Send + Sync + Debug {
 
     /// The webhook and its content exist from now on, both or neither, durable against power loss.
     /// [`CreateError::Conflict`] if there is one with this task id, which is left as it is;
-    /// [`CreateError::Retired`] if there was one or the id is barred.
+    /// [`CreateError::Tombstone`] if there was one or the id is barred.
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError>;
 
     /// No webhook is created under this id any more, also by a create that is under way, at least
-    /// until [`retired_until`]; durable as that is. Answers what stands there: a webhook, which is
+    /// until [`tombstone_expires_at`]; durable as that is. Answers what stands there: a webhook, which is
     /// left as it is, or why there is none. Asked again it answers the same, until the webhook is
     /// deleted. One that has expired counts as deleted.
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError>;
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError>;
 
     /// The record, with every write that was acknowledged before the call.
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError>;
@@ -329,7 +329,7 @@ pub trait Store: Send + Sync + Debug {
 
     /// Nothing of the webhook is left: record, content, every index entry. Whether there was one.
     /// No write that started before can bring it back, and no create under its id, whenever it
-    /// starts: until [`retired_until`] the id itself is remembered as deleted.
+    /// starts: until [`tombstone_expires_at`] the id itself is remembered as deleted.
     async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError>;
 
     /// The same, only if the stored record has the revision of `seen`: for what was chosen by
@@ -373,7 +373,7 @@ pub trait Store: Send + Sync + Debug {
     /// Webhooks created in `[from, until)` that are unfinished and not in the due index, from the
     /// position `after` on, and where to go on. A sequential read; every webhook in the range was
     /// read once `next` is `None`.
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
@@ -405,7 +405,7 @@ pub trait Store: Send + Sync + Debug {
 
     /// The store's own housekeeping; the sweep asks for it in each run. Ends soon after `until`.
     /// Changes nothing that can be asked for, and may be cut short anywhere or run twice at once.
-    async fn tidy(&self, _now: Timestamp, _until: Timestamp) -> Result<(), StoreError> {
+    async fn maintain(&self, _now: Timestamp, _until: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -16,7 +16,7 @@
 //!
 //! | area | what it proves |
 //! |---|---|
-//! | `create`, `write`, `delete`, `retired` | conditional writes of one webhook and its content |
+//! | `create`, `write`, `delete`, `tombstones` | conditional writes of one webhook and its content |
 //! | `transitions` | every event on every status, applied through the store: record and indexes keep step |
 //! | `races` | real concurrent writers over two handles: one claim, one outcome, no resurrection |
 //! | `due`, `audit`, `expiry`, `list`, `dead_letters` | the indexes |
@@ -51,8 +51,8 @@ mod races;
 mod receivers;
 mod redrive;
 mod reservations;
-mod retired;
 mod steps;
+mod tombstones;
 mod totals;
 mod transitions;
 mod unreadable;
@@ -104,7 +104,7 @@ pub fn cases() -> Vec<Case> {
         list::cases(),
         dead_letters::cases(),
         reservations::cases(),
-        retired::cases(),
+        tombstones::cases(),
         circuits::cases(),
         totals::cases(),
         unreadable::cases(),

@@ -95,7 +95,7 @@ impl World {
 fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
     let task = TaskId::mint(now, rand::random());
     let new = NewWebhook {
-        id: WebhookId { reference: shared::id::ReferenceId::made_up(task), task },
+        id: WebhookId { reference: shared::id::ReferenceId::generated(task), task },
         referenced: false,
         correlation_id: "9f0c2b4e-6d1f-4c2e-8a55-0d1c2b3a4f5e".to_owned(),
         trace: None,
@@ -233,9 +233,9 @@ async fn one_run_sums_up_all_that_was_counted() {
     }
     let position = async || world.items("totals").await[0]["f"]["S"].as_str().unwrap().to_owned();
     let later = now.plus(Duration::from_secs(60));
-    world.store.tidy(later, world.clock.now()).await.unwrap();
+    world.store.maintain(later, world.clock.now()).await.unwrap();
     assert_eq!(position().await, place(999), "its time was over");
-    world.store.tidy(later, world.clock.now().plus(Duration::from_secs(60))).await.unwrap();
+    world.store.maintain(later, world.clock.now().plus(Duration::from_secs(60))).await.unwrap();
     assert_eq!(position().await, place(ITEMS - 1));
     assert_eq!(world.store.counters().await.unwrap()["invocations"], ITEMS as u64);
 }
@@ -288,10 +288,10 @@ async fn figures_go_on_after_a_clock_was_ahead() {
     };
     let ahead = now.plus(40 * DAY);
     count(ahead).await;
-    world.store.tidy(ahead.plus(Duration::from_secs(60)), until).await.unwrap();
-    world.store.tidy(now, until).await.unwrap();
+    world.store.maintain(ahead.plus(Duration::from_secs(60)), until).await.unwrap();
+    world.store.maintain(now, until).await.unwrap();
     count(now.plus(Duration::from_secs(60))).await;
-    world.store.tidy(now.plus(Duration::from_secs(120)), until).await.unwrap();
+    world.store.maintain(now.plus(Duration::from_secs(120)), until).await.unwrap();
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 32);
     for sums in world.items("totals").await {
         assert!(

@@ -19,7 +19,7 @@ use crate::{
     dispatch,
     fields::{self, Elements, Fields, given},
     idempotency::{self, Begun, Key, MAX_ROUNDS, Slot, answer, replayed},
-    problem::{Cause, Faults, Kind, Problem},
+    problem::{Cause, FieldErrors, Kind, Problem},
     query,
     submission::Submission,
     view::{self, Accepted},
@@ -81,15 +81,15 @@ pub(crate) async fn accept(
 }
 
 fn read_items(app: &App, fields: &Fields<'_>) -> Result<Items, Problem> {
-    let mut faults = Faults::default();
-    let [webhooks] = fields.pick(&["webhooks"], "", &mut faults);
+    let mut field_errors = FieldErrors::default();
+    let [webhooks] = fields.pick(&["webhooks"], "", &mut field_errors);
     let elements: Option<Elements<'_, MAX_ITEMS>> =
         given(webhooks).and_then(|raw| serde_json::from_str(raw.get()).ok());
     let count = elements.as_ref().map_or(0, |elements| elements.count);
     if !(1..=MAX_ITEMS).contains(&count) {
-        faults.add("webhooks", format!("must be an array of 1 to {MAX_ITEMS} webhooks"));
+        field_errors.add("webhooks", format!("must be an array of 1 to {MAX_ITEMS} webhooks"));
     }
-    faults.check()?;
+    field_errors.check()?;
     let items = elements.map(|elements| elements.items).unwrap_or_default();
     let judge = |(index, raw): (usize, &&serde_json::value::RawValue)| {
         let name = format!("webhooks[{index}]");

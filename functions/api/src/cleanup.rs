@@ -93,7 +93,7 @@ pub(crate) async fn clean_up(
 
 fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
     let cursor = query.get("cursor").map(str::to_owned);
-    query.faults.check()?;
+    query.field_errors.check()?;
     cursor.map(|cursor| cursor::decode(&cursor).map(|(after, _)| after)).transpose()
 }
 

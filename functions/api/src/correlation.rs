@@ -24,9 +24,9 @@ pub(crate) fn of(headers: &HeaderMap, random: &dyn Random) -> Arc<str> {
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     let mut text = Uuid::encode_buffer();
-    let made_up: &str =
+    let generated: &str =
         Builder::from_random_bytes(bytes).into_uuid().hyphenated().encode_lower(&mut text);
-    made_up.into()
+    generated.into()
 }
 
 fn is_sane(bytes: &[u8]) -> bool {

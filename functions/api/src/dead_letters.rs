@@ -221,7 +221,7 @@ fn no_such_dead_letter() -> Problem {
 
 fn read_cursor(query: Query<'_>) -> Result<(Option<DeadLetterPosition>, usize), Problem> {
     let cursor = query.get("cursor").map(str::to_owned);
-    query.faults.check()?;
+    query.field_errors.check()?;
     match cursor {
         Some(cursor) => cursor::decode(&cursor).map(|(after, page)| (Some(after), page)),
         None => Ok((None, 1)),

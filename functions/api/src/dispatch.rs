@@ -10,7 +10,7 @@ use shared::{
     planted::{self, Bug},
     queue::{Lane, MAX_BATCH, Outgoing},
     status::Status,
-    store::{CreateError, Retired, Standing, StoreError},
+    store::{CreateError, IdState, StoreError, Tombstone},
 };
 use std::time::Duration;
 
@@ -43,10 +43,10 @@ pub(crate) async fn create(
 ) -> Result<Option<Webhook>, Problem> {
     let webhook = as_created(app, call, submission, task);
     match app.context.store.create(&webhook, &submission.content).await {
-        Ok(()) | Err(CreateError::Retired(Retired::Deleted)) => Ok(Some(webhook)),
+        Ok(()) | Err(CreateError::Tombstone(Tombstone::Deleted)) => Ok(Some(webhook)),
         Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
         Err(CreateError::Conflict(_)) => Err(unknown_fate().because(IdTaken(task))),
-        Err(CreateError::Retired(Retired::Barred)) => Ok(None),
+        Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
         Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
             Err(unknown_fate().because(error))
         }
@@ -73,13 +73,13 @@ pub(crate) async fn settled(
     task: TaskId,
 ) -> Result<Option<Webhook>, Problem> {
     let id = submission.id(task);
-    match app.context.store.bar(&id).await? {
-        Standing::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
-        Standing::Webhook(_) => Err(unknown_fate().because(IdTaken(task))),
-        Standing::Retired(Retired::Deleted) if !planted::is(Bug::DeletedIsNew) => {
+    match app.context.store.tombstone_id(&id).await? {
+        IdState::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
+        IdState::Webhook(_) => Err(unknown_fate().because(IdTaken(task))),
+        IdState::Tombstone(Tombstone::Deleted) if !planted::is(Bug::DeletedIsNew) => {
             Ok(Some(as_created(app, call, submission, task)))
         }
-        Standing::Retired(_) => Ok(None),
+        IdState::Tombstone(_) => Ok(None),
     }
 }
 

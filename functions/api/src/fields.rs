@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::problem::{Faults, Kind, Problem};
+use crate::problem::{FieldErrors, Kind, Problem};
 
 /// Fields of one object that are looked at; more are only counted.
 const MAX_FIELDS: usize = 64;
@@ -96,23 +96,23 @@ impl<'a> Fields<'a> {
         serde_json::from_str(raw.get()).ok()
     }
 
-    /// The values of the `known` fields. Unknown ones are faults, since a mistyped name must not be
+    /// The values of the `known` fields. Unknown ones are field_errors, since a mistyped name must not be
     /// dropped silently; so are those that are given twice, since it is not clear which one is
     /// meant.
     pub(crate) fn pick<const N: usize>(
         &self,
         known: &[&str; N],
         prefix: &str,
-        faults: &mut Faults,
+        field_errors: &mut FieldErrors,
     ) -> [Option<&'a RawValue>; N] {
         let mut values = [None; N];
         for (name, raw) in &self.entries {
             match known.iter().position(|known| known == name) {
                 Some(index) if values[index].is_some() => {
-                    faults.add(&format!("{prefix}{name}"), "is given twice")
+                    field_errors.add(&format!("{prefix}{name}"), "is given twice")
                 }
                 Some(index) => values[index] = Some(*raw),
-                None => faults.add(
+                None => field_errors.add(
                     &format!("{prefix}{name}"),
                     format!("is not known; known are {}", known.join(", ")),
                 ),
@@ -237,10 +237,11 @@ mod tests {
     #[test]
     fn unknown_fields_and_second_ones_are_named() {
         let body = br#"{"url":1,"ulr":2,"url":3}"#;
-        let mut faults = Faults::default();
-        let [url, payload] = fields(body).unwrap().pick(&["url", "payload"], "w.", &mut faults);
+        let mut field_errors = FieldErrors::default();
+        let [url, payload] =
+            fields(body).unwrap().pick(&["url", "payload"], "w.", &mut field_errors);
         assert_eq!((url.map(RawValue::get), payload.is_none()), (Some("1"), true));
-        let json = serde_json::to_string(&faults.check().unwrap_err()).unwrap();
+        let json = serde_json::to_string(&field_errors.check().unwrap_err()).unwrap();
         assert!(json.contains("w.ulr") && json.contains("w.url"), "{json}");
     }
 }

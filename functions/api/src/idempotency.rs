@@ -10,7 +10,7 @@
 //! A try may die after any step; the next one goes on with the same id, also while the first is
 //! still at it. Only an id of more than [`Config::max_id_age`](shared::config::Config::max_id_age)
 //! is not created any more, since the audit may have read its minute: it is barred
-//! ([`Store::bar`](shared::store::Store::bar)), so that no create that is still under way takes
+//! ([`Store::tombstone_id`](shared::store::Store::tombstone_id)), so that no create that is still under way takes
 //! effect, and if there was no webhook under it the key is made to stand for a new id. Of a batch
 //! each item is judged so, and the key remembers the ids of those that the old id had settled. So
 //! each item is created once, whichever try dies where.

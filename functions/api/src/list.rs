@@ -65,18 +65,18 @@ pub(crate) async fn list(
     let page = query.number("page", 1, MAX_PAGE);
     let cursor = query.get("cursor").map(str::to_owned);
     if cursor.is_some() && query.get("page").is_some() {
-        query.faults.add(
+        query.field_errors.add(
             "page",
             "cannot be given together with cursor; the cursor says where the page begins",
         );
     }
     if page * page_size > MAX_READ {
-        query.faults.add(
+        query.field_errors.add(
             "page",
             format!("times page_size must be at most {MAX_READ}; go on with next_cursor instead"),
         );
     }
-    query.faults.check()?;
+    query.field_errors.check()?;
     let (after, page, to_skip) = match cursor {
         Some(cursor) => {
             let (after, page) = cursor::decode(&cursor)?;

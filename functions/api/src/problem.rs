@@ -252,9 +252,9 @@ impl IntoResponse for Problem {
 
 /// Gathers wrong fields, so that one answer names them all.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<FieldError>);
+pub(crate) struct FieldErrors(Vec<FieldError>);
 
-impl Faults {
+impl FieldErrors {
     /// One more, up to [`MAX_FIELD_ERRORS`].
     pub(crate) fn add(&mut self, field: &str, message: impl Into<Cow<'static, str>>) {
         if self.0.len() < MAX_FIELD_ERRORS {
@@ -293,12 +293,12 @@ mod tests {
 
     #[test]
     fn wrong_fields_are_named_up_to_a_limit() {
-        assert!(Faults::default().check().is_ok());
-        let mut faults = Faults::default();
+        assert!(FieldErrors::default().check().is_ok());
+        let mut field_errors = FieldErrors::default();
         for index in 0..1000 {
-            faults.add(&format!("{index}{}", "x".repeat(1000)), "is wrong");
+            field_errors.add(&format!("{index}{}", "x".repeat(1000)), "is wrong");
         }
-        let problem = faults.check().unwrap_err();
+        let problem = field_errors.check().unwrap_err();
         assert_eq!(problem.errors.len(), MAX_FIELD_ERRORS);
         assert!(problem.errors.iter().all(|error| error.field.len() <= MAX_FIELD_NAME_BYTES));
     }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, str::FromStr, time::Duration};
 use shared::{clock::Timestamp, id::ReferenceId, status::Status, store::Filter};
 use url::form_urlencoded;
 
-use crate::problem::{Faults, Kind, Problem};
+use crate::problem::{FieldErrors, Kind, Problem};
 
 /// Entries on one page.
 pub(crate) const MAX_PAGE_SIZE: usize = 100;
@@ -25,24 +25,24 @@ const DAY_SECONDS: f64 = 86_400.0;
 pub(crate) struct Query<'a> {
     values: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// What is wrong with the query so far.
-    pub(crate) faults: Faults,
+    pub(crate) field_errors: FieldErrors,
 }
 
 impl<'a> Query<'a> {
-    /// Reads the query. Parameters that are not `known`, or given twice, are faults.
+    /// Reads the query. Parameters that are not `known`, or given twice, are field_errors.
     pub(crate) fn parse(query: Option<&'a str>, known: &[&str]) -> Self {
-        let mut faults = Faults::default();
+        let mut field_errors = FieldErrors::default();
         let mut values: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
-                faults.add(&name, unknown(known));
+                field_errors.add(&name, unknown(known));
             } else if values.iter().any(|(seen, _)| *seen == name) {
-                faults.add(&name, "is given twice");
+                field_errors.add(&name, "is given twice");
             } else {
                 values.push((name, value));
             }
         }
-        Self { values, faults }
+        Self { values, field_errors }
     }
 
     /// A parameter's value, unless it is missing or empty.
@@ -59,7 +59,7 @@ impl<'a> Query<'a> {
         match text.parse() {
             Ok(number) if (1..=max).contains(&number) => number,
             _ => {
-                self.faults.add(name, format!("must be a whole number from 1 to {max}"));
+                self.field_errors.add(name, format!("must be a whole number from 1 to {max}"));
                 default
             }
         }
@@ -68,7 +68,7 @@ impl<'a> Query<'a> {
     /// `reference_id`.
     pub(crate) fn reference(&mut self) -> Option<ReferenceId> {
         let parsed = ReferenceId::from_str(self.get("reference_id")?);
-        parsed.map_err(|invalid| self.faults.add("reference_id", invalid.to_string())).ok()
+        parsed.map_err(|invalid| self.field_errors.add("reference_id", invalid.to_string())).ok()
     }
 
     /// `reference_id`, `status` and, where it is known, `older_than_days`.
@@ -84,7 +84,7 @@ impl<'a> Query<'a> {
         let status = Status::from_name(self.get("status")?);
         if status.is_none() {
             let names = Status::ALL.map(Status::as_str).join(", ");
-            self.faults.add("status", format!("must be one of {names}"));
+            self.field_errors.add("status", format!("must be one of {names}"));
         }
         status
     }
@@ -96,7 +96,7 @@ impl<'a> Query<'a> {
                 Some(now.minus(Duration::from_secs_f64(days * DAY_SECONDS)))
             }
             _ => {
-                self.faults
+                self.field_errors
                     .add("older_than_days", "must be a number from 0 to 36500, such as 7 or 0.5");
                 None
             }
@@ -114,7 +114,7 @@ fn unknown(known: &[&str]) -> String {
 
 /// Refuses any parameter; for calls that have none.
 pub(crate) fn none(query: Option<&str>) -> Result<(), Problem> {
-    Query::parse(query, &[]).faults.check()
+    Query::parse(query, &[]).field_errors.check()
 }
 
 /// A filter that names nothing would delete everything.
@@ -134,12 +134,12 @@ mod tests {
 
     const KNOWN: [&str; 4] = ["reference_id", "status", "older_than_days", "page"];
 
-    fn faults(query: &str) -> String {
+    fn field_errors(query: &str) -> String {
         let mut query = Query::parse(Some(query), &KNOWN);
         query.filter(Timestamp::from_millis(1_700_000_000_000));
         query.number("page", 1, 100);
         query
-            .faults
+            .field_errors
             .check()
             .map_or_else(|problem| serde_json::to_string(&problem).unwrap(), |()| String::new())
     }
@@ -148,13 +148,16 @@ mod tests {
     fn an_empty_parameter_is_a_missing_one() {
         let mut query = Query::parse(Some("reference_id=&status=&older_than_days="), &KNOWN);
         assert_eq!(query.filter(Timestamp::default()), Filter::default());
-        assert!(query.faults.check().is_ok());
+        assert!(query.field_errors.check().is_ok());
         assert!(check_filter(&Filter::default(), "status").is_err());
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert_eq!(faults("reference_id=a_b-1&status=failed&older_than_days=0.5&page=100"), "");
+        assert_eq!(
+            field_errors("reference_id=a_b-1&status=failed&older_than_days=0.5&page=100"),
+            ""
+        );
         for (query, field) in [
             ("reference_id=a%20b", "reference_id"),
             ("status=done", "status"),
@@ -168,13 +171,14 @@ mod tests {
             ("stauts=failed", "stauts"),
         ] {
             assert!(
-                faults(query).contains(&format!(r#"{{"field":"{field}""#)),
+                field_errors(query).contains(&format!(r#"{{"field":"{field}""#)),
                 "{query}: {}",
-                faults(query)
+                field_errors(query)
             );
         }
         assert!(
-            faults("status=done").contains("pending, in_progress, retrying, delivered, failed")
+            field_errors("status=done")
+                .contains("pending, in_progress, retrying, delivered, failed")
         );
     }
 

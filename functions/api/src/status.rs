@@ -43,11 +43,11 @@ pub(crate) async fn show(
         None => false,
         Some(PAYLOAD) => true,
         Some(_) => {
-            query.faults.add(INCLUDE, "must be payload");
+            query.field_errors.add(INCLUDE, "must be payload");
             false
         }
     };
-    query.faults.check()?;
+    query.field_errors.check()?;
     let (webhook, content) =
         app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
     let view = WebhookView::new(&webhook, &content.url, &app.context.rules);

@@ -17,7 +17,7 @@ use shared::{
 use crate::{
     app::Call,
     fields::{self, Fields, given},
-    problem::{Faults, Kind, Problem},
+    problem::{FieldErrors, Kind, Problem},
 };
 
 /// The most headers of the caller's own.
@@ -73,10 +73,10 @@ impl Submission {
         fields: &Fields<'_>,
         prefix: &str,
     ) -> Result<Self, Problem> {
-        let mut faults = Faults::default();
+        let mut field_errors = FieldErrors::default();
         let [url, payload, reference, headers, event_type, deliver_at, retry] =
-            fields.pick(&FIELDS, prefix, &mut faults);
-        let mut reader = Reader { prefix, faults };
+            fields.pick(&FIELDS, prefix, &mut field_errors);
+        let mut reader = Reader { prefix, field_errors };
         let max_bytes = context.config.max_payload_bytes;
         if payload.is_some_and(|payload| payload.get().len() > max_bytes) {
             return Err(payload_too_large(prefix, max_bytes));
@@ -92,7 +92,7 @@ impl Submission {
         let deliver_at =
             given(deliver_at).and_then(|raw| reader.deliver_at(raw, context.clock.now()));
         let retry = given(retry).and_then(|raw| reader.retry(raw));
-        reader.faults.check()?;
+        reader.field_errors.check()?;
         // Each of the three is there if there was no fault.
         let (Some(payload), Some((url, destination)), Some(reference)) = (payload, url, reference)
         else {
@@ -114,9 +114,9 @@ impl Submission {
             return Err(payload_too_large("", max_bytes));
         }
         let checked = context.guard.check_url(url).map_err(|refused| {
-            let mut faults = Faults::default();
-            faults.add(field, refused.to_string());
-            faults
+            let mut field_errors = FieldErrors::default();
+            field_errors.add(field, refused.to_string());
+            field_errors
                 .check()
                 .err()
                 .unwrap_or_else(|| Problem::new(Kind::InvalidFields, "The URL is refused."))
@@ -139,7 +139,7 @@ impl Submission {
     pub(crate) fn id(&self, task: TaskId) -> WebhookId {
         let reference = match &self.reference {
             Reference::Given(reference) => reference.clone(),
-            Reference::MadeUp => ReferenceId::made_up(task),
+            Reference::MadeUp => ReferenceId::generated(task),
             Reference::Test => ReferenceId::test(task),
         };
         WebhookId { reference, task }
@@ -171,12 +171,12 @@ fn payload_too_large(prefix: &str, max_bytes: usize) -> Problem {
 /// Reads one field at a time, and remembers every fault. `None` is returned with a fault only.
 struct Reader<'a> {
     prefix: &'a str,
-    faults: Faults,
+    field_errors: FieldErrors,
 }
 
 impl Reader<'_> {
     fn fault(&mut self, field: &str, message: impl Into<std::borrow::Cow<'static, str>>) {
-        self.faults.add(&format!("{}{field}", self.prefix), message);
+        self.field_errors.add(&format!("{}{field}", self.prefix), message);
     }
 
     /// The URL as the caller wrote it, and its destination.
@@ -294,9 +294,9 @@ impl Reader<'_> {
             return None;
         };
         let prefix = format!("{}retry.", self.prefix);
-        let picked = fields.pick(&RETRY_FIELDS, &prefix, &mut self.faults);
+        let picked = fields.pick(&RETRY_FIELDS, &prefix, &mut self.field_errors);
         let [max_attempts, base_delay_ms, factor, max_delay_ms, jitter, schedule_ms] = picked;
-        let wishes = RetryOverride {
+        let overrides = RetryOverride {
             max_attempts: self.wish(
                 max_attempts,
                 "max_attempts",
@@ -324,10 +324,10 @@ impl Reader<'_> {
                 all_whole,
             ),
         };
-        for fault in wishes.check() {
+        for fault in overrides.check() {
             self.fault(&format!("retry.{}", fault.field), fault.message);
         }
-        (wishes != RetryOverride::default()).then_some(wishes)
+        (overrides != RetryOverride::default()).then_some(overrides)
     }
 
     fn wish<T>(

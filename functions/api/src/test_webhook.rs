@@ -42,10 +42,12 @@ pub(crate) async fn accept(
     let call = Call::of(&parts)?;
     let mut query = Query::parse(parts.uri.query(), &[WEBHOOK_URL]);
     if query.get(WEBHOOK_URL).is_none() {
-        query.faults.add(WEBHOOK_URL, "is missing; it is where the webhook goes, percent-encoded");
+        query
+            .field_errors
+            .add(WEBHOOK_URL, "is missing; it is where the webhook goes, percent-encoded");
     }
     let url = query.get(WEBHOOK_URL).unwrap_or_default().to_owned();
-    query.faults.check()?;
+    query.field_errors.check()?;
     let (body, _room) = read_json(&app, &call, &parts.headers, body, max_body_bytes(&app)).await?;
     let payload: &RawValue = fields::parse(&body, "must be JSON")?;
     let submission = Submission::test(&app.context, WEBHOOK_URL, &url, payload)?;

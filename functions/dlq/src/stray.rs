@@ -53,7 +53,7 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
             Ok(())
         }
         // Kept before; also if it was deleted since.
-        Err(CreateError::Conflict(_) | CreateError::Retired(_)) => Ok(()),
+        Err(CreateError::Conflict(_) | CreateError::Tombstone(_)) => Ok(()),
         Err(CreateError::Store(error)) => Err(error),
     }
 }
@@ -65,6 +65,6 @@ fn id_of(message: &SqsMessage, now: Timestamp) -> WebhookId {
     let mut random = [0; 10];
     random.copy_from_slice(&hash[..10]);
     let task = TaskId::mint(sent_at, random);
-    let reference = REFERENCE.parse().unwrap_or_else(|_| ReferenceId::made_up(task));
+    let reference = REFERENCE.parse().unwrap_or_else(|_| ReferenceId::generated(task));
     WebhookId { reference, task }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn audit(
         if planted::is(Bug::AuditMovesFirst) {
             context.store.advance_audit(stored, to).await?;
         }
-        adopt_unheld(context, from, to, summary).await?;
+        adopt_unindexed(context, from, to, summary).await?;
         let to = if planted::is(Bug::AuditSkipsMinute) { to.plus(step) } else { to };
         // Refused: another run was first, or a write of one that has died took effect late. The
         // next round goes on from there.
@@ -65,7 +65,7 @@ pub(crate) async fn audit(
     Ok(())
 }
 
-async fn adopt_unheld(
+async fn adopt_unindexed(
     context: &Context,
     from: Timestamp,
     to: Timestamp,
@@ -73,7 +73,7 @@ async fn adopt_unheld(
 ) -> Result<(), SweepError> {
     let mut after = None;
     loop {
-        let page = context.store.unheld(from, to, after).await?;
+        let page = context.store.list_unindexed(from, to, after).await?;
         for webhook in page.items {
             let now = context.clock.now();
             let audit = |webhook: &Webhook| context.rules.audit(webhook, now);

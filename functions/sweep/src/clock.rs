@@ -80,13 +80,13 @@ impl Traces {
     ) -> Result<Self, StoreError> {
         let audited_until = context.store.audited_until().await?;
         let newest = context.store.list(&Filter::default(), None, NEWEST).await?.items;
-        let unheld = newest.iter().map(|listed| &listed.webhook);
-        let unheld =
-            unheld.filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+        let list_unindexed = newest.iter().map(|listed| &listed.webhook);
+        let list_unindexed = list_unindexed
+            .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
         Ok(Self {
             last: last.cloned(),
             audited_until,
-            created_at: unheld.map(|webhook| webhook.created_at).max(),
+            created_at: list_unindexed.map(|webhook| webhook.created_at).max(),
         })
     }
 }
@@ -183,7 +183,7 @@ async fn take_back_created(
     let end = now.plus((ahead + TOLD_FOR).min(MAX_LOOK_AHEAD));
     let mut after = None;
     loop {
-        let page = context.store.unheld(now.plus(MAX_AHEAD), end, after).await?;
+        let page = context.store.list_unindexed(now.plus(MAX_AHEAD), end, after).await?;
         for webhook in page.items {
             let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
             summary.taken_back += usize::from(matches!(

@@ -90,7 +90,7 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
         due::requeue_due(context, until, last.and_then(|last| last.resume), &mut summary).await;
     audit::audit(context, until, &mut summary).await?;
     due?;
-    store.tidy(ran_at, until).await?;
+    store.maintain(ran_at, until).await?;
     let counts = store.counts().await?;
     context.metrics.swept(summary.lag, counts);
     let report = SweepReport {

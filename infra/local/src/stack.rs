@@ -14,7 +14,7 @@ use api::Access;
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
-    context::{Backends, Context, ContextError, TakeOverError, config_from_env},
+    context::{Backends, Context, ContextError, RecoverInFlightError, config_from_env},
     sqlite::{DATABASE_FILE, DataDir, DataDirError, diagnose, is_damage},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -46,7 +46,7 @@ pub enum StartError {
     Context(#[from] ContextError),
     /// What the last run left cannot be taken over.
     #[error(transparent)]
-    TakeOver(#[from] TakeOverError),
+    TakeOver(#[from] RecoverInFlightError),
     /// The embedded file is damaged.
     #[error(transparent)]
     Damaged(Box<DamagedFile>),
@@ -178,7 +178,10 @@ impl Stack {
         // Functions in other processes may be at work: leases and hidden messages run their course
         // then.
         let taken_over = match functions {
-            None => backends.take_over(clock.now()).await.map_err(|error| damaged(error.into()))?,
+            None => backends
+                .recover_in_flight(clock.now())
+                .await
+                .map_err(|error| damaged(error.into()))?,
             Some(_) => 0,
         };
         let mut heartbeat = JoinSet::new();

@@ -10,7 +10,7 @@
 //! what it costs the store, which is spread.
 //!
 //! Sends that come while another one is on its way go together, and so do acknowledgements: see
-//! `Together`.
+//! `Batcher`.
 //!
 //! When the server's memory is full, sends go through as everything else does: they move work that
 //! the store has accepted. The store accepts no more by then.
@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, Timestamp},
     liveness::{Liveness, ProcessId},
     random::{Random, SystemRandom},
-    redis::{Call, Connection, Script, Together, scripts},
+    redis::{Batcher, Call, Connection, Script, scripts},
 };
 
 /// What another process sends is noticed within this time, at first.
@@ -50,9 +50,9 @@ pub struct RedisQueue {
     clock: Arc<dyn Clock>,
     liveness: Arc<Liveness>,
     /// Of each lane: id, time at which it becomes visible, and body of what is to be sent.
-    sends: [Together<(String, i64, String)>; 2],
+    sends: [Batcher<(String, i64, String)>; 2],
     /// Of each lane: id and receives of what is to be acknowledged.
-    acknowledgements: [Together<(String, String)>; 2],
+    acknowledgements: [Batcher<(String, String)>; 2],
     /// Of each lane: this process sent something, or there may be more than one receiver took.
     arrivals: [Notify; 2],
 }

@@ -16,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use messages::TakenOver;
+pub use messages::RecoveredInFlight;
 
 use self::messages::{NewMessage, Receipt};
 use super::{
@@ -64,14 +64,14 @@ impl SqliteQueue {
     /// Every message that was received and neither acknowledged nor released is visible at once;
     /// one that is delayed is not. That receive does not count, so that crashes of the stack do not
     /// make the queue give up.
-    pub async fn take_over(&self, now: Timestamp) -> Result<TakenOver, QueueError> {
+    pub async fn recover_in_flight(&self, now: Timestamp) -> Result<RecoveredInFlight, QueueError> {
         let released = self
             .database
             .write(Durability::Crash, move |tx| messages::release_all(tx, now))
             .await
             .map_err(failed)?;
         let webhooks = self.database.read(messages::webhooks).await.map_err(failed)?;
-        Ok(TakenOver { released, webhooks })
+        Ok(RecoveredInFlight { released, webhooks })
     }
 
     /// One try; or when it is worth trying again, if ever.

@@ -22,7 +22,7 @@ use ::redis::{
     cmd,
 };
 
-use super::{Call, Link, Together, allow_full_memory, script};
+use super::{Batcher, Call, Link, allow_full_memory, script};
 
 /// How long replicas have to confirm.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 /// Writes that go together. Each has an answer of its own.
-type Lane = Together<Write, RedisResult<Value>>;
+type Lane = Batcher<Write, RedisResult<Value>>;
 
 /// A script with its arguments, as it is sent first, and to a node that does not know it.
 struct Write {

@@ -170,13 +170,13 @@ impl Heartbeat {
     fn take_over_from(&self, dead: Vec<String>) {
         for id in dead.into_iter().filter_map(|name| name.parse().ok()) {
             let heartbeat = self.clone();
-            tokio::spawn(async move { heartbeat.take_over(id).await });
+            tokio::spawn(async move { heartbeat.recover_in_flight(id).await });
         }
     }
 
     /// Leases end before messages become visible: a worker that finds a live lease hands the
     /// message back for a while.
-    async fn take_over(&self, id: ProcessId) {
+    async fn recover_in_flight(&self, id: ProcessId) {
         let now = self.clock.now();
         let work = async {
             let leases = match &self.store {

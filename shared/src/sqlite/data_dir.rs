@@ -84,7 +84,7 @@ impl DataDir {
         Ok(folder)
     }
 
-    /// Together with others who share it. Makes the folder if need be, readable by its owner only.
+    /// Batcher with others who share it. Makes the folder if need be, readable by its owner only.
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
         let folder =
             Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;

@@ -64,7 +64,7 @@ use aws_sdk_dynamodb::Client;
 use self::table::Table;
 use super::{
     Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage,
-    Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport, WriteError,
+    Filter, IdState, Listed, Page, Reservation, Store, StoreError, SweepReport, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -114,7 +114,7 @@ impl Store for DynamoStore {
         self.create_webhook(webhook, content).await
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         self.bar_id(id).await
     }
 
@@ -188,13 +188,13 @@ impl Store for DynamoStore {
         shards::due(&self.table, until, after, limit).await
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        shards::unheld(&self.table, from, until, after).await
+        shards::list_unindexed(&self.table, from, until, after).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -221,7 +221,7 @@ impl Store for DynamoStore {
         sweep::last(&self.table).await
     }
 
-    async fn tidy(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+    async fn maintain(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
         totals::sum_up(&self.table, now, || self.clock.now() >= until).await
     }
 

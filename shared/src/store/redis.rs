@@ -60,8 +60,8 @@ use self::records::{
 };
 use super::{
     Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor, DuePage,
-    Filter, Listed, MAX_READ, Page, PurgeHorizon, Reservation, Retired, Standing, Store,
-    StoreError, SweepReport, WriteError, retired_until,
+    Filter, IdState, Listed, MAX_READ, Page, PurgeHorizon, Reservation, Store, StoreError,
+    SweepReport, Tombstone, WriteError, tombstone_expires_at,
 };
 use crate::{
     circuit::Circuit,
@@ -80,7 +80,7 @@ const LINGER: Duration = Duration::from_secs(3600);
 /// What `create` and `reserve` answer instead of taking something in.
 const FULL: &str = "full";
 
-scripts!("redis": bar, circuits, create, destinations, due, open, replace, reserve;
+scripts!("redis": circuits, create, destinations, due, open, replace, reserve, tombstone_id;
     even_when_full: activity, advance, circuit, delete, forget, mark, report, write,
 );
 
@@ -123,7 +123,7 @@ impl RedisStore {
             .arg(id.task.to_string())
             .arg(id.to_string())
             .arg(revision);
-        call.arg(retired_until(id.task).as_millis());
+        call.arg(tombstone_expires_at(id.task).as_millis());
         self.connection.run_durably(&call, false).await.map_err(|error| failed(id, error))
     }
 
@@ -251,7 +251,7 @@ impl Store for RedisStore {
                 }
                 (None, .., Some(why)) if why == FULL => return Err(full().into()),
                 (None, .., Some(why)) => {
-                    return Err(CreateError::Retired(Retired::from_stored(&why)));
+                    return Err(CreateError::Tombstone(Tombstone::from_stored(&why)));
                 }
                 (None, _, false, None) => return Ok(()),
                 // The next try takes it along.
@@ -266,18 +266,18 @@ impl Store for RedisStore {
         Err(malformed(&webhook.id, "it has expired and is in no index of what expires").into())
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         let now = self.clock.now();
-        let mut call = SCRIPTS.bar.on(&shard::keys(&self.connection, id.task, None));
-        call.arg(now.as_millis()).arg(retired_until(id.task).as_millis());
+        let mut call = SCRIPTS.tombstone_id.on(&shard::keys(&self.connection, id.task, None));
+        call.arg(now.as_millis()).arg(tombstone_expires_at(id.task).as_millis());
         let found: Result<(Option<String>, Option<String>), _> =
             self.connection.run_durably(&call, true).await;
         let found = found.map_err(|error| failed(id, error))?;
         let webhook = found.0.map(|json| parse(id, &json)).transpose()?;
         Ok(match webhook.filter(|webhook| !webhook.is_expired(now)) {
-            Some(webhook) => Standing::Webhook(Box::new(webhook)),
-            None => Standing::Retired(
-                found.1.map_or(Retired::Deleted, |why| Retired::from_stored(&why)),
+            Some(webhook) => IdState::Webhook(Box::new(webhook)),
+            None => IdState::Tombstone(
+                found.1.map_or(Tombstone::Deleted, |why| Tombstone::from_stored(&why)),
             ),
         })
     }
@@ -357,13 +357,13 @@ impl Store for RedisStore {
         due::read(&self.connection, until, after, limit).await.map_err(unavailable)
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        lists::unheld(&self.connection, from, until, after).await
+        lists::list_unindexed(&self.connection, from, until, after).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {

@@ -10,16 +10,16 @@
 //! | `lists` | many webhooks |
 //! | `reservations`, `activity`, `circuits`, `sweep` | what else must outlive a process |
 //! | `purge` | what has expired goes, a little at a time |
-//! | `take_over` | what a stack does at start, when it knows that nobody else is at work |
+//! | `recover_in_flight` | what a stack does at start, when it knows that nobody else is at work |
 
 mod activity;
 mod circuits;
 mod lists;
 mod purge;
 mod records;
+mod recover_in_flight;
 mod reservations;
 mod sweep;
-mod take_over;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use take_over::TakenOver;
+pub use recover_in_flight::RecoveredInFlight;
 
 use self::{
     purge::PurgeTimer,
@@ -36,8 +36,8 @@ use self::{
 };
 use super::{
     Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DiskUsage,
-    DueCursor, DuePage, Filter, Listed, Page, Reservation, Retired, Standing, Store, StoreError,
-    SweepReport, WriteError,
+    DueCursor, DuePage, Filter, IdState, Listed, Page, Reservation, Store, StoreError, SweepReport,
+    Tombstone, WriteError,
 };
 use crate::{
     circuit::Circuit,
@@ -140,23 +140,23 @@ impl Store for SqliteStore {
             Some(Occupied::Taken(record)) => {
                 Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)))
             }
-            Some(Occupied::Retired(why)) => Err(CreateError::Retired(why)),
+            Some(Occupied::Tombstone(why)) => Err(CreateError::Tombstone(why)),
         }
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         let (task, now) = (id.task, self.clock.now());
         let found = self
             .database
-            .write(Durability::PowerLoss, move |tx| records::bar(tx, task, now))
+            .write(Durability::PowerLoss, move |tx| records::tombstone_id(tx, task, now))
             .await
             .map_err(unavailable)?;
         match found {
             Occupied::Taken(record) => Ok(match parse(id, &record)? {
-                webhook if webhook.is_expired(now) => Standing::Retired(Retired::Deleted),
-                webhook => Standing::Webhook(Box::new(webhook)),
+                webhook if webhook.is_expired(now) => IdState::Tombstone(Tombstone::Deleted),
+                webhook => IdState::Webhook(Box::new(webhook)),
             }),
-            Occupied::Retired(why) => Ok(Standing::Retired(why)),
+            Occupied::Tombstone(why) => Ok(IdState::Tombstone(why)),
         }
     }
 
@@ -248,14 +248,14 @@ impl Store for SqliteStore {
             .map_err(unavailable)
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
         self.database
-            .read(move |connection| lists::unheld(connection, from, until, after))
+            .read(move |connection| lists::list_unindexed(connection, from, until, after))
             .await
             .map_err(unavailable)
     }

@@ -17,7 +17,7 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        only_what_is_unfinished_and_unheld_is_answered,
+        only_what_is_unfinished_and_unindexed_is_answered,
         a_range_begins_with_its_start_and_ends_before_its_end,
         a_range_across_midnight_is_complete,
         every_one_of_many_is_answered_exactly_once,
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// The audit reads what could be lost and nothing else, and gets the record itself. Proved with one
 /// webhook of each sort in the same range.
-async fn only_what_is_unfinished_and_unheld_is_answered(fixture: Fixture) {
+async fn only_what_is_unfinished_and_unindexed_is_answered(fixture: Fixture) {
     let now = fixture.now();
     let create = async || fixture.created_with(fixture.epoch, &fresh_reference()).await;
     let pending = create().await;
@@ -53,7 +53,8 @@ async fn only_what_is_unfinished_and_unheld_is_answered(fixture: Fixture) {
     let deleted = create().await;
     assert!(fixture.store.delete(&deleted.id).await.unwrap());
     for store in [&fixture.store, &fixture.other] {
-        let mut items = store.unheld(fixture.epoch, fixture.at(1), None).await.unwrap().items;
+        let mut items =
+            store.list_unindexed(fixture.epoch, fixture.at(1), None).await.unwrap().items;
         items.sort_by_key(|webhook| webhook.id.task);
         let mut expected = vec![pending.clone(), claimed.clone()];
         expected.sort_by_key(|webhook| webhook.id.task);
@@ -68,10 +69,10 @@ async fn a_range_begins_with_its_start_and_ends_before_its_end(fixture: Fixture)
     for millis in [999, 1000, 1001, 59_999, 60_000] {
         tasks.push(fixture.created_with(fixture.at(millis), &fresh_reference()).await.id.task);
     }
-    assert_eq!(fixture.unheld(fixture.at(1000), fixture.at(60_000)).await, tasks[1..4]);
-    assert_eq!(fixture.unheld(fixture.at(1000), fixture.at(1001)).await, tasks[1..2]);
-    assert_eq!(fixture.unheld(fixture.at(1000), fixture.at(1000)).await, []);
-    assert_eq!(fixture.unheld(fixture.at(0), fixture.at(1000)).await, tasks[..1]);
+    assert_eq!(fixture.list_unindexed(fixture.at(1000), fixture.at(60_000)).await, tasks[1..4]);
+    assert_eq!(fixture.list_unindexed(fixture.at(1000), fixture.at(1001)).await, tasks[1..2]);
+    assert_eq!(fixture.list_unindexed(fixture.at(1000), fixture.at(1000)).await, []);
+    assert_eq!(fixture.list_unindexed(fixture.at(0), fixture.at(1000)).await, tasks[..1]);
 }
 
 /// Days may be kept apart; a range is read whole all the same. Proved with webhooks on both sides
@@ -85,8 +86,8 @@ async fn a_range_across_midnight_is_complete(fixture: Fixture) {
         tasks.push(fixture.created_with(created_at, &fresh_reference()).await.id.task);
     }
     let at = |millis| Timestamp::from_millis(midnight + millis);
-    assert_eq!(fixture.unheld(at(-1000), at(1000)).await, tasks[..3]);
-    assert_eq!(fixture.unheld(at(-1000), at(5 * DAY_MS)).await, tasks);
+    assert_eq!(fixture.list_unindexed(at(-1000), at(1000)).await, tasks[..3]);
+    assert_eq!(fixture.list_unindexed(at(-1000), at(5 * DAY_MS)).await, tasks);
 }
 
 /// A minute may hold more than a page; every webhook in it is read once `next` is none. Proved with
@@ -121,7 +122,7 @@ async fn every_one_of_many_is_answered_exactly_once(fixture: Fixture) {
         }
     }
     expected.sort();
-    assert_eq!(fixture.unheld(fixture.epoch, fixture.at(60_000)).await, expected);
+    assert_eq!(fixture.list_unindexed(fixture.epoch, fixture.at(60_000)).await, expected);
 }
 
 /// The audit adopts what it reads before it goes on, which must not make it miss the rest. Proved
@@ -136,7 +137,8 @@ async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     let mut found: Vec<TaskId> = Vec::new();
     let mut after = None;
     loop {
-        let page = fixture.store.unheld(fixture.epoch, fixture.at(60_000), after).await.unwrap();
+        let page =
+            fixture.store.list_unindexed(fixture.epoch, fixture.at(60_000), after).await.unwrap();
         for webhook in page.items {
             fixture.step(&webhook, |rules, webhook| rules.audit(webhook, fixture.now())).await;
             found.push(webhook.id.task);
@@ -149,7 +151,7 @@ async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     }
     found.sort();
     assert_eq!(found, expected);
-    assert_eq!(fixture.unheld(fixture.epoch, fixture.at(60_000)).await, []);
+    assert_eq!(fixture.list_unindexed(fixture.epoch, fixture.at(60_000)).await, []);
 }
 
 /// Two sweeps that overlap cannot move the position past a minute that neither has read. Proved by

@@ -44,7 +44,10 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
             same(&fixture.due_at(id).await, &None)?;
             same(
                 &fixture
-                    .unheld(created_at, created_at.plus(std::time::Duration::from_millis(1)))
+                    .list_unindexed(
+                        created_at,
+                        created_at.plus(std::time::Duration::from_millis(1)),
+                    )
                     .await
                     .contains(&id.task),
                 &false,

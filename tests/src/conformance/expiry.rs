@@ -115,7 +115,7 @@ async fn a_clock_that_is_ahead_for_seconds_deletes_nothing(fixture: Fixture) {
     let keep_house = async || {
         for store in [&fixture.store, &fixture.other] {
             store.report_sweep(&report).await.unwrap();
-            store.tidy(fixture.now(), until).await.unwrap();
+            store.maintain(fixture.now(), until).await.unwrap();
         }
         fixture.created().await;
     };

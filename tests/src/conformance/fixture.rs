@@ -179,11 +179,11 @@ impl Fixture {
         due_at
     }
 
-    /// The task ids of all that are unheld in `[from, until)`, page by page; each exactly once.
-    pub async fn unheld(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
+    /// The task ids of all that are list_unindexed in `[from, until)`, page by page; each exactly once.
+    pub async fn list_unindexed(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {
-            let page = self.store.unheld(from, until, after).await.unwrap();
+            let page = self.store.list_unindexed(from, until, after).await.unwrap();
             found.extend(page.items.iter().map(|webhook| webhook.id.task));
             after = page.next;
             if after.is_none() {

@@ -180,7 +180,7 @@ async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture)
 async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     let created_at = fixture.epoch;
     let mut new = new_webhook(created_at, &fresh_reference());
-    new.id.reference = ReferenceId::made_up(new.id.task);
+    new.id.reference = ReferenceId::generated(new.id.task);
     new.referenced = false;
     let webhook = fixture.rules.create(new, created_at);
     fixture.store.create(&webhook, &content(&webhook)).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     expect(&webhook.id.reference, Some(Status::Failed), None, vec![]).await;
     expect(&webhook.id.reference, None, Some(fixture.epoch), vec![]).await;
     expect(&other.id.reference, None, None, vec![other.id.task]).await;
-    expect(&ReferenceId::made_up(fresh_task(created_at)), None, None, vec![]).await;
+    expect(&ReferenceId::generated(fresh_task(created_at)), None, None, vec![]).await;
     let failed = fixture.step(&webhook, |rules, webhook| {
         rules.give_up(
             webhook,

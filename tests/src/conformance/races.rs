@@ -245,5 +245,8 @@ async fn five_hundred_webhooks_at_once_all_arrive(fixture: Fixture) {
     for webhook in &delivered {
         assert_eq!(fixture.store.get(&webhook.id).await.unwrap().as_ref(), Some(webhook));
     }
-    assert_eq!(fixture.unheld(created_at, created_at.plus(Duration::from_millis(1))).await, []);
+    assert_eq!(
+        fixture.list_unindexed(created_at, created_at.plus(Duration::from_millis(1))).await,
+        []
+    );
 }

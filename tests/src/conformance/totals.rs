@@ -174,8 +174,10 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
         // By then nobody still writes what belongs before.
         let later = now.plus(Duration::from_secs(300));
         let until = fixture.now().plus(Duration::from_secs(60));
-        let (one, other) =
-            tokio::join!(fixture.store.tidy(later, until), fixture.other.tidy(later, until));
+        let (one, other) = tokio::join!(
+            fixture.store.maintain(later, until),
+            fixture.other.maintain(later, until)
+        );
         one.unwrap();
         other.unwrap();
         eventually("the counter", || async {
@@ -195,7 +197,7 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
             )
         })
         .await;
-        fixture.store.tidy(later, until).await.unwrap();
+        fixture.store.maintain(later, until).await.unwrap();
     }
     assert_eq!(fixture.other.counters().await.unwrap().get(&counter), Some(&15));
 }

@@ -3,7 +3,7 @@
 use shared::{
     id::WebhookId,
     model::{InvalidRecord, SCHEMA},
-    store::{CreateError, Filter, Retired, StoreError, WriteError},
+    store::{CreateError, Filter, StoreError, Tombstone, WriteError},
 };
 
 use super::{
@@ -64,7 +64,7 @@ async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     let planted = webhooks.remove(1);
     fixture.backend.plant_record(&planted.id, &newer(&planted.id)).await;
     let expected: Vec<_> = webhooks.iter().map(|webhook| webhook.id.task).collect();
-    assert_eq!(fixture.unheld(fixture.epoch, fixture.at(4)).await, expected);
+    assert_eq!(fixture.list_unindexed(fixture.epoch, fixture.at(4)).await, expected);
     let by_reference = Filter { reference: Some(reference), ..Filter::default() };
     let by_time = Filter { created_before: Some(fixture.at(4)), ..Filter::default() };
     for filter in [by_reference, by_time] {
@@ -95,5 +95,5 @@ async fn an_operator_can_delete_a_newer_record(fixture: Fixture) {
     assert_eq!(fixture.store.get(&webhook.id).await.unwrap(), None);
     assert!(!fixture.backend.has_content(&webhook.id).await);
     let again = fixture.store.create(&webhook, &content(&webhook)).await;
-    assert!(matches!(again, Err(CreateError::Retired(Retired::Deleted))), "{again:?}");
+    assert!(matches!(again, Err(CreateError::Tombstone(Tombstone::Deleted))), "{again:?}");
 }

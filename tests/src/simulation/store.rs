@@ -16,8 +16,8 @@ use shared::{
     status::Status,
     store::{
         Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
-        DueEntry, DuePage, DuePlace, Filter, Listed, MAX_READ, Page, Reservation, Retired,
-        Standing, Store, StoreError, SweepReport, WriteError,
+        DueEntry, DuePage, DuePlace, Filter, IdState, Listed, MAX_READ, Page, Reservation, Store,
+        StoreError, SweepReport, Tombstone, WriteError,
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Records {
     pub(super) report: Option<SweepReport>,
     reservations: BTreeMap<String, Reservation>,
     pub(super) circuits: BTreeMap<String, Circuit>,
-    retired: BTreeMap<TaskId, Retired>,
+    retired: BTreeMap<TaskId, Tombstone>,
     /// Webhooks that a newer version has written to.
     pub(super) newer: BTreeSet<TaskId>,
     /// The totals of what the functions did.
@@ -241,7 +241,7 @@ fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option
     state.note(process, || format!("deletes {}, {}", short(&stored), stored.status));
     state.watch.deleted(process, &stored);
     state.records.remove(id.task);
-    state.records.retired.insert(id.task, Retired::Deleted);
+    state.records.retired.insert(id.task, Tombstone::Deleted);
     true
 }
 
@@ -264,7 +264,7 @@ impl Store for Own {
                 state.note(process, || {
                     format!("is refused to create {}: {}", short(&webhook), why.as_str())
                 });
-                return Err(CreateError::Retired(why));
+                return Err(CreateError::Tombstone(why));
             }
             state.note(process, || format!("creates {}", short(&webhook)));
             state.watch.created(process, &webhook, &content, state.records.audited_until);
@@ -274,20 +274,20 @@ impl Store for Own {
         self.call("create", created).await?
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         let (task, id) = (id.task, id.clone());
-        let bar = move |state: &mut State, process: &Process| {
+        let tombstone_id = move |state: &mut State, process: &Process| {
             if state.records.newer.contains(&task) {
                 return Err(too_new(&id));
             }
             if let Some((webhook, _)) = state.records.webhooks.get(&task) {
-                return Ok(Standing::Webhook(Box::new(webhook.clone())));
+                return Ok(IdState::Webhook(Box::new(webhook.clone())));
             }
-            let why = *state.records.retired.entry(task).or_insert(Retired::Barred);
+            let why = *state.records.retired.entry(task).or_insert(Tombstone::Unused);
             state.note(process, || format!("bars an id that was {}", why.as_str()));
-            Ok(Standing::Retired(why))
+            Ok(IdState::Tombstone(why))
         };
-        self.call("bar", bar).await?
+        self.call("tombstone_id", tombstone_id).await?
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
@@ -415,7 +415,7 @@ impl Store for Own {
         self.call("due", page).await
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
@@ -437,7 +437,7 @@ impl Store for Own {
                 .collect();
             Page { items, next }
         };
-        self.call("unheld", page).await
+        self.call("list_unindexed", page).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -482,7 +482,7 @@ impl Store for Own {
         self.call("last_sweep", |state, _| state.records.report.clone()).await
     }
 
-    async fn tidy(&self, _: Timestamp, _: Timestamp) -> Result<(), StoreError> {
+    async fn maintain(&self, _: Timestamp, _: Timestamp) -> Result<(), StoreError> {
         let Some(until) = self.0.world.horizon.look(self) else { return Ok(()) };
         let purge = move |state: &mut State, process: &Process| {
             let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
@@ -495,7 +495,7 @@ impl Store for Own {
                 state.records.remove(webhook.id.task);
             }
         };
-        self.call("tidy", purge).await
+        self.call("maintain", purge).await
     }
 
     async fn reserve(

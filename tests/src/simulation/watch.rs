@@ -200,8 +200,8 @@ impl Watch {
         self.must(process.function == Function::Api, || {
             format!("{process} deleted {}", short(stored))
         });
-        let tidy = request.contains("/webhook-cleanup") && !request.contains("status=");
-        self.must(!tidy || stored.status.is_finished(), || {
+        let cleanup = request.contains("/webhook-cleanup") && !request.contains("status=");
+        self.must(!cleanup || stored.status.is_finished(), || {
             format!("a cleanup deleted {}, {}", short(stored), stored.status)
         });
         self.deleted.insert(stored.id.clone());

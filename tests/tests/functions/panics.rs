@@ -13,7 +13,7 @@ use shared::{
     status::Status,
     store::{
         Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
-        DuePage, Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport,
+        DuePage, Filter, IdState, Listed, Page, Reservation, Store, StoreError, SweepReport,
         WriteError,
     },
 };
@@ -45,8 +45,8 @@ impl Store for Panicking {
         self.inner.create(webhook, content).await
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
-        self.inner.bar(id).await
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+        self.inner.tombstone_id(id).await
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
@@ -106,13 +106,13 @@ impl Store for Panicking {
         self.inner.due(until, after, limit).await
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        self.inner.unheld(from, until, after).await
+        self.inner.list_unindexed(from, until, after).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {

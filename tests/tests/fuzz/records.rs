@@ -122,7 +122,7 @@ fn judge_shown(api: &Api, record: &Webhook) {
     };
     match api.wait(api.context.store.create(record, &content)) {
         Ok(()) => {}
-        Err(CreateError::Conflict(_) | CreateError::Retired(_)) => return,
+        Err(CreateError::Conflict(_) | CreateError::Tombstone(_)) => return,
         // Databases count to 2^63.
         Err(CreateError::Store(error)) => {
             return assert!(i64::try_from(record.revision).is_err(), "{record:?}: {error:?}");

@@ -157,7 +157,7 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
     assert_eq!(list().await, std::slice::from_ref(&stays));
     let (from, until) =
         (world.now().minus(Duration::from_secs(60)), world.now().plus(Duration::from_secs(60)));
-    let audited = world.store.unheld(from, until, None).await.unwrap().items;
+    let audited = world.store.list_unindexed(from, until, None).await.unwrap().items;
     assert!(
         audited.contains(&stays) && audited.len() == 2,
         "the content is not looked at: {audited:?}"

@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{RefOr, response::Response},
 };
 
-use crate::problem::{Faults, Kind, Problem};
+use crate::problem::{FieldErrors, Kind, Problem};
 
 /// Sets of errors for annotations to name: what a call can answer besides what every call can.
 macro_rules! sets {
@@ -187,10 +187,10 @@ fn problems(status: u16) -> Vec<Problem> {
             "The body must be JSON. Send the header 'content-type: application/json'.",
         )],
         422 => {
-            let mut faults = Faults::default();
-            faults.add("url", "the scheme must be http or https");
-            faults.add("retry.factor", "must be a number from 1 to 100");
-            faults.check().err().into_iter().collect()
+            let mut field_errors = FieldErrors::default();
+            field_errors.add("url", "the scheme must be http or https");
+            field_errors.add("retry.factor", "must be a number from 1 to 100");
+            field_errors.check().err().into_iter().collect()
         }
         500 => vec![Problem::new(Kind::Internal, "Something went wrong.")],
         503 => vec![

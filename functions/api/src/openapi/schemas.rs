@@ -60,7 +60,7 @@ const UUID_V7: &str = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0
 const REFERENCE: &str = "[A-Za-z0-9_-]";
 
 /// A reference id that Posthaste made up: `auto-` and a task id in base64.
-const MADE_UP: &str = "^auto-[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$";
+const GENERATED: &str = "^auto-[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$";
 
 /// A token of RFC 9110, section 5.6.2.
 const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
@@ -175,7 +175,7 @@ fn requests() -> [(String, Value); 3] {
             "reference_id": nullable(&json!({
                 "description": "Not one that Posthaste made up.",
                 "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
-                "not": {"pattern": MADE_UP},
+                "not": {"pattern": GENERATED},
             })),
             "headers": headers,
             "event_type": {
@@ -283,7 +283,7 @@ mod tests {
         id::{ReferenceId, TaskId},
     };
 
-    use super::{MADE_UP, written};
+    use super::{GENERATED, written};
     use crate::submission::{FIELDS, RETRY_FIELDS};
 
     fn properties(schema: &str) -> Vec<String> {
@@ -292,13 +292,13 @@ mod tests {
 
     #[test]
     fn the_pattern_of_what_is_made_up_is_exact() {
-        let pattern = Regex::new(MADE_UP).unwrap();
+        let pattern = Regex::new(GENERATED).unwrap();
         for seed in 0..=255 {
-            let made_up = ReferenceId::made_up(TaskId::mint(
+            let generated = ReferenceId::generated(TaskId::mint(
                 Timestamp::from_millis(1_700_000_000_000 + i64::from(seed)),
                 [seed; 10],
             ));
-            assert!(pattern.is_match(made_up.as_str()), "{made_up}");
+            assert!(pattern.is_match(generated.as_str()), "{generated}");
         }
         for other in [
             "auto-AaIDPI3dcF-pVeP9dl63u",

@@ -16,7 +16,7 @@ use shared::{
     status::Status,
     store::{
         Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
-        DuePage, Filter, Listed, Page, Reservation, Standing, Store, StoreError, SweepReport,
+        DuePage, Filter, IdState, Listed, Page, Reservation, Store, StoreError, SweepReport,
         WriteError,
     },
 };
@@ -175,8 +175,8 @@ impl Store for FaultyStore {
         store!(self, "create", self.inner.create(webhook, content))
     }
 
-    async fn bar(&self, id: &WebhookId) -> Result<Standing, StoreError> {
-        store!(self, "bar", self.inner.bar(id))
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+        store!(self, "tombstone_id", self.inner.tombstone_id(id))
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
@@ -234,13 +234,13 @@ impl Store for FaultyStore {
         store!(self, "due", self.inner.due(until, after, limit))
     }
 
-    async fn unheld(
+    async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        store!(self, "unheld", self.inner.unheld(from, until, after))
+        store!(self, "list_unindexed", self.inner.list_unindexed(from, until, after))
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {

@@ -82,8 +82,9 @@ async fn a_webhook_that_nobody_holds_yet_is_accepted_all_the_same() {
     let id = stack.accept(json!({})).await;
     let record = stack.record(&id).await;
     let end = record.created_at.plus(Duration::from_millis(1));
-    let unheld = stack.context.store.unheld(record.created_at, end, None).await.unwrap();
-    assert_eq!(unheld.items, [record]);
+    let list_unindexed =
+        stack.context.store.list_unindexed(record.created_at, end, None).await.unwrap();
+    assert_eq!(list_unindexed.items, [record]);
 }
 
 #[tokio::test]

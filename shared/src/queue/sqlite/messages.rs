@@ -28,7 +28,7 @@ const MAX_COUNTED: i64 = 100_000;
 
 /// What a take-over found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TakenOver {
+pub struct RecoveredInFlight {
     /// Messages that were hidden by a receive and are visible now.
     pub released: u64,
     /// The webhooks that a message of either lane leads to, in no order.

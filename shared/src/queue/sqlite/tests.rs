@@ -212,7 +212,7 @@ async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
         assert_eq!((received.len(), received[0].receives), (1, 1), "crash {crash}");
         receipts.push(received[0].receipt.clone());
         clock.0.fetch_add(1, Ordering::Relaxed);
-        let taken = queue.take_over(clock.now()).await.unwrap();
+        let taken = queue.recover_in_flight(clock.now()).await.unwrap();
         assert_eq!((taken.released, taken.webhooks), (1, vec![webhook.id.task]));
     }
     queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
         .await
         .unwrap();
     assert_eq!(
-        queue.take_over(clock.now()).await.unwrap().released,
+        queue.recover_in_flight(clock.now()).await.unwrap().released,
         0,
         "handed back with a delay, which stays"
     );
@@ -274,6 +274,6 @@ async fn what_becomes_visible_is_announced() {
     announced(Lane::DeadLetters).await.expect("moved");
     clock.0.fetch_add(1, Ordering::Relaxed);
     receive(&queue, Lane::DeadLetters).await;
-    queue.take_over(clock.now()).await.unwrap();
+    queue.recover_in_flight(clock.now()).await.unwrap();
     announced(Lane::DeadLetters).await.expect("taken over");
 }

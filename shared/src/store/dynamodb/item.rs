@@ -28,7 +28,7 @@ use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Content, InvalidRecord, Webhook},
-    store::{Retired, StoreError, retired_until},
+    store::{StoreError, Tombstone, tombstone_expires_at},
 };
 
 /// An item of the table.
@@ -272,21 +272,21 @@ pub(super) fn record_of(id: &WebhookId, item: &Item) -> Result<Webhook, StoreErr
 }
 
 /// What stands in the place of a record of which there is none and will be none.
-pub(super) fn retired_item(task: TaskId, why: Retired) -> Item {
+pub(super) fn tombstone_item(task: TaskId, why: Tombstone) -> Item {
     let mut item = record_key(task);
     item.insert("z".to_owned(), text(why.as_str()));
-    item.insert("x".to_owned(), number(seconds(retired_until(task))));
+    item.insert("x".to_owned(), number(seconds(tombstone_expires_at(task))));
     item
 }
 
 /// Why there is no record, if this stands in its place.
-pub(super) fn retired(item: &Item) -> Option<Retired> {
-    text_of(item, "z").map(Retired::from_stored)
+pub(super) fn tombstone(item: &Item) -> Option<Tombstone> {
+    text_of(item, "z").map(Tombstone::from_stored)
 }
 
 /// The record of a list, unless there is none any more or it cannot be read.
 pub(super) fn readable(item: &Item) -> Option<Webhook> {
-    if retired(item).is_some() {
+    if tombstone(item).is_some() {
         return None;
     }
     record(item)

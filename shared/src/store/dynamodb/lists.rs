@@ -34,7 +34,7 @@ impl DynamoStore {
             return self.newest(filter, end, limit).await;
         };
         let mut page = self.by_reference(filter, reference, end, limit).await?;
-        if let Some(listed) = self.made_up(filter).await? {
+        if let Some(listed) = self.generated(filter).await? {
             page.insert(listed, limit, end, |listed| listed.webhook.id.task);
         }
         Ok(page)
@@ -130,7 +130,7 @@ impl DynamoStore {
     }
 
     /// The webhook that the filter's reference id was made up for: it has no index entry.
-    async fn made_up(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
+    async fn generated(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
         let Some(task) = filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
             return Ok(None);
         };
@@ -191,7 +191,7 @@ impl DynamoStore {
         }
         let mut page = Page { items: self.with_urls(found).await?, next };
         if let Some(listed) =
-            self.made_up(&filter).await?.filter(|listed| listed.webhook.is_dead_letter())
+            self.generated(&filter).await?.filter(|listed| listed.webhook.is_dead_letter())
         {
             page.insert(listed, limit, after, |listed| letter_position(&listed.webhook));
         }

@@ -18,7 +18,7 @@ use super::{
     DynamoStore,
     item::{
         Item, changing, content, content_keys, day, inline_content, key, malformed, new_items,
-        number, number_of, record, record_key, record_of, retired, retired_item, seconds,
+        number, number_of, record, record_key, record_of, seconds, tombstone, tombstone_item,
     },
     table::{Change, Condition, Refused, unavailable},
 };
@@ -27,7 +27,7 @@ use crate::{
     id::WebhookId,
     model::{Content, Webhook},
     random::{Random, SystemRandom},
-    store::{CreateError, Retired, Standing, StoreError, WriteError, retired_until},
+    store::{CreateError, IdState, StoreError, Tombstone, WriteError, tombstone_expires_at},
 };
 
 /// How much longer than its record a content lives at least.
@@ -55,7 +55,7 @@ impl DynamoStore {
             self.table.put(part.clone()).await?;
         }
         let created = self.put_new(webhook, item).await;
-        if matches!(created, Err(CreateError::Conflict(_) | CreateError::Retired(_))) {
+        if matches!(created, Err(CreateError::Conflict(_) | CreateError::Tombstone(_))) {
             // Nobody will ever see what was written for it. If this fails, its time to live ends
             // it.
             for part in parts {
@@ -79,8 +79,8 @@ impl DynamoStore {
                 }
                 Err(Refused::Found(stored)) => stored,
             };
-            if let Some(why) = retired(&stored) {
-                return Err(CreateError::Retired(why));
+            if let Some(why) = tombstone(&stored) {
+                return Err(CreateError::Tombstone(why));
             }
             let earlier = record_of(&webhook.id, &stored)?;
             if !earlier.is_expired(self.clock.now()) {
@@ -117,11 +117,11 @@ impl DynamoStore {
         Ok(())
     }
 
-    pub(super) async fn bar_id(&self, id: &WebhookId) -> Result<Standing, StoreError> {
+    pub(super) async fn bar_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         let condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
         let stored =
-            match self.table.put_if(retired_item(id.task, Retired::Barred), condition).await {
-                Ok(()) => return Ok(Standing::Retired(Retired::Barred)),
+            match self.table.put_if(tombstone_item(id.task, Tombstone::Unused), condition).await {
+                Ok(()) => return Ok(IdState::Tombstone(Tombstone::Unused)),
                 Err(Refused::Failed(error)) => return Err(error),
                 Err(Refused::Missing) => {
                     return Err(StoreError::Unavailable(
@@ -130,20 +130,23 @@ impl DynamoStore {
                 }
                 Err(Refused::Found(stored)) => stored,
             };
-        if let Some(why) = retired(&stored) {
-            return Ok(Standing::Retired(why));
+        if let Some(why) = tombstone(&stored) {
+            return Ok(IdState::Tombstone(why));
         }
         let webhook = record_of(id, &stored)?;
         if webhook.is_expired(self.clock.now()) {
-            return Ok(Standing::Retired(Retired::Deleted));
+            return Ok(IdState::Tombstone(Tombstone::Deleted));
         }
-        Ok(Standing::Webhook(Box::new(webhook)))
+        Ok(IdState::Webhook(Box::new(webhook)))
     }
 
     /// The record and its item, if it is there for a reader.
     pub(super) async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
-        let Some(item) =
-            self.table.get(record_key(id.task), true).await?.filter(|item| retired(item).is_none())
+        let Some(item) = self
+            .table
+            .get(record_key(id.task), true)
+            .await?
+            .filter(|item| tombstone(item).is_none())
         else {
             return Ok(None);
         };
@@ -249,7 +252,7 @@ impl DynamoStore {
             Refused::Missing => return Err(WriteError::Missing),
             Refused::Found(item) => item,
         };
-        if retired(&stored_item).is_some() {
+        if tombstone(&stored_item).is_some() {
             return Err(WriteError::Missing);
         }
         let stored = record_of(&before.id, &stored_item)?;
@@ -292,8 +295,11 @@ impl DynamoStore {
         revision: Option<u64>,
     ) -> Result<bool, StoreError> {
         let record_key = record_key(id.task);
-        let Some(item) =
-            self.table.get(record_key.clone(), true).await?.filter(|item| retired(item).is_none())
+        let Some(item) = self
+            .table
+            .get(record_key.clone(), true)
+            .await?
+            .filter(|item| tombstone(item).is_none())
         else {
             return Ok(false);
         };
@@ -314,8 +320,8 @@ impl DynamoStore {
             },
         };
         let contents = content_keys(&item, id.task);
-        let is_young = retired_until(id.task) > self.clock.now();
-        let instead = is_young.then(|| retired_item(id.task, Retired::Deleted));
+        let is_young = tombstone_expires_at(id.task) > self.clock.now();
+        let instead = is_young.then(|| tombstone_item(id.task, Tombstone::Deleted));
         match (contents.is_empty(), instead) {
             (true, None) => self.table.delete_if(record_key, condition).await,
             (true, Some(instead)) => match self.table.put_if(instead, condition).await {

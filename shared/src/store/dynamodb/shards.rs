@@ -129,7 +129,7 @@ fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
 ///
 /// What is not in the due index and has no expiry is unfinished, so DynamoDB itself leaves out all
 /// others.
-pub(super) async fn unheld(
+pub(super) async fn list_unindexed(
     table: &Table,
     from: Timestamp,
     until: Timestamp,

@@ -46,7 +46,7 @@ pub(super) async fn list(
     let (next, items) = wanted.walk(connection, &index, &from, &format!("[{begin}")).await?;
     let mut page = Page { items, next: next.as_deref().and_then(merged::task) };
     let place = |listed: &Listed| listed.webhook.id.task;
-    if let Some(listed) = wanted.made_up(connection).await? {
+    if let Some(listed) = wanted.generated(connection).await? {
         page.insert(listed, wanted.limit, end, place);
     }
     Ok(page)
@@ -78,7 +78,7 @@ pub(super) async fn dead_letters(
         task: listed.webhook.id.task,
     };
     if let Some(listed) =
-        wanted.made_up(connection).await?.filter(|listed| listed.webhook.is_dead_letter())
+        wanted.generated(connection).await?.filter(|listed| listed.webhook.is_dead_letter())
     {
         page.insert(listed, wanted.limit, after, place);
     }
@@ -134,7 +134,7 @@ impl Wanted<'_> {
     }
 
     /// The webhook that the filter's reference id was made up for.
-    async fn made_up(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
+    async fn generated(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
         let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
             return Ok(None);
         };
@@ -177,7 +177,7 @@ fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, 
 
 /// What of a range of creation is unfinished and in no due index. Of what is finished, which is
 /// most of it, only status and time are read.
-pub(super) async fn unheld(
+pub(super) async fn list_unindexed(
     connection: &Connection,
     from: Timestamp,
     until: Timestamp,
@@ -189,7 +189,7 @@ pub(super) async fn unheld(
     let read = merged::read(connection, "time", &begin, &end, Order::Ascending).await;
     let Stretch { members, next } = read.map_err(unavailable)?;
     let tasks: Vec<TaskId> = members.iter().filter_map(|member| merged::task(member)).collect();
-    let unheld = async |&task: &TaskId| {
+    let list_unindexed = async |&task: &TaskId| {
         let command =
             cmd("HMGET").arg(shard::record_key(connection, task)).arg("s").arg("d").clone();
         let found = unless_foreign(
@@ -199,14 +199,16 @@ pub(super) async fn unheld(
         let Some((Some(status), due_at)) = found else { return Ok(None) };
         Ok((!is_finished(&status) && due_at.is_none_or(|due_at| due_at.is_empty())).then_some(task))
     };
-    let unheld: Vec<Option<TaskId>> =
-        join_all(tasks.iter().map(unheld)).await.into_iter().collect::<Result<_, StoreError>>()?;
+    let list_unindexed: Vec<Option<TaskId>> = join_all(tasks.iter().map(list_unindexed))
+        .await
+        .into_iter()
+        .collect::<Result<_, StoreError>>()?;
     let record = async |task: TaskId| {
         let command = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
         unless_foreign(task, connection.ask::<Option<Vec<u8>>>(&command).await)
     };
     let mut items = Vec::new();
-    for found in join_all(unheld.into_iter().flatten().map(record)).await {
+    for found in join_all(list_unindexed.into_iter().flatten().map(record)).await {
         items.extend(found?.flatten().and_then(|record| readable(&record)));
     }
     items.retain(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());

@@ -43,7 +43,7 @@ pub(super) fn list(
         return wanted.collect(&read, &sql, [end], |row| task(row, 0));
     };
     let mut page = wanted.collect(&read, &sql, (end, reference.as_str()), |row| task(row, 0))?;
-    if let Some(listed) = wanted.made_up(&read, reference)? {
+    if let Some(listed) = wanted.generated(&read, reference)? {
         let found = listed.webhook.id.task;
         // Only if it belongs to this page and not to one before or after.
         if found.as_bytes() < end && page.next.is_none_or(|next| found >= next) {
@@ -113,7 +113,7 @@ pub(super) fn dead_letters(
         task: listed.webhook.id.task,
     };
     if let Some(listed) =
-        wanted.made_up(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter())
+        wanted.generated(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter())
     {
         let found = place(&listed);
         let fits = (found.archived_at.as_millis(), *found.task.as_bytes()) < end;
@@ -180,7 +180,7 @@ impl Wanted<'_> {
     }
 
     /// The webhook that this reference id was made up for.
-    fn made_up(
+    fn generated(
         &self,
         connection: &Connection,
         reference: &ReferenceId,
@@ -243,7 +243,7 @@ const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks
      WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task \
      LIMIT ?2";
 
-pub(super) fn unheld(
+pub(super) fn list_unindexed(
     connection: &Connection,
     from: Timestamp,
     until: Timestamp,

@@ -10,7 +10,7 @@ use crate::{
     model::{Content, Webhook},
     sqlite::{Total, Transaction},
     status::Status,
-    store::{Retired, retired_until},
+    store::{Tombstone, tombstone_expires_at},
 };
 
 /// A record as it is stored. Made before the writer's turn, so that the writer does not serialise.
@@ -141,7 +141,7 @@ pub(super) fn content(connection: &Connection, id: i64) -> rusqlite::Result<Opti
 pub(super) enum Occupied {
     /// There is one with its task id, with this record.
     Taken(String),
-    Retired(Retired),
+    Tombstone(Tombstone),
 }
 
 /// Makes the webhook, unless its task id is taken or retired.
@@ -156,8 +156,8 @@ pub(super) fn create(
             return Ok(record(tx.connection(), row.task)?.map(Occupied::Taken));
         }
         remove(tx, row.task, found.status, found.content)?;
-    } else if let Some(why) = retired(tx.connection(), row.task)? {
-        return Ok(Some(Occupied::Retired(why)));
+    } else if let Some(why) = tombstone(tx.connection(), row.task)? {
+        return Ok(Some(Occupied::Tombstone(why)));
     }
     tx.execute(
         "INSERT INTO contents (url, headers, payload) VALUES (?1, ?2, ?3)",
@@ -237,12 +237,12 @@ pub(super) fn delete(
         return Ok(false);
     }
     remove(tx, id.task, found.status, found.content)?;
-    retire(tx, id.task, Retired::Deleted, now)?;
+    retire(tx, id.task, Tombstone::Deleted, now)?;
     Ok(!found.is_expired(now))
 }
 
 /// Sees to it that nothing is created under the id any more. Answers what stands there.
-pub(super) fn bar(
+pub(super) fn tombstone_id(
     tx: &mut Transaction<'_>,
     task: TaskId,
     now: Timestamp,
@@ -250,27 +250,27 @@ pub(super) fn bar(
     if let Some(record) = record(tx.connection(), task)? {
         return Ok(Occupied::Taken(record));
     }
-    if let Some(why) = retired(tx.connection(), task)? {
-        return Ok(Occupied::Retired(why));
+    if let Some(why) = tombstone(tx.connection(), task)? {
+        return Ok(Occupied::Tombstone(why));
     }
-    retire(tx, task, Retired::Barred, now)?;
-    Ok(Occupied::Retired(Retired::Barred))
+    retire(tx, task, Tombstone::Unused, now)?;
+    Ok(Occupied::Tombstone(Tombstone::Unused))
 }
 
-fn retired(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Retired>> {
+fn tombstone(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Tombstone>> {
     let mut statement = connection.prepare_cached("SELECT why FROM retired WHERE task = ?1")?;
     let why: Option<String> =
         statement.query_row([task.as_bytes()], |row| row.get(0)).optional()?;
-    Ok(why.map(|why| Retired::from_stored(&why)))
+    Ok(why.map(|why| Tombstone::from_stored(&why)))
 }
 
 fn retire(
     tx: &mut Transaction<'_>,
     task: TaskId,
-    why: Retired,
+    why: Tombstone,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let until = retired_until(task);
+    let until = tombstone_expires_at(task);
     if until > now {
         tx.execute(
             "INSERT OR REPLACE INTO retired (task, why, expires_at) VALUES (?1, ?2, ?3)",

@@ -304,7 +304,7 @@ async fn a_newer_record_harms_nobody_else() {
     let claimed = fixture.rules.claim(&newer, ClaimId(1), fixture.now()).unwrap();
     let error = fixture.store.write(&newer, &claimed).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(StoreError::Unreadable { .. })), "{error}");
-    fixture.store.take_over(fixture.now(), Some(vec![])).await.unwrap();
+    fixture.store.recover_in_flight(fixture.now(), Some(vec![])).await.unwrap();
     let stored: String = fixture
         .raw()
         .query_row("SELECT record FROM webhooks WHERE revision = 2 AND due_at = 0", (), |row| {
@@ -326,13 +326,13 @@ async fn a_newer_record_harms_nobody_else() {
 #[tokio::test]
 async fn a_made_up_reference_is_found_without_an_index_entry() {
     let fixture = fixture();
-    let made_up = ReferenceId::made_up(fixture.task(5));
+    let generated = ReferenceId::generated(fixture.task(5));
     for n in [3, 5, 9] {
         let mut new = new_webhook(fixture.task(n));
-        (new.id.reference, new.referenced) = (made_up.clone(), n != 5);
+        (new.id.reference, new.referenced) = (generated.clone(), n != 5);
         fixture.store.create(&fixture.rules.create(new, fixture.now()), &content()).await.unwrap();
     }
-    let filter = Filter { reference: Some(made_up), ..Filter::default() };
+    let filter = Filter { reference: Some(generated), ..Filter::default() };
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = fixture.store.list(&filter, after, 1).await.unwrap();
@@ -355,8 +355,8 @@ async fn a_take_over_ends_leases() {
     fixture.deliver(2000).await;
     fixture.advance(Duration::from_secs(1));
     let now = fixture.now();
-    let taken = fixture.store.take_over(now, None).await.unwrap();
-    assert_eq!(taken, TakenOver { leases: 1203, unsent: 0 });
+    let taken = fixture.store.recover_in_flight(now, None).await.unwrap();
+    assert_eq!(taken, RecoveredInFlight { leases: 1203, unsent: 0 });
     assert_eq!(fixture.rows(&format!("webhooks WHERE due_at = {}", now.as_millis())), 1203);
     let entry = &fixture.store.due(now, None, 1).await.unwrap().entries[0];
     let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
@@ -392,16 +392,16 @@ async fn a_take_over_finds_what_no_message_leads_to() {
     fixture.advance(Duration::from_secs(1));
     let now = fixture.now();
     let messages = vec![relayed_and_sent.id.task, sent.id.task];
-    let taken = fixture.store.take_over(now, Some(messages.clone())).await.unwrap();
-    assert_eq!(taken, TakenOver { leases: 0, unsent: 3 });
+    let taken = fixture.store.recover_in_flight(now, Some(messages.clone())).await.unwrap();
+    assert_eq!(taken, RecoveredInFlight { leases: 0, unsent: 3 });
     assert_eq!(fixture.get(&unsent).await.due_at, Some(now));
     assert_eq!(fixture.get(&relayed).await.due_at, relayed.allowed_at);
     assert_eq!(fixture.get(&failed).await.due_at, Some(now));
     for left_alone in [sent, relayed_and_sent, scheduled, delivered] {
         assert_eq!(fixture.get(&left_alone).await, left_alone);
     }
-    let again = fixture.store.take_over(now, Some(messages)).await.unwrap();
-    assert_eq!(again, TakenOver::default(), "done again, it changes nothing");
+    let again = fixture.store.recover_in_flight(now, Some(messages)).await.unwrap();
+    assert_eq!(again, RecoveredInFlight::default(), "done again, it changes nothing");
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn new() -> impl Strategy<Value = NewWebhook> {
-    let wishes = (
+    let overrides = (
         proptest::option::of(1_u32..=50),
         proptest::option::of(1.0_f64..100.0),
         proptest::option::of(0.0_f64..1.0),
@@ -120,7 +120,7 @@ fn new() -> impl Strategy<Value = NewWebhook> {
             ..RetryOverride::default()
         });
     (
-        proptest::option::of(wishes),
+        proptest::option::of(overrides),
         proptest::option::of(wait()),
         "\\PC{0,40}",
         proptest::option::of("\\PC{1,20}"),

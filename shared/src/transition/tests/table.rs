@@ -348,7 +348,7 @@ fn in_progress_against_every_event() {
     let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
         check(name, record, &[&common, cells].concat())
     };
-    let unheld: [(&[Event], Cell); 4] = [
+    let list_unindexed: [(&[Event], Cell); 4] = [
         (&[Requeue], no(DueMoved)),
         (&[AdoptNow], goes_on(InProgress, past, Some(0))),
         (&[AdoptLate], goes_on(InProgress, past, Some(7 * DAYS_30))),
@@ -358,10 +358,10 @@ fn in_progress_against_every_event() {
         (&[Claim, GiveUp, Defer], no(Leased(at(35)))),
         (&[Rescue], goes_on(InProgress, past, Some(35))),
     ];
-    row("lease live", &claimed(&pending(), 10), &[&live[..], &unheld].concat());
+    row("lease live", &claimed(&pending(), 10), &[&live[..], &list_unindexed].concat());
     let rescued_often =
         with_budget(claimed(&pending(), 10), Budget { rescues: 3, ..Budget::default() });
-    row("lease live, rescues spent", &rescued_often, &[&live[..], &unheld].concat());
+    row("lease live, rescues spent", &rescued_often, &[&live[..], &list_unindexed].concat());
     row(
         "lease live, due",
         &claimed(&held(-20), 10),
@@ -378,7 +378,7 @@ fn in_progress_against_every_event() {
         "lease over",
         &claimed(&pending(), 45),
         &[
-            &unheld[..],
+            &list_unindexed[..],
             &[
                 (&[Claim], goes_on(InProgress, past, None)),
                 (&[GiveUp], failed(GRACE)),
@@ -408,7 +408,7 @@ fn in_progress_against_every_event() {
         "lease over, interruptions and rescues spent",
         &spent,
         &[
-            &unheld[..],
+            &list_unindexed[..],
             &[
                 (&[Claim, Defer], no(Interrupted)),
                 (&[Rescue], no(BudgetSpent)),

@@ -14,7 +14,7 @@ const MAX_ITEMS: usize = 100;
 
 /// One thing that calls do together. Each call succeeds or fails with all that it went with; each
 /// item has an answer of its own.
-pub(crate) struct Together<T, A = ()>(Arc<Mutex<Waiting<T, A>>>);
+pub(crate) struct Batcher<T, A = ()>(Arc<Mutex<Waiting<T, A>>>);
 
 struct Waiting<T, A> {
     calls: Vec<Waits<T, A>>,
@@ -24,19 +24,19 @@ struct Waiting<T, A> {
 
 type Waits<T, A> = (Vec<T>, oneshot::Sender<RedisResult<Vec<A>>>);
 
-impl<T, A> Default for Together<T, A> {
+impl<T, A> Default for Batcher<T, A> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Waiting { calls: Vec::new(), is_led: false })))
     }
 }
 
-impl<T, A> fmt::Debug for Together<T, A> {
+impl<T, A> fmt::Debug for Batcher<T, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Together").finish_non_exhaustive()
+        f.debug_struct("Batcher").finish_non_exhaustive()
     }
 }
 
-impl<T: Send + 'static, A: Send + 'static> Together<T, A> {
+impl<T: Send + 'static, A: Send + 'static> Batcher<T, A> {
     /// Answers what `run` says of these items; it is given those of others too, and answers one by
     /// one in their order. They are a task's by then, so a caller who gives up takes nobody else's
     /// along.

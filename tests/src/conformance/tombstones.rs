@@ -1,10 +1,10 @@
-//! Retired ids: what was deleted is not created again, and what was barred is never created.
+//! Tombstone ids: what was deleted is not created again, and what was barred is never created.
 
 use std::{sync::Arc, time::Duration};
 
 use shared::{
     model::Webhook,
-    store::{CreateError, Filter, IDEMPOTENCY_TTL, Retired, Standing},
+    store::{CreateError, Filter, IDEMPOTENCY_TTL, IdState, Tombstone},
 };
 use tokio::sync::Barrier;
 
@@ -36,7 +36,7 @@ async fn assert_nothing_is_there(fixture: &Fixture, webhook: &Webhook) {
     assert_eq!(fixture.due_at(id).await, None);
     assert!(
         !fixture
-            .unheld(created_at, created_at.plus(Duration::from_millis(1)))
+            .list_unindexed(created_at, created_at.plus(Duration::from_millis(1)))
             .await
             .contains(&id.task)
     );
@@ -61,10 +61,13 @@ async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
         fixture.clock.advance(wait);
         for webhook in [&pending, &failed] {
             let created = fixture.store.create(webhook, &content(webhook)).await;
-            assert!(matches!(created, Err(CreateError::Retired(Retired::Deleted))), "{created:?}");
+            assert!(
+                matches!(created, Err(CreateError::Tombstone(Tombstone::Deleted))),
+                "{created:?}"
+            );
             assert_eq!(
-                fixture.other.bar(&webhook.id).await.unwrap(),
-                Standing::Retired(Retired::Deleted)
+                fixture.other.tombstone_id(&webhook.id).await.unwrap(),
+                IdState::Tombstone(Tombstone::Deleted)
             );
         }
         assert_nothing_is_there(&fixture, &pending).await;
@@ -77,11 +80,11 @@ async fn what_is_barred_is_never_created(fixture: Fixture) {
     let webhook = new(&fixture);
     for _ in 0..2 {
         assert_eq!(
-            fixture.store.bar(&webhook.id).await.unwrap(),
-            Standing::Retired(Retired::Barred)
+            fixture.store.tombstone_id(&webhook.id).await.unwrap(),
+            IdState::Tombstone(Tombstone::Unused)
         );
         let created = fixture.other.create(&webhook, &content(&webhook)).await;
-        assert!(matches!(created, Err(CreateError::Retired(Retired::Barred))), "{created:?}");
+        assert!(matches!(created, Err(CreateError::Tombstone(Tombstone::Unused))), "{created:?}");
     }
     assert_nothing_is_there(&fixture, &webhook).await;
 }
@@ -91,8 +94,8 @@ async fn what_is_barred_is_never_created(fixture: Fixture) {
 async fn what_exists_is_not_barred(fixture: Fixture) {
     let webhook = fixture.created().await;
     assert_eq!(
-        fixture.other.bar(&webhook.id).await.unwrap(),
-        Standing::Webhook(Box::new(webhook.clone()))
+        fixture.other.tombstone_id(&webhook.id).await.unwrap(),
+        IdState::Webhook(Box::new(webhook.clone()))
     );
     assert_eq!(
         fixture.store.open(&webhook.id).await.unwrap(),
@@ -100,9 +103,15 @@ async fn what_exists_is_not_barred(fixture: Fixture) {
     );
     let now = fixture.now();
     let claimed = fixture.step(&webhook, |rules, webhook| rules.claim(webhook, OURS, now)).await;
-    assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Webhook(Box::new(claimed)));
+    assert_eq!(
+        fixture.other.tombstone_id(&webhook.id).await.unwrap(),
+        IdState::Webhook(Box::new(claimed))
+    );
     assert!(fixture.store.delete(&webhook.id).await.unwrap());
-    assert_eq!(fixture.other.bar(&webhook.id).await.unwrap(), Standing::Retired(Retired::Deleted));
+    assert_eq!(
+        fixture.other.tombstone_id(&webhook.id).await.unwrap(),
+        IdState::Tombstone(Tombstone::Deleted)
+    );
 }
 
 /// Either the webhook is created, and who bars its id is told so, or it is not and never will be.
@@ -120,16 +129,16 @@ async fn of_a_racing_create_and_bar_one_wins(fixture: Fixture) {
             })
         };
         start.wait().await;
-        let standing = fixture.other.bar(&webhook.id).await.unwrap();
+        let standing = fixture.other.tombstone_id(&webhook.id).await.unwrap();
         let created = creating.await.unwrap();
         let there = fixture.store.get(&webhook.id).await.unwrap();
         match created {
             Ok(()) => {
-                assert_eq!(standing, Standing::Webhook(Box::new(webhook.clone())), "round {round}");
+                assert_eq!(standing, IdState::Webhook(Box::new(webhook.clone())), "round {round}");
                 assert_eq!(there, Some(webhook), "round {round}");
             }
-            Err(CreateError::Retired(Retired::Barred)) => {
-                assert_eq!(standing, Standing::Retired(Retired::Barred), "round {round}");
+            Err(CreateError::Tombstone(Tombstone::Unused)) => {
+                assert_eq!(standing, IdState::Tombstone(Tombstone::Unused), "round {round}");
                 assert_eq!(there, None, "round {round}");
             }
             Err(error) => panic!("round {round}: {error:?}"),

@@ -27,7 +27,7 @@ const CHUNK: usize = 500;
 
 /// What a take-over found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TakenOver {
+pub struct RecoveredInFlight {
     /// Attempts that were under way: their leases ended.
     pub leases: u64,
     /// Webhooks that no message led to: they are due as soon as there is something to do.
@@ -40,21 +40,23 @@ impl SqliteStore {
     ///
     /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as
     /// interrupted. `messages` names the webhooks that a message leads to, of a queue that is as
-    /// durable as this store ([`SqliteQueue::take_over`]): what is unfinished or not archived, and
+    /// durable as this store ([`SqliteQueue::recover_in_flight`]): what is unfinished or not archived, and
     /// not among them, moves forward in the due index to when there is something to do. `None`: the
     /// queue is another one and keeps its messages itself.
     ///
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped
     /// half-way, it can be done again.
     ///
-    /// [`SqliteQueue::take_over`]: crate::queue::sqlite::SqliteQueue::take_over
-    pub async fn take_over(
+    /// [`SqliteQueue::recover_in_flight`]: crate::queue::sqlite::SqliteQueue::recover_in_flight
+    pub async fn recover_in_flight(
         &self,
         now: Timestamp,
         messages: Option<Vec<TaskId>>,
-    ) -> Result<TakenOver, StoreError> {
-        let mut taken =
-            TakenOver { leases: self.pass(Pass::Leased, Arc::default(), now).await?, unsent: 0 };
+    ) -> Result<RecoveredInFlight, StoreError> {
+        let mut taken = RecoveredInFlight {
+            leases: self.pass(Pass::Leased, Arc::default(), now).await?,
+            unsent: 0,
+        };
         if let Some(mut messages) = messages {
             messages.sort_unstable();
             let messages: Arc<[TaskId]> = messages.into();
