@@ -19,7 +19,6 @@ use shared::{
 
 use crate::{
     admission::{AdmissionDecision, AttemptPermit},
-    outcome::trace_id,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -44,12 +43,7 @@ struct Claimed {
 
 impl Deliver {
     /// Makes one attempt if admission and the record allow it.
-    pub(crate) async fn attempt(
-        &self,
-        seen: Webhook,
-        until: Timestamp,
-        xray_trace_id: Option<&str>,
-    ) -> StepResult {
+    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> StepResult {
         let permit = match self.admission(&seen, until).await {
             AdmissionDecision::Go(permit) => permit,
             AdmissionDecision::Defer(deferral) => return self.defer(seen, deferral).await,
@@ -57,7 +51,7 @@ impl Deliver {
             AdmissionDecision::HandBack => return StepResult::Ended(Disposition::HandBack),
         };
         match self.claim(seen).await {
-            Ok(claimed) => self.send_claimed(claimed, permit, xray_trace_id).await,
+            Ok(claimed) => self.send_claimed(claimed, permit).await,
             Err(not_claimed) => {
                 self.breaker.release(&self.context, &permit.circuit).await;
                 not_claimed
@@ -86,17 +80,12 @@ impl Deliver {
             }
             Ok(Applied::Refused(..)) => Err(StepResult::Changed),
             Ok(Applied::Missing) => Err(StepResult::Ended(Disposition::Acknowledge)),
-            Err(error) => Err(hand_back(&error, "claim")),
+            Err(error) => Err(StepResult::Ended(hand_back(&error, "claim"))),
         }
     }
 
     /// Sends the request and records the outcome.
-    async fn send_claimed(
-        &self,
-        claimed: Claimed,
-        permit: AttemptPermit<'_>,
-        xray_trace_id: Option<&str>,
-    ) -> StepResult {
+    async fn send_claimed(&self, claimed: Claimed, permit: AttemptPermit<'_>) -> StepResult {
         let Claimed { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
         let AttemptPermit { slot, host, circuit } = permit;
         let sent_at = self.context.clock.now();
@@ -110,7 +99,7 @@ impl Deliver {
         // The host limiter drops the slot before the attempt ends if the request hangs.
         let mut slot = Some(slot);
         let payload_bytes = content.payload.get().len();
-        let request = self.send_request(&webhook, content, (sent_at, time_left), xray_trace_id);
+        let request = self.send_request(&webhook, content, (sent_at, time_left));
         let answer = match host {
             Some(mut host) => host.run(&mut slot, payload_bytes, request).await,
             None => request.await,
@@ -145,14 +134,11 @@ impl Deliver {
         webhook: &Webhook,
         mut content: Content,
         (now, time_left): (Timestamp, Duration),
-        xray_trace_id: Option<&str>,
     ) -> Answer {
         let span = webhook.trace.as_ref().map(|_| self.context.random.next_u64().max(1));
         tracing::info!(
             attempt = webhook.attempt_count,
-            trace_id = trace_id(webhook),
             span_id = span.map(|span| format!("{span:016x}")),
-            xray_trace_id,
             "Sending webhook notification to {} for reference_id={}",
             loggable_url(&content.url),
             webhook.id.reference,

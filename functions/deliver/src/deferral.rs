@@ -156,7 +156,7 @@ impl Deliver {
             }
             Ok(Applied::Refused(..)) => StepResult::Changed,
             Ok(Applied::Missing) => StepResult::Ended(Disposition::Acknowledge),
-            Err(error) => hand_back(&error, "defer"),
+            Err(error) => StepResult::Ended(hand_back(&error, "defer")),
         }
     }
 
@@ -183,7 +183,7 @@ impl Deliver {
             Ok(Applied::Refused(..)) => StepResult::Changed,
             Ok(Applied::Missing) => StepResult::Ended(Disposition::Acknowledge),
             // The lease expires, and the attempt counts as interrupted.
-            Err(error) => hand_back(&error, "release the claim on"),
+            Err(error) => StepResult::Ended(hand_back(&error, "release the claim on")),
         }
     }
 

@@ -1,60 +1,66 @@
-//! Keeps destinations from standing in each other's way in one process.
+//! Limits concurrent attempts in one process, so that a slow destination does not delay others.
 //!
-//! # What is limited
+//! # Limits
 //!
-//! | limit | default of the local stack | applies to |
+//! The defaults are those of the local stack.
+//!
+//! | limit | default | applies to |
 //! |---|---|---|
-//! | slots (`DELIVER_CONCURRENCY`) | 128 | every attempt, until it has been silent for [`HANG`] |
-//! | destination (`DELIVER_HOST_CONCURRENCY`) | 32 | the attempts at one destination |
-//! | share | half of the slots: 64 | attempts at *unproven* destinations, until silent for [`HANG`] |
-//! | silent | three quarters of the share: 48 | of those, attempts at destinations that were silent last |
-//! | network | half of what may hang: 512 | attempts at unproven destinations in one /24 or /48 |
-//! | hanging | 8 times the slots: 1,024, and 64 MiB of payloads | attempts that have been silent for longer |
+//! | slots | 128 | all attempts, until silent for [`HANG_AFTER`] |
+//! | destination | 32 | attempts at one destination |
+//! | unproven | 64 | attempts at unproven destinations, until silent for [`HANG_AFTER`] |
+//! | silent | 48 | of those, attempts at destinations whose last attempt hung |
+//! | network | 512 | attempts at unproven destinations in one /24 or /48 |
+//! | hanging | 1,024 | attempts that are silent for longer than [`HANG_AFTER`] |
 //!
-//! A destination is *proven* for [`PROVEN_FOR`] after it answered, and until an attempt there is
-//! silent for [`HANG`]. The status does not matter: one that refuses quickly holds nobody up. What
-//! is remembered is bounded ([`Recent`]). A forgotten destination counts as one that was never
-//! seen.
+//! `DELIVER_CONCURRENCY` sets the slots and `DELIVER_HOST_CONCURRENCY` the destination limit. The
+//! others follow: unproven is half of the slots, silent three quarters of that, hanging eight times
+//! the slots, and network half of that. Hanging attempts hold at most 64 MiB of payloads.
 //!
-//! # What holds
+//! A destination is *proven* for [`PROVEN_FOR`] after an answer, until an attempt there hangs. Any
+//! status counts, because a fast refusal delays nothing. The memory of destinations is bounded
+//! ([`Recent`]). A forgotten destination counts as never seen.
 //!
-//! - **A proven destination** needs a slot and a turn of its own, and nothing else. Unproven ones,
-//!   under however many names, hold no more than the share. It waits for them only as long as they
-//!   wait themselves for a place in the share that does not move: [`STALL`](gate::STALL).
-//! - **A destination that was never seen** has the share. It is free while fewer than 64 attempts
-//!   are younger than [`HANG`], so there is room in half a second, until all that may hang does.
-//! - **One receiver under many names** has half of what may hang, so that a receiver in another
-//!   network still has the other half. On a shared address (a CDN, a hosting provider, loopback) a
-//!   proven destination is not counted, so others there cannot hold it up. One that was never seen
-//!   shares the network's limit with the hanging ones there, and is deferred while that is reached.
-//! - **Memory.** At most 9 times the slots are under way. Of the payloads of hanging attempts 64
-//!   MiB are held. An attempt that finds no room there keeps its slot.
-//! - **Lambda.** With no more slots than messages in a batch, every message has one. Then the share
-//!   is all of them.
+//! # Guarantees
 //!
-//! # Who waits, and who is deferred
+//! - **A proven destination** needs a slot and a permit of its own limit. Unproven destinations,
+//!   under any number of names, never hold more than the unproven limit. A proven destination waits
+//!   for them only as long as they wait for that limit: [`STALL_TIMEOUT`](limit::STALL_TIMEOUT).
+//! - **A destination that was never seen** uses the unproven limit. A hanging attempt leaves that
+//!   limit after [`HANG_AFTER`], so room appears within half a second, until the hanging limit is
+//!   reached.
+//! - **One receiver under many names** gets half of the hanging limit. A receiver in another
+//!   network still has the other half. Behind a shared address (a CDN, a hosting provider,
+//!   loopback), proven destinations do not count against the network limit. A destination that was
+//!   never seen shares it with the hanging ones, and is deferred while it is reached.
+//! - **Memory.** At most nine times as many attempts as slots are in flight. An attempt that
+//!   exceeds the hanging limit or its payload memory keeps its slot.
+//! - **Lambda.** If a batch has at least as many messages as there are slots, every message gets a
+//!   slot, and the unproven limit covers all slots.
 //!
-//! An attempt over a limit waits for [`PATIENCE`](gate::PATIENCE) at most, and only while the gate
-//! moves. A destination that answers is then served at its own pace out of one process's memory,
-//! without a write. Where it hangs, waiting would hold the slots and the batches that others need,
-//! so the webhook is deferred (`attempt.rs`): the due index holds it, its message is acknowledged,
-//! and no attempt and no receive is spent.
+//! # Wait or reject
 //!
-//! A gate hangs if its last request took longer than that patience. Before that is known, and once
-//! three quarters of all slots are taken, it also hangs if all requests within it are unanswered
-//! and none has begun or ended for ten times what the last one took, [`STALL`](gate::STALL) at
-//! least. A slow store is no fault of the destination: an attempt that still claims, or records an
-//! outcome, does not count.
+//! An attempt over a limit waits for at most [`PERMIT_TIMEOUT`](limit::PERMIT_TIMEOUT), and only
+//! while the limit makes progress. A destination that answers is then served at its own pace,
+//! without a write. If the destination hangs, waiting would hold slots and batches that others
+//! need. The attempt is [`Rejected`] and the webhook deferred (`deferral.rs`): it enters the due
+//! index, its message is acknowledged, and no attempt and no receive is spent.
+//!
+//! A limit is stalled if its last request took longer than [`PERMIT_TIMEOUT`](limit::PERMIT_TIMEOUT).
+//! Once three quarters of the slots are taken, it is also stalled if all its requests are
+//! unanswered and none started or ended for ten times the duration of the last one, but at least
+//! [`STALL_TIMEOUT`](limit::STALL_TIMEOUT). Attempts that claim a webhook or record an outcome do
+//! not count: the store may be slow without any fault of the destination.
 //!
 //! # Addresses
 //!
-//! The network of an unproven destination must be known before the claim, so its name is looked up
-//! here. The sender's look-up a moment later has the same answer at no cost
-//! ([`shared::sender::lookup`]), and it alone decides where to connect. If there is no answer
-//! within [`LOOKUP_WAIT`], the attempt goes ahead without a network, and its outcome tells what
-//! became of the name. If nobody was asked, for there was no room, the webhook is deferred.
+//! The network of an unproven destination must be known before the claim, so the limiter resolves
+//! its name. The sender's lookup a moment later gets the same result at no cost
+//! ([`shared::sender::lookup`]), and only the sender decides where to connect. Without a result
+//! within [`LOOKUP_TIMEOUT`] the attempt starts without a network, and its outcome shows what
+//! happened to the name. If the resolver had no capacity for the lookup, the attempt is rejected.
 
-mod gate;
+mod limit;
 
 use std::{
     collections::HashMap,
@@ -77,185 +83,193 @@ use shared::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use gate::{Gate, Key, Network};
+use limit::{ConcurrencyLimit, Network, Scope};
 
-/// How long a request is silent when it counts as hanging.
-pub(crate) const HANG: Duration = Duration::from_millis(500);
+/// A request that is silent for this long counts as hanging.
+pub(crate) const HANG_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a destination that answered counts as one that does.
+/// How long a destination counts as proven after an answer.
 const PROVEN_FOR: Duration = Duration::from_secs(600);
 
-/// How long the look-up before a claim is waited for.
-const LOOKUP_WAIT: Duration = Duration::from_secs(1);
+/// The limit of the name lookup before a claim.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Destinations whose last outcome is remembered, at least.
+/// The minimum number of destinations whose responsiveness is remembered.
 const REMEMBERED_DESTINATIONS: usize = 4096;
 
 /// Attempts that may hang, as a multiple of the slots.
 const HANGING_FACTOR: usize = 8;
 
-/// What the payloads of hanging attempts may take: 64 MiB.
-const HANGING_KIB: usize = 64 * 1024;
+/// The payload memory of hanging attempts: 64 MiB.
+const MAX_HANGING_KIB: usize = 64 * 1024;
 
-/// How many attempts may be under way, by what they are; see the module.
+/// The maximum number of concurrent attempts of each kind: see the module documentation.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct Capacities {
     destination: usize,
     network: usize,
-    share: usize,
+    unproven: usize,
     silent: usize,
     hanging: usize,
-    /// From how many taken slots on they are scarce.
+    /// Slots are scarce if more than this number are taken.
     plenty: usize,
 }
 
-impl Limits {
+impl Capacities {
     fn new(destination: usize, slots: usize) -> Self {
-        // With no more slots than messages in a batch, nobody waits for a slot.
+        // If a batch has at least as many messages as there are slots, no message waits for one.
         let at_least_a_batch = |part: usize, all: usize| part.max(all.min(MAX_BATCH));
-        let share = at_least_a_batch(slots / 2, slots);
+        let unproven = at_least_a_batch(slots / 2, slots);
         let hanging = slots * HANGING_FACTOR;
         Self {
             destination,
             network: hanging / 2,
-            share,
-            silent: at_least_a_batch(share - share / 4, share),
+            unproven,
+            silent: at_least_a_batch(unproven - unproven / 4, unproven),
             hanging,
             plenty: slots - slots / 4,
         }
     }
 
-    fn of(self, key: &Key) -> usize {
-        match key {
-            Key::Destination(_) => self.destination,
-            Key::Network(_) => self.network,
-            Key::Unproven => self.share,
-            Key::Silent => self.silent,
+    fn of(self, scope: &Scope) -> usize {
+        match scope {
+            Scope::Destination(_) => self.destination,
+            Scope::Network(_) => self.network,
+            Scope::Unproven => self.unproven,
+            Scope::Silent => self.silent,
         }
     }
 }
 
-/// Attempts that may be under way at a time in a process with so many slots.
-pub(crate) const fn most_attempts(slots: usize) -> usize {
+/// The maximum number of concurrent attempts in a process with this number of slots.
+pub(crate) const fn max_concurrent_attempts(slots: usize) -> usize {
     slots * (HANGING_FACTOR + 1)
 }
 
 /// How the last attempt at a destination ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Responsiveness {
+    /// With an answer, at this time.
     Answered(Timestamp),
+    /// It hung.
     Silent,
 }
 
-/// The limits of one process, and what is under way within them. A destination without an attempt
-/// costs a line of bounded memory.
+/// The limits of one process and the attempts in flight. A destination without an attempt costs one
+/// entry in a bounded memory.
 #[derive(Debug)]
-pub(crate) struct Turns {
-    limits: Limits,
-    /// Slots that are taken by attempts that have a turn or wait for one.
-    taken: AtomicUsize,
+pub(crate) struct HostLimiter {
+    capacities: Capacities,
+    /// Slots of attempts that hold a permit or wait for one.
+    taken_slots: AtomicUsize,
     clock: Arc<dyn Clock>,
     lookup: Arc<dyn Lookup>,
     // Std mutexes: they are held for a look-up, never across an await.
-    gates: Mutex<HashMap<Key, Arc<Gate>>>,
-    standings: Mutex<Recent<Standing>>,
+    limits: Mutex<HashMap<Scope, Arc<ConcurrencyLimit>>>,
+    responsiveness: Mutex<Recent<Responsiveness>>,
     hanging: Arc<Semaphore>,
     hanging_kib: Arc<Semaphore>,
 }
 
-/// The right to make an attempt at a destination; given back when dropped.
+/// The right to make an attempt at a destination. Dropping it returns the right.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    turns: &'a Turns,
-    destination: Place<'a>,
-    /// Given back once the request hangs.
-    share: Vec<Place<'a>>,
+pub(crate) struct HostPermit<'a> {
+    limiter: &'a HostLimiter,
+    destination: LimitPermit<'a>,
+    /// Permits of the unproven and the silent limit, returned once the request hangs.
+    unproven: Vec<LimitPermit<'a>>,
     /// Held until the attempt ends.
-    network: Option<Place<'a>>,
-    is_taken: bool,
+    network: Option<LimitPermit<'a>>,
+    holds_slot: bool,
 }
 
-/// A place within a gate, or a wait for one.
+/// No permit was free, or became free in time.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    /// How long the limit has made no progress, or how long its last request took if that is more.
+    pub(crate) silence: Duration,
+}
+
+/// A permit of one limit, or the wait for one.
 #[derive(Debug)]
-struct Place<'a> {
-    turns: &'a Turns,
-    gate: Arc<Gate>,
+struct LimitPermit<'a> {
+    limiter: &'a HostLimiter,
+    limit: Arc<ConcurrencyLimit>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
-    /// At most `limit` attempts at a time for each destination, of `slots` in all.
+impl HostLimiter {
+    /// Allows `per_destination` concurrent attempts at each destination and has `slots` in all.
     pub(crate) fn new(
-        limit: usize,
+        per_destination: usize,
         slots: usize,
         clock: Arc<dyn Clock>,
         lookup: Arc<dyn Lookup>,
     ) -> Self {
-        let limits = Limits::new(limit, slots);
+        let capacities = Capacities::new(per_destination, slots);
         Self {
-            limits,
-            taken: AtomicUsize::new(0),
+            capacities,
+            taken_slots: AtomicUsize::new(0),
             clock,
             lookup,
-            gates: Mutex::default(),
-            standings: Mutex::new(Recent::new(REMEMBERED_DESTINATIONS)),
-            hanging: Arc::new(Semaphore::new(limits.hanging)),
-            hanging_kib: Arc::new(Semaphore::new(HANGING_KIB)),
+            limits: Mutex::default(),
+            responsiveness: Mutex::new(Recent::new(REMEMBERED_DESTINATIONS)),
+            hanging: Arc::new(Semaphore::new(capacities.hanging)),
+            hanging_kib: Arc::new(Semaphore::new(MAX_HANGING_KIB)),
         }
     }
 
-    /// A turn at this destination. If there is none and none comes soon, for how long nothing has
-    /// moved there.
-    pub(crate) async fn take(&self, destination: &str) -> Result<Turn<'_>, Duration> {
+    /// Gets a permit for one attempt at this destination. The caller holds a slot.
+    pub(crate) async fn acquire(&self, destination: &str) -> Result<HostPermit<'_>, Rejected> {
         let since = self.clock.now();
-        let own = self.place(Key::Destination(destination.to_owned()), since);
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        // Made first, so that however this ends, what it took is given back.
-        let mut turn = Turn {
-            turns: self,
-            destination: own,
-            share: Vec::new(),
+        let own_limit = self.limit(Scope::Destination(destination.to_owned()), since);
+        self.taken_slots.fetch_add(1, Ordering::Relaxed);
+        // Created first, so that every way out returns what was acquired.
+        let mut permit = HostPermit {
+            limiter: self,
+            destination: own_limit,
+            unproven: Vec::new(),
             network: None,
-            is_taken: true,
+            holds_slot: true,
         };
-        turn.destination.wait(since).await?;
-        let standing = self.standing(destination, since);
-        if let Some(Standing::Answered(_)) = standing {
-            return Ok(turn);
+        permit.destination.acquire(since).await?;
+        let responsiveness = self.responsiveness_of(destination, since);
+        if let Some(Responsiveness::Answered(_)) = responsiveness {
+            return Ok(permit);
         }
-        let keys = [standing.map(|_| Key::Silent), Some(Key::Unproven)];
-        for key in keys.into_iter().flatten() {
-            let mut place = self.place(key, since);
-            place.wait(since).await?;
-            turn.share.push(place);
+        let scopes = [responsiveness.map(|_| Scope::Silent), Some(Scope::Unproven)];
+        for scope in scopes.into_iter().flatten() {
+            let mut limit = self.limit(scope, since);
+            limit.acquire(since).await?;
+            permit.unproven.push(limit);
         }
         let network = {
-            let _asking = Asking::begin(self, turn.share.iter());
+            let _in_flight = InFlight::start(self, permit.unproven.iter());
             self.network(destination).await?
         };
         if let Some(network) = network {
-            let mut place = self.place(Key::Network(network), since);
-            place.take_now()?;
-            turn.network = Some(place);
+            let mut limit = self.limit(Scope::Network(network), since);
+            limit.try_acquire()?;
+            permit.network = Some(limit);
         }
-        Ok(turn)
+        Ok(permit)
     }
 
-    /// What is known of the destination; `None` if nothing that still counts.
-    fn standing(&self, destination: &str, now: Timestamp) -> Option<Standing> {
-        match self.standings().get(destination).copied()? {
-            Standing::Answered(at) if now.since(at) >= PROVEN_FOR => None,
-            standing => Some(standing),
+    /// The destination's responsiveness; `None` if it is unknown or too old.
+    fn responsiveness_of(&self, destination: &str, now: Timestamp) -> Option<Responsiveness> {
+        match self.responsiveness().get(destination).copied()? {
+            Responsiveness::Answered(at) if now.since(at) >= PROVEN_FOR => None,
+            responsiveness => Some(responsiveness),
         }
     }
 
-    fn standings(&self) -> MutexGuard<'_, Recent<Standing>> {
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+    fn responsiveness(&self) -> MutexGuard<'_, Recent<Responsiveness>> {
+        self.responsiveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The network that the destination is in; `None` if that is not known soon. An error: nobody
-    /// was asked.
-    async fn network(&self, destination: &str) -> Result<Option<Network>, Duration> {
+    /// The destination's network; `None` if the lookup fails or takes too long. Rejects the attempt
+    /// if the resolver has no capacity for the lookup.
+    async fn network(&self, destination: &str) -> Result<Option<Network>, Rejected> {
         let Some(host) = host(destination) else { return Ok(None) };
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(Some(address.into()));
@@ -263,30 +277,37 @@ impl Turns {
         let found = tokio::select! {
             biased;
             found = self.lookup.lookup(host) => found,
-            () = self.clock.sleep(LOOKUP_WAIT) => return Ok(None),
+            () = self.clock.sleep(LOOKUP_TIMEOUT) => return Ok(None),
         };
         match found {
             Ok(addresses) => Ok(addresses.first().map(|address| Network::from(*address))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Duration::ZERO),
-            // The attempt will tell.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Rejected { silence: Duration::ZERO })
+            }
+            // The outcome of the attempt reports it.
             Err(_) => Ok(None),
         }
     }
 
-    fn place(&self, key: Key, now: Timestamp) -> Place<'_> {
-        let mut gates = self.gates();
-        let gate = if let Some(known) = gates.get(&key) {
+    fn limit(&self, scope: Scope, now: Timestamp) -> LimitPermit<'_> {
+        let mut limits = self.limits();
+        let limit = if let Some(known) = limits.get(&scope) {
             Arc::clone(known)
         } else {
-            let new = Arc::new(Gate::new(key.clone(), self.limits.of(&key), now));
-            gates.insert(key, Arc::clone(&new));
+            let capacity = self.capacities.of(&scope);
+            let new = Arc::new(ConcurrencyLimit::new(scope.clone(), capacity, now));
+            limits.insert(scope, Arc::clone(&new));
             new
         };
-        Place { turns: self, gate, permit: None }
+        LimitPermit { limiter: self, limit, permit: None }
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<Key, Arc<Gate>>> {
-        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    fn limits(&self) -> MutexGuard<'_, HashMap<Scope, Arc<ConcurrencyLimit>>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn are_slots_scarce(&self) -> bool {
+        self.taken_slots.load(Ordering::Relaxed) > self.capacities.plenty
     }
 }
 
@@ -297,29 +318,27 @@ fn host(destination: &str) -> Option<&str> {
     Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
 }
 
-impl Place<'_> {
-    /// Waits until it is taken. If that does not come soon, for how long nothing has moved. `since`
-    /// is when the attempt began to wait.
-    async fn wait(&mut self, since: Timestamp) -> Result<(), Duration> {
-        let Self { turns, gate, .. } = &*self;
-        let acquire = Arc::clone(&gate.free).acquire_owned();
+impl LimitPermit<'_> {
+    /// Waits for a permit while the limit makes progress. The attempt began to wait at `since`.
+    async fn acquire(&mut self, since: Timestamp) -> Result<(), Rejected> {
+        let Self { limiter, limit, .. } = &*self;
+        let acquire = Arc::clone(&limit.free).acquire_owned();
         tokio::pin!(acquire);
-        let waits_until = |now| {
-            let is_scarce = turns.taken.load(Ordering::Relaxed) > turns.limits.plenty;
-            gate.pace().waits_until(gate.limit, is_scarce, since, now)
+        let wait_until = |now| {
+            limit.latency().wait_until(limit.capacity, limiter.are_slots_scarce(), since, now)
         };
         let permit = loop {
-            let now = turns.clock.now();
-            let until = waits_until(now);
+            let now = limiter.clock.now();
+            let until = wait_until(now);
             tokio::select! {
                 biased;
-                // Never closed.
+                // The semaphore is never closed.
                 permit = &mut acquire => break permit.ok(),
-                () = turns.clock.sleep(until.since(now)) => {
-                    let now = turns.clock.now();
-                    // It may have gone on meanwhile.
-                    if waits_until(now) <= now {
-                        return Err(gate.pace().silence(now));
+                () = limiter.clock.sleep(until.since(now)) => {
+                    let now = limiter.clock.now();
+                    // The limit may have made progress during the sleep.
+                    if wait_until(now) <= now {
+                        return Err(Rejected { silence: limit.latency().silence(now) });
                     }
                 }
             }
@@ -328,128 +347,132 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Takes it if it is free.
-    fn take_now(&mut self) -> Result<(), Duration> {
-        self.permit = Arc::clone(&self.gate.free).try_acquire_owned().ok();
+    /// Gets a permit if one is free now.
+    fn try_acquire(&mut self) -> Result<(), Rejected> {
+        self.permit = Arc::clone(&self.limit.free).try_acquire_owned().ok();
         if self.permit.is_some() {
-            Ok(())
-        } else {
-            Err(self.gate.pace().silence(self.turns.clock.now()))
+            return Ok(());
         }
+        Err(Rejected { silence: self.limit.latency().silence(self.limiter.clock.now()) })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for LimitPermit<'_> {
     fn drop(&mut self) {
         drop(self.permit.take());
-        let mut gates = self.turns.gates();
-        // The map's own, and ours: nobody else is there or waits. Whoever comes next asks the map,
-        // which is locked.
-        if Arc::strong_count(&self.gate) <= 2 {
-            gates.remove(&self.gate.key);
+        let mut limits = self.limiter.limits();
+        // Two references are the map's and this one: no other attempt holds or awaits a permit.
+        // New ones go through the map, which is locked.
+        if Arc::strong_count(&self.limit) <= 2 {
+            limits.remove(&self.limit.scope);
         }
     }
 }
 
-/// A request is under way in these gates; over when dropped, also if it was abandoned.
-struct Asking<'a> {
-    turns: &'a Turns,
-    gates: Vec<Arc<Gate>>,
+/// A request in flight, counted by these limits until it is dropped.
+struct InFlight<'a> {
+    limiter: &'a HostLimiter,
+    limits: Vec<Arc<ConcurrencyLimit>>,
     since: Timestamp,
 }
 
-impl<'a> Asking<'a> {
-    fn begin<'p>(turns: &'a Turns, places: impl Iterator<Item = &'p Place<'p>>) -> Self {
-        let since = turns.clock.now();
-        let gates: Vec<Arc<Gate>> = places.map(|place| Arc::clone(&place.gate)).collect();
-        for gate in &gates {
-            gate.begin(since);
+impl<'a> InFlight<'a> {
+    fn start<'p>(
+        limiter: &'a HostLimiter,
+        permits: impl Iterator<Item = &'p LimitPermit<'p>>,
+    ) -> Self {
+        let since = limiter.clock.now();
+        let limits: Vec<_> = permits.map(|permit| Arc::clone(&permit.limit)).collect();
+        for limit in &limits {
+            limit.start(since);
         }
-        Self { turns, gates, since }
+        Self { limiter, limits, since }
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let now = self.turns.clock.now();
+        let now = self.limiter.clock.now();
         let took = now.since(self.since);
-        for gate in &self.gates {
-            // Those that share a gate with it are other destinations, of which this says nothing.
-            let tells = matches!(gate.key, Key::Destination(_)).then_some(took);
-            gate.end(now, tells);
+        for limit in &self.limits {
+            // The duration describes this destination only. A shared limit covers others.
+            let duration = matches!(limit.scope, Scope::Destination(_)).then_some(took);
+            limit.end(now, duration);
         }
     }
 }
 
-impl Turn<'_> {
-    /// Makes the request, whose payload has so many bytes. Once it hangs, its slot and its place in
-    /// the share are given back, if there is room among the requests that hang.
-    pub(crate) async fn ask(
+impl HostPermit<'_> {
+    /// Runs the request, whose payload has `payload_bytes`. If the request hangs, this drops its
+    /// slot and its unproven permits, provided that the hanging limit has room.
+    pub(crate) async fn run(
         &mut self,
         slot: &mut Option<SemaphorePermit<'_>>,
-        bytes: usize,
+        payload_bytes: usize,
         request: impl Future<Output = Answer>,
     ) -> Answer {
-        let turns = self.turns;
-        let _asking = Asking::begin(turns, std::iter::once(&self.destination));
-        let mut in_share = Some(Asking::begin(turns, self.share.iter()));
-        let mut room = None;
+        let limiter = self.limiter;
+        let _in_flight = InFlight::start(limiter, std::iter::once(&self.destination));
+        let mut unproven_in_flight = Some(InFlight::start(limiter, self.unproven.iter()));
+        let mut hanging_permit = None;
         tokio::pin!(request);
         let mut hangs = false;
         let answer = loop {
             tokio::select! {
                 biased;
                 answer = &mut request => break answer,
-                () = turns.clock.sleep(HANG), if room.is_none() => {
+                () = limiter.clock.sleep(HANG_AFTER), if hanging_permit.is_none() => {
                     if !hangs {
                         hangs = true;
-                        self.note(Standing::Silent);
+                        self.remember(Responsiveness::Silent);
                     }
-                    room = self.room_to_hang(bytes);
-                    if room.is_some() {
-                        drop(in_share.take());
-                        self.share.clear();
-                        self.give_slot_back();
+                    hanging_permit = self.hanging_permit(payload_bytes);
+                    if hanging_permit.is_some() {
+                        drop(unproven_in_flight.take());
+                        self.unproven.clear();
+                        self.release_slot();
                         drop(slot.take());
                     }
                 }
             }
         };
-        // A status counts whenever it comes. Without one, it has to be no fault of ours, and soon.
-        let is_quick = !hangs && !answer.is_our_fault && answer.error != Some(ErrorKind::Timeout);
-        if answer.status_code.is_some() || is_quick {
-            self.note(Standing::Answered(turns.clock.now()));
+        // Any status counts, at any time. Other results count if they are fast and no fault of this
+        // machine.
+        let is_fast = !hangs && !answer.is_our_fault && answer.error != Some(ErrorKind::Timeout);
+        if answer.status_code.is_some() || is_fast {
+            self.remember(Responsiveness::Answered(limiter.clock.now()));
         }
         answer
     }
 
-    fn note(&self, standing: Standing) {
-        if let Key::Destination(destination) = &self.destination.gate.key {
-            self.turns.standings().insert(destination, standing);
+    fn remember(&self, responsiveness: Responsiveness) {
+        if let Scope::Destination(destination) = &self.destination.limit.scope {
+            self.limiter.responsiveness().insert(destination, responsiveness);
         }
     }
 
-    /// A quarter of what may hang is for proven destinations.
-    fn room_to_hang(&self, bytes: usize) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        let turns = self.turns;
-        if !self.share.is_empty() && turns.hanging.available_permits() <= turns.limits.hanging / 4 {
+    /// Gets a permit to hang. A quarter of them is reserved for proven destinations.
+    fn hanging_permit(&self, bytes: usize) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let limiter = self.limiter;
+        let reserved = if self.unproven.is_empty() { 0 } else { limiter.capacities.hanging / 4 };
+        if limiter.hanging.available_permits() <= reserved {
             return None;
         }
         let kib = u32::try_from(bytes / 1024 + 1).ok()?;
-        let place = Arc::clone(&turns.hanging).try_acquire_owned().ok()?;
-        Some((place, Arc::clone(&turns.hanging_kib).try_acquire_many_owned(kib).ok()?))
+        let permit = Arc::clone(&limiter.hanging).try_acquire_owned().ok()?;
+        Some((permit, Arc::clone(&limiter.hanging_kib).try_acquire_many_owned(kib).ok()?))
     }
 
-    fn give_slot_back(&mut self) {
-        if std::mem::take(&mut self.is_taken) {
-            self.turns.taken.fetch_sub(1, Ordering::Relaxed);
+    fn release_slot(&mut self) {
+        if std::mem::take(&mut self.holds_slot) {
+            self.limiter.taken_slots.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for HostPermit<'_> {
     fn drop(&mut self) {
-        self.give_slot_back();
+        self.release_slot();
     }
 }
 

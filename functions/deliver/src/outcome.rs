@@ -55,7 +55,7 @@ impl Deliver {
                     return StepResult::Changed;
                 }
                 Err(error) if attempts_left == 0 => {
-                    return hand_back(&error, "record the outcome of");
+                    return StepResult::Ended(hand_back(&error, "record the outcome of"));
                 }
                 Err(_) => self.context.clock.sleep(backoff).await,
             }
@@ -90,32 +90,23 @@ fn report_of(answer: Answer) -> Report {
     }
 }
 
-/// The trace ID as it is logged.
-pub(crate) fn trace_id(webhook: &Webhook) -> Option<&str> {
-    webhook.trace.as_ref().map(|trace| trace.id.as_str())
-}
-
 fn log_outcome(webhook: &Webhook, report: &Report) {
-    let (attempt, trace_id) = (webhook.attempt_count, trace_id(webhook));
+    let attempt = webhook.attempt_count;
     let reference = &webhook.id.reference;
     if webhook.status == Status::Delivered {
-        tracing::info!(
-            attempt,
-            trace_id,
-            "Successfully delivered webhook for reference_id={reference}"
-        );
+        tracing::info!(attempt, "Successfully delivered webhook for reference_id={reference}");
         return;
     }
     let kind = report.outcome.error.map_or("none", ErrorKind::as_str);
     if let Some(code) = report.outcome.status_code {
-        tracing::warn!(attempt, trace_id, kind, "Webhook delivery failed with status {code}");
+        tracing::warn!(attempt, kind, "Webhook delivery failed with status {code}");
     } else {
         let message = report.message.as_deref().unwrap_or(kind);
-        tracing::warn!(attempt, trace_id, kind, "Webhook delivery failed: {message}");
+        tracing::warn!(attempt, kind, "Webhook delivery failed: {message}");
     }
     if let Some(at) = webhook.allowed_at {
         tracing::info!(
-            trace_id, next_attempt_at = %at,
+            next_attempt_at = %at,
             "Retrying webhook delivery for reference_id={reference}",
         );
     }

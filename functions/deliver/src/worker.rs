@@ -105,9 +105,10 @@ impl Deliver {
     }
 }
 
-/// Hands the message back because the store failed. `action` completes "Could not … the webhook".
-pub(crate) fn hand_back(error: &StoreError, action: &str) -> StepResult {
+/// Logs that the store failed and hands the message back. `action` completes "Could not … the
+/// webhook".
+pub(crate) fn hand_back(error: &StoreError, action: &str) -> Disposition {
     let error = error as &dyn std::error::Error;
     tracing::warn!(error, "Could not {action} the webhook; handing its message back");
-    StepResult::Ended(Disposition::HandBack)
+    Disposition::HandBack
 }

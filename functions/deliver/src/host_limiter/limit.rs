@@ -1,4 +1,4 @@
-//! One limit on attempts under way, and how fast those that are within it end.
+//! One limit on concurrent attempts, and the latency of the requests within it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,31 +9,29 @@ use std::{
 use shared::clock::Timestamp;
 use tokio::sync::Semaphore;
 
-/// The longest wait for a turn, and the longest that a request may have taken where an attempt
-/// waits.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait for a permit. A limit whose last request took longer is stalled.
+pub(super) const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long all attempts within a gate ask at least before it counts as hanging, where slots are
-/// scarce.
-pub(super) const STALL: Duration = Duration::from_millis(200);
+/// The minimum time without progress after which a limit is stalled, where slots are scarce.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The same, as a multiple of what the last request took.
+/// The same, as a multiple of the last request's duration.
 const STALL_FACTOR: u32 = 10;
 
-/// What a gate limits.
+/// The attempts that a limit counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Key {
+pub(super) enum Scope {
     /// Attempts at one destination.
     Destination(String),
     /// Attempts at unproven destinations in one network.
     Network(Network),
-    /// Slots of unproven destinations.
+    /// Attempts at unproven destinations that hold a slot.
     Unproven,
-    /// Of those, the slots of destinations that were silent last.
+    /// Of those, attempts at destinations whose last attempt hung.
     Silent,
 }
 
-/// The network that an address belongs to, as far as one owner usually has it: /24 or /48.
+/// The network of an address, at the size that usually has one owner: /24 or /48.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Network {
     V4([u8; 3]),
@@ -57,82 +55,82 @@ impl From<IpAddr> for Network {
     }
 }
 
-/// A limit that attempts are under way within.
+/// A limit on concurrent attempts.
 #[derive(Debug)]
-pub(super) struct Gate {
-    pub(super) key: Key,
-    pub(super) limit: usize,
+pub(super) struct ConcurrencyLimit {
+    pub(super) scope: Scope,
+    pub(super) capacity: usize,
     pub(super) free: Arc<Semaphore>,
-    pace: Mutex<Pace>,
+    latency: Mutex<Latency>,
 }
 
-impl Gate {
-    pub(super) fn new(key: Key, limit: usize, now: Timestamp) -> Self {
-        let pace = Mutex::new(Pace { asking: 0, moved_at: now, took: None });
-        Self { key, limit, free: Arc::new(Semaphore::new(limit)), pace }
+impl ConcurrencyLimit {
+    pub(super) fn new(scope: Scope, capacity: usize, now: Timestamp) -> Self {
+        let latency = Mutex::new(Latency { in_flight: 0, progress_at: now, last: None });
+        Self { scope, capacity, free: Arc::new(Semaphore::new(capacity)), latency }
     }
 
-    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn latency(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request, or a look-up for it, begins.
-    pub(super) fn begin(&self, now: Timestamp) {
-        let mut pace = self.pace();
-        pace.asking += 1;
-        pace.moved_at = now;
+    /// Counts the start of a request, or of its name lookup.
+    pub(super) fn start(&self, now: Timestamp) {
+        let mut latency = self.latency();
+        latency.in_flight += 1;
+        latency.progress_at = now;
     }
 
-    /// It has ended after so long, or is no longer this gate's.
-    pub(super) fn end(&self, now: Timestamp, took: Option<Duration>) {
-        let mut pace = self.pace();
-        pace.asking -= 1;
-        pace.moved_at = now;
-        pace.took = took.or(pace.took);
+    /// Counts the end of a request, or that it left this limit. `duration` is set if it describes
+    /// the limit's requests.
+    pub(super) fn end(&self, now: Timestamp, duration: Option<Duration>) {
+        let mut latency = self.latency();
+        latency.in_flight -= 1;
+        latency.progress_at = now;
+        latency.last = duration.or(latency.last);
     }
 }
 
-/// How fast a gate's requests are answered.
+/// The latency of a limit's requests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// Requests without an answer yet.
-    pub(super) asking: usize,
-    /// When the latest request began or ended.
-    pub(super) moved_at: Timestamp,
-    /// How long the request took that ended last; none while none has.
-    pub(super) took: Option<Duration>,
+pub(super) struct Latency {
+    /// Requests without an answer.
+    pub(super) in_flight: usize,
+    /// When a request last started or ended.
+    pub(super) progress_at: Timestamp,
+    /// The duration of the last request that ended.
+    pub(super) last: Option<Duration>,
 }
 
-impl Pace {
-    /// From when on it hangs, as it looks now; none while it does not.
-    fn hangs_from(self, limit: usize, is_scarce: bool) -> Option<Timestamp> {
-        match self.took {
-            Some(took) if took > PATIENCE => Some(self.moved_at),
-            _ if self.asking < limit || !is_scarce => None,
-            Some(took) => {
-                Some(self.moved_at.plus(took.saturating_mul(STALL_FACTOR).clamp(STALL, PATIENCE)))
+impl Latency {
+    /// When the limit stalls without further progress. `None`: it does not.
+    fn stalls_at(self, capacity: usize, is_scarce: bool) -> Option<Timestamp> {
+        match self.last {
+            Some(last) if last > PERMIT_TIMEOUT => Some(self.progress_at),
+            _ if self.in_flight < capacity || !is_scarce => None,
+            last => {
+                let expected = last.unwrap_or_default().saturating_mul(STALL_FACTOR);
+                Some(self.progress_at.plus(expected.clamp(STALL_TIMEOUT, PERMIT_TIMEOUT)))
             }
-            None => Some(self.moved_at.plus(STALL)),
         }
     }
 
-    /// Until when an attempt waits that came at `since`, as it looks `now`; to be asked again then,
-    /// for it may have gone on.
-    pub(super) fn waits_until(
+    /// Until when an attempt waits that arrived at `since`. The caller asks again at that time,
+    /// because the limit may have made progress.
+    pub(super) fn wait_until(
         self,
-        limit: usize,
+        capacity: usize,
         is_scarce: bool,
         since: Timestamp,
         now: Timestamp,
     ) -> Timestamp {
-        since
-            .plus(PATIENCE)
-            .min(self.hangs_from(limit, is_scarce).unwrap_or_else(|| now.plus(STALL)))
+        let stalls_at = self.stalls_at(capacity, is_scarce);
+        since.plus(PERMIT_TIMEOUT).min(stalls_at.unwrap_or_else(|| now.plus(STALL_TIMEOUT)))
     }
 
-    /// For how long nothing has come, or how long the last answer took if that is more.
+    /// The time without progress, or the duration of the last request if that is longer.
     pub(super) fn silence(self, now: Timestamp) -> Duration {
-        now.since(self.moved_at).max(self.took.unwrap_or_default())
+        now.since(self.progress_at).max(self.last.unwrap_or_default())
     }
 }
 
@@ -140,80 +138,87 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const LIMIT: usize = 3;
+    const CAPACITY: usize = 3;
 
     fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(ms)
     }
 
-    /// Whether an attempt that came at the time 10,000 still waits at `now`, while slots are
-    /// scarce.
-    fn waits(pace: Pace, now: i64) -> bool {
-        pace.waits_until(LIMIT, true, at(10_000), at(now)) > at(now)
+    /// Whether an attempt that arrived at 10,000 still waits at `now`, while slots are scarce.
+    fn waits(latency: Latency, now: i64) -> bool {
+        latency.wait_until(CAPACITY, true, at(10_000), at(now)) > at(now)
     }
 
     #[test]
-    fn a_stall_is_waited_out_while_there_are_slots() {
-        for took in [None, Some(Duration::from_millis(2))] {
-            let pace = Pace { asking: LIMIT, moved_at: at(9_000), took };
-            let waits = |now: i64| pace.waits_until(LIMIT, false, at(10_000), at(now)) > at(now);
-            assert!(waits(10_999) && !waits(11_000), "{took:?}");
+    fn a_stall_does_not_matter_while_slots_are_plentiful() {
+        for last in [None, Some(Duration::from_millis(2))] {
+            let latency = Latency { in_flight: CAPACITY, progress_at: at(9_000), last };
+            let waits =
+                |now: i64| latency.wait_until(CAPACITY, false, at(10_000), at(now)) > at(now);
+            assert!(waits(10_999) && !waits(11_000), "{last:?}");
         }
-        let slow =
-            Pace { asking: LIMIT, moved_at: at(10_000), took: Some(Duration::from_millis(1001)) };
+        let slow = Latency {
+            in_flight: CAPACITY,
+            progress_at: at(10_000),
+            last: Some(Duration::from_millis(1001)),
+        };
         assert!(
-            slow.waits_until(LIMIT, false, at(10_000), at(10_000)) <= at(10_000),
-            "one that is slow is never waited for"
+            slow.wait_until(CAPACITY, false, at(10_000), at(10_000)) <= at(10_000),
+            "an attempt never waits for a slow destination"
         );
     }
 
     #[test]
-    fn silence_lasts_from_the_last_sign_and_as_long_as_an_answer() {
-        let pace = Pace { asking: LIMIT, moved_at: at(10_000), took: None };
-        assert_eq!(pace.silence(at(14_000)), Duration::from_secs(4));
-        let slow = Pace { took: Some(Duration::from_secs(9)), ..pace };
+    fn silence_is_the_time_without_progress_or_the_last_duration() {
+        let latency = Latency { in_flight: CAPACITY, progress_at: at(10_000), last: None };
+        assert_eq!(latency.silence(at(14_000)), Duration::from_secs(4));
+        let slow = Latency { last: Some(Duration::from_secs(9)), ..latency };
         assert_eq!(slow.silence(at(14_000)), Duration::from_secs(9));
         assert_eq!(slow.silence(at(20_000)), Duration::from_secs(10));
     }
 
     #[test]
-    fn before_the_first_answer_a_stall_is_enough() {
-        let pace = Pace { asking: LIMIT, moved_at: at(9_990), took: None };
-        assert!(waits(pace, 10_189));
-        assert!(!waits(pace, 10_190), "all ask, and for 200 ms nothing has come");
+    fn before_the_first_answer_the_minimum_stall_applies() {
+        let latency = Latency { in_flight: CAPACITY, progress_at: at(9_990), last: None };
+        assert!(waits(latency, 10_189));
+        assert!(!waits(latency, 10_190), "all are in flight, without progress for 200 ms");
         assert!(
-            waits(Pace { moved_at: at(10_100), ..pace }, 10_299),
-            "another one had its turn meanwhile"
+            waits(Latency { progress_at: at(10_100), ..latency }, 10_299),
+            "another request started since"
         );
     }
 
     #[test]
-    fn one_that_answered_is_waited_for_by_how_long_that_took() {
+    fn after_an_answer_the_wait_follows_its_duration() {
         for (took, until) in [(2, 200), (20, 200), (50, 500), (90, 900), (1000, 1000)] {
-            let pace = Pace {
-                asking: LIMIT,
-                moved_at: at(10_000),
-                took: Some(Duration::from_millis(took)),
+            let latency = Latency {
+                in_flight: CAPACITY,
+                progress_at: at(10_000),
+                last: Some(Duration::from_millis(took)),
             };
-            assert!(waits(pace, 10_000 + until - 1), "{took} ms");
-            assert!(!waits(pace, 10_000 + until), "{took} ms");
+            assert!(waits(latency, 10_000 + until - 1), "{took} ms");
+            assert!(!waits(latency, 10_000 + until), "{took} ms");
         }
     }
 
     #[test]
-    fn nobody_waits_longer_than_patience() {
-        let busy =
-            Pace { asking: LIMIT, moved_at: at(10_999), took: Some(Duration::from_millis(50)) };
+    fn no_wait_exceeds_the_permit_timeout() {
+        let busy = Latency {
+            in_flight: CAPACITY,
+            progress_at: at(10_999),
+            last: Some(Duration::from_millis(50)),
+        };
         assert!(waits(busy, 10_999));
-        assert!(!waits(busy, 11_000), "it answers, and has too much to do");
-        let slow = Pace { moved_at: at(10_000), took: Some(Duration::from_millis(1001)), ..busy };
-        assert!(!waits(slow, 10_000), "one that is slow is not waited for");
+        assert!(!waits(busy, 11_000), "it answers, but has too many requests");
+        let slow =
+            Latency { progress_at: at(10_000), last: Some(Duration::from_millis(1001)), ..busy };
+        assert!(!waits(slow, 10_000), "an attempt does not wait for a slow destination");
     }
 
     #[test]
-    fn what_takes_our_own_time_is_no_stall() {
-        let claiming = Pace { asking: LIMIT - 1, moved_at: at(9_000), took: None };
-        assert!(waits(claiming, 10_999), "one of those who have a turn has not asked yet");
+    fn an_attempt_that_is_not_in_flight_prevents_a_stall() {
+        let claiming = Latency { in_flight: CAPACITY - 1, progress_at: at(9_000), last: None };
+        assert!(waits(claiming, 10_999), "one permit holder has not sent its request yet");
         assert!(!waits(claiming, 11_000));
     }
 

@@ -1,4 +1,4 @@
-//! Turns by themselves: who gets one, who waits, and what is given back when.
+//! The limiter alone: which attempts get a permit, which wait, and when permits are returned.
 
 use std::collections::HashMap;
 
@@ -10,27 +10,28 @@ use super::*;
 
 const LIMIT: usize = 3;
 
-/// What comes at once if it comes.
+/// The bound of a wait that must end at once.
 const SOON: Duration = Duration::from_secs(20);
 
-fn turns(limit: usize, slots: usize) -> Turns {
-    Turns::new(limit, slots, Arc::new(SystemClock), Arc::new(NoLookup))
+fn limiter(limit: usize, slots: usize) -> HostLimiter {
+    HostLimiter::new(limit, slots, Arc::new(SystemClock), Arc::new(NoLookup))
 }
 
 fn answered(status: u16) -> Answer {
     Answer { status_code: Some(status), ..Answer::default() }
 }
 
-/// An attempt whose request is answered at once.
-async fn answers(turns: &Turns, destination: &str) {
-    turns.take(destination).await.unwrap().ask(&mut None, 2, async { answered(500) }).await;
+/// Makes an attempt that is answered at once.
+async fn answers(limiter: &HostLimiter, destination: &str) {
+    limiter.acquire(destination).await.unwrap().run(&mut None, 2, async { answered(500) }).await;
 }
 
-fn free(turns: &Turns, key: &Key) -> usize {
-    turns.gates().get(key).map_or(turns.limits.of(key), |gate| gate.free.available_permits())
+fn free(limiter: &HostLimiter, scope: &Scope) -> usize {
+    let capacity = limiter.capacities.of(scope);
+    limiter.limits().get(scope).map_or(capacity, |limit| limit.free.available_permits())
 }
 
-/// Names, and the addresses that they have.
+/// Names and their addresses.
 #[derive(Debug)]
 struct Names(HashMap<String, io::Result<IpAddr>>);
 
@@ -46,176 +47,190 @@ impl Lookup for Names {
 }
 
 #[tokio::test]
-async fn requests_are_counted_while_they_last() {
-    let turns = turns(LIMIT, 10);
-    let (mut first, second) = (turns.take("a").await.unwrap(), turns.take("a").await.unwrap());
-    let gate = Arc::clone(&first.destination.gate);
-    let pace = || *gate.pace();
-    assert_eq!((pace().asking, pace().took), (0, None), "a turn is not a request");
+async fn requests_are_counted_while_they_are_in_flight() {
+    let limiter = limiter(LIMIT, 10);
+    let (mut first, second) =
+        (limiter.acquire("a").await.unwrap(), limiter.acquire("a").await.unwrap());
+    let limit = Arc::clone(&first.destination.limit);
+    let latency = || *limit.latency();
+    assert_eq!((latency().in_flight, latency().last), (0, None), "a permit is not a request");
     let mut slot = None;
-    let mut asking = Box::pin(first.ask(&mut slot, 2, std::future::pending()));
-    assert!((&mut asking).now_or_never().is_none());
-    assert_eq!((pace().asking, pace().took), (1, None));
-    drop(asking);
-    assert_eq!(pace().asking, 0);
-    assert!(pace().took.is_some(), "one that is abandoned is over");
+    let mut running = Box::pin(first.run(&mut slot, 2, std::future::pending()));
+    assert!((&mut running).now_or_never().is_none());
+    assert_eq!((latency().in_flight, latency().last), (1, None));
+    drop(running);
+    assert_eq!(latency().in_flight, 0);
+    assert!(latency().last.is_some(), "an abandoned request has ended");
     drop(first);
-    // Ours as well, or it would still be in use.
-    drop(gate);
+    // The test's own reference would keep the limit in use.
+    drop(limit);
     drop(second);
-    assert!(turns.gates().is_empty(), "a destination that nobody uses is forgotten");
+    assert!(limiter.limits().is_empty(), "an unused destination is forgotten");
 }
 
 #[tokio::test]
-async fn slots_are_taken_while_an_attempt_waits_or_asks() {
-    let turns = turns(1, 10);
-    let taken = || turns.taken.load(Ordering::Relaxed);
-    let turn = turns.take("a").await.unwrap();
-    let other = turns.take("b").await.unwrap();
-    let mut waiting = Box::pin(turns.take("a"));
+async fn a_slot_is_taken_while_an_attempt_waits_or_holds_a_permit() {
+    let limiter = limiter(1, 10);
+    let taken = || limiter.taken_slots.load(Ordering::Relaxed);
+    let permit = limiter.acquire("a").await.unwrap();
+    let other = limiter.acquire("b").await.unwrap();
+    let mut waiting = Box::pin(limiter.acquire("a"));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!((taken(), turns.limits.plenty), (3, 8));
+    assert_eq!((taken(), limiter.capacities.plenty), (3, 8));
     drop(waiting);
     assert_eq!(taken(), 2);
-    drop((turn, other));
+    drop((permit, other));
     assert_eq!(taken(), 0);
-    assert!(turns.gates().is_empty());
+    assert!(limiter.limits().is_empty());
 }
 
 #[tokio::test]
-async fn destinations_that_answered_need_no_place_in_the_share() {
-    let turns = turns(LIMIT, 40);
-    answers(&turns, "http://well.example:80").await;
+async fn a_proven_destination_needs_no_unproven_permit() {
+    let limiter = limiter(LIMIT, 40);
+    answers(&limiter, "http://well.example:80").await;
     let mut held = Vec::new();
-    for n in 0..turns.limits.share {
-        held.push(turns.take(&format!("http://new-{n}.example:80")).await.unwrap());
+    for n in 0..limiter.capacities.unproven {
+        held.push(limiter.acquire(&format!("http://new-{n}.example:80")).await.unwrap());
     }
-    assert_eq!((turns.limits.share, free(&turns, &Key::Unproven)), (20, 0));
-    assert!(turns.take("http://well.example:80").now_or_never().expect("at once").is_ok());
-    let late = tokio::time::timeout(SOON, turns.take("http://late.example:80")).await.unwrap();
-    assert!(late.is_err(), "there is no place for one more that was never seen");
+    assert_eq!((limiter.capacities.unproven, free(&limiter, &Scope::Unproven)), (20, 0));
+    assert!(limiter.acquire("http://well.example:80").now_or_never().expect("at once").is_ok());
+    let late = tokio::time::timeout(SOON, limiter.acquire("http://late.example:80")).await.unwrap();
+    assert!(late.is_err(), "no unproven permit is left for a destination that was never seen");
     held.pop();
-    assert!(turns.take("http://late.example:80").await.is_ok());
+    assert!(limiter.acquire("http://late.example:80").await.is_ok());
 }
 
 #[tokio::test]
-async fn a_request_that_hangs_gives_its_slot_and_its_place_back() {
-    let turns = turns(LIMIT, 40);
+async fn a_hanging_request_returns_its_slot_and_its_unproven_permit() {
+    let limiter = limiter(LIMIT, 40);
     let slots = Semaphore::new(1);
     let mut slot = Some(slots.acquire().await.unwrap());
-    let mut turn = turns.take("http://[::1]:80").await.unwrap();
-    let network = Key::Network(Network::from("::1".parse::<IpAddr>().unwrap()));
-    assert_eq!(free(&turns, &Key::Unproven), 19);
-    let mut asking = Box::pin(turn.ask(&mut slot, 3000, std::future::pending()));
+    let mut permit = limiter.acquire("http://[::1]:80").await.unwrap();
+    let network = Scope::Network(Network::from("::1".parse::<IpAddr>().unwrap()));
+    assert_eq!(free(&limiter, &Scope::Unproven), 19);
+    let mut running = Box::pin(permit.run(&mut slot, 3000, std::future::pending()));
     let freed = tokio::select! {
-        _ = &mut asking => unreachable!("it hangs"),
+        _ = &mut running => unreachable!("it hangs"),
         freed = tokio::time::timeout(SOON, slots.acquire()) => freed,
     };
     assert!(freed.is_ok());
-    assert_eq!((free(&turns, &Key::Unproven), turns.taken.load(Ordering::Relaxed)), (20, 0));
-    assert_eq!(turns.hanging.available_permits(), turns.limits.hanging - 1);
-    assert_eq!(turns.hanging_kib.available_permits(), HANGING_KIB - 3);
     assert_eq!(
-        free(&turns, &network),
-        turns.limits.network - 1,
+        (free(&limiter, &Scope::Unproven), limiter.taken_slots.load(Ordering::Relaxed)),
+        (20, 0)
+    );
+    assert_eq!(limiter.hanging.available_permits(), limiter.capacities.hanging - 1);
+    assert_eq!(limiter.hanging_kib.available_permits(), MAX_HANGING_KIB - 3);
+    assert_eq!(
+        free(&limiter, &network),
+        limiter.capacities.network - 1,
         "its network counts it until it ends"
     );
-    assert_eq!(turns.standing("http://[::1]:80", turns.clock.now()), Some(Standing::Silent));
-    drop(asking);
-    drop(turn);
-    assert_eq!(turns.hanging.available_permits(), turns.limits.hanging);
-    assert!(turns.gates().is_empty());
+    assert_eq!(
+        limiter.responsiveness_of("http://[::1]:80", limiter.clock.now()),
+        Some(Responsiveness::Silent)
+    );
+    drop(running);
+    drop(permit);
+    assert_eq!(limiter.hanging.available_permits(), limiter.capacities.hanging);
+    assert!(limiter.limits().is_empty());
 }
 
 #[tokio::test]
-async fn without_room_to_hang_a_request_keeps_its_slot() {
-    let turns = turns(LIMIT, 40);
-    let all =
-        turns.hanging.clone().try_acquire_many_owned(turns.limits.hanging as u32 * 3 / 4).unwrap();
-    let turn = turns.take("http://10.0.0.1:80").await.unwrap();
-    assert!(turn.room_to_hang(10).is_none(), "the last quarter is for those that answered");
-    answers(&turns, "http://well.example:80").await;
-    let proven = turns.take("http://well.example:80").await.unwrap();
-    assert!(proven.room_to_hang(10).is_some());
-    assert!(proven.room_to_hang((HANGING_KIB + 1) * 1024).is_none(), "payloads are bounded");
+async fn without_a_hanging_permit_a_request_keeps_its_slot() {
+    let limiter = limiter(LIMIT, 40);
+    let all = limiter
+        .hanging
+        .clone()
+        .try_acquire_many_owned(limiter.capacities.hanging as u32 * 3 / 4)
+        .unwrap();
+    let permit = limiter.acquire("http://10.0.0.1:80").await.unwrap();
+    assert!(permit.hanging_permit(10).is_none(), "the last quarter is reserved for proven ones");
+    answers(&limiter, "http://well.example:80").await;
+    let proven = limiter.acquire("http://well.example:80").await.unwrap();
+    assert!(proven.hanging_permit(10).is_some());
+    assert!(
+        proven.hanging_permit((MAX_HANGING_KIB + 1) * 1024).is_none(),
+        "payload memory is limited"
+    );
     assert_eq!(
-        turns.hanging.available_permits(),
-        turns.limits.hanging / 4,
-        "what was not enough is given back"
+        limiter.hanging.available_permits(),
+        limiter.capacities.hanging / 4,
+        "an incomplete permit is returned"
     );
     drop(all);
-    assert!(turn.room_to_hang(10).is_some());
+    assert!(permit.hanging_permit(10).is_some());
 }
 
 #[tokio::test]
-async fn a_network_has_half_of_what_may_hang() {
+async fn a_network_gets_half_of_the_hanging_limit() {
     let names = ["a", "b", "c"]
         .map(|name| (format!("{name}.example"), Ok(IpAddr::from([192, 0, 2, name.as_bytes()[0]]))));
-    let turns = Turns::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
-    let key = Key::Network(Network::from(IpAddr::from([192, 0, 2, 1])));
+    let limiter = HostLimiter::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
+    let scope = Scope::Network(Network::from(IpAddr::from([192, 0, 2, 1])));
     let (a, b) = (
-        turns.take("http://a.example:80").await.unwrap(),
-        turns.take("http://b.example:1").await.unwrap(),
+        limiter.acquire("http://a.example:80").await.unwrap(),
+        limiter.acquire("http://b.example:1").await.unwrap(),
     );
     assert_eq!(
-        (turns.limits.network, free(&turns, &key)),
+        (limiter.capacities.network, free(&limiter, &scope)),
         (160, 158),
         "names in one network share its limit"
     );
-    let all = turns.gates().get(&key).unwrap().free.clone().try_acquire_many_owned(158).unwrap();
+    let all =
+        limiter.limits().get(&scope).unwrap().free.clone().try_acquire_many_owned(158).unwrap();
     assert!(
-        turns.take("http://c.example:80").now_or_never().expect("it is not waited for").is_err()
+        limiter.acquire("http://c.example:80").now_or_never().expect("it does not wait").is_err()
     );
     assert!(
-        turns.take("http://198.51.100.1:80").await.is_ok(),
-        "another network has a limit of its own"
+        limiter.acquire("http://198.51.100.1:80").await.is_ok(),
+        "another network has its own limit"
     );
-    assert_eq!(free(&turns, &Key::Unproven), 18, "what got no turn holds no place");
+    assert_eq!(free(&limiter, &Scope::Unproven), 18, "a rejected attempt holds no permit");
     drop((a, b, all));
-    answers(&turns, "http://c.example:80").await;
-    let proven = turns.take("http://c.example:80").await.unwrap();
-    assert_eq!(free(&turns, &key), 160, "a destination that answered is not counted");
+    answers(&limiter, "http://c.example:80").await;
+    let proven = limiter.acquire("http://c.example:80").await.unwrap();
+    assert_eq!(free(&limiter, &scope), 160, "a proven destination is not counted");
     drop(proven);
 }
 
 #[tokio::test]
-async fn a_name_that_was_not_looked_up_gets_no_turn_and_one_without_an_answer_does() {
+async fn a_lookup_without_capacity_rejects_and_one_without_a_result_does_not() {
     let names =
         [("busy.example", io::ErrorKind::WouldBlock), ("none.example", io::ErrorKind::NotFound)];
     let names = names.map(|(name, kind)| (name.to_owned(), Err(kind.into())));
-    let turns = Turns::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
-    assert!(turns.take("http://busy.example:80").await.is_err());
-    assert!(turns.take("http://none.example:80").await.is_ok());
-    let silent = tokio::time::timeout(SOON, turns.take("http://silent.example:80")).await;
-    assert!(silent.expect("it goes ahead").is_ok());
+    let limiter = HostLimiter::new(LIMIT, 40, Arc::new(SystemClock), Arc::new(Names(names.into())));
+    assert!(limiter.acquire("http://busy.example:80").await.is_err());
+    assert!(limiter.acquire("http://none.example:80").await.is_ok());
+    let silent = tokio::time::timeout(SOON, limiter.acquire("http://silent.example:80")).await;
+    assert!(silent.expect("it proceeds").is_ok());
 }
 
 #[tokio::test]
-async fn what_was_silent_leaves_a_part_of_the_share_to_what_was_never_seen() {
-    let turns = turns(LIMIT, 128);
+async fn silent_destinations_leave_permits_to_those_never_seen() {
+    let limiter = limiter(LIMIT, 128);
     let silent: Vec<String> =
-        (0..turns.limits.share).map(|n| format!("http://silent-{n}.example:80")).collect();
+        (0..limiter.capacities.unproven).map(|n| format!("http://silent-{n}.example:80")).collect();
     for destination in &silent {
-        turns.standings().insert(destination, Standing::Silent);
+        limiter.responsiveness().insert(destination, Responsiveness::Silent);
     }
     let mut held = Vec::new();
-    for destination in &silent[..turns.limits.silent] {
-        held.push(turns.take(destination).await.unwrap());
+    for destination in &silent[..limiter.capacities.silent] {
+        held.push(limiter.acquire(destination).await.unwrap());
     }
-    assert_eq!((turns.limits.silent, turns.limits.share), (48, 64));
-    assert!(turns.take(&silent[60]).now_or_never().is_none(), "it would have to wait");
-    assert!(turns.take("http://new.example:80").now_or_never().expect("at once").is_ok());
+    assert_eq!((limiter.capacities.silent, limiter.capacities.unproven), (48, 64));
+    assert!(limiter.acquire(&silent[60]).now_or_never().is_none(), "it has to wait");
+    assert!(limiter.acquire("http://new.example:80").now_or_never().expect("at once").is_ok());
 }
 
 #[tokio::test]
-async fn what_an_attempt_tells_of_its_destination() {
-    let turns = turns(LIMIT, 40);
+async fn an_attempt_records_the_responsiveness_of_its_destination() {
+    let limiter = limiter(LIMIT, 40);
     let ends = async |answer: Answer| {
-        let destination = format!("http://{}.example:80", turns.clock.now().as_millis());
-        turns.take(&destination).await.unwrap().ask(&mut None, 2, async { answer }).await;
-        let standing = turns.standing(&destination, turns.clock.now());
+        let destination = format!("http://{}.example:80", limiter.clock.now().as_millis());
+        limiter.acquire(&destination).await.unwrap().run(&mut None, 2, async { answer }).await;
+        let responsiveness = limiter.responsiveness_of(&destination, limiter.clock.now());
         tokio::time::sleep(Duration::from_millis(2)).await;
-        matches!(standing, Some(Standing::Answered(_)))
+        matches!(responsiveness, Some(Responsiveness::Answered(_)))
     };
     let failed = |kind| Answer { error: Some(kind), ..Answer::default() };
     assert!(
@@ -225,19 +240,24 @@ async fn what_an_attempt_tells_of_its_destination() {
     );
     assert!(!ends(failed(ErrorKind::Timeout)).await);
     assert!(!ends(Answer { is_our_fault: true, ..failed(ErrorKind::Network) }).await);
-    turns.standings().insert("old", Standing::Answered(turns.clock.now().minus(PROVEN_FOR)));
-    assert_eq!(turns.standing("old", turns.clock.now()), None, "an answer counts for a while");
+    limiter
+        .responsiveness()
+        .insert("old", Responsiveness::Answered(limiter.clock.now().minus(PROVEN_FOR)));
+    assert_eq!(limiter.responsiveness_of("old", limiter.clock.now()), None, "an answer expires");
 }
 
 #[test]
-fn with_no_more_slots_than_a_batch_everyone_has_one() {
+fn with_no_more_slots_than_a_batch_every_message_gets_one() {
     for slots in [1, 5, 10] {
-        let limits = Limits::new(10, slots);
-        assert_eq!((limits.share, limits.silent), (slots, slots));
+        let capacities = Capacities::new(10, slots);
+        assert_eq!((capacities.unproven, capacities.silent), (slots, slots));
     }
-    let limits = Limits::new(32, 128);
-    assert_eq!((limits.share, limits.silent, limits.network, limits.hanging), (64, 48, 512, 1024));
-    assert_eq!(most_attempts(128), 1152);
+    let capacities = Capacities::new(32, 128);
+    assert_eq!(
+        (capacities.unproven, capacities.silent, capacities.network, capacities.hanging),
+        (64, 48, 512, 1024)
+    );
+    assert_eq!(max_concurrent_attempts(128), 1152);
 }
 
 #[test]
