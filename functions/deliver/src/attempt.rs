@@ -158,7 +158,7 @@ impl Deliver {
             attempt: webhook.attempt_count,
             timestamp: now,
         };
-        self.context.sender.send(&request, time_left).await
+        self.sender.send(&request, time_left).await
     }
 }
 

@@ -7,6 +7,7 @@ use shared::{
     context::Context,
     model::Webhook,
     queue::{Lane, Outgoing},
+    sender::{Lookup, Sender},
     store::StoreError,
     transition::GiveUp,
 };
@@ -21,6 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Deliver {
     pub(crate) context: Context,
+    pub(crate) sender: Arc<dyn Sender>,
     /// Limits concurrent attempts across all invocations in this process. A hanging attempt
     /// returns its slot: see `host_limiter`.
     pub(crate) slots: Arc<Semaphore>,
@@ -51,18 +53,19 @@ pub(crate) enum StepResult {
 }
 
 impl Deliver {
-    /// Creates the function from a context.
-    pub fn new(context: Context) -> Self {
+    /// Creates the function. It makes its attempts with this sender.
+    pub fn new(context: Context, sender: Arc<dyn Sender>) -> Self {
         let (slots, per_host) =
             (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
-        let hosts = Arc::new(HostLimiter::new(
-            per_host,
-            slots,
-            Arc::clone(&context.clock),
-            Arc::clone(&context.lookup),
-        ));
-        let slots = Arc::new(Semaphore::new(slots));
-        Self { context, slots, hosts, breaker: Arc::default() }
+        let lookup: Arc<dyn Lookup> = Arc::<dyn Sender>::clone(&sender);
+        let hosts = HostLimiter::new(per_host, slots, Arc::clone(&context.clock), lookup);
+        Self {
+            context,
+            sender,
+            slots: Arc::new(Semaphore::new(slots)),
+            hosts: Arc::new(hosts),
+            breaker: Arc::default(),
+        }
     }
 
     /// Waits for a free slot and returns how many are free, which is at least 1. A caller that
