@@ -1,5 +1,5 @@
-//! The embedded file under a running stack: a full disk, files that are gone, others that read it,
-//! damage, and backups. Real processes, a real small file system, real HTTP.
+//! The embedded file under a running stack: a full disk, deleted files, other readers, damage and
+//! backups. Real processes, a real small file system, real HTTP.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,25 +24,25 @@ use posthaste_tests::{binaries::binary, client::ApiClient, ledger, stack::Launch
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// For what takes milliseconds on a machine with nothing else to do.
+/// The bound of waits that take milliseconds on an idle machine.
 const BOUND: Duration = Duration::from_secs(60);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A stack whose retries come soon, and whose circuits stay closed.
+/// A stack with fast retries and without circuits.
 fn launch() -> Launch {
     let launch =
         Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
     launch.set("RETRY_MAX_ATTEMPTS", "50").set("RUST_LOG", "warn")
 }
 
-/// `local` with these arguments on a data folder, run to its end.
+/// Runs `local` with these arguments on a data folder and waits until it exits.
 fn local(data_dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary("local").unwrap());
     command.args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
 }
 
-/// What it printed, if it did what it was told.
+/// The output of a successful command.
 fn printed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}: {text}{}", output.status, refusal(output));
@@ -53,7 +53,7 @@ fn refusal(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Health as it is now: what is told holds for a second.
+/// Current health. The API caches it for a second.
 async fn fresh_health(api: &ApiClient) -> (StatusCode, Value) {
     let asked = Instant::now();
     let first = checked_at(&health(api).await.1);
@@ -76,20 +76,20 @@ fn checked_at(health: &Value) -> Value {
     health["checked_at"].clone()
 }
 
-/// Waits until health says this, and returns all that it says.
-async fn wait_for_health(api: &ApiClient, word: &str) -> Value {
+/// Waits for this health status, and returns the whole response.
+async fn wait_for_health(api: &ApiClient, status: &str) -> Value {
     let started = Instant::now();
     loop {
         let (_, health) = health(api).await;
-        if health["status"] == word {
+        if health["status"] == status {
             return health;
         }
-        assert!(started.elapsed() < BOUND, "not {word}: {health}");
+        assert!(started.elapsed() < BOUND, "not {status}: {health}");
         sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Posts a webhook with a payload of so many bytes: its id, or that it was refused with 503.
+/// Posts a webhook with a payload of this size. Returns its ID, or the status 503.
 async fn post(api: &ApiClient, url: &str, bytes: usize) -> Result<String, StatusCode> {
     let body = json!({"url": url, "payload": "x".repeat(bytes)}).to_string();
     let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
@@ -106,7 +106,7 @@ fn warnings(health: &Value) -> String {
     health["store"]["warnings"].to_string()
 }
 
-/// The commands of the runbook's block that holds this.
+/// The commands of the runbook's code block that contains this text.
 fn runbook_block(text: &str) -> String {
     let file = posthaste_tests::binaries::workspace().join("docs/operating.md");
     let runbook = std::fs::read_to_string(file).unwrap();
