@@ -271,7 +271,7 @@ impl Deliver {
             attempt: webhook.attempt_count,
             timestamp: now,
         };
-        self.context.sender.send(&request, left).await
+        self.sender.send(&request, left).await
     }
 
     /// Nothing was sent, for a reason of ours, which says nothing of the destination: nothing is

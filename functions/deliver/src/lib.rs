@@ -22,6 +22,7 @@ use shared::{
     metrics::Mode,
     planted::{self, Bug},
     queue::{Lane, Outgoing},
+    sender::{Lookup, Sender},
 };
 use tokio::sync::Semaphore;
 
@@ -41,6 +42,7 @@ enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Deliver {
     context: Context,
+    sender: Arc<dyn Sender>,
     /// Attempts at a time, over all invocations of this process. Ones that hang have no slot: see
     /// `turns`.
     slots: Arc<Semaphore>,
@@ -50,18 +52,14 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    /// Works with this context from now on.
-    pub fn new(context: Context) -> Self {
+    /// Works with this context, and makes attempts with this sender.
+    pub fn new(context: Context, sender: Arc<dyn Sender>) -> Self {
         let (all, each) =
             (context.config.deliver_concurrency, context.config.deliver_host_concurrency);
         let slots = Arc::new(Semaphore::new(all));
-        let turns = Arc::new(Turns::new(
-            each,
-            all,
-            Arc::clone(&context.clock),
-            Arc::clone(&context.lookup),
-        ));
-        Self { context, slots, turns, breaker: Arc::default() }
+        let lookup: Arc<dyn Lookup> = Arc::<dyn Sender>::clone(&sender);
+        let turns = Arc::new(Turns::new(each, all, Arc::clone(&context.clock), lookup));
+        Self { context, sender, slots, turns, breaker: Arc::default() }
     }
 
     /// Waits until another attempt could start, and tells how many could. Who polls a queue itself

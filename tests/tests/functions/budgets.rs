@@ -214,7 +214,7 @@ async fn a_probe_whose_claim_took_too_long_lets_the_next_webhook_probe() {
     world.queued(&probe).await;
     let batch = world.received(Lane::Webhooks).await;
     let until = world.now().plus(Duration::from_secs(200));
-    let deliver = deliver::Deliver::new(context);
+    let deliver = deliver::Deliver::new(context, Arc::clone(&world.sender));
     assert!(
         deliver
             .handle(crate::world::event(&batch[..1]), until)

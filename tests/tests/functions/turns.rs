@@ -1,13 +1,13 @@
 //! The limit on attempts at one destination: what exceeds it waits where turns are short, and is
 //! put off where they are not, at no attempt and no receive.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
     model::{Transition, Webhook, Why},
     queue::Lane,
-    sender::{Answer, Request, Sender},
+    sender::{Answer, Lookup, NoLookup, Request, Sender},
     status::Status,
 };
 use tokio::sync::{Semaphore, watch};
@@ -53,6 +53,13 @@ impl Holding {
 }
 
 #[async_trait]
+impl Lookup for Holding {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        NoLookup.lookup(host).await
+    }
+}
+
+#[async_trait]
 impl Sender for Holding {
     async fn send(&self, _: &Request<'_>, _: Duration) -> Answer {
         self.held.send_modify(|held| *held += 1);
@@ -72,7 +79,7 @@ async fn world(
 ) -> (World, Arc<Holding>, Vec<Webhook>) {
     let mut world = World::with(&[&[("DELIVER_HOST_CONCURRENCY", limit)], more].concat());
     let holding = Holding::new();
-    world.context.sender = Arc::clone(&holding) as _;
+    world.sender = Arc::clone(&holding) as _;
     let mut all = Vec::new();
     for _ in 0..webhooks {
         let webhook = world.accepted().await;

@@ -3,7 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
+    fmt, io,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use shared::{
     message::Message,
     model::{Content, ErrorKind, SCHEMA, Webhook},
     queue::{Lane, MAX_BATCH, Outgoing, Received},
-    sender::{Answer, NoLookup, Request, Sender},
+    sender::{Answer, Lookup, NoLookup, Request, Sender},
     status::Status,
     transition::{NewWebhook, testing::new_webhook},
 };
@@ -35,6 +36,8 @@ const VISIBILITY: Duration = Duration::from_secs(360);
 pub(crate) struct World {
     /// What the functions are given.
     pub(crate) context: Context,
+    /// Makes the attempts of `deliver`.
+    pub(crate) sender: Arc<dyn Sender>,
     /// The clock of everything.
     pub(crate) clock: Arc<TestClock>,
     /// The destination.
@@ -59,11 +62,10 @@ impl World {
         let clock = Arc::new(TestClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let backends = Backends::open(&config, &as_clock).unwrap();
-        let mut context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
+        let context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
         let destination = Arc::new(ScriptedDestination::default());
-        context.sender = Arc::clone(&destination) as _;
-        context.lookup = Arc::new(NoLookup);
-        Self { context, clock, destination, folder }
+        let sender = Arc::clone(&destination) as _;
+        Self { context, sender, clock, destination, folder }
     }
 
     /// The time.
@@ -79,7 +81,7 @@ impl World {
 
     /// The function `deliver`.
     pub(crate) fn deliver(&self) -> Deliver {
-        Deliver::new(self.context.clone())
+        Deliver::new(self.context.clone(), Arc::clone(&self.sender))
     }
 
     /// Accepts a webhook as the API does, but sends no message for it.
@@ -295,6 +297,13 @@ impl ScriptedDestination {
     /// The numbers of the attempts that were made.
     pub(crate) fn attempts(&self) -> Vec<u32> {
         self.attempts.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Lookup for ScriptedDestination {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        NoLookup.lookup(host).await
     }
 }
 
