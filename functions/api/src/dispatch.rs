@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use shared::{
     apply::apply,
     id::TaskId,
+    logging::webhook_span,
     message::Message,
     model::{Function, Webhook, Why},
     planted::{self, Bug},
@@ -186,7 +187,10 @@ async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webh
 pub(crate) async fn enqueue(app: &App, webhooks: &[&Webhook]) {
     let batches = webhooks.chunks(MAX_BATCH).map(|batch| send_batch(app, batch));
     let refused = concurrently(batches.collect()).await.into_iter().flatten();
-    let adoptions = refused.map(|webhook| adopt(app, webhook).instrument(span(webhook)));
+    let adoptions = refused.map(|webhook| {
+        // A webhook that is resent has its own correlation ID.
+        adopt(app, webhook).instrument(webhook_span(webhook, None))
+    });
     concurrently(adoptions.collect()).await;
 }
 
@@ -232,12 +236,6 @@ async fn adopt(app: &App, webhook: &Webhook) {
              The audit will find it."
         );
     }
-}
-
-/// The span of one webhook of a request. A resent webhook keeps its own correlation ID.
-fn span(webhook: &Webhook) -> tracing::Span {
-    let correlation_id = &*webhook.correlation_id;
-    tracing::error_span!("webhook", correlation_id, webhook_id = %webhook.id)
 }
 
 /// Runs these calls, at most [`MAX_CONCURRENT_CALLS`] at a time. The results are in the order of
