@@ -12,10 +12,8 @@ use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
-use posthaste_tests::{
-    aws::AwsStack,
-    conformance::{self, Backend, TestClock},
-};
+use conformance::{self, Backend, TestClock};
+use harness::aws::AwsStack;
 use shared::{
     aws::Aws,
     clock::Clock,

@@ -11,11 +11,8 @@ use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 
 use base64::Engine;
 
-use posthaste_tests::{
-    aws::AwsStack,
-    conformance::TestClock,
-    cost::units::{Item, item_bytes},
-};
+use conformance::TestClock;
+use harness::aws::AwsStack;
 use serde_json::{Value, json, value::RawValue};
 use shared::{
     aws::Aws,
@@ -28,6 +25,7 @@ use shared::{
     store::{Activity, CreateError, Store, StoreError, dynamodb::DynamoStore},
     transition::{Limits, NewWebhook, Report, Rules},
 };
+use tools::cost::units::{Item, item_bytes};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CLAIM: shared::model::ClaimId = shared::model::ClaimId(7);

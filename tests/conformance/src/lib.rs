@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! fn main() -> std::process::ExitCode {
-//!     posthaste_tests::conformance::run("sqlite", || async { Box::new(Sqlite::start()) as Box<dyn Backend> })
+//!     conformance::run("sqlite", || async { Box::new(Sqlite::start()) as Box<dyn Backend> })
 //! }
 //! ```
 //!
@@ -82,7 +82,7 @@ pub struct Case {
 /// The cases of an area, each with the function's own name.
 macro_rules! area {
     ($($function:ident),+ $(,)?) => {
-        vec![$($crate::conformance::Case {
+        vec![$($crate::Case {
             name: concat!(module_path!(), "::", stringify!($function)),
             run: |fixture| Box::pin($function(fixture)),
         }),+]

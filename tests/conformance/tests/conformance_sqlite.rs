@@ -6,7 +6,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
-use posthaste_tests::conformance::{self, Backend, TestClock};
+use conformance::{self, Backend, TestClock};
 use rusqlite::Connection;
 use shared::{
     id::WebhookId,

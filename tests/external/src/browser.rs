@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use crate::{binaries::workspace, stack::StackError};
+use harness::{binaries::workspace, stack::StackError};
 
 /// What a scenario may take in all. Each of its waits has a bound of its own, which tells more.
 const SCENARIO_BOUND: Duration = Duration::from_secs(300);

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use crate::{binaries::workspace, stack::StackError};
+use harness::{binaries::workspace, stack::StackError};
 
 /// The script that installs what comes from Python's package index, pinned, into cargo's build
 /// folder.

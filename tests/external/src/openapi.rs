@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stack::StackError;
+use harness::{binaries::workspace, stack::StackError};
 
 /// One seed for all runs: what is found once is found again.
 const SEED: &str = "1";
@@ -85,6 +85,6 @@ fn run(command: &mut Command) -> Result<String, StackError> {
     }
 }
 
-fn here() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn here() -> PathBuf {
+    workspace().join("tests")
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::{client::http_client_with, redis_server::free_port};
+use harness::{client::http_client_with, redis_server::free_port};
 
 /// How long it may take to start, or to answer as is wanted.
 const BOUND: Duration = Duration::from_secs(60);

@@ -1,17 +1,27 @@
 //! `cargo lambda watch` from the root of the workspace, as a user has it, driven by `local
 //! --functions`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
+
 use std::time::{Duration, Instant};
 
-use posthaste_tests::{cargo_lambda::Watch, client::ApiClient, receiver::Receiver, stack::Launch};
+use external::cargo_lambda::Watch;
+use harness::{client::ApiClient, ledger, life, receiver::Receiver, stack::Launch};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
-
-use crate::{ledger, life};
 
 /// Cargo looks at everything that they are built from before it starts a function.
 const BOUND: Duration = Duration::from_secs(180);
@@ -73,7 +83,7 @@ async fn webhooks_live_and_survive_a_crash_under_cargo_lambda() {
     }
     let ledger = ledger::settle(&api, &accepted, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-    crate::crash::assert_explained(&receiver, &accepted, &ledger);
+    harness::crash::assert_explained(&receiver, &accepted, &ledger);
     ledger::close(&api, stack, &launch).await;
 }
 

@@ -1,16 +1,26 @@
 //! What a Prometheus server makes of the metrics of a local stack.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
+
 use std::{collections::BTreeSet, time::Duration};
 
-use posthaste_tests::{
+use external::prometheus::{Prometheus, check_metrics};
+use harness::{
     client::ApiClient,
-    prometheus::{Prometheus, check_metrics},
+    ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
 use serde_json::json;
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -84,7 +94,7 @@ async fn a_prometheus_server_finds_every_series() {
         let value = |query: String, wanted: &'static str| {
             let prometheus = &prometheus;
             async move {
-                let as_wanted = |found: &[posthaste_tests::prometheus::Series]| {
+                let as_wanted = |found: &[external::prometheus::Series]| {
                     found.len() == 1 && found[0].value.1 == wanted
                 };
                 prometheus.wait_for(&query, as_wanted).await.unwrap();

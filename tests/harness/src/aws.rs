@@ -366,7 +366,7 @@ pub fn run_script(command: &str) -> Result<String, AwsError> {
 }
 
 fn script() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/aws-stack"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../aws-stack"))
 }
 
 fn parent(process: &Path) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::{
 use crate::stack::StackError;
 
 /// The local stack with every backend, the functions with the embedded one besides their own, and
-/// the example receiver. The packages are the workspace's default ones, as they are for `cargo
+/// two receivers. The packages are the workspace's default ones, as they are for `cargo
 /// lambda watch`, so that both build the same and neither waits for the other's.
 const BUILD: &[&str] = &[
     "build",
@@ -21,9 +21,10 @@ const BUILD: &[&str] = &[
     "--bin=sweep",
     "--bin=dlq",
     "--bin=receive-webhooks",
+    "--bin=webhook-receiver",
 ];
 
-/// One of `local`, `api`, `deliver`, `sweep`, `dlq` and `receive-webhooks`.
+/// One of `local`, `api`, `deliver`, `sweep`, `dlq`, `receive-webhooks` and `webhook-receiver`.
 pub fn binary(name: &str) -> Result<PathBuf, StackError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;
@@ -61,5 +62,5 @@ fn build() -> Result<PathBuf, String> {
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    here.ancestors().nth(2).unwrap_or(here)
 }

@@ -207,7 +207,7 @@ pub fn http_client() -> Result<reqwest::Client, ClientError> {
 
 /// One that keeps so many idle connections to a host. What several tests share keeps none: a
 /// connection belongs to the runtime that opened it, and ends with that test.
-pub(crate) fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
+pub fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
     let setup =
         |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };

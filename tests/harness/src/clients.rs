@@ -1,5 +1,12 @@
 //! Clients that go on through refusals, while something is away.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "tests call this: its panics are their failures"
+)]
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -8,8 +15,8 @@ use std::{
     time::Duration,
 };
 
+use crate::client::{Accepted, ApiClient};
 use http::{Method, StatusCode};
-use posthaste_tests::client::{Accepted, ApiClient};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -27,7 +34,7 @@ const PACE: Duration = Duration::from_millis(25);
 /// that they began in. So what happens in an outage is told from the late answers to what began
 /// before it.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     phases: Mutex<Vec<(usize, usize)>>,
     stopping: AtomicBool,
 }
@@ -40,17 +47,17 @@ impl Default for Seen {
 
 impl Seen {
     /// What begins from now on belongs to a new phase.
-    pub(crate) fn begin_phase(&self) {
+    pub fn begin_phase(&self) {
         self.phases.lock().unwrap().push((0, 0));
     }
 
     /// Accepted and refused of what began in this phase.
-    pub(crate) fn in_phase(&self) -> (usize, usize) {
+    pub fn in_phase(&self) -> (usize, usize) {
         self.phases.lock().unwrap().last().copied().unwrap()
     }
 
     /// Accepted and refused in all.
-    pub(crate) fn in_all(&self) -> (usize, usize) {
+    pub fn in_all(&self) -> (usize, usize) {
         self.phases
             .lock()
             .unwrap()
@@ -59,7 +66,7 @@ impl Seen {
     }
 
     /// Waits until so many more are accepted.
-    pub(crate) async fn accepts(&self, when: &str, more: usize) {
+    pub async fn accepts(&self, when: &str, more: usize) {
         wait_for_more(&format!("accepted {when}"), || self.in_all().0, more).await;
     }
 
@@ -70,14 +77,15 @@ impl Seen {
 
 /// Clients that post until they are told to stop.
 #[derive(Debug)]
-pub(crate) struct Clients {
-    pub(crate) seen: Arc<Seen>,
+pub struct Clients {
+    /// Their counts so far.
+    pub seen: Arc<Seen>,
     tasks: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Clients {
     /// Each refusal must have this status; a 503 says when to come again.
-    pub(crate) fn start(api_url: &str, receiver_url: &str, refusal: StatusCode) -> Self {
+    pub fn start(api_url: &str, receiver_url: &str, refusal: StatusCode) -> Self {
         let seen = Arc::new(Seen::default());
         let post = |_| {
             tokio::spawn(post_through(
@@ -91,7 +99,7 @@ impl Clients {
     }
 
     /// The ids of what was answered with a 202.
-    pub(crate) async fn stop(self) -> Vec<String> {
+    pub async fn stop(self) -> Vec<String> {
         self.seen.stopping.store(true, Ordering::SeqCst);
         let mut accepted = Vec::new();
         for task in self.tasks {
@@ -128,7 +136,7 @@ async fn post_through(
 }
 
 /// Waits until the count has grown by so much.
-pub(crate) async fn wait_for_more(what: &str, count: impl Fn() -> usize, more: usize) {
+pub async fn wait_for_more(what: &str, count: impl Fn() -> usize, more: usize) {
     let (started, before) = (Instant::now(), count());
     while count() < before + more {
         assert!(started.elapsed() < BOUND, "{what}: no {more} more within {BOUND:?}");

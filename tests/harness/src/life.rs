@@ -1,18 +1,24 @@
 //! Every way that a webhook can take, wherever the functions run and whatever the backends are.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "tests call this: its panics are their failures"
+)]
+
 use std::time::Duration;
 
-use posthaste_tests::{
+use crate::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
 };
 use serde_json::json;
 
-use crate::ledger;
-
 /// One webhook delivered at once, one at a retry, one failed and redriven, against a receiver that
 /// changes its mind.
-pub(crate) async fn live(api: &ApiClient, bound: Duration) {
+pub async fn live(api: &ApiClient, bound: Duration) {
     let receiver =
         Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
             ("/at-once", _) | ("/retry", Some(2..)) | ("/redrive", Some(4..)) => Reply::status(200),

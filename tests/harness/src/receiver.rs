@@ -7,7 +7,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
-//! use posthaste_tests::receiver::{Receiver, Reply};
+//! use harness::receiver::{Receiver, Reply};
 //!
 //! let receiver = Receiver::builder().script(|request| Reply::status(if request.attempt() == Some(1) { 503 } else { 200 })).start().await?;
 //! let url = receiver.url("/orders");

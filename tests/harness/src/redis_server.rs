@@ -205,7 +205,7 @@ impl Drop for RedisServer {
 }
 
 /// One that was free a moment ago.
-pub(crate) fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

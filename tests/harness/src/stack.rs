@@ -33,7 +33,8 @@ const SHOWN_LOG_LINES: usize = 15;
 pub struct StackError(pub String);
 
 impl StackError {
-    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    /// An error of the system at this path.
+    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |error| Self(format!("{}: {error}", path.display()))
     }
 }

@@ -2,7 +2,7 @@
 //! commands, bytes, and time. It prints figures; the test of the same name asserts on smaller ones.
 //! It takes some minutes and 3 GiB of memory.
 //!
-//! `cargo run --release -p posthaste-tests --example redis_sweep -- [OPEN] [OPEN] [DUE]`
+//! `cargo run --release -p redis-backend --example redis_sweep -- [OPEN] [OPEN] [DUE]`
 
 #[path = "../tests/redis_sweep/measure.rs"]
 mod measure;

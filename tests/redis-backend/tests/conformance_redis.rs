@@ -12,10 +12,8 @@
 use std::{process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
-use posthaste_tests::{
-    conformance::{self, Backend, TestClock},
-    redis_server::{Behind, RedisCluster, RedisServer, RedisServerError},
-};
+use conformance::{self, Backend, TestClock};
+use harness::redis_server::{Behind, RedisCluster, RedisServer, RedisServerError};
 use redis::cmd;
 use shared::{
     config::RedisUrl,

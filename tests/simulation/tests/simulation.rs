@@ -14,13 +14,13 @@
     reason = "what a test prints is read by who runs it"
 )]
 
-use posthaste_tests::simulation::{
+use shared::planted::Bug;
+use simulation::{
     Run,
     hunt::{MAX_SEEDS_PER_BUG, catch, hunt},
     plan::Kind,
     run,
 };
-use shared::planted::Bug;
 
 /// Seeds that CI runs, in about two minutes on two cores. `SIMULATION_SEEDS=100000` or `simulate
 /// --seeds 100000` run more.

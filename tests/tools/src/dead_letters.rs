@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::{
-    client::{Accepted, ApiClient, ClientError, DeadLetter, NewWebhook, Webhook, test_payload},
     failure::{check_attempts, check_waits},
     follow::{Followed, follow},
     policy::milliseconds,
-    progress::Report,
     target::{Sighting, Target},
+};
+use harness::{
+    client::{Accepted, ApiClient, ClientError, DeadLetter, NewWebhook, Webhook, test_payload},
+    progress::Report,
 };
 
 /// A failed webhook becomes a dead letter through a queue of its own; it has this long for it.

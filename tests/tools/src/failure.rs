@@ -5,11 +5,13 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::{
-    client::{ApiClient, ClientError, NewWebhook, Webhook, test_payload},
     follow::{FollowError, Followed, follow},
     policy::Policy,
-    progress::Report,
     target::{Sighting, Target},
+};
+use harness::{
+    client::{ApiClient, ClientError, NewWebhook, Webhook, test_payload},
+    progress::Report,
 };
 
 /// An attempt that times out may take this much longer or shorter than another one, in

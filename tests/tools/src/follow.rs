@@ -7,9 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{
+use crate::policy::milliseconds;
+use harness::{
     client::{ApiClient, ClientError, Webhook},
-    policy::milliseconds,
     progress::Report,
 };
 

@@ -31,7 +31,7 @@ pub mod wire;
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::stack::StackError;
+use harness::stack::StackError;
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]

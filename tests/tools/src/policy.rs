@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::client::Attempt;
+use harness::client::Attempt;
 
 /// Each wait is this many times the one before.
 const FACTOR: u32 = 2;

@@ -31,7 +31,7 @@ use nix::{
 
 pub use self::report::Report;
 use self::report::Samples;
-use crate::progress::Ticker;
+use harness::progress::Ticker;
 
 /// The functions, and what they are measured against.
 const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];

@@ -5,16 +5,16 @@ use clap::Args;
 use serde::Deserialize;
 use url::Url;
 
-use crate::{
+use crate::policy::Policy;
+use harness::{
     client::{ApiClient, ClientError, http_client},
-    policy::Policy,
     progress::Report,
     receiver::answer::seconds,
 };
 
 /// How a receiver is started, as the tools tell it.
 const START_RECEIVER: &str =
-    "start one in another terminal: cargo run --release -p posthaste-tests --bin webhook-receiver";
+    "start one in another terminal: cargo run --release -p tools --bin webhook-receiver";
 
 /// Whom to test, and by which settings.
 #[derive(Clone, Debug, Args)]

@@ -1,9 +1,20 @@
 //! The test tools themselves, run against a real stack and the real receiver, as a user runs them.
 //! Times are shortened by the settings, which the tools are told by the same variables.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
+
 use std::{process::Output, time::Duration};
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
     receiver::{Behaviour, Receiver},
     stack::{Launch, Stack},
@@ -101,9 +112,9 @@ async fn refused_connections_are_retried_three_times() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ids = [api.test_webhook(&url, &serde_json::json!({})).await.unwrap().webhook_id];
-    let ledger = crate::ledger::settle(&api, &ids, Duration::from_secs(30)).await;
+    let ledger = harness::ledger::settle(&api, &ids, Duration::from_secs(30)).await;
     assert_eq!(ledger.statuses, [("failed".to_owned(), 1)].into());
     let webhook = api.webhook(&ids[0]).await.unwrap();
     assert_eq!((webhook.attempt_count, webhook.error_kind()), (3, Some("network")));
-    crate::ledger::close(&api, stack, &launch).await;
+    harness::ledger::close(&api, stack, &launch).await;
 }

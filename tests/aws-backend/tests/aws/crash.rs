@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     ledger,
     receiver::{Receiver, Reply},
 };
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::deployed::{Deployed, VISIBILITY_S};

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{aws::AwsStack, client::ApiClient, ledger};
+use harness::{aws::AwsStack, client::ApiClient, ledger};
 use shared::{
     aws::Aws,
     clock::{Clock, SystemClock},

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     aws::AwsStack,
     client::NewWebhook,
     ledger,
     receiver::{Receiver, Secrets, Verdict},
 };
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::deployed::{Deployed, wait_until};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_tests::{ledger, receiver::Receiver};
+use harness::{ledger, receiver::Receiver};
 use serde_json::json;
 
 use crate::deployed::{Deployed, wait_until};

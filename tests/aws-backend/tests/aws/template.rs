@@ -1,6 +1,6 @@
 //! The template as its users' tools see it.
 
-use posthaste_tests::{aws::run_script, binaries::workspace};
+use harness::{aws::run_script, binaries::workspace};
 use shared::queue::MAX_RECEIVES;
 
 /// cfn-lint and `sam validate --lint` find nothing, and `sam build` makes a function from this
@@ -57,7 +57,7 @@ fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
 /// What one function may do to items with one partition key, by its role in the template.
 fn may(role: &str, action: &str, key: &str) -> bool {
     let template =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/template.yaml"))
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/template.yaml"))
             .unwrap();
     let policies = template
         .split(&format!("\n  {role}:\n"))

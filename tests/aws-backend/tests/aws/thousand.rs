@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use posthaste_tests::{
+use harness::{
     client::{ApiClient, NewWebhook},
     ledger,
     receiver::{Received, Receiver, Reply},

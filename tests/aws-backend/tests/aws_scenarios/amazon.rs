@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use posthaste_tests::{aws::AwsStack, client::ApiClient, redis_server::RedisServer, stack::Launch};
+use harness::{
+    aws::AwsStack, client::ApiClient, ledger, life, redis_server::RedisServer, stack::Launch,
+};
 use serde_json::json;
-
-use crate::{ledger, life};
 
 /// The emulator's polls and one core of a busy machine.
 const BOUND: Duration = Duration::from_secs(90);

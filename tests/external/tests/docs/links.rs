@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use posthaste_tests::binaries::workspace;
+use harness::binaries::workspace;
 
 use crate::page::{Page, documents};
 

@@ -7,6 +7,7 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
+mod banner;
 mod links;
 mod page;
 mod quotes;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use posthaste_tests::binaries::workspace;
+use harness::binaries::workspace;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// What of a document is looked at.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use posthaste_tests::binaries::workspace;
+use harness::binaries::workspace;
 
 use crate::page::{Page, documents};
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use posthaste_tests::{
+use harness::{
     binaries::workspace,
     client::{ApiClient, NewWebhook},
     receiver::{Behaviour, Receiver},

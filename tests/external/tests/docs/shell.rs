@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_tests::binaries::binary;
+use harness::binaries::binary;
 
 /// How long what is typed in may take to print what it should: retries wait for seconds.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ impl Started {
     ) -> Self {
         let mut command = match name {
             "local" => Command::new(binary("local").unwrap()),
-            _ => Command::new(env!("CARGO_BIN_EXE_webhook-receiver")),
+            _ => Command::new(binary("webhook-receiver").unwrap()),
         };
         match name {
             "local" => command.args([

@@ -8,7 +8,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use posthaste_tests::{binaries::workspace, redis_server::RedisServer};
+use harness::{binaries::workspace, redis_server::RedisServer};
 use regex::Regex;
 use tempfile::TempDir;
 

@@ -14,13 +14,8 @@
 
 use std::time::{Duration, Instant};
 
-use posthaste_tests::{
-    client::ApiClient,
-    ledger,
-    openapi::{exercise, validate},
-    receiver::Receiver,
-    stack::Launch,
-};
+use external::openapi::{exercise, validate};
+use harness::{client::ApiClient, ledger, receiver::Receiver, stack::Launch};
 
 const KEY: &str = "a-key-for-schemathesis";
 

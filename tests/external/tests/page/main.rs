@@ -1,7 +1,7 @@
 //! The operator's page in a real browser: a local stack as a real process, a receiver that answers
 //! as each path says, and a scenario of `tests/browser` that does what an operator does.
 //!
-//! `PAGE_SCREENSHOTS=docs/images cargo test -p posthaste-tests --test page -- --ignored` makes the
+//! `PAGE_SCREENSHOTS=docs/images cargo test -p external --test page -- --ignored` makes the
 //! pictures of the README; with `PAGE_SCREENSHOTS_OF=http://127.0.0.1:8000` they show that stack,
 //! which may have an hour behind it.
 
@@ -11,9 +11,9 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
-use posthaste_tests::{
+use external::browser;
+use harness::{
     binaries::workspace,
-    browser,
     receiver::{Received, Receiver, Reply},
     stack::{Launch, Stack},
 };

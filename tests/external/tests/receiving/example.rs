@@ -11,10 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{
-    binaries::{binary, workspace},
-    cargo_lambda::installed_set,
-};
+use external::cargo_lambda::installed_set;
+use harness::binaries::{binary, workspace};
 
 /// How long one may take to say where it listens, or to handle a webhook; the machine may be busy.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

@@ -17,13 +17,13 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     client::{ApiClient, http_client},
     ledger,
     receiver::Receiver,
     stack::Launch,
 };
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tempfile::TempDir;

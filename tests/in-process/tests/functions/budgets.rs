@@ -18,7 +18,7 @@ use shared::{
     transition::next_look,
 };
 
-use posthaste_tests::conformance::TestClock;
+use conformance::TestClock;
 
 use crate::world::{World, no_answer, status};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::Access;
+use harness::client::ApiClient;
 use http::StatusCode;
-use posthaste_tests::client::ApiClient;
 use serde_json::Value;
 use shared::model::{Function, Why};
 

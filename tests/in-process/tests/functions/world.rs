@@ -25,7 +25,7 @@ use shared::{
 };
 use tempfile::TempDir;
 
-use posthaste_tests::conformance::TestClock;
+use conformance::TestClock;
 
 /// A visibility timeout that no test reaches by itself.
 const VISIBILITY: Duration = Duration::from_secs(360);

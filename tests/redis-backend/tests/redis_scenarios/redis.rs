@@ -3,8 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    crash::{crash_under_load, recover, rounds},
+    ledger, life,
     receiver::Receiver,
     redis_server::{RedisCluster, RedisServer},
     stack::{Launch, Stack},
@@ -17,11 +19,6 @@ use shared::{
     redis::Connection,
     sqlite::{DATABASE_FILE, Database},
     store::{Store, redis::RedisStore, sqlite::SqliteStore},
-};
-
-use crate::{
-    crash::{crash_under_load, recover, rounds},
-    ledger, life,
 };
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

@@ -8,15 +8,14 @@ use std::{
     time::Instant,
 };
 
-use posthaste_tests::{client::ApiClient, receiver::Receiver, redis_server::RedisServer};
+use harness::{
+    client::ApiClient, crash::wait_until_idle, ledger, receiver::Receiver,
+    redis_server::RedisServer,
+};
 use redis::cmd;
 use serde_json::json;
 
-use crate::{
-    crash::wait_until_idle,
-    ledger,
-    redis::{BOUND, Parts},
-};
+use crate::redis::{BOUND, Parts};
 
 const WEBHOOKS: usize = 1000;
 

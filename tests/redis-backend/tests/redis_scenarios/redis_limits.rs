@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     client::{Accepted, Answer, ApiClient, http_client},
+    ledger,
     receiver::{Receiver, Reply},
     redis_server::RedisServer,
 };
+use http::{Method, StatusCode};
 use redis::{InfoDict, cmd};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    ledger,
-    redis::{BOUND, Parts},
-};
+use crate::redis::{BOUND, Parts};
 
 /// Webhooks of one caller.
 const WEBHOOKS: usize = 20;
@@ -193,6 +191,6 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
         assert!(started.elapsed() < 2 * BOUND, "it never accepts again");
         sleep(Duration::from_millis(50)).await;
     }
-    crate::crash::wait_until_idle(&api, BOUND).await;
+    harness::crash::wait_until_idle(&api, BOUND).await;
     parts.close(&api, stack).await;
 }

@@ -3,21 +3,19 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    clients::Clients,
+    crash::wait_until_idle,
+    ledger,
     receiver::Receiver,
     redis_server::{RedisCluster, RedisServer},
     stack::Stack,
 };
+use http::StatusCode;
 use tokio::time::sleep;
 
-use crate::{
-    crash::wait_until_idle,
-    ledger,
-    outage::Clients,
-    redis::{BOUND, Parts},
-};
+use crate::redis::{BOUND, Parts};
 
 /// How long it is away: longer than any call waits, so that nobody sits it out.
 const OUTAGE: Duration = Duration::from_secs(10);

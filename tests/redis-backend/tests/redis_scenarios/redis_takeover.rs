@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
     redis_server::{RedisCluster, RedisServer},
     stack::Stack,
@@ -13,10 +14,7 @@ use redis::cmd;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    ledger,
-    redis::{BOUND, Parts},
-};
+use crate::redis::{BOUND, Parts};
 
 /// A message that nobody takes over is hidden for 360 s, and a lease is 45 s.
 const TAKE_OVER_BOUND: Duration = Duration::from_secs(40);

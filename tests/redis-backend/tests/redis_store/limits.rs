@@ -3,10 +3,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use posthaste_tests::{
-    conformance::TestClock,
-    redis_server::{RedisCluster, RedisServer},
-};
+use conformance::TestClock;
+use harness::redis_server::{RedisCluster, RedisServer};
 use redis::{InfoDict, cmd};
 use shared::{
     circuit::Circuit,

@@ -9,10 +9,8 @@ mod recovery;
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_tests::{
-    conformance::TestClock,
-    redis_server::{Behind, RedisCluster, RedisServer},
-};
+use conformance::TestClock;
+use harness::redis_server::{Behind, RedisCluster, RedisServer};
 use redis::cmd;
 use serde_json::value::RawValue;
 use shared::{

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
+use conformance::TestClock;
 use futures_util::future::join_all;
-use posthaste_tests::{
-    conformance::TestClock,
-    redis_server::{RedisCluster, RedisServer},
-};
+use harness::redis_server::{RedisCluster, RedisServer};
 use shared::{
     clock::{Clock, Timestamp},
     config::RedisUrl,

@@ -12,7 +12,7 @@ mod measure;
 /// The server is asked the same commands, and answers as much, however many webhooks are open that
 /// are not due. Proved by the server's own count over one sweep of the same due webhooks among few
 /// and among many others, where the few fill a page of each shard. `cargo run --release -p
-/// posthaste-tests --example redis_sweep` does the same with 10,000 and 1,000,000.
+/// redis-backend --example redis_sweep` does the same with 10,000 and 1,000,000.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_costs_what_is_due_and_not_what_is_open() {
     let few = measure::sweep(2000, 100).await.unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use posthaste_tests::redis_server::RedisServer;
+use harness::redis_server::RedisServer;
 use redis::{InfoDict, cmd};
 use serde_json::value::RawValue;
 use shared::{

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
     receiver::{Receiver, Reply},
 };

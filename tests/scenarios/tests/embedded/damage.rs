@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     client::{Accepted, ApiClient},
     receiver::Receiver,
 };
+use http::{Method, StatusCode};
 use rusqlite::Connection;
 use serde_json::json;
 use shared::clock::{Clock, SystemClock};

@@ -10,11 +10,11 @@ use std::{
     },
 };
 
-use http::StatusCode;
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
     receiver::{Receiver, Reply},
 };
+use http::StatusCode;
 
 use crate::{BOUND, fresh_health, launch, ledger, local, post, printed, runbook_block, warnings};
 

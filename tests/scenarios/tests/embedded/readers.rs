@@ -1,6 +1,6 @@
 //! Another program that keeps a transaction open on the file.
 
-use posthaste_tests::{client::ApiClient, receiver::Receiver};
+use harness::{client::ApiClient, receiver::Receiver};
 use rusqlite::Connection;
 
 use crate::{BOUND, fresh_health, launch, ledger, post, wait_for_health, warnings};

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
     hostile::{
         HostileReceiver, Step, Transport,

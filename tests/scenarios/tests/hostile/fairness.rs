@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
     ledger,
     receiver::{Receiver, Reply},

@@ -4,8 +4,8 @@
 
 use std::{net::ToSocketAddrs, time::Duration};
 
+use harness::{client::ApiClient, ledger, stack::Launch};
 use http::{Method, StatusCode};
-use posthaste_tests::{client::ApiClient, ledger, stack::Launch};
 use serde_json::{Value, json};
 
 use crate::listener::Listener;

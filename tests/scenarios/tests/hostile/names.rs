@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{client::ApiClient, ledger, receiver::Receiver, stack::Launch};
+use harness::{client::ApiClient, ledger, receiver::Receiver, stack::Launch};
 use serde_json::json;
 
 /// Three times as many as a stack makes attempts at a time.

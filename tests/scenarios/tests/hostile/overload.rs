@@ -3,10 +3,8 @@
 //! the result. `OVERLOAD_SECONDS=60` makes it a long one.
 
 use clap::Parser;
-use posthaste_tests::{
-    binaries::binary,
-    load::{plan::Plan, run::run},
-};
+use harness::binaries::binary;
+use tools::load::{plan::Plan, run::run};
 
 /// How long in the ordinary run.
 const SECONDS: &str = "5";

@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     client::{ApiClient, Webhook},
     hostile::{
         HostileReceiver, Step, Transport,
@@ -13,11 +12,12 @@ use posthaste_tests::{
         certificates::Authority,
     },
     ledger,
-    load::machine::usage,
     receiver::Receiver,
     stack::{Launch, Stack},
 };
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tools::load::machine::usage;
 
 /// Webhooks for each receiver.
 const EACH: usize = 3;

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use posthaste_tests::receiver::Receiver;
+use harness::receiver::Receiver;
 use shared::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Config, Defaults},

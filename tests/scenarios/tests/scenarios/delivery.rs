@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use http::Method;
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply, Secrets, Verdict},
     stack::Launch,
 };
+use http::Method;
 use serde_json::Value;
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(20);
 

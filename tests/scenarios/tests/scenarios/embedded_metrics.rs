@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{
+use harness::{
     binaries::workspace,
     client::ApiClient,
+    functions::functions,
     lambda::Lambda,
+    ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
-
-use crate::{functions::functions, ledger};
 
 const BOUND: Duration = Duration::from_secs(60);
 

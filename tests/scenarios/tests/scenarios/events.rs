@@ -1,10 +1,8 @@
 //! The event files that the README shows, each given to the function that it is for, and who the
 //! callers of `api` are by its events.
 
-use posthaste_tests::{binaries::workspace, lambda::Lambda, stack::Launch};
+use harness::{binaries::workspace, functions::functions, lambda::Lambda, stack::Launch};
 use serde_json::{Value, json};
-
-use crate::functions::functions;
 
 /// Each function understands its events in the shapes that AWS gives them, and answers in the shape
 /// that their sender expects. Proved with the real binaries, by what each answers: the webhook is

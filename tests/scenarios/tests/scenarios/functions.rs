@@ -7,24 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{
-    binaries::binary,
+use harness::{
     client::ApiClient,
-    lambda::{Function, Lambda},
+    functions::{CONCURRENCY, NAMES, functions},
+    lambda::Lambda,
+    ledger, life,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{ledger, life};
-
 const BOUND: Duration = Duration::from_secs(60);
-
-pub(crate) const NAMES: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
-
-/// Instances of each function.
-pub(crate) const CONCURRENCY: usize = 2;
 
 /// Short times. Leases run their course, and hidden messages come back after six function timeouts
 /// of four thirds of a lease: 8 s.
@@ -35,27 +29,6 @@ const SETTINGS: [(&str, &str); 5] = [
     ("CIRCUIT_FAILURES", "0"),
     ("RUST_LOG", "info"),
 ];
-
-/// The four functions on the data folder of this stack.
-pub(crate) fn functions(launch: &Launch, settings: &[(&str, &str)]) -> Vec<Function> {
-    let fixed = [
-        ("DATA_DIR", &*launch.data_dir().to_string_lossy()),
-        ("API_AUTH", "iam"),
-        ("ALLOW_PRIVATE_DESTINATIONS", "true"),
-    ]
-    .map(|(variable, value)| (variable.to_owned(), value.to_owned()));
-    let settings =
-        settings.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned()));
-    let environment: Vec<(String, String)> = fixed.into_iter().chain(settings).collect();
-    NAMES
-        .map(|name| Function {
-            name,
-            binary: binary(name).unwrap(),
-            environment: environment.clone(),
-            concurrency: CONCURRENCY,
-        })
-        .to_vec()
-}
 
 /// A Lambda with the functions, and a stack that calls them; both still to be started with the same
 /// data again if need be.

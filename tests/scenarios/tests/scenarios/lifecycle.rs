@@ -2,56 +2,15 @@
 
 use std::{net::TcpListener, time::Duration};
 
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
 use serde_json::json;
 
-use crate::ledger;
-
 const BOUND: Duration = Duration::from_secs(20);
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_curl_line_that_it_prints_works_as_printed() {
-    // The line posts to 127.0.0.1:9001; the receiver's port is put in its place, and a shell runs
-    // it.
-    let receiver = Receiver::start().await.unwrap();
-    let launch = Launch::fresh().unwrap();
-    let stack = launch.start().unwrap();
-    let log = launch.log();
-    assert!(
-        log.contains(&stack.url()) && log.contains(&stack.metrics_url()) && log.contains("SQLite"),
-        "{log}"
-    );
-    let line = log
-        .lines()
-        .find(|line| line.trim_start().starts_with("curl "))
-        .expect("there is a curl line");
-    let line = line.replace("127.0.0.1:9001", &receiver.address().to_string());
-    let output = tokio::process::Command::new("sh").args(["-c", &line]).output().await.unwrap();
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let ids = [answer["webhook_id"].as_str().unwrap().to_owned()];
-    let api = ApiClient::new(&stack.url(), None).unwrap();
-    assert_eq!(
-        ledger::settle(&api, &ids, BOUND).await.statuses,
-        [("delivered".to_owned(), 1)].into()
-    );
-    let metrics = reqwest_get(&stack.metrics_url()).await;
-    assert!(metrics.contains("# TYPE webhook_delivery_total counter"), "{metrics}");
-    ledger::close(&api, stack, &launch).await;
-}
-
-async fn reqwest_get(url: &str) -> String {
-    let base = url.trim_end_matches("/metrics");
-    ApiClient::new(base, None)
-        .unwrap()
-        .call(http::Method::GET, &["metrics"], &[], None)
-        .await
-        .unwrap()
-        .body
-}
 
 #[test]
 fn a_second_stack_on_the_same_folder_or_port_says_so() {
@@ -90,14 +49,13 @@ fn a_batch_that_is_too_large_stops_the_start() {
     let log = launch.log();
     assert!(log.contains("DELIVER_CONCURRENCY must be at least BATCH_SIZE (10)"), "{log}");
     for function in ["api", "deliver", "sweep", "dlq"] {
-        let output =
-            std::process::Command::new(posthaste_tests::binaries::binary(function).unwrap())
-                .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
-                .env("STATUS_BACKEND", "redis")
-                .env("QUEUE_BACKEND", "redis")
-                .env("DELIVER_CONCURRENCY", "4")
-                .output()
-                .unwrap();
+        let output = std::process::Command::new(harness::binaries::binary(function).unwrap())
+            .env("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9")
+            .env("STATUS_BACKEND", "redis")
+            .env("QUEUE_BACKEND", "redis")
+            .env("DELIVER_CONCURRENCY", "4")
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let named = ["DELIVER_CONCURRENCY", "must be at least BATCH_SIZE (10)"]
             .iter()

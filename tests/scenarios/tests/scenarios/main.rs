@@ -12,27 +12,14 @@
     reason = "what a test prints is read by who runs it"
 )]
 
-mod amazon;
 mod crash;
 mod delivery;
 mod embedded_metrics;
 mod events;
 mod functions;
 mod killed;
-mod life;
 mod lifecycle;
-mod metrics;
-mod outage;
-mod redis;
-mod redis_calls;
-mod redis_limits;
-mod redis_outages;
-mod redis_takeover;
 mod secrecy;
 mod surroundings;
-mod tools;
 mod traces;
 mod waits;
-mod watch;
-
-use posthaste_tests::ledger;

@@ -6,16 +6,15 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
     secrecy,
     stack::Launch,
 };
+use http::{Method, StatusCode};
 use serde_json::json;
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(30);
 

@@ -9,17 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tests::{
+use harness::{
     binaries::binary,
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
     stack::{Launch, Stack},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(60);
 

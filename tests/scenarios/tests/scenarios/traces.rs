@@ -3,15 +3,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use http::StatusCode;
-use posthaste_tests::{
+use harness::{
     client::{ApiClient, http_client},
+    ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
+use http::StatusCode;
 use serde_json::{Value, json};
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(30);
 

@@ -3,15 +3,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::Method;
-use posthaste_tests::{
+use harness::{
     client::ApiClient,
+    ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
 };
+use http::Method;
 use serde_json::json;
-
-use crate::ledger;
 
 const BOUND: Duration = Duration::from_secs(30);
 

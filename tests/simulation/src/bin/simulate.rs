@@ -9,17 +9,15 @@ use std::{
 };
 
 use clap::Parser;
-use posthaste_tests::{
-    progress::Ticker,
-    simulation::{
-        Run,
-        hunt::{MAX_SEEDS_PER_BUG, catch, hunt_counting},
-        plan::Kind,
-        run,
-    },
-};
+use harness::progress::Ticker;
 use serde_json::json;
 use shared::planted::Bug;
+use simulation::{
+    Run,
+    hunt::{MAX_SEEDS_PER_BUG, catch, hunt_counting},
+    plan::Kind,
+    run,
+};
 
 /// Runs the real functions of Posthaste in simulated worlds, each determined by a seed, and checks
 /// that nothing is lost.

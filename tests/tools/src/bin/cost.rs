@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{
-    cost::run::{Plan, run},
-    progress::COULD_NOT_RUN,
-};
+use harness::progress::COULD_NOT_RUN;
+use tools::cost::run::{Plan, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {

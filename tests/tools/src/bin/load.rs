@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{
-    load::{LoadError, plan::Plan, run::run},
-    progress::COULD_NOT_RUN,
-};
+use harness::progress::COULD_NOT_RUN;
+use tools::load::{LoadError, plan::Plan, run::run};
 
 // One thread for the client, so that it takes at most one of the cores that it shares with the
 // system under test.

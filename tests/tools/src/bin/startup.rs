@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{
-    progress::COULD_NOT_RUN,
-    startup::{Options, run},
-};
+use harness::progress::COULD_NOT_RUN;
+use tools::startup::{Options, run};
 
 #[tokio::main]
 async fn main() -> ExitCode {

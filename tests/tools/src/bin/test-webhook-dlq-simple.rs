@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{dead_letters, progress::Report, target::Target};
+use harness::progress::Report;
+use tools::{dead_letters, target::Target};
 
 /// Tests in short that a webhook that fails for good becomes a dead letter and can be redriven.
 ///

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{dead_letters, progress::Report, target::Target};
+use harness::progress::Report;
+use tools::{dead_letters, target::Target};
 
 /// Tests dead letters in a running system: a webhook that fails for good becomes one, with payload,
 /// error, attempts and correlation id, for 30 days; it can be redriven with a fresh budget of

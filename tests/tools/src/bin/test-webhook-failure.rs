@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthaste_tests::{
+use harness::progress::Report;
+use tools::{
     failure::{self, Failure},
-    progress::Report,
     target::Target,
 };
 

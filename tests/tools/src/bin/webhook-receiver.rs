@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use posthaste_tests::{
+use harness::{
     progress::COULD_NOT_RUN,
     receiver::{Behaviour, Journal, Receiver, Secrets, answer, journal::JournalOptions},
 };

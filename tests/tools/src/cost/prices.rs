@@ -34,6 +34,6 @@ pub struct Prices {
 impl Prices {
     /// Those of the file, which the binary carries.
     pub fn listed() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(include_str!("../../../infra/prices.json"))
+        serde_json::from_str(include_str!("../../../../infra/prices.json"))
     }
 }

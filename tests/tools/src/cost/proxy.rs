@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::units::{Item, Mirror, QueryRange};
-use crate::client::http_client;
+use harness::client::http_client;
 
 /// The largest request or answer that is passed on: more than DynamoDB's.
 const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;

@@ -18,7 +18,7 @@ use super::{
     proxy::{Proxy, Tallies},
     report::{Idle, Report, Row},
 };
-use crate::{
+use harness::{
     aws::{AwsError, AwsStack},
     client::ClientError,
     receiver::{Receiver, ReceiverError, Reply},
@@ -265,7 +265,7 @@ impl Lab {
 
     async fn measure(&self, scenario: &Scenario, webhooks: u32) -> Result<Row, CostError> {
         let failures = scenario.failures;
-        let script = move |request: &crate::receiver::Received| {
+        let script = move |request: &harness::receiver::Received| {
             Reply::status(if request.attempt().is_some_and(|attempt| attempt <= failures) {
                 503
             } else {

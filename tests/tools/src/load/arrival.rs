@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{LoadError, wire};
-use crate::receiver::{Receiver, Reply, Snapshot};
+use harness::receiver::{Receiver, Reply, Snapshot};
 
 /// Between two looks whether all have arrived.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -130,7 +130,7 @@ impl LoadReceiver {
                 .build()
                 .map_err(|error| error.to_string())?;
             runtime.block_on(async {
-                let script = move |request: &crate::receiver::Received| {
+                let script = move |request: &harness::receiver::Received| {
                     arrivals.note(&request.body, request.at);
                     Reply::status(200)
                 };

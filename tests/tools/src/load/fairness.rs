@@ -21,7 +21,7 @@ use super::{
     run::{in_the_background, nothing_accepted},
     wire::{Server, Template, run_name},
 };
-use crate::{
+use harness::{
     hostile::{HostileReceiver, Step, Transport},
     stack::Launch,
 };

@@ -20,7 +20,7 @@ use super::{
     run::{in_the_background, nothing_accepted},
     wire::{Server, Template, run_name},
 };
-use crate::stack::Stack;
+use harness::stack::Stack;
 
 /// How many times the load that the stack can carry.
 const FACTOR: f64 = 10.0;

@@ -30,7 +30,7 @@ const LATENCY_RATE: f64 = 50.0;
     after_help = "\
 Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured \
 (the message says why).\n\
-Example: cargo run --release -p posthaste-tests --bin load -- --spawn"
+Example: cargo run --release -p tools --bin load -- --spawn"
 )]
 pub struct Plan {
     /// Base URL of the API; plain http.

@@ -17,7 +17,7 @@ use super::{
     report::{Faults, Latency, Quantiles, Results, Throughput, milliseconds},
     wire::{Server, Template, run_name},
 };
-use crate::{progress::Ticker, stack::Launch};
+use harness::{progress::Ticker, stack::Launch};
 
 /// Requests of the ceiling's run at least, so that it lasts long enough to tell something.
 const CEILING_REQUESTS: u32 = 50_000;

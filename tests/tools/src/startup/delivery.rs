@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{StartupError, cpu_ms};
-use crate::{
+use harness::{
     client::{ApiClient, NewWebhook},
     lambda::{Function, Lambda},
     redis_server::RedisServer,

@@ -6,23 +6,24 @@ use std::{
     process::{Child, Stdio},
 };
 
-use posthaste_tests::{
+use harness::{
     binaries::binary,
     client::{ApiClient, NewWebhook},
+    habits::{piped, text},
     receiver::Receiver,
     stack::Launch,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{piped, text, tool};
+use crate::tool;
 
 /// Every test tool against a real stack and a real receiver, as somebody pipes it into another
 /// program.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verdict_of_a_test_tool_parses() {
     let receiver = Receiver::builder()
-        .behaviour(posthaste_tests::receiver::Behaviour::default())
+        .behaviour(harness::receiver::Behaviour::default())
         .start()
         .await
         .unwrap();
@@ -93,24 +94,6 @@ fn the_figures_of_load_parse() {
         "{figures:#}"
     );
     assert!(text(&output.stderr).contains("measuring"), "nothing is told while it measures");
-}
-
-#[test]
-fn what_the_simulation_found_parses() {
-    let output = piped(tool("simulate").args(["--json", "--seeds", "3"]));
-    let found: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-    assert_eq!(
-        (output.status.code(), &found["seeds"], &found["failure"]),
-        (Some(0), &3.into(), &Value::Null),
-        "{found:#}"
-    );
-    let output = piped(tool("simulate").args(["--json", "--seed", "0", "--bug", "FailedNotHeld"]));
-    let found: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
-    assert_eq!((output.status.code(), &found["seed"]), (Some(1), &0.into()));
-    assert!(
-        found["violation"].is_string() && found["trace"].as_array().unwrap().len() > 10,
-        "{found:#}"
-    );
 }
 
 /// Each line of the receiver is one object: where it listens, what came, what it counted.

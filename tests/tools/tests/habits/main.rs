@@ -10,19 +10,17 @@
 mod json;
 mod terminal;
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
+
+use harness::{
+    binaries::{binary, workspace},
+    habits::{check_help, check_wrong_usage, piped, text},
 };
 
-use posthaste_tests::binaries::{binary, workspace};
-
 /// The tools of this build.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 7] = [
     ("cost", env!("CARGO_BIN_EXE_cost")),
     ("load", env!("CARGO_BIN_EXE_load")),
-    ("simulate", env!("CARGO_BIN_EXE_simulate")),
     ("startup", env!("CARGO_BIN_EXE_startup")),
     ("test-webhook-dlq", env!("CARGO_BIN_EXE_test-webhook-dlq")),
     ("test-webhook-dlq-simple", env!("CARGO_BIN_EXE_test-webhook-dlq-simple")),
@@ -40,20 +38,9 @@ fn tool(name: &str) -> Command {
     Command::new(TOOLS.into_iter().find(|(tool, _)| *tool == name).unwrap().1)
 }
 
-/// Runs it to its end with its output in pipes.
-fn piped(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8(bytes.to_vec()).unwrap();
-    assert!(!text.contains('\u{1b}'), "an escape code in a pipe: {text}");
-    text
-}
-
 #[test]
 fn no_tool_is_forgotten_here() {
-    let sources = std::fs::read_dir(workspace().join("tests/src/bin")).unwrap();
+    let sources = std::fs::read_dir(workspace().join("tests/tools/src/bin")).unwrap();
     let there: BTreeSet<String> = sources
         .map(|source| source.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
@@ -63,34 +50,14 @@ fn no_tool_is_forgotten_here() {
 #[test]
 fn help_tells_the_exit_codes() {
     for (name, path) in programs() {
-        let output = piped(Command::new(&path).arg("--help"));
-        let (said, complained) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!((output.status.code(), &*complained), (Some(0), ""), "{name} --help");
-        assert!(said.contains(&format!("Usage: {name}")), "{name} --help says: {said}");
-        let codes = said
-            .lines()
-            .find_map(|line| line.split_once("Exit codes: "))
-            .unwrap_or_else(|| panic!("{name}: {said}"))
-            .1;
-        assert!(codes.starts_with("0 ") && codes.contains("2 wrong usage"), "{name}: {codes}");
-        let version = piped(Command::new(&path).arg("--version"));
-        assert_eq!(
-            (version.status.code(), &*text(&version.stdout)),
-            (Some(0), &*format!("{name} {}\n", env!("CARGO_PKG_VERSION")))
-        );
+        check_help(name, &path);
     }
 }
 
 #[test]
 fn wrong_usage_exits_with_2_and_names_what_is_wrong() {
     for (name, path) in programs() {
-        let output = piped(Command::new(&path).arg("--no-such-option"));
-        let (said, complained) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!((output.status.code(), &*said), (Some(2), ""), "{name}");
-        assert!(
-            complained.contains("--no-such-option") && complained.contains("Usage: "),
-            "{name}: {complained}"
-        );
+        check_wrong_usage(name, &path);
     }
 }
 

@@ -1,4 +1,10 @@
-//! A disk that fills up, and is emptied again.
+//! A disk that fills up, and is emptied again. Mounts a small file system, which needs root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 use std::{
     fs::{File, remove_file},
@@ -7,11 +13,14 @@ use std::{
     process::Command,
 };
 
+use harness::{
+    client::ApiClient,
+    health::{BOUND, fresh_health, launch, post, wait_for_health, warnings},
+    ledger,
+    receiver::Receiver,
+};
 use http::StatusCode;
-use posthaste_tests::{client::ApiClient, receiver::Receiver};
 use tempfile::TempDir;
-
-use crate::{BOUND, fresh_health, launch, ledger, post, wait_for_health, warnings};
 
 const MIB: usize = 1024 * 1024;
 
@@ -116,7 +125,7 @@ async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_queue_alone_degrades() {
     let disk = SmallDisk::mount();
-    let server = posthaste_tests::redis_server::RedisServer::start().unwrap();
+    let server = harness::redis_server::RedisServer::start().unwrap();
     let receiver = Receiver::start().await.unwrap();
     let data_dir = disk.file("data");
     let launch = launch().instead("--data-dir", data_dir.to_str().unwrap());
