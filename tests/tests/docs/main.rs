@@ -11,5 +11,6 @@ mod links;
 mod page;
 mod quotes;
 mod runbook;
+mod settings;
 mod shell;
 mod tour;
