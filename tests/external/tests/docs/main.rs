@@ -12,5 +12,6 @@ mod links;
 mod page;
 mod quotes;
 mod runbook;
+mod settings;
 mod shell;
 mod tour;
