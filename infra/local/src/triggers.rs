@@ -68,7 +68,7 @@ fn start_here(
     let function_timeout = context.config.function_timeout();
     let slots = deliver.clone();
     let clock = Arc::clone(&context.clock);
-    parts.spawn(mapping(context, Lane::Webhooks, deliver.most_attempts()).run(
+    parts.spawn(mapping(context, Lane::Webhooks, deliver.max_concurrent_attempts()).run(
         move |event| {
             let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
             async move { Ok(deliver.handle(event, until).await) }
