@@ -58,6 +58,32 @@ fn every_file_that_is_named_exists() {
     assert!(checked > 20, "only {checked} files were found");
 }
 
+/// The documents, and their sections, that code and configuration refer to, such as
+/// `docs/architecture.md#claims`.
+#[test]
+fn every_document_that_the_code_refers_to_exists() {
+    let reference = Regex::new(r"\b((?:docs|infra)/[A-Za-z-]+\.md)(?:#([a-z0-9-]+))?").unwrap();
+    let mut wrong = Vec::new();
+    for folder in SOURCES {
+        for extension in ["rs", "lua", "sql", "toml", "yaml"] {
+            for file in files_in(&workspace().join(folder), extension) {
+                let text = fs::read_to_string(&file).unwrap();
+                for found in reference.captures_iter(&text) {
+                    let document = workspace().join(&found[1]);
+                    let exists = document.exists()
+                        && found.get(2).is_none_or(|anchor| {
+                            Page::read(&document).anchors.iter().any(|a| a == anchor.as_str())
+                        });
+                    if !exists {
+                        wrong.push(format!("{}: {}", file.display(), &found[0]));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Follows the modules of a path, and looks for the rest in the file of the last one.
 fn resolve(path: &str) -> Result<(), String> {
     let mut segments = path.split("::").peekable();

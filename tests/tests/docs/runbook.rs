@@ -1,4 +1,4 @@
-//! The runbook's commands, run against a stack: each is one that the API knows.
+//! The runbook's calls, run against a stack: the API understands each of them.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
     shell::{BOUND, POLL_INTERVAL, Shell},
 };
 
-/// What the API answers to a call that it does not have, or a query that it does not know.
+/// Parts of the responses to an unknown route, method or parameter.
 const NOT_UNDERSTOOD: [&str; 4] = [
     "There is no such route",
     "urn:posthaste:method-not-allowed",
@@ -24,10 +24,9 @@ const NOT_UNDERSTOOD: [&str; 4] = [
     "urn:posthaste:invalid-fields",
 ];
 
-/// Every line of `docs/operating.md` that calls `$API`, with `$ID` a dead letter: it is answered,
-/// and not as a call that does not exist.
+/// Runs every line of `docs/operating.md` that calls `$API`, with a dead letter as `$ID`.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_of_the_runbook_is_one_that_the_api_has() {
+async fn the_api_understands_every_call_of_the_runbook() {
     let receiver = Receiver::builder().behaviour(Behaviour::default()).start().await.unwrap();
     let launch =
         Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
@@ -42,7 +41,7 @@ async fn every_call_of_the_runbook_is_one_that_the_api_has() {
     let id = api.submit(&webhook).await.unwrap().webhook_id;
     let deadline = Instant::now() + BOUND;
     while api.dead_letter(&id).await.unwrap().is_none() {
-        assert!(Instant::now() < deadline, "{id} is no dead letter");
+        assert!(Instant::now() < deadline, "{id} did not become a dead letter");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
     let folder = TempDir::new().unwrap();
@@ -56,13 +55,13 @@ async fn every_call_of_the_runbook_is_one_that_the_api_has() {
         .filter(|line| line.contains("$API/"))
         .collect();
     for call in &calls {
-        // Whoever may listen at the usual port is not to be bothered.
+        // Another program may listen at the usual port.
         let printed = shell.run(&call.replace("127.0.0.1:9001", &receiver.address().to_string()));
-        assert!(!printed.trim().is_empty(), "nothing was answered to: {call}");
+        assert!(!printed.trim().is_empty(), "no response to: {call}");
         assert!(!NOT_UNDERSTOOD.iter().any(|answer| printed.contains(answer)), "{call}\n{printed}");
     }
     assert!(calls.len() >= 15, "only {} calls were found", calls.len());
-    // A redrive among them has sent it again.
+    // A redrive among the calls has sent it again.
     receiver.wait_for_webhook(&id, 3, BOUND).await.unwrap();
     stack.stop().unwrap();
 }

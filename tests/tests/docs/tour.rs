@@ -84,7 +84,7 @@ fn walk((page, sections): (&str, &[&str]), settings: &[(&str, &str)], backend: &
         let printed = blocks.get(index + 1).filter(|next| next.info != "sh");
         tour.type_in(&block.text, printed.map(|block| &*block.text));
         typed += 1;
-        // A second block of output shows what the receiver has logged meanwhile.
+        // A second block of output shows the receiver's log.
         if let Some(log) =
             blocks.get(index + 2).filter(|next| printed.is_some() && next.info == "text")
         {
@@ -98,7 +98,7 @@ fn walk((page, sections): (&str, &[&str]), settings: &[(&str, &str)], backend: &
 struct Tour<'a> {
     ports: [String; 3],
     shell: Shell,
-    /// Dropped, and so ended, with it.
+    /// Ended when the tour is dropped.
     started: Vec<Started>,
     folder: &'a Path,
     settings: &'a [(&'a str, &'a str)],
