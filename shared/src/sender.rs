@@ -46,7 +46,7 @@ mod target;
 mod tls_failure;
 mod trust;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -131,9 +131,9 @@ pub struct Answer {
     pub is_our_fault: bool,
 }
 
-/// Makes attempts.
+/// Makes attempts, and resolves names as it does for them.
 #[async_trait]
-pub trait Sender: Send + Sync + fmt::Debug {
+pub trait Sender: Lookup {
     /// Makes one attempt, and returns within `deadline`. After it no byte of the request is handed
     /// to the system to be sent.
     ///
@@ -141,19 +141,6 @@ pub trait Sender: Send + Sync + fmt::Debug {
     /// before any byte was written to it. Not a 2xx is not an error of this function: it is an
     /// [`Answer`].
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
-}
-
-/// Makes no attempts: for a function that has none to make. Each is our own fault, and no
-/// destination's.
-#[derive(Clone, Copy, Debug)]
-pub struct NoSender;
-
-#[async_trait]
-impl Sender for NoSender {
-    async fn send(&self, _: &Request<'_>, _: Duration) -> Answer {
-        let message = Some("this function makes no attempts".to_owned());
-        Answer { error: Some(ErrorKind::Network), message, is_our_fault: true, ..Answer::default() }
-    }
 }
 
 /// Of which responses the beginning of the body is kept.
@@ -215,6 +202,7 @@ pub struct HttpSender {
     pool: Pool,
     secrets: Vec<Secret>,
     guard: Arc<AddressGuard>,
+    lookup: Arc<dyn Lookup>,
     excerpts: Excerpts,
 }
 
@@ -222,8 +210,8 @@ impl HttpSender {
     /// A sender with an empty pool.
     pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
         let connector = Connector::new(&config)?;
-        let SenderConfig { secrets, guard, excerpts, .. } = config;
-        Ok(Self { connector, pool: Pool::new(), secrets, guard, excerpts })
+        let SenderConfig { secrets, guard, lookup, excerpts, .. } = config;
+        Ok(Self { connector, pool: Pool::new(), secrets, guard, lookup, excerpts })
     }
 
     async fn attempt(&self, request: &Request<'_>, limit: Duration) -> Answer {
@@ -268,6 +256,13 @@ impl HttpSender {
         exchange::send(stream, head, payload, deadline)
             .await
             .map_err(|error| failure::of_no_status(&error))
+    }
+}
+
+#[async_trait]
+impl Lookup for HttpSender {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.lookup.lookup(host).await
     }
 }
 

@@ -26,7 +26,7 @@ pub trait Lookup: Send + Sync + fmt::Debug {
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Knows no name: for a function that makes no attempts, and for tests.
+/// Knows no name. For tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLookup;
 
