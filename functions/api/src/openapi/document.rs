@@ -1,37 +1,12 @@
 //! The whole document: what the annotations at the handlers say, and what holds for every call.
 
 use serde_json::{Map, Value, json};
-use utoipa::OpenApi;
+use utoipa::openapi::OpenApi;
 
-use crate::correlation::MAX_CORRELATION_BYTES;
-
-use super::{errors, examples, parameters, schemas};
-
-/// What the annotations say.
-#[derive(OpenApi)]
-#[openapi(paths(
-    crate::accept::accept,
-    crate::batch::accept,
-    crate::test_webhook::accept,
-    crate::status::show,
-    crate::status::delete,
-    crate::list::list,
-    crate::cleanup::delete,
-    crate::cleanup::clean_up,
-    crate::resend::resend,
-    crate::explain::explain,
-    crate::dead_letters::list,
-    crate::dead_letters::show,
-    crate::dead_letters::delete,
-    crate::dead_letters::redrive,
-    crate::dead_letters::redrive_many,
-    crate::destinations::list,
-    crate::health::health,
-    crate::metrics::show,
-    crate::overview::show,
-    super::show,
-))]
-struct Annotations;
+use crate::{
+    limits::MAX_CORRELATION_ID_BYTES,
+    openapi::{errors, examples, parameters, schemas},
+};
 
 const DESCRIPTION: &str = "Accepts webhooks and delivers them: signed, retried, traceable, and \
     never lost once accepted. JSON in, JSON out.\n\n\
@@ -45,9 +20,9 @@ const DESCRIPTION: &str = "Accepts webhooks and delivers them: signed, retried, 
     they do not apply. Readers should ignore members \
     that they do not know.";
 
-/// The document, as it stands in `openapi.json`.
-pub fn document() -> Value {
-    let mut document = serde_json::to_value(Annotations::openapi()).unwrap_or_default();
+/// The document with everything that the annotations of the handlers do not state.
+pub(crate) fn complete(annotated: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(annotated).unwrap_or_default();
     document["openapi"] = json!("3.1.0");
     document["info"] = json!({
         "title": "Posthaste", "version": env!("CARGO_PKG_VERSION"), "description": DESCRIPTION,
@@ -71,7 +46,7 @@ pub fn document() -> Value {
             "description": "The same key in a header of its own."},
     });
     for operation in operations(&mut document) {
-        complete(operation);
+        complete_operation(operation);
     }
     document
 }
@@ -86,12 +61,12 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
 fn correlation_id() -> Value {
     json!({
         "description": "The caller's, if it was sane; else a new one.", "required": true,
-        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_BYTES,
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_ID_BYTES,
             "pattern": "^[!-~]+$"},
     })
 }
 
-fn complete(operation: &mut Value) {
+fn complete_operation(operation: &mut Value) {
     let parameters = operation["parameters"].take();
     let mut parameters: Vec<Value> = parameters.as_array().cloned().unwrap_or_default();
     parameters.push(json!({"name": "x-correlation-id", "in": "header", "required": false}));

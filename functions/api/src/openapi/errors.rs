@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{RefOr, response::Response},
 };
 
-use crate::problem::{FieldErrors, Kind, Problem};
+use crate::problem::{FieldErrors, Problem, ProblemKind};
 
 /// Sets of errors for annotations to name: what a call can answer besides what every call can.
 macro_rules! sets {
@@ -145,45 +145,49 @@ fn problems(status: u16) -> Vec<Problem> {
     match status {
         400 => vec![
             Problem::new(
-                Kind::MalformedJson,
+                ProblemKind::MalformedJson,
                 "The body is not JSON: syntax error at line 1 column 8.",
             ),
             Problem::about(
-                Kind::BadRequest,
+                ProblemKind::BadRequest,
                 "cursor",
                 "must be the next_cursor of an earlier answer of this list, as it was",
             ),
         ],
         401 => vec![Problem::new(
-            Kind::Unauthorized,
+            ProblemKind::Unauthorized,
             "The API key is not valid. Send one as 'Authorization: Bearer KEY' or 'x-api-key: \
              KEY'.",
         )],
         403 => vec![Problem::new(
-            Kind::Forbidden,
+            ProblemKind::Forbidden,
             "Without API_KEYS, a web page of another origin may not change anything; set API_KEYS.",
         )],
         404 => vec![Problem::no_such_webhook()],
         405 => vec![Problem::new(
-            Kind::MethodNotAllowed,
+            ProblemKind::MethodNotAllowed,
             "This route does not have this method; the allow header names those it has.",
         )],
-        408 => vec![Problem::new(Kind::RequestTimeout, "The body did not come within 30 s.")],
+        408 => {
+            vec![Problem::new(ProblemKind::RequestTimeout, "The body did not come within 30 s.")]
+        }
         409 => vec![
             Problem::new(
-                Kind::Conflict,
+                ProblemKind::Conflict,
                 "The webhook is still on its way (retrying); it can be sent again once it is \
                  delivered or failed.",
             ),
             Problem::new(
-                Kind::KeyReused,
+                ProblemKind::KeyReused,
                 "This Idempotency-Key was sent with another request in the last 24 hours; use a \
                  new key for each.",
             ),
         ],
-        413 => vec![Problem::about(Kind::TooLarge, "payload", "is larger than 262144 bytes")],
+        413 => {
+            vec![Problem::about(ProblemKind::TooLarge, "payload", "is larger than 262144 bytes")]
+        }
         415 => vec![Problem::new(
-            Kind::UnsupportedMediaType,
+            ProblemKind::UnsupportedMediaType,
             "The body must be JSON. Send the header 'content-type: application/json'.",
         )],
         422 => {
@@ -192,15 +196,18 @@ fn problems(status: u16) -> Vec<Problem> {
             field_errors.add("retry.factor", "must be a number from 1 to 100");
             field_errors.check().err().into_iter().collect()
         }
-        500 => vec![Problem::new(Kind::Internal, "Something went wrong.")],
+        500 => vec![Problem::new(ProblemKind::Internal, "Something went wrong.")],
         503 => vec![
             Problem::new(
-                Kind::Unavailable,
+                ProblemKind::Unavailable,
                 "The store cannot be reached at the moment; try again.",
             ),
-            Problem::new(Kind::Overloaded, "Too many concurrent requests. Try again shortly."),
             Problem::new(
-                Kind::NotConfigured,
+                ProblemKind::Overloaded,
+                "Too many concurrent requests. Try again shortly.",
+            ),
+            Problem::new(
+                ProblemKind::NotConfigured,
                 "The API is not set up to be called; its log says why.",
             ),
         ],

@@ -10,11 +10,9 @@ use utoipa::{
     },
 };
 
-use crate::{
-    cursor::MAX_CURSOR_BYTES,
-    idempotency::MAX_KEY_BYTES,
-    list::MAX_PAGE,
-    query::{DEFAULT_PAGE_SIZE, MAX_OLDER_THAN_DAYS, MAX_PAGE_SIZE},
+use crate::limits::{
+    DEFAULT_PAGE_SIZE, MAX_CURSOR_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OLDER_THAN_DAYS, MAX_PAGE,
+    MAX_PAGE_SIZE,
 };
 
 /// What is said of the one header that every call takes.
@@ -84,7 +82,7 @@ parameters! {
      true`, and does nothing; the same key with another request is 409. A key belongs to the \
      caller's identity: all API keys are one identity, and under IAM an identity is an account and \
      a role or user.",
-        json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES,
+        json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_BYTES,
             "pattern": "^[!-~]+$"});
     TraceParent: "traceparent", Header, False,
     "W3C Trace Context: goes on to the destination, with a new span id for each attempt. One that \

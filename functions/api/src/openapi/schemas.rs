@@ -18,10 +18,9 @@ use utoipa::{
     },
 };
 
-use crate::{
-    batch::MAX_ITEMS,
-    problem::MAX_FIELD_ERRORS,
-    submission::{MAX_EVENT_TYPE_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_SCHEDULE_AHEAD},
+use crate::limits::{
+    MAX_BATCH_ITEMS, MAX_EVENT_TYPE_BYTES, MAX_FIELD_ERRORS, MAX_HEADERS, MAX_HEADERS_BYTES,
+    MAX_SCHEDULE_AHEAD,
 };
 
 /// Names for annotations to refer to; [`written`] has what they stand for.
@@ -199,7 +198,7 @@ fn requests() -> [(String, Value); 3] {
         "properties": {"webhooks": {
             "description": "Each is judged on its own: a bad one is told in its place among the \
                 results, and the others are accepted.",
-            "type": "array", "minItems": 1, "maxItems": MAX_ITEMS,
+            "type": "array", "minItems": 1, "maxItems": MAX_BATCH_ITEMS,
             "items": {"$ref": "#/components/schemas/NewWebhook"},
         }},
     });
@@ -284,7 +283,7 @@ mod tests {
     };
 
     use super::{GENERATED, written};
-    use crate::submission::{FIELDS, RETRY_FIELDS};
+    use crate::input::submission::{FIELDS, RETRY_FIELDS};
 
     fn properties(schema: &str) -> Vec<String> {
         written()[schema]["properties"].as_object().unwrap().keys().cloned().collect()
