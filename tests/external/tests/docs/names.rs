@@ -175,7 +175,7 @@ fn packages() -> BTreeSet<String> {
     names
 }
 
-fn rust_in(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_in(folder: &Path) -> Vec<PathBuf> {
     files_in(folder, "rs")
 }
 
