@@ -24,8 +24,7 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{
-        AddressGuard, HttpSender, InvalidPem, InvalidSender, Lookup, NoLookup, NoSender, Sender,
-        SenderConfig,
+        AddressGuard, HttpSender, InvalidPem, InvalidSender, SenderConfig,
         guard::{GuardSettings, InvalidHostGlob},
         pem,
     },
@@ -54,10 +53,6 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// Where messages wait.
     pub queue: Arc<dyn Queue>,
-    /// Makes attempts.
-    pub sender: Arc<dyn Sender>,
-    /// Looks names up, for the sender and for what decides whether an attempt may be made.
-    pub lookup: Arc<dyn Lookup>,
     /// Judges URLs at acceptance as the sender does before each attempt.
     pub guard: Arc<AddressGuard>,
     /// The time.
@@ -361,10 +356,8 @@ pub enum RecoverInFlightError {
 }
 
 impl Context {
-    /// Everything as the environment says, for a Lambda function, which prints its metrics for
-    /// CloudWatch under the name that it is deployed by. It makes no attempts: the one function
-    /// that does says [`Context::with_sender`], and the others carry no HTTP client for that, and
-    /// do not make one at each cold start.
+    /// Configures a Lambda function from its environment. It prints its metrics for CloudWatch
+    /// under the name that it is deployed by.
     pub async fn for_lambda() -> Result<Self, ContextError> {
         let mut context = Self::from_config(config_from_env(Defaults::LAMBDA).await?)?;
         if let Ok(function) = std::env::var(LAMBDA_FUNCTION_NAME) {
@@ -383,35 +376,24 @@ impl Context {
             DataDir::share(&config.data_dir)?.keep();
         }
         let backends = Backends::open(&config, &clock)?;
-        Self::without_sender(config, backends, clock, Duration::ZERO)
+        Self::new(config, backends, clock, Duration::ZERO)
+    }
+
+    /// A sender by the settings. Only the function that makes attempts needs one: the others
+    /// contain no HTTP client, and do not set one up at each cold start.
+    pub fn http_sender(&self) -> Result<HttpSender, ContextError> {
+        let EgressSettings { ca, client, proxy } = &self.config.egress;
+        let extra_roots = ca.as_ref().map(pem::authorities).transpose()?.unwrap_or_default();
+        let identity = client.as_ref().map(pem::identity).transpose()?;
+        let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
+        let excerpts = self.config.response_excerpts;
+        let proxy = proxy.clone();
+        Ok(HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?)
     }
 
     /// Everything as configured, over these backends. Counters are flushed at most once per
     /// `flush_interval`.
     pub fn new(
-        config: Config,
-        backends: Backends,
-        clock: Arc<dyn Clock>,
-        flush_interval: Duration,
-    ) -> Result<Self, ContextError> {
-        Self::without_sender(config, backends, clock, flush_interval)?.with_sender()
-    }
-
-    /// The same, and attempts can be made.
-    pub fn with_sender(self) -> Result<Self, ContextError> {
-        let EgressSettings { ca, client, proxy } = &self.config.egress;
-        let extra_roots = ca.as_ref().map(pem::authorities).transpose()?.unwrap_or_default();
-        let identity = client.as_ref().map(pem::identity).transpose()?;
-        let sender = SenderConfig::new(self.config.secrets.clone(), Arc::clone(&self.guard));
-        let lookup = Arc::clone(&sender.lookup);
-        let excerpts = self.config.response_excerpts;
-        let proxy = proxy.clone();
-        let sender =
-            HttpSender::new(SenderConfig { extra_roots, identity, proxy, excerpts, ..sender })?;
-        Ok(Self { sender: Arc::new(sender), lookup, ..self })
-    }
-
-    fn without_sender(
         config: Config,
         backends: Backends,
         clock: Arc<dyn Clock>,
@@ -446,8 +428,6 @@ impl Context {
             config: Arc::new(config),
             store: backends.store,
             queue: backends.queue,
-            sender: Arc::new(NoSender),
-            lookup: Arc::new(NoLookup),
             guard,
             clock,
             random: Arc::new(SystemRandom),

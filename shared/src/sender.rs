@@ -61,7 +61,7 @@ mod target;
 mod tls_failure;
 mod trust;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -145,27 +145,14 @@ pub struct Answer {
     pub is_our_fault: bool,
 }
 
-/// Makes attempts.
+/// Makes attempts, and resolves names in the same way as for attempts.
 #[async_trait]
-pub trait Sender: Send + Sync + fmt::Debug {
+pub trait Sender: Lookup {
     /// Makes one attempt and returns within `deadline`. After the deadline it passes no byte of the
     /// request to the operating system.
     ///
     /// It sends the request at most once. A failed attempt is an [`Answer`], too.
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
-}
-
-/// Makes no attempts: for a function that has none to make. Each is our own fault, and no
-/// destination's.
-#[derive(Clone, Copy, Debug)]
-pub struct NoSender;
-
-#[async_trait]
-impl Sender for NoSender {
-    async fn send(&self, _: &Request<'_>, _: Duration) -> Answer {
-        let message = Some("this function makes no attempts".to_owned());
-        Answer { error: Some(ErrorKind::Network), message, is_our_fault: true, ..Answer::default() }
-    }
 }
 
 /// Which responses keep an excerpt of their body.
@@ -228,6 +215,7 @@ pub struct HttpSender {
     pool: Pool,
     secrets: Vec<Secret>,
     guard: Arc<AddressGuard>,
+    lookup: Arc<dyn Lookup>,
     excerpts: Excerpts,
 }
 
@@ -235,8 +223,8 @@ impl HttpSender {
     /// A sender with an empty pool.
     pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
         let connector = Connector::new(&config)?;
-        let SenderConfig { secrets, guard, excerpts, .. } = config;
-        Ok(Self { connector, pool: Pool::new(), secrets, guard, excerpts })
+        let SenderConfig { secrets, guard, lookup, excerpts, .. } = config;
+        Ok(Self { connector, pool: Pool::new(), secrets, guard, lookup, excerpts })
     }
 
     async fn attempt(&self, request: &Request<'_>, limit: Duration) -> Answer {
@@ -281,6 +269,13 @@ impl HttpSender {
         exchange::send(stream, head, payload, deadline)
             .await
             .map_err(|error| failure::of_no_status(&error))
+    }
+}
+
+#[async_trait]
+impl Lookup for HttpSender {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.lookup.lookup(host).await
     }
 }
 

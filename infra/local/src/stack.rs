@@ -187,6 +187,7 @@ impl Stack {
         let mut heartbeat = JoinSet::new();
         heartbeat.spawn(backends.keep_alive());
         let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
+        let sender = Arc::new(context.http_sender()?);
 
         let (stop, stopped) = watch::channel(false);
         let mut parts = JoinSet::new();
@@ -206,7 +207,7 @@ impl Stack {
                 stopped.clone(),
             ));
         }
-        triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
+        triggers::start(&context, sender, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
         banner::print(&banner::Facts {
             config: &context.config,

@@ -10,6 +10,7 @@ use shared::{
     clock::{Clock, SystemClock},
     context::Context,
     queue::Lane,
+    sender::Sender,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -33,13 +34,14 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// Starts them as parts of the stack.
 pub(crate) fn start(
     context: &Context,
+    sender: Arc<dyn Sender>,
     options: &Options,
     functions: Option<&Functions>,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) {
     match functions {
-        None => start_here(context, options, stopped, parts),
+        None => start_here(context, sender, options, stopped, parts),
         Some(functions) => start_elsewhere(context, options, functions, stopped, parts),
     }
 }
@@ -57,15 +59,16 @@ fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
 /// The functions run in this process.
 fn start_here(
     context: &Context,
+    sender: Arc<dyn Sender>,
     options: &Options,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) {
-    let deliver = Deliver::new(context.clone());
+    let deliver = Deliver::new(context.clone(), sender);
     let function_timeout = context.config.function_timeout();
     let slots = deliver.clone();
     let clock = Arc::clone(&context.clock);
-    parts.spawn(mapping(context, Lane::Webhooks, deliver.most_attempts()).run(
+    parts.spawn(mapping(context, Lane::Webhooks, deliver.max_concurrent_attempts()).run(
         move |event| {
             let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
             async move { Ok(deliver.handle(event, until).await) }

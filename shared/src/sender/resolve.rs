@@ -25,7 +25,7 @@ pub trait Lookup: Send + Sync + fmt::Debug {
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Resolves no name. For functions that make no attempts, and for tests.
+/// Resolves no name. For tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLookup;
 
