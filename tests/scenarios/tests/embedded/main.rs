@@ -1,5 +1,5 @@
-//! The embedded file under a running stack: files that are gone, others that read it, damage, and
-//! backups. Real processes, real HTTP. A full disk is in `tests/external`.
+//! The embedded file under a running stack: deleted files, other readers, damage and backups. Real
+//! processes, real HTTP. `tests/external` tests a full disk.
 
 #![allow(
     clippy::unwrap_used,
