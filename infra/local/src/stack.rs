@@ -14,8 +14,10 @@ use api::Access;
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
-    context::{Backends, Context, ContextError, RecoverInFlightError, config_from_env},
-    sqlite::{DATABASE_FILE, DataDir, DataDirError, diagnose, is_damage},
+    context::{
+        Backends, Context, ContextError, DataDirMode, RecoverInFlightError, config_from_env,
+    },
+    sqlite::{DATABASE_FILE, diagnose, is_damage},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -38,10 +40,7 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 /// Why the stack did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder is in use, or cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A backend or the sender cannot be set up.
+    /// A backend or the sender cannot be set up, or another stack uses the data directory.
     #[error(transparent)]
     Context(#[from] ContextError),
     /// What the last run left cannot be taken over.
@@ -144,7 +143,8 @@ pub struct Stack {
     _heartbeat: JoinSet<()>,
     /// Where the API listens.
     pub address: SocketAddr,
-    _data_dir: Option<DataDir>,
+    /// Holds the lock of the data directory.
+    _backends: Backends,
 }
 
 impl Stack {
@@ -156,11 +156,14 @@ impl Stack {
         }
         let access = access(&config, options.listen)?;
         let functions = options.functions.clone().map(Functions::new);
-        let data_dir = match &functions {
-            _ if !config.is_embedded() => None,
-            None => Some(DataDir::lock(&config.data_dir)?),
-            Some(_) => Some(DataDir::share(&config.data_dir)?),
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
+        let mode = match &functions {
+            None => DataDirMode::Exclusive,
+            Some(_) => DataDirMode::Shared,
         };
+        let backends =
+            Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;
         let api_listener = listen(options.listen, "--listen").await?;
         let metrics_listener = if config.prometheus {
             let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
@@ -172,21 +175,11 @@ impl Stack {
         } else {
             None
         };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
-        let backends = Backends::open(&config, &clock).map_err(|error| damaged(error.into()))?;
-        // Functions in other processes may be at work: leases and hidden messages run their course
-        // then.
-        let taken_over = match functions {
-            None => backends
-                .recover_in_flight(clock.now())
-                .await
-                .map_err(|error| damaged(error.into()))?,
-            Some(_) => 0,
-        };
+        let taken_over =
+            backends.recover_in_flight(clock.now()).await.map_err(|error| damaged(error.into()))?;
         let mut heartbeat = JoinSet::new();
         heartbeat.spawn(backends.keep_alive());
-        let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
+        let context = Context::new(config, &backends, clock, FLUSH_INTERVAL)?;
         let sender = Arc::new(context.http_sender()?);
 
         let (stop, stopped) = watch::channel(false);
@@ -216,7 +209,7 @@ impl Stack {
             functions,
             taken_over,
         });
-        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
+        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _backends: backends })
     }
 
     /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken,
