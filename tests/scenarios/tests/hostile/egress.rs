@@ -176,9 +176,10 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
     ];
     assert_eq!(deliver(&with).await, ["", ""]);
     let without = deliver(&[("WEBHOOK_CA_FILE", authority.pem())]).await;
-    let asks = "TLS: the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and \
+    let asks = "TLS: the server requires a client certificate. Set WEBHOOK_CLIENT_CERT_FILE and \
         WEBHOOK_CLIENT_KEY_FILE";
-    assert_eq!(without, [asks, "TLS: the certificate is self-signed; WEBHOOK_CA_FILE can list it"]);
+    let self_signed = "TLS: the certificate is self-signed. To trust it, add it to WEBHOOK_CA_FILE";
+    assert_eq!(without, [asks, self_signed]);
 }
 
 /// Each by the setting's name, and without its content.
