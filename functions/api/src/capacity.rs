@@ -1,8 +1,8 @@
 //! Limits on concurrent work: requests in progress, the memory that they hold, and the records that
 //! they read.
 //!
-//! - *Memory* (`API_BODY_BYTES`) is reserved before a body is read, for its `content-length`, and as
-//!   the body grows if that header is missing. A large response holds memory until it is sent.
+//! - *Memory* (`API_BODY_BYTES`) is reserved before a body is read, for its `content-length`, and
+//!   as the body grows if that header is missing. A large response holds memory until it is sent.
 //!   Without memory, the request gets a 503.
 //! - A *slot* (`API_CONCURRENCY`) is held from the time when the body is complete until the handler
 //!   returns. Without a free slot, the request gets a 503.

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use shared::{
     apply::apply,
     id::TaskId,
+    logging::webhook_span,
     message::Message,
     model::{Function, Webhook, Why},
     planted::{self, Bug},
@@ -44,7 +45,7 @@ pub(crate) enum ItemId {
 /// If the webhook exists, an earlier try of the same request has created it, which is success too.
 /// That holds even if it was deleted since: the result is the record as it was created, and its
 /// message finds nothing to do. `None` means that the ID is barred, because the idempotency key
-/// stands for another ID by now.
+/// maps to another ID by now.
 ///
 /// The record depends only on the submission and the ID, whose time is the creation time. So each
 /// try of a request creates the same record.
@@ -91,8 +92,8 @@ pub(crate) async fn accept_batch(
 }
 
 /// The webhook that an earlier try of the request has created with an ID that is too old for a
-/// create, and sends its message. `None` means that there is no such webhook. In that case the ID is
-/// barred, so that a create that is still in flight has no effect.
+/// create, and sends its message. `None` means that there is no such webhook. In that case the ID
+/// is barred, so that a create that is still in flight has no effect.
 pub(crate) async fn accept_settled(
     app: &App,
     call: &Call,
@@ -156,8 +157,8 @@ fn unknown_outcome() -> Problem {
     )
 }
 
-/// Sends the messages of webhooks that were accepted. A webhook in the due index has no message: the
-/// sweep sends it when it is due. A webhook that a worker has seen needs none any more.
+/// Sends the messages of webhooks that were accepted. A webhook in the due index has no message:
+/// the sweep sends it when it is due. A webhook that a worker has seen needs none any more.
 async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webhook> + Clone) {
     let queued = accepted
         .clone()
@@ -186,7 +187,10 @@ async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webh
 pub(crate) async fn enqueue(app: &App, webhooks: &[&Webhook]) {
     let batches = webhooks.chunks(MAX_BATCH).map(|batch| send_batch(app, batch));
     let refused = concurrently(batches.collect()).await.into_iter().flatten();
-    let adoptions = refused.map(|webhook| adopt(app, webhook).instrument(span(webhook)));
+    let adoptions = refused.map(|webhook| {
+        // A webhook that is resent has its own correlation ID.
+        adopt(app, webhook).instrument(webhook_span(webhook, None))
+    });
     concurrently(adoptions.collect()).await;
 }
 
@@ -232,12 +236,6 @@ async fn adopt(app: &App, webhook: &Webhook) {
              The audit will find it."
         );
     }
-}
-
-/// The span of one webhook of a request. A resent webhook keeps its own correlation ID.
-fn span(webhook: &Webhook) -> tracing::Span {
-    let correlation_id = &*webhook.correlation_id;
-    tracing::error_span!("webhook", correlation_id, webhook_id = %webhook.id)
 }
 
 /// Runs these calls, at most [`MAX_CONCURRENT_CALLS`] at a time. The results are in the order of

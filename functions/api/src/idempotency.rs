@@ -1,12 +1,12 @@
 //! `Idempotency-Key`: a request that is repeated within 24 hours gets the response of the first
 //! request and has no further effect.
 //!
-//! 1. *Reserve*: the key stands for a task ID from now on, which becomes the webhook's. A second
+//! 1. *Reserve*: the key maps to a new task ID, which becomes the webhook's. A second
 //!    request finds the ID of the first one.
 //! 2. *Create* with that ID. If the webhook exists, an earlier try has created it, which is
 //!    success.
 //! 3. *Send* the message. A second message does no harm.
-//! 4. *Finish*: the key stands for the response.
+//! 4. *Finish*: the key maps to the response.
 //!
 //! A try can die after any step. The next try continues with the same ID, even while the first one
 //! is still running.
@@ -14,15 +14,15 @@
 //! An ID that is older than [`Config::max_id_age`](shared::config::Config::max_id_age) is not
 //! created any more, because the audit may have read its minute. The next try bars it
 //! ([`Store::tombstone_id`](shared::store::Store::tombstone_id)), so that no create that is still
-//! in flight takes effect. If no webhook had that ID, the key is renewed: it stands for a new ID.
+//! in flight takes effect. If no webhook had that ID, the key is renewed: it maps to a new ID.
 //! For a batch, each item is settled in this way, and the key remembers the IDs of the items that
 //! exist. So each item is created once, whichever try dies at whichever step.
 //!
-//! A deleted webhook stays deleted: the store remembers its ID for as long as a key may stand for
+//! A deleted webhook stays deleted: the store remembers its ID for as long as a key may map to
 //! it. A try that finds it deleted returns the response that the first try would have returned.
 //!
 //! A key belongs to its caller and to the path. For calls that create nothing (resend, redrive,
-//! cleanup) the key stands for the response only. If the response is lost, a retry runs the call
+//! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
 
 use axum::response::Response;
@@ -101,7 +101,7 @@ fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     Ok(Some(key))
 }
 
-/// What a key stands for.
+/// What a key maps to.
 #[derive(Debug)]
 pub(crate) enum KeyState {
     /// An earlier request has finished with this response.
@@ -110,7 +110,7 @@ pub(crate) enum KeyState {
     Unanswered(ReservedKey),
 }
 
-/// A key that stands for an ID. Several tries of the same request may have it at a time.
+/// A key that maps to an ID. Several tries of the same request may have it at a time.
 #[derive(Debug)]
 pub(crate) struct ReservedKey {
     key: String,
@@ -119,7 +119,7 @@ pub(crate) struct ReservedKey {
     pub(crate) tried_before: bool,
 }
 
-/// Reserves the key, or reads what it stands for. If it stands for another request, that is a 409.
+/// Reserves the key, or reads what it maps to. If it belongs to a different request, that is a 409.
 pub(crate) async fn reserve(app: &App, key: &Key) -> Result<KeyState, Problem> {
     let ours = new_reservation(app, key.fingerprint.clone());
     let existing = app.context.store.reserve(&key.stored, &ours).await?;
@@ -170,12 +170,12 @@ impl ReservedKey {
         app.now().since(self.reserved_at()) > app.context.config.max_id_age()
     }
 
-    /// The ID of a batch's item, if the item was settled with an ID that the key stood for before.
+    /// The ID of a batch's item, if the item was settled with an ID that the key mapped to before.
     pub(crate) fn settled(&self, index: usize) -> Option<TaskId> {
         self.reservation.settled.get(index).copied().flatten()
     }
 
-    /// Makes the key stand for a new ID. Items with a `settled` ID keep that one. Returns whether
+    /// Maps the key to a new ID. Items with a `settled` ID keep that one. Returns whether
     /// the key was renewed. If not, another request has changed it, and it must be read again.
     pub(crate) async fn renew(
         &mut self,
@@ -194,7 +194,7 @@ impl ReservedKey {
         Ok(done)
     }
 
-    /// Makes the key stand for the response. The work is done by now, so a failure is only logged:
+    /// Maps the key to the response. The work is done by now, so a failure is only logged:
     /// a retry runs the request again and finds the work done.
     pub(crate) async fn finish(self, app: &App, answer: &str) {
         if answer.len() > MAX_STORED_RESPONSE_BYTES {
@@ -244,7 +244,7 @@ pub(crate) async fn begin(
     })
 }
 
-/// The response of a call that creates nothing. Makes its key, if it has one, stand for it.
+/// The response of a call that creates nothing. Maps its key, if it has one, to the response.
 pub(crate) async fn finish(
     app: &App,
     reserved: Option<ReservedKey>,

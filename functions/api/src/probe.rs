@@ -1,9 +1,9 @@
 //! Asks store and queue about their state, for `GET /health`.
 //!
-//! The questions run at the same time, each with a timeout of [`PROBE_TIMEOUT`]. All callers of this
-//! process share the findings for [`MAX_AGE`]. So the store sees at most one small write and a few
-//! reads a second, however often `/health` is polled. On the embedded backend that is one commit of
-//! 16 KiB, and a count that stops at 100,000 messages.
+//! The questions run at the same time, each with a timeout of [`PROBE_TIMEOUT`]. All callers of
+//! this process share the findings for [`MAX_AGE`]. So the store sees at most one small write and a
+//! few reads a second, however often `/health` is polled. On the embedded backend that is one
+//! commit of 16 KiB, and a count that stops at 100,000 messages.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The shapes of webhooks in responses. A member whose value is unknown is null. Only a payload that
-//! was not requested is omitted.
+//! The shapes of webhooks in responses. A member whose value is unknown is null. Only a payload
+//! that was not requested is omitted.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -260,8 +260,8 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
 }
 
-/// The number of the last attempt if all attempts fail like the latest one. Attempt numbers continue
-/// after a resend, so the attempts before it and interrupted attempts are added.
+/// The number of the last attempt if all attempts fail like the latest one. Attempt numbers
+/// continue after a resend, so the attempts before it and interrupted attempts are added.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let in_flight = u32::from(webhook.status == Status::InProgress);
     let before =

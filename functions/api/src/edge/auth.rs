@@ -22,7 +22,8 @@ pub enum Access {
     /// their visitor's browser. So the `Host` must be a loopback one (DNS rebinding), and a change
     /// must not come from another origin (forged requests).
     Loopback,
-    /// No callers, because the deployment does not state who may call. Only the log names the reason.
+    /// No callers, because the deployment does not state who may call. Only the log names the
+    /// reason.
     Refuse,
 }
 
@@ -57,8 +58,8 @@ impl Access {
 pub(crate) enum Caller {
     /// A caller with all permissions. The hash distinguishes identities.
     Known([u8; 32]),
-    /// A caller without a key. It can load the operator's page, which contains no data, and read the
-    /// health status.
+    /// A caller without a key. It can load the operator's page, which contains no data, and read
+    /// the health status.
     Anonymous,
 }
 
@@ -165,8 +166,8 @@ fn check_browser(parts: &Parts) -> Result<(), Problem> {
     else {
         return Err(Problem::new(
             ProblemKind::Forbidden,
-            "Without API_KEYS, only this machine can call the API. The Host header must be localhost \
-             or a loopback address.",
+            "Without API_KEYS, only this machine can call the API. The Host header must be \
+             localhost or a loopback address.",
         ));
     };
     if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)

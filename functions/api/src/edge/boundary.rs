@@ -12,7 +12,8 @@ use axum::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts};
-use tracing::{Instrument, field};
+use shared::logging;
+use tracing::Instrument;
 
 use crate::{
     app::{App, Call},
@@ -30,13 +31,7 @@ use crate::{
 pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let correlation_id = correlation::of(request.headers(), &*app.context.random);
     let (parts, body) = request.into_parts();
-    // Errors are logged within the span, so it must exist at every log level.
-    let span = tracing::error_span!(
-        "request",
-        correlation_id = &*correlation_id,
-        webhook_id = field::Empty,
-        xray_trace_id = trace::xray_id(&parts),
-    );
+    let span = logging::request_span(&correlation_id, trace::xray_id(&parts));
     let mut response = respond(&app, &correlation_id, (parts, body), next).instrument(span).await;
     let headers = response.headers_mut();
     // A status is true only at this moment. The operator's page sets its own rule: it holds no such

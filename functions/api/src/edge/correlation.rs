@@ -1,5 +1,5 @@
-//! Correlation IDs. A correlation ID identifies a request in its response and in the log. It follows a
-//! webhook from the request to a header of the delivery.
+//! Correlation IDs. A correlation ID identifies a request in its response and in the log. It
+//! follows a webhook from the request to a header of the delivery.
 
 use std::sync::Arc;
 

@@ -4,8 +4,8 @@
 use http::{Request, Uri, uri::PathAndQuery};
 use lambda_http::request::RequestContext;
 
-/// The request without its stage: `/prod/webhooks` in the stage `prod` becomes `/webhooks`. Function
-/// URLs and load balancers have no stages, and no path contains the stage `$default`.
+/// The request without its stage: `/prod/webhooks` in the stage `prod` becomes `/webhooks`.
+/// Function URLs and load balancers have no stages, and no path contains the stage `$default`.
 pub(crate) fn without_stage<B>(mut request: Request<B>) -> Request<B> {
     let stage = match request.extensions().get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => context.stage.as_deref(),

@@ -1,5 +1,5 @@
-//! Cursors: opaque texts for a position in a list. A cursor contains a schema version and the name of
-//! its list, so that the cursor of another list or of a newer version is recognized.
+//! Cursors: opaque texts for a position in a list. A cursor contains a schema version and the name
+//! of its list, so that the cursor of another list or of a newer version is recognized.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

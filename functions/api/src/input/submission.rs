@@ -91,7 +91,8 @@ impl Submission {
         Ok(Self { content, destination, reference, event_type, deliver_at, retry })
     }
 
-    /// A test webhook, which has a URL and a payload only. `field` is the name of the URL's parameter.
+    /// A test webhook, which has a URL and a payload only. `field` is the name of the URL's
+    /// parameter.
     pub(crate) fn test(
         context: &Context,
         field: &str,
@@ -188,8 +189,8 @@ impl Reader<'_> {
             return None;
         };
         match text.parse::<ReferenceId>() {
-            // A generated ID leads to its one webhook without an index. If other webhooks had the same
-            // one, lists would not find them.
+            // A generated ID leads to its one webhook without an index. If other webhooks had the
+            // same one, lists would not find them.
             Ok(reference) if reference.made_up_for().is_some() => {
                 self.error(
                     "reference_id",

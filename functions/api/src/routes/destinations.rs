@@ -65,7 +65,9 @@ struct DestinationList<'a> {
 /// those with the most failed attempts.
 #[utoipa::path(
     get, path = "/destinations", tag = "Monitoring", operation_id = "list_destinations",
-    responses((status = 200, description = "At most 100 destinations.", body = DestinationList<'static>)),
+    responses((
+        status = 200, description = "At most 100 destinations.", body = DestinationList<'static>,
+    )),
 )]
 pub(crate) async fn destination_list(
     State(app): State<Arc<App>>,

@@ -93,7 +93,9 @@ struct OldestWaiting {
 /// request costs as much as a long page of a list.
 #[utoipa::path(
     get, path = "/overview", tag = "Monitoring", operation_id = "overview",
-    responses((status = 200, description = "The last hour, and the longest wait.", body = Overview)),
+    responses((
+        status = 200, description = "The last hour, and the longest wait.", body = Overview,
+    )),
 )]
 pub(crate) async fn overview_get(
     State(app): State<Arc<App>>,

@@ -1,13 +1,13 @@
 //! `GET /`: the operator's page, one HTML document with its style and script, built from `page/` at
 //! compile time.
 //!
-//! The page contains no data, so it needs no API key. Its requests do. All its URLs are relative, so
-//! it works wherever this router is mounted: at a function URL, below a stage of API Gateway, on
+//! The page contains no data, so it needs no API key. Its requests do. All its URLs are relative,
+//! so it works wherever this router is mounted: at a function URL, below a stage of API Gateway, on
 //! this machine.
 //!
-//! Its content security policy allows its own script and style, by their hashes, and requests to its
-//! own origin. Everything else is blocked, and no text can become markup: `trusted-types 'none'`
-//! disables every way to do that.
+//! Its content security policy allows its own script and style, by their hashes, and requests to
+//! its own origin. Everything else is blocked, and no text can become markup: `trusted-types
+//! 'none'` disables every way to do that.
 
 use std::sync::LazyLock;
 

@@ -20,7 +20,7 @@ use crate::{
 
 /// Parts of the responses to an unknown route, method or parameter.
 const NOT_UNDERSTOOD: [&str; 4] = [
-    "There is no such route",
+    "No such route",
     "urn:posthaste:method-not-allowed",
     "urn:posthaste:bad-request",
     "urn:posthaste:invalid-fields",

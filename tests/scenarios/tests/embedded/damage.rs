@@ -55,7 +55,7 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     let shell = Command::new("sh").args(["-c", commands]).output().unwrap();
     let said = String::from_utf8_lossy(&shell.stdout).into_owned();
     assert!(shell.status.success(), "{said}{}", String::from_utf8_lossy(&shell.stderr));
-    assert!(said.contains("Not read to the end: webhooks"), "{said}");
+    assert!(said.contains("Not read completely: webhooks"), "{said}");
 
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();

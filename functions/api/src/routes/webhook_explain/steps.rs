@@ -98,7 +98,8 @@ fn given_up(kind: ErrorKind) -> Option<&'static str> {
             Some("Failed: too many attempts in a row ended without a recorded outcome.")
         }
         ErrorKind::CircuitOpen => Some(
-            "Failed: it was deferred for the maximum time while the destination's circuit was open.",
+            "Failed: it was deferred for the maximum time while the destination's circuit was \
+             open.",
         ),
         ErrorKind::Undeliverable => {
             Some("Failed: the queue gave up on its message too many times.")
