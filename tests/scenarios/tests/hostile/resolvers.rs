@@ -21,7 +21,7 @@ use harness::receiver::Receiver;
 use shared::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Config, Defaults},
-    context::Backends,
+    context::{Backends, DataDirMode},
     id::WebhookId,
     model::ErrorKind,
     sender::{
@@ -282,7 +282,7 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
     let mut config = Config::from_source(Defaults::LOCAL, embedded).unwrap();
     folder.path().clone_into(&mut config.data_dir);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Backends::open(&config, &clock).unwrap().store;
+    let store = Backends::open(&config, &clock, DataDirMode::Shared).unwrap().store().clone();
     let receiver = Receiver::start().await.unwrap();
     let lookup = Arc::new(name_servers(held, let_go));
     let sender = Arc::new(guarded(
