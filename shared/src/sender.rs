@@ -70,6 +70,7 @@ use self::{
     exchange::Response,
     pool::{Now, Pool},
 };
+pub use crate::config::Excerpts;
 use crate::{
     clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret,
     tls::InvalidTls,
@@ -141,16 +142,6 @@ pub trait Sender: Lookup {
     /// before any byte was written to it. Not a 2xx is not an error of this function: it is an
     /// [`Answer`].
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
-}
-
-/// Of which responses the beginning of the body is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Excerpts {
-    /// Of attempts that failed.
-    #[default]
-    Failures,
-    /// Also of deliveries: some receivers answer 200 and put the error into the body.
-    All,
 }
 
 /// What an [`HttpSender`] is made of.
