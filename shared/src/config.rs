@@ -130,13 +130,13 @@ pub enum Auth {
     Local,
 }
 
-/// The responses of which the beginning of the body is kept.
+/// Which responses keep an excerpt of their body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Excerpts {
-    /// Responses of failed attempts.
+    /// Only responses of failed attempts.
     #[default]
     Failures,
-    /// All responses. Some receivers answer 200 and describe an error in the body.
+    /// All responses: some receivers return 200 with an error in the body.
     All,
 }
 

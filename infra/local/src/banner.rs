@@ -1,4 +1,4 @@
-//! What the stack prints once it is ready.
+//! The text that a started stack prints.
 
 use std::net::SocketAddr;
 
@@ -6,33 +6,33 @@ use shared::config::{Config, QueueBackend, StoreBackend};
 
 use crate::functions::Endpoint;
 
-/// What there is to tell.
+/// The facts in the text.
 #[derive(Debug)]
 pub struct Facts<'a> {
     /// The settings.
     pub config: &'a Config,
-    /// Where the API listens.
+    /// The API's address.
     pub address: SocketAddr,
-    /// Where the metrics are served, if they are.
+    /// The address of the metrics, if they are on.
     pub metrics_address: Option<SocketAddr>,
-    /// Where the functions run, if not in this process.
+    /// The endpoint of the functions, if they do not run in this process.
     pub functions: Option<&'a Endpoint>,
-    /// Webhooks and messages that the last run left in the middle of something.
-    pub taken_over: u64,
+    /// Webhooks and messages of the last run that were in flight.
+    pub recovered: u64,
 }
 
-/// Prints it to standard output, with a `curl` line that works as printed.
+/// Prints the text to standard output. Its `curl` line works as printed.
 pub fn print(facts: &Facts<'_>) {
     shared::say!("{}", text(facts));
 }
 
 fn text(facts: &Facts<'_>) -> String {
-    let Facts { config, address, metrics_address, functions, taken_over } = facts;
+    let Facts { config, address, metrics_address, functions, recovered } = facts;
     let metrics = metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| {
         format!("http://{address}/metrics")
     });
     let (key, keys) = if config.access.key_hashes.is_empty() {
-        ("", "none asked for: only this machine can call")
+        ("", "not required: the API listens on this machine only")
     } else {
         (" -H \"x-api-key: $API_KEY\"", "one of API_KEYS")
     };
@@ -41,13 +41,12 @@ fn text(facts: &Facts<'_>) -> String {
     } else {
         "signed"
     };
-    let functions = functions.map_or(String::new(), |endpoint| {
-        format!("\n  functions at {endpoint}, called with the events of AWS")
-    });
-    let resumed = match taken_over {
+    let functions =
+        functions.map_or(String::new(), |endpoint| format!("\n  functions invoked at {endpoint}"));
+    let resumed = match recovered {
         0 => String::new(),
         count => {
-            format!("\n  resumed   {count} webhooks and messages that the last run left unfinished")
+            format!("\n  resumed   {count} webhooks and messages of the last run")
         }
     };
     format!(
@@ -62,7 +61,7 @@ fn text(facts: &Facts<'_>) -> String {
          \x20 curl -X POST http://{address}/webhooks{key} -H 'content-type: application/json' \
          -d '{{\"url\":\"http://127.0.0.1:9001/hello\",\"payload\":{{\"hello\":\"world\"}}}}'\n\
          \n\
-         Ctrl-C ends it; nothing is lost.",
+         Press Ctrl-C to stop. Accepted webhooks are kept.",
         version = env!("CARGO_PKG_VERSION"),
         backend = backend(config),
     )

@@ -1,6 +1,6 @@
--- Tells that a process is alive, and which processes are not. ARGV[3]: whether dead processes are
--- asked for, ARGV[4]: milliseconds that a take-over may take. Answers the milliseconds since this
--- process's heartbeat before (-1 for none), and the dead processes that it has to take over from.
+-- Records the heartbeat of a process. ARGV[3] is 1 to look for dead processes. ARGV[4] is the time
+-- limit of a recovery, in milliseconds. Returns the milliseconds since the previous heartbeat of
+-- this process (-1 for none), and the dead processes that this process has to recover.
 local MAX_DEAD = 10
 local before = redis.call('ZSCORE', processes, ARGV[1])
 redis.call('ZADD', processes, millis(now), ARGV[1])
@@ -8,7 +8,8 @@ local since = before and millis(now - tonumber(before)) or '-1'
 local dead = {}
 if ARGV[3] == '1' then
   local last = millis(now - tonumber(ARGV[2]))
-  for _, name in ipairs(redis.call('ZRANGE', processes, '-inf', last, 'BYSCORE', 'LIMIT', 0, MAX_DEAD)) do
+  local names = redis.call('ZRANGE', processes, '-inf', last, 'BYSCORE', 'LIMIT', 0, MAX_DEAD)
+  for _, name in ipairs(names) do
     local taken_until = redis.call('ZSCORE', takers, name)
     if not taken_until or tonumber(taken_until) <= now then
       redis.call('ZADD', takers, millis(now + tonumber(ARGV[4])), name)

@@ -1,10 +1,10 @@
--- What both scripts of the heartbeat begin with. KEYS:
+-- The beginning of both heartbeat scripts. KEYS:
 --
--- processes  the names of processes, by the time of the latest heartbeat
--- takers     the names of dead processes, by the time until which one process takes over from it
+-- processes  sorted set of process names, by the time of the latest heartbeat
+-- takers     sorted set of dead processes, by the time until which one process recovers each
 --
--- ARGV[1] is a name, ARGV[2] the milliseconds without a heartbeat after which a process is dead. The
--- server's time counts, so machines whose clocks differ agree.
+-- ARGV[1] is a process name. ARGV[2] is the time without a heartbeat after which a process is dead,
+-- in milliseconds. The scripts use the time of the server, since the clocks of machines differ.
 local processes, takers = unpack(KEYS)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
