@@ -14,11 +14,7 @@
 //! - `page`: the operator's page as it is served, and the calls that only it makes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "people read what a test prints"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "people read what a test prints")]
 
 mod accept;
 mod access;

@@ -84,6 +84,33 @@ fn every_document_that_the_code_refers_to_exists() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The table of planted bugs is the one that the simulation's tests use. A bug that seed 4 finds is
+/// found after 5 seeds.
+#[test]
+fn the_planted_bugs_are_those_of_the_simulation() {
+    let read = |file: &str| fs::read_to_string(workspace().join(file)).unwrap();
+    let entry = Regex::new(r"\(Bug::(\w+), ([0-9_]+)\)").unwrap();
+    let tested: BTreeSet<(String, u64)> = entry
+        .captures_iter(&read("tests/simulation/tests/simulation.rs"))
+        .map(|found| (found[1].to_owned(), found[2].replace('_', "").parse::<u64>().unwrap() + 1))
+        .collect();
+    let page = read("CONTRIBUTING.md");
+    let start = page.find("## The simulation").unwrap();
+    let end = page.find("Some of them were real").unwrap();
+    let listed = Regex::new(r"`([A-Z]\w+)`(?:\s+([0-9,]+))?").unwrap();
+    let listed: BTreeSet<(String, u64)> = listed
+        .captures_iter(&page[start..end])
+        .map(|found| {
+            let seeds = found.get(2).map_or("1", |seeds| seeds.as_str()).replace(',', "");
+            (found[1].to_owned(), seeds.parse().unwrap())
+        })
+        .collect();
+    let differences: Vec<_> = tested.symmetric_difference(&listed).collect();
+    assert!(differences.is_empty(), "in only one of the two: {differences:?}");
+    let count = format!("each of the {} bugs", tested.len());
+    assert!(page.contains(&count), "CONTRIBUTING.md does not say '{count}'");
+}
+
 /// Follows the modules of a path, and looks for the rest in the file of the last one.
 fn resolve(path: &str) -> Result<(), String> {
     let mut segments = path.split("::").peekable();

@@ -1,5 +1,5 @@
-//! The limit on attempts at one destination: what exceeds it waits where turns are short, and is
-//! put off where they are not, at no attempt and no receive.
+//! The concurrency limit of one destination. An attempt over the limit waits if attempts are short.
+//! Otherwise its webhook is deferred, and no attempt and no receive is spent.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::world::{World, event, status};
 
-/// Longer than anybody waits for a turn.
+/// Longer than any wait for a permit.
 const LONG: Duration = Duration::from_secs(2);
 
 /// The end of an invocation that no test reaches.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
-/// A condition that should come at once.
+/// The bound of a condition that should hold at once.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A destination that holds each attempt until it is let go, and tells how many it holds.
+/// A destination that holds each attempt until the test lets it go, and counts those it holds.
 #[derive(Debug)]
 struct Holding {
     held: watch::Sender<usize>,
@@ -46,7 +46,7 @@ impl Holding {
         assert!(reached.is_ok(), "{} attempts are held, not {attempts}", *self.held.borrow());
     }
 
-    /// The most that it held at a time.
+    /// The maximum number that it held at a time.
     fn most(&self) -> usize {
         *self.most.borrow()
     }
@@ -71,7 +71,7 @@ impl Sender for Holding {
     }
 }
 
-/// A world with this limit, such a destination, and so many webhooks for it in the queue.
+/// A world with this limit, a holding destination, and this number of webhooks for it in the queue.
 async fn world(
     limit: &str,
     more: &[(&str, &str)],
@@ -89,12 +89,14 @@ async fn world(
     (world, holding, all)
 }
 
-/// The longest first wait after so much silence.
-fn silence(since_asked: Duration) -> Duration {
-    since_asked.clamp(Duration::from_secs(2), Duration::from_secs(16))
+/// The longest wait of a webhook that has been deferred this many times, at a destination that has
+/// been silent for this long.
+fn longest_wait(silence: Duration, deferrals: u32) -> Duration {
+    let counted = silence.min(Duration::from_secs(16));
+    counted.max(Duration::from_secs(2) * 2_u32.pow(deferrals)).min(Duration::from_secs(600))
 }
 
-/// Lets time pass, whoever begins to wait when.
+/// Lets time pass for waits that start at any time.
 async fn time_passes(world: &World) {
     loop {
         world.clock.advance(LONG / 20);
@@ -102,8 +104,8 @@ async fn time_passes(world: &World) {
     }
 }
 
-/// Lets time pass until so many of them were put off.
-async fn put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webhook> {
+/// Lets time pass until this number of webhooks is deferred.
+async fn deferred(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webhook> {
     let look = async {
         loop {
             let mut found = Vec::new();
@@ -119,23 +121,23 @@ async fn put_off(world: &World, webhooks: &[Webhook], count: usize) -> Vec<Webho
         }
     };
     tokio::select! {
-        found = tokio::time::timeout(BOUND, look) => found.expect("not as many were put off"),
+        found = tokio::time::timeout(BOUND, look) => found.expect("too few were deferred"),
         () = time_passes(world) => unreachable!("it never ends"),
     }
 }
 
 #[tokio::test]
-async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cost() {
+async fn webhooks_over_the_limit_of_a_hanging_destination_are_deferred_at_no_cost() {
     let (world, holding, webhooks) = world("2", &[], 5).await;
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
     let (start, until) = (world.now(), world.now().plus(NEVER));
     let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
     holding.holds(2).await;
-    let deferred = put_off(&world, &webhooks, 3).await;
+    let deferred = deferred(&world, &webhooks, 3).await;
     for webhook in &deferred {
         let wait = webhook.allowed_at.unwrap().since(webhook.updated_at);
-        let longest = silence(webhook.updated_at.since(start));
+        let longest = longest_wait(webhook.updated_at.since(start), 0);
         assert!((Duration::from_millis(999)..=longest).contains(&wait), "{wait:?} of {longest:?}");
         assert!(
             webhook.due_at > webhook.allowed_at,
@@ -159,8 +161,8 @@ async fn what_exceeds_the_limit_of_a_destination_that_hangs_is_put_off_at_no_cos
     );
 }
 
-/// Each time that a webhook finds no turn it waits longer, so that those of a destination that
-/// hangs for hours cost ever fewer looks.
+/// The wait of a webhook without a permit doubles with each deferral, so that a destination that
+/// hangs for hours costs ever fewer looks.
 #[tokio::test]
 async fn the_waits_double() {
     let (world, holding, webhooks) = world("1", &[], 2).await;
@@ -177,34 +179,49 @@ async fn the_waits_double() {
     world.clock.advance(LONG);
     let mut waits = Vec::new();
     let waiting = &webhooks[usize::from(batch[0].body.contains(&webhooks[0].id.to_string()))];
-    for _ in 0..12 {
+    for deferrals in 0..12 {
         let message = batch[1..].to_vec();
         assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
         let stored = world.stored(waiting).await;
-        let longest = [after, before].map(|asked| silence(stored.updated_at.since(asked)));
-        waits.push((
-            stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64(),
-            longest.map(|first| first.as_secs_f64()),
-        ));
+        // The destination has been silent since its only attempt started: between these times.
+        let longest = [after, before].map(|started_at| {
+            longest_wait(stored.updated_at.since(started_at), deferrals).as_secs_f64()
+        });
+        waits.push((stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64(), longest));
         world.advance_past(stored.allowed_at.unwrap());
     }
-    for (index, (wait, first)) in waits.iter().enumerate() {
-        let [least, most] = first.map(|first| (first * f64::from(1 << index)).min(600.0));
+    for (deferrals, (wait, [least, most])) in waits.iter().enumerate() {
         assert!(
-            (least / 2.0 - 0.01..=most).contains(wait),
-            "deferral {}: {wait} s of {most} s; {waits:?}",
-            index + 1
+            (least / 2.0 - 0.01..=*most).contains(wait),
+            "deferral {deferrals}: {wait} s of {most} s; {waits:?}",
         );
     }
-    assert!(waits[0].1[1] < 4.0 && waits[3].1[0] > 15.0, "silence counts: {waits:?}");
-    holding.let_go.add_permits(2);
+    assert!(waits[6].0 > 63.9 && waits[6].1[1] < 128.1, "later waits only double: {waits:?}");
+
+    // A webhook that arrives later waits for as long as the destination has been silent, but the
+    // silence is not doubled.
+    let late = world.accepted().await;
+    world.queued(&late).await;
+    for deferrals in 0..3 {
+        let messages = world.received(Lane::Webhooks).await;
+        let id = late.id.to_string();
+        let message: Vec<_> =
+            messages.into_iter().filter(|message| message.body.contains(&id)).collect();
+        assert!(!message.is_empty());
+        assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
+        let stored = world.stored(&late).await;
+        assert_eq!(stored.budget.deferrals, deferrals + 1);
+        let wait = stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64();
+        assert!((7.9..=16.1).contains(&wait), "deferral {deferrals}: {wait} s");
+        world.advance_past(stored.allowed_at.unwrap().plus(Duration::from_secs(1)));
+    }
+    holding.let_go.add_permits(3);
     first.await.unwrap();
 }
 
-/// Where attempts end soon, nobody is put off, however many there are: no write, and no second
-/// message.
+/// Where attempts are short, no webhook is deferred: no write, and no second message.
 #[tokio::test]
-async fn a_destination_that_answers_is_waited_for() {
+async fn attempts_wait_for_a_destination_that_answers() {
     let (world, holding, webhooks) = world("2", &[], 9).await;
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
@@ -224,8 +241,8 @@ async fn a_destination_that_answers_is_waited_for() {
     assert_eq!(world.messages(Lane::Webhooks).await.1, 0);
 }
 
-/// Once its deferrals are used up a webhook is not failed for a limit of ours: it goes ahead,
-/// beyond the limit.
+/// A webhook whose deferrals are used up does not fail because of the limit. It is attempted beyond
+/// the limit, and no circuit is blamed.
 #[tokio::test]
 async fn no_webhook_fails_by_the_limit() {
     let (world, holding, webhooks) = world("1", &[("MAX_DEFER_MS", "0")], 3).await;
@@ -240,13 +257,16 @@ async fn no_webhook_fails_by_the_limit() {
     holding.let_go.add_permits(3);
     assert!(running.await.unwrap().batch_item_failures.is_empty());
     for webhook in &webhooks {
-        assert_eq!(world.stored(webhook).await.status, Status::Delivered);
+        let stored = world.stored(webhook).await;
+        assert_eq!((stored.status, stored.last_error), (Status::Delivered, None));
+        let steps: Vec<Transition> = stored.history.iter().map(|step| step.transition).collect();
+        assert!(!steps.contains(&Transition::Defer), "{steps:?}");
     }
 }
 
-/// The limit is each destination's own.
+/// Each destination has its own limit.
 #[tokio::test]
-async fn another_destination_has_turns_of_its_own() {
+async fn another_destination_has_its_own_limit() {
     let (world, holding, _) = world("1", &[], 1).await;
     let elsewhere = world.accepted_for("https://other.example:443").await;
     world.queued(&elsewhere).await;
