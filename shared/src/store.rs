@@ -36,6 +36,8 @@
 
 #[cfg(feature = "aws")]
 pub mod dynamodb;
+#[cfg(any(test, feature = "testing"))]
+pub mod golden;
 pub mod page;
 pub mod purge;
 #[cfg(feature = "redis")]

@@ -22,6 +22,8 @@ mod reservations;
 mod sweep;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,13 +1,13 @@
 //! The destinations: they answer, and remember every request.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
     clock::Timestamp,
     id::WebhookId,
     model::ErrorKind,
-    sender::{Answer, Request, Sender},
+    sender::{Answer, Lookup, NoLookup, Request, Sender},
 };
 
 use super::{
@@ -120,6 +120,13 @@ fn answered(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answ
         retry_after: retry_after_s.map(Duration::from_secs),
         duration,
         ..Answer::default()
+    }
+}
+
+#[async_trait]
+impl Lookup for Own {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        NoLookup.lookup(host).await
     }
 }
 

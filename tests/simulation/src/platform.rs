@@ -102,7 +102,8 @@ impl Worker {
     fn start(world: &Arc<World>, lane: Lane) -> Self {
         let function = if lane == Lane::Webhooks { Function::Deliver } else { Function::Dlq };
         let process = Process::start(world, function);
-        let deliver = (lane == Lane::Webhooks).then(|| Deliver::new(process.context()));
+        let deliver =
+            (lane == Lane::Webhooks).then(|| Deliver::new(process.context(), process.own()));
         Self { process, deliver }
     }
 

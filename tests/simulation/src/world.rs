@@ -17,7 +17,7 @@ use shared::{
     metrics::Metrics,
     model::Function,
     random::Random,
-    sender::{AddressGuard, GuardSettings, NoLookup},
+    sender::{AddressGuard, GuardSettings},
     store::PurgeHorizon,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -290,16 +290,19 @@ impl Process {
         self.troubles.fetch_add(1, Relaxed);
     }
 
+    /// This process as one of the parts of a context.
+    pub(super) fn own(self: &Arc<Self>) -> Arc<Own> {
+        Arc::new(Own(Arc::clone(self)))
+    }
+
     /// What a function works with, in this process.
     pub(super) fn context(self: &Arc<Self>) -> Context {
-        let own = || Arc::new(Own(Arc::clone(self)));
+        let own = || self.own();
         Context {
             config: Arc::clone(&self.world.config),
             rules: Arc::new(self.world.config.rules.clone()),
             store: own(),
             queue: own(),
-            sender: own(),
-            lookup: Arc::new(NoLookup),
             guard: Arc::clone(&base().1),
             clock: own(),
             random: own(),

@@ -20,7 +20,13 @@ use crate::{
 
 /// A clock that stands still until it is set.
 #[derive(Debug)]
-struct SetClock(AtomicI64);
+pub(super) struct SetClock(AtomicI64);
+
+impl SetClock {
+    pub(super) fn at(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.as_millis()))
+    }
+}
 
 #[async_trait]
 impl Clock for SetClock {

@@ -114,8 +114,8 @@ impl Example {
             }
         });
         let mut example = Self { child, address: ([127, 0, 0, 1], 0).into(), lines };
-        let line = example.wait_for("listens at http://");
-        example.address = line.trim_start_matches("listens at http://").parse().unwrap();
+        let line = example.wait_for("listening at http://");
+        example.address = line.trim_start_matches("listening at http://").parse().unwrap();
         example
     }
 

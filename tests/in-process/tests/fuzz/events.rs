@@ -1,7 +1,7 @@
 //! Events as Lambda hands them to the functions: HTTP in its three shapes, and batches of the two
 //! queues.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
@@ -15,7 +15,7 @@ use shared::{
     id::WebhookId,
     message::{InvalidMessage, Message},
     model::{Content, ErrorKind},
-    sender::{Answer, NoLookup, Request, Sender},
+    sender::{Answer, Lookup, NoLookup, Request, Sender},
     store::CreateError,
     transition::NewWebhook,
 };
@@ -91,6 +91,13 @@ fn http_alb() {
 struct Steady(Answer);
 
 #[async_trait]
+impl Lookup for Steady {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        NoLookup.lookup(host).await
+    }
+}
+
+#[async_trait]
 impl Sender for Steady {
     async fn send(&self, _request: &Request<'_>, _deadline: Duration) -> Answer {
         self.0.clone()
@@ -102,16 +109,12 @@ fn known() -> WebhookId {
     "event_018bcfe5-6800-7fc0-8ef1-e07e6a410609".parse().unwrap()
 }
 
-fn start() -> (Api, Context) {
+fn start() -> (Api, Context, Arc<Steady>) {
     let api = Api::start();
     let failure =
         Answer { error: Some(ErrorKind::HttpStatus), status_code: Some(410), ..Answer::default() };
-    let context = Context {
-        sender: Arc::new(Steady(failure)),
-        lookup: Arc::new(NoLookup),
-        ..api.context.clone()
-    };
-    (api, context)
+    let context = api.context.clone();
+    (api, context, Arc::new(Steady(failure)))
 }
 
 /// Puts it into the store as it was accepted, whatever became of it before.
@@ -179,8 +182,8 @@ const MESSAGES: [&str; 9] = [
 /// A batch of the webhook queue.
 #[test]
 fn deliver() {
-    let (api, context) = start();
-    let deliver = Deliver::new(context.clone());
+    let (api, context, sender) = start();
+    let deliver = Deliver::new(context.clone(), sender);
     engine::run(bolero::check!(), "events__deliver", &MESSAGES, |bytes| {
         let Ok(event) = serde_json::from_slice::<SqsEvent>(bytes) else { return };
         let response = api.wait(async {
@@ -195,7 +198,7 @@ fn deliver() {
 /// A batch of the dead-letter queue.
 #[test]
 fn dlq() {
-    let (api, context) = start();
+    let (api, context, _) = start();
     engine::run(bolero::check!(), "events__dlq", &MESSAGES, |bytes| {
         let Ok(event) = serde_json::from_slice::<SqsEvent>(bytes) else { return };
         let response = api.wait(async {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
 
+mod golden;
 mod limits;
 mod recovery;
 

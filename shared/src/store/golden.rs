@@ -1,0 +1,408 @@
+//! Samples of everything that is stored, and the golden files that pin their bytes.
+//!
+//! `shared/golden/schema_1` holds what schema version 1 writes: each shape as JSON, and the rows,
+//! keys or items of each backend. Tests read every file into its sample and write every sample into
+//! its file. Compatibility breaks as soon as one of the two fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "the functions serve tests alone"
+)]
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use serde_json::value::RawValue;
+
+use super::{
+    Activity, ClockFault, DestinationActivity, DueCursor, DuePlace, Reservation, SweepReport,
+};
+use crate::{
+    circuit::Circuit,
+    clock::Timestamp,
+    id::{ReferenceId, TaskId, WebhookId},
+    message::Message,
+    model::{
+        Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Step,
+        Transition, Webhook, Why,
+    },
+    retry::RetryOverride,
+    status::Status,
+    trace::Trace,
+};
+
+/// When the samples are written: in 2096, because Redis deletes what its own clock finds expired.
+pub const NOW: Timestamp = Timestamp::from_millis(4_000_000_000_000);
+
+/// Set to write the golden files that do not exist yet. An existing file never changes.
+const WRITE: &str = "POSTHASTE_WRITE_GOLDEN";
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/schema_1").join(name)
+}
+
+/// Panics unless the golden file holds exactly `actual` and a line break.
+pub fn check(name: &str, actual: &str) {
+    let path = path(name);
+    if std::env::var_os(WRITE).is_some() && !path.exists() {
+        fs::write(&path, format!("{actual}\n")).unwrap();
+    }
+    let golden = read(name);
+    let differs = golden.lines().zip(actual.lines()).find(|(golden, actual)| golden != actual);
+    assert!(
+        golden == actual,
+        "what is written is not what {} holds; the first difference: {differs:?}",
+        path.display()
+    );
+}
+
+/// The golden file without the line break at its end.
+pub fn read(name: &str) -> String {
+    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    text.strip_suffix('\n').expect("a line break ends a golden file").to_owned()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(NOW.as_millis() + seconds * 1000 + 7)
+}
+
+/// The task id number `n`.
+pub fn task(n: u8) -> TaskId {
+    TaskId::mint(NOW, [n, 2, 3, 4, 5, 6, 7, 8, 9, n])
+}
+
+/// A record with no optional field.
+fn least(n: u8) -> Webhook {
+    let task = task(n);
+    Webhook {
+        schema: SCHEMA,
+        revision: 1,
+        id: WebhookId { reference: ReferenceId::generated(task), task },
+        referenced: false,
+        correlation_id: format!("cor-{n}"),
+        event_type: None,
+        trace: None,
+        destination: "https://example.com:443".to_owned(),
+        status: Status::Pending,
+        created_at: NOW,
+        updated_at: NOW,
+        allowed_at: Some(NOW),
+        due_at: None,
+        claim: None,
+        attempt_count: 0,
+        budget: Budget::default(),
+        retry: None,
+        last_error: None,
+        attempts: Vec::new(),
+        history: vec![step(0, Function::Api, Transition::Create, Status::Pending)],
+        delivered_at: None,
+        failed_at: None,
+        archived_at: None,
+        expires_at: None,
+    }
+}
+
+fn referenced(n: u8) -> Webhook {
+    let reference = format!("order-{n}").parse().unwrap();
+    Webhook { id: WebhookId { reference, task: task(n) }, referenced: true, ..least(n) }
+}
+
+fn step(seconds: i64, function: Function, transition: Transition, to: Status) -> Step {
+    Step { at: at(seconds), function, transition, to, attempt: 0, allowed_at: None, why: None }
+}
+
+fn attempt(number: u32, error: Option<ErrorKind>) -> Attempt {
+    let failed = error.is_some();
+    Attempt {
+        number,
+        started_at: at(i64::from(number)),
+        duration_ms: 12,
+        error,
+        status_code: (error == Some(ErrorKind::HttpStatus)).then_some(503),
+        message: failed.then(|| "the destination answered 503".to_owned()),
+        response_excerpt: failed.then(|| "try \"later\" – é".to_owned()),
+    }
+}
+
+fn in_progress() -> Webhook {
+    Webhook {
+        revision: 2,
+        status: Status::InProgress,
+        event_type: Some("order.paid".to_owned()),
+        trace: Some(Trace {
+            id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+            sampled: true,
+            state: Some("vendor=1".to_owned()),
+        }),
+        updated_at: at(1),
+        allowed_at: Some(at(1)),
+        due_at: Some(at(46)),
+        claim: Some(Claim { id: ClaimId(u64::MAX), started_at: at(1), lease_until: at(46) }),
+        attempt_count: 1,
+        retry: Some(RetryOverride {
+            max_attempts: Some(5),
+            base_delay_ms: Some(1000),
+            factor: Some(1.5),
+            max_delay_ms: Some(60_000),
+            jitter: Some(0.25),
+            schedule_ms: Some(vec![5000, 300_000]),
+        }),
+        ..referenced(2)
+    }
+}
+
+/// Every field of a budget differs from the others.
+fn used_budget() -> Budget {
+    Budget {
+        attempts: 1,
+        interrupted: 2,
+        relays: 3,
+        requeues: 4,
+        rescues: 5,
+        deferrals: 6,
+        deferred_ms: 7,
+        host_deferred_ms: 8,
+        rescued_revision: 9,
+        unworked_rescues: 10,
+    }
+}
+
+/// Every kind of error, step, reason and function occurs.
+fn retrying() -> Webhook {
+    let errors = ErrorKind::ALL.into_iter();
+    let steps = [
+        (Function::Api, Transition::Create, None),
+        (Function::Deliver, Transition::Claim, Some(Why::LeaseOver)),
+        (Function::Deliver, Transition::Retry, Some(Why::RetryAfter)),
+        (Function::Deliver, Transition::Defer, Some(Why::RateLimit)),
+        (Function::Deliver, Transition::Defer, Some(Why::Error(ErrorKind::CircuitOpen))),
+        (Function::Sweep, Transition::Requeue, Some(Why::Scheduled)),
+        (Function::Sweep, Transition::Adopt, Some(Why::Audit)),
+        (Function::Dlq, Transition::Adopt, Some(Why::Rescue)),
+        (Function::Api, Transition::Adopt, Some(Why::Unsent)),
+        (Function::Deliver, Transition::Deliver, None),
+        (Function::Deliver, Transition::Fail, Some(Why::Error(ErrorKind::HttpStatus))),
+        (Function::Dlq, Transition::Archive, None),
+        (Function::Api, Transition::Resend, None),
+        (Function::Api, Transition::Redrive, None),
+    ];
+    let history = steps.into_iter().zip(1..).map(|((function, transition, why), number)| Step {
+        attempt: number,
+        allowed_at: Some(at(60)),
+        why,
+        ..step(i64::from(number), function, transition, Status::Retrying)
+    });
+    Webhook {
+        revision: 40,
+        status: Status::Retrying,
+        updated_at: at(20),
+        allowed_at: Some(at(60)),
+        due_at: Some(at(960)),
+        attempt_count: 8,
+        budget: used_budget(),
+        last_error: Some(LastError {
+            kind: ErrorKind::HttpStatus,
+            status_code: Some(503),
+            message: "the destination answered 503".to_owned(),
+        }),
+        attempts: errors.zip(1..).map(|(kind, number)| attempt(number, Some(kind))).collect(),
+        history: history.collect(),
+        ..referenced(3)
+    }
+}
+
+fn delivered() -> Webhook {
+    Webhook {
+        revision: 3,
+        status: Status::Delivered,
+        updated_at: at(2),
+        allowed_at: None,
+        attempt_count: 1,
+        budget: Budget { attempts: 1, ..Budget::default() },
+        attempts: vec![attempt(1, None)],
+        delivered_at: Some(at(2)),
+        expires_at: Some(at(30 * 24 * 3600)),
+        ..referenced(4)
+    }
+}
+
+fn dead_letter() -> Webhook {
+    Webhook {
+        revision: 5,
+        status: Status::Failed,
+        updated_at: at(4),
+        allowed_at: None,
+        attempt_count: 1,
+        last_error: Some(LastError {
+            kind: ErrorKind::Timeout,
+            status_code: None,
+            message: "no answer within 30 s".to_owned(),
+        }),
+        failed_at: Some(at(3)),
+        archived_at: Some(at(4)),
+        expires_at: Some(at(30 * 24 * 3600)),
+        ..referenced(5)
+    }
+}
+
+/// A record of each status, by the name of its golden file.
+pub fn records() -> [(&'static str, Webhook); 5] {
+    [
+        ("record_pending.json", least(1)),
+        ("record_in_progress.json", in_progress()),
+        ("record_retrying.json", retrying()),
+        ("record_delivered.json", delivered()),
+        ("record_dead_letter.json", dead_letter()),
+    ]
+}
+
+/// What a record carries: small, except that the dead letter's payload does not compress.
+pub fn content(webhook: &Webhook) -> Content {
+    let mut state = 1_u32;
+    let mut digits = String::new();
+    while webhook.status == Status::Failed && digits.len() < 3000 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        digits += &(state >> 8).to_string();
+    }
+    let headers = [("x-tenant", "7"), ("x-text", "\"quoted\", é")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Content {
+        url: format!("https://example.com/hooks/{}?a=b", webhook.id.reference),
+        headers: if webhook.referenced { headers.to_vec() } else { Vec::new() },
+        payload: RawValue::from_string(format!("{{\"n\": 1.0, \"digits\":\"{digits}\"}}")).unwrap(),
+    }
+}
+
+/// A message of each kind, by the name of its golden file.
+pub fn messages() -> [(&'static str, Message); 3] {
+    let webhook = in_progress();
+    [
+        ("message_look_at.json", Message::look_at(webhook.id.clone())),
+        ("message_with_seen.json", Message::with_seen(&webhook)),
+        ("message_archive.json", Message::archive(webhook.id)),
+    ]
+}
+
+/// A place of each kind.
+pub fn due_cursor() -> DueCursor {
+    let after = DuePlace::After { due_at: at(46), name: "order-2".to_owned() };
+    DueCursor::new(vec![DuePlace::Start, after, DuePlace::End])
+}
+
+/// A reservation of each kind, by the name of its golden file.
+pub fn reservations() -> [(&'static str, Reservation); 2] {
+    let fresh = Reservation {
+        task: task(6),
+        settled: Vec::new(),
+        fingerprint: "3a".repeat(32),
+        answer: None,
+        expires_at: at(24 * 3600),
+    };
+    let answered = Reservation {
+        settled: vec![None, Some(task(7))],
+        answer: Some(r#"{"webhook_id":"é"}"#.to_owned()),
+        ..fresh.clone()
+    };
+    [("reservation_fresh.json", fresh), ("reservation_answered.json", answered)]
+}
+
+/// A report with every field, and one with those that are always there.
+pub fn sweep_reports() -> [(&'static str, SweepReport); 2] {
+    let least =
+        SweepReport { ran_at: NOW, lag_ms: 5, counts: [1, 2, 3, 4, 5], ..Default::default() };
+    let full = SweepReport {
+        unreadable: 6,
+        unreadable_may_be_more: true,
+        resume: Some(due_cursor()),
+        began_at: Some(at(1)),
+        clock_fault: Some(ClockFault {
+            found_at: at(2),
+            ahead_ms: 3_600_000,
+            left: Some(DueCursor::before(at(3))),
+        }),
+        ..least.clone()
+    };
+    [("sweep_report_least.json", least), ("sweep_report_full.json", full)]
+}
+
+/// A circuit whose probe is under way.
+pub fn circuit() -> Circuit {
+    Circuit {
+        destination: "https://down.example.com:443".to_owned(),
+        revision: 7,
+        failures: 5,
+        openings: 2,
+        open_until: Some(at(60)),
+        probe_until: Some(at(105)),
+        touched_at: at(30),
+    }
+}
+
+/// What one invocation counted.
+pub fn activity() -> Activity {
+    let error = LastError {
+        kind: ErrorKind::HttpStatus,
+        status_code: Some(503),
+        message: "the destination answered 503".to_owned(),
+    };
+    let failing = DestinationActivity {
+        delivered: 1,
+        failed: 2,
+        waiting: 3,
+        last_error: Some((at(30), error)),
+    };
+    let well = DestinationActivity { delivered: 4, ..DestinationActivity::default() };
+    Activity {
+        counters: BTreeMap::from([("delivered".to_owned(), 5), ("failed".to_owned(), 2)]),
+        destinations: BTreeMap::from([
+            ("https://down.example.com:443".to_owned(), failing),
+            ("https://example.com:443".to_owned(), well),
+        ]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::{Serialize, de::DeserializeOwned};
+
+    use super::*;
+    use crate::store::DeadLetterPosition;
+
+    fn check_json<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, sample: &T) {
+        check(name, &serde_json::to_string(sample).unwrap());
+        assert_eq!(serde_json::from_str::<T>(&read(name)).unwrap(), *sample, "{name}");
+    }
+
+    #[test]
+    fn records_are_read_and_written_as_in_schema_1() {
+        for (name, record) in records() {
+            check(name, &record.to_json());
+            assert_eq!(Webhook::from_json(&read(name)).unwrap(), record, "{name}");
+        }
+    }
+
+    #[test]
+    fn messages_are_read_and_written_as_in_schema_1() {
+        for (name, message) in messages() {
+            check(name, &message.to_json());
+            assert_eq!(Message::from_json(&read(name)).unwrap(), message, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_read_and_written_as_in_schema_1() {
+        check_json("due_cursor.json", &due_cursor());
+        let position = DeadLetterPosition { archived_at: at(4), task: task(5) };
+        check_json("dead_letter_position.json", &position);
+        check_json("circuit.json", &circuit());
+        for (name, report) in sweep_reports() {
+            check_json(name, &report);
+        }
+        for (name, reservation) in reservations() {
+            check_json(name, &reservation);
+        }
+    }
+}
