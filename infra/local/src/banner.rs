@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shared::config::{Backend, Config};
+use shared::config::{Config, QueueBackend, StoreBackend};
 
 use crate::functions::Endpoint;
 
@@ -68,22 +68,20 @@ fn text(facts: &Facts<'_>) -> String {
 }
 
 fn backend(config: &Config) -> String {
-    let status = place(config.status_backend, config, &config.redis.status.to_string());
-    let queue = place(config.queue_backend, config, &config.redis.queue.to_string());
-    if config.status_backend == config.queue_backend && config.status_backend == Backend::Sqlite {
-        return status;
-    }
+    let file = || {
+        let path = config.data_dir.join(shared::sqlite::DATABASE_FILE);
+        format!("SQLite, one file: {}", path.display())
+    };
+    let status = match config.status_backend {
+        StoreBackend::Sqlite => file(),
+        StoreBackend::Redis => format!("Redis, {}", config.redis.status),
+        StoreBackend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
+    };
+    let queue = match config.queue_backend {
+        QueueBackend::Sqlite if config.status_backend == StoreBackend::Sqlite => return status,
+        QueueBackend::Sqlite => file(),
+        QueueBackend::Redis => format!("Redis, {}", config.redis.queue),
+        QueueBackend::Sqs => format!("SQS, {}", config.aws.queue_url),
+    };
     format!("webhooks in {status}; messages in {queue}")
-}
-
-fn place(backend: Backend, config: &Config, redis: &str) -> String {
-    match backend {
-        Backend::Sqlite => format!(
-            "SQLite, one file: {}",
-            config.data_dir.join(shared::sqlite::DATABASE_FILE).display()
-        ),
-        Backend::Redis => format!("Redis, {redis}"),
-        Backend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
-        Backend::Sqs => format!("SQS, {}", config.aws.queue_url),
-    }
 }

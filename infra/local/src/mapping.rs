@@ -110,7 +110,7 @@ impl Mapping {
     {
         let (back, done, is_untouched) = match call(events::sqs(self.lane, &messages)).await {
             Ok(response) => {
-                let (back, done) = events::split(messages, &response);
+                let (back, done) = events::partition(messages, &response);
                 (back, done, false)
             }
             Err(error) => {

@@ -32,8 +32,13 @@ async fn start_and_run(options: &Options) -> ExitCode {
         () = signals.received() => return ExitCode::SUCCESS,
     };
     match started {
-        Ok(stack) if stack.run_until_signal(signals).await => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(stack) => {
+            if stack.run_until_signal(signals).await {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Err(error) => refuse(&error.explain()),
     }
 }

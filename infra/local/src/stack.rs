@@ -13,8 +13,10 @@ use api::Access;
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
-    context::{Backends, Context, ContextError, RecoverInFlightError, config_from_env},
-    sqlite::{DATABASE_FILE, DataDir, DataDirError, diagnose, is_damage},
+    context::{
+        Backends, Context, ContextError, DataDirMode, RecoverInFlightError, config_from_env,
+    },
+    sqlite::{DATABASE_FILE, diagnose, is_damage},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -39,10 +41,7 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 /// Why the stack did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder is in use or unusable.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A backend or the sender cannot be created.
+    /// A backend or the sender cannot be created, or another stack uses the data directory.
     #[error(transparent)]
     Context(#[from] ContextError),
     /// The webhooks and messages in flight of the last run cannot be recovered.
@@ -134,7 +133,8 @@ pub struct Stack {
     _heartbeat: JoinSet<()>,
     /// The API's address.
     pub address: SocketAddr,
-    _data_dir: Option<DataDir>,
+    /// Holds the lock of the data directory.
+    _backends: Backends,
 }
 
 impl Stack {
@@ -146,11 +146,14 @@ impl Stack {
         }
         let access = access(&config, options.listen)?;
         let functions = options.functions.clone().map(Functions::new);
-        let data_dir = match &functions {
-            _ if !config.is_embedded() => None,
-            None => Some(DataDir::lock(&config.data_dir)?),
-            Some(_) => Some(DataDir::share(&config.data_dir)?),
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
+        let mode = match &functions {
+            None => DataDirMode::Exclusive,
+            Some(_) => DataDirMode::Shared,
         };
+        let backends =
+            Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;
         let api_listener = listen(options.listen, "--listen").await?;
         let metrics_listener = if config.prometheus {
             let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
@@ -162,21 +165,13 @@ impl Stack {
         } else {
             None
         };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
-        let backends = Backends::open(&config, &clock).map_err(|error| damaged(error.into()))?;
-        // Functions in other processes may be working. Their leases and hidden messages must expire
-        // by themselves.
-        let recovered = match functions {
-            None => backends
-                .recover_in_flight(clock.now())
-                .await
-                .map_err(|error| damaged(error.into()))?,
-            Some(_) => 0,
-        };
+        // `DataDirMode` makes this do nothing while functions in other processes may be working:
+        // their leases and hidden messages must expire by themselves.
+        let recovered =
+            backends.recover_in_flight(clock.now()).await.map_err(|error| damaged(error.into()))?;
         let mut heartbeat = JoinSet::new();
         heartbeat.spawn(backends.keep_alive());
-        let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
+        let context = Context::new(config, &backends, clock, FLUSH_INTERVAL)?;
         let sender = Arc::new(context.http_sender()?);
 
         let (stop, stopped) = watch::channel(false);
@@ -206,7 +201,7 @@ impl Stack {
             functions,
             recovered,
         });
-        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
+        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _backends: backends })
     }
 
     /// Runs until Ctrl-C or SIGTERM, then stops: the stack takes no further requests and messages

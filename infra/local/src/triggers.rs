@@ -131,7 +131,7 @@ fn start_remote(
         async move || {
             let mut stop = stopping.clone();
             let call = async {
-                sweep.ready().await;
+                sweep.wait_until_ready().await;
                 sweep
                     .call(bytes_of(&events::schedule(SystemClock.now())), timeout, Duration::ZERO)
                     .await

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::{
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     id::WebhookId,
     message::Message,
     model::{ClaimId, ErrorKind, Webhook},
@@ -132,8 +132,8 @@ impl Stack {
         .unwrap();
         let clock = TestClock::new();
         let shared_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let backends = Backends::open(&config, &shared_clock).unwrap();
-        let mut context = Context::new(config, backends, shared_clock, Duration::ZERO).unwrap();
+        let backends = Backends::open(&config, &shared_clock, DataDirMode::Shared).unwrap();
+        let mut context = Context::new(config, &backends, shared_clock, Duration::ZERO).unwrap();
         let faults = Arc::new(Faults::default());
         context.store = Arc::new(FaultyStore {
             inner: Arc::clone(&context.store),

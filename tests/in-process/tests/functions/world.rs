@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use shared::{
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     message::Message,
     model::{Content, ErrorKind, SCHEMA, Webhook},
     queue::{Lane, MAX_BATCH, Outgoing, Received},
@@ -61,8 +61,8 @@ impl World {
         folder.path().clone_into(&mut config.data_dir);
         let clock = Arc::new(TestClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let backends = Backends::open(&config, &as_clock).unwrap();
-        let context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
+        let backends = Backends::open(&config, &as_clock, DataDirMode::Shared).unwrap();
+        let context = Context::new(config, &backends, as_clock, Duration::ZERO).unwrap();
         let destination = Arc::new(ScriptedDestination::default());
         let sender = Arc::clone(&destination) as _;
         Self { context, sender, clock, destination, folder }

@@ -24,12 +24,12 @@ use std::{sync::Arc, time::Duration};
 use ::redis::RedisResult;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Connection, scripts};
 use crate::{
     clock::Clock,
     liveness::{Liveness, ProcessId},
     queue::redis::RedisQueue,
     random::{Random, SystemRandom},
+    redis::{Connection, scripts},
     store::redis::RedisStore,
 };
 
@@ -56,7 +56,7 @@ scripts!("heartbeat": ; even_when_full: beat, bury);
 
 /// The heartbeat of this process, and what it takes over when others die.
 #[derive(Clone, Debug)]
-pub struct Heartbeat {
+pub(super) struct Heartbeat {
     connection: Connection,
     liveness: Arc<Liveness>,
     clock: Arc<dyn Clock>,
@@ -106,7 +106,7 @@ impl Beats {
 impl Heartbeat {
     /// The heartbeat is kept at `connection`. Dead processes lose what they hold in this store and
     /// this queue.
-    pub(crate) fn new(
+    pub(super) fn new(
         connection: Connection,
         liveness: Arc<Liveness>,
         clock: Arc<dyn Clock>,
@@ -116,8 +116,8 @@ impl Heartbeat {
         Self { connection, liveness, clock, store, queue }
     }
 
-    /// Goes on for as long as it is polled. The process has a name from the first heartbeat on.
-    pub async fn run(self) {
+    /// Runs while it is polled. The process has a name from the first heartbeat on.
+    pub(super) async fn beat_forever(self) {
         let mut beats = Beats::new();
         loop {
             let sent = Instant::now();
@@ -201,10 +201,10 @@ impl Heartbeat {
                 );
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "Could not take over from a dead process. Trying again.")
+                tracing::warn!(%error, "Could not take over from a dead process. Trying again.");
             }
             Err(_) => {
-                tracing::warn!("A take-over from a dead process took too long. Trying again.")
+                tracing::warn!("A take-over from a dead process took too long. Trying again.");
             }
         }
     }
