@@ -124,7 +124,7 @@ async function redrivesOne(page) {
     'the waits between attempts are shown',
   );
   await page.getByText(/^Transitions/).click();
-  await page.getByText('the retry policy grants no further one').waitFor();
+  await page.getByText('The retry policy allows no further attempt.').waitFor();
 
   await page.getByRole('link', { name: 'Dead letters' }).click();
   await page.getByRole('link', { name: 'invoice-7' }).click();

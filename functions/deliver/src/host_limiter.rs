@@ -46,11 +46,12 @@
 //! need. The attempt is [`Rejected`] and the webhook deferred (`deferral.rs`): it enters the due
 //! index, its message is acknowledged, and no attempt and no receive is spent.
 //!
-//! A limit is stalled if its last request took longer than [`PERMIT_TIMEOUT`](limit::PERMIT_TIMEOUT).
-//! Once three quarters of the slots are taken, it is also stalled if all its requests are
-//! unanswered and none started or ended for ten times the duration of the last one, but at least
-//! [`STALL_TIMEOUT`](limit::STALL_TIMEOUT). Attempts that claim a webhook or record an outcome do
-//! not count: the store may be slow without any fault of the destination.
+//! A limit is stalled if its last request took longer than
+//! [`PERMIT_TIMEOUT`](limit::PERMIT_TIMEOUT). Once three quarters of the slots are taken, it is
+//! also stalled if all its requests are unanswered and none started or ended for ten times the
+//! duration of the last one, but at least [`STALL_TIMEOUT`](limit::STALL_TIMEOUT). Attempts that
+//! claim a webhook or record an outcome do not count: the store may be slow without any fault of
+//! the destination.
 //!
 //! # Addresses
 //!

@@ -1,4 +1,4 @@
-//! A disk that fills up, and is emptied again. Mounts a small file system, which needs root.
+//! A disk that fills up and has space again. Mounts a small file system, which needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ const MIB: usize = 1024 * 1024;
 /// More than the 64 MiB below which health warns.
 const DISK_MIB: usize = 80;
 
-/// A file system of its own, in memory.
+/// A file system in memory.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -47,7 +47,7 @@ impl SmallDisk {
         self.0.path().join(name)
     }
 
-    /// Writes until so much is written, or nothing more can be.
+    /// Writes this much, or until the disk is full.
     fn fill(&self, name: &str, bytes: usize) {
         let mut file = File::create(self.file(name)).unwrap();
         let block = [0xA5; 4096];
@@ -60,7 +60,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily, for a stack that a failed test has not ended yet.
+        // Lazily, because a failed test may leave a stack running.
         as_root(&["umount", "-l"], self.0.path());
     }
 }
@@ -72,11 +72,11 @@ fn as_root(arguments: &[&str], path: &Path) -> bool {
     Command::new(all[0]).args(&all[1..]).arg(path).status().is_ok_and(|status| status.success())
 }
 
-/// While the disk fills up, health warns before anything is refused. From the first refusal on it
-/// is unhealthy, however little a ping needs. Once there is space again everything goes on, and
-/// what was accepted arrives.
+/// While the disk fills up, health warns before a webhook is refused. From the first refusal on it
+/// is unhealthy, even if a ping would still fit. Once there is space again, the stack resumes and
+/// delivers all accepted webhooks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() {
+async fn health_reports_a_disk_that_fills_up_before_and_after_it_is_full() {
     let disk = SmallDisk::mount();
     let receiver = Receiver::start().await.unwrap();
     let data_dir = disk.file("data");
@@ -95,7 +95,7 @@ async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() 
     accepted.push(post(&api, &url, 1000).await.expect("it is a warning only"));
 
     disk.fill("more", DISK_MIB * MIB);
-    // Large ones: a ping that writes less would still find its space.
+    // Large payloads: a ping writes less and would still fit.
     let health = loop {
         while let Ok(id) = post(&api, &url, 200_000).await {
             accepted.push(id);
@@ -120,8 +120,8 @@ async fn a_disk_that_fills_up_is_told_before_and_when_nothing_can_be_accepted() 
     ledger::end(&api, stack).await;
 }
 
-/// The queue alone is on a full disk: webhooks are accepted, since the store is elsewhere, and
-/// health says that they come later.
+/// Only the queue is on a full disk. The store is elsewhere, so webhooks are accepted, and health
+/// reports that they are delayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_queue_alone_degrades() {
     let disk = SmallDisk::mount();
@@ -133,7 +133,7 @@ async fn a_full_disk_under_the_queue_alone_degrades() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     disk.fill("filler", DISK_MIB * MIB);
-    // The queue's own writes use up what its files have in reserve.
+    // The queue's own writes use up the reserve in its files.
     let (mut accepted, mut rounds) = (Vec::new(), 0..20);
     let health = loop {
         rounds.next().expect("the queue's disk is full, and health does not say so");

@@ -1,5 +1,5 @@
-//! The documents: every link leads somewhere, every file that is shown is the file, the README's
-//! tour works as printed, and the runbook asks what the API knows.
+//! The documents: every link, name and command in them is right, every setting is listed, every file
+//! that they show is the file, the tour works as printed, and the runbook's calls exist.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,9 +9,11 @@
 
 mod banner;
 mod links;
+mod names;
 mod page;
 mod quotes;
 mod runbook;
 mod settings;
 mod shell;
+mod style;
 mod tour;

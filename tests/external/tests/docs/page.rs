@@ -9,13 +9,15 @@ use std::{
 use harness::binaries::workspace;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
-/// What of a document is looked at.
+/// The parts of a document that the tests read.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    /// Where links and images go, as they are written.
+    /// The targets of links and images, as written.
     pub(crate) links: Vec<String>,
     /// The anchors of its headings, as GitHub makes them.
     pub(crate) anchors: Vec<String>,
+    /// The texts of its code spans.
+    pub(crate) codes: Vec<String>,
     /// Its fenced blocks, in order.
     pub(crate) blocks: Vec<Block>,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Page {
 /// A fenced block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// The heading that it stands under.
+    /// The heading above it.
     pub(crate) section: String,
     /// What follows the fence: the language, perhaps more.
     pub(crate) info: String,
@@ -68,6 +70,7 @@ impl Page {
                     });
                 }
                 Event::End(TagEnd::CodeBlock) => page.blocks.extend(block.take()),
+                Event::Code(text) if heading.is_none() => page.codes.push(text.to_string()),
                 Event::Text(text) | Event::Code(text) => match (&mut block, &mut heading) {
                     (Some(block), _) => block.text += &text,
                     (None, Some(heading)) => *heading += &text,
@@ -105,10 +108,11 @@ pub(crate) fn documents() -> Vec<PathBuf> {
 #[test]
 fn a_page_is_read_as_github_shows_it() {
     let page = Page::parse(
-        "# A `b`, c & d\n\n[x](y.md#z) ![i](i.png)\n\n## A\n\n```sh more\nls\n```\n\n## A\n",
+        "# A `b`, c & d\n\n[`x`](y.md#z) ![i](i.png)\n\n## A\n\n```sh more\nls\n```\n\n## A\n",
     );
     assert_eq!(page.anchors, ["a-b-c--d", "a", "a-1"]);
     assert_eq!(page.links, ["y.md#z", "i.png"]);
+    assert_eq!(page.codes, ["x"]);
     assert_eq!(
         page.blocks,
         [Block { section: "A".into(), info: "sh more".into(), text: "ls\n".into() }]

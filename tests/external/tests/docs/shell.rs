@@ -12,15 +12,15 @@ use std::{
 
 use harness::binaries::binary;
 
-/// How long what is typed in may take to print what it should: retries wait for seconds.
+/// The longest wait for a command's output. Retries wait for seconds.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Follows the output of the shell's last command.
+/// Printed after each command, to mark the end of its output.
 const DONE: &str = "__this is done__";
 
-/// A shell that keeps its variables from one block to the next, as the terminal of a reader does.
+/// A shell that keeps its variables from block to block, as a reader's terminal does.
 pub(crate) struct Shell {
     child: Child,
     input: ChildStdin,
@@ -35,7 +35,7 @@ impl Shell {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
-        // Whatever this machine has set, the stack is on loopback; and a pipe wants no progress
+        // The stack is on loopback, whatever proxy this machine has set. A pipe needs no progress
         // meter.
         fs::write(folder.join(".curlrc"), "silent\nshow-error\nnoproxy = \"*\"\n").unwrap();
         command.env("CURL_HOME", folder);
@@ -49,7 +49,7 @@ impl Shell {
         Self { child, input, lines }
     }
 
-    /// What it prints.
+    /// Runs the text and returns its output.
     pub(crate) fn run(&mut self, text: &str) -> String {
         writeln!(self.input, "{text}\necho; echo '{DONE}'").unwrap();
         let mut output = Vec::new();
@@ -73,7 +73,7 @@ impl Drop for Shell {
     }
 }
 
-/// The stack, or the receiver; ended with this.
+/// The stack or the receiver. Dropping it ends the process.
 pub(crate) struct Started(Child);
 
 impl Started {
@@ -97,7 +97,7 @@ impl Started {
             _ => command.args(["--port", receiver]),
         };
         let log = File::create(folder.join(format!("{name}.log"))).unwrap();
-        // The shell's folder: there is no data in it.
+        // The shell's directory holds no data.
         command.current_dir(folder).envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self(command.spawn().unwrap())
@@ -111,7 +111,7 @@ impl Drop for Started {
     }
 }
 
-/// Ports that were free a moment ago; all are held until all are known, so they differ.
+/// Free ports. All are held until all are known, so they differ.
 pub(crate) fn free_ports() -> [String; 3] {
     let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port().to_string())

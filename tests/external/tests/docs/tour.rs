@@ -1,10 +1,10 @@
-//! The README's tour, typed in as it is printed: each `sh` block in one shell after the other, and
-//! what it prints is what stands below it.
+//! The tour and the README's example, typed in as printed: each `sh` block in one shell after the
+//! other. What a block prints must be what the page shows below it.
 //!
-//! Three things are replaced: what starts the stack and the receiver, by the binaries of this
-//! build; the three ports, by free ones; and the data folder, by a fresh one. On Redis it is the
-//! same tour, but for the line that names the backend. In what is printed, times, ids and
-//! milliseconds may be others, and `…` stands for anything.
+//! Three things are replaced: the commands that start the stack and the receiver, by the binaries
+//! of this build; the three ports, by free ones; and the data directory, by a fresh one. On Redis
+//! the tour is the same except for the line that names the backend. Times, ids and milliseconds may
+//! differ from the page, and `…` stands for any text.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -17,18 +17,34 @@ use crate::{
     shell::{BOUND, POLL_INTERVAL, Shell, Started, free_ports},
 };
 
-/// The part of the README that is the tour.
-const SECTION: &str = "Five minutes with it";
+/// The sections that are typed in, by page.
+const TOUR: (&str, &[&str]) = ("docs/tour.md", &["Five minutes with it"]);
+const README: (&str, &[&str]) = ("README.md", &["Run it", "Send, fail, explain, redrive"]);
 
-/// The ports that the README prints: the API's, the metrics', the receiver's.
+/// The commands that start a program, its name, and what it prints when it is ready.
+const PROGRAMS: [(&str, &str, &str); 2] = [
+    ("cargo run --release -p local", "local", "… API http://127.0.0.1:8000 …"),
+    (
+        "cargo run --release -p tools --bin webhook-receiver",
+        "webhook-receiver",
+        "webhook-receiver listens at http://127.0.0.1:9001/ …",
+    ),
+];
+
+/// The ports that the pages print: the API's, the metrics', the receiver's.
 const PORTS: [&str; 3] = ["8000", "8001", "9001"];
 
-/// What the stack prints of its backend, which is the one line that another backend changes.
+/// The one line of the stack's output that another backend changes.
 const BACKEND: &str = "SQLite, one file: .posthaste/posthaste.db";
 
 #[test]
 fn the_tour_works_as_printed() {
-    walk(&[], BACKEND);
+    walk(TOUR, &[], BACKEND);
+}
+
+#[test]
+fn the_readme_works_as_printed() {
+    walk(README, &[], BACKEND);
 }
 
 #[test]
@@ -43,15 +59,15 @@ fn the_tour_is_the_same_on_redis() {
     ];
     let [status, queue] =
         [2, 1].map(|database| format!("Redis, redis://127.0.0.1:{port}/{database}"));
-    walk(&settings, &format!("webhooks in {status}; messages in {queue}"));
+    walk(TOUR, &settings, &format!("webhooks in {status}; messages in {queue}"));
 }
 
-/// Types the tour in, with these settings of the stack.
-fn walk(settings: &[(&str, &str)], backend: &str) {
-    let blocks: Vec<Block> = Page::read(&workspace().join("README.md"))
+/// Types the sections of a page in, with these settings of the stack.
+fn walk((page, sections): (&str, &[&str]), settings: &[(&str, &str)], backend: &str) {
+    let blocks: Vec<Block> = Page::read(&workspace().join(page))
         .blocks
         .into_iter()
-        .filter(|block| block.section == SECTION)
+        .filter(|block| sections.contains(&&*block.section))
         .collect();
     let folder = TempDir::new().unwrap();
     let shell = Shell::start(folder.path());
@@ -68,21 +84,21 @@ fn walk(settings: &[(&str, &str)], backend: &str) {
         let printed = blocks.get(index + 1).filter(|next| next.info != "sh");
         tour.type_in(&block.text, printed.map(|block| &*block.text));
         typed += 1;
-        // A second block of output shows what the receiver has logged meanwhile.
+        // A second block of output shows the receiver's log.
         if let Some(log) =
             blocks.get(index + 2).filter(|next| printed.is_some() && next.info == "text")
         {
             tour.expect_logged("webhook-receiver", &log.text);
         }
     }
-    assert!(typed >= 6, "the tour has {typed} blocks to type in");
-    assert_eq!(tour.started.len(), 2, "the tour starts the stack and a receiver");
+    assert!(typed >= 6, "{page} has {typed} blocks to type in");
+    assert_eq!(tour.started.len(), 2, "{page} starts the stack and a receiver");
 }
 
 struct Tour<'a> {
     ports: [String; 3],
     shell: Shell,
-    /// Dropped, and so ended, with it.
+    /// Ended when the tour is dropped.
     started: Vec<Started>,
     folder: &'a Path,
     settings: &'a [(&'a str, &'a str)],
@@ -90,31 +106,24 @@ struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    /// Types a block in and checks what it prints. Its last command only asks, if it is no POST; so
-    /// it may be asked until it is so.
+    /// Types a block in and checks what it prints. If its last command is a GET, the command is
+    /// repeated until it prints what the page shows.
     fn type_in(&mut self, text: &str, printed: Option<&str>) {
-        if let Some(program) = ["-p local", "--bin webhook-receiver"]
-            .into_iter()
-            .find(|program| text.contains(program))
-        {
-            let name = program.split(' ').nth(1).unwrap();
-            assert_eq!(text.trim(), format!("cargo run --release {program}"));
+        let program = PROGRAMS.into_iter().find(|(command, ..)| text.trim() == *command);
+        if let Some((_, name, ready)) = program {
             self.started.push(Started::start(name, &self.ports, self.folder, self.settings));
-            self.expect_logged(
-                name,
-                printed.unwrap_or("webhook-receiver listens at http://127.0.0.1:9001/ …"),
-            );
+            self.expect_logged(name, printed.unwrap_or(ready));
             return;
         }
         let text = self.ported(text);
         let output = self.shell.run(&text);
-        let printed = printed.unwrap_or_else(|| panic!("nothing stands below:\n{text}"));
-        let asks = text
+        let printed = printed.unwrap_or_else(|| panic!("the page shows no output of:\n{text}"));
+        let get = text
             .lines()
             .last()
             .filter(|last| last.starts_with("curl ") && !last.contains("POST"))
             .map(str::to_owned);
-        self.expect(printed, output, |tour| asks.as_ref().map(|asks| tour.shell.run(asks)));
+        self.expect(printed, output, |tour| get.as_ref().map(|get| tour.shell.run(get)));
     }
 
     fn expect_logged(&mut self, name: &str, printed: &str) {
@@ -150,8 +159,8 @@ impl Tour<'_> {
     }
 }
 
-/// What matches all that differs from `printed` only in times, ids, milliseconds, in how its lines
-/// are broken, and where it says `…`.
+/// A pattern for `printed` in which times, ids, milliseconds and line breaks may differ, and `…`
+/// matches any text.
 fn pattern(printed: &str) -> Regex {
     let varying = Regex::new(concat!(
         r"(?P<time>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z)",
@@ -170,8 +179,7 @@ fn pattern(printed: &str) -> Regex {
             ("ms", r"\d+ ms"),
             ("rest", "(?s:.*)"),
         ];
-        // White space: a line is broken in the README where it was too long, between tokens or
-        // within a sentence.
+        // White space: the pages break long lines between tokens or within a sentence.
         pattern += anew
             .into_iter()
             .find(|(name, _)| found.name(name).is_some())

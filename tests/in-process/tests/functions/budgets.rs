@@ -1,5 +1,5 @@
-//! What may end a webhook besides its retry policy, and what may not: nothing of ours fails what
-//! was never tried.
+//! The budgets that can end a webhook besides its retry policy. No limit of Posthaste fails a
+//! webhook that was never attempted.
 
 use std::{
     sync::{
@@ -22,8 +22,8 @@ use conformance::TestClock;
 
 use crate::world::{World, no_answer, status};
 
-/// `deliver` is throttled for days: the queue counts receives that no function sees, and gives up
-/// again and again. The webhook waits, and is delivered once `deliver` runs.
+/// While `deliver` is throttled for days, the queue counts receives that no function sees, and
+/// gives up repeatedly. The webhook waits, and is delivered once `deliver` runs.
 #[tokio::test]
 async fn a_throttled_deliver_fails_nothing() {
     let world = World::new();
@@ -34,11 +34,11 @@ async fn a_throttled_deliver_fails_nothing() {
         for _ in 0..MAX_RECEIVES {
             assert!(
                 !world.received(Lane::Webhooks).await.is_empty(),
-                "it is received, and nobody looks at it"
+                "received, but not processed"
             );
             world.clock.advance(Duration::from_secs(361));
         }
-        // The queue moves it when somebody looks.
+        // The queue moves it at the next receive.
         world.received(Lane::Webhooks).await;
         assert!(world.run_dlq().await.is_empty());
         let stored = world.stored(&webhook).await;
@@ -59,10 +59,10 @@ async fn a_throttled_deliver_fails_nothing() {
     assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
 }
 
-/// Waits for the host limit are none for the circuit: with the one budget used up, an open circuit
+/// The host limit and the circuit have separate budgets: with the former used up, an open circuit
 /// still defers.
 #[tokio::test]
-async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
+async fn an_open_circuit_defers_a_webhook_that_used_up_its_host_limit_deferrals() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "600000")]);
     world.destination.answer([no_answer(ErrorKind::Network)]);
     let webhook = world.accepted().await;
@@ -84,9 +84,9 @@ async fn an_open_circuit_defers_what_the_host_limit_has_deferred_for_long() {
     assert!((1..600_000).contains(&deferred.budget.deferred_ms), "{:?}", deferred.budget);
 }
 
-/// What goes ahead at an open circuit is answered: that closes the circuit for all others.
+/// An untried webhook is attempted despite an open circuit, and its success closes the circuit.
 #[tokio::test]
-async fn an_untried_webhook_that_goes_ahead_can_close_the_circuit() {
+async fn an_untried_webhook_can_close_an_open_circuit() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1"), ("MAX_DEFER_MS", "0")]);
     world.destination.answer([no_answer(ErrorKind::Network)]);
     let failing = world.accepted().await;
@@ -102,8 +102,8 @@ async fn an_untried_webhook_that_goes_ahead_can_close_the_circuit() {
     );
 }
 
-/// After the first interruption an attempt follows at once; after the second it waits, in the due
-/// index and with a message of its own.
+/// After the first interruption the next attempt starts at once. After the second the webhook
+/// waits, with a message and in the due index.
 #[tokio::test]
 async fn an_attempt_that_is_interrupted_again_waits() {
     let world = World::new();
@@ -119,7 +119,7 @@ async fn an_attempt_that_is_interrupted_again_waits() {
     }
     let resumes_at = world.context.rules.resumes_at(&webhook).unwrap();
     world.queued(&webhook).await;
-    assert!(world.run_deliver().await.is_empty(), "its message is not used up");
+    assert!(world.run_deliver().await.is_empty(), "its message is acknowledged");
     let waiting = world.stored(&webhook).await;
     assert_eq!(
         (waiting.status, waiting.allowed_at, waiting.attempts.len()),
@@ -135,8 +135,8 @@ async fn an_attempt_that_is_interrupted_again_waits() {
     world.assert_settled(&[&webhook]).await;
 }
 
-/// Time that passes when the next random number is drawn, which is just before a claim is written:
-/// a process that stands still, or a store that takes that long.
+/// Advances the clock when the next random number is drawn, just before a claim is written. This
+/// simulates a suspended process or a slow store.
 #[derive(Debug)]
 struct SlowClaim {
     clock: Arc<TestClock>,
@@ -153,10 +153,10 @@ impl Random for SlowClaim {
     }
 }
 
-/// A claim that takes longer than the attempt may is ours: nothing is sent, and nothing is held
-/// against the destination or the webhook.
+/// A claim that takes most of the attempt's time is no fault of the destination: nothing is sent,
+/// and neither the destination nor the webhook is charged.
 #[tokio::test]
-async fn a_claim_that_takes_too_long_is_no_timeout_of_the_destination() {
+async fn a_slow_claim_is_no_timeout_of_the_destination() {
     for takes in [23, 31, 44] {
         let mut world = World::with(&[("CIRCUIT_FAILURES", "1")]);
         let slow = SlowClaim {

@@ -1,4 +1,4 @@
-//! Every row of `deliver`'s table: what it does with a message, by the record.
+//! Every row of `deliver`'s table: its action on a message, by the record.
 
 use std::time::Duration;
 
@@ -57,13 +57,13 @@ async fn the_record_in_a_message_saves_the_read_and_is_not_trusted() {
     assert_eq!(
         world.destination.attempts(),
         [1],
-        "a message that comes twice costs a look, and no attempt"
+        "a duplicate message costs a look, and no attempt"
     );
     world.assert_settled(&[&webhook]).await;
 }
 
 #[tokio::test]
-async fn a_message_for_nothing_is_acknowledged() {
+async fn a_message_of_a_deleted_webhook_is_acknowledged() {
     let world = World::new();
     let deleted = world.accepted().await;
     world.context.store.delete(&deleted.id).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_live_lease_is_respected_and_the_message_stays_the_holder_unless_the_i
     let webhook = claimed_elsewhere(&world).await;
     world.queued(&webhook).await;
     let back = world.run_deliver().await;
-    assert_eq!(back.len(), 1, "nobody else holds it: handed back");
+    assert_eq!(back.len(), 1, "only the message holds it: handed back");
     let now = world.now();
     let adopted = world.context.rules.rescue(&webhook, now).unwrap();
     let webhook = world.put(&webhook, adopted).await;
@@ -103,7 +103,7 @@ async fn a_live_lease_is_respected_and_the_message_stays_the_holder_unless_the_i
 }
 
 #[tokio::test]
-async fn a_lease_that_is_over_is_noted_as_interrupted_and_claimed_anew() {
+async fn an_expired_lease_is_recorded_as_interrupted_and_claimed_again() {
     let world = World::new();
     let webhook = claimed_elsewhere(&world).await;
     world.clock.advance(Duration::from_secs(46));
@@ -116,7 +116,7 @@ async fn a_lease_that_is_over_is_noted_as_interrupted_and_claimed_anew() {
         [Some(ErrorKind::Interrupted), None]
     );
     assert_eq!(world.destination.attempts(), [2]);
-    // The worker that was thought dead is not: its outcome is refused.
+    // The previous worker is still alive. Its outcome is refused.
     let report = shared::transition::Report {
         outcome: shared::retry::Outcome { error: None, status_code: Some(200), retry_after: None },
         duration: Duration::ZERO,
@@ -130,7 +130,7 @@ async fn a_lease_that_is_over_is_noted_as_interrupted_and_claimed_anew() {
 }
 
 #[tokio::test]
-async fn five_interrupted_attempts_are_enough() {
+async fn five_interrupted_attempts_fail_the_webhook() {
     let world = World::new();
     let webhook = world.accepted().await;
     for round in 1..=5_u64 {
@@ -161,7 +161,7 @@ async fn a_retry_is_queued_by_deliver_itself_and_held_by_the_due_index_too() {
     let (allowed_at, due_at) = (stored.allowed_at.unwrap(), stored.due_at.unwrap());
     assert_eq!(due_at.since(allowed_at), Duration::from_secs(900));
     assert_eq!(world.messages(Lane::Webhooks).await, (0, 1, 0), "with a delay");
-    // Another message, too early: the due index holds the webhook, so it is not needed.
+    // Another message comes too early. The due index holds the webhook, so it is acknowledged.
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.destination.attempts(), [1]);
@@ -195,7 +195,7 @@ async fn a_long_wait_is_left_to_the_sweep() {
 
 #[tokio::test]
 async fn deliver_queues_a_webhook_itself_eight_times_in_its_life() {
-    // The platform stops function-queue-function loops after 16 hops; the sweep starts a new chain.
+    // The platform stops function-queue-function loops after 16 hops. The sweep starts a new chain.
     let world = World::with(&[
         ("RETRY_MAX_ATTEMPTS", "12"),
         ("RETRY_MAX_DELAY_MS", "5000"),
@@ -237,7 +237,7 @@ async fn a_message_that_cannot_be_read_becomes_a_dead_letter_and_does_not_block_
 }
 
 #[tokio::test]
-async fn what_a_newer_version_made_is_handed_back() {
+async fn messages_of_a_newer_version_are_handed_back() {
     let world = World::new();
     world.send(Lane::Webhooks, &format!(r#"{{"v":{},"webhook_id":"x"}}"#, SCHEMA + 1)).await;
     assert_eq!(world.run_deliver().await.len(), 1);
@@ -259,7 +259,7 @@ async fn no_claim_is_made_with_less_than_a_lease_left() {
 
 #[tokio::test]
 async fn after_a_delete_an_outcome_brings_nothing_back() {
-    // The operator deletes the webhook while its attempt is under way.
+    // The operator deletes the webhook during its attempt.
     let world = World::new();
     let webhook = world.accepted().await;
     let (store, id) = (world.context.store.clone(), webhook.id.clone());
@@ -307,13 +307,13 @@ async fn an_open_circuit_defers_without_an_attempt_and_one_probe_closes_it() {
     assert_eq!(world.stored(&deferred).await.status, Status::Delivered);
     assert!(
         world.context.store.circuits().await.unwrap().is_empty(),
-        "all is well, so nothing is stored"
+        "a closed circuit is not stored"
     );
 }
 
 #[tokio::test]
-async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_and_deferred() {
-    // As after a crash: the lease is over, and the circuit opened before.
+async fn an_interrupted_attempt_at_an_open_circuit_is_recorded_and_deferred() {
+    // As after a crash: the lease has expired, and the circuit opened before.
     let world = World::with(&[
         ("CIRCUIT_FAILURES", "1"),
         ("RETRY_MAX_ATTEMPTS", "1"),
@@ -337,14 +337,14 @@ async fn an_interrupted_attempt_at_a_destination_with_an_open_circuit_is_noted_a
 }
 
 #[tokio::test]
-async fn what_this_machine_could_not_attempt_is_not_held_against_the_destination() {
+async fn a_fault_of_this_machine_is_not_charged_to_the_destination() {
     let world = World::with(&[("CIRCUIT_FAILURES", "1")]);
     world
         .destination
         .answer([shared::sender::Answer { is_our_fault: true, ..no_answer(ErrorKind::Network) }]);
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
-    assert!(world.run_deliver().await.is_empty(), "it waits, in the due index and with a message");
+    assert!(world.run_deliver().await.is_empty(), "it waits, with a message and in the due index");
     assert!(world.context.store.circuits().await.unwrap().is_empty());
     let waiting = world.stored(&webhook).await;
     assert_eq!(
@@ -359,8 +359,8 @@ async fn what_this_machine_could_not_attempt_is_not_held_against_the_destination
 }
 
 #[tokio::test]
-async fn a_probe_that_came_to_nothing_lets_the_next_webhook_probe() {
-    // Between the look and the claim of the probe's webhook it is deleted.
+async fn a_probe_without_an_attempt_lets_the_next_webhook_probe() {
+    // The probe's webhook is deleted between the look and the claim.
     let world = World::with(&[
         ("CIRCUIT_FAILURES", "1"),
         ("RETRY_MAX_ATTEMPTS", "1"),
@@ -398,7 +398,7 @@ async fn a_webhook_that_was_deferred_for_too_long_fails_after_an_attempt() {
     assert_eq!(
         (tried.status, tried.attempt_count),
         (Status::Retrying, 1),
-        "it goes ahead, since it has had no attempt"
+        "it is attempted, because it has had no attempt"
     );
     for webhook in [&first, &second] {
         world.advance_past(next_look(&world.stored(webhook).await));
@@ -413,7 +413,7 @@ async fn a_webhook_that_was_deferred_for_too_long_fails_after_an_attempt() {
 
 #[tokio::test]
 async fn an_operator_may_resend_while_a_stale_message_is_still_around() {
-    // Delivered, then resent: the attempt's number goes on, the budget is fresh.
+    // Delivered, then resent: attempt numbers continue, and the budget is reset.
     let world = World::new();
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
@@ -438,8 +438,8 @@ async fn an_operator_may_resend_while_a_stale_message_is_still_around() {
     world.assert_settled(&[&webhook]).await;
 }
 
-/// A panic over one webhook leaves its neighbours in the batch alone. Its own attempt counts as
-/// interrupted, and it goes on once its lease is over.
+/// A panic over one webhook does not affect the rest of its batch. Its own attempt counts as
+/// interrupted, and the next one starts once the lease is over.
 #[tokio::test]
 async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
     let world = World::new();

@@ -14,15 +14,15 @@ async fn given_up_by_the_queue(world: &World, webhook: &shared::model::Webhook) 
     world.send(Lane::DeadLetters, &Message::look_at(webhook.id.clone()).to_json()).await;
 }
 
-/// A worker claims it and is killed; its lease runs out.
-async fn killed_over(world: &World, webhook: &shared::model::Webhook) {
+/// A worker claims the webhook and is killed. Its lease expires.
+async fn claimed_and_killed(world: &World, webhook: &shared::model::Webhook) {
     let stored = world.stored(webhook).await;
     world.put(&stored, world.context.rules.claim(&stored, ClaimId(1), world.now()).unwrap()).await;
     world.clock.advance(Duration::from_secs(300));
 }
 
 #[tokio::test]
-async fn what_is_finished_or_missing_is_dropped() {
+async fn messages_of_finished_or_missing_webhooks_are_acknowledged() {
     let world = World::new();
     let delivered = world.accepted().await;
     world.queued(&delivered).await;
@@ -60,14 +60,14 @@ async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
     let world = World::new();
     let webhook = world.accepted().await;
     for rescue in 1..=3 {
-        killed_over(&world, &webhook).await;
+        claimed_and_killed(&world, &webhook).await;
         given_up_by_the_queue(&world, &webhook).await;
         assert!(world.run_dlq().await.is_empty());
         let stored = world.stored(&webhook).await;
         assert_eq!((stored.status, stored.budget.rescues), (Status::InProgress, rescue));
         assert!(stored.due_at.unwrap() <= world.now(), "due at once");
     }
-    killed_over(&world, &webhook).await;
+    claimed_and_killed(&world, &webhook).await;
     given_up_by_the_queue(&world, &webhook).await;
     assert!(world.run_dlq().await.is_empty());
     let stored = world.stored(&webhook).await;
@@ -77,9 +77,9 @@ async fn an_unfinished_webhook_is_rescued_three_times_and_then_fails() {
 }
 
 #[tokio::test]
-async fn messages_of_a_failure_that_was_resent_since_are_out_of_date() {
-    // `dlq` was away; the sweep has asked for the archive again and again, and then an operator has
-    // resent the webhook.
+async fn archive_requests_of_a_resent_webhook_are_outdated() {
+    // While `dlq` was down, the sweep requested the archive repeatedly. Then an operator resent the
+    // webhook.
     let world = World::new();
     world.destination.answer([status(410)]);
     let webhook = world.accepted().await;
@@ -124,4 +124,23 @@ async fn an_unreadable_message_is_kept_once_however_often_it_comes() {
     let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].url, "", "it cannot be sent anywhere");
+}
+
+/// A message whose dead letter was never stored stays in the queue. Proved by retiring the dead
+/// letter's ID beforehand; another world tells which one that is.
+#[tokio::test]
+async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
+    let (world, other) = (World::new(), World::new());
+    world.send(Lane::DeadLetters, "\u{1}garbage").await;
+    let batch = world.received(Lane::DeadLetters).await;
+    dlq::handle(&other.context, crate::world::event(&batch)).await;
+    let kept = other.context.store.dead_letters(None, None, 10).await.unwrap().items;
+    world.context.store.tombstone_id(&kept[0].webhook.id).await.unwrap();
+    let response = dlq::handle(&world.context, crate::world::event(&batch)).await;
+    let failed: Vec<&str> = response
+        .batch_item_failures
+        .iter()
+        .map(|failure| failure.item_identifier.as_str())
+        .collect();
+    assert_eq!(failed, [batch[0].id.as_str()]);
 }

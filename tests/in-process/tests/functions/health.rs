@@ -1,4 +1,4 @@
-//! What `GET /health` says while the sweep is away, and after it has come back to what waited.
+//! `GET /health` while the sweep is down, and after it has resumed with due webhooks.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use shared::model::{Function, Why};
 
 use crate::world::World;
 
-/// The sweep's part of the answer, and the word over all.
+/// The overall status and the sweep's part of the response.
 async fn health(api: &ApiClient) -> (Value, Value) {
     let health: Value = api.health().await.unwrap().expect(StatusCode::OK).unwrap();
     (health["status"].clone(), health["sweep"].clone())
 }
 
-/// A sweep that stays away is seen within minutes; the run after it finds what was due for long and
-/// says so, until there is no more of that. In front of it stands the real API, over real HTTP.
+/// A missing sweep degrades health within minutes. The next run reports how long webhooks have been
+/// due, until it has queued them. Proved with the real API over real HTTP.
 #[tokio::test]
-async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
+async fn health_follows_a_sweep_that_stops_and_resumes() {
     let world = World::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = ApiClient::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
@@ -65,10 +65,10 @@ async fn health_follows_a_sweep_that_stays_away_and_comes_back() {
     server.abort();
 }
 
-/// Due webhooks that cannot be read, and a clock that was ahead, degrade the answer and are told in
-/// words. In front of it stands the real API.
+/// Unreadable due webhooks and a clock that was ahead degrade health, each with a warning. Proved
+/// with the real API.
 #[tokio::test]
-async fn health_tells_what_cannot_be_read_and_that_a_clock_was_ahead() {
+async fn health_reports_unreadable_webhooks_and_a_clock_that_was_ahead() {
     let world = World::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = ApiClient::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();

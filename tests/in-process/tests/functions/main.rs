@@ -1,5 +1,5 @@
 //! The functions, one event at a time, over a real embedded store and queue: every row of their
-//! tables, and what they do when another worker, an operator or a fault comes in between.
+//! tables, and their behavior when another worker, an operator or a fault interferes.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,8 +11,8 @@ mod budgets;
 mod deliver;
 mod dlq;
 mod health;
+mod host_limiter;
 mod outage;
 mod panics;
 mod sweep;
-mod turns;
 mod world;

@@ -1,5 +1,5 @@
-//! Store and queue fail in the middle of things: what could not be finished is handed back, and
-//! nothing is lost or done twice.
+//! The store or the queue fails during the work: unfinished messages are handed back, and nothing
+//! is lost or done twice.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use shared::{
     status::Status,
 };
 
-/// A queue that takes no messages while it is told so.
+/// A queue that refuses messages while the test says so.
 #[derive(Debug)]
 struct Moody {
     inner: Arc<dyn Queue>,
@@ -111,7 +111,7 @@ async fn a_dead_letter_that_cannot_be_queued_is_sent_again() {
 }
 
 #[tokio::test]
-async fn what_is_due_stays_due_until_the_queue_takes_it() {
+async fn a_due_webhook_stays_due_until_the_queue_takes_its_message() {
     let mut world = World::new();
     let queue = moody(&mut world);
     let webhook = world.accepted().await;
@@ -130,8 +130,8 @@ async fn what_is_due_stays_due_until_the_queue_takes_it() {
 
 #[tokio::test]
 async fn a_message_that_the_queue_gives_up_on_leads_to_a_rescue() {
-    // So many receives without an acknowledgement: the queue moves the message to the dead-letter
-    // lane by itself.
+    // After this many receives without an acknowledgement, the queue moves the message to the
+    // dead-letter lane.
     let world = World::new();
     let webhook = world.accepted().await;
     world.send(Lane::Webhooks, &Message::look_at(webhook.id.clone()).to_json()).await;

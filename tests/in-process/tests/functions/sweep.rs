@@ -1,5 +1,5 @@
-//! The sweep: what is due is queued before it moves on; the audit finds what nobody holds, once,
-//! and misses no minute.
+//! The sweep: a due webhook is queued before its entry moves on. The audit finds webhooks without a
+//! holder, once, and misses no minute.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use shared::{
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Takes what is visible out of the queue.
+/// Removes the visible messages from the queue.
 async fn drop_messages(world: &World, lane: Lane) {
     let receipts: Vec<String> =
         world.received(lane).await.into_iter().map(|message| message.receipt).collect();
@@ -68,8 +68,8 @@ async fn missed_minutes_are_caught_up_in_bounded_steps() {
 }
 
 #[tokio::test]
-async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
-    // Every message is lost: each look sends another one, later and later, at most every six hours.
+async fn the_grace_period_doubles_so_that_a_backlog_does_not_grow_by_itself() {
+    // Every message is lost. Each run sends another one, after growing waits of up to six hours.
     let world = World::new();
     let webhook = world.accepted().await;
     let due = world
@@ -102,8 +102,9 @@ async fn the_grace_doubles_so_that_a_backlog_does_not_feed_itself() {
 }
 
 #[tokio::test]
-async fn while_nobody_works_on_the_queue_a_webhook_is_repeated_every_six_hours_only() {
-    // Its own, and after a grace one more in case that was lost; then none for six hours.
+async fn in_a_backlog_a_webhook_is_repeated_every_six_hours_only() {
+    // Its first message, after a grace period another one in case that was lost, then one every six
+    // hours.
     let world = World::new();
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
@@ -140,7 +141,7 @@ async fn a_failure_that_was_not_archived_goes_to_the_dead_letter_queue_again() {
 }
 
 #[tokio::test]
-async fn a_worker_that_died_is_noticed_when_its_lease_is_over() {
+async fn a_dead_worker_is_noticed_when_its_lease_expires() {
     let world = World::new();
     let webhook = world.accepted().await;
     let now = world.now();
@@ -189,7 +190,7 @@ async fn overlapping_sweeps_are_harmless() {
 }
 
 #[tokio::test]
-async fn the_report_tells_the_lag() {
+async fn the_report_contains_the_lag() {
     let world = World::new();
     let webhook = world.accepted().await;
     let due = world
@@ -206,11 +207,11 @@ async fn the_report_tells_the_lag() {
     assert!(report.ran_at > Timestamp::default());
 }
 
-/// After a roll-back, what a newer version wrote stands at the head of the due index and cannot be
-/// read. Proved with more of that than the index gives at once, and one webhook behind, which is
-/// delivered; the rest is told, stays, and goes on once it can be read.
+/// After a rollback, the due index begins with records of a newer version, which cannot be read.
+/// They are reported, stay, and continue once they can be read. Proved with more of them than one
+/// page, and with a readable webhook behind them, which is delivered.
 #[tokio::test]
-async fn what_cannot_be_read_stops_nothing_and_is_told() {
+async fn unreadable_webhooks_are_reported_and_hold_up_no_others() {
     let world = World::new();
     let unreadable = due(&world, 1100).await;
     world.plant_newer(&unreadable);
@@ -222,7 +223,7 @@ async fn what_cannot_be_read_stops_nothing_and_is_told() {
         (1, 1100, false),
         "{summary:?}"
     );
-    assert!(summary.lag < 10 * MINUTE, "of what can be read");
+    assert!(summary.lag < 10 * MINUTE, "of readable webhooks");
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&behind[0]).await.status, Status::Delivered);
     let report = world.context.store.last_sweep().await.unwrap().unwrap();
@@ -237,11 +238,11 @@ async fn what_cannot_be_read_stops_nothing_and_is_told() {
     world.assert_settled(&unreadable.iter().chain(&behind).collect::<Vec<_>>()).await;
 }
 
-/// There may be more at the head than a run can look through. Then the next one looks at the head
-/// again, and goes on behind where the one before stopped. Proved with three pages of them and a
-/// half, and runs whose time is over at once, so that each ends after a page of its own.
+/// If a run cannot pass all unreadable entries, the next one reads the beginning again and
+/// continues where the previous one stopped. Proved with three and a half pages of them, and with
+/// runs whose time is over at once, so that each ends after one further page.
 #[tokio::test]
-async fn a_run_goes_on_where_the_one_before_was_stopped() {
+async fn a_run_continues_where_the_previous_one_stopped() {
     let world = World::new();
     let unreadable = due(&world, 350).await;
     world.plant_newer(&unreadable);
@@ -257,8 +258,8 @@ async fn a_run_goes_on_where_the_one_before_was_stopped() {
     assert_eq!(runs, 4);
 }
 
-/// A clock that is two hours ahead for a moment does not keep the audit from what the queue loses
-/// then. Proved with webhooks from before, that time and after it, all of whose messages are lost.
+/// A clock that is two hours ahead for a moment does not hide lost messages from the audit. Proved
+/// with webhooks from before and after that moment, all of whose messages are lost.
 #[tokio::test]
 async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     let world = World::new();
@@ -276,8 +277,15 @@ async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     }
     world.clock.advance(17 * MINUTE);
     let summary = world.run_sweep().await;
-    let fault =
-        world.context.store.last_sweep().await.unwrap().unwrap().clock_fault.expect("it is told");
+    let fault = world
+        .context
+        .store
+        .last_sweep()
+        .await
+        .unwrap()
+        .unwrap()
+        .clock_fault
+        .expect("it is reported");
     assert!(fault.ahead_ms > 6_000_000 && fault.left.is_none(), "{fault:?}");
     assert!(summary.more, "a day is read again, two hours a run");
     while world.run_sweep().await.more {}
@@ -292,11 +300,11 @@ async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
     world.assert_settled(&webhooks.iter().collect::<Vec<_>>()).await;
 }
 
-/// A sweep whose clock is a month ahead queues everything that waits and moves it a month on.
+/// A sweep whose clock is a month ahead queues every waiting webhook and moves it on by a month.
 /// Proved with a retry, a failure and a lost message: the next run takes their times back, no
-/// attempt comes sooner than it was allowed, and all are finished within minutes.
+/// attempt starts early, and all are finished within minutes.
 #[tokio::test]
-async fn what_a_clock_that_was_ahead_moved_is_taken_back() {
+async fn the_times_of_a_clock_that_was_ahead_are_taken_back() {
     let world = World::new();
     world.run_sweep().await;
     world.destination.answer([status(500), status(410)]);
@@ -310,7 +318,7 @@ async fn what_a_clock_that_was_ahead_moved_is_taken_back() {
 
     world.clock.set_ahead(40 * DAY);
     assert_eq!(world.run_sweep().await.requeued, 3);
-    // What it sent, and what was on its way, is looked at too early, or lost.
+    // All queued messages are lost.
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         drop_messages(&world, lane).await;
     }
@@ -330,11 +338,10 @@ async fn what_a_clock_that_was_ahead_moved_is_taken_back() {
     assert_eq!(world.run_sweep().await.taken_back, 0, "once");
 }
 
-/// What is accepted with a clock that is ahead is delivered once it is right, whether or not a
-/// sweep ran meanwhile. Proved with a webhook whose message is lost, and one whose message is
-/// hidden for a month.
+/// Webhooks that are accepted while the clock is ahead are delivered once it is correct. Proved
+/// with a webhook whose message is lost, and one whose message is hidden for a month.
 #[tokio::test]
-async fn what_was_accepted_with_a_clock_ahead_is_delivered() {
+async fn webhooks_accepted_with_a_clock_ahead_are_delivered() {
     let world = World::new();
     world.run_sweep().await;
     world.clock.set_ahead(40 * DAY);
@@ -359,11 +366,11 @@ async fn what_was_accepted_with_a_clock_ahead_is_delivered() {
     );
 }
 
-/// Dead letters outlive a clock that is 40 days ahead for seconds; they are hidden then and can be
-/// read again. They go once two looks a minute apart have seen them expired. Proved by the file's
+/// Dead letters survive a clock that is 40 days ahead for seconds. They are hidden meanwhile. A
+/// dead letter is deleted once two runs a minute apart have seen it expired. Proved by the file's
 /// rows.
 #[tokio::test]
-async fn dead_letters_outlive_a_clock_that_is_ahead_for_seconds() {
+async fn dead_letters_survive_a_clock_that_is_ahead_for_seconds() {
     let world = World::new();
     world.destination.answer([status(410)]);
     let webhook = world.accepted().await;
@@ -387,7 +394,7 @@ async fn dead_letters_outlive_a_clock_that_is_ahead_for_seconds() {
 
     world.clock.advance(31 * DAY);
     world.run_sweep().await;
-    assert_eq!(world.records_on_disk(), 4, "one look");
+    assert_eq!(world.records_on_disk(), 4, "seen expired once");
     world.clock.advance(MINUTE);
     world.run_sweep().await;
     assert_eq!(world.records_on_disk(), 3, "the unfinished ones stay");

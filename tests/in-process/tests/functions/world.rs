@@ -1,5 +1,5 @@
-//! The functions in one process, over a real embedded store and queue, with a clock that a test
-//! puts forward and a destination that answers as it is told.
+//! The functions in one process, over a real embedded store and queue, with a clock that the test
+//! advances and a scripted destination.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use shared::{
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     message::Message,
     model::{Content, ErrorKind, SCHEMA, Webhook},
     queue::{Lane, MAX_BATCH, Outgoing, Received},
@@ -28,17 +28,17 @@ use tempfile::TempDir;
 
 use conformance::TestClock;
 
-/// A visibility timeout that no test reaches by itself.
+/// A visibility timeout that passes only if the test advances the clock.
 const VISIBILITY: Duration = Duration::from_secs(360);
 
-/// All that a function needs, and a way to look at what it left.
+/// Everything that a function needs, and access to its results.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// What the functions are given.
+    /// The context of the functions.
     pub(crate) context: Context,
     /// Makes the attempts of `deliver`.
     pub(crate) sender: Arc<dyn Sender>,
-    /// The clock of everything.
+    /// The clock of all parts.
     pub(crate) clock: Arc<TestClock>,
     /// The destination.
     pub(crate) destination: Arc<ScriptedDestination>,
@@ -61,8 +61,8 @@ impl World {
         folder.path().clone_into(&mut config.data_dir);
         let clock = Arc::new(TestClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let backends = Backends::open(&config, &as_clock).unwrap();
-        let context = Context::new(config, backends, as_clock, Duration::ZERO).unwrap();
+        let backends = Backends::open(&config, &as_clock, DataDirMode::Shared).unwrap();
+        let context = Context::new(config, &backends, as_clock, Duration::ZERO).unwrap();
         let destination = Arc::new(ScriptedDestination::default());
         let sender = Arc::clone(&destination) as _;
         Self { context, sender, clock, destination, folder }
@@ -73,8 +73,8 @@ impl World {
         self.clock.now()
     }
 
-    /// Puts the clock forward to just after this time: a delay counts from its send, which is a
-    /// moment later than what it was made from.
+    /// Advances the clock to just after this time. A delay counts from its send, which is a moment
+    /// later than the time that it was computed from.
     pub(crate) fn advance_past(&self, time: Timestamp) {
         self.clock.advance(time.since(self.now()) + Duration::from_millis(50));
     }
@@ -107,18 +107,18 @@ impl World {
         self.context.store.get(&webhook.id).await.unwrap().expect("it is stored")
     }
 
-    /// Puts a record in place of the stored one.
+    /// Replaces the stored record.
     pub(crate) async fn put(&self, before: &Webhook, after: Webhook) -> Webhook {
         self.context.store.write(before, &after).await.unwrap();
         after
     }
 
-    /// Puts records of a newer version in place of these, behind the store's back.
+    /// Replaces these records with records of a newer version, directly in the file.
     pub(crate) fn plant_newer(&self, webhooks: &[Webhook]) {
         self.plant(webhooks, |webhook| format!(r#"{{"v":{},"id":"{}"}}"#, SCHEMA + 1, webhook.id));
     }
 
-    /// Puts these records back as they are, as a roll-forward makes them readable again.
+    /// Restores these records, as if the newer version were deployed again.
     pub(crate) fn plant_back(&self, webhooks: &[Webhook]) {
         self.plant(webhooks, Webhook::to_json);
     }
@@ -137,7 +137,7 @@ impl World {
         transaction.commit().unwrap();
     }
 
-    /// How many records the file holds, expired or not.
+    /// The number of records in the file, including expired ones.
     pub(crate) fn records_on_disk(&self) -> i64 {
         let connection =
             rusqlite::Connection::open(self.folder.path().join("posthaste.db")).unwrap();
@@ -156,12 +156,12 @@ impl World {
         self.context.queue.send(lane, &[message]).await.unwrap();
     }
 
-    /// Receives a batch, as the event source mapping does. Empty if nothing is visible.
+    /// Receives a batch, as the event source mapping does. Empty if no message is visible.
     pub(crate) async fn received(&self, lane: Lane) -> Vec<Received> {
         self.context.queue.receive(lane, MAX_BATCH, VISIBILITY, Duration::ZERO).await.unwrap()
     }
 
-    /// Calls `deliver` with what its queue holds; which of the messages were handed back.
+    /// Invokes `deliver` with a batch of its queue. Returns the messages that were handed back.
     pub(crate) async fn run_deliver(&self) -> Vec<Received> {
         let batch = self.received(Lane::Webhooks).await;
         let until = self.now().plus(Duration::from_secs(60));
@@ -169,14 +169,14 @@ impl World {
         self.settle(Lane::Webhooks, batch, &response).await
     }
 
-    /// Calls `dlq` with what its queue holds; which of the messages were handed back.
+    /// Invokes `dlq` with a batch of its queue. Returns the messages that were handed back.
     pub(crate) async fn run_dlq(&self) -> Vec<Received> {
         let batch = self.received(Lane::DeadLetters).await;
         let response = dlq::handle(&self.context, event(&batch)).await;
         self.settle(Lane::DeadLetters, batch, &response).await
     }
 
-    /// Calls `sweep`.
+    /// Invokes `sweep`.
     pub(crate) async fn run_sweep(&self) -> sweep::Summary {
         sweep::handle(&self.context, self.now().plus(Duration::from_secs(60))).await.unwrap()
     }
@@ -196,13 +196,13 @@ impl World {
         back
     }
 
-    /// How many messages the lane holds: ready, delayed and in flight.
+    /// The number of messages in the lane: ready, delayed and in flight.
     pub(crate) async fn messages(&self, lane: Lane) -> (u64, u64, u64) {
         let depth = self.context.queue.depth(lane).await.unwrap();
         (depth.ready, depth.delayed, depth.in_flight)
     }
 
-    /// What must hold at the end of every scenario: these webhooks are finished, failed ones are
+    /// Asserts the end state of every scenario: these webhooks are finished, failed ones are
     /// archived, and nothing is due or queued.
     pub(crate) async fn assert_settled(&self, webhooks: &[&Webhook]) {
         for webhook in webhooks {
@@ -211,7 +211,7 @@ impl World {
             assert_eq!(
                 stored.status == Status::Failed,
                 stored.is_dead_letter(),
-                "what failed is a dead letter"
+                "a failed webhook is a dead letter"
             );
         }
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
@@ -226,7 +226,7 @@ impl World {
     }
 }
 
-/// The event that SQS would send.
+/// The event that SQS sends.
 pub(crate) fn event(batch: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = batch
@@ -263,11 +263,10 @@ pub(crate) fn no_answer(kind: ErrorKind) -> Answer {
     Answer { error: Some(kind), message: Some("as the test says".to_owned()), ..Answer::default() }
 }
 
-/// What a destination does while an attempt is under way.
+/// An action of the destination during an attempt.
 type DuringAttempt = Box<dyn Fn(&Request<'_>) + Send + Sync>;
 
-/// A destination that answers one attempt after the other as it was told; 200 when it was told
-/// nothing more.
+/// A destination that answers attempts with the scripted answers in order, and then with 200.
 #[derive(Default)]
 pub(crate) struct ScriptedDestination {
     answers: Mutex<VecDeque<Answer>>,
@@ -284,12 +283,12 @@ impl fmt::Debug for ScriptedDestination {
 }
 
 impl ScriptedDestination {
-    /// The answers to the next attempts.
+    /// Adds answers to the script.
     pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         self.answers.lock().unwrap().extend(answers);
     }
 
-    /// What happens during each attempt, before it is answered.
+    /// Sets the action during each attempt, before its answer.
     pub(crate) fn during(&self, action: impl Fn(&Request<'_>) + Send + Sync + 'static) {
         *self.during.lock().unwrap() = Some(Box::new(action));
     }
@@ -311,7 +310,7 @@ impl Lookup for ScriptedDestination {
 impl Sender for ScriptedDestination {
     async fn send(&self, request: &Request<'_>, _deadline: Duration) -> Answer {
         self.attempts.lock().unwrap().push(request.attempt);
-        // An action may panic, to see what comes of it.
+        // Some tests let the action panic.
         if let Some(action) = &*self.during.lock().unwrap_or_else(PoisonError::into_inner) {
             action(request);
         }

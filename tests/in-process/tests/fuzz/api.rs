@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     id::WebhookId,
 };
 use tempfile::TempDir;
@@ -42,8 +42,8 @@ impl Api {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let context = {
             let _within = runtime.enter();
-            let backends = Backends::open(&config, &clock).unwrap();
-            Context::new(config, backends, clock, Duration::from_secs(3600)).unwrap()
+            let backends = Backends::open(&config, &clock, DataDirMode::Shared).unwrap();
+            Context::new(config, &backends, clock, Duration::from_secs(3600)).unwrap()
         };
         let router = api::router(context.clone(), Access::Platform);
         Self { context, router, runtime, _folder: folder }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use shared::{
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     id::TaskId,
     model::Content,
     store::Store,
@@ -117,8 +117,8 @@ fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure
     };
     let config = Config::from_source(Defaults::LAMBDA, setting)?;
     let clock: Arc<dyn Clock> = Arc::new(Still);
-    let backends = Backends::open(&config, &clock)?;
-    Ok(Context::new(config, backends, clock, Duration::from_secs(3600))?)
+    let backends = Backends::open(&config, &clock, DataDirMode::Shared)?;
+    Ok(Context::new(config, &backends, clock, Duration::from_secs(3600))?)
 }
 
 /// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells

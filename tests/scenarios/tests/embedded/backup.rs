@@ -1,4 +1,4 @@
-//! Backups of a running stack, and the way back.
+//! Backups of a running stack, and their restore.
 
 use std::{
     fs,
@@ -21,11 +21,11 @@ use crate::{BOUND, POLL_INTERVAL, launch, ledger, local, post, printed, refusal}
 
 const CLIENTS: usize = 8;
 
-/// Accepted before the backup begins, at least.
+/// The minimum number of webhooks that are accepted before the backup starts.
 const LOAD: usize = 100;
 
-/// Clients that post until they are told to stop: every second webhook to a path that fails until
-/// the receiver is told to be well.
+/// Clients that post until they are stopped. Every second webhook goes to a path that fails until
+/// the receiver recovers.
 struct Load {
     stopping: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
@@ -64,7 +64,7 @@ impl Load {
         }
     }
 
-    /// The ids, each with the moment at which it was answered.
+    /// The IDs, each with the time of its response.
     async fn stop(self) -> Vec<(Instant, String)> {
         self.stopping.store(true, Ordering::SeqCst);
         let mut ids = Vec::new();
@@ -75,10 +75,10 @@ impl Load {
     }
 }
 
-/// A running stack under load is backed up: the backup holds everything that was accepted before it
-/// began. A stack on the restored backup delivers what waited.
+/// The backup of a running stack under load contains everything that was accepted before it
+/// started. A stack on the restored backup delivers the unfinished webhooks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack_delivers_it() {
+async fn a_backup_under_load_is_complete_and_a_restored_stack_delivers_it() {
     let is_well = Arc::new(AtomicBool::new(false));
     let well = Arc::clone(&is_well);
     let receiver = Receiver::builder().script(move |request| {
@@ -122,10 +122,10 @@ async fn a_backup_under_load_holds_what_was_accepted_before_and_a_restored_stack
     ledger::end(&api, stack).await;
 }
 
-/// While a stack runs on the folder, nothing is restored into it; nothing is replaced without a
-/// word.
+/// A restore is refused while a stack runs on the folder, and replaces a file only with
+/// `--overwrite`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_when_told_to() {
+async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_with_overwrite() {
     let receiver = Receiver::start().await.unwrap();
     let (launch, copies) = (launch(), TempDir::new().unwrap());
     let stack = launch.start().unwrap();

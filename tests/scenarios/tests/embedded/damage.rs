@@ -1,4 +1,4 @@
-//! A broken page under the stack: it says which, and its own next commands work.
+//! A damaged page: the stack names it, and the commands in its error message work.
 
 use std::{
     fs::File,
@@ -23,17 +23,17 @@ const PAGE_BYTES: u64 = 4096;
 
 const WEBHOOKS: usize = 60;
 
-/// A page with some of the waiting webhooks is overwritten. The stack does not start, and names the
-/// page and two commands. Run as they stand, they bring it up with all but the webhooks of that
-/// page, which they have named.
+/// A page with some unfinished webhooks is overwritten. The stack does not start, and names the
+/// page and two commands. Run unchanged, they restore all webhooks except those of that page, which
+/// they list.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
+async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() {
     let receiver = Receiver::start().await.unwrap();
     let launch = launch();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut accepted = Vec::new();
-    // A start looks at each webhook that is due later.
+    // A start reads each webhook that is due later.
     let later = SystemClock.now().plus(Duration::from_secs(3600)).to_string();
     for n in 0..WEBHOOKS {
         let body =
@@ -55,7 +55,7 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     let shell = Command::new("sh").args(["-c", commands]).output().unwrap();
     let said = String::from_utf8_lossy(&shell.stdout).into_owned();
     assert!(shell.status.success(), "{said}{}", String::from_utf8_lossy(&shell.stderr));
-    assert!(said.contains("Not read to the end: webhooks"), "{said}");
+    assert!(said.contains("Not read completely: webhooks"), "{said}");
 
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -69,7 +69,11 @@ async fn a_broken_page_is_named_and_the_next_commands_bring_the_stack_up() {
     }
     for id in &lost {
         let error = api.webhook(id).await.unwrap_err();
-        assert_eq!(error.status().map(|status| status.as_u16()), Some(404), "{id} is told as lost");
+        assert_eq!(
+            error.status().map(|status| status.as_u16()),
+            Some(404),
+            "{id} is reported as lost"
+        );
     }
     let next = [post(&api, &receiver.url("/x"), 10).await.unwrap()];
     let settled = ledger::settle(&api, &next, BOUND).await;

@@ -1,4 +1,4 @@
-//! Files that are deleted or replaced under a running stack, and files that others could read.
+//! Files that are deleted or replaced under a running stack, and file permissions.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use http::StatusCode;
 
 use crate::{BOUND, fresh_health, launch, ledger, local, post, printed, runbook_block, warnings};
 
-/// The data folder's files are deleted: from then on nothing is accepted that would be lost, health
-/// says why, and the runbook's commands save what was accepted before out of the running process.
+/// After the data folder's files are deleted, the stack accepts no webhook that would be lost, and
+/// health says why. The runbook's commands save earlier webhooks from the running process.
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_files_are_told_and_what_they_held_is_saved_as_the_runbook_says() {
+async fn deleted_files_are_reported_and_the_runbook_saves_their_content() {
     let is_up = Arc::new(AtomicBool::new(false));
     let up = Arc::clone(&is_up);
     let script = move |_: &_| Reply::status(if up.load(Ordering::SeqCst) { 200 } else { 503 });
@@ -58,9 +58,9 @@ async fn deleted_files_are_told_and_what_they_held_is_saved_as_the_runbook_says(
     ledger::end(&api, stack).await;
 }
 
-/// The database alone is replaced by another one, as by a careless copy.
+/// Only the database is replaced by another one, as by a careless copy.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_replaced_is_told() {
+async fn a_replaced_database_is_reported() {
     let launch = launch();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -77,10 +77,10 @@ async fn a_database_that_is_replaced_is_told() {
     stack.stop().unwrap();
 }
 
-/// A folder that was there, and that others can enter: its files are the owner's alone, and the log
-/// says what the folder's mode means.
+/// In an existing folder that other users can enter, the files are readable by their owner only,
+/// and the log explains the folder's mode.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_folder_that_others_can_enter_the_files_are_private_and_a_warning_says_so() {
+async fn in_a_folder_that_others_can_enter_files_are_private_and_a_warning_is_logged() {
     let launch = launch();
     fs::DirBuilder::new().mode(0o755).create(launch.data_dir()).unwrap();
     let stack = launch.start().unwrap();

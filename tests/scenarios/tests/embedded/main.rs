@@ -1,5 +1,5 @@
-//! The embedded file under a running stack: files that are gone, others that read it, damage, and
-//! backups. Real processes, real HTTP. A full disk is in `tests/external`.
+//! The embedded file under a running stack: deleted files, other readers, damage and backups. Real
+//! processes, real HTTP. `tests/external` tests a full disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,13 +23,13 @@ use harness::{
     ledger,
 };
 
-/// `local` with these arguments on a data folder, run to its end.
+/// Runs `local` with these arguments on a data folder and waits until it exits.
 fn local(data_dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary("local").unwrap());
     command.args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
 }
 
-/// What it printed, if it did what it was told.
+/// The output of a successful command.
 fn printed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}: {text}{}", output.status, refusal(output));
@@ -40,7 +40,7 @@ fn refusal(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The commands of the runbook's block that holds this.
+/// The commands of the runbook's code block that contains this text.
 fn runbook_block(text: &str) -> String {
     let file = harness::binaries::workspace().join("docs/operating.md");
     let runbook = std::fs::read_to_string(file).unwrap();

@@ -5,14 +5,14 @@ use rusqlite::Connection;
 
 use crate::{BOUND, fresh_health, launch, ledger, post, wait_for_health, warnings};
 
-/// More than the 32 MiB that may stay in the log; each payload is written once as such.
+/// More than the 32 MiB that may stay in the log. Each payload is written once without compression.
 const POSTS: usize = 180;
 const PAYLOAD_BYTES: usize = 200_000;
 
-/// While it reads, the log grows, and health says why and by how much. Once it has ended, the log
-/// starts over.
+/// While the other program reads, the log grows, and health reports why and its size. Once it has
+/// ended, the log starts over.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stays_is_told_with_the_size_of_the_log() {
+async fn a_long_reader_is_reported_with_the_size_of_the_log() {
     let receiver = Receiver::start().await.unwrap();
     let launch = launch();
     let stack = launch.start().unwrap();
@@ -29,7 +29,7 @@ async fn a_reader_that_stays_is_told_with_the_size_of_the_log() {
     assert!(log_bytes > 32 * 1024 * 1024, "{health}");
 
     reader.execute_batch("ROLLBACK").unwrap();
-    // A checkpoint comes with the next writes.
+    // The next writes trigger a checkpoint.
     let started = std::time::Instant::now();
     while fresh_health(&api).await.1["status"] != "healthy" {
         assert!(started.elapsed() < BOUND);

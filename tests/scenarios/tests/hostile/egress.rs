@@ -1,6 +1,5 @@
-//! How deliveries get out of the operator's network: through a proxy, with a certificate of ours,
-//! and to servers with certificates of their own. A stack as a process, with real files and a real
-//! proxy.
+//! Egress from the operator's network: through a proxy, with a client certificate, and to servers
+//! with private certificates. A stack as a process, with real files and a real proxy.
 
 use std::{
     net::SocketAddr,
@@ -27,13 +26,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Several times what a message stays hidden here after its attempt could not be made.
+/// Several times the wait after an attempt that could not be made.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// `user:long-proxy-password`.
 const AUTHORIZATION: &str = "Basic dXNlcjpsb25nLXByb3h5LXBhc3N3b3Jk";
 
-/// A proxy that knows one name, which no resolver knows, and refuses who has no credentials.
+/// A proxy that resolves one name, which no resolver knows, and refuses callers without
+/// credentials.
 struct Proxy {
     tunnels: Arc<AtomicUsize>,
 }
@@ -75,14 +75,14 @@ async fn tunnel(
     Ok(())
 }
 
-/// While the proxy is away nothing is counted against the destination: one failure would open its
-/// circuit here. Then all goes through the proxy, which resolves the name.
+/// While the proxy is down, no failure is charged to the destination: here one would open its
+/// circuit. Afterwards deliveries pass through the proxy, which resolves the name.
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     let _turn = crate::turn().await;
     let receiver = Receiver::start().await.unwrap();
     let known = format!("hooks.invalid:{}", receiver.address().port());
-    // Nobody else gets the port while nothing listens there.
+    // Reserves the port while nothing is listening there.
     let reserved = tokio::net::TcpSocket::new_v4().unwrap();
     reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let proxy_address = reserved.local_addr().unwrap();
@@ -113,7 +113,7 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     let statuses = ledger::settle(&api, &[id, elsewhere.clone()], BOUND).await.statuses;
     assert_eq!(statuses, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)].into());
     assert_eq!(proxy.tunnels.load(Ordering::SeqCst), 1);
-    // What the proxy says of a destination is told, and is that destination's failure.
+    // The proxy's error about a destination is reported as that destination's failure.
     let error = api.webhook(&elsewhere).await.unwrap().last_error.unwrap();
     let message =
         format!("the egress proxy {proxy_address} could not connect to the destination (502)");
@@ -124,10 +124,10 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A server that asks for a certificate, and one whose certificate nobody signed but itself: both
-/// by what the settings name.
+/// A server that requires a client certificate, and one with a self-signed certificate. Both work
+/// with the files in the settings.
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_of_ones_own_are_shown_and_trusted() {
+async fn private_certificates_are_presented_and_trusted() {
     let _turn = crate::turn().await;
     let authority = Authority::new().unwrap();
     let asking = authority.issue(Flaw::None).unwrap().asking_for(&authority).unwrap();
@@ -182,7 +182,7 @@ async fn certificates_of_ones_own_are_shown_and_trusted() {
     assert_eq!(without, [asks, self_signed]);
 }
 
-/// Each by the setting's name, and without its content.
+/// Each error names the setting and does not contain its value.
 #[test]
 fn bad_files_and_a_bad_proxy_stop_the_start() {
     let authority = Authority::new().unwrap();
@@ -218,10 +218,10 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
     }
 }
 
-/// The mistake is told by a URL that would be let in.
+/// The warning shows a URL that the allowlist would admit.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_allowlist_that_leaves_the_hosts_end_open_is_told_at_start() {
-    for (pattern, is_told) in
+async fn an_allowlist_with_an_open_host_end_is_reported_at_start() {
+    for (pattern, is_reported) in
         [(r"^https://.*\.example\.com", true), (r"^https://.*\.example\.com/", false)]
     {
         let launch =
@@ -231,9 +231,9 @@ async fn an_allowlist_that_leaves_the_hosts_end_open_is_told_at_start() {
         let log = launch.log();
         assert_eq!(
             log.contains("WEBHOOK_ALLOWLIST does not mark the end of the host"),
-            is_told,
+            is_reported,
             "{log}"
         );
-        assert_eq!(log.contains("https://a.example.com.evil.example/"), is_told, "{log}");
+        assert_eq!(log.contains("https://a.example.com.evil.example/"), is_reported, "{log}");
     }
 }

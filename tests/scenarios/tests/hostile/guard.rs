@@ -1,6 +1,6 @@
-//! Where Posthaste connects: no spelling of a place inside gets through the API, and no name that
-//! leads inside gets a connection. A listener on both loopback addresses counts what comes, and
-//! nothing does. What resolvers can be made to answer is in `resolvers.rs`.
+//! The address guard: the API accepts no spelling of a private address, and no connection is opened
+//! for a name that resolves to one. Proved with a listener on both loopback addresses that counts
+//! connections. `resolvers.rs` tests hostile resolvers.
 
 use std::{net::ToSocketAddrs, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::listener::Listener;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Hosts that are refused as they stand, by class; a port is appended.
+/// Hosts that are refused without a lookup, by class. The test appends a port.
 const REFUSED: [(&str, &[&str]); 18] = [
     (
         "loopback, in decimal, octal, hexadecimal and short",
@@ -204,7 +204,7 @@ const REFUSED: [(&str, &[&str]); 18] = [
     ),
 ];
 
-/// Whole URLs; `PORT` is the listener's.
+/// Complete URLs. `PORT` is the listener's port.
 const REFUSED_URLS: [&str; 24] = [
     "http://example.com@127.0.0.1:PORT/",
     "http://127.0.0.1:PORT@example.com/",
@@ -232,7 +232,7 @@ const REFUSED_URLS: [&str; 24] = [
     "jar:http://127.0.0.1:PORT!/",
 ];
 
-/// What the API says to each URL: the error's status, or `None` if it was accepted.
+/// The API's response to each URL: the error's status, or `None` if it was accepted.
 async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
     let mut found = Vec::new();
     for urls in urls.chunks(100) {
@@ -253,7 +253,7 @@ async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_spelling_of_a_place_inside_is_accepted() {
+async fn no_spelling_of_a_private_address_is_accepted() {
     let _turn = crate::turn().await;
     let listener = Listener::start().await;
     let launch =
@@ -271,7 +271,7 @@ async fn no_spelling_of_a_place_inside_is_accepted() {
     let accepted: Vec<_> =
         urls.iter().zip(&judged).filter(|(_, status)| **status != Some(422)).collect();
     assert!(accepted.is_empty(), "{accepted:#?}");
-    // The same one by one, by the two other ways in.
+    // The same URLs one by one, by the two other routes.
     for url in urls.iter().step_by(7) {
         let body = json!({"url": url, "payload": 1}).to_string();
         let one = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
@@ -287,8 +287,8 @@ async fn no_spelling_of_a_place_inside_is_accepted() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Names that are in no table and lead to this machine by its own resolver: the machine's own, and
-/// what its hosts file says.
+/// Names outside the tables that this machine's resolver resolves to the machine itself: its own
+/// name and those of its hosts file.
 fn names_of_this_machine() -> Vec<String> {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -302,8 +302,8 @@ fn names_of_this_machine() -> Vec<String> {
         .collect();
     names.sort();
     names.dedup();
-    // Only what the machine answers by itself and with its own address: nobody else is asked, and
-    // no connection could leave it.
+    // Only names that the machine resolves by itself to its own addresses: no other resolver is
+    // asked, and no connection could leave the machine.
     names.retain(|name| {
         (name.as_str(), 0)
             .to_socket_addrs()
@@ -313,7 +313,7 @@ fn names_of_this_machine() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_leads_inside_is_accepted_and_gets_no_connection() {
+async fn a_name_of_a_private_address_is_accepted_and_gets_no_connection() {
     let _turn = crate::turn().await;
     let names = names_of_this_machine();
     assert!(

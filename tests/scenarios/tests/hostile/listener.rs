@@ -1,4 +1,4 @@
-//! A listener that nobody may reach, and that would know it.
+//! A listener that no request may reach.
 
 use std::{
     net::SocketAddr,
@@ -16,8 +16,7 @@ use tokio::{
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Counts the connections that come to a port of loopback, of both families if the machine has
-/// both.
+/// Counts connections to a loopback port, of both address families if the machine has both.
 pub(crate) struct Listener {
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
@@ -25,7 +24,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) async fn start() -> Self {
-        // On all addresses of this machine, since a name of its own may lead to another one than
+        // On all addresses of this machine, because its name may resolve to another one than
         // loopback.
         let first = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = first.local_addr().unwrap().port();
@@ -46,7 +45,8 @@ impl Listener {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Nobody has come until now; and if somebody had, it would have been counted: the next one is.
+    /// Asserts that no connection has come. A connection of its own proves that the listener
+    /// counts.
     pub(crate) async fn assert_nobody_came(&self) {
         assert_eq!(self.count(), 0, "nobody came");
         let _connection = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
@@ -55,6 +55,6 @@ impl Listener {
             assert!(Instant::now() < deadline, "the listener does not count");
             sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(self.count(), 1, "my own and no other");
+        assert_eq!(self.count(), 1, "only the test's own connection");
     }
 }

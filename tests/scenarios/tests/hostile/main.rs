@@ -1,9 +1,8 @@
-//! Posthaste among enemies and neighbours: a local stack as a real process against receivers that
-//! misbehave, URLs that lead inside, destinations that hang, and callers who send more than it can
-//! take.
+//! Posthaste under attack and under load: a local stack as a real process against misbehaving
+//! receivers, URLs that lead to private addresses, hanging destinations, and callers that overload
+//! it.
 //!
-//! They share two processors with each other, so they take turns: what they measure is time and
-//! memory.
+//! The tests measure time and memory on two shared processors, so they run one after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +12,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
+    reason = "the output is for the person who runs the test"
 )]
 
 mod egress;

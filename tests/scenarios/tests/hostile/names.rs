@@ -1,6 +1,5 @@
-//! One receiver that hangs, under many names: it keeps neither a destination that answered before
-//! nor one that was never seen from being served, although each of its names is a destination of
-//! its own.
+//! One hanging receiver under many names. Each name is a destination of its own. The receiver
+//! delays neither a destination that answered before nor one that was never seen.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -10,26 +9,25 @@ use std::{
 use harness::{client::ApiClient, ledger, receiver::Receiver, stack::Launch};
 use serde_json::json;
 
-/// Three times as many as a stack makes attempts at a time.
+/// Three times the number of slots of a stack.
 const NAMES: u16 = 384;
 
-/// Longer than all the waiting in this test, so that no attempt that hangs ends meanwhile.
+/// Longer than the test, so that no hanging attempt ends during it.
 const DELIVERY_TIMEOUT_MS: &str = "300000";
 
-/// How soon others are served. Without the limits it is the deadline of an attempt.
+/// The bound for other destinations. Without the limits they would wait for an attempt's deadline.
 const SERVED_BOUND: Duration = Duration::from_secs(60);
 
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Listeners that take connections and never answer, each at an address of its own. Their backlog
-/// is where requests wait for ever.
+/// Listeners that never accept, each at an address of its own. Connections stay in their backlog.
 fn hanging() -> Vec<TcpListener> {
     let address = |n: u16| Ipv4Addr::new(127, 77, (n >> 8) as u8, n as u8);
     (1..=NAMES).map(|n| TcpListener::bind((address(n), 0)).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_receiver_under_many_names_holds_up_nobody() {
+async fn one_receiver_under_many_names_delays_no_other() {
     let _turn = crate::turn().await;
     let hanging = hanging();
     let [known, new] = [Receiver::start().await.unwrap(), Receiver::start().await.unwrap()];
@@ -64,10 +62,10 @@ async fn one_receiver_under_many_names_holds_up_nobody() {
     }
     for id in &held {
         let attempts = api.webhook(id).await.unwrap().attempts;
-        assert!(attempts.is_empty(), "an attempt that hangs has ended meanwhile: {attempts:?}");
+        assert!(attempts.is_empty(), "a hanging attempt has ended: {attempts:?}");
     }
 
-    // What waits in a backlog is reset now, and nobody listens any more.
+    // Connections in a backlog are reset now, and new ones are refused.
     drop(hanging);
     ids.extend(held);
     let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;

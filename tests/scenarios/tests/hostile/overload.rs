@@ -1,21 +1,21 @@
-//! Overload: `load --overload` in a short form. It asks for ten times what the stack carries; how
-//! much of that comes through is up to the machine that client and stack share, and is told with
-//! the result. `OVERLOAD_SECONDS=60` makes it a long one.
+//! Overload: a short `load --overload`. It offers ten times the load that the stack carries. The
+//! result shows how much of it was sent, which depends on the machine that client and stack share.
+//! `OVERLOAD_SECONDS=60` runs it for longer.
 
 use clap::Parser;
 use harness::binaries::binary;
 use tools::load::{plan::Plan, run::run};
 
-/// How long in the ordinary run.
+/// The default duration.
 const SECONDS: &str = "5";
 
-/// What the stack's peak memory may grow by under ten times its load: its 256 requests at a time
-/// with their bodies and answers, 400 connections with their buffers, and the allocator's slack. It
-/// is the same whether the overload lasts for seconds or for minutes.
+/// The maximum growth of the stack's peak memory under ten times its load: 256 concurrent requests
+/// with bodies and responses, 400 connections with buffers, and the allocator's slack. It does not
+/// depend on the duration.
 const GROWTH_BOUND_MIB: f64 = 64.0;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exceeds_what_it_can_carry_is_shed_and_what_was_accepted_arrives() {
+async fn overload_is_shed_and_accepted_webhooks_arrive() {
     let _turn = crate::turn().await;
     let seconds = std::env::var("OVERLOAD_SECONDS").unwrap_or_else(|_| SECONDS.to_owned());
     let spawn = format!("--spawn={}", binary("local").unwrap().display());
@@ -38,7 +38,7 @@ async fn what_exceeds_what_it_can_carry_is_shed_and_what_was_accepted_arrives() 
     assert!(results.is_clean(), "{overload:?}");
     assert!(
         overload.answered(202) > 0 && overload.shed() > 0,
-        "it served on, and shed: {overload:?}"
+        "it served requests and shed others: {overload:?}"
     );
     assert!(
         overload.offered_per_second > 2.0 * overload.carries_per_second,

@@ -1,6 +1,6 @@
-//! Every hostile receiver of the catalogue, several webhooks each, mixed with good ones in the same
-//! batches: each is over in time, is recorded as it should be, takes no memory worth the name, and
-//! harms nobody else.
+//! Every hostile receiver of the catalogue, with several webhooks each, mixed with good receivers
+//! in the same batches. Each attempt ends in time, is recorded correctly, uses little memory and
+//! affects no other webhook.
 
 use std::time::Duration;
 
@@ -25,19 +25,19 @@ const EACH: usize = 3;
 /// The deadline of an attempt.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What an attempt may take beyond its deadline on a busy machine. Each lasts as long as it is let;
-/// none of them ends by itself.
+/// The time that an attempt may exceed its deadline on a busy machine. No hostile receiver ends an
+/// attempt by itself.
 const LATENESS_BOUND: Duration = Duration::from_secs(4);
 
-/// Until all is settled; the attempts of a batch run side by side.
+/// The bound until all webhooks are finished. The attempts of a batch run concurrently.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// What the whole stack may grow by at its peak: for each of 128 attempts at a time the most that
-/// is read of a response, 64 KiB, and of its head, 400 KiB. A body that were kept, a header list or
-/// an unpacked bomb would be past it at once.
+/// The maximum growth of the stack's peak memory: for each of 128 concurrent attempts, 64 KiB of a
+/// response's body and 400 KiB for its head. A body that is kept, an unlimited header list or a
+/// decompressed bomb would exceed it at once.
 const GROWTH_BOUND_KIB: u64 = 128 * (64 + 400);
 
-/// Sends one webhook to each of the URLs, in batches of a hundred; their ids, in order.
+/// Sends one webhook to each of the URLs, in batches of a hundred. Returns their IDs in order.
 async fn submit(api: &ApiClient, urls: &[String]) -> Vec<String> {
     let mut ids = Vec::new();
     for urls in urls.chunks(100) {
@@ -58,14 +58,14 @@ fn peak_kib(stack: &Stack) -> u64 {
     usage(&[stack.pid()]).unwrap().peak_kib
 }
 
-/// What its only attempt is recorded as.
+/// The recorded result of the only attempt.
 fn recorded(webhook: &Webhook) -> (Option<&str>, Option<u16>) {
     let [attempt] = webhook.attempts.as_slice() else { panic!("one attempt: {webhook:?}") };
     (attempt.error.as_ref().map(|error| error.kind.as_str()), attempt.status_code)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_is_bounded_and_recorded_and_harms_nobody() {
+async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
     let _turn = crate::turn().await;
     let authority = Authority::new().unwrap();
     let behaviours = catalogue::all(&authority).unwrap();
@@ -78,8 +78,8 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     let launch = Launch::fresh().unwrap();
     let roots = launch.folder().join("roots.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
-    // One attempt each, so that what is recorded is that of this behaviour; every receiver is
-    // tried, whatever became of it before.
+    // One attempt each, so that the record shows this behavior. Every receiver is attempted,
+    // whatever happened before.
     let launch = launch
         .set("WEBHOOK_CA_FILE", roots.to_str().unwrap())
         .set("DELIVERY_TIMEOUT_MS", &DELIVERY_TIMEOUT.as_millis().to_string())
@@ -94,7 +94,7 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     ledger::settle(&api, &before, BOUND).await;
     let before_kib = peak_kib(&stack);
 
-    // Good and bad in turn, so that every batch of the queue has both.
+    // Good and hostile receivers alternate, so that every batch has both.
     let rounds = (0..EACH).flat_map(|_| &receivers);
     let urls: Vec<String> =
         rounds.flat_map(|receiver| [receiver.url(), good.url("/beside")]).collect();
@@ -135,7 +135,7 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(growth_kib < GROWTH_BOUND_KIB, "{growth_kib} KiB");
-    // The attempts did reach them, once each: nobody was asked again behind the policy's back.
+    // The attempts reached the receivers once each: there were no hidden retries.
     for (behaviour, receiver) in behaviours.iter().zip(&receivers) {
         assert!(
             (1..=EACH).contains(&receiver.connections()),
@@ -147,9 +147,9 @@ async fn each_is_bounded_and_recorded_and_harms_nobody() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A redirect is not followed, wherever it leads: nobody comes to where it points.
+/// A redirect is not followed, whatever its target.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_follows_a_redirect_inside() {
+async fn no_redirect_to_a_private_address_is_followed() {
     let _turn = crate::turn().await;
     let inside = HostileReceiver::start(&Transport::Plain, &[Step::Stall]).await.unwrap();
     let mut urls = Vec::new();
@@ -180,8 +180,8 @@ async fn nobody_follows_a_redirect_inside() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A year is cut to `RETRY_AFTER_CAP_MS`; a negative number, a past date and garbage count for
-/// nothing, and do no harm.
+/// A year is capped at `RETRY_AFTER_CAP_MS`. A negative number, a past date and garbage are
+/// ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     const YEARS: [&str; 3] =
@@ -231,9 +231,9 @@ async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A receiver that answers 200 and puts the error into the body: `RESPONSE_EXCERPTS=all` shows it.
+/// A receiver answers 200 with the error in the body. `RESPONSE_EXCERPTS=all` shows it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_delivery_was_answered_is_shown_if_asked_for() {
+async fn the_response_to_a_delivery_is_shown_on_request() {
     const BODY: &str = r#"{"ok": false, "error": "no such order"}"#;
     let _turn = crate::turn().await;
     let answer =

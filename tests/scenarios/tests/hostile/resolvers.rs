@@ -1,7 +1,7 @@
-//! Names that lead inside, whatever a resolver makes of them: no connection is opened to a refused
-//! address. A listener on loopback, both families, counts what comes.
+//! Hostile resolvers: no connection is opened to a refused address, whatever a name resolves to. A
+//! listener on loopback, on both address families, counts connections.
 //!
-//! The resolvers here are ours, so nobody outside is asked; and no address outside is ever
+//! The resolvers are part of the test, so no outside resolver is asked. No outside address is ever
 //! connected to.
 
 use std::{
@@ -21,7 +21,7 @@ use harness::receiver::Receiver;
 use shared::{
     clock::{Clock, SystemClock, Timestamp},
     config::{Config, Defaults},
-    context::Backends,
+    context::{Backends, DataDirMode},
     id::WebhookId,
     model::ErrorKind,
     sender::{
@@ -35,7 +35,7 @@ use crate::listener::Listener;
 
 const AMPLE: Duration = Duration::from_secs(20);
 
-/// Addresses inside, by class, as a name's records may hold them.
+/// Private addresses by class, as the records of a name may contain them.
 const INSIDE: [(&str, &[&str]); 14] = [
     ("loopback", &["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1"]),
     (
@@ -90,13 +90,12 @@ const INSIDE: [(&str, &[&str]); 14] = [
     ),
 ];
 
-/// A resolver that answers each look-up in turn with the next of these, and then with the last
-/// again and again.
+/// A resolver that answers each lookup with the next of these, and repeats the last one.
 #[derive(Debug)]
 struct InTurn {
     answers: Vec<Vec<IpAddr>>,
     asked: AtomicUsize,
-    /// Stands still for so long before the first answer.
+    /// The delay before the first answer.
     first_after: Duration,
 }
 
@@ -157,10 +156,10 @@ async fn send(sender: &HttpSender, url: &str, deadline: Duration) -> Answer {
     sender.send(&request, deadline).await
 }
 
-/// Names in public zones whose records say where inside they lead, as wildcard zones do, each
-/// address alone and all of a class together.
+/// Names in public zones that resolve to private addresses, as those of wildcard zones do: each
+/// address alone, and all addresses of a class together.
 #[tokio::test]
-async fn no_name_that_resolves_inside_gets_a_connection() {
+async fn no_name_of_a_private_address_gets_a_connection() {
     let listener = Listener::start().await;
     for (class, addresses) in INSIDE {
         for answer in addresses.iter().map(std::slice::from_ref).chain([addresses]) {
@@ -184,17 +183,17 @@ async fn no_name_that_resolves_inside_gets_a_connection() {
                     "no address is told: {told}"
                 );
             }
-            assert_eq!(lookup.asked(), 3, "each attempt asks once");
+            assert_eq!(lookup.asked(), 3, "each attempt does one lookup");
         }
     }
     listener.assert_nobody_came().await;
 }
 
-/// A public address first and a private one after, as in DNS rebinding: what was found out for the
-/// first attempt counts for nothing in the second. The first attempt's time is over as soon as the
-/// name is resolved, so it goes nowhere either.
+/// A public address first and then a private one, as in DNS rebinding: the result of the first
+/// attempt does not count for the second. The first attempt's time is over once the name is
+/// resolved, so it connects to nothing either.
 #[tokio::test]
-async fn an_answer_that_changes_is_judged_anew() {
+async fn a_changed_answer_is_checked_again() {
     const DEADLINE: Duration = Duration::from_millis(50);
     for inside in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         let listener = Listener::start().await;
@@ -209,21 +208,20 @@ async fn an_answer_that_changes_is_judged_anew() {
                 Some(ErrorKind::RefusedAddress),
                 "{inside}"
             );
-            assert_eq!(lookup.asked(), again, "each attempt asks, and once");
+            assert_eq!(lookup.asked(), again, "each attempt does one lookup");
         }
         listener.assert_nobody_came().await;
     }
 }
 
-/// Names below this one have a name server that never answers.
+/// The zone of a name server that never answers.
 const DEAD_ZONE: &str = ".dead.example";
 
-/// Attempts at such names, each at another one.
+/// The number of attempts at different names in that zone.
 const DEAD_NAMES: usize = 200;
 
-/// Name servers that answer for all names but those of the dead zone. The threads that ask for
-/// these are held until `let_go`, as the system's resolver holds them. How many are held is
-/// counted.
+/// Name servers that answer for all names outside the dead zone. Lookups in the dead zone block
+/// their threads until `let_go`, as the system's resolver does. Blocked threads are counted.
 fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLookup {
     let (held, let_go) = (Arc::clone(held), Arc::clone(let_go));
     SystemLookup::asking(move |host| {
@@ -238,7 +236,8 @@ fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLook
     })
 }
 
-/// Lets the threads go when it is dropped, also if the test fails: the runtime would wait for them.
+/// Releases the threads when it is dropped, because the runtime waits for them even if a test
+/// fails.
 struct LetGo(Arc<AtomicBool>);
 
 impl Drop for LetGo {
@@ -247,9 +246,8 @@ impl Drop for LetGo {
     }
 }
 
-/// A name server that never answers holds threads, and neither the store's reads nor other names
-/// need those. tokio's own threads for calls that block are a single one here, which one such call
-/// would hold.
+/// A name server that never answers blocks threads that neither the store's reads nor other names
+/// need. tokio has a single thread for blocking calls here, which one lookup would block.
 #[test]
 fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -274,7 +272,7 @@ fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names()
     );
 }
 
-/// What the attempts in the dead zone came to.
+/// The results of the attempts in the dead zone.
 async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> Vec<Answer> {
     let _let_go = LetGo(Arc::clone(let_go));
     let folder = tempfile::tempdir().unwrap();
@@ -284,7 +282,7 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
     let mut config = Config::from_source(Defaults::LOCAL, embedded).unwrap();
     folder.path().clone_into(&mut config.data_dir);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = Backends::open(&config, &clock).unwrap().store;
+    let store = Backends::open(&config, &clock, DataDirMode::Shared).unwrap().store().clone();
     let receiver = Receiver::start().await.unwrap();
     let lookup = Arc::new(name_servers(held, let_go));
     let sender = Arc::new(guarded(

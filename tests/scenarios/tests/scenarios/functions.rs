@@ -105,7 +105,7 @@ async fn functions_that_are_away_are_waited_for() {
     assert_eq!((refused.status.as_u16(), refused.problem().unwrap().status), (503, 503));
     assert!(refused.headers.contains_key("retry-after"));
     // Long enough for the second attempt to be due, and for many polls if there were any.
-    let complaints = || launch.log().matches("The function cannot be called").count();
+    let complaints = || launch.log().matches("Cannot reach the function").count();
     while complaints() < 2 || away.elapsed() < Duration::from_secs(3) {
         assert!(away.elapsed() < BOUND, "nobody says that the functions are away");
         sleep(Duration::from_millis(20)).await;

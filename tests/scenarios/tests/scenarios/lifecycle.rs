@@ -25,7 +25,7 @@ fn a_second_stack_on_the_same_folder_or_port_says_so() {
     drop(stack);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     assert!(!launch.run_to_its_end(taken.local_addr().unwrap().port(), 0).unwrap().success());
-    assert!(launch.log().contains("another process listens there"), "{}", launch.log());
+    assert!(launch.log().contains("another process is listening there"), "{}", launch.log());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn it_refuses_to_listen_for_others_without_keys() {
     for option in ["--listen", "--metrics-listen"] {
         let launch = Launch::fresh().unwrap().instead(option, "0.0.0.0:0");
         assert!(!launch.run_to_its_end(0, 0).unwrap().success());
-        let says = format!("{option} 0.0.0.0:0 can be reached from other machines");
+        let says = format!("{option} 0.0.0.0:0 is reachable from other machines");
         assert!(launch.log().contains(&says), "{}", launch.log());
     }
 }
