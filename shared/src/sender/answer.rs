@@ -42,8 +42,8 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
     let mut beginning = Vec::new();
     if !is_success || excerpts == Excerpts::All {
         let keep = |part: &[u8]| {
-            beginning
-                .extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())])
+            let wanted = part.len().min(EXCERPT_READ_BYTES - beginning.len());
+            beginning.extend_from_slice(&part[..wanted]);
         };
         response.body(&mut head, until, keep, EXCERPT_READ_BYTES).await;
         if !is_success && beginning.len() == EXCERPT_READ_BYTES {

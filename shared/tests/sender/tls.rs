@@ -200,7 +200,7 @@ async fn what_is_missing_of_the_chain_is_said() {
     let intermediate = Authority::make("Intermediate R7", Some(&root), |_| ());
     let alone = intermediate.issue(&params(NAME));
     let message = "the server did not send its intermediate certificate, and the \
-        issuer \"Intermediate R7\" is not a trusted authority; WEBHOOK_CA_FILE can list it";
+        issuer \"Intermediate R7\" is not a trusted CA. To trust it, add it to WEBHOOK_CA_FILE";
     assert_refused(&send_tls(&alone, &[&root.certificate]).await, message);
     assert_refused(
         &send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await,
@@ -209,7 +209,7 @@ async fn what_is_missing_of_the_chain_is_said() {
 
     let whole = intermediate.issue(&params(NAME)).with(&[&intermediate.certificate]);
     let message =
-        "the certificate's authority \"Root\" is not trusted; WEBHOOK_CA_FILE can list it";
+        "the certificate's CA \"Root\" is not trusted. To trust it, add it to WEBHOOK_CA_FILE";
     assert_refused(&send_tls(&whole, &[]).await, message);
     assert_refused(&send_tls(&whole.with(&[&root.certificate]), &[]).await, message);
     assert_refused(
@@ -225,7 +225,7 @@ async fn what_a_certificate_says_is_bounded() {
     let answer =
         send_tls(&authority.issue(&params(NAME)).with(&[&authority.certificate]), &[]).await;
     let message = answer.message.clone().unwrap();
-    let quoted = format!("authority \" [31m{}\" is", "€".repeat(18));
+    let quoted = format!("CA \" [31m{}\" is", "€".repeat(18));
     assert!(message.contains(&quoted) && message.len() < MAX_ERROR_BYTES, "{message}");
 
     let mut names = params(NAME);
