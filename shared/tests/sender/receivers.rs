@@ -1,5 +1,5 @@
-//! Receivers that answer oddly, or break off: a status that was received decides, and a connection
-//! is used again only if its response ended as it said.
+//! Receivers with invalid or incomplete responses. A received status decides, and a connection is
+//! reused only after a complete response.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::{
 
 const LENGTH: &str = "content-length: 0\r\n\r\n";
 
-/// Sends three requests to a receiver that answers each of them with these bytes: the connections
-/// that took.
+/// Sends three requests to a receiver that responds to each with these bytes. Returns the number of
+/// connections.
 async fn connections_of_three(bytes: &[u8], code: u16) -> usize {
     let server = Server::start(vec![Reply::new(bytes); 3]).await;
     let sender = sender();
@@ -121,8 +121,8 @@ async fn a_head_that_breaks_off_or_never_ends_is_an_answer() {
     }
 }
 
-/// The receiver reads the head alone, answers, and closes, or leaves the rest unread: 1 MiB does
-/// not fit into any buffer.
+/// The receiver reads only the head, responds, and closes or leaves the rest unread. 1 MiB does not
+/// fit into any buffer.
 #[tokio::test]
 async fn an_answer_to_a_request_that_is_still_being_written_decides() {
     for closes in [true, false] {
@@ -156,8 +156,7 @@ async fn an_answer_to_a_request_that_is_still_being_written_decides() {
     }
 }
 
-/// `Keep-Alive: timeout=N` less a second, and then the connection is closed by itself, long before
-/// the usual time.
+/// The pool closes the connection one second before `Keep-Alive: timeout=N`.
 #[tokio::test]
 async fn a_connection_is_kept_no_longer_than_the_server_says() {
     let reply = |keep_alive: &str| Reply::with_body(200, &format!("{keep_alive}\r\n"), b"");
@@ -180,8 +179,7 @@ async fn a_connection_is_kept_no_longer_than_the_server_says() {
         .expect("the one of timeout=2 is closed after a second");
 }
 
-/// Byte for byte: characters that RFC 3986 allows go as written, and nothing can end the request
-/// line.
+/// The target is sent byte for byte if RFC 3986 allows it, and nothing can end the request line.
 #[tokio::test]
 async fn a_url_arrives_as_it_was_written() {
     for (written, arrives) in [
@@ -202,8 +200,8 @@ fn keeping(excerpts: Excerpts) -> HttpSender {
     HttpSender::new(SenderConfig { excerpts, ..config(true) }).unwrap()
 }
 
-/// Deliveries have an excerpt where they are asked for, and do not wait for it any longer than for
-/// the end of the response.
+/// With `Excerpts::All`, deliveries have an excerpt. They wait no longer for it than for the end of
+/// the response.
 #[tokio::test]
 async fn the_beginning_of_a_deliverys_body_is_kept_if_asked_for() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
