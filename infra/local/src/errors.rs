@@ -1,15 +1,18 @@
-//! Errors as the terminal shows them.
+//! Errors as the terminal and the log show them.
 
-use std::{error::Error, fmt::Write as _};
+use std::{error::Error, iter::successors};
 
 /// The error and its causes, one per line.
 pub(crate) fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a string does not fail.
-        let _ = write!(text, "\n  because: {error}");
-        source = error.source();
-    }
-    text
+    joined(error, "\n  because: ")
+}
+
+/// The error and its causes in one line.
+pub(crate) fn in_one_line(error: &dyn Error) -> String {
+    joined(error, ": ")
+}
+
+fn joined(error: &dyn Error, separator: &str) -> String {
+    let chain = successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
