@@ -211,7 +211,7 @@ async fn every_2xx_is_delivered_and_nothing_else_is() {
 
 /// The status arrives, and the body is missing, incomplete, or endless: delivered without delay.
 #[tokio::test]
-async fn trouble_with_the_body_of_a_2xx_changes_nothing() {
+async fn a_broken_body_of_a_2xx_changes_nothing() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
     let endless = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nthis is no chunk";
@@ -230,7 +230,7 @@ async fn trouble_with_the_body_of_a_2xx_changes_nothing() {
 }
 
 #[tokio::test]
-async fn trouble_with_the_body_of_a_failure_changes_nothing() {
+async fn a_broken_body_of_a_failure_changes_nothing() {
     let head = "HTTP/1.1 500 Oh\r\ncontent-length: 1000\r\n\r\nabc";
     for reply in [Reply::new(head).then_stall(), Reply::new(head).then_close()] {
         let answer = answer_to(reply).await;
@@ -247,7 +247,7 @@ async fn trouble_with_the_body_of_a_failure_changes_nothing() {
 /// At most 256 bytes, cut between two characters. Invalid UTF-8 is replaced. Compressed bodies stay
 /// compressed.
 #[tokio::test]
-async fn the_beginning_of_a_failures_body_is_kept() {
+async fn failures_have_an_excerpt() {
     let excerpt = async |headers: &str, body: &[u8]| {
         answer_to(Reply::with_body(400, headers, body)).await.response_excerpt
     };
@@ -269,7 +269,7 @@ async fn the_beginning_of_a_failures_body_is_kept() {
 /// An endless body is not read to its end. The sender closes the connection, which stops the
 /// server.
 #[tokio::test]
-async fn an_endless_body_is_not_read_on() {
+async fn an_endless_body_is_not_read_to_its_end() {
     for code in [200, 500] {
         let endless =
             Reply::new(format!("HTTP/1.1 {code} Whatever\r\ntransfer-encoding: chunked\r\n\r\n"));
@@ -315,7 +315,7 @@ async fn cookies_are_not_kept() {
 }
 
 #[tokio::test]
-async fn retry_after_is_passed_on() {
+async fn retry_after_is_returned() {
     for code in [302, 400, 413, 429, 500, 502, 503, 504] {
         for (headers, seconds) in [
             ("retry-after: 86400\r\n", 86_400),
@@ -366,7 +366,7 @@ async fn private_destinations_are_refused_without_a_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_again() {
+async fn a_connection_is_reused() {
     let failure = Reply::with_body(500, "", &[b'x'; 10_000]);
     let server =
         Server::start(vec![Reply::with_body(200, "", b"thanks"), failure, Reply::status(200)])

@@ -45,7 +45,7 @@ async fn a_name_without_addresses_is_a_network_error() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_a_network_error() {
+async fn a_response_that_is_not_http_is_a_network_error() {
     for reply in [
         Reply::new("SSH-2.0-OpenSSH_9.9\r\n").then_close(),
         Reply::new("\0\0\0\0\0\0\r\n\r\n").then_stall(),
@@ -68,7 +68,7 @@ async fn what_is_not_http_is_a_network_error() {
 }
 
 #[tokio::test]
-async fn no_answer_is_a_timeout() {
+async fn no_response_is_a_timeout() {
     for reply in [
         Reply::new("").then_stall(),
         Reply::new("HTTP/1.1 200 OK").then_stall(),
@@ -85,7 +85,7 @@ async fn no_answer_is_a_timeout() {
 
 /// The status arrives in time, but the body does not. The status decides.
 #[tokio::test]
-async fn the_deadline_ends_the_reading_of_a_body() {
+async fn the_deadline_ends_a_slow_body() {
     for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
         let reply = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ncontent-length: 9\r\n\r\nabc"))
             .then_stall();
@@ -101,7 +101,7 @@ async fn the_deadline_ends_the_reading_of_a_body() {
 #[tokio::test]
 async fn nothing_is_sent_after_the_deadline() {
     const DEADLINE: Duration = Duration::from_millis(50);
-    fn stand_still() {
+    fn suspend() {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
             std::hint::spin_loop();
@@ -109,7 +109,7 @@ async fn nothing_is_sent_after_the_deadline() {
     }
     let mut server = Server::start(vec![Reply::status(200)]).await;
     let mut config = config(true);
-    config.lookup = Arc::new(Loopback { before: stand_still });
+    config.lookup = Arc::new(Loopback { before: suspend });
     let sender = HttpSender::new(config).unwrap();
     let url = format!("http://hooks.example:{}/late", server.address.port());
     for deadline in [DEADLINE, Duration::ZERO] {

@@ -40,7 +40,7 @@ async fn connections_of_three(bytes: &[u8], code: u16) -> usize {
 }
 
 #[tokio::test]
-async fn odd_heads_are_answers_and_their_connections_serve_again() {
+async fn unusual_heads_are_valid_and_their_connections_are_reused() {
     for code in [200, 503] {
         for (line, lines) in [
             ("HTTP/1.1 CODE OK", "x-a: b\r\n".repeat(120)),
@@ -66,7 +66,7 @@ async fn odd_heads_are_answers_and_their_connections_serve_again() {
 }
 
 #[tokio::test]
-async fn broken_responses_are_answers_and_their_connections_do_not_serve_again() {
+async fn the_status_of_a_broken_response_counts_and_its_connection_is_closed() {
     for code in [200, 500] {
         for rest in [
             &b"x-a: b\0c\r\ncontent-length: 0\r\n\r\n"[..],
@@ -100,7 +100,7 @@ async fn broken_responses_are_answers_and_their_connections_do_not_serve_again()
 }
 
 #[tokio::test]
-async fn a_head_that_breaks_off_or_never_ends_is_an_answer() {
+async fn an_incomplete_or_endless_head_does_not_change_the_status() {
     for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
         let head = |rest: &str| Reply::new(format!("HTTP/1.1 {code} Whatever\r\n{rest}"));
         for reply in [
@@ -124,7 +124,7 @@ async fn a_head_that_breaks_off_or_never_ends_is_an_answer() {
 /// The receiver reads only the head, responds, and closes or leaves the rest unread. 1 MiB does not
 /// fit into any buffer.
 #[tokio::test]
-async fn an_answer_to_a_request_that_is_still_being_written_decides() {
+async fn a_response_during_the_write_decides() {
     for closes in [true, false] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -158,7 +158,7 @@ async fn an_answer_to_a_request_that_is_still_being_written_decides() {
 
 /// The pool closes the connection one second before `Keep-Alive: timeout=N`.
 #[tokio::test]
-async fn a_connection_is_kept_no_longer_than_the_server_says() {
+async fn a_connection_is_kept_no_longer_than_its_keep_alive() {
     let reply = |keep_alive: &str| Reply::with_body(200, &format!("{keep_alive}\r\n"), b"");
     let mut server = Server::start(vec![
         reply("keep-alive: timeout=1"),
@@ -203,7 +203,7 @@ fn keeping(excerpts: Excerpts) -> HttpSender {
 /// With `Excerpts::All`, deliveries have an excerpt. They wait no longer for it than for the end of
 /// the response.
 #[tokio::test]
-async fn the_beginning_of_a_deliverys_body_is_kept_if_asked_for() {
+async fn deliveries_have_an_excerpt_if_configured() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
     for (reply, excerpt) in [
         (Reply::with_body(200, "", b"{\"error\": \"no\"}"), Some("{\"error\": \"no\"}".to_owned())),

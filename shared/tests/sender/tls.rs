@@ -194,7 +194,7 @@ async fn a_listed_authority_signs_for_others() {
 }
 
 #[tokio::test]
-async fn what_is_missing_of_the_chain_is_said() {
+async fn a_missing_intermediate_certificate_is_reported() {
     let root = Authority::new("Root");
     let intermediate = Authority::make("Intermediate R7", Some(&root), |_| ());
     let alone = intermediate.issue(&params(NAME));
@@ -219,7 +219,7 @@ async fn what_is_missing_of_the_chain_is_said() {
 
 /// The name of a CA can be any text that the operator of the server, or an attacker, chose.
 #[tokio::test]
-async fn what_a_certificate_says_is_bounded() {
+async fn names_in_a_certificate_are_truncated() {
     let authority = Authority::new(&format!("\u{1b}[31m{}", "€".repeat(40)));
     let answer =
         send_tls(&authority.issue(&params(NAME)).with(&[&authority.certificate]), &[]).await;
@@ -241,7 +241,7 @@ async fn what_a_certificate_says_is_bounded() {
 }
 
 #[tokio::test]
-async fn each_fault_of_a_certificate_has_its_sentence() {
+async fn each_certificate_error_has_its_message() {
     let root = Authority::new("Root");
     let old =
         Authority::make("Old", Some(&root), |params| params.not_after = date_time_ymd(2021, 9, 30));
@@ -399,7 +399,7 @@ fn asking(
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
+async fn a_server_that_requests_a_client_certificate_receives_it() {
     let authority = Authority::new("Both");
     let server = authority.issue(&params(NAME));
     let ours = authority.issue(&params("client.example"));
@@ -445,7 +445,7 @@ async fn answer_to_bytes(bytes: &[u8]) -> Answer {
 }
 
 #[tokio::test]
-async fn what_a_server_says_in_place_of_a_handshake_is_told() {
+async fn invalid_handshakes_are_reported() {
     let plain = "the destination does not speak TLS on this port";
     for bytes in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
