@@ -1,6 +1,6 @@
 //! Errors as the terminal and the log show them.
 
-use std::{error::Error, iter::successors};
+use std::error::Error;
 
 /// The error and its causes, one per line.
 pub(crate) fn explain(error: &dyn Error) -> String {
@@ -13,6 +13,12 @@ pub(crate) fn in_one_line(error: &dyn Error) -> String {
 }
 
 fn joined(error: &dyn Error, separator: &str) -> String {
-    let chain = successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(separator)
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += separator;
+        text += &cause.to_string();
+        source = cause.source();
+    }
+    text
 }
