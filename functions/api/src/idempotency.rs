@@ -25,6 +25,8 @@
 //! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
 
+use std::error::Error;
+
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use sha2::{Digest, Sha256};
@@ -205,9 +207,8 @@ impl ReservedKey {
         if let Err(error) =
             app.context.store.replace_reservation(&self.key, &self.reservation, &done).await
         {
-            let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(
-                error,
+                error = &error as &dyn Error,
                 "Could not store the response for an idempotency key. A retry will run the request \
                  again."
             );

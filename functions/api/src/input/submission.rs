@@ -87,8 +87,14 @@ impl Submission {
         else {
             return Err(Problem::internal());
         };
-        let content = Content { url, headers, payload: payload.to_owned() };
-        Ok(Self { content, destination, reference, event_type, deliver_at, retry })
+        Ok(Self {
+            content: Content { url, headers, payload: payload.to_owned() },
+            destination,
+            reference,
+            event_type,
+            deliver_at,
+            retry,
+        })
     }
 
     /// A test webhook, which has a URL and a payload only. `field` is the name of the URL's
