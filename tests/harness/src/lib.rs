@@ -15,6 +15,7 @@
 //! | `life` | one webhook on each path of its life cycle |
 //! | [`clients`], `crash` | clients under load; processes killed under load |
 //! | [`health`] | waits for a health status |
+//! | [`process`] | the error of a process that a test starts |
 //! | [`progress`] | terminal output of the tools |
 //! | [`habits`] | checks that every command-line tool passes |
 //!
@@ -38,6 +39,7 @@ pub mod lambda;
 pub mod ledger;
 #[cfg(feature = "sqlite")]
 pub mod life;
+pub mod process;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;
