@@ -43,6 +43,28 @@ pub enum Lane {
     DeadLetters,
 }
 
+impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Webhooks, Self::DeadLetters];
+
+    /// The number that the embedded queue keeps for the lane. Stored, so a number never changes and
+    /// is never given to another lane.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Webhooks => 0,
+            Self::DeadLetters => 1,
+        }
+    }
+
+    /// The lane's place in [`Lane::ALL`], for arrays in memory.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Webhooks => 0,
+            Self::DeadLetters => 1,
+        }
+    }
+}
+
 /// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -106,14 +128,10 @@ pub struct SendError {
 pub trait Queue: Send + Sync + Debug {
     /// Answers if a message could be sent. A queue whose depth tells that already has nothing to
     /// add.
-    async fn ping(&self) -> Result<(), QueueError> {
-        Ok(())
-    }
+    async fn ping(&self) -> Result<(), QueueError>;
 
     /// What an operator should do something about, a sentence each.
-    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
-        Ok(Vec::new())
-    }
+    async fn warnings(&self) -> Result<Vec<String>, QueueError>;
 
     /// Every message that is not named in the error is held by the queue, durably against a crash
     /// of any process.

@@ -14,7 +14,7 @@ use shared::{
     apply::Applied,
     id::{ReferenceId, WebhookId},
     model::{Content, Transition, Webhook},
-    store::{DeadLetterPosition, Listed, MAX_READ},
+    store::{DeadLetterPosition, DeleteError, Listed, MAX_READ},
 };
 
 #[cfg(feature = "openapi")]
@@ -109,10 +109,10 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     query::none(query.as_deref())?;
     dead_letter(&app, &id).await?;
-    if app.context.store.delete(&id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(no_such_dead_letter())
+    match app.context.store.delete(&id).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(DeleteError::Missing | DeleteError::Changed) => Err(no_such_dead_letter()),
+        Err(DeleteError::Store(error)) => Err(error.into()),
     }
 }
 

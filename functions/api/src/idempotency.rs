@@ -32,7 +32,9 @@ use shared::{
     clock::Timestamp,
     id::TaskId,
     planted::{self, Bug},
-    store::{IDEMPOTENCY_TTL, Reservation},
+    store::{
+        IDEMPOTENCY_TTL, ReplaceReservationError, Reservation, ReserveError, StoredReservation,
+    },
 };
 
 use crate::{
@@ -124,7 +126,7 @@ pub(crate) enum Begun {
 #[derive(Debug)]
 pub(crate) struct Slot {
     key: String,
-    reservation: Reservation,
+    reserved: StoredReservation,
     /// Whether an earlier try of the same request may have done it already.
     pub(crate) tried_before: bool,
 }
@@ -132,22 +134,26 @@ pub(crate) struct Slot {
 /// Reserves the key, or finds what it stands for; 409 if that is another request.
 pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
     let ours = reservation(app, key.fingerprint.clone());
-    let slot = match app.context.store.reserve(&key.stored, &ours).await? {
-        None => Slot { key: key.stored.clone(), reservation: ours, tried_before: false },
-        Some(theirs) if theirs.fingerprint != key.fingerprint => {
-            return Err(Problem::new(
-                Kind::KeyReused,
-                "This Idempotency-Key was sent with another request in the last 24 hours; use a \
-                 new key for each.",
-            ));
-        }
-        Some(Reservation { answer: Some(answer), .. }) => return Ok(Begun::Done(answer)),
-        Some(_) if planted::is(Bug::KeyMintsNewId) => {
-            Slot { key: key.stored.clone(), reservation: ours, tried_before: false }
-        }
-        Some(theirs) => Slot { key: key.stored.clone(), reservation: theirs, tried_before: true },
+    let slot = |reserved, tried_before| Slot { key: key.stored.clone(), reserved, tried_before };
+    let theirs = match app.context.store.reserve(&key.stored, &ours).await {
+        Ok(reserved) => return Ok(Begun::Todo(slot(reserved, false))),
+        Err(ReserveError::Taken(theirs)) => *theirs,
+        Err(ReserveError::Store(error)) => return Err(error.into()),
     };
-    Ok(Begun::Todo(slot))
+    if theirs.reservation.fingerprint != key.fingerprint {
+        return Err(Problem::new(
+            Kind::KeyReused,
+            "This Idempotency-Key was sent with another request in the last 24 hours; use a new \
+             key for each.",
+        ));
+    }
+    if let Some(answer) = theirs.reservation.answer {
+        return Ok(Begun::Done(answer));
+    }
+    if planted::is(Bug::KeyMintsNewId) {
+        return Ok(Begun::Todo(slot(StoredReservation { reservation: ours, ..theirs }, false)));
+    }
+    Ok(Begun::Todo(slot(theirs, true)))
 }
 
 fn reservation(app: &App, fingerprint: String) -> Reservation {
@@ -164,7 +170,7 @@ fn reservation(app: &App, fingerprint: String) -> Reservation {
 impl Slot {
     /// The id that the webhook has; for a batch, what its items' ids derive from.
     pub(crate) const fn task(&self) -> TaskId {
-        self.reservation.task
+        self.reserved.reservation.task
     }
 
     /// When the first try began.
@@ -179,7 +185,7 @@ impl Slot {
 
     /// The id of a batch's item, if one that the key stood for before has settled it.
     pub(crate) fn settled(&self, index: usize) -> Option<TaskId> {
-        self.reservation.settled.get(index).copied().flatten()
+        self.reserved.reservation.settled.get(index).copied().flatten()
     }
 
     /// Makes the key stand for a new id, under which nothing is created that was settled. Whether
@@ -193,12 +199,17 @@ impl Slot {
         if planted::is(Bug::SettledForgotten) {
             settled.clear();
         }
-        let renewed =
-            Reservation { settled, ..reservation(app, self.reservation.fingerprint.clone()) };
-        let done =
-            app.context.store.replace_reservation(&self.key, &self.reservation, &renewed).await?;
-        self.reservation = renewed;
-        Ok(done)
+        let fingerprint = self.reserved.reservation.fingerprint.clone();
+        let renewed = Reservation { settled, ..reservation(app, fingerprint) };
+        let store = &app.context.store;
+        match store.replace_reservation(&self.key, &self.reserved, &renewed).await {
+            Ok(reserved) => {
+                self.reserved = reserved;
+                Ok(true)
+            }
+            Err(ReplaceReservationError::Changed | ReplaceReservationError::Missing) => Ok(false),
+            Err(ReplaceReservationError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Makes the key stand for the answer. What was asked for is done by now, so a failure is only
@@ -207,10 +218,12 @@ impl Slot {
         if answer.len() > MAX_ANSWER_BYTES {
             return;
         }
-        let done = Reservation { answer: Some(answer.to_owned()), ..self.reservation.clone() };
+        let earlier = self.reserved.reservation.clone();
+        let done = Reservation { answer: Some(answer.to_owned()), ..earlier };
+        let store = &app.context.store;
         // If it is refused, another try has finished, with the same answer.
-        if let Err(error) =
-            app.context.store.replace_reservation(&self.key, &self.reservation, &done).await
+        if let Err(ReplaceReservationError::Store(error)) =
+            store.replace_reservation(&self.key, &self.reserved, &done).await
         {
             let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(

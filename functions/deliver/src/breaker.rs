@@ -16,7 +16,7 @@ use shared::{
     context::Context,
     planted::{self, Bug},
     sender::Answer,
-    store::MAX_DESTINATIONS,
+    store::{MAX_DESTINATIONS, WriteCircuitError},
 };
 
 /// How long the circuits that were read count as known.
@@ -85,27 +85,29 @@ impl Breaker {
     async fn probe(&self, context: &Context, circuit: Circuit, now: Timestamp) -> Admitted {
         let probed = circuit.probe(&context.config.circuit, now);
         match context.store.write_circuit(Some(circuit.revision), &probed).await {
-            Ok(true) => {
+            Ok(()) => {
                 self.known().circuits.insert(probed.destination.clone(), probed.clone());
                 Admitted::Probe(probed)
             }
-            Ok(false) => match context.store.circuit(&circuit.destination).await {
-                Ok(Some(newer)) => {
-                    let admission = newer.admit(now);
-                    self.known().circuits.insert(newer.destination.clone(), newer.clone());
-                    match admission {
-                        Admission::Wait(until) => Admitted::No(until),
-                        // Half-open again already: the next look will tell.
-                        Admission::Probe => Admitted::No(now.plus(REFRESH)),
-                        Admission::Go => Admitted::Watched(newer),
+            Err(WriteCircuitError::Changed) => {
+                match context.store.circuit(&circuit.destination).await {
+                    Ok(Some(newer)) => {
+                        let admission = newer.admit(now);
+                        self.known().circuits.insert(newer.destination.clone(), newer.clone());
+                        match admission {
+                            Admission::Wait(until) => Admitted::No(until),
+                            // Half-open again already: the next look will tell.
+                            Admission::Probe => Admitted::No(now.plus(REFRESH)),
+                            Admission::Go => Admitted::Watched(newer),
+                        }
                     }
+                    Ok(None) => {
+                        self.known().circuits.remove(&circuit.destination);
+                        Admitted::Yes
+                    }
+                    Err(_) => Admitted::Yes,
                 }
-                Ok(None) => {
-                    self.known().circuits.remove(&circuit.destination);
-                    Admitted::Yes
-                }
-                Err(_) => Admitted::Yes,
-            },
+            }
             Err(_) => Admitted::Yes,
         }
     }
@@ -139,15 +141,15 @@ impl Breaker {
                 .write_circuit(stored.as_ref().map(|circuit| circuit.revision), &next)
                 .await
             {
-                Ok(true) => return self.remember(context, &current, next),
-                Ok(false) => match context.store.circuit(destination).await {
+                Ok(()) => return self.remember(context, &current, next),
+                Err(WriteCircuitError::Changed) => match context.store.circuit(destination).await {
                     // Somebody else has noted that it is well.
                     Ok(None) if !failed => return,
                     Ok(newer) => stored = newer,
                     Err(_) => return,
                 },
                 // The outcome itself is recorded all the same; the next answer is noted again.
-                Err(_) => return,
+                Err(WriteCircuitError::Store(_)) => return,
             }
         }
     }
@@ -157,7 +159,7 @@ impl Breaker {
         let Admitted::Probe(probed) = admitted else { return };
         let released = probed.unprobe(context.clock.now());
         // Refused or failed: somebody else has written it since, or its lease runs out.
-        if let Ok(true) = context.store.write_circuit(Some(probed.revision), &released).await {
+        if context.store.write_circuit(Some(probed.revision), &released).await.is_ok() {
             self.known().circuits.insert(released.destination.clone(), released);
         }
     }

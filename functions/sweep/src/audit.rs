@@ -14,6 +14,7 @@ use shared::{
     context::Context,
     model::Webhook,
     planted::{self, Bug},
+    store::{AdvanceAuditError, StoreError},
 };
 
 use crate::{Summary, SweepError, clock::is_ahead, isolated};
@@ -40,7 +41,7 @@ pub(crate) async fn audit(
         let stored = context.store.audited_until().await?;
         let is_ahead = |position: &Timestamp| is_ahead(*position, context.config.audit_age, now);
         if stored.as_ref().is_some_and(is_ahead) && !planted::is(Bug::AuditNeverTakenBack) {
-            context.store.advance_audit(stored, floor(now.minus(LOOK_BACK), step)).await?;
+            advance(context, stored, floor(now.minus(LOOK_BACK), step)).await?;
             continue;
         }
         let from = stored.unwrap_or_else(|| floor(of_age.minus(LOOK_BACK), step));
@@ -53,16 +54,28 @@ pub(crate) async fn audit(
         // Before the very first run there is hardly anything to read, so that is one step.
         let to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
         if planted::is(Bug::AuditMovesFirst) {
-            context.store.advance_audit(stored, to).await?;
+            advance(context, stored, to).await?;
         }
         adopt_unindexed(context, from, to, summary).await?;
         let to = if planted::is(Bug::AuditSkipsMinute) { to.plus(step) } else { to };
         // Refused: another run was first, or a write of one that has died took effect late. The
         // next round goes on from there.
-        context.store.advance_audit(stored, to).await?;
+        advance(context, stored, to).await?;
     }
     summary.more = true;
     Ok(())
+}
+
+/// Moves the audit's position, unless another run moved it first: the next round reads it anew.
+async fn advance(
+    context: &Context,
+    from: Option<Timestamp>,
+    to: Timestamp,
+) -> Result<(), StoreError> {
+    match context.store.advance_audit(from, to).await {
+        Ok(()) | Err(AdvanceAuditError::Moved) => Ok(()),
+        Err(AdvanceAuditError::Store(error)) => Err(error),
+    }
 }
 
 async fn adopt_unindexed(
