@@ -62,26 +62,49 @@ const API_BODY_BYTES: u64 = 128 * 1024 * 1024;
 /// The most: 1 TiB.
 const MAX_API_BODY_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
 
-/// Which backend.
+/// The backend that keeps webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// One file, no service.
+pub enum StoreBackend {
+    /// The embedded file.
     Sqlite,
-    /// A Redis server.
+    /// A Redis server or cluster.
     Redis,
-    /// Amazon DynamoDB; a store.
+    /// A table of Amazon DynamoDB.
     DynamoDb,
-    /// Amazon SQS; a queue.
-    Sqs,
 }
 
-impl Backend {
-    /// The value of the variable that chooses it; what `GET /health` shows.
+impl StoreBackend {
+    const ALL: [Self; 3] = [Self::Sqlite, Self::Redis, Self::DynamoDb];
+
+    /// The value of `STATUS_BACKEND`, which `GET /health` shows.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
             Self::Redis => "redis",
             Self::DynamoDb => "dynamodb",
+        }
+    }
+}
+
+/// The backend that keeps messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueBackend {
+    /// The embedded file.
+    Sqlite,
+    /// A Redis server or cluster.
+    Redis,
+    /// Queues of Amazon SQS.
+    Sqs,
+}
+
+impl QueueBackend {
+    const ALL: [Self; 3] = [Self::Sqlite, Self::Redis, Self::Sqs];
+
+    /// The value of `QUEUE_BACKEND`, which `GET /health` shows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Redis => "redis",
             Self::Sqs => "sqs",
         }
     }
@@ -112,9 +135,9 @@ pub enum Auth {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `STATUS_BACKEND`.
-    pub status_backend: Backend,
+    pub status_backend: StoreBackend,
     /// `QUEUE_BACKEND`.
-    pub queue_backend: Backend,
+    pub queue_backend: QueueBackend,
     /// `DATA_DIR`: the folder of the embedded backend's file.
     pub data_dir: PathBuf,
     /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: where Redis is, if it is a backend.
@@ -204,11 +227,6 @@ impl Config {
         if named < FIRST_DEADLINE { now.plus(self.function_timeout()) } else { named }
     }
 
-    /// Whether the embedded file keeps webhooks, messages or both.
-    pub fn is_embedded(&self) -> bool {
-        self.status_backend == Backend::Sqlite || self.queue_backend == Backend::Sqlite
-    }
-
     /// How old an id may be when its webhook is created; older ones are minted again. So whatever
     /// the audit reads at [`Config::audit_age`] is complete.
     pub fn max_id_age(&self) -> Duration {
@@ -253,8 +271,8 @@ impl Config {
         let delivery_timeout = read.millis("DELIVERY_TIMEOUT_MS", 30_000, 100..=600_000);
         let rules =
             Rules { retry: retry_policy(&mut read), limits: limits(&mut read, delivery_timeout) };
-        let status_backend = read.backend("STATUS_BACKEND", Backend::DynamoDb);
-        let queue_backend = read.backend("QUEUE_BACKEND", Backend::Sqs);
+        let status_backend = read.store_backend("STATUS_BACKEND");
+        let queue_backend = read.queue_backend("QUEUE_BACKEND");
         let deliver_concurrency =
             read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
         let batch_size = read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH);

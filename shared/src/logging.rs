@@ -1,30 +1,60 @@
-//! Log lines: JSON on Lambda, readable text locally. What is logged is decided by `RUST_LOG`, a
-//! level or a list such as `warn,deliver=info`; `info` if it is not set. Release builds have
-//! nothing below `info`.
+//! Log lines: JSON on Lambda, readable text locally. `RUST_LOG` selects what is logged: a level, or
+//! a list such as `warn,deliver=info`. The default is `info`. Release builds contain nothing below
+//! `info`.
 //!
-//! Lines carry `correlation_id` and `webhook_id` as fields. Payloads and secrets are never logged,
-//! URLs without query and userinfo.
+//! # Spans
+//!
+//! The code that works on a request or a webhook runs inside a span ([`request_span`],
+//! [`webhook_span`]). Each line that is logged inside the span carries the span's fields, and
+//! `[correlation_id] ` precedes its message. A log site therefore names neither:
+//!
+//! ```
+//! use tracing::Instrument;
+//!
+//! # async fn handle(id: &str) {
+//! let span = shared::logging::request_span(id, None);
+//! async { tracing::warn!("Refused") }.instrument(span).await; // "[id] Refused"
+//! # }
+//! ```
+//!
+//! - Spans nest. The innermost span that has a field wins, and a field of the event itself wins
+//!   over all spans.
+//! - A spawned task does not inherit a span: instrument its future.
+//!
+//! Payloads and secrets are never logged. URLs are logged without query and userinfo.
 
+mod line;
+
+use std::io;
+
+use tracing::{Span, Subscriber};
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
-    fmt,
+    fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry,
+    registry::LookupSpan,
     util::SubscriberInitExt,
 };
 use url::Url;
 
-/// How the lines look.
+use crate::model::Webhook;
+
+/// The target of the spans of this module. No `RUST_LOG` filters them out: a line would lose its
+/// ids.
+const SPAN_TARGET: &str = "posthaste::span";
+
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line, to standard output, which is where Lambda takes it from.
+    /// One JSON object per line on standard output, where Lambda reads it.
     Json,
-    /// For people, to standard error.
+    /// Text for people on standard error.
     Text,
 }
 
-/// Switches logging on for this process. A bad `RUST_LOG` is an error that names it. A second call
+/// Starts logging in this process. An invalid `RUST_LOG` is an error that names it. A second call
 /// does nothing.
 pub fn init(format: Format) -> Result<(), String> {
     let filter = match std::env::var("RUST_LOG") {
@@ -35,36 +65,55 @@ pub fn init(format: Format) -> Result<(), String> {
         }
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
-    // A line that cannot be written is dropped. To report that on standard error would panic if
-    // that is gone, too. An error only says that a subscriber is set already, as when tests share a
-    // process.
+    // Fails only if this process has a subscriber already, as when tests share a process.
     let _ = match format {
-        Format::Json => {
-            let lines = fmt::layer()
-                .json()
-                .log_internal_errors(false)
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_filter(filter);
-            registry().with(lines).try_init()
-        }
+        Format::Json => registry().with(lines(format, filter, io::stdout, false)).try_init(),
         Format::Text => {
-            // https://no-color.org: set to anything but nothing, it asks for none.
-            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let colour = !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let lines = fmt::layer()
-                .log_internal_errors(false)
-                .with_ansi(colour)
-                .with_target(false)
-                .with_writer(std::io::stderr)
-                .with_filter(filter);
-            registry().with(lines).try_init()
+            // https://no-color.org: any value but the empty one turns colour off.
+            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colour = !no_color && io::IsTerminal::is_terminal(&io::stderr());
+            registry().with(lines(format, filter, io::stderr, colour)).try_init()
         }
     };
     Ok(())
 }
 
-/// A URL as it may be logged: without userinfo, query and fragment.
+/// The layers that write the lines: one keeps the fields of spans, the other formats events.
+fn lines<S, W>(format: Format, filter: Targets, writer: W, colour: bool) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let spans = Targets::new().with_target(SPAN_TARGET, LevelFilter::ERROR);
+    let filter = filter.with_target(SPAN_TARGET, LevelFilter::ERROR);
+    // A line that cannot be written is dropped. A report of that on standard error would panic if
+    // standard error is closed, too.
+    let events = fmt::layer()
+        .log_internal_errors(false)
+        .with_ansi(colour)
+        .with_writer(writer)
+        .event_format(line::Line { format })
+        .with_filter(filter);
+    line::KeepSpanFields.with_filter(spans).and_then(events)
+}
+
+/// The span of one HTTP request.
+pub fn request_span(correlation_id: &str, xray_trace_id: Option<&str>) -> Span {
+    // At the highest level, since a filter drops a span like an event of its level.
+    tracing::error_span!(target: SPAN_TARGET, "request", correlation_id, xray_trace_id)
+}
+
+/// The span of the work on one webhook. `xray_trace_id` is that of the invocation or the message,
+/// if it has one.
+pub fn webhook_span(webhook: &Webhook, xray_trace_id: Option<&str>) -> Span {
+    let trace_id = webhook.trace.as_ref().map(|trace| trace.id.as_str());
+    tracing::error_span!(
+        target: SPAN_TARGET, "webhook", correlation_id = webhook.correlation_id,
+        webhook_id = %webhook.id, trace_id, xray_trace_id,
+    )
+}
+
+/// A URL in the form in which it may be logged: without userinfo, query and fragment.
 pub fn loggable_url(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut url) => {
@@ -80,15 +129,4 @@ pub fn loggable_url(url: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::loggable_url;
-
-    #[test]
-    fn a_logged_url_holds_no_secret() {
-        assert_eq!(
-            loggable_url("https://user:pass@example.com/a/b?token=1#x"),
-            "https://example.com/a/b"
-        );
-        assert_eq!(loggable_url("token=1"), "(not a URL)");
-    }
-}
+mod tests;

@@ -12,7 +12,6 @@
 
 mod batcher;
 mod durable;
-mod heartbeat;
 mod script;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
@@ -27,7 +26,6 @@ use ::redis::{
 use tokio::{sync::OnceCell, time::timeout};
 
 use self::durable::Durable;
-pub use self::heartbeat::Heartbeat;
 pub(crate) use self::{
     batcher::Batcher,
     script::{Call, Script, allow_full_memory, is_full, scripts},

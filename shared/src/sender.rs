@@ -1,29 +1,44 @@
-//! Makes one attempt: one POST, signed, bounded in time and size, to a place where Posthaste may
-//! connect.
+//! Makes one delivery attempt: a signed POST request to an allowed destination, with limits on its
+//! duration and its size.
 //!
-//! | part | what it does |
+//! # Guarantees
+//!
+//! - **Destinations.** The [`guard`] checks the URL before the attempt, and every IP address before
+//!   a connection to it.
+//! - **At most once.** An attempt sends its request at most once.
+//! - **Deadline.** After the deadline no byte of the request is passed to the operating system,
+//!   even if the process was suspended in the meantime.
+//! - **The status decides.** Once a status line was received, nothing in the rest of the response
+//!   changes the outcome.
+//! - **Limits.** Each part of a response has a maximum size and a maximum time.
+//! - **Messages.** An error message contains no secret, no internal address, and no part of a URL
+//!   except the origin of a redirect.
+//!
+//! # Modules
+//!
+//! | module | purpose |
 //! |---|---|
-//! | [`guard`] | says where Posthaste may connect; pure, also asked by the API |
-//! | `address` | which addresses are public: IANA's tables |
-//! | `resolve` | resolves names and hands on only addresses that the guard allows |
-//! | [`lookup`] | asks the system for a name's addresses, on threads of its own, bounded |
+//! | [`guard`] | decides which URLs and addresses are allowed; the API uses it too |
+//! | `address` | public and non-public addresses, from IANA's registries |
+//! | `resolve` | resolves host names to allowed addresses |
+//! | [`lookup`] | calls the system's resolver on threads of its own, with limits |
 //! | `pool` | keeps connections for the next request |
-//! | `target` | what a URL looks like on the wire |
-//! | `headers` | ours, the caller's, and which the caller may not set |
-//! | `connect` | makes a connection: look-up, TCP, tunnel, TLS |
+//! | `target` | the request target and the `host` header |
+//! | `headers` | the headers of Posthaste and of the caller |
+//! | `connect` | opens a connection: lookup, TCP, proxy tunnel, TLS |
 //! | `dial` | opens a TCP connection to one of several addresses |
 //! | `proxy` | opens a tunnel through the egress proxy |
-//! | `trust` | judges a server's certificate |
-//! | `curves` | verifies what ring cannot: P-521, ECDSA with SHA-512 |
+//! | `trust` | verifies the certificate of a server |
+//! | `curves` | signature algorithms that ring lacks: P-521, ECDSA with SHA-512 |
 //! | `pem` | reads certificates and keys |
-//! | `deadline` | keeps an attempt within its time, also after the process was stopped |
-//! | `exchange` | HTTP/1.1: writes the request, reads the response; a status that was received decides |
-//! | `head`, `body` | a response's status line, header lines and framing |
-//! | `answer` | what a response comes to |
-//! | `failure`, `tls_failure` | name what went wrong |
+//! | `deadline` | the deadline of an attempt |
+//! | `exchange` | HTTP/1.1: writes the request and reads the response |
+//! | `head`, `body` | the status line, the header lines, and the framing of a response |
+//! | `answer` | turns a response into an [`Answer`] |
+//! | `failure`, `tls_failure` | turn errors into a kind and a message |
 //!
-//! TLS is rustls on ring with the web's root certificates compiled in: one stack, and nothing is
-//! read from the machine at start.
+//! TLS is rustls with ring. The root certificates of the web are compiled in, so the sender reads
+//! no files of the machine.
 
 mod address;
 mod answer;
@@ -46,7 +61,7 @@ mod target;
 mod tls_failure;
 mod trust;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,119 +90,104 @@ use crate::{
     tls::InvalidTls,
 };
 
-/// How long name look-up, TCP connection and TLS handshake may take together.
+/// The time limit for name lookup, TCP connection, and TLS handshake together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection is kept for the next request if the server does not say how long it keeps
-/// it. Servers that do not say it (nginx, proxies, load balancers) close theirs after 60 s or more.
+/// How long an idle connection is kept if the server does not specify a time. Servers that do not
+/// specify one (nginx, proxies, load balancers) close idle connections after 60 s or more.
 pub const MAX_IDLE: Duration = Duration::from_secs(50);
 
-/// Unused connections kept for one destination.
+/// The maximum number of idle connections to one destination.
 pub const MAX_IDLE_PER_HOST: usize = 16;
 
-/// What one attempt sends.
+/// The request of one attempt.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Where to, as the caller of the API wrote it.
+    /// The destination URL, as the caller of the API wrote it.
     pub url: &'a str,
-    /// The caller's own headers. Those that [`check_header`] refuses are not sent.
+    /// The headers of the caller. Headers that [`check_header`] refuses are not sent.
     pub headers: &'a [(String, String)],
     /// The body, sent byte for byte.
     pub payload: Bytes,
-    /// `webhook-id`: the same on every attempt, resend and redrive.
+    /// `webhook-id`. It is the same for every attempt, resend, and redrive.
     pub webhook_id: &'a WebhookId,
     /// `x-correlation-id`.
     pub correlation_id: &'a str,
-    /// `x-webhook-event`, where there is one.
+    /// `x-webhook-event`, if the webhook has an event type.
     pub event_type: Option<&'a str>,
-    /// `x-webhook-attempt`: the attempt's number, from 1.
+    /// `x-webhook-attempt`: the number of the attempt, starting at 1.
     pub attempt: u32,
     /// `webhook-timestamp`: when this attempt started.
     pub timestamp: Timestamp,
 }
 
-/// What came of one attempt. A status code, once received, decides, whatever happens to the body
-/// afterwards.
+/// The result of one attempt. A received status code decides, regardless of errors in the rest of
+/// the response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// `None`: the destination answered 2xx. Otherwise why not; one of `HttpStatus`, `Network`,
-    /// `Timeout`, `Tls` and `RefusedAddress`.
+    /// `None` if the destination responded with 2xx. Otherwise `HttpStatus`, `Network`, `Timeout`,
+    /// `Tls`, or `RefusedAddress`.
     pub error: Option<ErrorKind>,
     /// The status code, if one was received.
     pub status_code: Option<u16>,
-    /// How long `Retry-After` asks to wait, from now. Not capped: the retry policy does that.
+    /// The wait that `Retry-After` requests, from now. The retry policy caps it.
     pub retry_after: Option<Duration>,
-    /// For a person, where there is an error; at most [`crate::model::MAX_ERROR_BYTES`]. Holds no
-    /// address that neither the caller nor a redirect wrote, no secret, and nothing of a URL but
-    /// the origin of a redirect.
+    /// The error message, at most [`crate::model::MAX_ERROR_BYTES`] long. It contains no secret, no
+    /// address that the resolver returned, and no part of a URL except the origin of a redirect.
     pub message: Option<String>,
-    /// The beginning of the body if there was one, and if the attempt failed or [`Excerpts::All`]
-    /// are kept; at most [`crate::model::MAX_EXCERPT_BYTES`]. What is not UTF-8 is replaced.
+    /// The first [`crate::model::MAX_EXCERPT_BYTES`] of the body, for failed attempts or with
+    /// [`Excerpts::All`]. Invalid UTF-8 is replaced.
     pub response_excerpt: Option<String>,
-    /// How long the attempt took, reading included.
+    /// The duration of the attempt, including the response body.
     pub duration: Duration,
-    /// This machine could not even try: it is out of files, ports or memory, or its egress proxy
-    /// cannot be used. Says nothing of the destination.
+    /// Nothing was sent, for a reason on this side: the machine has run out of files, ports, or
+    /// memory, or the egress proxy is not usable. It does not count against the destination.
     pub is_our_fault: bool,
 }
 
-/// Makes attempts.
+/// Makes attempts, and resolves names in the same way as for attempts.
 #[async_trait]
-pub trait Sender: Send + Sync + fmt::Debug {
-    /// Makes one attempt, and returns within `deadline`. After it no byte of the request is handed
-    /// to the system to be sent.
+pub trait Sender: Lookup {
+    /// Makes one attempt and returns within `deadline`. After the deadline it passes no byte of the
+    /// request to the operating system.
     ///
-    /// The request is sent at most once, except over a kept connection that turns out to be closed
-    /// before any byte was written to it. Not a 2xx is not an error of this function: it is an
-    /// [`Answer`].
+    /// It sends the request at most once. A failed attempt is an [`Answer`], too.
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
 }
 
-/// Makes no attempts: for a function that has none to make. Each is our own fault, and no
-/// destination's.
-#[derive(Clone, Copy, Debug)]
-pub struct NoSender;
-
-#[async_trait]
-impl Sender for NoSender {
-    async fn send(&self, _: &Request<'_>, _: Duration) -> Answer {
-        let message = Some("this function makes no attempts".to_owned());
-        Answer { error: Some(ErrorKind::Network), message, is_our_fault: true, ..Answer::default() }
-    }
-}
-
-/// Of which responses the beginning of the body is kept.
+/// Which responses keep an excerpt of their body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Excerpts {
-    /// Of attempts that failed.
+    /// Only responses of failed attempts.
     #[default]
     Failures,
-    /// Also of deliveries: some receivers answer 200 and put the error into the body.
+    /// All responses: some receivers return 200 with an error in the body.
     All,
 }
 
-/// What an [`HttpSender`] is made of.
+/// The configuration of an [`HttpSender`].
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// Each of them signs every request; none, and requests are not signed.
+    /// The signing secrets. Each one signs every request. If empty, requests are not signed.
     pub secrets: Vec<Secret>,
-    /// Says where it may connect.
+    /// Decides which URLs and addresses are allowed.
     pub guard: Arc<AddressGuard>,
     /// Resolves names.
     pub lookup: Arc<dyn Lookup>,
-    /// Certificates that are trusted besides the web's roots: as authorities, and each as itself.
+    /// Certificates that are trusted in addition to the web's roots, as CAs and as server
+    /// certificates.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// The certificate that servers are shown if they ask for one, and its key.
+    /// The client certificate and its key, for servers that request one.
     pub identity: Option<Arc<CertifiedKey>>,
-    /// The egress proxy, if connections go through one.
+    /// The egress proxy, if one is configured.
     pub proxy: Option<ProxyUrl>,
     /// `RESPONSE_EXCERPTS`.
     pub excerpts: Excerpts,
 }
 
 impl SenderConfig {
-    /// With the system's resolver, no further certificates and no proxy. Excerpts are kept of
-    /// failures.
+    /// A configuration with the system's resolver, no additional certificates, no proxy, and
+    /// excerpts of failures.
     pub fn new(secrets: Vec<Secret>, guard: Arc<AddressGuard>) -> Self {
         Self {
             secrets,
@@ -201,7 +201,7 @@ impl SenderConfig {
     }
 }
 
-/// Why no sender could be made.
+/// Why creating a sender failed.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSender {
     /// TLS cannot be set up.
@@ -209,12 +209,13 @@ pub enum InvalidSender {
     Tls(#[from] InvalidTls),
 }
 
-/// Sends over one pool of connections, HTTP/1.1. Made once for a process.
+/// Sends requests with HTTP/1.1 and a connection pool. A process needs only one.
 pub struct HttpSender {
     connector: Connector,
     pool: Pool,
     secrets: Vec<Secret>,
     guard: Arc<AddressGuard>,
+    lookup: Arc<dyn Lookup>,
     excerpts: Excerpts,
 }
 
@@ -222,21 +223,21 @@ impl HttpSender {
     /// A sender with an empty pool.
     pub fn new(config: SenderConfig) -> Result<Self, InvalidSender> {
         let connector = Connector::new(&config)?;
-        let SenderConfig { secrets, guard, excerpts, .. } = config;
-        Ok(Self { connector, pool: Pool::new(), secrets, guard, excerpts })
+        let SenderConfig { secrets, guard, lookup, excerpts, .. } = config;
+        Ok(Self { connector, pool: Pool::new(), secrets, guard, lookup, excerpts })
     }
 
     async fn attempt(&self, request: &Request<'_>, limit: Duration) -> Answer {
         let deadline = Deadline::after(limit);
-        // Again, since the settings may have changed after the webhook was accepted.
+        // The settings may have changed since the API accepted the URL.
         let url = match self.guard.check_url(request.url) {
             Ok(url) => url,
             Err(refused) => {
-                return failure::failed(ErrorKind::RefusedAddress, &refused.to_string());
+                return failure::refused_url(refused);
             }
         };
         let Some(origin) = Origin::of(&url) else {
-            return failure::failed(ErrorKind::RefusedAddress, &RefusedUrl::Scheme.to_string());
+            return failure::refused_url(RefusedUrl::Scheme);
         };
         let head = headers::request_head(request, &url, &self.secrets);
         let response = match deadline
@@ -268,6 +269,13 @@ impl HttpSender {
         exchange::send(stream, head, payload, deadline)
             .await
             .map_err(|error| failure::of_no_status(&error))
+    }
+}
+
+#[async_trait]
+impl Lookup for HttpSender {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.lookup.lookup(host).await
     }
 }
 

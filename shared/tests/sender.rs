@@ -292,8 +292,8 @@ async fn redirects_are_not_followed() {
         let location = format!("location: {}\r\n", elsewhere.url("/secret?token=t"));
         let answer = answer_to(Reply::with_body(code, &location, b"")).await;
         assert_eq!((answer.error, answer.status_code), (Some(ErrorKind::HttpStatus), Some(code)));
-        let told =
-            format!(" with a redirect to http://{}; redirects are not followed", elsewhere.address);
+        let origin = format!("http://{}", elsewhere.address);
+        let told = format!(" with a redirect to {origin}. Posthaste does not follow redirects");
         assert!(answer.message.as_ref().unwrap().ends_with(&told), "{answer:?}");
     }
     assert_eq!(elsewhere.connections(), 0);
@@ -352,7 +352,7 @@ async fn a_name_without_addresses_is_a_network_error() {
     let mut config = config(true);
     config.lookup = Arc::new(Nothing);
     let answer = send(&HttpSender::new(config).unwrap(), "http://hooks.example/").await;
-    assert_failed(&answer, ErrorKind::Network, "the host's name does not resolve");
+    assert_failed(&answer, ErrorKind::Network, "the host name does not resolve");
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn no_answer_is_a_timeout() {
         let deadline = Duration::from_millis(200);
         let answer =
             send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
-        assert_failed(&answer, ErrorKind::Timeout, "no answer within 200 ms");
+        assert_failed(&answer, ErrorKind::Timeout, "no response within 200 ms");
         assert!(answer.duration >= deadline && answer.duration < FAST, "{:?}", answer.duration);
     }
 }
@@ -450,8 +450,8 @@ async fn private_destinations_are_refused_without_a_connection() {
     let port = server.address.port();
     let strict = HttpSender::new(config(false)).unwrap();
     let answer = send(&strict, &format!("http://hooks.example:{port}/")).await;
-    let message = "the host's name resolves to no public address, and others are refused \
-                   (ALLOW_PRIVATE_DESTINATIONS=true allows them, for local use)";
+    let message = "the host name resolves to non-public addresses only. For local use, \
+        ALLOW_PRIVATE_DESTINATIONS=true allows them";
     assert_failed(&answer, ErrorKind::RefusedAddress, message);
     for host in ["127.0.0.1", "0x7f.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"] {
         let answer = send(&strict, &format!("http://{host}:{port}/")).await;

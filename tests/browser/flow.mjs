@@ -1,9 +1,25 @@
-// An operator's day: sends a test, sees it delivered; sees one fail, finds it among the dead letters, redrives it; deletes one.
+// An operator's workflow: sends a test webhook, follows it in the list, redrives dead letters,
+// deletes a webhook, and reads the overview.
 
 import assert from 'node:assert/strict';
-import { API, RECEIVER, accept, api, badge, buried, open, settled, until, view, viewOf, withBrowser } from './browser.mjs';
+import {
+  API,
+  RECEIVER,
+  accept,
+  api,
+  badge,
+  deadLettered,
+  open,
+  settled,
+  until,
+  view,
+  viewOf,
+  withBrowser,
+} from './browser.mjs';
 
-const PAYLOAD = '{"amount": 12345678901234567890, "twice": 1, "twice": 2, "items": [{"sku": "Zoë", "empty": {}}, []]}';
+const PAYLOAD =
+  '{"amount": 12345678901234567890, "twice": 1, "twice": 2, ' +
+  '"items": [{"sku": "Zoë", "empty": {}}, []]}';
 const PRETTY = `{
   "amount": 12345678901234567890,
   "twice": 1,
@@ -17,20 +33,22 @@ const PRETTY = `{
   ]
 }`;
 
-/** Sent by the form, delivered before the operator's eyes; its payload is shown as it was typed, and arrived so. */
+/** The form validates its input. The view shows the delivery and the payload as it was typed. */
 async function sendsATest(page) {
   await page.goto(`${API}/`);
   await view(page, 'Overview');
   await page.getByRole('link', { name: 'Send a test' }).click();
   await view(page, 'Send a test webhook');
   await page.getByLabel('URL').fill('http://user:pass@127.0.0.1/');
-  await page.getByLabel('Payload, any JSON').fill('{"no": ');
+  await page.getByLabel('Payload (JSON)').fill('{"no": ');
   await page.getByRole('button', { name: 'Send' }).click();
-  await page.getByText('This is not JSON').waitFor();
-  await page.getByLabel('Payload, any JSON').fill(PAYLOAD);
+  await page.getByText('Invalid JSON').waitFor();
+  await page.getByLabel('Payload (JSON)').fill(PAYLOAD);
   await page.getByRole('button', { name: 'Send' }).click();
-  // In the API's own words.
-  await until('the URL is refused', async () => /The URL .*user/i.test(await page.locator('#url-fault').textContent()));
+  // The message is the API's own.
+  await until('the URL is refused', async () =>
+    /The URL .*user/i.test(await page.locator('#url-error').textContent()),
+  );
   await page.getByLabel('URL').fill(`${RECEIVER}/fine`);
   await page.getByRole('button', { name: 'Send' }).click();
   await view(page, /^TEST-/);
@@ -43,54 +61,81 @@ async function sendsATest(page) {
   await page.getByText(`${new TextEncoder().encode(PAYLOAD).length} bytes`).waitFor();
 }
 
-/** The list is live, unless it is paused; its filters are the API's. */
+/** The list refreshes unless it is paused, and filters by status and reference. */
 async function seesTheList(page) {
   await page.getByRole('link', { name: 'Webhooks', exact: true }).click();
   await view(page, 'Webhooks');
   const row = (text) => page.getByRole('row').filter({ hasText: text });
   await row('TEST-').waitFor();
-  await accept({ url: `${RECEIVER}/fine`, reference_id: 'live-1', event_type: 'order.paid', payload: 1 });
+  await accept({
+    url: `${RECEIVER}/fine`,
+    reference_id: 'live-1',
+    event_type: 'order.paid',
+    payload: 1,
+  });
   await row('live-1').getByText('delivered').waitFor();
-  assert.match(await page.getByRole('row').nth(1).textContent(), /live-1.*order\.paid/, 'the newest comes first');
+  assert.match(
+    await page.getByRole('row').nth(1).textContent(),
+    /live-1.*order\.paid/,
+    'the newest comes first',
+  );
   await page.getByRole('button', { name: 'Live' }).click();
   const asked = [];
   page.on('request', (request) => asked.push(new URL(request.url()).pathname));
   await accept({ url: `${RECEIVER}/fine`, reference_id: 'live-2', payload: 1 });
-  // Whatever would have been asked in half a minute.
+  // Runs the timers of half a minute.
   await page.clock.fastForward(30_000);
   await page.getByRole('button', { name: 'Paused' }).waitFor();
-  assert.deepEqual(asked, [], 'a page that is paused asks nothing');
+  assert.deepEqual(asked, [], 'a paused page sends no requests');
   await page.getByRole('button', { name: 'Paused' }).click();
   await row('live-2').waitFor();
   await page.getByLabel('Status').selectOption('failed');
-  await page.getByText('No webhook matches.').waitFor();
+  await page.getByText('No matching webhooks.').waitFor();
   await page.getByLabel('Status').selectOption('');
-  await page.getByLabel('Reference or webhook id').fill('live-1');
-  await page.getByRole('button', { name: 'Show' }).click();
+  await page.getByLabel('Reference ID or webhook ID').fill('live-1');
+  await page.getByRole('button', { name: 'Search' }).click();
   await until('only live-1 is listed', async () => (await page.locator('tbody tr').count()) === 1);
   await row('live-1').waitFor();
 }
 
-/** What has failed tells why; redriven, it arrives. */
+/** The timeline explains the failure. After a redrive the webhook is delivered. */
 async function redrivesOne(page) {
-  const id = await accept({ url: `${RECEIVER}/mended-later`, reference_id: 'invoice-7', payload: { invoice: 7 }, retry: { base_delay_ms: 600 } });
+  const id = await accept({
+    url: `${RECEIVER}/mended-later`,
+    reference_id: 'invoice-7',
+    payload: { invoice: 7 },
+    retry: { base_delay_ms: 600 },
+  });
   await page.goto(viewOf(id));
   await badge(page, 'failed');
-  await page.getByRole('heading', { name: 'Dead letter', exact: true }).waitFor();
+  await page.getByRole('heading', { name: 'Archived as dead letter', exact: true }).waitFor();
   const life = page.getByRole('list', { name: 'Timeline' });
-  assert.deepEqual(await life.getByRole('heading').allTextContents(), ['Accepted', 'Attempt 1', 'Attempt 2', 'Attempt 3', 'Dead letter']);
+  assert.deepEqual(await life.getByRole('heading').allTextContents(), [
+    'Accepted',
+    'Attempt 1',
+    'Attempt 2',
+    'Attempt 3',
+    'Archived as dead letter',
+  ]);
   assert.equal(await life.locator('.code', { hasText: '503' }).count(), 3);
   assert.equal(await life.getByText('the stockroom is closed').count(), 3);
-  assert.ok((await life.getByText(/s later$/).count()) >= 2, 'the waits between attempts are shown');
-  await page.getByText(/^Every transition/).click();
-  await page.getByText('the retry policy grants no further one').waitFor();
+  assert.ok(
+    (await life.getByText(/s later$/).count()) >= 2,
+    'the waits between attempts are shown',
+  );
+  await page.getByText(/^Transitions/).click();
+  await page.getByText('The retry policy allows no further attempt.').waitFor();
 
   await page.getByRole('link', { name: 'Dead letters' }).click();
   await page.getByRole('link', { name: 'invoice-7' }).click();
   await page.getByRole('button', { name: 'Redrive', exact: true }).click();
   const dialog = page.getByRole('dialog');
   await dialog.getByRole('button', { name: 'Cancel' }).click();
-  assert.equal((await api('GET', `/webhook-status/${id}`)).body.status, 'failed', 'a cancelled redrive redrives nothing');
+  assert.equal(
+    (await api('GET', `/webhook-status/${id}`)).body.status,
+    'failed',
+    'a cancelled redrive redrives nothing',
+  );
   await page.getByRole('button', { name: 'Redrive', exact: true }).click();
   await dialog.getByRole('button', { name: 'Redrive' }).click();
   await badge(page, 'delivered');
@@ -99,33 +144,36 @@ async function redrivesOne(page) {
   await page.getByText('No dead letters.').waitFor();
 }
 
-/** Several at once: the chosen, then all of a reference. */
+/** Redrives the selected dead letters, then all with a reference. */
 async function redrivesMany(page) {
   const ids = [];
   for (let number = 0; number < 3; number += 1) {
     ids.push(await accept({ url: `${RECEIVER}/gone`, reference_id: 'batch', payload: number }));
   }
-  await Promise.all(ids.map(buried));
-  const boxes = page.getByRole('checkbox', { name: 'Choose batch' });
+  await Promise.all(ids.map(deadLettered));
+  const boxes = page.getByRole('checkbox', { name: 'Select batch' });
   await until('three are listed', async () => (await boxes.count()) === 3);
   await boxes.nth(0).check();
   await boxes.nth(1).check();
-  await page.getByRole('button', { name: 'Redrive chosen (2)' }).click();
+  await page.getByRole('button', { name: 'Redrive selected (2)' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Redrive' }).click();
   const counts = async () => {
     const found = await Promise.all(ids.map((id) => api('GET', `/webhook-status/${id}`)));
-    return found.map(({ body }) => body.attempt_count).sort().join();
+    return found
+      .map(({ body }) => body.attempt_count)
+      .sort()
+      .join();
   };
   await until('two of three were attempted again', async () => (await counts()) === '1,2,2');
-  await Promise.all(ids.map(buried));
-  await page.getByLabel('Reference or webhook id').fill('batch');
-  await page.getByRole('button', { name: 'Show' }).click();
+  await Promise.all(ids.map(deadLettered));
+  await page.getByLabel('Reference ID or webhook ID').fill('batch');
+  await page.getByRole('button', { name: 'Search' }).click();
   await until('three are listed again', async () => (await boxes.count()) === 3);
-  await page.getByRole('button', { name: 'Redrive all…' }).click();
+  await page.getByRole('button', { name: 'Redrive all' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Redrive all' }).click();
   await page.getByText('3 dead letters redriven').waitFor();
   await until('all were attempted again', async () => (await counts()) === '2,3,3');
-  await Promise.all(ids.map(buried));
+  await Promise.all(ids.map(deadLettered));
   return ids[0];
 }
 
@@ -135,30 +183,49 @@ async function deletes(page, id) {
   await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
   await view(page, 'Webhooks');
   assert.equal((await api('GET', `/webhook-status/${id}`)).status, 404);
-  await until('two are left', async () => (await page.getByRole('row').filter({ hasText: 'batch' }).count()) === 2);
+  await until(
+    'two are left',
+    async () => (await page.getByRole('row').filter({ hasText: 'batch' }).count()) === 2,
+  );
 }
 
-/** The figures of all that, and what waits longest, counting down to its next attempt. */
+/** The figures of the webhooks so far, and the countdown of the oldest one that waits. */
 async function seesTheOverview(page) {
-  const waiting = await accept({ url: `${RECEIVER}/down`, reference_id: 'late', payload: 1, retry: { base_delay_ms: 600_000 } });
+  const waiting = await accept({
+    url: `${RECEIVER}/down`,
+    reference_id: 'late',
+    payload: 1,
+    retry: { base_delay_ms: 600_000 },
+  });
   await settled(waiting, 'retrying');
   await page.goto(`${API}/#/`);
-  const card = (name) => page.locator('.card', { has: page.getByRole('heading', { name, exact: true }) });
+  const card = (name) =>
+    page.locator('.card', { has: page.getByRole('heading', { name, exact: true }) });
   const value = async (name) => (await card(name).locator('.value').textContent()).trim();
   const accepted = (await api('GET', '/webhook-statuses?page_size=100')).body.items.length;
-  await until('what was accepted is counted', async () => (await value('Accepted')) === String(accepted));
+  await until(
+    'accepted webhooks are counted',
+    async () => (await value('Accepted')) === String(accepted),
+  );
   await until('one waits', async () => (await value('Waiting')) === '1');
   await until('two have failed', async () => (await value('Failed')) === '2');
-  await until('a rate is told', async () => /^\d+(\.\d)? \/s$/.test(await value('Attempts')));
-  await card('Oldest waiting').getByRole('link', { name: 'which one' }).waitFor();
+  await until('the rate is shown', async () => /^\d+(\.\d)? \/s$/.test(await value('Attempts')));
+  await card('Oldest waiting').getByRole('link', { name: 'View webhook' }).waitFor();
   assert.match(await value('Oldest waiting'), /^\d/);
   const chart = page.getByRole('img');
-  assert.match(await chart.getAttribute('aria-label'), new RegExp(`^${accepted} webhooks accepted in the last hour: \\d+ delivered, 1 waiting, 2 failed\\.`));
+  assert.match(
+    await chart.getAttribute('aria-label'),
+    new RegExp(
+      `^${accepted} webhooks accepted in the last hour: \\d+ delivered, 1 waiting, 2 failed\\.`,
+    ),
+  );
   assert.ok((await chart.locator('rect.is-failed').count()) >= 1);
   const destinations = (await api('GET', '/destinations')).body.items;
-  const shown = page.getByRole('table', { name: 'Worst destinations' }).getByRole('row').nth(1);
-  await until('its figures are shown', async () => (await shown.textContent()).includes(String(destinations[0].attempts)));
-  await card('Oldest waiting').getByRole('link', { name: 'which one' }).click();
+  const shown = page.getByRole('table', { name: 'Destinations' }).getByRole('row').nth(1);
+  await until('its figures are shown', async () =>
+    (await shown.textContent()).includes(String(destinations[0].attempts)),
+  );
+  await card('Oldest waiting').getByRole('link', { name: 'View webhook' }).click();
   await view(page, 'late');
   const left = () => page.locator('.countdown time').textContent();
   const first = await left();
@@ -168,7 +235,7 @@ async function seesTheOverview(page) {
 
 await withBrowser(async (browser) => {
   const { page, check } = await open(browser, { expected: [/status of (404|422)/] });
-  // It goes as always, but can be moved on.
+  // The clock runs normally and can be moved forward.
   await page.clock.install();
   await sendsATest(page);
   await seesTheList(page);

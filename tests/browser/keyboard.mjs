@@ -1,22 +1,31 @@
-// Without a pointer: what has the focus can always be seen, and the focus is where it should be after each step.
+// Keyboard only: the focus is always visible, and is in the right place after each step.
 
 import assert from 'node:assert/strict';
 import { API, RECEIVER, badge, open, view, withBrowser } from './browser.mjs';
 
-/** More presses than any view has stops. */
+/** More than the tab stops of any view. */
 const MAX_STOPS = 40;
 
-/** What has the focus: its name, and whether that shows. */
+/** The focused element's name, and whether its outline is visible. */
 const focused = (page) =>
   page.evaluate(() => {
     const element = document.activeElement;
     const { outlineStyle, outlineWidth } = getComputedStyle(element);
     const box = element.getBoundingClientRect();
-    const label = element.labels?.[0]?.textContent ?? element.getAttribute('aria-label') ?? element.textContent;
-    return { name: element === document.body ? '' : label.trim(), tag: element.tagName, shows: outlineStyle !== 'none' && Number.parseFloat(outlineWidth) >= 2 && box.width > 0 && box.left >= 0 };
+    const label =
+      element.labels?.[0]?.textContent ?? element.getAttribute('aria-label') ?? element.textContent;
+    return {
+      name: element === document.body ? '' : label.trim(),
+      tag: element.tagName,
+      shows:
+        outlineStyle !== 'none' &&
+        Number.parseFloat(outlineWidth) >= 2 &&
+        box.width > 0 &&
+        box.left >= 0,
+    };
   });
 
-/** Goes on by the tab key until `name` has the focus. */
+/** Presses Tab until `name` has the focus. */
 async function tabTo(page, name) {
   for (let stops = 0; stops < MAX_STOPS; stops += 1) {
     await page.keyboard.press('Tab');
@@ -35,7 +44,7 @@ async function go(page, name) {
   await page.keyboard.press('Enter');
 }
 
-/** The dialog takes the focus, keeps it, and gives it back. */
+/** The dialog takes the focus, traps it, and returns it when it closes. */
 async function answers(page, button, yes) {
   const dialog = page.getByRole('dialog');
   await dialog.waitFor();
@@ -43,7 +52,7 @@ async function answers(page, button, yes) {
   await page.keyboard.press('Escape');
   await dialog.waitFor({ state: 'hidden' });
   await hasFocus(page, button);
-  // It is taken back once the browser has told the page that the dialog is closed.
+  // The button is enabled once the page has handled the dialog's close event.
   await page.locator('button[aria-disabled]').waitFor({ state: 'detached' });
   await page.keyboard.press('Enter');
   await dialog.waitFor();
@@ -67,7 +76,7 @@ await withBrowser(async (browser) => {
   await hasFocus(page, 'Send a test webhook');
   await tabTo(page, 'URL');
   await go(page, 'Send');
-  // What is wrong has the focus.
+  // The invalid input has the focus.
   await hasFocus(page, 'URL');
   await page.keyboard.type(`${RECEIVER}/fine`);
   await page.keyboard.press('Enter');
@@ -80,8 +89,11 @@ await withBrowser(async (browser) => {
   await answers(page, 'Resend', 'Resend');
   await page.getByRole('heading', { name: 'Attempt 2' }).waitFor();
   await badge(page, 'delivered');
-  // It came and went while the webhook was on its way.
-  assert.ok(['Resend', title].includes((await focused(page)).name), 'the focus is not lost with a button');
+  // The button disappeared and came back while the webhook was in progress.
+  assert.ok(
+    ['Resend', title].includes((await focused(page)).name),
+    'the focus is not lost with a button',
+  );
   await tabTo(page, 'Payload');
   await page.keyboard.press('Enter');
   await page.locator('.json').waitFor();

@@ -1,4 +1,4 @@
-// Behind a gateway: the API stands below a path of its host, with a slash at its end or without.
+// Behind a gateway: the API is below a path of its host, with or without a trailing slash.
 
 import assert from 'node:assert/strict';
 import { API, RECEIVER, badge, open, view, withBrowser } from './browser.mjs';
@@ -9,7 +9,7 @@ await withBrowser(async (browser) => {
   for (const root of [STAGE, `${STAGE}/`]) {
     const { context, page, check } = await open(browser);
     const outside = [];
-    // As API Gateway does: what is below the stage goes to the function without it, and nothing else is there.
+    // Like API Gateway: strips the stage from the path, and serves nothing outside of it.
     await context.route('**', async (route) => {
       const url = new URL(route.request().url());
       if (url.pathname !== STAGE && !url.pathname.startsWith(`${STAGE}/`)) {

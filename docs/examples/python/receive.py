@@ -1,8 +1,8 @@
-"""Receives webhooks: verifies each, keeps it once, answers, and only then works on it.
+"""Receives webhooks: verifies and stores each one, responds, and then processes it.
 
-WEBHOOK_SECRET  the secret that the sender signs with (whsec_…)
-INBOX           the folder that keeps them [inbox]
-PORT            where it listens; 0 takes a free port [9002]
+WEBHOOK_SECRET  the signing secret of the sender (whsec_…)
+INBOX           the folder for the webhooks [inbox]
+PORT            the port to listen on, or 0 for a free port [9002]
 """
 
 import os
@@ -21,8 +21,8 @@ INBOX = Path(os.environ.get("INBOX", "inbox"))
 WORK = queue.SimpleQueue()
 
 
-def keep(webhook_id: str, body: bytes) -> bool:
-    """Keeps a webhook under its id, whole or not at all. False: it is there already."""
+def store(webhook_id: str, body: bytes) -> bool:
+    """Stores a webhook atomically. Returns False for a duplicate."""
     with tempfile.NamedTemporaryFile(dir=INBOX, prefix=".") as part:
         part.write(body)
         part.flush()
@@ -34,11 +34,11 @@ def keep(webhook_id: str, body: bytes) -> bool:
 
 
 def work() -> None:
-    """Handles what is in the inbox, one after the other. After a crash in between, one may be handled again."""
+    """Processes the webhooks one by one. After a crash, it can process a webhook again."""
     while True:
         webhook_id = WORK.get()
         body = (INBOX / f"{webhook_id}.json").read_bytes()
-        print(f"handled {webhook_id}: {len(body)} bytes", flush=True)  # your own code
+        print(f"handled {webhook_id}: {len(body)} bytes", flush=True)  # your code
         (INBOX / f"{webhook_id}.done").touch()
 
 
@@ -49,18 +49,19 @@ class Receiver(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length", -1))
         if not 0 <= length <= MAX_BODY_BYTES:
             self.close_connection = True
-            return self.answer(413)
-        body = self.rfile.read(length)  # the bytes as they came: parsed and written anew, they would not verify
+            return self.respond(413)
+        # Verify the raw bytes. The signature does not match reserialized JSON.
+        body = self.rfile.read(length)
         try:
             VERIFIER.verify(body, dict(self.headers), json_parse=False)
-        except (WebhookVerificationError, ValueError):  # a header or a body that cannot even be decoded is a ValueError
-            return self.answer(401)
+        except (WebhookVerificationError, ValueError):  # ValueError: not decodable
+            return self.respond(401)
         webhook_id = self.headers["webhook-id"]
-        if keep(webhook_id, body):
+        if store(webhook_id, body):
             WORK.put(webhook_id)
-        self.answer(204)
+        self.respond(204)
 
-    def answer(self, status: int) -> None:
+    def respond(self, status: int) -> None:
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -71,10 +72,10 @@ class Receiver(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     INBOX.mkdir(parents=True, exist_ok=True)
-    for kept in INBOX.glob("*.json"):
-        if not kept.with_suffix(".done").exists():
-            WORK.put(kept.stem)
+    for stored in INBOX.glob("*.json"):
+        if not stored.with_suffix(".done").exists():
+            WORK.put(stored.stem)
     threading.Thread(target=work, daemon=True).start()
     server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "9002"))), Receiver)
-    print(f"listens at http://127.0.0.1:{server.server_port}", flush=True)
+    print(f"listening at http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()

@@ -1,17 +1,16 @@
-// Calls of the API. The page is its root, so every URL is relative to where the page came from, whatever stands before it.
+// API calls. The page is the root of the API, so every URL is relative to the page's own path.
 
 const ROOT = location.pathname.endsWith('/') ? location.pathname : `${location.pathname}/`;
 
-/** The name under which the tab keeps the key. Nothing else is kept. */
+/** The session storage entry for the API key. The page stores nothing else. */
 const KEY = 'posthaste.key';
 
-/** How long an answer may take. */
-const PATIENCE_MS = 15_000;
+const REQUEST_TIMEOUT_MS = 15_000;
 
-/** An answer that is not a success: in the API's own words, or none at all (status 0). */
-class Refused extends Error {
+/** An unsuccessful response, with the API's own message. Status 0: no response at all. */
+class ApiError extends Error {
   constructor(status, problem) {
-    super(problem.detail || problem.title || `The API answered ${status}.`);
+    super(problem.detail || problem.title || `The API returned status ${status}.`);
     this.status = status;
     this.fields = problem.errors ?? [];
   }
@@ -23,41 +22,54 @@ async function request(method, path, body) {
   if (key) headers['x-api-key'] = key;
   if (body !== undefined) headers['content-type'] = 'application/json';
   try {
-    const signal = AbortSignal.timeout(PATIENCE_MS);
-    const answer = await fetch(ROOT + path, { method, headers, body, signal, cache: 'no-store', credentials: 'same-origin' });
-    return { status: answer.status, ok: answer.ok, text: await answer.text() };
+    const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+    const options = {
+      method,
+      headers,
+      body,
+      signal,
+      cache: 'no-store',
+      credentials: 'same-origin',
+    };
+    const response = await fetch(ROOT + path, options);
+    return { status: response.status, ok: response.ok, text: await response.text() };
   } catch {
-    return { status: 0, ok: false, text: '{"detail":"The API does not answer."}' };
+    return { status: 0, ok: false, text: '{"detail":"Cannot reach the API."}' };
   }
 }
 
-function problemOf(answer) {
+function problemOf(response) {
   try {
-    return JSON.parse(answer.text);
+    return JSON.parse(response.text);
   } catch {
     return {};
   }
 }
 
 /**
- * The text of a successful answer; else throws `Refused`. Where a key is asked for, it is had from the operator first and the call made
- * again: all calls that wait for it wait for the same question. A status in `alsoGood` is no failure.
+ * Returns the text of a successful response and throws `ApiError` for any other. A status in
+ * `alsoOk` counts as success.
+ *
+ * If the API requires a key, this asks the operator for it and repeats the call. Concurrent calls
+ * share one prompt.
  */
-async function callText(method, path, { body, alsoGood = [] } = {}) {
+async function callText(method, path, { body, alsoOk = [] } = {}) {
   for (;;) {
     const sent = sessionStorage.getItem(KEY);
-    const answer = await request(method, path, body);
-    if (answer.status === 401) {
-      // Another call may have had a key meanwhile.
+    const response = await request(method, path, body);
+    if (response.status === 401) {
+      // Another call may have stored a key in the meantime.
       if (sessionStorage.getItem(KEY) === sent) await askForKey(sent !== null);
       continue;
     }
-    if (!answer.ok && !alsoGood.includes(answer.status)) throw new Refused(answer.status, problemOf(answer));
-    return answer.text;
+    if (!response.ok && !alsoOk.includes(response.status)) {
+      throw new ApiError(response.status, problemOf(response));
+    }
+    return response.text;
   }
 }
 
-/** The same, read as JSON; null if there is none. */
+/** Like `callText`, parsed as JSON. Returns null for an empty body. */
 async function call(method, path, options) {
   const text = await callText(method, path, options);
   return text === '' ? null : JSON.parse(text);
@@ -66,19 +78,22 @@ async function call(method, path, options) {
 const get = (path, options) => call('GET', path, options);
 const post = (path, body) => call('POST', path, { body });
 
-/** `a=1&b=2`, without what is empty. */
-const query = (given) => new URLSearchParams(Object.entries(given).filter(([, value]) => value)).toString();
+/** A query string such as `a=1&b=2`, without empty values. */
+const query = (values) =>
+  new URLSearchParams(Object.entries(values).filter(([, value]) => value)).toString();
 
-let asking = null;
+let keyPrompt = null;
 
-/** Has the operator type a key. */
-function askForKey(wasWrong) {
-  asking ??= new Promise((resolve) => {
+/** Prompts for an API key and stores it. */
+function askForKey(wasRejected) {
+  keyPrompt ??= new Promise((resolve) => {
     const dialog = $('key');
     const input = $('key-input');
     sessionStorage.removeItem(KEY);
     input.value = '';
-    $('key-fault').textContent = wasWrong ? 'The API did not take that key.' : '';
+    $('key-error').textContent = wasRejected
+      ? 'The API rejected this key. Check it and try again.'
+      : '';
     dialog.addEventListener(
       'close',
       () => {
@@ -86,12 +101,12 @@ function askForKey(wasWrong) {
         if (key) sessionStorage.setItem(KEY, key);
         input.value = '';
         $('forget').hidden = !key;
-        asking = null;
+        keyPrompt = null;
         resolve();
       },
       { once: true },
     );
     dialog.showModal();
   });
-  return asking;
+  return keyPrompt;
 }

@@ -1,11 +1,12 @@
-// Elements. Text becomes text nodes, never markup: nothing in this program parses HTML, and the page's policy forbids it to.
+// DOM helpers. Text always becomes text nodes. Nothing in this script parses HTML, and the page's
+// content security policy forbids it.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** A place of the document by its id. */
+/** The element with this ID. */
 const $ = (id) => document.getElementById(id);
 
-/** Adds what is there of `children`: nodes, texts, lists of them. */
+/** Appends nodes, texts, and nested lists of them. Skips null, undefined, and false. */
 function add(parent, ...children) {
   for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined && child !== false) parent.append(child);
@@ -13,51 +14,70 @@ function add(parent, ...children) {
   return parent;
 }
 
-function attributes(element, given) {
-  for (const [name, value] of Object.entries(given ?? {})) {
+function setAttributes(element, attributes) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
     else if (value === true) element.setAttribute(name, '');
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+    else if (value !== null && value !== undefined && value !== false) {
+      element.setAttribute(name, value);
+    }
   }
   return element;
 }
 
-/** An element, such as `el('p', { class: 'x' }, 'text', el('b', null, 'more'))`. Attributes named on… are listeners. */
-const el = (name, given, ...children) => add(attributes(document.createElement(name), given), children);
+/**
+ * Creates an element, for example `el('p', { class: 'x' }, 'text', el('b', null, 'more'))`.
+ * Attributes named `on…` become event listeners.
+ */
+const el = (name, attributes, ...children) =>
+  add(setAttributes(document.createElement(name), attributes), children);
 
-/** The same for what is drawn. */
-const svg = (name, given, ...children) => add(attributes(document.createElementNS(SVG, name), given), children);
+/** Like `el`, for SVG elements. */
+const svg = (name, attributes, ...children) =>
+  add(setAttributes(document.createElementNS(SVG, name), attributes), children);
 
-/** Puts these in place of what is in it. */
+/** Replaces all children of `parent`. */
 const fill = (parent, ...children) => {
   parent.replaceChildren();
   return add(parent, children);
 };
 
+/** Creates the children for `items`. Reuses a child if its key and its state are unchanged. */
+function childrenFor(parent, items, keyOf, stateOf, create) {
+  const existing = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  return items.map((item) => {
+    const [key, state] = [keyOf(item), stateOf(item)];
+    const child = existing.get(key);
+    if (child && child.dataset.state === state) return child;
+    const created = create(item);
+    created.dataset.key = key;
+    created.dataset.state = state;
+    return created;
+  });
+}
+
 /**
- * Shows `items` as the children of `parent`, in their order. A child is made anew only if its `key` or its `mark` changed, so that what
- * has the focus or is selected stays so while a list is live.
+ * Shows `items` as the children of `parent`, in order. An unchanged item keeps its element, so
+ * focus and selection survive a refresh.
  */
-function sync(parent, items, key, mark, make) {
-  const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
-  const after = items.map((item) => {
-    const [name, state] = [key(item), mark(item)];
-    const old = before.get(name);
-    if (old && old.dataset.mark === state) return old;
-    const made = make(item);
-    made.dataset.key = name;
-    made.dataset.mark = state;
-    return made;
-  });
-  if (after.length === parent.children.length && after.every((child, index) => child === parent.children[index])) return;
-  const focus = document.activeElement?.closest('[data-key]');
-  const at = focus?.parentElement === parent && focus.contains(document.activeElement) ? focus.dataset.key : null;
-  const kept = new Set(after);
+function sync(parent, items, keyOf, stateOf, create) {
+  const children = childrenFor(parent, items, keyOf, stateOf, create);
+  const isUnchanged =
+    children.length === parent.children.length &&
+    children.every((child, index) => child === parent.children[index]);
+  if (isUnchanged) return;
+  const focused = document.activeElement?.closest('[data-key]');
+  const hasFocus = focused?.parentElement === parent && focused.contains(document.activeElement);
+  const focusedKey = hasFocus ? focused.dataset.key : null;
+  const kept = new Set(children);
   for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
-  after.forEach((child, index) => {
-    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
+  children.forEach((child, index) => {
+    if (parent.children[index] !== child) {
+      parent.insertBefore(child, parent.children[index] ?? null);
+    }
   });
-  if (at !== null && !parent.contains(document.activeElement)) {
-    after.find((child) => child.dataset.key === at)?.querySelector('a, button, input')?.focus({ preventScroll: true });
+  if (focusedKey !== null && !parent.contains(document.activeElement)) {
+    const child = children.find((candidate) => candidate.dataset.key === focusedKey);
+    child?.querySelector('a, button, input')?.focus({ preventScroll: true });
   }
 }

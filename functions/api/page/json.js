@@ -1,11 +1,11 @@
-// JSON as it stands in the text: `JSON.parse` would round large numbers and drop members that are there twice.
+// Pretty-prints JSON as text. `JSON.parse` would round large numbers and drop duplicate keys.
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 
-/** More tokens than this are shown without colours: an element for each would take the page's breath. */
-const MAX_COLOURED = 5000;
+/** Longer texts are shown without colours: one element per token would be too slow. */
+const MAX_COLOURED_TOKENS = 5000;
 
-/** Where the value of a member of the outermost object begins and ends; its text, or null. */
+/** The text of a top-level member's value. Returns null if there is no such member. */
 function memberText(text, name) {
   let depth = 0;
   let key = null;
@@ -25,7 +25,7 @@ function memberText(text, name) {
   return null;
 }
 
-/** Its tokens, each with the white space that goes before it. */
+/** The tokens, each with the white space in front of it. */
 function layOut(text) {
   const tokens = text.match(TOKEN) ?? [];
   let depth = 0;
@@ -36,7 +36,8 @@ function layOut(text) {
     if (closes) depth -= 1;
     let space = '';
     if (before === ':') space = ' ';
-    else if (before === ',' || (opens && !closes) || (closes && !opens)) space = `\n${'  '.repeat(depth)}`;
+    else if (before === ',' || (opens && !closes) || (closes && !opens))
+      space = `\n${'  '.repeat(depth)}`;
     if (token === '{' || token === '[') depth += 1;
     const name = token[0] === '"' && after === ':';
     return { space, token, kind: name ? 'name' : kindOf(token) };
@@ -48,11 +49,15 @@ function kindOf(token) {
   return /^[{}[\],:]$/.test(token) ? 'mark' : 'literal';
 }
 
-/** The text, indented, as an element. */
+/** An element with the indented text. */
 function prettyJson(text) {
   const parts = layOut(text);
   const box = el('pre', { class: 'json', tabindex: 0, role: 'region', 'aria-label': 'JSON' });
-  if (parts.length > MAX_COLOURED) return add(box, parts.map((part) => part.space + part.token).join(''));
-  const shown = parts.map(({ space, token, kind }) => [space, kind === 'mark' ? token : el('span', { class: `j-${kind}` }, token)]);
-  return add(box, shown);
+  if (parts.length > MAX_COLOURED_TOKENS)
+    return add(box, parts.map((part) => part.space + part.token).join(''));
+  const spans = parts.map(({ space, token, kind }) => [
+    space,
+    kind === 'mark' ? token : el('span', { class: `j-${kind}` }, token),
+  ]);
+  return add(box, spans);
 }

@@ -1,172 +1,255 @@
-// How it goes. Figures that are cheap to ask for are asked for often, the others when something has changed.
+// The overview. It polls cheap figures often, and the others only after a change.
 
 const FIGURES_MS = 3000;
 
-/** At least so long between two looks at destinations and at the hour; and at most, while something goes on. */
+/** The shortest and the longest time between two calls of `/overview` and `/destinations`. */
 const HOUR_MS = 10_000;
-const HOUR_AT_LAST_MS = 60_000;
+const MAX_HOUR_MS = 60_000;
 
-/** A rate is told over at least so long, so that it does not jump. */
-const RATE_OVER_MS = 12_000;
+/** The rate is averaged over at least this long, so that it stays steady. */
+const RATE_WINDOW_MS = 12_000;
 
-/** The samples of Prometheus text: a number for each name with its labels. */
-function samples(text) {
-  const found = new Map();
+/** `GET /destinations` returns at most this many. */
+const MAX_DESTINATIONS = 100;
+
+/** Parses Prometheus text into a map from each name with its labels to its number. */
+function parseMetrics(text) {
+  const samples = new Map();
   for (const line of text.split('\n')) {
     const at = line.lastIndexOf(' ');
-    if (line[0] !== '#' && at > 0) found.set(line.slice(0, at), Number(line.slice(at + 1)));
+    if (line[0] !== '#' && at > 0) samples.set(line.slice(0, at), Number(line.slice(at + 1)));
   }
-  return found;
+  return samples;
 }
 
-/** From `/metrics`: attempts so far by what they led to, and webhooks by status. Null if there are no metrics. */
-async function figures() {
+/**
+ * Reads the number of attempts by outcome and of webhooks by status from `/metrics`. Returns null
+ * if metrics are disabled.
+ */
+async function loadFigures() {
   let text;
   try {
     text = await callText('GET', 'metrics');
   } catch (error) {
-    if (error instanceof Refused && error.status === 404) return null;
+    if (error instanceof ApiError && error.status === 404) return null;
     throw error;
   }
-  const found = samples(text);
-  const at = (name) => found.get(name) ?? 0;
-  const attempts = Object.fromEntries(
-    ['delivered', 'retrying', 'failed'].map((name) => [name, at(`webhook_delivery_total{status="${name}",worker_id="deliver"}`)]),
+  const samples = parseMetrics(text);
+  const sample = (name) => samples.get(name) ?? 0;
+  const byName = (names, key) => Object.fromEntries(names.map((name) => [name, sample(key(name))]));
+  const attempts = byName(
+    ['delivered', 'retrying', 'failed'],
+    (name) => `webhook_delivery_total{status="${name}",worker_id="deliver"}`,
   );
-  const webhooks = Object.fromEntries(STATUSES.map((name) => [name, at(`redis_webhook_keys{status="${name}"}`)]));
+  const webhooks = byName(STATUSES, (name) => `redis_webhook_keys{status="${name}"}`);
   return { at: Date.now(), attempts, webhooks };
 }
 
-const allAttempts = ({ attempts }) => attempts.delivered + attempts.retrying + attempts.failed;
+const totalAttempts = ({ attempts }) => attempts.delivered + attempts.retrying + attempts.failed;
 
 function card(label, href) {
   const value = el('p', { class: 'value' }, '–');
   const note = el('p', { class: 'note' }, '\u00a0');
   const name = href ? el('a', { href }, label) : label;
   const box = el('div', { class: 'card' }, el('h2', null, name), value, note);
-  const show = (shown, told, kind = '') => {
+  const show = (shown, text, kind = '') => {
     box.className = `card ${kind}`;
     fill(value, shown);
-    fill(note, told ?? '\u00a0');
+    fill(note, text ?? '\u00a0');
   };
   return { box, show };
 }
 
-function showFigures(cards, history, now) {
-  if (now === null) {
-    for (const name of ['rate', 'waiting', 'failed']) cards[name].show('–', 'metrics are switched off');
+/** Adds figures to the history and returns the rate over the window, or null if unknown. */
+function attemptRate(history, figures) {
+  // The counter went back, so these figures come from another store.
+  if (history.length && totalAttempts(figures) < totalAttempts(history.at(-1))) history.length = 0;
+  history.push(figures);
+  while (history.length > 2 && figures.at - history[1].at >= RATE_WINDOW_MS) history.shift();
+  const elapsedMs = figures.at - history[0].at;
+  const made = totalAttempts(figures) - totalAttempts(history[0]);
+  return elapsedMs > 0 ? (made * 1000) / elapsedMs : null;
+}
+
+function showFigures(cards, history, figures) {
+  if (figures === null) {
+    for (const { show } of [cards.rate, cards.waiting, cards.failed]) {
+      show('–', 'Metrics are disabled');
+    }
     return;
   }
-  // A counter that went back is another store's.
-  if (history.length && allAttempts(now) < allAttempts(history.at(-1))) history.length = 0;
-  history.push(now);
-  while (history.length > 2 && now.at - history[1].at >= RATE_OVER_MS) history.shift();
-  const over = now.at - history[0].at;
-  const made = allAttempts(now) - allAttempts(history[0]);
-  const rate = over > 0 ? (made * 1000) / over : null;
+  const rate = attemptRate(history, figures);
   const shown = rate === null ? '–' : rate.toFixed(rate > 0 && rate < 10 ? 1 : 0);
-  cards.rate.show([shown, el('small', null, ' /s')], `${count(allAttempts(now))} attempts so far`);
-  const { pending, in_progress: busy, retrying, failed } = now.webhooks;
-  cards.waiting.show(count(pending + busy + retrying), `${count(pending)} pending, ${count(busy)} in progress, ${count(retrying)} retrying`);
-  cards.failed.show(count(failed), failed ? 'see the dead letters' : 'no dead letters', failed ? 'is-bad' : '');
+  const total = `${count(totalAttempts(figures))} in total`;
+  cards.rate.show([shown, el('small', null, ' /s')], total);
+  const { pending, in_progress: busy, retrying, failed } = figures.webhooks;
+  cards.waiting.show(
+    count(pending + busy + retrying),
+    `${count(pending)} pending, ${count(busy)} in progress, ${count(retrying)} retrying`,
+  );
+  const note = failed ? 'Listed under Dead letters' : 'No dead letters';
+  cards.failed.show(count(failed), note, failed ? 'is-bad' : '');
 }
 
 function showHealth(cards, health) {
-  // Without a key there is only the word.
+  // Without a key the API returns the status alone.
   if (!health?.circuits) return;
-  const open = health.circuits.filter(({ state }) => state === 'open').length;
-  const probing = health.circuits.length - open;
-  const first = health.circuits[0]?.destination;
-  const more = health.circuits.length > 1 ? ` and ${health.circuits.length - 1} more` : '';
-  cards.circuits.show(count(open), first ? `${first}${more}${open ? '' : `, ${probing} probing`}` : 'every destination is served', open ? 'is-bad' : '');
+  const { circuits } = health;
+  const open = circuits.filter(({ state }) => state === 'open').length;
+  const others = circuits.length > 1 ? ` and ${circuits.length - 1} more` : '';
+  const probing = open ? '' : `, ${circuits.length} half-open`;
+  const note = circuits.length
+    ? `${circuits[0].destination}${others}${probing}`
+    : 'All circuits are closed';
+  cards.circuits.show(count(open), note, open ? 'is-bad' : '');
 }
 
-function showHour(cards, place, { last_hour: hour, oldest_waiting: oldest, now }) {
-  learnTime(now);
+function showHour(cards, chart, { last_hour: hour, oldest_waiting: oldest, now }) {
+  learnServerTime(now);
   const accepted = hour.minutes.reduce((sum, minute) => sum + sumOf(minute), 0);
-  cards.accepted.show(`${count(accepted)}${hour.complete ? '' : '+'}`, hour.complete ? 'in the last hour' : `since ${timeOfDay(hour.since, false)}, the newest 1,000`);
-  const atLeast = oldest.complete ? null : 'at least ';
-  if (oldest.since === null) cards.oldest.show('–', oldest.complete ? 'nothing waits' : 'nothing that was looked at waits');
-  else cards.oldest.show([atLeast, running('age', oldest.since)], webhookLink(oldest.webhook_id, 'which one'));
-  place.hour = hour;
-  place.draw();
+  const since = `since ${timeOfDay(hour.since, false)} (newest 1,000)`;
+  cards.accepted.show(
+    `${count(accepted)}${hour.complete ? '' : '+'}`,
+    hour.complete ? 'in the last hour' : since,
+  );
+  if (oldest.since === null) {
+    cards.oldest.show('–', oldest.complete ? 'None waiting' : 'None among the webhooks read');
+  } else {
+    const atLeast = oldest.complete ? null : 'at least ';
+    const age = relative('age', oldest.since);
+    cards.oldest.show([atLeast, age], webhookLink(oldest.webhook_id, 'View webhook'));
+  }
+  chart.hour = hour;
+  chart.draw();
 }
 
-function chartPlace() {
+function chartPanel() {
   const picture = el('div', { class: 'picture' });
-  const told = el('p', { class: 'hint', hidden: true });
+  const note = el('p', { class: 'hint', hidden: true });
   const legend = LAYERS.map((layer) => el('span', { class: `key is-${layer}` }, layer));
-  const head = el('div', { class: 'head' }, el('h2', null, 'Accepted in the last hour, by what became of them'), el('p', { class: 'legend', 'aria-hidden': 'true' }, legend));
-  const box = el('section', { class: 'panel', 'aria-label': 'The last hour' }, head, picture, told);
-  const place = { box, hour: null };
-  place.draw = () => {
-    if (place.hour === null || picture.clientWidth === 0) return;
-    fill(picture, hourChart(place.hour, picture.clientWidth));
-    told.hidden = place.hour.complete;
-    told.textContent = `Of the newest 1,000 only: what was accepted before ${timeOfDay(place.hour.since)} is not shown.`;
+  const head = el(
+    'div',
+    { class: 'head' },
+    el('h2', null, 'Accepted in the last hour, by current status'),
+    el('p', { class: 'legend', 'aria-hidden': 'true' }, legend),
+  );
+  const panel = { box: section('Last hour', '', head, picture, note), hour: null };
+  panel.draw = () => {
+    if (panel.hour === null || picture.clientWidth === 0) return;
+    fill(picture, hourChart(panel.hour, picture.clientWidth));
+    note.hidden = panel.hour.complete;
+    const since = timeOfDay(panel.hour.since);
+    note.textContent = `Newest 1,000 webhooks only. Those accepted before ${since} are not shown.`;
   };
-  new ResizeObserver(place.draw).observe(picture);
-  return place;
+  new ResizeObserver(panel.draw).observe(picture);
+  return panel;
+}
+
+function circuitCell({ circuit, open_until: until }) {
+  const state =
+    circuit === 'closed'
+      ? el('span', { class: 'faint' }, 'closed')
+      : el('span', { class: 'badge is-failed' }, withSpaces(circuit));
+  const wait =
+    until && circuit === 'open' && el('span', { class: 'faint' }, relative('until', until));
+  return el('td', null, state, wait && [' ', wait]);
+}
+
+function successCell({ success_share: share }) {
+  if (share === null) return el('td', { class: 'number' }, '–');
+  const meter = el('meter', { min: 0, max: 1, value: share, 'aria-label': 'Success rate' });
+  return el('td', { class: 'number' }, meter, ' ', el('span', { class: 'share' }, percent(share)));
 }
 
 function destinationRow(item) {
-  const { destination, circuit, open_until: until, success_share: share, attempts, failed, waiting, last_error: error } = item;
-  const state = circuit === 'closed' ? el('span', { class: 'faint' }, 'closed') : el('span', { class: 'badge is-failed' }, inWords(circuit));
-  const meter = share === null ? '–' : [el('meter', { min: 0, max: 1, value: share, 'aria-label': 'Success' }), ' ', el('span', { class: 'share' }, percent(share))];
+  const { destination, attempts, failed, waiting, last_error: error } = item;
+  const last = error && [
+    outcomeChip(error.status_code, error.kind),
+    ' ',
+    relative('ago', error.at),
+  ];
   return el(
     'tr',
     null,
     el('th', { scope: 'row', class: 'what' }, el('div', { class: 'url' }, destination)),
-    el('td', null, state, until && circuit === 'open' && [' ', el('span', { class: 'faint' }, running('until', until))]),
-    el('td', { class: 'number' }, meter),
+    circuitCell(item),
+    successCell(item),
     el('td', { class: 'number wide' }, count(attempts)),
     el('td', { class: 'number wide' }, count(failed)),
     el('td', { class: 'number' }, count(waiting)),
-    el('td', { class: 'wide' }, error && [outcomeChip(error.status_code, error.kind), ' ', running('ago', error.at)]),
+    el('td', { class: 'wide' }, last),
   );
 }
 
-function showDestinations(cards, place, items) {
+function showDestinations(cards, panel, items) {
   const sum = (name) => items.reduce((total, item) => total + item[name], 0);
   const [attempts, failed] = [sum('attempts'), sum('failed')];
-  // The API names the worst hundred.
-  const whose = items.length >= 100 ? ' at the worst 100 destinations' : '';
-  if (attempts === 0) cards.success.show('–', 'no attempts this hour or the one before');
-  else cards.success.show(percent(1 - failed / attempts), `of ${plural(attempts, 'attempt')}${whose}, this hour and the one before`, failed ? '' : 'is-good');
-  place.none.hidden = items.length > 0;
-  place.table.box.hidden = items.length === 0;
-  sync(place.table.body, items, (item) => item.destination, JSON.stringify, destinationRow);
+  const scope = items.length >= MAX_DESTINATIONS ? ` to the worst ${MAX_DESTINATIONS}` : '';
+  if (attempts === 0) cards.success.show('–', 'No attempts in this or the previous hour');
+  else {
+    const note = `${plural(attempts, 'attempt')}${scope} in this and the previous hour`;
+    cards.success.show(percent(1 - failed / attempts), note, failed ? '' : 'is-good');
+  }
+  panel.none.hidden = items.length > 0;
+  panel.table.box.hidden = items.length === 0;
+  sync(panel.table.body, items, (item) => item.destination, JSON.stringify, destinationRow);
+}
+
+function destinationsPanel() {
+  const columns = [
+    ['Destination', 'what'],
+    ['Circuit'],
+    ['Success rate', 'number'],
+    ['Attempts', 'number wide'],
+    ['Failed', 'number wide'],
+    ['Waiting', 'number'],
+    ['Last error', 'wide'],
+  ];
+  const rows = table('Destinations', columns);
+  scrollable(rows.box, 'Destinations table').hidden = true;
+  const none = empty('No attempts in this or the previous hour.');
+  const head = el(
+    'div',
+    { class: 'head' },
+    el('h2', null, 'Destinations'),
+    el('p', { class: 'hint' }, 'Worst first, in this and the previous hour'),
+  );
+  return { box: section('Destinations', '', head, none, rows.box), table: rows, none };
 }
 
 function overviewView() {
   const cards = {
     accepted: card('Accepted', '#/webhooks'),
     rate: card('Attempts'),
-    success: card('Success'),
+    success: card('Success rate'),
     waiting: card('Waiting'),
     oldest: card('Oldest waiting'),
     circuits: card('Open circuits'),
     failed: card('Failed', '#/dead-letters'),
   };
-  const chart = chartPlace();
-  const columns = [['Destination', 'what'], ['Circuit'], ['Success', 'number'], ['Attempts', 'number wide'], ['Failed', 'number wide'], ['Waiting', 'number'], ['Last error', 'wide']];
-  const worst = { table: table('Worst destinations', columns), none: empty('No attempts this hour or the one before.') };
-  scrollable(worst.table.box, 'Worst destinations').hidden = true;
+  const chart = chartPanel();
+  const destinations = destinationsPanel();
   const history = [];
-  let [lookedAt, lookedWith] = [0, -1];
+  let [loadedAt, loadedState] = [0, -1];
   const refresh = async () => {
-    const now = await figures();
-    showFigures(cards, history, now);
-    showHealth(cards, await get('health', { alsoGood: [503] }));
-    const since = Date.now() - lookedAt;
-    const mark = now === null ? Date.now() : JSON.stringify([now.attempts, now.webhooks]);
-    if (since < HOUR_MS || (mark === lookedWith && since < HOUR_AT_LAST_MS)) return;
-    const [hour, destinations] = await Promise.all([get('overview'), get('destinations')]);
+    const figures = await loadFigures();
+    showFigures(cards, history, figures);
+    showHealth(cards, await get('health', { alsoOk: [503] }));
+    const elapsedMs = Date.now() - loadedAt;
+    const state =
+      figures === null ? Date.now() : JSON.stringify([figures.attempts, figures.webhooks]);
+    if (elapsedMs < HOUR_MS || (state === loadedState && elapsedMs < MAX_HOUR_MS)) return;
+    const [hour, { items }] = await Promise.all([get('overview'), get('destinations')]);
     showHour(cards, chart, hour);
-    showDestinations(cards, worst, destinations.items);
-    [lookedAt, lookedWith] = [Date.now(), mark];
+    showDestinations(cards, destinations, items);
+    [loadedAt, loadedState] = [Date.now(), state];
   };
-  const list = el('section', { class: 'panel', 'aria-label': 'Destinations' }, el('div', { class: 'head' }, el('h2', null, 'Worst destinations'), el('p', { class: 'hint' }, 'this hour and the one before')), worst.none, worst.table.box);
-  const boxes = el('div', { class: 'cards' }, Object.values(cards).map(({ box }) => box));
-  return { title: 'Overview', root: [el('h1', { tabindex: -1 }, 'Overview'), boxes, chart.box, list], refresh, everyMs: FIGURES_MS };
+  const boxes = Object.values(cards).map(({ box }) => box);
+  const root = [
+    el('h1', { tabindex: -1 }, 'Overview'),
+    el('div', { class: 'cards' }, boxes),
+    chart.box,
+    destinations.box,
+  ];
+  return { title: 'Overview', root, refresh, everyMs: FIGURES_MS };
 }

@@ -1,78 +1,99 @@
-// What several views show.
+// Elements that several views share.
 
 const STATUSES = ['pending', 'in_progress', 'retrying', 'delivered', 'failed'];
 
 const FINISHED = new Set(['delivered', 'failed']);
 
-const inWords = (name) => name.replaceAll('_', ' ');
+const TOAST_MS = 8000;
 
-const badge = (name) => el('span', { class: `badge is-${name}` }, inWords(name));
+const UNREADABLE = 'Unreadable queue message';
 
-/** A status code as the destination sent it, or the kind of an error where there was none. */
+const withSpaces = (name) => name.replaceAll('_', ' ');
+
+const badge = (name) => el('span', { class: `badge is-${name}` }, withSpaces(name));
+
+/** The status code of the response, or the kind of error if there was no response. */
 function outcomeChip(code, kind) {
-  if (code) return el('span', { class: `code is-${code < 300 ? 'delivered' : 'failed'}` }, String(code));
-  return kind ? el('span', { class: 'code is-failed' }, inWords(kind)) : null;
+  if (code) {
+    const outcome = code < 300 ? 'delivered' : 'failed';
+    return el('span', { class: `code is-${outcome}` }, String(code));
+  }
+  return kind ? el('span', { class: 'code is-failed' }, withSpaces(kind)) : null;
 }
 
 const webhookLink = (id, text) => el('a', { href: `#/webhook/${encodeURIComponent(id)}` }, text);
 
-/** The reference, the event and the URL of a webhook, in two lines. */
-function whatCell({ webhook_id: id, reference_id: reference, event_type: event, url }) {
+/** A table cell with a webhook's reference ID, event type, and URL. */
+function webhookCell({ webhook_id: id, reference_id: reference, event_type: event, url }) {
+  const tag = event && el('span', { class: 'tag' }, event);
   return el(
     'td',
     { class: 'what' },
-    el('div', { class: 'line' }, webhookLink(id, reference), event && el('span', { class: 'tag' }, event)),
-    el('div', { class: 'url' }, url || 'a queue message that could not be read'),
+    el('div', { class: 'line' }, webhookLink(id, reference), tag),
+    el('div', { class: 'url' }, url || UNREADABLE),
   );
 }
 
-/** A table whose rows `sync` keeps; `columns` are its headings, each with a class. */
+/** A table whose rows `sync` updates. `columns` are pairs of a heading and a class. */
 function table(label, columns) {
-  const head = columns.map(([text, kind, given]) => el('th', { scope: 'col', class: kind, ...given }, text));
+  const head = columns.map(([text, kind]) => el('th', { scope: 'col', class: kind }, text));
   const body = el('tbody');
-  const box = el('div', { class: 'scroll' }, el('table', { 'aria-label': label }, el('thead', null, el('tr', null, head)), body));
-  return { box, body };
+  const element = el(
+    'table',
+    { 'aria-label': label },
+    el('thead', null, el('tr', null, head)),
+    body,
+  );
+  return { box: el('div', { class: 'scroll' }, element), body };
 }
 
-/** Nothing in it can have the focus, so it must itself, or it could not be scrolled by keys. */
-const scrollable = (box, label) => attributes(box, { tabindex: 0, role: 'region', 'aria-label': label });
+/** Makes a box without focusable content scrollable by keyboard. */
+const scrollable = (box, label) =>
+  setAttributes(box, { tabindex: 0, role: 'region', 'aria-label': label });
 
 const empty = (...text) => el('p', { class: 'empty' }, text);
 
-const field = (label, input, hint) =>
-  el('p', { class: 'field' }, el('label', { for: input.id }, label), input, hint && el('span', { class: 'hint', id: `${input.id}-hint` }, hint));
+const field = (label, input) =>
+  el('p', { class: 'field' }, el('label', { for: input.id }, label), input);
 
-/** Tells, for a while, what was done; read out by screen readers. */
-function say(text) {
-  const place = $('said');
-  place.textContent = text;
-  clearTimeout(say.timer);
-  say.timer = setTimeout(() => (place.textContent = ''), 8000);
+const section = (label, kind, ...children) =>
+  el('section', { class: `panel ${kind}`.trim(), 'aria-label': label }, children);
+
+/** Confirms an action for a few seconds. Screen readers announce it. */
+function showToast(text) {
+  const toast = $('toast');
+  toast.textContent = text;
+  clearTimeout(showToast.timer);
+  showToast.timer = setTimeout(() => (toast.textContent = ''), TOAST_MS);
 }
 
-/** Tells what is wrong until it no longer is; null: nothing is. */
-function trouble(text) {
-  const place = $('trouble');
-  place.hidden = text === null;
-  if (place.textContent !== (text ?? '')) place.textContent = text ?? '';
+/** Shows an error above the view until the error is cleared with null. */
+function showError(text) {
+  const banner = $('error-banner');
+  banner.hidden = text === null;
+  if (banner.textContent !== (text ?? '')) banner.textContent = text ?? '';
 }
 
-/** Asks whether to do it. `dangerous` cannot be undone. */
-function confirmed(title, text, action, dangerous = false) {
+/** Asks for confirmation. `isDangerous` marks an action that cannot be undone. */
+function confirmed(title, text, action, isDangerous = false) {
   const dialog = $('confirm');
   const yes = $('confirm-yes');
   $('confirm-title').textContent = title;
   $('confirm-text').textContent = text;
   yes.textContent = action;
-  yes.className = dangerous ? 'danger' : 'main';
+  yes.className = isDangerous ? 'danger' : 'main';
   dialog.returnValue = 'no';
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    const onClose = () => resolve(dialog.returnValue === 'yes');
+    dialog.addEventListener('close', onClose, { once: true });
   });
 }
 
-/** A button that does something at the API, once at a time, and says so or why not. */
+/**
+ * A button that runs `run`, ignores clicks while it runs, and shows the text that it returns or
+ * the API's error.
+ */
 function action(label, kind, run) {
   const button = el('button', { type: 'button', class: kind }, label);
   let isBusy = false;
@@ -81,11 +102,11 @@ function action(label, kind, run) {
     isBusy = true;
     button.setAttribute('aria-disabled', 'true');
     try {
-      const done = await run();
-      if (done) say(done);
+      const text = await run();
+      if (text) showToast(text);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      say(error.message);
+      if (!(error instanceof ApiError)) throw error;
+      showToast(error.message);
     } finally {
       isBusy = false;
       button.removeAttribute('aria-disabled');
@@ -94,14 +115,14 @@ function action(label, kind, run) {
   return button;
 }
 
-/** A button that copies a text. */
-const copying = (text, what) =>
+/** A button that copies a text to the clipboard. */
+const copyButton = (text, what) =>
   action('Copy', 'quiet small', async () => {
     try {
       await navigator.clipboard.writeText(text);
       return `${what} copied`;
     } catch {
-      // Not over plain HTTP, but to this machine.
-      return 'The browser does not let this page copy';
+      // Browsers allow this only over HTTPS and on localhost.
+      return 'The browser blocked copying. Select the text and copy it manually.';
     }
   });

@@ -1,49 +1,90 @@
-// A test webhook.
+// The form that sends a test webhook.
 
 const EXAMPLE = '{\n  "event": "test",\n  "message": "Hello from Posthaste"\n}';
 
-const jsonFault = (text) => {
+const jsonError = (text) => {
   try {
     JSON.parse(text);
     return '';
   } catch (error) {
-    return `This is not JSON: ${error.message}`;
+    return `Invalid JSON: ${error.message}`;
   }
 };
 
-function sendView() {
-  const url = el('input', { id: 'url', type: 'url', required: true, placeholder: 'https://example.com/webhooks', autocomplete: 'off', spellcheck: 'false', 'aria-describedby': 'url-fault' });
-  const payload = el('textarea', { id: 'payload', rows: 10, spellcheck: 'false', required: true, 'aria-describedby': 'payload-fault' });
-  payload.value = EXAMPLE;
-  const urlFault = el('p', { id: 'url-fault', class: 'fault', role: 'alert' });
-  const payloadFault = el('p', { id: 'payload-fault', class: 'fault', role: 'alert' });
-  const tell = (input, place, text) => {
-    place.textContent = text;
+/** Ends a message of the API with a full stop, if it has none. */
+const sentence = (text) => (text.endsWith('.') ? text : `${text}.`);
+
+/** An input and the place of its error. */
+function validated(input) {
+  const error = el('p', { id: `${input.id}-error`, class: 'field-error', role: 'alert' });
+  input.setAttribute('aria-describedby', error.id);
+  const showFieldError = (text) => {
+    error.textContent = text;
     input.setAttribute('aria-invalid', text ? 'true' : 'false');
     if (text) input.focus();
   };
+  return { input, error, showFieldError };
+}
+
+function sendView() {
+  const url = validated(
+    el('input', {
+      id: 'url',
+      type: 'url',
+      required: true,
+      placeholder: 'https://example.com/webhooks',
+      autocomplete: 'off',
+      spellcheck: 'false',
+    }),
+  );
+  const payload = validated(
+    el('textarea', { id: 'payload', rows: 10, spellcheck: 'false', required: true }),
+  );
+  payload.input.value = EXAMPLE;
   const button = el('button', { class: 'main' }, 'Send');
-  const form = el('form', { class: 'panel narrow', novalidate: true, 'aria-label': 'Test webhook' }, field('URL', url), urlFault, field('Payload, any JSON', payload), payloadFault, el('p', { class: 'buttons' }, button));
-  form.addEventListener('submit', async (event) => {
-    event.preventDefault();
-    if (button.disabled) return;
-    tell(payload, payloadFault, jsonFault(payload.value));
-    tell(url, urlFault, url.value.trim() ? '' : 'Where shall it go?');
-    if (urlFault.textContent || payloadFault.textContent) return;
+
+  const showRefusal = (error) => {
+    const urlError = error.fields.find(({ field: name }) => name === 'webhook_url');
+    if (urlError) url.showFieldError(sentence(`The URL ${urlError.message}`));
+    else payload.showFieldError(error.message);
+  };
+  const send = async () => {
+    const to = url.input.value.trim();
+    const invalidPayload = jsonError(payload.input.value);
+    payload.showFieldError(invalidPayload);
+    url.showFieldError(to ? '' : 'Enter a destination URL.');
+    if (!to || invalidPayload) return;
     button.disabled = true;
     try {
-      const accepted = await post(`test-webhook?${query({ webhook_url: url.value.trim() })}`, payload.value);
-      say('Accepted');
+      const path = `test-webhook?${query({ webhook_url: to })}`;
+      const accepted = await post(path, payload.input.value);
+      showToast('Webhook accepted');
       location.hash = `#/webhook/${encodeURIComponent(accepted.webhook_id)}`;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      const aboutUrl = error.fields.find((fault) => fault.field === 'webhook_url');
-      if (aboutUrl) tell(url, urlFault, `The URL ${aboutUrl.message}.`);
-      else tell(payload, payloadFault, error.message);
+      if (!(error instanceof ApiError)) throw error;
+      showRefusal(error);
     } finally {
       button.disabled = false;
     }
+  };
+  const form = el(
+    'form',
+    { class: 'panel narrow', novalidate: true, 'aria-label': 'Test webhook' },
+    [field('URL', url.input), url.error],
+    [field('Payload (JSON)', payload.input), payload.error],
+    el('p', { class: 'buttons' }, button),
+  );
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    if (!button.disabled) send();
   });
-  const told = el('p', { class: 'hint' }, 'It is signed, retried and kept as any other webhook. Its reference begins with TEST.');
-  return { title: 'Send a test', root: [el('h1', { tabindex: -1 }, 'Send a test webhook'), told, form], refresh: async () => {}, everyMs: 60_000 };
+  const hint =
+    'A test webhook is signed, retried, and recorded like any other. Its reference ID starts ' +
+    'with TEST-.';
+  const root = [
+    el('h1', { tabindex: -1 }, 'Send a test webhook'),
+    el('p', { class: 'hint' }, hint),
+    form,
+  ];
+  return { title: 'Send a test', root, refresh: async () => {}, everyMs: 60_000 };
 }

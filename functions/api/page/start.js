@@ -1,93 +1,102 @@
-// Which view is shown, and what keeps it right.
+// Selects the view, and keeps it and the health status current.
 
 const HEALTH_MS = 5000;
 const TICK_MS = 200;
 
-/** A view asks again after a failure at most this late. */
-const MAX_BACK_OFF_MS = 30_000;
+/** The longest wait before a view retries after an error. */
+const MAX_BACKOFF_MS = 30_000;
 
 let isLive = true;
 
-/** Counts the views that were shown; what an earlier one still waits for is dropped. */
-let shown = 0;
+/** The number of the current view. Responses for earlier views are dropped. */
+let currentView = 0;
 let timer = null;
 
-/** Makes the view that is shown ask at once. */
-let lookNow = () => {};
+/** Refreshes the current view immediately. */
+let refreshNow = () => {};
 
-function route() {
-  const [path, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  const given = Object.fromEntries(new URLSearchParams(search));
-  if (path === '') return ['', overviewView()];
-  if (path === 'webhooks') return [path, webhooksView({ reference_id: given.reference_id, status: given.status, cursor: given.cursor })];
-  if (path === 'dead-letters') return [path, deadLettersView({ reference_id: given.reference_id, cursor: given.cursor })];
-  if (path === 'send') return [path, sendView()];
-  if (path.startsWith('webhook/')) return ['webhooks', webhookView({ id: decodeURIComponent(path.slice('webhook/'.length)) })];
-  return [null, { title: 'Not found', root: [el('h1', { tabindex: -1 }, 'There is no such view')], refresh: async () => {}, everyMs: 60_000 }];
+function notFoundView() {
+  const root = [el('h1', { tabindex: -1 }, 'Page not found')];
+  return { title: 'Page not found', root, refresh: async () => {}, everyMs: 60_000 };
 }
 
-/** Keeps `view` right for as long as it is shown. */
-function keep(view) {
-  const mine = shown;
-  let [failures, wasSeen] = [0, false];
-  const again = (ms) => {
+/** The navigation entry and the view for the current address. */
+function route() {
+  const [path, search = ''] = location.hash.replace(/^#\/?/, '').split('?');
+  const params = Object.fromEntries(new URLSearchParams(search));
+  const { reference_id, status, cursor } = params;
+  if (path === '') return ['', overviewView()];
+  if (path === 'webhooks') return [path, webhooksView({ reference_id, status, cursor })];
+  if (path === 'dead-letters') return [path, deadLettersView({ reference_id, cursor })];
+  if (path === 'send') return [path, sendView()];
+  if (path.startsWith('webhook/')) {
+    return ['webhooks', webhookView({ id: decodeURIComponent(path.slice('webhook/'.length)) })];
+  }
+  return [null, notFoundView()];
+}
+
+/** Refreshes `view` for as long as it is the current view. */
+function poll(view) {
+  const number = currentView;
+  let [failures, isLoaded] = [0, false];
+  const schedule = (ms) => {
     clearTimeout(timer);
-    timer = setTimeout(look, ms);
+    timer = setTimeout(refresh, ms);
   };
-  const look = async () => {
-    // What was shown at least once can stand still.
-    if (wasSeen && (!isLive || document.hidden)) return again(HEALTH_MS);
+  const refresh = async () => {
+    // A paused or hidden page still loads once.
+    if (isLoaded && (!isLive || document.hidden)) return schedule(HEALTH_MS);
     try {
       await view.refresh();
-      if (mine !== shown) return null;
-      [failures, wasSeen] = [0, true];
-      trouble(null);
+      if (number !== currentView) return null;
+      [failures, isLoaded] = [0, true];
+      showError(null);
     } catch (error) {
-      if (mine !== shown) return null;
-      if (!(error instanceof Refused)) console.error(error);
-      trouble(error.status === 0 ? `${error.message} Trying again.` : error.message);
+      if (number !== currentView) return null;
+      if (!(error instanceof ApiError)) console.error(error);
+      showError(error.status === 0 ? `${error.message} Retrying…` : error.message);
       failures += 1;
-      // What is gone, or wrongly asked for, does not come back.
+      // Retrying does not help if the webhook does not exist or the request is invalid.
       if (error.status >= 400 && error.status < 500 && error.status !== 429) return null;
     }
-    return again(Math.min(view.everyMs * 2 ** failures, MAX_BACK_OFF_MS));
+    return schedule(Math.min(view.everyMs * 2 ** failures, MAX_BACKOFF_MS));
   };
-  lookNow = () => again(0);
-  look();
+  refreshNow = () => schedule(0);
+  refresh();
 }
 
 function show(isFirst) {
-  const [section, view] = route();
-  shown += 1;
+  const [current, view] = route();
+  currentView += 1;
   clearTimeout(timer);
-  trouble(null);
+  showError(null);
   document.title = `${view.title} · Posthaste`;
   fill($('main'), view.root);
-  for (const link of document.querySelectorAll('nav[aria-label="Views"] a')) {
-    const isCurrent = link.getAttribute('href') === `#/${section}`;
+  for (const link of document.querySelectorAll('header nav a')) {
+    const isCurrent = link.getAttribute('href') === `#/${current}`;
     if (isCurrent) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
-  // Where the reader is has changed, though no document was loaded.
+  // The browser moves neither focus nor scroll position, since it loaded no document.
   if (!isFirst) {
     window.scrollTo(0, 0);
     $('main').querySelector('h1').focus({ preventScroll: true });
   }
-  keep(view);
+  poll(view);
 }
 
-async function beat() {
+async function pollHealth() {
   if (isLive && !document.hidden) {
-    let word = 'no answer';
+    let status = 'unreachable';
     try {
-      word = (await get('health', { alsoGood: [503] })).status ?? word;
+      status = (await get('health', { alsoOk: [503] })).status ?? status;
     } catch {
-      // It is shown as such.
+      // The status shows it.
     }
-    $('health').dataset.health = word;
-    $('health-word').textContent = word;
+    $('health').dataset.health = status;
+    $('health-status').textContent = status;
   }
-  setTimeout(beat, HEALTH_MS);
+  setTimeout(pollHealth, HEALTH_MS);
 }
 
 function setLive(live) {
@@ -95,8 +104,8 @@ function setLive(live) {
   const button = $('live');
   button.dataset.live = String(live);
   button.textContent = live ? 'Live' : 'Paused';
-  button.title = live ? 'Pause this page' : 'Let this page go on';
-  if (live) lookNow();
+  button.title = live ? 'Pause automatic refresh' : 'Resume automatic refresh';
+  if (live) refreshNow();
 }
 
 function start() {
@@ -106,20 +115,20 @@ function start() {
     location.reload();
   });
   $('live').addEventListener('click', () => setLive(!isLive));
-  // There is nothing to see without a key.
+  // The page shows nothing without a key, so the prompt cannot be closed.
   $('key').addEventListener('cancel', (event) => event.preventDefault());
-  // The address is where the view is; the link must not change that.
+  // The address holds the view, so the link must not change it.
   document.querySelector('.skip').addEventListener('click', (event) => {
     event.preventDefault();
     $('main').focus();
   });
   document.addEventListener('visibilitychange', () => {
-    if (!document.hidden && isLive) lookNow();
+    if (!document.hidden && isLive) refreshNow();
   });
   window.addEventListener('hashchange', () => show(false));
-  setInterval(tick, TICK_MS);
+  setInterval(updateRelativeTimes, TICK_MS);
   show(true);
-  beat();
+  pollHealth();
 }
 
 start();

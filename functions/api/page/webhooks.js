@@ -2,73 +2,96 @@
 
 const LIST_MS = 2000;
 
-/** A filtered list may cost the store as much as all of it. */
+/** A filtered list can read as many records as an unfiltered one, so it is polled less often. */
 const FILTERED_LIST_MS = 6000;
 
 const PAGE_SIZE = 50;
 
-/** A page may be short and still have a next one: that many are asked for in a row before the operator has to. */
+/** The API may return short pages. This many are loaded before the operator has to continue. */
 const MAX_SHORT_PAGES = 4;
 
 const IS_WEBHOOK_ID = /^[\w-]+_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-/** Items from `path` on: those of several short pages, if need be. */
-async function page(path, given) {
+/** Loads a page of items. Combines several short pages of the API. */
+async function loadPage(path, params) {
   let items = [];
-  let cursor = given.cursor;
-  for (let asked = 0; asked < MAX_SHORT_PAGES; asked += 1) {
-    const answer = await get(`${path}?${query({ ...given, cursor })}`);
-    items = items.concat(answer.items);
-    cursor = answer.next_cursor;
-    if (!cursor || items.length >= given.page_size / 2) break;
+  let cursor = params.cursor;
+  for (let loaded = 0; loaded < MAX_SHORT_PAGES; loaded += 1) {
+    const response = await get(`${path}?${query({ ...params, cursor })}`);
+    items = items.concat(response.items);
+    cursor = response.next_cursor;
+    if (!cursor || items.length >= params.page_size / 2) break;
   }
   return { items, next: cursor };
 }
 
-/** Where the list goes on, and back to its beginning. */
+/** Links to the next page and back to the first. */
 function pager(view, filters) {
   const box = el('nav', { class: 'pager', 'aria-label': 'Pages' });
-  const to = (given, text) => el('a', { class: 'button quiet', href: `#/${view}?${query({ ...filters, ...given })}` }, text);
-  box.show = (next) => fill(box, filters.cursor && to({ cursor: '' }, 'Newest'), next && to({ cursor: next }, 'Older'));
+  const link = (cursor, text) => {
+    const href = `#/${view}?${query({ ...filters, cursor })}`;
+    return el('a', { class: 'button quiet', href }, text);
+  };
+  box.show = (next) => fill(box, filters.cursor && link('', 'Newest'), next && link(next, 'Older'));
   return box;
 }
 
-/** Filters as a form; what is chosen becomes the page's address. */
-function filterForm(view, filters, inputs) {
-  const form = el('form', { class: 'filters', role: 'search', 'aria-label': 'Filter' }, inputs.map(({ label, input }) => field(label, input)));
-  add(form, el('p', { class: 'field' }, el('button', { class: 'quiet' }, 'Show')));
-  const show = () => {
-    const given = Object.fromEntries(inputs.map(({ name, input }) => [name, input.value.trim()]));
-    if (IS_WEBHOOK_ID.test(given.reference_id)) location.hash = `#/webhook/${encodeURIComponent(given.reference_id)}`;
-    else location.hash = `#/${view}?${query(given)}`;
+/** The filters as a form. Submitting it puts them into the page's address. */
+function filterForm(view, inputs) {
+  const fields = inputs.map(({ label, input }) => field(label, input));
+  const button = el('p', { class: 'field' }, el('button', { class: 'quiet' }, 'Search'));
+  const attributes = { class: 'filters', role: 'search', 'aria-label': 'Filters' };
+  const form = el('form', attributes, fields, button);
+  const apply = () => {
+    const values = Object.fromEntries(inputs.map(({ name, input }) => [name, input.value.trim()]));
+    const id = values.reference_id;
+    if (IS_WEBHOOK_ID.test(id)) location.hash = `#/webhook/${encodeURIComponent(id)}`;
+    else location.hash = `#/${view}?${query(values)}`;
   };
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    show();
+    apply();
   });
-  for (const { input } of inputs) if (input.tagName === 'SELECT') input.addEventListener('change', show);
+  for (const { input } of inputs) {
+    if (input.tagName === 'SELECT') input.addEventListener('change', apply);
+  }
   return form;
 }
 
-const referenceInput = (value) => ({
-  name: 'reference_id',
-  label: 'Reference or webhook id',
-  input: el('input', { id: 'by-reference', type: 'search', value: value ?? '', autocomplete: 'off', spellcheck: 'false' }),
-});
+function referenceInput(value) {
+  const input = el('input', {
+    id: 'by-reference',
+    type: 'search',
+    value: value ?? '',
+    autocomplete: 'off',
+    spellcheck: 'false',
+  });
+  return { name: 'reference_id', label: 'Reference ID or webhook ID', input };
+}
 
-function statusInput(chosen) {
-  const option = (value, text) => el('option', { value, selected: value === (chosen ?? '') }, text);
-  const options = [option('', 'any'), STATUSES.map((name) => option(name, inWords(name)))];
+function statusInput(selected) {
+  const option = (value, text) =>
+    el('option', { value, selected: value === (selected ?? '') }, text);
+  const options = [option('', 'any'), STATUSES.map((name) => option(name, withSpaces(name)))];
   return { name: 'status', label: 'Status', input: el('select', { id: 'by-status' }, options) };
 }
 
-/** How its latest attempt ended, and what comes. */
+/** The outcome of the last attempt, and the time of the next. */
 function resultCell({ status, attempts, last_error: error, next_attempt_at: next }) {
   const last = attempts.at(-1);
-  const parts = [last && outcomeChip(last.status_code, last.error?.kind), last && el('span', { class: 'faint' }, duration(last.duration_ms))];
-  if (!last && error) parts.push(outcomeChip(null, error.kind));
-  if (next && status !== 'in_progress' && Date.parse(next) > serverNow()) parts.push(el('span', null, 'next ', running('until', next)));
-  return el('td', { class: 'result wide' }, parts.map((part) => part && [part, ' ']));
+  const parts = [];
+  if (last) {
+    parts.push(outcomeChip(last.status_code, last.error?.kind));
+    parts.push(el('span', { class: 'faint' }, duration(last.duration_ms)));
+  } else if (error) parts.push(outcomeChip(null, error.kind));
+  if (next && status !== 'in_progress' && Date.parse(next) > serverNow()) {
+    parts.push(el('span', null, 'next ', relative('until', next)));
+  }
+  return el(
+    'td',
+    { class: 'result wide' },
+    parts.map((part) => part && [part, ' ']),
+  );
 }
 
 function webhookRow(webhook) {
@@ -77,30 +100,52 @@ function webhookRow(webhook) {
     'tr',
     null,
     el('td', { class: 'state' }, badge(status)),
-    whatCell(webhook),
+    webhookCell(webhook),
     el('td', { class: 'number wide' }, `${made} of ${Math.max(made, granted)}`),
     resultCell(webhook),
-    el('td', { class: 'when' }, running('ago', created)),
+    el('td', { class: 'when' }, relative('ago', created)),
   );
+}
+
+function noWebhooks(isFiltered, hasOlder) {
+  if (!isFiltered) {
+    const link = el('a', { href: '#/send' }, 'Send a test webhook');
+    return empty('No webhooks yet. ', link, ' to see one here.');
+  }
+  const more = ' among the webhooks searched so far. Select Older to continue.';
+  return empty('No matching webhooks', hasOlder ? more : '.');
 }
 
 function webhooksView(filters) {
   const isFiltered = Boolean(filters.reference_id || filters.status);
-  const form = filterForm('webhooks', filters, [referenceInput(filters.reference_id), statusInput(filters.status)]);
-  const columns = [['Status', 'state'], ['Webhook', 'what'], ['Attempts', 'number wide'], ['Latest', 'wide'], ['Accepted', 'when']];
+  const inputs = [referenceInput(filters.reference_id), statusInput(filters.status)];
+  const columns = [
+    ['Status', 'state'],
+    ['Webhook', 'what'],
+    ['Attempts', 'number wide'],
+    ['Last attempt', 'wide'],
+    ['Accepted', 'when'],
+  ];
   const rows = table('Webhooks, newest first', columns);
   const none = el('div', { hidden: true });
-  const older = pager('webhooks', filters);
+  const pages = pager('webhooks', filters);
+  const isFirstPage = !filters.cursor;
   const refresh = async () => {
-    const { items, next } = await page('webhook-statuses', { ...filters, page_size: PAGE_SIZE });
+    const params = { ...filters, page_size: PAGE_SIZE };
+    const { items, next } = await loadPage('webhook-statuses', params);
     sync(rows.body, items, (item) => item.webhook_id, JSON.stringify, webhookRow);
     rows.box.hidden = items.length === 0;
     none.hidden = items.length > 0;
-    const where = next ? ' among those that were looked at; there are older ones.' : '.';
-    fill(none, isFiltered || filters.cursor ? empty('No webhook matches', where) : empty('No webhooks yet. ', el('a', { href: '#/send' }, 'Send a test'), ' to see one.'));
-    older.show(next);
+    fill(none, noWebhooks(isFiltered || !isFirstPage, Boolean(next)));
+    pages.show(next);
   };
-  const root = [el('h1', { tabindex: -1 }, 'Webhooks'), form, el('section', { class: 'panel flush', 'aria-label': 'Webhooks' }, rows.box, none), older];
-  // What is older than a page changes, but nothing is added to it.
-  return { title: 'Webhooks', root, refresh, everyMs: isFiltered || filters.cursor ? FILTERED_LIST_MS : LIST_MS };
+  const root = [
+    el('h1', { tabindex: -1 }, 'Webhooks'),
+    filterForm('webhooks', inputs),
+    section('Webhooks', 'flush', rows.box, none),
+    pages,
+  ];
+  // Older pages gain no webhooks, so they are polled less often.
+  const everyMs = isFiltered || !isFirstPage ? FILTERED_LIST_MS : LIST_MS;
+  return { title: 'Webhooks', root, refresh, everyMs };
 }

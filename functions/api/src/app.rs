@@ -1,4 +1,4 @@
-//! What every handler works with, and what the boundary found out about the call.
+//! The state that all requests share, and what is known about one request.
 
 use std::sync::Arc;
 
@@ -12,39 +12,39 @@ use shared::{
 };
 
 use crate::{
-    auth::{Access, Caller},
-    health::LastFindings,
-    problem::{Kind, Problem},
-    room::{Room, Share},
+    capacity::{Capacity, KeyShare},
+    edge::auth::{Access, Caller},
+    probe::ProbeCache,
+    problem::{Problem, ProblemKind},
 };
 
-/// Shared by all requests.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct App {
     /// Backends, clock, settings.
     pub(crate) context: Context,
-    /// Who may call.
+    /// Which callers are admitted.
     pub(crate) access: Access,
-    /// When this process began to serve.
+    /// When this process started.
     pub(crate) started_at: Timestamp,
-    /// Room for requests.
-    pub(crate) room: Room,
-    /// What `GET /health` found out last.
-    pub(crate) health: LastFindings,
+    /// The limits on concurrent work.
+    pub(crate) capacity: Capacity,
+    /// The latest findings about store, queue and sweep, for `GET /health`.
+    pub(crate) probes: ProbeCache,
 }
 
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
-        let room = Room::new(&context.config, &access);
-        Arc::new(Self { context, access, started_at, room, health: LastFindings::default() })
+        let capacity = Capacity::new(&context.config, &access);
+        Arc::new(Self { context, access, started_at, capacity, probes: ProbeCache::default() })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.context.clock.now()
     }
 
-    /// An id for a webhook that is created now.
+    /// A new task ID with the current time.
     pub(crate) fn mint(&self) -> TaskId {
         let mut random = [0; 10];
         self.context.random.fill(&mut random);
@@ -52,27 +52,23 @@ impl App {
     }
 }
 
-/// What is known of a call once it was let in.
+/// An admitted request.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// Its correlation id.
+    /// Its correlation ID.
     pub(crate) correlation_id: Arc<str>,
-    /// By whom it is.
+    /// Its caller.
     pub(crate) caller: Caller,
-    /// Which key's share of the room it takes from.
-    pub(crate) share: Share,
-    /// What it is part of, if it is part of something.
+    /// The API key whose share of the capacity it uses.
+    pub(crate) share: KeyShare,
+    /// The trace that it belongs to.
     pub(crate) trace: Option<Trace>,
 }
 
 impl Call {
-    /// What the boundary left with the request.
+    /// The call that the boundary attached to the request.
     pub(crate) fn of(parts: &Parts) -> Result<Self, Problem> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(|| Problem::new(Kind::Internal, "Something went wrong."))
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::internal)
     }
 }
 
@@ -84,11 +80,11 @@ impl<S: Sync> FromRequestParts<S> for Call {
     }
 }
 
-/// The webhook that the path names. What cannot be an id is not found.
+/// The webhook ID in the path. A malformed ID is a 404, as an unknown one is.
 #[derive(Debug)]
-pub(crate) struct Named(pub(crate) WebhookId);
+pub(crate) struct PathId(pub(crate) WebhookId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -96,8 +92,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
             .await
             .map(|Path(text)| text)
             .unwrap_or_default();
-        text.parse()
-            .map(Self)
-            .map_err(|invalid| Problem::new(Kind::NotFound, format!("webhook_id {invalid}")))
+        text.parse().map(Self).map_err(|invalid| {
+            Problem::new(ProblemKind::NotFound, format!("webhook_id {invalid}."))
+        })
     }
 }

@@ -1,10 +1,13 @@
-//! The two steps of accepting: create, then send. And what happens when the second one fails: the
-//! webhook enters the due index, so a queue outage delays and does not refuse.
+//! The two steps of accepting a webhook: create its record, then send its message to the queue.
+//! [`enqueue`] states what happens if the second step fails.
+
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use shared::{
     apply::apply,
     id::TaskId,
+    logging::webhook_span,
     message::Message,
     model::{Function, Webhook, Why},
     planted::{self, Bug},
@@ -12,113 +15,186 @@ use shared::{
     status::Status,
     store::{CreateError, IdState, StoreError, Tombstone},
 };
-use std::time::Duration;
+use tracing::Instrument;
 
 use crate::{
     app::{App, Call},
-    problem::{Kind, Problem},
-    submission::Submission,
+    input::submission::Submission,
+    problem::{Problem, ProblemKind},
 };
 
-/// Store and queue calls of one request that are under way at a time.
-pub(crate) const MAX_CONCURRENT_CALLS: usize = 50;
+/// The concurrent store and queue calls of one request.
+const MAX_CONCURRENT_CALLS: usize = 50;
 
-/// Two webhooks were given the same random id, or an id was guessed.
+/// Two webhooks got the same random ID, or somebody guessed an ID.
 #[derive(Debug, thiserror::Error)]
-#[error("the id {0} is another webhook's")]
+#[error("the ID {0} belongs to another webhook")]
 struct IdTaken(TaskId);
 
-/// The webhook exists from now on, under this id. That it existed before is success too: then an
-/// earlier try of the same request had got that far; then it may have been deleted since, and stays
-/// so: the answer is the record as it was made, and a message for it finds nothing. `None`: the id
-/// is barred, since the key that it was made under stands for another one by now.
+/// The ID of one item of a batch.
+#[derive(Clone, Copy)]
+pub(crate) enum ItemId {
+    /// The item is created with this ID, unless an earlier try of the request has done that.
+    Create(TaskId),
+    /// An earlier try has created the item with this ID. It may have been deleted since.
+    Settled(TaskId),
+}
+
+/// Creates a webhook with this ID and sends its message.
 ///
-/// The record follows from the submission and the id alone (its time is the id's), so each try of a
-/// request makes the same one.
-pub(crate) async fn create(
+/// If the webhook exists, an earlier try of the same request has created it, which is success too.
+/// That holds even if it was deleted since: the result is the record as it was created, and its
+/// message finds nothing to do. `None` means that the ID is barred, because the idempotency key
+/// maps to another ID by now.
+///
+/// The record depends only on the submission and the ID, whose time is the creation time. So each
+/// try of a request creates the same record.
+pub(crate) async fn accept(
     app: &App,
     call: &Call,
     submission: &Submission,
     task: TaskId,
 ) -> Result<Option<Webhook>, Problem> {
-    let webhook = as_created(app, call, submission, task);
-    match app.context.store.create(&webhook, &submission.content).await {
-        Ok(()) | Err(CreateError::Tombstone(Tombstone::Deleted)) => Ok(Some(webhook)),
-        Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
-        Err(CreateError::Conflict(_)) => Err(unknown_fate().because(IdTaken(task))),
-        Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
-        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
-            Err(unknown_fate().because(error))
-        }
-        Err(CreateError::Store(error)) => Err(error.into()),
-    }
+    let created = create(app, call, submission, task).await?;
+    enqueue_accepted(app, created.iter()).await;
+    Ok(created)
 }
 
-/// A webhook under an id that nothing else can have been created under.
-pub(crate) async fn create_new(
+/// Creates a webhook with a new ID and sends its message.
+pub(crate) async fn accept_new(
     app: &App,
     call: &Call,
     submission: &Submission,
 ) -> Result<Webhook, Problem> {
     let task = app.mint();
-    create(app, call, submission, task).await?.ok_or_else(|| unknown_fate().because(IdTaken(task)))
+    let created = accept(app, call, submission, task).await?;
+    created.ok_or_else(|| unknown_outcome().because(IdTaken(task)))
 }
 
-/// What an earlier try has made under an id that is too old to be created; as it was made, if it
-/// was deleted since. `None`: nothing, and nothing will be.
-pub(crate) async fn settled(
+/// Creates the webhooks of a batch and sends their messages, with one queue call for each
+/// [`MAX_BATCH`] of them. The results are in the order of the items. `None` marks a barred ID, as
+/// for [`accept`].
+pub(crate) async fn accept_batch(
+    app: &App,
+    call: &Call,
+    items: Vec<(ItemId, &Submission)>,
+) -> Vec<Result<Option<Webhook>, Problem>> {
+    let creations = items.into_iter().map(async |(id, submission)| match id {
+        ItemId::Create(task) => create(app, call, submission, task).await,
+        ItemId::Settled(task) => {
+            let existing = app.context.store.get(&submission.id(task)).await?;
+            Ok(Some(existing.unwrap_or_else(|| record(app, call, submission, task))))
+        }
+    });
+    let outcomes = concurrently(creations.collect()).await;
+    enqueue_accepted(app, outcomes.iter().flatten().flatten()).await;
+    outcomes
+}
+
+/// The webhook that an earlier try of the request has created with an ID that is too old for a
+/// create, and sends its message. `None` means that there is no such webhook. In that case the ID
+/// is barred, so that a create that is still in flight has no effect.
+pub(crate) async fn accept_settled(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+    task: TaskId,
+) -> Result<Option<Webhook>, Problem> {
+    let settled = settle(app, call, submission, task).await?;
+    enqueue_accepted(app, settled.iter()).await;
+    Ok(settled)
+}
+
+/// [`accept_settled`] without the message.
+pub(crate) async fn settle(
     app: &App,
     call: &Call,
     submission: &Submission,
     task: TaskId,
 ) -> Result<Option<Webhook>, Problem> {
     let id = submission.id(task);
-    match app.context.store.tombstone_id(&id).await? {
+    let state = app.context.store.tombstone_id(&id).await?;
+    if planted::is(Bug::DeletedIsNew) && matches!(state, IdState::Tombstone(_)) {
+        return Ok(None);
+    }
+    match state {
         IdState::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
-        IdState::Webhook(_) => Err(unknown_fate().because(IdTaken(task))),
-        IdState::Tombstone(Tombstone::Deleted) if !planted::is(Bug::DeletedIsNew) => {
-            Ok(Some(as_created(app, call, submission, task)))
-        }
-        IdState::Tombstone(_) => Ok(None),
+        IdState::Webhook(_) => Err(unknown_outcome().because(IdTaken(task))),
+        IdState::Tombstone(Tombstone::Deleted) => Ok(Some(record(app, call, submission, task))),
+        IdState::Tombstone(Tombstone::Unused) => Ok(None),
     }
 }
 
-/// The record as it was made under this id, or is to be.
-pub(crate) fn as_created(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Webhook {
+async fn create(
+    app: &App,
+    call: &Call,
+    submission: &Submission,
+    task: TaskId,
+) -> Result<Option<Webhook>, Problem> {
+    let webhook = record(app, call, submission, task);
+    match app.context.store.create(&webhook, &submission.content).await {
+        Ok(()) | Err(CreateError::Tombstone(Tombstone::Deleted)) => Ok(Some(webhook)),
+        Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
+        Err(CreateError::Conflict(_)) => Err(unknown_outcome().because(IdTaken(task))),
+        Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
+        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
+            Err(unknown_outcome().because(error))
+        }
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// The record of a new webhook with this ID.
+fn record(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Webhook {
     app.context.rules.create(submission.to_new(task, call), task.created_at())
 }
 
-fn unknown_fate() -> Problem {
+fn unknown_outcome() -> Problem {
     Problem::new(
-        Kind::Unavailable,
-        "The store did not answer, so whether the webhook was accepted is not known. Send it \
-         again; with the same Idempotency-Key it is accepted only once.",
+        ProblemKind::Unavailable,
+        "The store did not respond, so it is unknown whether the webhook was accepted. Send the \
+         request again. With the same Idempotency-Key, the webhook is accepted only once.",
     )
 }
 
-/// Whether a webhook that was just created, or found to be, is held by a message: not if it stands
-/// in the due index, and no more once a worker has seen it.
-pub(crate) fn needs_message(webhook: &Webhook) -> bool {
-    webhook.status == Status::Pending && webhook.due_at.is_none()
+/// Sends the messages of webhooks that were accepted. A webhook in the due index has no message:
+/// the sweep sends it when it is due. A webhook that a worker has seen needs none any more.
+async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webhook> + Clone) {
+    let queued = accepted
+        .clone()
+        .filter(|webhook| webhook.status == Status::Pending && webhook.due_at.is_none());
+    enqueue(app, &queued.collect::<Vec<_>>()).await;
+    for webhook in accepted {
+        // At debug level: at thousands of webhooks a second, log lines would cost more than the
+        // work itself.
+        tracing::debug!(webhook_id = %webhook.id, "Accepted webhook");
+    }
 }
 
-/// Sends a message for each. Where the queue does not take it, the webhook is due now and the sweep
-/// sends it.
+/// Sends a message for each webhook.
 ///
-/// There is no error: if the store fails too, the webhook is young and the audit finds it, or it
-/// stands in the due index already (resend, redrive).
-pub(crate) async fn send(app: &App, webhooks: &[&Webhook]) {
+/// # If the queue refuses a message
+///
+/// The webhook exists, so the caller gets its 202 all the same:
+///
+/// 1. The webhook enters the due index with the current time ([`adopt`]), and the next sweep sends
+///    its message. A queue outage delays webhooks, it does not refuse or lose them.
+/// 2. If that write fails too, or if this process dies before it, the audit finds the webhook: it
+///    lists young webhooks and adopts each one that is unfinished. A resent or redriven webhook is
+///    in the due index already.
+///
+/// So this function has no error.
+pub(crate) async fn enqueue(app: &App, webhooks: &[&Webhook]) {
     let batches = webhooks.chunks(MAX_BATCH).map(|batch| send_batch(app, batch));
-    let unsent = all(batches.collect()).await.into_iter().flatten();
-    all(unsent.map(|webhook| adopt(app, webhook)).collect()).await;
+    let refused = concurrently(batches.collect()).await.into_iter().flatten();
+    let adoptions = refused.map(|webhook| {
+        // A webhook that is resent has its own correlation ID.
+        adopt(app, webhook).instrument(webhook_span(webhook, None))
+    });
+    concurrently(adoptions.collect()).await;
 }
 
-/// Runs these, at most [`MAX_CONCURRENT_CALLS`] at a time; answers in their order.
-pub(crate) async fn all<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
-    stream::iter(calls).buffered(MAX_CONCURRENT_CALLS).collect().await
-}
-
-/// One call of the queue. Answers with those that it did not take.
+/// Makes one queue call. Returns the webhooks whose messages the queue refused.
 async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook> {
     let messages: Vec<Outgoing> = webhooks
         .iter()
@@ -128,22 +204,21 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
             group: webhook.destination.clone(),
         })
         .collect();
-    match app.context.queue.send(Lane::Webhooks, &messages).await {
-        Ok(()) => Vec::new(),
-        Err(error) => {
-            let unsent: Vec<_> =
-                error.failed.iter().filter_map(|index| webhooks.get(*index).copied()).collect();
-            let error = &error as &(dyn std::error::Error + 'static);
-            tracing::warn!(
-                error,
-                webhooks = unsent.len(),
-                "The queue did not take webhooks; the sweep will send them"
-            );
-            unsent
-        }
-    }
+    let Err(error) = app.context.queue.send(Lane::Webhooks, &messages).await else {
+        return Vec::new();
+    };
+    let refused: Vec<_> =
+        error.failed.iter().filter_map(|index| webhooks.get(*index).copied()).collect();
+    let error = &error as &(dyn std::error::Error + 'static);
+    tracing::warn!(
+        error,
+        webhooks = refused.len(),
+        "Could not send messages to the queue. The sweep will send them."
+    );
+    refused
 }
 
+/// Puts a webhook into the due index, so that the next sweep sends its message.
 async fn adopt(app: &App, webhook: &Webhook) {
     if planted::is(Bug::UnsentNotHeld) {
         return;
@@ -154,12 +229,17 @@ async fn adopt(app: &App, webhook: &Webhook) {
         rules.adopt(seen, now, (Function::Api, Why::Unsent), now)
     });
     if let Err(error) = adopted.await {
-        let (correlation_id, webhook_id) = (&*webhook.correlation_id, &webhook.id);
         let error = &error as &(dyn std::error::Error + 'static);
         tracing::error!(
-            error, correlation_id, %webhook_id,
-            "[{correlation_id}] Neither the queue nor the due index took the webhook; the audit \
-             will find it"
+            error,
+            "Could not write the webhook to the due index after the queue refused its message. \
+             The audit will find it."
         );
     }
+}
+
+/// Runs these calls, at most [`MAX_CONCURRENT_CALLS`] at a time. The results are in the order of
+/// the calls.
+pub(crate) async fn concurrently<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
+    stream::iter(calls).buffered(MAX_CONCURRENT_CALLS).collect().await
 }

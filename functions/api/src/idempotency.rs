@@ -1,32 +1,32 @@
-//! `Idempotency-Key`: a request that is sent again within 24 h is answered as the first was, and
-//! does nothing.
+//! `Idempotency-Key`: a request that is repeated within 24 hours gets the response of the first
+//! request and has no further effect.
 //!
-//! 1. *Reserve*: the key stands for a task id from now on, the webhook's. Whoever comes second
-//!    finds the first one's.
-//! 2. *Create* with that id. Finding it there is success: an earlier try got that far.
-//! 3. *Send*. A message that is sent twice does no harm.
-//! 4. *Finish*: the key stands for the answer.
+//! 1. *Reserve*: the key maps to a new task ID, which becomes the webhook's. A second
+//!    request finds the ID of the first one.
+//! 2. *Create* with that ID. If the webhook exists, an earlier try has created it, which is
+//!    success.
+//! 3. *Send* the message. A second message does no harm.
+//! 4. *Finish*: the key maps to the response.
 //!
-//! A try may die after any step; the next one goes on with the same id, also while the first is
-//! still at it. Only an id of more than [`Config::max_id_age`](shared::config::Config::max_id_age)
-//! is not created any more, since the audit may have read its minute: it is barred
-//! ([`Store::tombstone_id`](shared::store::Store::tombstone_id)), so that no create that is still under way takes
-//! effect, and if there was no webhook under it the key is made to stand for a new id. Of a batch
-//! each item is judged so, and the key remembers the ids of those that the old id had settled. So
-//! each item is created once, whichever try dies where.
+//! A try can die after any step. The next try continues with the same ID, even while the first one
+//! is still running.
 //!
-//! A webhook that was deleted stays deleted: the store remembers its id for as long as a key may
-//! stand for it, and a try that finds it deleted answers what the first one would have.
+//! An ID that is older than [`Config::max_id_age`](shared::config::Config::max_id_age) is not
+//! created any more, because the audit may have read its minute. The next try bars it
+//! ([`Webhooks::tombstone_id`](shared::store::Webhooks::tombstone_id)), so that no create that is still
+//! in flight takes effect. If no webhook had that ID, the key is renewed: it maps to a new ID.
+//! For a batch, each item is settled in this way, and the key remembers the IDs of the items that
+//! exist. So each item is created once, whichever try dies at whichever step.
 //!
-//! A key belongs to its caller and to the path. Of the calls that accept nothing (resend, redrive,
-//! cleanup) the answer is remembered too; if it was lost, they are done again, which their own
-//! conditions make harmless.
+//! A deleted webhook stays deleted: the store remembers its ID for as long as a key may map to
+//! it. A try that finds it deleted returns the response that the first try would have returned.
+//!
+//! A key belongs to its caller and to the path. For calls that create nothing (resend, redrive,
+//! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
+//! again, which is harmless because of the call's own conditions.
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use sha2::{Digest, Sha256};
 use shared::{
     clock::Timestamp,
@@ -39,27 +39,26 @@ use shared::{
 
 use crate::{
     app::{App, Call},
-    auth::Caller,
-    problem::{Kind, Problem},
+    edge::auth::Caller,
+    limits::MAX_IDEMPOTENCY_KEY_BYTES,
+    problem::{Problem, ProblemKind},
+    respond,
 };
 
-/// The header of the request.
+/// The request header.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The header of an answer that was given before.
+/// The header of a response that is repeated.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The longest key.
-pub(crate) const MAX_KEY_BYTES: usize = 255;
+/// The largest response that is stored for a key. It fits into one item of every store. A retry
+/// whose response is larger (a batch with very many errors) runs again.
+const MAX_STORED_RESPONSE_BYTES: usize = 256 * 1024;
 
-/// The largest answer that is remembered, below what every store takes as one item. What is larger
-/// (a batch with very many errors) is made again when it is asked for again.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// How often a request reads its key again because another request has changed it.
+pub(crate) const MAX_RESERVE_TRIES: u32 = 4;
 
-/// How often a key is asked for again because somebody else changed it just then.
-pub(crate) const MAX_ROUNDS: u32 = 4;
-
-/// A request's key, as it is stored.
+/// The idempotency key of a request, as hashes.
 #[derive(Debug)]
 pub(crate) struct Key {
     stored: String,
@@ -67,15 +66,14 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key that the request bears, if it does; 400 if it is not 1 to 255 visible ASCII
-    /// characters.
+    /// The key of the request, if it has one. A malformed key is a 400.
     pub(crate) fn of(parts: &Parts, call: &Call, body: &[u8]) -> Result<Option<Self>, Problem> {
         let Some(key) = presented(&parts.headers)? else { return Ok(None) };
         let caller = match call.caller {
             Caller::Known(hash) => hash,
             Caller::Anonymous => [0; 32],
         };
-        // No path and no query holds a NUL, so no two requests run into one another.
+        // Neither a path nor a query contains NUL, so different requests have different inputs.
         let stored = Sha256::new()
             .chain_update(caller)
             .chain_update(parts.uri.path())
@@ -84,8 +82,8 @@ impl Key {
         let query = parts.uri.query().unwrap_or_default();
         let fingerprint = Sha256::new().chain_update(query).chain_update([0]).chain_update(body);
         Ok(Some(Self {
-            stored: hex(&stored.finalize()),
-            fingerprint: hex(&fingerprint.finalize()),
+            stored: hex::encode(stored.finalize()),
+            fingerprint: hex::encode(fingerprint.finalize()),
         }))
     }
 }
@@ -94,69 +92,63 @@ fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = values.next().map(HeaderValue::as_bytes) else { return Ok(None) };
     if values.next().is_some()
-        || !(1..=MAX_KEY_BYTES).contains(&key.len())
+        || !(1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len())
         || !key.iter().all(u8::is_ascii_graphic)
     {
-        let message =
-            format!("must be given once, with 1 to {MAX_KEY_BYTES} visible ASCII characters");
-        return Err(Problem::about(Kind::BadRequest, "Idempotency-Key", message));
+        let message = format!(
+            "must be sent once, with 1 to {MAX_IDEMPOTENCY_KEY_BYTES} visible ASCII characters"
+        );
+        return Err(Problem::about(ProblemKind::BadRequest, "Idempotency-Key", message));
     }
     Ok(Some(key))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
+/// What a key maps to.
+#[derive(Debug)]
+pub(crate) enum KeyState {
+    /// An earlier request has finished with this response.
+    Answered(String),
+    /// The request is to be run with the ID of this reservation.
+    Unanswered(ReservedKey),
 }
 
-/// What a key turned out to be.
+/// A key that maps to an ID. Several tries of the same request may have it at a time.
 #[derive(Debug)]
-pub(crate) enum Begun {
-    /// Done before; this was the answer.
-    Done(String),
-    /// To be done, under this id.
-    Todo(Slot),
-}
-
-/// The right to do what a key stands for; several tries may hold it at a time.
-#[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct ReservedKey {
     key: String,
     reserved: StoredReservation,
-    /// Whether an earlier try of the same request may have done it already.
+    /// Whether an earlier try of the same request may have done the work already.
     pub(crate) tried_before: bool,
 }
 
-/// Reserves the key, or finds what it stands for; 409 if that is another request.
-pub(crate) async fn begin(app: &App, key: &Key) -> Result<Begun, Problem> {
-    let ours = reservation(app, key.fingerprint.clone());
-    let slot = |reserved, tried_before| Slot { key: key.stored.clone(), reserved, tried_before };
-    let theirs = match app.context.store.reserve(&key.stored, &ours).await {
-        Ok(reserved) => return Ok(Begun::Todo(slot(reserved, false))),
-        Err(ReserveError::Taken(theirs)) => *theirs,
+/// Reserves the key, or reads what it maps to. If it belongs to a different request, that is a 409.
+pub(crate) async fn reserve(app: &App, key: &Key) -> Result<KeyState, Problem> {
+    let ours = new_reservation(app, key.fingerprint.clone());
+    let unanswered = |reserved, tried_before| {
+        KeyState::Unanswered(ReservedKey { key: key.stored.clone(), reserved, tried_before })
+    };
+    let existing = match app.context.store.reserve(&key.stored, &ours).await {
+        Ok(reserved) => return Ok(unanswered(reserved, false)),
+        Err(ReserveError::Taken(existing)) => *existing,
         Err(ReserveError::Store(error)) => return Err(error.into()),
     };
-    if theirs.reservation.fingerprint != key.fingerprint {
+    if existing.reservation.fingerprint != key.fingerprint {
         return Err(Problem::new(
-            Kind::KeyReused,
-            "This Idempotency-Key was sent with another request in the last 24 hours; use a new \
-             key for each.",
+            ProblemKind::KeyReused,
+            "This Idempotency-Key was used for a different request in the last 24 hours. Use a \
+             new key for each request.",
         ));
     }
-    if let Some(answer) = theirs.reservation.answer {
-        return Ok(Begun::Done(answer));
+    if let Some(answer) = existing.reservation.answer {
+        return Ok(KeyState::Answered(answer));
     }
     if planted::is(Bug::KeyMintsNewId) {
-        return Ok(Begun::Todo(slot(StoredReservation { reservation: ours, ..theirs }, false)));
+        return Ok(unanswered(StoredReservation { reservation: ours, ..existing }, false));
     }
-    Ok(Begun::Todo(slot(theirs, true)))
+    Ok(unanswered(existing, true))
 }
 
-fn reservation(app: &App, fingerprint: String) -> Reservation {
+fn new_reservation(app: &App, fingerprint: String) -> Reservation {
     let task = app.mint();
     Reservation {
         task,
@@ -167,29 +159,29 @@ fn reservation(app: &App, fingerprint: String) -> Reservation {
     }
 }
 
-impl Slot {
-    /// The id that the webhook has; for a batch, what its items' ids derive from.
+impl ReservedKey {
+    /// The ID of the webhook. For a batch, the IDs of the items derive from it.
     pub(crate) const fn task(&self) -> TaskId {
         self.reserved.reservation.task
     }
 
-    /// When the first try began.
-    pub(crate) fn began_at(&self) -> Timestamp {
+    /// When the first try started.
+    pub(crate) fn reserved_at(&self) -> Timestamp {
         self.task().created_at()
     }
 
-    /// Whether nothing may be created under its id any more.
-    pub(crate) fn is_stale(&self, app: &App) -> bool {
-        app.now().since(self.began_at()) > app.context.config.max_id_age()
+    /// Whether the ID is too old for a create.
+    pub(crate) fn is_too_old(&self, app: &App) -> bool {
+        app.now().since(self.reserved_at()) > app.context.config.max_id_age()
     }
 
-    /// The id of a batch's item, if one that the key stood for before has settled it.
+    /// The ID of a batch's item, if the item was settled with an ID that the key mapped to before.
     pub(crate) fn settled(&self, index: usize) -> Option<TaskId> {
         self.reserved.reservation.settled.get(index).copied().flatten()
     }
 
-    /// Makes the key stand for a new id, under which nothing is created that was settled. Whether
-    /// it did: else somebody else was first, and the key has to be asked for again.
+    /// Maps the key to a new ID. Items with a `settled` ID keep that one. Returns whether
+    /// the key was renewed. If not, another request has changed it, and it must be read again.
     pub(crate) async fn renew(
         &mut self,
         app: &App,
@@ -200,7 +192,7 @@ impl Slot {
             settled.clear();
         }
         let fingerprint = self.reserved.reservation.fingerprint.clone();
-        let renewed = Reservation { settled, ..reservation(app, fingerprint) };
+        let renewed = Reservation { settled, ..new_reservation(app, fingerprint) };
         let store = &app.context.store;
         match store.replace_reservation(&self.key, &self.reserved, &renewed).await {
             Ok(reserved) => {
@@ -212,84 +204,74 @@ impl Slot {
         }
     }
 
-    /// Makes the key stand for the answer. What was asked for is done by now, so a failure is only
-    /// logged: the next try finds it.
+    /// Maps the key to the response. The work is done by now, so a failure is only logged:
+    /// a retry runs the request again and finds the work done.
     pub(crate) async fn finish(self, app: &App, answer: &str) {
-        if answer.len() > MAX_ANSWER_BYTES {
+        if answer.len() > MAX_STORED_RESPONSE_BYTES {
             return;
         }
         let earlier = self.reserved.reservation.clone();
         let done = Reservation { answer: Some(answer.to_owned()), ..earlier };
         let store = &app.context.store;
-        // If it is refused, another try has finished, with the same answer.
+        // If the store refuses the write, another try has finished with the same response.
         if let Err(ReplaceReservationError::Store(error)) =
             store.replace_reservation(&self.key, &self.reserved, &done).await
         {
             let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(
                 error,
-                "An idempotency key's answer was not stored; the request would be gone through \
-                 again"
+                "Could not store the response for an idempotency key. A retry will run the request \
+                 again."
             );
         }
     }
 }
 
-/// Somebody else changed the key again and again.
+/// Other requests have changed the key [`MAX_RESERVE_TRIES`] times.
 pub(crate) fn contended() -> Problem {
     Problem::new(
-        Kind::Unavailable,
-        "Another request with this Idempotency-Key is under way; try again.",
+        ProblemKind::Unavailable,
+        "Another request with this Idempotency-Key is in progress. Try again shortly.",
     )
 }
 
-/// Whether a call that accepts nothing is to be done.
-pub(crate) enum Started {
-    /// It was done before; here is the answer.
-    Done(Response),
-    /// To be done, under a key or without.
-    Todo(Option<Slot>),
+/// Whether to run a call that creates nothing.
+pub(crate) enum Begun {
+    /// An earlier request has run it. This is its response.
+    Replay(Response),
+    /// Run it, and [`finish`] with this key.
+    Run(Option<ReservedKey>),
 }
 
-/// Reserves the key, if there is one.
-pub(crate) async fn start(
+/// Reserves the key of a call that creates nothing, if it has one.
+pub(crate) async fn begin(
     app: &App,
     key: Option<Key>,
     status: StatusCode,
-) -> Result<Started, Problem> {
-    let Some(key) = key else { return Ok(Started::Todo(None)) };
-    Ok(match begin(app, &key).await? {
-        Begun::Done(body) => Started::Done(replayed(status, body)),
-        Begun::Todo(slot) => Started::Todo(Some(slot)),
+) -> Result<Begun, Problem> {
+    let Some(key) = key else { return Ok(Begun::Run(None)) };
+    Ok(match reserve(app, &key).await? {
+        KeyState::Answered(body) => Begun::Replay(replay(status, body)),
+        KeyState::Unanswered(reserved) => Begun::Run(Some(reserved)),
     })
 }
 
-/// Makes the key stand for the answer, if there is one.
-pub(crate) async fn end(
+/// The response of a call that creates nothing. Maps its key, if it has one, to the response.
+pub(crate) async fn finish(
     app: &App,
-    slot: Option<Slot>,
+    reserved: Option<ReservedKey>,
     status: StatusCode,
     body: String,
 ) -> Response {
-    if let Some(slot) = slot {
-        slot.finish(app, &body).await;
+    if let Some(reserved) = reserved {
+        reserved.finish(app, &body).await;
     }
-    answer(status, body)
+    respond::json_text(status, body)
 }
 
-/// An answer in JSON.
-pub(crate) fn answer(status: StatusCode, body: String) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-        Body::from(body),
-    )
-        .into_response()
-}
-
-/// An answer that was given before.
-pub(crate) fn replayed(status: StatusCode, body: String) -> Response {
-    let mut response = answer(status, body);
+/// A response that an earlier request has got.
+pub(crate) fn replay(status: StatusCode, body: String) -> Response {
+    let mut response = respond::json_text(status, body);
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }

@@ -1,7 +1,7 @@
-//! Errors as callers see them: `application/problem+json` (RFC 9457).
+//! Error responses: `application/problem+json` (RFC 9457).
 //!
-//! What a caller reads ([`Problem`]) and what the log holds (its [`Cause`]) are two texts: no
-//! answer holds an internal error's wording, and the cause is logged once, at the boundary.
+//! An error has two texts. The caller reads the [`Problem`], which never contains the text of an
+//! internal error. The log contains its [`Cause`], which `boundary` logs once.
 
 use std::{borrow::Cow, error::Error, sync::Arc};
 
@@ -16,53 +16,52 @@ use shared::{
     store::StoreError,
 };
 
-/// The most wrong fields that one answer names.
-pub(crate) const MAX_FIELD_ERRORS: usize = 20;
+use crate::limits::MAX_FIELD_ERRORS;
 
-/// Bytes of a field's name that are repeated to the caller.
+/// The longest field name in a response. A longer name is cut.
 const MAX_FIELD_NAME_BYTES: usize = 100;
 
-/// When to ask again after a 503.
+/// When to try again after a 503, in seconds.
 pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// What sort of problem; gives the status, and the `type` that a program can compare.
+/// The kind of a problem. It determines the status and the `type`, which programs compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The body is not JSON.
+pub(crate) enum ProblemKind {
+    /// The body is not valid JSON.
     MalformedJson,
-    /// Something else about the request cannot be understood.
+    /// The request is malformed in another way.
     BadRequest,
-    /// No key, or a wrong one.
+    /// The API key is missing or invalid.
     Unauthorized,
-    /// A browser's request from another site.
+    /// A browser's request from another origin.
     Forbidden,
-    /// No such route, webhook or dead letter.
+    /// There is no such route, webhook or dead letter.
     NotFound,
-    /// The route exists, the method does not.
+    /// The route does not support the method.
     MethodNotAllowed,
-    /// Not possible in the webhook's present status.
+    /// The webhook's status does not allow the request.
     Conflict,
-    /// The idempotency key stands for another request.
+    /// The idempotency key was used for a different request.
     KeyReused,
     /// The body or the payload exceeds its limit.
     TooLarge,
-    /// The body is not said to be JSON.
+    /// The content type is not JSON.
     UnsupportedMediaType,
-    /// Fields or parameters are wrong; each is named.
+    /// Fields or parameters are invalid. Each is named.
     InvalidFields,
-    /// Ours.
+    /// A bug, or an unreadable record.
     Internal,
-    /// The store did not answer.
+    /// The store is not available.
     Unavailable,
-    /// Too many requests at a time; nothing was done.
+    /// There are too many concurrent requests, or the store is full. Nothing was done.
     Overloaded,
-    /// The body took too long to come.
+    /// The body did not arrive in time.
     RequestTimeout,
-    /// Nobody has set who may call.
+    /// The deployment does not state who may call the API.
     NotConfigured,
 }
 
-impl Kind {
+impl ProblemKind {
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::MalformedJson => {
@@ -117,24 +116,24 @@ impl Kind {
     }
 }
 
-/// One wrong field or parameter.
+/// An invalid field or parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldError {
-    /// As the caller wrote it: `url`, `headers.X-Foo`, `webhooks[3].url`, or a parameter's name.
+    /// Its name in the request: `url`, `headers.X-Foo`, `webhooks[3].url`, or a parameter's name.
     pub(crate) field: String,
-    /// What it must be.
+    /// The fault and the fix.
     pub(crate) message: Cow<'static, str>,
 }
 
-/// Why a request was not done, for whoever operates Posthaste. Travels with the response to the
-/// boundary, which logs it.
+/// Why a request failed, for the operator. It travels with the response to `boundary`, which logs
+/// it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) Arc<dyn Error + Send + Sync>);
 
-/// Why a request was not done, for its caller.
+/// Why a request failed, for its caller.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    kind: Kind,
+    kind: ProblemKind,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     cause: Option<Cause>,
@@ -142,13 +141,17 @@ pub(crate) struct Problem {
 
 impl Problem {
     /// A problem with a sentence for the caller.
-    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), errors: Vec::new(), cause: None }
     }
 
-    /// The same, naming the one field or parameter that it is about.
-    pub(crate) fn about(kind: Kind, field: &str, message: impl Into<Cow<'static, str>>) -> Self {
-        let message = message.into();
+    /// A problem with one field or parameter.
+    pub(crate) fn about(
+        kind: ProblemKind,
+        field: &str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let message = sentence(message.into());
         let detail = format!("{field}: {message}");
         Self {
             errors: vec![FieldError { field: field.to_owned(), message }],
@@ -156,29 +159,45 @@ impl Problem {
         }
     }
 
-    /// With what the log says about it.
+    /// Adds the cause for the log.
     #[must_use]
     pub(crate) fn because(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Cause(Arc::new(cause)));
         self
     }
 
-    /// There is no such webhook, or no more.
+    /// The webhook does not exist.
     pub(crate) fn no_such_webhook() -> Self {
         Self::new(
-            Kind::NotFound,
-            "There is no webhook with this id; it may have expired or been deleted.",
+            ProblemKind::NotFound,
+            "No webhook with this ID. It may have expired or been deleted.",
+        )
+    }
+
+    /// The dead letter does not exist.
+    pub(crate) fn no_such_dead_letter() -> Self {
+        Self::new(
+            ProblemKind::NotFound,
+            "No dead letter with this ID. A failed webhook becomes a dead letter moments later.",
+        )
+    }
+
+    /// A bug.
+    pub(crate) fn internal() -> Self {
+        Self::new(
+            ProblemKind::Internal,
+            "An internal error occurred. The log contains the details under the correlation ID.",
         )
     }
 
     /// Whether the same request may succeed later.
-    pub(crate) fn is_passing(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable | Kind::Overloaded)
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self.kind, ProblemKind::Unavailable | ProblemKind::Overloaded)
     }
 
-    /// What sort.
+    /// Its kind.
     #[cfg(test)]
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> ProblemKind {
         self.kind
     }
 
@@ -192,20 +211,22 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let problem = match &error {
             StoreError::Unavailable(_) => Self::new(
-                Kind::Unavailable,
-                "The store cannot be reached at the moment; try again.",
+                ProblemKind::Unavailable,
+                "The store is not available. Try again shortly.",
             ),
-            StoreError::Full(_) => {
-                Self::new(Kind::Overloaded, "The store is full. Nothing was done. Try again later.")
-            }
-            // A newer version runs beside this one, or ran before it; that instance can answer.
+            StoreError::Full(_) => Self::new(
+                ProblemKind::Overloaded,
+                "The store is full. The request had no effect. Try again later.",
+            ),
+            // An instance of the newer version, if there is one, can respond.
             StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. } => Self::new(
-                Kind::Unavailable,
-                "This webhook was written by a newer version of Posthaste; try again.",
+                ProblemKind::Unavailable,
+                "A newer version of Posthaste has written this webhook. Try again shortly.",
             ),
-            StoreError::Unreadable { .. } => {
-                Self::new(Kind::Internal, "What is stored of this webhook cannot be read.")
-            }
+            StoreError::Unreadable { .. } => Self::new(
+                ProblemKind::Internal,
+                "The record of this webhook is unreadable. The log contains the details.",
+            ),
         };
         problem.because(error)
     }
@@ -235,10 +256,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {
-            Kind::Unauthorized => {
+            ProblemKind::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             }
-            Kind::Unavailable | Kind::Overloaded | Kind::NotConfigured => {
+            ProblemKind::Unavailable | ProblemKind::Overloaded | ProblemKind::NotConfigured => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER)
             }
             _ => None,
@@ -250,30 +271,38 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Gathers wrong fields, so that one answer names them all.
+/// Collects invalid fields, so that one response names them all.
 #[derive(Debug, Default)]
 pub(crate) struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    /// One more, up to [`MAX_FIELD_ERRORS`].
+    /// Adds an error, up to [`MAX_FIELD_ERRORS`].
     pub(crate) fn add(&mut self, field: &str, message: impl Into<Cow<'static, str>>) {
         if self.0.len() < MAX_FIELD_ERRORS {
             self.0.push(FieldError {
                 field: truncated(field, MAX_FIELD_NAME_BYTES).to_owned(),
-                message: message.into(),
+                message: sentence(message.into()),
             });
         }
     }
 
-    /// Ok if there was none; else a 422 that names each.
+    /// A 422 that names each error, if there is one.
     pub(crate) fn check(self) -> Result<(), Problem> {
         let detail: Cow<'static, str> = match self.0.as_slice() {
             [] => return Ok(()),
             [only] => format!("{}: {}", only.field, only.message).into(),
-            several => format!("{} fields are not valid; see errors.", several.len()).into(),
+            several => format!("{} fields are invalid. See errors.", several.len()).into(),
         };
-        Err(Problem { errors: self.0, ..Problem::new(Kind::InvalidFields, detail) })
+        Err(Problem { errors: self.0, ..Problem::new(ProblemKind::InvalidFields, detail) })
     }
+}
+
+/// A message with its full stop. Messages of other crates have none.
+fn sentence(mut message: Cow<'static, str>) -> Cow<'static, str> {
+    if !message.ends_with('.') {
+        message.to_mut().push('.');
+    }
+    message
 }
 
 #[cfg(test)]
@@ -292,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_fields_are_named_up_to_a_limit() {
+    fn invalid_fields_are_named_up_to_a_limit() {
         assert!(FieldErrors::default().check().is_ok());
         let mut field_errors = FieldErrors::default();
         for index in 0..1000 {

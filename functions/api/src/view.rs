@@ -1,5 +1,5 @@
-//! The shapes of answers. Every member is always there, but a payload, which must be asked for;
-//! what is not known is null.
+//! The shapes of webhooks in responses. A member whose value is unknown is null. Only a payload
+//! that was not requested is omitted.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -11,34 +11,27 @@ use shared::{
     transition::Rules,
 };
 
-#[cfg(feature = "openapi")]
-use crate::openapi::schemas;
+use utoipa::ToSchema;
 
-/// JSON text of an answer.
-pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
-    // Only maps with keys that are no strings and failing implementations of Serialize fail; ours
-    // have neither.
-    serde_json::to_string(value).unwrap_or_default()
-}
+use crate::{openapi::schemas, respond::to_json};
 
-/// What is answered when a webhook is accepted, or sent again.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+/// A webhook that was accepted or sent again.
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Accepted<'a> {
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
+    #[schema(value_type = schemas::WebhookId)]
     webhook_id: &'a WebhookId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
+    #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
+    #[schema(value_type = schemas::TaskId)]
     task_id: TaskId,
     correlation_id: &'a str,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
+    #[schema(value_type = schemas::Status)]
     status: Status,
 }
 
 impl<'a> Accepted<'a> {
-    /// The status is the one that acceptance leads to: however late the answer is made, it is the
-    /// same.
+    /// The status is always `pending`, so that a repeated response is the same, whatever the status
+    /// is by then.
     pub(crate) fn of(webhook: &'a Webhook) -> Self {
         Self {
             webhook_id: &webhook.id,
@@ -50,26 +43,25 @@ impl<'a> Accepted<'a> {
     }
 }
 
-/// The answer for an accepted webhook.
+/// The response body for an accepted webhook.
 pub(crate) fn accepted(webhook: &Webhook) -> String {
     to_json(&Accepted::of(webhook))
 }
 
-/// What is answered when a test webhook is accepted.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+/// A test webhook that was accepted.
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TestAccepted<'a> {
     status: &'static str,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
+    #[schema(value_type = schemas::WebhookId)]
     webhook_id: &'a WebhookId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
+    #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
+    #[schema(value_type = schemas::TaskId)]
     task_id: TaskId,
     message: &'static str,
 }
 
-/// The answer for an accepted test webhook.
+/// The response body for an accepted test webhook.
 pub(crate) fn test_accepted(webhook: &Webhook) -> String {
     to_json(&TestAccepted {
         status: "webhook_queued",
@@ -81,40 +73,40 @@ pub(crate) fn test_accepted(webhook: &Webhook) -> String {
 }
 
 /// A webhook.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Webhook))]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Webhook)]
 pub(crate) struct WebhookView<'a> {
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
+    #[schema(value_type = schemas::WebhookId)]
     webhook_id: &'a WebhookId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
+    #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::TaskId))]
+    #[schema(value_type = schemas::TaskId)]
     task_id: TaskId,
     correlation_id: &'a str,
     event_type: Option<&'a str>,
     url: &'a str,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Status))]
+    #[schema(value_type = schemas::Status)]
     status: Status,
     attempt_count: u32,
     max_attempts: u32,
     #[serde(with = "rfc3339")]
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
+    #[schema(value_type = schemas::Time)]
     created_at: Timestamp,
     #[serde(with = "rfc3339")]
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
+    #[schema(value_type = schemas::Time)]
     updated_at: Timestamp,
     #[serde(with = "rfc3339::option")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
+    #[schema(value_type = Option<schemas::Time>)]
     next_attempt_at: Option<Timestamp>,
     #[serde(with = "rfc3339::option")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
+    #[schema(value_type = Option<schemas::Time>)]
     delivered_at: Option<Timestamp>,
     last_error: Option<ErrorView<'a>>,
-    #[cfg_attr(feature = "openapi", schema(max_items = 50))]
+    #[schema(max_items = 50)]
     attempts: Vec<AttemptView<'a>>,
-    /// Only where it was asked for.
+    /// Present with `include=payload`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Anything, required = false))]
+    #[schema(value_type = schemas::Anything, required = false)]
     payload: Option<&'a RawValue>,
 }
 
@@ -140,41 +132,41 @@ impl<'a> WebhookView<'a> {
         }
     }
 
-    /// The same with what it carries.
+    /// Adds the payload.
     pub(crate) fn with_payload(self, payload: &'a RawValue) -> Self {
         Self { payload: Some(payload), ..self }
     }
 }
 
 /// A dead letter.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DeadLetter))]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 pub(crate) struct DeadLetterView<'a> {
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::WebhookId))]
+    #[schema(value_type = schemas::WebhookId)]
     webhook_id: &'a WebhookId,
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ReferenceId))]
+    #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
     correlation_id: &'a str,
     url: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Anything, required = false))]
+    #[schema(value_type = schemas::Anything, required = false)]
     payload: Option<&'a RawValue>,
     attempt_count: u32,
     last_error: Option<ErrorView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(nullable = false, max_items = 50))]
+    #[schema(nullable = false, max_items = 50)]
     attempts: Option<Vec<AttemptView<'a>>>,
     #[serde(with = "rfc3339::option")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
+    #[schema(value_type = Option<schemas::Time>)]
     failed_at: Option<Timestamp>,
     #[serde(with = "rfc3339::option")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<schemas::Time>))]
+    #[schema(value_type = Option<schemas::Time>)]
     expires_at: Option<Timestamp>,
 }
 
 impl<'a> DeadLetterView<'a> {
-    /// As it stands in the list: without payload and attempts.
-    pub(crate) fn listed(webhook: &'a Webhook, url: &'a str) -> Self {
+    /// An item of a list, without payload and attempts.
+    pub(crate) fn summary(webhook: &'a Webhook, url: &'a str) -> Self {
         Self {
             webhook_id: &webhook.id,
             reference_id: &webhook.id.reference,
@@ -189,18 +181,18 @@ impl<'a> DeadLetterView<'a> {
         }
     }
 
-    /// With all there is.
-    pub(crate) fn whole(webhook: &'a Webhook, url: &'a str, payload: &'a RawValue) -> Self {
+    /// With payload and attempts.
+    pub(crate) fn full(webhook: &'a Webhook, url: &'a str, payload: &'a RawValue) -> Self {
         let attempts = Some(webhook.attempts.iter().map(AttemptView::of).collect());
-        Self { payload: Some(payload), attempts, ..Self::listed(webhook, url) }
+        Self { payload: Some(payload), attempts, ..Self::summary(webhook, url) }
     }
 }
 
-/// `last_error`.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LastError))]
+/// Why the latest attempt failed, or why the webhook failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LastError)]
 pub(crate) struct ErrorView<'a> {
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ErrorName))]
+    #[schema(value_type = schemas::ErrorName)]
     kind: &'static str,
     status_code: Option<u16>,
     message: &'a str,
@@ -212,28 +204,27 @@ impl<'a> ErrorView<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Attempt))]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptView<'a> {
     number: u32,
     #[serde(with = "rfc3339")]
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::Time))]
+    #[schema(value_type = schemas::Time)]
     started_at: Timestamp,
     duration_ms: u64,
-    /// `delivered`; `failed`; `interrupted`, which may have arrived unless its error says that
-    /// nothing was sent.
+    /// `delivered`, `failed` or `interrupted`. The request of an interrupted attempt may have
+    /// arrived, unless its error states that nothing was sent.
     outcome: &'static str,
     status_code: Option<u16>,
     error: Option<AttemptError<'a>>,
-    /// The beginning of the response's body if the attempt failed, or if `RESPONSE_EXCERPTS` is
-    /// `all`; at most 256 bytes.
+    /// The first 256 bytes of the response body. Null if the attempt succeeded, unless
+    /// `RESPONSE_EXCERPTS` is `all`.
     response_excerpt: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Serialize, ToSchema)]
 struct AttemptError<'a> {
-    #[cfg_attr(feature = "openapi", schema(value_type = schemas::ErrorName))]
+    #[schema(value_type = schemas::ErrorName)]
     kind: &'static str,
     message: Option<&'a str>,
 }
@@ -259,7 +250,7 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// How many attempts the policy grants on the present budget, as the latest outcome has it.
+/// How many attempts the retry policy allows for the latest outcome within the current budget.
 pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     let policy = rules.retry.with(webhook.retry.as_ref());
     let granted = webhook
@@ -269,13 +260,12 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
 }
 
-/// The number that the last attempt will have if all fail as the latest did. Attempt numbers never
-/// start again, so what came before a resend, and attempts that were interrupted, are counted on
-/// top.
+/// The number of the last attempt if all attempts fail like the latest one. Attempt numbers
+/// continue after a resend, so the attempts before it and interrupted attempts are added.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
-    let under_way = u32::from(webhook.status == Status::InProgress);
+    let in_flight = u32::from(webhook.status == Status::InProgress);
     let before =
-        webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(under_way));
+        webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(in_flight));
     before.saturating_add(attempts_granted(webhook, rules))
 }
 
@@ -313,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_attempts_follows_the_latest_outcome_and_goes_on_after_a_resend() {
+    fn max_attempts_follows_the_latest_outcome_and_continues_after_a_resend() {
         let rules = Rules::default();
         let new = testing::webhook(Timestamp::from_millis(1_700_000_000_000));
         assert_eq!(max_attempts(&new, &rules), 3);
@@ -332,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_is_shown_with_every_member_of_the_contract() {
+    fn a_webhook_has_every_documented_member() {
         let rules = Rules::default();
         let webhook =
             attempt(&rules, &testing::webhook(Timestamp::from_millis(1_700_000_000_000)), 500);

@@ -1,20 +1,25 @@
-//! One look at one webhook: the record decides.
+//! One look at one webhook: the stored record decides what happens to the message.
 //!
-//! | record | what is done |
+//! | record | action |
 //! |---|---|
 //! | missing, delivered, archived | acknowledge |
 //! | failed, not archived | send to the dead-letter queue, acknowledge |
-//! | in progress, lease live | acknowledge if it is in the due index, else hand the message back |
-//! | in progress, lease over | note the attempt as interrupted; claim, wait if the one before was interrupted too, or fail if its budget is spent |
-//! | pending or retrying, allowed within 2 s | wait if need be, claim |
+//! | in progress, live lease, in the due index | acknowledge |
+//! | in progress, live lease, not in the due index | hand back |
+//! | in progress, expired lease | record an interruption, then see below |
+//! | pending or retrying, allowed within 2 s | wait, then claim |
 //! | pending or retrying, allowed later | acknowledge: the due index holds it |
-//! | of a newer schema version, or unreadable | hand back |
+//! | unreadable, or of a newer schema version | hand back |
+//!
+//! After an interruption the webhook is claimed again. It waits first if its previous attempt was
+//! interrupted, too, and it fails once its budget of interruptions is spent.
 
 use std::time::Duration;
 
 use shared::{
     apply::{Applied, apply_unchanged},
     clock::Timestamp,
+    logging::webhook_span,
     message::Message,
     model::{Function, Webhook},
     planted::{self, Bug},
@@ -23,171 +28,163 @@ use shared::{
     store::StoreError,
     transition::{GiveUp, is_relayed},
 };
+use tracing::Instrument;
 
-use crate::{Deliver, Verdict, attempt::Attempted};
+use crate::worker::{Deliver, Disposition, StepResult, hand_back};
 
-/// The longest wait within an invocation; queues delay by whole seconds, so the rest of a wait is
-/// shorter than that.
+/// The longest wait within an invocation. Queue delays have whole seconds, so the rest of a wait is
+/// shorter.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// How often one message looks at a record that others change under it.
+/// How often one message looks at a record that others keep changing.
 const MAX_LOOKS: u32 = 8;
 
-/// What the record asks for.
-enum Step {
-    Done(Verdict),
-    /// Wait that long, then claim.
+/// The next step, according to the record.
+enum NextStep {
+    Done(Disposition),
+    /// Wait for this long, then claim.
     Claim(Duration),
-    /// Note the attempt as interrupted, and let the webhook wait.
-    WaitOut,
+    /// Record the interruption and make the webhook wait.
+    DeferForInterruptions,
     DeadLetter,
 }
 
 impl Deliver {
-    /// Looks until there is nothing left to do. `first`: the message was not delivered before, so
-    /// the record in it may be right.
+    /// Looks at the webhook until nothing is left to do. On the first receive of a message, the
+    /// record inside it is tried before the stored one is read.
     pub(crate) async fn look(
         &self,
         message: Message,
-        first: bool,
+        is_first_receive: bool,
         until: Timestamp,
         xray_trace_id: Option<&str>,
-    ) -> Verdict {
-        let mut seen =
-            message.seen.map(|seen| *seen).filter(|seen| first && self.is_claimable(seen));
+    ) -> Disposition {
+        let mut hint = message
+            .seen
+            .map(|seen| *seen)
+            .filter(|seen| is_first_receive && self.is_claimable(seen));
         for _ in 0..MAX_LOOKS {
-            let webhook = match seen.take() {
+            let webhook = match hint.take() {
                 Some(webhook) => webhook,
                 None => match self.context.store.get(&message.webhook_id).await {
                     Ok(Some(webhook)) => webhook,
-                    Ok(None) => return Verdict::Acknowledge,
-                    Err(StoreError::Unreadable { .. })
-                        if planted::is(Bug::UnreadableAcknowledged) =>
-                    {
-                        return Verdict::Acknowledge;
-                    }
+                    Ok(None) => return Disposition::Acknowledge,
                     Err(error) => {
+                        if planted::is(Bug::UnreadableAcknowledged)
+                            && matches!(error, StoreError::Unreadable { .. })
+                        {
+                            return Disposition::Acknowledge;
+                        }
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(webhook_id = %message.webhook_id, error,
-                            "Handing back a webhook that cannot be read now");
-                        return Verdict::HandBack;
+                            "Could not read the webhook; handing its message back");
+                        return Disposition::HandBack;
                     }
                 },
             };
-            match self.step(&webhook) {
-                Step::Done(verdict) => return verdict,
-                Step::DeadLetter => return self.dead_letter(&webhook).await,
-                step => {
-                    let tried = match step {
-                        Step::Claim(wait) => {
-                            if !wait.is_zero() {
-                                self.context.clock.sleep(wait).await;
-                            }
-                            self.attempt(webhook, until, xray_trace_id).await
-                        }
-                        _ => self.wait_out(webhook).await,
-                    };
-                    if let Some(verdict) = self.conclude(tried).await {
-                        return verdict;
-                    }
-                }
+            let span = webhook_span(&webhook, xray_trace_id);
+            if let Some(disposition) = self.work_on(webhook, until).instrument(span).await {
+                return disposition;
             }
         }
         tracing::warn!(webhook_id = %message.webhook_id,
-            "Handing back a webhook that changed again and again");
-        Verdict::HandBack
+            "The webhook keeps changing; handing its message back");
+        Disposition::HandBack
     }
 
-    /// What becomes of the message. `None`: somebody else changed the webhook, so look again, at
-    /// what is stored.
-    async fn conclude(&self, tried: Attempted) -> Option<Verdict> {
-        match tried {
-            Attempted::Recorded(webhook) => Some(self.hand_over(&webhook).await),
-            Attempted::Ended(verdict) => Some(verdict),
-            Attempted::Changed => None,
-            Attempted::BudgetSpent(webhook, reason) => self.give_up(webhook, reason).await,
+    /// Takes the next step on this record. Returns what happens to the message, or `None` if
+    /// another worker changed the webhook: the caller then looks at the stored record.
+    async fn work_on(&self, webhook: Webhook, until: Timestamp) -> Option<Disposition> {
+        let result = match self.next_step(&webhook) {
+            NextStep::Done(disposition) => return Some(disposition),
+            NextStep::DeadLetter => return Some(self.send_to_dead_letters(&webhook).await),
+            NextStep::DeferForInterruptions => self.defer_for_interruptions(webhook).await,
+            NextStep::Claim(wait) => {
+                if !wait.is_zero() {
+                    self.context.clock.sleep(wait).await;
+                }
+                self.attempt(webhook, until).await
+            }
+        };
+        match result {
+            StepResult::Recorded(webhook) => Some(self.enqueue_next(&webhook).await),
+            StepResult::Ended(disposition) => Some(disposition),
+            StepResult::Changed => None,
+            StepResult::BudgetSpent(webhook, reason) => self.give_up(webhook, reason).await,
         }
     }
 
-    /// Whether a claim may be tried on this record without reading it first.
+    /// Whether a claim can be tried on this record without reading the stored one first.
     fn is_claimable(&self, webhook: &Webhook) -> bool {
-        matches!(self.step(webhook), Step::Claim(_))
+        matches!(self.next_step(webhook), NextStep::Claim(_))
     }
 
-    fn step(&self, webhook: &Webhook) -> Step {
+    fn next_step(&self, webhook: &Webhook) -> NextStep {
         let now = self.context.clock.now();
-        let held = webhook.due_at.is_some();
-        let leave = if held { Verdict::Acknowledge } else { Verdict::HandBack };
+        let is_held = webhook.due_at.is_some();
+        let leave = if is_held { Disposition::Acknowledge } else { Disposition::HandBack };
         match webhook.status {
-            Status::Delivered => Step::Done(Verdict::Acknowledge),
-            Status::Failed if webhook.archived_at.is_some() => Step::Done(Verdict::Acknowledge),
-            Status::Failed => Step::DeadLetter,
+            Status::Delivered => NextStep::Done(Disposition::Acknowledge),
+            Status::Failed if webhook.archived_at.is_some() => {
+                NextStep::Done(Disposition::Acknowledge)
+            }
+            Status::Failed => NextStep::DeadLetter,
             Status::InProgress => match &webhook.claim {
-                Some(claim) if claim.lease_until > now => Step::Done(leave),
-                _ if self.context.rules.must_wait_until(webhook, now).is_some() => Step::WaitOut,
-                _ => Step::Claim(Duration::ZERO),
+                Some(claim) if claim.lease_until > now => NextStep::Done(leave),
+                _ if self.context.rules.must_wait_until(webhook, now).is_some() => {
+                    NextStep::DeferForInterruptions
+                }
+                _ => NextStep::Claim(Duration::ZERO),
             },
             Status::Pending | Status::Retrying => {
                 let wait = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now));
-                if wait <= MAX_WAIT { Step::Claim(wait) } else { Step::Done(leave) }
+                if wait <= MAX_WAIT { NextStep::Claim(wait) } else { NextStep::Done(leave) }
             }
         }
     }
 
-    /// After an outcome was written: somebody has to hold what is not finished, and to archive what
-    /// failed.
-    async fn hand_over(&self, webhook: &Webhook) -> Verdict {
+    /// Sends the message that a recorded outcome requires: the next attempt's within the relay
+    /// limits, or the dead letter's. The sweep queues all other unfinished webhooks.
+    async fn enqueue_next(&self, webhook: &Webhook) -> Disposition {
         match webhook.status {
-            Status::Failed => self.dead_letter(webhook).await,
+            Status::Failed => self.send_to_dead_letters(webhook).await,
             Status::Retrying if is_relayed(webhook) => {
-                let wait = webhook
-                    .allowed_at
-                    .map_or(Duration::ZERO, |at| at.since(self.context.clock.now()));
+                let now = self.context.clock.now();
+                let wait = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now));
                 let message = Message::with_seen(webhook).to_json();
-                self.send(Lane::Webhooks, message, wait, &webhook.destination).await
+                self.enqueue(Lane::Webhooks, message, wait, &webhook.destination).await
             }
-            // Delivered, or held by the due index for the sweep.
-            _ => Verdict::Acknowledge,
+            _ => Disposition::Acknowledge,
         }
     }
 
-    /// The record stands in the due index until `dlq` has archived it, whatever becomes of this
-    /// message.
-    async fn dead_letter(&self, webhook: &Webhook) -> Verdict {
+    /// The record stays in the due index until `dlq` has archived it, even if this message is lost.
+    async fn send_to_dead_letters(&self, webhook: &Webhook) -> Disposition {
         let message = Message::archive(webhook.id.clone()).to_json();
-        self.send(Lane::DeadLetters, message, Duration::ZERO, &webhook.destination).await
+        self.enqueue(Lane::DeadLetters, message, Duration::ZERO, &webhook.destination).await
     }
 
-    /// A budget other than the policy's is spent: it fails without another attempt. `None`: it has
-    /// changed meanwhile.
-    async fn give_up(&self, webhook: Webhook, reason: GiveUp) -> Option<Verdict> {
+    /// Fails the webhook without another attempt, because a budget other than the retry policy's is
+    /// spent. `None`: the record has changed.
+    async fn give_up(&self, webhook: Webhook, reason: GiveUp) -> Option<Disposition> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let (id, correlation_id) = (webhook.id.clone(), webhook.correlation_id.clone());
         let was_retrying = webhook.status == Status::Retrying;
         let give_up = |webhook: &Webhook| rules.give_up(webhook, reason, Function::Deliver, now);
         match apply_unchanged(&*self.context.store, webhook, give_up).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::warn!(
-                    correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Giving up webhook delivery for reference_id={}: {}",
-                    webhook.correlation_id, webhook.id.reference, reason.kind().as_str(),
+                    "Giving up webhook delivery for reference_id={}: {}",
+                    webhook.id.reference,
+                    reason.kind().as_str(),
                 );
-                self.context.metrics.destination(
-                    &webhook.destination,
-                    -i64::from(was_retrying),
-                    None,
-                );
-                Some(self.dead_letter(&webhook).await)
+                let waiting = -i64::from(was_retrying);
+                self.context.metrics.destination(&webhook.destination, waiting, None);
+                Some(self.send_to_dead_letters(&webhook).await)
             }
-            Ok(Applied::Missing) => Some(Verdict::Acknowledge),
+            Ok(Applied::Missing) => Some(Disposition::Acknowledge),
             Ok(Applied::Refused(..)) => None,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(correlation_id, webhook_id = %id, error,
-                    "[{correlation_id}] Handing back a webhook that cannot be written now");
-                Some(Verdict::HandBack)
-            }
+            Err(error) => Some(hand_back(&error, "fail")),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The audit: every webhook is read once, when it is `AUDIT_AGE` old, and enters the due index if
-//! it is unfinished and not in it.
+//! The audit: reads every webhook once, when it is `AUDIT_AGE` old. An unfinished webhook that is
+//! not in the due index enters it.
 //!
-//! So everything unfinished and older than that is in the due index, whatever happened to the
-//! queue. The position moves on only after a minute was read to its end and its entries were made;
-//! what was missed is caught up. A position that a clock which was ahead has put too far is taken
-//! back by a day: all that was created since is read again.
+//! As a result, every older unfinished webhook is in the due index, whatever happened to the queue.
+//! The position advances only after a minute was read completely and its entries were written. The
+//! next run catches up what this one misses. If a clock that was ahead moved the position too far,
+//! the audit moves it back by a day and reads everything since again.
 
 use std::time::Duration;
 
@@ -12,23 +12,29 @@ use shared::{
     apply::{Applied, apply},
     clock::Timestamp,
     context::Context,
+    logging::webhook_span,
     model::Webhook,
     planted::{self, Bug},
     store::{AdvanceAuditError, StoreError},
 };
+use tracing::Instrument;
 
-use crate::{Summary, SweepError, clock::is_ahead, isolated};
+use crate::{
+    clock::is_ahead,
+    isolation::isolated,
+    summary::{Summary, SweepError},
+};
 
-/// What is read at a time: a minute, or less where tests have shortened the audit's age.
+/// The time range that is read at once: a minute, or less where tests shorten the audit's age.
 const STEP: Duration = Duration::from_secs(60);
 
-/// Minutes that one run catches up at most.
+/// The maximum number of minutes that one run catches up.
 const MAX_STEPS_PER_RUN: u32 = 120;
 
-/// How far the very first run looks back, and one that finds the position in the future.
+/// How far back the first run reads, and a run that finds the position in the future.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads the minutes that have come of age since the stored position.
+/// Reads the minutes that have reached the audit's age since the stored position.
 pub(crate) async fn audit(
     context: &Context,
     until: Timestamp,
@@ -39,8 +45,12 @@ pub(crate) async fn audit(
         let now = context.clock.now();
         let of_age = floor(now.minus(context.config.audit_age), step);
         let stored = context.store.audited_until().await?;
-        let is_ahead = |position: &Timestamp| is_ahead(*position, context.config.audit_age, now);
-        if stored.as_ref().is_some_and(is_ahead) && !planted::is(Bug::AuditNeverTakenBack) {
+        let mut must_move_back =
+            stored.is_some_and(|position| is_ahead(position, context.config.audit_age, now));
+        if planted::is(Bug::AuditNeverTakenBack) {
+            must_move_back = false;
+        }
+        if must_move_back {
             advance(context, stored, floor(now.minus(LOOK_BACK), step)).await?;
             continue;
         }
@@ -51,22 +61,24 @@ pub(crate) async fn audit(
         if now >= until {
             break;
         }
-        // Before the very first run there is hardly anything to read, so that is one step.
-        let to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
+        // Before the first run there is hardly anything to read, so one step covers it.
+        let mut to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
         if planted::is(Bug::AuditMovesFirst) {
             advance(context, stored, to).await?;
         }
         adopt_unindexed(context, from, to, summary).await?;
-        let to = if planted::is(Bug::AuditSkipsMinute) { to.plus(step) } else { to };
-        // Refused: another run was first, or a write of one that has died took effect late. The
-        // next round goes on from there.
+        if planted::is(Bug::AuditSkipsMinute) {
+            to = to.plus(step);
+        }
+        // The store refuses this if another run was first, or if a late write of a crashed run took
+        // effect. The next step continues from the stored position.
         advance(context, stored, to).await?;
     }
     summary.more = true;
     Ok(())
 }
 
-/// Moves the audit's position, unless another run moved it first: the next round reads it anew.
+/// Moves the audit's position, unless another run moved it first.
 async fn advance(
     context: &Context,
     from: Option<Timestamp>,
@@ -78,6 +90,7 @@ async fn advance(
     }
 }
 
+/// Adds unfinished webhooks of this time range to the due index that are not in it.
 async fn adopt_unindexed(
     context: &Context,
     from: Timestamp,
@@ -88,27 +101,30 @@ async fn adopt_unindexed(
     loop {
         let page = context.store.list_unindexed(from, to, after).await?;
         for webhook in page.items {
-            let now = context.clock.now();
-            let audit = |webhook: &Webhook| context.rules.audit(webhook, now);
-            let id = webhook.id.clone();
-            let Some(applied) = isolated(&id, apply(&*context.store, webhook, audit)).await else {
-                continue;
-            };
-            if let Applied::Done(webhook, ()) = applied? {
-                summary.adopted += 1;
-                tracing::warn!(
-                    correlation_id = webhook.correlation_id, webhook_id = %webhook.id,
-                    "[{}] Unfinished, and nobody held it: entered in the due index for \
-                     reference_id={}",
-                    webhook.correlation_id, webhook.id.reference,
-                );
-            }
+            let (id, span) = (webhook.id.clone(), webhook_span(&webhook, None));
+            let adopted = isolated(&id, adopt(context, webhook)).instrument(span).await;
+            summary.adopted += usize::from(adopted.transpose()?.unwrap_or_default());
         }
         after = page.next;
         if after.is_none() {
             return Ok(());
         }
     }
+}
+
+/// Returns whether the webhook entered the due index.
+async fn adopt(context: &Context, webhook: Webhook) -> Result<bool, SweepError> {
+    let now = context.clock.now();
+    let audit = |webhook: &Webhook| context.rules.audit(webhook, now);
+    let Applied::Done(webhook, ()) = apply(&*context.store, webhook, audit).await? else {
+        return Ok(false);
+    };
+    tracing::warn!(
+        "The audit found an unfinished webhook without a holder: added to the due index for \
+         reference_id={}",
+        webhook.id.reference,
+    );
+    Ok(true)
 }
 
 fn floor(time: Timestamp, step: Duration) -> Timestamp {

@@ -1,14 +1,13 @@
-//! A clock that was ahead, for seconds or days, found by those that come after: what it wrote lies
-//! in the future, and is taken back.
+//! Finds a clock that was ahead, by seconds or by days, and takes back the times that it wrote.
 //!
 //! A run with such a clock finds everything due, queues it, and moves each entry of the due index
-//! to a time far ahead, where nobody looks. The next run with a clock that is right sees a report,
-//! an announcement, a position of the audit or a new webhook from the future. It then reads the
-//! part of the due index that is not due yet, and what was created in the future, once, and takes
-//! back what was written then ([`Rules::take_back`]).
+//! far into the future, where no run reads. The next run with a correct clock finds a trace from
+//! the future: a report, an announcement, the audit's position or a new webhook. It then reads,
+//! once, the later part of the due index and the webhooks that were created in the future, and
+//! takes their times back ([`Rules::take_back`]).
 //!
-//! A run announces itself before it changes anything if its clock is far from that of the run
-//! before, so that it leaves a trace even if it dies.
+//! A run whose clock is far from the previous run's announces itself before it changes anything.
+//! It thereby leaves a trace even if it crashes.
 //!
 //! [`Rules::take_back`]: shared::transition::Rules::take_back
 
@@ -19,34 +18,37 @@ use shared::{
     apply::{Applied, apply},
     clock::{MAX_CLOCK_SKEW, Timestamp},
     context::Context,
+    logging::webhook_span,
     model::Webhook,
     store::{ClockFault, DueCursor, DueEntry, Filter, StoreError, SweepReport},
     transition::MAX_AHEAD,
 };
+use tracing::Instrument;
 
 use crate::{
-    Summary, SweepError,
     due::{CONCURRENCY, LOOK_AHEAD, PAGE},
+    isolation::isolated,
+    summary::{Summary, SweepError},
 };
 
-/// A run announces itself if the one before is further back than this: what a clock ahead by less
-/// does is late by less.
+/// A run announces itself if the previous one is further back than this. A clock that is ahead by
+/// less delays webhooks by less.
 const MAX_UNANNOUNCED: Duration = Duration::from_secs(600);
 
-/// How long a fault is told.
-const TOLD_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long a fault is reported.
+const REPORTED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// How far into the future webhooks are looked for that were created there. A backend may have to
-/// read it day by day.
+/// How far into the future the run looks for webhooks that were created there. A backend may have
+/// to read it day by day.
 const MAX_LOOK_AHEAD: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// The newest webhooks, one of which may be from the future.
+/// The number of newest webhooks that are checked for one from the future.
 const NEWEST: usize = 10;
 
 /// Later than every entry of the due index: the year 9999.
 const FAR: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
-/// Says that a run begins whose clock may be wrong, before it does anything else.
+/// Announces a run whose clock may be wrong, before the run does anything else.
 pub(crate) async fn announce(
     context: &Context,
     last: Option<&SweepReport>,
@@ -59,17 +61,17 @@ pub(crate) async fn announce(
     context.store.report_sweep(&SweepReport { began_at: Some(now), ..last }).await
 }
 
-/// When a run was at work last, by its own clock.
+/// The time of the last run's latest trace, by its own clock.
 fn latest(last: &SweepReport) -> Timestamp {
     last.ran_at.max(last.began_at.unwrap_or_default())
 }
 
-/// What may come from the future.
+/// The times that may lie in the future.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     last: Option<SweepReport>,
     audited_until: Option<Timestamp>,
-    /// When the newest of the webhooks that nobody holds was created.
+    /// When the newest unfinished webhook outside the due index was created.
     created_at: Option<Timestamp>,
 }
 
@@ -80,18 +82,19 @@ impl Traces {
     ) -> Result<Self, StoreError> {
         let audited_until = context.store.audited_until().await?;
         let newest = context.store.list(&Filter::default(), None, NEWEST).await?.items;
-        let list_unindexed = newest.iter().map(|listed| &listed.webhook);
-        let list_unindexed = list_unindexed
+        let unindexed = newest
+            .iter()
+            .map(|listed| &listed.webhook)
             .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
         Ok(Self {
             last: last.cloned(),
             audited_until,
-            created_at: list_unindexed.map(|webhook| webhook.created_at).max(),
+            created_at: unindexed.map(|webhook| webhook.created_at).max(),
         })
     }
 }
 
-/// A clock that was ahead of this one: found now, or lately.
+/// Finds a clock that was ahead of this one, or returns one that was found lately.
 pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Option<ClockFault> {
     let last = traces.last.as_ref();
     let by_audit = traces.audited_until.filter(|position| is_ahead(*position, audit_age, now));
@@ -102,8 +105,8 @@ pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Opti
         let ahead_ms = ahead.as_millis() as u64;
         tracing::error!(
             ahead_ms,
-            "A clock was ahead of this one: what it wrote is taken back. Check the clocks of all \
-             machines"
+            "A clock was ahead of this one. The times that it wrote are taken back. Check the \
+             clocks of all machines"
         );
         return Some(ClockFault {
             found_at: now,
@@ -111,19 +114,19 @@ pub(crate) fn find(traces: &Traces, audit_age: Duration, now: Timestamp) -> Opti
             left: Some(DueCursor::before(now.plus(LOOK_AHEAD))),
         });
     }
-    let told = last?.clock_fault.as_ref()?;
-    let is_over = now.since(told.found_at) >= TOLD_FOR || told.found_at > now.plus(MAX_AHEAD);
-    (told.left.is_some() || !is_over).then(|| told.clone())
+    let reported = last?.clock_fault.as_ref()?;
+    let is_over =
+        now.since(reported.found_at) >= REPORTED_FOR || reported.found_at > now.plus(MAX_AHEAD);
+    (reported.left.is_some() || !is_over).then(|| reported.clone())
 }
 
-/// Whether the audit's position is later than any clock that was right can have put it. The API
-/// creates nothing with an id that is half the audit's age old, so up to there nothing was missed.
+/// Whether the audit's position is later than a correct clock can have moved it. The API creates no
+/// webhook whose ID is older than half the audit's age, so up to there the audit missed nothing.
 pub(crate) fn is_ahead(position: Timestamp, audit_age: Duration, now: Timestamp) -> bool {
     position > now.minus(audit_age).plus((audit_age / 2).max(MAX_CLOCK_SKEW))
 }
 
-/// Takes back what was written into the due index in the future, until there is no more or the time
-/// is over.
+/// Takes back times that were written in the future, until none is left or `until` is reached.
 pub(crate) async fn take_back(
     context: &Context,
     until: Timestamp,
@@ -133,8 +136,8 @@ pub(crate) async fn take_back(
     if fault.left.is_none() {
         return Ok(());
     }
-    let begin = DueCursor::before(context.clock.now().plus(LOOK_AHEAD));
-    let mut unreadable = false;
+    let start = DueCursor::before(context.clock.now().plus(LOOK_AHEAD));
+    let mut any_unreadable = false;
     while let Some(left) = fault.left.take() {
         if context.clock.now() >= until {
             summary.more = true;
@@ -142,13 +145,14 @@ pub(crate) async fn take_back(
             return Ok(());
         }
         let page = context.store.due(FAR, Some(&left), PAGE).await?;
-        let looked: Vec<Looked> = stream::iter(page.entries)
-            .map(|entry| take_one_back(context, entry))
+        let results: Vec<EntryResult> = stream::iter(page.entries)
+            .map(|entry| take_back_entry(context, entry))
             .buffer_unordered(CONCURRENCY)
             .try_collect()
             .await?;
-        summary.taken_back += looked.iter().filter(|looked| **looked == Looked::TakenBack).count();
-        unreadable |= looked.contains(&Looked::Unreadable);
+        summary.taken_back +=
+            results.iter().filter(|result| **result == EntryResult::TakenBack).count();
+        any_unreadable |= results.contains(&EntryResult::Unreadable);
         fault.left = page.next;
     }
     let is_done =
@@ -157,22 +161,23 @@ pub(crate) async fn take_back(
         summary.more = true;
         fault.left = Some(DueCursor::before(FAR));
     }
-    if unreadable {
-        // Once they can be read, their times are taken back too. Until then each run looks.
-        fault.left = Some(begin);
+    if any_unreadable {
+        // Every run looks again, until the webhooks are readable and can be taken back.
+        fault.left = Some(start);
     }
     Ok(())
 }
 
-/// What came of one entry.
+/// The result of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Looked {
+enum EntryResult {
     TakenBack,
-    Right,
+    Unchanged,
     Unreadable,
 }
 
-/// The same of what was created in the future and nobody holds. Whether that is all.
+/// Takes back webhooks that were created in the future and are not in the due index. Returns
+/// whether all of them were read.
 async fn take_back_created(
     context: &Context,
     until: Timestamp,
@@ -180,16 +185,12 @@ async fn take_back_created(
     summary: &mut Summary,
 ) -> Result<bool, SweepError> {
     let now = context.clock.now();
-    let end = now.plus((ahead + TOLD_FOR).min(MAX_LOOK_AHEAD));
+    let end = now.plus((ahead + REPORTED_FOR).min(MAX_LOOK_AHEAD));
     let mut after = None;
     loop {
         let page = context.store.list_unindexed(now.plus(MAX_AHEAD), end, after).await?;
         for webhook in page.items {
-            let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
-            summary.taken_back += usize::from(matches!(
-                apply(&*context.store, webhook, rule).await?,
-                Applied::Done(..)
-            ));
+            summary.taken_back += usize::from(take_back_webhook(context, webhook).await?);
         }
         after = page.next;
         if after.is_none() {
@@ -201,17 +202,27 @@ async fn take_back_created(
     }
 }
 
-async fn take_one_back(context: &Context, entry: DueEntry) -> Result<Looked, SweepError> {
-    let webhook = match context.store.get(&entry.id).await {
-        Ok(Some(webhook)) => webhook,
-        Ok(None) => return Ok(Looked::Right),
-        Err(StoreError::Unreadable { .. }) => return Ok(Looked::Unreadable),
-        Err(error) => return Err(error.into()),
+async fn take_back_entry(context: &Context, entry: DueEntry) -> Result<EntryResult, SweepError> {
+    let read = isolated(&entry.id, context.store.get(&entry.id)).await;
+    let webhook = match read {
+        Some(Ok(Some(webhook))) => webhook,
+        Some(Ok(None)) => return Ok(EntryResult::Unchanged),
+        // The next run tries again, as it does with an unreadable one.
+        None | Some(Err(StoreError::Unreadable { .. })) => return Ok(EntryResult::Unreadable),
+        Some(Err(error)) => return Err(error.into()),
     };
+    let is_taken_back = take_back_webhook(context, webhook).await?;
+    Ok(if is_taken_back { EntryResult::TakenBack } else { EntryResult::Unchanged })
+}
+
+/// Returns whether the webhook's times were taken back.
+async fn take_back_webhook(context: &Context, webhook: Webhook) -> Result<bool, SweepError> {
     let now = context.clock.now();
+    let (id, span) = (webhook.id.clone(), webhook_span(&webhook, None));
     let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
-    let applied = apply(&*context.store, webhook, rule).await?;
-    Ok(if matches!(applied, Applied::Done(..)) { Looked::TakenBack } else { Looked::Right })
+    let applied =
+        isolated(&id, apply(&*context.store, webhook, rule)).instrument(span).await.transpose()?;
+    Ok(matches!(applied, Some(Applied::Done(..))))
 }
 
 #[cfg(test)]
@@ -238,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_from_the_future_is_a_fault_and_the_skew_of_good_clocks_is_none() {
+    fn a_trace_from_the_future_is_a_fault_and_the_skew_of_correct_clocks_is_not() {
         let now = 100_000;
         assert_eq!(ahead_ms(Some(&ran(now - 60)), now - 900, now), None);
         assert_eq!(ahead_ms(Some(&ran(now + 5)), now - 895, now), None, "clocks of two machines");
@@ -272,15 +283,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_for_a_day_and_for_as_long_as_something_is_left() {
+    fn a_fault_is_reported_for_a_day_and_while_work_is_left() {
         let fault = |left| Some(ClockFault { found_at: at(1000), ahead_ms: 7, left });
-        let told = |left, now_s| {
+        let reported = |left, now_s| {
             let last = SweepReport { clock_fault: fault(left), ..ran(now_s - 60) };
             find(&Traces { last: Some(last), ..Traces::default() }, AGE, at(now_s))
         };
-        assert_eq!(told(None, 1000 + 86_399), fault(None));
-        assert_eq!(told(None, 1000 + 86_400), None);
+        assert_eq!(reported(None, 1000 + 86_399), fault(None));
+        assert_eq!(reported(None, 1000 + 86_400), None);
         let left = Some(DueCursor::before(at(5)));
-        assert_eq!(told(left.clone(), 1000 + 86_400), fault(left));
+        assert_eq!(reported(left.clone(), 1000 + 86_400), fault(left));
     }
 }

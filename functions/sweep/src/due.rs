@@ -1,14 +1,14 @@
-//! The due index, read from its beginning: each entry is sent to the queue first, and moves on only
-//! if that succeeded.
+//! Queues what the due index holds: each entry's message is sent first, and the entry moves on only
+//! if the queue took the message.
 //!
-//! A webhook is sent again a grace after its last message, in case that was lost. While nobody
-//! works on the queue it is not lost but waits, and more messages help nobody; so where at least as
-//! many messages wait as webhooks are due, an entry that repeats a message moves on by the longest
-//! grace at once. Hours of backlog so hold at most two messages of a webhook.
+//! A webhook is sent again one grace period after its last message, in case that message was lost.
+//! In a backlog, messages wait and are not lost, and more messages do not help. So if at least as
+//! many messages wait as webhooks are due, an entry that repeats a message moves on by the maximum
+//! grace period at once. A backlog of hours then holds at most two messages of each webhook.
 //!
-//! What a run cannot read (a newer version wrote it) stays where it is, and the run passes over it.
-//! If there is so much of it that the run's share is used up, the next one goes on where this one
-//! stopped, after it has looked at the beginning again.
+//! An entry that the run cannot read (a newer version wrote it) stays in place, and the run passes
+//! over it. If such entries use up the run's share, the next run reads the beginning again and then
+//! continues where this one stopped.
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use shared::{
     apply::{Applied, apply},
     clock::Timestamp,
     context::Context,
+    logging::webhook_span,
     message::Message,
     model::Webhook,
     planted::{self, Bug},
@@ -25,31 +26,35 @@ use shared::{
     store::{DueCursor, DueEntry, StoreError},
     transition::next_look,
 };
+use tracing::Instrument;
 
-use crate::{Summary, SweepError, isolated};
+use crate::{
+    isolation::isolated,
+    summary::{Summary, SweepError},
+};
 
-/// What falls due within this time is queued now, with a delay: the schedule has whole minutes
-/// only.
+/// Webhooks that fall due within this time are queued now, with a delay, because the schedule has
+/// whole minutes only.
 pub(crate) const LOOK_AHEAD: Duration = Duration::from_secs(60);
 
-/// Entries read at a time from each part of the index.
+/// The number of entries that are read at a time from each part of the index.
 pub(crate) const PAGE: usize = 100;
 
-/// Webhooks that one run queues at most.
+/// The maximum number of webhooks that one run queues.
 const MAX_PER_RUN: usize = 20_000;
 
-/// Entries that one run passes over at most; half of them before it goes on where the run before
-/// stopped.
+/// The maximum number of entries that one run passes over. Half of them are at the beginning,
+/// before the run continues where the previous one stopped.
 const MAX_PASSED_PER_RUN: usize = 20_000;
 
-/// Unreadable webhooks that one run logs one by one.
+/// The maximum number of unreadable webhooks that one run logs.
 const MAX_LOGGED: usize = 10;
 
-/// Records read, messages sent and records written at a time.
+/// Concurrent reads, sends and writes.
 pub(crate) const CONCURRENCY: usize = 16;
 
-/// Queues what is due until there is no more, or the run has done its share. `resume` is where the
-/// run before stopped.
+/// Queues due webhooks until none is left or the run has done its share. `resume` is where the
+/// previous run stopped.
 pub(crate) async fn requeue_due(
     context: &Context,
     until: Timestamp,
@@ -68,12 +73,12 @@ pub(crate) async fn requeue_due(
         run.requeue(page.entries, summary).await?;
         let Some(mut next) = page.next else { return Ok(()) };
         let now = context.clock.now();
-        // A clock that was ahead and has been set right: what this run has moved must not be due to
-        // it again.
+        // If the clock was ahead and is set back during the run, the entries that the run has moved
+        // must not be due again.
         due_until = due_until.min(now.plus(LOOK_AHEAD));
         let is_half_done = run.passed >= MAX_PASSED_PER_RUN / 2 || now >= halfway;
         if let Some(resume) = resume.take_if(|_| is_half_done) {
-            // However short a run is, it gets a page further than the one before.
+            // Even a short run gets one page further than the previous one.
             next = next.furthest(&resume);
             summary.unreadable_may_be_more = true;
         } else if summary.requeued >= MAX_PER_RUN
@@ -86,38 +91,41 @@ pub(crate) async fn requeue_due(
                 Some(resume.map_or(next.clone(), |resume| next.furthest(&resume)).for_later());
             return Ok(());
         }
-        cursor = Some(next).filter(|_| !planted::is(Bug::DueWithoutPosition));
+        cursor = Some(next);
+        if planted::is(Bug::DueWithoutPosition) {
+            cursor = None;
+        }
     }
 }
 
-/// What one run keeps in mind while it goes through the due index.
+/// The state of one run through the due index.
 struct Run<'a> {
     context: &'a Context,
     backlog: Backlog,
-    /// Entries that stay where they are.
+    /// Entries that stay in place.
     passed: usize,
-    /// Unreadable ones that were logged.
+    /// Unreadable entries that were logged.
     logged: usize,
 }
 
-/// What stands behind an entry.
+/// The webhook of an entry.
 enum Found {
     Due(DueEntry, Box<Webhook>),
-    /// It has moved on since.
+    /// It is no longer due as the index said.
     Moved,
     Unreadable(DueEntry, StoreError),
 }
 
-/// The messages that wait in the queue of webhooks, counted at most once in a run, and only where a
-/// message is to be repeated.
+/// The messages that wait in the webhook queue. They are counted at most once in a run, and only if
+/// a message would be repeated.
 #[derive(Debug, Default)]
 struct Backlog {
     ready: Option<u64>,
 }
 
 impl Backlog {
-    /// Whether the messages of these due webhooks probably wait still. A queue that does not say
-    /// counts as empty.
+    /// Whether the messages of these due webhooks probably still wait. A queue that fails to report
+    /// its depth counts as empty.
     async fn covers(&mut self, context: &Context, due: &[(DueEntry, Webhook)]) -> bool {
         if !due.iter().any(|(entry, webhook)| context.rules.is_repeat(webhook, entry.due_at)) {
             return false;
@@ -127,10 +135,8 @@ impl Backlog {
             None => match context.queue.depth(Lane::Webhooks).await {
                 Ok(depth) => depth.ready,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "The queue does not say how many messages wait"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "Could not read the queue's depth");
                     0
                 }
             },
@@ -141,7 +147,7 @@ impl Backlog {
 }
 
 impl Run<'_> {
-    /// Queues these entries and moves those that the queue took.
+    /// Queues these entries, and moves those whose messages the queue took.
     async fn requeue(
         &mut self,
         entries: Vec<DueEntry>,
@@ -174,10 +180,11 @@ impl Run<'_> {
         }
         let (failed, waiting): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
-        let behind = self.backlog.covers(self.context, &waiting).await;
+        let is_backlog = self.backlog.covers(context, &waiting).await;
         for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
-            let results: Vec<Result<usize, SweepError>> = stream::iter(batches(webhooks))
-                .map(|batch| send_and_move(self.context, lane, batch, behind))
+            let results: Vec<Result<usize, SweepError>> = stream::iter(webhooks)
+                .chunks(MAX_BATCH)
+                .map(|batch| send_and_move(context, lane, batch, is_backlog))
                 .buffer_unordered(CONCURRENCY)
                 .collect()
                 .await;
@@ -192,22 +199,20 @@ impl Run<'_> {
         if self.logged < MAX_LOGGED {
             let error = error as &dyn std::error::Error;
             tracing::error!(webhook_id = %entry.id, error,
-                "A due webhook cannot be read; it stays due");
+                "Could not read a due webhook; it stays due");
         }
         self.logged += 1;
     }
 }
 
-/// The entry's webhook, if it is still due as the index said. One that cannot be read holds up
-/// nobody else.
+/// The entry's webhook, if it is due as the index said. An unreadable webhook does not hold up the
+/// others.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     match context.store.get(&entry.id).await {
-        Ok(Some(webhook))
-            if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress =>
-        {
-            Ok(Found::Moved)
-        }
         Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => {
+            if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress {
+                return Ok(Found::Moved);
+            }
             Ok(Found::Due(entry, Box::new(webhook)))
         }
         Ok(_) => Ok(Found::Moved),
@@ -216,69 +221,71 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     }
 }
 
-/// Sends one batch, then moves each entry whose message the queue took.
+/// Sends one batch, then moves each entry whose message the queue took. Returns how many moved.
 async fn send_and_move(
     context: &Context,
     lane: Lane,
     batch: Vec<(DueEntry, Webhook)>,
-    behind: bool,
+    is_backlog: bool,
 ) -> Result<usize, SweepError> {
     let now = context.clock.now();
-    let messages: Vec<Outgoing> =
-        batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
-    if planted::is(Bug::RequeueBeforeSend) {
-        for (entry, webhook) in &batch {
-            apply(&*context.store, webhook.clone(), |webhook| {
-                context.rules.requeue(webhook, entry.due_at, now)
-            })
-            .await?;
+    let (mut due, mut messages) = (Vec::new(), Vec::new());
+    for (entry, webhook) in batch {
+        let message = async { outgoing(lane, &entry, &webhook, now) };
+        let span = webhook_span(&webhook, None);
+        if let Some(message) = isolated(&entry.id, message).instrument(span).await {
+            messages.push(message);
+            due.push((entry, webhook));
         }
     }
-    let (failed, trouble) = match context.queue.send(lane, &messages).await {
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    if planted::is(Bug::RequeueBeforeSend) {
+        move_on(context, due.clone(), false, now).await?;
+    }
+    let (failed, source) = match context.queue.send(lane, &messages).await {
         Ok(()) => (Vec::new(), None),
         Err(SendError { failed, source }) => (failed, Some(source)),
     };
+    let mut index = 0..;
+    due.retain(|_| !index.next().is_some_and(|index| failed.contains(&index)));
+    let moved = move_on(context, due, is_backlog, now).await?;
+    source.map_or(Ok(moved), |source| Err(source.into()))
+}
+
+/// Moves these entries on, by the maximum grace period at once if there is a backlog.
+async fn move_on(
+    context: &Context,
+    due: Vec<(DueEntry, Webhook)>,
+    is_backlog: bool,
+    now: Timestamp,
+) -> Result<usize, SweepError> {
+    let rules = &context.rules;
     let mut moved = 0;
-    for (index, (entry, webhook)) in batch.into_iter().enumerate() {
-        if failed.contains(&index) {
-            continue;
-        }
+    for (entry, webhook) in due {
         let requeue = |webhook: &Webhook| {
-            let rules = &context.rules;
-            if behind {
+            if is_backlog {
                 rules.requeue_in_backlog(webhook, entry.due_at, now)
             } else {
                 rules.requeue(webhook, entry.due_at, now)
             }
         };
-        // Refused: somebody else got on with it, and the message costs one look.
-        if let Some(applied) = isolated(&entry.id, apply(&*context.store, webhook, requeue)).await {
-            moved += usize::from(matches!(applied?, Applied::Done(..)));
+        let span = webhook_span(&webhook, None);
+        let requeued =
+            isolated(&entry.id, apply(&*context.store, webhook, requeue)).instrument(span).await;
+        // A refusal means that another worker made progress. The message then costs one look.
+        if let Some(Applied::Done(..)) = requeued.transpose()? {
+            moved += 1;
         }
     }
-    match trouble {
-        Some(source) => Err(source.into()),
-        None => Ok(moved),
-    }
-}
-
-/// Batches of as many as one call of the queue takes.
-fn batches<T>(mut items: Vec<T>) -> Vec<Vec<T>> {
-    let mut batches = Vec::with_capacity(items.len().div_ceil(MAX_BATCH));
-    while items.len() > MAX_BATCH {
-        let rest = items.split_off(MAX_BATCH);
-        batches.push(std::mem::replace(&mut items, rest));
-    }
-    if !items.is_empty() {
-        batches.push(items);
-    }
-    batches
+    Ok(moved)
 }
 
 fn outgoing(lane: Lane, entry: &DueEntry, webhook: &Webhook, now: Timestamp) -> Outgoing {
     let id = webhook.id.clone();
     let (message, delay) = match lane {
-        // Nothing can be done before its attempt is allowed or its lease over.
+        // Nothing can be done before the attempt is allowed or the lease is over.
         Lane::Webhooks => {
             (Message::look_at(id), entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY))
         }

@@ -1,18 +1,19 @@
 //! The Lambda function `sweep`.
 
+use std::time::Duration;
+
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 use shared::{context::Context, logging};
-use std::time::Duration;
 
-/// Kept back from the invocation's time, to write what the run came to.
+/// The part of the invocation's time that is reserved for the report.
 const RESERVE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::init(logging::Format::Json)?;
     let context = &Context::for_lambda().await?;
-    // What the schedule says does not matter: a run does what is due.
+    // The event does not matter: a run processes whatever is due.
     lambda_runtime::run(service_fn(move |event: LambdaEvent<IgnoredAny>| async move {
         let until = context
             .config

@@ -1,38 +1,38 @@
-//! What the stack prints once it is ready.
+//! The text that a started stack prints.
 
 use std::net::SocketAddr;
 
-use shared::config::{Backend, Config};
+use shared::config::{Config, QueueBackend, StoreBackend};
 
 use crate::functions::Endpoint;
 
-/// What there is to tell.
+/// The facts in the text.
 #[derive(Debug)]
 pub struct Facts<'a> {
     /// The settings.
     pub config: &'a Config,
-    /// Where the API listens.
+    /// The API's address.
     pub address: SocketAddr,
-    /// Where the metrics are served, if they are.
+    /// The address of the metrics, if they are on.
     pub metrics_address: Option<SocketAddr>,
-    /// Where the functions run, if not in this process.
+    /// The endpoint of the functions, if they do not run in this process.
     pub functions: Option<&'a Endpoint>,
-    /// Webhooks and messages that the last run left in the middle of something.
-    pub taken_over: u64,
+    /// Webhooks and messages of the last run that were in flight.
+    pub recovered: u64,
 }
 
-/// Prints it to standard output, with a `curl` line that works as printed.
+/// Prints the text to standard output. Its `curl` line works as printed.
 pub fn print(facts: &Facts<'_>) {
     shared::say!("{}", text(facts));
 }
 
 fn text(facts: &Facts<'_>) -> String {
-    let Facts { config, address, metrics_address, functions, taken_over } = facts;
+    let Facts { config, address, metrics_address, functions, recovered } = facts;
     let metrics = metrics_address.map_or("off (ENABLE_PROMETHEUS=false)".to_owned(), |address| {
         format!("http://{address}/metrics")
     });
     let (key, keys) = if config.access.key_hashes.is_empty() {
-        ("", "none asked for: only this machine can call")
+        ("", "not required: the API listens on this machine only")
     } else {
         (" -H \"x-api-key: $API_KEY\"", "one of API_KEYS")
     };
@@ -41,13 +41,12 @@ fn text(facts: &Facts<'_>) -> String {
     } else {
         "signed"
     };
-    let functions = functions.map_or(String::new(), |endpoint| {
-        format!("\n  functions at {endpoint}, called with the events of AWS")
-    });
-    let resumed = match taken_over {
+    let functions =
+        functions.map_or(String::new(), |endpoint| format!("\n  functions invoked at {endpoint}"));
+    let resumed = match recovered {
         0 => String::new(),
         count => {
-            format!("\n  resumed   {count} webhooks and messages that the last run left unfinished")
+            format!("\n  resumed   {count} webhooks and messages of the last run")
         }
     };
     format!(
@@ -62,29 +61,27 @@ fn text(facts: &Facts<'_>) -> String {
          \x20 curl -X POST http://{address}/webhooks{key} -H 'content-type: application/json' \
          -d '{{\"url\":\"http://127.0.0.1:9001/hello\",\"payload\":{{\"hello\":\"world\"}}}}'\n\
          \n\
-         Ctrl-C ends it; nothing is lost.",
+         Press Ctrl-C to stop. Accepted webhooks are kept.",
         version = env!("CARGO_PKG_VERSION"),
         backend = backend(config),
     )
 }
 
 fn backend(config: &Config) -> String {
-    let status = place(config.status_backend, config, &config.redis.status.to_string());
-    let queue = place(config.queue_backend, config, &config.redis.queue.to_string());
-    if config.status_backend == config.queue_backend && config.status_backend == Backend::Sqlite {
-        return status;
-    }
+    let file = || {
+        let path = config.data_dir.join(shared::sqlite::DATABASE_FILE);
+        format!("SQLite, one file: {}", path.display())
+    };
+    let status = match config.status_backend {
+        StoreBackend::Sqlite => file(),
+        StoreBackend::Redis => format!("Redis, {}", config.redis.status),
+        StoreBackend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
+    };
+    let queue = match config.queue_backend {
+        QueueBackend::Sqlite if config.status_backend == StoreBackend::Sqlite => return status,
+        QueueBackend::Sqlite => file(),
+        QueueBackend::Redis => format!("Redis, {}", config.redis.queue),
+        QueueBackend::Sqs => format!("SQS, {}", config.aws.queue_url),
+    };
     format!("webhooks in {status}; messages in {queue}")
-}
-
-fn place(backend: Backend, config: &Config, redis: &str) -> String {
-    match backend {
-        Backend::Sqlite => format!(
-            "SQLite, one file: {}",
-            config.data_dir.join(shared::sqlite::DATABASE_FILE).display()
-        ),
-        Backend::Redis => format!("Redis, {redis}"),
-        Backend::DynamoDb => format!("DynamoDB, table {}", config.aws.table_name),
-        Backend::Sqs => format!("SQS, {}", config.aws.queue_url),
-    }
 }

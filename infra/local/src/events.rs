@@ -1,18 +1,18 @@
-//! The events that AWS would send to the functions, and what it makes of their answers.
+//! The events that AWS sends to functions, and how it reads their responses.
 
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use serde_json::{Value, json};
 use shared::{
     clock::Timestamp,
     queue::{Lane, Received},
 };
 
-/// The account and region of what has none.
+/// The account and region in local ARNs.
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "local";
 
-/// The event that SQS would send. What its messages do not know here (who sent them, when they were
-/// first received, their MD5) is left out.
+/// The event that SQS sends. It lacks the attributes that local messages do not have: the sender,
+/// the time of the first receive and the MD5.
 pub fn sqs(lane: Lane, messages: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = messages.iter().map(|message| record(lane, message)).collect();
@@ -36,9 +36,9 @@ fn record(lane: Lane, received: &Received) -> SqsMessage {
     message
 }
 
-/// The event that EventBridge Scheduler sends to a target for which no input is set.
+/// The event that EventBridge Scheduler sends to a target without an input.
 pub fn schedule(now: Timestamp) -> Value {
-    // Whole seconds, as it has them.
+    // Scheduler times have whole seconds.
     let time = Timestamp::from_millis(now.as_seconds() * 1000).to_string().replace(".000Z", "Z");
     json!({
         "version": "0",
@@ -53,28 +53,28 @@ pub fn schedule(now: Timestamp) -> Value {
     })
 }
 
-/// A function's answer to a batch that is not what an event source mapping understands: the whole
-/// batch has failed.
+/// A function's response to a batch that an event source mapping cannot interpret: the whole batch
+/// has failed.
 #[derive(Debug, thiserror::Error)]
-pub enum MalformedAnswer {
+pub enum MalformedResponse {
     /// Not JSON.
-    #[error("the function's answer is not JSON")]
+    #[error("the function's response is not JSON")]
     NotJson(#[from] serde_json::Error),
     /// JSON of another shape.
     #[error(
-        "the function's answer does not name the failed messages as \
+        "the function's response does not list the failed messages as \
          {{\"batchItemFailures\":[{{\"itemIdentifier\":ID}}]}}"
     )]
     OtherShape,
 }
 
-/// Reads the answer to a batch as an event source mapping with partial batch responses does: null,
-/// an empty object, and a list that is null or empty say that all is done.
-pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer> {
-    let failures = match serde_json::from_slice(answer)? {
+/// Reads the response to a batch as an event source mapping with partial batch responses does.
+/// Null, an empty object, and a list that is null or empty mean that no message failed.
+pub fn batch_response(response_json: &[u8]) -> Result<SqsBatchResponse, MalformedResponse> {
+    let failures = match serde_json::from_slice(response_json)? {
         Value::Null => Value::Null,
-        Value::Object(mut answer) => answer.remove("batchItemFailures").unwrap_or_default(),
-        _ => return Err(MalformedAnswer::OtherShape),
+        Value::Object(mut response) => response.remove("batchItemFailures").unwrap_or_default(),
+        _ => return Err(MalformedResponse::OtherShape),
     };
     let mut response = SqsBatchResponse::default();
     match failures {
@@ -82,21 +82,19 @@ pub fn batch_response(answer: &[u8]) -> Result<SqsBatchResponse, MalformedAnswer
         Value::Array(items) => {
             for item in items {
                 let Some(id) = item.get("itemIdentifier").and_then(Value::as_str) else {
-                    return Err(MalformedAnswer::OtherShape);
+                    return Err(MalformedResponse::OtherShape);
                 };
-                let mut failure = BatchItemFailure::default();
-                id.clone_into(&mut failure.item_identifier);
-                response.batch_item_failures.push(failure);
+                response.add_failure(id);
             }
         }
-        _ => return Err(MalformedAnswer::OtherShape),
+        _ => return Err(MalformedResponse::OtherShape),
     }
     Ok(response)
 }
 
-/// Which of the batch's messages go back. An id that is none of theirs, an empty one too, says that
-/// the answer is not to be trusted: all of them do.
-pub fn split(
+/// Divides a batch into failed and processed messages. If the response names an unknown or empty
+/// ID, the mapping does not trust it, and all messages have failed.
+pub fn partition(
     messages: Vec<Received>,
     response: &SqsBatchResponse,
 ) -> (Vec<Received>, Vec<Received>) {
@@ -128,16 +126,16 @@ mod tests {
         }
     }
 
-    fn back(answer: &str) -> Option<Vec<String>> {
+    fn failed(response: &str) -> Option<Vec<String>> {
         let messages = ["a", "b", "c"].map(received).to_vec();
-        let (back, done) = split(messages, &batch_response(answer.as_bytes()).ok()?);
-        assert_eq!(back.len() + done.len(), 3, "none is lost");
-        Some(back.into_iter().map(|message| message.id).collect())
+        let (failed, done) = partition(messages, &batch_response(response.as_bytes()).ok()?);
+        assert_eq!(failed.len() + done.len(), 3, "none is lost");
+        Some(failed.into_iter().map(|message| message.id).collect())
     }
 
     /// The rules of AWS Lambda's guide, "Reporting batch item failures for SQS".
     #[test]
-    fn success_and_failure_are_told_apart_as_an_event_source_mapping_does() {
+    fn responses_are_read_as_an_event_source_mapping_reads_them() {
         let none: Vec<String> = Vec::new();
         for success in [
             "null",
@@ -146,17 +144,17 @@ mod tests {
             r#"{"batchItemFailures":[]}"#,
             r#"{"other":1}"#,
         ] {
-            assert_eq!(back(success), Some(none.clone()), "{success}");
+            assert_eq!(failed(success), Some(none.clone()), "{success}");
         }
         let item = |id: &str| {
             format!(
                 r#"{{"batchItemFailures":[{{"itemIdentifier":"b"}},{{"itemIdentifier":{id}}}]}}"#
             )
         };
-        assert_eq!(back(&item("\"c\"")).unwrap(), ["b", "c"]);
-        assert_eq!(back(&item("\"b\"")).unwrap(), ["b"], "named twice");
+        assert_eq!(failed(&item("\"c\"")).unwrap(), ["b", "c"]);
+        assert_eq!(failed(&item("\"b\"")).unwrap(), ["b"], "named twice");
         for unknown in ["\"x\"", "\"\""] {
-            assert_eq!(back(&item(unknown)).unwrap(), ["a", "b", "c"], "{unknown}");
+            assert_eq!(failed(&item(unknown)).unwrap(), ["a", "b", "c"], "{unknown}");
         }
         for malformed in [
             "",
@@ -169,15 +167,15 @@ mod tests {
             r#"{"batchItemFailures":[{"itemIdentifier":"b"}]"#,
             r#"{"batchItemFailures":[{"ItemIdentifier":"b"}]}"#,
         ] {
-            assert_eq!(back(malformed), None, "{malformed}");
+            assert_eq!(failed(malformed), None, "{malformed}");
         }
-        assert_eq!(back(&item("null")), None);
-        assert_eq!(back(&item("7")), None);
+        assert_eq!(failed(&item("null")), None);
+        assert_eq!(failed(&item("7")), None);
     }
 
-    /// The published types read them, which know what AWS sends.
+    /// Proved with the published event types.
     #[test]
-    fn events_have_the_shape_that_aws_gives_them() {
+    fn events_have_the_shape_of_those_from_aws() {
         let event = serde_json::to_value(sqs(Lane::DeadLetters, &[received("m")])).unwrap();
         let record = &event["Records"][0];
         assert_eq!(

@@ -1,5 +1,4 @@
-//! The API where the function `api` runs in a process of its own: requests go on to its function
-//! URL.
+//! The API if the function `api` runs in another process: forwards requests to its function URL.
 
 use api::Access;
 use axum::{
@@ -13,10 +12,10 @@ use serde_json::json;
 
 use crate::functions::{CallError, Functions};
 
-/// Where the function URL is, below the endpoint.
+/// The path of the function URL at the endpoint.
 const FUNCTION_URL: &str = "/lambda-url/api";
 
-/// What concerns one connection only, and is not passed on (RFC 9110, section 7.6.1).
+/// Headers of a single connection, which are not forwarded (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     header::TE,
@@ -26,10 +25,10 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::PROXY_AUTHORIZATION,
 ];
 
-/// How long a client may be told to wait for functions that are away.
+/// `retry-after` while the functions are unreachable.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// Passes every request that `access` admits to the function, and its answer back.
+/// Forwards every request that `access` admits to the function.
 pub fn router(functions: Functions, access: Access) -> Router {
     api::guarded(Router::new().fallback(forward).with_state(functions), access)
 }
@@ -37,18 +36,18 @@ pub fn router(functions: Functions, access: Access) -> Router {
 async fn forward(State(functions): State<Functions>, mut request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let path = format!("{FUNCTION_URL}{path}");
-    strip(request.headers_mut());
+    strip_hop_by_hop(request.headers_mut());
     match functions.send(&path, request).await {
-        Ok(answer) => {
-            let mut answer = answer.map(Body::new);
-            strip(answer.headers_mut());
-            answer
+        Ok(response) => {
+            let mut response = response.map(Body::new);
+            strip_hop_by_hop(response.headers_mut());
+            response
         }
-        Err(error) => unreachable(&functions, &error),
+        Err(error) => problem(&functions, &error),
     }
 }
 
-fn strip(headers: &mut HeaderMap) {
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -60,27 +59,27 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// In the shape of the API's own errors. A request that broke off may have been worked on, as
+/// An error in the API's own format. A request that failed halfway may have been processed, as
 /// behind any gateway: 502.
-fn unreachable(functions: &Functions, error: &CallError) -> Response {
+fn problem(functions: &Functions, error: &CallError) -> Response {
     let (status, title, detail) = match error {
-        CallError::NotTaken(_) => (
+        CallError::NotAccepted(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "Service unavailable",
-            "The functions cannot be reached. Start them with 'cargo lambda watch', or start the \
+            "The functions are unreachable. Start them with 'cargo lambda watch', or start the \
              stack without --functions.",
         ),
-        CallError::Failed(_) | CallError::Late(_) => (
+        CallError::Failed(_) | CallError::TimedOut(_) => (
             StatusCode::BAD_GATEWAY,
             "Bad gateway",
-            "The function did not answer; it may have done what it was asked for.",
+            "The function did not respond. It may have processed the request.",
         ),
     };
     tracing::warn!(endpoint = %functions.endpoint(), %error,
-        "A request could not be passed to the function api");
-    let problem =
+        "Could not forward a request to the function api");
+    let body =
         json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
-    let mut response = Response::new(Body::from(problem.to_string()));
+    let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -1,8 +1,8 @@
-//! Functions in processes of their own, behind an endpoint that speaks Lambda's Invoke API and has
-//! function URLs: `cargo lambda watch`.
+//! Functions in other processes, behind an endpoint with Lambda's Invoke API and function URLs:
+//! `cargo lambda watch`.
 //!
-//! The endpoint may be away, and a function may still be built when it is first called. Nothing is
-//! received for it meanwhile: see [`Function::ready`].
+//! The endpoint may be down, and a function may be built at its first invocation. Until a function
+//! responds, no messages are received for it: see [`Function::wait_until_ready`].
 
 use std::{
     fmt,
@@ -23,34 +23,33 @@ use hyper_util::{
 };
 use tokio::{sync::Mutex, sync::watch, time::Instant};
 
-/// How long a connection may take; it is this machine's, or one nearby.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// The connect timeout. The endpoint is on this machine or nearby.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The answer of a function at most: what Lambda allows.
-const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
+/// The maximum size of a response, as on Lambda.
+const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024;
 
-/// How much of an answer that is an error is logged.
-const SHOWN_BYTES: usize = 300;
+/// The part of an error response that is logged.
+const LOGGED_BYTES: usize = 300;
 
-/// The wait after the endpoint did not take a call. It doubles up to the other one.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The waits between probes of an unreachable function. They double from the first to the second.
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// How long a function may take until its first answer, which may have to be compiled first.
-const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(900);
+/// The timeout of a function's first response. The function may have to be compiled first.
+const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// After so long without a first answer it is said what it waits for; and again after so long that
-/// it still does.
+/// When a wait for the first response is logged, and the interval at which it is logged again.
 const NOTICE_AFTER: Duration = Duration::from_secs(5);
-const NOTICE_AGAIN: Duration = Duration::from_secs(60);
+const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where the functions are: `http://HOST:PORT`.
+/// The endpoint of the functions: `http://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(Authority);
 
-/// It is not that.
+/// The text is not an endpoint.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("must be http://HOST:PORT without a path, as http://127.0.0.1:9000")]
+#[error("must be http://HOST:PORT without a path, such as http://127.0.0.1:9000")]
 pub struct InvalidEndpoint;
 
 impl FromStr for Endpoint {
@@ -74,18 +73,18 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why a call brought no answer.
+/// Why an invocation returned no response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The function was not called.
-    #[error("the endpoint did not take the call: {0}")]
-    NotTaken(String),
-    /// The function failed, or may have run; nobody knows how far it got.
+    /// The function was not invoked.
+    #[error("the endpoint did not accept the invocation: {0}")]
+    NotAccepted(String),
+    /// The function failed. How far it got is unknown.
     #[error("the function failed: {0}")]
     Failed(String),
-    /// No answer came in time; it may still run.
-    #[error("the function did not answer within {} s", .0.as_secs())]
-    Late(Duration),
+    /// The function did not respond in time and may still be running.
+    #[error("the function did not respond within {} s", .0.as_secs())]
+    TimedOut(Duration),
 }
 
 /// The endpoint's client. Clones share its connections.
@@ -96,20 +95,20 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Connects at the first call. Call it within a tokio runtime.
+    /// Creates the client, which connects at the first call. Must be called within a tokio runtime.
     pub fn new(endpoint: Endpoint) -> Self {
         let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         Self { endpoint, client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
-    /// Where they are.
+    /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// One of them by its name; `probe` is an event that it can be called with at any time.
+    /// One function by its name. `probe` is an event that can be sent to it at any time.
     pub fn function(
         &self,
         name: &'static str,
@@ -137,15 +136,20 @@ impl Functions {
             .authority(self.endpoint.0.clone())
             .path_and_query(path)
             .build();
-        *request.uri_mut() = uri.map_err(|error| CallError::NotTaken(error.to_string()))?;
+        *request.uri_mut() = uri.map_err(|error| CallError::NotAccepted(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {
             let text = explain(&error);
-            if error.is_connect() { CallError::NotTaken(text) } else { CallError::Failed(text) }
+            if error.is_connect() { CallError::NotAccepted(text) } else { CallError::Failed(text) }
         })
     }
 
-    /// The Invoke API: calls a function with an event and gives its answer.
-    async fn invoke(&self, name: &str, event: Bytes, limit: Duration) -> Result<Bytes, CallError> {
+    /// The Invoke API: invokes a function with an event and returns its response.
+    async fn invoke(
+        &self,
+        name: &str,
+        event: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
         let call = async {
             let mut request = Request::new(Body::from(event));
             *request.method_mut() = http::Method::POST;
@@ -155,24 +159,24 @@ impl Functions {
             let response =
                 self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
             let (head, body) = response.into_parts();
-            let read = to_bytes(Body::new(body), MAX_ANSWER_BYTES).await;
-            let answer = read.map_err(|error| CallError::Failed(explain(&error)))?;
+            let read = to_bytes(Body::new(body), MAX_RESPONSE_BYTES).await;
+            let payload = read.map_err(|error| CallError::Failed(explain(&error)))?;
             match head.status {
-                StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(answer),
+                StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(payload),
                 StatusCode::NOT_FOUND
                 | StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::SERVICE_UNAVAILABLE => {
-                    Err(CallError::NotTaken(shown(head.status, &answer)))
+                    Err(CallError::NotAccepted(error_text(head.status, &payload)))
                 }
-                status => Err(CallError::Failed(shown(status, &answer))),
+                status => Err(CallError::Failed(error_text(status, &payload))),
             }
         };
-        tokio::time::timeout(limit, call).await.unwrap_or(Err(CallError::Late(limit)))
+        tokio::time::timeout(timeout, call).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 }
 
-fn shown(status: StatusCode, answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&answer[..answer.len().min(SHOWN_BYTES)]).into_owned();
+fn error_text(status: StatusCode, payload: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&payload[..payload.len().min(LOGGED_BYTES)]).into_owned();
     format!("{}: {text}", status.as_u16())
 }
 
@@ -186,7 +190,7 @@ fn explain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// One function. Clones share what is known of it.
+/// One function. Clones share its state.
 #[derive(Clone, Debug)]
 pub struct Function {
     state: Arc<State>,
@@ -198,65 +202,65 @@ struct State {
     name: &'static str,
     probe: fn() -> Bytes,
     functions: Functions,
-    /// It answered, and no call has failed to reach it since.
+    /// It responded, and every call since has reached it.
     is_ready: AtomicBool,
-    /// However many wait for it, one asks.
+    /// Held during a probe, so that all waiting callers share one.
     probing: Mutex<()>,
 }
 
 impl Function {
-    /// Returns once the function answers: at once if its last call was answered, else after it has
-    /// answered a probe, however long that takes. So who polls a queue for it takes nothing that
-    /// nobody could work on, and an outage does not use up receives.
-    pub async fn ready(&self) {
+    /// Waits until the function responds. Returns at once if its last call was successful, and
+    /// otherwise probes it without a time limit. A poller that waits for this receives no messages
+    /// during an outage, so the outage spends no receives.
+    pub async fn wait_until_ready(&self) {
         let _probing = self.state.probing.lock().await;
-        let (mut pause, mut said_at) = (MIN_PAUSE, None::<Instant>);
+        let (mut backoff, mut logged_at) = (MIN_BACKOFF, None::<Instant>);
         while !self.state.is_ready.load(Ordering::SeqCst) {
             match self.state.probe().await {
                 Ok(()) => self.state.is_ready.store(true, Ordering::SeqCst),
                 Err(error) => {
-                    if said_at.is_none_or(|at| at.elapsed() >= NOTICE_AGAIN) {
-                        said_at = Some(Instant::now());
-                        self.state.complain(&error);
+                    if logged_at.is_none_or(|at| at.elapsed() >= NOTICE_INTERVAL) {
+                        logged_at = Some(Instant::now());
+                        self.state.log_unreachable(&error);
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(MAX_PAUSE);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
         }
-        if said_at.is_some() {
-            tracing::info!(function = self.state.name, "The function answers again");
+        if logged_at.is_some() {
+            tracing::info!(function = self.state.name, "The function is reachable again");
         }
     }
 
-    /// Calls it. A call that the endpoint did not take is made again once the function is ready,
-    /// until `patience` is over or the stack ends.
+    /// Invokes the function. An invocation that the endpoint did not accept is repeated once the
+    /// function is ready, until `retry_timeout` is over or the stack stops.
     pub async fn call(
         &self,
         event: Bytes,
-        limit: Duration,
-        patience: Duration,
+        timeout: Duration,
+        retry_timeout: Duration,
     ) -> Result<Bytes, CallError> {
-        let give_up_at = Instant::now() + patience;
+        let give_up_at = Instant::now() + retry_timeout;
         loop {
             let error =
-                match self.state.functions.invoke(self.state.name, event.clone(), limit).await {
-                    Err(error @ (CallError::NotTaken(_) | CallError::Late(_))) => error,
-                    answered => return answered,
+                match self.state.functions.invoke(self.state.name, event.clone(), timeout).await {
+                    Err(error @ (CallError::NotAccepted(_) | CallError::TimedOut(_))) => error,
+                    result => return result,
                 };
             self.state.is_ready.store(false, Ordering::SeqCst);
-            if matches!(error, CallError::Late(_)) {
+            if matches!(error, CallError::TimedOut(_)) {
                 return Err(error);
             }
             let mut stop = self.stop.clone();
-            let again = async {
-                tokio::time::sleep(MIN_PAUSE).await;
-                self.ready().await;
+            let ready_again = async {
+                tokio::time::sleep(MIN_BACKOFF).await;
+                self.wait_until_ready().await;
             };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Err(error),
                 ready = tokio::time::timeout_at(give_up_at,
-                    again) => if ready.is_err() { return Err(error) },
+                    ready_again) => if ready.is_err() { return Err(error) },
             }
         }
     }
@@ -264,29 +268,29 @@ impl Function {
 
 impl State {
     async fn probe(&self) -> Result<(), CallError> {
-        let probe = self.functions.invoke(self.name, (self.probe)(), FIRST_ANSWER_LIMIT);
+        let probe = self.functions.invoke(self.name, (self.probe)(), FIRST_RESPONSE_TIMEOUT);
         tokio::pin!(probe);
         let mut notice = NOTICE_AFTER;
         loop {
             tokio::select! {
-                answer = &mut probe => return answer.map(drop),
+                response = &mut probe => return response.map(drop),
                 () = tokio::time::sleep(notice) => {
                     tracing::info!(
                         function = self.name,
-                        "The function has not answered yet: it is built at its first call; cargo \
-                         lambda watch shows how far it is"
+                        "Waiting for the function's first response. cargo lambda watch builds \
+                         the function at its first call and shows the progress"
                     );
-                    notice = NOTICE_AGAIN;
+                    notice = NOTICE_INTERVAL;
                 }
             }
         }
     }
 
-    fn complain(&self, error: &CallError) {
+    fn log_unreachable(&self, error: &CallError) {
         tracing::warn!(
             function = self.name, endpoint = %self.functions.endpoint, %error,
-            "The function cannot be called; what waits for it stays where it is until it can. Is \
-             cargo lambda watch running?"
+            "Cannot reach the function. Its messages stay queued until it is available. Is cargo \
+             lambda watch running?"
         );
     }
 }

@@ -1,28 +1,30 @@
-//! The local stack: what function URLs, event source mappings and the scheduler are on AWS.
+//! The local stack: it does what function URLs, event source mappings and the scheduler do on AWS.
+//! The functions are the same handlers that run on Lambda, and they get the same events.
 //!
-//! | module | what it stands in for |
-//! |---|---|
-//! | [`stack`] | the deployment: puts the parts together, starts them, ends them |
-//! | [`serve`] | the HTTP server, and how long and how many connections callers may hold |
-//! | `triggers` | which function is called by what, in this process or in others |
-//! | [`mapping`] | an SQS event source mapping: polls a queue and calls its function with batches |
-//! | [`schedule`] | EventBridge Scheduler: calls the sweep |
-//! | [`events`] | the events that AWS sends, and the rules by which it reads a batch's answer |
-//! | [`functions`] | the functions in processes of their own: the Invoke API of `cargo lambda watch` |
-//! | [`forward`] | the function URL of those |
-//! | [`maintenance`] | backup, restore and recovery of the embedded file |
-//! | [`options`], [`signals`] | the command line; what asks it to end |
-//! | [`banner`] | what it tells when it is ready |
-//!
-//! The functions themselves are the very handlers that run on Lambda, and get the very events.
+//! - [`process`]: the process of a stack and its exit code
+//! - [`stack`]: the deployment: builds the parts, starts them, stops them
+//! - [`serve`]: the HTTP server, with limits on connections
+//! - `triggers`: connects each function to its event source, in this process or in others
+//! - [`mapping`]: an SQS event source mapping: polls a queue and invokes its function with batches
+//! - [`schedule`]: EventBridge Scheduler: invokes the sweep
+//! - [`events`]: the events that AWS sends, and how AWS reads a batch's response
+//! - [`functions`]: functions in other processes, by the Invoke API of `cargo lambda watch`
+//! - [`forward`]: the function URL of those
+//! - [`maintenance`]: backup, restore and recovery of the embedded file
+//! - [`options`]: the command line
+//! - [`signals`]: Ctrl-C and SIGTERM
+//! - [`banner`]: the text that a started stack prints
+//! - `errors`: errors as the terminal shows them
 
 pub mod banner;
+mod errors;
 pub mod events;
 pub mod forward;
 pub mod functions;
 pub mod maintenance;
 pub mod mapping;
 pub mod options;
+pub mod process;
 pub mod schedule;
 pub mod serve;
 pub mod signals;

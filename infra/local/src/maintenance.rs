@@ -1,5 +1,4 @@
-//! `local backup`, `local restore` and `local recover`: what is done with the embedded file beside
-//! running on it.
+//! `local backup`, `local restore` and `local recover`: commands for the embedded file.
 
 use std::{
     fmt::Write as _,
@@ -12,13 +11,13 @@ use shared::sqlite::{
     Copied, CopyError, DATABASE_FILE, DataDir, Recovered, backup, recover, restore,
 };
 
-use crate::{options::Command, stack::explain};
+use crate::{errors::explain, options::Command};
 
-/// Does it and says so. The exit code is 1 if it could not be done.
+/// Runs the command and prints its result. The exit code is 1 if it failed.
 pub fn run(command: &Command, data_dir: &Path) -> ExitCode {
     match perform(command, data_dir) {
         Ok(text) => {
-            // A closed standard output does not undo what was done.
+            // The command succeeded even if standard output is closed.
             let _ = writeln!(io::stdout(), "{text}");
             ExitCode::SUCCESS
         }
@@ -32,9 +31,14 @@ pub fn run(command: &Command, data_dir: &Path) -> ExitCode {
 fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
     match command {
         Command::Backup { to, overwrite } => {
-            // A stack may be at work; it is not disturbed.
+            // A running stack is not disturbed.
             let copied = backup(&data_dir.join(DATABASE_FILE), to, *overwrite)?;
-            Ok(format!("Backed up {} to {}: {}.", data_dir.display(), to.display(), holds(&copied)))
+            Ok(format!(
+                "Backed up {} to {}: {}.",
+                data_dir.display(),
+                to.display(),
+                contents(&copied)
+            ))
         }
         Command::Restore { from, overwrite } => {
             let (copied, replaced) = restore(&DataDir::lock(data_dir)?, from, *overwrite)?;
@@ -42,21 +46,21 @@ fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
                 "Restored {} to {}: {}.",
                 from.display(),
                 data_dir.display(),
-                holds(&copied)
+                contents(&copied)
             );
             if let Some(replaced) = replaced {
-                let _ = write!(text, " What was there is now {}.", replaced.display());
+                let _ = write!(text, " The previous database is now {}.", replaced.display());
             }
             Ok(text)
         }
         Command::Recover { to, overwrite } => {
             let recovered = recover(&DataDir::lock(data_dir)?, to, *overwrite)?;
-            Ok(tell(&recovered, data_dir, to))
+            Ok(recovery_text(&recovered, data_dir, to))
         }
     }
 }
 
-fn holds(copied: &Copied) -> String {
+fn contents(copied: &Copied) -> String {
     format!(
         "{} webhooks, {} of them unfinished, {} KiB",
         copied.webhooks,
@@ -65,34 +69,34 @@ fn holds(copied: &Copied) -> String {
     )
 }
 
-fn tell(recovered: &Recovered, data_dir: &Path, to: &Path) -> String {
+fn recovery_text(recovered: &Recovered, data_dir: &Path, to: &Path) -> String {
     let Recovered { saved, damaged_tables, lost_webhooks, without_payload } = recovered;
     let mut text = format!(
-        "Saved what can be read of {} to {}: {}.\n",
+        "Saved the readable part of {} to {}: {}.\n",
         data_dir.display(),
         to.display(),
-        holds(saved)
+        contents(saved)
     );
     if damaged_tables.is_empty() {
-        text.push_str("Every table was read to its end.\n");
+        text.push_str("All tables were read completely.\n");
     } else {
-        let _ = writeln!(text, "Not read to the end: {}.", damaged_tables.join(", "));
+        let _ = writeln!(text, "Not read completely: {}.", damaged_tables.join(", "));
     }
     if *without_payload > 0 {
         let _ = writeln!(
             text,
-            "{without_payload} finished webhooks have lost their payload; their status is kept."
+            "{without_payload} finished webhooks lost their payload and kept their status."
         );
     }
     let _ = writeln!(text, "{} unfinished or unreadable webhooks are lost.", lost_webhooks.len());
     for task in lost_webhooks {
-        let _ = writeln!(text, "  lost: a webhook whose webhook_id ends with {task}");
+        let _ = writeln!(text, "  lost: the webhook whose webhook_id ends with {task}");
     }
     let _ = write!(text, "Next: {}", restore_command(data_dir, to));
     text
 }
 
-/// The command that puts this file in the place of a folder's database.
+/// The command that replaces a folder's database with this file.
 pub(crate) fn restore_command(data_dir: &Path, from: &Path) -> String {
     format!(
         "{} restore --data-dir {} --from {} --overwrite",
@@ -102,13 +106,13 @@ pub(crate) fn restore_command(data_dir: &Path, from: &Path) -> String {
     )
 }
 
-/// The command that saves what can be read of a folder's database, and the file that it makes.
+/// The command that saves the readable part of a folder's database, and the file that it creates.
 pub(crate) fn recover_command(data_dir: &Path) -> (String, PathBuf) {
     let file = data_dir.join("recovered.db");
     (format!("{} recover --data-dir {} --to {}", program(), quoted(data_dir), quoted(&file)), file)
 }
 
-/// This program as a shell finds it: `local` alone is a word of the shell's own.
+/// The path of this program for a shell: `local` alone is a keyword of the shell.
 fn program() -> String {
     let called =
         std::env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
@@ -116,7 +120,7 @@ fn program() -> String {
     quoted(&path)
 }
 
-/// As a shell reads it.
+/// The path, quoted for a shell where necessary.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = text.chars().all(|char| char.is_ascii_alphanumeric() || "/._-+".contains(char));

@@ -1,5 +1,5 @@
-//! An event source mapping: polls one lane of the queue, calls the function with batches,
-//! acknowledges what it did, and lets go of what it handed back.
+//! An event source mapping: polls one lane of the queue and invokes the function with batches. It
+//! acknowledges the messages that the function processed and releases those that it handed back.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -8,81 +8,81 @@ use shared::queue::{Lane, Queue, QueueError, Received};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    events::{self, MalformedAnswer},
+    events::{self, MalformedResponse},
     functions::CallError,
 };
 
-/// How long one poll waits for a message.
+/// The time that one poll waits for a message.
 const POLL_WAIT: Duration = Duration::from_secs(20);
 
-/// The wait after a message was handed back, times its receives.
+/// The time that a message stays hidden after it was handed back, for each receive so far.
 const HAND_BACK_WAIT: Duration = Duration::from_secs(10);
 
-/// The wait after the queue failed a poll.
-const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+/// The wait after a failed poll.
+const ERROR_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Why a whole batch goes back.
+/// Why a whole batch is handed back.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The function brought no answer.
+    /// The function returned no response.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// What it answered is not to be understood.
+    /// The response is malformed.
     #[error(transparent)]
-    Answer(#[from] MalformedAnswer),
+    Response(#[from] MalformedResponse),
 }
 
-/// What to poll, and how.
+/// The settings of a mapping.
 #[derive(Clone, Debug)]
 pub struct Mapping {
     /// The queue.
     pub queue: Arc<dyn Queue>,
-    /// Which lane of it.
+    /// The lane to poll.
     pub lane: Lane,
-    /// Messages in a batch, at most.
+    /// The maximum number of messages in a batch.
     pub batch_size: usize,
-    /// Batches at a time.
+    /// The maximum number of concurrent invocations.
     pub max_concurrency: usize,
-    /// How long a received message is hidden.
+    /// The visibility timeout of a received message.
     pub visibility: Duration,
 }
 
 impl Mapping {
-    /// Polls until `stop` says so, then waits for the batches in flight. `free` waits until the
-    /// function could work on another message, and tells on how many; none are received that would
-    /// only wait.
-    pub async fn run<Call, Answer>(
+    /// Polls until `stop` is true, then waits for the batches in flight. `free` waits until the
+    /// function has capacity and returns for how many messages. No more are received, because they
+    /// would only wait.
+    pub async fn run<Call, Response>(
         self,
         call: Call,
         free: impl AsyncFn() -> usize,
         mut stop: watch::Receiver<bool>,
     ) where
-        Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
-        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
+        Call: Fn(SqsEvent) -> Response + Clone + Send + 'static,
+        Response: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
         let invocations = Arc::new(Semaphore::new(self.max_concurrency));
         let stopped = async move {
-            // An error means that the sender is gone, which is a stop too.
+            // An error means that the sender is gone, which also stops the mapping.
             let _ = stop.wait_for(|stop| *stop).await;
         };
         tokio::select! {
             () = stopped => {}
             () = self.poll(&invocations, call, free) => {}
         }
-        // Every permit is back once the last batch is done. The semaphore is never closed.
+        // All permits are free once the last batch is done. The semaphore is never closed.
         let _ = invocations.acquire_many(self.max_concurrency as u32).await;
     }
 
-    async fn poll<Call, Answer>(
+    async fn poll<Call, Response>(
         &self,
         invocations: &Arc<Semaphore>,
         call: Call,
         free: impl AsyncFn() -> usize,
     ) where
-        Call: Fn(SqsEvent) -> Answer + Clone + Send + 'static,
-        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
+        Call: Fn(SqsEvent) -> Response + Clone + Send + 'static,
+        Response: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
-        // Ends only if the semaphore is closed, which it never is.
+        // The semaphore is never closed, so the loop ends only when it is dropped.
         while let Ok(permit) = Arc::clone(invocations).acquire_owned().await {
             let max = self.batch_size.min(free().await);
             match self.queue.receive(self.lane, max, self.visibility, POLL_WAIT).await {
@@ -92,44 +92,43 @@ impl Mapping {
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, lane = ?self.lane,
-                        "The queue cannot be polled now");
-                    tokio::time::sleep(TROUBLE_WAIT).await;
+                        "Could not poll the queue");
+                    tokio::time::sleep(ERROR_BACKOFF).await;
                 }
             }
         }
     }
 
-    async fn invoke<Call, Answer>(
+    async fn invoke<Call, Response>(
         self,
         messages: Vec<Received>,
         call: Call,
         _permit: OwnedSemaphorePermit,
     ) where
-        Call: Fn(SqsEvent) -> Answer + Send,
-        Answer: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
+        Call: Fn(SqsEvent) -> Response + Send,
+        Response: Future<Output = Result<SqsBatchResponse, BatchError>> + Send + 'static,
     {
         let (back, done, is_untouched) = match call(events::sqs(self.lane, &messages)).await {
             Ok(response) => {
-                let (back, done) = events::split(messages, &response);
+                let (back, done) = events::partition(messages, &response);
                 (back, done, false)
             }
             Err(error) => {
                 tracing::warn!(%error, lane = ?self.lane, messages = messages.len(),
-                    "A batch is handed back");
-                (messages, Vec::new(), matches!(error, BatchError::Call(CallError::NotTaken(_))))
+                    "Handing back a batch");
+                (messages, Vec::new(), matches!(error, BatchError::Call(CallError::NotAccepted(_))))
             }
         };
         let receipts: Vec<String> = done.into_iter().map(|message| message.receipt).collect();
         if let Err(error) = self.settle(&receipts, back, is_untouched).await {
-            // The messages come again when their visibility timeout ends, and cost one look each.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "Messages could not be acknowledged"
-            );
+            // The queue delivers the messages again after their visibility timeout. Each then costs
+            // one look.
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "Could not acknowledge or release messages");
         }
     }
 
-    /// What no function has seen waits for nothing.
+    /// Acknowledges and releases messages. Those that no function received become visible at once.
     async fn settle(
         &self,
         done: &[String],

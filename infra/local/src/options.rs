@@ -7,77 +7,79 @@ use shared::config::DEFAULT_DATA_DIR;
 
 use crate::functions::Endpoint;
 
-/// Posthaste on one machine: the API, delivery, the sweep and the dead-letter queue in one process;
-/// or, with `--functions`, only what calls them.
+/// Runs Posthaste on one machine: the API, delivery, the sweep and the dead-letter queue in one
+/// process. With `--functions`, runs only what invokes the functions.
 ///
-/// Settings are environment variables; the README lists them. Ends on Ctrl-C or SIGTERM: attempts
-/// in flight are finished, and what is left goes on at the next start.
+/// Settings are environment variables. The README lists them. Ctrl-C or SIGTERM stops the stack: it
+/// waits for attempts in flight, and the next start continues with the rest.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "local",
     version,
-    after_help = "Exit codes: 0 ended as asked, 1 ended by a fault (the log or the message says \
-        which), 2 wrong usage, 3 could not start (the message says why)."
+    after_help = "Exit codes: 0 stopped by a signal, 1 stopped by a fault (see the log or the \
+        message), 2 invalid usage, 3 could not start (see the message)."
 )]
 pub struct Options {
-    /// Where the API listens. Anywhere but on loopback needs `API_KEYS`.
+    /// Address of the API. An address other than loopback needs `API_KEYS`.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// Where the metrics are served besides the API's /metrics [default: 127.0.0.1 and
+    /// Address of the metrics, besides the API's /metrics [default: 127.0.0.1 and
     /// `PROMETHEUS_PORT`, 8001].
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// The folder of the embedded store and queue [default: `DATA_DIR`, .posthaste].
+    /// Folder of the embedded store and queue [default: `DATA_DIR`, .posthaste].
     #[arg(long, value_name = "FOLDER", global = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// How often the sweep runs, in milliseconds.
+    /// Interval of the sweep in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     pub sweep_interval_ms: u64,
 
-    /// Call the functions at this endpoint, as `http://127.0.0.1:9000` of `cargo lambda watch`, and
-    /// run none in this process.
+    /// Invoke the functions at this endpoint instead of in this process, such as
+    /// `http://127.0.0.1:9000` of `cargo lambda watch`.
     #[arg(long, value_name = "URL")]
     pub functions: Option<Endpoint>,
 
-    /// Calls at a time of each function at that endpoint; as many as `cargo lambda watch
-    /// --concurrency` was told.
+    /// Concurrent invocations of each function at that endpoint. Use the value of `cargo lambda
+    /// watch --concurrency`.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_concurrency,
         requires = "functions")]
     pub function_concurrency: usize,
 
-    /// Something else than to run.
+    /// Runs a command instead of a stack.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What is done with the embedded file beside running on it.
+/// A command for the embedded file.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Copy the database to a file, also while a stack is running on it.
+    /// Copy the database to a file. A stack may be running on it.
     Backup {
-        /// The file to make, readable by its owner only.
+        /// File to create. Only its owner can read it.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// Replace the file if it exists.
         #[arg(long)]
         overwrite: bool,
     },
-    /// Make a backup the database of the data folder. Refused while a stack or functions run on it.
+    /// Replace the database of the data folder with a backup. Fails while a stack or functions run
+    /// on the folder.
     Restore {
         /// The backup.
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
-        /// Put a database that is there aside, as posthaste.db.replaced.
+        /// Move an existing database to posthaste.db.replaced.
         #[arg(long)]
         overwrite: bool,
     },
-    /// Save what can be read of a damaged database. Refused while a stack or functions run on it.
+    /// Save the readable part of a damaged database. Fails while a stack or functions run on the
+    /// folder.
     Recover {
-        /// The file to make, readable by its owner only.
+        /// File to create. Only its owner can read it.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// Replace the file if it exists.
@@ -87,7 +89,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// As it stands on the command line.
+    /// Its name on the command line.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Backup { .. } => "backup",
@@ -98,8 +100,8 @@ impl Command {
 }
 
 impl Options {
-    /// The data folder of a command. It reads no other setting: one that is wrong must not stop a
-    /// backup.
+    /// The data folder of a command. No other setting is read, because an invalid one must not
+    /// prevent a backup.
     pub fn data_dir_of_command(&self) -> PathBuf {
         let from_env =
             || std::env::var_os("DATA_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from);

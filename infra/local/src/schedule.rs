@@ -1,12 +1,12 @@
-//! The schedule: calls the sweep, again and again.
+//! The schedule: invokes the sweep at an interval.
 
 use std::{error::Error, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-/// Calls `sweep` each `interval`, beginning at once, until `stop` says so. A run that takes longer
-/// puts off the next one; one that panics, which is our mistake, does not end the stack.
+/// Invokes `sweep` at once and then at each `interval`, until `stop` is true. A longer run delays
+/// the next one. A run that panics, which is a bug, does not stop the stack.
 pub async fn run<E: Error + 'static>(
     sweep: impl AsyncFn() -> Result<(), E>,
     interval: Duration,
@@ -21,11 +21,11 @@ pub async fn run<E: Error + 'static>(
         }
         match AssertUnwindSafe(sweep()).catch_unwind().await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(
-                error = &error as &dyn Error,
-                "A sweep ended early; the next one goes on"
-            ),
-            Err(_) => tracing::error!("A sweep panicked; the next one goes on"),
+            Ok(Err(error)) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "A sweep ended early. The next one continues");
+            }
+            Err(_) => tracing::error!("A sweep panicked. The next one continues"),
         }
     }
 }
@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// A sweep that panics is followed by the next one. Proved by panicking in the first of two.
+    /// The next sweep runs after one that panics. Proved by a panic in the first of two.
     #[tokio::test]
     async fn a_panic_ends_one_sweep() {
         let (stop, stopped) = watch::channel(false);

@@ -1,20 +1,20 @@
-//! The HTTP server: hyper's, as axum's own uses it, with limits on what a caller may hold.
+//! The HTTP server: hyper, as in axum's own server, with limits on connections.
 //!
-//! - [`serve`] has at most [`Limits::connections`] open. A further connection takes the place of
-//!   the one that has waited longest for its caller (see `seats`); it waits only while every other
-//!   connection has a request in work.
-//! - The first request of a connection must have come, headers and all, within
-//!   [`Limits::first_request`]; each later one within [`Limits::next_request`], which is also how
-//!   long an idle connection is kept. How long a body may take is the API's: it answers 408.
-//! - Request line and headers have at most `MAX_HEAD_BYTES`; more is a 431. It is also what hyper
-//!   buffers for a connection.
-//! - A caller that closes its sending side after a request still gets its answer (RFC 9112, section
-//!   9.6).
+//! - [`serve`] keeps at most [`Limits::connections`] open. A further connection replaces the one
+//!   that has waited longest for its caller (see `connections`). It waits only while every other
+//!   connection has a request in progress.
+//! - The headers of a connection's first request must arrive within [`Limits::first_request`], and
+//!   those of each later one within [`Limits::next_request`]. The latter also limits an idle
+//!   connection. The API limits the time of a body and returns 408.
+//! - Request line and headers have at most `MAX_HEAD_BYTES`. A longer head is a 431. This is also
+//!   hyper's buffer for a connection.
+//! - A caller that closes its sending side after a request still gets the response (RFC 9112,
+//!   section 9.6).
 //!
-//! When it is told to stop it takes no more connections, closes those that are idle, and returns
-//! when the answers under way are sent.
+//! To stop, the server accepts no more connections, closes idle ones, and returns when the
+//! responses in progress are sent.
 
-mod seats;
+mod connections;
 
 use std::{convert::Infallible, io, pin::Pin, time::Duration};
 
@@ -32,37 +32,37 @@ use tokio::{
     sync::watch,
 };
 
-use seats::{Handle, Seat, Seats};
+use connections::{ConnectionGuard, ConnectionHandle, Connections};
 
-/// Request line and headers of a request. The longest URL that a caller can need (`POST
-/// /test-webhook`) is 6 KiB percent-encoded.
+/// The maximum size of request line and headers. The longest URL that a caller needs (`POST
+/// /test-webhook`) has 6 KiB when percent-encoded.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// The connections of the API's port, unless the process may have fewer files open.
+/// The maximum number of connections to the API. The limit of open files may reduce it.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// The connections of the metrics' port: a few scrapers.
+/// The maximum number of connections to the metrics: a few scrapers.
 const MAX_METRICS_CONNECTIONS: usize = 64;
 
 /// The wait after the system had no file or memory for a connection.
-const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+const ERROR_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The same if a connection could be closed to make room.
-const SHORT_TROUBLE_WAIT: Duration = Duration::from_millis(20);
+/// The same if a connection was closed to make room.
+const EVICTION_BACKOFF: Duration = Duration::from_millis(20);
 
-/// What callers may hold.
+/// The limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Open connections.
     pub connections: usize,
-    /// How long the headers of a connection's first request may take.
+    /// The timeout of the headers of a connection's first request.
     pub first_request: Duration,
-    /// How long the headers of each further request may take.
+    /// The timeout of the headers of each later request.
     pub next_request: Duration,
 }
 
 impl Default for Limits {
-    /// 4,096 connections, or half as many as the process may have files open; 5 s; 30 s.
+    /// 4,096 connections, or half of the limit of open files if that is less; 5 s; 30 s.
     fn default() -> Self {
         let files = getrlimit(Resource::Nofile)
             .current
@@ -77,25 +77,25 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For the port of the metrics.
+    /// The limits of the metrics' port.
     pub fn for_metrics() -> Self {
         let limits = Self::default();
         Self { connections: limits.connections.min(MAX_METRICS_CONNECTIONS), ..limits }
     }
 }
 
-/// Serves until `stop` says so, and then until the last answer is sent.
+/// Serves until `stop` is true and the last response is sent.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let seats = Seats::new(limits.connections);
-    let connections = GracefulShutdown::new();
+    let connections = Connections::new(limits.connections);
+    let graceful = GracefulShutdown::new();
     let http = builder(&limits);
     let stopped = async move {
-        // An error means that the sender is gone, which is a stop too.
+        // An error means that the sender is gone, which also stops the server.
         let _ = stop.wait_for(|stop| *stop).await;
     };
     tokio::pin!(stopped);
@@ -107,19 +107,19 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                pause(&error, &seats).await;
+                back_off(&error, &connections).await;
                 continue;
             }
         };
         tokio::select! {
             () = &mut stopped => break,
-            seat = seats.take() => answer(&http, stream, seat, router.clone(), &connections,
+            guard = connections.admit() => spawn(&http, stream, guard, router.clone(), &graceful,
                 limits.first_request),
         }
     }
     drop(listener);
-    seats.close_new();
-    connections.shutdown().await;
+    connections.close_new();
+    graceful.shutdown().await;
 }
 
 fn builder(limits: &Limits) -> http1::Builder {
@@ -129,70 +129,73 @@ fn builder(limits: &Limits) -> http1::Builder {
     http
 }
 
-/// Answers what comes over this connection, in a task of its own.
-fn answer(
+/// Serves this connection in a task.
+fn spawn(
     http: &http1::Builder,
     stream: TcpStream,
-    seat: Seat,
+    guard: ConnectionGuard,
     router: Router,
-    connections: &GracefulShutdown,
+    graceful: &GracefulShutdown,
     first_request: Duration,
 ) {
-    // Answers are small and written whole: waiting for more only delays them.
+    // Responses are small and written at once, so Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
-    let service = Seated { router: TowerToHyperService::new(router), handle: seat.handle() };
-    let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+    let service =
+        TrackedRouter { router: TowerToHyperService::new(router), handle: guard.handle() };
+    let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
     tokio::spawn(async move {
         let first_is_late = async {
             tokio::time::sleep(first_request).await;
-            if seat.has_sent_a_request() {
+            if guard.has_sent_a_request() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             ended = connection => {
-                // It fails by what its caller does, who is told, or is gone.
+                // The caller caused the error, and was told or is gone.
                 if let Err(error) = ended {
                     tracing::debug!(%error, "A connection ended");
                 }
             }
-            () = seat.is_closed() => tracing::debug!("A connection made room for a new one"),
-            () = first_is_late => tracing::debug!("A connection sent no request"),
+            () = guard.closed() => tracing::debug!("A connection was closed to make room"),
+            () = first_is_late => tracing::debug!("A silent connection was closed"),
         }
     });
 }
 
-/// The router behind one connection, whose seat knows what the connection is at.
+/// The router of one connection. It tracks the connection's phase.
 #[derive(Debug)]
-struct Seated {
+struct TrackedRouter {
     router: TowerToHyperService<Router>,
-    handle: Handle,
+    handle: ConnectionHandle,
 }
 
-impl Service<Request<Incoming>> for Seated {
+impl Service<Request<Incoming>> for TrackedRouter {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let handle = self.handle.clone();
-        let answered = self.router.call(request.map(|body| handle.receive(body)));
-        Box::pin(async move { Ok(answered.await?.map(|body| Body::new(handle.send(body)))) })
+        let response = self.router.call(request.map(|body| handle.track_request(body)));
+        Box::pin(
+            async move { Ok(response.await?.map(|body| Body::new(handle.track_response(body)))) },
+        )
     }
 }
 
-/// A connection that its caller gave up before it was taken is no trouble of ours. If there is no
-/// file for another one, the connection that has waited longest makes room.
-async fn pause(error: &io::Error, seats: &Seats) {
+/// Waits after a failed accept, unless the caller gave up the connection. If the process has no
+/// file left, the connection that has waited longest is closed.
+async fn back_off(error: &io::Error, connections: &Connections) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         return;
     }
-    tracing::error!(%error, "Cannot accept connections now; trying again");
-    tokio::time::sleep(if seats.close_longest_waiting() {
-        SHORT_TROUBLE_WAIT
+    tracing::error!(%error, "Could not accept a connection. Retrying");
+    tokio::time::sleep(if connections.close_longest_waiting() {
+        EVICTION_BACKOFF
     } else {
-        TROUBLE_WAIT
+        ERROR_BACKOFF
     })
     .await;
 }

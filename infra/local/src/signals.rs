@@ -1,10 +1,10 @@
-//! Ctrl-C and SIGTERM: what asks the stack to end.
+//! Ctrl-C and SIGTERM, which ask the stack to stop.
 
 use std::future::pending;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both signals, which do not end the process by themselves as long as this is listening.
+/// Listens to both signals. While it does, neither ends the process by itself.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Option<Signal>,
@@ -12,17 +12,17 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on. Within a tokio runtime.
+    /// Starts to listen. Must be called within a tokio runtime.
     pub fn listen() -> Self {
-        // A signal that cannot be listened to ends the process at once, as it always does.
+        // A signal that cannot be listened to keeps its default: it ends the process at once.
         Self {
             interrupt: signal(SignalKind::interrupt()).ok(),
             terminate: signal(SignalKind::terminate()).ok(),
         }
     }
 
-    /// Returns when one of them has come since the last time.
-    pub async fn asked_to_end(&mut self) {
+    /// Returns when one of them was received since the last call.
+    pub async fn received(&mut self) {
         tokio::select! {
             () = next(&mut self.interrupt) => {}
             () = next(&mut self.terminate) => {}

@@ -1,8 +1,7 @@
-//! The stack: its parts, how they start, and how they end.
+//! The stack: its parts, how they start and how they stop.
 
 use std::{
     error::Error,
-    fmt::Write,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,13 +13,17 @@ use api::Access;
 use shared::{
     clock::{Clock, SystemClock},
     config::{Config, Defaults},
-    context::{Backends, Context, ContextError, RecoverInFlightError, config_from_env},
-    sqlite::{DATABASE_FILE, DataDir, DataDirError, diagnose, is_damage},
+    context::{
+        Backends, Context, ContextError, DataDirMode, RecoverInFlightError, config_from_env,
+    },
+    sqlite::{DATABASE_FILE, diagnose, is_damage},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
-    banner, forward,
+    banner,
+    errors::explain,
+    forward,
     functions::Functions,
     maintenance::{recover_command, restore_command},
     options::Options,
@@ -29,94 +32,80 @@ use crate::{
     triggers,
 };
 
-/// How often the counters are added to the store's totals.
+/// The interval at which counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time to end beyond the deadline of an attempt in flight.
-const END_MARGIN: Duration = Duration::from_secs(5);
+/// The time to stop beyond the deadline of an attempt in flight.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// Why the stack did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder is in use, or cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A backend or the sender cannot be set up.
+    /// A backend or the sender cannot be created, or another stack uses the data directory.
     #[error(transparent)]
     Context(#[from] ContextError),
-    /// What the last run left cannot be taken over.
+    /// The webhooks and messages in flight of the last run cannot be recovered.
     #[error(transparent)]
-    TakeOver(#[from] RecoverInFlightError),
+    RecoverInFlight(#[from] RecoverInFlightError),
     /// The embedded file is damaged.
     #[error(transparent)]
     Damaged(Box<DamagedFile>),
-    /// Nobody would be asked for a key.
-    #[error("{option} {address} can be reached from other machines: {way_out}")]
+    /// Other machines could call without a key.
+    #[error("{option} {address} is reachable from other machines: {way_out}")]
     Exposed {
-        /// The option that says so.
+        /// The option with the address.
         option: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What to do about it.
+        /// What to do next.
         way_out: &'static str,
     },
-    /// The address is taken, or is not this machine's.
+    /// The address is in use or not available.
     #[error("cannot listen on {address} ({option}): {reason}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// The option that says so.
+        /// The option with the address.
         option: &'static str,
-        /// What to do about it.
+        /// The cause and what to do next.
         reason: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What is known of a damaged file, and the commands that go on from there.
+/// A damaged file, and the commands that repair it.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the database {} is damaged ({}). If you have a backup: {restore}\n  If not, save what can be \
-     read and start with that: {recover} && {restore_recovered}",
+    "the database {} is damaged ({}). If you have a backup, restore it: {restore}\n  If not, save \
+     the readable part and start with that: {recover} && {restore_recovered}",
     path.display(), found.join("; ")
 )]
 pub struct DamagedFile {
     /// The file.
     path: PathBuf,
-    /// What SQLite's own check found.
+    /// The findings of SQLite's integrity check.
     found: Vec<String>,
     /// The command that restores a backup.
     restore: String,
-    /// The command that saves what can be read.
+    /// The command that saves the readable part.
     recover: String,
-    /// The command that puts this in place.
+    /// The command that restores that part.
     restore_recovered: String,
-    /// What failed at it.
+    /// The error of the failed operation.
     #[source]
     source: StartError,
 }
 
 impl StartError {
-    /// The error and what is behind it, a line each.
+    /// The error and its causes, one per line.
     pub fn explain(&self) -> String {
         explain(self)
     }
 }
 
-/// The error and what is behind it, a line each.
-pub(crate) fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let _ = write!(text, "\n  because: {error}");
-        source = error.source();
-    }
-    text
-}
-
-/// Says of an error that comes from a damaged file which pages are, and what to do next.
+/// Adds the damaged pages and the next steps to an error of a damaged file.
 fn diagnosed(error: StartError, data_dir: &Path) -> StartError {
     if !is_damage(&error) {
         return error;
@@ -137,18 +126,19 @@ fn diagnosed(error: StartError, data_dir: &Path) -> StartError {
 #[derive(Debug)]
 pub struct Stack {
     context: Context,
-    /// Tells every part to end.
+    /// Stops every part.
     stop: watch::Sender<bool>,
     parts: JoinSet<()>,
-    /// Goes on until the parts have ended, since they hold messages and claims to the last.
+    /// Runs until the parts have stopped, because they hold messages and claims until then.
     _heartbeat: JoinSet<()>,
-    /// Where the API listens.
+    /// The API's address.
     pub address: SocketAddr,
-    _data_dir: Option<DataDir>,
+    /// Holds the lock of the data directory.
+    _backends: Backends,
 }
 
 impl Stack {
-    /// Starts all parts. When it returns, the API answers.
+    /// Starts all parts. When this returns, the API accepts requests.
     pub async fn start(options: &Options) -> Result<Self, StartError> {
         let mut config = config_from_env(Defaults::LOCAL).await?;
         if let Some(data_dir) = &options.data_dir {
@@ -156,37 +146,33 @@ impl Stack {
         }
         let access = access(&config, options.listen)?;
         let functions = options.functions.clone().map(Functions::new);
-        let data_dir = match &functions {
-            _ if !config.is_embedded() => None,
-            None => Some(DataDir::lock(&config.data_dir)?),
-            Some(_) => Some(DataDir::share(&config.data_dir)?),
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
+        let mode = match &functions {
+            None => DataDirMode::Exclusive,
+            Some(_) => DataDirMode::Shared,
         };
+        let backends =
+            Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;
         let api_listener = listen(options.listen, "--listen").await?;
         let metrics_listener = if config.prometheus {
             let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
             let (address, option) = (options.metrics_listen.unwrap_or(default), "--metrics-listen");
-            // Its port asks nobody for a key, and names destinations.
+            // The metrics name destinations, and their port requires no key.
             let way_out = "listen on 127.0.0.1, or scrape the API's /metrics with a key";
             on_loopback(address).ok_or(StartError::Exposed { option, address, way_out })?;
             Some(listen(address, option).await?)
         } else {
             None
         };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let damaged = |error: StartError| diagnosed(error, &config.data_dir);
-        let backends = Backends::open(&config, &clock).map_err(|error| damaged(error.into()))?;
-        // Functions in other processes may be at work: leases and hidden messages run their course
-        // then.
-        let taken_over = match functions {
-            None => backends
-                .recover_in_flight(clock.now())
-                .await
-                .map_err(|error| damaged(error.into()))?,
-            Some(_) => 0,
-        };
+        // `DataDirMode` makes this do nothing while functions in other processes may be working:
+        // their leases and hidden messages must expire by themselves.
+        let recovered =
+            backends.recover_in_flight(clock.now()).await.map_err(|error| damaged(error.into()))?;
         let mut heartbeat = JoinSet::new();
         heartbeat.spawn(backends.keep_alive());
-        let context = Context::new(config, backends, clock, FLUSH_INTERVAL)?;
+        let context = Context::new(config, &backends, clock, FLUSH_INTERVAL)?;
+        let sender = Arc::new(context.http_sender()?);
 
         let (stop, stopped) = watch::channel(false);
         let mut parts = JoinSet::new();
@@ -206,63 +192,61 @@ impl Stack {
                 stopped.clone(),
             ));
         }
-        triggers::start(&context, options, functions.as_ref(), &stopped, &mut parts);
+        triggers::start(&context, sender, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
         banner::print(&banner::Facts {
             config: &context.config,
             address,
             metrics_address,
             functions,
-            taken_over,
+            recovered,
         });
-        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _data_dir: data_dir })
+        Ok(Self { context, stop, parts, _heartbeat: heartbeat, address, _backends: backends })
     }
 
-    /// Runs until Ctrl-C or SIGTERM, then ends: no more requests and no more messages are taken,
-    /// attempts in flight are finished. A second signal ends it at once. Whether it ended because
-    /// it was asked to: if a part ended by itself, which none should, a supervisor does better with
-    /// a new process than with half a stack.
-    pub async fn run_until_asked_to_end(mut self, mut signals: Signals) -> bool {
+    /// Runs until Ctrl-C or SIGTERM, then stops: the stack takes no further requests and messages
+    /// and waits for attempts in flight. A second signal stops it at once. Returns false if a part
+    /// stopped by itself, which is a bug: a supervisor should then start a new process.
+    pub async fn run_until_signal(mut self, mut signals: Signals) -> bool {
         tokio::select! {
-            () = signals.asked_to_end() => {}
+            () = signals.received() => {}
             Some(ended) = self.parts.join_next() => {
                 tracing::error!(panicked = ended.is_err(),
-                    "A part of the stack ended by itself; the stack ends too");
+                    "Stopping because a part of the stack stopped by itself");
                 return false;
             }
         }
-        shared::complain!("Ending: attempts in flight are finished first. Again to end at once.");
-        let limit = self.context.config.delivery_timeout + END_MARGIN;
+        shared::complain!(
+            "Shutting down. Waiting for attempts in flight; press Ctrl-C again to \
+            stop now."
+        );
+        let timeout = self.context.config.delivery_timeout + SHUTDOWN_MARGIN;
         tokio::select! {
-            ended = tokio::time::timeout(limit, self.end()) => {
-                if ended.is_err() {
-                    shared::complain!("Not everything ended within {} s. What is left goes on at \
-                        the next start.", limit.as_secs());
+            stopped = tokio::time::timeout(timeout, self.stop()) => {
+                if stopped.is_err() {
+                    shared::complain!("Stopped after {} s, before all attempts ended. The next \
+                        start continues with them.", timeout.as_secs());
                 }
             }
-            () = signals.asked_to_end() => shared::complain!("Ended at once. What was in flight \
-                goes on at the next start."),
+            () = signals.received() => shared::complain!("Stopped. The next start continues with \
+                the attempts that were in flight."),
         }
         true
     }
 
-    /// Ends every part, and tells the store what was counted.
-    pub async fn end(mut self) {
+    /// Stops every part and adds the last counters to the store.
+    pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         while self.parts.join_next().await.is_some() {}
-        if let Err(error) =
-            self.context.metrics.flush(&*self.context.store, self.context.clock.now()).await
-        {
-            tracing::warn!(
-                error = &error as &dyn Error,
-                "The last counters could not be added to the store"
-            );
+        let (context, now) = (&self.context, self.context.clock.now());
+        if let Err(error) = context.metrics.flush(&*context.store, now).await {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "Could not add the last counters to the store");
         }
     }
 }
 
-/// Who may call: whoever has a key; without keys, whoever is on this machine, since nobody else
-/// gets through.
+/// Access to the API: by key, or without keys from this machine only.
 fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
     if !config.access.key_hashes.is_empty() {
         return Ok(Access::Keys(config.access.key_hashes.clone()));
@@ -280,16 +264,16 @@ async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener
     TcpListener::bind(address).await.map_err(|source| {
         let reason = match source.kind() {
             ErrorKind::AddrInUse => {
-                "another process listens there; stop it, or choose another port"
+                "another process is listening there. Stop it, or choose another port"
             }
             ErrorKind::AddrNotAvailable => "this machine does not have that address",
-            ErrorKind::PermissionDenied => "that needs more rights; choose a port above 1023",
-            _ => "the system refuses",
+            ErrorKind::PermissionDenied => "this needs more privileges. Choose a port above 1023",
+            _ => "the system refused",
         };
         StartError::Listen { address, option, reason, source }
     })
 }
 
-fn address_of(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+fn address_of(listener: &TcpListener, requested: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(requested)
 }

@@ -1,5 +1,5 @@
-//! What calls the functions: a mapping for each lane, and the schedule. They are the same whether
-//! the functions run in this process or in others; only the call differs.
+//! The triggers of the functions: a mapping for each lane, and the schedule. They are the same
+//! whether the functions run in this process or in others. Only the invocation differs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ use shared::{
     clock::{Clock, SystemClock},
     context::Context,
     queue::Lane,
+    sender::Sender,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -21,26 +22,27 @@ use crate::{
     schedule,
 };
 
-/// Batches of dead letters at a time; archiving is one write each.
+/// Concurrent batches of dead letters. Archiving is one write each.
 const DLQ_CONCURRENCY: usize = 4;
 
-/// How long one sweep may take before it leaves the rest to the next one.
-const SWEEP_LIMIT: Duration = Duration::from_secs(50);
+/// The time after which a sweep leaves the rest to the next one.
+const SWEEP_TIME: Duration = Duration::from_secs(50);
 
-/// How much longer than a function's timeout its answer is waited for.
-const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+/// How much longer than a function's timeout its response is awaited.
+const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
-/// Starts them as parts of the stack.
+/// Starts the triggers as parts of the stack.
 pub(crate) fn start(
     context: &Context,
+    sender: Arc<dyn Sender>,
     options: &Options,
     functions: Option<&Functions>,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) {
     match functions {
-        None => start_here(context, options, stopped, parts),
-        Some(functions) => start_elsewhere(context, options, functions, stopped, parts),
+        None => start_in_process(context, sender, options, stopped, parts),
+        Some(functions) => start_remote(context, options, functions, stopped, parts),
     }
 }
 
@@ -54,18 +56,19 @@ fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
     }
 }
 
-/// The functions run in this process.
-fn start_here(
+/// Starts the triggers of functions in this process.
+fn start_in_process(
     context: &Context,
+    sender: Arc<dyn Sender>,
     options: &Options,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) {
-    let deliver = Deliver::new(context.clone());
+    let deliver = Deliver::new(context.clone(), sender);
     let function_timeout = context.config.function_timeout();
     let slots = deliver.clone();
     let clock = Arc::clone(&context.clock);
-    parts.spawn(mapping(context, Lane::Webhooks, deliver.most_attempts()).run(
+    parts.spawn(mapping(context, Lane::Webhooks, deliver.max_concurrent_attempts()).run(
         move |event| {
             let (deliver, until) = (deliver.clone(), clock.now().plus(function_timeout));
             async move { Ok(deliver.handle(event, until).await) }
@@ -85,8 +88,8 @@ fn start_here(
     let (sweep, interval) = (context.clone(), Duration::from_millis(options.sweep_interval_ms));
     parts.spawn(schedule::run(
         async move || {
-            let swept = sweep::handle(&sweep, sweep.clock.now().plus(SWEEP_LIMIT)).await;
-            // What no invocation has flushed since.
+            let swept = sweep::handle(&sweep, sweep.clock.now().plus(SWEEP_TIME)).await;
+            // Counters that no invocation has flushed since.
             sweep.metrics.flush_if_due(&*sweep.store, sweep.clock.now()).await;
             swept.map(|_| ())
         },
@@ -95,24 +98,24 @@ fn start_here(
     ));
 }
 
-/// The functions run in processes of their own.
-fn start_elsewhere(
+/// Starts the triggers of functions in other processes.
+fn start_remote(
     context: &Context,
     options: &Options,
     functions: &Functions,
     stopped: &watch::Receiver<bool>,
     parts: &mut JoinSet<()>,
 ) {
-    let limit = context.config.function_timeout() + ANSWER_MARGIN;
-    // A message is not worked on any more once it is visible to others again.
-    let patience = context.config.visibility_timeout().saturating_sub(2 * limit);
+    let timeout = context.config.function_timeout() + RESPONSE_MARGIN;
+    // A message must not be processed any more once it is visible again.
+    let retry_timeout = context.config.visibility_timeout().saturating_sub(2 * timeout);
     for (name, lane) in [("deliver", Lane::Webhooks), ("dlq", Lane::DeadLetters)] {
         let function = functions.function(name, || bytes_of(&SqsEvent::default()), stopped.clone());
         let ready = function.clone();
         parts.spawn(mapping(context, lane, options.function_concurrency).run(
-            move |event| call_with_batch(function.clone(), event, limit, patience),
+            move |event| call_with_batch(function.clone(), event, timeout, retry_timeout),
             async move || {
-                ready.ready().await;
+                ready.wait_until_ready().await;
                 usize::MAX
             },
             stopped.clone(),
@@ -128,14 +131,14 @@ fn start_elsewhere(
         async move || {
             let mut stop = stopping.clone();
             let call = async {
-                sweep.ready().await;
+                sweep.wait_until_ready().await;
                 sweep
-                    .call(bytes_of(&events::schedule(SystemClock.now())), limit, Duration::ZERO)
+                    .call(bytes_of(&events::schedule(SystemClock.now())), timeout, Duration::ZERO)
                     .await
                     .map(drop)
             };
             tokio::select! {
-                // It goes on by itself, and the next one does what it does not.
+                // The sweep continues by itself, and the next one does the rest.
                 _ = stop.wait_for(|stop| *stop) => Ok::<(), CallError>(()),
                 swept = call => swept,
             }
@@ -148,14 +151,14 @@ fn start_elsewhere(
 async fn call_with_batch(
     function: Function,
     event: SqsEvent,
-    limit: Duration,
-    patience: Duration,
+    timeout: Duration,
+    retry_timeout: Duration,
 ) -> Result<SqsBatchResponse, BatchError> {
-    let answer = function.call(bytes_of(&event), limit, patience).await?;
-    Ok(events::batch_response(&answer)?)
+    let response = function.call(bytes_of(&event), timeout, retry_timeout).await?;
+    Ok(events::batch_response(&response)?)
 }
 
-/// Events hold nothing that JSON has no form for.
+/// Every event has a JSON form.
 fn bytes_of(event: &impl serde::Serialize) -> Bytes {
     serde_json::to_vec(event).unwrap_or_default().into()
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use url::Url;
 
-use super::{Backend, parse::Reader};
+use super::{QueueBackend, StoreBackend, parse::Reader};
 
 /// The length of a table's name that DynamoDB allows: 3 to 255.
 const TABLE_NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=255;
@@ -57,10 +57,11 @@ impl AwsSettings {
     /// Reads the settings. What a chosen backend needs must be there.
     pub(super) fn read(
         read: &mut Reader<'_>,
-        status_backend: Backend,
-        queue_backend: Backend,
+        status_backend: StoreBackend,
+        queue_backend: QueueBackend,
     ) -> Self {
-        let (table, queues) = (status_backend == Backend::DynamoDb, queue_backend == Backend::Sqs);
+        let (table, queues) =
+            (status_backend == StoreBackend::DynamoDb, queue_backend == QueueBackend::Sqs);
         let mut settings = Self::default();
         if table {
             settings.table_name = read.needed("TABLE_NAME", "STATUS_BACKEND=dynamodb", "posthaste");

@@ -10,7 +10,7 @@ use std::{
 use globset::Glob;
 use regex::Regex;
 
-use super::{Access, Auth, Backend, Config, KeyHash};
+use super::{Access, Auth, Config, KeyHash, QueueBackend, StoreBackend};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
     sender::Excerpts,
@@ -161,30 +161,37 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The embedded backend, Redis, or Amazon's service for this purpose.
-    pub(super) fn backend(&mut self, variable: &str, amazon: Backend) -> Backend {
-        let known = [Backend::Sqlite, Backend::Redis, amazon];
-        let Some(value) = self.value(variable) else { return Backend::Sqlite };
-        known.into_iter().find(|backend| backend.as_str() == value).unwrap_or_else(|| {
-            let fault = format!("is '{value}', but must be sqlite, redis or {}", amazon.as_str());
-            self.fault(variable, &fault, amazon.as_str());
-            Backend::Sqlite
-        })
+    pub(super) fn store_backend(&mut self, variable: &str) -> StoreBackend {
+        let choices = StoreBackend::ALL.map(|backend| (backend.as_str(), backend));
+        self.choice(variable, &choices, "dynamodb").unwrap_or(StoreBackend::Sqlite)
+    }
+
+    pub(super) fn queue_backend(&mut self, variable: &str) -> QueueBackend {
+        let choices = QueueBackend::ALL.map(|backend| (backend.as_str(), backend));
+        self.choice(variable, &choices, "sqs").unwrap_or(QueueBackend::Sqlite)
     }
 
     pub(super) fn excerpts(&mut self, variable: &str) -> Excerpts {
-        match self.value(variable).as_deref() {
-            None | Some("failures") => Excerpts::Failures,
-            Some("all") => Excerpts::All,
-            Some(other) => {
-                self.fault(
-                    variable,
-                    &format!("is '{other}', but must be failures or all"),
-                    "failures",
-                );
-                Excerpts::Failures
-            }
+        let choices = [("failures", Excerpts::Failures), ("all", Excerpts::All)];
+        self.choice(variable, &choices, "failures").unwrap_or(Excerpts::Failures)
+    }
+
+    /// One of these values by its name. `None`: the variable is not set, or has another value.
+    fn choice<T: Copy>(
+        &mut self,
+        variable: &str,
+        choices: &[(&str, T)],
+        example: &str,
+    ) -> Option<T> {
+        let value = self.value(variable)?;
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
+            return Some(*choice);
         }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let (last, others) = names.split_last()?;
+        let fault = format!("is '{value}', but must be {} or {last}", others.join(", "));
+        self.fault(variable, &fault, example);
+        None
     }
 
     pub(super) fn regex(&mut self, variable: &str) -> Option<Regex> {
@@ -275,8 +282,7 @@ impl<'a> Reader<'a> {
         match self.value("API_AUTH").as_deref() {
             None | Some("keys") => {}
             Some("iam") => access.auth = Auth::Platform,
-            // A load balancer passes on any Host header, so the rule of `local` protects nothing
-            // there.
+            // A load balancer passes on any Host header, so `local` would protect nothing there.
             Some("local") if self.is_set(SET_BY_LAMBDA) => {
                 self.fault(
                     "API_AUTH",

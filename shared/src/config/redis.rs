@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
 
-use super::{Backend, parse::Reader};
+use super::{QueueBackend, StoreBackend, parse::Reader};
 
 /// The port that Redis listens on if nothing else is said.
 const DEFAULT_PORT: u16 = 6379;
@@ -186,8 +186,8 @@ impl RedisSettings {
     /// would be the other's end. On a cluster, which has only one, they must not share a prefix.
     pub(super) fn read(
         read: &mut Reader<'_>,
-        status_backend: Backend,
-        queue_backend: Backend,
+        status_backend: StoreBackend,
+        queue_backend: QueueBackend,
     ) -> Self {
         let (host, port) =
             (read.redis_host("REDIS_HOST"), read.number("REDIS_PORT", DEFAULT_PORT, 1..=u16::MAX));
@@ -212,7 +212,7 @@ impl RedisSettings {
             settings.status = settings.status.with_ca(&pem);
             settings.queue = settings.queue.with_ca(&pem);
         }
-        if (status_backend, queue_backend) == (Backend::Redis, Backend::Redis) {
+        if (status_backend, queue_backend) == (StoreBackend::Redis, QueueBackend::Redis) {
             settings.keep_apart(read);
         }
         settings

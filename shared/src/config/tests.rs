@@ -205,7 +205,7 @@ fn flags_backends_and_patterns() {
     bad("ALLOW_PRIVATE_DESTINATIONS", "2", "true or false");
     bad("STATUS_BACKEND", "mysql", "mysql");
     bad("QUEUE_BACKEND", "kafka", "kafka");
-    assert_eq!(good(&[("STATUS_BACKEND", "redis")]).status_backend, Backend::Redis);
+    assert_eq!(good(&[("STATUS_BACKEND", "redis")]).status_backend, StoreBackend::Redis);
     bad("WEBHOOK_ALLOWLIST", "(", "regular expression");
     assert!(good(&[("WEBHOOK_ALLOWLIST", r"^https://.*\.example\.com/.*$")]).allowlist.is_some());
     assert_eq!(
@@ -471,7 +471,10 @@ fn the_services_of_amazon_are_read() {
     ]);
     pairs.push(("AWS_ENDPOINT_URL_SQS", "https://sqs.example"));
     let config = good(&pairs);
-    assert_eq!((config.status_backend, config.queue_backend), (Backend::DynamoDb, Backend::Sqs));
+    assert_eq!(
+        (config.status_backend, config.queue_backend),
+        (StoreBackend::DynamoDb, QueueBackend::Sqs)
+    );
     assert_eq!(
         (config.aws.region.as_str(), config.aws.table_name.as_str()),
         ("eu-west-1", "posthaste")

@@ -1,6 +1,6 @@
 //! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at
 //! which each becomes visible. A third hash names the process that holds a message, so that another
-//! one can take over when its heartbeat stops ([`Heartbeat`](crate::redis::Heartbeat)).
+//! one can take over when its heartbeat stops (`context/redis/heartbeat.rs`).
 //!
 //! Every change is one script; what the keys are called, and what they hold, stands at the top of
 //! `prelude.lua`. A message is in the sorted set until it is acknowledged, so it is never only in a

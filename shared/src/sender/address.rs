@@ -1,15 +1,15 @@
-//! Which addresses are public: tables and nothing else.
+//! Tables of public and non-public addresses.
 //!
 //! Sources: IANA's IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and its updates), the
-//! IPv4 and IPv6 multicast registries, and the IPv6 Global Unicast Address Assignments. Whatever
-//! they do not call globally reachable is refused, also where a smaller block within would be
-//! (anycast services for home routers, to which no webhook goes).
+//! IPv4 and IPv6 multicast registries, and the IPv6 Global Unicast Address Assignments. An address
+//! that they do not list as globally reachable is refused. This includes smaller reachable blocks
+//! within a refused block, which are anycast services for home routers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// IPv4 blocks to which nothing is delivered, and what they are.
+/// Refused IPv4 blocks and their names.
 const REFUSED_V4: [(Ipv4Net, &str); 17] = [
     (v4([0, 0, 0, 0], 8), "this network"),
     (v4([10, 0, 0, 0], 8), "private"),
@@ -27,17 +27,17 @@ const REFUSED_V4: [(Ipv4Net, &str); 17] = [
     (v4([224, 0, 0, 0], 4), "multicast"),
     (v4([255, 255, 255, 255], 32), "broadcast"),
     (v4([240, 0, 0, 0], 4), "reserved"),
-    // Not in the registries: public by number, but within Azure it is the host's own metadata and
-    // agent service (Microsoft Learn, "What is IP address 168.63.129.16?").
+    // Not in the registries. In Azure, this public address is the metadata and agent service of the
+    // host (Microsoft Learn, "What is IP address 168.63.129.16?").
     (v4([168, 63, 129, 16], 32), "cloud metadata"),
 ];
 
-/// The only IPv6 block from which public addresses are assigned. Outside of it lie, among others,
-/// loopback, IPv4-compatible, IPv4-translated and NAT64 addresses (`64:ff9b::/96`,
-/// `64:ff9b:1::/48`), unique local, link-local and multicast ones.
+/// The only IPv6 block with public addresses. Outside of it are loopback, IPv4-compatible,
+/// IPv4-translated, NAT64 (`64:ff9b::/96`, `64:ff9b:1::/48`), unique local, link-local, multicast,
+/// and other addresses.
 const PUBLIC_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
-/// Blocks within [`PUBLIC_V6`] to which nothing is delivered.
+/// Refused blocks within [`PUBLIC_V6`].
 const REFUSED_V6: [(Ipv6Net, &str); 4] = [
     // Teredo (2001::/32), benchmarking, ORCHID and more.
     (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), "reserved for protocols (among them Teredo)"),
@@ -46,8 +46,7 @@ const REFUSED_V6: [(Ipv6Net, &str); 4] = [
     (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), "documentation"),
 ];
 
-/// Names for blocks outside of [`PUBLIC_V6`], for a better message than "not public". They decide
-/// nothing.
+/// Names of blocks outside of [`PUBLIC_V6`], for more specific messages than "not public".
 const NAMED_V6: [(Ipv6Net, &str); 8] = [
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "loopback"),
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), "unspecified"),
@@ -67,11 +66,11 @@ const fn v6(a: [u16; 8], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]), prefix)
 }
 
-/// What kind of address it is, if it is not public; `None` if it is.
+/// The name of the block of a refused address, or `None` for a public address.
 ///
-/// Forms that carry an IPv4 address are refused as such, or judged by it where the packet would go
-/// there anyway (IPv4-mapped) or where the form is only visible in the interface identifier
-/// (ISATAP). A NAT64 prefix of an operator's own cannot be told from any other address.
+/// IPv6 addresses that embed an IPv4 address are refused, with two exceptions: IPv4-mapped and
+/// ISATAP addresses follow the rule for the embedded address. An operator-specific NAT64 prefix is
+/// not recognisable and counts as public.
 pub(super) fn refusal(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refusal_v4(address),
@@ -97,7 +96,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
     isatap(address).and_then(refusal_v4)
 }
 
-/// The IPv4 address within an ISATAP interface identifier (RFC 5214, 6.1): `0000:5efe` or
+/// The IPv4 address in an ISATAP interface identifier (RFC 5214, 6.1): `0000:5efe` or
 /// `0200:5efe`, then the address.
 fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.octets() {

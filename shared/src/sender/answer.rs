@@ -1,4 +1,4 @@
-//! Reads what a destination answered, as much of it as is of use.
+//! Reads a response and turns it into an [`Answer`].
 
 use std::time::{Duration, SystemTime};
 
@@ -9,27 +9,26 @@ use url::Url;
 use super::{Answer, Excerpts, deadline::Deadline, exchange::Response, pool};
 use crate::model::{ErrorKind, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, truncated};
 
-/// Bytes read of a response's body; then the connection is closed rather than read on.
+/// The maximum number of bytes read of a response body. A longer body closes the connection.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How long the rest of a response, of no interest by itself, is read so that the connection can
-/// serve again. No webhook's outcome waits longer for it.
+/// How long the rest of a response is read, so that the connection can be reused. The outcome of a
+/// webhook waits no longer for it.
 pub const MAX_DRAIN: Duration = Duration::from_millis(500);
 
-/// How long the header lines of a failed attempt and the beginning of its body may take. The status
-/// has already decided, so the slot is worth more.
+/// The time limit for the header lines and the excerpt of a failed attempt. The status has already
+/// decided, so the attempt should free its slot.
 pub const MAX_EXCERPT_WAIT: Duration = Duration::from_secs(2);
 
-/// Enough of a body for its excerpt. A character may be cut at the end of what is read; 3 bytes
-/// more, and it is beyond the end of what is kept.
+/// The number of body bytes read for an excerpt. The last character can be incomplete, so 3
+/// additional bytes keep it out of the excerpt.
 const EXCERPT_READ_BYTES: usize = MAX_EXCERPT_BYTES + 3;
 
-/// The longest `Retry-After` told apart from longer ones; 136 years. Sums with it stay within
-/// range.
+/// The maximum value of `Retry-After`: 136 years. It keeps sums of times within range.
 const MAX_RETRY_AFTER_SECONDS: u64 = u32::MAX as u64;
 
-/// What came of an attempt that got a status code, and the connection with how long it may be kept,
-/// if it can serve again.
+/// Reads the rest of a response. Returns the answer and, if the connection can be reused, the
+/// connection and how long to keep it.
 pub(super) async fn read<S: AsyncRead + Unpin>(
     mut response: Response<S>,
     url: &Url,
@@ -44,7 +43,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
     if !is_success || excerpts == Excerpts::All {
         let keep = |part: &[u8]| {
             beginning
-                .extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())])
+                .extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())]);
         };
         response.body(&mut head, until, keep, EXCERPT_READ_BYTES).await;
         if !is_success && beginning.len() == EXCERPT_READ_BYTES {
@@ -69,7 +68,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
 }
 
 fn describe(status_code: u16, location: Option<&str>, url: &Url) -> String {
-    // The name from the registry; the one on the wire may be anything.
+    // The reason phrase in the response can be any text.
     let status = StatusCode::from_u16(status_code).ok();
     let name = status
         .and_then(|status| status.canonical_reason())
@@ -81,25 +80,25 @@ fn describe(status_code: u16, location: Option<&str>, url: &Url) -> String {
             message.push_str(" with a redirect to ");
             message.push_str(&origin);
         }
-        message.push_str("; redirects are not followed");
+        message.push_str(". Posthaste does not follow redirects");
     }
     truncated(&message, MAX_ERROR_BYTES).to_owned()
 }
 
-/// Scheme, host and port that `Location` leads to, from `url`. Its path, query and user are not
-/// repeated: they may be secret.
+/// The scheme, host, and port of `Location`, relative to `url`. Path, query, and user information
+/// can be secret and are left out.
 fn origin(location: &str, url: &Url) -> Option<String> {
     let target = url.join(location).ok()?;
     matches!(target.scheme(), "http" | "https").then(|| target.origin().ascii_serialization())
 }
 
-/// How long `Retry-After` asks to wait from `now` on. Of several values, on lines of their own or
-/// merged into one, the longest wait counts: whoever added the shorter one did not know of it.
+/// The wait that `Retry-After` requests, from `now`. Of several values, in one line or in several,
+/// the longest counts.
 fn retry_after<'a>(values: impl Iterator<Item = &'a str>, now: SystemTime) -> Option<Duration> {
     values.flat_map(|value| waits(value, now)).max()
 }
 
-/// The waits in one line's value. Dates have a comma of their own, after the day's name.
+/// The waits in one header line. Dates contain a comma after the name of the day.
 fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
     let commas = value.match_indices(',').map(|(index, _)| index).chain([value.len()]);
     let entries =
@@ -111,7 +110,7 @@ fn waits(value: &str, now: SystemTime) -> impl Iterator<Item = Duration> {
     })
 }
 
-/// A number of seconds (RFC 9110, 10.2.3). A fraction, which some send, is rounded up.
+/// A number of seconds (RFC 9110, 10.2.3). Fractions, which some servers send, are rounded up.
 fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -120,13 +119,13 @@ fn seconds(text: &str) -> Option<Duration> {
     if !is_number(whole) || !is_number(fraction) {
         return None;
     }
-    // More digits than a u64 has are still a number, and mean "not soon".
+    // A number that exceeds u64 is valid and means a long wait.
     let seconds: u64 = whole.parse().unwrap_or(u64::MAX);
     let begun = u64::from(fraction.bytes().any(|byte| byte != b'0'));
     Some(Duration::from_secs(seconds.saturating_add(begun).min(MAX_RETRY_AFTER_SECONDS)))
 }
 
-/// An HTTP date; one that has passed is no wait.
+/// An HTTP date. A date in the past is a wait of zero.
 fn date(text: &str, now: SystemTime) -> Option<Duration> {
     let date = httpdate::parse_http_date(text.trim_ascii()).ok()?;
     let wait = date.duration_since(now).unwrap_or_default();
@@ -217,7 +216,7 @@ mod tests {
         assert_eq!(described(503, Some("/a")), "the destination answered 503 Service Unavailable");
         assert_eq!(
             described(302, None),
-            "the destination answered 302 Found; redirects are not followed"
+            "the destination answered 302 Found. Posthaste does not follow redirects"
         );
         assert_eq!(described(799, None), "the destination answered 799");
     }
@@ -241,8 +240,8 @@ mod tests {
             let target =
                 origin.map(|origin| format!(" with a redirect to {origin}")).unwrap_or_default();
             let expected = format!(
-                "the destination answered 307 Temporary Redirect{target}; redirects are not \
-                 followed"
+                "the destination answered 307 Temporary Redirect{target}. Posthaste does not \
+                 follow redirects"
             );
             assert_eq!(describe(307, Some(location), &url), expected, "{location}");
         }

@@ -1,40 +1,40 @@
-//! Where a response's body ends: by its length, by chunks, or with the connection.
+//! The framing of a response body: by length, in chunks, or until the connection closes.
 
-/// How a body is framed, and how far it has been read.
+/// The framing of a body, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes are still to come.
+    /// The number of remaining bytes.
     Length(u64),
-    /// Chunks (RFC 9112, 7.1).
+    /// Chunked (RFC 9112, 7.1).
     Chunked(Chunk),
-    /// It ends when the server closes the connection.
+    /// The body ends when the server closes the connection.
     UntilClose,
 }
 
-/// What comes next in a body of chunks.
+/// The position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
-    /// A digit of a chunk's size, of which so many have come, or what ends it.
+    /// The size of a chunk, of which `digits` digits were read.
     Size { size: u64, digits: u8 },
-    /// The rest of the line with the size.
+    /// The rest of the line after the size.
     Extension { size: u64 },
-    /// So many bytes of content.
+    /// The content, with the number of remaining bytes.
     Content(u64),
     /// The line end after the content.
     ContentEnd,
-    /// A trailer, or the blank line that ends the body; of its line nothing but CR has come, or
-    /// more has.
+    /// A trailer line, or the blank line that ends the body. `is_blank` as long as the line has no
+    /// byte except CR.
     Trailer { is_blank: bool },
 }
 
-/// What became of some bytes.
+/// The result of reading some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
-    /// They are all of the body, and more of it is to come.
+    /// All bytes belong to the body, and the body continues.
     Unfinished,
-    /// The body ended after so many of them.
+    /// The body ended after this number of bytes.
     Finished(usize),
-    /// They do not make sense; nobody knows where the body ends.
+    /// The bytes are invalid, so the end of the body is unknown.
     Broken,
 }
 
@@ -43,12 +43,12 @@ impl Framing {
         Self::Chunked(Chunk::Size { size: 0, digits: 0 })
     }
 
-    /// Whether nothing of the body is to come.
+    /// Whether the whole body was read.
     pub(super) fn is_finished(self) -> bool {
         self == Self::Length(0)
     }
 
-    /// Reads on in `bytes`, and calls `content` with each part of them that is content.
+    /// Reads `bytes` and calls `content` with each part of the content.
     pub(super) fn read(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Read {
         match self {
             Self::UntilClose => {
@@ -94,7 +94,7 @@ impl Chunk {
         Read::Unfinished
     }
 
-    /// What comes after a byte that is not content; `None` if it may not stand here.
+    /// The position after a byte that is not content, or `None` if the byte is invalid here.
     fn after(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {

@@ -1,5 +1,5 @@
-//! Makes the connection of one attempt: name look-up through the guard, TCP, the egress proxy's
-//! tunnel if there is one, and TLS, all within [`CONNECT_TIMEOUT`].
+//! Opens the connection of an attempt within [`CONNECT_TIMEOUT`]: name lookup, TCP, the tunnel
+//! through the egress proxy if one is configured, and TLS.
 
 use std::{
     fmt, io,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{model::ErrorKind, tls::InvalidTls};
 
-/// Whether TLS is spoken.
+/// The scheme of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scheme {
     /// Plain HTTP.
@@ -35,7 +35,7 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// What a connection leads to. Connections to one origin serve each other's requests.
+/// The other end of a connection. Requests to the same origin share kept connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) scheme: Scheme,
@@ -44,7 +44,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// The origin of a URL. `None` for a URL that the guard refuses: of another scheme, or without
+    /// The origin of a URL. `None` for URLs that the guard refuses: with another scheme or without
     /// a host.
     pub(super) fn of(url: &Url) -> Option<Self> {
         let scheme = match url.scheme() {
@@ -56,7 +56,7 @@ impl Origin {
         Some(Self { scheme, host, port: url.port_or_known_default()? })
     }
 
-    /// The name for TLS. The root's dot is not a part of it (RFC 6066, 3).
+    /// The server name for TLS, without a trailing dot (RFC 6066, 3).
     fn server_name(&self) -> Option<ServerName<'static>> {
         match &self.host {
             Host::Domain(name) => {
@@ -69,7 +69,7 @@ impl Origin {
     }
 }
 
-/// Why there is no connection. The message is for people.
+/// Why no connection could be opened. The message is for users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct ConnectError {
@@ -104,7 +104,7 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// Makes connections. One for a process: TLS sessions are resumed.
+/// Opens connections. A process has one, so that it can resume TLS sessions.
 pub(super) struct Connector {
     guard: Arc<AddressGuard>,
     resolver: Resolver,
@@ -122,7 +122,7 @@ impl Connector {
         Ok(Self { guard, resolver, tls: Arc::new(tls).into(), proxy })
     }
 
-    /// A new connection to `origin`.
+    /// Opens a connection to `origin`.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Stream, ConnectError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let tcp = match &self.proxy {
@@ -143,7 +143,7 @@ impl Connector {
         let addresses = match &origin.host {
             Host::Domain(name) => timeout_at(deadline, self.resolver.addresses(name))
                 .await
-                .map_err(|_| too_slow("the name look-up"))?
+                .map_err(|_| too_slow("the name lookup"))?
                 .map_err(|unresolved| failure::of_lookup(&unresolved))?,
             Host::Ipv4(address) => vec![self.allowed((*address).into())?],
             Host::Ipv6(address) => vec![self.allowed((*address).into())?],
@@ -154,7 +154,7 @@ impl Connector {
             .map_err(|error| failure::of_dial(&error))
     }
 
-    /// The URL was checked before. This is the last check before a packet leaves.
+    /// The final check before a packet is sent. The guard has already checked the URL.
     fn allowed(&self, address: IpAddr) -> Result<IpAddr, ConnectError> {
         if self.guard.is_allowed(address) {
             return Ok(address);
@@ -169,7 +169,7 @@ impl Connector {
         deadline: Instant,
     ) -> Result<Stream, ConnectError> {
         let Some(name) = origin.server_name() else {
-            let message = "TLS: the URL's host is not a name that a certificate can be for";
+            let message = "TLS: the URL's host is not a valid certificate name";
             return Err(ConnectError::new(ErrorKind::Tls, message));
         };
         timeout_at(deadline, self.tls.connect(name, tcp))

@@ -1,6 +1,6 @@
-//! Verifies the ECDSA signatures that ring cannot: those with P-521 keys, and with SHA-512.
+//! Verifies ECDSA signatures that ring does not support: with P-521 keys, and with SHA-512.
 //!
-//! Slower than ring, and used only where a server's certificates ask for it.
+//! It is slower than ring, and is used only for certificates that require it.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 type Algorithm = &'static dyn SignatureVerificationAlgorithm;
 
-/// What ring verifies, and what this module adds.
+/// The algorithms of ring and of this module.
 pub(super) fn supported() -> WebPkiSupportedAlgorithms {
     static ALL: LazyLock<Vec<Algorithm>> = LazyLock::new(|| {
         let of_ring = ring::default_provider().signature_verification_algorithms.all;
@@ -22,7 +22,8 @@ pub(super) fn supported() -> WebPkiSupportedAlgorithms {
     static MAPPING: LazyLock<Vec<(SignatureScheme, &'static [Algorithm])>> = LazyLock::new(|| {
         let mut mapping =
             ring::default_provider().signature_verification_algorithms.mapping.to_vec();
-        // TLS 1.3 takes the first of a scheme. In TLS 1.2 a scheme does not say which curve.
+        // TLS 1.3 uses the first algorithm of a scheme. In TLS 1.2, a scheme does not specify the
+        // curve.
         mapping.push((
             SignatureScheme::ECDSA_NISTP521_SHA512,
             &[P521_SHA512, P384_SHA512, P256_SHA512],
@@ -43,7 +44,7 @@ const P521_SHA384: Algorithm =
 const P521_SHA512: Algorithm =
     &Ecdsa { key: alg_id::ECDSA_P521, signature: alg_id::ECDSA_SHA512, verify: p521 };
 
-/// Verifies a signature (DER) of a hash by a public key (SEC 1). `None` if it is not right.
+/// Verifies the signature (DER) of a hash with a public key (SEC 1). `None` if it is invalid.
 type Verify = fn(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()>;
 
 #[derive(Debug)]
@@ -95,8 +96,8 @@ fn p521(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()> {
     use p521::ecdsa::{Signature, VerifyingKey, signature::hazmat::PrehashVerifier};
     /// Bytes of a field element.
     const FIELD_BYTES: usize = 66;
-    // The library refuses hashes of less than half the field. As a number a hash is the same with
-    // zeros before it.
+    // The library refuses hashes that are shorter than half the field. Leading zeros do not change
+    // the number.
     let mut padded = [0; FIELD_BYTES];
     padded.get_mut(FIELD_BYTES.checked_sub(hash.len())?..)?.copy_from_slice(hash);
     let key = VerifyingKey::from_sec1_bytes(public_key).ok()?;

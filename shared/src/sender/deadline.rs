@@ -1,9 +1,8 @@
-//! The end of an attempt, kept also where the process was stopped in the middle of it.
+//! The deadline of an attempt, which holds even if the process is suspended during the attempt.
 //!
-//! A worker that was suspended must not, once it wakes, send what another worker has meanwhile
-//! taken over. A timer alone does not see to that: after the stop the socket may be ready first. So
-//! time is asked *before* each step, up to the moment at which the system takes the request's bytes
-//! (`exchange.rs`).
+//! A suspended worker must not send a webhook after another worker has claimed it. A timer alone
+//! does not prevent that: when the worker resumes, the socket can be ready before the timer. So the
+//! code checks the time *before* each step, including each write of request bytes (`exchange.rs`).
 
 use std::{
     future::{Future, poll_fn},
@@ -14,15 +13,14 @@ use std::{
 
 use tokio::time::Instant;
 
-/// No attempt is given longer than this, whatever is asked: a day. It keeps sums of times within
-/// range.
+/// The maximum deadline: one day. It keeps sums of times within range.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A point in time after which nothing is done any more.
+/// The time at which an attempt stops.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     at: Instant,
-    /// The same by the clock on the wall, by which leases end: the other stands still while a
+    /// The same time by the wall clock, which leases use. The monotonic clock stops while the
     /// machine sleeps.
     wall: SystemTime,
 }
@@ -43,7 +41,8 @@ impl Deadline {
         Instant::now() >= self.at || SystemTime::now() >= self.wall
     }
 
-    /// What `future` returns, or `None` at the deadline; not polled once that has passed.
+    /// The output of `future`, or `None` at the deadline. After the deadline, `future` is not
+    /// polled.
     pub(super) async fn run<F: Future>(self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut alarm = pin!(tokio::time::sleep_until(self.at));
@@ -53,7 +52,7 @@ impl Deadline {
             }
             match future.as_mut().poll(cx) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
-                // What is ready at once needs no timer.
+                // A future that is ready immediately needs no timer.
                 Poll::Pending => alarm.as_mut().poll(cx).map(|()| None),
             }
         })

@@ -1,8 +1,8 @@
-//! Opens a TCP connection to one of several addresses, and says why none could be opened.
+//! Opens a TCP connection to one of several addresses.
 //!
-//! The addresses are tried in turn, the families alternating. The next attempt starts when the one
-//! before it failed, or beside it after [`STAGGER`] (RFC 8305, "Happy Eyeballs", without the
-//! sorting).
+//! The addresses are tried in order, alternating between IPv4 and IPv6. The next attempt starts
+//! when the previous one fails, or in parallel to it after [`STAGGER`] (RFC 8305, "Happy Eyeballs",
+//! without its sorting).
 
 use std::{
     io,
@@ -13,22 +13,22 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{net::TcpStream, time::sleep};
 
-/// How long an attempt runs alone (RFC 8305, 5).
+/// How long an attempt runs before the next one starts (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Why there is no connection: what the system said of the most telling address.
+/// Why no connection could be opened: the most informative error of all addresses.
 #[derive(Debug, thiserror::Error)]
 #[error("no TCP connection")]
 pub(super) struct DialError {
     #[source]
     pub(super) error: io::Error,
-    /// The family of the address, as people write it.
+    /// `IPv4` or `IPv6`.
     pub(super) family: &'static str,
-    /// This machine has run out of files, ports or memory.
+    /// This machine has run out of files, ports, or memory.
     pub(super) is_our_fault: bool,
 }
 
-/// A connection to `port` of the first of `addresses` that answers, with Nagle's algorithm off.
+/// Connects to the first of `addresses` that accepts a connection. Turns off Nagle's algorithm.
 pub(super) async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, DialError> {
     let mut waiting = alternate_families(addresses).into_iter();
     let mut running = FuturesUnordered::new();
@@ -44,7 +44,7 @@ pub(super) async fn dial(addresses: &[IpAddr], port: u16) -> Result<TcpStream, D
                 Err(failure) => failures.push(failure),
             },
             () = sleep(STAGGER), if waiting.len() > 0 => {}
-            else => return Err(most_telling(failures)),
+            else => return Err(most_informative(failures)),
         }
     }
 }
@@ -63,7 +63,7 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, DialError> {
     }
 }
 
-/// The same addresses in the same order within each family; the first one stays the first.
+/// Alternates the address families. Keeps the order within each family, and the first address.
 fn alternate_families(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let starts_with_v4 = addresses.first().is_some_and(IpAddr::is_ipv4);
     let of_family = |v4: bool| addresses.iter().copied().filter(move |a| a.is_ipv4() == v4);
@@ -79,10 +79,10 @@ fn alternate_families(addresses: &[IpAddr]) -> Vec<IpAddr> {
     }
 }
 
-/// Whether the system refused because this machine has run out of something.
+/// Whether the error means that this machine has run out of a resource.
 ///
-/// `EADDRNOTAVAIL` has two meanings on `connect`: there is no source address for the destination
-/// (IPv6 in most containers), or no local port is free. `find_route` tells them apart.
+/// `EADDRNOTAVAIL` on `connect` has two meanings: no source address for the destination (IPv6 in
+/// most containers), or no free local port. `find_route` distinguishes them.
 fn is_exhausted(error: &io::Error, find_route: impl FnOnce() -> io::Result<()>) -> bool {
     if error.kind() != io::ErrorKind::AddrNotAvailable {
         return is_out_of_resources(error);
@@ -93,14 +93,14 @@ fn is_exhausted(error: &io::Error, find_route: impl FnOnce() -> io::Result<()>) 
     }
 }
 
-/// Whether the error says that files, buffers or memory have run out.
+/// Whether the error means that files, buffers, or memory have run out.
 pub(super) fn is_out_of_resources(error: &io::Error) -> bool {
     const NUMBERS: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
     error.raw_os_error().is_some_and(|number| NUMBERS.contains(&number))
 }
 
-/// Whether this machine has a route to `address` and a source address for it. Connecting a UDP
-/// socket sends nothing, and takes none of TCP's ports.
+/// Checks that this machine has a route to `address` and a source address for it. Connecting a UDP
+/// socket sends nothing and uses no TCP port.
 fn find_route(address: SocketAddr) -> io::Result<()> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -109,8 +109,8 @@ fn find_route(address: SocketAddr) -> io::Result<()> {
     UdpSocket::bind((any, 0))?.connect(address)
 }
 
-/// The failure that says most of the destination.
-fn most_telling(failures: Vec<DialError>) -> DialError {
+/// The failure with the most information about the destination.
+fn most_informative(failures: Vec<DialError>) -> DialError {
     let none = || DialError {
         error: io::ErrorKind::NetworkUnreachable.into(),
         family: "any protocol",
@@ -119,8 +119,8 @@ fn most_telling(failures: Vec<DialError>) -> DialError {
     failures.into_iter().min_by_key(rank).unwrap_or_else(none)
 }
 
-/// Lower is more telling: what the destination's host said, then what this machine lacks, then what
-/// the network said on the way, and last that this machine does not have the address's family.
+/// The order of failures, most informative first: errors of the destination host, missing resources
+/// of this machine, errors of the network, and a missing address family of this machine.
 fn rank(failure: &DialError) -> u8 {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
@@ -139,7 +139,7 @@ fn rank(failure: &DialError) -> u8 {
     }
 }
 
-/// Whether the system has no address of the destination's family, or does not know the family.
+/// Whether this machine does not support the address family of the destination.
 pub(super) fn is_without_family(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)

@@ -1,17 +1,17 @@
-//! One exchange of HTTP/1.1: writes a request, reads its response.
+//! One HTTP/1.1 exchange: writes a request and reads its response.
 //!
-//! **Once a complete status line of HTTP/1.x was received, the status decides.** Posthaste needs
-//! nothing else of a response. So header lines that strict parsers refuse, lengths that contradict
-//! each other, a head that is too long or breaks off, a reset, and a body without sense change
-//! nothing of the outcome. They only keep the connection from being used again. The HTTP libraries
-//! at hand refuse such responses as a whole, which is why this exchange is Posthaste's own. It is
-//! small, because a webhook needs little: a body of a known length goes out, at most
-//! [`MAX_RESPONSE_BYTES`] of a body are read. There are no redirects, no compression, no trailers,
-//! no upgrade and no `100-continue`.
+//! **Once a complete HTTP/1.x status line was received, the status decides.** Nothing in the rest
+//! of the response changes the outcome: neither invalid header lines, contradictory lengths, a head
+//! that is too long or incomplete, a reset, nor an invalid body. They only prevent that the
+//! connection is reused.
 //!
-//! Head and body are written together, in one system call where the system takes them, and the
-//! deadline is asked before each. A receiver may answer before it has read everything, and close:
-//! so the response is read while the request is written, and also after the writing failed.
+//! HTTP libraries reject such responses as a whole, so Posthaste has its own implementation. It is
+//! small: it sends a body of known length and reads at most [`MAX_RESPONSE_BYTES`] of a body. It
+//! supports no redirects, compression, trailers, upgrades, or `100-continue`.
+//!
+//! The head and the body are written together, in one system call if possible. The deadline is
+//! checked before each write. A receiver can respond and close before it has read the whole
+//! request. The response is therefore read during the write, and also after a failed write.
 
 use std::{
     future::poll_fn,
@@ -30,27 +30,27 @@ use super::{
     head::{self, Beginning, Head, MAX_HEAD_BYTES, MAX_STATUS_LINE_BYTES, StatusLine},
 };
 
-/// How much is read at a time. Most responses fit.
+/// The size of the read buffer. Most responses fit.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Why there is no status.
+/// Why no status was received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoStatus {
-    /// The connection broke, or was closed.
+    /// The connection failed or was closed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What came is not HTTP/1.x.
-    #[error("the destination's answer is not HTTP/1.1")]
+    /// The response is not HTTP/1.x.
+    #[error("the response is not HTTP/1.1")]
     NotHttp,
-    /// What came may be HTTP/1.x, but has no end.
-    #[error("the destination's answer has no end of its status line")]
+    /// The status line exceeds its maximum length.
+    #[error("the response has no complete status line")]
     TooLong,
-    /// Not all of the request was written in time.
+    /// The deadline passed before the whole request was written.
     #[error("the deadline passed before the request was sent")]
     PastDeadline,
 }
 
-/// A request, as far as it is not written yet.
+/// The part of a request that is not written yet.
 struct Outgoing {
     head: Bytes,
     payload: Bytes,
@@ -62,21 +62,20 @@ struct Outgoing {
 pub(super) struct Response<S> {
     pub(super) status: StatusLine,
     incoming: Incoming<S>,
-    /// Whether the server got the whole request, so that it takes what comes next for another one.
+    /// Whether the whole request was sent. Otherwise the connection cannot be reused.
     is_request_sent: bool,
     body_bytes: usize,
     is_ended: bool,
 }
 
-/// A connection, and what was read from it and not taken yet.
+/// A connection and its unprocessed bytes.
 #[derive(Debug)]
 struct Incoming<S> {
     stream: S,
     bytes: Vec<u8>,
 }
 
-/// Sends a request once, and waits for the status. No byte is handed to the system after the
-/// deadline.
+/// Sends a request once and waits for the status. Writes nothing after the deadline.
 pub(super) async fn send<S>(
     stream: S,
     head: Vec<u8>,
@@ -107,7 +106,7 @@ where
             match ready!(incoming.poll_fill(cx)) {
                 Ok(0) => return Poll::Ready(Err(write_error.take().unwrap_or(closed()))),
                 Ok(_) => {}
-                // The writing failed for the same reason, and first.
+                // The write failed first, for the same reason.
                 Err(error) => return Poll::Ready(Err(write_error.take().unwrap_or(error.into()))),
             }
         }
@@ -127,7 +126,7 @@ fn closed() -> NoStatus {
 }
 
 impl Outgoing {
-    /// Writes what is left, as long as the system takes it and the deadline has not passed.
+    /// Writes the remaining bytes until the socket is full or the deadline passes.
     fn poll_write<S: AsyncWrite>(
         &mut self,
         mut stream: Pin<&mut S>,
@@ -144,11 +143,11 @@ impl Outgoing {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
             }
             let of_head = written.min(self.head.len());
-            // `split_to` leaves what is not written.
+            // `split_to` leaves the bytes that are not written.
             drop(self.head.split_to(of_head));
             drop(self.payload.split_to(written - of_head));
         }
-        // Over TLS, the last of it may still wait to be handed to the system.
+        // TLS can still buffer the last bytes.
         if deadline.has_passed() {
             return Poll::Ready(Err(NoStatus::PastDeadline));
         }
@@ -159,7 +158,7 @@ impl Outgoing {
 }
 
 impl<S: AsyncRead + Unpin> Incoming<S> {
-    /// Reads more, and returns how much that was; 0 at the end.
+    /// Reads more bytes and returns their number, 0 at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let before = self.bytes.len();
         self.bytes.resize(before + READ_BYTES, 0);
@@ -174,9 +173,9 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Takes the status line, if it is there. Interim responses (`100 Continue`, `103 Early Hints`)
-    /// are skipped with their heads: `interim` is there while one is, and says how much of its
-    /// header lines was looked through.
+    /// Returns the status line if it is complete. Skips interim responses (`100 Continue`, `103
+    /// Early Hints`) with their header lines. While it skips one, `interim` is the number of its
+    /// bytes that were searched for the end.
     fn take_status(&mut self, interim: &mut Option<usize>) -> Result<Option<StatusLine>, NoStatus> {
         loop {
             if let Some(seen) = *interim {
@@ -210,8 +209,8 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
 }
 
 impl<S: AsyncRead + Unpin> Response<S> {
-    /// The header lines. If they break off, or do not end within [`MAX_HEAD_BYTES`] or until
-    /// `until`, those that came count, and the connection does not serve again.
+    /// Reads the header lines. If they are incomplete, exceed [`MAX_HEAD_BYTES`], or do not end
+    /// before `until`, the received lines count, and the connection is not reused.
     pub(super) async fn head(&mut self, until: Deadline) -> Head {
         let incoming = &mut self.incoming;
         let read = async {
@@ -234,8 +233,8 @@ impl<S: AsyncRead + Unpin> Response<S> {
         head
     }
 
-    /// Reads on in the body, until `enough` of its content has come or it ends, breaks off or is
-    /// longer than [`MAX_RESPONSE_BYTES`], or until `until`. `head` must be this response's.
+    /// Continues to read the body until it has `enough` bytes of content, the body ends, fails, or
+    /// exceeds [`MAX_RESPONSE_BYTES`], or `until` passes. `head` must be the head of this response.
     pub(super) async fn body(
         &mut self,
         head: &mut Head,
@@ -274,8 +273,7 @@ impl<S: AsyncRead + Unpin> Response<S> {
         self.body_bytes >= MAX_RESPONSE_BYTES
     }
 
-    /// The connection, if it can serve another request: this response has ended as it said, and
-    /// nothing came after it.
+    /// Returns the connection if it can be reused: the response is complete, and no bytes follow.
     pub(super) fn into_kept(self, head: &Head) -> Option<S> {
         let is_over =
             head.framing.is_finished() && !self.is_ended && self.incoming.bytes.is_empty();

@@ -1,12 +1,12 @@
-//! Turns what went wrong on the network into a kind and a sentence for people.
+//! Turns network errors into a kind and a message for users.
 //!
-//! The sentence is made from what the error *is*, not from its text, which may hold the URL,
-//! addresses or names. `tls_failure` has the sentences about TLS.
+//! The message follows from the type of the error. The error's own text can contain the URL,
+//! addresses, or names, so it is not used. `tls_failure` has the messages of TLS errors.
 
 use std::{io, time::Duration};
 
 use super::{
-    Answer,
+    Answer, RefusedUrl,
     connect::ConnectError,
     dial::{self, DialError},
     exchange::NoStatus,
@@ -17,7 +17,7 @@ use crate::model::{ErrorKind, MAX_ERROR_BYTES, truncated};
 
 /// The answer of an attempt that ended at its deadline without a status code.
 pub(super) fn timed_out(deadline: Duration) -> Answer {
-    failed(ErrorKind::Timeout, &format!("no answer within {} ms", deadline.as_millis()))
+    failed(ErrorKind::Timeout, &format!("no response within {} ms", deadline.as_millis()))
 }
 
 /// The answer of an attempt that failed without a status code.
@@ -27,6 +27,11 @@ pub(super) fn failed(kind: ErrorKind, message: &str) -> Answer {
     Answer { error: Some(kind), message, ..Answer::default() }
 }
 
+/// The answer of an attempt whose URL the guard refuses.
+pub(super) fn refused_url(refused: RefusedUrl) -> Answer {
+    failed(ErrorKind::RefusedAddress, &format!("the URL {refused}"))
+}
+
 impl From<ConnectError> for Answer {
     fn from(error: ConnectError) -> Self {
         let ConnectError { kind, message, is_our_fault } = error;
@@ -34,7 +39,7 @@ impl From<ConnectError> for Answer {
     }
 }
 
-/// The answer of an attempt that had a connection, and got no status over it.
+/// The answer of an attempt that had a connection but received no status.
 pub(super) fn of_no_status(error: &NoStatus) -> Answer {
     match error {
         NoStatus::Io(error) => of_exchange(error).into(),
@@ -43,36 +48,36 @@ pub(super) fn of_no_status(error: &NoStatus) -> Answer {
     }
 }
 
-/// Why a name leads nowhere.
+/// The error of a failed lookup.
 pub(super) fn of_lookup(unresolved: &Unresolved) -> ConnectError {
     match unresolved {
-        Unresolved::NotAsked(error) | Unresolved::NoAddress(Some(error))
+        Unresolved::NotStarted(error) | Unresolved::NoAddress(Some(error))
             if dial::is_out_of_resources(error) =>
         {
-            out_of(error)
+            exhausted(error)
         }
-        Unresolved::NotAsked(_) => ConnectError::ours(unresolved.to_string()),
+        Unresolved::NotStarted(_) => ConnectError::ours(unresolved.to_string()),
         Unresolved::NoAddress(_) => ConnectError::new(ErrorKind::Network, unresolved.to_string()),
-        Unresolved::Unanswered(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),
+        Unresolved::NoResponse(_) => ConnectError::new(ErrorKind::Timeout, unresolved.to_string()),
         Unresolved::Refused => ConnectError::new(ErrorKind::RefusedAddress, unresolved.to_string()),
     }
 }
 
-/// Why no address of the host, or of the proxy, took a connection.
+/// The error of a failed TCP connection to the host or to the proxy.
 pub(super) fn of_dial(failure: &DialError) -> ConnectError {
     let DialError { error, family, is_our_fault } = failure;
     if *is_our_fault {
-        return out_of(error);
+        return exhausted(error);
     }
     let is_unreachable = error.kind() == io::ErrorKind::NetworkUnreachable;
     if is_unreachable || dial::is_without_family(error) {
-        let message = format!("network unreachable: this machine has no route over {family}");
+        let message = format!("network unreachable: this machine has no {family} route");
         return ConnectError::new(ErrorKind::Network, message);
     }
     of_exchange(error)
 }
 
-/// Why the TLS handshake failed.
+/// The error of a failed TLS handshake.
 pub(super) fn of_handshake(error: &io::Error) -> ConnectError {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     match error.kind() {
@@ -89,14 +94,14 @@ pub(super) fn of_handshake(error: &io::Error) -> ConnectError {
     }
 }
 
-/// Why reading from or writing to a connection failed. Servers that ask for a client certificate
-/// refuse the handshake only here, after it (TLS 1.3).
+/// The error of a failed read or write. With TLS 1.3, a server rejects a client certificate only
+/// here, after the handshake.
 pub(super) fn of_exchange(error: &io::Error) -> ConnectError {
     if let Some(error) = tls_error(error) {
         return ConnectError::new(ErrorKind::Tls, tls_failure::describe(error));
     }
     if dial::is_out_of_resources(error) {
-        return out_of(error);
+        return exhausted(error);
     }
     let message = of_io(error).unwrap_or("the connection failed");
     let kind = if message == TIMED_OUT { ErrorKind::Timeout } else { ErrorKind::Network };
@@ -105,7 +110,7 @@ pub(super) fn of_exchange(error: &io::Error) -> ConnectError {
 
 const TIMED_OUT: &str = "the connection timed out";
 
-/// What the operating system said. `None` if it is not the system's error.
+/// The message of an operating system error. Returns `None` for other errors.
 pub(super) fn of_io(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
@@ -117,24 +122,24 @@ pub(super) fn of_io(error: &io::Error) -> Option<&'static str> {
         HostUnreachable => "host unreachable",
         NetworkUnreachable => "network unreachable",
         TimedOut => TIMED_OUT,
-        PermissionDenied => "a firewall on this machine does not allow the connection",
-        UnexpectedEof => "the destination closed the connection before it answered",
-        _ if error.raw_os_error().is_some() => "the system could not make the connection",
+        PermissionDenied => "a firewall on this machine blocked the connection",
+        UnexpectedEof => "the destination closed the connection without a response",
+        _ if error.raw_os_error().is_some() => "the operating system could not open the connection",
         _ => return None,
     })
 }
 
-/// This machine could not even try.
-fn out_of(error: &io::Error) -> ConnectError {
+/// The error if this machine has run out of a resource.
+fn exhausted(error: &io::Error) -> ConnectError {
     let of = match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "open files (file descriptors)",
         Some(libc::ENOMEM | libc::ENOBUFS) => "memory",
         _ => "local ports",
     };
-    ConnectError::ours(format!("this machine has run out of {of}: no connection could be made"))
+    ConnectError::ours(format!("cannot connect: this machine has run out of {of}"))
 }
 
-/// The TLS library's error within a connection's.
+/// The TLS error within an I/O error.
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }

@@ -1,10 +1,11 @@
-//! Where Posthaste may connect: the rules for a URL, which the API asks before it accepts a webhook
-//! and the sender again before each attempt, and the rule for an address, which the resolver asks
-//! about every address that a name has.
+//! Decides which destinations are allowed.
 //!
-//! A URL is judged in the one form in which it is used, the normalised one of the [WHATWG URL
-//! standard](https://url.spec.whatwg.org), where `http://0x7f.1/`, `http://2130706433/` and
-//! `http://127.0.0.1/` are the same. So no spelling gets past a rule.
+//! The API checks a URL before it accepts a webhook. The sender checks it again before each
+//! attempt. The resolver checks every address of a host name.
+//!
+//! The rules apply to the normalised URL of the [WHATWG URL standard](https://url.spec.whatwg.org),
+//! which is also the one that is used. There `http://0x7f.1/`, `http://2130706433/`, and
+//! `http://127.0.0.1/` are the same, so no spelling evades a rule.
 
 mod allowlist;
 
@@ -16,103 +17,99 @@ use url::{Host, Url};
 
 use super::address;
 
-/// The longest URL accepted, in bytes as written.
+/// The maximum length of a URL, in bytes as written.
 pub const MAX_URL_BYTES: usize = 2048;
 
-/// The longest name that the DNS can hold, in characters, without the root's dot (RFC 1035, 2.3.4).
+/// The maximum length of a DNS name, without the trailing dot (RFC 1035, 2.3.4).
 const MAX_NAME_CHARS: usize = 253;
 
-/// The longest part of a name between two dots (RFC 1035, 2.3.4).
+/// The maximum length of a label of a DNS name (RFC 1035, 2.3.4).
 const MAX_LABEL_CHARS: usize = 63;
 
-/// What an [`AddressGuard`] is made of.
+/// The settings of an [`AddressGuard`].
 #[derive(Clone, Debug, Default)]
 pub struct GuardSettings {
-    /// `ALLOW_PRIVATE_DESTINATIONS`: addresses that are not public are allowed too. For local use.
+    /// `ALLOW_PRIVATE_DESTINATIONS`: also allow non-public addresses. For local use.
     pub allow_private: bool,
-    /// `WEBHOOK_ALLOWLIST`: what a URL must match from its first character on, if there is one.
+    /// `WEBHOOK_ALLOWLIST`: an expression that every URL must match from its beginning.
     pub allowlist: Option<Regex>,
-    /// `WEBHOOK_HOST_ALLOWLIST`: host globs, of which one must match, if there are any. `*` also
-    /// matches dots. International names stand in their `xn--` form, IPv6 addresses without
-    /// brackets.
+    /// `WEBHOOK_HOST_ALLOWLIST`: host globs. If there are any, one must match. `*` also matches
+    /// dots. International names use their `xn--` form, and IPv6 addresses have no brackets.
     pub host_allowlist: Vec<String>,
 }
 
-/// Why an entry of `WEBHOOK_HOST_ALLOWLIST` cannot be used; for whoever starts Posthaste.
+/// An invalid entry of `WEBHOOK_HOST_ALLOWLIST`.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "WEBHOOK_HOST_ALLOWLIST has '{glob}', which is not a host name in ASCII or a glob of one; \
-     example: *.example.com"
+    "WEBHOOK_HOST_ALLOWLIST: '{glob}' is not an ASCII host name or a glob such as *.example.com"
 )]
 pub struct InvalidHostGlob {
     /// The entry.
     pub glob: String,
-    /// What is wrong with it; `None` if it is not ASCII, and so would never match.
+    /// The error of the glob. `None` if the entry is not ASCII, so that it would never match.
     #[source]
     pub source: Option<globset::Error>,
 }
 
-/// Why nothing is sent to a URL. The text is for the caller of the API: it names the reason and the
-/// way out.
+/// Why the guard refuses a URL. The message is for the caller of the API and continues a sentence
+/// that begins with "the URL".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedUrl {
     /// Longer than [`MAX_URL_BYTES`].
-    #[error("the URL is longer than {MAX_URL_BYTES} bytes")]
+    #[error("is longer than {MAX_URL_BYTES} bytes")]
     TooLong,
-    /// Not an absolute URL with a host, or one that parsers read differently: with blanks, control
-    /// characters or backslashes.
+    /// Not an absolute URL with a host, or one that parsers interpret differently: with spaces,
+    /// control characters, or backslashes.
     #[error(
-        "not a valid absolute URL; it must look like https://example.com/path, and other \
-         characters must be percent-encoded"
+        "is not a valid absolute URL. Use the form https://example.com/path, and percent-encode \
+         other characters"
     )]
     Malformed,
     /// Neither http nor https.
-    #[error("only http and https URLs are allowed")]
+    #[error("must begin with http:// or https://")]
     Scheme,
     /// A user name or password.
-    #[error("the URL must not hold a user name or password; send credentials as a header instead")]
+    #[error("must not contain a user name or password. Send credentials in a header instead")]
     Userinfo,
-    /// Port 0, at which nothing can listen.
-    #[error("the URL's port must not be 0")]
+    /// Port 0, which is not usable.
+    #[error("must not have port 0")]
     Port,
-    /// A host that no name server can know.
+    /// A host that is not a valid DNS name.
     #[error(
-        "the URL's host is not a valid name: it must have at most {MAX_NAME_CHARS} characters, and \
-         between its dots 1 to {MAX_LABEL_CHARS} letters, digits, hyphens and underscores"
+        "has a host that is not a valid name. A name has at most {MAX_NAME_CHARS} characters, and \
+         1 to {MAX_LABEL_CHARS} letters, digits, hyphens, or underscores between its dots"
     )]
     HostName,
-    /// The host is an address that is not public.
+    /// The host is a non-public address.
     #[error(
-        "the host is not a public address ({class}); use a public one \
-         (ALLOW_PRIVATE_DESTINATIONS=true allows others, for local use)"
+        "has a host that is not a public address ({class}). Use a public host, or set \
+         ALLOW_PRIVATE_DESTINATIONS=true for local use"
     )]
     PrivateAddress {
-        /// What the registry calls the address that the caller wrote.
+        /// The name of the address block in the registry.
         class: &'static str,
     },
     /// `localhost` or a name under it.
     #[error(
-        "localhost is not a public host; use a public one (ALLOW_PRIVATE_DESTINATIONS=true allows \
-         it, for local use)"
+        "has the host localhost, which is not public. Use a public host, or set \
+         ALLOW_PRIVATE_DESTINATIONS=true for local use"
     )]
     Localhost,
     /// `WEBHOOK_ALLOWLIST` does not match.
-    #[error(
-        "the URL is not on the allowlist (WEBHOOK_ALLOWLIST, matched from the URL's beginning)"
-    )]
+    #[error("is not on the allowlist. WEBHOOK_ALLOWLIST must match from the beginning of the URL")]
     NotOnAllowlist,
-    /// `WEBHOOK_ALLOWLIST` matches, but not without path and query, so they could pose as the host.
+    /// `WEBHOOK_ALLOWLIST` matches only with path and query, which could imitate a host.
     #[error(
-        "the allowlist (WEBHOOK_ALLOWLIST) matches this URL only with its path, which could pose \
-         as the host; for patterns with paths, set WEBHOOK_HOST_ALLOWLIST too"
+        "matches WEBHOOK_ALLOWLIST only with its path, which could imitate a host. For patterns \
+         with paths, set WEBHOOK_HOST_ALLOWLIST too"
     )]
     OnAllowlistByPathOnly,
-    /// `WEBHOOK_HOST_ALLOWLIST` does not name the host.
-    #[error("the URL's host is not on the host allowlist (WEBHOOK_HOST_ALLOWLIST)")]
+    /// `WEBHOOK_HOST_ALLOWLIST` does not contain the host.
+    #[error("has a host that is not on the allowlist (WEBHOOK_HOST_ALLOWLIST)")]
     HostNotOnAllowlist,
 }
 
-/// Says where Posthaste may connect. Pure; see the module.
+/// Decides which destinations are allowed. It does no I/O.
 #[derive(Debug, Default)]
 pub struct AddressGuard {
     allow_private: bool,
@@ -121,22 +118,21 @@ pub struct AddressGuard {
 }
 
 impl AddressGuard {
-    /// The guard with these settings.
+    /// Creates a guard with these settings.
     pub fn new(settings: GuardSettings) -> Result<Self, InvalidHostGlob> {
         let GuardSettings { allow_private, allowlist, host_allowlist } = settings;
         Ok(Self { allow_private, allowlist, host_allowlist: compile_globs(&host_allowlist)? })
     }
 
-    /// Whether a connection may go to this address: it is globally reachable, or private ones are
-    /// allowed.
+    /// Whether this address is allowed: it is public, or non-public addresses are allowed.
     pub fn is_allowed(&self, address: IpAddr) -> bool {
         self.allow_private || address::refusal(address).is_none()
     }
 
-    /// The URL in the form in which it is used, or why nothing may be sent to it.
+    /// Returns the normalised URL, or why it is refused.
     ///
-    /// No name is resolved: what a name's addresses are is judged at the connection, each time
-    /// anew. A fragment is accepted; it is neither sent (RFC 9110, 7.1) nor judged.
+    /// This does not resolve the host name: the addresses are checked for each connection. A
+    /// fragment is accepted, but it is neither sent (RFC 9110, 7.1) nor checked.
     pub fn check_url(&self, text: &str) -> Result<Url, RefusedUrl> {
         if text.len() > MAX_URL_BYTES {
             return Err(RefusedUrl::TooLong);
@@ -147,9 +143,9 @@ impl AddressGuard {
         Ok(url)
     }
 
-    /// A URL that the allowlist lets in although its host only *begins* with what the pattern
-    /// names, as in `https://hooks.example.com.evil.example/`. `None` if the pattern leaves no such
-    /// gap, or if `WEBHOOK_HOST_ALLOWLIST` closes it.
+    /// A URL that the allowlist accepts although its host only *begins* with the allowed one, such
+    /// as `https://hooks.example.com.evil.example/`. `None` if the pattern has no such gap, or if
+    /// `WEBHOOK_HOST_ALLOWLIST` closes it.
     pub fn allowlist_gap(&self) -> Option<String> {
         if self.host_allowlist.is_some() {
             return None;
@@ -201,18 +197,18 @@ impl AddressGuard {
     }
 }
 
-/// `scheme://host:port`, the port always there: what fairness, statistics and the circuit breaker
-/// group by.
+/// `scheme://host:port`, always with a port. Fairness, statistics, and the circuit breaker group
+/// webhooks by this key.
 pub fn destination_key(url: &Url) -> String {
-    // Only http and https come here, and both have a known port.
+    // http and https both have a known port.
     let port = url.port_or_known_default().unwrap_or(0);
     let host = url.host_str().unwrap_or_default();
     format!("{}://{}:{port}", url.scheme(), host.strip_suffix('.').unwrap_or(host))
 }
 
 fn parse(text: &str) -> Result<Url, RefusedUrl> {
-    // The standard drops some of these and reads a backslash as a slash; other parsers do not, so
-    // they can only confuse.
+    // The standard drops some of these characters and reads a backslash as a slash. Other parsers
+    // do not.
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err(RefusedUrl::Malformed);
     }
@@ -229,20 +225,20 @@ fn parse(text: &str) -> Result<Url, RefusedUrl> {
     if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
         return Err(RefusedUrl::Userinfo);
     }
-    // What the HTTP library cannot send must not be accepted first.
+    // Refuses URLs that the HTTP library cannot send.
     if http::Uri::try_from(url.as_str()).is_err() {
         return Err(RefusedUrl::Malformed);
     }
     Ok(url)
 }
 
-/// Whether the expression matches from the first character on, as Python's `re.match` does. An
-/// expression that wants the end says so by `$`.
+/// Whether the expression matches from the first character, like Python's `re.match`. It need not
+/// match the end.
 fn matches_from_start(expression: &Regex, text: &str) -> bool {
     expression.find(text).is_some_and(|found| found.start() == 0)
 }
 
-/// Whether a name server can know this name. International names stand in their `xn--` form here.
+/// Whether this is a valid DNS name. International names are in their `xn--` form.
 fn is_host_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_known = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
@@ -251,14 +247,14 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= MAX_NAME_CHARS && name.split('.').all(is_label)
 }
 
-/// Names that RFC 6761 (6.3) gives to loopback; a resolver may answer them without asking anybody.
+/// Names that RFC 6761 (6.3) reserves for loopback.
 fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// The host without an IPv6 address's brackets, which a glob reads as a set of characters, and
-/// without the root's dot.
+/// The host without the brackets of an IPv6 address, which have a meaning in globs, and without a
+/// trailing dot.
 fn bare_host(url: &Url) -> String {
     match url.host() {
         Some(Host::Domain(name)) => name.strip_suffix('.').unwrap_or(name).to_owned(),
@@ -268,7 +264,7 @@ fn bare_host(url: &Url) -> String {
     }
 }
 
-/// `None` for no globs: then any host is allowed.
+/// Returns `None` if there are no globs, so that every host is allowed.
 fn compile_globs(globs: &[String]) -> Result<Option<GlobSet>, InvalidHostGlob> {
     if globs.is_empty() {
         return Ok(None);

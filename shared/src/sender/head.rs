@@ -1,53 +1,52 @@
-//! Reads a response's status line and header lines, as receivers send them and not as RFC 9112 has
-//! them.
+//! Parses the status line and the header lines of a response, including those that violate RFC
+//! 9112.
 //!
-//! Only few of them matter: how the body is framed, whether the connection may serve again,
-//! `Retry-After` and `Location`. A line that cannot be read is skipped, and marks the head as
-//! broken, so that the connection is not used again: after such a line the two sides may not agree
-//! on where the response ends.
+//! Few headers matter: the framing of the body, whether the connection can be reused,
+//! `Retry-After`, and `Location`. The parser skips invalid lines. After an invalid line the
+//! connection is not reused, since the two sides may disagree about the end of the response.
 
 use std::{borrow::Cow, time::Duration};
 
 use super::body::Framing;
 
-/// The longest status line, with the blank lines before it. A longer one is not waited for.
+/// The maximum length of the status line and the blank lines before it.
 pub(super) const MAX_STATUS_LINE_BYTES: usize = 8 * 1024;
 
-/// The most that is read of the header lines. If there are more, the ones within count.
+/// The maximum length of the header lines. Header lines beyond it are ignored.
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// What every status line of HTTP/1.x begins with, in upper case or lower.
+/// The beginning of every HTTP/1.x status line, compared without regard to case.
 const VERSION: &[u8] = b"HTTP/1.";
 
 /// A complete status line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StatusLine {
-    /// `HTTP/1.0` and no later version.
+    /// Whether the version is HTTP/1.0.
     pub(super) is_http10: bool,
     /// 100 to 999.
     pub(super) code: u16,
 }
 
 impl StatusLine {
-    /// Whether another status line follows. 101 is the last one: what follows it is not HTTP.
+    /// Whether another status line follows. After 101, the connection no longer uses HTTP.
     pub(super) fn is_interim(self) -> bool {
         (100..200).contains(&self.code) && self.code != 101
     }
 }
 
-/// What a response begins with.
+/// The beginning of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beginning {
-    /// Too little to say.
+    /// More bytes are needed.
     Incomplete,
-    /// Nothing of HTTP/1.x.
+    /// Not HTTP/1.x.
     NotHttp,
-    /// A status line, and how many bytes it and what stood before it take.
+    /// A status line, and its length with the blank lines before it.
     Status(StatusLine, usize),
 }
 
-/// Reads the status line. Blank lines before it, more blanks than one, a missing reason phrase, a
-/// line end without CR and lower case are accepted: none of them leaves a doubt about the status.
+/// Parses the status line. Accepts blank lines before it, several spaces, a missing reason phrase,
+/// a line end without CR, and lower case, since the status is unambiguous.
 pub(super) fn status_line(bytes: &[u8]) -> Beginning {
     let start = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(bytes.len());
     let rest = &bytes[start..];
@@ -64,8 +63,8 @@ pub(super) fn status_line(bytes: &[u8]) -> Beginning {
     }
 }
 
-/// What follows `HTTP/1.`: the minor version, blanks, three digits, and blanks or the end after
-/// them.
+/// Parses the text after `HTTP/1.`: the minor version, spaces, three digits, and a space or the
+/// end.
 fn parse_status_line(rest: &[u8]) -> Option<StatusLine> {
     let (minor, rest) = rest.split_first()?;
     if !minor.is_ascii_digit() || !rest.first().is_some_and(u8::is_ascii_whitespace) {
@@ -79,13 +78,13 @@ fn parse_status_line(rest: &[u8]) -> Option<StatusLine> {
     (code >= 100).then_some(StatusLine { is_http10: *minor == b'0', code })
 }
 
-/// How many bytes the header lines take with the blank line that ends them; `None` if that has not
-/// come. What is before `from` was looked through before.
+/// The length of the header lines including the blank line at their end, or `None` if they are
+/// incomplete. The search begins at `from`.
 pub(super) fn end_of_lines(bytes: &[u8], from: usize) -> Option<usize> {
     let mut start = from;
     loop {
         let end = start + bytes.get(start..)?.iter().position(|byte| *byte == b'\n')?;
-        // A line is blank if nothing but CR stands between two LFs, or before the first.
+        // A blank line has no byte except CR.
         let line_start =
             bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |before| before + 1);
         if matches!(&bytes[line_start..end], b"" | b"\r") {
@@ -95,21 +94,21 @@ pub(super) fn end_of_lines(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// What the header lines say, as far as it matters.
+/// The relevant header lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) framing: Framing,
-    /// Whether the connection may serve another request once the body has ended.
+    /// Whether the connection can be reused after the body.
     pub(super) is_reusable: bool,
     /// How long the server keeps an idle connection (`Keep-Alive: timeout=N`).
     pub(super) keep_alive: Option<Duration>,
-    /// The values of `Retry-After`, each as it came.
+    /// The unparsed values of `Retry-After`.
     pub(super) retry_after: Vec<String>,
     pub(super) location: Option<String>,
 }
 
 impl Head {
-    /// Reads the header lines; those of a head that broke off as far as they are whole.
+    /// Parses the header lines. Of an incomplete head, it parses the complete lines.
     pub(super) fn parse(status: StatusLine, lines: &[u8], is_complete: bool) -> Self {
         let mut seen = Seen::default();
         let is_sound = each_field(lines, |name, value| seen.note(name, value)) && is_complete;
@@ -117,10 +116,10 @@ impl Head {
         let is_persistent = (!status.is_http10 || seen.says_keep_alive) && !seen.says_close;
         let is_unambiguous = match framing {
             Framing::UntilClose => false,
-            // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not know it, and with a length beside it, it may
-            // be an attack.
+            // RFC 9112, 6.1 and 6.3: HTTP/1.0 does not support chunks, and chunks together with a
+            // length can be an attack.
             Framing::Chunked(_) => !status.is_http10 && seen.length == Length::Absent,
-            // The body that its length announces, although its status has none, may still come.
+            // A status without a body, but with a length: the body may still follow.
             Framing::Length(0) => {
                 matches!(seen.length, Length::Absent | Length::Known(0))
                     && seen.coding == Coding::Absent
@@ -167,7 +166,7 @@ impl Seen {
         if is("content-length") {
             list(value).for_each(|length| self.note_length(length));
         } else if is("transfer-encoding") {
-            // The last coding decides; each further line adds some.
+            // The last coding decides. Further lines add codings.
             let is_chunked =
                 list(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
             self.coding = if is_chunked { Coding::Chunked } else { Coding::Other };
@@ -204,14 +203,14 @@ impl Seen {
     }
 }
 
-/// Calls `note` with each field's name and value, with folded lines unfolded (RFC 9112, 5.2).
-/// Whether all lines could be read.
+/// Calls `note` with the name and the value of each field, with folded lines unfolded (RFC 9112,
+/// 5.2). Returns whether all lines are valid.
 fn each_field(lines: &[u8], mut note: impl FnMut(&[u8], &[u8])) -> bool {
     let mut is_sound = true;
     let mut current: Option<(&[u8], Cow<'_, [u8]>)> = None;
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
         let Some(line) = line.strip_suffix(b"\n") else {
-            // It broke off.
+            // The line is incomplete.
             is_sound = false;
             break;
         };
@@ -235,8 +234,8 @@ fn each_field(lines: &[u8], mut note: impl FnMut(&[u8], &[u8])) -> bool {
         }
         match field(line) {
             Some((name, value)) => {
-                // A blank before the colon is forbidden, since some read another name (RFC 9112,
-                // 5.1).
+                // A space before the colon is invalid, since implementations treat it differently
+                // (RFC 9112, 5.1).
                 is_sound &= !name.ends_with(b" ")
                     && !name.ends_with(b"\t")
                     && !value.iter().any(|byte| is_forbidden(*byte));
@@ -259,17 +258,17 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (!bare.is_empty() && bare.iter().all(is_token)).then(|| (name, line[colon + 1..].trim_ascii()))
 }
 
-/// What no header's value may hold: control characters other than the tab.
+/// Whether a header value must not contain this byte: control characters except tabs.
 fn is_forbidden(byte: u8) -> bool {
     byte != b'\t' && byte.is_ascii_control()
 }
 
-/// The entries of a list with commas.
+/// The entries of a comma-separated list.
 fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// `timeout=N`; `None` for any other parameter, and for what is no number.
+/// Parses `timeout=N`. Returns `None` for other parameters and for invalid numbers.
 fn keep_alive_timeout(parameter: &[u8]) -> Option<Duration> {
     let equals = parameter.iter().position(|byte| *byte == b'=')?;
     let (name, value) = (parameter[..equals].trim_ascii(), parameter[equals + 1..].trim_ascii());

@@ -1,4 +1,4 @@
-//! A request's headers: ours, the caller's, and which the caller may not set.
+//! The headers of a request: those of Posthaste and those of the caller.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -10,7 +10,7 @@ use url::Url;
 use super::{Request, target};
 use crate::signing::{self, Secret};
 
-/// How Posthaste names itself to destinations.
+/// The value of `user-agent`.
 const AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
 
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
@@ -22,8 +22,8 @@ const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("x-webhook-attempt");
 const EVENT: HeaderName = HeaderName::from_static("x-webhook-event");
 
-/// Names that are ours, that belong to the connection (RFC 9110, 7.6.1), or that say how a message
-/// is framed or routed.
+/// Names that callers must not set: Posthaste sets them, they belong to the connection (RFC 9110,
+/// 7.6.1), or they control framing or routing.
 const RESERVED: [&str; 15] = [
     "connection",
     "content-length",
@@ -42,37 +42,36 @@ const RESERVED: [&str; 15] = [
     "x-webhook-event",
 ];
 
-/// Beginnings of reserved names: Standard Webhooks' own, and what is between a client and its
-/// proxy.
+/// Prefixes of reserved names: those of Standard Webhooks, and those between a client and a proxy.
 const RESERVED_PREFIXES: [&str; 2] = ["webhook-", "proxy-"];
 
-/// Why a caller's header is not accepted. The text is for the caller; it does not repeat the value,
-/// which may be a secret.
+/// Why a header of the caller is refused. The message is for the caller and continues a sentence
+/// that begins with the header. It does not contain the value, which can be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Not a token of RFC 9110.
-    #[error("not a valid header name; use letters, digits and '-'")]
+    /// The name is not a token of RFC 9110.
+    #[error("is not a valid header name. Use letters, digits, and hyphens")]
     InvalidName,
-    /// Ours, or one that belongs to the connection.
-    #[error("this header is set by Posthaste or belongs to the connection, and cannot be given")]
+    /// Posthaste sets the header, or it belongs to the connection.
+    #[error("is reserved. Posthaste or the HTTP connection sets this header")]
     Reserved,
-    /// Control characters such as CR, LF and NUL, or characters that are not ASCII.
-    #[error("not a valid header value; only printable ASCII and tabs are allowed")]
+    /// The value contains control characters such as CR, LF, or NUL, or non-ASCII characters.
+    #[error("has an invalid value. Use printable ASCII characters and tabs")]
     InvalidValue,
 }
 
-/// Whether a webhook may carry this header of its caller's. Asked when a webhook is accepted.
+/// Checks a header of the caller. The API calls this before it accepts a webhook.
 ///
-/// `content-type` may be given and replaces ours; every other header that we send may not.
+/// A caller can replace `content-type`, but no other header that Posthaste sets.
 pub fn check_header(name: &str, value: &str) -> Result<(), HeaderError> {
     parse(name, value).map(|_| ())
 }
 
 fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderError> {
-    // Folds case, so that one spelling is compared.
+    // `HeaderName` is in lower case.
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError::InvalidName)?;
-    // CGI and WSGI turn `-` into `_` (RFC 3875, section 4.1.18), so a receiver there cannot tell
-    // the two apart.
+    // CGI and WSGI convert `-` to `_` (RFC 3875, section 4.1.18), so a receiver cannot distinguish
+    // them.
     let spelling = name.as_str().replace('_', "-");
     if RESERVED.contains(&&*spelling)
         || RESERVED_PREFIXES.iter().any(|prefix| spelling.starts_with(prefix))
@@ -82,8 +81,8 @@ fn parse(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HeaderErr
     Ok((name, ascii(value).ok_or(HeaderError::InvalidValue)?))
 }
 
-/// The request line and all header lines, with the blank line after them. `host` is the first (RFC
-/// 9110, 7.2). Names are in lower case, which is how most libraries send them.
+/// The request line and all header lines, including the final blank line. `host` is the first
+/// header (RFC 9110, 7.2). Names are in lower case, as most libraries send them.
 pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret]) -> Vec<u8> {
     let headers = compose(request, secrets);
     let mut head = Vec::with_capacity(1024);
@@ -97,10 +96,10 @@ pub(super) fn request_head(request: &Request<'_>, url: &Url, secrets: &[Secret])
     head
 }
 
-/// All headers of a request but `host` and `content-length`.
+/// All headers of a request except `host` and `content-length`.
 ///
-/// A stored header that would not be accepted today is left out: it can only be one that was
-/// accepted under older rules, and the webhook is worth more than it.
+/// A stored header that older rules accepted and the current rules refuse is left out, so that the
+/// webhook can still be delivered.
 pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 8);
     headers.insert(CONTENT_TYPE, JSON);
@@ -132,14 +131,14 @@ pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
     headers
 }
 
-/// The text as a header's value, if it is printable ASCII and tabs. The library would take any
-/// UTF-8, which receivers read differently.
+/// The text as a header value, if it consists of printable ASCII and tabs. The library accepts any
+/// UTF-8, which receivers interpret differently.
 fn ascii(text: &str) -> Option<HeaderValue> {
     if text.is_ascii() { HeaderValue::from_str(text).ok() } else { None }
 }
 
-/// The text as a header's value; what cannot stand there becomes `?`. Only an event type can hold
-/// such characters.
+/// The text as a header value, with `?` in place of invalid characters. Only event types can
+/// contain such characters.
 fn printable(text: &str) -> HeaderValue {
     ascii(text).unwrap_or_else(|| {
         let clean: String =

@@ -1,27 +1,27 @@
-//! Asks the system's resolver for the addresses of a name.
+//! Resolves host names with the system's resolver.
 //!
-//! The system's call (`getaddrinfo`) knows all that the machine's owner has set up: `/etc/hosts`,
-//! search domains, `nsswitch.conf`, and changes of these while the process runs. But it blocks, it
-//! cannot be ended, and a name server that does not answer holds it for 10 to 30 s.
+//! The system call (`getaddrinfo`) uses the configuration of the machine: `/etc/hosts`, search
+//! domains, `nsswitch.conf`, and later changes of these. But it blocks, it cannot be cancelled, and
+//! an unresponsive name server blocks it for 10 to 30 s.
 //!
 //! # Contract
 //!
-//! - **Apart.** The calls have threads of their own, [`MAX_LOOKUPS`] at most. Nothing else waits
-//!   for them.
-//! - **Once.** Look-ups of a name while one of it is under way share that one.
-//! - **Bounded.** A look-up ends within [`LOOKUP_TIMEOUT`] with
-//!   [`TimedOut`](io::ErrorKind::TimedOut). The system's call goes on. Until it returns, further
-//!   look-ups of the name end at once.
-//! - **Dead name servers.** Names of one zone (`example.com`, `example.co.uk`) have
-//!   [`MAX_PER_ZONE`] calls at a time. So with fewer than [`MAX_NEW`] / [`MAX_PER_ZONE`] dead
-//!   zones, 28, a name of another zone is always asked for at once.
-//! - **Names that answer.** [`MAX_KNOWN`] of the calls are kept for names that resolved within
-//!   [`KNOWN_FOR`]. No number of other names holds these up, in whichever zone they are.
-//! - **Never started.** A look-up that finds no room waits for [`QUEUE_WAIT`], or not at all if
-//!   every call that it would wait for is older than that. Then it ends with
-//!   [`WouldBlock`](io::ErrorKind::WouldBlock), which says nothing of the name.
-//! - **Memory.** An answer counts for [`ANSWER_AGE`], and a failure for [`FAILURE_AGE`]. What is
-//!   remembered has a fixed size.
+//! - **Own threads.** The calls run on at most [`MAX_LOOKUPS`] threads of their own, so that they
+//!   block nothing else.
+//! - **Shared calls.** Concurrent lookups of a name share one call.
+//! - **Time limit.** A lookup that exceeds [`LOOKUP_TIMEOUT`] returns
+//!   [`TimedOut`](io::ErrorKind::TimedOut). The system call continues. Until it returns, further
+//!   lookups of the name fail immediately.
+//! - **Unresponsive name servers.** Each zone (`example.com`, `example.co.uk`) has at most
+//!   [`MAX_PER_ZONE`] concurrent calls. With fewer than 28 unresponsive zones ([`MAX_NEW`] /
+//!   [`MAX_PER_ZONE`]), lookups in other zones start immediately.
+//! - **Known names.** [`MAX_KNOWN`] calls are reserved for names that resolved within
+//!   [`KNOWN_FOR`]. Other names cannot delay them, not even names of the same zone.
+//! - **Refused lookups.** A lookup without a free call waits for up to [`QUEUE_WAIT`], or not at
+//!   all if all calls that it waits for are older than that. Then it returns
+//!   [`WouldBlock`](io::ErrorKind::WouldBlock), which does not depend on the name.
+//! - **Cache.** A result is valid for [`RESULT_AGE`], and a failure for [`FAILURE_AGE`]. The cache
+//!   has a fixed size.
 
 use std::{
     collections::HashMap,
@@ -40,99 +40,97 @@ use tokio::{
 use super::resolve::Lookup;
 use crate::{recent::Recent, threads::Threads};
 
-/// How long a look-up may take. Less than [`super::CONNECT_TIMEOUT`], so that the error names the
-/// cause.
+/// The time limit of a lookup. It is less than [`super::CONNECT_TIMEOUT`], so that the error names
+/// the cause.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a look-up waits for room, and from when on a call counts as one that may not return.
+/// How long a lookup waits for a free call, and the age at which a call counts as late.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(1);
 
-/// Calls of the system at a time.
+/// The maximum number of concurrent system calls.
 pub const MAX_LOOKUPS: usize = MAX_NEW + MAX_KNOWN;
 
-/// Calls at a time for names that did not resolve lately.
+/// The maximum number of concurrent calls for names that did not resolve recently.
 pub const MAX_NEW: usize = 224;
 
-/// Calls at a time for names that did.
+/// The maximum number of concurrent calls for names that resolved recently.
 pub const MAX_KNOWN: usize = 32;
 
-/// Of [`MAX_NEW`], those for names of one zone.
+/// The maximum number of concurrent calls for one zone, as a part of [`MAX_NEW`].
 pub const MAX_PER_ZONE: usize = 8;
 
-/// How long a name that resolved counts as one that does.
+/// How long a name counts as known after it resolved.
 pub const KNOWN_FOR: Duration = Duration::from_secs(600);
 
-/// How long an answer counts. The system does not tell for how long it may be kept.
-pub const ANSWER_AGE: Duration = Duration::from_secs(1);
+/// How long a result is valid. The system does not return a time to live.
+pub const RESULT_AGE: Duration = Duration::from_secs(1);
 
-/// How long a failure counts.
+/// How long a failure is valid.
 pub const FAILURE_AGE: Duration = Duration::from_secs(5);
 
-/// Names whose last answer is remembered.
+/// The number of names in the cache.
 const REMEMBERED_NAMES: usize = 2048;
 
-/// An answer that several look-ups share.
-type Answer = Result<Vec<IpAddr>, Arc<io::Error>>;
+/// A result that several lookups share.
+type LookupResult = Result<Vec<IpAddr>, Arc<io::Error>>;
 
-/// The system's call, or what stands in for it. Blocks.
-type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+/// The system call, or a replacement in tests. It blocks.
+type ResolveFn = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// Asks the system's resolver; see the module. Clones share threads and memory.
+/// Resolves names with the system's resolver. Clones share threads and cache.
 #[derive(Clone)]
 pub struct SystemLookup {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    ask: Box<Ask>,
+    ask: Box<ResolveFn>,
     threads: Threads,
-    // Held for a look at it, never across an await or a call of the system.
+    // Never locked across an await or a system call.
     names: Mutex<Names>,
-    /// Told when a call has returned.
-    returned: Notify,
+    /// Notified when a call returns.
+    call_ended: Notify,
 }
 
 struct Names {
-    under_way: HashMap<String, Call>,
-    answers: Recent<(Instant, Answer)>,
+    running: HashMap<String, Call>,
+    cache: Recent<(Instant, LookupResult)>,
 }
 
-/// One call of the system.
+/// A running system call.
 struct Call {
     zone: String,
     since: Instant,
-    /// Whether its name resolved lately.
+    /// Whether the name resolved recently.
     is_known: bool,
-    answer: watch::Receiver<Option<Answer>>,
+    result: watch::Receiver<Option<LookupResult>>,
 }
 
-/// What a look-up comes to.
+/// The state of a lookup.
 enum Found {
-    Answer(Answer),
-    /// A call is under way since then.
-    UnderWay(Instant, watch::Receiver<Option<Answer>>),
-    /// There is no room. Whether there will soon be is not known, unless every call in the way is
-    /// late.
-    NoRoom {
-        all_late: bool,
-    },
+    /// A cached result.
+    Cached(LookupResult),
+    /// A call runs since this time.
+    Running(Instant, watch::Receiver<Option<LookupResult>>),
+    /// All calls are in use. `all_late`: all of them are late, so waiting is not useful.
+    Busy { all_late: bool },
 }
 
 impl SystemLookup {
-    /// Asks the system.
+    /// A lookup that uses the system call.
     pub fn new() -> Self {
         Self::asking(|host| Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
     }
 
-    /// Asks `ask`, which may block, instead of the system.
+    /// A lookup that calls `ask` instead of the system. `ask` may block.
     pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        let names = Names { under_way: HashMap::new(), answers: Recent::new(REMEMBERED_NAMES) };
+        let names = Names { running: HashMap::new(), cache: Recent::new(REMEMBERED_NAMES) };
         let threads = Threads::new("lookup", MAX_LOOKUPS);
         let shared = Shared {
             ask: Box::new(ask),
             threads,
             names: Mutex::new(names),
-            returned: Notify::new(),
+            call_ended: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -147,7 +145,7 @@ impl Default for SystemLookup {
 impl fmt::Debug for SystemLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SystemLookup")
-            .field("under_way", &self.shared.names().under_way.len())
+            .field("running", &self.shared.names().running.len())
             .finish_non_exhaustive()
     }
 }
@@ -160,44 +158,44 @@ impl Lookup for SystemLookup {
         }
         let since = Instant::now();
         loop {
-            let returned = self.shared.returned.notified();
-            tokio::pin!(returned);
-            // From here on it is told, so nothing is missed between the look and the wait.
-            returned.as_mut().enable();
+            let call_ended = self.shared.call_ended.notified();
+            tokio::pin!(call_ended);
+            // Registers before the check, so that it misses no notification.
+            call_ended.as_mut().enable();
             let waited = since.elapsed();
             match self.shared.find(host)? {
-                Found::Answer(answer) => return answer.map_err(shared_error),
-                Found::UnderWay(since, answer) => return wait_for(since, answer).await,
-                Found::NoRoom { all_late } if all_late || waited >= QUEUE_WAIT => {
+                Found::Cached(result) => return result.map_err(shared_error),
+                Found::Running(since, result) => return wait_for(since, result).await,
+                Found::Busy { all_late } if all_late || waited >= QUEUE_WAIT => {
                     return Err(io::Error::new(
                         io::ErrorKind::WouldBlock,
-                        "too many look-ups of names are under way",
+                        "too many name lookups are in progress",
                     ));
                 }
-                Found::NoRoom { .. } => {
-                    let _ = timeout(QUEUE_WAIT.saturating_sub(waited), returned).await;
+                Found::Busy { .. } => {
+                    let _ = timeout(QUEUE_WAIT.saturating_sub(waited), call_ended).await;
                 }
             }
         }
     }
 }
 
-/// Waits for the answer of a call that began at `since`.
+/// Waits for the result of a call that began at `since`.
 async fn wait_for(
     since: Instant,
-    mut answer: watch::Receiver<Option<Answer>>,
+    mut result: watch::Receiver<Option<LookupResult>>,
 ) -> io::Result<Vec<IpAddr>> {
     let left = LOOKUP_TIMEOUT.saturating_sub(since.elapsed());
-    let answered = timeout(left, answer.wait_for(Option::is_some)).await;
-    match answered {
-        Ok(Ok(answer)) => answer.clone().unwrap_or_else(|| Ok(Vec::new())).map_err(shared_error),
-        Ok(Err(_)) => Err(io::Error::other("the look-up was given up")),
+    let received = timeout(left, result.wait_for(Option::is_some)).await;
+    match received {
+        Ok(Ok(result)) => result.clone().unwrap_or_else(|| Ok(Vec::new())).map_err(shared_error),
+        Ok(Err(_)) => Err(io::Error::other("the lookup was aborted")),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-/// Keeps the number of the system's error, by which one of this machine is told from one of the
-/// name.
+/// Copies an error and keeps its OS error code, which distinguishes errors of this machine from
+/// errors of the name.
 fn shared_error(error: Arc<io::Error>) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -210,86 +208,86 @@ impl Shared {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the name; begins a call if nothing is and there is room.
+    /// Looks up the cache and the running calls. Starts a call if necessary and possible.
     fn find(self: &Arc<Self>, host: &str) -> io::Result<Found> {
         let now = Instant::now();
         let mut names = self.names();
-        if let Some(call) = names.under_way.get(host) {
-            return Ok(Found::UnderWay(call.since, call.answer.clone()));
+        if let Some(call) = names.running.get(host) {
+            return Ok(Found::Running(call.since, call.result.clone()));
         }
         let mut is_known = false;
-        if let Some((at, answer)) = names.answers.get(host) {
+        if let Some((at, result)) = names.cache.get(host) {
             let age = now.saturating_duration_since(*at);
-            if age < if answer.is_ok() { ANSWER_AGE } else { FAILURE_AGE } {
-                return Ok(Found::Answer(answer.clone()));
+            if age < if result.is_ok() { RESULT_AGE } else { FAILURE_AGE } {
+                return Ok(Found::Cached(result.clone()));
             }
-            is_known = answer.is_ok() && age < KNOWN_FOR;
+            is_known = result.is_ok() && age < KNOWN_FOR;
         }
         let zone = zone(host);
-        if let Some(all_late) = names.in_the_way(&zone, is_known, now) {
-            return Ok(Found::NoRoom { all_late });
+        if let Some(all_late) = names.blocked_by(&zone, is_known, now) {
+            return Ok(Found::Busy { all_late });
         }
-        let (told, answer) = watch::channel(None);
+        let (sender, result) = watch::channel(None);
         names
-            .under_way
-            .insert(host.to_owned(), Call { zone, since: now, is_known, answer: answer.clone() });
+            .running
+            .insert(host.to_owned(), Call { zone, since: now, is_known, result: result.clone() });
         drop(names);
-        self.begin(host.to_owned(), told)?;
-        Ok(Found::UnderWay(now, answer))
+        self.begin(host.to_owned(), sender)?;
+        Ok(Found::Running(now, result))
     }
 
     fn begin(
         self: &Arc<Self>,
         host: String,
-        told: watch::Sender<Option<Answer>>,
+        sender: watch::Sender<Option<LookupResult>>,
     ) -> io::Result<()> {
         let (shared, name) = (Arc::clone(self), host.clone());
         let call = move || {
-            // Also if the call panics.
-            let mut ended = Ended { shared, host, answer: None };
-            let answer = (ended.shared.ask)(&ended.host).map_err(Arc::new);
-            ended.answer = Some(answer.clone());
+            // Dropped even if the call panics.
+            let mut ended = Ended { shared, host, result: None };
+            let result = (ended.shared.ask)(&ended.host).map_err(Arc::new);
+            ended.result = Some(result.clone());
             drop(ended);
-            // Those who waited may have gone.
-            let _ = told.send(Some(answer));
+            // The waiting lookups may have been dropped.
+            let _ = sender.send(Some(result));
         };
         self.threads.start(Box::new(call)).map_err(|error| {
-            drop(Ended { shared: Arc::clone(self), host: name, answer: None });
+            drop(Ended { shared: Arc::clone(self), host: name, result: None });
             io::Error::new(io::ErrorKind::WouldBlock, error)
         })
     }
 }
 
-/// A call that is over when this is dropped; its answer is remembered.
+/// Ends a call when it is dropped, and caches the result.
 struct Ended {
     shared: Arc<Shared>,
     host: String,
-    answer: Option<Answer>,
+    result: Option<LookupResult>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
         let mut names = self.shared.names();
-        names.under_way.remove(&self.host);
-        // An error with a number is the system's own, such as too many open files: the next look-up
-        // asks again.
-        if let Some(answer) = self
-            .answer
+        names.running.remove(&self.host);
+        // An OS error such as too many open files is not cached, so that the next lookup tries
+        // again.
+        if let Some(result) = self
+            .result
             .take()
-            .filter(|answer| answer.as_ref().err().and_then(|e| e.raw_os_error()).is_none())
+            .filter(|result| result.as_ref().err().and_then(|e| e.raw_os_error()).is_none())
         {
-            names.answers.insert(&self.host, (Instant::now(), answer));
+            names.cache.insert(&self.host, (Instant::now(), result));
         }
         drop(names);
-        self.shared.returned.notify_waiters();
+        self.shared.call_ended.notify_waiters();
     }
 }
 
 impl Names {
-    /// `None`: there is room for a call. Otherwise whether all the calls in its way are late.
-    fn in_the_way(&self, zone: &str, is_known: bool, now: Instant) -> Option<bool> {
+    /// `None` if a call can start. Otherwise whether all calls that block it are late.
+    fn blocked_by(&self, zone: &str, is_known: bool, now: Instant) -> Option<bool> {
         let (mut alike, mut alike_late, mut in_zone, mut in_zone_late) = (0, 0, 0, 0);
-        for call in self.under_way.values().filter(|call| call.is_known == is_known) {
+        for call in self.running.values().filter(|call| call.is_known == is_known) {
             let is_late = usize::from(now.saturating_duration_since(call.since) >= QUEUE_WAIT);
             alike += 1;
             alike_late += is_late;
@@ -305,8 +303,8 @@ impl Names {
     }
 }
 
-/// What usually has name servers of its own: the last two labels, or three below a domain such as
-/// `co.uk`.
+/// The domain that usually has its own name servers: the last two labels, or three for domains such
+/// as `co.uk`.
 fn zone(host: &str) -> String {
     let host = host.strip_suffix('.').unwrap_or(host);
     let mut labels: Vec<&str> = host.rsplitn(4, '.').take(3).collect();

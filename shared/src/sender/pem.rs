@@ -1,5 +1,4 @@
-//! Reads certificates and keys in PEM: authorities of the operator's own, and the certificate that
-//! receivers are shown.
+//! Reads certificates and keys in PEM: additional CAs, and the client certificate.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ const CA: &str = "WEBHOOK_CA_FILE";
 const CERTIFICATE: &str = "WEBHOOK_CLIENT_CERT_FILE";
 const KEY: &str = "WEBHOOK_CLIENT_KEY_FILE";
 
-/// A setting whose PEM is of no use. Quotes the path, and nothing of the content.
+/// A setting with invalid PEM. The message contains the path, but no content.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} {fault}")]
 pub struct InvalidPem {
@@ -27,12 +26,12 @@ pub struct InvalidPem {
     fault: String,
 }
 
-/// The certificates of `WEBHOOK_CA_FILE`. At least one.
+/// The certificates of `WEBHOOK_CA_FILE`, at least one.
 pub(crate) fn authorities(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, InvalidPem> {
     certificates(CA, pem)
 }
 
-/// What `WEBHOOK_CLIENT_CERT_FILE` and `WEBHOOK_CLIENT_KEY_FILE` are together.
+/// The client certificate of `WEBHOOK_CLIENT_CERT_FILE` and `WEBHOOK_CLIENT_KEY_FILE`.
 pub(crate) fn identity(client: &ClientCertificate) -> Result<Arc<CertifiedKey>, InvalidPem> {
     let chain = certificates(CERTIFICATE, &client.certificate)?;
     let key = private_key(&client.key)?;
@@ -44,12 +43,12 @@ pub(crate) fn identity(client: &ClientCertificate) -> Result<Arc<CertifiedKey>, 
             Err(invalid(KEY, &fault))
         }
         Err(rustls::Error::InvalidCertificate(_)) => {
-            Err(invalid(CERTIFICATE, "begins with a certificate that cannot be read"))
+            Err(invalid(CERTIFICATE, "begins with a certificate that cannot be parsed"))
         }
         Err(_) => Err(invalid(
             KEY,
-            "is not a key that can be used: it must be RSA of 2048 to 4096 bits, ECDSA on P-256 or \
-             P-384, or Ed25519",
+            "is not a supported key. Use RSA with 2048 to 4096 bits, ECDSA on P-256 or P-384, or \
+             Ed25519",
         )),
     }
 }
@@ -62,11 +61,11 @@ fn certificates(
     let found = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let fault = match found {
         Ok(found) if !found.is_empty() => return Ok(found),
-        Ok(_) => "holds no certificate".to_owned(),
+        Ok(_) => "contains no certificate".to_owned(),
         Err(error) => format!("is not PEM: {}", describe(&error)),
     };
     let fault = format!(
-        "{fault}{}; it must hold certificates, each from -----BEGIN CERTIFICATE----- on",
+        "{fault}{}. It must contain certificates that begin with -----BEGIN CERTIFICATE-----",
         place(pem)
     );
     Err(InvalidPem { variable, fault })
@@ -77,11 +76,13 @@ fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, InvalidPem> {
     let fault = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => return Ok(key),
         Err(_) if is_encrypted(&text) => {
-            "holds an encrypted key; store it without its passphrase (openssl pkey -in FILE)"
+            "contains an encrypted key. Store the key without a passphrase (openssl pkey -in FILE)"
                 .to_owned()
         }
         Err(pem::Error::NoItemsFound) => {
-            "holds no private key; it must hold one, from -----BEGIN PRIVATE KEY----- on".to_owned()
+            "contains no private key. The key must begin with -----BEGIN PRIVATE \
+             KEY-----"
+                .to_owned()
         }
         Err(error) => format!("is not PEM: {}", describe(&error)),
     };
@@ -98,7 +99,7 @@ fn read(variable: &'static str, pem: &Pem) -> Result<Vec<u8>, InvalidPem> {
         Pem::Text(text) => Ok(text.as_bytes().to_vec()),
         Pem::File(path) => std::fs::read(path).map_err(|error| {
             let fault = format!(
-                "is '{}', which cannot be read ({error}); it must be the path of a file in PEM",
+                "is '{}', which cannot be read ({error}). Set it to the path of a PEM file",
                 path.display()
             );
             InvalidPem { variable, fault }
@@ -106,7 +107,7 @@ fn read(variable: &'static str, pem: &Pem) -> Result<Vec<u8>, InvalidPem> {
     }
 }
 
-/// Where the text stands, for a message.
+/// The file name for a message.
 fn place(pem: &Pem) -> String {
     match pem {
         Pem::Text(_) => String::new(),
@@ -114,7 +115,7 @@ fn place(pem: &Pem) -> String {
     }
 }
 
-/// What is wrong, without a quotation: the file may be a key.
+/// The error without a quotation, since the file can contain a key.
 fn describe(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no -----END line",

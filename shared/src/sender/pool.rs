@@ -1,11 +1,12 @@
-//! Connections that are kept for the next request to the same origin.
+//! A pool of idle connections for the next request to the same origin.
 //!
-//! A kept connection is used again only while the server keeps it too, as far as that can be known:
-//! not after the time that its `Keep-Alive: timeout=N` names, less a second, nor after
-//! [`MAX_IDLE`], by the monotonic clock or by the one on the wall (the former stands still while a
-//! machine sleeps); and not if the system has anything to read on it, which is the server's close,
-//! or a response that nobody asked for. What cannot be known is a close that is under way at the
-//! moment of the next request.
+//! A connection is reused only if the server has probably not closed it:
+//!
+//! - It is younger than `Keep-Alive: timeout=N` minus one second, and younger than [`MAX_IDLE`], by
+//!   the monotonic clock and by the wall clock. The monotonic clock stops while the machine sleeps.
+//! - It has nothing to read, neither the close of the server nor an unexpected response.
+//!
+//! A close that the server sends at the time of the next request cannot be detected.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,31 +29,31 @@ use super::{
     connect::{Origin, Stream},
 };
 
-/// Unused connections kept in all. One more closes the oldest. Half of the 1,024 files that a
-/// process may open on many systems.
+/// The maximum number of idle connections. Another one closes the oldest. It is half of the 1,024
+/// files that many systems allow a process to open.
 pub const MAX_IDLE_IN_ALL: usize = 512;
 
-/// How much sooner than the server says a connection is given up: the next request must reach it
-/// before it closes.
+/// How long before the server's timeout a connection is closed, so that a request reaches the
+/// server before it closes the connection.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
-/// How often connections are closed whose time is over, or that the server has closed.
+/// How often expired connections and those that the server has closed are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a connection may be kept, by what the server said; `None`: not at all.
+/// How long a connection is kept, from the server's `Keep-Alive`. `None` if it is not kept.
 pub(super) fn keep_for(keep_alive: Option<Duration>) -> Option<Duration> {
     let until_close =
         keep_alive.map_or(MAX_IDLE, |timeout| timeout.saturating_sub(KEEP_ALIVE_MARGIN));
     Some(until_close.min(MAX_IDLE)).filter(|wait| !wait.is_zero())
 }
 
-/// What can be kept.
+/// A connection that the pool can keep.
 pub(super) trait Connection: Send + 'static {
-    /// Whether there is nothing to read on it, not even its end.
+    /// Whether the connection has nothing to read, not even its end.
     fn is_quiet(&mut self) -> bool;
 }
 
-/// A time by both clocks.
+/// The time of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     at: Instant,
@@ -73,7 +74,7 @@ struct Idle<C> {
 
 impl<C: Connection> Idle<C> {
     fn is_expired(&self, now: Now) -> bool {
-        // A clock that was set back says nothing.
+        // Ignores a wall clock that was set back.
         let by_wall = now.wall.duration_since(self.since.wall).unwrap_or_default();
         now.at.duration_since(self.since.at).max(by_wall) >= self.keep_for
     }
@@ -83,13 +84,13 @@ impl<C: Connection> Idle<C> {
     }
 }
 
-/// The kept connections of a process.
+/// The idle connections of a process.
 pub(super) struct Pool<C = Stream> {
-    shelves: Arc<Mutex<Shelves<C>>>,
+    lists: Arc<Mutex<Lists<C>>>,
 }
 
-struct Shelves<C> {
-    /// The latest at the back, which is the one that serves next.
+struct Lists<C> {
+    /// The newest is at the back and is reused first.
     by_origin: HashMap<Origin, VecDeque<Idle<C>>>,
     count: usize,
     is_swept: bool,
@@ -97,51 +98,50 @@ struct Shelves<C> {
 
 impl<C: Connection> Pool<C> {
     pub(super) fn new() -> Self {
-        let shelves = Shelves { by_origin: HashMap::new(), count: 0, is_swept: false };
-        Self { shelves: Arc::new(Mutex::new(shelves)) }
+        let lists = Lists { by_origin: HashMap::new(), count: 0, is_swept: false };
+        Self { lists: Arc::new(Mutex::new(lists)) }
     }
 
-    /// A connection to `origin` that was open a moment ago.
+    /// Takes an idle connection to `origin` that the server has probably not closed.
     pub(super) fn take(&self, origin: &Origin, now: Now) -> Option<C> {
         loop {
-            let mut idle = lock(&self.shelves).take_latest(origin)?;
+            let mut idle = lock(&self.lists).take_latest(origin)?;
             if idle.is_usable(now) {
                 return Some(idle.connection);
             }
         }
     }
 
-    /// Keeps a connection, and closes the oldest if there are too many. Call it within a tokio
-    /// runtime.
+    /// Adds a connection, and closes the oldest if there are too many. Requires a tokio runtime.
     pub(super) fn keep(&self, origin: Origin, connection: C, keep_for: Duration, now: Now) {
-        let mut shelves = lock(&self.shelves);
-        shelves.put(origin, Idle { connection, since: now, keep_for });
-        if !shelves.is_swept {
-            shelves.is_swept = true;
-            tokio::spawn(sweep(Arc::downgrade(&self.shelves)));
+        let mut lists = lock(&self.lists);
+        lists.put(origin, Idle { connection, since: now, keep_for });
+        if !lists.is_swept {
+            lists.is_swept = true;
+            tokio::spawn(sweep(Arc::downgrade(&self.lists)));
         }
     }
 }
 
-fn lock<C>(shelves: &Mutex<Shelves<C>>) -> MutexGuard<'_, Shelves<C>> {
-    shelves.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<C>(lists: &Mutex<Lists<C>>) -> MutexGuard<'_, Lists<C>> {
+    lists.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes what is of no use any more, until nothing is left.
-async fn sweep<C: Connection>(shelves: Weak<Mutex<Shelves<C>>>) {
+/// Closes unusable connections at intervals, until none is left.
+async fn sweep<C: Connection>(lists: Weak<Mutex<Lists<C>>>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
-        let Some(shelves) = shelves.upgrade() else { return };
-        let mut shelves = lock(&shelves);
-        shelves.retain_usable(Now::read());
-        if shelves.count == 0 {
-            shelves.is_swept = false;
+        let Some(lists) = lists.upgrade() else { return };
+        let mut lists = lock(&lists);
+        lists.retain_usable(Now::read());
+        if lists.count == 0 {
+            lists.is_swept = false;
             return;
         }
     }
 }
 
-impl<C: Connection> Shelves<C> {
+impl<C: Connection> Lists<C> {
     fn take_latest(&mut self, origin: &Origin) -> Option<Idle<C>> {
         let kept = self.by_origin.get_mut(origin)?;
         let idle = kept.pop_back();
@@ -188,8 +188,7 @@ impl<C: Connection> Shelves<C> {
 
 impl Connection for Stream {
     fn is_quiet(&mut self) -> bool {
-        // TLS has messages of its own (tickets for the next session), which are read here and are
-        // not the server's response.
+        // Reads TLS messages such as session tickets, which are not a response.
         if let Self::Tls(stream) = self {
             let (mut byte, mut context) = ([0], Context::from_waker(Waker::noop()));
             if Pin::new(&mut **stream)
@@ -207,7 +206,7 @@ impl Connection for Stream {
     }
 }
 
-/// Asks the system itself: what the runtime knows of a socket is from when it last looked.
+/// Asks the operating system, since the runtime's readiness can be outdated.
 fn has_nothing_to_read(socket: &TcpStream) -> bool {
     let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
     peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
@@ -270,7 +269,7 @@ mod tests {
         }
         pool.keep(origin("a"), Numbered(1, true), four, later(now, 0, 3600));
         assert_eq!(taken(&pool, "a", now), Some(1), "a clock that was set back says nothing");
-        assert_eq!(lock(&pool.shelves).count, 0);
+        assert_eq!(lock(&pool.lists).count, 0);
     }
 
     #[tokio::test]
@@ -287,7 +286,7 @@ mod tests {
         let other_port = Origin { port: 8443, ..origin("b") };
         assert!(pool.take(&other_scheme, now).is_none() && pool.take(&other_port, now).is_none());
         assert_eq!(taken(&pool, "b", now), Some(4));
-        assert!(lock(&pool.shelves).by_origin.is_empty());
+        assert!(lock(&pool.lists).by_origin.is_empty());
     }
 
     #[tokio::test]
@@ -296,7 +295,7 @@ mod tests {
         let host = MAX_IDLE_PER_HOST as u32;
         (0..host + 2)
             .for_each(|number| pool.keep(origin("a"), Numbered(number, true), MAX_IDLE, now));
-        assert_eq!(lock(&pool.shelves).count, MAX_IDLE_PER_HOST);
+        assert_eq!(lock(&pool.lists).count, MAX_IDLE_PER_HOST);
         for number in 0..MAX_IDLE_IN_ALL as u32 {
             pool.keep(
                 origin(&number.to_string()),
@@ -305,7 +304,7 @@ mod tests {
                 later(now, 1, 1),
             );
         }
-        assert_eq!(lock(&pool.shelves).count, MAX_IDLE_IN_ALL);
+        assert_eq!(lock(&pool.lists).count, MAX_IDLE_IN_ALL);
         assert_eq!(taken(&pool, "a", now), None, "they were the oldest");
         assert_eq!(taken(&pool, "0", now), Some(0));
     }
@@ -315,11 +314,11 @@ mod tests {
         let pool = Pool::new();
         pool.keep(origin("a"), Numbered(1, true), Duration::from_secs(4), Now::read());
         pool.keep(origin("a"), Numbered(2, false), Duration::from_secs(4), Now::read());
-        let count = || lock(&pool.shelves).count;
+        let count = || lock(&pool.lists).count;
         assert_eq!(count(), 2);
         tokio::time::sleep(SWEEP_INTERVAL * 3 / 2).await;
         assert_eq!(count(), 1, "one was closed by the server");
         tokio::time::sleep(SWEEP_INTERVAL * 4).await;
-        assert_eq!((count(), lock(&pool.shelves).is_swept), (0, false));
+        assert_eq!((count(), lock(&pool.lists).is_swept), (0, false));
     }
 }

@@ -1,11 +1,11 @@
 //! Opens a tunnel to an origin through the egress proxy of `WEBHOOK_PROXY_URL` (CONNECT, RFC 9110,
 //! 9.3.6).
 //!
-//! The proxy resolves the destination's name. A proxy exists where this network does not reach, and
-//! often does not know, the outside; and its own rules are about names. So the address guard judges
-//! the URL alone, and the proxy must refuse private addresses.
+//! The proxy resolves the host name of the destination, since a network with a proxy often cannot
+//! resolve external names, and the rules of a proxy are about names. The address guard therefore
+//! checks only the URL, and the proxy must refuse private addresses.
 //!
-//! What the proxy itself lacks is never counted against a destination.
+//! Errors of the proxy itself do not count against a destination.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{config::ProxyUrl, model::ErrorKind};
 
-/// The longest head of an answer to CONNECT: 16 KiB.
+/// The maximum length of the proxy's response to CONNECT: 16 KiB.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// The end of a head.
+/// The end of the header lines.
 const END: &[u8] = b"\r\n\r\n";
 
-/// The egress proxy. Shows its host and port, never its credentials.
+/// The egress proxy. `Display` shows its host and port, never its credentials.
 pub(super) struct Proxy {
     url: ProxyUrl,
     lookup: Arc<dyn Lookup>,
@@ -40,7 +40,7 @@ impl Proxy {
         Self { url, lookup }
     }
 
-    /// A connection whose other end is `origin`.
+    /// Opens a tunnel to `origin`.
     pub(super) async fn tunnel(
         &self,
         origin: &Origin,
@@ -48,22 +48,22 @@ impl Proxy {
     ) -> Result<TcpStream, ConnectError> {
         let limit = CONNECT_TIMEOUT.as_millis();
         let mut stream = timeout_at(deadline, self.reach()).await.map_err(|_| {
-            ConnectError::ours(format!("the egress proxy {self} did not answer within {limit} ms"))
+            ConnectError::ours(format!("the egress proxy {self} did not respond within {limit} ms"))
         })??;
         let answer = timeout_at(deadline, self.ask(&mut stream, origin)).await.map_err(|_| {
-            // The proxy is there. It waits for the destination.
+            // The proxy accepted the connection and waits for the destination.
             let message =
                 format!("no connection through the egress proxy {self} within {limit} ms");
             ConnectError::new(ErrorKind::Timeout, message)
         })?;
         let status = answer.map_err(|error| {
-            ConnectError::ours(format!("the egress proxy {self} broke off: {}", describe(&error)))
+            ConnectError::ours(format!("the egress proxy {self} failed: {}", describe(&error)))
         })?;
         self.judge(status).map(|()| stream)
     }
 
-    /// A connection to the proxy. The guard is not asked: the proxy is a setting of the operator's,
-    /// and commonly has a private address.
+    /// Connects to the proxy. The guard does not apply: the operator configures the proxy, which
+    /// usually has a private address.
     async fn reach(&self) -> Result<TcpStream, ConnectError> {
         let addresses: Vec<IpAddr> = match self.url.host() {
             Host::Ipv4(address) => vec![(*address).into()],
@@ -83,8 +83,8 @@ impl Proxy {
         })
     }
 
-    /// Sends CONNECT. The status of the answer, which is read to the end of its head and no
-    /// further: what follows is the tunnel's.
+    /// Sends CONNECT and returns the status. Reads to the end of the header lines and no further,
+    /// since the next byte belongs to the tunnel.
     async fn ask(&self, stream: &mut TcpStream, origin: &Origin) -> io::Result<u16> {
         let Origin { host, port, .. } = origin;
         let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n");
@@ -103,12 +103,12 @@ impl Proxy {
             200..=299 => Ok(()),
             407 => Err(ConnectError::ours(if self.url.authorization().is_some() {
                 format!(
-                    "the egress proxy {self} refuses the credentials of WEBHOOK_PROXY_URL (407)"
+                    "the egress proxy {self} rejected the credentials of WEBHOOK_PROXY_URL (407)"
                 )
             } else {
                 format!(
-                    "the egress proxy {self} asks for credentials: set them in WEBHOOK_PROXY_URL \
-                     (407)"
+                    "the egress proxy {self} requires credentials (407). Set them in \
+                     WEBHOOK_PROXY_URL"
                 )
             })),
             403 => destination(format!(
@@ -118,7 +118,7 @@ impl Proxy {
                 "the egress proxy {self} could not connect to the destination ({status})"
             )),
             _ => Err(ConnectError::ours(format!(
-                "the egress proxy {self} answered CONNECT with status {status}"
+                "the egress proxy {self} responded to CONNECT with status {status}"
             ))),
         }
     }
@@ -132,13 +132,13 @@ impl fmt::Display for Proxy {
 
 fn describe(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::InvalidData => "its answer to CONNECT is not HTTP/1.1",
-        io::ErrorKind::UnexpectedEof => "it closed the connection before it answered",
+        io::ErrorKind::InvalidData => "its response to CONNECT is not HTTP/1.1",
+        io::ErrorKind::UnexpectedEof => "it closed the connection without a response",
         _ => failure::of_io(error).unwrap_or("the connection failed"),
     }
 }
 
-/// Reads up to and including the empty line, and not one byte more.
+/// Reads up to and including the blank line, and no further.
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
@@ -149,13 +149,13 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         head.extend_from_slice(&buffer[..seen]);
-        // The end may have begun in what was read before.
+        // The end can begin in the bytes that were read before.
         let from = known.saturating_sub(END.len() - 1);
         let end = head[from..].windows(END.len()).position(|window| window == END);
         if let Some(end) = end {
             head.truncate(from + end + END.len());
         }
-        // What was seen is still in the socket.
+        // The peeked bytes are still in the socket.
         stream.read_exact(&mut buffer[..head.len() - known]).await?;
         if end.is_some() {
             return Ok(head);

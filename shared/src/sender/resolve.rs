@@ -1,10 +1,9 @@
-//! Resolves names for the connector, and hands on only addresses to which the guard lets it
-//! connect.
+//! Resolves host names to addresses that the guard allows.
 //!
-//! How the system is asked, and what that is bounded by, is [`super::lookup`].
+//! [`super::lookup`] calls the system's resolver.
 //!
-//! The connection goes to an address from the very answer that was checked, so there is no second
-//! look-up which a changed record (DNS rebinding) could win.
+//! The sender connects to the addresses that were checked. It does not look up the name a second
+//! time, so a changed record (DNS rebinding) has no effect.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
@@ -12,21 +11,21 @@ use async_trait::async_trait;
 
 use super::{dial, guard::AddressGuard};
 
-/// Addresses of one name that are tried; a name has no use for more.
+/// The maximum number of addresses per name that are tried.
 pub const MAX_ADDRESSES: usize = 16;
 
-/// Looks up a name's addresses.
+/// Looks up the addresses of a name.
 #[async_trait]
 pub trait Lookup: Send + Sync + fmt::Debug {
-    /// The addresses of `host`, most preferred first; an error if it has none.
+    /// Returns the addresses of `host`, most preferred first, or an error if it has none.
     ///
-    /// Two kinds of error have a meaning of their own. [`TimedOut`](io::ErrorKind::TimedOut): the
-    /// name servers did not answer. [`WouldBlock`](io::ErrorKind::WouldBlock): nobody was asked,
-    /// since too many look-ups were under way.
+    /// Two kinds of errors have a special meaning. [`TimedOut`](io::ErrorKind::TimedOut): the name
+    /// servers did not respond. [`WouldBlock`](io::ErrorKind::WouldBlock): the lookup did not
+    /// start, since too many lookups were in progress.
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Knows no name: for a function that makes no attempts, and for tests.
+/// Resolves no name. For tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLookup;
 
@@ -37,32 +36,32 @@ impl Lookup for NoLookup {
     }
 }
 
-/// Why a name leads nowhere. The texts are for people and hold no address.
+/// Why a name did not resolve. The messages are for users and contain no address.
 #[derive(Debug, thiserror::Error)]
 pub enum Unresolved {
-    /// No addresses.
-    #[error("the host's name does not resolve")]
+    /// The name has no addresses.
+    #[error("the host name does not resolve")]
     NoAddress(#[source] Option<io::Error>),
-    /// Addresses, but none to which the guard lets us connect.
+    /// The guard allows none of the addresses.
     #[error(
-        "the host's name resolves to no public address, and others are refused \
-         (ALLOW_PRIVATE_DESTINATIONS=true allows them, for local use)"
+        "the host name resolves to non-public addresses only. For local use, \
+         ALLOW_PRIVATE_DESTINATIONS=true allows them"
     )]
     Refused,
-    /// The name servers did not answer in time.
-    #[error("the name servers of the host did not answer")]
-    Unanswered(#[source] io::Error),
-    /// Nobody was asked, for a reason of this machine. Says nothing of the name.
-    #[error("the host's name was not looked up: {0}")]
-    NotAsked(#[source] io::Error),
+    /// The name servers did not respond in time.
+    #[error("the name servers of the host did not respond")]
+    NoResponse(#[source] io::Error),
+    /// The lookup did not start, for a reason on this machine that does not depend on the name.
+    #[error("the host name was not looked up: {0}")]
+    NotStarted(#[source] io::Error),
 }
 
 impl From<io::Error> for Unresolved {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::TimedOut => Self::Unanswered(error),
-            io::ErrorKind::WouldBlock => Self::NotAsked(error),
-            _ if dial::is_out_of_resources(&error) => Self::NotAsked(error),
+            io::ErrorKind::TimedOut => Self::NoResponse(error),
+            io::ErrorKind::WouldBlock => Self::NotStarted(error),
+            _ if dial::is_out_of_resources(&error) => Self::NotStarted(error),
             _ => Self::NoAddress(Some(error)),
         }
     }
@@ -76,13 +75,13 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Asks this lookup, and hands on what this guard allows.
+    /// A resolver that filters the results of `lookup` with `guard`.
     pub fn new(guard: Arc<AddressGuard>, lookup: Arc<dyn Lookup>) -> Self {
         Self { guard, lookup }
     }
 
-    /// The addresses of `host` to which a connection may go, most preferred first: one at least,
-    /// and [`MAX_ADDRESSES`] at most.
+    /// Returns the allowed addresses of `host`, most preferred first: at least one, and at most
+    /// [`MAX_ADDRESSES`].
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let mut addresses = self.lookup.lookup(host).await?;
         if addresses.is_empty() {

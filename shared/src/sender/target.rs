@@ -1,13 +1,13 @@
-//! The request target and the `host` header: what a URL looks like on the wire.
+//! The request target and the `host` header.
 //!
-//! A URL may carry a signature over its own text, so as little as possible is changed. Characters
-//! that RFC 3986 allows in a path or a query go as the caller wrote them, and so does each `%XX`.
-//! All others, and a `%` that begins no `%XX`, are percent-encoded. So a target holds no blank, no
-//! control character and nothing outside of ASCII, whatever is stored.
+//! A URL can contain a signature of its own text, so the sender changes as little as possible. It
+//! sends characters that RFC 3986 allows in a path or a query, and each `%XX`, as the caller wrote
+//! them. It percent-encodes all other characters, and each `%` that does not begin a `%XX`. A
+//! target therefore contains no spaces, no control characters, and only ASCII.
 //!
-//! Dot segments (`/a/../b`, also as `%2e%2e`) are resolved first: the allowlist judges the resolved
+//! Dot segments (`/a/../b`, also as `%2e%2e`) are resolved first: the allowlist checks the resolved
 //! path, and a receiver would resolve them anyway. The URL standard encodes `'` in a query, which
-//! RFC 3986 allows; so the query is taken from the caller's own text.
+//! RFC 3986 allows, so the query comes from the caller's text.
 
 use std::fmt::Write;
 
@@ -25,14 +25,14 @@ pub(super) fn request_target(text: &str, url: &Url) -> String {
     target
 }
 
-/// The value of `host` (RFC 9110, 7.2): the port only if it is not the scheme's own.
+/// The value of `host` (RFC 9110, 7.2), with the port unless it is the default of the scheme.
 pub(super) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Appends `text` with each byte percent-encoded that RFC 3986 allows neither in a path nor among
-/// `also`.
+/// Appends `text`. Percent-encodes each byte that is neither allowed in a path by RFC 3986 nor part
+/// of `also`.
 fn push_encoded(target: &mut String, text: &str, also: &str) {
     let bytes = text.as_bytes();
     for (index, &byte) in bytes.iter().enumerate() {
@@ -49,7 +49,7 @@ fn push_encoded(target: &mut String, text: &str, also: &str) {
     }
 }
 
-/// `pchar` of RFC 3986 but for `pct-encoded`, and the slash.
+/// `pchar` of RFC 3986 without `pct-encoded`, and the slash.
 fn is_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }

@@ -1,6 +1,6 @@
-//! The sentences about TLS. None of them is the library's debug text.
+//! The messages of TLS errors. None contains debug output of the library.
 //!
-//! A certificate's own words (its names, its issuer's) are quoted, and bounded.
+//! A message quotes names from the certificate, with a length limit.
 
 use rustls::{
     AlertDescription, CertificateError, Error, InvalidMessage, OtherError, PeerIncompatible,
@@ -10,13 +10,13 @@ use rustls::{
 use super::trust::Untrusted;
 use crate::model::truncated;
 
-/// Names of a certificate that are quoted.
+/// The maximum number of quoted names.
 const MAX_NAMES: usize = 3;
 
-/// Bytes quoted of a name.
+/// The maximum length of a quoted name.
 const MAX_NAME_BYTES: usize = 60;
 
-/// What went wrong, for people.
+/// The message of a TLS error.
 pub(super) fn describe(error: &Error) -> String {
     let sentence = match error {
         Error::InvalidCertificate(fault) => of_certificate(fault),
@@ -27,12 +27,12 @@ pub(super) fn describe(error: &Error) -> String {
         Error::PeerIncompatible(reason) => of_incompatible(reason).to_owned(),
         Error::NoCertificatesPresented => "the server sent no certificate".to_owned(),
         Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => {
-            "the server sent a TLS message that cannot be read".to_owned()
+            "the server sent an invalid TLS message".to_owned()
         }
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
-        | Error::PeerMisbehaved(_) => "the server does not keep to the TLS protocol".to_owned(),
-        Error::DecryptError => "a message of the server cannot be decrypted".to_owned(),
+        | Error::PeerMisbehaved(_) => "the server violated the TLS protocol".to_owned(),
+        Error::DecryptError => "a message from the server could not be decrypted".to_owned(),
         Error::NoApplicationProtocol => NO_HTTP.to_owned(),
         _ => "the handshake failed".to_owned(),
     };
@@ -50,13 +50,13 @@ fn of_incompatible(reason: &PeerIncompatible) -> &'static str {
         ServerDoesNotSupportTls12Or13 | ServerTlsVersionIsDisabledByOurConfig => NO_VERSION,
         NoCipherSuitesInCommon | NoKxGroupsInCommon => NO_CIPHER,
         NoCertificateRequestSignatureSchemesInCommon => {
-            "the server accepts no signature that the key in WEBHOOK_CLIENT_KEY_FILE can make"
+            "the server supports no signature algorithm of the key in WEBHOOK_CLIENT_KEY_FILE"
         }
-        _ => "the server and Posthaste have no way of speaking TLS in common",
+        _ => "the server and Posthaste have no TLS parameters in common",
     }
 }
 
-const NO_VERSION: &str = "no protocol version in common: the server must speak TLS 1.2 or 1.3";
+const NO_VERSION: &str = "no protocol version in common: the server must support TLS 1.2 or 1.3";
 const NO_CIPHER: &str = "no cipher suite or key exchange in common with the server";
 
 fn of_alert(alert: AlertDescription) -> String {
@@ -67,28 +67,31 @@ fn of_alert(alert: AlertDescription) -> String {
         UnsupportedCertificate,
     };
     let refused = |why| {
-        format!("the server refused the client certificate ({why}); see WEBHOOK_CLIENT_CERT_FILE")
+        format!(
+            "the server rejected the client certificate ({why}). Check \
+            WEBHOOK_CLIENT_CERT_FILE"
+        )
     };
     match alert {
-        CertificateRequired | NoCertificate => "the server asks for a client certificate: set \
-             WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE"
+        CertificateRequired | NoCertificate => "the server requires a client certificate. Set \
+            WEBHOOK_CLIENT_CERT_FILE and WEBHOOK_CLIENT_KEY_FILE"
             .to_owned(),
-        BadCertificate => refused("it is not valid, or there is none"),
-        CertificateExpired => refused("it has expired"),
-        CertificateRevoked => refused("it was revoked"),
-        CertificateUnknown => refused("it is not acceptable"),
-        UnsupportedCertificate => refused("its kind is not supported"),
-        UnknownCA => refused("its authority is not trusted there"),
+        BadCertificate => refused("invalid or missing"),
+        CertificateExpired => refused("expired"),
+        CertificateRevoked => refused("revoked"),
+        CertificateUnknown => refused("not accepted"),
+        UnsupportedCertificate => refused("unsupported type"),
+        UnknownCA => refused("unknown issuer"),
         AccessDenied => refused("access denied"),
         ProtocolVersion => NO_VERSION.to_owned(),
         InsufficientSecurity => NO_CIPHER.to_owned(),
-        HandshakeFailure => "the server refused the handshake: it has no cipher suite in common \
-             with Posthaste, or asks for a client certificate"
+        HandshakeFailure => "the server rejected the handshake: it shares no cipher suite with \
+            Posthaste, or requires a client certificate"
             .to_owned(),
-        UnrecognisedName => "the server does not know the URL's host name".to_owned(),
+        UnrecognisedName => "the server does not serve the host name of the URL".to_owned(),
         NoApplicationProtocol => NO_HTTP.to_owned(),
         InternalError => "the server had an internal error during the handshake".to_owned(),
-        other => format!("the server refused the handshake (TLS alert {})", u8::from(other)),
+        other => format!("the server rejected the handshake (TLS alert {})", u8::from(other)),
     }
 }
 
@@ -109,27 +112,24 @@ fn of_certificate(fault: &CertificateError) -> String {
         }
         NotValidYet => "the certificate is not valid yet".to_owned(),
         NotValidForNameContext { presented, .. } => of_names(presented),
-        NotValidForName => "the certificate is for another name".to_owned(),
+        NotValidForName => "the certificate is for a different name".to_owned(),
         UnknownIssuer => "the certificate's issuer is not trusted".to_owned(),
         Revoked => "the certificate was revoked".to_owned(),
-        BadEncoding => "the certificate cannot be read".to_owned(),
-        BadSignature => "a signature does not fit the key of the certificate or of its issuer \
-            (another key of the same name, or RSA of fewer than 2048 bits)"
+        BadEncoding => "the certificate cannot be parsed".to_owned(),
+        BadSignature => "a signature does not match the key of the certificate or of its issuer \
+            (a different key with the same name, or an RSA key of less than 2048 bits)"
             .to_owned(),
         UnhandledCriticalExtension => CRITICAL.to_owned(),
         InvalidPurpose | InvalidPurposeContext { .. } => {
-            "the certificate is not meant for servers (extended key usage)".to_owned()
+            "the certificate is not valid for servers (extended key usage)".to_owned()
         }
         UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
             let algorithm = algorithm(signature_algorithm_id);
-            format!(
-                "the certificate is signed with an algorithm that is not supported \
-                ({algorithm})"
-            )
+            format!("the certificate is signed with an unsupported algorithm ({algorithm})")
         }
         UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id, .. } => {
             let key = algorithm(public_key_algorithm_id);
-            format!("the certificate has a kind of key that is not supported ({key})")
+            format!("the certificate has an unsupported type of key ({key})")
         }
         Other(other) => of_other(other),
         _ => NOT_VALID.to_owned(),
@@ -137,7 +137,7 @@ fn of_certificate(fault: &CertificateError) -> String {
 }
 
 const NOT_VALID: &str = "the certificate is not valid";
-const CRITICAL: &str = "the certificate has a critical extension that is not supported";
+const CRITICAL: &str = "the certificate has an unsupported critical extension";
 
 fn of_other(OtherError(error): &OtherError) -> String {
     use webpki::Error::{
@@ -150,17 +150,20 @@ fn of_other(OtherError(error): &OtherError) -> String {
         return of_untrusted(reason);
     }
     let sentence = match error.downcast_ref::<webpki::Error>() {
-        Some(CaUsedAsEndEntity) => "the certificate is an authority's, and not a server's",
-        Some(EndEntityUsedAsCa) => "the certificate's issuer is not an authority",
-        Some(NameConstraintViolation) => "the certificate's issuer may not sign for this name",
+        Some(CaUsedAsEndEntity) => "the certificate is a CA certificate, not a server certificate",
+        Some(EndEntityUsedAsCa) => "the certificate's issuer is not a CA",
+        Some(NameConstraintViolation) => {
+            "the certificate's issuer is not allowed to sign for \
+            this name"
+        }
         Some(PathLenConstraintViolated | MaximumPathDepthExceeded) => {
-            "the chain of certificates is too long"
+            "the certificate chain is too long"
         }
         Some(
             MaximumNameConstraintComparisonsExceeded
             | MaximumPathBuildCallsExceeded
             | MaximumSignatureChecksExceeded,
-        ) => "the chain of certificates is too complex",
+        ) => "the certificate chain is too complex",
         Some(MalformedDnsIdentifier | MalformedExtensions) => "the certificate is malformed",
         Some(UnsupportedCertVersion) => "the certificate is not X.509 version 3",
         Some(UnsupportedCriticalExtension) => CRITICAL,
@@ -176,33 +179,30 @@ fn of_untrusted(reason: &Untrusted) -> String {
     };
     match reason {
         Untrusted::SelfSigned => {
-            "the certificate is self-signed; WEBHOOK_CA_FILE can list it".to_owned()
+            "the certificate is self-signed. To trust it, add it to WEBHOOK_CA_FILE".to_owned()
         }
         Untrusted::IntermediateMissing(issuer) => format!(
             "the server did not send its intermediate certificate, and the issuer{} is not a \
-             trusted authority; WEBHOOK_CA_FILE can list it",
+             trusted CA. To trust it, add it to WEBHOOK_CA_FILE",
             quoted(issuer)
         ),
         Untrusted::UnknownAuthority(authority) => {
             format!(
-                "the certificate's authority{} is not trusted; WEBHOOK_CA_FILE can list it",
+                "the certificate's CA{} is not trusted. To trust it, add it to WEBHOOK_CA_FILE",
                 quoted(authority)
             )
         }
         Untrusted::IntermediateExpired(not_after) => {
-            format!(
-                "an intermediate certificate that the server sent expired on {}",
-                date(*not_after)
-            )
+            format!("an intermediate certificate from the server expired on {}", date(*not_after))
         }
     }
 }
 
-/// The names that the certificate is for. The library has them as `DnsName("a.example")` and
-/// `IpAddress(192.0.2.1)`.
+/// The message for a wrong name, with the names in the certificate. The library formats them as
+/// `DnsName("a.example")` and `IpAddress(192.0.2.1)`.
 fn of_names(presented: &[String]) -> String {
     if presented.is_empty() {
-        return "the certificate names no host (it has no subjectAltName)".to_owned();
+        return "the certificate contains no host name (no subjectAltName)".to_owned();
     }
     let plain = presented.iter().map(|name| {
         let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
@@ -212,21 +212,19 @@ fn of_names(presented: &[String]) -> String {
     if presented.len() > MAX_NAMES {
         names = format!("{names} and {} more", presented.len() - MAX_NAMES);
     }
-    format!("the certificate is for another name: {names}")
+    format!("the certificate is for a different name: {names}")
 }
 
-/// Day and time. Far dates, which certificates use for "never", are shown as the day alone would
-/// be.
+/// Formats a date and time.
 fn date(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     match jiff::Timestamp::from_second(seconds) {
         Ok(time) => time.strftime("%Y-%m-%d at %H:%M:%S UTC").to_string(),
-        Err(_) => "an unknown day".to_owned(),
+        Err(_) => "an unknown date".to_owned(),
     }
 }
 
-/// An algorithm by its name, or by the number that standards give it (OID). The bytes begin with
-/// the DER of that number.
+/// The name of an algorithm, or its object identifier (OID). `id` begins with the OID in DER.
 fn algorithm(id: &[u8]) -> String {
     let Some(oid) = oid(id) else { return "unknown".to_owned() };
     let name = match oid.as_str() {
@@ -254,7 +252,7 @@ fn oid(der: &[u8]) -> Option<String> {
             arc = 0;
         }
     }
-    // The first number holds two.
+    // The first number encodes two arcs.
     let first = *arcs.first()?;
     let root = (first / 40).min(2);
     let mut text = format!("{root}.{}", first - root * 40);

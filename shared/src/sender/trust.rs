@@ -1,9 +1,9 @@
-//! Whom the sender trusts over TLS, and which certificate it shows.
+//! The TLS configuration: trusted certificates, and the client certificate.
 //!
-//! It trusts the web's roots, and every certificate of `WEBHOOK_CA_FILE` in two ways: as an
-//! authority that signs others, and as itself where a server presents exactly it. The second is for
-//! self-signed certificates, which are often marked as an authority's and so could not stand for a
-//! server. Name and validity are checked either way.
+//! The sender trusts the web's root certificates, and every certificate of `WEBHOOK_CA_FILE` in two
+//! ways: as a CA that signs other certificates, and as the certificate of a server. The second way
+//! is for self-signed certificates, which are often marked as CA certificates and would otherwise
+//! be invalid for servers. Name and validity are checked in both cases.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use rustls::{
 use super::curves;
 use crate::tls::{self, InvalidTls};
 
-/// HTTP/1.1 over TLS 1.2 and 1.3.
+/// The client configuration for HTTP/1.1 over TLS 1.2 and 1.3.
 pub(super) fn client(
     listed: Vec<CertificateDer<'static>>,
     identity: Option<Arc<CertifiedKey>>,
@@ -49,7 +49,7 @@ pub(super) fn client(
     Ok(config)
 }
 
-/// rustls' own verifier, listed certificates, and a reason where it refuses a certificate.
+/// Wraps the verifier of rustls. Accepts listed certificates and adds reasons to errors.
 #[derive(Debug)]
 struct Verifier {
     authorities: Arc<WebPkiServerVerifier>,
@@ -72,7 +72,7 @@ impl Verifier {
         Ok(Self { authorities, listed })
     }
 
-    /// Checks a certificate that is listed itself. Who signed it does not matter.
+    /// Verifies a certificate that is listed itself. Its issuer does not matter.
     fn verify_listed(
         &self,
         certificate: &CertificateDer<'_>,
@@ -80,7 +80,7 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.authorities.verify_server_cert(certificate, &[], name, &[], now) {
-            // The validity was checked before these faults of its signer were found.
+            // rustls checks the validity before it reports these errors of the issuer.
             Err(Error::InvalidCertificate(fault)) if is_of_signer(&fault) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -90,7 +90,7 @@ impl Verifier {
     }
 }
 
-/// Whether the fault is only that nobody trusted signed the certificate.
+/// Whether the only error is an untrusted issuer.
 fn is_of_signer(fault: &CertificateError) -> bool {
     match fault {
         CertificateError::UnknownIssuer
@@ -102,7 +102,7 @@ fn is_of_signer(fault: &CertificateError) -> bool {
     }
 }
 
-/// Whether the fault is that the certificate is marked as an authority's.
+/// Whether the error is that the certificate is marked as a CA certificate.
 fn marks_authority(OtherError(error): &OtherError) -> bool {
     matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
@@ -129,12 +129,12 @@ impl ServerCertVerifier for Verifier {
         let Error::InvalidCertificate(fault) = &error else { return Err(error) };
         let explained = match fault {
             CertificateError::UnknownIssuer => explain(end_entity, intermediates),
-            // Of a self-signed certificate that is not listed, another one with its name may be.
+            // A different certificate with the same name can be listed.
             fault if is_of_signer(fault) => {
                 explain(end_entity, intermediates).filter(|it| *it == Untrusted::SelfSigned)
             }
             CertificateError::ExpiredContext { not_after, .. } => {
-                // Without the intermediates the fault is the end entity's own, or another one.
+                // Without the intermediates, the same error comes from the end entity.
                 let own = verify(&[]);
                 let is_own = matches!(own, Err(Error::InvalidCertificate(own)) if own == *fault);
                 (!is_own).then_some(Untrusted::IntermediateExpired(*not_after))
@@ -170,21 +170,21 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Why a certificate leads to no authority that is trusted.
+/// Why a certificate is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate is not trusted")]
 pub(super) enum Untrusted {
-    /// It is its own issuer.
+    /// The certificate is its own issuer.
     SelfSigned,
-    /// The certificate of its issuer was not sent. Holds the issuer's name.
+    /// The server did not send the certificate of the issuer, which has this name.
     IntermediateMissing(Option<String>),
-    /// It leads to this authority.
+    /// The chain ends at this CA, which is not trusted.
     UnknownAuthority(Option<String>),
-    /// It is valid. One that the server sent with it was valid until then.
+    /// The certificate is valid, but an intermediate certificate expired at this time.
     IntermediateExpired(UnixTime),
 }
 
-/// Follows the issuers as far as the server sent them. `None` if a certificate cannot be read.
+/// Follows the chain that the server sent. `None` if a certificate cannot be parsed.
 fn explain(
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -193,7 +193,7 @@ fn explain(
     if leaf.issuer() == leaf.subject() {
         return Some(Untrusted::SelfSigned);
     }
-    // Names of the issuer and the subject of each.
+    // The issuer and the subject of each certificate.
     let sent: Vec<(Vec<u8>, Vec<u8>)> = intermediates
         .iter()
         .filter_map(|sent| webpki::EndEntityCert::try_from(sent).ok())
@@ -211,16 +211,16 @@ fn explain(
     Some(Untrusted::UnknownAuthority(common_name(issuer)))
 }
 
-/// The common name, or else the organisation, within the DER of a name.
+/// The common name, or else the organisation, from the DER encoding of a name.
 fn common_name(name: &[u8]) -> Option<String> {
     const ATTRIBUTES: [[u8; 5]; 2] = [[6, 3, 0x55, 4, 3], [6, 3, 0x55, 4, 10]];
-    // UTF8String, PrintableString, T61String and IA5String.
+    // UTF8String, PrintableString, T61String, and IA5String.
     const TEXTS: [u8; 4] = [0x0c, 0x13, 0x14, 0x16];
     ATTRIBUTES.iter().find_map(|attribute| {
         let at = name.windows(attribute.len()).position(|window| window == attribute)?;
         let [tag, length, rest @ ..] = &name[at + attribute.len()..] else { return None };
         let text = rest.get(..usize::from(*length))?;
-        // A length of 128 or more has another form. Names are shorter (RFC 5280: 64 characters).
+        // Names have at most 64 characters (RFC 5280). Lengths from 128 use another encoding.
         (TEXTS.contains(tag) && *length < 0x80).then(|| String::from_utf8_lossy(text).into_owned())
     })
 }

@@ -1,6 +1,8 @@
--- Version 1. Times are milliseconds since the epoch; a status is its place in Status::ALL (3: delivered).
+-- Version 1. Times are milliseconds since the epoch. Status 3 is delivered.
+--
+-- SQLite stores the text of each statement, including the comments inside it. Never change those.
 
--- One row for each webhook. What indexes need stands beside the record, which is JSON.
+-- One row per webhook: the record as JSON, and the columns that the indexes need.
 CREATE TABLE webhooks (
     task BLOB PRIMARY KEY,      -- 16 bytes; their order is the order of creation
     revision INTEGER NOT NULL,
@@ -21,7 +23,8 @@ CREATE INDEX dead_letters ON webhooks (archived_at) WHERE archived_at IS NOT NUL
 CREATE INDEX dead_letters_by_reference ON webhooks (reference, archived_at)
     WHERE archived_at IS NOT NULL AND reference IS NOT NULL;
 
--- Apart from the records, so that a claim does not copy a payload. The URL comes first: lists read only that.
+-- URL, headers, and payload. A claim does not copy them, since they are not part of the record.
+-- Lists read only the URL, which comes first.
 CREATE TABLE contents (
     id INTEGER PRIMARY KEY,
     url TEXT NOT NULL,
@@ -29,7 +32,8 @@ CREATE TABLE contents (
     payload TEXT NOT NULL
 ) STRICT;
 
--- Both lanes. The key is the order in which messages become visible, and names the latest receive: a receipt is its key.
+-- The messages of both lanes. The key orders them by visibility. A receipt is the key at the latest
+-- receive.
 CREATE TABLE messages (
     lane INTEGER NOT NULL,
     visible_at INTEGER NOT NULL,
@@ -41,14 +45,14 @@ CREATE TABLE messages (
     PRIMARY KEY (lane, visible_at, id)
 ) WITHOUT ROWID, STRICT;
 
--- How many webhooks each status has (0 to 4), and messages each lane (5, 6).
+-- The number of webhooks per status (slots 0 to 4) and of messages per lane (slots 5 and 6).
 CREATE TABLE totals (
     slot INTEGER PRIMARY KEY,
     n INTEGER NOT NULL
 ) STRICT;
 INSERT INTO totals (slot, n) VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
 
--- What the sweep remembers.
+-- The state of the sweep.
 CREATE TABLE sweep (
     name TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -68,7 +72,7 @@ CREATE TABLE counters (
     n INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
--- What each destination did in each hour since the epoch; hours that nobody asks for any more are deleted.
+-- The outcomes of each destination per hour since the epoch. Old hours are deleted.
 CREATE TABLE destination_hours (
     hour INTEGER NOT NULL,
     destination TEXT NOT NULL,

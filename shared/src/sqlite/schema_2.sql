@@ -1,4 +1,5 @@
--- Ids under which no webhook is created any more: deleted or barred. Only as long as an idempotency key may stand for them.
+-- Tombstones: IDs of deleted and unused webhooks, which cannot be created again. A row expires with
+-- the idempotency keys that can refer to it.
 CREATE TABLE retired (
     task BLOB PRIMARY KEY,
     why TEXT NOT NULL,
@@ -6,5 +7,6 @@ CREATE TABLE retired (
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX retired_expiring ON retired (expires_at);
 
--- JSON: of a batch that was given a new id, the ids of the items that an earlier one had settled; NULL if there are none.
+-- For a batch that got a new ID: the IDs of the items that an earlier run settled, as JSON. NULL if
+-- there are none.
 ALTER TABLE reservations ADD COLUMN settled TEXT;

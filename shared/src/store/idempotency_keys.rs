@@ -32,7 +32,7 @@ pub struct Reservation {
     pub expires_at: Timestamp,
 }
 
-/// Identifies the stored bytes of one reservation, like an ETag.
+/// Identifies the stored bytes of one reservation, like an `ETag`.
 ///
 /// A backend derives it from the bytes that it wrote or read. It never serialises a reservation
 /// anew to compare it, so a reservation that another version wrote can be replaced.

@@ -26,8 +26,8 @@ use super::{Reply, Server, assert_delivered, assert_failed, config, send, sender
 
 const NAME: &str = "hooks.example";
 
-const BAD_SIGNATURE: &str = "a signature does not fit the key of the certificate or of its issuer \
-    (another key of the same name, or RSA of fewer than 2048 bits)";
+const BAD_SIGNATURE: &str = "a signature does not match the key of the certificate or of its \
+    issuer (a different key with the same name, or an RSA key of less than 2048 bits)";
 
 /// A certificate, its key, and what was sent with it.
 struct Chain {
@@ -149,7 +149,7 @@ async fn a_listed_certificate_is_trusted_as_itself() {
     // Only exactly the listed one: the other has its names, and another key.
     for params in [as_authority, as_none, params(NAME)] {
         let (listed, other) = (self_signed(&params), self_signed(&params));
-        let message = "the certificate is self-signed; WEBHOOK_CA_FILE can list it";
+        let message = "the certificate is self-signed. To trust it, add it to WEBHOOK_CA_FILE";
         assert_refused(&send_tls(&other, &[&listed.leaf()]).await, message);
     }
     // The same of an authority: this one has the name of the listed one.
@@ -167,7 +167,7 @@ async fn of_a_listed_certificate_name_and_validity_are_checked() {
             self_signed(&params)
         };
         let other = of("other.example", |_| ());
-        let message = "the certificate is for another name: other.example";
+        let message = "the certificate is for a different name: other.example";
         assert_refused(&send_tls(&other, &[&other.leaf()]).await, message);
         let expired = of(NAME, |params| params.not_after = date_time_ymd(2001, 2, 3));
         let message = "the certificate expired on 2001-02-03 at 00:00:00 UTC";
@@ -237,7 +237,7 @@ async fn what_a_certificate_says_is_bounded() {
     let cut = "a".repeat(60);
     assert_refused(
         &answer,
-        &format!("the certificate is for another name: {cut}, {cut}, {cut} and 47 more"),
+        &format!("the certificate is for a different name: {cut}, {cut}, {cut} and 47 more"),
     );
 }
 
@@ -265,7 +265,7 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
         ),
         (
             old.issue(&params(NAME)).with(&[&old.certificate]),
-            "an intermediate certificate that the server sent expired on 2021-09-30 at 00:00:00 \
+            "an intermediate certificate from the server expired on 2021-09-30 at 00:00:00 \
              UTC",
         ),
         (
@@ -274,23 +274,23 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
                     .map(|name| rcgen::SanType::DnsName(name.try_into().unwrap()))
                     .into();
             }),
-            "the certificate is for another name: a.example, *.b.example",
+            "the certificate is for a different name: a.example, *.b.example",
         ),
         (
             of(|it| it.subject_alt_names = vec![rcgen::SanType::IpAddress([192, 0, 2, 1].into())]),
-            "the certificate is for another name: 192.0.2.1",
+            "the certificate is for a different name: 192.0.2.1",
         ),
         (
             of(|it| it.subject_alt_names.clear()),
-            "the certificate names no host (it has no subjectAltName)",
+            "the certificate contains no host name (no subjectAltName)",
         ),
         (
             of(|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            "the certificate is not meant for servers (extended key usage)",
+            "the certificate is not valid for servers (extended key usage)",
         ),
         (
             of(|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-            "the certificate is an authority's, and not a server's",
+            "the certificate is a CA certificate, not a server certificate",
         ),
         (
             of(|it| {
@@ -299,7 +299,7 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
                 extension.set_criticality(true);
                 it.custom_extensions = vec![extension];
             }),
-            "the certificate has a critical extension that is not supported",
+            "the certificate has an unsupported critical extension",
         ),
     ] {
         assert_refused(&send_tls(&chain, &[&root.certificate]).await, message);
@@ -415,11 +415,11 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     for version in [&TLS13, &TLS12] {
         let asking = || asking(&authority, &server, version);
         assert_delivered(&send_to(asking(), with(Some(&ours))).await, 200);
-        let none = "the server asks for a client certificate: set WEBHOOK_CLIENT_CERT_FILE and \
+        let none = "the server requires a client certificate. Set WEBHOOK_CLIENT_CERT_FILE and \
             WEBHOOK_CLIENT_KEY_FILE";
         assert_refused(&send_to(asking(), with(None)).await, none);
-        let refused = "the server refused the client certificate (its authority is not trusted \
-            there); see WEBHOOK_CLIENT_CERT_FILE";
+        let refused = "the server rejected the client certificate (unknown issuer). Check \
+            WEBHOOK_CLIENT_CERT_FILE";
         assert_refused(&send_to(asking(), with(Some(&foreign))).await, refused);
         // A server that does not ask is not shown one, and does not mind.
         assert_delivered(
@@ -459,16 +459,16 @@ async fn what_a_server_says_in_place_of_a_handshake_is_told() {
     for (alert, message) in [
         (
             40,
-            "the server refused the handshake: it has no cipher suite in common with Posthaste, or \
-             asks for a client certificate",
+            "the server rejected the handshake: it shares no cipher suite with Posthaste, or \
+             requires a client certificate",
         ),
-        (70, "no protocol version in common: the server must speak TLS 1.2 or 1.3"),
+        (70, "no protocol version in common: the server must support TLS 1.2 or 1.3"),
         (71, "no cipher suite or key exchange in common with the server"),
-        (112, "the server does not know the URL's host name"),
+        (112, "the server does not serve the host name of the URL"),
         (120, "the server does not offer HTTP/1.1 (ALPN)"),
         (80, "the server had an internal error during the handshake"),
-        (109, "the server refused the handshake (TLS alert 109)"),
-        (199, "the server refused the handshake (TLS alert 199)"),
+        (109, "the server rejected the handshake (TLS alert 109)"),
+        (199, "the server rejected the handshake (TLS alert 199)"),
     ] {
         assert_refused(&answer_to_bytes(&[0x15, 3, 3, 0, 2, 2, alert]).await, message);
     }

@@ -1,7 +1,8 @@
-//! Receives webhooks: verifies each, keeps it once, answers, and only then works on it.
+//! Receives webhooks: verifies and stores each one, responds, and then processes it.
 //!
-//! `WEBHOOK_SECRET`: the secret that the sender signs with (`whsec_…`); `INBOX`: the folder that
-//! keeps them (`inbox`); `PORT`: where it listens, 0 takes a free port (9002).
+//! - `WEBHOOK_SECRET`: the signing secret of the sender (`whsec_…`)
+//! - `INBOX`: the folder for the webhooks (default `inbox`)
+//! - `PORT`: the port to listen on, or 0 for a free port (default 9002)
 
 use std::{
     env, fs, io,
@@ -28,7 +29,7 @@ struct Receiver {
     work: UnboundedSender<String>,
 }
 
-/// The body is the bytes as they came: parsed and written anew, they would not verify.
+/// Verifies the raw bytes. The signature does not match reserialized JSON.
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
     headers: HeaderMap,
@@ -43,27 +44,26 @@ async fn receive(
         return StatusCode::UNAUTHORIZED;
     };
     let (inbox, name) = (receiver.inbox.clone(), format!("{id}.json"));
-    match spawn_blocking(move || keep(&inbox, &name, &body))
+    match spawn_blocking(move || store(&inbox, &name, &body))
         .await
         .map_err(io::Error::other)
         .flatten()
     {
         Ok(true) => {
-            // An error only says that the worker is gone; at the next start it is found in the
-            // inbox.
+            // If the worker is gone, the next start finds the webhook in the inbox.
             let _ = receiver.work.send(id);
             StatusCode::NO_CONTENT
         }
         Ok(false) => StatusCode::NO_CONTENT,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{id} cannot be kept: {error}");
-            StatusCode::INTERNAL_SERVER_ERROR // it will be sent again
+            let _ = writeln!(io::stderr(), "cannot store {id}: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR // the sender retries
         }
     }
 }
 
-/// Keeps a webhook under its id, whole or not at all. False: it is there already.
-fn keep(inbox: &Path, name: &str, body: &[u8]) -> io::Result<bool> {
+/// Stores a webhook atomically. Returns false for a duplicate.
+fn store(inbox: &Path, name: &str, body: &[u8]) -> io::Result<bool> {
     let mut part = tempfile::Builder::new().prefix(".").tempfile_in(inbox)?;
     part.write_all(body)?;
     match part.persist_noclobber(inbox.join(name)) {
@@ -73,15 +73,15 @@ fn keep(inbox: &Path, name: &str, body: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Handles one of the inbox. After a crash in between, it may be handled again.
+/// Processes a webhook. After a crash, it can be processed again.
 fn handle(inbox: &Path, id: &str) -> io::Result<()> {
     let body = fs::read(inbox.join(format!("{id}.json")))?;
-    let _ = writeln!(io::stdout(), "handled {id}: {} bytes", body.len()); // your own code
+    let _ = writeln!(io::stdout(), "handled {id}: {} bytes", body.len()); // your code
     fs::write(inbox.join(format!("{id}.done")), "")
 }
 
-/// What is in the inbox and was not handled.
-fn left_over(inbox: &Path) -> io::Result<Vec<String>> {
+/// The webhooks in the inbox that were not processed.
+fn unprocessed(inbox: &Path) -> io::Result<Vec<String>> {
     let names =
         fs::read_dir(inbox)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
     let names: Vec<String> = names.collect::<io::Result<_>>()?;
@@ -93,27 +93,25 @@ fn left_over(inbox: &Path) -> io::Result<Vec<String>> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let secret = env::var("WEBHOOK_SECRET").unwrap_or_default();
     if secret.trim_start_matches("whsec_").is_empty() {
-        return Err(
-            "WEBHOOK_SECRET is not set; an empty key would verify what anybody signs".into()
-        );
+        return Err("WEBHOOK_SECRET is not set".into());
     }
     let inbox = PathBuf::from(env::var("INBOX").unwrap_or_else(|_| "inbox".to_owned()));
     let port: u16 = env::var("PORT").unwrap_or_else(|_| "9002".to_owned()).parse()?;
     fs::create_dir_all(&inbox)?;
     let (work, mut to_do) = tokio::sync::mpsc::unbounded_channel();
-    for id in left_over(&inbox)? {
+    for id in unprocessed(&inbox)? {
         work.send(id)?;
     }
     let receiver = Receiver { verifier: Webhook::new(&secret)?, inbox: inbox.clone(), work };
     let router =
         Router::new().route("/{*path}", post(receive)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
-    let _ = writeln!(io::stdout(), "listens at http://{}", listener.local_addr()?);
+    let _ = writeln!(io::stdout(), "listening at http://{}", listener.local_addr()?);
     std::thread::spawn(move || {
         while let Some(id) = to_do.blocking_recv() {
             if let Err(error) = handle(&inbox, &id) {
                 let _ =
-                    writeln!(io::stderr(), "{id} cannot be handled, until the next start: {error}");
+                    writeln!(io::stderr(), "cannot process {id} before the next start: {error}");
             }
         }
     });

@@ -1,77 +1,51 @@
-//! The whole document: what the annotations at the handlers say, and what holds for every call.
+//! The parts of the document that the annotations of the handlers do not contain.
 
 use serde_json::{Map, Value, json};
-use utoipa::OpenApi;
+use utoipa::openapi::OpenApi;
 
-use crate::correlation::MAX_CORRELATION_BYTES;
+use crate::{
+    limits::MAX_CORRELATION_ID_BYTES,
+    openapi::{errors, examples, parameters, schemas},
+};
 
-use super::{errors, examples, parameters, schemas};
+const DESCRIPTION: &str = "Posthaste accepts webhooks and delivers them. Deliveries are signed, \
+    retried and traceable, and an accepted webhook is never lost. Requests and responses are JSON.\
+    \n\n\
+    Every response has the header `x-correlation-id`. Every error is `application/problem+json` \
+    (RFC 9457). An unknown route is a 404. An unsupported method is a 405 with the header `allow`. \
+    A 503 has the header `retry-after`. A parameter or field that is not in this document is a \
+    422, so that a mistyped name does not go unnoticed. A parameter with an empty value counts as \
+    omitted.\n\n\
+    A member that can be null is always present. A member that is not required is omitted if it \
+    does not apply. Clients should ignore unknown members.";
 
-/// What the annotations say.
-#[derive(OpenApi)]
-#[openapi(paths(
-    crate::accept::accept,
-    crate::batch::accept,
-    crate::test_webhook::accept,
-    crate::status::show,
-    crate::status::delete,
-    crate::list::list,
-    crate::cleanup::delete,
-    crate::cleanup::clean_up,
-    crate::resend::resend,
-    crate::explain::explain,
-    crate::dead_letters::list,
-    crate::dead_letters::show,
-    crate::dead_letters::delete,
-    crate::dead_letters::redrive,
-    crate::dead_letters::redrive_many,
-    crate::destinations::list,
-    crate::health::health,
-    crate::metrics::show,
-    crate::overview::show,
-    super::show,
-))]
-struct Annotations;
-
-const DESCRIPTION: &str = "Accepts webhooks and delivers them: signed, retried, traceable, and \
-    never lost once accepted. JSON in, JSON out.\n\n\
-    Every answer carries `x-correlation-id`. Every error is `application/problem+json` (RFC 9457): \
-    a route that does not exist is 404, a \
-    method that a route does not have is 405 with `allow`, and a 503 carries `retry-after`. Every \
-    parameter and every field that is not in \
-    this document is refused with 422, so that a mistyped one does not pass unseen; a parameter \
-    with an empty value counts as missing.\n\n\
-    Members that may be null are always there; members that are not required are left out where \
-    they do not apply. Readers should ignore members \
-    that they do not know.";
-
-/// The document, as it stands in `openapi.json`.
-pub fn document() -> Value {
-    let mut document = serde_json::to_value(Annotations::openapi()).unwrap_or_default();
+/// The document with everything that the annotations of the handlers do not state.
+pub(crate) fn complete(annotated: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(annotated).unwrap_or_default();
     document["openapi"] = json!("3.1.0");
     document["info"] = json!({
         "title": "Posthaste", "version": env!("CARGO_PKG_VERSION"), "description": DESCRIPTION,
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     });
     document["servers"] =
-        json!([{"url": "/", "description": "The deployment that answers with this document."}]);
+        json!([{"url": "/", "description": "The deployment that serves this document."}]);
     document["security"] = json!([{"bearer": []}, {"apiKey": []}]);
     document["tags"] = json!([
-        {"name": "Webhooks", "description": "To have something delivered, and what became of it."},
-        {"name": "Operating", "description": "To send again, to clean up."},
-        {"name": "Dead letters", "description": "Webhooks that failed for good, kept for 30 days."},
-        {"name": "Watching", "description": "How it goes."},
+        {"name": "Webhooks", "description": "Create webhooks and read their state."},
+        {"name": "Operations", "description": "Resend and delete webhooks."},
+        {"name": "Dead letters", "description": "Failed webhooks. They are kept for 30 days."},
+        {"name": "Monitoring", "description": "Health, metrics and statistics."},
     ]);
     complete_schemas(&mut document["components"]);
     document["components"]["responses"] = Value::Object(errors::responses(&correlation_id()));
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer",
-            "description": "One of the deployment's API_KEYS."},
+            "description": "An API key of the deployment."},
         "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key",
-            "description": "The same key in a header of its own."},
+            "description": "The same key in a separate header."},
     });
     for operation in operations(&mut document) {
-        complete(operation);
+        complete_operation(operation);
     }
     document
 }
@@ -82,16 +56,17 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut)
 }
 
-/// The header of every answer.
+/// The header of every response.
 fn correlation_id() -> Value {
     json!({
-        "description": "The caller's, if it was sane; else a new one.", "required": true,
-        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_BYTES,
+        "description": "The correlation ID of the request, or a new one if the request has none \
+            or an invalid one.", "required": true,
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_CORRELATION_ID_BYTES,
             "pattern": "^[!-~]+$"},
     })
 }
 
-fn complete(operation: &mut Value) {
+fn complete_operation(operation: &mut Value) {
     let parameters = operation["parameters"].take();
     let mut parameters: Vec<Value> = parameters.as_array().cloned().unwrap_or_default();
     parameters.push(json!({"name": "x-correlation-id", "in": "header", "required": false}));
@@ -121,8 +96,8 @@ fn complete(operation: &mut Value) {
         response["headers"]["x-correlation-id"] = correlation_id();
         if status.starts_with('2') && has_key {
             response["headers"]["idempotent-replayed"] = json!({
-                "description": "`true` if the key was sent before with the same request: this is \
-                    the answer that was given then.",
+                "description": "`true` if this is the response of an earlier request with the \
+                    same key.",
                 "schema": {"type": "string", "const": "true"},
             });
         }
@@ -134,14 +109,14 @@ fn complete(operation: &mut Value) {
     }
 }
 
-/// Puts in what is written by hand; adds to the rest what its derivation cannot know: which members
-/// are always there, and an example.
+/// Adds the schemas that are not derived. Adds to the derived ones which members are always
+/// present, and an example.
 fn complete_schemas(components: &mut Value) {
     let Some(all) = components["schemas"].as_object_mut() else { return };
     for schema in all.values_mut() {
         require_nullable(schema);
     }
-    // One of two answers: what has more is the other one.
+    // One of two responses. The one with more members is the other.
     all["HealthWord"]["additionalProperties"] = json!(false);
     let written = schemas::written();
     all.extend(written);
@@ -150,8 +125,8 @@ fn complete_schemas(components: &mut Value) {
     }
 }
 
-/// A member that may be null is always there (see `view`); what can be left out is never null, and
-/// its annotation says so.
+/// A member that can be null is always present (see `view`). A member that can be omitted is never
+/// null, and its annotation says so.
 fn require_nullable(schema: &mut Value) {
     let parts = ["allOf", "oneOf", "anyOf"];
     for part in parts {

@@ -1,4 +1,4 @@
-//! The errors of calls, as they are answered: each example is a real problem.
+//! The error responses of operations. Each example is a real [`Problem`].
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use utoipa::{
     openapi::{RefOr, response::Response},
 };
 
-use crate::problem::{FieldErrors, Kind, Problem};
+use crate::problem::{FieldErrors, Problem, ProblemKind};
 
-/// Sets of errors for annotations to name: what a call can answer besides what every call can.
+/// Sets of error statuses that annotations name, in addition to those of every operation.
 macro_rules! sets {
     ($($name:ident: [$($status:literal),+];)+) => {$(
         pub(crate) struct $name;
@@ -25,23 +25,23 @@ macro_rules! sets {
 }
 
 sets! {
-    // Whatever reads a body.
+    // Operations that read a body.
     Body: [400, 408, 409, 413, 415];
-    // Whatever takes an idempotency key and no body.
+    // Operations with an idempotency key and without a body.
     Keyed: [400, 409];
-    // A cursor or a filter that is missing.
+    // Operations with a cursor or a required filter.
     Unclear: [400];
-    // Something that is not there.
+    // Operations on one webhook or dead letter.
     Missing: [404];
 }
 
-/// How errors are answered.
+/// The content type of errors.
 const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What every call can answer.
+/// The error statuses of every operation.
 const COMMON: [u16; 6] = [401, 403, 405, 422, 500, 503];
 
-/// Every status of an error, and the name that it is described under.
+/// The name of the component for each error status.
 const NAMES: [(u16, &str); 12] = [
     (400, "BadRequest"),
     (401, "Unauthorized"),
@@ -57,7 +57,7 @@ const NAMES: [(u16, &str); 12] = [
     (503, "Unavailable"),
 ];
 
-/// What each error is, by its name.
+/// The components, by their names.
 pub(crate) fn responses(correlation_id: &Value) -> Map<String, Value> {
     let describe = |(status, name): (u16, &str)| {
         let mut headers = Map::from_iter([("x-correlation-id".to_owned(), correlation_id.clone())]);
@@ -69,8 +69,8 @@ pub(crate) fn responses(correlation_id: &Value) -> Map<String, Value> {
     NAMES.into_iter().map(describe).collect()
 }
 
-/// Writes the errors into an operation's responses: those that every call can answer, and those
-/// that its annotation names.
+/// Adds the errors to an operation's responses: those of every operation, and those that its
+/// annotation names.
 pub(crate) fn complete(responses: &mut Map<String, Value>) {
     for status in COMMON {
         responses.entry(status.to_string()).or_insert(Value::Null);
@@ -78,7 +78,7 @@ pub(crate) fn complete(responses: &mut Map<String, Value>) {
     for (status, name) in NAMES {
         let Some(response) = responses.get_mut(&status.to_string()) else { continue };
         if response["content"].is_object() {
-            // A call that says more in the same status.
+            // An operation that has another response with the same status.
             response["content"][MEDIA_TYPE] = content(status);
             response["headers"] = Value::Object(header(status).into_iter().collect());
         } else {
@@ -94,42 +94,45 @@ fn content(status: u16) -> Value {
 
 fn description(status: u16) -> &'static str {
     match status {
-        400 => "The request cannot be understood.",
-        401 => "No key, or one that is not valid. Only where keys are set.",
+        400 => "The request is malformed.",
+        401 => "The API key is missing or invalid. Only if API keys are configured.",
         403 => {
-            "A web page of another origin, or another host name. Only where no keys are set, on \
-             one machine."
+            "The request is from a web page of another origin, or has another host name. Only on a \
+             local machine without API keys."
         }
-        404 => "There is no such thing, or no more.",
-        405 => "The route has other methods, not the one that was used.",
-        408 => "The body took too long to come.",
-        409 => "Not possible now, or the idempotency key stands for another request.",
+        404 => "The webhook, dead letter or route does not exist.",
+        405 => "The route does not support the method.",
+        408 => "The body did not arrive in time.",
+        409 => {
+            "The webhook's status does not allow the request, or the idempotency key was used for \
+             a different request."
+        }
         413 => "The body or the payload exceeds its limit.",
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
-        422 => "Fields or parameters are wrong; each is named. Unknown ones are wrong, too.",
+        422 => "Fields or parameters are invalid or unknown. `errors` names each.",
         503 => {
-            "The store does not answer or is full, too many requests are being answered, or nobody \
-             has set who may call."
+            "The store is unavailable or full, there are too many concurrent requests, or the \
+             deployment does not state who may call the API."
         }
-        _ => "A fault of Posthaste, whose log says more.",
+        _ => "An internal error. The log has the details.",
     }
 }
 
 fn header(status: u16) -> Option<(String, Value)> {
-    let (name, what, schema) = match status {
+    let (name, description, schema) = match status {
         401 => ("www-authenticate", "How to authenticate.", json!({"type": "string"})),
-        405 => ("allow", "The methods that the route has.", json!({"type": "string"})),
+        405 => ("allow", "The methods that the route supports.", json!({"type": "string"})),
         503 => (
             "retry-after",
-            "Seconds until it is worth trying again.",
+            "Seconds to wait before a retry.",
             json!({"type": "integer", "minimum": 0}),
         ),
         _ => return None,
     };
-    Some((name.to_owned(), json!({"description": what, "required": true, "schema": schema})))
+    Some((name.to_owned(), json!({"description": description, "required": true, "schema": schema})))
 }
 
-/// The name of an example is that of its `type`.
+/// An example, named after its `type`.
 fn example(problem: &Problem) -> (String, Value) {
     let value = serde_json::to_value(problem).unwrap_or_default();
     let name = value["type"]
@@ -140,68 +143,76 @@ fn example(problem: &Problem) -> (String, Value) {
     (name, json!({"value": value}))
 }
 
-/// What can be answered with this status.
+/// Examples of errors with this status.
 fn problems(status: u16) -> Vec<Problem> {
     match status {
         400 => vec![
             Problem::new(
-                Kind::MalformedJson,
-                "The body is not JSON: syntax error at line 1 column 8.",
+                ProblemKind::MalformedJson,
+                "The body is not valid JSON: syntax error at line 1 column 8.",
             ),
             Problem::about(
-                Kind::BadRequest,
+                ProblemKind::BadRequest,
                 "cursor",
-                "must be the next_cursor of an earlier answer of this list, as it was",
+                "must be an unchanged next_cursor of an earlier response of this list.",
             ),
         ],
         401 => vec![Problem::new(
-            Kind::Unauthorized,
-            "The API key is not valid. Send one as 'Authorization: Bearer KEY' or 'x-api-key: \
+            ProblemKind::Unauthorized,
+            "The API key is invalid. Send one as 'Authorization: Bearer KEY' or 'x-api-key: \
              KEY'.",
         )],
         403 => vec![Problem::new(
-            Kind::Forbidden,
-            "Without API_KEYS, a web page of another origin may not change anything; set API_KEYS.",
+            ProblemKind::Forbidden,
+            "Without API_KEYS, a web page of another origin cannot change anything. Set API_KEYS.",
         )],
         404 => vec![Problem::no_such_webhook()],
         405 => vec![Problem::new(
-            Kind::MethodNotAllowed,
-            "This route does not have this method; the allow header names those it has.",
+            ProblemKind::MethodNotAllowed,
+            "This route does not support this method. Use a method from the allow header.",
         )],
-        408 => vec![Problem::new(Kind::RequestTimeout, "The body did not come within 30 s.")],
+        408 => {
+            vec![Problem::new(ProblemKind::RequestTimeout, "The body did not arrive within 30 s.")]
+        }
         409 => vec![
             Problem::new(
-                Kind::Conflict,
-                "The webhook is still on its way (retrying); it can be sent again once it is \
-                 delivered or failed.",
+                ProblemKind::Conflict,
+                "The webhook is retrying. Wait until it is delivered or failed, then send it \
+                 again.",
             ),
             Problem::new(
-                Kind::KeyReused,
-                "This Idempotency-Key was sent with another request in the last 24 hours; use a \
-                 new key for each.",
+                ProblemKind::KeyReused,
+                "This Idempotency-Key was used for a different request in the last 24 hours. Use a \
+                 new key for each request.",
             ),
         ],
-        413 => vec![Problem::about(Kind::TooLarge, "payload", "is larger than 262144 bytes")],
+        413 => {
+            vec![Problem::about(ProblemKind::TooLarge, "payload", "is larger than 262144 bytes.")]
+        }
         415 => vec![Problem::new(
-            Kind::UnsupportedMediaType,
+            ProblemKind::UnsupportedMediaType,
             "The body must be JSON. Send the header 'content-type: application/json'.",
         )],
         422 => {
             let mut field_errors = FieldErrors::default();
-            field_errors.add("url", "the scheme must be http or https");
-            field_errors.add("retry.factor", "must be a number from 1 to 100");
+            field_errors.add("url", "only http and https URLs are allowed.");
+            field_errors.add("retry.factor", "must be a number from 1 to 100.");
             field_errors.check().err().into_iter().collect()
         }
-        500 => vec![Problem::new(Kind::Internal, "Something went wrong.")],
+        500 => vec![Problem::internal()],
         503 => vec![
             Problem::new(
-                Kind::Unavailable,
-                "The store cannot be reached at the moment; try again.",
+                ProblemKind::Unavailable,
+                "The store is not available. Try again shortly.",
             ),
-            Problem::new(Kind::Overloaded, "Too many concurrent requests. Try again shortly."),
             Problem::new(
-                Kind::NotConfigured,
-                "The API is not set up to be called; its log says why.",
+                ProblemKind::Overloaded,
+                "Too many concurrent requests. Try again shortly.",
+            ),
+            Problem::new(
+                ProblemKind::NotConfigured,
+                "The API is not configured to admit callers. The log states which setting is \
+                 missing.",
             ),
         ],
         _ => Vec::new(),

@@ -1,4 +1,4 @@
-//! What calls look like. `tests/openapi-check` holds each example against its schema.
+//! Examples of requests and responses. `tests/openapi-check` validates each against its schema.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ const ID: &str = "order-1_01890a5d-ac96-774b-bcce-b302099a8057";
 
 const TASK: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// An example of each schema that is a whole request or a whole answer.
+/// An example of each schema that is a whole request or a whole response.
 pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
     let accepted = json!({
         "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0",
@@ -19,8 +19,8 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
     });
     let refused = json!({"error": {
         "type": "urn:posthaste:invalid-fields", "title": "Invalid fields", "status": 422,
-        "detail": "webhooks[1].url: is missing",
-        "errors": [{"field": "webhooks[1].url", "message": "is missing"}],
+        "detail": "webhooks[1].url: is required.",
+        "errors": [{"field": "webhooks[1].url", "message": "is required."}],
     }});
     vec![
         ("NewWebhook", new.clone()),
@@ -116,14 +116,14 @@ fn explanation() -> Value {
             "at": "2026-01-31T12:00:00.000Z", "function": "api", "transition": "create",
             "from": null, "to": "pending", "why": "Accepted.",
         }],
-        "next": {"what": "Its message is queued: attempt 1 starts as soon as a worker takes it.",
+        "next": {"what": "Its message is queued. Attempt 1 starts when a worker receives it.",
             "at": null, "by": "deliver"},
         "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0,
             3), "deferred_ms": used(0, 86_400_000), "host_deferred_ms": used(0, 86_400_000)},
     })
 }
 
-/// What can be asked next about the webhook that a call accepted.
+/// The operations on a webhook that this operation has accepted.
 pub(crate) fn links(operation: &str) -> Option<Value> {
     let about = |operation: &str| {
         json!({"operationId": operation,

@@ -1,4 +1,4 @@
-//! The parameters of calls. What a query may hold is read by `query`, with the same limits.
+//! The parameters of operations. `input::query` reads them with the same limits.
 
 use serde_json::{Value, json};
 use shared::{id::MAX_REFERENCE_CHARS, status::Status as WebhookStatus};
@@ -10,20 +10,17 @@ use utoipa::{
     },
 };
 
-use crate::{
-    cursor::MAX_CURSOR_BYTES,
-    idempotency::MAX_KEY_BYTES,
-    list::MAX_PAGE,
-    query::{DEFAULT_PAGE_SIZE, MAX_OLDER_THAN_DAYS, MAX_PAGE_SIZE},
+use crate::limits::{
+    DEFAULT_PAGE_SIZE, MAX_CURSOR_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OLDER_THAN_DAYS, MAX_PAGE,
+    MAX_PAGE_SIZE,
 };
 
-/// What is said of the one header that every call takes.
-pub(crate) const CORRELATION_ID_TEXT: &str = "Follows the webhook to its destination, and is in \
-    every log line about it. One that is not 1 to 128 printable ASCII characters without blanks is \
-    replaced by a new one.";
+/// The description of the header that every operation accepts.
+pub(crate) const CORRELATION_ID_TEXT: &str = "An ID of the request, sent to the destination and \
+    written to every log line about the webhook. An ID that is not 1 to 128 printable ASCII \
+    characters without spaces is replaced by a new one.";
 
-/// A parameter: its name, where it stands, whether it must be there, what it is for, and its
-/// schema.
+/// A parameter: its name, its location, whether it is required, its description and its schema.
 macro_rules! parameters {
     ($($name:ident: $text:literal, $place:ident, $required:ident, $what:expr, $schema:expr;)+) => {
         $(pub(crate) struct $name;
@@ -38,8 +35,7 @@ macro_rules! parameters {
             }
         })+
 
-        /// The schema of each, by its name: all that JSON Schema knows, of which the builder above
-        /// knows a part.
+        /// The schema of a parameter. utoipa's builder supports only a part of JSON Schema.
         pub(crate) fn schema_of(name: &str) -> Option<Value> {
             match name {
                 $($text => Some($schema),)+
@@ -51,51 +47,51 @@ macro_rules! parameters {
 }
 
 parameters! {
-    WebhookId: "webhook_id", Path, True, "As the API answered it.",
+    WebhookId: "webhook_id", Path, True, "The `webhook_id` of a response.",
     json!({"$ref": "#/components/schemas/WebhookId"});
     Include: "include", Query, False,
-    "`payload` adds the member of that name, byte for byte as it was accepted.",
+    "`payload` adds the payload to the response, exactly as it was accepted.",
         empty_or(&json!({"const": "payload"}));
-    Reference: "reference_id", Query, False, "Only webhooks with this reference id.",
+    Reference: "reference_id", Query, False, "Only webhooks with this reference ID.",
     empty_or(&json!({
         "pattern": format!("^[A-Za-z0-9_-]{{1,{MAX_REFERENCE_CHARS}}}$"),
     }));
-    Status: "status", Query, False, "Only webhooks in this status.",
+    Status: "status", Query, False, "Only webhooks with this status.",
     empty_or(&json!({"enum": WebhookStatus::ALL.map(WebhookStatus::as_str)}));
     OlderThan: "older_than_days", Query, False,
-    "Only webhooks accepted longer ago; fractions are fine.",
+    "Only webhooks that were accepted more than this number of days ago. Fractions are allowed.",
         json!({"type": "number", "minimum": 0, "maximum": MAX_OLDER_THAN_DAYS});
     PageSize: "page_size", Query, False,
-    "Entries on a page. A page may be short and still have a `next_cursor`.",
+    "The maximum number of items. A page with fewer items can have a `next_cursor` too.",
         json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE,
             "default": DEFAULT_PAGE_SIZE});
     Page: "page", Query, False,
-    "Which page, for people: everything before it is read too. Not together with `cursor`; `page` \
-     times `page_size` is at most 1000.", json!({"type": "integer", "minimum": 1,
+    "The number of the page. It cannot be combined with `cursor`. All pages before it are read \
+     too, so `page` times `page_size` is at most 1000.", json!({"type": "integer", "minimum": 1,
          "maximum": MAX_PAGE, "default": 1});
     Cursor: "cursor", Query, False,
-    "The `next_cursor` of an earlier answer of the same call, as it was.",
+    "The unchanged `next_cursor` of an earlier response of the same operation.",
         json!({"type": "string", "maxLength": MAX_CURSOR_BYTES});
-    WebhookUrl: "webhook_url", Query, True, "Where the test webhook goes, percent-encoded.",
+    WebhookUrl: "webhook_url", Query, True, "The URL of the destination, percent-encoded.",
         json!({"type": "string", "format": "uri", "minLength": 1,
             "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$"});
     IdempotencyKey: "Idempotency-Key", Header, False,
-    "The same key and request within 24 h is answered as the first was, with `idempotent-replayed: \
-     true`, and does nothing; the same key with another request is 409. A key belongs to the \
-     caller's identity: all API keys are one identity, and under IAM an identity is an account and \
-     a role or user.",
-        json!({"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES,
+    "A unique ID of the request. A repeated request with the same key within 24 hours gets the \
+     first response with `idempotent-replayed: true`, and has no further effect. The same key \
+     with a different request is a 409. A key belongs to the caller's identity. All API keys are \
+     one identity. With IAM, an identity is an account and a role or user.",
+        json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_BYTES,
             "pattern": "^[!-~]+$"});
     TraceParent: "traceparent", Header, False,
-    "W3C Trace Context: goes on to the destination, with a new span id for each attempt. One that \
-     is not valid is ignored.", json!({"type": "string",
+    "W3C Trace Context. Sent to the destination with a new span ID for each attempt. An invalid \
+     value is ignored.", json!({"type": "string",
          "examples": ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]});
     TraceState: "tracestate", Header, False,
-    "W3C Trace Context: goes on to the destination as it is, with a valid `traceparent` only.",
+    "W3C Trace Context. Sent to the destination unchanged if `traceparent` is valid.",
         json!({"type": "string", "examples": ["vendor=value"]});
 }
 
-/// An empty value counts as a missing one.
+/// An empty value counts as omitted.
 fn empty_or(schema: &Value) -> Value {
     json!({"type": "string", "anyOf": [schema, {"const": ""}]})
 }

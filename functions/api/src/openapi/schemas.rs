@@ -1,5 +1,6 @@
-//! The schemas of what is no serialised type of this crate: identifiers and times, and the
-//! requests, which are read field by field. Their limits are the constants that the readers use.
+//! Schemas that cannot be derived: identifiers and times, whose types belong to another crate, and
+//! requests, which have no type because they are read field by field. Their limits are the same
+//! constants that the readers use.
 
 use serde_json::{Map, Value, json};
 use shared::{
@@ -18,13 +19,12 @@ use utoipa::{
     },
 };
 
-use crate::{
-    batch::MAX_ITEMS,
-    problem::MAX_FIELD_ERRORS,
-    submission::{MAX_EVENT_TYPE_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_SCHEDULE_AHEAD},
+use crate::limits::{
+    MAX_BATCH_ITEMS, MAX_EVENT_TYPE_BYTES, MAX_FIELD_ERRORS, MAX_HEADERS, MAX_HEADERS_BYTES,
+    MAX_SCHEDULE_AHEAD,
 };
 
-/// Names for annotations to refer to; [`written`] has what they stand for.
+/// Types that annotations name. [`written`] has their schemas.
 macro_rules! names {
     ($($name:ident),+ $(,)?) => {$(
         pub(crate) struct $name;
@@ -53,13 +53,13 @@ names!(
     WebhookId,
 );
 
-/// The patterns of the identifiers.
+/// The pattern of a UUIDv7.
 const UUID_V7: &str = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}";
 
-/// Characters of a reference id.
+/// A character of a reference ID.
 const REFERENCE: &str = "[A-Za-z0-9_-]";
 
-/// A reference id that Posthaste made up: `auto-` and a task id in base64.
+/// A generated reference ID: `auto-` and a task ID in base64.
 const GENERATED: &str = "^auto-[A-Za-z0-9_-]{8}[c-f][A-Za-z0-9_-]{12}[AQgw]$";
 
 /// A token of RFC 9110, section 5.6.2.
@@ -68,12 +68,12 @@ const TOKEN: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 /// Printable ASCII and tabs.
 const HEADER_VALUE: &str = "^[\\t -~]*$";
 
-/// What each name stands for.
+/// The schema of each of these types.
 pub(crate) fn written() -> Map<String, Value> {
     let mut schemas = Map::new();
     schemas.extend(identifiers());
     schemas.extend(requests());
-    schemas.insert("Anything".to_owned(), json!({"description": "Any JSON, also null."}));
+    schemas.insert("Anything".to_owned(), json!({"description": "Any JSON, including null."}));
     schemas.insert("Problem".to_owned(), problem());
     schemas
 }
@@ -84,8 +84,8 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "ReferenceId".to_owned(),
             json!({
-                "description": "The caller's own name for what a webhook is about; several \
-                    webhooks may share one. Made up if none is given.",
+                "description": "The caller's ID of the object that the webhook is about. Several \
+                    webhooks can have the same one. Generated if omitted.",
                 "type": "string", "minLength": 1, "maxLength": MAX_REFERENCE_CHARS,
                 "pattern": reference,
                 "examples": ["order-1"],
@@ -94,8 +94,7 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "TaskId".to_owned(),
             json!({
-                "description": "A UUIDv7 (RFC 9562): the order of task ids is the order of \
-                    acceptance.",
+                "description": "A UUIDv7 (RFC 9562). Task IDs sort by the time of acceptance.",
                 "type": "string", "format": "uuid", "pattern": format!("^{UUID_V7}$"),
                 "examples": ["01890a5d-ac96-774b-bcce-b302099a8057"],
             }),
@@ -103,8 +102,8 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "WebhookId".to_owned(),
             json!({
-                "description": "`{reference_id}_{task_id}`; sent to the destination as \
-                    `webhook-id`, the same on every attempt.",
+                "description": "`{reference_id}_{task_id}`. Every attempt sends it to the \
+                    destination as `webhook-id`.",
                 "type": "string", "maxLength": MAX_REFERENCE_CHARS + 37,
                 "pattern": format!("^{REFERENCE}{{1,{MAX_REFERENCE_CHARS}}}_{UUID_V7}$"),
                 "examples": ["order-1_01890a5d-ac96-774b-bcce-b302099a8057"],
@@ -113,7 +112,7 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "Time".to_owned(),
             json!({
-                "description": "RFC 3339, UTC, with milliseconds.",
+                "description": "An RFC 3339 time in UTC with milliseconds.",
                 "type": "string", "format": "date-time",
                 "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
                 "examples": ["2026-01-31T12:00:00.000Z"],
@@ -122,23 +121,24 @@ fn identifiers() -> [(String, Value); 7] {
         (
             "Status".to_owned(),
             json!({
-                "description": "Where a webhook is in its life. `delivered` and `failed` are final \
-                    unless an operator sends it again.",
+                "description": "The status of a webhook. `delivered` and `failed` are final, \
+                    unless an operator sends the webhook again.",
                 "type": "string", "enum": WebhookStatus::ALL.map(WebhookStatus::as_str),
             }),
         ),
         (
             "CircuitState".to_owned(),
             json!({
-                "description": "Of a destination: after failures in a row it is open, and webhooks \
-                    wait without an attempt until a probe succeeds.",
+                "description": "The circuit breaker of a destination. It opens after repeated \
+                    failures. While it is open, webhooks wait without an attempt until a probe \
+                    succeeds.",
                 "type": "string", "enum": [State::Closed, State::HalfOpen, State::Open],
             }),
         ),
         (
             "ErrorName".to_owned(),
             json!({
-                "description": "Why an attempt failed, or why a webhook was given up.",
+                "description": "Why an attempt or a webhook failed.",
                 "type": "string", "enum": ErrorKind::ALL.map(ErrorKind::as_str),
             }),
         ),
@@ -148,9 +148,9 @@ fn identifiers() -> [(String, Value); 7] {
 fn requests() -> [(String, Value); 3] {
     let headers = json!({
         "description": format!(
-            "The caller's own headers for the destination, {MAX_HEADERS_BYTES} bytes in all. Names \
-             differ by more than case. Not among them: `webhook-*`, `proxy-*`, `x-correlation-id`, \
-             `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and what belongs to the \
+            "Custom headers for the destination, at most {MAX_HEADERS_BYTES} bytes in total. Names \
+             are case-insensitive. Reserved names are `webhook-*`, `proxy-*`, `x-correlation-id`, \
+             `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and the headers of the \
              connection (RFC 9110, section 7.6.1)."
         ),
         "type": ["object", "null"], "maxProperties": MAX_HEADERS,
@@ -158,35 +158,35 @@ fn requests() -> [(String, Value); 3] {
         "additionalProperties": {"type": "string", "pattern": HEADER_VALUE},
     });
     let webhook = json!({
-        "description": "A field that is null counts as one that is not there, except `payload`. \
-            Unknown fields are refused.",
+        "description": "A null field counts as omitted, except `payload`. Unknown fields are \
+            refused.",
         "type": "object", "required": ["url", "payload"], "additionalProperties": false,
         "properties": {
             "url": {
-                "description": "Where it goes: http or https, without userinfo, to what the \
-                    deployment allows.",
+                "description": "The destination: an http or https URL without user name and \
+                    password, which the deployment allows.",
                 "type": "string", "format": "uri", "maxLength": MAX_URL_BYTES,
                 "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^\\s\\\\]+$",
             },
             "payload": {
-                "description": "Reaches the destination byte for byte as it stands in the request. \
-                    At most MAX_PAYLOAD_BYTES (256 KiB if not set otherwise).",
+                "description": "The body of the delivery. The destination receives exactly these \
+                    bytes. At most `MAX_PAYLOAD_BYTES`, by default 256 KiB.",
             },
             "reference_id": nullable(&json!({
-                "description": "Not one that Posthaste made up.",
+                "description": "Must not be a generated one.",
                 "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
                 "not": {"pattern": GENERATED},
             })),
             "headers": headers,
             "event_type": {
-                "description": "Sent as `x-webhook-event`. Printable ASCII.",
+                "description": "Sent as `x-webhook-event`. Printable ASCII characters.",
                 "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES,
                 "pattern": "^[ -~]+$",
             },
             "deliver_at": {
                 "description": format!(
-                    "Not before this time (RFC 3339), at most {} days ahead; one that has passed \
-                     means now.",
+                    "The earliest time of the first attempt (RFC 3339), at most {} days in the \
+                     future. A time in the past means now.",
                     MAX_SCHEDULE_AHEAD.as_secs() / 86_400
                 ),
                 "type": ["string", "null"], "format": "date-time",
@@ -197,9 +197,9 @@ fn requests() -> [(String, Value); 3] {
     let batch = json!({
         "type": "object", "required": ["webhooks"], "additionalProperties": false,
         "properties": {"webhooks": {
-            "description": "Each is judged on its own: a bad one is told in its place among the \
-                results, and the others are accepted.",
-            "type": "array", "minItems": 1, "maxItems": MAX_ITEMS,
+            "description": "Each item is accepted or refused on its own. An invalid item has an \
+                error in its place among the results.",
+            "type": "array", "minItems": 1, "maxItems": MAX_BATCH_ITEMS,
             "items": {"$ref": "#/components/schemas/NewWebhook"},
         }},
     });
@@ -211,29 +211,30 @@ fn requests() -> [(String, Value); 3] {
 }
 
 fn retry() -> Value {
-    let delay = |what: &str| {
-        json!({"description": what, "type": ["integer", "null"], "minimum": 0,
+    let delay = |description: &str| {
+        json!({"description": description, "type": ["integer", "null"], "minimum": 0,
         "maximum": MAX_DELAY_LIMIT.as_millis() as u64})
     };
     let attempts = json!({
-        "description": "Attempts in all.", "type": ["integer", "null"], "minimum": 1,
+        "description": "The total number of attempts.", "type": ["integer", "null"], "minimum": 1,
         "maximum": MAX_ATTEMPTS_LIMIT,
     });
     json!({
-        "description": "How this webhook is retried, where that differs from the deployment's \
-            settings. `schedule_ms` gives the number of attempts too, so it excludes \
-            `max_attempts`.",
+        "description": "The retry policy of this webhook. Omitted fields have the deployment's \
+            settings. `schedule_ms` determines the number of attempts, so it cannot be combined \
+            with `max_attempts`.",
         "type": "object", "additionalProperties": false,
         "properties": {
             "max_attempts": attempts,
-            "base_delay_ms": delay("The wait after the first attempt."),
-            "factor": {"description": "What each further wait is multiplied with.",
+            "base_delay_ms": delay("The wait before the first retry."),
+            "factor": {"description": "The factor between one wait and the next.",
                 "type": ["number", "null"], "minimum": 1, "maximum": 100},
-            "max_delay_ms": delay("The longest wait, before jitter."),
-            "jitter": {"description": "0.2: each wait is drawn from 80 % to 120 %.",
+            "max_delay_ms": delay("The maximum wait, before jitter."),
+            "jitter": {"description": "The random variation. With 0.2, a wait is 80 % to 120 % of \
+                its length.",
                 "type": ["number", "null"], "minimum": 0, "maximum": 1},
             "schedule_ms": {
-                "description": "The waits one by one.", "type": ["array", "null"],
+                "description": "The waits before each retry.", "type": ["array", "null"],
                 "minItems": 1, "maxItems": MAX_ATTEMPTS_LIMIT - 1,
                 "items": {"type": "integer", "minimum": 0,
                     "maximum": MAX_DELAY_LIMIT.as_millis() as u64},
@@ -252,7 +253,7 @@ fn nullable(schema: &Value) -> Value {
 
 fn problem() -> Value {
     json!({
-        "description": "What went wrong (RFC 9457). `type` is for programs, `detail` for people.",
+        "description": "An error (RFC 9457). `type` is for programs, `detail` is for people.",
         "type": "object", "required": ["type", "title", "status", "detail"],
         "properties": {
             "type": {"type": "string", "format": "uri-reference",
@@ -261,7 +262,7 @@ fn problem() -> Value {
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
             "detail": {"type": "string"},
             "errors": {
-                "description": "The fields or parameters that are wrong.",
+                "description": "The invalid fields or parameters.",
                 "type": "array", "minItems": 1, "maxItems": MAX_FIELD_ERRORS,
                 "items": {
                     "type": "object", "required": ["field", "message"],
@@ -284,14 +285,14 @@ mod tests {
     };
 
     use super::{GENERATED, written};
-    use crate::submission::{FIELDS, RETRY_FIELDS};
+    use crate::input::submission::{FIELDS, RETRY_FIELDS};
 
     fn properties(schema: &str) -> Vec<String> {
         written()[schema]["properties"].as_object().unwrap().keys().cloned().collect()
     }
 
     #[test]
-    fn the_pattern_of_what_is_made_up_is_exact() {
+    fn the_pattern_of_generated_ids_is_exact() {
         let pattern = Regex::new(GENERATED).unwrap();
         for seed in 0..=255 {
             let generated = ReferenceId::generated(TaskId::mint(
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_that_is_read_is_described_and_no_other() {
+    fn the_schemas_have_exactly_the_fields_that_are_read() {
         for (schema, read) in [("NewWebhook", &FIELDS[..]), ("Retry", &RETRY_FIELDS[..])] {
             let mut read = read.to_vec();
             let mut described = properties(schema);

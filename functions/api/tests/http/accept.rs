@@ -1,4 +1,4 @@
-//! What is answered, stored and queued for a webhook.
+//! Creating a webhook: the response, the record and the message.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use shared::{status::Status, store::Filter};
 
 use crate::harness::{Stack, URL, parse};
 
-/// One create and one send: the whole price of a webhook. The message names it, the record and the
-/// content are what was asked for.
+/// A webhook costs one create and one send. The message names it, and record and content match the
+/// request.
 #[tokio::test]
 async fn a_webhook_costs_one_create_and_one_send_and_keeps_its_bytes() {
     let stack = Stack::start().await;
@@ -54,7 +54,7 @@ async fn a_webhook_costs_one_create_and_one_send_and_keeps_its_bytes() {
 }
 
 #[tokio::test]
-async fn a_reference_id_is_made_up_and_leads_back() {
+async fn a_generated_reference_id_finds_its_webhook() {
     let stack = Stack::start().await;
     let id = stack.accept(json!({"reference_id": null, "headers": null, "event_type": null})).await;
     let record = stack.record(&id).await;
@@ -65,12 +65,12 @@ async fn a_reference_id_is_made_up_and_leads_back() {
         .await
         .json(200);
     assert_eq!(list["items"][0]["webhook_id"], id.as_str());
-    // One that was made up cannot be shared.
+    // Another webhook cannot have a generated one.
     let body = json!({"url": URL, "payload": 1, "reference_id": record.id.reference.as_str()});
     assert_eq!(stack.post("/webhooks", body.to_string()).await.problem(422), ["reference_id"]);
 }
 
-/// It enters the due index, and no message is sent; a time that has passed means now.
+/// It enters the due index, and no message is sent. A time in the past means now.
 #[tokio::test]
 async fn a_scheduled_webhook_waits_in_the_due_index() {
     let stack = Stack::start().await;
@@ -90,7 +90,7 @@ async fn a_scheduled_webhook_waits_in_the_due_index() {
 }
 
 #[tokio::test]
-async fn wishes_for_retries_are_kept() {
+async fn retry_overrides_are_stored() {
     let stack = Stack::start().await;
     let id = stack
         .accept(
@@ -110,7 +110,7 @@ async fn wishes_for_retries_are_kept() {
 }
 
 #[tokio::test]
-async fn a_test_webhook_is_answered_as_the_seed_says() {
+async fn a_test_webhook_has_its_documented_response() {
     let stack = Stack::start().await;
     let answer = stack
         .post(
@@ -141,10 +141,9 @@ async fn a_test_webhook_is_answered_as_the_seed_says() {
     }
 }
 
-/// A burst of callers at once, as in a benchmark: each gets an id of its own, and each webhook is
-/// queued once.
+/// Concurrent callers, as in a benchmark: each gets its own ID, and each webhook is queued once.
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_callers_each_get_their_own() {
+async fn concurrent_callers_get_different_ids() {
     let stack = std::sync::Arc::new(Stack::start().await);
     let calls = (0..64).map(|n| {
         let stack = std::sync::Arc::clone(&stack);
@@ -169,10 +168,10 @@ async fn concurrent_callers_each_get_their_own() {
     );
 }
 
-/// `5.0` is a whole number, as JSON Schema has it; `5.5` is none, nor is what a floating-point
-/// number cannot tell from its neighbours.
+/// `5.0` is an integer, as in JSON Schema. `5.5` is not, and neither is a number too large for an
+/// exact floating-point value.
 #[tokio::test]
-async fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+async fn an_integer_may_have_a_fraction_of_zero() {
     let stack = Stack::start().await;
     let body = |retry: &str| format!(r#"{{"url":"{URL}","payload":1,"retry":{retry}}}"#);
     let id = stack

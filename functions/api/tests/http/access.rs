@@ -1,4 +1,4 @@
-//! Who may call, and what every answer bears.
+//! Authentication, and the headers of every response.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn keys() -> Access {
 }
 
 #[tokio::test]
-async fn a_key_opens_the_api_and_nothing_else_does() {
+async fn only_a_key_admits_a_caller() {
     let stack = Stack::with(&[], keys()).await;
     let body = json!({"url": URL, "payload": 1}).to_string();
     for header in [
@@ -46,7 +46,7 @@ async fn a_key_opens_the_api_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn health_without_a_key_tells_its_word_only() {
+async fn health_without_a_key_contains_the_status_only() {
     let stack = Stack::with(&[], keys()).await;
     assert_eq!(stack.get("/health").await.json(200), json!({"status": "healthy"}));
     let whole = stack
@@ -60,13 +60,13 @@ async fn health_without_a_key_tells_its_word_only() {
         .problem(401);
     stack.get("/metrics").await.problem(401);
     stack.faults.store_down();
-    // What was found out before is told for a second.
+    // Findings are reused for a second.
     stack.clock.advance(Duration::from_secs(1));
     assert_eq!(stack.get("/health").await.json(503), json!({"status": "unhealthy"}));
 }
 
 #[tokio::test]
-async fn without_keys_lambda_refuses_every_call_and_does_not_say_why() {
+async fn without_keys_lambda_refuses_every_call_without_a_reason() {
     let stack = Stack::with(&[], Access::Refuse).await;
     for path in ["/health", "/webhook-statuses", "/nope"] {
         let answer = stack.get(path).await;
@@ -78,7 +78,7 @@ async fn without_keys_lambda_refuses_every_call_and_does_not_say_why() {
     assert_eq!(stack.get("/health").await.json(200)["store"]["status"], "healthy");
 }
 
-/// Whoever is on this machine may call, but not a web page in its browser.
+/// Programs on this machine may call, but not web pages of other sites in its browser.
 #[tokio::test]
 async fn without_keys_the_local_stack_refuses_browsers_of_other_sites() {
     let stack = Stack::start().await;
@@ -98,7 +98,7 @@ async fn without_keys_the_local_stack_refuses_browsers_of_other_sites() {
 }
 
 #[tokio::test]
-async fn every_answer_bears_a_correlation_id() {
+async fn every_response_has_a_correlation_id() {
     let stack = Stack::start().await;
     for path in ["/health", "/nope", "/webhook-statuses?x=1", "/webhook-status/x"] {
         let with = |id: &'static str| {

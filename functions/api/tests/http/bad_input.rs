@@ -1,5 +1,4 @@
-//! Each case of the contract's paragraph on bad input, and each limit. Nothing of what is refused
-//! is stored or queued.
+//! Every kind of invalid input, and each limit. A refused request stores and queues nothing.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ async fn check_nothing_happened(stack: &Stack) {
     assert!(stack.take_messages().await.is_empty());
 }
 
-/// The answer to a POST of which only the rest of the head and the body are given.
+/// The response to a POST with these further headers and this body.
 async fn raw(stack: &Stack, rest: &str) -> String {
     let address = stack.base.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).await.unwrap();
@@ -39,7 +38,7 @@ fn with(more: &Value) -> String {
 }
 
 #[tokio::test]
-async fn malformed_json_is_a_400_that_says_where() {
+async fn malformed_json_is_a_400_that_names_the_place() {
     let stack = Stack::start().await;
     for (body, place) in [
         ("", "line 1 column 0"),
@@ -64,7 +63,7 @@ async fn malformed_json_is_a_400_that_says_where() {
 }
 
 #[tokio::test]
-async fn wrong_fields_are_a_422_that_names_each() {
+async fn invalid_fields_are_a_422_that_names_each() {
     let stack = Stack::start().await;
     let answer = stack.post(
         "/webhooks",
@@ -242,7 +241,7 @@ async fn a_404_for_a_trailing_slash_names_the_route_without_it() {
 }
 
 #[tokio::test]
-async fn only_json_is_taken() {
+async fn only_json_is_accepted() {
     let stack = Stack::start().await;
     let post = |content_type: &str| {
         let request = stack.request(Method::POST, "/webhooks").header(CONTENT_TYPE, content_type);
@@ -268,10 +267,10 @@ async fn only_json_is_taken() {
     }
 }
 
-/// The payload's own bytes count, not those around it; the body as a whole has a limit too, also
-/// when its length is not announced.
+/// The limit applies to the payload's bytes, not to the bytes around it. The whole body has a limit
+/// too, even without `content-length`.
 #[tokio::test]
-async fn payload_and_body_have_their_limits() {
+async fn payload_and_body_are_limited() {
     let stack = Stack::with(&[("MAX_PAYLOAD_BYTES", "1000")], Access::Loopback).await;
     let payload = |bytes: usize| {
         format!(r#"{{"url":"{URL}", "payload" :   "{}"   }}"#, "x".repeat(bytes - 2))
@@ -295,7 +294,7 @@ async fn payload_and_body_have_their_limits() {
 }
 
 #[tokio::test]
-async fn wrong_queries_and_ids_are_named() {
+async fn invalid_parameters_and_ids_are_named() {
     let stack = Stack::start().await;
     for (path, fields) in [
         ("/webhook-statuses?status=done", vec!["status"]),

@@ -1,4 +1,4 @@
-//! Batches: each item is judged on its own.
+//! Batches: each item is accepted or refused on its own.
 
 use api::Access;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn each_item_has_its_own_verdict() {
+async fn each_item_has_its_own_result() {
     let stack = Stack::with(&[("MAX_PAYLOAD_BYTES", "100")], Access::Loopback).await;
     let items = json!({"webhooks": [
         {"url": URL, "payload": 1, "reference_id": "a"},
@@ -72,15 +72,15 @@ async fn a_batch_has_1_to_100_webhooks() {
     }
     stack.faults.take_calls();
     let answer = stack.post("/webhooks/batch", batch(100)).await.json(202);
-    // Ten messages in a call of the queue.
+    // A queue call sends ten messages.
     assert_eq!(stack.faults.take_calls(), [("create", 100), ("send", 10)]);
     assert_eq!(answer["results"].as_array().unwrap().len(), 100);
     assert_eq!(stack.take_messages().await.len(), 100);
 }
 
-/// A store that takes nothing refuses the whole; a queue that takes nothing only delays.
+/// Without the store, the whole batch is refused. Without the queue, it is only delayed.
 #[tokio::test]
-async fn outages_hit_a_batch_as_they_hit_one_webhook() {
+async fn outages_affect_a_batch_like_a_single_webhook() {
     let stack = Stack::start().await;
     let body =
         json!({"webhooks": [{"url": URL, "payload": 1}, {"url": "x", "payload": 1}]}).to_string();

@@ -1,4 +1,4 @@
-//! A store and a queue that fail when a test says so, around real ones.
+//! A store and a queue that wrap real ones and fail as a test requests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,30 +24,30 @@ use shared::{
 };
 use tokio::sync::Notify;
 
-/// How a call goes wrong.
+/// The fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing is done.
+    /// The call has no effect and fails.
     Down,
-    /// Nothing is done from the call after so many on, counted since the calls were last taken.
+    /// Calls after this many fail without effect, counted since the calls were last taken.
     DownAfter(usize),
-    /// It is done, and the answer is lost.
+    /// The call takes effect, and its answer is lost.
     AnswerLost,
-    /// No answer comes.
+    /// The call has no effect and never returns.
     Silent,
-    /// It is done once all is well again.
+    /// The call takes effect once the faults are healed.
     Held,
     /// The call panics.
     Panic,
 }
 
-/// What goes wrong, by the name of the call, and how often each was made.
+/// The faults by the name of the call, and how often each call was made.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     set: Mutex<HashMap<&'static str, Fault>>,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     healed: Notify,
-    /// What the store says of its own settings.
+    /// The warnings of the store.
     pub(crate) warnings: Mutex<Vec<String>>,
 }
 
@@ -56,18 +56,18 @@ impl Faults {
         self.set.lock().unwrap().insert(call, fault);
     }
 
-    /// All is well again.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         self.set.lock().unwrap().clear();
         self.healed.notify_waiters();
     }
 
-    /// Returns once the call is let through.
+    /// Returns once the call has no fault.
     async fn held(&self, part: &'static str, call: &'static str) {
         loop {
             let healed = self.healed.notified();
             tokio::pin!(healed);
-            // Registered before the look, so that a healing between the look and the wait is not
+            // Registered before the check, so that a healing between the check and the wait is not
             // missed.
             healed.as_mut().enable();
             if self.fault(part, call) != Some(Fault::Held) {
@@ -82,12 +82,12 @@ impl Faults {
         faults.get(call).or_else(|| faults.get(part)).copied()
     }
 
-    /// The calls since the last time that this was asked.
+    /// The calls since the last call of this function.
     pub(crate) fn take_calls(&self) -> Vec<(&'static str, usize)> {
         std::mem::take(&mut *self.calls.lock().unwrap()).into_iter().collect()
     }
 
-    /// Returns once the call was made so many times since they were last taken.
+    /// Returns once the call was made this many times since the calls were last taken.
     pub(crate) async fn called(&self, call: &'static str, times: usize) {
         let enough = || self.calls.lock().unwrap().get(call).is_some_and(|made| *made >= times);
         let waited = tokio::time::timeout(Duration::from_secs(60), async {
@@ -103,7 +103,7 @@ impl Faults {
         self.set("store", Fault::Down);
     }
 
-    /// Counts the call, and says how it goes wrong.
+    /// Counts the call, and returns its fault.
     fn note(&self, part: &'static str, call: &'static str) -> Option<Fault> {
         let made = {
             let mut calls = self.calls.lock().unwrap();
@@ -136,7 +136,7 @@ pub(crate) struct FaultyQueue {
     pub(crate) faults: Arc<Faults>,
 }
 
-/// The call itself, unless it goes wrong.
+/// The call with its fault, if it has one.
 macro_rules! through {
     ($self:ident, $part:literal, $call:literal, $error:expr, $inner:expr) => {
         match $self.faults.note($part, $call) {

@@ -1,4 +1,4 @@
-//! A server on a port of its own, the context behind it, and a client.
+//! A server with its own port, its context, and a client.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::{
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
-    context::{Backends, Context},
+    context::{Backends, Context, DataDirMode},
     id::WebhookId,
     message::Message,
     model::{ClaimId, ErrorKind, Webhook},
@@ -25,10 +25,10 @@ use tokio::sync::watch;
 
 use crate::faulty::{Faults, FaultyQueue, FaultyStore};
 
-/// Where webhooks go; nothing is sent there.
+/// The destination of webhooks. Nothing is sent to it.
 pub(crate) const URL: &str = "https://receiver.example/hooks";
 
-/// A clock that stands still until it is moved.
+/// A clock that only the test advances.
 #[derive(Debug)]
 pub(crate) struct TestClock(watch::Sender<Timestamp>);
 
@@ -63,14 +63,14 @@ impl Clock for TestClock {
 pub(crate) struct Stack {
     pub(crate) context: Context,
     pub(crate) clock: Arc<TestClock>,
-    /// What goes wrong in store and queue.
+    /// The faults of store and queue.
     pub(crate) faults: Arc<Faults>,
     pub(crate) base: String,
     client: Client,
     _dir: TempDir,
 }
 
-/// An answer that was read to its end.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -84,7 +84,7 @@ impl Answer {
         Self { status, headers, text: response.text().await.unwrap() }
     }
 
-    /// The body, if the status is this one.
+    /// The body. Panics if the status is another one.
     #[track_caller]
     pub(crate) fn json(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -95,7 +95,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Checks that it is a problem with this status, and answers with the fields that it names.
+    /// Checks that it is a problem with this status, and returns the fields that it names.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> Vec<String> {
         let body = self.json(status);
@@ -117,7 +117,7 @@ impl Answer {
 }
 
 impl Stack {
-    /// Every caller on this machine may call.
+    /// Admits every caller on this machine.
     pub(crate) async fn start() -> Self {
         Self::with(&[], Access::Loopback).await
     }
@@ -132,8 +132,8 @@ impl Stack {
         .unwrap();
         let clock = TestClock::new();
         let shared_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let backends = Backends::open(&config, &shared_clock).unwrap();
-        let mut context = Context::new(config, backends, shared_clock, Duration::ZERO).unwrap();
+        let backends = Backends::open(&config, &shared_clock, DataDirMode::Shared).unwrap();
+        let mut context = Context::new(config, &backends, shared_clock, Duration::ZERO).unwrap();
         let faults = Arc::new(Faults::default());
         context.store = Arc::new(FaultyStore {
             inner: Arc::clone(&context.store),
@@ -166,7 +166,7 @@ impl Stack {
         self.call(self.request(Method::DELETE, path)).await
     }
 
-    /// A POST with this body, said to be JSON.
+    /// A POST with this body as JSON.
     pub(crate) async fn post(&self, path: &str, body: impl Into<String>) -> Answer {
         self.post_with(path, body, &[]).await
     }
@@ -187,12 +187,12 @@ impl Stack {
         self.call(request).await
     }
 
-    /// Accepts a webhook with these fields besides URL and payload, and answers with its id.
+    /// Accepts a webhook with these fields besides URL and payload, and returns its ID.
     pub(crate) async fn accept(&self, more: Value) -> String {
         let mut body = json!({"url": URL, "payload": {"n": 1}});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let answer = self.post("/webhooks", body.to_string()).await.json(202);
-        // Later ones have greater ids for sure.
+        // So later webhooks have greater IDs.
         self.clock.advance(Duration::from_millis(1));
         answer["webhook_id"].as_str().unwrap().to_owned()
     }
@@ -201,7 +201,7 @@ impl Stack {
         self.context.store.get(&parse(id)).await.unwrap().unwrap()
     }
 
-    /// The ids that all visible messages name; the messages are gone then.
+    /// Removes all visible messages, and returns the IDs in them.
     pub(crate) async fn take_messages(&self) -> Vec<String> {
         let mut ids = Vec::new();
         loop {
@@ -224,7 +224,7 @@ impl Stack {
         }
     }
 
-    /// Writes what one attempt of `deliver` would have come to.
+    /// Records the outcome of an attempt, as `deliver` does.
     pub(crate) async fn conclude(&self, id: &str, status_code: u16) -> Webhook {
         let (store, rules, now) = (&self.context.store, &self.context.rules, self.clock.now());
         let pending = self.record(id).await;
@@ -244,8 +244,8 @@ impl Stack {
         concluded
     }
 
-    /// A webhook that was attempted as often as it can be, each time with an answer of control
-    /// characters: the longest that there is as JSON.
+    /// A webhook with the maximum number of attempts, each with a response of control characters.
+    /// Its JSON is the longest possible one.
     pub(crate) async fn accept_with_long_excerpts(&self) -> String {
         let retry = json!({"max_attempts": 50, "base_delay_ms": 0});
         let id = self.accept(json!({"retry": retry, "reference_id": "long"})).await;
@@ -273,7 +273,7 @@ impl Stack {
         id
     }
 
-    /// Makes a dead letter of a webhook that was accepted.
+    /// Turns an accepted webhook into a dead letter.
     pub(crate) async fn bury(&self, id: &str) {
         let failed = self.conclude(id, 410).await;
         let archived = self.context.rules.archive(&failed, self.clock.now()).unwrap();
@@ -286,7 +286,7 @@ pub(crate) fn parse(id: &str) -> WebhookId {
     id.parse().unwrap()
 }
 
-/// The ids of a list's items.
+/// The IDs of a list's items.
 pub(crate) fn ids(list: &Value) -> Vec<String> {
     list["items"]
         .as_array()
@@ -297,7 +297,7 @@ pub(crate) fn ids(list: &Value) -> Vec<String> {
 }
 
 fn client() -> Client {
-    // No TLS is spoken here; the library wants a configuration all the same.
+    // The client needs a TLS configuration although it uses no TLS here.
     let tls = rustls::ClientConfig::builder_with_provider(
         rustls::crypto::ring::default_provider().into(),
     )

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: the same request twice does what it does once, whatever happened in between.
+//! `Idempotency-Key`: a repeated request has the effect of one, whatever happened in between.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ async fn webhooks(stack: &Stack) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_second_request_is_answered_as_the_first_was_and_does_nothing() {
+async fn a_repeated_request_gets_the_first_response_and_has_no_effect() {
     let stack = Stack::start().await;
     let first = post(&stack, 1).await;
     let id = first.json(202)["webhook_id"].as_str().unwrap().to_owned();
@@ -44,7 +44,7 @@ async fn the_second_request_is_answered_as_the_first_was_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn another_body_is_a_conflict_and_another_key_route_or_day_is_not() {
+async fn a_different_body_is_a_conflict_and_a_different_key_route_or_day_is_not() {
     let stack = Stack::start().await;
     post(&stack, 1).await.json(202);
     post(&stack, 2).await.problem(409);
@@ -58,7 +58,7 @@ async fn another_body_is_a_conflict_and_another_key_route_or_day_is_not() {
     assert_eq!(webhooks(&stack).await.len(), 4);
 }
 
-/// A key of the API can be rotated between two tries of one request.
+/// An API key can be rotated between two tries of one request.
 #[tokio::test]
 async fn callers_with_different_api_keys_share_their_idempotency_keys() {
     let access = Access::Keys(["one", "two"].map(|key| KeyHash::of(key.as_bytes())).to_vec());
@@ -71,7 +71,7 @@ async fn callers_with_different_api_keys_share_their_idempotency_keys() {
 }
 
 #[tokio::test]
-async fn a_key_has_its_form() {
+async fn a_malformed_key_is_refused() {
     let stack = Stack::start().await;
     let long = "x".repeat(256);
     for bad in ["", "a b", &long] {
@@ -83,9 +83,9 @@ async fn a_key_has_its_form() {
     stack.post_with("/webhooks", body(1), &[("idempotency-key", &long[1..])]).await.json(202);
 }
 
-/// Many at once: one webhook, and one answer to all.
+/// Many concurrent requests create one webhook and get the same response.
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_with_one_key_make_one_webhook() {
+async fn concurrent_requests_with_one_key_create_one_webhook() {
     let stack = Arc::new(Stack::start().await);
     let calls: Vec<_> = (0..32)
         .map(|_| {
@@ -107,9 +107,9 @@ async fn concurrent_requests_with_one_key_make_one_webhook() {
     assert!(!queued.is_empty() && queued.iter().all(|id| *id == webhooks[0]));
 }
 
-/// Whatever step a try dies after, the next one goes on and there is one webhook, which is queued.
+/// Whatever step a try dies after, the next one continues. There is one webhook, and it is queued.
 #[tokio::test]
-async fn a_request_that_died_on_the_way_is_gone_on_with() {
+async fn a_retry_continues_a_request_that_died() {
     for (call, fault, exists) in [
         ("reserve", Fault::Down, false),
         ("reserve", Fault::AnswerLost, false),
@@ -133,10 +133,10 @@ async fn a_request_that_died_on_the_way_is_gone_on_with() {
     }
 }
 
-/// The answer could not be stored: the caller has its 202, and the next request gets the same bytes
-/// though it has another correlation id.
+/// The response could not be stored. The caller gets its 202, and a retry gets the same bytes
+/// although it has another correlation ID.
 #[tokio::test]
-async fn an_answer_that_was_not_stored_is_made_again() {
+async fn a_response_that_was_not_stored_is_built_again() {
     let stack = Stack::start().await;
     stack.faults.set("replace_reservation", Fault::Down);
     let first = post(&stack, 1).await;
@@ -149,9 +149,9 @@ async fn an_answer_that_was_not_stored_is_made_again() {
     assert_eq!(webhooks(&stack).await, [id]);
 }
 
-/// After a minute the id is too old to be created: the audit may have read its minute.
+/// After a minute the ID is too old for a create: the audit may have read its minute.
 #[tokio::test]
-async fn an_old_reservation_is_answered_if_there_is_a_webhook_and_minted_anew_if_not() {
+async fn an_old_reservation_finds_its_webhook_or_gets_a_new_id() {
     let stack = Stack::start().await;
     stack.faults.set("create", Fault::Down);
     post(&stack, 1).await.problem(503);
@@ -183,7 +183,7 @@ fn accepted(answer: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_batch_is_accepted_once_too() {
+async fn a_batch_is_accepted_once() {
     let stack = Stack::start().await;
     let post = || stack.post_with("/webhooks/batch", batch(12), &[KEY]);
     stack.faults.set("create", Fault::AnswerLost);
@@ -201,8 +201,7 @@ async fn a_batch_is_accepted_once_too() {
     stack.post_with("/webhooks/batch", batch(11), &[KEY]).await.problem(409);
 }
 
-/// Of an old batch some webhooks exist, or were deleted since: those are answered, and only the
-/// others are made.
+/// Some webhooks of an old batch exist, or were deleted since. Only the others are created.
 #[tokio::test]
 async fn an_old_batch_is_completed() {
     let stack = Stack::start().await;
@@ -224,11 +223,10 @@ async fn an_old_batch_is_completed() {
     assert_eq!(stack.post_with("/webhooks/batch", batch(3), &[KEY]).await.text, answer.text);
 }
 
-/// Of a batch two webhooks are made before its try dies, and so with each try a minute later, which
-/// gives the rest new ids. In the end each webhook was made once, and each was always answered with
-/// the same id.
+/// Each try of a batch creates two webhooks before it dies. The next try, a minute later, gives the
+/// others new IDs. In the end each webhook was created once, and each response named the same ID.
 #[tokio::test]
-async fn an_old_batch_whose_tries_die_is_made_once() {
+async fn an_old_batch_whose_tries_die_is_created_once() {
     let stack = Stack::start().await;
     let mut told = vec![None; 7];
     for round in 1..=4 {
@@ -250,10 +248,10 @@ async fn an_old_batch_whose_tries_die_is_made_once() {
     assert_eq!(told, made);
 }
 
-/// A webhook that was deleted stays deleted when its request comes again, soon or late, and the
-/// answer names it as the first one did.
+/// A deleted webhook stays deleted when its request is repeated, soon or late. The response names
+/// it like the first one.
 #[tokio::test]
-async fn what_was_deleted_does_not_come_back_with_its_request() {
+async fn a_deleted_webhook_is_not_created_again_by_a_retry() {
     for wait in [Duration::ZERO, Duration::from_millis(60_001), Duration::from_secs(23 * 3600)] {
         let stack = Stack::start().await;
         stack.faults.set("replace_reservation", Fault::Down);
@@ -275,10 +273,10 @@ async fn what_was_deleted_does_not_come_back_with_its_request() {
     }
 }
 
-/// A try that stands still before its create finds, when it goes on, that its id has become too old
-/// and another try has taken over: one webhook, and one answer for both.
+/// A try that stalls before its create continues after its ID has become too old and another try
+/// has taken over. There is one webhook, and both get the same response.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_comes_too_late_makes_nothing() {
+async fn a_create_that_is_too_late_has_no_effect() {
     for (path, body) in [("/webhooks", body(1)), ("/webhooks/batch", batch(1))] {
         let stack = Arc::new(Stack::start().await);
         stack.faults.set("create", Fault::Held);
@@ -312,7 +310,7 @@ async fn a_resend_with_a_key_happens_once() {
     stack.take_messages().await;
     let path = format!("/webhooks/{id}/resend");
     let resend = || stack.post_with(&path, "", &[KEY]);
-    // It is done, and the answer is not kept: the second try finds it done.
+    // The resend is done, but its response is lost. The second try finds it done.
     stack.faults.set("replace_reservation", Fault::Down);
     let first = resend().await;
     first.json(202);
@@ -321,13 +319,13 @@ async fn a_resend_with_a_key_happens_once() {
     stack.conclude(&id, 200).await;
     assert_eq!(resend().await.header("idempotent-replayed"), Some("true"));
     assert_eq!(stack.record(&id).await.status, Status::Delivered);
-    // With another key it is another resend.
+    // Another key is another resend.
     stack.post_with(&path, "", &[("idempotency-key", "k-2")]).await.json(202);
     assert_eq!(stack.record(&id).await.status, Status::Pending);
 }
 
 #[tokio::test]
-async fn a_cleanup_with_a_key_is_answered_as_it_was() {
+async fn a_repeated_cleanup_gets_the_first_response() {
     let stack = Stack::start().await;
     let id = stack.accept(json!({})).await;
     stack.conclude(&id, 200).await;

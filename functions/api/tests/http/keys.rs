@@ -1,5 +1,5 @@
-//! Once keys are set nobody calls without one, on no route and by no method. The routes are asked
-//! of the router itself, so a new one is covered when it is there.
+//! With API keys, no caller without one is admitted, on any route with any method. The routes come
+//! from the router, so a new route is covered automatically.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use crate::harness::{Answer, Stack};
 
 const KEY: &str = "key-of-the-caller-5f2c";
 
-/// What the API answers without a key: the status word, and the operator's page with nothing in it.
+/// The routes that respond without a key: the status, and the operator's page, which has no data.
 const OPEN: [&str; 2] = ["/health", "/"];
 
-/// All that an HTTP client can name without its server's help.
+/// Methods that a client can send.
 const METHODS: [Method; 8] = [
     Method::GET,
     Method::HEAD,
@@ -38,7 +38,7 @@ async fn with_key() -> Stack {
     Stack::with(&[], access(&[("API_KEYS", KEY)])).await
 }
 
-/// Every path of the router: its debug text is the only place where the library names them.
+/// Every path of the router. Only its debug text contains them.
 fn paths(stack: &Stack) -> BTreeSet<String> {
     let text = format!("{:?}", api::router(stack.context.clone(), Access::Refuse));
     let paths: BTreeSet<String> = text
@@ -62,7 +62,7 @@ fn paths(stack: &Stack) -> BTreeSet<String> {
     paths
 }
 
-/// Credentials that are not a key.
+/// Credentials that are not an API key.
 fn wrong() -> Vec<Vec<(&'static str, String)>> {
     let basic = base64("user:key-of-the-caller-5f2c");
     let hash = "9b0a35b4d8a3a2f4f4d1c0d7d0d3a1f7a2b6a38c31c5c6f2c38bfa3a0e6d0b11";
@@ -109,10 +109,10 @@ async fn call(
     stack.call(request).await
 }
 
-/// Nothing is told, and nothing is done: the webhook that the paths name is as it was, and nothing
-/// is queued.
+/// Every call is refused without effect: the webhook in the paths is unchanged, and nothing is
+/// queued.
 #[tokio::test]
-async fn no_route_answers_without_a_key() {
+async fn no_route_responds_without_a_key() {
     let stack = with_key().await;
     let body = json!({"url": crate::harness::URL, "payload": "private-payload-71bd",
         "reference_id": "kept"})
@@ -127,7 +127,7 @@ async fn no_route_answers_without_a_key() {
         let path = path.replace("{webhook_id}", id);
         for method in &METHODS {
             for headers in wrong() {
-                // What names no key at all is nobody, whom the open routes answer.
+                // Without any key the caller is anonymous, which the public routes admit.
                 let names_key = headers.iter().any(|(name, value)| {
                     *name == "x-api-key" || value.trim().starts_with("Bearer ")
                 });
@@ -154,8 +154,8 @@ async fn no_route_answers_without_a_key() {
                     assert_eq!(answer.status, 401, "{method} {path}{query}: {}", answer.text);
                 }
             }
-            // The same call with the key is let in, whatever comes of it; what would change
-            // something is not tried.
+            // The same call with the key is admitted. Calls that would change something are not
+            // made.
             if method.is_safe() {
                 let answer = call(&stack, method, &path, &[("x-api-key", KEY.to_owned())]).await;
                 assert_ne!(answer.status, 401, "{method} {path}");
@@ -168,9 +168,9 @@ async fn no_route_answers_without_a_key() {
     assert_eq!(stack.take_messages().await, Vec::<String>::new());
 }
 
-/// The open route tells its word and no more, by every method.
+/// The public route returns the status only, with every method.
 #[tokio::test]
-async fn health_tells_strangers_one_word() {
+async fn health_without_a_key_returns_the_status_with_every_method() {
     let stack = with_key().await;
     for method in &METHODS {
         let answer = call(&stack, method, "/health", &[]).await;
@@ -185,8 +185,8 @@ async fn health_tells_strangers_one_word() {
     }
 }
 
-/// A Lambda function whose operator set neither keys nor that the platform checks: every call, also
-/// with something that looks like a key.
+/// A Lambda function without API keys and without `API_AUTH` refuses every call, even with
+/// something that looks like a key.
 #[tokio::test]
 async fn without_keys_lambda_refuses_every_route() {
     let stack = Stack::with(&[], access(&[])).await;
@@ -201,10 +201,10 @@ async fn without_keys_lambda_refuses_every_route() {
     }
 }
 
-/// With `API_AUTH=iam` whoever comes through is let in; keys that are set are asked for all the
-/// same.
+/// With `API_AUTH=iam` every caller is admitted. API keys are required all the same if there are
+/// any.
 #[tokio::test]
-async fn with_iam_the_platform_checks_and_keys_still_count() {
+async fn with_iam_the_platform_authenticates_and_keys_are_still_required() {
     let stack = Stack::with(&[], access(&[("API_AUTH", "iam")])).await;
     stack.get("/webhook-statuses").await.json(200);
     let stack = Stack::with(&[], access(&[("API_AUTH", "iam"), ("API_KEYS", KEY)])).await;

@@ -18,7 +18,7 @@ async fn some(stack: &Stack, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_by_number_and_by_cursor_show_the_same() {
+async fn pages_by_number_and_by_cursor_are_the_same() {
     let stack = Stack::start().await;
     let all = some(&stack, 7).await;
     let first = stack.get("/webhook-statuses?page_size=3").await.json(200);
@@ -93,13 +93,13 @@ async fn a_cursor_that_is_not_of_this_list_is_a_400() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_latest_first_without_what_is_large() {
+async fn dead_letters_are_listed_latest_first_without_payload_and_attempts() {
     let stack = Stack::start().await;
     let all = some(&stack, 3).await;
     for id in &all {
         stack.bury(id).await;
     }
-    // Failed, not archived: not a dead letter yet.
+    // Failed but not archived, so not a dead letter yet.
     let young = stack.accept(json!({})).await;
     stack.conclude(&young, 410).await;
     stack.get(&format!("/dead-letters/{young}")).await.problem(404);
@@ -145,13 +145,13 @@ async fn dead_letters_are_listed_latest_first_without_what_is_large() {
     stack.get(&format!("/dead-letters/{}", all[0])).await.problem(404);
 }
 
-/// What Lambda answers at most, where the body is a JSON string in JSON.
+/// The largest response of Lambda, in which the body is a JSON string.
 const LAMBDA_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
-/// Records as long as they can be: a page ends where it would be too long, and neither numbers nor
-/// cursors leave out anything.
+/// With records of maximum length, a page ends before it would be too large. Neither page numbers
+/// nor cursors skip an item.
 #[tokio::test]
-async fn pages_are_bounded_by_bytes_and_leave_nothing_out() {
+async fn pages_are_limited_in_bytes_and_skip_nothing() {
     let stack = Stack::start().await;
     let mut all = Vec::new();
     for _ in 0..100 {

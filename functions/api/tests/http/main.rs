@@ -1,26 +1,20 @@
-//! The API through real HTTP, on the embedded backend, with a clock that only the test moves.
+//! The API over real HTTP on the embedded backend, with a clock that only the test advances.
 //!
-//! | file | what it shows |
-//! |---|---|
-//! | `accept` | what is answered, stored, queued and sent on for a webhook |
-//! | `bad_input` | each case of the contract's paragraph on bad input, and the limits |
-//! | `access` | keys, correlation ids, methods and routes |
-//! | `keys` | every route and every method, with every sort of credentials that is not a key |
-//! | `idempotency` | the same request twice, at once, later, and after each crash |
-//! | `batches` | each item judged on its own |
-//! | `lists` | filters, pages, cursors |
-//! | `openapi` | the document is what the code says, and the router has what it says |
-//! | `operators` | delete, clean up, resend, redrive, dead letters, explain |
-//! | `outages` | store or queue gone, slow, or silent after it did its work; health; metrics |
-//! | `overload` | more requests at a time than there is room for |
-//! | `page` | the operator's page as it is served, and the calls that were made for it |
+//! - `accept`: the response, the record and the message of a webhook.
+//! - `bad_input`: invalid requests and limits.
+//! - `access`: API keys, correlation IDs and browsers.
+//! - `keys`: every route with every method and with invalid credentials.
+//! - `idempotency`: repeated requests, concurrent, later, and after each crash.
+//! - `batches`: items are accepted or refused on their own.
+//! - `lists`: filters, pages and cursors.
+//! - `openapi`: the document matches the code and the router.
+//! - `operators`: delete, clean up, resend, redrive, dead letters, explain.
+//! - `outages`: store or queue down, slow, or silent after they did their work; health and metrics.
+//! - `overload`: more concurrent requests than the capacity.
+//! - `page`: the operator's page as it is served, and the calls that only it makes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "people read what a test prints")]
 
 mod accept;
 mod access;

@@ -1,4 +1,4 @@
-//! The OpenAPI document: that it is what the code says, and that the router has what it says.
+//! The OpenAPI document matches the code, and the router matches the document.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -7,18 +7,17 @@ use serde_json::Value;
 
 use crate::harness::Stack;
 
-/// Routes for browsers, which are no part of the API.
+/// Routes for browsers, which the document does not describe.
 const PAGES: [&str; 1] = ["/"];
 
-/// Every answer that contract.md names for what goes wrong.
+/// Every error status of the API.
 const ERRORS: [&str; 8] = ["400", "401", "404", "405", "409", "413", "422", "503"];
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// The document that is compiled in follows from the code: where it does not, this test writes it
-/// anew and fails once.
+/// The checked-in document matches the code. If it does not, this test rewrites it and fails once.
 #[tokio::test]
 async fn the_document_is_what_the_code_says() {
     let document = api::document();
@@ -29,18 +28,19 @@ async fn the_document_is_what_the_code_says() {
         text.push('\n');
         std::fs::write(&file, text).unwrap();
         panic!(
-            "{} was not what the code says; it is now: look at the difference and commit it",
+            "{} did not match the code. This test has rewritten it. Review and commit the change.",
             file.display()
         );
     }
 }
 
-/// No route is missing in the document, and none is in it that the router does not have.
+/// Document and router have the same routes and methods.
 #[tokio::test]
-async fn each_route_is_in_the_document_and_the_other_way_round() {
+async fn document_and_router_have_the_same_routes() {
     let document = api::document();
+    let paths = api::paths();
     let routes: BTreeSet<&str> =
-        api::paths().into_iter().filter(|path| !PAGES.contains(path)).collect();
+        paths.iter().map(String::as_str).filter(|path| !PAGES.contains(path)).collect();
     assert_eq!(keys(&document["paths"]), routes);
     let stack = Stack::start().await;
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -62,10 +62,9 @@ async fn each_route_is_in_the_document_and_the_other_way_round() {
     }
 }
 
-/// Every error is described as a problem, with the headers that it carries; each that the contract
-/// names is there.
+/// Every error response is described as a problem with its headers, and every error status occurs.
 #[test]
-fn every_error_of_the_contract_is_described() {
+fn every_error_is_described() {
     let document = api::document();
     let mut seen = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -99,6 +98,6 @@ fn every_error_of_the_contract_is_described() {
         }
     }
     for status in ERRORS {
-        assert!(seen.contains(status), "{status} is nowhere");
+        assert!(seen.contains(status), "no operation has {status}");
     }
 }

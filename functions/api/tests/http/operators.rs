@@ -1,4 +1,4 @@
-//! What operators do: delete, clean up, resend, redrive, explain.
+//! Operators' actions: delete, clean up, resend, redrive, explain.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use shared::{
 use crate::harness::{Stack, ids, parse};
 
 #[tokio::test]
-async fn a_deleted_webhook_is_gone_with_all_of_it() {
+async fn a_deleted_webhook_is_gone_with_its_payload() {
     let stack = Stack::start().await;
     let (on_its_way, letter) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
     stack.bury(&letter).await;
@@ -44,7 +44,7 @@ async fn deleting_many_needs_a_filter() {
 }
 
 #[tokio::test]
-async fn many_are_deleted_by_reference_and_status_whatever_their_state() {
+async fn webhooks_of_every_status_are_deleted_by_reference_and_status() {
     let stack = Stack::start().await;
     let mut all = Vec::new();
     for reference in ["a", "a", "b"] {
@@ -58,7 +58,7 @@ async fn many_are_deleted_by_reference_and_status_whatever_their_state() {
 }
 
 #[tokio::test]
-async fn a_cleanup_takes_only_what_is_finished_and_old_unless_told() {
+async fn a_cleanup_deletes_only_finished_and_old_webhooks_by_default() {
     let stack = Stack::start().await;
     let (old, old_pending) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
     stack.conclude(&old, 200).await;
@@ -77,10 +77,10 @@ async fn a_cleanup_takes_only_what_is_finished_and_old_unless_told() {
     assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
 }
 
-/// More than one call reads: `more` says so, and the cursor goes on behind what the filter did not
-/// want.
+/// There are more webhooks than one call reads. `more` is true, and the cursor continues after the
+/// webhooks that the filter did not match.
 #[tokio::test]
-async fn a_long_cleanup_goes_on_by_cursor() {
+async fn a_long_cleanup_continues_with_its_cursor() {
     let stack = Stack::start().await;
     let start = stack.context.clock.now();
     let oldest = stack.accept(json!({})).await;
@@ -107,7 +107,7 @@ async fn a_long_cleanup_goes_on_by_cursor() {
 }
 
 #[tokio::test]
-async fn a_finished_webhook_is_sent_again_and_one_on_its_way_is_not() {
+async fn only_a_finished_webhook_is_resent() {
     let stack = Stack::start().await;
     let id = stack.accept(json!({"reference_id": "order-7"})).await;
     let path = format!("/webhooks/{id}/resend");
@@ -181,8 +181,8 @@ async fn many_dead_letters_are_redriven_in_one_call() {
     assert_eq!(stack.post("/dead-letters/redrive", "").await.json(202)["redriven"], 0);
 }
 
-/// A queue message that nobody could read is kept as a dead letter without a URL: it can be read
-/// and deleted.
+/// An unreadable queue message is kept as a dead letter without a URL, which can be read and
+/// deleted.
 #[tokio::test]
 async fn an_unreadable_message_cannot_be_sent_again() {
     let stack = Stack::start().await;
@@ -203,7 +203,7 @@ async fn an_unreadable_message_cannot_be_sent_again() {
 }
 
 #[tokio::test]
-async fn explain_tells_every_step_and_what_comes_next() {
+async fn explain_returns_every_step_and_the_next_one() {
     let stack = Stack::start().await;
     let id = stack.accept(json!({})).await;
     stack.conclude(&id, 500).await;

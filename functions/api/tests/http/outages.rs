@@ -1,4 +1,5 @@
-//! Store or queue gone, slow, or silent after they did their work; and what health and metrics say.
+//! Store or queue down, slow, or silent after they did their work; and health and metrics
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -53,13 +54,13 @@ async fn without_the_store_every_call_is_a_503_that_says_nothing_of_the_inside()
         assert!(answer.header("retry-after").is_some());
         assert!(!answer.text.contains("internal detail"), "{}", answer.text);
     }
-    // What is wrong with the request is still said.
+    // Invalid requests still get their errors.
     stack.post("/webhooks", "{}").await.problem(422);
     stack.faults.heal();
     stack.get(&format!("/webhook-status/{id}")).await.json(200);
 }
 
-/// The answer is still 202, and the sweep sends it: it is due now.
+/// The response is still a 202. The webhook is due now, so the next sweep sends its message.
 #[tokio::test]
 async fn without_the_queue_a_webhook_is_accepted_and_due() {
     for fault in [Fault::Down, Fault::AnswerLost] {
@@ -73,9 +74,10 @@ async fn without_the_queue_a_webhook_is_accepted_and_due() {
     }
 }
 
-/// Neither the queue nor the due index: it exists all the same, and the audit finds it.
+/// Neither the queue nor the due index has the webhook. It exists all the same, and the audit finds
+/// it.
 #[tokio::test]
-async fn a_webhook_that_nobody_holds_yet_is_accepted_all_the_same() {
+async fn a_webhook_without_a_holder_is_accepted_all_the_same() {
     let stack = Stack::start().await;
     stack.faults.set("send", Fault::Down);
     stack.faults.set("write", Fault::Down);
@@ -88,7 +90,7 @@ async fn a_webhook_that_nobody_holds_yet_is_accepted_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_resend_whose_message_is_not_taken_is_due_now() {
+async fn a_resend_whose_message_is_refused_is_due_now() {
     let stack = Stack::start().await;
     let (sent, letter) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
     stack.conclude(&sent, 200).await;
@@ -114,16 +116,16 @@ fn swept(stack: &Stack, lag_ms: u64) -> SweepReport {
     }
 }
 
-/// Health once what it said before counts no more.
+/// Health after the reused findings have expired.
 async fn later(stack: &Stack) -> Answer {
     stack.clock.advance(Duration::from_secs(1));
     stack.get("/health").await
 }
 
-/// Polled by many at once and again and again, the parts are asked once in a second, and what they
-/// said then is told to all.
+/// However many callers poll it, store and queue are probed once a second, and all callers get the
+/// same findings.
 #[tokio::test]
-async fn health_asks_its_parts_at_most_once_a_second() {
+async fn health_probes_at_most_once_a_second() {
     let stack = Stack::start().await;
     let asked = |calls: Vec<(&str, usize)>| {
         calls.iter().find(|(call, _)| *call == "ping").map_or(0, |(_, count)| *count)
@@ -182,10 +184,10 @@ async fn health_follows_store_queue_and_sweep() {
     assert!(!down.text.contains("internal detail"));
 }
 
-/// A store that may lose what it has acknowledged says so: health is degraded and tells why.
-/// Without an answer nothing is said against it.
+/// A store that may lose acknowledged writes warns of it: health is degraded and contains the
+/// warning. Without an answer about warnings, the store counts as healthy.
 #[tokio::test]
-async fn health_tells_what_is_wrong_with_the_store_s_settings() {
+async fn health_contains_the_store_s_warnings() {
     let stack = Stack::start().await;
     assert_eq!(
         later(&stack).await.json(200)["store"],
@@ -201,15 +203,14 @@ async fn health_tells_what_is_wrong_with_the_store_s_settings() {
     assert_eq!(later(&stack).await.json(200)["status"], "healthy");
 }
 
-/// A part that does not answer is given up after two seconds of the clock.
+/// A probe times out after two seconds of the clock.
 #[tokio::test]
-async fn health_does_not_wait_for_a_silent_part() {
+async fn health_does_not_wait_for_a_silent_store_or_queue() {
     let stack = Stack::start().await;
     stack.faults.set("ping", Fault::Silent);
     let health = stack.get("/health");
     let moved = async {
-        // The call of the store is counted before it is silent, so the wait for it has begun or
-        // begins at this time.
+        // The call is counted before it stalls, so its timeout has started, or starts at this time.
         while !stack.faults.take_calls().iter().any(|(call, _)| *call == "circuits") {
             tokio::task::yield_now().await;
         }
@@ -265,7 +266,7 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
 }
 
 #[tokio::test]
-async fn metrics_are_prometheus_text_and_can_be_switched_off() {
+async fn metrics_are_prometheus_text_and_can_be_disabled() {
     let stack = Stack::start().await;
     with_an_open_circuit(&stack).await;
     stack.accept(json!({})).await;
@@ -290,7 +291,7 @@ async fn metrics_are_prometheus_text_and_can_be_switched_off() {
     off.get("/metrics").await.problem(404);
 }
 
-/// The second port of the local stack: metrics, and nothing else.
+/// The second port of the local stack serves nothing but metrics.
 #[tokio::test]
 async fn the_metrics_port_serves_metrics_only() {
     let mut port = Stack::start().await;
@@ -305,9 +306,9 @@ async fn the_metrics_port_serves_metrics_only() {
     assert_eq!(port.get("/metrics").await.status.as_u16(), 503);
 }
 
-/// An expired webhook is gone for every call.
+/// No call finds an expired webhook.
 #[tokio::test]
-async fn what_has_expired_is_gone() {
+async fn an_expired_webhook_is_gone() {
     let stack = Stack::start().await;
     let id = stack.accept(json!({})).await;
     stack.conclude(&id, 200).await;
@@ -318,10 +319,10 @@ async fn what_has_expired_is_gone() {
     assert!(ids(&stack.get("/webhook-statuses").await.json(200)).is_empty());
 }
 
-/// The client hangs up while the store is at it. The webhook exists then, so its message is sent
-/// all the same.
+/// The client disconnects during the create. The webhook exists then, so its message is sent all
+/// the same.
 #[tokio::test]
-async fn a_client_that_hangs_up_does_not_stop_the_hand_over() {
+async fn a_client_that_disconnects_does_not_prevent_the_send() {
     let stack = Stack::start().await;
     stack.faults.set("create", Fault::Held);
     let request = stack
@@ -347,7 +348,7 @@ async fn a_client_that_hangs_up_does_not_stop_the_hand_over() {
     assert_eq!(sent.await.expect("its message is sent").len(), 1);
 }
 
-/// A fault of ours is answered as one, and the next request finds everything in order.
+/// A panic is a 500, and the next request works.
 #[tokio::test]
 async fn a_panic_is_a_500_without_details() {
     let stack = Stack::start().await;

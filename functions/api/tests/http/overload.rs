@@ -1,6 +1,6 @@
-//! More requests at a time than there is room for: the ones beyond are told so at once, nothing is
-//! done for them, and whoever watches still gets through. Room is of two kinds: turns, for requests
-//! that are complete, and bytes, for bodies, also while they come.
+//! More concurrent requests than the capacity. Excess requests get a 503 at once and have no
+//! effect, and monitoring still works. Complete requests need a slot, and bodies need memory, even
+//! while they arrive.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use crate::{
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The least room for bodies; one batch of [`LARGE`] bytes takes most of it.
+/// The smallest memory setting. One batch of [`LARGE`] bytes uses most of it.
 const ROOM: (&str, &str) = ("API_BODY_BYTES", "33554432");
 const LARGE: usize = 5_900_000;
 
-/// A request whose body is held back.
+/// A request whose body is not complete.
 struct Unfinished {
     stream: TcpStream,
 }
 
 impl Unfinished {
-    /// Sends the head, with these further lines, and the beginning of the body.
+    /// Sends the head with these further headers, and the start of the body.
     async fn begin(stack: &Stack, path: &str, lines: &str, body: &str) -> Self {
         let host = stack.base.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).await.unwrap();
@@ -41,7 +41,7 @@ impl Unfinished {
         Self { stream }
     }
 
-    /// A batch of [`LARGE`] bytes, of which one comes.
+    /// A batch of [`LARGE`] bytes, of which one is sent.
     async fn large(stack: &Stack, key: &str) -> Self {
         Self::begin(
             stack,
@@ -52,7 +52,7 @@ impl Unfinished {
         .await
     }
 
-    /// Sends the rest, and answers with the whole answer.
+    /// Sends the rest, and returns the whole response.
     async fn end(mut self, rest: &str) -> String {
         self.stream.write_all(rest.as_bytes()).await.unwrap();
         self.answer().await
@@ -60,12 +60,12 @@ impl Unfinished {
 
     async fn answer(&mut self) -> String {
         let mut answer = Vec::new();
-        // What was refused may be cut off by a reset.
+        // A reset can cut off the response to a refused request.
         let _ = tokio::time::timeout(BOUND, self.stream.read_to_end(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Whether an answer comes while the body does not.
+    /// Whether a response arrives before the body is complete.
     async fn is_answered(&self) -> bool {
         tokio::time::timeout(Duration::from_millis(200), self.stream.readable()).await.is_ok()
     }
@@ -75,9 +75,9 @@ fn keys(names: &[&str]) -> Access {
     Access::Keys(names.iter().map(|name| KeyHash::of(name.as_bytes())).collect())
 }
 
-/// Whoever reads a body slowly takes nobody's turn.
+/// A body that arrives slowly holds no slot.
 #[tokio::test]
-async fn bodies_that_do_not_come_take_no_turns() {
+async fn incomplete_bodies_hold_no_slots() {
     let stack = Stack::with(&[("API_CONCURRENCY", "2")], Access::Loopback).await;
     let body = json!({"url": URL, "payload": {"n": 1}}).to_string();
     let (first, rest) = body.split_at(1);
@@ -99,7 +99,7 @@ async fn bodies_that_do_not_come_take_no_turns() {
 }
 
 #[tokio::test]
-async fn what_exceeds_the_turns_is_shed_and_says_when_to_come_again() {
+async fn excess_requests_get_a_503_with_retry_after() {
     let stack = Stack::with(&[("API_CONCURRENCY", "2")], Access::Loopback).await;
     let body = json!({"url": URL, "payload": 1}).to_string();
     stack.faults.take_calls();
@@ -130,9 +130,9 @@ async fn what_exceeds_the_turns_is_shed_and_says_when_to_come_again() {
     assert_eq!(stack.take_messages().await.len(), 3, "and nothing of what was shed");
 }
 
-/// One key's turns and bytes end at half of all; the other's requests go on.
+/// One API key uses at most half of the slots and of the memory. Requests of the other key work.
 #[tokio::test]
-async fn one_key_cannot_take_the_room_of_another() {
+async fn one_key_cannot_use_the_capacity_of_another() {
     let stack = Stack::with(
         &[("API_BODY_BYTES", "67108864"), ("API_CONCURRENCY", "4")],
         keys(&["loud", "quiet"]),
@@ -141,8 +141,8 @@ async fn one_key_cannot_take_the_room_of_another() {
     let body = json!({"url": URL, "payload": {"n": 1}}).to_string();
     let one = Unfinished::large(&stack, "loud").await;
     let mut refused = Unfinished::large(&stack, "loud").await;
-    // It takes a moment until it is: what is not wanted of a body is read for a while, so that its
-    // sender sees the answer.
+    // That takes a moment: a refused body is read for a while, so that its sender sees the
+    // response.
     let answer = refused.answer().await;
     assert!(
         answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"),
@@ -152,7 +152,7 @@ async fn one_key_cannot_take_the_room_of_another() {
     let other = Unfinished::large(&stack, "quiet").await;
     assert!(!other.is_answered().await, "so has the other key's");
     stack.post_with("/webhooks", body.clone(), &[("x-api-key", "quiet")]).await.json(202);
-    // A name that nobody checks makes no share: the bearer token is the key.
+    // An unchecked header has no effect on the share: the bearer token is the key.
     let disguised =
         format!("authorization: Bearer loud\r\nx-api-key: quiet\r\ncontent-length: {LARGE}\r\n");
     let mut disguised = Unfinished::begin(&stack, "/webhooks/batch", &disguised, "{").await;
@@ -160,20 +160,20 @@ async fn one_key_cannot_take_the_room_of_another() {
 }
 
 #[tokio::test]
-async fn a_body_takes_room_by_its_length_or_as_it_grows() {
+async fn a_body_reserves_memory_by_its_length_or_as_it_grows() {
     let stack = Stack::with(&[ROOM], Access::Loopback).await;
     let small = json!({"url": URL, "payload": 1}).to_string();
     let first =
         Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "{")
             .await;
     assert!(!first.is_answered().await);
-    // Its announced length finds no room, though no byte of it has come.
+    // There is no memory for its content-length, although no byte of it has arrived.
     let mut second =
         Unfinished::begin(&stack, "/webhooks/batch", &format!("content-length: {LARGE}\r\n"), "")
             .await;
     assert!(second.answer().await.starts_with("HTTP/1.1 503 "));
     stack.post("/webhooks", small.clone()).await.json(202);
-    // One without a length is read until there is no more room.
+    // A body without a content-length is read until there is no more memory.
     let chunk = " ".repeat(0x10_0000);
     let mut chunks = vec![format!("100000\r\n{chunk}\r\n"); 6];
     chunks.push("0\r\n\r\n".to_owned());
@@ -185,7 +185,7 @@ async fn a_body_takes_room_by_its_length_or_as_it_grows() {
         answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:posthaste:overloaded"),
         "{answer}"
     );
-    // It is free again when the caller has gone.
+    // The memory is released when the caller has disconnected.
     drop(first);
     let batch = json!({"webhooks": vec![json!({"url": URL, "payload": "a".repeat(50_000)}); 100]})
         .to_string();
@@ -200,9 +200,9 @@ async fn a_body_takes_room_by_its_length_or_as_it_grows() {
     tokio::time::timeout(BOUND, taken).await.unwrap().json(202);
 }
 
-/// What a caller does not read is memory too.
+/// A response that the caller does not read holds memory too.
 #[tokio::test]
-async fn large_answers_take_room_until_they_are_read() {
+async fn large_responses_hold_memory_until_they_are_read() {
     let stack = Stack::with(&[ROOM], Access::Loopback).await;
     for _ in 0..100 {
         stack.accept_with_long_excerpts().await;
@@ -213,7 +213,7 @@ async fn large_answers_take_room_until_they_are_read() {
     let mut unread = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(host).await.unwrap();
-        // The system's buffers take some of it; what comes behind stays with the server.
+        // The system's buffers hold a part of it. The rest stays in the server.
         let asked = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").repeat(8);
         stream.write_all(asked.as_bytes()).await.unwrap();
         unread.push(stream);

@@ -1,5 +1,5 @@
-//! The operator's page as it is served, and the calls that were made for it. What it does is shown
-//! by `tests/tests/page`, in a browser.
+//! The operator's page as it is served, and the calls that only it makes. `tests/tests/page` tests
+//! its behaviour in a browser.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use shared::config::KeyHash;
 
 use crate::harness::{Answer, Stack};
 
-/// Of the compressed page, in bytes.
+/// The size of the compressed page.
 const MAX_COMPRESSED_BYTES: usize = 60 * 1024;
 
-/// What gzip adds to the same data: a header and a checksum.
+/// The header and the checksum of gzip.
 const GZIP_FRAME_BYTES: usize = 18;
 
-/// As servers and proxies usually have it.
+/// The usual compression level of servers and proxies.
 const GZIP_LEVEL: u8 = 6;
 
-/// The text of the only element of this sort.
+/// The text of the only element with this name.
 fn inner<'a>(html: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = html.split_once(start).unwrap();
     let (inner, rest) = rest.split_once(end).unwrap();
@@ -29,7 +29,7 @@ fn inner<'a>(html: &'a str, start: &str, end: &str) -> &'a str {
     inner
 }
 
-/// Its values of a directive of the content security policy.
+/// The values of a directive of the content security policy.
 fn directive<'a>(policy: &'a str, name: &str) -> Vec<&'a str> {
     let found = policy
         .split(';')
@@ -38,10 +38,10 @@ fn directive<'a>(policy: &'a str, name: &str) -> Vec<&'a str> {
     found.unwrap_or_else(|| panic!("{name} is missing: {policy}")).split(' ').collect()
 }
 
-/// The policy names the script and the style that are there, and allows nothing else; nothing in
-/// the page is loaded from elsewhere.
+/// The policy allows the page's script and style and nothing else. The page loads nothing from
+/// elsewhere.
 #[tokio::test]
-async fn the_page_is_sealed() {
+async fn the_policy_allows_the_page_s_script_and_style_only() {
     let stack = Stack::start().await;
     let answer = stack.get("/").await;
     assert_eq!(
@@ -84,10 +84,9 @@ async fn the_page_is_small() {
     assert!(compressed < MAX_COMPRESSED_BYTES, "{compressed} bytes");
 }
 
-/// It may be kept, but is asked for each time; who has it gets no second copy. Other answers are
-/// not kept at all.
+/// Browsers cache the page and revalidate it each time. Other responses are not cached.
 #[tokio::test]
-async fn the_page_is_sent_once() {
+async fn the_page_is_cached_and_revalidated() {
     let stack = Stack::start().await;
     let page = stack.get("/").await;
     let etag = page.header("etag").unwrap();
@@ -110,7 +109,7 @@ async fn the_page_is_sent_once() {
     assert_eq!(stack.get("/health").await.header("cache-control"), Some("no-store"));
 }
 
-/// The page needs no key, what it asks does; where nobody may call, there is no page either.
+/// The page needs no API key, but its calls do. If every call is refused, so is the page.
 #[tokio::test]
 async fn the_page_needs_no_key_and_its_calls_do() {
     let access = Access::Keys(vec![KeyHash::of(b"key")]);
@@ -135,10 +134,9 @@ async fn overview(stack: &Stack) -> Value {
     stack.get("/overview").await.json(200)
 }
 
-/// Each webhook is in the minute in which it was accepted, with what has become of it; after an
-/// hour it is out.
+/// Each webhook counts in the minute of its acceptance with its current status, for an hour.
 #[tokio::test]
-async fn the_overview_tells_the_last_hour_by_the_minute() {
+async fn the_overview_counts_the_last_hour_by_minute() {
     let stack = Stack::start().await;
     let nothing = overview(&stack).await;
     assert_eq!(minutes(&nothing), [[0; 3]; 60]);
@@ -172,9 +170,9 @@ async fn the_overview_tells_the_last_hour_by_the_minute() {
     stack.get("/overview").await.problem(503);
 }
 
-/// What waits for an hour of its own choice does not wait yet; what was redriven waits since then.
+/// A scheduled webhook waits from its time on, and a redriven one from the redrive on.
 #[tokio::test]
-async fn the_oldest_that_waits_is_the_one_that_should_have_been_sent_first() {
+async fn the_oldest_waiting_webhook_should_have_been_sent_first() {
     let stack = Stack::start().await;
     let old = stack.accept(json!({})).await;
     stack.bury(&old).await;
@@ -195,9 +193,9 @@ async fn the_oldest_that_waits_is_the_one_that_should_have_been_sent_first() {
     );
 }
 
-/// As it was accepted, byte for byte, and only to who asks for it.
+/// The payload is returned exactly as it was accepted, and only on request.
 #[tokio::test]
-async fn the_payload_must_be_asked_for() {
+async fn the_payload_is_returned_on_request_only() {
     let stack = Stack::start().await;
     let payload = r#"{"n": 12345678901234567890.10,  "n":"\u00e4"}"#;
     let body = format!(r#"{{"url":"https://receiver.example/","payload":{payload}}}"#);

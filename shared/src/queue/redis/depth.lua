@@ -1,3 +1,6 @@
--- ARGV: now. All, hidden, and of the hidden those in flight.
+-- Returns the number of all messages, of hidden ones, and of those in flight. ARGV: now.
 local after = '(' .. ARGV[1]
-return { redis.call('ZCARD', visible), redis.call('ZCOUNT', visible, after, '+inf'), redis.call('ZCOUNT', held, after, '+inf') }
+local all = redis.call('ZCARD', visible)
+local hidden = redis.call('ZCOUNT', visible, after, '+inf')
+local in_flight_or_delayed = redis.call('ZCOUNT', held, after, '+inf')
+return { all, hidden, in_flight_or_delayed }

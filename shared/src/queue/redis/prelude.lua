@@ -1,10 +1,12 @@
--- What every script of the queue begins with. KEYS are those of its lane:
+-- The beginning of every queue script. KEYS are the keys of the script's lane:
 --
--- visible  all messages, by the time at which each is, or becomes, visible
--- held     those that were received or handed back with a delay, by the same time; tells in flight from delayed
--- body     their texts
--- meta     receives, time of sending, and whether the latest receive holds it (1) or not (0)
--- holder   of those that a process with a heartbeat received: its name and the receives
+-- visible  sorted set of all messages, by the time at which they become visible
+-- held     sorted set of received messages and of those released with a delay, by the same time.
+--          A hidden message that is not in it was sent with a delay.
+-- body     hash of message bodies
+-- meta     hash of receive count, time of sending, and 1 if the latest receipt is valid, else 0
+-- holder   hash of process name and receive count, for messages that a process with a heartbeat
+--          received
 local visible, held, body, meta, holder = unpack(KEYS)
 
 local function forget(id)
@@ -21,7 +23,7 @@ local function read_meta(id)
   return string.match(found, '^(%d+) (%d+) ([01])$')
 end
 
--- Whether this receipt is its message's latest, and not used up.
+-- Whether a receipt is the latest of its message and is still valid.
 local function holds(id, receives)
   local latest, _, is_held = read_meta(id)
   return latest == receives and is_held == '1'

@@ -1,4 +1,6 @@
--- ARGV: time at which they become visible, whether that is later than now, then id and receives of each receipt.
+-- Returns received messages to the queue.
+-- ARGV: when they become visible, 1 if that is later than now, then for each receipt its message ID
+-- and receive count.
 for at = 3, #ARGV, 2 do
   local id = ARGV[at]
   if holds(id, ARGV[at + 1]) then
@@ -6,6 +8,10 @@ for at = 3, #ARGV, 2 do
     redis.call('HSET', meta, id, receives .. ' ' .. sent_at .. ' 0')
     redis.call('HDEL', holder, id)
     redis.call('ZADD', visible, ARGV[1], id)
-    if ARGV[2] == '1' then redis.call('ZADD', held, ARGV[1], id) else redis.call('ZREM', held, id) end
+    if ARGV[2] == '1' then
+      redis.call('ZADD', held, ARGV[1], id)
+    else
+      redis.call('ZREM', held, id)
+    end
   end
 end

@@ -1,5 +1,5 @@
--- Makes visible what a dead process holds. Its receipts stay the latest until somebody receives the
--- messages. ARGV: now, name of the process. Answers how many messages.
+-- Makes the messages of a dead process visible. Its receipts stay valid until another process
+-- receives the messages. ARGV: now, process name. Returns the number of messages.
 local released = 0
 local all = redis.call('HGETALL', holder)
 for at = 1, #all, 2 do

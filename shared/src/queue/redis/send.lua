@@ -1,6 +1,7 @@
--- ARGV: time of sending, then id, time at which it becomes visible, and body of each message.
+-- Sends messages. ARGV: time of sending, then for each message its ID, the time at which it becomes
+-- visible, and its body.
 for at = 2, #ARGV, 3 do
-  -- One that is there already was sent by an earlier try, and may have been received since.
+  -- An earlier try may have sent the message, and a worker may have received it.
   if redis.call('HSETNX', body, ARGV[at], ARGV[at + 2]) == 1 then
     redis.call('HSET', meta, ARGV[at], '0 ' .. ARGV[1] .. ' 0')
     redis.call('ZADD', visible, ARGV[at + 1], ARGV[at])

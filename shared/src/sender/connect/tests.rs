@@ -1,4 +1,4 @@
-//! Connections over real sockets: directly, and through a proxy.
+//! Connections over real sockets, direct and through a proxy.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +15,7 @@ use crate::{
     sender::{Answer, GuardSettings, Lookup},
 };
 
-/// Answers each name with these, and counts the questions.
+/// Returns these addresses for each name, and counts the lookups.
 #[derive(Debug)]
 struct Fixed {
     addresses: Vec<IpAddr>,
@@ -54,7 +54,7 @@ fn origin(url: &str) -> Origin {
     Origin::of(&Url::parse(url).unwrap()).unwrap()
 }
 
-/// Listens on a free port, and accepts.
+/// Listens on a free port and accepts connections.
 async fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -93,8 +93,8 @@ async fn a_connection_leads_to_the_first_address_that_answers() {
     assert_eq!((&bytes, format!("{stream:?}")), (b"ping", "Tcp".to_owned()));
 }
 
-/// A name with addresses of a family that this machine does not have. It is the destination's
-/// failure, so it is recorded.
+/// A name with addresses of a family that this machine does not support. It counts as a failure of
+/// the destination.
 #[tokio::test]
 async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
     let url = origin(&format!("http://a.example:{}/", closed_port().await));
@@ -107,9 +107,9 @@ async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
         result,
         ErrorKind::Network,
         false,
-        "network unreachable: this machine has no route over IPv6",
+        "network unreachable: this machine has no IPv6 route",
     );
-    // What the system of a container says.
+    // The error in a container.
     for number in [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
         let error = io::Error::from_raw_os_error(number);
         let failure =
@@ -118,7 +118,7 @@ async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
             Err(failure),
             ErrorKind::Network,
             false,
-            "network unreachable: this machine has no route over IPv6",
+            "network unreachable: this machine has no IPv6 route",
         );
     }
 }
@@ -132,7 +132,7 @@ async fn what_this_machine_has_run_out_of_is_ours() {
         (libc::ENOMEM, "memory"),
         (libc::EADDRNOTAVAIL, "local ports"),
     ] {
-        let message = format!("this machine has run out of {of}: no connection could be made");
+        let message = format!("cannot connect: this machine has run out of {of}");
         let error = || io::Error::from_raw_os_error(number);
         let dialled = failure::of_dial(&dial::DialError {
             error: error(),
@@ -165,7 +165,7 @@ async fn no_connection_leads_to_an_address_that_the_guard_refuses() {
     assert!(tokio::time::timeout(std::time::Duration::ZERO, listener.accept()).await.is_err());
 }
 
-/// Whichever step does not end, it is named.
+/// The message names the step that exceeds the time limit.
 #[tokio::test(start_paused = true)]
 async fn a_step_that_does_not_end_is_a_timeout() {
     #[derive(Debug)]
@@ -179,7 +179,7 @@ async fn a_step_that_does_not_end_is_a_timeout() {
     let mut settings = config(true, lookup(&[]));
     settings.lookup = Arc::new(Never);
     let result = Connector::new(&settings).unwrap().connect(&origin("http://a.example/")).await;
-    let message = "no connection within 5000 ms: the name look-up took too long";
+    let message = "no connection within 5000 ms: the name lookup took too long";
     assert_failed(result, ErrorKind::Timeout, false, message);
 
     let (_listener, port) = listen().await;
@@ -195,7 +195,7 @@ async fn a_handshake_that_breaks_off_is_told() {
     let connector = connector(&[]);
     let closes = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        // All of it, so that closing is no reset.
+        // Reads everything, so that closing does not reset the connection.
         assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
     };
     let (result, ()) = tokio::join!(connector.connect(&url), closes);
@@ -203,7 +203,7 @@ async fn a_handshake_that_breaks_off_is_told() {
     assert_failed(result, ErrorKind::Network, false, message);
 }
 
-/// Answers one CONNECT with these bytes. What it was asked comes first over the channel.
+/// Responds to one CONNECT with these bytes. The channel first receives the request.
 async fn proxy_that_says(answer: &'static [u8]) -> (u16, mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
     let (requests, received) = mpsc::unbounded_channel();
@@ -214,12 +214,12 @@ async fn proxy_that_says(answer: &'static [u8]) -> (u16, mpsc::UnboundedReceiver
             head.push(stream.read_u8().await.unwrap());
         }
         requests.send(String::from_utf8(head).unwrap()).unwrap();
-        // In pieces, so that the end of the head is cut in two.
+        // In pieces, so that the end of the head is split.
         let (first, second) = answer.split_at(answer.len().saturating_sub(2));
         stream.write_all(first).await.unwrap();
         tokio::task::yield_now().await;
         stream.write_all(second).await.unwrap();
-        // Sends back what it is sent.
+        // Echoes its input.
         let (mut from, mut to) = stream.split();
         tokio::io::copy(&mut from, &mut to).await.ok();
     });
@@ -244,7 +244,7 @@ async fn a_tunnel_begins_right_after_the_answer_to_connect() {
     assert_eq!(requests.recv().await.unwrap(), expected);
 }
 
-/// What follows the head is the tunnel's: not one byte of it is lost, however the pieces fall.
+/// Bytes after the head belong to the tunnel. None is lost, regardless of the splits.
 #[tokio::test]
 async fn nothing_that_follows_the_head_is_swallowed() {
     for answer in
@@ -262,8 +262,8 @@ async fn nothing_that_follows_the_head_is_swallowed() {
     }
 }
 
-/// A real proxy: the tunnel carries TLS, the proxy resolves the name, and its own name is looked up
-/// without the guard.
+/// A real proxy: the tunnel carries TLS, the proxy resolves the destination, and the guard does not
+/// apply to the name of the proxy.
 #[tokio::test]
 async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
     let key = rcgen::generate_simple_self_signed(["hooks.example".to_owned()]).unwrap();
@@ -321,8 +321,8 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
     assert_eq!(lookup.asked.load(Ordering::SeqCst), 1, "the proxy's name, and no other");
 }
 
-/// The proxy's own failures are ours, name it and hide its credentials. What it says of the
-/// destination is the destination's.
+/// Errors of the proxy do not count against the destination. Their messages name the proxy without
+/// its credentials. Errors that the proxy reports for the destination count against it.
 #[tokio::test]
 async fn a_proxys_failures_are_told_from_the_destinations() {
     let hooks = origin("https://hooks.example/");
@@ -330,7 +330,7 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
         (
             "HTTP/1.1 407 Nope\r\n\r\n",
             true,
-            "the egress proxy {proxy} refuses the credentials of WEBHOOK_PROXY_URL (407)",
+            "the egress proxy {proxy} rejected the credentials of WEBHOOK_PROXY_URL (407)",
         ),
         (
             "HTTP/1.1 403 No\r\n\r\n",
@@ -355,32 +355,32 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
         (
             "HTTP/1.1 500 Oh\r\n\r\n",
             true,
-            "the egress proxy {proxy} answered CONNECT with status 500",
+            "the egress proxy {proxy} responded to CONNECT with status 500",
         ),
         (
             "HTTP/1.1 405 No\r\n\r\n",
             true,
-            "the egress proxy {proxy} answered CONNECT with status 405",
+            "the egress proxy {proxy} responded to CONNECT with status 405",
         ),
         (
             "HTTP/1.1 301 Go\r\n\r\n",
             true,
-            "the egress proxy {proxy} answered CONNECT with status 301",
+            "the egress proxy {proxy} responded to CONNECT with status 301",
         ),
         (
             "SSH-2.0-OpenSSH_9.9\r\n\r\n",
             true,
-            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+            "the egress proxy {proxy} failed: its response to CONNECT is not HTTP/1.1",
         ),
         (
             "HTTP/1.1 +20 OK\r\n\r\n",
             true,
-            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+            "the egress proxy {proxy} failed: its response to CONNECT is not HTTP/1.1",
         ),
         (
             "HTTP/1.1 100 OK\r\n\r\n",
             true,
-            "the egress proxy {proxy} broke off: its answer to CONNECT is not HTTP/1.1",
+            "the egress proxy {proxy} failed: its response to CONNECT is not HTTP/1.1",
         ),
     ] {
         let (port, _requests) = proxy_that_says(answer.as_bytes()).await;
@@ -392,8 +392,8 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
     let (port, _requests) = proxy_that_says(b"HTTP/1.1 407 Nope\r\n\r\n").await;
     let result = through(&format!("http://127.0.0.1:{port}")).connect(&hooks).await;
     let message = format!(
-        "the egress proxy 127.0.0.1:{port} asks for credentials: set them in WEBHOOK_PROXY_URL \
-         (407)"
+        "the egress proxy 127.0.0.1:{port} requires credentials (407). Set them in \
+         WEBHOOK_PROXY_URL"
     );
     assert_failed(result, ErrorKind::Network, true, &message);
 
@@ -410,7 +410,7 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
     assert_failed(result, ErrorKind::Network, true, message);
 }
 
-/// A head without an end is not read on.
+/// A head that exceeds the limit is not read further.
 #[tokio::test]
 async fn an_endless_answer_to_connect_is_given_up() {
     let (listener, port) = listen().await;
@@ -423,12 +423,12 @@ async fn an_endless_answer_to_connect_is_given_up() {
         .connect(&origin("http://hooks.example/"))
         .await;
     let message = format!(
-        "the egress proxy 127.0.0.1:{port} broke off: its answer to CONNECT is not HTTP/1.1"
+        "the egress proxy 127.0.0.1:{port} failed: its response to CONNECT is not HTTP/1.1"
     );
     assert_failed(result, ErrorKind::Network, true, &message);
 }
 
-/// A proxy that takes the connection and waits has the destination to wait for.
+/// A proxy that accepts the connection and does not respond waits for the destination.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_does_not_answer_is_a_timeout() {
     let (_listener, port) = listen().await;

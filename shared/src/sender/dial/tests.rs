@@ -2,7 +2,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// The system refuses to connect to a multicast group by itself: nothing leaves the machine.
+/// The system refuses to connect to a multicast group, so nothing leaves the machine.
 const NOWHERE_V6: &str = "ff0e::1";
 const NOWHERE_V4: &str = "224.0.0.1";
 
@@ -10,7 +10,7 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A port of 127.0.0.1 at which nothing listens.
+/// A closed port of 127.0.0.1.
 async fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
@@ -31,7 +31,7 @@ async fn the_next_address_is_tried_when_one_fails() {
 }
 
 #[tokio::test]
-async fn the_most_telling_failure_is_shown() {
+async fn the_most_informative_failure_is_shown() {
     let port = closed_port().await;
     for host in [
         &["127.0.0.1", NOWHERE_V6][..],
@@ -50,10 +50,10 @@ async fn the_most_telling_failure_is_shown() {
     assert!(!failure.is_our_fault && !dial(&[], port).await.unwrap_err().is_our_fault);
 }
 
-/// An address that does not answer holds up the others for as long as the stagger, and no longer.
+/// An unresponsive address delays the others by the stagger, and no longer.
 #[tokio::test]
 async fn a_silent_address_does_not_hold_up_the_next() {
-    // A listener whose backlog is full drops what comes, as a firewall does.
+    // A listener with a full backlog drops connections, like a firewall.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
     full.bind("127.0.0.3:0".parse().unwrap()).unwrap();
     let full = full.listen(1).unwrap();
@@ -69,7 +69,7 @@ async fn a_silent_address_does_not_hold_up_the_next() {
     assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
 }
 
-/// `EADDRNOTAVAIL` where there is a route and a source address can only be a lack of ports.
+/// With a route and a source address, `EADDRNOTAVAIL` means that no port is free.
 #[test]
 fn what_this_machine_lacks_is_told_from_what_the_destination_has() {
     let is_ours = |number: i32, route: fn() -> io::Result<()>| {
@@ -102,7 +102,7 @@ fn what_this_machine_lacks_is_told_from_what_the_destination_has() {
     }
 }
 
-/// The system's own answer to the question: there is a way to loopback, and none to a group.
+/// The system has a route to loopback, and none to a multicast group.
 #[test]
 fn a_route_is_found_without_sending() {
     find_route("127.0.0.1:9".parse().unwrap()).unwrap();

@@ -2,7 +2,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::*;
 
-/// What a connection does when it is read from.
+/// The result of reading from a connection.
 #[derive(Clone)]
 enum Then {
     Gives(&'static [u8]),
@@ -10,11 +10,11 @@ enum Then {
     Fails(io::ErrorKind),
 }
 
-/// A connection that takes up to `room` bytes a write, and notes each write.
+/// A connection that accepts up to `room` bytes per write, and records each write.
 struct Script {
     writes: Vec<Vec<u8>>,
     room: usize,
-    /// Called before each write, which fails if it says so.
+    /// Called before each write. Its error fails the write.
     on_write: Box<dyn FnMut() -> io::Result<()> + Send>,
     reads: VecDeque<Then>,
 }
@@ -101,7 +101,7 @@ async fn send_to(script: Script) -> Result<Response<Script>, NoStatus> {
     send(script, b"HEAD".to_vec(), Bytes::from_static(b"BODY"), ample()).await
 }
 
-/// Head and body go to the system in one call.
+/// The head and the body are written in one call.
 #[tokio::test]
 async fn a_request_is_one_write() {
     let mut response = send_to(Script::new(&[Then::Gives(OK)])).await.unwrap();
@@ -120,8 +120,7 @@ async fn a_request_that_is_taken_in_pieces_arrives_whole() {
     }
 }
 
-/// The deadline passes while a part of the request is written: the rest is not handed to the
-/// system.
+/// The deadline passes during the write of the request. The rest is not written.
 #[tokio::test]
 async fn no_byte_is_written_after_the_deadline() {
     let late = Deadline::after(Duration::ZERO);
@@ -152,8 +151,8 @@ async fn no_byte_is_written_after_the_deadline() {
     assert_eq!(written.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
-/// A receiver answers before it has read the request, and reads no further: the status decides, the
-/// connection is not reused.
+/// A receiver responds before it has read the whole request. The status decides, and the connection
+/// is not reused.
 #[tokio::test]
 async fn an_early_answer_decides() {
     let full = Script { room: 0, ..Script::new(&[Then::Gives(OK)]) };
@@ -179,7 +178,7 @@ async fn an_early_answer_decides() {
     );
 }
 
-/// However the bytes are cut, the same is read.
+/// The result does not depend on how the bytes are split.
 #[tokio::test]
 async fn a_response_may_come_in_any_pieces() {
     let text: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: \
@@ -197,7 +196,8 @@ async fn a_response_may_come_in_any_pieces() {
     }
 }
 
-/// What breaks off after the status line changes nothing of it, and the connection is not reused.
+/// An incomplete response after the status line does not change the status. The connection is not
+/// reused.
 #[tokio::test]
 async fn what_breaks_off_is_read_as_far_as_it_came() {
     for (text, came) in [
@@ -221,8 +221,7 @@ async fn what_breaks_off_is_read_as_far_as_it_came() {
     }
 }
 
-/// Bytes after the end are a response that nobody asked for; the next request must not be answered
-/// by it.
+/// Bytes after the end are an unexpected response, which must not answer the next request.
 #[tokio::test]
 async fn a_connection_with_more_than_its_response_is_not_reused() {
     for text in [
@@ -237,7 +236,7 @@ async fn a_connection_with_more_than_its_response_is_not_reused() {
     }
 }
 
-/// Nothing without an end is kept in memory, or waited for.
+/// Endless input has a limit in memory and in time.
 #[tokio::test]
 async fn what_has_no_end_is_given_up() {
     let flood = |first: &'static [u8], more: &'static [u8]| {

@@ -1,31 +1,31 @@
-//! Finds the commonest mistake in a `WEBHOOK_ALLOWLIST`: nothing marks the host's end, so that
-//! `^https://hooks\.example\.com` also matches `https://hooks.example.com.evil.example/`.
+//! Finds the most common mistake in a `WEBHOOK_ALLOWLIST`: the pattern does not mark the end of the
+//! host, so that `^https://hooks\.example\.com` also matches
+//! `https://hooks.example.com.evil.example/`.
 //!
-//! Short texts that match are made from the expression. Each that ends within the host is continued
-//! to another host, and the expression itself says whether it matches that, too.
+//! It generates short texts that match the expression. It extends each text that ends within the
+//! host to a different host, and tests whether the expression matches that, too.
 
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::matches_from_start;
 
-/// How many texts are made of one expression.
+/// The maximum number of generated texts.
 const MAX_TEXTS: usize = 64;
 
-/// The longest text that is made.
+/// The maximum length of a generated text.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// What a host that begins with the pattern's own is continued with.
+/// The extensions of the host.
 const CONTINUATIONS: [&str; 2] = [".evil.example/", "evil.example/"];
 
-/// Hosts that have nothing to do with any allowlist.
+/// URLs that no allowlist is meant to match.
 const UNRELATED: [&str; 2] = ["https://evil.example/", "http://evil.example/"];
 
-/// A URL with a host of somebody else's that the expression lets in, if it was made to keep others
-/// out.
+/// A URL with a different host that the expression accepts by mistake.
 pub(super) fn gap(allowlist: &Regex) -> Option<String> {
     if UNRELATED.iter().any(|url| matches_from_start(allowlist, url)) {
-        // It lets every host in, which is no mistake about one.
+        // The expression accepts every host, which is not this mistake.
         return None;
     }
     let parsed = regex_syntax::parse(allowlist.as_str()).ok()?;
@@ -40,8 +40,7 @@ pub(super) fn gap(allowlist: &Regex) -> Option<String> {
     continued.filter(|url| !url.contains("..")).find(|url| matches_from_start(allowlist, url))
 }
 
-/// Short texts that the expression matches. What it looks for around them (`^`, `$`, `\b`) is left
-/// out.
+/// Short texts that match the expression, ignoring assertions (`^`, `$`, `\b`).
 fn texts(hir: &Hir) -> Vec<String> {
     let mut made = match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => vec![String::new()],
@@ -50,8 +49,7 @@ fn texts(hir: &Hir) -> Vec<String> {
         HirKind::Repetition(repeated) => {
             let least = repeated.min as usize;
             let most = if repeated.max == Some(0) { 0 } else { least.max(1) };
-            // A dot that is repeated stands for a part of a name, and one by itself mostly for a
-            // dot.
+            // A repeated dot usually stands for a part of a name, and a single one for a dot.
             let part = |text: String| if text == "." { "a".to_owned() } else { text };
             let once: Vec<String> = texts(&repeated.sub).into_iter().map(part).collect();
             let times = |count: usize| {

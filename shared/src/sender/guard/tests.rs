@@ -145,7 +145,7 @@ fn what_parsers_read_differently_is_refused() {
     assert_eq!(check(&format!("{longest}a")), Err(RefusedUrl::TooLong));
 }
 
-/// Names that no name server can know, and those at the edge that it can.
+/// Invalid DNS names, and the longest valid ones.
 #[test]
 fn a_host_must_be_a_name_or_an_address() {
     let label = "a".repeat(MAX_LABEL_CHARS);
@@ -162,7 +162,7 @@ fn a_host_must_be_a_name_or_an_address() {
     ] {
         assert!(check(&format!("http://{host}/")).is_ok(), "{host}");
     }
-    // 64 characters in the form that is looked up, though fewer as written.
+    // 64 characters in the `xn--` form, though fewer as written.
     let long_in_punycode = "ü".repeat(58);
     for host in [
         &*format!("{label}a"),
@@ -211,7 +211,7 @@ fn port_0_is_refused() {
     assert!(check("http://example.com:1/").is_ok() && check("http://example.com:65535/").is_ok());
 }
 
-/// The seed's example, and every way in which something after the host could pose as the host.
+/// A typical allowlist, and every way in which text after the host could imitate the host.
 #[test]
 fn a_path_cannot_pose_as_a_host_on_the_allowlist() {
     let guard = guard(false, Some(r"^https://.*\.example\.com/.*$"), &[]);
@@ -246,7 +246,7 @@ fn the_allowlist_matches_from_the_beginning() {
     );
 }
 
-/// With host globs a pattern may name paths, and the globs judge the host.
+/// With host globs, a pattern can contain paths, and the globs decide about the host.
 #[test]
 fn host_globs_judge_the_host() {
     let by_host = guard(false, None, &["*.example.com", "HOOKS.example.net", "2606:4700::*"]);
@@ -281,7 +281,7 @@ fn host_globs_judge_the_host() {
     );
 }
 
-/// An allowlist that names a private address does not open it.
+/// An allowlist with a private address does not allow that address.
 #[test]
 fn an_allowlist_opens_nothing_private() {
     let guard = guard(false, Some("^http://127.0.0.1/"), &["127.0.0.1"]);
@@ -323,7 +323,7 @@ fn a_destination_is_scheme_host_and_port() {
     }
 }
 
-/// What is stored and shown of a refusal fits, and holds nothing of the URL.
+/// The message of a refusal fits and contains nothing of the URL.
 #[test]
 fn every_refusal_is_short() {
     use RefusedUrl::*;
@@ -346,7 +346,7 @@ fn every_refusal_is_short() {
     }
 }
 
-/// With host globs the pattern need not close the host.
+/// With host globs, the pattern need not mark the end of the host.
 #[test]
 fn a_gap_in_the_allowlist_is_told_unless_globs_close_it() {
     let open = Some(r"^https://.*\.example\.com");

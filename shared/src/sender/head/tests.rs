@@ -79,7 +79,7 @@ fn the_blank_line_ends_the_head() {
         ("a: b\r", None),
     ] {
         assert_eq!(end_of_lines(text.as_bytes(), 0), end, "{text:?}");
-        // However much was looked through before.
+        // For every start of the search.
         for from in 0..end.unwrap_or(text.len()) {
             assert_eq!(end_of_lines(text.as_bytes(), from), end, "{text:?} from {from}");
         }
@@ -201,7 +201,7 @@ fn what_the_sender_heeds_is_found() {
 }
 
 proptest! {
-    /// Whatever comes: no panic, and an end that is found is found in whatever pieces it comes.
+    /// Any input: no panic, and the same end for all splits of the input.
     #[test]
     fn any_bytes_are_read(bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'),
         Just(b':'), Just(b' '), any::<u8>()], 0..200)) {

@@ -1,4 +1,5 @@
-//! With a stand-in for the system's call that blocks a real thread, as a dead name server does.
+//! Tests with a replacement for the system call that blocks a real thread, like an unresponsive
+//! name server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,10 +7,10 @@ use futures_util::future::join_all;
 
 use super::*;
 
-/// What must come at once. Generous, since the machine may be busy.
+/// The limit for an immediate result. It is long, since the machine can be busy.
 const SOON: Duration = Duration::from_millis(800);
 
-/// Names that end in `.dead`, or are under `dead-…`, do not answer until they are let go.
+/// Lookups of names that end in `.dead` or begin with `dead-…` block until they are released.
 struct Servers {
     lookup: SystemLookup,
     asked: Arc<AtomicUsize>,
@@ -45,7 +46,7 @@ impl Servers {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Begins look-ups of these names and leaves them alone.
+    /// Starts lookups of these names.
     fn begin(&self, hosts: impl Iterator<Item = String>) {
         for host in hosts {
             let lookup = self.lookup.clone();
@@ -69,7 +70,7 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // Or the threads would never end.
+        // Otherwise the threads would never end.
         self.let_go.take().unwrap().send_replace(true);
     }
 }
@@ -95,7 +96,7 @@ async fn a_look_up_without_room_says_that_nobody_was_asked() {
     assert_eq!(servers.kind("fresh.dead.example").await, Err(io::ErrorKind::WouldBlock));
     assert!(first.elapsed() < 2 * QUEUE_WAIT + SOON, "it waits for a second");
     let asked = servers.asked();
-    // Every call in the way is older than a second now.
+    // All blocking calls are older than a second now.
     let again =
         timeout(SOON, servers.kind("other.dead.example")).await.expect("it is not waited for");
     assert_eq!((again, servers.asked()), (Err(io::ErrorKind::WouldBlock), asked));
@@ -108,7 +109,7 @@ async fn names_that_resolved_lately_have_calls_of_their_own() {
     servers.begin((0..MAX_NEW).map(|n| format!("n{n}.dead{}.example", n / MAX_PER_ZONE)));
     servers.begin((0..MAX_NEW * 2).map(|n| format!("x{n}.dead{}.test", n / MAX_PER_ZONE)));
     servers.blocked(MAX_NEW).await;
-    servers.forget_answers_age();
+    servers.expire_cache();
     let asked = servers.asked();
     let found = timeout(SOON, servers.kind("well.example.com")).await.expect("it waits for nobody");
     assert_eq!((found, servers.asked()), (Ok(1), asked + 1));
@@ -121,12 +122,12 @@ async fn names_that_resolved_lately_have_calls_of_their_own() {
 }
 
 impl Servers {
-    /// Makes every answer older than it counts, but not older than a name counts as known.
-    fn forget_answers_age(&self) {
+    /// Ages all results past their validity, but not past the time for which a name is known.
+    fn expire_cache(&self) {
         let mut names = self.lookup.shared.names();
-        let (_, answer) = names.answers.get("well.example.com").unwrap().clone();
+        let (_, answer) = names.cache.get("well.example.com").unwrap().clone();
         let before = Instant::now().checked_sub(2 * FAILURE_AGE).unwrap();
-        names.answers.insert("well.example.com", (before, answer));
+        names.cache.insert("well.example.com", (before, answer));
     }
 }
 
@@ -144,14 +145,14 @@ async fn look_ups_of_one_name_share_a_call_and_end_in_time() {
 }
 
 #[tokio::test]
-async fn answers_and_failures_are_remembered_for_a_while() {
+async fn results_and_failures_are_cached_for_a_while() {
     let servers = Servers::start();
     for _ in 0..5 {
         assert_eq!(servers.kind("none.example.com").await, Err(io::ErrorKind::Other));
     }
     assert_eq!(servers.asked(), 1);
     assert_eq!(servers.kind("well.example.com").await, Ok(1));
-    servers.forget_answers_age();
+    servers.expire_cache();
     assert_eq!(servers.kind("well.example.com").await, Ok(1));
     assert_eq!(servers.asked(), 3, "an answer does not count for long");
 }
@@ -160,10 +161,10 @@ async fn answers_and_failures_are_remembered_for_a_while() {
 async fn a_call_that_panics_leaves_room() {
     let lookup = SystemLookup::asking(|_| panic!("as the test says"));
     assert!(lookup.lookup("any.example").await.is_err());
-    assert!(lookup.shared.names().under_way.is_empty());
+    assert!(lookup.shared.names().running.is_empty());
 }
 
-/// What is wrong with this machine is no answer about the name.
+/// An error of this machine is not cached for the name.
 #[tokio::test]
 async fn an_error_of_the_system_is_not_remembered() {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -193,7 +194,7 @@ fn zones() {
     }
 }
 
-/// The machine's own file of hosts is asked; nobody outside is.
+/// Uses the hosts file of this machine, and no name server.
 #[tokio::test]
 async fn the_system_knows_localhost() {
     let found = SystemLookup::new().lookup("localhost").await.unwrap();

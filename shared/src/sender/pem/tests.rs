@@ -8,7 +8,7 @@ fn make(name: &str) -> Made<KeyPair> {
     generate_simple_self_signed([name.to_owned()]).unwrap()
 }
 
-/// The text by itself, and as a file.
+/// The PEM as a text and as a file.
 fn both(folder: &Path, text: &str) -> [Pem; 2] {
     let path = folder.join("file.pem");
     std::fs::write(&path, text).unwrap();
@@ -25,9 +25,9 @@ fn certificates_are_read_and_what_is_none_is_named() {
     }
     let key = made[0].signing_key.serialize_pem();
     for (content, says) in [
-        ("", "holds no certificate"),
-        ("text", "holds no certificate"),
-        (&*key, "holds no certificate"),
+        ("", "contains no certificate"),
+        ("text", "contains no certificate"),
+        (&*key, "contains no certificate"),
         ("-----BEGIN CERTIFICATE-----\n", "has no -----END line"),
         ("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n", "is not base64"),
     ] {
@@ -53,7 +53,7 @@ fn a_certificate_and_its_key_belong_together() {
     let (certificate, key) = (ours.cert.pem(), ours.signing_key.serialize_pem());
     let found = of(&format!("{certificate}{}", other.cert.pem()), &key).unwrap();
     assert_eq!(found.cert, [ours.cert.der().clone(), other.cert.der().clone()]);
-    // Both may stand in one file.
+    // One file can contain both.
     let one_file = format!("{key}{certificate}");
     assert!(of(&one_file, &one_file).is_ok());
 
@@ -70,22 +70,22 @@ fn a_certificate_and_its_key_belong_together() {
             KEY,
             "is not the key of the first certificate",
         ),
-        (&certificate, "", KEY, "holds no private key"),
-        (&certificate, &certificate, KEY, "holds no private key"),
+        (&certificate, "", KEY, "contains no private key"),
+        (&certificate, &certificate, KEY, "contains no private key"),
         (&certificate, &encrypted, KEY, "encrypted"),
-        (&certificate, &on_p521, KEY, "is not a key that can be used"),
+        (&certificate, &on_p521, KEY, "is not a supported key"),
         (
             &certificate,
             "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
             KEY,
-            "is not a key that can be used",
+            "is not a supported key",
         ),
-        (&key, &key, CERTIFICATE, "holds no certificate"),
+        (&key, &key, CERTIFICATE, "contains no certificate"),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             &key,
             CERTIFICATE,
-            "cannot be read",
+            "cannot be parsed",
         ),
     ] {
         let error = of(certificate, key).unwrap_err();

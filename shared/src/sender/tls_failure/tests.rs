@@ -4,7 +4,7 @@ use rustls::pki_types::alg_id;
 
 use super::*;
 
-/// Whatever alert a server sends, the sentence about it is one, and no debug text.
+/// Every alert has a message without debug output.
 #[test]
 fn every_alert_is_a_sentence() {
     for number in 0..=u8::MAX {
@@ -30,13 +30,13 @@ fn an_algorithm_has_its_name_or_its_number() {
         ))
     };
     let sentence = |name: &str| {
-        format!("TLS: the certificate is signed with an algorithm that is not supported ({name})")
+        format!("TLS: the certificate is signed with an unsupported algorithm ({name})")
     };
     let sha1 = [6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5, 5, 0];
     assert_eq!(with(&sha1), sentence("RSA with SHA-1"));
     assert_eq!(with(&[6, 3, 0x2b, 0x65, 0x71]), sentence("Ed448"));
     assert_eq!(with(&[6, 3, 0x88, 0x37, 3]), sentence("OID 2.999.3"));
-    // Not an identifier, one without an end, and a number that is too large.
+    // Not an OID, an incomplete one, and a number that is too large.
     for bytes in [&[][..], &[6], &[6, 0], &[6, 9, 1], &[6, 2, 0xff, 0xff], &[5, 0]] {
         assert_eq!(with(bytes), sentence("unknown"), "{bytes:?}");
     }
@@ -51,13 +51,13 @@ fn an_algorithm_has_its_name_or_its_number() {
             .concat(),
         },
     );
-    let message = "TLS: the certificate has a kind of key that is not supported (an elliptic curve \
+    let message = "TLS: the certificate has an unsupported type of key (an elliptic curve \
         other than P-256, P-384 and P-521)";
     assert_eq!(describe(&key), message);
 }
 
-/// Each fault that rustls has for a certificate is told without its debug text, of which words in
-/// one piece are the mark.
+/// Every certificate error of rustls has a message without debug output, such as words in camel
+/// case.
 #[test]
 fn every_fault_of_a_certificate_is_a_sentence() {
     let other = |error: webpki::Error| CertificateError::Other(OtherError(Arc::new(error)));

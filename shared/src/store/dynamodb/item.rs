@@ -288,8 +288,7 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     }
     record(item)
         .inspect_err(|error| {
-            tracing::warn!(key = text_of(item, "s"), %error,
-        "a webhook was left out of a list")
+            tracing::warn!(key = text_of(item, "s"), %error, "Skipped a webhook that cannot be read");
         })
         .ok()
 }

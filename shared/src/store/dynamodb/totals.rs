@@ -284,7 +284,9 @@ impl Stored {
             let Found { items, read: more, last } =
                 table.query(&range, most - read_so_far, start).await?;
             read_so_far += more;
-            items.iter().for_each(|item| self.add(item));
+            for item in &items {
+                self.add(item);
+            }
             start = last;
             if start.is_none() {
                 return Ok(false);

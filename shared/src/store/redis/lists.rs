@@ -227,7 +227,7 @@ async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>,
 fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, StoreError> {
     let left_out = |error: &RedisError| {
         tracing::warn!(%task, %error,
-        "a webhook whose key holds something else was left out")
+            "Skipped a webhook: another program wrote under its key");
     };
     match answer {
         Err(error) if is_foreign(&error) => Ok(None).inspect(|_: &Option<T>| left_out(&error)),

@@ -128,7 +128,7 @@ async fn every_row_of_schema_1_is_read() {
     assert_eq!(store.circuits().await.unwrap(), [golden::circuit()]);
     for (lane, depth) in [(Lane::Webhooks, 2), (Lane::DeadLetters, 1)] {
         assert_eq!(queue.depth(lane).await.unwrap().ready, depth);
-        let received = queue.receive(lane, 10, Duration::ZERO, Default::default()).await;
+        let received = queue.receive(lane, 10, Duration::ZERO, Duration::ZERO).await;
         for message in received.unwrap() {
             let bodies = golden::messages().map(|(_, message)| message.to_json());
             assert!(bodies.contains(&message.body), "{}", message.body);

@@ -265,7 +265,7 @@ fn pending_against_every_event() {
         (&[Resend], no(OnItsWay)),
     ];
     let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
-        check(name, record, &[&common, cells].concat())
+        check(name, record, &[&common, cells].concat());
     };
     let past = -3600;
     row(
@@ -346,7 +346,7 @@ fn in_progress_against_every_event() {
         (&[Resend], no(OnItsWay)),
     ];
     let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
-        check(name, record, &[&common, cells].concat())
+        check(name, record, &[&common, cells].concat());
     };
     let list_unindexed: [(&[Event], Cell); 4] = [
         (&[Requeue], no(DueMoved)),
@@ -456,7 +456,7 @@ fn retrying_against_every_event() {
         (&[Resend], no(OnItsWay)),
     ];
     let row = |name, record: &Webhook, cells: &[(&[Event], Cell)]| {
-        check(name, record, &[&common, cells].concat())
+        check(name, record, &[&common, cells].concat());
     };
     row(
         "allowed, queued by deliver",

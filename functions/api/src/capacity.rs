@@ -1,0 +1,271 @@
+//! Limits on concurrent work: requests in progress, the memory that they hold, and the records that
+//! they read.
+//!
+//! - *Memory* (`API_BODY_BYTES`) is reserved before a body is read, for its `content-length`, and
+//!   as the body grows if that header is missing. A large response holds memory until it is sent.
+//!   Without memory, the request gets a 503.
+//! - A *slot* (`API_CONCURRENCY`) is held from the time when the body is complete until the handler
+//!   returns. Without a free slot, the request gets a 503.
+//! - *Records* are reserved while a list is read. A list waits up to [`RECORDS_TIMEOUT`] for them,
+//!   then it gets a 503.
+//!
+//! A body that arrives slowly holds memory but no slot. If there are several API keys, each key can
+//! use at most half of the memory and of the slots, so that one caller cannot exclude the others.
+//! Requests do not wait for memory or slots: a waiting request holds memory too, and an immediate
+//! 503 lets the caller slow down.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use shared::config::{Config, KeyHash, MIN_API_BODY_BYTES};
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    edge::auth::{Access, presented_key},
+    limits::MAX_BODY_BYTES,
+    problem::{Problem, ProblemKind},
+};
+
+/// The memory that a request holds at most for each byte of its body: the body, the payloads copied
+/// from it, and the serialized records that wait to be written. This is a measured value.
+const MEMORY_PER_BODY_BYTE: usize = 3;
+
+/// The memory of a request with a small body or none.
+const MIN_REQUEST_BYTES: usize = 4 * 1024;
+
+/// Responses up to this size reserve no memory.
+const SMALL_RESPONSE_BYTES: usize = 16 * 1024;
+
+/// The records that all lists hold at a time. The largest record is about 60 KiB.
+const MAX_RECORDS: usize = 4000;
+
+/// How long a list waits for other lists to finish.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The unit of memory permits.
+const KIB: usize = 1024;
+
+// The smallest setting admits the largest body.
+const _: () = assert!(MAX_BODY_BYTES * MEMORY_PER_BODY_BYTE <= MIN_API_BODY_BYTES as usize);
+
+/// The capacity of a process.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    total: Pools,
+    /// The part that each API key can use, if there are several keys.
+    shares: Vec<(KeyHash, Pools)>,
+    records: Arc<Semaphore>,
+}
+
+#[derive(Clone, Debug)]
+struct Pools {
+    slots: Arc<Semaphore>,
+    memory_kib: Arc<Semaphore>,
+}
+
+impl Pools {
+    fn new(slots: usize, bytes: usize) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(slots)),
+            memory_kib: Arc::new(Semaphore::new(bytes / KIB)),
+        }
+    }
+}
+
+/// The API key whose part of the capacity a request uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeyShare(Option<usize>);
+
+/// Reserved capacity. Dropping it releases the capacity.
+#[derive(Debug, Default)]
+pub(crate) struct Permit(Vec<OwnedSemaphorePermit>);
+
+/// Memory reserved for a body that may grow.
+#[derive(Debug)]
+pub(crate) struct BodyPermit<'a> {
+    capacity: &'a Capacity,
+    share: KeyShare,
+    kib: usize,
+    permit: Permit,
+}
+
+impl Capacity {
+    pub(crate) fn new(config: &Config, access: &Access) -> Self {
+        let slots = config.api_concurrency;
+        let bytes = usize::try_from(config.api_body_bytes).unwrap_or(usize::MAX);
+        let shares = match access {
+            Access::Keys(hashes) if hashes.len() > 1 => {
+                // Half of one slot is one slot, and half of the memory still admits the largest
+                // body.
+                let (slots, bytes) =
+                    (slots.div_ceil(2), (bytes / 2).max(MIN_API_BODY_BYTES as usize));
+                hashes.iter().map(|hash| (*hash, Pools::new(slots, bytes))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Self {
+            total: Pools::new(slots, bytes),
+            shares,
+            records: Arc::new(Semaphore::new(MAX_RECORDS)),
+        }
+    }
+
+    /// The share of the API key in these headers.
+    pub(crate) fn share_of(&self, headers: &HeaderMap) -> KeyShare {
+        if self.shares.is_empty() {
+            return KeyShare(None);
+        }
+        let Some(presented) = presented_key(headers).map(KeyHash::of) else {
+            return KeyShare(None);
+        };
+        KeyShare(self.shares.iter().position(|(hash, _)| bool::from(hash.ct_eq(&presented))))
+    }
+
+    fn pools(&self, share: KeyShare) -> impl Iterator<Item = &Pools> {
+        // The key's pools first: if the total is exhausted, the key's permit is released at once.
+        let own = share.0.and_then(|index| self.shares.get(index)).map(|(_, pools)| pools);
+        own.into_iter().chain([&self.total])
+    }
+
+    /// A slot for a request whose body is complete.
+    pub(crate) fn slot(&self, share: KeyShare) -> Result<Permit, Problem> {
+        let slots = self.pools(share).map(|pools| Arc::clone(&pools.slots).try_acquire_owned());
+        slots
+            .collect::<Result<_, _>>()
+            .map(Permit)
+            .map_err(|_| overloaded("Too many concurrent requests. Try again shortly."))
+    }
+
+    /// Memory for a body of this length, or of at least this length.
+    pub(crate) fn body(&self, share: KeyShare, length: usize) -> Result<BodyPermit<'_>, Problem> {
+        let mut body = BodyPermit { capacity: self, share, kib: 0, permit: Permit::default() };
+        body.grow_to(length)?;
+        Ok(body)
+    }
+
+    /// Memory for a response until it is sent. `None` if the response is small.
+    pub(crate) fn response(
+        &self,
+        share: KeyShare,
+        length: usize,
+    ) -> Option<Result<Permit, Problem>> {
+        (length > SMALL_RESPONSE_BYTES).then(|| self.memory(share, length.div_ceil(KIB)))
+    }
+
+    /// Reserves this many records. Waits for other lists to finish.
+    pub(crate) async fn records(&self, count: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let count = u32::try_from(count.min(MAX_RECORDS)).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.records).acquire_many_owned(count);
+        let acquired = tokio::time::timeout(RECORDS_TIMEOUT, acquire).await;
+        let acquired = acquired.ok().and_then(Result::ok);
+        acquired.ok_or_else(|| overloaded("Too many concurrent list requests. Try again shortly."))
+    }
+
+    fn memory(&self, share: KeyShare, kib: usize) -> Result<Permit, Problem> {
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let memory = self
+            .pools(share)
+            .map(|pools| Arc::clone(&pools.memory_kib).try_acquire_many_owned(kib));
+        memory.collect::<Result<_, _>>().map(Permit).map_err(|_| {
+            overloaded(
+                "Requests in progress use all the memory reserved for them. Try again shortly.",
+            )
+        })
+    }
+}
+
+impl BodyPermit<'_> {
+    /// Reserves the missing memory for a body of this length.
+    pub(crate) fn grow_to(&mut self, length: usize) -> Result<(), Problem> {
+        let kib = length.saturating_mul(MEMORY_PER_BODY_BYTE).max(MIN_REQUEST_BYTES).div_ceil(KIB);
+        if kib > self.kib {
+            self.permit.0.extend(self.capacity.memory(self.share, kib - self.kib)?.0);
+            self.kib = kib;
+        }
+        Ok(())
+    }
+
+    /// Releases the memory of a body that is discarded.
+    pub(crate) fn release(&mut self) {
+        self.permit = Permit::default();
+        self.kib = 0;
+    }
+
+    /// The permit of a complete body, with a slot.
+    pub(crate) fn with_slot(mut self) -> Result<Permit, Problem> {
+        self.permit.0.extend(self.capacity.slot(self.share)?.0);
+        Ok(self.permit)
+    }
+}
+
+fn overloaded(detail: &'static str) -> Problem {
+    Problem::new(ProblemKind::Overloaded, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use shared::config::Defaults;
+
+    use super::*;
+
+    fn capacity(slots: &str, keys: &[&str]) -> Capacity {
+        let config = Config::from_source(Defaults::LOCAL, |name| match name {
+            "API_CONCURRENCY" => Some(slots.to_owned()),
+            "API_BODY_BYTES" => Some((64 * 1024 * 1024).to_string()),
+            _ => None,
+        });
+        let access = Access::Keys(keys.iter().map(|key| KeyHash::of(key.as_bytes())).collect());
+        Capacity::new(&config.unwrap(), &access)
+    }
+
+    fn share(capacity: &Capacity, key: &'static str) -> KeyShare {
+        capacity.share_of(&HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-api-key"),
+            HeaderValue::from_static(key),
+        )]))
+    }
+
+    #[test]
+    fn one_key_uses_at_most_half() {
+        let capacity = capacity("4", &["a", "b"]);
+        let (a, b) = (share(&capacity, "a"), share(&capacity, "b"));
+        assert_ne!(a, b);
+        let held = [capacity.slot(a).unwrap(), capacity.slot(a).unwrap()];
+        assert_eq!(capacity.slot(a).unwrap_err().kind(), ProblemKind::Overloaded);
+        let others = [capacity.slot(b).unwrap(), capacity.slot(b).unwrap()];
+        drop(others);
+        drop(held);
+        assert!(capacity.slot(a).is_ok());
+        let large = capacity.body(a, 10 * 1024 * 1024).unwrap();
+        assert!(capacity.body(a, 1024 * 1024).is_err() && capacity.body(b, 1024 * 1024).is_ok());
+        drop(large);
+        assert!(capacity.body(a, 1024 * 1024).is_ok());
+    }
+
+    #[test]
+    fn a_single_key_may_use_everything() {
+        let capacity = capacity("2", &["a"]);
+        let a = share(&capacity, "a");
+        let held = [capacity.slot(a).unwrap(), capacity.slot(a).unwrap()];
+        assert!(capacity.slot(a).is_err());
+        drop(held);
+        assert!(
+            capacity.body(a, 20 * 1024 * 1024).is_ok()
+                && capacity.body(a, 22 * 1024 * 1024).is_err()
+        );
+    }
+
+    #[test]
+    fn a_growing_body_reserves_memory_and_releases_it() {
+        let capacity = capacity("2", &[]);
+        let mut body = capacity.body(KeyShare::default(), 0).unwrap();
+        body.grow_to(20 * 1024 * 1024).unwrap();
+        assert!(body.grow_to(30 * 1024 * 1024).is_err());
+        let permit = body.with_slot().unwrap();
+        assert!(capacity.body(KeyShare::default(), 2 * 1024 * 1024).is_err());
+        drop(permit);
+        assert!(capacity.body(KeyShare::default(), 20 * 1024 * 1024).is_ok());
+    }
+}

@@ -1,0 +1,8 @@
+//! Everything around a request, before and after its handler.
+
+pub(crate) mod auth;
+pub(crate) mod boundary;
+pub(crate) mod correlation;
+pub(crate) mod lambda;
+pub(crate) mod stage;
+pub(crate) mod trace;

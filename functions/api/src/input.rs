@@ -1,0 +1,7 @@
+//! Parsing and validation of requests. One response names every wrong field.
+
+pub(crate) mod body;
+pub(crate) mod cursor;
+pub(crate) mod fields;
+pub(crate) mod query;
+pub(crate) mod submission;

@@ -1,0 +1,126 @@
+//! `POST /dead-letters/{webhook_id}/redrive` and `POST /dead-letters/redrive`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use shared::{
+    apply::Applied,
+    id::ReferenceId,
+    model::{Transition, Webhook},
+    store::{DeadLetterPosition, Listed, MAX_READ},
+};
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Call, PathId},
+    dispatch,
+    idempotency::{self, Begun, Key},
+    input::{cursor, query::Query},
+    openapi::{errors, parameters},
+    problem::Problem,
+    respond::to_json,
+    routes::{dead_letters::read_cursor, webhook_resend},
+    view,
+};
+
+/// Redrive a dead letter
+///
+/// Sends the webhook again: it is `pending`, with a new budget of attempts.
+#[utoipa::path(
+    post, path = "/dead-letters/{webhook_id}/redrive", tag = "Dead letters",
+    operation_id = "redrive_dead_letter",
+    params(parameters::WebhookId, parameters::IdempotencyKey),
+    responses(
+        (status = 202, description = "The webhook is pending again.",
+            body = view::Accepted<'static>),
+        errors::Keyed, errors::Missing,
+    ),
+)]
+pub(crate) async fn dead_letter_redrive(
+    State(app): State<Arc<App>>,
+    PathId(id): PathId,
+    request: Request,
+) -> Result<Response, Problem> {
+    webhook_resend::send_again(&app, &id, request, Transition::Redrive).await
+}
+
+#[derive(Serialize, ToSchema)]
+struct Redriven {
+    /// How many webhooks this call has made pending again.
+    redriven: usize,
+    /// Whether there are dead letters that this call has not read.
+    more: bool,
+    /// The cursor of the next call, if there are more dead letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next_cursor: Option<String>,
+}
+
+/// Redrive many dead letters
+///
+/// Redrives all dead letters, or those with a reference ID. One call reads at most 1000 dead
+/// letters. If there are more, `more` is true and `next_cursor` continues after them.
+#[utoipa::path(
+    post, path = "/dead-letters/redrive", tag = "Dead letters",
+    operation_id = "redrive_dead_letters",
+    params(parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
+    responses(
+        (status = 202, description = "The number of webhooks that are pending again.",
+            body = Redriven),
+        errors::Keyed,
+    ),
+)]
+pub(crate) async fn dead_letter_redrive_many(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let call = Call::of(&parts)?;
+    let mut query = Query::parse(parts.uri.query(), &["reference_id", "cursor"]);
+    let reference = query.reference();
+    let (after, _) = read_cursor(query)?;
+    let key = Key::of(&parts, &call, &[])?;
+    let reserved = match idempotency::begin(&app, key, StatusCode::ACCEPTED).await? {
+        Begun::Replay(response) => return Ok(response),
+        Begun::Run(reserved) => reserved,
+    };
+    let redriven = redrive_matching(&app, reference.as_ref(), after).await?;
+    Ok(idempotency::finish(&app, reserved, StatusCode::ACCEPTED, to_json(&redriven)).await)
+}
+
+async fn redrive_matching(
+    app: &App,
+    reference: Option<&ReferenceId>,
+    after: Option<DeadLetterPosition>,
+) -> Result<Redriven, Problem> {
+    let _permit = app.capacity.records(MAX_READ).await?;
+    let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
+    // A dead letter without a URL is an unreadable queue message.
+    let sendable = found.items.into_iter().filter(|listed| !listed.url.is_empty());
+    let calls = sendable.map(|Listed { webhook, .. }| {
+        webhook_resend::make_pending(app, webhook, Transition::Redrive)
+    });
+    let outcomes = dispatch::concurrently(calls.collect()).await;
+    let mut redriven: Vec<Webhook> = Vec::with_capacity(outcomes.len());
+    let mut failure = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(Applied::Done(webhook, ())) => redriven.push(webhook),
+            // Another request has redriven or deleted it in the meantime.
+            Ok(Applied::Refused(..) | Applied::Missing) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    // The webhooks that are pending again get their messages even if other writes failed.
+    dispatch::enqueue(app, &redriven.iter().collect::<Vec<_>>()).await;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    let next_cursor = found.next.map(|next| cursor::encode(next, 1));
+    Ok(Redriven { redriven: redriven.len(), more: next_cursor.is_some(), next_cursor })
+}

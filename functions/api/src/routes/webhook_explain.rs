@@ -1,0 +1,124 @@
+//! `GET /webhooks/{webhook_id}/explain`: what happened to a webhook and why, and what happens next.
+//! Both are derived from the record alone.
+
+mod next;
+mod steps;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use shared::{
+    clock::{Timestamp, rfc3339},
+    id::WebhookId,
+    model::Webhook,
+    status::Status,
+    transition::Rules,
+};
+use utoipa::ToSchema;
+
+use self::{
+    next::{Next, next},
+    steps::{StepView, steps},
+};
+use crate::{
+    app::{App, PathId},
+    input::query,
+    openapi::{errors, parameters, schemas},
+    problem::Problem,
+    respond,
+    view::attempts_granted,
+};
+
+/// Explain a webhook
+///
+/// Returns every transition of the webhook with its reason, what happens next, and the budgets that
+/// limit further attempts.
+#[utoipa::path(
+    get, path = "/webhooks/{webhook_id}/explain", tag = "Webhooks",
+    operation_id = "explain_webhook",
+    params(parameters::WebhookId),
+    responses(
+        (status = 200, description = "The transitions in their order, and what happens next.",
+            body = Explanation<'static>),
+        errors::Missing,
+    ),
+)]
+pub(crate) async fn webhook_explain(
+    State(app): State<Arc<App>>,
+    PathId(id): PathId,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    query::none(query.as_deref())?;
+    let webhook = app.context.store.get(&id).await?.ok_or_else(Problem::no_such_webhook)?;
+    let explanation =
+        Explanation::of(&webhook, &app.context.rules, app.context.config.audit_age, app.now());
+    Ok(respond::json(StatusCode::OK, &explanation))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Explanation<'a> {
+    #[schema(value_type = schemas::WebhookId)]
+    webhook_id: &'a WebhookId,
+    #[schema(value_type = schemas::Status)]
+    status: Status,
+    /// The time of this response.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = schemas::Time)]
+    now: Timestamp,
+    /// The transitions, oldest first. A long history lacks the ones after the first.
+    #[schema(max_items = 50)]
+    steps: Vec<StepView>,
+    next: Next,
+    budget: BudgetView,
+}
+
+/// What the webhook has used since it was accepted or last sent again, and the limits.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Budget)]
+struct BudgetView {
+    attempts: Used,
+    /// Attempts in a row without a recorded outcome.
+    interrupted_attempts: Used,
+    /// How often the queue gave up on its message.
+    rescues: Used,
+    /// Time spent waiting for an open circuit.
+    deferred_ms: Used,
+    /// Time spent waiting because of concurrency limits.
+    host_deferred_ms: Used,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Used {
+    used: u64,
+    of: u64,
+}
+
+impl<'a> Explanation<'a> {
+    fn of(webhook: &'a Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -> Self {
+        let budget = &webhook.budget;
+        let used = |used: u32, of: u32| Used { used: u64::from(used), of: u64::from(of) };
+        let max_defer_ms = rules.limits.max_defer.as_millis() as u64;
+        Self {
+            webhook_id: &webhook.id,
+            status: webhook.status,
+            now,
+            steps: steps(webhook),
+            next: next(webhook, rules, audit_age, now),
+            budget: BudgetView {
+                attempts: used(budget.attempts, attempts_granted(webhook, rules)),
+                interrupted_attempts: used(budget.interrupted, rules.limits.max_interrupted),
+                rescues: used(budget.rescues, rules.limits.max_rescues),
+                deferred_ms: Used { used: budget.deferred_ms, of: max_defer_ms },
+                host_deferred_ms: Used { used: budget.host_deferred_ms, of: max_defer_ms },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! What happened to a webhook: its transitions, each with a sentence that gives the reason.
+
+use serde::Serialize;
+use shared::{
+    clock::{Timestamp, rfc3339},
+    model::{ErrorKind, MAX_HISTORY_KEPT, Step, Transition, Webhook, Why},
+    status::Status,
+};
+use utoipa::ToSchema;
+
+use crate::openapi::schemas;
+
+/// A transition.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Step)]
+pub(super) struct StepView {
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = schemas::Time)]
+    pub(super) at: Timestamp,
+    /// The function that made the transition.
+    pub(super) function: &'static str,
+    pub(super) transition: &'static str,
+    /// The status before. Null for the creation, and if it is unknown because a long history was
+    /// shortened.
+    #[schema(value_type = Option<schemas::Status>)]
+    pub(super) from: Option<Status>,
+    #[schema(value_type = schemas::Status)]
+    pub(super) to: Status,
+    /// The number of the attempt, if the transition belongs to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub(super) attempt: Option<u32>,
+    /// The reason, in sentences for people.
+    pub(super) why: String,
+    /// The earliest time of the next attempt, if the transition sets one.
+    #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::Time, required = false)]
+    pub(super) next_attempt_at: Option<Timestamp>,
+}
+
+pub(super) fn steps(webhook: &Webhook) -> Vec<StepView> {
+    let history = &webhook.history;
+    let status_before = |index: usize| {
+        // A long history loses the entries after the first, so the status before the second entry
+        // is unknown.
+        let is_known = index != 1 || history.len() < MAX_HISTORY_KEPT;
+        index.checked_sub(1).filter(|_| is_known).map(|index| history[index].to)
+    };
+    let view = |(index, step): (usize, &Step)| StepView {
+        at: step.at,
+        function: step.function.as_str(),
+        transition: step.transition.as_str(),
+        from: status_before(index),
+        to: step.to,
+        attempt: (step.attempt > 0).then_some(step.attempt),
+        why: why(webhook, step),
+        next_attempt_at: step.allowed_at,
+    };
+    history.iter().enumerate().map(view).collect()
+}
+
+fn why(webhook: &Webhook, step: &Step) -> String {
+    let n = step.attempt;
+    match (step.transition, step.why) {
+        (Transition::Claim, Some(Why::LeaseOver)) => format!(
+            "Attempt {n} started. The attempt before it ended without a recorded outcome because \
+             its worker crashed or was stopped. Its request may have arrived."
+        ),
+        (Transition::Claim, _) => format!("Attempt {n} started."),
+        (Transition::Deliver, _) => format!("Attempt {n} {}.", outcome(webhook, n)),
+        (Transition::Retry, Some(Why::RetryAfter)) => format!(
+            "Attempt {n} {}. The destination requested a longer wait with Retry-After.",
+            outcome(webhook, n)
+        ),
+        (Transition::Retry, Some(Why::Error(ErrorKind::Interrupted))) => format!(
+            "Attempt {n} ended without a recorded outcome because its worker crashed or was \
+             stopped, like the attempt before it. Its request may have arrived. The wait before \
+             the next attempt grows each time."
+        ),
+        (Transition::Retry, _) => {
+            format!("Attempt {n} {}. The retry policy allows another attempt.", outcome(webhook, n))
+        }
+        (Transition::Fail, Some(Why::Error(kind))) if given_up(kind).is_some() => {
+            given_up(kind).unwrap_or_default().to_owned()
+        }
+        (Transition::Fail, _) => format!(
+            "Attempt {n} {}. The retry policy allows no further attempt.",
+            outcome(webhook, n)
+        ),
+        _ => without_attempt(step).to_owned(),
+    }
+}
+
+/// The reason for a failure that is not the outcome of an attempt.
+fn given_up(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::Interrupted => {
+            Some("Failed: too many attempts in a row ended without a recorded outcome.")
+        }
+        ErrorKind::CircuitOpen => Some(
+            "Failed: it was deferred for the maximum time while the destination's circuit was \
+             open.",
+        ),
+        ErrorKind::Undeliverable => {
+            Some("Failed: the queue gave up on its message too many times.")
+        }
+        _ => None,
+    }
+}
+
+/// The reason for a transition that does not belong to an attempt.
+fn without_attempt(step: &Step) -> &'static str {
+    match (step.transition, step.why) {
+        (Transition::Create, Some(Why::Scheduled)) => {
+            "Accepted. The caller scheduled it for a later time."
+        }
+        (Transition::Create, _) => "Accepted.",
+        (Transition::Defer, Some(Why::RateLimit)) => {
+            "Deferred without an attempt: the concurrency limit of the destination, or of \
+             unresponsive destinations, was reached."
+        }
+        (Transition::Defer, Some(Why::Unsent)) => {
+            "Deferred: the attempt sent nothing, for a reason within Posthaste. It does not count \
+             as an attempt."
+        }
+        (Transition::Defer, _) => {
+            "Deferred without an attempt: the destination's circuit is open after repeated \
+             failures."
+        }
+        (Transition::Requeue, _) => "It was due, so the sweep queued a message for it.",
+        (Transition::Adopt, Some(Why::Audit)) => {
+            "The audit found it unfinished. From now on the sweep watches it, even if its message \
+             is lost."
+        }
+        (Transition::Adopt, Some(Why::Rescue)) if step.allowed_at.is_some() => {
+            "The queue gave up on its message although no worker had processed it. It is queued \
+             again after a wait that grows each time."
+        }
+        (Transition::Adopt, Some(Why::Rescue)) => {
+            "The queue gave up on its message, so the webhook was rescued."
+        }
+        (Transition::Adopt, None) => {
+            "A clock that was ahead had set its times. They were corrected."
+        }
+        (Transition::Adopt, _) => "The queue refused its message, so the sweep will queue it.",
+        (Transition::Archive, _) => "It became a dead letter.",
+        (Transition::Resend, _) => "An operator resent it, with a new budget of attempts.",
+        (Transition::Redrive, _) => {
+            "An operator redrove the dead letter, with a new budget of attempts."
+        }
+        // These belong to an attempt.
+        (Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail, _) => "",
+    }
+}
+
+/// The outcome of an attempt, as the predicate of a sentence.
+fn outcome(webhook: &Webhook, number: u32) -> String {
+    let Some(attempt) = webhook.attempts.iter().find(|attempt| attempt.number == number) else {
+        return "ended".to_owned();
+    };
+    let took = attempt.duration_ms;
+    match (attempt.error, attempt.status_code) {
+        (None, Some(code)) => format!("succeeded with status {code} after {took} ms"),
+        (None, None) => format!("succeeded after {took} ms"),
+        (Some(ErrorKind::HttpStatus), Some(code)) => {
+            format!("failed with status {code} after {took} ms")
+        }
+        (Some(ErrorKind::HttpStatus), None) => format!("failed after {took} ms"),
+        (Some(ErrorKind::Network), _) => {
+            format!("failed after {took} ms: it could not connect, or the connection broke")
+        }
+        (Some(ErrorKind::Timeout), _) => {
+            format!("failed: there was no complete response within {took} ms")
+        }
+        (Some(ErrorKind::Tls), _) => "failed during the TLS handshake".to_owned(),
+        (Some(ErrorKind::RefusedAddress), _) => {
+            "failed: the destination's name resolves to an address that is not allowed".to_owned()
+        }
+        (Some(kind), _) => format!("failed: {}", kind.as_str()),
+    }
+}

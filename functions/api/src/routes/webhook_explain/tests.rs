@@ -1,0 +1,193 @@
+//! The sentences for each state of a webhook.
+
+use shared::{
+    model::{ClaimId, ErrorKind, Function, MAX_HISTORY_KEPT, Why},
+    retry::Outcome,
+    transition::{NewWebhook, Report, testing},
+};
+
+use super::*;
+
+const AUDIT_AGE: Duration = Duration::from_secs(900);
+
+fn start() -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000)
+}
+
+fn after(seconds: u64) -> Timestamp {
+    start().plus(Duration::from_secs(seconds))
+}
+
+fn report(error: Option<ErrorKind>, code: Option<u16>, retry_after_s: Option<u64>) -> Report {
+    let retry_after = retry_after_s.map(Duration::from_secs);
+    let outcome = Outcome { error, status_code: code, retry_after };
+    Report { outcome, duration: Duration::from_millis(7), message: None, response_excerpt: None }
+}
+
+fn concluded(webhook: &Webhook, report: &Report, now: Timestamp) -> Webhook {
+    let rules = Rules::default();
+    let claimed = rules.claim(webhook, ClaimId(1), now).unwrap();
+    rules.conclude(&claimed, ClaimId(1), report, now, 0.5).unwrap()
+}
+
+fn coming(webhook: &Webhook, now: Timestamp) -> (Option<&'static str>, Option<Timestamp>, String) {
+    let next = next(webhook, &Rules::default(), AUDIT_AGE, now);
+    (next.by, next.at, next.what)
+}
+
+#[test]
+fn what_comes_next_for_what_is_queued_scheduled_or_due() {
+    let rules = Rules::default();
+    let new = testing::webhook(start());
+    let (by, at, what) = coming(&new, start());
+    assert_eq!((by, at), (Some("deliver"), None));
+    assert!(what.contains("attempt 1") && what.contains(&after(900).to_string()), "{what}");
+
+    let later = NewWebhook { deliver_at: Some(after(3600)), ..testing::new_webhook(new.id.task) };
+    let scheduled = rules.create(later, start());
+    assert_eq!(coming(&scheduled, start()).0, Some("sweep"));
+    assert_eq!(coming(&scheduled, start()).1, Some(after(3600)));
+
+    let unsent = rules.adopt(&new, start(), (Function::Api, Why::Unsent), start()).unwrap();
+    let (by, _, what) = coming(&unsent, start());
+    assert!(by == Some("sweep") && what.contains("next sweep"), "{what}");
+    let audited = rules.audit(&new, after(900)).unwrap();
+    assert_eq!(coming(&audited, after(900)).0, Some("deliver"));
+}
+
+#[test]
+fn what_comes_next_after_an_attempt() {
+    let rules = Rules::default();
+    let new = testing::webhook(start());
+    let claimed = rules.claim(&new, ClaimId(1), start()).unwrap();
+    assert_eq!(coming(&claimed, start()).1, Some(after(45)));
+    assert!(coming(&claimed, after(46)).2.contains("attempt 2 starts"));
+
+    let retrying = concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(500), None), start());
+    let (by, at, what) = coming(&retrying, start());
+    assert_eq!((by, at), (Some("deliver"), Some(after(5))));
+    assert!(what.contains(&after(905).to_string()), "{what}");
+    let put_off =
+        concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(503), Some(600)), start());
+    assert_eq!(
+        (coming(&put_off, start()).0, coming(&put_off, start()).1),
+        (Some("sweep"), Some(after(600)))
+    );
+
+    let failed = concluded(&new, &report(Some(ErrorKind::HttpStatus), Some(410), None), start());
+    assert_eq!(coming(&failed, start()).0, Some("dlq"));
+    let archived = rules.archive(&failed, after(1)).unwrap();
+    assert_eq!(
+        (coming(&archived, after(1)).0, coming(&archived, after(1)).1),
+        (None, archived.expires_at)
+    );
+    let delivered = concluded(&new, &report(None, Some(204), None), start());
+    assert_eq!(
+        (coming(&delivered, start()).0, coming(&delivered, start()).1),
+        (None, delivered.expires_at)
+    );
+}
+
+#[test]
+fn interrupted_attempts_end_in_failure_at_their_limit() {
+    let rules = Rules::default();
+    let mut webhook = testing::webhook(start());
+    for round in 0..5 {
+        webhook = rules.claim(&webhook, ClaimId(round), after(round * 460)).unwrap();
+    }
+    assert!(coming(&webhook, after(9999)).2.contains("the webhook fails"));
+    assert!(steps(&webhook)[2].why.contains("may have arrived"));
+}
+
+/// The second interruption in a row makes it wait: said before it is noted, and after.
+#[test]
+fn the_wait_after_an_interruption_is_told() {
+    let rules = Rules::default();
+    let once = rules.claim(&testing::webhook(start()), ClaimId(0), start()).unwrap();
+    let twice = rules.claim(&once, ClaimId(0), after(45)).unwrap();
+    let resumes_at = after(45 + 45 + 5);
+    let (_, _, what) = coming(&twice, after(90));
+    assert!(what.contains(&format!("attempt 3 starts, not before {resumes_at}")), "{what}");
+    let waiting = rules.retry_interrupted(&twice, after(90)).unwrap();
+    assert_eq!(
+        (coming(&waiting, after(90)).0, coming(&waiting, after(90)).1),
+        (Some("deliver"), Some(resumes_at))
+    );
+    let told = steps(&waiting).pop().unwrap();
+    assert!(told.why.starts_with("Attempt 2 ended without a recorded outcome"), "{}", told.why);
+    assert_eq!(
+        (told.transition, told.attempt, told.next_attempt_at),
+        ("retry", Some(2), Some(resumes_at))
+    );
+}
+
+/// What the queue gave up on while no worker looked at it, and what sent nothing, are told as
+/// what they are.
+#[test]
+fn what_is_ours_is_told_as_ours() {
+    let rules = Rules::default();
+    let once = rules.rescue(&testing::webhook(start()), start()).unwrap();
+    let twice = rules.rescue(&once, start()).unwrap();
+    let (by, at, what) = coming(&twice, start());
+    assert_eq!((by, at), (Some("sweep"), Some(after(900))));
+    assert!(what.starts_with("The queue gave up on its message."), "{what}");
+    assert!(steps(&twice)[2].why.contains("no worker had processed it"));
+
+    let claimed = rules.claim(&testing::webhook(start()), ClaimId(3), start()).unwrap();
+    let back =
+        rules.give_back(&claimed, ClaimId(3), "nothing was sent", after(60), after(31)).unwrap();
+    assert!(steps(&back)[2].why.contains("sent nothing"));
+    assert_eq!(
+        (coming(&back, after(31)).0, coming(&back, after(31)).1),
+        (Some("deliver"), Some(after(60)))
+    );
+}
+
+#[test]
+fn every_step_says_from_where_to_where_and_why() {
+    let rules = Rules::default();
+    let failing = report(Some(ErrorKind::HttpStatus), Some(500), None);
+    let once = concluded(&testing::webhook(start()), &failing, start());
+    let put_off =
+        rules.defer(&once, after(60), Why::Error(ErrorKind::CircuitOpen), after(5)).unwrap();
+    let done = concluded(&put_off, &report(None, Some(204), None), after(60));
+    let again = rules.resend(&done, after(61)).unwrap();
+    let shown: Vec<(Option<Status>, Status, String)> =
+        steps(&again).into_iter().map(|step| (step.from, step.to, step.why)).collect();
+    let (pending, busy, retrying, delivered) =
+        (Status::Pending, Status::InProgress, Status::Retrying, Status::Delivered);
+    let expected = [
+        (None, pending, "Accepted."),
+        (Some(pending), busy, "Attempt 1 started."),
+        (
+            Some(busy),
+            retrying,
+            "Attempt 1 failed with status 500 after 7 ms. The retry policy allows another attempt.",
+        ),
+        (
+            Some(retrying),
+            retrying,
+            "Deferred without an attempt: the destination's circuit is open after repeated \
+             failures.",
+        ),
+        (Some(retrying), busy, "Attempt 2 started."),
+        (Some(busy), delivered, "Attempt 2 succeeded with status 204 after 7 ms."),
+        (Some(delivered), pending, "An operator resent it, with a new budget of attempts."),
+    ];
+    assert_eq!(shown, expected.map(|(from, to, why)| (from, to, why.to_owned())));
+}
+
+#[test]
+fn a_shortened_history_does_not_invent_what_came_before() {
+    let rules = Rules::default();
+    let mut webhook = testing::webhook(start());
+    webhook.due_at = Some(start());
+    for _ in 0..MAX_HISTORY_KEPT {
+        webhook = rules.requeue(&webhook, webhook.due_at.unwrap(), start()).unwrap();
+    }
+    let steps = steps(&webhook);
+    assert_eq!(
+        (steps.len(), steps[1].from, steps[2].from),
+        (MAX_HISTORY_KEPT, None, Some(Status::Pending))
+    );
+}

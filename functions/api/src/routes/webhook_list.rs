@@ -1,0 +1,114 @@
+//! `GET /webhook-statuses`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::{
+    id::TaskId,
+    store::{Filter, MAX_READ, Page},
+};
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    input::{cursor, query::Query},
+    limits::{DEFAULT_PAGE_SIZE, MAX_PAGE, MAX_PAGE_SIZE},
+    openapi::{errors, parameters},
+    paging::{MAX_CHUNK, Pages, Placed},
+    problem::Problem,
+    respond,
+    view::WebhookView,
+};
+
+const PARAMETERS: [&str; 5] = ["reference_id", "status", "page", "page_size", "cursor"];
+
+#[derive(Serialize, ToSchema)]
+struct WebhookList {
+    #[schema(max_items = 100, value_type = Vec<WebhookView<'static>>)]
+    items: Vec<Box<RawValue>>,
+    #[schema(minimum = 1)]
+    page: usize,
+    #[schema(minimum = 1, maximum = 100)]
+    page_size: usize,
+    /// The cursor of the next page, or null if this page is the last one.
+    next_cursor: Option<String>,
+}
+
+/// List webhooks
+///
+/// The newest webhooks come first. A page has fewer than `page_size` items if it would be larger
+/// than 2.5 MiB otherwise. Use `cursor` to page through long lists. `page` reads all the pages
+/// before it too.
+#[utoipa::path(
+    get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
+    params(
+        parameters::Reference, parameters::Status, parameters::Page, parameters::PageSize,
+        parameters::Cursor,
+    ),
+    responses((status = 200, description = "A page.", body = WebhookList), errors::Unclear),
+)]
+pub(crate) async fn webhook_list(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut query = Query::parse(query.as_deref(), &PARAMETERS);
+    let filter = query.filter(app.now());
+    let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
+    let page = query.number("page", 1, MAX_PAGE);
+    let cursor = query.get("cursor").map(str::to_owned);
+    if cursor.is_some() && query.get("page").is_some() {
+        query.field_errors.add("page", "cannot be combined with cursor. Omit one of them");
+    }
+    if page * page_size > MAX_READ {
+        let message =
+            format!("times page_size must be at most {MAX_READ}. Use next_cursor to read on");
+        query.field_errors.add("page", message);
+    }
+    query.field_errors.check()?;
+    let (after, page, to_skip) = match cursor {
+        Some(cursor) => {
+            let (after, page) = cursor::decode(&cursor)?;
+            (Some(after), page, 0)
+        }
+        // A cursor costs one page. A page number costs all pages up to it.
+        None => (None, page, page - 1),
+    };
+    let _permit = app.capacity.records(MAX_CHUNK).await?;
+    let (items, next) = read_page(&app, &filter, after, Pages::new(page_size, to_skip)).await?;
+    let next_cursor = next.map(|next| cursor::encode(next, page.saturating_add(1)));
+    let list = WebhookList { items, page, page_size, next_cursor };
+    Ok(respond::json(StatusCode::OK, &list))
+}
+
+/// The page, and the position at which the next page starts.
+async fn read_page(
+    app: &App,
+    filter: &Filter,
+    mut after: Option<TaskId>,
+    mut pages: Pages<TaskId>,
+) -> Result<(Vec<Box<RawValue>>, Option<TaskId>), Problem> {
+    let mut left_to_read = MAX_READ;
+    loop {
+        let limit = pages.missing().min(MAX_CHUNK);
+        let Page { items, next } = app.context.store.list(filter, after, limit).await?;
+        for listed in &items {
+            let view = WebhookView::new(&listed.webhook, &listed.url, &app.context.rules);
+            if pages.add(&view, listed.webhook.id.task)? == Placed::Beyond {
+                let last = pages.last();
+                return Ok((pages.into_items(), last));
+            }
+        }
+        left_to_read = left_to_read.saturating_sub(limit);
+        // The store may return a short chunk, so the page can be short too.
+        if next.is_none() || pages.missing() == 0 || left_to_read == 0 {
+            return Ok((pages.into_items(), next));
+        }
+        after = next;
+    }
+}

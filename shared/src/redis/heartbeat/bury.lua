@@ -1,4 +1,0 @@
--- A take-over is complete.
-local latest = redis.call('ZSCORE', processes, ARGV[1])
-if latest and now - tonumber(latest) >= tonumber(ARGV[2]) then redis.call('ZREM', processes, ARGV[1]) end
-redis.call('ZREM', takers, ARGV[1])

@@ -1,0 +1,58 @@
+//! `kill -9` of functions, and of the local stack, on DynamoDB and SQS under load: nothing that was
+//! answered with a 202 is lost, and what comes twice is at most what had an attempt without a
+//! recorded answer. Nobody takes anything over: what a dead process held comes back when leases and
+//! visibility timeouts are over.
+
+use harness::{
+    aws::AwsStack,
+    crash::{
+        BOUND, Settings, crash_under_load, kill_functions, launch, recover, rounds, settings, times,
+    },
+    ledger,
+    receiver::Receiver,
+};
+
+/// A table and queues of one's own.
+async fn on_amazon(emulator: &AwsStack) -> Settings {
+    emulator.make_table("posthaste").await.unwrap();
+    let queues = emulator.make_queues("posthaste").await.unwrap();
+    settings(&[
+        ("STATUS_BACKEND", "dynamodb"),
+        ("QUEUE_BACKEND", "sqs"),
+        ("AWS_ENDPOINT_URL", emulator.endpoint()),
+        ("AWS_REGION", emulator.region()),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("TABLE_NAME", "posthaste"),
+        ("QUEUE_URL", &queues.webhooks),
+        ("DEAD_LETTER_QUEUE_URL", &queues.dead_letters),
+    ])
+}
+
+async fn emulator() -> AwsStack {
+    tokio::task::spawn_blocking(AwsStack::emulator)
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
+    let emulator = emulator().await;
+    let mut all = times("1500", "2500");
+    all.extend(on_amazon(&emulator).await);
+    kill_functions("DynamoDB and SQS", all).await;
+}
+
+/// The stack itself, which polls the queues, dies too: with it the polls that wait there.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
+    let emulator = emulator().await;
+    let mut all = times("1500", "2500");
+    all.extend(on_amazon(&emulator).await);
+    let (launch, receiver) = (launch(&all), Receiver::start().await.unwrap());
+    let accepted = crash_under_load(&launch, &receiver, rounds()).await;
+    let (api, stack) =
+        recover("local stack on DynamoDB and SQS", &launch, &receiver, &accepted, BOUND).await;
+    ledger::end(&api, stack).await;
+}

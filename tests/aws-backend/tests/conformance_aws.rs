@@ -1,0 +1,144 @@
+//! The conformance suite against DynamoDB and SQS as an emulator has them: a table and two queues
+//! for each case, the second handle with clients of its own as another process has them.
+
+#![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test prints is read by who runs it"
+)]
+
+use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
+use conformance::{self, Backend, TestClock};
+use harness::aws::AwsStack;
+use shared::{
+    aws::Aws,
+    clock::Clock,
+    config::{AwsCredentials, AwsSettings},
+    id::WebhookId,
+    queue::{Queue, sqs::SqsQueue},
+    store::{Store, dynamodb::DynamoStore},
+    transition::Limits,
+};
+
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    // Kept until the suite is over.
+    let emulator = match AwsStack::emulator() {
+        Ok(emulator) => Arc::new(emulator),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    conformance::run("aws", move || {
+        let emulator = Arc::clone(&emulator);
+        async move { Box::new(Amazon::start(&emulator).await) as Box<dyn Backend> }
+    })
+}
+
+#[derive(Debug)]
+struct Amazon {
+    settings: AwsSettings,
+    clock: Arc<TestClock>,
+}
+
+impl Amazon {
+    async fn start(emulator: &AwsStack) -> Self {
+        let name = format!("case-{:016x}", rand::random::<u64>());
+        emulator.make_table(&name).await.unwrap();
+        let queues = emulator.make_queues(&name).await.unwrap();
+        let settings = AwsSettings {
+            region: emulator.region().to_owned(),
+            credentials: AwsCredentials {
+                access_key_id: "test".to_owned(),
+                secret_access_key: "test".to_owned(),
+                session_token: None,
+            },
+            dynamodb_endpoint: Some(emulator.endpoint().to_owned()),
+            sqs_endpoint: Some(emulator.endpoint().to_owned()),
+            table_name: name,
+            queue_url: queues.webhooks,
+            dead_letter_queue_url: queues.dead_letters,
+            ..AwsSettings::default()
+        };
+        Self { settings, clock: Arc::default() }
+    }
+
+    fn table(&self) -> aws_sdk_dynamodb::Client {
+        clients().dynamodb(&self.settings)
+    }
+
+    /// The item that holds the webhook's record, found without the store's help.
+    async fn record(&self, id: &WebhookId) -> HashMap<String, AttributeValue> {
+        let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
+        let found = found
+            .filter_expression("s = :task")
+            .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
+        let mut items = found.send().await.unwrap().items.unwrap();
+        assert_eq!(items.len(), 1, "one item is the record of {id}");
+        items.remove(0)
+    }
+}
+
+/// Clients that wait for an emulator on a busy machine.
+fn clients() -> Aws {
+    Aws::new().unwrap().with_limits(PATIENCE, PATIENCE)
+}
+
+#[async_trait]
+impl Backend for Amazon {
+    fn store(&self) -> Arc<dyn Store> {
+        let clock: Arc<dyn Clock> = self.clock();
+        Arc::new(DynamoStore::new(
+            self.table(),
+            &self.settings.table_name,
+            clock,
+            Limits::default().retention,
+        ))
+    }
+
+    fn queue(&self) -> Arc<dyn Queue> {
+        Arc::new(SqsQueue::new(clients().sqs(&self.settings), &self.settings))
+    }
+
+    fn clock(&self) -> Arc<TestClock> {
+        Arc::clone(&self.clock)
+    }
+
+    async fn second_store(&self) -> Arc<dyn Store> {
+        self.store()
+    }
+
+    async fn second_queue(&self) -> Arc<dyn Queue> {
+        self.queue()
+    }
+
+    async fn plant_record(&self, id: &WebhookId, json: &str) {
+        let mut item = self.record(id).await;
+        let revision: u64 = item["v"].as_n().unwrap().parse().unwrap();
+        item.insert("v".to_owned(), AttributeValue::N((revision + 1).to_string()));
+        let deflated = miniz_oxide::deflate::compress_to_vec(json.as_bytes(), 6);
+        item.insert("d".to_owned(), AttributeValue::B(Blob::new(deflated)));
+        self.table()
+            .put_item()
+            .table_name(&self.settings.table_name)
+            .set_item(Some(item))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    async fn has_content(&self, id: &WebhookId) -> bool {
+        let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
+        let found = found
+            .filter_expression("attribute_exists(c) AND (s = :task OR contains(p, :task))")
+            .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
+        found.send().await.unwrap().count > 0
+    }
+}

@@ -1,0 +1,75 @@
+//! The conformance suite against the embedded backend: store and queue in one file, each case with
+//! a file of its own, the second handle with connections of its own as another process has them.
+
+#![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use async_trait::async_trait;
+use conformance::{self, Backend, TestClock};
+use rusqlite::Connection;
+use shared::{
+    id::WebhookId,
+    queue::{Queue, sqlite::SqliteQueue},
+    sqlite::Database,
+    store::{Store, sqlite::SqliteStore},
+};
+use tempfile::TempDir;
+
+fn main() -> ExitCode {
+    conformance::run("sqlite", || async { Box::new(Sqlite::start()) as Box<dyn Backend> })
+}
+
+#[derive(Debug)]
+struct Sqlite {
+    database: Database,
+    clock: Arc<TestClock>,
+    folder: TempDir,
+}
+
+impl Sqlite {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let database = Database::open(&folder.path().join("posthaste.db")).unwrap();
+        Self { database, clock: Arc::default(), folder }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("posthaste.db")
+    }
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::new(self.database.clone(), self.clock()))
+    }
+
+    fn queue(&self) -> Arc<dyn Queue> {
+        Arc::new(SqliteQueue::new(self.database.clone(), self.clock()))
+    }
+
+    fn clock(&self) -> Arc<TestClock> {
+        Arc::clone(&self.clock)
+    }
+
+    async fn second_store(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::new(Database::open(&self.file()).unwrap(), self.clock()))
+    }
+
+    async fn second_queue(&self) -> Arc<dyn Queue> {
+        Arc::new(SqliteQueue::new(Database::open(&self.file()).unwrap(), self.clock()))
+    }
+
+    async fn plant_record(&self, id: &WebhookId, json: &str) {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "UPDATE webhooks SET record = ?2, revision = revision + 1 WHERE task = ?1";
+        assert_eq!(connection.execute(sql, (id.task.as_bytes(), json)).unwrap(), 1);
+    }
+
+    async fn has_content(&self, id: &WebhookId) -> bool {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "SELECT EXISTS (SELECT 1 FROM contents WHERE instr(url, ?1))";
+        connection.query_row(sql, [id.task.to_string()], |row| row.get(0)).unwrap()
+    }
+}

@@ -1,0 +1,66 @@
+//! The binaries of this build, built if need be, so that a test never runs an old one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::stack::StackError;
+
+/// The local stack with every backend, the functions with the embedded one besides their own, and
+/// two receivers. The packages are the workspace's default ones, as they are for `cargo
+/// lambda watch`, so that both build the same and neither waits for the other's.
+const BUILD: &[&str] = &[
+    "build",
+    "--quiet",
+    "--features=sqlite,local/aws",
+    "--bin=local",
+    "--bin=api",
+    "--bin=deliver",
+    "--bin=sweep",
+    "--bin=dlq",
+    "--bin=receive-webhooks",
+    "--bin=webhook-receiver",
+];
+
+/// One of `local`, `api`, `deliver`, `sweep`, `dlq`, `receive-webhooks` and `webhook-receiver`.
+pub fn binary(name: &str) -> Result<PathBuf, StackError> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;
+    let binary = folder.join(name);
+    if binary.is_file() {
+        Ok(binary)
+    } else {
+        Err(StackError(format!("no binary `{name}` in {}", folder.display())))
+    }
+}
+
+/// Where they are.
+fn build() -> Result<PathBuf, String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(BUILD).current_dir(workspace());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    match cargo.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => {
+            return Err(format!("building the local stack and the functions ended with {status}"));
+        }
+        Err(error) => {
+            return Err(format!("cargo cannot be started to build the local stack: {error}"));
+        }
+    }
+    // Tests run from target/PROFILE/deps, binaries from target/PROFILE.
+    let own = std::env::current_exe()
+        .map_err(|error| format!("this test does not know where it is: {error}"))?;
+    let found = own.ancestors().skip(1).take(2).find(|folder| folder.join("local").is_file());
+    found.map(Path::to_owned).ok_or_else(|| format!("no binary `local` near {}", own.display()))
+}
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}

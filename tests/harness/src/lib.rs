@@ -1,0 +1,39 @@
+//! What the tests and the tools share.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`client`] | a typed client of the HTTP API, independent of the server's code |
+//! | [`receiver`] | the webhook receiver, which is also the tool `webhook-receiver` |
+//! | [`hostile`] | receivers that hang, lie, flood or close early |
+//! | [`stack`] | the local stack as a process |
+//! | [`binaries`] | builds and finds the binaries that tests start |
+//! | [`lambda`], [`functions`] | a Lambda emulator that runs the functions as processes |
+//! | [`aws`] | an AWS emulator, alone or with the deployed template |
+//! | [`redis_server`] | a Redis server or cluster |
+//! | [`ledger`] | the check that accepted = delivered + failed + deleted |
+//! | [`secrecy`] | the check that no log holds a secret |
+//! | [`life`] | one webhook on each path of its life cycle |
+//! | [`clients`], [`crash`] | clients under load; processes killed under load |
+//! | [`health`] | waits for a health status |
+//! | [`progress`] | terminal output of the tools |
+//! | [`habits`] | checks that every command-line tool passes |
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod aws;
+pub mod binaries;
+pub mod client;
+pub mod clients;
+pub mod crash;
+pub mod functions;
+pub mod habits;
+pub mod health;
+pub mod hostile;
+pub mod lambda;
+pub mod ledger;
+pub mod life;
+pub mod progress;
+pub mod receiver;
+pub mod redis_server;
+pub mod secrecy;
+pub mod stack;

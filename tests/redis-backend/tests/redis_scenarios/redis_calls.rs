@@ -1,0 +1,94 @@
+//! What a webhook costs Redis, counted by the server.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use harness::{
+    client::ApiClient, crash::wait_until_idle, ledger, receiver::Receiver,
+    redis_server::RedisServer,
+};
+use redis::cmd;
+use serde_json::json;
+
+use crate::redis::{BOUND, Parts};
+
+const WEBHOOKS: usize = 1000;
+
+const CLIENTS: usize = 32;
+
+/// Shards of the store, each of which health writes to.
+const SHARDS: u64 = 16;
+
+/// How often a server ran a script since it was last told to forget.
+fn scripts(server: &RedisServer) -> u64 {
+    let mut connection = redis::Client::open(server.url(0)).unwrap().get_connection().unwrap();
+    let stats: redis::InfoDict = cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
+    let calls = stats.get::<String>("cmdstat_evalsha").unwrap();
+    calls.trim_start_matches("calls=").split(',').next().unwrap().parse().unwrap()
+}
+
+/// A webhook that succeeds at once takes two round trips to accept (create, send) and two to
+/// deliver (claim with content, outcome); those of the queue are shared by the webhooks that come
+/// together. Proved by the scripts that each server ran, with store and queue on servers of their
+/// own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
+    let (status, queue) = (RedisServer::start().unwrap(), RedisServer::start().unwrap());
+    let parts = Parts::on(Some(&status.url(0)), Some(&queue.url(0)))
+        .set("DELIVERY_TIMEOUT_MS", "10000")
+        .set("LEASE_MS", "20000");
+    let receiver = Receiver::start().await.unwrap();
+    let stack = parts.launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let (before, started) = ((scripts(&status), scripts(&queue)), Instant::now());
+    let left = Arc::new(AtomicUsize::new(WEBHOOKS));
+    let client = |_| {
+        let (api, url, left) =
+            (ApiClient::new(&stack.url(), None).unwrap(), receiver.url("/x"), Arc::clone(&left));
+        tokio::spawn(async move {
+            let mut ids = Vec::new();
+            while left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_ok()
+            {
+                ids.push(api.test_webhook(&url, &json!({})).await.unwrap().webhook_id);
+            }
+            ids
+        })
+    };
+    let mut ids = Vec::new();
+    for client in (0..CLIENTS).map(client).collect::<Vec<_>>() {
+        ids.extend(client.await.unwrap());
+    }
+    receiver.wait_for(WEBHOOKS, BOUND).await.unwrap();
+    // Looks at lists, which takes no script.
+    wait_until_idle(&api, BOUND).await;
+    let took = started.elapsed();
+    let (store_calls, queue_calls) = (scripts(&status) - before.0, scripts(&queue) - before.1);
+    println!(
+        "{WEBHOOKS} webhooks over {CLIENTS} connections: {:.2} scripts of the store and {:.2} of \
+         the queue each, in {took:?}",
+        store_calls as f64 / WEBHOOKS as f64,
+        queue_calls as f64 / WEBHOOKS as f64
+    );
+    let ledger = ledger::settle(&api, &ids, BOUND).await;
+    assert_eq!(ledger.statuses, [("delivered".to_owned(), WEBHOOKS)].into());
+    assert_eq!(receiver.received().len(), WEBHOOKS, "an attempt each");
+    // Create, claim, outcome; once a second what the functions have counted, a heartbeat every two
+    // seconds, and what health writes to each shard.
+    let seconds = took.as_secs() + 2;
+    assert!(
+        store_calls <= 3 * WEBHOOKS as u64 + 3 * seconds + SHARDS,
+        "{store_calls} calls of the store"
+    );
+    // Of the fourth round trip, the queue's, each webhook has a part: a send, and what a batch of
+    // up to ten shares, receive and acknowledge. A receiver that waits looks up to twenty times a
+    // second at each of the two lanes.
+    assert!(queue_calls <= WEBHOOKS as u64 + 40 * seconds, "{queue_calls} calls of the queue");
+    parts.close(&api, stack).await;
+}

@@ -1,0 +1,202 @@
+//! Replicas that have to confirm, a memory that is full, and rows of destinations that somebody
+//! else chooses.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use conformance::TestClock;
+use harness::redis_server::{RedisCluster, RedisServer};
+use redis::{InfoDict, cmd};
+use shared::{
+    circuit::Circuit,
+    clock::Clock,
+    config::RedisUrl,
+    id::TaskId,
+    model::{ClaimId, Webhook},
+    redis::Connection,
+    store::{
+        Activity, CreateError, DestinationActivity, IDEMPOTENCY_TTL, IdempotencyKeys, Reservation,
+        ReserveError, Store, StoreError, SweepReport, SweepState, Totals, Webhooks,
+        redis::RedisStore,
+    },
+    transition::{Rules, testing::new_webhook},
+};
+
+use crate::{DATABASE, PREFIX, World, content};
+
+/// A store whose answers wait for one replica.
+fn confirmed(url: &str) -> RedisStore {
+    let url = RedisUrl::parse(url).unwrap();
+    let connection =
+        Connection::new(&url, PREFIX, "status").unwrap().confirmed_by(&url, 1).unwrap();
+    RedisStore::new(connection, Arc::new(TestClock::default()))
+}
+
+fn new() -> Webhook {
+    let now = TestClock::default().now();
+    Rules::default().create(new_webhook(TaskId::mint(now, rand::random())), now)
+}
+
+/// What is answered as done is on a replica. While none confirms, creates and deletes are not
+/// answered as done, also when an earlier try had taken effect; claims go on. Proved with a replica
+/// that is stopped for a while.
+#[tokio::test]
+async fn what_promises_durability_waits_for_a_replica() {
+    let primary = RedisServer::start().unwrap();
+    let replica = RedisServer::replica_of(&primary).unwrap();
+    let (store, webhook) = (confirmed(&primary.url(DATABASE)), new());
+    store.create(&webhook, &content()).await.unwrap();
+    replica.pause().unwrap();
+    let unconfirmed = new();
+    for _ in 0..2 {
+        let error = store.create(&unconfirmed, &content()).await.unwrap_err();
+        assert!(matches!(error, CreateError::Store(StoreError::Unavailable(_))), "{error:?}");
+    }
+    // Another process, whose connection has written nothing.
+    let error =
+        confirmed(&primary.url(DATABASE)).create(&unconfirmed, &content()).await.unwrap_err();
+    assert!(matches!(error, CreateError::Store(StoreError::Unavailable(_))), "{error:?}");
+    let claimed = Rules::default().claim(&webhook, ClaimId(1), TestClock::default().now()).unwrap();
+    store.write_and_open(&webhook, &claimed).await.unwrap();
+    assert!(store.delete(&webhook.id).await.is_err());
+    replica.resume().unwrap();
+    let found = store.create(&unconfirmed, &content()).await.unwrap_err();
+    assert!(
+        matches!(found, CreateError::Conflict(record) if *record == unconfirmed),
+        "it stands, and is confirmed now"
+    );
+    replica.promote().unwrap();
+    let promoted = World::on(replica);
+    assert_eq!(promoted.store.get(&unconfirmed.id).await.unwrap(), Some(unconfirmed));
+    assert_eq!(promoted.store.get(&webhook.id).await.unwrap(), None);
+}
+
+/// On a cluster the node that took the write is the one whose replica is waited for. Proved by
+/// stopping one replica of three: webhooks of its node are not answered as done, all others are.
+#[tokio::test]
+async fn on_a_cluster_the_replica_of_the_node_that_took_the_write_is_waited_for() {
+    let cluster = RedisCluster::with_replicas().unwrap();
+    let store = confirmed(&cluster.url());
+    let creates = async |n: usize| {
+        let (mut done, mut undone) = (Vec::new(), 0);
+        for webhook in std::iter::repeat_with(new).take(n) {
+            match store.create(&webhook, &content()).await {
+                Ok(()) => done.push(webhook),
+                Err(_) => undone += 1,
+            }
+        }
+        (done, undone)
+    };
+    assert_eq!(creates(30).await.1, 0);
+    cluster.nodes()[4].pause().unwrap();
+    let (done, undone) = creates(12).await;
+    cluster.nodes()[4].resume().unwrap();
+    assert!(!done.is_empty() && undone > 0, "{} done, {undone} not", done.len());
+    let on_second = |webhook: &Webhook| {
+        let keys: Vec<String> = cluster.nodes()[1]
+            .command(0, cmd("KEYS").arg(format!("*:w:{}", webhook.id.task)))
+            .unwrap();
+        !keys.is_empty()
+    };
+    assert!(
+        done.iter().all(|webhook| !on_second(webhook)),
+        "the second node's replica confirmed nothing"
+    );
+}
+
+/// Beyond `maxmemory` every step of a webhook's life goes on but its creation, and what it has is
+/// forgotten in the end. Proved on a server that refuses whatever may take memory.
+#[tokio::test]
+async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
+    let world = World::on(RedisServer::start().unwrap());
+    let (claimable, deletable) = (world.created().await, world.created().await);
+    let used: u64 = world
+        .behind
+        .ask::<InfoDict>(cmd("INFO").arg("memory"))
+        .await
+        .unwrap()
+        .get("used_memory")
+        .unwrap();
+    world.behind.ask::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(used / 2)).await.unwrap();
+    let error = world.store.create(&new(), &content()).await.unwrap_err();
+    assert!(matches!(error, CreateError::Store(StoreError::Full(_))), "{error:?}");
+    let reservation = Reservation {
+        task: claimable.id.task,
+        fingerprint: String::new(),
+        settled: Vec::new(),
+        answer: None,
+        expires_at: world.now().plus(IDEMPOTENCY_TTL),
+    };
+    let error = world.store.reserve("key", &reservation).await.unwrap_err();
+    assert!(matches!(error, ReserveError::Store(StoreError::Full(_))), "{error:?}");
+    let claimed = world.rules.claim(&claimable, ClaimId(1), world.now()).unwrap();
+    world.store.write_and_open(&claimable, &claimed).await.unwrap();
+    world.store.delete(&deletable.id).await.unwrap();
+    world.store.ping().await.unwrap();
+    assert!(
+        world.store.warnings().await.unwrap().iter().any(|warning| warning.contains("90 % full"))
+    );
+    let counters = BTreeMap::from([("made".to_owned(), 1)]);
+    world
+        .store
+        .add_activity(&Activity { counters, ..Activity::default() }, world.now())
+        .await
+        .unwrap();
+    let circuit = Circuit {
+        destination: "https://down".to_owned(),
+        revision: 1,
+        failures: 1,
+        ..Circuit::default()
+    };
+    world.store.write_circuit(None, &circuit).await.unwrap();
+    world.store.advance_audit(None, world.now()).await.unwrap();
+    let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
+    world.store.report_sweep(&report).await.unwrap();
+    assert_eq!(world.store.last_sweep().await.unwrap(), Some(report));
+    assert_eq!(world.store.end_leases_of(1, world.now()).await.unwrap(), 0);
+}
+
+/// Names of destinations are the callers' to choose, so what is kept of one ends: its row when
+/// nothing has changed for long, also a row of an older version, and circuits by themselves when
+/// nobody writes any.
+#[tokio::test]
+async fn what_is_kept_of_a_destination_ends() {
+    let world = World::on(RedisServer::start().unwrap());
+    let waits = async |name: &str| {
+        let seen = DestinationActivity { waiting: 1, failed: 1, ..DestinationActivity::default() };
+        let activity = Activity {
+            destinations: BTreeMap::from([(name.to_owned(), seen)]),
+            ..Activity::default()
+        };
+        world.store.add_activity(&activity, world.now()).await.unwrap();
+    };
+    let rows = async || {
+        world
+            .behind
+            .ask::<Vec<String>>(cmd("HKEYS").arg("{posthaste-status}:waiting"))
+            .await
+            .unwrap()
+    };
+    world
+        .behind
+        .ask::<()>(cmd("HSET").arg("{posthaste-status}:waiting").arg("https://older").arg(1))
+        .await
+        .unwrap();
+    waits("https://gone").await;
+    waits("https://gone").await;
+    assert_eq!(rows().await.len(), 2);
+    world.clock.advance(Duration::from_secs(9 * 24 * 3600));
+    waits("https://here").await;
+    assert_eq!(rows().await, ["https://here"]);
+    let circuit = Circuit {
+        destination: "https://down".to_owned(),
+        revision: 1,
+        failures: 1,
+        ..Circuit::default()
+    };
+    world.store.write_circuit(None, &circuit).await.unwrap();
+    for name in ["circuits", "circuits:revision", "circuits:latest"] {
+        let left: i64 =
+            world.behind.ask(cmd("TTL").arg(format!("{{posthaste-status}}:{name}"))).await.unwrap();
+        assert!(left > 24 * 3600, "{name} ends by itself: {left}");
+    }
+}

@@ -1,0 +1,152 @@
+//! One sweep over a Redis server of its own, counted by the server.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use harness::redis_server::RedisServer;
+use redis::{InfoDict, cmd};
+use serde_json::value::RawValue;
+use shared::{
+    clock::{Clock, Timestamp},
+    config::{Config, Defaults},
+    context::{Backends, Context, DataDirMode},
+    id::TaskId,
+    model::Content,
+    store::Store,
+    transition::{Rules, testing::new_webhook},
+};
+
+/// A moment at which time stands still, so that every run does the very same.
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+/// What is due falls due within the minute for which a sweep looks ahead.
+const SOON: Duration = Duration::from_secs(30);
+
+/// What is open and not due waits until then.
+const LATER: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Webhooks created at a time.
+const CONCURRENCY: usize = 128;
+
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// What a sweep came to.
+#[derive(Debug)]
+pub(crate) struct Swept {
+    /// Webhooks that it queued.
+    pub(crate) requeued: usize,
+    /// Commands that the servers ran, those within scripts too, by name; of the queue's scripts
+    /// only what they did, since messages that come together go together.
+    pub(crate) commands: BTreeMap<String, u64>,
+    /// Bytes that the store's server answered.
+    pub(crate) answered_bytes: u64,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug)]
+struct Still;
+
+#[async_trait]
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Sweeps once over `open` webhooks that are not due and `due` that are.
+pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
+    let (status, queue) = (RedisServer::start()?, RedisServer::start()?);
+    let context = context(&status, &queue)?;
+    let until = NOW.plus(Duration::from_secs(3600));
+    fill(&*context.store, open, Some(NOW.plus(LATER)), 0).await?;
+    // Takes the audit to where it has nothing to read, and the scripts to the server.
+    fill(&*context.store, 1, Some(NOW.plus(SOON)), 1).await?;
+    sweep::handle(&context, until).await?;
+    fill(&*context.store, due, Some(NOW.plus(SOON)), 2).await?;
+    let (mut status, mut queue) = (connect(&status)?, connect(&queue)?);
+    for connection in [&mut status, &mut queue] {
+        cmd("CONFIG").arg("RESETSTAT").query::<()>(connection)?;
+    }
+    let started = Instant::now();
+    let summary = sweep::handle(&context, until).await?;
+    let took = started.elapsed();
+    let info: InfoDict = cmd("INFO").arg("stats").query(&mut status)?;
+    let answered_bytes = info.get("total_net_output_bytes").ok_or("no count of bytes")?;
+    let mut commands =
+        calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
+    commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
+    commands.remove("queue evalsha");
+    Ok(Swept { requeued: summary.requeued, commands, answered_bytes, took })
+}
+
+fn connect(server: &RedisServer) -> redis::RedisResult<redis::Connection> {
+    redis::Client::open(server.url(0))?.get_connection()
+}
+
+/// The calls of each command but our own.
+fn calls(of: &str, info: &str) -> BTreeMap<String, u64> {
+    let call = |line: &str| {
+        let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let count = counts.split(',').next()?.parse().ok()?;
+        (!name.starts_with("config") && name != "info").then(|| (format!("{of} {name}"), count))
+    };
+    info.lines().filter_map(call).collect()
+}
+
+fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure> {
+    let setting = |name: &str| match name {
+        "STATUS_BACKEND" | "QUEUE_BACKEND" => Some("redis".to_owned()),
+        "STATUS_REDIS_URL" => Some(status.url(0)),
+        "QUEUE_REDIS_URL" => Some(queue.url(0)),
+        _ => None,
+    };
+    let config = Config::from_source(Defaults::LAMBDA, setting)?;
+    let clock: Arc<dyn Clock> = Arc::new(Still);
+    let backends = Backends::open(&config, &clock, DataDirMode::Shared)?;
+    Ok(Context::new(config, &backends, clock, Duration::from_secs(3600))?)
+}
+
+/// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells
+/// them from those of other calls.
+async fn fill(
+    store: &dyn Store,
+    count: usize,
+    deliver_at: Option<Timestamp>,
+    kind: u8,
+) -> Result<(), Failure> {
+    let rules = Rules::default();
+    let create = |number: usize| {
+        let mut random = [kind; 10];
+        random[2..].copy_from_slice(&(number as u64).to_be_bytes());
+        let mut new = new_webhook(TaskId::mint(NOW, random));
+        new.deliver_at = deliver_at;
+        let webhook = rules.create(new, NOW);
+        async move {
+            let payload = RawValue::from_string(format!("\"{}\"", "x".repeat(1022)))?;
+            let content =
+                Content { url: "https://example.com/".to_owned(), headers: Vec::new(), payload };
+            store.create(&webhook, &content).await?;
+            Ok::<(), Failure>(())
+        }
+    };
+    stream::iter((0..count).map(create))
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<Vec<()>>()
+        .await
+        .map(drop)
+}

@@ -1,0 +1,52 @@
+//! The embedded file under a running stack: deleted files, other readers, damage and backups. Real
+//! processes, real HTTP. `tests/external` tests a full disk.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
+
+mod backup;
+mod damage;
+mod lost_files;
+mod readers;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use harness::{
+    binaries::binary,
+    health::{BOUND, POLL_INTERVAL, fresh_health, launch, post, wait_for_health, warnings},
+    ledger,
+};
+
+/// Runs `local` with these arguments on a data folder and waits until it exits.
+fn local(data_dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary("local").unwrap());
+    command.args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
+}
+
+/// The output of a successful command.
+fn printed(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}: {text}{}", output.status, refusal(output));
+    text
+}
+
+fn refusal(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The commands of the runbook's code block that contains this text.
+fn runbook_block(text: &str) -> String {
+    let file = harness::binaries::workspace().join("docs/operating.md");
+    let runbook = std::fs::read_to_string(file).unwrap();
+    let mut blocks = runbook.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks
+        .find(|block| block.contains(text))
+        .unwrap_or_else(|| panic!("no block with {text}"))
+        .to_owned()
+}

@@ -1,0 +1,99 @@
+//! A hanging destination with half of the traffic does not delay other destinations. It loses no
+//! webhook, and its deferred webhooks spend no attempt. `load --spawn --fairness` measures by how
+//! much other webhooks are delayed.
+
+use std::{collections::HashSet, time::Duration};
+
+use harness::{
+    client::ApiClient,
+    ledger,
+    receiver::{Receiver, Reply},
+    stack::Launch,
+};
+use serde_json::json;
+
+/// Webhooks for each of the two destinations.
+const EACH: usize = 40;
+
+/// Concurrent attempts in all and for one destination.
+const SLOTS: &str = "16";
+const HOST_SLOTS: usize = 4;
+
+/// The response time of the hanging destination: longer than the test.
+const HANG: Duration = Duration::from_secs(3600);
+
+/// The deadline of an attempt. Without the limit for one destination, the hanging one would hold
+/// all slots for this long.
+const DELIVERY_TIMEOUT_MS: &str = "20000";
+
+/// When the hanging destination starts to answer, its attempts in flight run for up to 20 s more.
+/// Webhooks have been deferred four times by then, and wait for up to 32 s if they are deferred
+/// again. The rest is for a busy machine.
+const BOUND: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_destination_holds_no_more_than_its_limit() {
+    let _turn = crate::turn().await;
+    let hanging =
+        Receiver::builder().script(|_| Reply::status(200).after(HANG)).start().await.unwrap();
+    let well = Receiver::start().await.unwrap();
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("DELIVERY_TIMEOUT_MS", DELIVERY_TIMEOUT_MS)
+        .set("DELIVER_CONCURRENCY", SLOTS)
+        .set("DELIVER_HOST_CONCURRENCY", &HOST_SLOTS.to_string())
+        .set("RETRY_BASE_DELAY_MS", "10")
+        .set("CIRCUIT_FAILURES", "0");
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let [mut to_hanging, mut to_well] = [Vec::new(), Vec::new()];
+    for _ in 0..EACH {
+        to_hanging.push(api.test_webhook(&hanging.url("/x"), &json!({})).await.unwrap().webhook_id);
+        to_well.push(api.test_webhook(&well.url("/x"), &json!({})).await.unwrap().webhook_id);
+    }
+
+    // All other webhooks arrive while the hanging destination holds its limit of attempts, none of
+    // which has ended.
+    well.wait_for(EACH, BOUND).await.unwrap();
+    let held = hanging.wait_for(HOST_SLOTS, BOUND).await.unwrap();
+    let held: HashSet<&str> = held.iter().map(|request| request.webhook_id().unwrap()).collect();
+    assert_eq!(held.len(), HOST_SLOTS, "no more concurrent attempts than its limit");
+    for id in &to_hanging {
+        assert!(
+            api.webhook(id).await.unwrap().attempts.is_empty(),
+            "the others arrived before an attempt at the hanging destination ended"
+        );
+    }
+
+    // From now on the destination answers. The attempts in flight time out and are repeated. The
+    // deferred webhooks have spent no attempt.
+    hanging.answer_with(|_| Reply::status(200));
+    let all = [to_hanging.clone(), to_well].concat();
+    assert_eq!(
+        ledger::settle(&api, &all, BOUND).await.statuses,
+        [("delivered".to_owned(), 2 * EACH)].into()
+    );
+    let mut deferred = 0;
+    for id in &to_hanging {
+        let explained = api.explain(id).await.unwrap();
+        let steps: Vec<&str> = explained["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|step| step["transition"].as_str())
+            .collect();
+        let attempts = api.webhook(id).await.unwrap().attempt_count;
+        assert_eq!(attempts, if held.contains(id.as_str()) { 2 } else { 1 }, "{explained}");
+        assert_eq!(
+            explained["budget"]["rescues"]["used"], 0,
+            "no message was received too often: {explained}"
+        );
+        deferred += usize::from(steps.contains(&"defer"));
+    }
+    println!(
+        "while {HOST_SLOTS} of {EACH} webhooks to the hanging destination were in flight and \
+         {deferred} deferred, {EACH} others arrived"
+    );
+    assert!(deferred > 0, "webhooks over the limit were deferred");
+    ledger::close(&api, stack, &launch).await;
+}

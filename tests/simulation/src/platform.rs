@@ -1,0 +1,310 @@
+//! What the platform does: it polls the queue, keeps the schedule, calls the functions, and ends
+//! those that take too long.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
+use deliver::Deliver;
+use shared::{
+    clock::Timestamp,
+    id::TaskId,
+    model::Function,
+    queue::{Lane, Received},
+    status::Status,
+};
+
+use super::world::{Process, State, World};
+
+/// When the platform ends an invocation.
+pub(super) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a received message is hidden.
+const VISIBILITY: Duration = Duration::from_secs(360);
+
+/// Processes of `deliver` and `dlq` at a time.
+const WORKERS: u32 = 4;
+
+type Batch = Vec<(u64, Received)>;
+
+/// Runs this in the process until it ends, or the process does, or its time is over.
+pub(super) async fn invoke<T>(process: &Process, work: impl Future<Output = T>) -> Option<T> {
+    process.troubles.store(0, Relaxed);
+    process.queue_troubles.store(0, Relaxed);
+    tokio::select! {
+        biased;
+        () = process.died.notified() => None,
+        value = work => Some(value),
+        () = tokio::time::sleep(FUNCTION_TIMEOUT) => {
+            process.note(|| "takes too long".to_owned());
+            process.die();
+            None
+        }
+    }
+}
+
+/// A warm worker: its process, and for `deliver` what it keeps between invocations.
+#[derive(Debug)]
+struct Worker {
+    process: Arc<Process>,
+    deliver: Option<Deliver>,
+}
+
+/// Polls a lane for ever.
+pub(super) async fn poll(world: Arc<World>, lane: Lane) {
+    let idle: Arc<Mutex<Vec<Worker>>> = Arc::default();
+    let slots = Arc::new(tokio::sync::Semaphore::new(WORKERS as usize));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let stopped = lane == Lane::Webhooks && world.is_within(world.plan.stopped);
+        let batch = if stopped {
+            Batch::new()
+        } else {
+            world.change(|state| state.receive(&world.plan, lane, VISIBILITY))
+        };
+        if batch.is_empty() {
+            drop(slot);
+            wait(&world, lane, stopped).await;
+            continue;
+        }
+        let warm = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let worker = warm.unwrap_or_else(|| Worker::start(&world, lane));
+        let (world, idle) = (Arc::clone(&world), Arc::clone(&idle));
+        world.busy.fetch_add(1, Relaxed);
+        tokio::spawn(async move {
+            if let Some(worker) = worker.run(lane, batch).await {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+            }
+            world.busy.fetch_sub(1, Relaxed);
+            drop(slot);
+        });
+    }
+}
+
+/// Waits until a message may be visible.
+async fn wait(world: &World, lane: Lane, stopped: bool) {
+    let next = world.state().messages.next_visible(lane);
+    let until = match (stopped, next) {
+        (true, _) => Duration::from_secs(60),
+        (false, Some(at)) => at.since(world.now()).max(Duration::from_millis(1)),
+        (false, None) => Duration::from_secs(24 * 3600),
+    };
+    tokio::select! {
+        biased;
+        () = world.sent.notified(), if !stopped => {}
+        () = tokio::time::sleep(until) => {}
+    }
+}
+
+impl Worker {
+    fn start(world: &Arc<World>, lane: Lane) -> Self {
+        let function = if lane == Lane::Webhooks { Function::Deliver } else { Function::Dlq };
+        let process = Process::start(world, function);
+        let deliver =
+            (lane == Lane::Webhooks).then(|| Deliver::new(process.context(), process.own()));
+        Self { process, deliver }
+    }
+
+    /// One invocation. The worker, if it can be called again.
+    async fn run(self, lane: Lane, batch: Batch) -> Option<Self> {
+        let process = &self.process;
+        let world = &process.world;
+        process.note(|| {
+            format!(
+                "is called with messages {:?}",
+                batch.iter().map(|(number, _)| *number).collect::<Vec<_>>()
+            )
+        });
+        if lane == Lane::Webhooks && world.is_within(world.plan.crashing) {
+            if world.below(8) > 0 {
+                process.die();
+                return None;
+            }
+            process.doomed.store(true, Relaxed);
+        }
+        let until = process.local_now().plus(FUNCTION_TIMEOUT);
+        let event = event(&batch);
+        let done: Vec<bool> =
+            batch.iter().map(|(_, received)| world.state().is_done(received)).collect();
+        let response = match &self.deliver {
+            Some(deliver) => invoke(process, deliver.handle(event, until)).await,
+            None => invoke(process, dlq::handle(&process.context(), event)).await,
+        }?;
+        let is_back = |received: &Received| {
+            response
+                .batch_item_failures
+                .iter()
+                .any(|failure| failure.item_identifier == received.id)
+        };
+        let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
+        for ((number, received), was_done) in batch.iter().zip(done) {
+            if is_back(received) {
+                // Some platforms let it come back at once, others when its time to be hidden is
+                // over.
+                let delay = Duration::from_secs(if world.below(2) == 0 {
+                    1 + world.below(60)
+                } else {
+                    VISIBILITY.as_secs()
+                });
+                world.change(|state| {
+                    // An operator may have sent it again meanwhile.
+                    let needless = untroubled && was_done && state.is_done(received);
+                    state.watch.must(!needless, || {
+                        format!(
+                            "{process} handed back message {number}, and its webhook was \
+                            finished before"
+                        )
+                    });
+                    state.hand_back(process, *number, received, delay);
+                });
+            } else {
+                world.change(|state| state.acknowledge(process, *number, received));
+            }
+        }
+        world.sent.notify_waiters();
+        Some(self)
+    }
+}
+
+impl State {
+    /// Whether the webhook of this message is finished for good.
+    fn is_done(&self, received: &Received) -> bool {
+        let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
+        if self.records.newer.contains(&message.webhook_id.task) {
+            return false;
+        }
+        let found = self.records.webhooks.get(&message.webhook_id.task);
+        found.is_none_or(|(webhook, _)| {
+            webhook.status == Status::Delivered || webhook.is_dead_letter()
+        })
+    }
+}
+
+fn event(batch: &Batch) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = batch
+        .iter()
+        .map(|(_, received)| {
+            let mut message = SqsMessage::default();
+            message.message_id = Some(received.id.clone());
+            message.body = Some(received.body.clone());
+            message
+                .attributes
+                .insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
+            message
+                .attributes
+                .insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
+            message
+        })
+        .collect();
+    event
+}
+
+/// Calls `sweep` each minute, for ever. Where nothing could be due and nothing is to be audited,
+/// the minute is passed over once all is well: a schedule may miss a tick, and hours pass sooner.
+pub(super) async fn tick(world: Arc<World>) {
+    let mut first = true;
+    loop {
+        let missed = world.happens(world.plan.tick_missed);
+        if !missed && (first || has_work(&world)) {
+            let doubled = world.happens(world.plan.tick_doubled);
+            for _ in 0..=u32::from(doubled) {
+                world.busy.fetch_add(1, Relaxed);
+                tokio::spawn(sweep(Arc::clone(&world)));
+            }
+        }
+        first = false;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}
+
+fn has_work(world: &World) -> bool {
+    let state = world.state();
+    let soon = state.now().plus(Duration::from_secs(70));
+    let due = state.records.due.first().is_some_and(|(at, _)| *at <= soon);
+    let aged = state.now().minus(Duration::from_secs(15 * 60));
+    let unread = state.records.webhooks.values().any(|(webhook, _)| {
+        !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged
+    });
+    due || unread || sees_the_future(&state)
+}
+
+/// Whether the sweep's clock was ahead, and what it wrote has not been taken back yet.
+fn sees_the_future(state: &State) -> bool {
+    let now = state.now();
+    let by_report = state.records.report.as_ref().is_some_and(|report| {
+        let latest = report.ran_at.max(report.began_at.unwrap_or_default());
+        latest > now.plus(Duration::from_secs(10))
+            || report.clock_fault.as_ref().is_some_and(|fault| fault.left.is_some())
+    });
+    let of_age = now.minus(Duration::from_secs(10 * 60));
+    by_report || state.records.audited_until.is_some_and(|until| until > of_age)
+}
+
+/// What has been due for a moment and can be read: a run that comes to its end passes over none of
+/// it.
+fn overdue(state: &State) -> Vec<(Timestamp, TaskId)> {
+    let last = state.now().minus(Duration::from_secs(10));
+    let due = state.records.due.iter().take_while(|(at, _)| *at <= last);
+    due.filter(|(_, task)| !state.records.newer.contains(task)).copied().collect()
+}
+
+async fn sweep(world: Arc<World>) {
+    let process = Process::start(&world, Function::Sweep);
+    let context = process.context();
+    let until = process.local_now().plus(Duration::from_secs(55));
+    let began_at = world.now();
+    let overdue = world.change(|state| {
+        state.watch.overlapped |= state.watch.sweeping > 0;
+        state.watch.sweeping += 1;
+        overdue(state)
+    });
+    let result = invoke(&process, ::sweep::handle(&context, until)).await;
+    process.note(|| format!("ends: {result:?}"));
+    world.change(|state| {
+        state.watch.sweeping -= 1;
+        if let Some(Ok(summary)) = &result {
+            let (met, there) = (summary.unreadable as u64, world.plan.newer);
+            state.watch.must(met <= there, || {
+                format!("{process} met {met} webhooks that it cannot read, of {there}")
+            });
+        }
+        if let Some(Ok(summary)) = &result
+            && !summary.more
+        {
+            let left = overdue.iter().find(|place| {
+                state.records.due.contains(place) && !state.records.newer.contains(&place.1)
+            });
+            state.watch.must(left.is_none(), || {
+                format!("{process} swept to the end, and left {left:?} due")
+            });
+        }
+        // Of two that overlap, each may find the other's position.
+        let alone = !state.watch.overlapped;
+        state.watch.overlapped &= state.watch.sweeping > 0;
+        if let Some(Ok(summary)) = result
+            && alone
+            && !summary.more
+        {
+            let of_age = began_at.minus(Duration::from_secs(16 * 60));
+            let reached =
+                state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
+            state
+                .watch
+                .must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
+            let is_right = world
+                .plan
+                .wrong_clock
+                .is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
+            let last = state.now().minus(Duration::from_secs(7 * 60));
+            let too_far = state.records.audited_until.filter(|until| is_right && *until > last);
+            state.watch.must(too_far.is_none(), || {
+                format!("{process} swept, and the audit's position stays at {too_far:?}")
+            });
+        }
+    });
+    process.die();
+    world.busy.fetch_sub(1, Relaxed);
+}

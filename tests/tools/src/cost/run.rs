@@ -1,0 +1,490 @@
+//! The deployed stack, the webhooks that are sent through it, and what they took.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clap::Parser;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::Method;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    prices::Prices,
+    proxy::{Proxy, Tallies},
+    report::{Idle, Report, Row},
+};
+use harness::{
+    aws::{AwsError, AwsStack},
+    client::ClientError,
+    receiver::{Receiver, ReceiverError, Reply},
+};
+
+/// How old a webhook is when the audit reads it, so that a run need not wait for a quarter of an
+/// hour.
+const AUDIT_AGE: Duration = Duration::from_secs(20);
+
+/// Requests at a time.
+const CONNECTIONS: usize = 8;
+
+/// Webhooks of a call of `/webhooks/batch`.
+const BATCH: u32 = 100;
+
+/// Nothing was asked of AWS for so long: all work is done.
+const QUIET: Duration = Duration::from_secs(4);
+
+/// The longest that a scenario may take.
+const BOUND: Duration = Duration::from_secs(600);
+
+/// What a webhook costs on AWS: sends webhooks through the deployed template on an emulator, counts
+/// what AWS bills, and prices it.
+///
+/// Needs python3 and builds the functions as they are released, which takes minutes the first time.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "cost",
+    version,
+    after_help = "Exit codes: 0 measured, 2 wrong usage, 3 it could not be measured (the message \
+        says why)."
+)]
+pub struct Plan {
+    /// Webhooks of each scenario.
+    #[arg(long, default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    pub webhooks: u32,
+
+    /// Only scenarios with this in their names.
+    #[arg(long)]
+    pub only: Option<String>,
+
+    /// Prints JSON instead of the tables.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum CostError {
+    /// The stack.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// A call of the API.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The receiver.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
+    /// A port, or a file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The file of prices.
+    #[error("infra/prices.json is not what it should be")]
+    Prices(#[from] serde_json::Error),
+    /// It did not come to an end.
+    #[error("{0}")]
+    Stuck(String),
+}
+
+/// One sort of webhooks.
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    name: &'static str,
+    payload_bytes: usize,
+    with_reference: bool,
+    in_batches: bool,
+    failures: u32,
+}
+
+const SCENARIOS: [Scenario; 6] = [
+    Scenario {
+        name: "1 KiB",
+        payload_bytes: 1024,
+        with_reference: false,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "400 bytes",
+        payload_bytes: 400,
+        with_reference: false,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "1 KiB, with a reference id",
+        payload_bytes: 1024,
+        with_reference: true,
+        in_batches: false,
+        failures: 0,
+    },
+    Scenario {
+        name: "1 KiB, by /webhooks/batch",
+        payload_bytes: 1024,
+        with_reference: false,
+        in_batches: true,
+        failures: 0,
+    },
+    Scenario {
+        name: "400 bytes, by /webhooks/batch",
+        payload_bytes: 400,
+        with_reference: false,
+        in_batches: true,
+        failures: 0,
+    },
+    Scenario {
+        name: "1 KiB, fails twice, then succeeds",
+        payload_bytes: 1024,
+        with_reference: false,
+        in_batches: false,
+        failures: 2,
+    },
+];
+
+/// Deploys, and measures one scenario after the other.
+pub async fn run(plan: &Plan) -> Result<Report, CostError> {
+    let prices = Prices::listed()?;
+    let proxy = Proxy::start().await?;
+    let endpoint = proxy.endpoint();
+    let age = AUDIT_AGE.as_millis().to_string();
+    let parameters =
+        [("AuditAgeMs", age), ("RetryBaseDelayMs", "2000".into()), ("LogLevel", "info".into())];
+    shared::complain!("cost: building and deploying the functions");
+    let stack = tokio::task::spawn_blocking(move || {
+        let parameters: Vec<(&str, &str)> =
+            parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        AwsStack::deployed_behind(&endpoint, &parameters)
+    });
+    let stack = stack.await.map_err(|error| CostError::Stuck(error.to_string()))??;
+    proxy.forward_to(stack.endpoint());
+    let mut lab = Lab { stack, proxy, memory: BTreeMap::new(), fixed_reads: 0.0 };
+    let idle = lab.measure_idle().await?;
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS
+        .iter()
+        .filter(|scenario| plan.only.as_ref().is_none_or(|part| scenario.name.contains(part)))
+    {
+        shared::complain!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
+        rows.push(lab.measure(scenario, plan.webhooks).await?);
+    }
+    Ok(Report { webhooks: plan.webhooks, rows, idle, prices })
+}
+
+/// What one function's invocations were.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Invocations {
+    /// How many.
+    pub count: u64,
+    /// Their billed durations together.
+    pub billed_ms: f64,
+    /// The function's memory.
+    pub memory_mb: f64,
+    /// Bytes of its log lines, without those below warnings, and all of them.
+    pub log_bytes: [u64; 2],
+}
+
+/// The stack, and how it is watched.
+struct Lab {
+    stack: AwsStack,
+    proxy: Proxy,
+    memory: BTreeMap<&'static str, f64>,
+    /// Units that a run of the sweep reads when there is nothing to do.
+    fixed_reads: f64,
+}
+
+/// A function's name, of a stack called posthaste.
+fn function(name: &str) -> String {
+    format!("posthaste-{name}")
+}
+
+/// The functions, by the ends of their names.
+const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
+
+impl Lab {
+    /// One run of the sweep with nothing to do, after the schedule was switched off, which would
+    /// come between the others.
+    async fn measure_idle(&mut self) -> Result<Idle, CostError> {
+        let schedules =
+            self.stack.rest("scheduler", Method::GET, "schedules", &Value::Null).await?;
+        for schedule in schedules["Schedules"].as_array().into_iter().flatten() {
+            let path = format!("schedules/{}", schedule["Name"].as_str().unwrap_or_default());
+            self.stack.rest("scheduler", Method::DELETE, &path, &Value::Null).await?;
+        }
+        for name in FUNCTIONS {
+            let path = format!("functions/{}/configuration", function(name));
+            let configuration = self.stack.lambda(Method::GET, &path, &Value::Null).await?;
+            self.memory.insert(name, configuration["MemorySize"].as_f64().unwrap_or_default());
+        }
+        // The first run looks back for a day, and the second sums up what that one counted.
+        for _ in 0..2 {
+            self.sweep().await?;
+            sleep(AUDIT_AGE).await;
+        }
+        self.quiet().await?;
+        let since = now_ms();
+        self.proxy.take();
+        self.sweep().await?;
+        let tallies = self.proxy.take();
+        let invocations = self.invocations(since, &["sweep"]).await?;
+        let units = |of: fn(&super::proxy::Tally) -> f64| tallies.values().map(of).sum::<f64>();
+        let idle = Idle {
+            write_units: units(|tally| tally.write_units),
+            read_units: units(|tally| tally.read_units),
+            sqs_requests: units(|tally| tally.billed as f64),
+            sweep: invocations.get("sweep").copied().unwrap_or_default(),
+        };
+        self.fixed_reads = idle.read_units;
+        Ok(idle)
+    }
+
+    async fn sweep(&self) -> Result<(), CostError> {
+        let path = format!("functions/{}/invocations", function("sweep"));
+        self.stack.lambda(Method::POST, &path, &json!({})).await?;
+        Ok(())
+    }
+
+    /// Waits until nobody asks AWS for anything.
+    async fn quiet(&self) -> Result<(), CostError> {
+        let started = Instant::now();
+        let (mut seen, mut since) = (self.proxy.requests(), Instant::now());
+        while since.elapsed() < QUIET {
+            if started.elapsed() > BOUND {
+                return Err(CostError::Stuck(format!("not quiet within {} s", BOUND.as_secs())));
+            }
+            sleep(Duration::from_millis(100)).await;
+            let requests = self.proxy.requests();
+            if requests != seen {
+                (seen, since) = (requests, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    async fn measure(&self, scenario: &Scenario, webhooks: u32) -> Result<Row, CostError> {
+        let failures = scenario.failures;
+        let script = move |request: &harness::receiver::Received| {
+            Reply::status(if request.attempt().is_some_and(|attempt| attempt <= failures) {
+                503
+            } else {
+                200
+            })
+        };
+        // A destination at which everything fails would open its circuit; so of what fails, each
+        // has two webhooks.
+        let mut receivers = Vec::new();
+        for _ in 0..if failures == 0 { 1 } else { webhooks.div_ceil(2) } {
+            receivers.push(Receiver::builder().script(script).start().await?);
+        }
+        let urls: Vec<String> =
+            receivers.iter().map(|receiver| receiver.url("/hooks/orders")).collect();
+        self.quiet().await?;
+        let since = now_ms();
+        self.proxy.take();
+        // Full batches, as under load: what is sent waits until all of it is there.
+        let mappings = self.hold_back(true).await?;
+        self.send(scenario, webhooks, &urls).await?;
+        self.release(mappings).await?;
+        let expected = (webhooks * (failures + 1)) as usize;
+        let started = Instant::now();
+        while receivers.iter().map(|receiver| receiver.received().len()).sum::<usize>() < expected {
+            if started.elapsed() > BOUND {
+                return Err(CostError::Stuck(format!(
+                    "not delivered within {} s",
+                    BOUND.as_secs()
+                )));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.quiet().await?;
+        let tallies = self.proxy.take();
+        let mut invocations = self.invocations(since, &["api", "deliver", "dlq"]).await?;
+        invocations.retain(|_, of| of.count > 0);
+        // Its share of the audit, which reads it once.
+        sleep(AUDIT_AGE * 2).await;
+        self.sweep().await?;
+        let audit: f64 = self.proxy.take().values().map(|tally| tally.read_units).sum();
+        let audit_read_units = (audit - self.fixed_reads).max(0.0);
+        Ok(Row { name: scenario.name.to_owned(), webhooks, tallies, invocations, audit_read_units })
+    }
+
+    async fn send(
+        &self,
+        scenario: &Scenario,
+        webhooks: u32,
+        urls: &[String],
+    ) -> Result<(), CostError> {
+        let client = self.stack.client()?;
+        let each = if scenario.in_batches { BATCH.min(webhooks) } else { 1 };
+        let calls = stream::iter((0..webhooks).step_by(each as usize)).map(|first| {
+            let item =
+                |number: u32| submission(scenario, number, &urls[number as usize % urls.len()]);
+            let items: Vec<Value> = (first..(first + each).min(webhooks)).map(item).collect();
+            let client = &client;
+            async move {
+                let (path, body) = match items.as_slice() {
+                    [one] if !scenario.in_batches => (["webhooks"].as_slice(), one.clone()),
+                    _ => (["webhooks", "batch"].as_slice(), json!({ "webhooks": items })),
+                };
+                let answer = client.call(Method::POST, path, &[], Some(body.to_string())).await?;
+                answer.expect::<Value>(http::StatusCode::ACCEPTED)?;
+                Ok::<(), CostError>(())
+            }
+        });
+        calls.buffer_unordered(CONNECTIONS).try_collect::<()>().await
+    }
+
+    /// Stops the webhook queue's trigger, so that messages gather.
+    async fn hold_back(&self, hold: bool) -> Result<Vec<String>, CostError> {
+        let path = format!("event-source-mappings/?FunctionName={}", function("deliver"));
+        let mappings = self.stack.lambda(Method::GET, &path, &Value::Null).await?;
+        let ids = mappings["EventSourceMappings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one["UUID"].as_str());
+        let ids: Vec<String> = ids.map(str::to_owned).collect();
+        for id in &ids {
+            let body = json!({ "Enabled": !hold });
+            self.stack.lambda(Method::PUT, &format!("event-source-mappings/{id}"), &body).await?;
+        }
+        Ok(ids)
+    }
+
+    async fn release(&self, mappings: Vec<String>) -> Result<(), CostError> {
+        for id in mappings {
+            self.stack
+                .lambda(
+                    Method::PUT,
+                    &format!("event-source-mappings/{id}"),
+                    &json!({ "Enabled": true }),
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// What the functions did since, as their logs tell.
+    async fn invocations(
+        &self,
+        since_ms: u64,
+        functions: &[&'static str],
+    ) -> Result<BTreeMap<String, Invocations>, CostError> {
+        let mut found = BTreeMap::new();
+        for name in functions {
+            let memory_mb = self.memory.get(name).copied().unwrap_or_default();
+            let mut sum = Invocations { memory_mb, ..Invocations::default() };
+            let mut token: Option<String> = None;
+            loop {
+                let mut body = json!({ "logGroupName": format!("/aws/lambda/{}", function(name)),
+                    "startTime": since_ms });
+                if let Some(token) = &token {
+                    body["nextToken"] = json!(token);
+                }
+                let page = self.stack.call("Logs_20140328.FilterLogEvents", body).await?;
+                for event in page["events"].as_array().into_iter().flatten() {
+                    sum.add(event["message"].as_str().unwrap_or_default());
+                }
+                token = page["nextToken"].as_str().map(str::to_owned);
+                if token.is_none() {
+                    break;
+                }
+            }
+            found.insert((*name).to_owned(), sum);
+        }
+        Ok(found)
+    }
+}
+
+impl Invocations {
+    /// A line of a function's log: the platform's report of an invocation, or the function's own.
+    fn add(&mut self, line: &str) {
+        let bytes = line.len() as u64;
+        let level = serde_json::from_str::<Value>(line)
+            .ok()
+            .and_then(|line| line["level"].as_str().map(str::to_ascii_lowercase));
+        let below_warning = matches!(level.as_deref(), Some("info" | "debug" | "trace"));
+        self.log_bytes[1] += bytes;
+        self.log_bytes[0] += if below_warning { 0 } else { bytes };
+        if !line.starts_with("REPORT ") {
+            return;
+        }
+        self.count += 1;
+        let billed = line.split('\t').find_map(|part| {
+            part.strip_prefix("Billed Duration: ")?.strip_suffix(" ms")?.trim().parse::<f64>().ok()
+        });
+        self.billed_ms += billed.unwrap_or_default().ceil();
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn submission(scenario: &Scenario, number: u32, url: &str) -> Value {
+    let mut submission = json!({ "url": url, "payload": order(scenario.payload_bytes, number) });
+    if scenario.with_reference {
+        submission["reference_id"] = json!(format!("order-{number:06}"));
+    }
+    submission
+}
+
+/// An order as a shop would send it, of so many bytes of JSON: half of it names that come again,
+/// half of it numbers that do not.
+fn order(bytes: usize, number: u32) -> Value {
+    let mut random = StdRng::seed_from_u64(u64::from(number) << 32 | bytes as u64);
+    let mut order = json!({
+        "event": "order.paid", "order_id": format!("ord_{:016x}", random.next_u64()),
+        "customer_id": format!("cus_{:016x}", random.next_u64()),
+        "currency": "EUR", "total_cents": random.random_range(100..1_000_000),
+        "paid_at": "2026-01-31T12:00:00Z", "items": [], "note": "",
+    });
+    let size = |order: &Value| order.to_string().len();
+    loop {
+        let item = json!({ "sku": format!("sku_{:012x}", random.next_u64() >> 16),
+            "quantity": random.random_range(1..9),
+            "unit_price_cents": random.random_range(100..100_000),
+            "name": "Garden chair, folding" });
+        if size(&order) + item.to_string().len() + 1 > bytes {
+            break;
+        }
+        if let Some(items) = order["items"].as_array_mut() {
+            items.push(item);
+        }
+    }
+    let missing = bytes.saturating_sub(size(&order));
+    order["note"] = json!("please ring twice ".chars().cycle().take(missing).collect::<String>());
+    order
+}
+
+/// Of all requests together.
+pub(super) fn sum_of(tallies: &Tallies, of: fn(&super::proxy::Tally) -> f64) -> f64 {
+    tallies.values().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_the_bytes_asked_for() {
+        for bytes in [400, 1024, 5000] {
+            assert_eq!(order(bytes, 7).to_string().len(), bytes);
+            assert_ne!(order(bytes, 7), order(bytes, 8));
+        }
+    }
+
+    #[test]
+    fn a_report_line_is_an_invocation() {
+        let mut sum = Invocations::default();
+        sum.add(
+            "REPORT RequestId: 1\tDuration: 12.5 ms\tBilled Duration: 13 ms\tMemory Size: 256 MB",
+        );
+        sum.add(r#"{"level":"INFO","fields":{"message":"Sending"}}"#);
+        sum.add(r#"{"level":"WARN","fields":{"message":"Retrying"}}"#);
+        assert_eq!((sum.count, sum.billed_ms), (1, 13.0));
+        assert!(sum.log_bytes[1] > sum.log_bytes[0] && sum.log_bytes[0] > 47);
+    }
+}

@@ -1,0 +1,193 @@
+//! Follows a webhook by asking the API, until something is so, with a bound.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::policy::milliseconds;
+use harness::{
+    client::{ApiClient, ClientError, Webhook},
+    progress::Report,
+};
+
+/// Between two looks.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two lines that say that it still waits.
+const STILL_WAITING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// For this long nothing may happen, counted from the time until which it has to wait: an attempt's
+/// deadline and a lease.
+const MAX_SILENCE: Duration = Duration::from_secs(90);
+
+/// For this long a webhook is followed at most, whatever happens.
+const MAX_FOLLOW: Duration = Duration::from_secs(20 * 60);
+
+/// For this long the API may be away: it may be restarted meanwhile.
+const MAX_API_AWAY: Duration = Duration::from_secs(30);
+
+/// What was seen on the way.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// As it was at the end.
+    pub webhook: Webhook,
+    /// The `next_attempt_at` last seen after each attempt's number.
+    pub promised: BTreeMap<u32, Timestamp>,
+    /// Whether an open circuit held it at some time, so that its waits are longer.
+    pub held_by_circuit: bool,
+}
+
+/// Follows a webhook until `enough`.
+pub async fn follow(
+    client: &ApiClient,
+    report: &Report,
+    id: &str,
+    enough: impl Fn(&Webhook) -> bool,
+) -> Result<Followed, FollowError> {
+    let mut watcher = Watcher::new();
+    loop {
+        match client.webhook(id).await {
+            Ok(webhook) => {
+                watcher.saw(report, &webhook);
+                if enough(&webhook) {
+                    return Ok(Followed {
+                        webhook,
+                        promised: watcher.promised,
+                        held_by_circuit: watcher.held_by_circuit,
+                    });
+                }
+                if watcher.is_stuck() {
+                    let explanation = client
+                        .explain(id)
+                        .await
+                        .map_or_else(|error| error.to_string(), |text| text.to_string());
+                    return Err(FollowError::Stuck {
+                        status: webhook.status,
+                        silence: watcher.changed.elapsed(),
+                        explanation,
+                    });
+                }
+            }
+            Err(error) if error.is_passing() && watcher.answered.elapsed() < MAX_API_AWAY => {}
+            Err(error) => return Err(FollowError::Api(error)),
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+struct Watcher {
+    started: Instant,
+    answered: Instant,
+    changed: Instant,
+    told: Instant,
+    latest: Option<(String, u32, Option<Timestamp>, Timestamp)>,
+    promised: BTreeMap<u32, Timestamp>,
+    held_by_circuit: bool,
+    allowed_in: Duration,
+}
+
+impl Watcher {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            answered: now,
+            changed: now,
+            told: now,
+            latest: None,
+            promised: BTreeMap::new(),
+            held_by_circuit: false,
+            allowed_in: Duration::ZERO,
+        }
+    }
+
+    fn saw(&mut self, report: &Report, webhook: &Webhook) {
+        self.answered = Instant::now();
+        let state = (
+            webhook.status.clone(),
+            webhook.attempt_count,
+            webhook.next_attempt_at,
+            webhook.updated_at,
+        );
+        if self.latest.as_ref() != Some(&state) {
+            self.latest = Some(state);
+            self.changed = Instant::now();
+            self.told = Instant::now();
+            self.note_change(report, webhook);
+        } else if self.told.elapsed() >= STILL_WAITING_INTERVAL {
+            self.told = Instant::now();
+            report.say(format_args!("still {}{}", webhook.status, until(webhook)));
+        }
+    }
+
+    fn note_change(&mut self, report: &Report, webhook: &Webhook) {
+        report.say(format_args!("{}{}", describe(webhook), until(webhook)));
+        let wait_ms = webhook.next_attempt_at.map_or(0, |at| milliseconds(Timestamp::now(), at));
+        self.allowed_in = Duration::from_millis(wait_ms.max(0) as u64);
+        if webhook.status != "retrying" {
+            return;
+        }
+        if let Some(allowed_at) = webhook.next_attempt_at {
+            self.promised.insert(webhook.attempt_count, allowed_at);
+        }
+        if webhook.error_kind() == Some("circuit_open") {
+            self.held_by_circuit = true;
+            report.say(
+                "the destination's circuit is open, so it is held back (GET /destinations \
+                shows it); waiting on",
+            );
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.changed.elapsed() > self.allowed_in + MAX_SILENCE
+            || self.started.elapsed() > MAX_FOLLOW
+    }
+}
+
+fn describe(webhook: &Webhook) -> String {
+    let attempts = match webhook.attempt_count {
+        0 => "no attempt yet".to_owned(),
+        1 => "1 attempt".to_owned(),
+        n => format!("{n} attempts"),
+    };
+    let error = match &webhook.last_error {
+        Some(error) if webhook.status != "delivered" => match error.status_code {
+            Some(code) => format!(", last error {} {code}", error.kind),
+            None => format!(", last error {}", error.kind),
+        },
+        _ => String::new(),
+    };
+    format!("{}, {attempts}{error}", webhook.status)
+}
+
+fn until(webhook: &Webhook) -> String {
+    match webhook.next_attempt_at.map(|at| milliseconds(Timestamp::now(), at)) {
+        Some(wait_ms) if wait_ms > 0 => {
+            format!(", next attempt in {:.1} s", wait_ms as f64 / 1000.0)
+        }
+        _ => String::new(),
+    }
+}
+
+/// Why a webhook could not be followed to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The API refused, or stayed away.
+    #[error(transparent)]
+    Api(#[from] ClientError),
+    /// Nothing happened any more.
+    #[error("it stays {status}: nothing has happened for {:.0} s; GET /webhooks/{{id}}/explain \
+        says: {explanation}", silence.as_secs_f64())]
+    Stuck {
+        /// Where it stays.
+        status: String,
+        /// Since when.
+        silence: Duration,
+        /// What the API says of it.
+        explanation: String,
+    },
+}

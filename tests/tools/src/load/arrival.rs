@@ -1,0 +1,191 @@
+//! The receiver of the load, and when each webhook arrived at it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{LoadError, wire};
+use harness::receiver::{Receiver, Reply, Snapshot};
+
+/// Between two looks whether all have arrived.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// When each webhook of a run arrived first.
+#[derive(Debug)]
+pub struct Arrivals {
+    run: String,
+    epoch: Instant,
+    /// Nanoseconds since the epoch; 0: not yet.
+    at_ns: Vec<AtomicU64>,
+    distinct: AtomicU64,
+    duplicates: AtomicU64,
+    strangers: AtomicU64,
+    latest_ns: AtomicU64,
+}
+
+impl Arrivals {
+    /// Room for a run of this many, which is timed from now on.
+    pub fn new(run: String, webhooks: u32) -> Arc<Self> {
+        Arc::new(Self {
+            run,
+            epoch: Instant::now(),
+            at_ns: (0..webhooks).map(|_| AtomicU64::new(0)).collect(),
+            distinct: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            strangers: AtomicU64::new(0),
+            latest_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// The start of the clock of this run.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// The run's name.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    fn note(&self, payload: &[u8], at: Instant) {
+        let place =
+            wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
+        let Some(place) = place else {
+            self.strangers.fetch_add(1, Relaxed);
+            return;
+        };
+        let ns = (at - self.epoch).as_nanos().max(1) as u64;
+        if place.compare_exchange(0, ns, Relaxed, Relaxed).is_ok() {
+            self.latest_ns.fetch_max(ns, Relaxed);
+            self.distinct.fetch_add(1, Relaxed);
+        } else {
+            self.duplicates.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Different webhooks so far.
+    pub fn distinct(&self) -> u64 {
+        self.distinct.load(Relaxed)
+    }
+
+    /// Arrivals of webhooks that had arrived before.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Relaxed)
+    }
+
+    /// Requests that are not of this run.
+    pub fn strangers(&self) -> u64 {
+        self.strangers.load(Relaxed)
+    }
+
+    /// When the latest new one arrived, since the epoch.
+    pub fn latest(&self) -> Duration {
+        Duration::from_nanos(self.latest_ns.load(Relaxed))
+    }
+
+    /// When this one arrived, since the epoch.
+    pub fn at(&self, number: u32) -> Option<Duration> {
+        let ns = self.at_ns.get(number as usize)?.load(Relaxed);
+        (ns > 0).then(|| Duration::from_nanos(ns))
+    }
+
+    /// Waits until so many have arrived.
+    pub async fn wait_for(&self, accepted: u64, bound: Duration) -> Result<(), LoadError> {
+        let deadline = Instant::now() + bound;
+        while self.distinct() < accepted {
+            if Instant::now() > deadline {
+                return Err(LoadError::Missing { arrived: self.distinct(), accepted, bound });
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Ok(())
+    }
+}
+
+/// A receiver on a thread and a runtime of its own, so that it and the client do not wait for each
+/// other.
+#[derive(Debug)]
+pub struct LoadReceiver {
+    url: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Snapshot>>,
+}
+
+impl LoadReceiver {
+    /// Starts it at a free port of 127.0.0.1.
+    pub fn start(arrivals: Arc<Arrivals>) -> Result<Self, LoadError> {
+        let (stop, stopped) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
+            runtime.block_on(async {
+                let script = move |request: &harness::receiver::Received| {
+                    arrivals.note(&request.body, request.at);
+                    Reply::status(200)
+                };
+                let receiver = Receiver::builder()
+                    .script(script)
+                    .keep(false)
+                    .start()
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let _ = started.send(receiver.url("/load"));
+                let _ = stopped.await;
+                Ok::<_, String>(receiver.stop().await)
+            })
+        };
+        let thread =
+            std::thread::Builder::new().name("receiver".into()).spawn(move || match work() {
+                Ok(counts) => counts,
+                Err(error) => {
+                    // The sender is gone, which the starting side sees.
+                    shared::complain!("load: the receiver could not start: {error}");
+                    Snapshot::default()
+                }
+            });
+        let thread =
+            thread.map_err(|error| LoadError::Plan(format!("cannot start a thread: {error}")))?;
+        let url = start.recv().map_err(|_| LoadError::Thread)?;
+        Ok(Self { url, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where webhooks go.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it, and gives its counts.
+    pub fn stop(mut self) -> Result<Snapshot, LoadError> {
+        drop(self.stop.take());
+        let thread = self.thread.take().ok_or(LoadError::Thread)?;
+        thread.join().map_err(|_| LoadError::Thread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arrival_counts_once_and_a_stranger_not_at_all() {
+        let arrivals = Arrivals::new("0badcafe".into(), 2);
+        let payload = |n: u32| format!("{{\"run\":\"0badcafe\",\"seq\":\"{n:08}\",\"pad\":\"\"}}");
+        let at = arrivals.epoch() + Duration::from_millis(3);
+        for payload in [payload(1), payload(1), payload(2), "{}".into()] {
+            arrivals.note(payload.as_bytes(), at);
+        }
+        assert_eq!((arrivals.distinct(), arrivals.duplicates(), arrivals.strangers()), (1, 1, 2));
+        assert_eq!((arrivals.at(0), arrivals.at(1)), (None, Some(Duration::from_millis(3))));
+    }
+}

@@ -1,0 +1,204 @@
+//! Overload: ten times what the stack was just measured to carry, for as long as was asked; it has
+//! to shed with a 503 or 429 that says when to come again, stay small, and deliver everything that
+//! it accepted.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{
+    LoadError,
+    arrival::{Arrivals, LoadReceiver},
+    closed::post_all,
+    machine::usage,
+    open::Pace,
+    plan::Plan,
+    run::{in_the_background, nothing_accepted},
+    wire::{Server, Template, run_name},
+};
+use harness::stack::Stack;
+
+/// How many times the load that the stack can carry.
+const FACTOR: f64 = 10.0;
+
+/// Webhooks to measure that with, unless told otherwise.
+const CAPACITY_WEBHOOKS: u32 = 5_000;
+
+/// Connections under overload: more than the requests that the API takes at a time by default
+/// (`API_CONCURRENCY`, 256), or it would never have more than it may.
+const CONNECTIONS: u16 = 400;
+
+/// Requests in a run at most: what a webhook's number has digits for, and more than memory should
+/// be kept for.
+const MAX_REQUESTS: f64 = 20_000_000.0;
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Overload {
+    /// Webhooks a second that it accepts and delivers.
+    pub carries_per_second: f64,
+    /// Requests a second that were sent to it then.
+    pub offered_per_second: f64,
+    /// For so long.
+    pub seconds: f64,
+    /// Answers by status.
+    pub answers: BTreeMap<u16, u64>,
+    /// Of those, 429s and 503s without `retry-after`.
+    pub without_retry_after: u64,
+    /// Requests without an answer.
+    pub unanswered: u64,
+    /// Webhooks that arrived, of those that were accepted, and after the last request how late the
+    /// last of them did.
+    pub delivered: u64,
+    /// That time.
+    pub delivered_after_seconds: f64,
+    /// Webhooks that arrived again.
+    pub duplicates: u64,
+    /// The most memory that the stack had, before and at the end.
+    pub peak_mib: [f64; 2],
+}
+
+impl Overload {
+    /// Accepted or shed, and nothing else; what was accepted has arrived, once.
+    pub fn is_clean(&self) -> bool {
+        self.answers.keys().all(|status| matches!(status, 202 | 429 | 503))
+            && self.without_retry_after == 0
+            && self.unanswered == 0
+            && self.duplicates == 0
+            && self.delivered == self.answered(202)
+    }
+
+    /// Answers with this status.
+    pub fn answered(&self, status: u16) -> u64 {
+        self.answers.get(&status).copied().unwrap_or(0)
+    }
+
+    /// Requests that were shed.
+    pub fn shed(&self) -> u64 {
+        self.answered(429) + self.answered(503)
+    }
+
+    /// What the stack's peak memory grew by.
+    pub fn growth_mib(&self) -> f64 {
+        self.peak_mib[1] - self.peak_mib[0]
+    }
+
+    pub(super) fn rows(&self) -> Vec<(String, String)> {
+        let factor = self.offered_per_second / self.carries_per_second;
+        let answers: Vec<String> =
+            self.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
+        [
+            (
+                "it carries",
+                format!("{:.0} webhooks a second, accepted and delivered", self.carries_per_second),
+            ),
+            (
+                "sent to it",
+                format!(
+                    "{:.0} a second ({factor:.1} times that) for {:.1} s",
+                    self.offered_per_second, self.seconds
+                ),
+            ),
+            ("answers", answers.join("   ")),
+            ("shed without retry-after", self.without_retry_after.to_string()),
+            ("requests without an answer", self.unanswered.to_string()),
+            (
+                "accepted and delivered",
+                format!(
+                    "{} of {}, the last {:.1} s after",
+                    self.delivered,
+                    self.answered(202),
+                    self.delivered_after_seconds
+                ),
+            ),
+            ("arrived twice", self.duplicates.to_string()),
+            (
+                "peak memory, before and after",
+                format!("{:.1} and {:.1} MiB", self.peak_mib[0], self.peak_mib[1]),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+/// Measures what the stack carries, then sends ten times that.
+pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, LoadError> {
+    let api = Server::of(&stack.url())?;
+    let peak_mib = || Ok::<_, LoadError>(usage(&[stack.pid()])?.peak_kib as f64 / 1024.0);
+    let carries_per_second = carries(plan, &api).await?;
+    let before_mib = peak_mib()?;
+    let rate = carries_per_second * FACTOR;
+    plan.say(format_args!(
+        "it carries {carries_per_second:.0} a second; now {rate:.0} a second for {} s",
+        plan.seconds
+    ));
+    let limit = Duration::from_secs(plan.seconds);
+    let total = (rate * limit.as_secs_f64()).min(MAX_REQUESTS) as u32;
+    let arrivals = Arrivals::new(run_name(), total);
+    let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
+    let template = Template::submission(
+        &api,
+        plan.api_key.as_deref(),
+        receiver.url(),
+        arrivals.run(),
+        plan.payload_bytes,
+    );
+    let started = Instant::now();
+    let sent = in_the_background(
+        &api,
+        template,
+        &arrivals,
+        Pace { total, rate, connections: CONNECTIONS, limit },
+    )
+    .await?;
+    let took = started.elapsed();
+    if sent.accepted.is_empty() {
+        return Err(nothing_accepted(sent.first_refusal));
+    }
+    plan.say(format_args!("waiting for the {} that were accepted", sent.accepted.len()));
+    arrivals.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
+    let delivered =
+        sent.accepted.iter().filter(|(number, ..)| arrivals.at(*number).is_some()).count() as u64;
+    let last = arrivals.epoch() + arrivals.latest();
+    receiver.stop()?;
+    Ok(Overload {
+        carries_per_second,
+        offered_per_second: (sent.answers.values().sum::<u64>() + sent.broken) as f64
+            / took.as_secs_f64(),
+        seconds: took.as_secs_f64(),
+        answers: sent.answers,
+        without_retry_after: sent.without_retry_after,
+        unanswered: sent.broken,
+        delivered,
+        delivered_after_seconds: last.saturating_duration_since(started + took).as_secs_f64(),
+        duplicates: arrivals.duplicates(),
+        peak_mib: [before_mib, peak_mib()?],
+    })
+}
+
+/// Webhooks a second that are accepted and delivered, in a closed loop.
+async fn carries(plan: &Plan, api: &Server) -> Result<f64, LoadError> {
+    let webhooks = plan.webhooks.unwrap_or(CAPACITY_WEBHOOKS);
+    let arrivals = Arrivals::new(run_name(), webhooks);
+    let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;
+    let template = Template::submission(
+        api,
+        plan.api_key.as_deref(),
+        receiver.url(),
+        arrivals.run(),
+        plan.payload_bytes,
+    );
+    let started = Instant::now();
+    let posted = post_all(api, &template, webhooks, plan.connections, 202).await?;
+    if posted.answered(202) == 0 {
+        return Err(nothing_accepted(posted.first_refusal));
+    }
+    arrivals.wait_for(posted.answered(202), plan.arrival_bound()).await?;
+    receiver.stop()?;
+    Ok(posted.answered(202) as f64 / started.elapsed().as_secs_f64())
+}

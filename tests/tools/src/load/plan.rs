@@ -1,0 +1,213 @@
+//! The options of the load tool.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+use super::LoadError;
+
+/// Webhooks of a throughput run, unless told otherwise.
+const THROUGHPUT_WEBHOOKS: u32 = 10_000;
+
+/// Webhooks of a latency run, unless told otherwise.
+const LATENCY_WEBHOOKS: u32 = 1_000;
+
+/// The rate of the latency run of --spawn, unless told otherwise.
+const LATENCY_RATE: f64 = 50.0;
+
+/// Measures how many webhooks a second a running system accepts and delivers, how soon they arrive,
+/// and at what cost.
+///
+/// Without --rate: a closed loop of --connections; from the first POST until the receiver has all
+/// of --webhooks. With --rate: an open loop at that rate; the time from when each POST was due to
+/// its arrival at the receiver. With --spawn: starts the local stack itself, on free ports and a
+/// fresh data folder, and runs both. Prints its own ceiling, posting straight to the receiver, and
+/// the disk's sync time beside the result.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "load",
+    version,
+    after_help = "\
+Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured \
+(the message says why).\n\
+Example: cargo run --release -p tools --bin load -- --spawn"
+)]
+pub struct Plan {
+    /// Base URL of the API; plain http.
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL",
+        conflicts_with = "spawn"
+    )]
+    pub api_url: String,
+    /// Key for the API, if it wants one.
+    #[arg(long, value_name = "KEY", env = "POSTHASTE_API_KEY", hide_env_values = true)]
+    pub api_key: Option<String>,
+    /// Webhooks to send [default: 10000, with --rate 1000].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub webhooks: Option<u32>,
+    /// Connections to the API.
+    #[arg(long, default_value_t = 32, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub connections: u16,
+    /// Bytes of each payload (64 to 1048576).
+    #[arg(long, default_value_t = 1_024, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
+    pub payload_bytes: u32,
+    /// Send at this rate a second and measure the time to arrival; with --spawn the rate of its
+    /// second run [default there: 50].
+    #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
+    pub rate: Option<f64>,
+    /// Webhooks of the second run of --spawn [default: 1000].
+    #[arg(long, value_name = "N", requires = "spawn",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub latency_webhooks: Option<u32>,
+    /// A webhook-receiver that runs already, instead of one within this process. Throughput only.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["rate", "spawn"])]
+    pub receiver_url: Option<String>,
+    /// A folder on the disk that the system stores on, to measure its sync time; with --spawn, the
+    /// fresh data folder is made in it.
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// A process of the system under test, for its processor time and memory; may be given several
+    /// times.
+    #[arg(long, value_name = "PID", conflicts_with = "spawn")]
+    pub pid: Vec<u32>,
+    /// Start this local stack, measure it, and end it.
+    #[arg(long, value_name = "BINARY", num_args = 0..=1, require_equals = true,
+        default_missing_value = "target/release/local")]
+    pub spawn: Option<PathBuf>,
+    /// Instead, with --spawn: how much a destination that hangs and has half of the traffic delays
+    /// the rest, with and without the circuit breaker. --rate is that of all traffic [default here:
+    /// 100].
+    #[arg(long, requires = "spawn", conflicts_with_all = ["webhooks", "latency_webhooks",
+        "overload"])]
+    pub fairness: bool,
+    /// Instead, with --spawn: send ten times what the stack was just measured to carry, and see
+    /// that it sheds and loses nothing.
+    #[arg(long, requires = "spawn", conflicts_with_all = ["latency_webhooks", "rate"])]
+    pub overload: bool,
+    /// How long each phase of --fairness and the overload of --overload last.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+    /// How often --fairness measures each case, in turn.
+    #[arg(long, default_value_t = 3, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// How long to wait for arrivals after the last answer.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout_seconds: u64,
+    /// Print the result as JSON; progress goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One run that a plan asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Run {
+    /// As fast as the connections go.
+    Throughput {
+        /// How many.
+        webhooks: u32,
+    },
+    /// At a fixed rate.
+    Latency {
+        /// How many.
+        webhooks: u32,
+        /// How many a second.
+        rate: f64,
+    },
+}
+
+impl Plan {
+    /// The runs, in order.
+    pub fn runs(&self) -> Vec<Run> {
+        let throughput = Run::Throughput { webhooks: self.webhooks.unwrap_or(THROUGHPUT_WEBHOOKS) };
+        if self.spawn.is_some() {
+            let webhooks = self.latency_webhooks.unwrap_or(LATENCY_WEBHOOKS);
+            return vec![
+                throughput,
+                Run::Latency { webhooks, rate: self.rate.unwrap_or(LATENCY_RATE) },
+            ];
+        }
+        match self.rate {
+            Some(rate) => {
+                vec![Run::Latency { webhooks: self.webhooks.unwrap_or(LATENCY_WEBHOOKS), rate }]
+            }
+            None => vec![throughput],
+        }
+    }
+
+    /// How long to wait for arrivals after the last answer.
+    pub fn arrival_bound(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+
+    /// Where data folders are made and the disk is measured: as told, else the build folder if
+    /// there is one here, else the system's folder for temporary files, which may not be a disk.
+    pub fn disk_folder(&self) -> Result<PathBuf, LoadError> {
+        if let Some(folder) = &self.data_dir {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| LoadError::File { path: folder.clone(), source })?;
+            return Ok(folder.clone());
+        }
+        let build = PathBuf::from("target");
+        Ok(if build.is_dir() { build } else { std::env::temp_dir() })
+    }
+
+    /// Tells how far the tool is.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        if self.json { shared::complain!("{text}") } else { shared::say!("{text}") }
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|rate| (0.1..=100_000.0).contains(rate))
+        .ok_or_else(|| "must be a number from 0.1 to 100000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(args: &[&str]) -> Result<Plan, clap::Error> {
+        Plan::try_parse_from([&["load"], args].concat())
+    }
+
+    #[test]
+    fn a_rate_makes_a_latency_run_and_spawn_makes_both() {
+        assert_eq!(plan(&[]).unwrap().runs(), [Run::Throughput { webhooks: 10_000 }]);
+        assert_eq!(
+            plan(&["--rate", "50"]).unwrap().runs(),
+            [Run::Latency { webhooks: 1_000, rate: 50.0 }]
+        );
+        let both = plan(&["--spawn", "--webhooks", "7", "--rate", "9"]).unwrap();
+        assert_eq!(
+            both.runs(),
+            [Run::Throughput { webhooks: 7 }, Run::Latency { webhooks: 1_000, rate: 9.0 }]
+        );
+        assert_eq!(both.spawn, Some("target/release/local".into()));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for args in [
+            &["--spawn", "--pid", "1"][..],
+            &["--spawn", "--api-url", "http://x"],
+            &["--rate", "5", "--receiver-url", "http://x"],
+            &["--rate", "0"],
+            &["--latency-webhooks", "5"],
+            &["--payload-bytes", "10"],
+            &["--fairness"],
+            &["--spawn", "--fairness", "--overload"],
+            &["--spawn", "--overload", "--rate", "5"],
+        ] {
+            assert!(plan(args).is_err(), "{args:?}");
+        }
+    }
+}
