@@ -9,7 +9,7 @@ use shared::{
     context::Context,
     id::{ReferenceId, TaskId, WebhookId},
     model::Content,
-    retry::RetryOverride,
+    retry_override::RetryOverride,
     sender::{AddressGuard, check_header, destination_key},
     transition::NewWebhook,
 };

@@ -15,5 +15,4 @@ mod quotes;
 mod runbook;
 mod settings;
 mod shell;
-mod style;
 mod tour;
