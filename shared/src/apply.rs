@@ -1,5 +1,5 @@
-//! A transition as one conditional write: make the next record, put it in place, and ask again with
-//! the newer record if somebody else was first.
+//! A transition as one conditional write: compute the next record, write it, and repeat with the
+//! stored record if another writer was first.
 
 use crate::{
     model::{Content, Webhook},
@@ -7,22 +7,22 @@ use crate::{
     transition::Refusal,
 };
 
-/// How often a transition is asked again before the store counts as unavailable. Each conflict
-/// means that somebody else got on, so more than a few in a row mean that something is wrong.
-const MAX_ROUNDS: u32 = 8;
+/// How often a transition is applied before the store counts as unavailable. Each conflict means
+/// that another writer made progress, so more than a few in a row are a fault.
+const MAX_WRITE_TRIES: u32 = 8;
 
-/// What became of a transition.
+/// The outcome of a transition.
 #[derive(Debug)]
 pub enum Applied<T = ()> {
-    /// It took effect; here is the record.
+    /// The transition took effect. This is the record.
     Done(Webhook, T),
-    /// It does not apply to the record as it is now.
+    /// The transition does not apply to the stored record, which this is.
     Refused(Refusal, Webhook),
-    /// There is no such webhook any more.
+    /// The webhook does not exist, or no longer.
     Missing,
 }
 
-/// Applies `transition` to the webhook whose record was last seen as `seen`.
+/// Applies `transition` to the webhook whose record was last read as `seen`.
 pub async fn apply<F>(
     store: &dyn Store,
     seen: Webhook,
@@ -32,19 +32,19 @@ where
     F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send,
 {
     let mut current = seen;
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..MAX_WRITE_TRIES {
         match transition(&current) {
             Err(refusal) => return Ok(Applied::Refused(refusal, current)),
             Ok(next) => match written(store.write(&current, &next).await, next)? {
-                Round::Over(applied) => return Ok(applied),
-                Round::Newer(newer) => current = newer,
+                Written::Settled(applied) => return Ok(applied),
+                Written::Conflict(newer) => current = newer,
             },
         }
     }
     Err(changing())
 }
 
-/// The same, and the content along with it: for claims.
+/// Does the same and returns the content too. For claims.
 pub async fn apply_and_open<F>(
     store: &dyn Store,
     seen: Webhook,
@@ -54,20 +54,20 @@ where
     F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send,
 {
     let mut current = seen;
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..MAX_WRITE_TRIES {
         match transition(&current) {
             Err(refusal) => return Ok(Applied::Refused(refusal, current)),
             Ok(next) => match written(store.write_and_open(&current, &next).await, next)? {
-                Round::Over(applied) => return Ok(applied),
-                Round::Newer(newer) => current = newer,
+                Written::Settled(applied) => return Ok(applied),
+                Written::Conflict(newer) => current = newer,
             },
         }
     }
     Err(changing())
 }
 
-/// Applies `transition` to exactly the record that was seen: for what was decided by looking at it,
-/// and must not hit a newer one. [`Refusal::Changed`] with the newer record if there is one.
+/// Applies `transition` to exactly the record `seen`, for a decision that must not hit a newer one.
+/// Returns [`Refusal::Changed`] with the newer record if there is one.
 pub async fn apply_unchanged<F>(
     store: &dyn Store,
     seen: Webhook,
@@ -79,23 +79,23 @@ where
     match transition(&seen) {
         Err(refusal) => Ok(Applied::Refused(refusal, seen)),
         Ok(next) => Ok(match written(store.write(&seen, &next).await, next)? {
-            Round::Over(applied) => applied,
-            Round::Newer(newer) => Applied::Refused(Refusal::Changed, newer),
+            Written::Settled(applied) => applied,
+            Written::Conflict(newer) => Applied::Refused(Refusal::Changed, newer),
         }),
     }
 }
 
-/// What one write came to.
-enum Round<T> {
-    Over(Applied<T>),
-    Newer(Webhook),
+/// The outcome of one write.
+enum Written<T> {
+    Settled(Applied<T>),
+    Conflict(Webhook),
 }
 
-fn written<T>(result: Result<T, WriteError>, next: Webhook) -> Result<Round<T>, StoreError> {
+fn written<T>(result: Result<T, WriteError>, next: Webhook) -> Result<Written<T>, StoreError> {
     match result {
-        Ok(value) => Ok(Round::Over(Applied::Done(next, value))),
-        Err(WriteError::Conflict(newer)) => Ok(Round::Newer(*newer)),
-        Err(WriteError::Missing) => Ok(Round::Over(Applied::Missing)),
+        Ok(value) => Ok(Written::Settled(Applied::Done(next, value))),
+        Err(WriteError::Conflict(newer)) => Ok(Written::Conflict(*newer)),
+        Err(WriteError::Missing) => Ok(Written::Settled(Applied::Missing)),
         Err(WriteError::Store(error)) => Err(error),
     }
 }

@@ -14,11 +14,11 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// Both queues.
+    /// Both.
     pub const ALL: [Self; 2] = [Self::Webhooks, Self::DeadLetters];
 
-    /// The number that the embedded queue stores for the lane. A number never changes, and is never
-    /// given to another lane.
+    /// The number that the embedded queue stores for the lane. A stored number never changes and is
+    /// never given to another lane.
     pub const fn code(self) -> u8 {
         match self {
             Self::Webhooks => 0,
@@ -26,7 +26,7 @@ impl Lane {
         }
     }
 
-    /// The lane's index in [`Lane::ALL`], for arrays in memory.
+    /// The lane's place in [`Lane::ALL`], for arrays in memory.
     pub const fn index(self) -> usize {
         match self {
             Self::Webhooks => 0,

@@ -1,5 +1,5 @@
-//! What a queue message says: "look at webhook X". The record decides what is to be done, so a
-//! message may come twice, late or out of order, and costs one look.
+//! Queue messages. A message asks a worker to look at one webhook. The record decides what the
+//! worker does, so a message that arrives twice, late or out of order costs one read.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,32 +8,31 @@ use crate::{
     model::{SCHEMA, Webhook},
 };
 
-/// The largest record that is sent along; see [`Message::seen`].
+/// The largest record that a message carries; see [`Message::seen`].
 const MAX_SEEN_BYTES: usize = 4 * 1024;
 
-/// A message of either queue.
+/// A message in either queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Schema version; see [`SCHEMA`].
     pub v: u16,
-    /// Where to look.
+    /// The webhook to look at.
     pub webhook_id: WebhookId,
-    /// The record as its sender wrote it. It saves its reader one read: every write is conditional
-    /// on the record being the one that was seen, so a hint that is out of date costs a refused
-    /// write and does no harm.
+    /// The record as the sender wrote it: a hint that saves the receiver one read. Every write is
+    /// conditional on the revision, so an outdated hint only causes a refused write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Box<Webhook>>,
-    /// In the dead-letter queue: it was sent there because the webhook had failed, and not by the
-    /// queue, which gave up on it. If the webhook is unfinished by now, an operator has sent it
-    /// again, and the message is out of date.
+    /// In the dead-letter queue: `deliver` or `sweep` sent the message because the webhook failed.
+    /// Otherwise the queue moved the message there after too many receives. If the webhook is
+    /// unfinished by now, an operator has resent it, and the message is outdated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive: bool,
 }
 
-/// Why a message cannot be worked on.
+/// Why a message cannot be processed.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidMessage {
-    /// Written by a newer version: hand it back.
+    /// A newer version wrote the message. Return it to the queue.
     #[error(
         "message schema version {found} is newer than {SCHEMA}, the newest that this version knows"
     )]
@@ -41,7 +40,7 @@ pub enum InvalidMessage {
         /// The message's version.
         found: u16,
     },
-    /// Not a message of ours: it goes to the dead letters.
+    /// Not a message of Posthaste. Archive it as a dead letter.
     #[error("not a message of Posthaste")]
     Malformed(#[source] serde_json::Error),
 }
@@ -52,22 +51,22 @@ struct Versioned {
 }
 
 impl Message {
-    /// Asks for a look at this webhook.
+    /// A message to look at this webhook.
     pub fn look_at(webhook_id: WebhookId) -> Self {
         Self { v: SCHEMA, webhook_id, seen: None, archive: false }
     }
 
-    /// Asks for a failed webhook to be archived.
+    /// A message to archive this failed webhook.
     pub fn archive(webhook_id: WebhookId) -> Self {
         Self { archive: true, ..Self::look_at(webhook_id) }
     }
 
-    /// The same, with the record as it was just written.
+    /// A message to look at this webhook, with the record that was just written.
     pub fn with_seen(webhook: &Webhook) -> Self {
         Self { seen: Some(Box::new(webhook.clone())), ..Self::look_at(webhook.id.clone()) }
     }
 
-    /// The form that travels. Leaves the record out if it is large.
+    /// The body of the queue message. Leaves out a large record.
     pub fn to_json(&self) -> String {
         let json = serde_json::to_string(self)
             .unwrap_or_else(|_| unreachable!("a message has only string keys"));
@@ -77,8 +76,8 @@ impl Message {
         Self::look_at(self.webhook_id.clone()).to_json()
     }
 
-    /// Reads a message of this schema version or an older one. A hint that does not parse is left
-    /// out.
+    /// Reads a message of this schema version or an older one. Leaves out a hint that it cannot
+    /// read.
     pub fn from_json(json: &str) -> Result<Self, InvalidMessage> {
         #[derive(Deserialize)]
         struct Bare {
@@ -100,9 +99,8 @@ impl Message {
         if message.v > SCHEMA {
             return Err(InvalidMessage::TooNew { found: message.v });
         }
-        // Nobody sends a record that expires, which would be a finished one: written back, it would
-        // make its webhook disappear. Nor is one written so often that its revision has no next one
-        // in a database, which counts to 2^63.
+        // Posthaste sends no record that expires, which is a finished one: a write of it would make
+        // the webhook disappear. Nor does a revision reach 2^63, the limit of a database.
         let is_usable = |seen: &Webhook| {
             let has_next_revision =
                 i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);

@@ -1,9 +1,9 @@
-//! What is stored of a webhook: the [`Webhook`] record, which every transition rewrites, and its
+//! The stored shapes of a webhook: the [`Webhook`] record, which every transition rewrites, and its
 //! [`Content`], which is written once.
 //!
-//! They are apart because a store bills a write by the size of the whole item: the record stays
-//! small. The serialised names are short for the same reason. Both carry a schema version; see
-//! [`SCHEMA`].
+//! They are separate because a store bills a write by the size of the whole item, so the record has
+//! to stay small. The serialised names are short for the same reason. The files in `shared/golden`
+//! pin both, byte for byte.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,82 +14,80 @@ use crate::{
 };
 
 /// The version of the stored shapes (record, message, cursor) that this code writes. It reads this
-/// one and older ones.
+/// version and older ones.
 ///
-/// A record of a newer version is never changed: [`Webhook::from_json`] refuses it, and who was
-/// asked to work on it hands the message back, so a roll-back does not kill what a newer version
-/// made.
+/// This code never changes a record of a newer version. [`Webhook::from_json`] refuses it, and the
+/// worker returns its message to the queue, so a roll-back destroys nothing.
 pub const SCHEMA: u16 = 1;
 
-/// Attempts kept in a record; of more, the first and the newest stay.
+/// The most attempts in a record. Of more, it keeps the first and the newest.
 pub const MAX_ATTEMPTS_KEPT: usize = 50;
 
-/// Transitions kept in a record; of more, the first and the newest stay.
+/// The most transitions in a record. Of more, it keeps the first and the newest.
 pub const MAX_HISTORY_KEPT: usize = 50;
 
-/// Bytes kept of the body that a destination answered with, when the attempt failed.
+/// The most bytes of a response's body in a record.
 pub const MAX_EXCERPT_BYTES: usize = 256;
 
-/// Bytes kept of an error's text.
+/// The most bytes of an error's text in a record.
 pub const MAX_ERROR_BYTES: usize = 256;
 
-/// Everything about a webhook but what it carries.
+/// The record of a webhook: everything but its content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
     /// Schema version of this record; see [`SCHEMA`].
     #[serde(rename = "v")]
     pub schema: u16,
-    /// Counts the writes of this record; a write is conditional on it.
+    /// The number of writes of this record. Every write is conditional on it.
     #[serde(rename = "r")]
     pub revision: u64,
-    /// Its identifier.
+    /// The webhook's id.
     #[serde(rename = "id")]
     pub id: WebhookId,
-    /// Whether the caller gave the reference id; only then is there an index entry for it.
+    /// Whether the caller gave the reference id. Only then the index by reference has an entry.
     #[serde(rename = "ref", default, skip_serializing_if = "is_false")]
     pub referenced: bool,
-    /// Follows the webhook from the API call to the destination's header.
+    /// The correlation id, from the API call to the destination's header.
     #[serde(rename = "cor")]
     pub correlation_id: String,
     /// The caller's name for the kind of event, sent as `x-webhook-event`.
     #[serde(rename = "ev", default, skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
-    /// The trace that its acceptance was part of, if it was part of one.
+    /// The trace of the API call, if it had one.
     #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
-    /// Scheme, host and port it goes to; what fairness, statistics and the circuit breaker group
-    /// by.
+    /// Scheme, host and port. Fairness, statistics and the circuit breaker group by it.
     #[serde(rename = "dst")]
     pub destination: String,
-    /// Where it is in its life.
+    /// The status.
     #[serde(rename = "s")]
     pub status: Status,
     /// When the API accepted it.
     #[serde(rename = "c")]
     pub created_at: Timestamp,
-    /// When it was last written.
+    /// When the record was last written.
     #[serde(rename = "u")]
     pub updated_at: Timestamp,
     /// No attempt starts before this time. `None` once finished. Shown as `next_attempt_at`.
     #[serde(rename = "at", default, skip_serializing_if = "Option::is_none")]
     pub allowed_at: Option<Timestamp>,
-    /// Its place in the due index: somebody must look at this time. `None` if it is not in the
-    /// index.
+    /// The webhook's place in the due index: when a worker must look at it. `None` if it is not in
+    /// the index.
     #[serde(rename = "due", default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
-    /// The worker that makes an attempt now; there while `in_progress`.
+    /// The claim of the worker that makes an attempt now. Set while `in_progress`.
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
-    /// Attempts started in all. Only grows; the number of the latest attempt.
+    /// The number of the latest attempt. It never decreases.
     #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
     pub attempt_count: u32,
-    /// What has been used up since it was accepted, or since the last resend or redrive.
+    /// What the webhook has used up since it was accepted, or since the last resend or redrive.
     #[serde(rename = "b", default, skip_serializing_if = "Budget::is_unused")]
     pub budget: Budget,
-    /// How the caller wants it retried, where that differs from the settings.
+    /// The caller's retry settings, where they differ from the configured ones.
     #[serde(rename = "ro", default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryOverride>,
-    /// Why the latest attempt failed, or why it was deferred or given up.
+    /// Why the latest attempt failed, or why the webhook was deferred or given up.
     #[serde(rename = "err", default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
     /// The attempts that ended, oldest first; at most [`MAX_ATTEMPTS_KEPT`].
@@ -104,78 +102,77 @@ pub struct Webhook {
     /// When it was given up.
     #[serde(rename = "fa", default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Timestamp>,
-    /// When it became a dead letter.
+    /// When it was archived as a dead letter.
     #[serde(rename = "aa", default, skip_serializing_if = "Option::is_none")]
     pub archived_at: Option<Timestamp>,
-    /// From then on it is gone, though a store may delete it later. `None` while unfinished.
+    /// When the webhook expires. A store may delete it later. `None` while unfinished.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
-/// The right to make one attempt and to write what came of it.
+/// The right to make one attempt and to write its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Random; every outcome must present it (a fencing token).
+    /// A random fencing token. The write of an outcome must present it.
     #[serde(rename = "i")]
     pub id: ClaimId,
     /// When the attempt started.
     #[serde(rename = "t")]
     pub started_at: Timestamp,
-    /// Until then nobody else may claim.
+    /// When the lease expires. Until then no other worker can claim the webhook.
     #[serde(rename = "l")]
     pub lease_until: Timestamp,
 }
 
-/// A claim's random name.
+/// The random id of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClaimId(pub u64);
 
 impl ClaimId {
-    /// A number in `0.0..1.0` that follows from the name, so that what is spread by it can be told
-    /// from the record.
+    /// A number in `0.0..1.0` that follows from the id. Jitter uses it, so a record determines the
+    /// jitter of its waits.
     pub fn fraction(self) -> f64 {
         // 53 bits are what a double holds.
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// What a webhook has used up. Resend and redrive reset all of it.
+/// What a webhook has used up. A resend and a redrive reset all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Budget {
     /// Attempts that ended with an outcome.
     #[serde(rename = "a", skip_serializing_if = "is_zero")]
     pub attempts: u32,
-    /// Attempts that were interrupted since an outcome was last recorded: their worker died or lost
-    /// its lease.
+    /// Interrupted attempts since the last recorded outcome: the worker died or lost its lease.
     #[serde(rename = "i", skip_serializing_if = "is_zero")]
     pub interrupted: u32,
-    /// Times that `deliver` queued it itself, to wait for a retry.
+    /// Times that `deliver` queued the webhook to wait for a retry.
     #[serde(rename = "q", skip_serializing_if = "is_zero")]
     pub relays: u32,
-    /// Times that the sweep queued it since its status last changed.
+    /// Times that the sweep queued the webhook since its status last changed.
     #[serde(rename = "s", skip_serializing_if = "is_zero")]
     pub requeues: u32,
-    /// Times that it was rescued from the dead-letter queue after `deliver` had worked on it.
+    /// Rescues from the dead-letter queue after `deliver` had worked on the webhook.
     #[serde(rename = "r", skip_serializing_if = "is_zero")]
     pub rescues: u32,
     /// Deferrals in a row.
     #[serde(rename = "d", skip_serializing_if = "is_zero")]
     pub deferrals: u32,
-    /// Milliseconds that an open circuit has deferred it in all. Older versions counted the host
-    /// limit's deferrals here too.
+    /// Milliseconds in all that an open circuit has deferred the webhook. Older versions counted the
+    /// deferrals by the host limit here too.
     #[serde(rename = "dm", skip_serializing_if = "is_zero_u64")]
     pub deferred_ms: u64,
-    /// Milliseconds that the host limit has deferred it in all.
+    /// Milliseconds in all that the host limit has deferred the webhook.
     #[serde(rename = "hm", skip_serializing_if = "is_zero_u64")]
     pub host_deferred_ms: u64,
-    /// The record's revision when the queue last gave up on a message of it; 0: never. Writes that
-    /// only move the record within the due index move this along, so while both are equal,
-    /// `deliver` has not worked on it since.
+    /// The record's revision when the queue last moved its message to the dead letters. 0: never.
+    /// A write that only moves the record within the due index updates this too. So while both are
+    /// equal, `deliver` has not worked on the webhook since.
     #[serde(rename = "rr", skip_serializing_if = "is_zero_u64")]
     pub rescued_revision: u64,
-    /// Times in a row that the queue gave up on it although `deliver` had not worked on it.
+    /// Rescues in a row without any work of `deliver` in between.
     #[serde(rename = "ur", skip_serializing_if = "is_zero")]
     pub unworked_rescues: u32,
 }
@@ -186,26 +183,26 @@ impl Budget {
     }
 }
 
-/// Why something went wrong, by what a reader would do about it.
+/// The kind of an error, by what a reader would do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The destination answered, but not with a 2xx.
+    /// The destination's answer was not a 2xx.
     HttpStatus,
-    /// No connection, no name, or the connection broke.
+    /// The name did not resolve, the connection failed, or it broke.
     Network,
     /// No complete answer within the attempt's deadline, or no connection within the connect
     /// timeout.
     Timeout,
     /// The TLS handshake failed: an expired certificate, another name, no common version.
     Tls,
-    /// The name resolves only to addresses to which Posthaste must not connect.
+    /// The name resolves only to addresses that Posthaste does not connect to.
     RefusedAddress,
-    /// The worker died or lost its lease; whether the destination saw the request is not known.
+    /// The worker died or lost its lease. The destination may have received the request.
     Interrupted,
     /// Deferred for longer than `MAX_DEFER_MS` because the destination's circuit was open.
     CircuitOpen,
-    /// The queue gave up on it again and again.
+    /// The queue moved its messages to the dead letters again after every rescue.
     Undeliverable,
 }
 
@@ -240,7 +237,7 @@ impl ErrorKind {
 /// Why the latest attempt failed, or why a webhook was given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
-    /// What sort of error.
+    /// The kind of the error.
     pub kind: ErrorKind,
     /// The destination's status code, where there was one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -252,17 +249,17 @@ pub struct LastError {
 /// One attempt that ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// 1 for the first; numbers only grow, also across resend and redrive.
+    /// 1 for the first attempt. A resend and a redrive continue the numbers.
     #[serde(rename = "n")]
     pub number: u32,
-    /// When it was claimed.
+    /// When the worker claimed the webhook.
     #[serde(rename = "t")]
     pub started_at: Timestamp,
     /// From the start of the request to the end of the answer, in milliseconds. For an interrupted
     /// attempt, its lease.
     #[serde(rename = "ms")]
     pub duration_ms: u64,
-    /// `None`: delivered. Otherwise why not.
+    /// Why the attempt failed. `None`: it delivered the webhook.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorKind>,
     /// The destination's status code, where there was one.
@@ -271,13 +268,13 @@ pub struct Attempt {
     /// For a person; at most [`MAX_ERROR_BYTES`].
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The beginning of the answer's body if the attempt failed, or if `RESPONSE_EXCERPTS` is
-    /// `all`; at most [`MAX_EXCERPT_BYTES`].
+    /// The beginning of the response's body, if the attempt failed or `RESPONSE_EXCERPTS` is `all`.
+    /// At most [`MAX_EXCERPT_BYTES`].
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub response_excerpt: Option<String>,
 }
 
-/// Which function wrote a transition.
+/// The function that wrote a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Function {
@@ -307,42 +304,42 @@ impl Function {
     }
 }
 
-/// What happened to a webhook; the names of design's transitions.
+/// A change of a webhook's record. [`crate::transition`] has the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transition {
     /// Accepted by the API.
     #[serde(rename = "new")]
     Create,
-    /// A worker took the right to make an attempt.
+    /// A worker claimed the webhook for an attempt.
     #[serde(rename = "clm")]
     Claim,
     /// The destination answered 2xx.
     #[serde(rename = "ok")]
     Deliver,
-    /// The attempt failed; another is granted.
+    /// The attempt failed, and the policy allows another one.
     #[serde(rename = "rty")]
     Retry,
     /// Given up.
     #[serde(rename = "fail")]
     Fail,
-    /// Put off without an attempt.
+    /// Deferred without an attempt.
     #[serde(rename = "dfr")]
     Defer,
     /// Queued by the sweep because it was due.
     #[serde(rename = "rq")]
     Requeue,
-    /// Entered in the due index by the audit, a rescue, or because its first message could not be
+    /// Added to the due index by the audit, by a rescue, or because its first message could not be
     /// sent.
     #[serde(rename = "ad")]
     Adopt,
     /// Became a dead letter.
     #[serde(rename = "ar")]
     Archive,
-    /// An operator asked for it to be sent again.
+    /// An operator resent it.
     #[serde(rename = "rs")]
     Resend,
-    /// An operator asked for a dead letter to be sent again.
+    /// An operator redrove it from the dead letters.
     #[serde(rename = "rd")]
     Redrive,
 }
@@ -366,28 +363,28 @@ impl Transition {
     }
 }
 
-/// One entry of a webhook's history, kept within the record so that it costs no extra write.
+/// One entry of a webhook's history. It is part of the record, so it costs no extra write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// When.
     #[serde(rename = "t")]
     pub at: Timestamp,
-    /// Who.
+    /// The function.
     #[serde(rename = "f")]
     pub function: Function,
-    /// What.
+    /// The transition.
     #[serde(rename = "k")]
     pub transition: Transition,
-    /// The status it led to.
+    /// The status afterwards.
     #[serde(rename = "s")]
     pub to: Status,
     /// The attempt's number, for claim, deliver, retry and fail.
     #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
     pub attempt: u32,
-    /// When the next attempt was allowed, for what has to wait.
+    /// When the next attempt is allowed, if it has to wait.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub allowed_at: Option<Timestamp>,
-    /// Why, where it is not plain from the transition.
+    /// The reason, where the transition does not imply it.
     #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Why>,
 }
@@ -396,33 +393,33 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// The lease of the attempt before ran out; it was noted as interrupted.
+    /// The lease of the previous attempt expired. That attempt was recorded as interrupted.
     LeaseOver,
     /// Unfinished and not in the due index when the audit read its minute.
     Audit,
-    /// The queue gave up on its message.
+    /// The queue moved its message to the dead letters.
     Rescue,
-    /// The queue did not take its message.
+    /// The queue did not accept its message.
     Unsent,
-    /// The caller asked for a later time.
+    /// The caller chose a later time.
     Scheduled,
-    /// `Retry-After` put the next attempt off.
+    /// `Retry-After` postponed the next attempt.
     RetryAfter,
-    /// The worker stood at its limit for this destination.
+    /// The destination's concurrency limit was reached.
     RateLimit,
-    /// An error: the attempt's, or what it was given up or deferred for.
+    /// An error: the attempt's, or the one for which the webhook was given up or deferred.
     #[serde(untagged)]
     Error(ErrorKind),
 }
 
-/// What a webhook carries and where it goes. Written once, by create.
+/// What a webhook sends, and where. Written once, by create.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// Where it goes, as the caller wrote it.
+    /// The destination's URL, as the caller wrote it.
     pub url: String,
     /// The caller's own headers.
     pub headers: Vec<(String, String)>,
-    /// Any JSON, byte for byte as it stood in the request.
+    /// The payload: any JSON, byte for byte as in the request.
     pub payload: Box<RawValue>,
 }
 
@@ -441,10 +438,10 @@ impl PartialEq for Content {
     }
 }
 
-/// Why stored bytes are not a record that this code can work on.
+/// Why stored bytes are not a record that this version can read.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidRecord {
-    /// Written by a newer version of Posthaste; never change it.
+    /// A newer version of Posthaste wrote the record. Never change it.
     #[error("schema version {found} is newer than {SCHEMA}, the newest that this version knows")]
     TooNew {
         /// The record's version.
@@ -474,7 +471,7 @@ impl Webhook {
                 Err(InvalidRecord::TooNew { found: record.schema })
             }
             Ok(record) => Ok(record),
-            // A newer record may well not parse; its version says more than the error does.
+            // A newer record may not parse. Its version says more than the error does.
             Err(error) => match serde_json::from_str::<Versioned>(json) {
                 Ok(Versioned { v }) if v > SCHEMA => Err(InvalidRecord::TooNew { found: v }),
                 _ => Err(InvalidRecord::Malformed(error)),
@@ -482,13 +479,13 @@ impl Webhook {
         }
     }
 
-    /// Whether it is gone for readers at `now`.
+    /// Whether the webhook has expired at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether an attempt has started since it was accepted, or since the last resend or redrive.
-    /// One whose claim was given back unused does not count.
+    /// Whether an attempt has started since the webhook was accepted, resent or redriven. A claim
+    /// that was returned unused does not count.
     pub const fn was_attempted(&self) -> bool {
         self.budget.attempts > 0 || self.budget.interrupted > 0 || self.claim.is_some()
     }

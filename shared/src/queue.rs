@@ -1,11 +1,16 @@
-//! The contract of a queue, in the terms of Amazon SQS standard queues, which is the strictest of
-//! the backends.
+//! The contract of a queue. It follows Amazon SQS standard queues, the strictest of the backends.
 //!
-//! There are two lanes: webhooks to look at, and dead letters. A message is delivered at least once
-//! and in no promised order. One that was received and neither acknowledged nor released becomes
-//! visible again when its visibility timeout ends; after [`MAX_RECEIVES`] receives of the webhook
-//! lane it moves to the dead-letter lane instead, where receives have no limit. A receipt stays its
-//! message's latest until somebody receives the message again, also past its visibility timeout.
+//! There are two lanes: the webhook queue and the dead-letter queue ([`Lane`]).
+//!
+//! # Contract
+//!
+//! - The queue delivers a message at least once, in no guaranteed order.
+//! - A received message becomes visible again when its visibility timeout ends, unless the receiver
+//!   acknowledged or released it.
+//! - After [`MAX_RECEIVES`] receives, a message of the webhook lane moves to the dead-letter lane,
+//!   where receives have no limit.
+//! - A receipt is valid until another receiver receives the message, even after the visibility
+//!   timeout. An outdated receipt has no effect.
 
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -24,68 +29,68 @@ pub use crate::lane::{Lane, MAX_BATCH};
 /// The longest delay of a message: 900 s.
 pub const MAX_DELAY: Duration = Duration::from_secs(900);
 
-/// Receives of a message of the webhook lane before the queue gives up on it. SQS counts also those
-/// that it could not hand over because the function was throttled, so there must be enough for
-/// hours: with 360 s each, two.
+/// Receives of a message in the webhook lane before it moves to the dead-letter lane. SQS also
+/// counts receives by a throttled function. With a visibility timeout of 360 s, 20 receives last
+/// for two hours.
 pub const MAX_RECEIVES: u32 = 20;
 
-/// The largest body: 256 KiB. Ours stay below 5 KiB.
+/// The largest body: 256 KiB. Posthaste's own messages stay below 5 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
 /// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The text; a [`Message`](crate::message::Message) as JSON.
+    /// A [`Message`](crate::message::Message) as JSON.
     pub body: String,
-    /// Not visible before this much time has passed; at most [`MAX_DELAY`]. Backends may round it
-    /// down to whole seconds, never up.
+    /// How long the message stays invisible, at most [`MAX_DELAY`]. A backend may round it down to
+    /// whole seconds, never up.
     pub delay: Duration,
-    /// What fairness groups by: messages of one group do not hold up those of others, where the
-    /// backend knows groups.
+    /// The fairness group. On a backend with groups, the messages of one group do not delay those
+    /// of others.
     pub group: String,
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Names the message; stays the same over its receives and in the dead-letter lane.
+    /// The id of the message. It stays the same over all receives and in the dead-letter lane.
     pub id: String,
-    /// Names this receive of it.
+    /// The id of this receive.
     pub receipt: String,
     /// The text.
     pub body: String,
-    /// How often it was received, this time included. In the dead-letter lane a backend may count
-    /// the receives of the lane before too, as SQS does.
+    /// How often the message was received, including this time. In the dead-letter lane, a backend
+    /// may include the receives in the webhook lane, as SQS does.
     pub receives: u32,
-    /// When it was first sent.
+    /// When the message was first sent.
     pub sent_at: Timestamp,
 }
 
-/// How many messages a lane holds; an estimate on some backends.
+/// How many messages a lane holds. Some backends estimate it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Can be received now.
+    /// Messages that can be received now.
     pub ready: u64,
-    /// Received, and neither acknowledged nor visible again.
+    /// Messages that were received, and neither acknowledged nor made visible again.
     pub in_flight: u64,
-    /// Sent with a delay that is not over.
+    /// Messages that were sent with a delay that has not ended.
     pub delayed: u64,
 }
 
-/// The queue cannot be reached, or refused for a reason of ours. What was asked for may still have
-/// happened.
+/// The queue is unreachable, or it refused the call for a reason that is not the caller's. The call
+/// may have taken effect.
 #[derive(Debug, thiserror::Error)]
 #[error("the queue is unavailable")]
 pub struct QueueError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Some messages of a send were not taken.
+/// The queue did not accept some messages of a send.
 #[derive(Debug, thiserror::Error)]
-#[error("the queue did not take {} of the messages", failed.len())]
+#[error("the queue did not accept {} of the messages", failed.len())]
 pub struct SendError {
-    /// Which, by their place in the slice that was sent. Any of them may have been sent all the
+    /// The indexes of these messages in the slice that was sent. Each may have been sent all the
     /// same.
     pub failed: Vec<usize>,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: QueueError,
 }
@@ -93,19 +98,19 @@ pub struct SendError {
 /// Two lanes of messages.
 #[async_trait]
 pub trait Queue: Send + Sync + Debug {
-    /// Answers if a message could be sent. A queue whose depth tells that already has nothing to
-    /// add.
+    /// Succeeds if a message could be sent. A queue whose [`Queue::depth`] fails whenever a send
+    /// would has nothing to check here.
     async fn ping(&self) -> Result<(), QueueError>;
 
-    /// What an operator should do something about, a sentence each.
+    /// Settings and conditions of the queue that an operator should change: one sentence each.
     async fn warnings(&self) -> Result<Vec<String>, QueueError>;
 
-    /// Every message that is not named in the error is held by the queue, durably against a crash
-    /// of any process.
+    /// Sends the messages. On success, the queue holds every message, and a crash of a process does
+    /// not lose it. On failure, the same is true of every message that the error does not name.
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError>;
 
-    /// Up to `max` (at most [`MAX_BATCH`]) messages, hidden from other receivers for `visibility`
-    /// from now. Waits up to `wait` for the first one.
+    /// Receives up to `max` messages (at most [`MAX_BATCH`]) and hides them from other receivers
+    /// for `visibility`. Waits up to `wait` for the first message.
     async fn receive(
         &self,
         lane: Lane,
@@ -114,12 +119,11 @@ pub trait Queue: Send + Sync + Debug {
         wait: Duration,
     ) -> Result<Vec<Received>, QueueError>;
 
-    /// The messages are gone for good, if each receipt is its message's latest; an outdated receipt
-    /// does nothing.
+    /// Deletes the messages. An outdated receipt has no effect.
     async fn acknowledge(&self, lane: Lane, receipts: &[String]) -> Result<(), QueueError>;
 
-    /// The messages become visible again after `delay` (at most [`MAX_DELAY`]), if each receipt is
-    /// its message's latest.
+    /// Makes the messages visible again after `delay` (at most [`MAX_DELAY`]). An outdated receipt
+    /// has no effect.
     async fn release(
         &self,
         lane: Lane,
@@ -127,6 +131,6 @@ pub trait Queue: Send + Sync + Debug {
         delay: Duration,
     ) -> Result<(), QueueError>;
 
-    /// How many messages the lane holds.
+    /// Counts the messages of the lane.
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError>;
 }

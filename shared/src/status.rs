@@ -2,39 +2,41 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where a webhook is in its life. The transitions between them are in [`crate::transition`].
+/// The state of a webhook. [`crate::transition`] has the transitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted, and no attempt has started since.
+    /// Accepted. No attempt has started since.
     ///
-    /// *Entered* by create, resend and redrive. *Left* by a claim, or by a deferral. *After a
-    /// crash* its queue message leads to it; if the message is lost too, the audit enters it in the
-    /// due index once it is `AUDIT_AGE_MS` old.
+    /// *Entered* by create, resend and redrive. *Left* by a claim or a deferral. *Rescued after a
+    /// crash* by its queue message. If the message is lost too, the audit adds the webhook to the
+    /// due index when it is `AUDIT_AGE_MS` old.
     Pending,
     /// A worker holds the claim and makes one attempt.
     ///
-    /// *Entered* by a claim. *Left* by the outcome, which only the holder of the claim can write.
-    /// *After a crash* the lease runs out; the next look, led by the message or the due index,
-    /// notes the attempt as interrupted and claims anew.
+    /// *Entered* by a claim. *Left* by the outcome, which only the claim's holder can write.
+    /// *Rescued after a crash* by its queue message or the due index, once the lease has expired:
+    /// the next worker records the attempt as interrupted and claims the webhook.
     InProgress,
     /// Waits for its next attempt at `next_attempt_at`.
     ///
-    /// *Entered* when an attempt failed and the policy grants another, and by a deferral. *Left* by
-    /// a claim. *After a crash* it stands in the due index already.
+    /// *Entered* when an attempt fails and the policy allows another one, and by a deferral. *Left*
+    /// by a claim. *Rescued after a crash* by the due index, which it is always in.
     Retrying,
-    /// The destination answered 2xx. Final, unless an operator resends it.
-    Delivered,
-    /// Given up. Final, unless an operator resends or redrives it.
+    /// The destination answered 2xx. Final.
     ///
-    /// *Entered* when the policy grants no further attempt. It stands in the due index until it is
-    /// archived as a dead letter, so *after a crash* the sweep sends it to the dead-letter queue
-    /// again.
+    /// *Entered* by the outcome of an attempt. *Left* by a resend.
+    Delivered,
+    /// Given up. Final.
+    ///
+    /// *Entered* when the policy allows no further attempt. *Left* by a resend or a redrive.
+    /// *Rescued after a crash* by the due index, which it is in until it is archived as a dead
+    /// letter: the sweep sends it to the dead-letter queue again.
     Failed,
 }
 
 impl Status {
-    /// All five, in the order of a life.
+    /// All statuses.
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::InProgress, Self::Retrying, Self::Delivered, Self::Failed];
 
@@ -78,7 +80,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing more happens by itself: delivered or failed.
+    /// Whether the status is final: delivered or failed.
     pub const fn is_finished(self) -> bool {
         matches!(self, Self::Delivered | Self::Failed)
     }

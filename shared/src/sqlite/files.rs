@@ -20,6 +20,7 @@ const OTHERS: u32 = 0o077;
 
 /// The sizes of the files in bytes, and the free space of their disk.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit comes last")]
 pub(crate) struct DiskSpace {
     /// The space that this process may still use.
     pub(crate) free_bytes: u64,

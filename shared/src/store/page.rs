@@ -1,4 +1,4 @@
-//! What lists are asked for and answer with.
+//! The filters, pages and positions of lists, and the cursor of the due index.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{
     status::Status,
 };
 
-/// Which webhooks a list wants. Empty: all.
+/// Which webhooks a list returns. Empty: all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only those with this reference id.
@@ -21,7 +21,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether the webhook is one of those, and not expired.
+    /// Whether the webhook matches and has not expired.
     pub fn matches(&self, webhook: &Webhook, now: Timestamp) -> bool {
         !webhook.is_expired(now)
             && self.reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference)
@@ -30,20 +30,20 @@ impl Filter {
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T, Position> {
-    /// What was found.
+    /// The entries.
     pub items: Vec<T>,
-    /// Where to go on; `None` at the end.
+    /// Where the next page begins. `None` at the end.
     pub next: Option<Position>,
 }
 
 #[cfg(any(feature = "aws", feature = "redis"))]
 impl<P: Ord + Copy> Page<Listed, P> {
-    /// Puts in what the page's index does not know: a webhook whose reference id was made up has no
-    /// index entry (one whose caller copied such a reference id has). It enters this page, which
-    /// ends before `end`, if it belongs here, and not to one before or after.
+    /// Inserts a webhook whose reference id was generated: the index by reference has no entry for
+    /// it. Does nothing if the webhook belongs to an earlier page, which ends at `end`, or to a
+    /// later one.
     pub(crate) fn insert(
         &mut self,
         listed: Listed,
@@ -69,11 +69,11 @@ impl<P: Ord + Copy> Page<Listed, P> {
 pub struct Listed {
     /// The record.
     pub webhook: Webhook,
-    /// Of its content, the URL.
+    /// The URL of the content.
     pub url: String,
 }
 
-/// A place in the list of dead letters.
+/// A position in the list of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeadLetterPosition {
     /// When it was archived.
@@ -84,7 +84,7 @@ pub struct DeadLetterPosition {
     pub task: TaskId,
 }
 
-/// A part of the list of dead letters.
+/// One page of the list of dead letters.
 pub type DeadLetters = Page<Listed, DeadLetterPosition>;
 
 /// An entry of the due index.
@@ -92,58 +92,59 @@ pub type DeadLetters = Page<Listed, DeadLetterPosition>;
 pub struct DueEntry {
     /// Which webhook.
     pub id: WebhookId,
-    /// When somebody must look.
+    /// When a worker must look at the webhook.
     pub due_at: Timestamp,
 }
 
-/// A part of the due index.
+/// One page of the due index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DuePage {
     /// The entries, oldest first within each part of the index.
     pub entries: Vec<DueEntry>,
-    /// Entries that were read and name no webhook.
+    /// Entries that name no webhook.
     pub nameless: usize,
-    /// Where to go on; `None` if every part was read to its end.
+    /// Where the next page begins. `None` if every part of the index was read to its end.
     pub next: Option<DueCursor>,
 }
 
-/// How far each part of the due index was read. [`Store::due`](super::Store::due) makes it and goes
-/// on after it.
+/// How far each part of the due index was read. [`Lists::due`](super::Lists::due) returns it and
+/// continues after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DueCursor {
     parts: Vec<DuePlace>,
 }
 
-/// How far one part of the due index was read. In the order in which a read gets there.
+/// How far one part of the due index was read, in the order of reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DuePlace {
     /// Nothing was read.
     #[default]
     #[serde(rename = "s")]
     Start,
-    /// Up to and including this entry, which may have moved since.
+    /// The part was read up to and including this entry, which may have moved since.
     #[serde(rename = "a")]
     After {
-        /// When it was due.
+        /// When the entry was due.
         #[serde(rename = "d")]
         due_at: Timestamp,
-        /// What the backend calls it. Empty: before every entry that is due at that time.
+        /// The backend's name of the entry. Empty: before every entry that is due at that time.
         #[serde(rename = "n")]
         name: String,
     },
-    /// All of it.
+    /// The part was read to its end.
     #[serde(rename = "e")]
     End,
 }
 
 impl DueCursor {
-    /// From the places in all parts of the index.
+    /// A cursor from the places in all parts of the index.
     pub const fn new(parts: Vec<DuePlace>) -> Self {
         Self { parts }
     }
 
-    /// Before every entry that is due at this time or later, in an index of at most 16 parts.
+    /// The cursor before every entry that is due at this time or later, in an index of up to
+    /// 16 parts.
     pub fn before(due_at: Timestamp) -> Self {
         let place = DuePlace::After { due_at, name: String::new() };
         Self { parts: vec![place; MAX_DUE_PARTS] }
@@ -154,29 +155,29 @@ impl DueCursor {
         self.parts.get(index).cloned().unwrap_or_default()
     }
 
-    /// In each part the later place of both.
+    /// The later place of both cursors, in each part.
     #[must_use]
     pub fn furthest(&self, other: &Self) -> Self {
         let parts = self.parts.len().max(other.parts.len());
         Self { parts: (0..parts).map(|index| self.part(index).max(other.part(index))).collect() }
     }
 
-    /// Places for another run: what was read to its end may have grown since, and is read from its
-    /// start.
+    /// The cursor for another run, which reads a finished part from its start, because the part may
+    /// have grown.
     #[must_use]
     pub fn for_later(self) -> Self {
         let place = |place| if place == DuePlace::End { DuePlace::Start } else { place };
         Self { parts: self.parts.into_iter().map(place).collect() }
     }
 
-    /// This, unless every part was read to its end.
+    /// The cursor, or `None` if every part was read to its end.
     pub fn unfinished(self) -> Option<Self> {
         self.parts.iter().any(|place| *place != DuePlace::End).then_some(self)
     }
 }
 
 impl DuePlace {
-    /// After this entry, if there may be more behind it, else the end.
+    /// The place after this entry if more entries may follow, otherwise the end.
     pub fn after(last: Option<(Timestamp, String)>, more: bool) -> Self {
         match last {
             Some((due_at, name)) if more => Self::After { due_at, name },
@@ -185,5 +186,5 @@ impl DuePlace {
     }
 }
 
-/// The most parts that the due index of any backend has.
+/// The most parts of any backend's due index.
 const MAX_DUE_PARTS: usize = 16;

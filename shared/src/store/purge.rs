@@ -1,4 +1,4 @@
-//! What may be deleted because it has expired, although clocks can be wrong.
+//! Which expired records may be deleted, although clocks can be wrong.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,16 +10,16 @@ use crate::{
     planted::{self, Bug},
 };
 
-/// How far two looks are apart at least, by the monotonic clock.
+/// The least time between two looks, by the monotonic clock.
 pub(super) const MIN_APART: Duration = Duration::from_secs(60);
 
-/// Up to when expired records may be deleted: what two looks of this process have both seen
+/// The time up to which expired records may be deleted: two looks of this process found them
 /// expired.
 ///
-/// A wall clock may be set ahead for seconds or minutes, and then everything seems to have expired.
-/// The monotonic clock cannot be set, so two looks that it says are [`MIN_APART`] apart are not
-/// both within such a time, unless it lasted that long. Nothing is stored: a process that does not
-/// live that long deletes nothing.
+/// A wall clock may be ahead for seconds or minutes, and then every record seems expired. Nothing
+/// sets the monotonic clock, so of two looks that are a minute apart by it, one has the right time
+/// unless the fault lasts that long. The horizon is not stored: a process that ends within a minute
+/// deletes nothing.
 #[derive(Debug, Default)]
 pub struct PurgeHorizon {
     // A std mutex: it is held for a few instructions, never across an await.
@@ -28,16 +28,16 @@ pub struct PurgeHorizon {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Looks {
-    /// The first look that no later one has confirmed yet: when it was by the monotonic clock, and
-    /// up to when it saw things expired.
+    /// The first look that no later one has confirmed: its time by the monotonic clock, and its
+    /// time by the wall clock.
     first: Option<(Duration, Timestamp)>,
-    /// Up to when two looks have seen things expired.
+    /// The time up to which two looks found records expired.
     confirmed: Option<Timestamp>,
 }
 
 impl PurgeHorizon {
-    /// Looks at the clock. Records whose `expires_at` is at this time or earlier may be deleted;
-    /// `None`: none may.
+    /// Reads the clock and returns the horizon: records whose `expires_at` is not later may be
+    /// deleted. `None`: no record may.
     pub fn look(&self, clock: &dyn Clock) -> Option<Timestamp> {
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         looks.look(clock.monotonic(), clock.now())
@@ -49,8 +49,7 @@ impl Looks {
         if planted::is(Bug::PurgeByOneSighting) {
             return Some(now);
         }
-        // What an earlier look saw expired and this one does not, one of them saw with a wrong
-        // clock.
+        // If an earlier look found a record expired and this one does not, one clock was wrong.
         self.confirmed = self.confirmed.map(|confirmed| confirmed.min(now));
         match &mut self.first {
             None => self.first = Some((monotonic, now)),

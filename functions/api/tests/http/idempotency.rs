@@ -257,8 +257,8 @@ async fn a_deleted_webhook_is_not_created_again_by_a_retry() {
         stack.faults.set("replace_reservation", Fault::Down);
         let first = post(&stack, 1).await.json(202);
         stack.faults.heal();
-        let id = parse(first["webhook_id"].as_str().unwrap());
-        stack.context.store.delete(&id).await.unwrap();
+        let deleted = parse(first["webhook_id"].as_str().unwrap());
+        stack.context.store.delete(&deleted).await.unwrap();
         stack.clock.advance(wait);
         let second = post(&stack, 1).await.json(202);
         assert_eq!(second["webhook_id"], first["webhook_id"], "{wait:?}");
