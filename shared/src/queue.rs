@@ -45,6 +45,17 @@ pub struct Outgoing {
     pub group: String,
 }
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "redis", feature = "sqlite")),
+    expect(dead_code, reason = "no backend is built in")
+)]
+impl Outgoing {
+    /// Whether body and delay are within the limits.
+    pub(crate) fn fits(&self) -> bool {
+        self.delay <= MAX_DELAY && self.body.len() <= MAX_BODY_BYTES
+    }
+}
+
 /// A message that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -78,6 +89,18 @@ pub struct Depth {
 #[error("the queue is unavailable")]
 pub struct QueueError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "redis", feature = "sqlite")),
+    expect(dead_code, reason = "no backend is built in")
+)]
+impl QueueError {
+    /// The message exceeds a limit of the contract.
+    pub(crate) fn message_too_large() -> Self {
+        let (bytes, seconds) = (MAX_BODY_BYTES, MAX_DELAY.as_secs());
+        Self(format!("a body may have {bytes} bytes, and a delay {seconds} s").into())
+    }
+}
+
 /// Some messages of a send were not taken.
 #[derive(Debug, thiserror::Error)]
 #[error("the queue did not take {} of the messages", failed.len())]
@@ -106,6 +129,9 @@ pub trait Queue: Send + Sync + Debug {
 
     /// Every message that is not named in the error is held by the queue, durably against a crash
     /// of any process.
+    ///
+    /// A message with a longer delay than [`MAX_DELAY`] or a larger body than [`MAX_BODY_BYTES`]
+    /// is refused and named in the error. The others are sent.
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError>;
 
     /// Up to `max` (at most [`MAX_BATCH`]) messages, hidden from other receivers for `visibility`

@@ -1,15 +1,10 @@
 //! Errors as the terminal shows them.
 
-use std::{error::Error, fmt::Write as _};
+use std::error::Error;
+
+use shared::error_chain::causes;
 
 /// The error and its causes, one per line.
-pub(crate) fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a string does not fail.
-        let _ = write!(text, "\n  because: {error}");
-        source = error.source();
-    }
-    text
+pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join("\n  because: ")
 }

@@ -21,6 +21,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use shared::error_chain::one_line;
 use tokio::{sync::Mutex, sync::watch, time::Instant};
 
 /// The connect timeout. The endpoint is on this machine or nearby.
@@ -138,7 +139,7 @@ impl Functions {
             .build();
         *request.uri_mut() = uri.map_err(|error| CallError::NotAccepted(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {
-            let text = explain(&error);
+            let text = one_line(&error);
             if error.is_connect() { CallError::NotAccepted(text) } else { CallError::Failed(text) }
         })
     }
@@ -160,7 +161,7 @@ impl Functions {
                 self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
             let (head, body) = response.into_parts();
             let read = to_bytes(Body::new(body), MAX_RESPONSE_BYTES).await;
-            let payload = read.map_err(|error| CallError::Failed(explain(&error)))?;
+            let payload = read.map_err(|error| CallError::Failed(one_line(&error)))?;
             match head.status {
                 StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(payload),
                 StatusCode::NOT_FOUND
@@ -178,16 +179,6 @@ impl Functions {
 fn error_text(status: StatusCode, payload: &[u8]) -> String {
     let text = String::from_utf8_lossy(&payload[..payload.len().min(LOGGED_BYTES)]).into_owned();
     format!("{}: {text}", status.as_u16())
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// One function. Clones share its state.
