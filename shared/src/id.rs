@@ -206,8 +206,7 @@ impl ReferenceId {
     /// The reference id of a test webhook: `TEST-` and eight hexadecimal digits of its task's
     /// random part.
     pub fn test(task: TaskId) -> Self {
-        let bytes = task.as_bytes();
-        Self(format!("TEST-{:02x}{:02x}{:02x}{:02x}", bytes[12], bytes[13], bytes[14], bytes[15]))
+        Self(format!("TEST-{}", hex::encode(&task.as_bytes()[12..])))
     }
 
     /// The text itself.
