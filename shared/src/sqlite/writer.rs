@@ -20,7 +20,7 @@ use super::{
     trim::{self, Trimmer},
 };
 use crate::{
-    queue::{Lane, MAX_BATCH},
+    lane::{Lane, MAX_BATCH},
     status::Status,
 };
 

@@ -27,7 +27,7 @@ use crate::{
         Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Step,
         Transition, Webhook, Why,
     },
-    retry::RetryOverride,
+    retry_override::RetryOverride,
     status::Status,
     trace::Trace,
 };

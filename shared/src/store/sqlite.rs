@@ -120,10 +120,13 @@ impl Store for SqliteStore {
     }
 
     async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
-        self.database
-            .disk_usage()
-            .map(Some)
-            .map_err(|error| StoreError::Unavailable(Box::new(error)))
+        let space =
+            self.database.disk_usage().map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        Ok(Some(DiskUsage {
+            free_bytes: space.free_bytes,
+            database_bytes: space.database_bytes,
+            log_bytes: space.log_bytes,
+        }))
     }
 
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use shared::{
     id::WebhookId,
     model::{Content, Webhook},
-    retry::RetryOverride,
+    retry_override::RetryOverride,
     store::{CreateError, Filter, WriteError},
 };
 use tokio::sync::Barrier;

@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use harness::{binaries::workspace, stack::StackError};
+use harness::{binaries::workspace, process::ProcessError};
 
 /// What a scenario may take in all. Each of its waits has a bound of its own, which tells more.
 const SCENARIO_BOUND: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
 
 /// Runs `tests/browser/{name}.mjs` with these variables to its end. An error is what it wrote.
-pub async fn run(name: &str, variables: &[(&str, &str)]) -> Result<(), StackError> {
+pub async fn run(name: &str, variables: &[(&str, &str)]) -> Result<(), ProcessError> {
     let tools = tools()?;
     let scenario = folder().join(format!("{name}.mjs"));
     let mut node = tokio::process::Command::new("node");
@@ -40,7 +40,7 @@ pub async fn run(name: &str, variables: &[(&str, &str)]) -> Result<(), StackErro
     let output = timeout(SCENARIO_BOUND, node.output())
         .await
         .map_err(|_| {
-            StackError(format!("{} did not end within {SCENARIO_BOUND:?}", scenario.display()))
+            ProcessError(format!("{} did not end within {SCENARIO_BOUND:?}", scenario.display()))
         })?
         .map_err(|error| missing("node", &error))?;
     if output.status.success() {
@@ -48,22 +48,26 @@ pub async fn run(name: &str, variables: &[(&str, &str)]) -> Result<(), StackErro
     }
     let (said, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    Err(StackError(format!("{} ended with {}:\n{said}{errors}", scenario.display(), output.status)))
+    Err(ProcessError(format!(
+        "{} ended with {}:\n{said}{errors}",
+        scenario.display(),
+        output.status
+    )))
 }
 
 fn folder() -> PathBuf {
     workspace().join("tests/browser")
 }
 
-fn missing(what: &str, error: &dyn Display) -> StackError {
-    StackError(format!(
+fn missing(what: &str, error: &dyn Display) -> ProcessError {
+    ProcessError(format!(
         "{what} cannot be run: {error}; the browser tests need it: apt-get install chromium nodejs \
          npm"
     ))
 }
 
 /// The browser's path.
-fn browser() -> Result<PathBuf, StackError> {
+fn browser() -> Result<PathBuf, ProcessError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut files = BROWSERS
         .iter()
@@ -72,26 +76,26 @@ fn browser() -> Result<PathBuf, StackError> {
 }
 
 /// The folder with `node_modules`, installed if need be.
-fn tools() -> Result<&'static Path, StackError> {
+fn tools() -> Result<&'static Path, ProcessError> {
     static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| install().map_err(|error| error.to_string()));
-    installed.as_deref().map_err(|error| StackError(error.clone()))
+    installed.as_deref().map_err(|error| ProcessError(error.clone()))
 }
 
 /// Tests that run at the same time in other processes wait for one another.
-fn install() -> Result<PathBuf, StackError> {
+fn install() -> Result<PathBuf, ProcessError> {
     let own = std::env::current_exe()
-        .map_err(|error| StackError(format!("this test does not know where it is: {error}")))?;
+        .map_err(|error| ProcessError(format!("this test does not know where it is: {error}")))?;
     // Tests run from TARGET/PROFILE/deps.
     let target = own
         .ancestors()
         .nth(3)
-        .ok_or_else(|| StackError(format!("no target folder above {}", own.display())))?;
+        .ok_or_else(|| ProcessError(format!("no target folder above {}", own.display())))?;
     let tools = target.join("browser-tools");
-    fs::create_dir_all(&tools).map_err(StackError::at(&tools))?;
+    fs::create_dir_all(&tools).map_err(ProcessError::at(&tools))?;
     let lock = tools.join("lock");
-    let lock_file = File::create(&lock).map_err(StackError::at(&lock))?;
-    lock_file.lock().map_err(StackError::at(&lock))?;
+    let lock_file = File::create(&lock).map_err(ProcessError::at(&lock))?;
+    lock_file.lock().map_err(ProcessError::at(&lock))?;
     let is_new = |manifest: &str| {
         fs::read(folder().join(manifest)).ok() != fs::read(tools.join(manifest)).ok()
     };
@@ -101,7 +105,7 @@ fn install() -> Result<PathBuf, StackError> {
     let _ = fs::remove_file(tools.join("installed"));
     for manifest in MANIFESTS {
         let (from, to) = (folder().join(manifest), tools.join(manifest));
-        fs::copy(&from, &to).map_err(StackError::at(&from))?;
+        fs::copy(&from, &to).map_err(ProcessError::at(&from))?;
     }
     let npm = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"])
@@ -111,13 +115,13 @@ fn install() -> Result<PathBuf, StackError> {
         .map_err(|error| missing("npm", &error))?;
     if !npm.status.success() {
         let errors = String::from_utf8_lossy(&npm.stderr);
-        return Err(StackError(format!(
+        return Err(ProcessError(format!(
             "npm ci in {} ended with {}:\n{errors}",
             tools.display(),
             npm.status
         )));
     }
     let done = tools.join("installed");
-    File::create(&done).map_err(StackError::at(&done))?;
+    File::create(&done).map_err(ProcessError::at(&done))?;
     Ok(tools)
 }

@@ -10,22 +10,22 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use harness::{binaries::workspace, stack::StackError};
+use harness::{binaries::workspace, process::ProcessError};
 
 /// The script that installs what comes from Python's package index, pinned, into cargo's build
 /// folder.
 const INSTALLER: &str = "tests/aws-stack";
 
 /// The folder of `cargo-lambda`, installed if need be.
-pub fn installed() -> Result<PathBuf, StackError> {
+pub fn installed() -> Result<PathBuf, ProcessError> {
     installed_set("cargo")
 }
 
 /// The folder of the programs of one of the script's sets, among them its own `python`; installed
 /// if need be.
-pub fn installed_set(set: &str) -> Result<PathBuf, StackError> {
+pub fn installed_set(set: &str) -> Result<PathBuf, ProcessError> {
     let failed = |why: &dyn std::fmt::Display| {
-        StackError(format!("{INSTALLER} tools {set} does not install it: {why}"))
+        ProcessError(format!("{INSTALLER} tools {set} does not install it: {why}"))
     };
     let output = Command::new(workspace().join(INSTALLER))
         .args(["tools", set])
@@ -53,10 +53,10 @@ impl Watch {
     /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes
     /// to the log. The functions are built before, as it would build them at their first calls, so
     /// that how long a compiler takes is nobody's wait.
-    pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, StackError> {
+    pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, ProcessError> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port =
-            free.map_err(|error| StackError(format!("no free port was found: {error}")))?.port();
+            free.map_err(|error| ProcessError(format!("no free port was found: {error}")))?.port();
         build()?;
         Self::start_at(port, environment, log)
     }
@@ -66,10 +66,10 @@ impl Watch {
         port: u16,
         environment: &[(&str, &str)],
         log: &Path,
-    ) -> Result<Self, StackError> {
+    ) -> Result<Self, ProcessError> {
         let output =
-            File::options().create(true).append(true).open(log).map_err(StackError::at(log))?;
-        let errors = output.try_clone().map_err(StackError::at(log))?;
+            File::options().create(true).append(true).open(log).map_err(ProcessError::at(log))?;
+        let errors = output.try_clone().map_err(ProcessError::at(log))?;
         let child = Command::new(installed()?.join("cargo-lambda"))
             .args([
                 "lambda",
@@ -89,7 +89,7 @@ impl Watch {
             .stderr(errors)
             .spawn()
             .map_err(|error| {
-                StackError(format!("cargo lambda watch cannot be started: {error}"))
+                ProcessError(format!("cargo lambda watch cannot be started: {error}"))
             })?;
         Ok(Self { child, endpoint: format!("http://127.0.0.1:{port}") })
     }
@@ -133,7 +133,7 @@ impl Drop for Watch {
 
 /// What `cargo lambda watch` builds when a function is first called, with the features that the
 /// workspace's metadata name for it.
-fn build() -> Result<(), StackError> {
+fn build() -> Result<(), ProcessError> {
     for name in ["api", "deliver", "sweep", "dlq"] {
         let status = Command::new("cargo")
             .args(["build", "--quiet", "--features", "sqlite", "--bin", name])
@@ -141,10 +141,10 @@ fn build() -> Result<(), StackError> {
             .stdin(Stdio::null())
             .status()
             .map_err(|error| {
-                StackError(format!("cargo cannot be started to build {name}: {error}"))
+                ProcessError(format!("cargo cannot be started to build {name}: {error}"))
             })?;
         if !status.success() {
-            return Err(StackError(format!("building {name} ended with {status}")));
+            return Err(ProcessError(format!("building {name} ended with {status}")));
         }
     }
     Ok(())

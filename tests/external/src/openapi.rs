@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use harness::{binaries::workspace, stack::StackError};
+use harness::{binaries::workspace, process::ProcessError};
 
 /// One seed for all runs: what is found once is found again.
 const SEED: &str = "1";
@@ -19,25 +19,25 @@ const SEED: &str = "1";
 const MAX_EXAMPLES: &str = "10";
 
 /// A program of the tools' virtual environment, which is made if need be.
-pub fn tool(name: &str) -> Result<PathBuf, StackError> {
+pub fn tool(name: &str) -> Result<PathBuf, ProcessError> {
     let script = here().join("aws-stack");
     let done = Command::new(&script).args(["tools", "openapi"]).stdin(Stdio::null()).output();
     let done = done.map_err(|error| {
-        StackError(format!("cannot start {}; it needs python3: {error}", script.display()))
+        ProcessError(format!("cannot start {}; it needs python3: {error}", script.display()))
     })?;
     if !done.status.success() {
-        return Err(StackError(String::from_utf8_lossy(&done.stderr).into_owned()));
+        return Err(ProcessError(String::from_utf8_lossy(&done.stderr).into_owned()));
     }
     let bins: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
     let folder = bins["openapi"]
         .as_str()
-        .ok_or_else(|| StackError(format!("{} told no folder", script.display())))?;
+        .ok_or_else(|| ProcessError(format!("{} told no folder", script.display())))?;
     Ok(Path::new(folder).join(name))
 }
 
 /// Holds the document in this file against the OpenAPI specification, and its examples against its
 /// schemas.
-pub fn validate(document: &Path) -> Result<(), StackError> {
+pub fn validate(document: &Path) -> Result<(), ProcessError> {
     run(Command::new(tool("python3")?).arg(here().join("openapi-check")).arg(document)).map(|_| ())
 }
 
@@ -51,7 +51,7 @@ pub fn exercise(
     key: &str,
     destination: &str,
     bound: Duration,
-) -> Result<String, StackError> {
+) -> Result<String, ProcessError> {
     run(Command::new(tool("schemathesis")?)
         .arg("--no-color")
         .arg(format!("--config-file={}", here().join("schemathesis.toml").display()))
@@ -64,10 +64,10 @@ pub fn exercise(
         .env("DESTINATION", destination))
 }
 
-fn run(command: &mut Command) -> Result<String, StackError> {
+fn run(command: &mut Command) -> Result<String, ProcessError> {
     // Nothing is looked up outside, and what it writes goes with the folder.
     let folder = TempDir::with_prefix("posthaste-openapi-")
-        .map_err(|error| StackError(format!("no temporary folder: {error}")))?;
+        .map_err(|error| ProcessError(format!("no temporary folder: {error}")))?;
     let done = command
         .current_dir(folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -75,13 +75,13 @@ fn run(command: &mut Command) -> Result<String, StackError> {
         .stdin(Stdio::null())
         .output();
     let done = done.map_err(|error| {
-        StackError(format!("cannot start {}: {error}", command.get_program().display()))
+        ProcessError(format!("cannot start {}: {error}", command.get_program().display()))
     })?;
     let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
     if done.status.success() {
         Ok(said)
     } else {
-        Err(StackError(format!("{}: {said}", done.status)))
+        Err(ProcessError(format!("{}: {said}", done.status)))
     }
 }
 

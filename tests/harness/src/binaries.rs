@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::stack::StackError;
+use crate::process::ProcessError;
 
 /// The local stack with every backend, the functions with the embedded one besides their own, and
 /// two receivers. The packages are the workspace's default ones, as they are for `cargo
@@ -25,14 +25,15 @@ const BUILD: &[&str] = &[
 ];
 
 /// One of `local`, `api`, `deliver`, `sweep`, `dlq`, `receive-webhooks` and `webhook-receiver`.
-pub fn binary(name: &str) -> Result<PathBuf, StackError> {
+pub fn binary(name: &str) -> Result<PathBuf, ProcessError> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = BUILT.get_or_init(build).as_deref().map_err(|error| StackError(error.clone()))?;
+    let folder =
+        BUILT.get_or_init(build).as_deref().map_err(|error| ProcessError(error.clone()))?;
     let binary = folder.join(name);
     if binary.is_file() {
         Ok(binary)
     } else {
-        Err(StackError(format!("no binary `{name}` in {}", folder.display())))
+        Err(ProcessError(format!("no binary `{name}` in {}", folder.display())))
     }
 }
 

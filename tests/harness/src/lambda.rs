@@ -39,7 +39,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::stack::StackError;
+use crate::process::ProcessError;
 
 /// The functions' timeout.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -150,15 +150,15 @@ impl Lambda {
     }
 
     /// Calls a function with an event, as the Invoke API does: its answer, or what it failed with.
-    pub async fn call(&self, name: &str, event: impl Into<Bytes>) -> Result<Bytes, StackError> {
+    pub async fn call(&self, name: &str, event: impl Into<Bytes>) -> Result<Bytes, ProcessError> {
         let function = self
             .state
             .get(name)
-            .ok_or_else(|| StackError(format!("there is no function {name}")))?;
+            .ok_or_else(|| ProcessError(format!("there is no function {name}")))?;
         function
             .invoke(event.into())
             .await
-            .map_err(|error| StackError(String::from_utf8_lossy(&error).into_owned()))
+            .map_err(|error| ProcessError(String::from_utf8_lossy(&error).into_owned()))
     }
 }
 

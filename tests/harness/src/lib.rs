@@ -10,13 +10,17 @@
 //! | [`lambda`], [`functions`] | a Lambda emulator that runs the functions as processes |
 //! | [`aws`] | an AWS emulator, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server or cluster |
-//! | [`ledger`] | the check that accepted = delivered + failed + deleted |
+//! | `ledger` | the check that accepted = delivered + failed + deleted |
 //! | [`secrecy`] | the check that no log holds a secret |
-//! | [`life`] | one webhook on each path of its life cycle |
-//! | [`clients`], [`crash`] | clients under load; processes killed under load |
+//! | `life` | one webhook on each path of its life cycle |
+//! | [`clients`], `crash` | clients under load; processes killed under load |
 //! | [`health`] | waits for a health status |
+//! | [`process`] | the error of a process that a test starts |
 //! | [`progress`] | terminal output of the tools |
 //! | [`habits`] | checks that every command-line tool passes |
+//!
+//! `crash`, `ledger` and `life` look into the embedded file, so they need the feature `sqlite`. The
+//! tools do without it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -24,14 +28,18 @@ pub mod aws;
 pub mod binaries;
 pub mod client;
 pub mod clients;
+#[cfg(feature = "sqlite")]
 pub mod crash;
 pub mod functions;
 pub mod habits;
 pub mod health;
 pub mod hostile;
 pub mod lambda;
+#[cfg(feature = "sqlite")]
 pub mod ledger;
+#[cfg(feature = "sqlite")]
 pub mod life;
+pub mod process;
 pub mod progress;
 pub mod receiver;
 pub mod redis_server;

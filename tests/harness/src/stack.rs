@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{binaries::binary, secrecy};
+use crate::{binaries::binary, process::ProcessError, secrecy};
 
 /// How long it may take to become ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
@@ -26,18 +26,6 @@ const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
 /// Lines of its log shown when it fails.
 const SHOWN_LOG_LINES: usize = 15;
-
-/// What went wrong with a stack, in a sentence or more.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StackError(pub String);
-
-impl StackError {
-    /// An error of the system at this path.
-    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |error| Self(format!("{}: {error}", path.display()))
-    }
-}
 
 /// How to start a stack. Starting again with the same one goes on with the same data.
 ///
@@ -56,9 +44,9 @@ pub struct Launch {
 
 impl Launch {
     /// This binary, with a data folder of its own below `parent`.
-    pub fn of(binary: &Path, parent: &Path) -> Result<Self, StackError> {
+    pub fn of(binary: &Path, parent: &Path) -> Result<Self, ProcessError> {
         let folder =
-            TempDir::with_prefix_in("posthaste-", parent).map_err(StackError::at(parent))?;
+            TempDir::with_prefix_in("posthaste-", parent).map_err(ProcessError::at(parent))?;
         Ok(Self {
             binary: binary.to_owned(),
             folder,
@@ -70,7 +58,7 @@ impl Launch {
 
     /// The `local` binary of this build, with a data folder below the system's folder for temporary
     /// files.
-    pub fn fresh() -> Result<Self, StackError> {
+    pub fn fresh() -> Result<Self, ProcessError> {
         Self::of(&binary("local")?, &std::env::temp_dir())
     }
 
@@ -126,7 +114,7 @@ impl Launch {
     }
 
     /// Starts it on free ports and waits until it answers.
-    pub fn start(&self) -> Result<Stack, StackError> {
+    pub fn start(&self) -> Result<Stack, ProcessError> {
         let [api, metrics] = free_ports()?;
         let started = Instant::now();
         let mut stack = self.spawn(api, metrics)?;
@@ -137,17 +125,17 @@ impl Launch {
     }
 
     /// Starts it on these ports and waits until it has ended by itself.
-    pub fn run_to_its_end(&self, api: u16, metrics: u16) -> Result<ExitStatus, StackError> {
+    pub fn run_to_its_end(&self, api: u16, metrics: u16) -> Result<ExitStatus, ProcessError> {
         self.spawn(api, metrics)?
             .wait_for_end(Instant::now())
             .map_err(|reason| self.with_log(&reason))
     }
 
-    fn spawn(&self, api: u16, metrics: u16) -> Result<Stack, StackError> {
+    fn spawn(&self, api: u16, metrics: u16) -> Result<Stack, ProcessError> {
         let log = self.log_file();
         let output =
-            File::options().create(true).append(true).open(&log).map_err(StackError::at(&log))?;
-        let errors = output.try_clone().map_err(StackError::at(&log))?;
+            File::options().create(true).append(true).open(&log).map_err(ProcessError::at(&log))?;
+        let errors = output.try_clone().map_err(ProcessError::at(&log))?;
         let mut command = Command::new(&self.binary);
         let usual = [
             ("--listen", format!("127.0.0.1:{api}")),
@@ -166,7 +154,7 @@ impl Launch {
         command.envs(self.settings.iter().map(|(variable, value)| (variable, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(|error| {
-            StackError(format!(
+            ProcessError(format!(
                 "cannot start {}: {error}; build it with: cargo build --release --bin local",
                 self.binary.display()
             ))
@@ -174,14 +162,14 @@ impl Launch {
         Ok(Stack { child, api, metrics, ready_after: Duration::ZERO })
     }
 
-    fn with_log(&self, reason: &StackError) -> StackError {
+    fn with_log(&self, reason: &ProcessError) -> ProcessError {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let shown = lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..].join("\n  ");
         if shown.is_empty() {
-            StackError(reason.to_string())
+            ProcessError(reason.to_string())
         } else {
-            StackError(format!("{reason}; its log ends:\n  {shown}"))
+            ProcessError(format!("{reason}; its log ends:\n  {shown}"))
         }
     }
 }
@@ -229,7 +217,7 @@ impl Stack {
     }
 
     /// Kills it as a crash would: no handler of it runs.
-    pub fn crash(mut self) -> Result<(), StackError> {
+    pub fn crash(mut self) -> Result<(), ProcessError> {
         self.child
             .kill()
             .and_then(|()| self.child.wait())
@@ -238,50 +226,50 @@ impl Stack {
     }
 
     /// Stops it without ending it: it keeps its connections and does nothing.
-    pub fn pause(&self) -> Result<(), StackError> {
+    pub fn pause(&self) -> Result<(), ProcessError> {
         self.signal(Signal::STOP, "stop")
     }
 
     /// Lets it go on.
-    pub fn resume(&self) -> Result<(), StackError> {
+    pub fn resume(&self) -> Result<(), ProcessError> {
         self.signal(Signal::CONT, "continue")
     }
 
-    fn signal(&self, signal: Signal, what: &str) -> Result<(), StackError> {
+    fn signal(&self, signal: Signal, what: &str) -> Result<(), ProcessError> {
         kill_process(Pid::from_child(&self.child), signal)
             .map_err(|error| self.failed(what, &error))
     }
 
     /// Sends it SIGTERM and waits until it has ended: how long that took.
-    pub fn stop(mut self) -> Result<Duration, StackError> {
+    pub fn stop(mut self) -> Result<Duration, ProcessError> {
         let started = Instant::now();
         self.signal(Signal::TERM, "send SIGTERM to")?;
         match self.wait_for_end(started)? {
             status if status.success() => Ok(started.elapsed()),
-            status => Err(StackError(format!(
+            status => Err(ProcessError(format!(
                 "on SIGTERM the local stack ended with {status} instead of 0"
             ))),
         }
     }
 
-    fn wait_for_end(&mut self, started: Instant) -> Result<ExitStatus, StackError> {
+    fn wait_for_end(&mut self, started: Instant) -> Result<ExitStatus, ProcessError> {
         while started.elapsed() < EXIT_BOUND {
             match self.ended()? {
                 Some(status) => return Ok(status),
                 None => std::thread::sleep(POLL_INTERVAL),
             }
         }
-        Err(StackError(format!("the local stack did not end within {EXIT_BOUND:?}")))
+        Err(ProcessError(format!("the local stack did not end within {EXIT_BOUND:?}")))
     }
 
     fn wait_until_ready(
         &mut self,
         started: Instant,
         bound: Duration,
-    ) -> Result<Duration, StackError> {
+    ) -> Result<Duration, ProcessError> {
         while started.elapsed() < bound {
             if let Some(status) = self.ended()? {
-                return Err(StackError(format!(
+                return Err(ProcessError(format!(
                     "the local stack ended at its start with {status}"
                 )));
             }
@@ -290,7 +278,7 @@ impl Stack {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        Err(StackError(format!("GET /health did not answer 200 within {bound:?}")))
+        Err(ProcessError(format!("GET /health did not answer 200 within {bound:?}")))
     }
 
     /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up
@@ -309,12 +297,12 @@ impl Stack {
         ask().unwrap_or(false)
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>, StackError> {
+    fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         self.child.try_wait().map_err(|error| self.failed("wait for", &error))
     }
 
-    fn failed(&self, what: &str, error: &dyn std::error::Error) -> StackError {
-        StackError(format!("cannot {what} process {}: {error}", self.pid()))
+    fn failed(&self, what: &str, error: &dyn std::error::Error) -> ProcessError {
+        ProcessError(format!("cannot {what} process {}: {error}", self.pid()))
     }
 }
 
@@ -327,13 +315,13 @@ impl Drop for Stack {
 }
 
 /// Two ports that were free a moment ago. Both are held until both are known, so they differ.
-fn free_ports() -> Result<[u16; 2], StackError> {
+fn free_ports() -> Result<[u16; 2], ProcessError> {
     let port = || -> io::Result<(TcpListener, u16)> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         Ok((listener, port))
     };
-    let none = |error| StackError(format!("no free port was found: {error}"));
+    let none = |error| ProcessError(format!("no free port was found: {error}"));
     let (first, second) = (port().map_err(none)?, port().map_err(none)?);
     Ok([first.1, second.1])
 }

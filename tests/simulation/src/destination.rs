@@ -1,18 +1,16 @@
 //! The destinations: they answer, and remember every request.
 
-use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
-    clock::Timestamp,
-    id::WebhookId,
     model::ErrorKind,
     sender::{Answer, Lookup, NoLookup, Request, Sender},
 };
 
-use super::{
-    store::short_id,
-    world::{Own, State},
+use crate::{
+    state::{State, records::short_id, requests::Seen},
+    world::Own,
 };
 
 /// The hosts. The first always answers 200; the second goes down and comes back; the third answers
@@ -29,24 +27,6 @@ pub(super) const HOSTS: [&str; 6] = [
 
 /// What a destination is left of an attempt's 30 s at least, however long the claim took.
 const MIN_DEADLINE: Duration = Duration::from_millis(7500);
-
-/// What destinations remember.
-#[derive(Debug, Default)]
-pub(super) struct Destinations {
-    /// By webhook and attempt.
-    pub(super) requests: BTreeMap<(WebhookId, u32), Seen>,
-}
-
-/// One request.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    /// What it was answered with; `None`: nothing.
-    pub(super) status: Option<u16>,
-    /// What the worker was told, if it lived to hear it.
-    pub(super) told: Option<Answer>,
-    /// When.
-    pub(super) told_at: Timestamp,
-}
 
 /// What a destination does with one request.
 #[derive(Clone, Copy, Debug)]

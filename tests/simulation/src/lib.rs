@@ -1,35 +1,36 @@
-//! The functions in a world that one seed determines: its clock, store, queue, destinations,
-//! schedule, callers, operators, and all that goes wrong.
+//! Runs the functions in a simulated world that one seed determines: clock, store, queue,
+//! destinations, schedule, callers, operators, and faults.
 //!
-//! The handlers are the real ones, as Lambda calls them: the API's router, `deliver`, `sweep`,
-//! `dlq`. One thread runs them; time is virtual and jumps when nobody can go on; chance comes from
-//! the seed alone. So a seed replays exactly.
+//! The handlers are the real ones, as Lambda calls them: the API's router, `deliver`, `sweep` and
+//! `dlq`. One thread runs them. Time is virtual and advances when every task waits. All randomness
+//! comes from the seed, so a seed replays exactly.
 //!
-//! A process dies at any await: its calls of store, queue, sender and clock do not return any more,
-//! before, within or after what they do. A call that was under way may take effect long after. Once
-//! the faults end, the world goes on until all is quiet.
+//! A process can die at any await: its calls of store, queue, sender and clock never return. It may
+//! die before, during or after the effect of a call. A call in flight may take effect long after.
+//! Once the faults end, the world runs until no work is left.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`chance`], [`plan`] | what the seed determines: chance, the world, the rates of its faults |
-//! | `world` | what all processes share; a process, with its own clock, that may die |
-//! | `store`, `queue`, `destination` | the parts of a function's context, with their faults |
-//! | `platform` | polls the queue, keeps the schedule, calls functions |
-//! | `people` | callers and operators |
-//! | `watch`, `circuits`, `verdict` | the checks, at every step and at the end |
-//! | [`hunt`] | many seeds; the planted bugs |
+//! | [`chance`], [`plan`] | randomness, the kind of world, and the rates of its faults |
+//! | `world`, `state` | what all processes share; a process with its own clock |
+//! | `store`, `queue`, `destination` | the backends of a function's context, with their faults |
+//! | `platform` | polls the queue, runs the schedule, calls the functions |
+//! | `callers` | API callers and operators |
+//! | `checks`, `circuit_checks`, `final_checks` | the checks at every step and at the end |
+//! | [`search`] | runs many seeds and plants bugs |
 
+mod callers;
 pub mod chance;
-mod circuits;
+mod checks;
+mod circuit_checks;
 mod destination;
-pub mod hunt;
-mod people;
+mod final_checks;
 pub mod plan;
 mod platform;
 mod queue;
+pub mod search;
+mod state;
 mod store;
-mod verdict;
-mod watch;
 mod world;
 
 use std::{
@@ -48,69 +49,69 @@ use self::{
     world::World,
 };
 
-/// After the faults end, all must be quiet within this much (virtual) time. The longest that a
-/// webhook may rightly wait is a deferral of a day in all, and a grace of six hours after it.
+/// All work must be done within this (virtual) time after the faults end. A webhook may correctly
+/// wait for one day of deferrals and a grace period of six hours.
 const MAX_QUIET: Duration = Duration::from_secs(72 * 3600);
 
-/// What is to be run.
+/// One run of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Determines everything.
+    /// Determines the world and everything in it.
     pub seed: u64,
-    /// Instead of the seed's own.
+    /// Replaces the kind of world that the seed determines.
     pub world: Option<Kind>,
-    /// Planted for the run.
+    /// The bug to plant.
     pub bug: Option<Bug>,
-    /// Whether to write the trace.
+    /// Whether to record the trace.
     pub traced: bool,
 }
 
 impl Run {
-    /// A seed with the world that it has, no bug and no trace.
+    /// A seed with its own world, no bug and no trace.
     pub const fn of(seed: u64) -> Self {
         Self { seed, world: None, bug: None, traced: false }
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ran {
+pub struct RunResult {
     /// The first check that failed.
     pub violation: Option<String>,
-    /// What happened, line by line: time in seconds, who, what.
+    /// The events, one a line: time in seconds, actor, event.
     pub trace: Vec<String>,
     /// Webhooks that were accepted.
     pub accepted: usize,
-    /// Requests that the destinations saw.
+    /// Requests that the destinations received.
     pub requests: usize,
-    /// Messages that the queue's lane of webhooks has taken.
+    /// Messages sent to the webhook lane of the queue.
     pub messages: u64,
-    /// The (virtual) time that it took, in seconds.
+    /// Its (virtual) duration in seconds.
     pub seconds: u64,
 }
 
-/// Runs one world to its end.
-pub fn run(run: Run) -> Ran {
+/// Runs one world until all work is done or a check fails.
+pub fn run(run: Run) -> RunResult {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else {
-        unreachable!("a runtime without I/O needs nothing of the system")
+        unreachable!("a runtime without I/O needs no system resources")
     };
     planted::plant(run.bug);
     let ran = runtime.block_on(live(run));
-    // Whoever still waits is dropped with its runtime.
+    // Dropping the runtime drops the tasks that still wait.
     drop(runtime);
     planted::plant(None);
     ran
 }
 
-async fn live(run: Run) -> Ran {
+async fn live(run: Run) -> RunResult {
     let mut chance = Chance::new(run.seed);
     let kind = run.world.unwrap_or_else(|| Kind::of_seed(run.seed));
     let plan = Plan::of(kind, &mut chance).with(kind, run.seed);
     let world = World::new(plan, chance, run.traced);
     world.note(&"world", || format!("{}: {:?}", kind.name(), world.plan));
-    people::start(&world);
+    callers::start(&world);
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         tokio::spawn(platform::poll(Arc::clone(&world), lane));
     }
@@ -119,15 +120,15 @@ async fn live(run: Run) -> Ran {
     tokio::select! {
         biased;
         () = world.failed.notified() => {}
-        () = quiet(&world) => world.change(|state| verdict::judge(state, kind, &world.plan)),
+        () = quiet(&world) => world.change(|state| final_checks::check(state, kind, &world.plan)),
         () = tokio::time::sleep(end) => world.change(|state| {
-            let what = verdict::unquiet(state);
+            let what = final_checks::unquiet(state);
             state.watch.must(false, || what);
         }),
     }
     let trace = world.take_trace();
     let state = world.state();
-    Ran {
+    RunResult {
         violation: state.watch.violation.clone(),
         trace,
         accepted: state.watch.accepted.len(),
@@ -137,12 +138,12 @@ async fn live(run: Run) -> Ran {
     }
 }
 
-/// Returns once the faults are over and nothing is left to be done.
+/// Returns once the faults are over and no work is left.
 async fn quiet(world: &World) {
     tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
-    // What was under way when its process died has landed by then.
+    // By then, the calls of dead processes have taken effect.
     tokio::time::sleep(Duration::from_secs(120)).await;
-    while world.busy.load(Relaxed) > 0 || !verdict::is_quiet(&world.state()) {
+    while world.busy.load(Relaxed) > 0 || !final_checks::is_quiet(&world.state()) {
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::chance::Chance;
+use crate::chance::Chance;
 
 /// The worlds, by what goes wrong in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,10 @@ use shared::{
     status::Status,
 };
 
-use super::world::{Process, State, World};
+use crate::{
+    state::State,
+    world::{Process, World},
+};
 
 /// When the platform ends an invocation.
 pub(super) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);

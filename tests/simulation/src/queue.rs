@@ -1,102 +1,19 @@
 //! The queue: two lanes, at-least-once, in no promised order.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
     clock::Timestamp,
-    id::WebhookId,
     message::Message,
     queue::{Depth, Lane, MAX_BATCH, Outgoing, Queue, QueueError, Received, SendError},
 };
 
-use super::{
+use crate::{
     plan::Plan,
-    store::short_id,
-    world::{Own, Process, State},
+    state::{State, messages::NEWER, records::short_id},
+    world::{Own, Process},
 };
-
-/// A message of a newer version.
-pub(super) const NEWER: &str = r#"{"v":9,"look":"elsewhere"}"#;
-
-/// What waits in the queue.
-#[derive(Debug, Default)]
-pub(super) struct Messages {
-    waiting: BTreeMap<u64, Waiting>,
-    last: u64,
-    /// Messages that the lane of webhooks has taken.
-    pub(super) taken: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Waiting {
-    lane: Lane,
-    body: String,
-    webhook: Option<WebhookId>,
-    visible_at: Timestamp,
-    sent_at: Timestamp,
-    receives: u32,
-}
-
-impl Messages {
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// A message that no function sent.
-    pub(super) fn plant(&mut self, lane: Lane, body: &str, now: Timestamp) {
-        let message =
-            Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
-        self.put(lane, &message, Duration::ZERO, now);
-    }
-
-    /// A newer version takes the messages that it wrote: how many there were.
-    pub(super) fn take_newer(&mut self) -> u64 {
-        let before = self.waiting.len();
-        self.waiting.retain(|_, message| message.body != NEWER);
-        (before - self.waiting.len()) as u64
-    }
-
-    /// Messages of the lane that wait, hidden or not.
-    fn in_lane(&self, lane: Lane) -> usize {
-        self.waiting.values().filter(|message| message.lane == lane).count()
-    }
-
-    /// Whether a message leads to this webhook.
-    pub(super) fn lead_to(&self, id: &WebhookId) -> bool {
-        self.waiting.values().any(|message| message.webhook.as_ref() == Some(id))
-    }
-
-    /// When the next message of the lane can be received.
-    pub(super) fn next_visible(&self, lane: Lane) -> Option<Timestamp> {
-        self.waiting
-            .values()
-            .filter(|message| message.lane == lane)
-            .map(|message| message.visible_at)
-            .min()
-    }
-
-    fn put(&mut self, lane: Lane, message: &Outgoing, delay: Duration, now: Timestamp) {
-        self.last += 1;
-        let webhook = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
-        let visible_at = now.plus(delay);
-        let waiting = Waiting {
-            lane,
-            body: message.body.clone(),
-            webhook,
-            visible_at,
-            sent_at: now,
-            receives: 0,
-        };
-        self.waiting.insert(self.last, waiting);
-    }
-
-    fn restore(&mut self, number: u64, visible_at: Timestamp) {
-        if let Some(message) = self.waiting.get_mut(&number) {
-            message.visible_at = visible_at;
-        }
-    }
-}
 
 impl State {
     /// Takes a message, as the queue's faults will have it.

@@ -1,18 +1,14 @@
 //! The store: the contract of [`shared::store`] over ordered maps, with calls that fail, take long,
 //! or land after their caller died.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use shared::{
     circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
-    model::{Content, InvalidRecord, SCHEMA, Webhook},
+    model::{Content, Webhook},
     status::Status,
     store::{
         Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
@@ -21,58 +17,13 @@ use shared::{
     },
 };
 
-use super::world::{Own, Process, State};
-
-/// What is stored.
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    pub(super) webhooks: BTreeMap<TaskId, (Webhook, Content)>,
-    pub(super) due: BTreeSet<(Timestamp, TaskId)>,
-    pub(super) audited_until: Option<Timestamp>,
-    pub(super) report: Option<SweepReport>,
-    reservations: BTreeMap<String, Reservation>,
-    pub(super) circuits: BTreeMap<String, Circuit>,
-    retired: BTreeMap<TaskId, Tombstone>,
-    /// Webhooks that a newer version has written to.
-    pub(super) newer: BTreeSet<TaskId>,
-    /// The totals of what the functions did.
-    pub(super) totals: Activity,
-}
-
-impl Records {
-    pub(super) fn get(&self, id: &WebhookId, now: Timestamp) -> Option<&(Webhook, Content)> {
-        self.webhooks
-            .get(&id.task)
-            .filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
-    }
-
-    /// The same, for who cannot read what a newer version wrote.
-    fn read(
-        &self,
-        id: &WebhookId,
-        now: Timestamp,
-    ) -> Result<Option<(Webhook, Content)>, StoreError> {
-        if self.newer.contains(&id.task) && self.webhooks.contains_key(&id.task) {
-            return Err(too_new(id));
-        }
-        Ok(self.get(id, now).cloned())
-    }
-
-    fn put(&mut self, webhook: Webhook, content: Content) {
-        let task = webhook.id.task;
-        self.remove(task);
-        self.due.extend(webhook.due_at.map(|at| (at, task)));
-        self.webhooks.insert(task, (webhook, content));
-    }
-
-    fn remove(&mut self, task: TaskId) -> Option<Webhook> {
-        let (webhook, _) = self.webhooks.remove(&task)?;
-        if let Some(at) = webhook.due_at {
-            self.due.remove(&(at, task));
-        }
-        Some(webhook)
-    }
-}
+use crate::{
+    state::{
+        State,
+        records::{short, too_new},
+    },
+    world::{Own, Process},
+};
 
 /// What becomes of one call.
 enum Fate {
@@ -87,13 +38,6 @@ enum Fate {
 
 fn unavailable() -> StoreError {
     StoreError::Unavailable("the store of the simulation failed".into())
-}
-
-fn too_new(id: &WebhookId) -> StoreError {
-    StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::TooNew { found: SCHEMA + 1 },
-    }
 }
 
 impl Own {
@@ -218,17 +162,6 @@ fn told(stored: &Webhook, after: &Webhook) -> String {
         after.attempt_count,
         times(after)
     )
-}
-
-/// The last digits tell webhooks of a world apart.
-pub(super) fn short(webhook: &Webhook) -> String {
-    short_id(&webhook.id)
-}
-
-/// The same of an id.
-pub(super) fn short_id(id: &WebhookId) -> String {
-    let text = id.task.to_string();
-    format!("webhook …{}", &text[text.len() - 6..])
 }
 
 fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option<u64>) -> bool {

@@ -22,13 +22,14 @@ use shared::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    chance::Chance, destination::Destinations, plan::Plan, queue::Messages, store::Records,
-    watch::Watch,
+use crate::{
+    chance::Chance,
+    plan::Plan,
+    state::{
+        EPOCH_MS, State, books::Checks, messages::Messages, records::Records,
+        requests::Destinations,
+    },
 };
-
-/// When every world begins: 2026-01-01T00:00:30Z.
-const EPOCH_MS: i64 = 1_767_225_630_000;
 
 /// How likely a doomed process dies at each step.
 const DOOM: f64 = 0.2;
@@ -50,43 +51,12 @@ pub(super) struct World {
     pub(super) horizon: PurgeHorizon,
 }
 
-/// What changes.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) chance: Chance,
-    pub(super) records: Records,
-    pub(super) messages: Messages,
-    pub(super) destinations: Destinations,
-    pub(super) watch: Watch,
-    processes: u32,
-    began: Instant,
-    trace: Option<Vec<String>>,
-}
-
-impl State {
-    /// Adds a line to the trace, if there is one.
-    pub(super) fn note(&mut self, who: &dyn fmt::Display, what: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!(
-                "{:>11.3}  {who:<12} {}",
-                self.began.elapsed().as_secs_f64(),
-                what()
-            ));
-        }
-    }
-
-    /// The true time.
-    pub(super) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(EPOCH_MS).plus(self.began.elapsed())
-    }
-}
-
 impl World {
     pub(super) fn new(plan: Plan, chance: Chance, traced: bool) -> Arc<Self> {
         let mut config = base().0.clone();
         config.rules.limits.max_defer = plan.max_defer;
         config.deliver_host_concurrency = plan.host_concurrency;
-        let watch = Watch::new(&plan, config.rules.clone());
+        let watch = Checks::new(&plan, config.rules.clone());
         let state = State {
             chance,
             records: Records::default(),

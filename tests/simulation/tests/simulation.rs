@@ -17,9 +17,9 @@
 use shared::planted::Bug;
 use simulation::{
     Run,
-    hunt::{MAX_SEEDS_PER_BUG, catch, hunt},
     plan::Kind,
     run,
+    search::{MAX_SEEDS_PER_BUG, catch, run_seeds},
 };
 
 /// Seeds that CI runs, in about two minutes on two cores. `SIMULATION_SEEDS=100000` or `simulate
@@ -117,14 +117,9 @@ const REGRESSIONS: [(&str, Bug); 9] = [
 fn nothing_is_lost_in_any_of_many_worlds() {
     let seeds = std::env::var("SIMULATION_SEEDS")
         .map_or(SEEDS, |text| text.parse().expect("SIMULATION_SEEDS is a number"));
-    let hunted = hunt(0, seeds, None, None);
-    println!(
-        "{} seeds in {:.1} s: {:.0} a second",
-        hunted.seeds,
-        hunted.seconds,
-        hunted.seeds_per_second()
-    );
-    let failure = hunted
+    let ran = run_seeds(0, seeds, None, None);
+    println!("{} seeds in {:.1} s: {:.0} a second", ran.seeds, ran.seconds, ran.seeds_per_second());
+    let failure = ran
         .failure
         .map(|(seed, violation)| format!("simulate --seed {seed} shows it: {violation}"));
     assert_eq!(failure, None);

@@ -7,6 +7,7 @@
 //! follow from AWS's rule, a receive and a delete for each batch. [`run`] sends the webhooks,
 //! [`report`] makes the tables, and `infra/prices.json` has the prices.
 
+pub mod invocations;
 pub mod prices;
 pub mod proxy;
 pub mod report;

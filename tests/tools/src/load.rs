@@ -31,7 +31,7 @@ pub mod wire;
 
 use std::{io, path::PathBuf, time::Duration};
 
-use harness::stack::StackError;
+use harness::process::ProcessError;
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum LoadError {
     },
     /// The system under test ended, or did not become ready, or did not end.
     #[error(transparent)]
-    Stack(#[from] StackError),
+    Stack(#[from] ProcessError),
     /// Not all of the webhooks that were accepted have arrived.
     #[error(
         "{arrived} of {accepted} accepted webhooks arrived within {bound:?} of the last answer"

@@ -9,7 +9,7 @@ use shared::{
     context::Context,
     id::{ReferenceId, TaskId, WebhookId},
     model::Content,
-    retry::RetryOverride,
+    retry_override::RetryOverride,
     sender::{AddressGuard, check_header, destination_key},
     transition::NewWebhook,
 };
@@ -197,7 +197,7 @@ impl Reader<'_> {
         match text.parse::<ReferenceId>() {
             // A generated ID leads to its one webhook without an index. If other webhooks had the
             // same one, lists would not find them.
-            Ok(reference) if reference.made_up_for().is_some() => {
+            Ok(reference) if reference.generated_for().is_some() => {
                 self.error(
                     "reference_id",
                     "is reserved for generated IDs. Choose another or omit it.",

@@ -64,9 +64,9 @@ pub(crate) async fn webhook_create_batch(
     // The submissions have their own copies of the payloads.
     drop(body);
     let Some(key) = key else {
-        let base = app.mint();
+        let tasks = app.mint_batch(items.len());
         let outcomes =
-            accept_items(&app, &call, &items, |index| ItemId::Create(base.nth(index))).await;
+            accept_items(&app, &call, &items, |index| ItemId::Create(tasks[index])).await;
         let (body, _) = results(items, outcomes)?;
         return Ok(respond::json_text(StatusCode::ACCEPTED, body));
     };

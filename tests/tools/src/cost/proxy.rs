@@ -43,6 +43,11 @@ pub struct Tally {
 /// By the function and its call.
 pub type Tallies = BTreeMap<(String, String), Tally>;
 
+/// Of all requests together.
+pub(super) fn sum_of(tallies: &Tallies, of: fn(&Tally) -> f64) -> f64 {
+    tallies.values().map(of).sum()
+}
+
 #[derive(Debug)]
 struct Shared {
     upstream: OnceLock<String>,

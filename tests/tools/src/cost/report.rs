@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use serde_json::{Value, json};
 
 use super::{
+    invocations::Invocations,
     prices::Prices,
-    proxy::{Tallies, Tally},
-    run::{Invocations, sum_of},
+    proxy::{Tallies, Tally, sum_of},
 };
 
 /// Minutes of a month, as AWS counts it: 730 hours.

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    invocations::Invocations,
     prices::Prices,
-    proxy::{Proxy, Tallies},
+    proxy::Proxy,
     report::{Idle, Report, Row},
 };
 use harness::{
@@ -171,19 +172,6 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
         rows.push(lab.measure(scenario, plan.webhooks).await?);
     }
     Ok(Report { webhooks: plan.webhooks, rows, idle, prices })
-}
-
-/// What one function's invocations were.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Invocations {
-    /// How many.
-    pub count: u64,
-    /// Their billed durations together.
-    pub billed_ms: f64,
-    /// The function's memory.
-    pub memory_mb: f64,
-    /// Bytes of its log lines, without those below warnings, and all of them.
-    pub log_bytes: [u64; 2],
 }
 
 /// The stack, and how it is watched.
@@ -398,27 +386,6 @@ impl Lab {
     }
 }
 
-impl Invocations {
-    /// A line of a function's log: the platform's report of an invocation, or the function's own.
-    fn add(&mut self, line: &str) {
-        let bytes = line.len() as u64;
-        let level = serde_json::from_str::<Value>(line)
-            .ok()
-            .and_then(|line| line["level"].as_str().map(str::to_ascii_lowercase));
-        let below_warning = matches!(level.as_deref(), Some("info" | "debug" | "trace"));
-        self.log_bytes[1] += bytes;
-        self.log_bytes[0] += if below_warning { 0 } else { bytes };
-        if !line.starts_with("REPORT ") {
-            return;
-        }
-        self.count += 1;
-        let billed = line.split('\t').find_map(|part| {
-            part.strip_prefix("Billed Duration: ")?.strip_suffix(" ms")?.trim().parse::<f64>().ok()
-        });
-        self.billed_ms += billed.unwrap_or_default().ceil();
-    }
-}
-
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
@@ -459,11 +426,6 @@ fn order(bytes: usize, number: u32) -> Value {
     order
 }
 
-/// Of all requests together.
-pub(super) fn sum_of(tallies: &Tallies, of: fn(&super::proxy::Tally) -> f64) -> f64 {
-    tallies.values().map(of).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -474,17 +436,5 @@ mod tests {
             assert_eq!(order(bytes, 7).to_string().len(), bytes);
             assert_ne!(order(bytes, 7), order(bytes, 8));
         }
-    }
-
-    #[test]
-    fn a_report_line_is_an_invocation() {
-        let mut sum = Invocations::default();
-        sum.add(
-            "REPORT RequestId: 1\tDuration: 12.5 ms\tBilled Duration: 13 ms\tMemory Size: 256 MB",
-        );
-        sum.add(r#"{"level":"INFO","fields":{"message":"Sending"}}"#);
-        sum.add(r#"{"level":"WARN","fields":{"message":"Retrying"}}"#);
-        assert_eq!((sum.count, sum.billed_ms), (1, 13.0));
-        assert!(sum.log_bytes[1] > sum.log_bytes[0] && sum.log_bytes[0] > 47);
     }
 }

@@ -1,11 +1,7 @@
 //! The checks: what must hold at every write, every request, every acknowledgement. They know the
 //! rules from design and not from the code, and keep books of their own.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 use serde::Deserialize;
 use shared::{
@@ -13,14 +9,14 @@ use shared::{
     id::{TaskId, WebhookId},
     model::{Attempt, Claim, Content, ErrorKind, Function, Transition, Webhook, Why},
     status::Status,
-    transition::Rules,
 };
 
-use super::{
-    circuits::Circuits,
-    destination::Destinations,
-    plan::Plan,
-    store::{Records, short, short_id},
+use crate::{
+    state::{
+        books::{Checks, Life},
+        records::{Records, short, short_id},
+        requests::Destinations,
+    },
     world::Process,
 };
 
@@ -29,73 +25,6 @@ pub(super) const STRAYS: &str = "unreadable-message";
 
 /// No attempt follows a failed one sooner, whatever a webhook asks for.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// The books.
-#[derive(Debug)]
-pub(super) struct Watch {
-    rules: Rules,
-    /// Whether nothing goes wrong on our side, so that the queue never has to give up on a message.
-    mild: bool,
-    /// Whether the sweep's clock is far ahead for a while.
-    wrong_clock: bool,
-    /// The most that two other clocks are apart.
-    apart: Duration,
-    /// The first check that failed.
-    pub(super) violation: Option<String>,
-    lives: BTreeMap<WebhookId, Life>,
-    /// Ids that a caller was told with a 2xx.
-    pub(super) accepted: BTreeSet<WebhookId>,
-    /// Deleted in the store.
-    pub(super) deleted: BTreeSet<WebhookId>,
-    /// Their deletion was answered with a 204.
-    pub(super) gone: BTreeSet<WebhookId>,
-    /// By what the caller wrote into the payload: the ids that were created for it.
-    pub(super) created_for: BTreeMap<u64, BTreeSet<TaskId>>,
-    /// By the same: the id that its caller was told first.
-    pub(super) told: BTreeMap<u64, WebhookId>,
-    /// When the caller wants it delivered at the earliest.
-    pub(super) wanted_at: BTreeMap<u64, Timestamp>,
-    /// Messages that a process sent and has not moved an entry for.
-    sent: BTreeSet<(u32, WebhookId)>,
-    /// Webhooks that were sent again.
-    pub(super) restarts: u64,
-    /// Outcomes that were written, by the status that they led to.
-    pub(super) outcomes: BTreeMap<Status, u64>,
-    /// What is known of the circuits.
-    pub(super) circuit: Circuits,
-    /// Webhooks that a newer version had when the audit read their minute, or that were younger
-    /// than the audit's position since a clock was ahead. Whether they are found in the end, the
-    /// end shows.
-    unaudited: BTreeSet<TaskId>,
-    /// The most messages that the lane of webhooks held at a time.
-    pub(super) most_waiting: usize,
-    /// Writes that found what they would have written: without faults of the store, somebody
-    /// else's.
-    pub(super) twins: u64,
-    /// Messages that nobody can read, and those of a newer version.
-    pub(super) strays: u64,
-    pub(super) newer_sent: u64,
-    /// Sweeps that are at work, and whether one has met another since one was alone.
-    pub(super) sweeping: u32,
-    pub(super) overlapped: bool,
-}
-
-/// What happened to one webhook since it was created or sent again.
-#[derive(Debug, Default)]
-struct Life {
-    outcomes: u32,
-    /// In a row.
-    interruptions: u32,
-    not_before: Timestamp,
-    holder: u32,
-    claimed_at: BTreeMap<u32, Timestamp>,
-    /// Attempts that started, less those that were given back unused.
-    attempts: u32,
-    /// Whether `deliver` has written to it since the queue last gave up on it.
-    worked_on: bool,
-    /// Times in a row that the queue gave up on it and `deliver` had not.
-    unworked: u32,
-}
 
 /// Whether this write gives a claim back that sent nothing.
 fn gives_back(after: &Webhook) -> bool {
@@ -123,47 +52,7 @@ fn number_in(payload: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Payload>(payload).ok().map(|payload| payload.n)
 }
 
-impl Watch {
-    pub(super) fn new(plan: &Plan, rules: Rules) -> Self {
-        Self {
-            rules,
-            mild: plan.is_mild(),
-            wrong_clock: plan.wrong_clock.is_some(),
-            apart: Duration::from_millis(2 * plan.skew_ms.unsigned_abs()),
-            violation: None,
-            lives: BTreeMap::new(),
-            accepted: BTreeSet::new(),
-            deleted: BTreeSet::new(),
-            gone: BTreeSet::new(),
-            created_for: BTreeMap::new(),
-            told: BTreeMap::new(),
-            wanted_at: BTreeMap::new(),
-            sent: BTreeSet::new(),
-            restarts: 0,
-            outcomes: BTreeMap::new(),
-            circuit: Circuits::new(plan, &shared::circuit::Settings::default()),
-            unaudited: BTreeSet::new(),
-            most_waiting: 0,
-            twins: 0,
-            strays: 0,
-            newer_sent: 0,
-            sweeping: 0,
-            overlapped: false,
-        }
-    }
-
-    /// What must hold.
-    pub(super) fn must(&mut self, holds: bool, else_what: impl FnOnce() -> String) {
-        if !holds {
-            self.violation.get_or_insert_with(else_what);
-        }
-    }
-
-    /// Whether a key made more of this than one.
-    pub(super) fn is_twice(&self, number: u64) -> bool {
-        self.created_for.get(&number).is_some_and(|ids| ids.len() > 1)
-    }
-
+impl Checks {
     pub(super) fn created(
         &mut self,
         process: &Process,

@@ -1,32 +1,18 @@
 //! The checks of the circuits: when one opens and for how long, and that while it is open nobody
 //! makes an attempt but one probe at a time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use shared::{
-    circuit::{Circuit, MAX_OPEN, Settings, State},
+    circuit::{Circuit, MAX_OPEN, State},
     clock::Timestamp,
 };
 
-use super::{plan::Plan, world::Process};
+use crate::{state::books::Circuits, world::Process};
 
 /// How long a worker may not know that a circuit has opened: it reads them every 2 s, and some
 /// calls lie between that and a claim.
 const UNAWARE: Duration = Duration::from_millis(2500);
-
-/// The books.
-#[derive(Debug)]
-pub(super) struct Circuits {
-    settings: Settings,
-    /// Whether workers can always learn of a circuit: no call of the store fails or takes long.
-    /// Where one cannot, it makes its attempt, since the breaker never stops a delivery for trouble
-    /// of ours.
-    is_known: bool,
-    /// When each opened (truly).
-    opened_at: BTreeMap<String, Timestamp>,
-    /// Who has the lease of the probe, and claims that came of it.
-    probes: BTreeMap<String, (u32, u32)>,
-}
 
 type Violation = Option<String>;
 
@@ -37,15 +23,6 @@ fn must(violation: &mut Violation, holds: bool, else_what: impl FnOnce() -> Stri
 }
 
 impl Circuits {
-    pub(super) fn new(plan: &Plan, settings: &Settings) -> Self {
-        Self {
-            settings: *settings,
-            is_known: plan.is_mild(),
-            opened_at: BTreeMap::new(),
-            probes: BTreeMap::new(),
-        }
-    }
-
     /// A write is about to take effect.
     pub(super) fn written(
         &mut self,

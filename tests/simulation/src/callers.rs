@@ -17,11 +17,10 @@ use shared::{
 };
 use tower::ServiceExt;
 
-use super::{
+use crate::{
     destination::HOSTS,
     platform::invoke,
-    queue::NEWER,
-    store::short,
+    state::{messages::NEWER, records::short},
     world::{Process, World},
 };
 

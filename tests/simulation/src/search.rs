@@ -1,4 +1,4 @@
-//! Many seeds: in search of one that fails, and of how soon each planted bug is caught.
+//! Runs many seeds: finds one that fails, and the first seed that catches each planted bug.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,37 +9,36 @@ use std::{
 use serde::Serialize;
 use shared::planted::Bug;
 
-use super::{Ran, Run, plan::Kind, run};
+use crate::{Run, RunResult, plan::Kind, run};
 
-/// Seeds within which each bug has to be caught.
+/// Every planted bug must be caught within this many seeds.
 pub const MAX_SEEDS_PER_BUG: u64 = 20_000;
 
-/// What came of many seeds.
+/// The result of many seeds.
 #[derive(Clone, Debug, Serialize)]
-pub struct Hunted {
-    /// Seeds that were run.
+pub struct SeedRuns {
+    /// Number of seeds that ran.
     pub seeds: u64,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// The lowest seed that failed, and how.
+    /// The lowest seed that failed, and the check that failed.
     pub failure: Option<(u64, String)>,
 }
 
-/// Runs seeds from `first` on until one fails, on as many threads as there are processors: those of
-/// a batch that were begun are all finished, so the answer is the lowest seed, whatever the number
-/// of threads.
-pub fn hunt(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> Hunted {
-    hunt_counting(first, seeds, world, bug, &AtomicU64::new(0))
+/// Runs seeds from `first` upwards until one fails, on one thread per processor. Every seed that was
+/// started runs to its end, so the result does not depend on the number of threads.
+pub fn run_seeds(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> SeedRuns {
+    run_seeds_counting(first, seeds, world, bug, &AtomicU64::new(0))
 }
 
-/// The same, and `done` counts the seeds that were run, while they are.
-pub fn hunt_counting(
+/// Like [`run_seeds`]. `done` counts the finished seeds meanwhile.
+pub fn run_seeds_counting(
     first: u64,
     seeds: u64,
     world: Option<Kind>,
     bug: Option<Bug>,
     done: &AtomicU64,
-) -> Hunted {
+) -> SeedRuns {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let worst = AtomicU64::new(u64::MAX);
@@ -54,7 +53,7 @@ pub fn hunt_counting(
             let seed = first.wrapping_add(index);
             let ran = run(Run { seed, world, bug, traced: false });
             done.fetch_add(1, Relaxed);
-            if let Ran { violation: Some(violation), .. } = ran {
+            if let RunResult { violation: Some(violation), .. } = ran {
                 worst.fetch_min(index, Relaxed);
                 found.get_or_insert((seed, violation));
             }
@@ -68,11 +67,11 @@ pub fn hunt_counting(
         found.min()
     });
     let run = next.load(Relaxed).min(seeds);
-    Hunted { seeds: run, seconds: began.elapsed().as_secs_f64(), failure }
+    SeedRuns { seeds: run, seconds: began.elapsed().as_secs_f64(), failure }
 }
 
-impl Hunted {
-    /// How fast it went.
+impl SeedRuns {
+    /// The average rate.
     pub fn seeds_per_second(&self) -> f64 {
         self.seeds as f64 / self.seconds.max(Duration::from_millis(1).as_secs_f64())
     }
@@ -83,15 +82,15 @@ impl Hunted {
 pub struct Caught {
     /// The bug's name.
     pub bug: String,
-    /// Seeds until it was caught, that one included; `None`: it was not.
+    /// Number of seeds up to and including the one that caught it. `None`: no seed caught it.
     pub seeds: Option<u64>,
-    /// By which check.
+    /// The check that caught it.
     pub violation: Option<String>,
 }
 
-/// How soon a planted bug is caught.
+/// Finds the first of at most `most` seeds that catches a planted bug.
 pub fn catch(bug: Bug, most: u64) -> Caught {
-    let failure = hunt(0, most, None, Some(bug)).failure;
+    let failure = run_seeds(0, most, None, Some(bug)).failure;
     let (seed, violation) = failure.unzip();
     Caught { bug: format!("{bug:?}"), seeds: seed.map(|seed| seed + 1), violation }
 }

@@ -2,11 +2,13 @@
 
 use shared::{metrics::DELIVERY_STATUSES, model::ErrorKind, status::Status};
 
-use super::{
+use crate::{
+    checks::STRAYS,
     plan::{Kind, Plan},
-    store::{short, short_id},
-    watch::STRAYS,
-    world::State,
+    state::{
+        State,
+        records::{short, short_id},
+    },
 };
 
 /// Whether nothing is left to be done.
@@ -34,7 +36,7 @@ pub(super) fn unquiet(state: &State) -> String {
 }
 
 /// Judges the end of a run.
-pub(super) fn judge(state: &mut State, kind: Kind, plan: &Plan) {
+pub(super) fn check(state: &mut State, kind: Kind, plan: &Plan) {
     rule_one(state);
     rules_two_and_three(state);
     strays(state, plan);

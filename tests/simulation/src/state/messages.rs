@@ -1,0 +1,93 @@
+//! The messages in the queue of a world.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use shared::{
+    clock::Timestamp,
+    id::WebhookId,
+    message::Message,
+    queue::{Lane, Outgoing},
+};
+
+/// A message of a newer version.
+pub(crate) const NEWER: &str = r#"{"v":9,"look":"elsewhere"}"#;
+
+/// What waits in the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Messages {
+    pub(crate) waiting: BTreeMap<u64, Waiting>,
+    last: u64,
+    /// Messages that the lane of webhooks has taken.
+    pub(crate) taken: u64,
+}
+
+/// A message in its lane, visible or not.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) lane: Lane,
+    pub(crate) body: String,
+    pub(crate) webhook: Option<WebhookId>,
+    pub(crate) visible_at: Timestamp,
+    pub(crate) sent_at: Timestamp,
+    pub(crate) receives: u32,
+}
+
+impl Messages {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// A message that no function sent.
+    pub(crate) fn plant(&mut self, lane: Lane, body: &str, now: Timestamp) {
+        let message =
+            Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
+        self.put(lane, &message, Duration::ZERO, now);
+    }
+
+    /// A newer version takes the messages that it wrote: how many there were.
+    pub(crate) fn take_newer(&mut self) -> u64 {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, message| message.body != NEWER);
+        (before - self.waiting.len()) as u64
+    }
+
+    /// Messages of the lane that wait, hidden or not.
+    pub(crate) fn in_lane(&self, lane: Lane) -> usize {
+        self.waiting.values().filter(|message| message.lane == lane).count()
+    }
+
+    /// Whether a message leads to this webhook.
+    pub(crate) fn lead_to(&self, id: &WebhookId) -> bool {
+        self.waiting.values().any(|message| message.webhook.as_ref() == Some(id))
+    }
+
+    /// When the next message of the lane can be received.
+    pub(crate) fn next_visible(&self, lane: Lane) -> Option<Timestamp> {
+        self.waiting
+            .values()
+            .filter(|message| message.lane == lane)
+            .map(|message| message.visible_at)
+            .min()
+    }
+
+    pub(crate) fn put(&mut self, lane: Lane, message: &Outgoing, delay: Duration, now: Timestamp) {
+        self.last += 1;
+        let webhook = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+        let visible_at = now.plus(delay);
+        let waiting = Waiting {
+            lane,
+            body: message.body.clone(),
+            webhook,
+            visible_at,
+            sent_at: now,
+            receives: 0,
+        };
+        self.waiting.insert(self.last, waiting);
+    }
+
+    pub(crate) fn restore(&mut self, number: u64, visible_at: Timestamp) {
+        if let Some(message) = self.waiting.get_mut(&number) {
+            message.visible_at = visible_at;
+        }
+    }
+}
