@@ -12,3 +12,25 @@ pub enum Lane {
     /// received too often.
     DeadLetters,
 }
+
+impl Lane {
+    /// Both queues.
+    pub const ALL: [Self; 2] = [Self::Webhooks, Self::DeadLetters];
+
+    /// The number that the embedded queue stores for the lane. A number never changes, and is never
+    /// given to another lane.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Webhooks => 0,
+            Self::DeadLetters => 1,
+        }
+    }
+
+    /// The lane's index in [`Lane::ALL`], for arrays in memory.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Webhooks => 0,
+            Self::DeadLetters => 1,
+        }
+    }
+}

@@ -95,14 +95,10 @@ pub struct SendError {
 pub trait Queue: Send + Sync + Debug {
     /// Answers if a message could be sent. A queue whose depth tells that already has nothing to
     /// add.
-    async fn ping(&self) -> Result<(), QueueError> {
-        Ok(())
-    }
+    async fn ping(&self) -> Result<(), QueueError>;
 
     /// What an operator should do something about, a sentence each.
-    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
-        Ok(Vec::new())
-    }
+    async fn warnings(&self) -> Result<Vec<String>, QueueError>;
 
     /// Every message that is not named in the error is held by the queue, durably against a crash
     /// of any process.

@@ -273,7 +273,7 @@ impl Database {
 
     /// Told once for each message that this process made visible in the lane, or that will be.
     pub(crate) fn arrivals(&self, lane: Lane) -> &Notify {
-        &self.inner.signals.arrivals[lane as usize]
+        &self.inner.signals.arrivals[lane.index()]
     }
 }
 

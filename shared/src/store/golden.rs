@@ -42,6 +42,11 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/schema_1").join(name)
 }
 
+/// Whether there is such a golden file.
+pub fn exists(name: &str) -> bool {
+    path(name).exists()
+}
+
 /// Panics unless the golden file holds exactly `actual` and a line break.
 pub fn check(name: &str, actual: &str) {
     let path = path(name);

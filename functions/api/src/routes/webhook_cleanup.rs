@@ -15,7 +15,7 @@ use serde::Serialize;
 use shared::{
     id::TaskId,
     model::Webhook,
-    store::{Filter, MAX_READ},
+    store::{DeleteError, Filter, MAX_READ},
 };
 use utoipa::ToSchema;
 
@@ -128,7 +128,11 @@ async fn delete_matching(
     let deletions = matching.iter().map(|webhook| app.context.store.delete_unchanged(webhook));
     let mut deleted = 0;
     for outcome in dispatch::concurrently(deletions.collect()).await {
-        deleted += usize::from(outcome?);
+        match outcome {
+            Ok(()) => deleted += 1,
+            Err(DeleteError::Missing | DeleteError::Changed) => {}
+            Err(DeleteError::Store(error)) => return Err(error.into()),
+        }
     }
     let next_cursor = found.next.map(|next| cursor::encode(next, 1));
     Ok(CleanupResult { deleted, more: next_cursor.is_some(), next_cursor })
