@@ -16,10 +16,9 @@ use regex::Regex;
 
 use crate::{
     circuit,
-    clock::Timestamp,
-    queue,
+    clock::{MAX_CLOCK_SKEW, Timestamp},
+    lane::MAX_BATCH,
     retry::RetryPolicy,
-    sender::Excerpts,
     signing::Secret,
     transition::{Limits, Rules},
 };
@@ -30,8 +29,8 @@ use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
 pub use redis::{RedisSettings, RedisUrl};
 
-/// How much a lease must outlast an attempt: twice the clock skew that is allowed for.
-const LEASE_MARGIN: Duration = Duration::from_secs(10);
+/// The least time between the end of an attempt and the end of its lease: twice the clock skew.
+const LEASE_MARGIN: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW.as_secs());
 
 /// How much longer than a lease a function may take: time to wait for a free slot, and to write the
 /// outcome.
@@ -131,6 +130,16 @@ pub enum Auth {
     Local,
 }
 
+/// Which responses keep an excerpt of their body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Excerpts {
+    /// Only responses of failed attempts.
+    #[default]
+    Failures,
+    /// All responses: some receivers return 200 with an error in the body.
+    All,
+}
+
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -201,7 +210,7 @@ pub struct Defaults {
 
 impl Defaults {
     /// For a Lambda function.
-    pub const LAMBDA: Self = Self { allow_private: false, deliver_concurrency: queue::MAX_BATCH };
+    pub const LAMBDA: Self = Self { allow_private: false, deliver_concurrency: MAX_BATCH };
     /// For the local stack, where receivers run on the same machine.
     pub const LOCAL: Self = Self { allow_private: true, deliver_concurrency: 128 };
 }
@@ -275,7 +284,7 @@ impl Config {
         let queue_backend = read.queue_backend("QUEUE_BACKEND");
         let deliver_concurrency =
             read.number("DELIVER_CONCURRENCY", defaults.deliver_concurrency, 1..=1000);
-        let batch_size = read.number("BATCH_SIZE", queue::MAX_BATCH, 1..=queue::MAX_BATCH);
+        let batch_size = read.number("BATCH_SIZE", MAX_BATCH, 1..=MAX_BATCH);
         check_batch(&mut read, deliver_concurrency, batch_size);
         let config = Self {
             status_backend,
@@ -323,7 +332,7 @@ impl Config {
 /// hang leave a quarter to the rest; and no less than a batch, below which nothing is gained on
 /// Lambda, where a batch ends with its slowest message.
 fn host_share(deliver_concurrency: usize) -> usize {
-    (deliver_concurrency / 4).max(queue::MAX_BATCH)
+    (deliver_concurrency / 4).max(MAX_BATCH)
 }
 
 /// A message that never gets one of the attempts is handed back until the queue gives up on it, so

@@ -25,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod id;
+pub mod lane;
 pub mod liveness;
 pub mod logging;
 pub mod message;
@@ -37,6 +38,7 @@ pub mod recent;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod retry;
+pub mod retry_override;
 pub mod sender;
 pub mod signing;
 #[cfg(feature = "sqlite")]

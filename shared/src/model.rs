@@ -9,7 +9,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{clock::Timestamp, id::WebhookId, retry::RetryOverride, status::Status, trace::Trace};
+use crate::{
+    clock::Timestamp, id::WebhookId, retry_override::RetryOverride, status::Status, trace::Trace,
+};
 
 /// The version of the stored shapes (record, message, cursor) that this code writes. It reads this
 /// one and older ones.

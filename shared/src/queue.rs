@@ -19,12 +19,10 @@ use std::{fmt::Debug, time::Duration};
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+pub use crate::lane::{Lane, MAX_BATCH};
 
 /// The longest delay of a message: 900 s.
 pub const MAX_DELAY: Duration = Duration::from_secs(900);
-
-/// The most messages of one receive or one call to a function.
-pub const MAX_BATCH: usize = 10;
 
 /// Receives of a message of the webhook lane before the queue gives up on it. SQS counts also those
 /// that it could not hand over because the function was throttled, so there must be enough for
@@ -33,15 +31,6 @@ pub const MAX_RECEIVES: u32 = 20;
 
 /// The largest body: 256 KiB. Ours stay below 5 KiB.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
-
-/// Which of the two queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// Webhooks to look at; `deliver` reads it.
-    Webhooks,
-    /// Webhooks that failed, and messages on which the queue gave up; `dlq` reads it.
-    DeadLetters,
-}
 
 /// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,14 +95,10 @@ pub struct SendError {
 pub trait Queue: Send + Sync + Debug {
     /// Answers if a message could be sent. A queue whose depth tells that already has nothing to
     /// add.
-    async fn ping(&self) -> Result<(), QueueError> {
-        Ok(())
-    }
+    async fn ping(&self) -> Result<(), QueueError>;
 
     /// What an operator should do something about, a sentence each.
-    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
-        Ok(Vec::new())
-    }
+    async fn warnings(&self) -> Result<Vec<String>, QueueError>;
 
     /// Every message that is not named in the error is held by the queue, durably against a crash
     /// of any process.

@@ -18,18 +18,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+pub use crate::retry_override::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT};
 use crate::{
     model::ErrorKind,
     planted::{self, Bug},
+    retry_override::RetryOverride,
 };
-
-/// The most attempts that a policy or a webhook may ask for.
-pub const MAX_ATTEMPTS_LIMIT: u32 = 50;
-
-/// The longest wait that a policy or a webhook may ask for: 7 days.
-pub const MAX_DELAY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The shortest wait after an attempt that failed, unless told otherwise.
 pub const MIN_DELAY: Duration = Duration::from_secs(1);
@@ -71,91 +65,6 @@ impl Default for RetryPolicy {
             retry_after_cap: Duration::from_secs(3600),
             min_delay: MIN_DELAY,
         }
-    }
-}
-
-/// A webhook's own overrides; what is missing is as the policy has it. Checked by the API before it is
-/// stored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryOverride {
-    /// See [`RetryPolicy::max_attempts`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_attempts: Option<u32>,
-    /// See [`RetryPolicy::base_delay`], in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base_delay_ms: Option<u64>,
-    /// See [`RetryPolicy::factor`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub factor: Option<f64>,
-    /// See [`RetryPolicy::max_delay`], in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_delay_ms: Option<u64>,
-    /// See [`RetryPolicy::jitter`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<f64>,
-    /// See [`RetryPolicy::schedule`], in milliseconds; gives the number of attempts too (waits +
-    /// 1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub schedule_ms: Option<Vec<u64>>,
-}
-
-/// A wish that cannot be granted: the field, and what it may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRetry {
-    /// The field's name, as in [`RetryOverride`].
-    pub field: &'static str,
-    /// What it must be.
-    pub message: &'static str,
-}
-
-impl RetryOverride {
-    /// Every field that is out of its bounds.
-    pub fn check(&self) -> Vec<InvalidRetry> {
-        let max_delay_ms = MAX_DELAY_LIMIT.as_millis() as u64;
-        let mut faults = Vec::new();
-        let mut fault = |wrong: bool, field, message| {
-            if wrong {
-                faults.push(InvalidRetry { field, message });
-            }
-        };
-        let attempts_wrong = self.max_attempts.is_some_and(|n| n == 0 || n > MAX_ATTEMPTS_LIMIT);
-        fault(attempts_wrong, "max_attempts", "must be a whole number from 1 to 50");
-        fault(
-            self.base_delay_ms.is_some_and(|ms| ms > max_delay_ms),
-            "base_delay_ms",
-            "must be at most 604800000 (7 days)",
-        );
-        fault(
-            self.max_delay_ms.is_some_and(|ms| ms > max_delay_ms),
-            "max_delay_ms",
-            "must be at most 604800000 (7 days)",
-        );
-        fault(
-            self.factor.is_some_and(|f| !(1.0..=100.0).contains(&f)),
-            "factor",
-            "must be a number from 1 to 100",
-        );
-        fault(
-            self.jitter.is_some_and(|j| !(0.0..=1.0).contains(&j)),
-            "jitter",
-            "must be a number from 0 to 1",
-        );
-        if let Some(schedule) = &self.schedule_ms {
-            let length_wrong = schedule.is_empty() || schedule.len() >= MAX_ATTEMPTS_LIMIT as usize;
-            fault(length_wrong, "schedule_ms", "must hold 1 to 49 waits");
-            fault(
-                schedule.iter().any(|ms| *ms > max_delay_ms),
-                "schedule_ms",
-                "each wait must be at most 604800000 (7 days)",
-            );
-            fault(
-                self.max_attempts.is_some(),
-                "schedule_ms",
-                "gives the number of attempts; leave max_attempts out",
-            );
-        }
-        faults
     }
 }
 
@@ -408,7 +317,8 @@ mod tests {
     fn wishes_at_their_bounds_are_granted() {
         let week_ms = 604_800_000;
         assert_eq!(MAX_DELAY_LIMIT.as_millis(), u128::from(week_ms));
-        let (none, none_wrong) = (RetryOverride::default, Vec::<InvalidRetry>::new());
+        let (none, none_wrong) =
+            (RetryOverride::default, Vec::<crate::retry_override::InvalidRetry>::new());
         for overrides in [
             RetryOverride { max_attempts: Some(1), ..none() },
             RetryOverride { max_attempts: Some(50), ..none() },

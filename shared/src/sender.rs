@@ -85,6 +85,7 @@ use self::{
     exchange::Response,
     pool::{Now, Pool},
 };
+pub use crate::config::Excerpts;
 use crate::{
     clock::Timestamp, config::ProxyUrl, id::WebhookId, model::ErrorKind, signing::Secret,
     tls::InvalidTls,
@@ -153,16 +154,6 @@ pub trait Sender: Lookup {
     ///
     /// It sends the request at most once. A failed attempt is an [`Answer`], too.
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer;
-}
-
-/// Which responses keep an excerpt of their body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Excerpts {
-    /// Only responses of failed attempts.
-    #[default]
-    Failures,
-    /// All responses: some receivers return 200 with an error in the body.
-    All,
 }
 
 /// The configuration of an [`HttpSender`].

@@ -62,6 +62,7 @@ pub use recover::{Recovered, recover};
 pub use restore::restore;
 pub(crate) use writer::{Durability, TOTALS, Total, Transaction};
 
+use self::files::DiskSpace;
 use self::{
     condition::Condition,
     files::OpenFiles,
@@ -69,7 +70,7 @@ use self::{
     reader::Readers,
     writer::{Job, Signals, Task, Writer},
 };
-use crate::{queue::Lane, store::DiskUsage};
+use crate::lane::Lane;
 
 /// How long a transaction waits for the write lock of another process.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -264,15 +265,15 @@ impl Database {
         self.inner.condition.warnings(&self.inner.path, &self.inner.files)
     }
 
-    /// What the files take, and what is left on their disk. A few calls of the system about a local
-    /// disk, so it does not block.
-    pub(crate) fn disk_usage(&self) -> io::Result<DiskUsage> {
+    /// The sizes of the files, and the free space of their disk. It makes a few system calls about
+    /// a local disk, so it does not block.
+    pub(crate) fn disk_usage(&self) -> io::Result<DiskSpace> {
         files::disk_usage(&self.inner.path)
     }
 
     /// Told once for each message that this process made visible in the lane, or that will be.
     pub(crate) fn arrivals(&self, lane: Lane) -> &Notify {
-        &self.inner.signals.arrivals[lane as usize]
+        &self.inner.signals.arrivals[lane.index()]
     }
 }
 

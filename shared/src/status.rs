@@ -49,6 +49,35 @@ impl Status {
         }
     }
 
+    /// The number that the embedded store and Redis keep for the status. Stored, so a number never
+    /// changes and is never given to another status. The table in `store/redis/prelude.lua` and the
+    /// index `webhooks_by_status` of `sqlite/schema_1.sql` repeat it.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Pending => 0,
+            Self::InProgress => 1,
+            Self::Retrying => 2,
+            Self::Delivered => 3,
+            Self::Failed => 4,
+        }
+    }
+
+    /// The status with this [`Status::code`].
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.code() == code)
+    }
+
+    /// The status's place in [`Status::ALL`], for arrays in memory.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Pending => 0,
+            Self::InProgress => 1,
+            Self::Retrying => 2,
+            Self::Delivered => 3,
+            Self::Failed => 4,
+        }
+    }
+
     /// Whether nothing more happens by itself: delivered or failed.
     pub const fn is_finished(self) -> bool {
         matches!(self, Self::Delivered | Self::Failed)

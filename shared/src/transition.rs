@@ -38,7 +38,8 @@ use crate::{
         Why, truncated,
     },
     planted::{self, Bug},
-    retry::{Outcome, RetryOverride, RetryPolicy, Verdict},
+    retry::{Outcome, RetryPolicy, Verdict},
+    retry_override::RetryOverride,
     status::Status,
     trace::Trace,
 };

@@ -1,5 +1,5 @@
-//! The HTTP sender against real sockets on loopback: what arrives at a destination, and what is
-//! made of what it answers.
+//! The HTTP sender with real sockets on loopback: the request that a destination receives, and the
+//! result of its response.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -7,7 +7,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,12 +22,15 @@ use shared::{
     },
     signing::Secret,
 };
-use tokio::net::TcpListener;
 
 #[path = "sender/server.rs"]
 #[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 mod server;
 use server::{Reply, Server};
+
+#[path = "sender/failures.rs"]
+#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+mod failures;
 
 #[path = "sender/receivers.rs"]
 #[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
@@ -37,18 +40,18 @@ mod receivers;
 #[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 mod tls;
 
-/// Long enough for anything that is meant to end by itself on a busy machine.
+/// Long enough for every attempt that ends by itself, even on a busy machine.
 const AMPLE: Duration = Duration::from_secs(30);
 
-/// What a fast answer stays below, though the deadline is [`AMPLE`].
+/// The maximum duration of a fast attempt, although the deadline is [`AMPLE`].
 const FAST: Duration = Duration::from_secs(10);
 
-/// What the system itself takes of bytes that nobody reads, at most: both ends' buffers.
+/// The maximum size of the socket buffers of both ends.
 const SOCKET_BUFFERS: usize = 16 * 1024 * 1024;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Answers every name with loopback's address, after `before` was run.
+/// Resolves every name to loopback, after it has run `before`.
 #[derive(Debug)]
 struct Loopback {
     before: fn(),
@@ -101,7 +104,7 @@ async fn send(sender: &HttpSender, url: &str) -> Answer {
     send_payload(sender, url, Bytes::from_static(b"{}"), AMPLE).await
 }
 
-/// What is made of one reply.
+/// The result of an attempt with this reply.
 async fn answer_to(reply: Reply) -> Answer {
     let server = Server::start(vec![reply]).await;
     send(&sender(), &server.url("/")).await
@@ -122,8 +125,8 @@ fn assert_failed(answer: &Answer, kind: ErrorKind, message: &str) {
     assert_eq!(answer.message.as_deref(), Some(message));
 }
 
-/// The whole request, byte for byte: payload with its blanks and its spelling of numbers, our
-/// headers, the caller's, no others; and a signature that an independent library accepts.
+/// The whole request, byte for byte: the payload with its spaces and number formats, the headers of
+/// Posthaste and of the caller, no others, and a signature that an independent library accepts.
 #[tokio::test]
 async fn a_request_arrives_exactly_as_promised() {
     let mut server = Server::start(vec![Reply::status(200)]).await;
@@ -206,9 +209,9 @@ async fn every_2xx_is_delivered_and_nothing_else_is() {
     }
 }
 
-/// The status has come, the body never does, breaks off, or never ends: delivered, and soon.
+/// The status arrives, and the body is missing, incomplete, or endless: delivered without delay.
 #[tokio::test]
-async fn trouble_with_the_body_of_a_2xx_changes_nothing() {
+async fn a_broken_body_of_a_2xx_changes_nothing() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
     let endless = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let broken = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nthis is no chunk";
@@ -227,7 +230,7 @@ async fn trouble_with_the_body_of_a_2xx_changes_nothing() {
 }
 
 #[tokio::test]
-async fn trouble_with_the_body_of_a_failure_changes_nothing() {
+async fn a_broken_body_of_a_failure_changes_nothing() {
     let head = "HTTP/1.1 500 Oh\r\ncontent-length: 1000\r\n\r\nabc";
     for reply in [Reply::new(head).then_stall(), Reply::new(head).then_close()] {
         let answer = answer_to(reply).await;
@@ -241,10 +244,10 @@ async fn trouble_with_the_body_of_a_failure_changes_nothing() {
     }
 }
 
-/// 256 bytes at most, cut between two characters; what is not UTF-8 is replaced, what is compressed
-/// stays so.
+/// At most 256 bytes, cut between two characters. Invalid UTF-8 is replaced. Compressed bodies stay
+/// compressed.
 #[tokio::test]
-async fn the_beginning_of_a_failures_body_is_kept() {
+async fn failures_have_an_excerpt() {
     let excerpt = async |headers: &str, body: &[u8]| {
         answer_to(Reply::with_body(400, headers, body)).await.response_excerpt
     };
@@ -263,10 +266,10 @@ async fn the_beginning_of_a_failures_body_is_kept() {
     );
 }
 
-/// A body without an end is not read to its end: the connection is closed, which is what ends the
-/// server's writing.
+/// An endless body is not read to its end. The sender closes the connection, which stops the
+/// server.
 #[tokio::test]
-async fn an_endless_body_is_not_read_on() {
+async fn an_endless_body_is_not_read_to_its_end() {
     for code in [200, 500] {
         let endless =
             Reply::new(format!("HTTP/1.1 {code} Whatever\r\ntransfer-encoding: chunked\r\n\r\n"));
@@ -312,7 +315,7 @@ async fn cookies_are_not_kept() {
 }
 
 #[tokio::test]
-async fn retry_after_is_passed_on() {
+async fn retry_after_is_returned() {
     for code in [302, 400, 413, 429, 500, 502, 503, 504] {
         for (headers, seconds) in [
             ("retry-after: 86400\r\n", 86_400),
@@ -332,109 +335,6 @@ async fn retry_after_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_closed_port_is_a_network_error() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/secret-path?token=t", listener.local_addr().unwrap());
-    drop(listener);
-    assert_failed(&send(&sender(), &url).await, ErrorKind::Network, "connection refused");
-}
-
-#[tokio::test]
-async fn a_name_without_addresses_is_a_network_error() {
-    #[derive(Debug)]
-    struct Nothing;
-    #[async_trait]
-    impl Lookup for Nothing {
-        async fn lookup(&self, _: &str) -> io::Result<Vec<IpAddr>> {
-            Err(io::Error::other("resolver 10.0.0.2 said NXDOMAIN"))
-        }
-    }
-    let mut config = config(true);
-    config.lookup = Arc::new(Nothing);
-    let answer = send(&HttpSender::new(config).unwrap(), "http://hooks.example/").await;
-    assert_failed(&answer, ErrorKind::Network, "the host name does not resolve");
-}
-
-#[tokio::test]
-async fn what_is_not_http_is_a_network_error() {
-    for reply in [
-        Reply::new("SSH-2.0-OpenSSH_9.9\r\n").then_close(),
-        Reply::new("\0\0\0\0\0\0\r\n\r\n").then_stall(),
-        Reply::new("HTTP/1.1 2x0 OK\r\n\r\n").then_stall(),
-        Reply::new("HTTP/1.1 200 ")
-            .then_repeat(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
-        Reply::new("HTTP/1.1 200 OK").then_close(),
-        Reply::new("HTTP/1.1 103 Early Hints\r\n\r\n").then_close(),
-        Reply::new("").then_close(),
-    ] {
-        let answer = answer_to(reply).await;
-        assert_eq!(
-            (answer.error, answer.status_code),
-            (Some(ErrorKind::Network), None),
-            "{answer:?}"
-        );
-        assert!(!answer.message.unwrap().is_empty());
-        assert!(answer.duration < FAST, "{:?}", answer.duration);
-    }
-}
-
-#[tokio::test]
-async fn no_answer_is_a_timeout() {
-    for reply in [
-        Reply::new("").then_stall(),
-        Reply::new("HTTP/1.1 200 OK").then_stall(),
-        Reply::new("").then_repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-    ] {
-        let server = Server::start(vec![reply]).await;
-        let deadline = Duration::from_millis(200);
-        let answer =
-            send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
-        assert_failed(&answer, ErrorKind::Timeout, "no response within 200 ms");
-        assert!(answer.duration >= deadline && answer.duration < FAST, "{:?}", answer.duration);
-    }
-}
-
-/// The status came in time, the body does not: the status decides.
-#[tokio::test]
-async fn the_deadline_ends_the_reading_of_a_body() {
-    for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
-        let reply = Reply::new(format!("HTTP/1.1 {code} Whatever\r\ncontent-length: 9\r\n\r\nabc"))
-            .then_stall();
-        let server = Server::start(vec![reply]).await;
-        let deadline = Duration::from_millis(200);
-        let answer =
-            send_payload(&sender(), &server.url("/"), Bytes::from_static(b"{}"), deadline).await;
-        assert_eq!((answer.error, answer.status_code), (error, Some(code)));
-    }
-}
-
-/// The process stood still while a name was looked up, until after the deadline: no request is sent
-/// any more.
-#[tokio::test]
-async fn nothing_is_sent_after_the_deadline() {
-    const DEADLINE: Duration = Duration::from_millis(50);
-    fn stand_still() {
-        let start = Instant::now();
-        while start.elapsed() < DEADLINE {
-            std::hint::spin_loop();
-        }
-    }
-    let mut server = Server::start(vec![Reply::status(200)]).await;
-    let mut config = config(true);
-    config.lookup = Arc::new(Loopback { before: stand_still });
-    let sender = HttpSender::new(config).unwrap();
-    let url = format!("http://hooks.example:{}/late", server.address.port());
-    for deadline in [DEADLINE, Duration::ZERO] {
-        let answer = send_payload(&sender, &url, Bytes::from_static(b"{}"), deadline).await;
-        assert_eq!(answer.error, Some(ErrorKind::Timeout));
-    }
-    // Whatever was sent has come before what is sent now.
-    assert_delivered(&send(&self::sender(), &server.url("/in-time")).await, 200);
-    assert!(server.received().await.head.starts_with("POST /in-time "));
-    assert!(server.is_quiet());
-}
-
-#[tokio::test]
 async fn a_connection_goes_to_the_checked_address_under_the_urls_name() {
     let mut server = Server::start(vec![Reply::status(200)]).await;
     let host = format!("hooks.example:{}", server.address.port());
@@ -442,8 +342,7 @@ async fn a_connection_goes_to_the_checked_address_under_the_urls_name() {
     assert_eq!(server.received().await.header("host"), host);
 }
 
-/// A public-looking name that resolves to loopback, and loopback spelled out: refused, and no
-/// connection was opened.
+/// A public name that resolves to loopback, and loopback addresses: refused without a connection.
 #[tokio::test]
 async fn private_destinations_are_refused_without_a_connection() {
     let server = Server::start(vec![Reply::status(200)]).await;
@@ -461,13 +360,13 @@ async fn private_destinations_are_refused_without_a_connection() {
             "{host}"
         );
     }
-    // The same server answers a sender that may, so its count is worth something.
+    // The server counts connections, as an allowed one shows.
     assert_delivered(&send(&sender(), &server.url("/")).await, 200);
     assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
-async fn a_connection_serves_again() {
+async fn a_connection_is_reused() {
     let failure = Reply::with_body(500, "", &[b'x'; 10_000]);
     let server =
         Server::start(vec![Reply::with_body(200, "", b"thanks"), failure, Reply::status(200)])
@@ -479,8 +378,8 @@ async fn a_connection_serves_again() {
     assert_eq!(server.connections(), 1);
 }
 
-/// The server closed a kept connection without saying so. That costs a new connection, not an
-/// attempt, and nothing is sent twice.
+/// The server closed a kept connection without notice. The sender opens a new connection, loses no
+/// attempt, and sends nothing twice.
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_is_no_failure() {
     const ROUNDS: usize = 20;
@@ -494,8 +393,8 @@ async fn a_kept_connection_that_was_closed_is_no_failure() {
     }
 }
 
-/// Closed after the request was read: whether it was processed is not known, so it is not sent
-/// again behind the policy's back.
+/// The server closes the connection after it has read the request. It may have processed the
+/// request, so the sender does not repeat it.
 #[tokio::test]
 async fn a_request_that_was_written_is_not_repeated() {
     let mut server =

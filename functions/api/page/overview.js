@@ -199,7 +199,7 @@ function destinationsPanel() {
   const columns = [
     ['Destination', 'what'],
     ['Circuit'],
-    ['Success rate', 'number'],
+    ['Success', 'number'],
     ['Attempts', 'number wide'],
     ['Failed', 'number wide'],
     ['Waiting', 'number'],

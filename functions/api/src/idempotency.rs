@@ -13,7 +13,7 @@
 //!
 //! An ID that is older than [`Config::max_id_age`](shared::config::Config::max_id_age) is not
 //! created any more, because the audit may have read its minute. The next try bars it
-//! ([`Store::tombstone_id`](shared::store::Store::tombstone_id)), so that no create that is still
+//! ([`Webhooks::tombstone_id`](shared::store::Webhooks::tombstone_id)), so that no create that is still
 //! in flight takes effect. If no webhook had that ID, the key is renewed: it maps to a new ID.
 //! For a batch, each item is settled in this way, and the key remembers the IDs of the items that
 //! exist. So each item is created once, whichever try dies at whichever step.
@@ -25,6 +25,8 @@
 //! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
 
+use std::error::Error;
+
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use sha2::{Digest, Sha256};
@@ -32,7 +34,9 @@ use shared::{
     clock::Timestamp,
     id::TaskId,
     planted::{self, Bug},
-    store::{IDEMPOTENCY_TTL, Reservation},
+    store::{
+        IDEMPOTENCY_TTL, ReplaceReservationError, Reservation, ReserveError, StoredReservation,
+    },
 };
 
 use crate::{
@@ -114,7 +118,7 @@ pub(crate) enum KeyState {
 #[derive(Debug)]
 pub(crate) struct ReservedKey {
     key: String,
-    reservation: Reservation,
+    reserved: StoredReservation,
     /// Whether an earlier try of the same request may have done the work already.
     pub(crate) tried_before: bool,
 }
@@ -122,25 +126,28 @@ pub(crate) struct ReservedKey {
 /// Reserves the key, or reads what it maps to. If it belongs to a different request, that is a 409.
 pub(crate) async fn reserve(app: &App, key: &Key) -> Result<KeyState, Problem> {
     let ours = new_reservation(app, key.fingerprint.clone());
-    let existing = app.context.store.reserve(&key.stored, &ours).await?;
-    let reserved = |reservation, tried_before| {
-        KeyState::Unanswered(ReservedKey { key: key.stored.clone(), reservation, tried_before })
+    let unanswered = |reserved, tried_before| {
+        KeyState::Unanswered(ReservedKey { key: key.stored.clone(), reserved, tried_before })
     };
-    let Some(existing) = existing else { return Ok(reserved(ours, false)) };
-    if existing.fingerprint != key.fingerprint {
+    let existing = match app.context.store.reserve(&key.stored, &ours).await {
+        Ok(reserved) => return Ok(unanswered(reserved, false)),
+        Err(ReserveError::Taken(existing)) => *existing,
+        Err(ReserveError::Store(error)) => return Err(error.into()),
+    };
+    if existing.reservation.fingerprint != key.fingerprint {
         return Err(Problem::new(
             ProblemKind::KeyReused,
             "This Idempotency-Key was used for a different request in the last 24 hours. Use a \
              new key for each request.",
         ));
     }
-    if let Some(answer) = existing.answer {
+    if let Some(answer) = existing.reservation.answer {
         return Ok(KeyState::Answered(answer));
     }
     if planted::is(Bug::KeyMintsNewId) {
-        return Ok(reserved(ours, false));
+        return Ok(unanswered(StoredReservation { reservation: ours, ..existing }, false));
     }
-    Ok(reserved(existing, true))
+    Ok(unanswered(existing, true))
 }
 
 fn new_reservation(app: &App, fingerprint: String) -> Reservation {
@@ -157,7 +164,7 @@ fn new_reservation(app: &App, fingerprint: String) -> Reservation {
 impl ReservedKey {
     /// The ID of the webhook. For a batch, the IDs of the items derive from it.
     pub(crate) const fn task(&self) -> TaskId {
-        self.reservation.task
+        self.reserved.reservation.task
     }
 
     /// When the first try started.
@@ -172,7 +179,7 @@ impl ReservedKey {
 
     /// The ID of a batch's item, if the item was settled with an ID that the key mapped to before.
     pub(crate) fn settled(&self, index: usize) -> Option<TaskId> {
-        self.reservation.settled.get(index).copied().flatten()
+        self.reserved.reservation.settled.get(index).copied().flatten()
     }
 
     /// Maps the key to a new ID. Items with a `settled` ID keep that one. Returns whether
@@ -186,12 +193,17 @@ impl ReservedKey {
         if planted::is(Bug::SettledForgotten) {
             settled.clear();
         }
-        let fingerprint = self.reservation.fingerprint.clone();
+        let fingerprint = self.reserved.reservation.fingerprint.clone();
         let renewed = Reservation { settled, ..new_reservation(app, fingerprint) };
-        let done =
-            app.context.store.replace_reservation(&self.key, &self.reservation, &renewed).await?;
-        self.reservation = renewed;
-        Ok(done)
+        let store = &app.context.store;
+        match store.replace_reservation(&self.key, &self.reserved, &renewed).await {
+            Ok(reserved) => {
+                self.reserved = reserved;
+                Ok(true)
+            }
+            Err(ReplaceReservationError::Changed | ReplaceReservationError::Missing) => Ok(false),
+            Err(ReplaceReservationError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// Maps the key to the response. The work is done by now, so a failure is only logged:
@@ -200,14 +212,15 @@ impl ReservedKey {
         if answer.len() > MAX_STORED_RESPONSE_BYTES {
             return;
         }
-        let done = Reservation { answer: Some(answer.to_owned()), ..self.reservation.clone() };
+        let earlier = self.reserved.reservation.clone();
+        let done = Reservation { answer: Some(answer.to_owned()), ..earlier };
+        let store = &app.context.store;
         // If the store refuses the write, another try has finished with the same response.
-        if let Err(error) =
-            app.context.store.replace_reservation(&self.key, &self.reservation, &done).await
+        if let Err(ReplaceReservationError::Store(error)) =
+            store.replace_reservation(&self.key, &self.reserved, &done).await
         {
-            let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(
-                error,
+                error = &error as &dyn Error,
                 "Could not store the response for an idempotency key. A retry will run the request \
                  again."
             );

@@ -31,7 +31,7 @@ const MIN_SHARE_LEFT: u32 = 4;
 const SUSPENSION_MARGIN: Duration = Duration::from_secs(5);
 
 /// A claimed webhook.
-struct Claimed {
+struct HeldClaim {
     webhook: Webhook,
     content: Content,
     claim_id: ClaimId,
@@ -61,7 +61,7 @@ impl Deliver {
 
     /// The attempt's deadline counts from before the claim, and the lease from the claim. So the
     /// attempt ends before its lease.
-    async fn claim(&self, seen: Webhook) -> Result<Claimed, StepResult> {
+    async fn claim(&self, seen: Webhook) -> Result<HeldClaim, StepResult> {
         let claimed_at = self.context.clock.now();
         let claim_id = ClaimId(self.context.random.next_u64());
         let rules = &self.context.rules;
@@ -73,7 +73,7 @@ impl Deliver {
         match apply_and_open(&*self.context.store, seen, claim).await {
             Ok(Applied::Done(webhook, content)) => {
                 let was_retrying = was_retrying.into_inner();
-                Ok(Claimed { webhook, content, claim_id, claimed_at, was_retrying })
+                Ok(HeldClaim { webhook, content, claim_id, claimed_at, was_retrying })
             }
             Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
                 Err(StepResult::BudgetSpent(webhook, GiveUp::Interrupted))
@@ -85,8 +85,8 @@ impl Deliver {
     }
 
     /// Sends the request and records the outcome.
-    async fn send_claimed(&self, claimed: Claimed, permit: AttemptPermit<'_>) -> StepResult {
-        let Claimed { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
+    async fn send_claimed(&self, claimed: HeldClaim, permit: AttemptPermit<'_>) -> StepResult {
+        let HeldClaim { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
         let AttemptPermit { slot, host, circuit } = permit;
         let sent_at = self.context.clock.now();
         let claim_took = sent_at.since(claimed_at);

@@ -20,7 +20,7 @@ use shared::{
     context::Context,
     planted::{self, Bug},
     sender::Answer,
-    store::MAX_DESTINATIONS,
+    store::{MAX_DESTINATIONS, WriteCircuitError},
 };
 
 /// How long the circuits that were read stay valid.
@@ -104,12 +104,14 @@ impl CircuitBreaker {
         }
         let leased = circuit.probe(&context.config.circuit, now);
         match context.store.write_circuit(Some(circuit.revision), &leased).await {
-            Ok(true) => {
+            Ok(()) => {
                 self.known().circuits.insert(leased.destination.clone(), leased.clone());
                 Ok(CircuitPermit::Probe(leased))
             }
-            Ok(false) => self.admit_after_conflict(context, &circuit.destination, now).await,
-            Err(_) => Ok(CircuitPermit::Unwatched),
+            Err(WriteCircuitError::Changed) => {
+                self.admit_after_conflict(context, &circuit.destination, now).await
+            }
+            Err(WriteCircuitError::Store(_)) => Ok(CircuitPermit::Unwatched),
         }
     }
 
@@ -167,8 +169,8 @@ impl CircuitBreaker {
             };
             let revision = stored.as_ref().map(|circuit| circuit.revision);
             match context.store.write_circuit(revision, &next).await {
-                Ok(true) => return self.remember(context, &current, next),
-                Ok(false) => match context.store.circuit(destination).await {
+                Ok(()) => return self.remember(context, &current, next),
+                Err(WriteCircuitError::Changed) => match context.store.circuit(destination).await {
                     // Another worker has recorded a success.
                     Ok(None) if !is_failed => return,
                     Ok(newer) => stored = newer,
@@ -176,7 +178,7 @@ impl CircuitBreaker {
                 },
                 // The attempt's outcome is recorded separately, and the next answer is recorded
                 // here again.
-                Err(_) => return,
+                Err(WriteCircuitError::Store(_)) => return,
             }
         }
     }
@@ -187,7 +189,7 @@ impl CircuitBreaker {
         let released = leased.unprobe(context.clock.now());
         // If the write is refused, another worker has written the circuit. If it fails, the lease
         // expires.
-        if let Ok(true) = context.store.write_circuit(Some(leased.revision), &released).await {
+        if context.store.write_circuit(Some(leased.revision), &released).await.is_ok() {
             self.known().circuits.insert(released.destination.clone(), released);
         }
     }

@@ -42,8 +42,8 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
     let body = message.body.as_deref().unwrap_or_default();
     let archived = archived_record(&context.rules, message, now)?;
     let payload = to_raw_value(truncated(body, MAX_BODY_BYTES))?;
-    let content = Content { url: String::new(), headers: Vec::new(), payload };
-    match context.store.create(&archived, &content).await {
+    let message_content = Content { url: String::new(), headers: Vec::new(), payload };
+    match context.store.create(&archived, &message_content).await {
         Ok(()) => {
             let _span = webhook_span(&archived, None).entered();
             tracing::error!(

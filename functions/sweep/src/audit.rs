@@ -15,6 +15,7 @@ use shared::{
     logging::webhook_span,
     model::Webhook,
     planted::{self, Bug},
+    store::{AdvanceAuditError, StoreError},
 };
 use tracing::Instrument;
 
@@ -50,7 +51,7 @@ pub(crate) async fn audit(
             must_move_back = false;
         }
         if must_move_back {
-            context.store.advance_audit(stored, floor(now.minus(LOOK_BACK), step)).await?;
+            advance(context, stored, floor(now.minus(LOOK_BACK), step)).await?;
             continue;
         }
         let from = stored.unwrap_or_else(|| floor(of_age.minus(LOOK_BACK), step));
@@ -63,7 +64,7 @@ pub(crate) async fn audit(
         // Before the first run there is hardly anything to read, so one step covers it.
         let mut to = if stored.is_some() { from.plus(step).min(of_age) } else { of_age };
         if planted::is(Bug::AuditMovesFirst) {
-            context.store.advance_audit(stored, to).await?;
+            advance(context, stored, to).await?;
         }
         adopt_unindexed(context, from, to, summary).await?;
         if planted::is(Bug::AuditSkipsMinute) {
@@ -71,10 +72,22 @@ pub(crate) async fn audit(
         }
         // The store refuses this if another run was first, or if a late write of a crashed run took
         // effect. The next step continues from the stored position.
-        context.store.advance_audit(stored, to).await?;
+        advance(context, stored, to).await?;
     }
     summary.more = true;
     Ok(())
+}
+
+/// Moves the audit's position, unless another run moved it first.
+async fn advance(
+    context: &Context,
+    from: Option<Timestamp>,
+    to: Timestamp,
+) -> Result<(), StoreError> {
+    match context.store.advance_audit(from, to).await {
+        Ok(()) | Err(AdvanceAuditError::Moved) => Ok(()),
+        Err(AdvanceAuditError::Store(error)) => Err(error),
+    }
 }
 
 /// Adds unfinished webhooks of this time range to the due index that are not in it.

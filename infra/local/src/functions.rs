@@ -23,6 +23,8 @@ use hyper_util::{
 };
 use tokio::{sync::Mutex, sync::watch, time::Instant};
 
+use crate::errors::in_one_line;
+
 /// The connect timeout. The endpoint is on this machine or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -138,7 +140,7 @@ impl Functions {
             .build();
         *request.uri_mut() = uri.map_err(|error| CallError::NotAccepted(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {
-            let text = explain(&error);
+            let text = in_one_line(&error);
             if error.is_connect() { CallError::NotAccepted(text) } else { CallError::Failed(text) }
         })
     }
@@ -160,7 +162,7 @@ impl Functions {
                 self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
             let (head, body) = response.into_parts();
             let read = to_bytes(Body::new(body), MAX_RESPONSE_BYTES).await;
-            let payload = read.map_err(|error| CallError::Failed(explain(&error)))?;
+            let payload = read.map_err(|error| CallError::Failed(in_one_line(&error)))?;
             match head.status {
                 StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(payload),
                 StatusCode::NOT_FOUND
@@ -178,16 +180,6 @@ impl Functions {
 fn error_text(status: StatusCode, payload: &[u8]) -> String {
     let text = String::from_utf8_lossy(&payload[..payload.len().min(LOGGED_BYTES)]).into_owned();
     format!("{}: {text}", status.as_u16())
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// One function. Clones share its state.

@@ -155,16 +155,7 @@ impl Stack {
         let backends =
             Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;
         let api_listener = listen(options.listen, "--listen").await?;
-        let metrics_listener = if config.prometheus {
-            let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
-            let (address, option) = (options.metrics_listen.unwrap_or(default), "--metrics-listen");
-            // The metrics name destinations, and their port requires no key.
-            let way_out = "listen on 127.0.0.1, or scrape the API's /metrics with a key";
-            on_loopback(address).ok_or(StartError::Exposed { option, address, way_out })?;
-            Some(listen(address, option).await?)
-        } else {
-            None
-        };
+        let metrics_listener = listen_for_metrics(&config, options).await?;
         // `DataDirMode` makes this do nothing while functions in other processes may be working:
         // their leases and hidden messages must expire by themselves.
         let recovered =
@@ -217,8 +208,7 @@ impl Stack {
             }
         }
         shared::complain!(
-            "Shutting down. Waiting for attempts in flight; press Ctrl-C again to \
-            stop now."
+            "Shutting down. Waiting for attempts in flight; press Ctrl-C again to stop now."
         );
         let timeout = self.context.config.delivery_timeout + SHUTDOWN_MARGIN;
         tokio::select! {
@@ -258,6 +248,22 @@ fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
 
 fn on_loopback(address: SocketAddr) -> Option<()> {
     address.ip().is_loopback().then_some(())
+}
+
+/// Listens for scrapes of the metrics, if they are on.
+async fn listen_for_metrics(
+    config: &Config,
+    options: &Options,
+) -> Result<Option<TcpListener>, StartError> {
+    if !config.prometheus {
+        return Ok(None);
+    }
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
+    let (address, option) = (options.metrics_listen.unwrap_or(default), "--metrics-listen");
+    // The metrics name destinations, and their port requires no key.
+    let way_out = "listen on 127.0.0.1, or scrape the API's /metrics with a key";
+    on_loopback(address).ok_or(StartError::Exposed { option, address, way_out })?;
+    Ok(Some(listen(address, option).await?))
 }
 
 async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {

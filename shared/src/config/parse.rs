@@ -10,10 +10,9 @@ use std::{
 use globset::Glob;
 use regex::Regex;
 
-use super::{Access, Auth, Config, KeyHash, QueueBackend, StoreBackend};
+use super::{Access, Auth, Config, Excerpts, KeyHash, QueueBackend, StoreBackend};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
-    sender::Excerpts,
     signing::Secret,
 };
 

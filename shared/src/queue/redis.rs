@@ -95,7 +95,7 @@ impl RedisQueue {
             let mut call = self.call(&SCRIPTS.release_all, lane);
             call.arg(now.as_millis()).arg(process);
             released += self.connection.run::<u64>(&call).await.map_err(failed)?;
-            self.arrivals[lane as usize].notify_one();
+            self.arrivals[lane.index()].notify_one();
         }
         Ok(released)
     }
@@ -156,7 +156,7 @@ impl RedisQueue {
     ) {
         let wake_at = next_at.map_or(deadline, |at| at.min(deadline));
         tokio::select! {
-            () = self.arrivals[lane as usize].notified() => {}
+            () = self.arrivals[lane.index()].notified() => {}
             () = self.clock.sleep(wake_at.since(self.clock.now())) => {}
             // The machine's time: other processes do not go by this clock.
             () = tokio::time::sleep(poll) => {}
@@ -166,6 +166,15 @@ impl RedisQueue {
 
 #[async_trait]
 impl Queue for RedisQueue {
+    // The health check reads the depth, which fails whenever a send would.
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        Ok(Vec::new())
+    }
+
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
         let fits =
@@ -194,12 +203,12 @@ impl Queue for RedisQueue {
                 let connection = connection.clone();
                 async move { connection.run::<()>(&call).await.map(|()| vec![(); count]) }
             };
-            let sent = self.sends[lane as usize].add(taken.iter().map(row).collect(), run).await;
+            let sent = self.sends[lane.index()].add(taken.iter().map(row).collect(), run).await;
             sent.map_err(|error| SendError {
                 failed: (0..messages.len()).collect(),
                 source: failed(error),
             })?;
-            self.arrivals[lane as usize].notify_one();
+            self.arrivals[lane.index()].notify_one();
         }
         if refused.is_empty() {
             return Ok(());
@@ -225,7 +234,7 @@ impl Queue for RedisQueue {
             let Tried { received, next_at } = self.try_receive(lane, max, visibility).await?;
             if received.len() == max {
                 // There may be more, for the next one who waits.
-                self.arrivals[lane as usize].notify_one();
+                self.arrivals[lane.index()].notify_one();
             }
             if !received.is_empty() || self.clock.now() >= deadline {
                 return Ok(received);
@@ -251,7 +260,7 @@ impl Queue for RedisQueue {
             let connection = connection.clone();
             async move { connection.run::<()>(&call).await.map(|()| vec![(); count]) }
         };
-        self.acknowledgements[lane as usize].add(rows, run).await.map(drop).map_err(failed)
+        self.acknowledgements[lane.index()].add(rows, run).await.map(drop).map_err(failed)
     }
 
     async fn release(
@@ -271,7 +280,7 @@ impl Queue for RedisQueue {
             script.arg(id).arg(receives);
         }
         self.connection.run::<()>(&script).await.map_err(failed)?;
-        self.arrivals[lane as usize].notify_one();
+        self.arrivals[lane.index()].notify_one();
         Ok(())
     }
 

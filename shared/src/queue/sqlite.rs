@@ -96,7 +96,7 @@ impl SqliteQueue {
     /// Whether it is this receiver's turn to look for messages of other processes. However many
     /// wait, one look serves all.
     fn is_turn_to_poll(&self, lane: Lane, interval: Duration) -> bool {
-        let latest = &mut self.polls.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize];
+        let latest = &mut self.polls.lock().unwrap_or_else(PoisonError::into_inner)[lane.index()];
         let is_turn = latest.is_none_or(|at| at.elapsed() >= interval);
         if is_turn {
             *latest = Some(Instant::now());
@@ -229,7 +229,7 @@ impl Queue for SqliteQueue {
     }
 
     async fn depth(&self, lane: Lane) -> Result<Depth, QueueError> {
-        let kept = self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize];
+        let kept = self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane.index()];
         if let Some((_, depth)) = kept.filter(|(counted_at, _)| counted_at.elapsed() < DEPTH_AGE) {
             return Ok(depth);
         }
@@ -240,7 +240,7 @@ impl Queue for SqliteQueue {
             .await
             .map_err(failed)?;
         if depth.in_flight + depth.delayed > DEAR_COUNT {
-            self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane as usize] =
+            self.depths.lock().unwrap_or_else(PoisonError::into_inner)[lane.index()] =
                 Some((Instant::now(), depth));
         }
         Ok(depth)

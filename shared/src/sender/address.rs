@@ -216,7 +216,7 @@ mod tests {
             ),
             ("documentation", &["2001:db8::", "2001:db8:ffff::1", "3fff::", "3fff:fff:ffff::1"]),
             ("6to4", &["2002::", "2002:7f00:1::", "2002:808:808::1", "2002:ffff:ffff::1"]),
-            // Discard-only, SRv6 SIDs, IPv4-translated, and what nobody was ever assigned.
+            // Discard-only, SRv6 SIDs, IPv4-translated, and unassigned addresses.
             (
                 "not public",
                 &[
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn isatap_is_judged_by_the_address_within() {
+    fn isatap_follows_the_rule_of_the_embedded_address() {
         assert_eq!(judge("2a00:1450::5efe:127.0.0.1"), Some("loopback"));
         assert_eq!(judge("2a00:1450::200:5efe:169.254.169.254"), Some("link-local"));
         assert_eq!(judge("2a00:1450::200:5efe:8.8.8.8"), None);

@@ -42,8 +42,8 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
     let mut beginning = Vec::new();
     if !is_success || excerpts == Excerpts::All {
         let keep = |part: &[u8]| {
-            beginning
-                .extend_from_slice(&part[..part.len().min(EXCERPT_READ_BYTES - beginning.len())])
+            let wanted = part.len().min(EXCERPT_READ_BYTES - beginning.len());
+            beginning.extend_from_slice(&part[..wanted]);
         };
         response.body(&mut head, until, keep, EXCERPT_READ_BYTES).await;
         if !is_success && beginning.len() == EXCERPT_READ_BYTES {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_ignored() {
+    fn other_values_are_ignored() {
         for value in [
             "",
             " ",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_names_where_it_leads_and_nothing_else_of_it() {
+    fn a_redirect_message_contains_only_the_origin() {
         let url = Url::parse("http://example.com:8080/secret?token=t").unwrap();
         for (location, origin) in [
             ("https://www.example.com/secret?token=t#x", Some("https://www.example.com")),

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_end_where_they_say() {
+    fn chunks_end_at_their_length() {
         chunked("3\r\nabc\r\n0\r\n\r\nHTTP", "abc", Read::Finished(13));
         chunked(
             "3;a=\"b\"\r\nabc\r\n00A \r\n0123456789\r\n0;x\r\n\r\n",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_broken() {
+    fn invalid_chunks_are_detected() {
         for bytes in [
             "this is no chunk",
             "\r\n",

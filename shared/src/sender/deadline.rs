@@ -75,7 +75,7 @@ mod tests {
     /// A future that is ready at the deadline is too late: it might be the connection that was just
     /// made.
     #[tokio::test(start_paused = true)]
-    async fn what_is_ready_at_the_deadline_is_too_late() {
+    async fn a_future_that_is_ready_at_the_deadline_is_too_late() {
         let deadline = Deadline::after(Duration::from_secs(1));
         let ready_at = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
         assert_eq!(deadline.run(ready_at(1)).await, None);

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_left_a_second_before_it_closes() {
+    fn a_connection_is_closed_a_second_before_the_server_does() {
         let kept = |seconds| keep_for(Some(Duration::from_secs(seconds)));
         assert_eq!(keep_for(None), Some(MAX_IDLE));
         assert_eq!((kept(0), kept(1)), (None, None));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_latest_serves_first_and_only_its_own_origin() {
+    async fn the_newest_is_reused_first_and_for_its_origin_only() {
         let (pool, now) = (Pool::new(), Now::read());
         for (number, name, is_quiet) in
             [(1, "a", true), (2, "a", true), (3, "a", false), (4, "b", true)]
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_of_no_use_is_closed_without_being_asked_for() {
+    async fn unusable_connections_are_closed_in_the_background() {
         let pool = Pool::new();
         pool.keep(origin("a"), Numbered(1, true), Duration::from_secs(4), Now::read());
         pool.keep(origin("a"), Numbered(2, false), Duration::from_secs(4), Now::read());

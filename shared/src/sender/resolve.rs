@@ -147,7 +147,7 @@ mod tests {
 
     /// Of a mixed answer only the public part is handed on; of a private one nothing.
     #[tokio::test]
-    async fn only_allowed_addresses_are_handed_on() {
+    async fn only_allowed_addresses_are_returned() {
         let mixed = vec!["10.0.0.1", "8.8.8.8", "::1", "2606:4700::1111", "::ffff:169.254.169.254"];
         assert_eq!(resolve(false, mixed.clone()).await.unwrap(), ["8.8.8.8", "2606:4700::1111"]);
         assert_eq!(resolve(true, mixed).await.unwrap().len(), 5);

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rfc_3986_allows_goes_as_written() {
+    fn allowed_characters_are_sent_as_written() {
         for same in [
             "/",
             "/?",

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    BUSY_TIMEOUT, DATABASE_FILE, DataDirError, TOTALS, is_damage,
+    BUSY_TIMEOUT, DATABASE_FILE, DataDirError, TOTALS, Total, is_damage,
     open::{MIGRATIONS, OpenError, version},
     totals,
 };
@@ -154,7 +154,7 @@ pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
         return Err(CopyError::Damaged { path: path.to_owned(), found: findings.join("; ") });
     }
     let totals: [u64; TOTALS] = totals(&connection).map_err(|error| failed(path, error))?;
-    let by_status = Status::ALL.map(|status| (status, totals[status as usize]));
+    let by_status = Status::ALL.map(|status| (status, totals[Total::Webhooks(status).slot()]));
     let sum = |which: &dyn Fn(Status) -> bool| {
         by_status.iter().filter(|(status, _)| which(*status)).map(|(_, n)| n).sum()
     };

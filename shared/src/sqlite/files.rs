@@ -9,8 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::store::DiskUsage;
-
 /// The database, its write-ahead log, and the log's index.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
@@ -20,10 +18,21 @@ pub(super) const PRIVATE_MODE: u32 = 0o600;
 /// The bits of a mode that concern others than the owner.
 const OTHERS: u32 = 0o077;
 
+/// The sizes of the files in bytes, and the free space of their disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskSpace {
+    /// The space that this process may still use.
+    pub(crate) free_bytes: u64,
+    /// The size of the database.
+    pub(crate) database_bytes: u64,
+    /// The size of the write-ahead log. Its content moves to the database at each checkpoint.
+    pub(crate) log_bytes: u64,
+}
+
 /// Asks the system.
-pub(super) fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
+pub(super) fn disk_usage(path: &Path) -> io::Result<DiskSpace> {
     let length = |suffix| fs::metadata(beside(path, suffix)).map_or(0, |found| found.len());
-    Ok(DiskUsage {
+    Ok(DiskSpace {
         free_bytes: free_bytes(path)?,
         database_bytes: length(""),
         log_bytes: length("-wal"),

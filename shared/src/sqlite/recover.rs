@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, path::Path};
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
 
 use super::{
+    Total,
     copy::{Copied, CopyError, Partial, check, failed, open},
     data_dir::DataDir,
     open::{MIGRATIONS, prepare},
@@ -241,7 +242,8 @@ impl Rescue<'_> {
     /// An unfinished webhook without its payload could only fail for ever.
     fn settle_contents(&self, lost: &mut BTreeSet<String>) -> rusqlite::Result<u64> {
         const WITHOUT: &str = "content NOT IN (SELECT id FROM contents)";
-        let finished = format!("status IN ({}, {})", Status::Delivered as u8, Status::Failed as u8);
+        let finished =
+            format!("status IN ({}, {})", Status::Delivered.code(), Status::Failed.code());
         let sql = format!("SELECT task FROM webhooks WHERE {WITHOUT} AND NOT {finished}");
         for key in rows(self.target, &sql, 1)? {
             if let Some(Value::Blob(task)) = key.first() {
@@ -254,15 +256,17 @@ impl Rescue<'_> {
     }
 
     fn count(&self) -> rusqlite::Result<()> {
-        let statuses = Status::ALL.len();
-        self.target.execute_batch(&format!(
-            "WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE \
-             slot + 1 < {})
-             INSERT INTO totals (slot, n) SELECT slot, iif(slot < {statuses},
-                 (SELECT count(*) FROM webhooks WHERE status = slot),
-                 (SELECT count(*) FROM messages WHERE lane = slot - {statuses})) FROM slots",
-            super::TOTALS
-        ))
+        for total in Total::ALL {
+            let counted = match total {
+                Total::Webhooks(status) => format!("webhooks WHERE status = {}", status.code()),
+                Total::Messages(lane) => format!("messages WHERE lane = {}", lane.code()),
+            };
+            self.target.execute(
+                &format!("INSERT INTO totals (slot, n) SELECT ?1, count(*) FROM {counted}"),
+                [total.slot() as i64],
+            )?;
+        }
+        Ok(())
     }
 }
 

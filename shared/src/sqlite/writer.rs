@@ -20,7 +20,7 @@ use super::{
     trim::{self, Trimmer},
 };
 use crate::{
-    queue::{Lane, MAX_BATCH},
+    lane::{Lane, MAX_BATCH},
     status::Status,
 };
 
@@ -31,7 +31,7 @@ const MAX_JOBS_PER_COMMIT: usize = 1024;
 const COMMITS_PER_CHECKPOINT_LOOK: u64 = 32;
 
 /// How many totals there are; see [`Total`].
-pub(crate) const TOTALS: usize = Status::ALL.len() + 2;
+pub(crate) const TOTALS: usize = Total::ALL.len();
 
 /// What a write must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +52,28 @@ pub(crate) enum Total {
 }
 
 impl Total {
-    /// Its row.
+    /// All of them, in the order of their rows.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Webhooks(Status::Pending),
+        Self::Webhooks(Status::InProgress),
+        Self::Webhooks(Status::Retrying),
+        Self::Webhooks(Status::Delivered),
+        Self::Webhooks(Status::Failed),
+        Self::Messages(Lane::Webhooks),
+        Self::Messages(Lane::DeadLetters),
+    ];
+
+    /// The row of the table `totals`. Stored, so a row never changes its meaning. A new total takes
+    /// the next free row, in a migration.
     pub(crate) const fn slot(self) -> usize {
         match self {
-            Self::Webhooks(status) => status as usize,
-            Self::Messages(lane) => Status::ALL.len() + lane as usize,
+            Self::Webhooks(Status::Pending) => 0,
+            Self::Webhooks(Status::InProgress) => 1,
+            Self::Webhooks(Status::Retrying) => 2,
+            Self::Webhooks(Status::Delivered) => 3,
+            Self::Webhooks(Status::Failed) => 4,
+            Self::Messages(Lane::Webhooks) => 5,
+            Self::Messages(Lane::DeadLetters) => 6,
         }
     }
 }
@@ -98,7 +115,7 @@ impl<'c> Transaction<'c> {
 
     /// Tells those who wait for messages of the lane, after the commit.
     pub(crate) fn announce(&mut self, lane: Lane, messages: usize) {
-        self.arrivals[lane as usize] += messages;
+        self.arrivals[lane.index()] += messages;
     }
 
     /// The totals change once per transaction and not once per write.

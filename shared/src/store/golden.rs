@@ -27,7 +27,7 @@ use crate::{
         Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Step,
         Transition, Webhook, Why,
     },
-    retry::RetryOverride,
+    retry_override::RetryOverride,
     status::Status,
     trace::Trace,
 };
@@ -40,6 +40,11 @@ const WRITE: &str = "POSTHASTE_WRITE_GOLDEN";
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/schema_1").join(name)
+}
+
+/// Whether there is such a golden file.
+pub fn exists(name: &str) -> bool {
+    path(name).exists()
 }
 
 /// Panics unless the golden file holds exactly `actual` and a line break.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How far two looks are apart at least, by the monotonic clock.
-pub const MIN_APART: Duration = Duration::from_secs(60);
+pub(super) const MIN_APART: Duration = Duration::from_secs(60);
 
 /// Up to when expired records may be deleted: what two looks of this process have both seen
 /// expired.

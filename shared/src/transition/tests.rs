@@ -12,7 +12,8 @@ use crate::{
     id::TaskId,
     message::Message,
     model::{Budget, Claim, ClaimId, ErrorKind, Function, Webhook, Why},
-    retry::{Outcome, RetryOverride},
+    retry::Outcome,
+    retry_override::RetryOverride,
     status::Status,
     trace::Trace,
 };

@@ -1,5 +1,5 @@
-//! Receivers that answer oddly, or break off: a status that was received decides, and a connection
-//! is used again only if its response ended as it said.
+//! Receivers with invalid or incomplete responses. A received status decides, and a connection is
+//! reused only after a complete response.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::{
 
 const LENGTH: &str = "content-length: 0\r\n\r\n";
 
-/// Sends three requests to a receiver that answers each of them with these bytes: the connections
-/// that took.
+/// Sends three requests to a receiver that responds to each with these bytes. Returns the number of
+/// connections.
 async fn connections_of_three(bytes: &[u8], code: u16) -> usize {
     let server = Server::start(vec![Reply::new(bytes); 3]).await;
     let sender = sender();
@@ -40,7 +40,7 @@ async fn connections_of_three(bytes: &[u8], code: u16) -> usize {
 }
 
 #[tokio::test]
-async fn odd_heads_are_answers_and_their_connections_serve_again() {
+async fn unusual_heads_are_valid_and_their_connections_are_reused() {
     for code in [200, 503] {
         for (line, lines) in [
             ("HTTP/1.1 CODE OK", "x-a: b\r\n".repeat(120)),
@@ -66,7 +66,7 @@ async fn odd_heads_are_answers_and_their_connections_serve_again() {
 }
 
 #[tokio::test]
-async fn broken_responses_are_answers_and_their_connections_do_not_serve_again() {
+async fn the_status_of_a_broken_response_counts_and_its_connection_is_closed() {
     for code in [200, 500] {
         for rest in [
             &b"x-a: b\0c\r\ncontent-length: 0\r\n\r\n"[..],
@@ -100,7 +100,7 @@ async fn broken_responses_are_answers_and_their_connections_do_not_serve_again()
 }
 
 #[tokio::test]
-async fn a_head_that_breaks_off_or_never_ends_is_an_answer() {
+async fn an_incomplete_or_endless_head_does_not_change_the_status() {
     for (code, error) in [(200, None), (500, Some(ErrorKind::HttpStatus))] {
         let head = |rest: &str| Reply::new(format!("HTTP/1.1 {code} Whatever\r\n{rest}"));
         for reply in [
@@ -121,10 +121,10 @@ async fn a_head_that_breaks_off_or_never_ends_is_an_answer() {
     }
 }
 
-/// The receiver reads the head alone, answers, and closes, or leaves the rest unread: 1 MiB does
-/// not fit into any buffer.
+/// The receiver reads only the head, responds, and closes or leaves the rest unread. 1 MiB does not
+/// fit into any buffer.
 #[tokio::test]
-async fn an_answer_to_a_request_that_is_still_being_written_decides() {
+async fn a_response_during_the_write_decides() {
     for closes in [true, false] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -156,10 +156,9 @@ async fn an_answer_to_a_request_that_is_still_being_written_decides() {
     }
 }
 
-/// `Keep-Alive: timeout=N` less a second, and then the connection is closed by itself, long before
-/// the usual time.
+/// The pool closes the connection one second before `Keep-Alive: timeout=N`.
 #[tokio::test]
-async fn a_connection_is_kept_no_longer_than_the_server_says() {
+async fn a_connection_is_kept_no_longer_than_its_keep_alive() {
     let reply = |keep_alive: &str| Reply::with_body(200, &format!("{keep_alive}\r\n"), b"");
     let mut server = Server::start(vec![
         reply("keep-alive: timeout=1"),
@@ -180,8 +179,7 @@ async fn a_connection_is_kept_no_longer_than_the_server_says() {
         .expect("the one of timeout=2 is closed after a second");
 }
 
-/// Byte for byte: characters that RFC 3986 allows go as written, and nothing can end the request
-/// line.
+/// The target is sent byte for byte if RFC 3986 allows it, and nothing can end the request line.
 #[tokio::test]
 async fn a_url_arrives_as_it_was_written() {
     for (written, arrives) in [
@@ -202,10 +200,10 @@ fn keeping(excerpts: Excerpts) -> HttpSender {
     HttpSender::new(SenderConfig { excerpts, ..config(true) }).unwrap()
 }
 
-/// Deliveries have an excerpt where they are asked for, and do not wait for it any longer than for
-/// the end of the response.
+/// With `Excerpts::All`, deliveries have an excerpt. They wait no longer for it than for the end of
+/// the response.
 #[tokio::test]
-async fn the_beginning_of_a_deliverys_body_is_kept_if_asked_for() {
+async fn deliveries_have_an_excerpt_if_configured() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nabc";
     for (reply, excerpt) in [
         (Reply::with_body(200, "", b"{\"error\": \"no\"}"), Some("{\"error\": \"no\"}".to_owned())),

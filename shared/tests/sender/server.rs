@@ -1,5 +1,4 @@
-//! A destination made of bytes: it reads requests as they come over the wire and answers what a
-//! test tells it to.
+//! A destination that records raw requests and responds with the bytes of a test.
 
 use std::{
     net::SocketAddr,
@@ -17,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What is answered to one request: bytes, and what happens then.
+/// The response to one request: bytes, and the action after them.
 #[derive(Clone)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
@@ -26,13 +25,13 @@ pub(crate) struct Reply {
 
 #[derive(Clone)]
 enum Then {
-    /// The connection waits for the next request.
+    /// Wait for the next request.
     Keep,
-    /// The connection is closed, without having said so.
+    /// Close the connection without notice.
     Close,
-    /// Nothing more comes, and the connection stays open.
+    /// Send nothing more, and keep the connection open.
     Stall,
-    /// The same bytes come again and again, until the client closes.
+    /// Repeat these bytes until the client closes the connection.
     Repeat(Vec<u8>),
 }
 
@@ -64,16 +63,16 @@ impl Reply {
     }
 }
 
-/// One request as it came.
+/// A received request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
-    /// Request line and headers.
+    /// The request line and the headers.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
 impl Received {
-    /// The value of a header that must be there once.
+    /// The value of a header that must occur exactly once.
     pub(crate) fn header(&self, name: &str) -> &str {
         let mut values = self
             .head
@@ -86,23 +85,22 @@ impl Received {
     }
 }
 
-/// Listens on a free port of loopback; gone with the test's runtime.
+/// Listens on a free port of loopback. It ends with the runtime of the test.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: mpsc::UnboundedReceiver<Received>,
-    /// One message for each connection that has ended: the bytes that were written to it.
+    /// One message per closed connection: the number of written bytes.
     ended: mpsc::UnboundedReceiver<usize>,
 }
 
 impl Server {
-    /// Answers the requests in their order with `replies`, over whichever connections they come;
-    /// then stalls.
+    /// Responds to the requests in order with `replies`, on any connection, and then stalls.
     pub(crate) async fn start(replies: Vec<Reply>) -> Self {
         Self::listen(replies, None).await
     }
 
-    /// The same over TLS.
+    /// Like `start`, with TLS.
     pub(crate) async fn start_tls(replies: Vec<Reply>, config: ServerConfig) -> Self {
         Self::listen(replies, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
@@ -145,23 +143,23 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// Connections accepted until now.
+    /// The number of accepted connections.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// The next request that came.
+    /// Waits for the next request.
     pub(crate) async fn received(&mut self) -> Received {
         self.requests.recv().await.unwrap()
     }
 
-    /// Whether no further request has come.
+    /// Whether no further request has arrived.
     pub(crate) fn is_quiet(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// Returns once a connection has ended, and the client's runtime has had the occasion to see
-    /// it: how many bytes of replies the system took.
+    /// Waits until a connection has closed and the client could notice it. Returns the number of
+    /// written bytes.
     pub(crate) async fn connection_ended(&mut self) -> usize {
         let written = self.ended.recv().await.unwrap();
         for _ in 0..3 {
@@ -171,7 +169,7 @@ impl Server {
     }
 }
 
-/// Serves one connection until either side closes it. How many bytes the system took.
+/// Serves one connection until either side closes it. Returns the number of written bytes.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     requests: &mpsc::UnboundedSender<Received>,
@@ -208,7 +206,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     written
 }
 
-/// Reads one request of a known length; `None` when the client has closed.
+/// Reads one request of a known length. `None` if the client has closed the connection.
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Received> {
     let mut bytes = Vec::new();
     let (head, length) = loop {

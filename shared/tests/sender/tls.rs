@@ -1,5 +1,4 @@
-//! TLS against real servers: what is trusted, what is shown, and each sentence about what is not
-//! right.
+//! TLS with real servers: trusted certificates, client certificates, and error messages.
 
 use std::sync::Arc;
 
@@ -29,7 +28,7 @@ const NAME: &str = "hooks.example";
 const BAD_SIGNATURE: &str = "a signature does not match the key of the certificate or of its \
     issuer (a different key with the same name, or an RSA key of less than 2048 bits)";
 
-/// A certificate, its key, and what was sent with it.
+/// A certificate, its key, and the certificates sent with it.
 struct Chain {
     certificates: Vec<CertificateDer<'static>>,
     key: KeyPair,
@@ -40,7 +39,7 @@ impl Chain {
         self.certificates[0].clone()
     }
 
-    /// The same, sent with further certificates.
+    /// The same chain with additional certificates.
     fn with(mut self, further: &[&CertificateDer<'static>]) -> Self {
         self.certificates.extend(further.iter().map(|&it| it.clone()));
         self
@@ -63,7 +62,7 @@ fn self_signed(params: &CertificateParams) -> Chain {
     Chain { certificates: vec![params.self_signed(&key).unwrap().der().clone()], key }
 }
 
-/// An authority, or an intermediate one that another signed.
+/// A root or intermediate CA.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -113,7 +112,7 @@ async fn send_to(server: ServerConfig, sender: SenderConfig) -> Answer {
         .await
 }
 
-/// What comes of a server that shows these certificates, where `listed` are those of
+/// The result of an attempt at a server with this chain. `listed` are the certificates of
 /// `WEBHOOK_CA_FILE`.
 async fn send_tls(chain: &Chain, listed: &[&CertificateDer<'static>]) -> Answer {
     let mut config = config(true);
@@ -127,7 +126,7 @@ fn assert_refused(answer: &Answer, message: &str) {
     assert!(answer.message.as_ref().unwrap().len() < MAX_ERROR_BYTES, "cut off: {answer:?}");
 }
 
-/// `openssl req -x509` marks a self-signed certificate as an authority's; others do not.
+/// `openssl req -x509` marks a self-signed certificate as a CA certificate. Other tools do not.
 #[tokio::test]
 async fn a_listed_certificate_is_trusted_as_itself() {
     let mut as_authority = params(NAME);
@@ -195,12 +194,12 @@ async fn a_listed_authority_signs_for_others() {
 }
 
 #[tokio::test]
-async fn what_is_missing_of_the_chain_is_said() {
+async fn a_missing_intermediate_certificate_is_reported() {
     let root = Authority::new("Root");
     let intermediate = Authority::make("Intermediate R7", Some(&root), |_| ());
     let alone = intermediate.issue(&params(NAME));
     let message = "the server did not send its intermediate certificate, and the \
-        issuer \"Intermediate R7\" is not a trusted authority; WEBHOOK_CA_FILE can list it";
+        issuer \"Intermediate R7\" is not a trusted CA. To trust it, add it to WEBHOOK_CA_FILE";
     assert_refused(&send_tls(&alone, &[&root.certificate]).await, message);
     assert_refused(
         &send_tls(&alone.with(&[&root.certificate]), &[&root.certificate]).await,
@@ -209,7 +208,7 @@ async fn what_is_missing_of_the_chain_is_said() {
 
     let whole = intermediate.issue(&params(NAME)).with(&[&intermediate.certificate]);
     let message =
-        "the certificate's authority \"Root\" is not trusted; WEBHOOK_CA_FILE can list it";
+        "the certificate's CA \"Root\" is not trusted. To trust it, add it to WEBHOOK_CA_FILE";
     assert_refused(&send_tls(&whole, &[]).await, message);
     assert_refused(&send_tls(&whole.with(&[&root.certificate]), &[]).await, message);
     assert_refused(
@@ -218,14 +217,14 @@ async fn what_is_missing_of_the_chain_is_said() {
     );
 }
 
-/// A name of an authority is whatever the server's operator, or an attacker, wrote there.
+/// The name of a CA can be any text that the operator of the server, or an attacker, chose.
 #[tokio::test]
-async fn what_a_certificate_says_is_bounded() {
+async fn names_in_a_certificate_are_truncated() {
     let authority = Authority::new(&format!("\u{1b}[31m{}", "€".repeat(40)));
     let answer =
         send_tls(&authority.issue(&params(NAME)).with(&[&authority.certificate]), &[]).await;
     let message = answer.message.clone().unwrap();
-    let quoted = format!("authority \" [31m{}\" is", "€".repeat(18));
+    let quoted = format!("CA \" [31m{}\" is", "€".repeat(18));
     assert!(message.contains(&quoted) && message.len() < MAX_ERROR_BYTES, "{message}");
 
     let mut names = params(NAME);
@@ -242,7 +241,7 @@ async fn what_a_certificate_says_is_bounded() {
 }
 
 #[tokio::test]
-async fn each_fault_of_a_certificate_has_its_sentence() {
+async fn each_certificate_error_has_its_message() {
     let root = Authority::new("Root");
     let old =
         Authority::make("Old", Some(&root), |params| params.not_after = date_time_ymd(2021, 9, 30));
@@ -306,8 +305,7 @@ async fn each_fault_of_a_certificate_has_its_sentence() {
     }
 }
 
-/// A key on P-521, for servers. The bare number stands in the key's DER after its tag and its
-/// length, 66.
+/// A P-521 key for servers. In the DER of the key, the number follows its tag and its length, 66.
 #[derive(Debug)]
 struct P521(Arc<p521::ecdsa::SigningKey>);
 
@@ -341,7 +339,7 @@ impl Signer for P521 {
     }
 }
 
-/// Signatures that ring cannot verify, in certificates and in handshakes. The files are OpenSSL's
+/// Signatures that ring cannot verify, in certificates and in handshakes. OpenSSL made the files
 /// (`certificates/make`).
 #[tokio::test]
 async fn p_521_and_ecdsa_with_sha_512_are_verified() {
@@ -380,7 +378,7 @@ async fn p_521_and_ecdsa_with_sha_512_are_verified() {
     }
 }
 
-/// A server that asks for a certificate of `authority`'s.
+/// A server that requires a client certificate of `authority`.
 fn asking(
     authority: &Authority,
     chain: &Chain,
@@ -401,7 +399,7 @@ fn asking(
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
+async fn a_server_that_requests_a_client_certificate_receives_it() {
     let authority = Authority::new("Both");
     let server = authority.issue(&params(NAME));
     let ours = authority.issue(&params("client.example"));
@@ -429,8 +427,8 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     }
 }
 
-/// What is made of a server that answers the first message of a handshake with these bytes and
-/// closes.
+/// The result of an attempt at a server that responds to the first handshake message with these
+/// bytes and closes the connection.
 async fn answer_to_bytes(bytes: &[u8]) -> Answer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
@@ -447,7 +445,7 @@ async fn answer_to_bytes(bytes: &[u8]) -> Answer {
 }
 
 #[tokio::test]
-async fn what_a_server_says_in_place_of_a_handshake_is_told() {
+async fn invalid_handshakes_are_reported() {
     let plain = "the destination does not speak TLS on this port";
     for bytes in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",

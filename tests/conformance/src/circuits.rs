@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::circuit::{Circuit, Settings};
+use shared::{
+    circuit::{Circuit, Settings},
+    store::WriteCircuitError,
+};
 
 use super::{
     Case, Fixture, area,
@@ -27,6 +30,10 @@ fn settings() -> Settings {
     Settings { failures: 2, ..Settings::default() }
 }
 
+fn refused(written: Result<(), WriteCircuitError>) {
+    assert!(matches!(written, Err(WriteCircuitError::Changed)), "{written:?}");
+}
+
 /// Workers do not write over each other's failures. Proved with right, old and missing revisions,
 /// over both handles.
 async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
@@ -34,17 +41,14 @@ async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     let now = fixture.now();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     let first = Circuit::closed(&destination).failed(&settings(), now);
-    assert!(
-        !fixture.store.write_circuit(Some(0), &first).await.unwrap(),
-        "there is none of that revision"
-    );
-    assert!(fixture.store.write_circuit(None, &first).await.unwrap());
+    refused(fixture.store.write_circuit(Some(0), &first).await);
+    fixture.store.write_circuit(None, &first).await.unwrap();
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(first.clone()));
-    assert!(!fixture.other.write_circuit(None, &first).await.unwrap(), "there is one");
+    refused(fixture.other.write_circuit(None, &first).await);
     let second = first.failed(&settings(), now);
-    assert!(fixture.other.write_circuit(Some(first.revision), &second).await.unwrap());
+    fixture.other.write_circuit(Some(first.revision), &second).await.unwrap();
     let stale = first.probe(&settings(), now);
-    assert!(!fixture.store.write_circuit(Some(first.revision), &stale).await.unwrap());
+    refused(fixture.store.write_circuit(Some(first.revision), &stale).await);
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), Some(second));
 }
 
@@ -63,12 +67,15 @@ async fn of_racing_writes_one_wins(fixture: Fixture) {
                 let store =
                     Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
                 let after = after.clone();
-                tokio::spawn(async move { store.write_circuit(revision, &after).await.unwrap() })
+                tokio::spawn(async move { store.write_circuit(revision, &after).await })
             })
             .collect();
         let mut won = 0;
         for writer in writers {
-            won += u32::from(writer.await.unwrap());
+            match writer.await.unwrap() {
+                Ok(()) => won += 1,
+                lost => refused(lost),
+            }
         }
         assert_eq!(won, 1, "round {round}");
         assert_eq!(fixture.other.circuit(&destination).await.unwrap().unwrap().failures, round);
@@ -81,13 +88,10 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     let destination = destination();
     let now = fixture.now();
     let failed = Circuit::closed(&destination).failed(&settings(), now).failed(&settings(), now);
-    assert!(fixture.store.write_circuit(None, &failed).await.unwrap());
+    fixture.store.write_circuit(None, &failed).await.unwrap();
     let idle = failed.succeeded();
-    assert!(
-        !fixture.other.write_circuit(Some(failed.revision + 1), &idle).await.unwrap(),
-        "removal is conditional too"
-    );
-    assert!(fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap());
+    refused(fixture.other.write_circuit(Some(failed.revision + 1), &idle).await);
+    fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     eventually("it is not listed", || async {
         let open = fixture.store.circuits().await.unwrap();
@@ -95,7 +99,7 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     })
     .await;
     let again = Circuit::closed(&destination).failed(&settings(), now);
-    assert!(fixture.store.write_circuit(None, &again).await.unwrap());
+    fixture.store.write_circuit(None, &again).await.unwrap();
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(again));
 }
 
@@ -111,7 +115,7 @@ async fn those_that_opened_are_listed_first(fixture: Fixture) {
     let written =
         [failed(1, now), failed(2, now), failed(1, now), failed(2, long_ago), failed(1, now)];
     for circuit in &written {
-        assert!(fixture.store.write_circuit(None, circuit).await.unwrap());
+        fixture.store.write_circuit(None, circuit).await.unwrap();
     }
     eventually("all are listed", || async {
         let mut found = fixture.other.circuits().await.unwrap();

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 use shared::{
     id::WebhookId,
     model::{Content, Webhook},
-    retry::RetryOverride,
-    store::{CreateError, Filter, WriteError},
+    retry_override::RetryOverride,
+    store::{CreateError, DeleteError, Filter, WriteError},
 };
 use tokio::sync::Barrier;
 
@@ -122,7 +122,7 @@ async fn what_was_never_created_is_missing(fixture: Fixture) {
         fixture.store.write_and_open(&webhook, &next).await,
         Err(WriteError::Missing)
     ));
-    assert!(!fixture.store.delete(&webhook.id).await.unwrap());
+    assert!(matches!(fixture.store.delete(&webhook.id).await, Err(DeleteError::Missing)));
     assert_eq!(fixture.store.get(&webhook.id).await.unwrap(), None);
     assert_eq!(fixture.store.open(&webhook.id).await.unwrap(), None);
     let filter = Filter { reference: Some(webhook.id.reference.clone()), ..Filter::default() };
@@ -136,7 +136,7 @@ async fn another_reference_id_names_another_webhook(fixture: Fixture) {
     let other = WebhookId { reference: fresh_reference(), task: webhook.id.task };
     assert_eq!(fixture.store.get(&other).await.unwrap(), None);
     assert_eq!(fixture.store.open(&other).await.unwrap(), None);
-    assert!(!fixture.store.delete(&other).await.unwrap());
+    assert!(matches!(fixture.store.delete(&other).await, Err(DeleteError::Missing)));
     assert_eq!(
         fixture.store.open(&webhook.id).await.unwrap(),
         Some((webhook.clone(), content(&webhook)))

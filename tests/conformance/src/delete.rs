@@ -2,7 +2,7 @@
 
 use shared::{
     apply::{Applied, apply},
-    store::Filter,
+    store::{DeleteError, Filter},
 };
 
 use super::{
@@ -35,11 +35,11 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
         let webhook = kind.make(&fixture).await;
         let (id, created_at) = (&webhook.id, webhook.id.task.created_at());
         assert!(fixture.backend.has_content(id).await, "{kind:?}");
-        assert!(fixture.other.delete(id).await.unwrap(), "{kind:?}");
+        fixture.other.delete(id).await.unwrap();
         assert!(!fixture.backend.has_content(id).await, "{kind:?}: the payload goes too");
         assert_eq!(fixture.store.get(id).await.unwrap(), None, "{kind:?}");
         assert_eq!(fixture.store.open(id).await.unwrap(), None, "{kind:?}");
-        assert!(!fixture.store.delete(id).await.unwrap(), "{kind:?}: there is none any more");
+        assert!(matches!(fixture.store.delete(id).await, Err(DeleteError::Missing)));
         eventually("no index has it", || async {
             same(&fixture.due_at(id).await, &None)?;
             same(
@@ -79,12 +79,12 @@ async fn what_has_changed_stays(fixture: Fixture) {
     let seen = fixture.created().await;
     let now = fixture.now();
     let changed = fixture.step(&seen, |rules, webhook| rules.rescue(webhook, now)).await;
-    assert!(!fixture.other.delete_unchanged(&seen).await.unwrap());
+    assert!(matches!(fixture.other.delete_unchanged(&seen).await, Err(DeleteError::Changed)));
     assert_eq!(fixture.store.get(&seen.id).await.unwrap(), Some(changed.clone()));
     assert!(fixture.backend.has_content(&seen.id).await);
-    assert!(fixture.other.delete_unchanged(&changed).await.unwrap());
+    fixture.other.delete_unchanged(&changed).await.unwrap();
     assert_eq!(fixture.store.get(&seen.id).await.unwrap(), None);
-    assert!(!fixture.store.delete_unchanged(&changed).await.unwrap(), "there is none any more");
+    assert!(matches!(fixture.store.delete_unchanged(&changed).await, Err(DeleteError::Missing)));
 }
 
 /// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in
@@ -92,10 +92,8 @@ async fn what_has_changed_stays(fixture: Fixture) {
 async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     let claimed = Kind::LeaseLive.make(&fixture).await;
     let pending = Kind::Pending.make(&fixture).await;
-    assert!(
-        fixture.store.delete(&claimed.id).await.unwrap()
-            && fixture.store.delete(&pending.id).await.unwrap()
-    );
+    fixture.store.delete(&claimed.id).await.unwrap();
+    fixture.store.delete(&pending.id).await.unwrap();
     let now = fixture.now();
     let outcome = apply(&*fixture.other, claimed.clone(), |webhook| {
         fixture.rules.conclude(webhook, OURS, &answered(200), now, 0.5)
@@ -121,7 +119,7 @@ async fn others_stay(fixture: Fixture) {
     let now = fixture.now();
     let (gone, stays) =
         (fixture.created_with(now, &reference).await, fixture.created_with(now, &reference).await);
-    assert!(fixture.store.delete(&gone.id).await.unwrap());
+    fixture.store.delete(&gone.id).await.unwrap();
     assert_eq!(
         fixture.store.open(&stays.id).await.unwrap(),
         Some((stays.clone(), content(&stays)))

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::store::{IDEMPOTENCY_TTL, Reservation};
+use shared::store::{
+    IDEMPOTENCY_TTL, ReplaceReservationError, Reservation, ReserveError, Store, StoredReservation,
+};
 use tokio::sync::Barrier;
 
 use super::{Case, Fixture, area, fixture::fresh_task};
@@ -31,22 +33,28 @@ fn reservation(fixture: &Fixture) -> Reservation {
     }
 }
 
-/// A key stands for its first request, for every process. Proved by asking twice through each
-/// handle, and with another key.
-async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
-    let (key, first) = (key(), reservation(&fixture));
-    assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
-    for store in [&fixture.store, &fixture.other] {
-        assert_eq!(store.reserve(&key, &reservation(&fixture)).await.unwrap(), Some(first.clone()));
+/// The reservation that the key is taken by.
+async fn taken(store: &dyn Store, key: &str, own: &Reservation) -> StoredReservation {
+    match store.reserve(key, own).await {
+        Err(ReserveError::Taken(taken)) => *taken,
+        other => panic!("the key is not taken: {other:?}"),
     }
-    assert_eq!(
-        fixture.store.reserve(&format!("{key}x"), &reservation(&fixture)).await.unwrap(),
-        None
-    );
 }
 
-/// Of requests that come at the same time with the same key, one makes the webhook. Proved by
-/// rounds of eight tasks over two handles: one is told nothing, the others all the same.
+/// A key belongs to its first request, for every process. Proved by two calls through each handle,
+/// and with another key.
+async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
+    let (key, first) = (key(), reservation(&fixture));
+    let reserved = fixture.store.reserve(&key, &first).await.unwrap();
+    assert_eq!(reserved.reservation, first);
+    for store in [&fixture.store, &fixture.other] {
+        assert_eq!(taken(&**store, &key, &reservation(&fixture)).await, reserved);
+    }
+    fixture.store.reserve(&format!("{key}x"), &reservation(&fixture)).await.unwrap();
+}
+
+/// Of requests that arrive at the same time with the same key, one creates the webhook. Proved by
+/// rounds of eight tasks over two handles: one succeeds, the others all receive its reservation.
 async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
     const CALLERS: usize = 8;
     for round in 0..40 {
@@ -59,85 +67,89 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
                 let (key, own, start) = (key.clone(), reservation(&fixture), Arc::clone(&start));
                 tokio::spawn(async move {
                     start.wait().await;
-                    (store.reserve(&key, &own).await.unwrap(), own)
+                    store.reserve(&key, &own).await
                 })
             })
             .collect();
-        let (mut winners, mut told) = (Vec::new(), Vec::new());
+        let (mut winners, mut found) = (Vec::new(), Vec::new());
         for caller in callers {
             match caller.await.unwrap() {
-                (None, own) => winners.push(own),
-                (Some(reserved), _) => told.push(reserved),
+                Ok(reserved) => winners.push(reserved),
+                Err(ReserveError::Taken(taken)) => found.push(*taken),
+                Err(ReserveError::Store(error)) => panic!("{error}"),
             }
         }
         let [winner] = winners.as_slice() else {
             panic!("round {round}: {} got the key", winners.len())
         };
-        assert!(told.iter().all(|reserved| reserved == winner), "round {round}");
+        assert!(found.iter().all(|taken| taken == winner), "round {round}");
     }
 }
 
-/// The answer is kept for those who ask again, and a request that lost its key cannot write over
-/// it. Proved with the right and with wrong reservations before.
+/// The answer is kept for later tries, and a request that lost its key cannot overwrite it. Proved
+/// with right and wrong versions, of an own try and of one that another handle read.
 async fn only_what_stands_there_is_replaced(fixture: Fixture) {
-    let (key, first) = (key(), reservation(&fixture));
+    let (key, other_key, first) = (key(), key(), reservation(&fixture));
     let settled = vec![None, Some(fresh_task(fixture.now())), Some(fresh_task(fixture.now()))];
     let done = Reservation {
         answer: Some("{\"webhook_id\": \"é\"}".repeat(1000)),
         settled,
         ..first.clone()
     };
-    assert!(
-        !fixture.store.replace_reservation(&key, &first, &done).await.unwrap(),
-        "there is none"
-    );
-    assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None, "and none was made");
-    let foreign = reservation(&fixture);
-    assert!(!fixture.other.replace_reservation(&key, &foreign, &done).await.unwrap());
-    assert_eq!(fixture.other.reserve(&key, &foreign).await.unwrap(), Some(first.clone()));
-    assert!(fixture.other.replace_reservation(&key, &first, &done).await.unwrap());
-    assert!(!fixture.store.replace_reservation(&key, &first, &foreign).await.unwrap());
-    assert_eq!(fixture.store.reserve(&key, &foreign).await.unwrap(), Some(done));
+    let foreign = fixture.store.reserve(&other_key, &reservation(&fixture)).await.unwrap();
+    let missing = fixture.store.replace_reservation(&key, &foreign, &done).await;
+    assert!(matches!(missing, Err(ReplaceReservationError::Missing)), "{missing:?}");
+    let reserved = fixture.store.reserve(&key, &first).await.unwrap();
+    let changed = fixture.other.replace_reservation(&key, &foreign, &done).await;
+    assert!(matches!(changed, Err(ReplaceReservationError::Changed)), "{changed:?}");
+    let read = taken(&*fixture.other, &key, &foreign.reservation).await;
+    assert_eq!(read, reserved);
+    let replaced = fixture.other.replace_reservation(&key, &read, &done).await.unwrap();
+    assert_eq!(replaced.reservation, done);
+    let outdated = fixture.store.replace_reservation(&key, &reserved, &foreign.reservation).await;
+    assert!(matches!(outdated, Err(ReplaceReservationError::Changed)), "{outdated:?}");
+    assert_eq!(taken(&*fixture.store, &key, &foreign.reservation).await, replaced);
+    fixture.store.replace_reservation(&key, &replaced, &first).await.unwrap();
 }
 
-/// Who finds an id too old mints another, and only one of those who do so at the same time. Proved
+/// A try that finds an id too old mints another, and only one of concurrent tries succeeds. Proved
 /// by rounds.
 async fn of_racing_replacements_one_wins(fixture: Fixture) {
     for round in 0..40 {
         let (key, first) = (key(), reservation(&fixture));
-        assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
+        let reserved = fixture.store.reserve(&key, &first).await.unwrap();
         let callers: Vec<_> = (0..4)
             .map(|index| {
                 let store =
                     Arc::clone(if index % 2 == 0 { &fixture.store } else { &fixture.other });
-                let (key, first, own) = (key.clone(), first.clone(), reservation(&fixture));
-                tokio::spawn(async move {
-                    store.replace_reservation(&key, &first, &own).await.unwrap().then_some(own)
-                })
+                let (key, reserved, own) = (key.clone(), reserved.clone(), reservation(&fixture));
+                tokio::spawn(async move { store.replace_reservation(&key, &reserved, &own).await })
             })
             .collect();
         let mut winners = Vec::new();
         for caller in callers {
-            winners.extend(caller.await.unwrap());
+            match caller.await.unwrap() {
+                Ok(replaced) => winners.push(replaced),
+                Err(ReplaceReservationError::Changed) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
         assert_eq!(winners.len(), 1, "round {round}");
-        assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), winners.pop());
+        assert_eq!(Some(taken(&*fixture.store, &key, &first).await), winners.pop());
     }
 }
 
-/// After its time a key stands for nothing: it can be had again, and what it stood for cannot be
-/// replaced. Proved with the clock put forward.
+/// An expired key is free again, and its reservation cannot be replaced. Proved with a clock that
+/// advances.
 async fn an_expired_key_is_free_again(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
-    assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), None);
+    let reserved = fixture.store.reserve(&key, &first).await.unwrap();
     fixture.clock.advance(IDEMPOTENCY_TTL.checked_sub(Duration::from_secs(60)).unwrap());
-    assert_eq!(
-        fixture.other.reserve(&key, &reservation(&fixture)).await.unwrap(),
-        Some(first.clone())
-    );
+    assert_eq!(taken(&*fixture.other, &key, &reservation(&fixture)).await, reserved);
     fixture.clock.advance(Duration::from_secs(61));
     let second = reservation(&fixture);
-    assert!(!fixture.other.replace_reservation(&key, &first, &second).await.unwrap());
-    assert_eq!(fixture.other.reserve(&key, &second).await.unwrap(), None);
-    assert_eq!(fixture.store.reserve(&key, &first).await.unwrap(), Some(second));
+    let late = fixture.other.replace_reservation(&key, &reserved, &second).await;
+    assert!(matches!(late, Err(ReplaceReservationError::Missing)), "{late:?}");
+    let reserved = fixture.other.reserve(&key, &second).await.unwrap();
+    assert_eq!(taken(&*fixture.store, &key, &first).await, reserved);
 }

@@ -142,6 +142,14 @@ fn unavailable() -> QueueError {
 
 #[async_trait]
 impl Queue for Own {
+    async fn ping(&self) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        Ok(Vec::new())
+    }
+
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let process = &self.0;
         let world = &process.world;

@@ -11,9 +11,11 @@ use shared::{
     model::{Content, Webhook},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
-        DueEntry, DuePage, DuePlace, Filter, IdState, Listed, MAX_READ, Page, Reservation, Store,
-        StoreError, SweepReport, Tombstone, WriteError,
+        Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
+        DestinationTotals, DiskUsage, DueCursor, DueEntry, DuePage, DuePlace, Filter, IdState,
+        IdempotencyKeys, Listed, Lists, MAX_READ, Page, ReplaceReservationError, Reservation,
+        ReservationVersion, ReserveError, Store, StoreError, StoredReservation, SweepReport,
+        SweepState, Tombstone, Totals, Webhooks, WriteCircuitError, WriteError,
     },
 };
 
@@ -164,18 +166,23 @@ fn told(stored: &Webhook, after: &Webhook) -> String {
     )
 }
 
-fn delete(state: &mut State, process: &Process, id: &WebhookId, revision: Option<u64>) -> bool {
+fn delete(
+    state: &mut State,
+    process: &Process,
+    id: &WebhookId,
+    revision: Option<u64>,
+) -> Result<(), DeleteError> {
     let Some((stored, _)) = state.records.get(id, process.local_now()).cloned() else {
-        return false;
+        return Err(DeleteError::Missing);
     };
     if revision.is_some_and(|revision| revision != stored.revision) {
-        return false;
+        return Err(DeleteError::Changed);
     }
     state.note(process, || format!("deletes {}, {}", short(&stored), stored.status));
     state.watch.deleted(process, &stored);
     state.records.remove(id.task);
     state.records.retired.insert(id.task, Tombstone::Deleted);
-    true
+    Ok(())
 }
 
 #[async_trait]
@@ -184,6 +191,33 @@ impl Store for Own {
         self.call("ping", |_, _| ()).await
     }
 
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
+        Ok(None)
+    }
+
+    async fn maintain(&self, _: Timestamp, _: Timestamp) -> Result<(), StoreError> {
+        let Some(until) = self.0.world.horizon.look(self) else { return Ok(()) };
+        let purge = move |state: &mut State, process: &Process| {
+            let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
+            let expired: Vec<Webhook> =
+                webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
+            let now = state.now();
+            for webhook in expired {
+                state.note(process, || format!("purges {}", short(&webhook)));
+                state.watch.purged(process, &webhook, now);
+                state.records.remove(webhook.id.task);
+            }
+        };
+        self.call("maintain", purge).await
+    }
+}
+
+#[async_trait]
+impl Webhooks for Own {
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let (webhook, content) = (webhook.clone(), content.clone());
         let created = move |state: &mut State, process: &Process| {
@@ -252,16 +286,20 @@ impl Store for Own {
         self.replace(before, after).await
     }
 
-    async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
         let id = id.clone();
-        self.call("delete", move |state, process| delete(state, process, &id, None)).await
+        self.call("delete", move |state, process| delete(state, process, &id, None)).await?
     }
 
-    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError> {
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
         let (id, revision) = (seen.id.clone(), seen.revision);
-        self.call("delete", move |state, process| delete(state, process, &id, Some(revision))).await
+        self.call("delete", move |state, process| delete(state, process, &id, Some(revision)))
+            .await?
     }
+}
 
+#[async_trait]
+impl Lists for Own {
     async fn list(
         &self,
         filter: &Filter,
@@ -377,13 +415,16 @@ impl Store for Own {
         let counts = |state: &mut State, _: &Process| {
             let mut counts = [0; Status::ALL.len()];
             for (webhook, _) in state.records.webhooks.values().rev().take(MAX_READ) {
-                counts[webhook.status as usize] += 1;
+                counts[webhook.status.index()] += 1;
             }
             counts
         };
         self.call("counts", counts).await
     }
+}
 
+#[async_trait]
+impl SweepState for Own {
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
         self.call("audited_until", |state, _| state.records.audited_until).await
     }
@@ -392,18 +433,18 @@ impl Store for Own {
         &self,
         from: Option<Timestamp>,
         to: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), AdvanceAuditError> {
         let advance = move |state: &mut State, process: &Process| {
             if state.records.audited_until != from {
-                return false;
+                return Err(AdvanceAuditError::Moved);
             }
             state.note(process, || format!("has audited until {to}"));
             state.records.audited_until = Some(to);
             let now = state.now();
             state.watch.audited(process, to, &state.records, now);
-            true
+            Ok(())
         };
-        self.call("advance_audit", advance).await
+        self.call("advance_audit", advance).await?
     }
 
     async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
@@ -414,61 +455,53 @@ impl Store for Own {
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
         self.call("last_sweep", |state, _| state.records.report.clone()).await
     }
+}
 
-    async fn maintain(&self, _: Timestamp, _: Timestamp) -> Result<(), StoreError> {
-        let Some(until) = self.0.world.horizon.look(self) else { return Ok(()) };
-        let purge = move |state: &mut State, process: &Process| {
-            let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
-            let expired: Vec<Webhook> =
-                webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
-            let now = state.now();
-            for webhook in expired {
-                state.note(process, || format!("purges {}", short(&webhook)));
-                state.watch.purged(process, &webhook, now);
-                state.records.remove(webhook.id.task);
-            }
-        };
-        self.call("maintain", purge).await
-    }
-
+#[async_trait]
+impl IdempotencyKeys for Own {
     async fn reserve(
         &self,
         key: &str,
         reservation: &Reservation,
-    ) -> Result<Option<Reservation>, StoreError> {
+    ) -> Result<StoredReservation, ReserveError> {
         let (key, reservation) = (key.to_owned(), reservation.clone());
         let reserve = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            if let Some(existing) =
-                state.records.reservations.get(&key).filter(|existing| existing.expires_at > now)
-            {
-                return Some(existing.clone());
+            let reservations = &mut state.records.reservations;
+            if let Some(taken) = reservations.get(&key).filter(|taken| taken.expires_at > now) {
+                return Err(ReserveError::Taken(Box::new(stored(taken))));
             }
-            state.records.reservations.insert(key, reservation);
-            None
+            let reserved = stored(&reservation);
+            reservations.insert(key, reservation);
+            Ok(reserved)
         };
-        self.call("reserve", reserve).await
+        self.call("reserve", reserve).await?
     }
 
     async fn replace_reservation(
         &self,
         key: &str,
-        before: &Reservation,
+        before: &StoredReservation,
         after: &Reservation,
-    ) -> Result<bool, StoreError> {
-        let (key, before, after) = (key.to_owned(), before.clone(), after.clone());
+    ) -> Result<StoredReservation, ReplaceReservationError> {
+        let (key, before, after) = (key.to_owned(), before.version.clone(), after.clone());
         let replace = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let found = state
-                .records
-                .reservations
-                .get_mut(&key)
-                .filter(|found| found.expires_at > now && **found == before);
-            found.map(|found| *found = after).is_some()
+            let found = state.records.reservations.get_mut(&key);
+            let found = found.filter(|found| found.expires_at > now);
+            let found = found.ok_or(ReplaceReservationError::Missing)?;
+            if stored(found).version != before {
+                return Err(ReplaceReservationError::Changed);
+            }
+            *found = after;
+            Ok(stored(found))
         };
-        self.call("replace_reservation", replace).await
+        self.call("replace_reservation", replace).await?
     }
+}
 
+#[async_trait]
+impl Totals for Own {
     async fn add_activity(&self, activity: &Activity, _: Timestamp) -> Result<(), StoreError> {
         let activity = activity.clone();
         self.call("add_activity", move |state, _| add(&mut state.records.totals, &activity)).await
@@ -492,13 +525,13 @@ impl Store for Own {
         &self,
         before: Option<u64>,
         after: &Circuit,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), WriteCircuitError> {
         let after = after.clone();
         let write = move |state: &mut State, process: &Process| {
             let now = state.now();
             let circuits = &mut state.records.circuits;
             if circuits.get(&after.destination).map(|stored| stored.revision) != before {
-                return false;
+                return Err(WriteCircuitError::Changed);
             }
             state.watch.circuit.written(
                 &mut state.watch.violation,
@@ -512,14 +545,19 @@ impl Store for Own {
             } else {
                 circuits.insert(after.destination.clone(), after);
             }
-            true
+            Ok(())
         };
-        self.call("write_circuit", write).await
+        self.call("write_circuit", write).await?
     }
 
     async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
         self.call("circuits", |state, _| state.records.circuits.values().cloned().collect()).await
     }
+}
+
+fn stored(reservation: &Reservation) -> StoredReservation {
+    let version = ReservationVersion::new(format!("{reservation:?}"));
+    StoredReservation { reservation: reservation.clone(), version }
 }
 
 fn listed((webhook, content): &(Webhook, Content)) -> Listed {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use shared::{
     id::WebhookId,
     model::{Content, Webhook},
-    store::{DeadLetterPosition, Listed},
+    store::{DeadLetterPosition, DeleteError, Listed},
 };
 use utoipa::ToSchema;
 
@@ -113,10 +113,10 @@ pub(crate) async fn dead_letter_delete(
 ) -> Result<StatusCode, Problem> {
     query::none(query.as_deref())?;
     dead_letter(&app, &id).await?;
-    if app.context.store.delete(&id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::no_such_dead_letter())
+    match app.context.store.delete(&id).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(DeleteError::Missing | DeleteError::Changed) => Err(Problem::no_such_dead_letter()),
+        Err(DeleteError::Store(error)) => Err(error.into()),
     }
 }
 

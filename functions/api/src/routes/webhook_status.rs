@@ -7,7 +7,10 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use shared::planted::{self, Bug};
+use shared::{
+    planted::{self, Bug},
+    store::DeleteError,
+};
 
 use crate::{
     app::{App, PathId},
@@ -76,5 +79,9 @@ pub(crate) async fn webhook_delete(
     if planted::is(Bug::DeleteUnfenced) {
         return Ok(StatusCode::NO_CONTENT);
     }
-    if deleted? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::no_such_webhook()) }
+    match deleted {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(DeleteError::Missing | DeleteError::Changed) => Err(Problem::no_such_webhook()),
+        Err(DeleteError::Store(error)) => Err(error.into()),
+    }
 }

@@ -147,15 +147,15 @@ async fn a_refused_url_is_a_422_with_the_reason() {
     ];
     let stack = Stack::with(&settings, Access::Loopback).await;
     for (url, reason) in [
-        ("ftp://example.com/", "only http and https"),
+        ("ftp://example.com/", "must begin with http:// or https://"),
         ("https://user:pass@example.com/", "user name or password"),
         ("https://other.example/", "allowlist"),
         ("http://127.0.0.1/", "not a public address"),
         ("http://169.254.169.254/latest/meta-data", "not a public address"),
         ("http://[::1]/", "not a public address"),
         ("http://localhost/", "localhost"),
-        ("http://127.0.0.1:0/", "port must not be 0"),
-        ("http://example.com:0/", "port must not be 0"),
+        ("http://127.0.0.1:0/", "must not have port 0"),
+        ("http://example.com:0/", "must not have port 0"),
         ("http://*.example.com/", "not a valid name"),
         ("http://a..example.com/", "not a valid name"),
         (&format!("http://{}.example.com/", "a".repeat(64)), "not a valid name"),

@@ -15,8 +15,10 @@ use shared::{
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, CreateError, DeadLetterPosition, DeadLetters, DestinationTotals, DueCursor,
-        DuePage, Filter, IdState, Listed, Page, Reservation, Store, StoreError, SweepReport,
+        Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
+        DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
+        Lists, Page, ReplaceReservationError, Reservation, ReserveError, Store, StoreError,
+        StoredReservation, SweepReport, SweepState, Totals, Webhooks, WriteCircuitError,
         WriteError,
     },
 };
@@ -171,6 +173,17 @@ impl Store for FaultyStore {
         store!(self, "warnings", std::future::ready(Ok::<_, StoreError>(planted)))
     }
 
+    async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
+        store!(self, "disk_usage", self.inner.disk_usage())
+    }
+
+    async fn maintain(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        store!(self, "maintain", self.inner.maintain(now, until))
+    }
+}
+
+#[async_trait]
+impl Webhooks for FaultyStore {
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         store!(self, "create", self.inner.create(webhook, content))
     }
@@ -199,14 +212,17 @@ impl Store for FaultyStore {
         store!(self, "write_and_open", self.inner.write_and_open(before, after))
     }
 
-    async fn delete(&self, id: &WebhookId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
         store!(self, "delete", self.inner.delete(id))
     }
 
-    async fn delete_unchanged(&self, seen: &Webhook) -> Result<bool, StoreError> {
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
         store!(self, "delete", self.inner.delete_unchanged(seen))
     }
+}
 
+#[async_trait]
+impl Lists for FaultyStore {
     async fn list(
         &self,
         filter: &Filter,
@@ -246,7 +262,10 @@ impl Store for FaultyStore {
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         store!(self, "counts", self.inner.counts())
     }
+}
 
+#[async_trait]
+impl SweepState for FaultyStore {
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
         store!(self, "audited_until", self.inner.audited_until())
     }
@@ -255,7 +274,7 @@ impl Store for FaultyStore {
         &self,
         from: Option<Timestamp>,
         to: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), AdvanceAuditError> {
         store!(self, "advance_audit", self.inner.advance_audit(from, to))
     }
 
@@ -266,24 +285,30 @@ impl Store for FaultyStore {
     async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
         store!(self, "last_sweep", self.inner.last_sweep())
     }
+}
 
+#[async_trait]
+impl IdempotencyKeys for FaultyStore {
     async fn reserve(
         &self,
         key: &str,
         reservation: &Reservation,
-    ) -> Result<Option<Reservation>, StoreError> {
+    ) -> Result<StoredReservation, ReserveError> {
         store!(self, "reserve", self.inner.reserve(key, reservation))
     }
 
     async fn replace_reservation(
         &self,
         key: &str,
-        before: &Reservation,
+        before: &StoredReservation,
         after: &Reservation,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<StoredReservation, ReplaceReservationError> {
         store!(self, "replace_reservation", self.inner.replace_reservation(key, before, after))
     }
+}
 
+#[async_trait]
+impl Totals for FaultyStore {
     async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
         store!(self, "add_activity", self.inner.add_activity(activity, now))
     }
@@ -304,7 +329,7 @@ impl Store for FaultyStore {
         &self,
         before: Option<u64>,
         after: &Circuit,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), WriteCircuitError> {
         store!(self, "write_circuit", self.inner.write_circuit(before, after))
     }
 
@@ -315,6 +340,14 @@ impl Store for FaultyStore {
 
 #[async_trait]
 impl Queue for FaultyQueue {
+    async fn ping(&self) -> Result<(), QueueError> {
+        self.inner.ping().await
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        self.inner.warnings().await
+    }
+
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let error = || SendError { failed: (0..messages.len()).collect(), source: queue_error() };
         through!(self, "queue", "send", error(), self.inner.send(lane, messages))

@@ -45,6 +45,26 @@ async fn pages_by_number_and_by_cursor_are_the_same() {
     stack.get("/webhook-statuses?page=10&page_size=100").await.json(200);
 }
 
+/// The clock of this stack stands still unless a test advances it.
+#[tokio::test]
+async fn webhooks_of_one_millisecond_list_in_the_order_in_which_they_were_accepted() {
+    let stack = Stack::start().await;
+    let webhook = |reference: &str| json!({"url": "https://example.com/hook", "payload": 1, "reference_id": reference});
+    let mut expected = Vec::new();
+    for round in 0..10 {
+        let single = stack.post("/webhooks", webhook(&format!("s{round}")).to_string()).await;
+        expected.push(single.json(202)["webhook_id"].as_str().unwrap().to_owned());
+        let items = Vec::from_iter((0..3).map(|item| webhook(&format!("b{round}-{item}"))));
+        let batch = json!({"webhooks": items}).to_string();
+        let results = stack.post("/webhooks/batch", batch).await.json(202);
+        let results = results["results"].as_array().unwrap();
+        expected.extend(results.iter().map(|one| one["webhook_id"].as_str().unwrap().to_owned()));
+    }
+    expected.reverse();
+    let list = stack.get("/webhook-statuses?page_size=100").await.json(200);
+    assert_eq!(ids(&list), expected);
+}
+
 #[tokio::test]
 async fn filters_narrow_the_list() {
     let stack = Stack::start().await;

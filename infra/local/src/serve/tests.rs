@@ -13,17 +13,17 @@ use super::*;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Long enough for what comes to have come; what does not come is waited for no longer.
+/// Long enough for an expected event. The tests wait no longer for an unexpected one.
 const A_WHILE: Duration = Duration::from_millis(200);
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// With these waits for the first and for each further request.
+/// Limits with these timeouts for the first and for each later request.
 fn limits(connections: usize, first_request: Duration, next_request: Duration) -> Limits {
     Limits { connections, first_request, next_request }
 }
 
-/// A server whose `/` answers at once and whose `/held` answers when it is let go.
+/// A server whose `/` responds at once and whose `/held` responds when the test lets it go.
 struct Server {
     address: SocketAddr,
     held: Arc<Notify>,
@@ -38,7 +38,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (held, let_go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let holding = (Arc::clone(&held), Arc::clone(&let_go));
-        // A POST is answered once its body is there.
+        // A POST is answered once its body is received.
         let router =
             Router::new().route("/", get(async || "here").post(async |_: Bytes| "here")).route(
                 "/held",
@@ -70,7 +70,7 @@ async fn ask(stream: &mut TcpStream, path: &str) {
         .unwrap();
 }
 
-/// What comes until the answer ends with this text.
+/// Reads until the response ends with this text.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
@@ -82,7 +82,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// Whether the server closes it within the bound, whatever it says before.
+/// Whether the server closes the connection within the bound, whatever it sends before.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     timeout(BOUND, stream.read_to_end(&mut rest)).await.is_ok()
@@ -93,14 +93,14 @@ async fn a_connection_that_sends_no_request_is_closed() {
     let server =
         Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut silent = server.connect().await;
-    assert!(is_closed(&mut silent).await, "one that sends nothing");
+    assert!(is_closed(&mut silent).await, "a silent connection");
     let mut partial = server.connect().await;
     partial.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    assert!(is_closed(&mut partial).await, "one that stops amid its headers");
+    assert!(is_closed(&mut partial).await, "a connection that stops within its headers");
 
     let (mut reading, mut writing) = server.connect().await.into_split();
     let drip = async {
-        // Ends with an error once the connection is closed.
+        // Fails once the connection is closed.
         while writing.write_all(b"G").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -109,20 +109,20 @@ async fn a_connection_that_sends_no_request_is_closed() {
     let mut buffer = [0; 100];
     tokio::select! {
         ended = timeout(BOUND, reading.read(&mut buffer)) => assert!(ended.is_ok(),
-            "one that sends a byte now and then"),
+            "a connection that sends a byte at a time"),
         () = drip => unreachable!("it never ends"),
     }
 
     let mut idle = server.connect().await;
     ask(&mut idle, "/").await;
     assert!(read_until(&mut idle, "here").await.starts_with("HTTP/1.1 200"));
-    assert!(is_closed(&mut idle).await, "one whose next request does not come");
+    assert!(is_closed(&mut idle).await, "a connection without a next request");
     server.end().await;
 }
 
-/// The limit is on headers: an answer may take longer.
+/// The limit applies to headers. A response may take longer.
 #[tokio::test]
-async fn an_answer_may_take_longer_than_headers() {
+async fn a_response_may_take_longer_than_headers() {
     let server =
         Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
     let mut stream = server.connect().await;
@@ -136,9 +136,9 @@ async fn an_answer_may_take_longer_than_headers() {
     server.end().await;
 }
 
-/// The first request is waited for shortly, later ones for longer.
+/// The timeout of the first request is shorter than that of later ones.
 #[tokio::test]
-async fn the_first_request_must_come_sooner_than_later_ones() {
+async fn the_first_request_has_a_shorter_timeout() {
     let server = Server::start(limits(10, Duration::from_millis(50), LONG)).await;
     let mut known = server.connect().await;
     ask(&mut known, "/").await;
@@ -154,7 +154,7 @@ async fn the_first_request_must_come_sooner_than_later_ones() {
 }
 
 #[tokio::test]
-async fn a_new_connection_takes_the_place_of_the_one_that_has_waited_longest() {
+async fn a_new_connection_replaces_the_one_that_has_waited_longest() {
     let server = Server::start(limits(3, LONG, LONG)).await;
     let mut idle = server.connect().await;
     ask(&mut idle, "/").await;
@@ -163,14 +163,14 @@ async fn a_new_connection_takes_the_place_of_the_one_that_has_waited_longest() {
     let mut busy = server.connect().await;
     ask(&mut busy, "/held").await;
     server.held.notified().await;
-    // What never sent a request goes first, though it came later.
+    // A connection without a request is closed first, even if it is newer.
     let mut third = server.connect().await;
     ask(&mut third, "/").await;
     timeout(BOUND, read_until(&mut third, "here")).await.unwrap();
     assert!(is_closed(&mut silent).await);
     ask(&mut idle, "/").await;
     timeout(BOUND, read_until(&mut idle, "here")).await.unwrap();
-    // Of those that are idle now, the third has waited longest.
+    // Of the idle connections, the third has waited longest.
     let mut fourth = server.connect().await;
     ask(&mut fourth, "/").await;
     timeout(BOUND, read_until(&mut fourth, "here")).await.unwrap();
@@ -178,13 +178,13 @@ async fn a_new_connection_takes_the_place_of_the_one_that_has_waited_longest() {
     server.let_go.notify_one();
     assert!(
         timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200"),
-        "it is never closed"
+        "a busy connection is never closed"
     );
     server.end().await;
 }
 
 #[tokio::test]
-async fn many_silent_connections_shut_nobody_out() {
+async fn many_silent_connections_do_not_lock_out_others() {
     let server = Server::start(limits(50, LONG, LONG)).await;
     let mut silent = Vec::new();
     for _ in 0..120 {
@@ -202,7 +202,7 @@ async fn many_silent_connections_shut_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_new_connection_waits_while_every_other_one_is_at_work() {
+async fn a_new_connection_waits_while_all_others_are_busy() {
     let server = Server::start(limits(2, LONG, LONG)).await;
     let (mut first, mut second) = (server.connect().await, server.connect().await);
     for stream in [&mut first, &mut second] {
@@ -211,7 +211,7 @@ async fn a_new_connection_waits_while_every_other_one_is_at_work() {
     }
     let mut third = server.connect().await;
     ask(&mut third, "/").await;
-    assert!(timeout(A_WHILE, third.readable()).await.is_err(), "there is no place for it");
+    assert!(timeout(A_WHILE, third.readable()).await.is_err(), "the limit is reached");
     server.let_go.notify_one();
     assert!(
         timeout(BOUND, read_until(&mut third, "here")).await.unwrap().starts_with("HTTP/1.1 200")
@@ -221,9 +221,9 @@ async fn a_new_connection_waits_while_every_other_one_is_at_work() {
     server.end().await;
 }
 
-/// It is cut off once it has had its time.
+/// A body is cut off once its grace period is over.
 #[tokio::test]
-async fn bodies_that_do_not_come_make_room_too() {
+async fn slow_bodies_make_room_too() {
     let server = Server::start(limits(2, LONG, LONG)).await;
     let mut slow = Vec::new();
     for _ in 0..2 {
@@ -243,16 +243,16 @@ async fn bodies_that_do_not_come_make_room_too() {
     server.end().await;
 }
 
-/// Everything that comes until the connection is closed.
+/// Reads until the connection is closed.
 async fn read_to_end(mut reading: OwnedReadHalf) -> String {
     let mut text = Vec::new();
-    // It may be reset when the server has not read everything.
+    // The server may reset the connection if it has not read everything.
     let _ = timeout(BOUND, reading.read_to_end(&mut text)).await.unwrap();
     String::from_utf8(text).unwrap()
 }
 
 #[tokio::test]
-async fn headers_without_end_are_refused_before_they_fill_memory() {
+async fn endless_headers_are_refused_before_they_fill_memory() {
     let server = Server::start(limits(10, LONG, LONG)).await;
     for line in ["x: 123456789\r\n".to_owned(), "a".repeat(1000)] {
         let (reading, mut writing) = server.connect().await.into_split();
@@ -261,13 +261,13 @@ async fn headers_without_end_are_refused_before_they_fill_memory() {
             let mut sent = 0;
             while writing.write_all(line.as_bytes()).await.is_ok() {
                 sent += line.len();
-                assert!(sent < 64 * 1024 * 1024, "it takes them without end");
+                assert!(sent < 64 * 1024 * 1024, "it accepts them without a limit");
             }
         };
         let (answer, ()) = tokio::join!(read_to_end(reading), send);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
-    // Just too long; all of it is read before it is answered.
+    // Just too long. The server reads all of it before it responds.
     let (reading, mut writing) = server.connect().await.into_split();
     let head = format!("GET / HTTP/1.1\r\nhost: here\r\nx: {}\r\n\r\n", "a".repeat(MAX_HEAD_BYTES));
     writing.write_all(&head.as_bytes()[..MAX_HEAD_BYTES]).await.unwrap();
@@ -283,15 +283,15 @@ async fn headers_without_end_are_refused_before_they_fill_memory() {
     server.end().await;
 }
 
-/// RFC 9112, section 9.6: who has closed its sending side may still read.
+/// RFC 9112, section 9.6: a caller that has closed its sending side may still read.
 #[tokio::test]
-async fn a_caller_that_closes_its_sending_side_gets_its_answer() {
+async fn a_caller_that_closes_its_sending_side_gets_the_response() {
     let server = Server::start(limits(10, LONG, LONG)).await;
     let mut caller = server.connect().await;
     ask(&mut caller, "/held").await;
     caller.shutdown().await.unwrap();
     server.held.notified().await;
-    assert!(timeout(A_WHILE, caller.readable()).await.is_err(), "it is not given up");
+    assert!(timeout(A_WHILE, caller.readable()).await.is_err(), "the request is not given up");
     server.let_go.notify_one();
     assert!(
         timeout(BOUND, read_until(&mut caller, "late")).await.unwrap().starts_with("HTTP/1.1 200")
@@ -301,7 +301,7 @@ async fn a_caller_that_closes_its_sending_side_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_sends_what_is_under_way() {
+async fn on_stop_it_sends_the_responses_in_progress() {
     let server = Server::start(limits(10, LONG, LONG)).await;
     let (mut idle, mut silent, mut busy) =
         (server.connect().await, server.connect().await, server.connect().await);
@@ -315,11 +315,11 @@ async fn told_to_stop_it_sends_what_is_under_way() {
     assert!(
         is_closed(&mut idle).await && is_closed(&mut silent).await && is_closed(&mut partial).await
     );
-    assert!(!server.running.is_finished(), "an answer is under way");
+    assert!(!server.running.is_finished(), "a response is in progress");
     server.let_go.notify_one();
     assert!(
         timeout(BOUND, read_until(&mut busy, "late")).await.unwrap().starts_with("HTTP/1.1 200")
     );
     timeout(BOUND, server.running).await.unwrap().unwrap();
-    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(server.address).await.is_err(), "the listener is closed");
 }

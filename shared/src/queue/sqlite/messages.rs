@@ -92,7 +92,7 @@ pub(super) fn send(
         tx.execute(
             "INSERT INTO messages (lane, visible_at, id, held, receives, sent_at, body) VALUES \
              (?1, ?2, ?3, ?4, 0, ?5, ?6)",
-            (lane as i64, message.visible_at, message.id, SENT, now.as_millis(), &message.body),
+            (lane.code(), message.visible_at, message.id, SENT, now.as_millis(), &message.body),
         )?;
     }
     tx.count(Total::Messages(lane), messages.len() as i64);
@@ -141,7 +141,7 @@ fn visible(
         "SELECT visible_at, id, receives, sent_at, body FROM messages
          WHERE lane = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3",
     )?;
-    let rows = statement.query_map((lane as i64, now.as_millis(), limit as i64), |row| {
+    let rows = statement.query_map((lane.code(), now.as_millis(), limit as i64), |row| {
         Ok(Visible {
             since: row.get(0)?,
             id: row.get(1)?,
@@ -163,7 +163,7 @@ fn take(
     tx.execute(
         "UPDATE messages SET visible_at = ?4, held = ?5, receives = receives + 1 WHERE lane = ?1 \
          AND visible_at = ?2 AND id = ?3",
-        (lane as i64, message.since, message.id, hidden_until, RECEIVED),
+        (lane.code(), message.since, message.id, hidden_until, RECEIVED),
     )?;
     let receives = message.receives + 1;
     Ok(Received {
@@ -181,10 +181,10 @@ fn give_up(tx: &mut Transaction<'_>, message: &Visible, now: Timestamp) -> rusql
         "UPDATE messages SET lane = ?4, visible_at = ?5, held = ?6, receives = 0 WHERE lane = ?1 \
          AND visible_at = ?2 AND id = ?3",
         (
-            Lane::Webhooks as i64,
+            Lane::Webhooks.code(),
             message.since,
             message.id,
-            Lane::DeadLetters as i64,
+            Lane::DeadLetters.code(),
             now.as_millis(),
             SENT,
         ),
@@ -204,7 +204,7 @@ pub(super) fn acknowledge(
         let gone = tx.execute(
             "DELETE FROM messages WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = \
              ?4 AND held = ?5",
-            (lane as i64, receipt.visible_at, receipt.id, receipt.receives, RECEIVED),
+            (lane.code(), receipt.visible_at, receipt.id, receipt.receives, RECEIVED),
         )?;
         tx.count(Total::Messages(lane), -(gone as i64));
     }
@@ -226,7 +226,7 @@ pub(super) fn release(
             "UPDATE messages SET visible_at = ?6, held = ?7
              WHERE lane = ?1 AND visible_at = ?2 AND id = ?3 AND receives = ?4 AND held = ?5",
             (
-                lane as i64,
+                lane.code(),
                 receipt.visible_at,
                 receipt.id,
                 receipt.receives,
@@ -248,7 +248,7 @@ pub(super) fn first_visible_at(
     let mut statement = connection.prepare_cached(
         "SELECT visible_at FROM messages WHERE lane = ?1 ORDER BY visible_at LIMIT 1",
     )?;
-    statement.query_row([lane as i64], |row| row.get(0).map(Timestamp::from_millis)).optional()
+    statement.query_row([lane.code()], |row| row.get(0).map(Timestamp::from_millis)).optional()
 }
 
 /// All of them are counted as they come and go; those that are hidden are few, so they are counted
@@ -265,7 +265,7 @@ pub(super) fn depth(
             "SELECT count(*) FILTER (WHERE held <> 0), count(*) FILTER (WHERE held = 0)
              FROM (SELECT held FROM messages WHERE lane = ?1 AND visible_at > ?2 LIMIT ?3)",
         )?
-        .query_row((lane as i64, now.as_millis(), MAX_COUNTED), |row| {
+        .query_row((lane.code(), now.as_millis(), MAX_COUNTED), |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
     let (in_flight, delayed) = (in_flight as u64, delayed as u64);
@@ -280,7 +280,7 @@ pub(super) fn release_all(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite:
             "UPDATE messages SET visible_at = min(visible_at, ?2), held = ?3, receives = \
              max(receives - 1, 0)
              WHERE lane = ?1 AND held = ?4",
-            (lane as i64, now.as_millis(), SENT, RECEIVED),
+            (lane.code(), now.as_millis(), SENT, RECEIVED),
         )?;
         tx.announce(lane, changed);
         released += changed as u64;

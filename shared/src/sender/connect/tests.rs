@@ -80,7 +80,7 @@ fn assert_failed(
 }
 
 #[tokio::test]
-async fn a_connection_leads_to_the_first_address_that_answers() {
+async fn the_first_address_that_accepts_wins() {
     let (listener, port) = listen().await;
     let mut stream = connector(&["ff0e::1", "127.0.0.1"])
         .connect(&origin(&format!("http://a.example:{port}/")))
@@ -96,7 +96,7 @@ async fn a_connection_leads_to_the_first_address_that_answers() {
 /// A name with addresses of a family that this machine does not support. It counts as a failure of
 /// the destination.
 #[tokio::test]
-async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
+async fn a_missing_address_family_is_a_network_error() {
     let url = origin(&format!("http://a.example:{}/", closed_port().await));
     for addresses in [&["ff0e::1", "127.0.0.1"][..], &["127.0.0.1", "ff0e::1"]] {
         let result = connector(addresses).connect(&url).await;
@@ -124,7 +124,7 @@ async fn a_family_that_this_machine_does_not_have_is_a_network_failure() {
 }
 
 #[tokio::test]
-async fn what_this_machine_has_run_out_of_is_ours() {
+async fn exhausted_resources_do_not_count_against_the_destination() {
     for (number, of) in [
         (libc::EMFILE, "open files (file descriptors)"),
         (libc::ENFILE, "open files (file descriptors)"),
@@ -148,7 +148,7 @@ async fn what_this_machine_has_run_out_of_is_ours() {
 }
 
 #[tokio::test]
-async fn no_connection_leads_to_an_address_that_the_guard_refuses() {
+async fn no_connection_is_opened_to_a_refused_address() {
     let (listener, port) = listen().await;
     let strict = Connector::new(&config(false, lookup(&["127.0.0.1", "::1"]))).unwrap();
     for host in ["a.example", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
@@ -189,7 +189,7 @@ async fn a_step_that_does_not_end_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_breaks_off_is_told() {
+async fn an_interrupted_handshake_is_reported() {
     let (listener, port) = listen().await;
     let url = origin(&format!("https://127.0.0.1:{port}/"));
     let connector = connector(&[]);
@@ -204,7 +204,7 @@ async fn a_handshake_that_breaks_off_is_told() {
 }
 
 /// Responds to one CONNECT with these bytes. The channel first receives the request.
-async fn proxy_that_says(answer: &'static [u8]) -> (u16, mpsc::UnboundedReceiver<String>) {
+async fn proxy_with_response(answer: &'static [u8]) -> (u16, mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
     let (requests, received) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -229,7 +229,7 @@ async fn proxy_that_says(answer: &'static [u8]) -> (u16, mpsc::UnboundedReceiver
 #[tokio::test]
 async fn a_tunnel_begins_right_after_the_answer_to_connect() {
     let answer = b"HTTP/1.1 200 Connection established\r\nvia: it\r\n\r\n";
-    let (port, mut requests) = proxy_that_says(answer).await;
+    let (port, mut requests) = proxy_with_response(answer).await;
     let connector = through(&format!("http://us%65r:p%40ss:word@127.0.0.1:{port}"));
     let mut stream = connector.connect(&origin("http://hooks.example:8080/path")).await.unwrap();
     stream.write_all(b"echo").await.unwrap();
@@ -246,11 +246,11 @@ async fn a_tunnel_begins_right_after_the_answer_to_connect() {
 
 /// Bytes after the head belong to the tunnel. None is lost, regardless of the splits.
 #[tokio::test]
-async fn nothing_that_follows_the_head_is_swallowed() {
+async fn bytes_after_the_head_are_not_lost() {
     for answer in
         [&b"HTTP/1.0 200 OK\r\n\r\nfirst"[..], b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n\r\n\r\n"]
     {
-        let (port, _requests) = proxy_that_says(answer).await;
+        let (port, _requests) = proxy_with_response(answer).await;
         let mut stream = through(&format!("http://127.0.0.1:{port}"))
             .connect(&origin("http://[2001:db8::1]/"))
             .await
@@ -265,7 +265,7 @@ async fn nothing_that_follows_the_head_is_swallowed() {
 /// A real proxy: the tunnel carries TLS, the proxy resolves the destination, and the guard does not
 /// apply to the name of the proxy.
 #[tokio::test]
-async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
+async fn tls_uses_the_tunnel_and_the_proxy_resolves_names() {
     let key = rcgen::generate_simple_self_signed(["hooks.example".to_owned()]).unwrap();
     let tls = rustls::ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
@@ -324,7 +324,7 @@ async fn tls_goes_through_a_tunnel_and_names_are_the_proxys_to_resolve() {
 /// Errors of the proxy do not count against the destination. Their messages name the proxy without
 /// its credentials. Errors that the proxy reports for the destination count against it.
 #[tokio::test]
-async fn a_proxys_failures_are_told_from_the_destinations() {
+async fn errors_of_the_proxy_and_of_the_destination_are_distinguished() {
     let hooks = origin("https://hooks.example/");
     for (answer, is_our_fault, message) in [
         (
@@ -383,13 +383,13 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
             "the egress proxy {proxy} failed: its response to CONNECT is not HTTP/1.1",
         ),
     ] {
-        let (port, _requests) = proxy_that_says(answer.as_bytes()).await;
+        let (port, _requests) = proxy_with_response(answer.as_bytes()).await;
         let result =
             through(&format!("http://user:hunter2@127.0.0.1:{port}")).connect(&hooks).await;
         let message = message.replace("{proxy}", &format!("127.0.0.1:{port}"));
         assert_failed(result, ErrorKind::Network, is_our_fault, &message);
     }
-    let (port, _requests) = proxy_that_says(b"HTTP/1.1 407 Nope\r\n\r\n").await;
+    let (port, _requests) = proxy_with_response(b"HTTP/1.1 407 Nope\r\n\r\n").await;
     let result = through(&format!("http://127.0.0.1:{port}")).connect(&hooks).await;
     let message = format!(
         "the egress proxy 127.0.0.1:{port} requires credentials (407). Set them in \
@@ -412,7 +412,7 @@ async fn a_proxys_failures_are_told_from_the_destinations() {
 
 /// A head that exceeds the limit is not read further.
 #[tokio::test]
-async fn an_endless_answer_to_connect_is_given_up() {
+async fn an_endless_response_to_connect_fails() {
     let (listener, port) = listen().await;
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -430,7 +430,7 @@ async fn an_endless_answer_to_connect_is_given_up() {
 
 /// A proxy that accepts the connection and does not respond waits for the destination.
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_does_not_answer_is_a_timeout() {
+async fn an_unresponsive_proxy_is_a_timeout() {
     let (_listener, port) = listen().await;
     let result = through(&format!("http://127.0.0.1:{port}"))
         .connect(&origin("http://hooks.example/"))

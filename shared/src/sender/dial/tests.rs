@@ -52,7 +52,7 @@ async fn the_most_informative_failure_is_shown() {
 
 /// An unresponsive address delays the others by the stagger, and no longer.
 #[tokio::test]
-async fn a_silent_address_does_not_hold_up_the_next() {
+async fn an_unresponsive_address_does_not_delay_the_next() {
     // A listener with a full backlog drops connections, like a firewall.
     let full = tokio::net::TcpSocket::new_v4().unwrap();
     full.bind("127.0.0.3:0".parse().unwrap()).unwrap();
@@ -71,7 +71,7 @@ async fn a_silent_address_does_not_hold_up_the_next() {
 
 /// With a route and a source address, `EADDRNOTAVAIL` means that no port is free.
 #[test]
-fn what_this_machine_lacks_is_told_from_what_the_destination_has() {
+fn exhausted_ports_and_missing_routes_are_distinguished() {
     let is_ours = |number: i32, route: fn() -> io::Result<()>| {
         is_exhausted(&io::Error::from_raw_os_error(number), route)
     };

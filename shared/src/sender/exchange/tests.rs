@@ -112,7 +112,7 @@ async fn a_request_is_one_write() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_taken_in_pieces_arrives_whole() {
+async fn a_request_written_in_pieces_arrives_whole() {
     for room in 1..8 {
         let script = Script { room, ..Script::new(&[Then::Gives(OK)]) };
         let response = send_to(script).await.unwrap();
@@ -154,7 +154,7 @@ async fn no_byte_is_written_after_the_deadline() {
 /// A receiver responds before it has read the whole request. The status decides, and the connection
 /// is not reused.
 #[tokio::test]
-async fn an_early_answer_decides() {
+async fn an_early_response_decides() {
     let full = Script { room: 0, ..Script::new(&[Then::Gives(OK)]) };
     let closed = Script {
         on_write: Box::new(|| Err(io::ErrorKind::BrokenPipe.into())),
@@ -180,7 +180,7 @@ async fn an_early_answer_decides() {
 
 /// The result does not depend on how the bytes are split.
 #[tokio::test]
-async fn a_response_may_come_in_any_pieces() {
+async fn a_response_can_arrive_in_any_pieces() {
     let text: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hi\r\nlink: \
         <a>\r\n\r\nHTTP/1.1 500 Oh\r\nx-a: b\r\n c\r\n\
         transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n";
@@ -199,7 +199,7 @@ async fn a_response_may_come_in_any_pieces() {
 /// An incomplete response after the status line does not change the status. The connection is not
 /// reused.
 #[tokio::test]
-async fn what_breaks_off_is_read_as_far_as_it_came() {
+async fn an_incomplete_head_is_parsed_as_far_as_it_is_complete() {
     for (text, came) in [
         (&b"HTTP/1.1 503 Oh\r\n"[..], &b""[..]),
         (b"HTTP/1.1 503 Oh\r\nretry-after: 5\r\nx-", b""),
@@ -238,7 +238,7 @@ async fn a_connection_with_more_than_its_response_is_not_reused() {
 
 /// Endless input has a limit in memory and in time.
 #[tokio::test]
-async fn what_has_no_end_is_given_up() {
+async fn endless_input_fails() {
     let flood = |first: &'static [u8], more: &'static [u8]| {
         let mut reads = vec![Then::Gives(first)];
         reads.extend(std::iter::repeat_n(Then::Gives(more), 2 * MAX_HEAD_BYTES / more.len()));

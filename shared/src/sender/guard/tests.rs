@@ -117,7 +117,7 @@ fn only_http_without_userinfo_even_where_private_is_allowed() {
 }
 
 #[test]
-fn what_parsers_read_differently_is_refused() {
+fn ambiguous_urls_are_refused() {
     for url in [
         "",
         "example.com/x",
@@ -213,7 +213,7 @@ fn port_0_is_refused() {
 
 /// A typical allowlist, and every way in which text after the host could imitate the host.
 #[test]
-fn a_path_cannot_pose_as_a_host_on_the_allowlist() {
+fn a_path_cannot_imitate_a_host_on_the_allowlist() {
     let guard = guard(false, Some(r"^https://.*\.example\.com/.*$"), &[]);
     for url in [
         "https://hooks.example.com/",
@@ -248,7 +248,7 @@ fn the_allowlist_matches_from_the_beginning() {
 
 /// With host globs, a pattern can contain paths, and the globs decide about the host.
 #[test]
-fn host_globs_judge_the_host() {
+fn host_globs_decide_about_the_host() {
     let by_host = guard(false, None, &["*.example.com", "HOOKS.example.net", "2606:4700::*"]);
     for url in [
         "https://a.example.com/",
@@ -283,7 +283,7 @@ fn host_globs_judge_the_host() {
 
 /// An allowlist with a private address does not allow that address.
 #[test]
-fn an_allowlist_opens_nothing_private() {
+fn an_allowlist_does_not_allow_private_addresses() {
     let guard = guard(false, Some("^http://127.0.0.1/"), &["127.0.0.1"]);
     assert_eq!(
         guard.check_url("http://127.0.0.1/"),
@@ -292,7 +292,7 @@ fn an_allowlist_opens_nothing_private() {
 }
 
 #[test]
-fn what_is_not_a_host_glob_is_refused_and_named() {
+fn an_invalid_host_glob_is_refused_and_named() {
     for glob in ["[", "*.bücher.example", "{a"] {
         let host_allowlist = vec!["example.com".to_owned(), glob.to_owned()];
         let error = AddressGuard::new(GuardSettings { host_allowlist, ..GuardSettings::default() })
@@ -302,7 +302,7 @@ fn what_is_not_a_host_glob_is_refused_and_named() {
 }
 
 #[test]
-fn an_address_is_judged_by_itself_unless_private_ones_are_allowed() {
+fn non_public_addresses_are_refused_unless_allowed() {
     let address = |text: &str| text.parse().unwrap();
     for (text, is_public) in
         [("8.8.8.8", true), ("127.0.0.1", false), ("::1", false), ("2606:4700::1111", true)]
@@ -348,7 +348,7 @@ fn every_refusal_is_short() {
 
 /// With host globs, the pattern need not mark the end of the host.
 #[test]
-fn a_gap_in_the_allowlist_is_told_unless_globs_close_it() {
+fn a_gap_in_the_allowlist_is_reported_unless_globs_close_it() {
     let open = Some(r"^https://.*\.example\.com");
     assert_eq!(
         guard(false, open, &[]).allowlist_gap().as_deref(),

@@ -10,7 +10,7 @@ fn status(text: &str) -> Option<(u16, usize)> {
 }
 
 #[test]
-fn a_status_line_may_be_odd_but_not_ambiguous() {
+fn a_status_line_can_be_unusual_but_not_ambiguous() {
     for text in [
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.1 200 \r\n",
@@ -96,7 +96,7 @@ fn framed(lines: &str) -> (Framing, bool) {
 }
 
 #[test]
-fn a_body_is_framed_as_rfc_9112_says() {
+fn bodies_are_framed_by_the_rules_of_rfc_9112() {
     let until_close = (Framing::UntilClose, false);
     for (lines, expected) in [
         ("content-length: 5\r\n", (Framing::Length(5), true)),
@@ -136,7 +136,7 @@ fn a_body_is_framed_as_rfc_9112_says() {
 }
 
 #[test]
-fn after_what_cannot_be_read_the_connection_is_not_reused() {
+fn after_an_invalid_line_the_connection_is_not_reused() {
     for lines in [
         "x a: b\r\n",
         ": b\r\n",
@@ -174,7 +174,7 @@ fn after_what_cannot_be_read_the_connection_is_not_reused() {
 }
 
 #[test]
-fn what_the_sender_heeds_is_found() {
+fn the_relevant_headers_are_found() {
     let head = parse(
         "keep-alive: timeout=5, max=100\r\nLocation: /a\r\n \r\n /b\r\nlocation: \
          /c\r\nretry-after: 28, 2\r\nretry-after: 9\r\n",

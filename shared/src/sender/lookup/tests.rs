@@ -76,19 +76,19 @@ impl Drop for Servers {
 }
 
 #[tokio::test]
-async fn a_zone_whose_servers_do_not_answer_holds_up_no_other() {
+async fn an_unresponsive_zone_delays_no_other() {
     let servers = Servers::start();
     servers.begin((0..500).map(|n| format!("n{n}.dead.example")));
     servers.blocked(MAX_PER_ZONE).await;
     for host in ["hooks.example.com", "other.test", "localhost"] {
-        let found = timeout(SOON, servers.kind(host)).await.expect("it waits for nobody");
+        let found = timeout(SOON, servers.kind(host)).await.expect("it does not wait");
         assert_eq!(found, Ok(1), "{host}");
     }
     assert_eq!(servers.blocked.load(Ordering::SeqCst), MAX_PER_ZONE, "and no thread more");
 }
 
 #[tokio::test]
-async fn a_look_up_without_room_says_that_nobody_was_asked() {
+async fn a_lookup_without_a_free_call_returns_would_block() {
     let servers = Servers::start();
     servers.begin((0..MAX_PER_ZONE).map(|n| format!("n{n}.dead.example")));
     servers.blocked(MAX_PER_ZONE).await;
@@ -103,7 +103,7 @@ async fn a_look_up_without_room_says_that_nobody_was_asked() {
 }
 
 #[tokio::test]
-async fn names_that_resolved_lately_have_calls_of_their_own() {
+async fn known_names_have_reserved_calls() {
     let servers = Servers::start();
     assert_eq!(servers.kind("well.example.com").await, Ok(1));
     servers.begin((0..MAX_NEW).map(|n| format!("n{n}.dead{}.example", n / MAX_PER_ZONE)));
@@ -111,7 +111,7 @@ async fn names_that_resolved_lately_have_calls_of_their_own() {
     servers.blocked(MAX_NEW).await;
     servers.expire_cache();
     let asked = servers.asked();
-    let found = timeout(SOON, servers.kind("well.example.com")).await.expect("it waits for nobody");
+    let found = timeout(SOON, servers.kind("well.example.com")).await.expect("it does not wait");
     assert_eq!((found, servers.asked()), (Ok(1), asked + 1));
     assert_eq!(
         servers.kind("new.example.net").await,
@@ -132,7 +132,7 @@ impl Servers {
 }
 
 #[tokio::test]
-async fn look_ups_of_one_name_share_a_call_and_end_in_time() {
+async fn lookups_of_one_name_share_a_call_and_time_out() {
     let servers = Servers::start();
     let began = Instant::now();
     let all = join_all((0..50).map(|_| servers.kind("dead.example.com"))).await;
@@ -158,7 +158,7 @@ async fn results_and_failures_are_cached_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_call_that_panics_leaves_room() {
+async fn a_panicking_call_frees_its_place() {
     let lookup = SystemLookup::asking(|_| panic!("as the test says"));
     assert!(lookup.lookup("any.example").await.is_err());
     assert!(lookup.shared.names().running.is_empty());
@@ -166,7 +166,7 @@ async fn a_call_that_panics_leaves_room() {
 
 /// An error of this machine is not cached for the name.
 #[tokio::test]
-async fn an_error_of_the_system_is_not_remembered() {
+async fn an_os_error_is_not_cached() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
     let lookup = SystemLookup::asking(move |_| {

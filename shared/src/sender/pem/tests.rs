@@ -16,7 +16,7 @@ fn both(folder: &Path, text: &str) -> [Pem; 2] {
 }
 
 #[test]
-fn certificates_are_read_and_what_is_none_is_named() {
+fn certificates_are_read_and_invalid_ones_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let made = ["a", "b"].map(make);
     let text = made.each_ref().map(|made| made.cert.pem()).concat();

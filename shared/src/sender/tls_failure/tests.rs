@@ -6,7 +6,7 @@ use super::*;
 
 /// Every alert has a message without debug output.
 #[test]
-fn every_alert_is_a_sentence() {
+fn every_alert_has_a_message() {
     for number in 0..=u8::MAX {
         let sentence = describe(&Error::AlertReceived(AlertDescription::from(number)));
         assert!(
@@ -20,7 +20,7 @@ fn every_alert_is_a_sentence() {
 }
 
 #[test]
-fn an_algorithm_has_its_name_or_its_number() {
+fn an_algorithm_is_named_or_shown_as_an_oid() {
     let with = |bytes: &[u8]| {
         describe(&Error::InvalidCertificate(
             CertificateError::UnsupportedSignatureAlgorithmContext {
@@ -59,7 +59,7 @@ fn an_algorithm_has_its_name_or_its_number() {
 /// Every certificate error of rustls has a message without debug output, such as words in camel
 /// case.
 #[test]
-fn every_fault_of_a_certificate_is_a_sentence() {
+fn every_certificate_error_has_a_message() {
     let other = |error: webpki::Error| CertificateError::Other(OtherError(Arc::new(error)));
     for fault in [
         CertificateError::BadEncoding,

@@ -11,7 +11,7 @@ use crate::{
     id::TaskId,
     model::Content,
     queue::{Outgoing, Queue, sqlite::SqliteQueue},
-    store::{Store, sqlite::SqliteStore},
+    store::{Webhooks, sqlite::SqliteStore},
     transition::{Rules, testing::new_webhook},
 };
 

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     circuit::{Circuit, MAX_AGE},
     random::{Random, SystemRandom},
-    store::{MAX_DESTINATIONS, StoreError},
+    store::{
+        MAX_DESTINATIONS, StoreError, WriteCircuitError,
+        shard::{ShardHash, shard},
+    },
 };
 
 /// The partitions. Each process of `deliver` that is at work reads all of them every other second,
@@ -29,12 +32,8 @@ fn partition(part: u8) -> String {
     if part == 0 { "circuit".to_owned() } else { format!("circuit/{part}") }
 }
 
-/// FNV-1a over the destination's name.
 fn part_of(destination: &str) -> u8 {
-    let hash = destination
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    ((hash ^ (hash >> 16)) % u32::from(PARTS)) as u8
+    shard(destination.as_bytes(), ShardHash::Fnv1a, PARTS)
 }
 
 fn circuit_key(destination: &str) -> Item {
@@ -48,51 +47,58 @@ pub(super) async fn get(table: &Table, destination: &str) -> Result<Option<Circu
 
 /// What another version wrote and this one cannot read is as if there was none: all is well until
 /// it fails again.
-fn read(item: &Item) -> Option<Circuit> {
+pub(super) fn read(item: &Item) -> Option<Circuit> {
     serde_json::from_str(text_of(item, "d")?).ok()
 }
 
-/// Each write has a name, so that one that the client sent twice is told from somebody else's that
-/// looks like it.
 pub(super) async fn write(
     table: &Table,
     before: Option<u64>,
     after: &Circuit,
-) -> Result<bool, StoreError> {
-    let key = circuit_key(&after.destination);
+) -> Result<(), WriteCircuitError> {
     let condition = match before {
         Some(revision) => {
             Condition { expression: "v = :before", values: vec![(":before", number(revision))] }
         }
         None => Condition { expression: "attribute_not_exists(p)", values: Vec::new() },
     };
-    if after.is_idle() {
-        return match before {
-            Some(_) => table.delete_if(key, condition).await,
-            None => Ok(table.get(key, true).await?.is_none()),
-        };
-    }
+    // Tells a write that the client sent twice from another worker's write that looks like it.
     let name = format!("{:016x}", SystemRandom.next_u64());
-    let json = serde_json::to_string(after)
+    let written = if !after.is_idle() {
+        table.put_if(circuit_item(after, &name), condition).await
+    } else if before.is_some() {
+        table.delete_if(circuit_key(&after.destination), condition).await
+    } else {
+        let stored = table.get(circuit_key(&after.destination), true).await?;
+        stored.map_or(Ok(()), |stored| Err(Refused::Found(stored)))
+    };
+    let is_ours = |stored: &Item| {
+        text_of(stored, "w") == Some(&name) && number_of(stored, "v") == Some(after.revision as i64)
+    };
+    match written {
+        Ok(()) => Ok(()),
+        Err(Refused::Found(stored)) if is_ours(&stored) => Ok(()),
+        Err(Refused::Found(_) | Refused::Missing) => Err(WriteCircuitError::Changed),
+        Err(Refused::Failed(error)) => Err(error.into()),
+    }
+}
+
+/// The circuit as an item; `name` is of this write.
+pub(super) fn circuit_item(circuit: &Circuit, name: &str) -> Item {
+    let json = serde_json::to_string(circuit)
         .unwrap_or_else(|_| unreachable!("a circuit has only string keys"));
-    let place = format!("{}/{}", u8::from(after.open_until.is_some()), sortable(after.touched_at));
-    let mut item = key;
+    let opened = u8::from(circuit.open_until.is_some());
+    let mut item = circuit_key(&circuit.destination);
     let attributes = [
-        ("v", number(after.revision)),
+        ("v", number(circuit.revision)),
         ("d", text(json)),
-        ("w", text(&name)),
-        ("i", text(partition(part_of(&after.destination)))),
-        ("j", text(place)),
-        ("x", number(seconds(after.touched_at.plus(MAX_AGE)))),
+        ("w", text(name)),
+        ("i", text(partition(part_of(&circuit.destination)))),
+        ("j", text(format!("{opened}/{}", sortable(circuit.touched_at)))),
+        ("x", number(seconds(circuit.touched_at.plus(MAX_AGE)))),
     ];
     item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
-    match table.put_if(item, condition).await {
-        Ok(()) => Ok(true),
-        Err(Refused::Found(stored)) => Ok(text_of(&stored, "w") == Some(&name)
-            && number_of(&stored, "v") == Some(after.revision as i64)),
-        Err(Refused::Missing) => Ok(false),
-        Err(Refused::Failed(error)) => Err(error),
-    }
+    item
 }
 
 pub(super) async fn all(table: &Table) -> Result<Vec<Circuit>, StoreError> {

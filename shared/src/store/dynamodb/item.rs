@@ -15,7 +15,7 @@
 //! after the growth of a happy life. Apart, it is written before the record, under a name that only
 //! this create knows: so record and content exist together or the content is an orphan that nobody
 //! sees, and which goes by its time to live. That is why a content has one from the start; see `ce`
-//! in [`super::records`].
+//! in [`super::webhooks`].
 
 use std::collections::HashMap;
 
@@ -28,14 +28,15 @@ use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Content, InvalidRecord, Webhook},
-    store::{StoreError, Tombstone, tombstone_expires_at},
+    store::{
+        StoreError, Tombstone,
+        shard::{self, SHARDS, ShardHash},
+        tombstone_expires_at,
+    },
 };
 
 /// An item of the table.
 pub(super) type Item = HashMap<String, AttributeValue>;
-
-/// The logical shards of a day and of an index. Fixed for ever: they are part of every key.
-pub(super) const SHARDS: u8 = 16;
 
 /// What one write unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
@@ -99,13 +100,9 @@ pub(super) fn day(time: Timestamp) -> i64 {
     time.as_millis().div_euclid(24 * 3600 * 1000)
 }
 
-/// The shard of a task: FNV-1a over its 16 bytes.
+/// The shard of a webhook.
 pub(super) fn shard(task: TaskId) -> u8 {
-    let hash = task
-        .as_bytes()
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    ((hash ^ (hash >> 16)) as u8) % SHARDS
+    shard::shard(task.as_bytes(), ShardHash::Fnv1a, SHARDS)
 }
 
 pub(super) fn partition(day: i64, shard: u8) -> String {
@@ -291,8 +288,7 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     }
     record(item)
         .inspect_err(|error| {
-            tracing::warn!(key = text_of(item, "s"), %error,
-        "a webhook was left out of a list")
+            tracing::warn!(key = text_of(item, "s"), %error, "Skipped a webhook that cannot be read");
         })
         .ok()
 }

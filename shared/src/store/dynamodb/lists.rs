@@ -1,13 +1,14 @@
-//! Many webhooks: by time, by reference, dead letters.
+//! The contract of [`Lists`]: by time, by reference, dead letters. `shards` reads the indexes.
 //!
-//! A list reads records until its page is full, [`MAX_READ`] entries are read, or there are no
-//! more; so a page may be short and still have a position to go on from, which is that of the last
-//! entry that was looked at.
+//! A list reads records until its page is full, [`MAX_READ`] entries are read, or none is left. So
+//! a page may be short and still have a `next`: the position of the last entry that was read.
+
+use async_trait::async_trait;
 
 use super::{
     DynamoStore,
     item::{Item, day, inline_content, readable, record_key, sortable, text_of},
-    shards::{END, Merge, archived, latest_archived, newest_of_day},
+    shards::{self, END, Merge, archived, latest_archived, newest_of_day},
     table::Range,
 };
 use crate::{
@@ -15,14 +16,60 @@ use crate::{
     id::{ReferenceId, TaskId},
     model::Webhook,
     status::Status,
-    store::{DeadLetterPosition, DeadLetters, Filter, Listed, MAX_READ, Page, StoreError},
+    store::{
+        DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter, Listed, Lists, MAX_READ, Page,
+        StoreError,
+    },
 };
+
+#[async_trait]
+impl Lists for DynamoStore {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
+        self.list_webhooks(filter, after, limit).await
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        self.list_dead_letters(reference, after, limit).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        shards::due(&self.table, until, after, limit).await
+    }
+
+    async fn list_unindexed(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        shards::list_unindexed(&self.table, from, until, after).await
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        self.count_newest().await
+    }
+}
 
 /// Index entries whose records are read together.
 const CHUNK: usize = 100;
 
 impl DynamoStore {
-    pub(super) async fn list_webhooks(
+    async fn list_webhooks(
         &self,
         filter: &Filter,
         after: Option<TaskId>,
@@ -131,7 +178,7 @@ impl DynamoStore {
 
     /// The webhook that the filter's reference id was made up for: it has no index entry.
     async fn generated(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
         };
         let Some(item) = self.table.get(record_key(task), true).await? else { return Ok(None) };
@@ -141,7 +188,7 @@ impl DynamoStore {
         Ok(self.with_urls(vec![(webhook, item)]).await?.pop())
     }
 
-    pub(super) async fn list_dead_letters(
+    async fn list_dead_letters(
         &self,
         reference: Option<&ReferenceId>,
         after: Option<DeadLetterPosition>,
@@ -201,7 +248,7 @@ impl DynamoStore {
     /// How many of the newest webhooks have each status. Nothing in the table counts, and reading
     /// all of it would cost what all of it does; so of more than [`MAX_READ`] webhooks the older
     /// ones are left out.
-    pub(super) async fn count_newest(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+    async fn count_newest(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         let mut newest = Newest::before(self, TaskId::first_at(FAR), MAX_READ);
         let mut counts = [0; Status::ALL.len()];
         let mut looked_at = 0;
@@ -211,7 +258,7 @@ impl DynamoStore {
             if let Some(webhook) =
                 readable(&item).filter(|webhook| !webhook.is_expired(self.clock.now()))
             {
-                counts[webhook.status as usize] += 1;
+                counts[webhook.status.index()] += 1;
             }
         }
         Ok(counts)

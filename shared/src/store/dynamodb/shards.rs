@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use futures_util::future::try_join_all;
 
 use super::{
-    item::{Item, SHARDS, day, key, partition, readable, shard, sortable, text, text_of},
+    item::{Item, day, key, partition, readable, shard, sortable, text, text_of},
     table::{Found, Range, Table},
 };
 use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::Webhook,
-    store::{DueCursor, DueEntry, DuePage, DuePlace, MAX_READ, Page, StoreError},
+    store::{DueCursor, DueEntry, DuePage, DuePlace, MAX_READ, Page, StoreError, shard::SHARDS},
 };
 
 /// Sorts after every sort key of ours.

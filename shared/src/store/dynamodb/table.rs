@@ -199,24 +199,23 @@ impl Table {
         }
     }
 
-    /// Deletes an item; whether the condition held.
-    pub(super) async fn delete_if(
-        &self,
-        key: Item,
-        condition: Condition,
-    ) -> Result<bool, StoreError> {
+    /// Deletes an item if the condition holds.
+    pub(super) async fn delete_if(&self, key: Item, condition: Condition) -> Result<(), Refused> {
         let mut call = self.client.delete_item().table_name(&self.name).set_key(Some(key));
         call = call.condition_expression(condition.expression);
         for (name, value) in condition.values {
             call = call.expression_attribute_values(name, value);
         }
-        match call.send().await {
-            Ok(_) => Ok(true),
-            Err(error) => match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(unavailable(error)),
-            },
-        }
+        let sent = call
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        sent.map(drop).map_err(|error| match error.as_service_error() {
+            Some(DeleteItemError::ConditionalCheckFailedException(refused)) => {
+                found(refused.item())
+            }
+            _ => Refused::Failed(unavailable(error)),
+        })
     }
 
     /// One `Query`: at most `limit` entries after `start`.
@@ -297,7 +296,7 @@ fn name_of(item: &Item) -> Option<(String, String)> {
     Some((text_of(item, "p")?.to_owned(), text_of(item, "s")?.to_owned()))
 }
 
-fn found(item: Option<&Item>) -> Refused {
+pub(super) fn found(item: Option<&Item>) -> Refused {
     match item {
         Some(item) if !item.is_empty() => Refused::Found(item.clone()),
         _ => Refused::Missing,

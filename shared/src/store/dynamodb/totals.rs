@@ -11,21 +11,56 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    DynamoStore, circuits,
     item::{Item, deflated, inflated, key, number, seconds, sortable, text, text_of},
     table::{Condition, Found, Range, Refused, Table},
 };
 use crate::{
+    circuit::Circuit,
     clock::Timestamp,
     model::LastError,
     random::{Random, SystemRandom},
     store::{
         Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
+        Totals, WriteCircuitError,
     },
 };
+
+#[async_trait]
+impl Totals for DynamoStore {
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+        self.table.put(activity_item(activity, SystemRandom.next_u64(), now)).await
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        Ok(current(&self.table, self.clock.now()).await?.counters)
+    }
+
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        destinations(&self.table, now).await
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        circuits::get(&self.table, destination).await
+    }
+
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<(), WriteCircuitError> {
+        circuits::write(&self.table, before, after).await
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        circuits::all(&self.table).await
+    }
+}
 
 /// Items younger than this are left for the next run: their writers may not have written the ones
 /// before them yet.
@@ -81,7 +116,7 @@ struct Delta {
 
 /// The sums of all of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Totals {
+struct Sums {
     #[serde(rename = "c", default)]
     counters: BTreeMap<String, u64>,
     /// By the hour since the epoch; this one and the last.
@@ -92,7 +127,7 @@ struct Totals {
     waiting: BTreeMap<String, i64>,
 }
 
-impl Totals {
+impl Sums {
     fn add(&mut self, hour: i64, delta: Delta) {
         for (name, count) in delta.counters {
             *self.counters.entry(name).or_default() += count;
@@ -144,11 +179,8 @@ fn hour(time: Timestamp) -> i64 {
     time.as_seconds().div_euclid(3600)
 }
 
-pub(super) async fn add(
-    table: &Table,
-    activity: &Activity,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+/// What one invocation counted, as an item; `random` chooses its partition and its place there.
+pub(super) fn activity_item(activity: &Activity, random: u64, now: Timestamp) -> Item {
     let seen = |activity: &DestinationActivity| Seen {
         delivered: activity.delivered,
         failed: activity.failed,
@@ -158,14 +190,13 @@ pub(super) async fn add(
     let destinations =
         activity.destinations.iter().map(|(name, activity)| (name.clone(), seen(activity)));
     let delta = Delta { counters: activity.counters.clone(), destinations: destinations.collect() };
-    let random = SystemRandom.next_u64();
     let mut item = key(
         partition((random % u64::from(PARTS)) as u8),
         format!("{}-{random:016x}", sortable(now)),
     );
     item.insert("d".to_owned(), written(&delta));
     item.insert("x".to_owned(), number(seconds(now.plus(MAX_AGE))));
-    table.put(item).await
+    item
 }
 
 fn written(value: &impl Serialize) -> aws_sdk_dynamodb::types::AttributeValue {
@@ -190,22 +221,41 @@ fn sums_key(part: u8) -> Item {
 /// The sums of a part, up to which item they go, and how that was stored.
 struct Stored {
     part: u8,
-    totals: Totals,
+    totals: Sums,
     position: Option<String>,
 }
 
 async fn stored(table: &Table, part: u8) -> Result<Stored, StoreError> {
-    let Some(item) = table.get(sums_key(part), true).await? else {
-        return Ok(Stored { part, totals: Totals::default(), position: None });
-    };
-    let position = text_of(&item, "f").map(str::to_owned);
-    // What cannot be read is not added to: its position would be lost.
-    let totals =
-        read(&item).ok_or_else(|| StoreError::Unavailable("the totals cannot be read".into()))?;
-    Ok(Stored { part, totals, position })
+    match table.get(sums_key(part), true).await? {
+        Some(item) => Stored::read(part, &item),
+        None => Ok(Stored { part, totals: Sums::default(), position: None }),
+    }
 }
 
 impl Stored {
+    fn read(part: u8, item: &Item) -> Result<Self, StoreError> {
+        let position = text_of(item, "f").map(str::to_owned);
+        // Nothing is added to unreadable sums: their position would be lost.
+        let totals = read(item)
+            .ok_or_else(|| StoreError::Unavailable("the totals cannot be read".into()))?;
+        Ok(Self { part, totals, position })
+    }
+
+    fn add(&mut self, counted: &Item) {
+        let Some(place) = text_of(counted, "s") else { return };
+        if let (Some(at), Some(delta)) = (counted_at(place), read::<Delta>(counted)) {
+            self.totals.add(hour(at), delta);
+        }
+        self.position = Some(place.to_owned());
+    }
+
+    fn item(&self) -> Item {
+        let mut item = sums_key(self.part);
+        item.insert("d".to_owned(), written(&self.totals));
+        item.extend(self.position.as_ref().map(|position| ("f".to_owned(), text(position))));
+        item
+    }
+
     /// Adds what was counted after the position and before `end`, at most `most` items. Whether
     /// there may be more.
     async fn add_unsummed(
@@ -235,11 +285,7 @@ impl Stored {
                 table.query(&range, most - read_so_far, start).await?;
             read_so_far += more;
             for item in &items {
-                let Some(place) = text_of(item, "s") else { continue };
-                if let (Some(at), Some(delta)) = (counted_at(place), read::<Delta>(item)) {
-                    self.totals.add(hour(at), delta);
-                }
-                self.position = Some(place.to_owned());
+                self.add(item);
             }
             start = last;
             if start.is_none() {
@@ -270,10 +316,7 @@ impl Stored {
             }
             None => Condition { expression: "attribute_not_exists(f)", values: Vec::new() },
         };
-        let mut item = sums_key(self.part);
-        item.insert("d".to_owned(), written(&self.totals));
-        item.extend(self.position.as_ref().map(|position| ("f".to_owned(), text(position))));
-        match table.put_if(item, condition).await {
+        match table.put_if(self.item(), condition).await {
             Ok(()) => Ok(true),
             Err(Refused::Found(_) | Refused::Missing) => Ok(false),
             Err(Refused::Failed(error)) => Err(error),
@@ -319,31 +362,21 @@ async fn sum_up_part(
 
 /// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock
 /// that was far ahead counted is in the sums.
-async fn current(table: &Table, now: Timestamp) -> Result<Totals, StoreError> {
+async fn current(table: &Table, now: Timestamp) -> Result<Sums, StoreError> {
     let end = &sortable(now.plus(MAX_AGE / 2));
     let parts = try_join_all((0..PARTS).map(|part| async move {
         let mut stored = stored(table, part).await?;
         stored.add_unsummed(table, end, MAX_READ / usize::from(PARTS)).await?;
         Ok::<_, StoreError>(stored.totals)
     }));
-    let mut all = Totals::default();
+    let mut all = Sums::default();
     for part in parts.await? {
         all.merge(part);
     }
     Ok(all)
 }
 
-pub(super) async fn counters(
-    table: &Table,
-    now: Timestamp,
-) -> Result<BTreeMap<String, u64>, StoreError> {
-    Ok(current(table, now).await?.counters)
-}
-
-pub(super) async fn destinations(
-    table: &Table,
-    now: Timestamp,
-) -> Result<Vec<DestinationTotals>, StoreError> {
+async fn destinations(table: &Table, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
     let mut totals = current(table, now).await?;
     let mut sums: BTreeMap<String, DestinationActivity> = BTreeMap::new();
     for at in [hour(now) - 1, hour(now)] {
@@ -366,4 +399,19 @@ pub(super) async fn destinations(
     });
     listed.truncate(MAX_DESTINATIONS);
     Ok(listed)
+}
+
+/// For the golden files: the sums of one item.
+#[cfg(test)]
+pub(super) fn summed(counted: &Item) -> Item {
+    let mut stored = Stored { part: 1, totals: Sums::default(), position: None };
+    stored.add(counted);
+    stored.item()
+}
+
+/// For the golden files: the sums of an item as JSON. Reads and writes them.
+#[cfg(test)]
+pub(super) fn inflated_sums(item: &Item) -> String {
+    let stored = Stored::read(1, item).unwrap_or_else(|error| panic!("{error}"));
+    serde_json::to_string(&stored.totals).unwrap_or_else(|error| panic!("{error}"))
 }

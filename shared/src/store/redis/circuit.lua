@@ -1,6 +1,8 @@
--- KEYS: circuits, circuits:revision, circuits:latest. ARGV: destination, revision that the stored one must have ('' for none), revision,
--- circuit as JSON ('' to remove it), its place (when it was written, and 1e14 more if it opened), the time before which one that
--- nobody has written is forgotten, and the milliseconds after which all are, if nobody writes any.
+-- Writes a circuit. Returns whether it did.
+-- KEYS: circuits, circuits:revision, circuits:latest.
+-- ARGV: destination; the revision that must be stored ('' for none); revision; the circuit as JSON
+-- ('' to remove it); its place (when it was written, plus 1e14 if it opened); the time before which
+-- an unchanged circuit is deleted; milliseconds until all circuits expire unless one is written.
 local OPENED, MAX_PURGED = 1e14, 10
 local circuits, revisions, latest = unpack(KEYS)
 local function forget(name)
@@ -21,8 +23,9 @@ else
   redis.call('HSET', circuits, destination, ARGV[4])
   redis.call('ZADD', latest, ARGV[5], destination)
   for _, base in ipairs({ 0, OPENED }) do
-    local stale = redis.call('ZRANGE', latest, string.format('%.0f', base), string.format('(%.0f', base + tonumber(ARGV[6])),
-      'BYSCORE', 'LIMIT', 0, MAX_PURGED)
+    local from = string.format('%.0f', base)
+    local to = string.format('(%.0f', base + tonumber(ARGV[6]))
+    local stale = redis.call('ZRANGE', latest, from, to, 'BYSCORE', 'LIMIT', 0, MAX_PURGED)
     for _, name in ipairs(stale) do forget(name) end
   end
   keep()

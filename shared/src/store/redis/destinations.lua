@@ -1,8 +1,11 @@
--- KEYS: waiting, then failed, delivered and error of this hour and of the one before. ARGV: how many of each. Of each destination: name,
--- waiting, then of each hour delivered, failed and latest error.
+-- Returns the destinations that failed most in either hour: name, waiting, then of each hour
+-- delivered, failed and the latest error.
+-- KEYS: waiting, then failed, delivered and error of this hour and of the previous one.
+-- ARGV: how many of each hour.
 local HOURS, names, seen = { 2, 5 }, {}, {}
 for _, failed in ipairs(HOURS) do
-  for _, name in ipairs(redis.call('ZRANGE', KEYS[failed], 0, tonumber(ARGV[1]) - 1, 'REV')) do
+  local most = redis.call('ZRANGE', KEYS[failed], 0, tonumber(ARGV[1]) - 1, 'REV')
+  for _, name in ipairs(most) do
     if not seen[name] then
       seen[name] = true
       names[#names + 1] = name

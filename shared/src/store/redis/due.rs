@@ -3,7 +3,7 @@
 use ::redis::RedisResult;
 use futures_util::future::try_join_all;
 
-use super::{MAX_READ, SCRIPTS, shard::SHARDS};
+use super::{MAX_READ, SCRIPTS, keys::SHARDS};
 use crate::{
     clock::Timestamp,
     redis::Connection,

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use super::{
     SCRIPTS,
-    shard::{self, SHARDS},
+    keys::{self, SHARDS},
 };
 use crate::{clock::Timestamp, redis::Connection};
 
@@ -40,7 +40,7 @@ pub(super) async fn forget(
     if entries.is_empty() {
         return Ok(());
     }
-    let mut keys = shard::index_keys(connection, shard);
+    let mut keys = keys::index_keys(connection, shard);
     let mut arguments = Vec::with_capacity(2 * entries.len());
     for entry in entries {
         let own = own_keys(connection, entry);
@@ -59,7 +59,7 @@ fn own_keys(connection: &Connection, entry: &str) -> Vec<String> {
     let parts: Vec<&str> = entry.split('|').collect();
     let [task, _, _, reference, _] = parts[..] else { return Vec::new() };
     let Ok(task) = task.parse() else { return Vec::new() };
-    shard::own_keys(connection, task, Some(reference).filter(|reference| !reference.is_empty()))
+    keys::own_keys(connection, task, Some(reference).filter(|reference| !reference.is_empty()))
 }
 
 /// Forgets what has expired in all shards, as much as one call may.

@@ -1,5 +1,6 @@
--- Forgets what has expired. KEYS: the six indexes, then of each entry those of its webhook. ARGV: now, then of each entry how many keys it
--- has and its text, by which it stands in the index of what expires. Answers how many webhooks are gone.
+-- Deletes expired webhooks. Returns how many.
+-- KEYS: the six indexes, then the keys of each entry's webhook.
+-- ARGV: now, then for each entry the number of its keys and its text in the expiry index.
 local at, gone = 6, 0
 for argument = 2, #ARGV, 2 do
   local entry = ARGV[argument + 1]

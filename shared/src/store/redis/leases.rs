@@ -4,9 +4,10 @@ use ::redis::cmd;
 use futures_util::future::join_all;
 
 use super::{
-    RedisStore, merged,
+    RedisStore,
+    keys::{self, SHARDS},
+    merged,
     records::{readable, unavailable},
-    shard::{self, SHARDS},
 };
 use crate::{
     clock::Timestamp,
@@ -14,7 +15,7 @@ use crate::{
     liveness::ProcessId,
     model::{ClaimId, Webhook},
     status::Status,
-    store::{MAX_READ, Store, StoreError, WriteError},
+    store::{MAX_READ, StoreError, Webhooks, WriteError},
 };
 
 /// Who made a claim, as it is stored beside the record: the process, and which claim. A later claim
@@ -40,9 +41,9 @@ impl RedisStore {
     ) -> Result<u64, StoreError> {
         let mut ended = 0;
         for shard in 0..SHARDS {
-            let begin = format!("[{}:", Status::InProgress as u8);
+            let begin = format!("[{}:", Status::InProgress.code());
             // '~' sorts behind every task id.
-            let end = format!("({}:~", Status::InProgress as u8);
+            let end = format!("({}:~", Status::InProgress.code());
             let mut from = begin;
             loop {
                 let mut command = cmd("ZRANGE");
@@ -77,7 +78,7 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let command =
-            cmd("HMGET").arg(shard::record_key(&self.connection, task)).arg("o").arg("r").clone();
+            cmd("HMGET").arg(keys::record_key(&self.connection, task)).arg("o").arg("r").clone();
         let read: Result<(Option<String>, Option<Vec<u8>>), _> =
             self.connection.ask(&command).await;
         let (holder, record) = match read {

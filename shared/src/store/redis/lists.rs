@@ -1,13 +1,14 @@
-//! Many webhooks: each list reads a stretch of one index over all shards, at most [`MAX_READ`]
-//! entries of it, and then the records, which decide.
+//! The contract of [`Lists`]. A list reads a stretch of one index over all shards, at most
+//! [`MAX_READ`] entries, and then the records, which decide. `due` reads the due index.
 
 use ::redis::{RedisError, RedisResult, cmd};
+use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::{
+    RedisStore, due, keys,
     merged::{self, Order, Stretch},
     records::{is_foreign, readable, sortable, unavailable},
-    shard,
 };
 use crate::{
     clock::Timestamp,
@@ -15,8 +16,67 @@ use crate::{
     model::Webhook,
     redis::Connection,
     status::Status,
-    store::{DeadLetterPosition, DeadLetters, Filter, Listed, MAX_READ, Page, StoreError},
+    store::{
+        DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter, Listed, Lists, MAX_READ, Page,
+        StoreError,
+    },
 };
+
+#[async_trait]
+impl Lists for RedisStore {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
+        list(&self.connection, filter, after, limit, self.clock.now()).await
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        dead_letters(&self.connection, reference, after, limit, self.clock.now()).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        due::read(&self.connection, until, after, limit).await.map_err(unavailable)
+    }
+
+    async fn list_unindexed(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        list_unindexed(&self.connection, from, until, after).await
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        let read = |shard| {
+            let mut command = cmd("HMGET");
+            command.arg(self.connection.key_of_shard(shard, "counts"));
+            for status in Status::ALL {
+                command.arg(status.code());
+            }
+            command
+        };
+        let found: Vec<Vec<Option<i64>>> =
+            merged::of_each_shard(&self.connection, read).await.map_err(unavailable)?;
+        let count = |status: Status| -> i64 {
+            found.iter().filter_map(|counts| counts.get(status.index()).copied().flatten()).sum()
+        };
+        Ok(Status::ALL.map(|status| count(status).max(0) as u64))
+    }
+}
 
 /// The fewest and the most records that are read at a time.
 const CHUNK: (usize, usize) = (16, 100);
@@ -24,7 +84,7 @@ const CHUNK: (usize, usize) = (16, 100);
 /// A record and its URL. Bytes, since one that is not text must not hide the others.
 type Read = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-pub(super) async fn list(
+async fn list(
     connection: &Connection,
     filter: &Filter,
     after: Option<TaskId>,
@@ -38,7 +98,7 @@ pub(super) async fn list(
         // There is no index of what was delivered: that is most of it, so the order of creation
         // serves as well.
         (None, None | Some(Status::Delivered)) => ("time".to_owned(), String::new()),
-        (None, Some(status)) => ("status".to_owned(), format!("{}:", status as u8)),
+        (None, Some(status)) => ("status".to_owned(), format!("{}:", status.code())),
     };
     let wanted = Wanted { filter, limit: limit.clamp(1, MAX_READ), now };
     // '~' sorts behind every task id.
@@ -52,7 +112,7 @@ pub(super) async fn list(
     Ok(page)
 }
 
-pub(super) async fn dead_letters(
+async fn dead_letters(
     connection: &Connection,
     reference: Option<&ReferenceId>,
     after: Option<DeadLetterPosition>,
@@ -135,7 +195,7 @@ impl Wanted<'_> {
 
     /// The webhook that the filter's reference id was made up for.
     async fn generated(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
         };
         let read =
@@ -158,8 +218,8 @@ async fn read_all(
 
 /// `None` if somebody else wrote under its keys, which must not hide others.
 async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>, StoreError> {
-    let record = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
-    let url = cmd("HGET").arg(shard::content_key(connection, task)).arg("u").clone();
+    let record = cmd("HGET").arg(keys::record_key(connection, task)).arg("r").clone();
+    let url = cmd("HGET").arg(keys::content_key(connection, task)).arg("u").clone();
     let (record, url) = tokio::join!(connection.ask(&record), connection.ask(&url));
     Ok(unless_foreign(task, record)?.zip(unless_foreign(task, url)?))
 }
@@ -167,7 +227,7 @@ async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>,
 fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, StoreError> {
     let left_out = |error: &RedisError| {
         tracing::warn!(%task, %error,
-        "a webhook whose key holds something else was left out")
+            "Skipped a webhook: another program wrote under its key");
     };
     match answer {
         Err(error) if is_foreign(&error) => Ok(None).inspect(|_: &Option<T>| left_out(&error)),
@@ -177,7 +237,7 @@ fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, 
 
 /// What of a range of creation is unfinished and in no due index. Of what is finished, which is
 /// most of it, only status and time are read.
-pub(super) async fn list_unindexed(
+async fn list_unindexed(
     connection: &Connection,
     from: Timestamp,
     until: Timestamp,
@@ -189,9 +249,9 @@ pub(super) async fn list_unindexed(
     let read = merged::read(connection, "time", &begin, &end, Order::Ascending).await;
     let Stretch { members, next } = read.map_err(unavailable)?;
     let tasks: Vec<TaskId> = members.iter().filter_map(|member| merged::task(member)).collect();
-    let list_unindexed = async |&task: &TaskId| {
+    let unindexed = async |&task: &TaskId| {
         let command =
-            cmd("HMGET").arg(shard::record_key(connection, task)).arg("s").arg("d").clone();
+            cmd("HMGET").arg(keys::record_key(connection, task)).arg("s").arg("d").clone();
         let found = unless_foreign(
             task,
             connection.ask::<(Option<String>, Option<String>)>(&command).await,
@@ -199,16 +259,16 @@ pub(super) async fn list_unindexed(
         let Some((Some(status), due_at)) = found else { return Ok(None) };
         Ok((!is_finished(&status) && due_at.is_none_or(|due_at| due_at.is_empty())).then_some(task))
     };
-    let list_unindexed: Vec<Option<TaskId>> = join_all(tasks.iter().map(list_unindexed))
+    let unindexed: Vec<Option<TaskId>> = join_all(tasks.iter().map(unindexed))
         .await
         .into_iter()
         .collect::<Result<_, StoreError>>()?;
     let record = async |task: TaskId| {
-        let command = cmd("HGET").arg(shard::record_key(connection, task)).arg("r").clone();
+        let command = cmd("HGET").arg(keys::record_key(connection, task)).arg("r").clone();
         unless_foreign(task, connection.ask::<Option<Vec<u8>>>(&command).await)
     };
     let mut items = Vec::new();
-    for found in join_all(list_unindexed.into_iter().flatten().map(record)).await {
+    for found in join_all(unindexed.into_iter().flatten().map(record)).await {
         items.extend(found?.flatten().and_then(|record| readable(&record)));
     }
     items.retain(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
@@ -218,5 +278,5 @@ pub(super) async fn list_unindexed(
 fn is_finished(status: &str) -> bool {
     [Status::Delivered, Status::Failed]
         .into_iter()
-        .any(|finished| (finished as u8).to_string() == status)
+        .any(|finished| finished.code().to_string() == status)
 }

@@ -1,2 +1,2 @@
--- KEYS: what is written to see that writes are taken.
+-- Writes, to show that the server takes writes. KEYS: the key to write.
 redis.call('SET', KEYS[1], 1)

@@ -3,7 +3,7 @@
 use ::redis::{FromRedisValue, RedisResult, cmd};
 use futures_util::future::try_join_all;
 
-use super::{MAX_READ, shard::SHARDS};
+use super::{MAX_READ, keys::SHARDS};
 use crate::{id::TaskId, redis::Connection};
 
 /// What is read of each shard's part at a time, so that no call reads more than [`MAX_READ`]

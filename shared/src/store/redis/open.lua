@@ -1,4 +1,4 @@
--- Record and content as of one moment.
+-- Returns the record and the content of one moment.
 local record = redis.call('HGET', w, 'r')
 if not record then return {} end
 local found = content()

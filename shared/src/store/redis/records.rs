@@ -40,7 +40,7 @@ impl Row {
                 String::new()
             },
             revision: webhook.revision.to_string(),
-            status: (webhook.status as u8).to_string(),
+            status: webhook.status.code().to_string(),
             due_at: millis(webhook.due_at),
             archived_at: archived_at.map_or_else(String::new, sortable),
             expires_at: millis(webhook.expires_at),

@@ -1,2 +1,2 @@
--- KEYS: sweep. ARGV: report as JSON.
+-- Stores the sweep's report. KEYS: sweep. ARGV: the report as JSON.
 redis.call('HSET', KEYS[1], 'report', ARGV[1])

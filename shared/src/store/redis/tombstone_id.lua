@@ -1,9 +1,10 @@
--- ARGV: now, until when the id is retired. Answers the record that is there, or why there is none and will be none.
+-- Bars an id under which there is no webhook. Returns the record that exists, or the tombstone.
+-- ARGV: now, when the tombstone expires, its text.
 local record = redis.call('HGET', w, 'r')
 if record then return { record, false } end
-local retired = redis.call('HGET', w, 'z')
-if not retired then
-  retired = 'barred'
-  retire(retired, ARGV[2])
+local tombstone = redis.call('HGET', w, 'z')
+if not tombstone then
+  tombstone = ARGV[3]
+  add_tombstone(tombstone, ARGV[2])
 end
-return { false, retired }
+return { false, tombstone }

@@ -1,22 +1,53 @@
-//! Totals of counters, and of destinations by the hour; and circuits.
+//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ::redis::cmd;
+use async_trait::async_trait;
 
-use super::{SCRIPTS, records::unavailable};
+use super::{RedisStore, SCRIPTS, circuits, records::unavailable};
 use crate::{
-    circuit::{Circuit, MAX_AGE},
+    circuit::Circuit,
     clock::Timestamp,
     redis::Connection,
     store::{
         Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
+        Totals, WriteCircuitError,
     },
 };
 
-/// Added to the time at which a circuit was written if it opened, so that those that did come
-/// first, the latest before the others.
-const OPENED: f64 = 1e14;
+#[async_trait]
+impl Totals for RedisStore {
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+        add(&self.connection, activity, now).await
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        // The names are Posthaste's own, so there are few.
+        let command = cmd("HGETALL").arg(self.connection.key("counters")).clone();
+        self.connection.ask(&command).await.map_err(unavailable)
+    }
+
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        destinations(&self.connection, now).await
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        circuits::get(&self.connection, destination).await
+    }
+
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<(), WriteCircuitError> {
+        circuits::write(&self.connection, before, after).await
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        circuits::all(&self.connection).await
+    }
+}
 
 /// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so
 /// it comes as a floating number.
@@ -26,9 +57,6 @@ type Hour = (u64, f64, String);
 /// than any wait for a retry lasts. A count that is left then is wrong: a process died before it
 /// could tell that the wait was over.
 const WAITING_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
-
-/// How long circuits stay that nobody writes any more, beyond [`MAX_AGE`].
-const CIRCUITS_LINGER: Duration = Duration::from_secs(3600);
 
 /// How long the keys of an hour stay: nobody asks for more than the current and the previous one.
 const HOURS_KEPT: i64 = 4;
@@ -42,7 +70,7 @@ fn hour_keys(connection: &Connection, hour: i64) -> [String; 3] {
     ["failed", "delivered", "error"].map(|part| connection.key(&format!("hour:{hour}:{part}")))
 }
 
-pub(super) async fn add(
+async fn add(
     connection: &Connection,
     activity: &Activity,
     now: Timestamp,
@@ -72,15 +100,8 @@ pub(super) async fn add(
     connection.once(&script).await.map_err(unavailable)
 }
 
-pub(super) async fn counters(
-    connection: &Connection,
-) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
-    // The names are ours, so there are few.
-    connection.ask(cmd("HGETALL").arg(connection.key("counters"))).await.map_err(unavailable)
-}
-
 /// The worst of each of the two hours are candidates; their sums decide.
-pub(super) async fn destinations(
+async fn destinations(
     connection: &Connection,
     now: Timestamp,
 ) -> Result<Vec<DestinationTotals>, StoreError> {
@@ -115,57 +136,4 @@ fn add_hour(sum: &mut DestinationActivity, (delivered, failed, error): Hour) {
     {
         sum.last_error = Some((at, error));
     }
-}
-
-pub(super) async fn circuit(
-    connection: &Connection,
-    destination: &str,
-) -> Result<Option<Circuit>, StoreError> {
-    let json: Option<String> = connection
-        .ask(cmd("HGET").arg(connection.key("circuits")).arg(destination))
-        .await
-        .map_err(unavailable)?;
-    json.map(|json| read_circuit(&json)).transpose()
-}
-
-pub(super) async fn write_circuit(
-    connection: &Connection,
-    before: Option<u64>,
-    after: &Circuit,
-) -> Result<bool, StoreError> {
-    let before = before.map_or_else(String::new, |revision| revision.to_string());
-    let json = if after.is_idle() {
-        String::new()
-    } else {
-        serde_json::to_string(after)
-            .unwrap_or_else(|_| unreachable!("a circuit has only string keys"))
-    };
-    let place =
-        after.touched_at.as_millis() as f64 + if after.open_until.is_some() { OPENED } else { 0.0 };
-    let stale_before = after.touched_at.minus(MAX_AGE).as_millis().max(0);
-    let keys =
-        ["circuits", "circuits:revision", "circuits:latest"].map(|name| connection.key(name));
-    let mut script = SCRIPTS.circuit.on(&keys);
-    script
-        .arg(&after.destination)
-        .arg(before)
-        .arg(after.revision)
-        .arg(json)
-        .arg(place)
-        .arg(stale_before);
-    script.arg((MAX_AGE + CIRCUITS_LINGER).as_millis() as u64);
-    connection.once(&script).await.map_err(unavailable)
-}
-
-pub(super) async fn circuits(connection: &Connection) -> Result<Vec<Circuit>, StoreError> {
-    let keys = ["circuits", "circuits:latest"].map(|name| connection.key(name));
-    let found: Vec<Option<String>> = connection
-        .run(SCRIPTS.circuits.on(&keys).arg(MAX_DESTINATIONS))
-        .await
-        .map_err(unavailable)?;
-    found.into_iter().flatten().map(|json| read_circuit(&json)).collect()
-}
-
-fn read_circuit(json: &str) -> Result<Circuit, StoreError> {
-    serde_json::from_str(json).map_err(|error| StoreError::Unavailable(Box::new(error)))
 }

@@ -1,15 +1,16 @@
 //! The rows of schema version 1: the store and the queue write them byte for byte, and read them.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{tests::SetClock, *};
 use crate::{
+    id::WebhookId,
     model::Webhook,
     queue::{Lane, Outgoing, Queue, sqlite::SqliteQueue},
-    store::{Tombstone, golden},
+    store::{IdState, IdempotencyKeys, Lists, SweepState, Tombstone, Totals, Webhooks, golden},
 };
 
 const FILE: &str = "sqlite.sql";
@@ -76,11 +77,8 @@ async fn every_row_is_written_as_in_schema_1() {
     for (lane, (_, message)) in
         [Lane::Webhooks, Lane::Webhooks, Lane::DeadLetters].into_iter().zip(golden::messages())
     {
-        let message = Outgoing {
-            body: message.to_json(),
-            delay: std::time::Duration::ZERO,
-            group: "g".to_owned(),
-        };
+        let message =
+            Outgoing { body: message.to_json(), delay: Duration::ZERO, group: "g".to_owned() };
         queue.send(lane, &[message]).await.unwrap();
     }
     golden::check(FILE, &dump(&path));
@@ -130,7 +128,7 @@ async fn every_row_of_schema_1_is_read() {
     assert_eq!(store.circuits().await.unwrap(), [golden::circuit()]);
     for (lane, depth) in [(Lane::Webhooks, 2), (Lane::DeadLetters, 1)] {
         assert_eq!(queue.depth(lane).await.unwrap().ready, depth);
-        let received = queue.receive(lane, 10, std::time::Duration::ZERO, Default::default()).await;
+        let received = queue.receive(lane, 10, Duration::ZERO, Duration::ZERO).await;
         for message in received.unwrap() {
             let bodies = golden::messages().map(|(_, message)| message.to_json());
             assert!(bodies.contains(&message.body), "{}", message.body);

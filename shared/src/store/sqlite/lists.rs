@@ -1,18 +1,76 @@
-//! Many webhooks. Each query walks one index, in its order, over at most [`MAX_READ`] entries.
+//! The contract of [`Lists`]. Each query walks one index, in its order, over at most [`MAX_READ`]
+//! entries.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, Params, Row, types::Type};
 
-use super::records::id_of;
+use super::{SqliteStore, records::id_of, unavailable};
 use crate::{
     clock::Timestamp,
     id::{ReferenceId, TaskId},
     model::Webhook,
+    sqlite::Total,
     status::Status,
     store::{
         DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed,
-        MAX_READ, Page,
+        Lists, MAX_READ, Page, StoreError,
     },
 };
+
+#[async_trait]
+impl Lists for SqliteStore {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
+        let (filter, now) = (filter.clone(), self.clock.now());
+        let read =
+            self.database.read(move |connection| list(connection, &filter, after, limit, now));
+        read.await.map_err(unavailable)
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        let (reference, now) = (reference.cloned(), self.clock.now());
+        let read = self.database.read(move |connection| {
+            dead_letters(connection, reference.as_ref(), after, limit, now)
+        });
+        read.await.map_err(unavailable)
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
+        let read = self.database.read(move |connection| due(connection, until, &after, limit));
+        read.await.map_err(unavailable)
+    }
+
+    async fn list_unindexed(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        let read =
+            self.database.read(move |connection| list_unindexed(connection, from, until, after));
+        read.await.map_err(unavailable)
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        let totals = self.database.read(crate::sqlite::totals).await.map_err(unavailable)?;
+        Ok(Status::ALL.map(|status| totals[Total::Webhooks(status).slot()]))
+    }
+}
 
 /// What every list reads of a row, in this order.
 const COLUMNS: &str = "task, status, expires_at, content, record, archived_at";
@@ -27,7 +85,7 @@ struct Wanted<'a> {
     limit: usize,
 }
 
-pub(super) fn list(
+fn list(
     connection: &Connection,
     filter: &Filter,
     after: Option<TaskId>,
@@ -63,8 +121,8 @@ fn list_sql(filter: &Filter) -> String {
         // Said twice because the index is known to apply only by these very words.
         (None, Some(status)) => format!(
             "task < ?1 AND status = {} AND status <> {}",
-            status as u8,
-            Status::Delivered as u8
+            status.code(),
+            Status::Delivered.code()
         ),
     };
     format!("SELECT {COLUMNS} FROM webhooks WHERE {condition} ORDER BY task DESC LIMIT {MAX_READ}")
@@ -81,7 +139,7 @@ fn insert(page: &mut Page<Listed, TaskId>, listed: Listed, limit: usize) {
     }
 }
 
-pub(super) fn dead_letters(
+fn dead_letters(
     connection: &Connection,
     reference: Option<&ReferenceId>,
     after: Option<DeadLetterPosition>,
@@ -167,7 +225,7 @@ impl Wanted<'_> {
     fn take(&self, connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Listed>> {
         let (status, expires_at): (u8, Option<i64>) = (row.get(1)?, row.get(2)?);
         let expired = expires_at.is_some_and(|at| at <= self.now.as_millis());
-        if expired || self.filter.status.is_some_and(|wanted| wanted as u8 != status) {
+        if expired || self.filter.status.is_some_and(|wanted| wanted.code() != status) {
             return Ok(None);
         }
         let Some(webhook) = readable(row, 4)? else { return Ok(None) };
@@ -185,7 +243,7 @@ impl Wanted<'_> {
         connection: &Connection,
         reference: &ReferenceId,
     ) -> rusqlite::Result<Option<Listed>> {
-        let Some(task) = reference.made_up_for() else { return Ok(None) };
+        let Some(task) = reference.generated_for() else { return Ok(None) };
         let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE task = ?1 AND reference IS NULL");
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query([task.as_bytes()])?;
@@ -194,7 +252,7 @@ impl Wanted<'_> {
 }
 
 /// The index is one part; its entries are named by their task id, in hexadecimal.
-pub(super) fn due(
+fn due(
     connection: &Connection,
     until: Timestamp,
     after: &DuePlace,
@@ -243,18 +301,19 @@ const DUE_SQL: &str = "SELECT due_at, record, task FROM webhooks
      WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task \
      LIMIT ?2";
 
-pub(super) fn list_unindexed(
+fn list_unindexed(
     connection: &Connection,
     from: Timestamp,
     until: Timestamp,
     after: Option<TaskId>,
 ) -> rusqlite::Result<Page<Webhook, TaskId>> {
-    // 0, 1 and 2 are the unfinished statuses. Only what is wanted has its record read.
+    // SQLite reads a record only if the row is wanted.
     let from_on = if after.is_some() { ">" } else { ">=" };
     let sql = format!(
-        "SELECT task, CASE WHEN status < {} AND due_at IS NULL THEN record END FROM webhooks
-         WHERE task {from_on} ?1 AND task < ?2 ORDER BY task LIMIT {MAX_READ}",
-        Status::Delivered as u8
+        "SELECT task, CASE WHEN status NOT IN ({}, {}) AND due_at IS NULL THEN record END
+         FROM webhooks WHERE task {from_on} ?1 AND task < ?2 ORDER BY task LIMIT {MAX_READ}",
+        Status::Delivered.code(),
+        Status::Failed.code()
     );
     let (begin, end) = (after.unwrap_or(TaskId::first_at(from)), TaskId::first_at(until));
     let mut statement = connection.prepare_cached(&sql)?;

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use super::{activity::oldest_hour, lists::task, records};
+use super::{lists::task, records, totals::oldest_hour};
 use crate::{
     clock::{Clock, Timestamp},
     sqlite::Transaction,

@@ -171,7 +171,7 @@ pub(super) fn create(
         params![
             row.task.as_bytes(),
             row.revision,
-            row.status as i64,
+            row.status.code(),
             row.reference,
             row.due_at,
             row.archived_at,
@@ -209,36 +209,44 @@ pub(super) fn replace(
         "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at \
          = ?6, record = ?7
          WHERE task = ?1",
-        params![row.task.as_bytes(), row.revision, row.status as i64, row.due_at, row.archived_at,
+        params![row.task.as_bytes(), row.revision, row.status.code(), row.due_at, row.archived_at,
             row.expires_at, row.record],
     )?;
-    if found.status != row.status as u8 {
+    if found.status != row.status.code() {
         count_out(tx, found.status);
         tx.count(Total::Webhooks(row.status), 1);
     }
     Ok(Written::Done { content: found.content })
 }
 
-/// Deletes the webhook and all that belongs to it, if it has this revision where one is given.
-/// Whether there was one, not expired.
+/// What came of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    Done,
+    Missing,
+    Changed,
+}
+
+/// Deletes the webhook with its content and index entries, if it has this revision where one is
+/// given.
 pub(super) fn delete(
     tx: &mut Transaction<'_>,
     id: &WebhookId,
     revision: Option<u64>,
     now: Timestamp,
-) -> rusqlite::Result<bool> {
-    let Some(found) = find(tx.connection(), id.task)? else { return Ok(false) };
+) -> rusqlite::Result<Deletion> {
+    let Some(found) = find(tx.connection(), id.task)? else { return Ok(Deletion::Missing) };
     if revision.is_some_and(|revision| revision as i64 != found.revision) {
-        return Ok(false);
+        return Ok(Deletion::Changed);
     }
-    // An operator may delete what cannot be read; what can must be what was named.
+    // An operator can delete an unreadable record. A readable one must have the whole id.
     let stored = record(tx.connection(), id.task)?.and_then(|record| id_of(&record));
     if stored.is_some_and(|stored| stored != *id) {
-        return Ok(false);
+        return Ok(Deletion::Missing);
     }
     remove(tx, id.task, found.status, found.content)?;
     retire(tx, id.task, Tombstone::Deleted, now)?;
-    Ok(!found.is_expired(now))
+    Ok(if found.is_expired(now) { Deletion::Missing } else { Deletion::Done })
 }
 
 /// Sees to it that nothing is created under the id any more. Answers what stands there.
@@ -294,8 +302,8 @@ pub(super) fn remove(
 }
 
 fn count_out(tx: &mut Transaction<'_>, status: u8) {
-    if let Some(status) = Status::ALL.get(usize::from(status)) {
-        tx.count(Total::Webhooks(*status), -1);
+    if let Some(status) = Status::from_code(status) {
+        tx.count(Total::Webhooks(status), -1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row as SqlRow};
 
 use super::{
-    SqliteStore,
+    RecoveredInFlight, SqliteStore,
     lists::task,
     records::{self, Row},
     unavailable,
@@ -24,15 +24,6 @@ use crate::{
 
 /// Rows of one transaction.
 const CHUNK: usize = 500;
-
-/// What a take-over found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecoveredInFlight {
-    /// Attempts that were under way: their leases ended.
-    pub leases: u64,
-    /// Webhooks that no message led to: they are due as soon as there is something to do.
-    pub unsent: u64,
-}
 
 impl SqliteStore {
     /// Ends what the last run began. Call it before anything else works on the store, and only if
@@ -101,23 +92,24 @@ enum Pass {
 
 impl Pass {
     /// The query walks an index, after a position. Its columns: task, due time, record.
-    const fn sql(self) -> &'static str {
+    fn sql(self) -> String {
+        // The index `webhooks_by_status` applies only to a query that repeats its condition.
+        let of_status = |status: Status, condition: &str| {
+            format!(
+                "SELECT task, due_at, record FROM webhooks
+                 WHERE status = {} AND status <> {} AND task > ?2 {condition} AND ?1 IS NOT NULL
+                 ORDER BY task LIMIT ?3",
+                status.code(),
+                Status::Delivered.code()
+            )
+        };
         match self {
-            Self::Leased => {
-                "SELECT task, due_at, record FROM webhooks
-                 WHERE status = 1 AND status <> 3 AND task > ?2 AND ?1 IS NOT NULL ORDER BY task \
-                 LIMIT ?3"
-            }
-            Self::Unheld => {
-                "SELECT task, due_at, record FROM webhooks
-                 WHERE status = 0 AND status <> 3 AND task > ?2 AND due_at IS NULL AND ?1 IS NOT \
-                 NULL ORDER BY task LIMIT ?3"
-            }
-            Self::Waiting => {
-                "SELECT task, due_at, record FROM webhooks
-                 WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2) ORDER BY due_at, task \
-                 LIMIT ?3"
-            }
+            Self::Leased => of_status(Status::InProgress, ""),
+            Self::Unheld => of_status(Status::Pending, "AND due_at IS NULL"),
+            Self::Waiting => "SELECT task, due_at, record FROM webhooks
+                 WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2)
+                 ORDER BY due_at, task LIMIT ?3"
+                .to_owned(),
         }
     }
 }
@@ -162,7 +154,7 @@ fn read(
     pass: Pass,
     after: Position,
 ) -> rusqlite::Result<Vec<(Position, Option<Webhook>)>> {
-    let mut statement = connection.prepare_cached(pass.sql())?;
+    let mut statement = connection.prepare_cached(&pass.sql())?;
     statement.query_map((after.due_at, after.task, CHUNK as i64), read_row)?.collect()
 }
 

@@ -11,7 +11,8 @@ use crate::{
     id::TaskId,
     message::Message,
     model::{ClaimId, ErrorKind, Function, MAX_ATTEMPTS_KEPT, MAX_HISTORY_KEPT, Webhook, Why},
-    retry::{Outcome, RetryOverride},
+    retry::Outcome,
+    retry_override::RetryOverride,
     status::Status,
     transition::{GiveUp, NewWebhook, Refusal, Report, Rules, testing::new_webhook},
 };

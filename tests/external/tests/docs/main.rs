@@ -7,6 +7,7 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
+mod api;
 mod banner;
 mod links;
 mod names;
@@ -15,5 +16,4 @@ mod quotes;
 mod runbook;
 mod settings;
 mod shell;
-mod style;
 mod tour;

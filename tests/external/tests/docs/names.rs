@@ -154,12 +154,14 @@ fn every_test_that_a_guarantee_names_exists() {
     assert!(names.len() > 20, "only {} tests were found", names.len());
 }
 
-/// What a `cargo` command of a document names: packages, binaries, tests and examples.
+/// What a command of a document names: packages, binaries, tests and examples of `cargo`, and parts
+/// of `tests/run`.
 #[test]
 fn every_command_names_what_exists() {
     let option = Regex::new(r"(?:^| )(-p|--bin|--test|--example) ([a-z0-9_-]+)").unwrap();
     let files = SOURCES.map(|folder| rust_in(&workspace().join(folder))).concat();
     let packages = packages();
+    let parts = fs::read_to_string(workspace().join("tests/run")).unwrap();
     let is_file = |of: &str, name: &str| {
         let (file, main) = (format!("{of}/{name}.rs"), format!("{of}/{name}/main.rs"));
         files.iter().any(|path| path.ends_with(&file) || path.ends_with(&main))
@@ -169,6 +171,12 @@ fn every_command_names_what_exists() {
         let blocks = Page::read(&document).blocks.into_iter().filter(|block| block.info == "sh");
         let commands: Vec<String> = blocks.map(|block| block.text.replace("\\\n", " ")).collect();
         let lines = commands.iter().flat_map(|text| text.lines());
+        for line in lines.clone().filter(|line| line.starts_with("tests/run")) {
+            let part = line.split_whitespace().skip_while(|word| *word != "--only").nth(1);
+            if part.is_some_and(|part| !parts.contains(&format!("\"{part}|"))) {
+                wrong.push(format!("{}: {line}", document.display()));
+            }
+        }
         for line in lines.filter(|line| line.contains("cargo ")) {
             for found in option.captures_iter(line) {
                 checked += 1;

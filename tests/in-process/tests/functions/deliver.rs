@@ -268,7 +268,7 @@ async fn after_a_delete_an_outcome_brings_nothing_back() {
         let delete = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
                 async {
-                    assert!(store.delete(&id).await.unwrap());
+                    store.delete(&id).await.unwrap();
                 },
             );
         });
@@ -451,7 +451,7 @@ async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
     }
     let unlucky = webhooks[0].id.clone();
     world.destination.during(move |request| {
-        assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose")
+        assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose");
     });
     let back = world.run_deliver().await;
     assert_eq!(back.len(), 1);

@@ -26,6 +26,14 @@ struct Moody {
 
 #[async_trait]
 impl Queue for Moody {
+    async fn ping(&self) -> Result<(), QueueError> {
+        self.inner.ping().await
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, QueueError> {
+        self.inner.warnings().await
+    }
+
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         if self.refuses.load(Ordering::SeqCst) {
             return Err(SendError {

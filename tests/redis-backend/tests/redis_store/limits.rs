@@ -14,8 +14,9 @@ use shared::{
     model::{ClaimId, Webhook},
     redis::Connection,
     store::{
-        Activity, CreateError, DestinationActivity, IDEMPOTENCY_TTL, Reservation, Store,
-        StoreError, SweepReport, redis::RedisStore,
+        Activity, CreateError, DestinationActivity, IDEMPOTENCY_TTL, IdempotencyKeys, Reservation,
+        ReserveError, Store, StoreError, SweepReport, SweepState, Totals, Webhooks,
+        redis::RedisStore,
     },
     transition::{Rules, testing::new_webhook},
 };
@@ -126,10 +127,10 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
         expires_at: world.now().plus(IDEMPOTENCY_TTL),
     };
     let error = world.store.reserve("key", &reservation).await.unwrap_err();
-    assert!(matches!(error, StoreError::Full(_)), "{error:?}");
+    assert!(matches!(error, ReserveError::Store(StoreError::Full(_))), "{error:?}");
     let claimed = world.rules.claim(&claimable, ClaimId(1), world.now()).unwrap();
     world.store.write_and_open(&claimable, &claimed).await.unwrap();
-    assert!(world.store.delete(&deletable.id).await.unwrap());
+    world.store.delete(&deletable.id).await.unwrap();
     world.store.ping().await.unwrap();
     assert!(
         world.store.warnings().await.unwrap().iter().any(|warning| warning.contains("90 % full"))
@@ -146,8 +147,8 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
         failures: 1,
         ..Circuit::default()
     };
-    assert!(world.store.write_circuit(None, &circuit).await.unwrap());
-    assert!(world.store.advance_audit(None, world.now()).await.unwrap());
+    world.store.write_circuit(None, &circuit).await.unwrap();
+    world.store.advance_audit(None, world.now()).await.unwrap();
     let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
     world.store.report_sweep(&report).await.unwrap();
     assert_eq!(world.store.last_sweep().await.unwrap(), Some(report));
@@ -192,7 +193,7 @@ async fn what_is_kept_of_a_destination_ends() {
         failures: 1,
         ..Circuit::default()
     };
-    assert!(world.store.write_circuit(None, &circuit).await.unwrap());
+    world.store.write_circuit(None, &circuit).await.unwrap();
     for name in ["circuits", "circuits:revision", "circuits:latest"] {
         let left: i64 =
             world.behind.ask(cmd("TTL").arg(format!("{{posthaste-status}}:{name}"))).await.unwrap();

@@ -15,7 +15,7 @@ use shared::{
     redis::Connection,
     retry::Outcome,
     status::Status,
-    store::{Store, WriteError, redis::RedisStore},
+    store::{Webhooks, WriteError, redis::RedisStore},
     transition::{Report, Rules, testing::new_webhook},
 };
 use std::time::Duration;

@@ -41,7 +41,7 @@ fn what_comes_next_for_what_is_queued_scheduled_or_due() {
     let new = testing::webhook(start());
     let (by, at, what) = coming(&new, start());
     assert_eq!((by, at), (Some("deliver"), None));
-    assert!(what.contains("attempt 1") && what.contains(&after(900).to_string()), "{what}");
+    assert!(what.contains("Attempt 1") && what.contains(&after(900).to_string()), "{what}");
 
     let later = NewWebhook { deliver_at: Some(after(3600)), ..testing::new_webhook(new.id.task) };
     let scheduled = rules.create(later, start());

@@ -9,9 +9,10 @@
 
 use std::{sync::PoisonError, time::Duration};
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     operation::transact_write_items::TransactWriteItemsError,
-    types::{Delete, Put, TransactWriteItem},
+    types::{Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
 };
 
 use super::{
@@ -20,14 +21,17 @@ use super::{
         Item, changing, content, content_keys, day, inline_content, key, malformed, new_items,
         number, number_of, record, record_key, record_of, seconds, tombstone, tombstone_item,
     },
-    table::{Change, Condition, Refused, unavailable},
+    table::{Change, Condition, Refused, found, unavailable},
 };
 use crate::{
     aws::boxed,
     id::WebhookId,
     model::{Content, Webhook},
     random::{Random, SystemRandom},
-    store::{CreateError, IdState, StoreError, Tombstone, WriteError, tombstone_expires_at},
+    store::{
+        CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError,
+        tombstone_expires_at,
+    },
 };
 
 /// How much longer than its record a content lives at least.
@@ -39,8 +43,62 @@ const MAX_MARKED_DAYS: usize = 64;
 /// How often a create is tried again because what it found has expired.
 const MAX_ROUNDS: u32 = 3;
 
+#[async_trait]
+impl Webhooks for DynamoStore {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
+        self.create_webhook(webhook, content).await
+    }
+
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+        self.bar_id(id).await
+    }
+
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
+        Ok(self.find(id).await?.map(|(webhook, _)| webhook))
+    }
+
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
+        let Some((webhook, item)) = self.find(id).await? else { return Ok(None) };
+        match self.content_of(id, &item).await? {
+            Some(content) => Ok(Some((webhook, content))),
+            // Another call deleted the webhook, or it never was whole.
+            None => match self.find(id).await? {
+                Some(_) => Err(malformed(id, "its content is missing")),
+                None => Ok(None),
+            },
+        }
+    }
+
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        self.replace(before, after, false).await.map(drop)
+    }
+
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
+        let item = self.replace(before, after, true).await?;
+        match self.content_of(&after.id, &item).await? {
+            Some(content) => Ok(content),
+            None => match self.find(&after.id).await? {
+                Some(_) => Err(malformed(&after.id, "its content is missing").into()),
+                None => Err(WriteError::Missing),
+            },
+        }
+    }
+
+    async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
+        self.remove(id, None).await
+    }
+
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
+        self.remove(&seen.id, Some(seen.revision)).await
+    }
+}
+
 impl DynamoStore {
-    pub(super) async fn create_webhook(
+    async fn create_webhook(
         &self,
         webhook: &Webhook,
         content: &Content,
@@ -117,7 +175,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    pub(super) async fn bar_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+    async fn bar_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
         let condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
         let stored =
             match self.table.put_if(tombstone_item(id.task, Tombstone::Unused), condition).await {
@@ -141,7 +199,7 @@ impl DynamoStore {
     }
 
     /// The record and its item, if it is there for a reader.
-    pub(super) async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
+    async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
         let Some(item) = self
             .table
             .get(record_key(id.task), true)
@@ -187,7 +245,7 @@ impl DynamoStore {
 
     /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is
     /// wanted.
-    pub(super) async fn replace(
+    async fn replace(
         &self,
         before: &Webhook,
         after: &Webhook,
@@ -286,29 +344,18 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Deletes the webhook, if it has this revision where one is given. Record and content go
-    /// together, and in the record's place stands for a day that the id is retired: one write, as a
-    /// delete is.
-    pub(super) async fn remove(
-        &self,
-        id: &WebhookId,
-        revision: Option<u64>,
-    ) -> Result<bool, StoreError> {
-        let record_key = record_key(id.task);
-        let Some(item) = self
-            .table
-            .get(record_key.clone(), true)
-            .await?
-            .filter(|item| tombstone(item).is_none())
-        else {
-            return Ok(false);
+    /// Deletes the webhook, if it has this revision where one is given. One call deletes record and
+    /// content and puts the tombstone in the record's place.
+    async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<(), DeleteError> {
+        let stored = self.table.get(record_key(id.task), true).await?;
+        let Some(item) = stored.filter(|item| tombstone(item).is_none()) else {
+            return Err(DeleteError::Missing);
         };
-        // One that cannot be read cannot be asked for its whole id, and can be deleted all the
-        // same.
+        // An unreadable record has no id to compare, and can be deleted all the same.
         if let Ok(webhook) = record(&item)
             && (webhook.id != *id || webhook.is_expired(self.clock.now()))
         {
-            return Ok(false);
+            return Err(DeleteError::Missing);
         }
         let condition = match revision {
             Some(revision) => {
@@ -319,46 +366,50 @@ impl DynamoStore {
                 values: Vec::new(),
             },
         };
-        let contents = content_keys(&item, id.task);
         let is_young = tombstone_expires_at(id.task) > self.clock.now();
         let instead = is_young.then(|| tombstone_item(id.task, Tombstone::Deleted));
-        match (contents.is_empty(), instead) {
-            (true, None) => self.table.delete_if(record_key, condition).await,
-            (true, Some(instead)) => match self.table.put_if(instead, condition).await {
-                Ok(()) => Ok(true),
-                Err(Refused::Found(_) | Refused::Missing) => Ok(false),
-                Err(Refused::Failed(error)) => Err(error),
-            },
-            (false, instead) => {
-                self.delete_together(record_key, condition, instead, contents).await
-            }
-        }
+        let contents = content_keys(&item, id.task);
+        let deleted = match (contents.is_empty(), instead) {
+            (true, None) => self.table.delete_if(record_key(id.task), condition).await,
+            (true, Some(instead)) => self.table.put_if(instead, condition).await,
+            (false, instead) => self.delete_together(id, condition, instead, contents).await,
+        };
+        deleted.map_err(|refused| match refused {
+            Refused::Failed(error) => error.into(),
+            Refused::Missing => DeleteError::Missing,
+            Refused::Found(stored) if tombstone(&stored).is_some() => DeleteError::Missing,
+            Refused::Found(_) => DeleteError::Changed,
+        })
     }
 
+    /// Deletes the record, or replaces it by `instead`, and deletes its contents.
     async fn delete_together(
         &self,
-        record: Item,
+        id: &WebhookId,
         condition: Condition,
         instead: Option<Item>,
         contents: Vec<Item>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), Refused> {
         let values: Item =
             condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let values = Some(values).filter(|values| !values.is_empty());
+        let all_old = ReturnValuesOnConditionCheckFailure::AllOld;
         let delete = |key: Item| Delete::builder().table_name(&self.table.name).set_key(Some(key));
-        let built = |error| StoreError::Unavailable(boxed(error));
+        let built = |error| Refused::Failed(StoreError::Unavailable(boxed(error)));
         let first = match instead {
             None => {
-                let delete = delete(record)
+                let delete = delete(record_key(id.task))
                     .condition_expression(condition.expression)
-                    .set_expression_attribute_values(values);
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(all_old);
                 TransactWriteItem::builder().delete(delete.build().map_err(built)?)
             }
             Some(instead) => {
                 let put = Put::builder().table_name(&self.table.name).set_item(Some(instead));
                 let put = put
                     .condition_expression(condition.expression)
-                    .set_expression_attribute_values(values);
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(all_old);
                 TransactWriteItem::builder().put(put.build().map_err(built)?)
             }
         };
@@ -367,20 +418,17 @@ impl DynamoStore {
             let delete = delete(key).build().map_err(built)?;
             call = call.transact_items(TransactWriteItem::builder().delete(delete).build());
         }
-        match call.send().await {
-            Ok(_) => Ok(true),
-            Err(error) => match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(canceled))
-                    if canceled
-                        .cancellation_reasons()
-                        .iter()
-                        .any(|why| why.code() == Some("ConditionalCheckFailed")) =>
-                {
-                    Ok(false)
-                }
-                _ => Err(unavailable(error)),
-            },
+        let Err(error) = call.send().await else { return Ok(()) };
+        if let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
+            error.as_service_error()
+            && let Some(refused) = canceled
+                .cancellation_reasons()
+                .iter()
+                .find(|reason| reason.code() == Some("ConditionalCheckFailed"))
+        {
+            return Err(found(refused.item()));
         }
+        Err(Refused::Failed(unavailable(error)))
     }
 }
 

@@ -1,30 +1,73 @@
-//! Totals of counters, and of destinations by the hour.
+//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::{SqliteStore, circuits, unavailable};
 use crate::{
+    circuit::Circuit,
     clock::Timestamp,
-    sqlite::Transaction,
-    store::{Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ},
+    sqlite::{Durability, Transaction},
+    store::{
+        Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
+        Totals, WriteCircuitError,
+    },
 };
+
+#[async_trait]
+impl Totals for SqliteStore {
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+        let activity = activity.clone();
+        let write = self.database.write(Durability::Crash, move |tx| add(tx, &activity, now));
+        write.await.map_err(unavailable)
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.database.read(counters).await.map_err(unavailable)
+    }
+
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        let read = self.database.read(move |connection| destinations(connection, now));
+        read.await.map_err(unavailable)
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        let destination = destination.to_owned();
+        let read =
+            self.database.read(move |connection| circuits::circuit(connection, &destination));
+        read.await.map_err(unavailable)
+    }
+
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<(), WriteCircuitError> {
+        let after = after.clone();
+        let write =
+            self.database.write(Durability::Crash, move |tx| circuits::write(tx, before, &after));
+        let is_written = write.await.map_err(unavailable)?;
+        if is_written { Ok(()) } else { Err(WriteCircuitError::Changed) }
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        self.database.read(circuits::all).await.map_err(unavailable)
+    }
+}
 
 /// The hour since the epoch.
 fn hour(now: Timestamp) -> i64 {
     now.as_seconds().div_euclid(3600)
 }
 
-/// The first hour that anybody still asks for.
+/// The oldest hour that a call returns.
 pub(super) fn oldest_hour(now: Timestamp) -> i64 {
     hour(now) - 1
 }
 
-pub(super) fn add(
-    tx: &mut Transaction<'_>,
-    activity: &Activity,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
+fn add(tx: &mut Transaction<'_>, activity: &Activity, now: Timestamp) -> rusqlite::Result<()> {
     for (name, n) in &activity.counters {
         tx.execute(
             "INSERT INTO counters (name, n) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET n = n \
@@ -72,7 +115,7 @@ fn add_destination(
     Ok(())
 }
 
-pub(super) fn counters(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
+fn counters(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
     // The names are ours, so there are few.
     let mut statement = connection.prepare_cached("SELECT name, n FROM counters LIMIT ?1")?;
     statement
@@ -81,7 +124,7 @@ pub(super) fn counters(connection: &Connection) -> rusqlite::Result<BTreeMap<Str
 }
 
 /// The worst of each of the two hours are candidates; their sums decide.
-pub(super) fn destinations(
+fn destinations(
     connection: &Connection,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<DestinationTotals>> {

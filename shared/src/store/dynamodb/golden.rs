@@ -1,0 +1,140 @@
+//! The items of schema version 1: the store writes them attribute for attribute, and reads them.
+//!
+//! The golden file shows an item as DynamoDB's JSON does. A deflated attribute stands there twice,
+//! as the bytes that were written and as what they inflate to. Only the latter is compared with
+//! what is written today, because an update of the compressor may write other bytes for one text.
+
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use miniz_oxide::inflate::decompress_to_vec;
+use serde_json::{Map, Value, json};
+
+use super::{
+    circuits::{self, circuit_item},
+    idempotency_keys::{read_reservation, reservation_item},
+    item::{self, Item},
+    sweep_state::{read_report, report_item},
+    totals,
+};
+use crate::store::{Tombstone, golden};
+
+const FILE: &str = "dynamodb.json";
+
+/// The random name of a write.
+const NAME: &str = "00112233aabbccdd";
+
+fn to_json(item: &Item) -> Value {
+    let value = |value: &AttributeValue| match value {
+        AttributeValue::S(text) => json!({ "S": text }),
+        AttributeValue::N(digits) => json!({ "N": digits }),
+        AttributeValue::B(bytes) => {
+            let bytes = bytes.as_ref();
+            let inflated =
+                decompress_to_vec(bytes).ok().and_then(|text| String::from_utf8(text).ok());
+            json!({ "B": STANDARD.encode(bytes), "inflated": inflated })
+        }
+        other => panic!("no item has a {other:?}"),
+    };
+    item.iter().map(|(name, one)| (name.clone(), value(one))).collect::<Map<_, _>>().into()
+}
+
+fn from_json(json: &Value) -> Item {
+    let value = |value: &Value| {
+        if let Some(text) = value["S"].as_str() {
+            AttributeValue::S(text.to_owned())
+        } else if let Some(digits) = value["N"].as_str() {
+            AttributeValue::N(digits.to_owned())
+        } else {
+            AttributeValue::B(Blob::new(STANDARD.decode(value["B"].as_str().unwrap()).unwrap()))
+        }
+    };
+    json.as_object().unwrap().iter().map(|(name, one)| (name.clone(), value(one))).collect()
+}
+
+/// Every item, by a name.
+fn items() -> Vec<(String, Item)> {
+    let mut items = Vec::new();
+    for (name, record) in golden::records() {
+        let expires = record.expires_at.unwrap_or(golden::NOW);
+        let (item, parts) = item::new_items(&record, &golden::content(&record), NAME, expires);
+        items.push((name.to_owned(), item));
+        let part = |(part, item)| (format!("{name} content {part}"), item);
+        items.extend(parts.into_iter().enumerate().map(part));
+    }
+    for why in [Tombstone::Deleted, Tombstone::Unused] {
+        let item = item::tombstone_item(golden::task(8), why);
+        items.push((format!("tombstone {}", why.as_str()), item));
+    }
+    for (name, report) in golden::sweep_reports() {
+        items.push((name.to_owned(), report_item(&report)));
+    }
+    for (name, reservation) in golden::reservations() {
+        items.push((name.to_owned(), reservation_item(name, &reservation).0));
+    }
+    items.push(("circuit".to_owned(), circuit_item(&golden::circuit(), NAME)));
+    for random in 0..2 {
+        let item = totals::activity_item(&golden::activity(), random, golden::NOW);
+        items.push((format!("activity {random}"), item));
+    }
+    items.push(("totals".to_owned(), totals::summed(&items.last().unwrap().1)));
+    items
+}
+
+fn read() -> Map<String, Value> {
+    serde_json::from_str(&golden::read(FILE)).unwrap()
+}
+
+#[test]
+fn every_item_is_written_as_in_schema_1() {
+    let written: Map<String, Value> =
+        items().into_iter().map(|(name, item)| (name, to_json(&item))).collect();
+    if !golden::exists(FILE) {
+        golden::check(FILE, &serde_json::to_string_pretty(&written).unwrap());
+    }
+    let inflated = |items: Map<String, Value>| {
+        let mut items = Value::Object(items);
+        for item in items.as_object_mut().unwrap().values_mut() {
+            for value in item.as_object_mut().unwrap().values_mut() {
+                if value["inflated"].is_string() {
+                    value.as_object_mut().unwrap().remove("B");
+                }
+            }
+        }
+        serde_json::to_string_pretty(&items).unwrap()
+    };
+    assert_eq!(inflated(written), inflated(read()));
+}
+
+#[test]
+fn every_item_of_schema_1_is_read() {
+    let golden = read();
+    let item = |name: &str| from_json(&golden[name]);
+    for (name, record) in golden::records() {
+        let stored = item(name);
+        assert_eq!(item::record(&stored).unwrap(), record, "{name}");
+        let content = item::inline_content(&record.id, &stored).unwrap_or_else(|| {
+            let keys = item::content_keys(&stored, record.id.task);
+            let parts: Vec<Vec<u8>> = (0..keys.len())
+                .map(|part| {
+                    let part = item(&format!("{name} content {part}"));
+                    part["c"].as_b().unwrap().as_ref().to_vec()
+                })
+                .collect();
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            item::content(&record.id, &parts)
+        });
+        assert_eq!(content.unwrap(), golden::content(&record), "{name}");
+    }
+    for why in [Tombstone::Deleted, Tombstone::Unused] {
+        assert_eq!(item::tombstone(&item(&format!("tombstone {}", why.as_str()))), Some(why));
+    }
+    for (name, report) in golden::sweep_reports() {
+        assert_eq!(read_report(&item(name)), Some(report));
+    }
+    for (name, reservation) in golden::reservations() {
+        assert_eq!(read_reservation(&item(name)).unwrap().reservation, reservation);
+    }
+    assert_eq!(circuits::read(&item("circuit")), Some(golden::circuit()));
+    let summed = totals::summed(&item("activity 1"));
+    assert_eq!(totals::inflated_sums(&summed), totals::inflated_sums(&item("totals")));
+}

@@ -1,0 +1,73 @@
+//! The contract of [`SweepState`] on two items.
+
+use async_trait::async_trait;
+
+use super::{
+    DynamoStore,
+    item::{Item, key, number, number_of, text, text_of},
+    table::{Change, Condition, Refused},
+};
+use crate::{
+    clock::Timestamp,
+    random::{Random, SystemRandom},
+    store::{AdvanceAuditError, StoreError, SweepReport, SweepState},
+};
+
+#[async_trait]
+impl SweepState for DynamoStore {
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let item = self.table.get(key("sweep", "audit"), true).await?;
+        Ok(item.as_ref().and_then(read_position))
+    }
+
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<(), AdvanceAuditError> {
+        let condition = match from {
+            Some(from) => Condition {
+                expression: "n = :from",
+                values: vec![(":from", number(from.as_millis()))],
+            },
+            None => Condition { expression: "attribute_not_exists(n)", values: Vec::new() },
+        };
+        // The name of this move. It tells a move that the client sent twice from another run's
+        // move to the same position.
+        let name = format!("{:016x}", SystemRandom.next_u64());
+        let mut change = Change::default();
+        change.put("n", Some(number(to.as_millis())));
+        change.put("w", Some(text(&name)));
+        match self.table.update_if(key("sweep", "audit"), change, condition, false).await {
+            Ok(_) => Ok(()),
+            Err(Refused::Found(stored)) if text_of(&stored, "w") == Some(&name) => Ok(()),
+            Err(Refused::Found(_) | Refused::Missing) => Err(AdvanceAuditError::Moved),
+            Err(Refused::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
+        self.table.put(report_item(report)).await
+    }
+
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
+        let item = self.table.get(key("sweep", "report"), true).await?;
+        Ok(item.as_ref().and_then(read_report))
+    }
+}
+
+pub(super) fn read_position(item: &Item) -> Option<Timestamp> {
+    number_of(item, "n").map(Timestamp::from_millis)
+}
+
+pub(super) fn report_item(report: &SweepReport) -> Item {
+    let json = serde_json::to_string(report)
+        .unwrap_or_else(|_| unreachable!("a report has only string keys"));
+    let mut item = key("sweep", "report");
+    item.insert("d".to_owned(), text(json));
+    item
+}
+
+pub(super) fn read_report(item: &Item) -> Option<SweepReport> {
+    serde_json::from_str(text_of(item, "d")?).ok()
+}

@@ -1,0 +1,44 @@
+//! The contract of [`SweepState`] on the hash `sweep`.
+
+use ::redis::cmd;
+use async_trait::async_trait;
+
+use super::{RedisStore, SCRIPTS, records::unavailable};
+use crate::{
+    clock::Timestamp,
+    store::{AdvanceAuditError, StoreError, SweepReport, SweepState},
+};
+
+#[async_trait]
+impl SweepState for RedisStore {
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        let command = cmd("HGET").arg(self.connection.key("sweep")).arg("audited_until").clone();
+        let millis: Option<i64> = self.connection.ask(&command).await.map_err(unavailable)?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
+
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<(), AdvanceAuditError> {
+        let from = from.map_or_else(String::new, |from| from.as_millis().to_string());
+        let mut call = SCRIPTS.advance.on(&[self.connection.key("sweep")]);
+        call.arg(from).arg(to.as_millis());
+        let is_moved: bool = self.connection.once(&call).await.map_err(unavailable)?;
+        if is_moved { Ok(()) } else { Err(AdvanceAuditError::Moved) }
+    }
+
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
+        let json = serde_json::to_string(report)
+            .unwrap_or_else(|_| unreachable!("a report has only string keys"));
+        let mut call = SCRIPTS.report.on(&[self.connection.key("sweep")]);
+        self.connection.run::<()>(call.arg(json)).await.map_err(unavailable)
+    }
+
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
+        let command = cmd("HGET").arg(self.connection.key("sweep")).arg("report").clone();
+        let json: Option<String> = self.connection.ask(&command).await.map_err(unavailable)?;
+        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+}

@@ -1,0 +1,183 @@
+//! The contract of [`Webhooks`] on the rows of `records`.
+
+use async_trait::async_trait;
+
+use super::{
+    SqliteStore,
+    purge::PurgeTimer,
+    records::{self, Deletion, Occupied, Row, StoredContent, Written},
+    unavailable,
+};
+use crate::{
+    id::WebhookId,
+    model::{Content, InvalidRecord, Webhook},
+    sqlite::Durability,
+    status::Status,
+    store::{CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError},
+};
+
+#[async_trait]
+impl Webhooks for SqliteStore {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
+        let (row, stored, now) = (Row::of(webhook), StoredContent::of(content), self.clock.now());
+        let purge = PurgeTimer::ticket(&self.purge, &*self.clock);
+        let existing = self
+            .database
+            .write(Durability::PowerLoss, move |tx| {
+                purge.redeem(tx)?;
+                records::create(tx, &row, &stored, now)
+            })
+            .await
+            .map_err(unavailable)?;
+        match existing {
+            None => Ok(()),
+            Some(Occupied::Taken(record)) => {
+                Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)))
+            }
+            Some(Occupied::Tombstone(why)) => Err(CreateError::Tombstone(why)),
+        }
+    }
+
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+        let (task, now) = (id.task, self.clock.now());
+        let found = self
+            .database
+            .write(Durability::PowerLoss, move |tx| records::tombstone_id(tx, task, now))
+            .await
+            .map_err(unavailable)?;
+        match found {
+            Occupied::Taken(record) => Ok(match parse(id, &record)? {
+                webhook if webhook.is_expired(now) => IdState::Tombstone(Tombstone::Deleted),
+                webhook => IdState::Webhook(Box::new(webhook)),
+            }),
+            Occupied::Tombstone(why) => Ok(IdState::Tombstone(why)),
+        }
+    }
+
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
+        let task = id.task;
+        let record = self
+            .database
+            .read(move |connection| records::record(connection, task))
+            .await
+            .map_err(unavailable)?;
+        Ok(record
+            .map(|json| parse(id, &json))
+            .transpose()?
+            .filter(|webhook| self.exists(webhook, id)))
+    }
+
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
+        let task = id.task;
+        let found = self
+            .database
+            .read(move |connection| records::open(connection, task))
+            .await
+            .map_err(unavailable)?;
+        let Some((json, stored)) = found else { return Ok(None) };
+        let webhook = parse(id, &json)?;
+        if !self.exists(&webhook, id) {
+            return Ok(None);
+        }
+        Ok(Some((webhook, read_content(id, stored)?)))
+    }
+
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        self.replace(before, after, false).await.map(drop)
+    }
+
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
+        let stored = self.replace(before, after, true).await?;
+        Ok(read_content(&after.id, stored)?)
+    }
+
+    async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
+        self.remove(id, None).await
+    }
+
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
+        self.remove(&seen.id, Some(seen.revision)).await
+    }
+}
+
+impl SqliteStore {
+    async fn replace(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+        with_content: bool,
+    ) -> Result<Option<StoredContent>, WriteError> {
+        debug_assert!(
+            before.id == after.id && before.revision < after.revision,
+            "not made by a transition"
+        );
+        let (row, before_revision, now) = (Row::of(after), before.revision, self.clock.now());
+        // A resend and a redrive accept the webhook again, so they are synced like a create.
+        let accepts = after.status == Status::Pending && before.status != Status::Pending;
+        let durability = if accepts { Durability::PowerLoss } else { Durability::Crash };
+        let written = self
+            .database
+            .write(durability, move |tx| {
+                let written = records::replace(tx, &row, before_revision, now)?;
+                let content = match &written {
+                    Written::Done { content } if with_content => {
+                        records::content(tx.connection(), *content)?
+                    }
+                    _ => None,
+                };
+                Ok((written, content))
+            })
+            .await
+            .map_err(unavailable)?;
+        match written {
+            (Written::Done { .. }, content) => Ok(content),
+            (Written::Conflict { record }, _) => Err(conflict(&after.id, &record)),
+            (Written::Missing, _) => Err(WriteError::Missing),
+        }
+    }
+
+    async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<(), DeleteError> {
+        let (id, now) = (id.clone(), self.clock.now());
+        // Synced, because the answer promises that no attempt starts any more.
+        let work = self
+            .database
+            .write(Durability::PowerLoss, move |tx| records::delete(tx, &id, revision, now));
+        match work.await.map_err(unavailable)? {
+            Deletion::Done => Ok(()),
+            Deletion::Missing => Err(DeleteError::Missing),
+            Deletion::Changed => Err(DeleteError::Changed),
+        }
+    }
+
+    /// Whether a reader of this id finds the record. The task id alone finds the row, so the
+    /// reference id has to match too.
+    fn exists(&self, webhook: &Webhook, id: &WebhookId) -> bool {
+        webhook.id == *id && !webhook.is_expired(self.clock.now())
+    }
+}
+
+fn parse(id: &WebhookId, json: &str) -> Result<Webhook, StoreError> {
+    Webhook::from_json(json).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
+}
+
+fn conflict(id: &WebhookId, json: &str) -> WriteError {
+    match parse(id, json) {
+        Ok(stored) => WriteError::Conflict(Box::new(stored)),
+        Err(error) => error.into(),
+    }
+}
+
+fn read_content(id: &WebhookId, stored: Option<StoredContent>) -> Result<Content, StoreError> {
+    let malformed = |source| StoreError::Unreadable {
+        id: id.to_string(),
+        source: InvalidRecord::Malformed(source),
+    };
+    stored
+        .ok_or_else(|| malformed(serde::de::Error::custom("its content is missing")))?
+        .read()
+        .map_err(malformed)
+}
