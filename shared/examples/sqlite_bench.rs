@@ -24,7 +24,7 @@ use shared::{
     random::{Random, SystemRandom},
     retry::Outcome,
     sqlite::{DataDir, Database},
-    store::{Webhooks, sqlite::SqliteStore},
+    store::{Lists, Webhooks, sqlite::SqliteStore},
     transition::{Report, Rules, testing::new_webhook},
 };
 

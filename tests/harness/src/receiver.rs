@@ -47,9 +47,9 @@ use tokio::{net::TcpListener, sync::Notify, sync::watch, task::JoinHandle, time:
 
 pub use self::{
     answer::{Behaviour, Received, Reply, Script},
-    count::{Snapshot, Verdicts},
+    count::{SignatureCounts, Snapshot},
     journal::Journal,
-    signature::{Secrets, Verdict},
+    signature::{Secrets, SignatureStatus},
 };
 use self::{count::Counts, serve::State};
 
