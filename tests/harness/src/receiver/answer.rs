@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
 
-use super::signature::Verdict;
+use super::signature::SignatureStatus;
 
 /// The longest pause before an answer that a path or an option may ask for.
 pub const MAX_DELAY_SECONDS: f64 = 3600.0;
@@ -28,7 +28,7 @@ pub struct Received {
     /// Its body, byte for byte.
     pub body: Bytes,
     /// What the reference verifier says of its signature.
-    pub verdict: Verdict,
+    pub verdict: SignatureStatus,
 }
 
 impl Received {
