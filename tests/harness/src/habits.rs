@@ -75,7 +75,7 @@ pub fn check_help(name: &str, program: &Path) {
         .find_map(|line| line.split_once("Exit codes: "))
         .unwrap_or_else(|| panic!("{name}: {stdout}"))
         .1;
-    assert!(codes.starts_with("0 ") && codes.contains("2 wrong usage"), "{name}: {codes}");
+    assert!(codes.starts_with("0 ") && codes.contains("2 invalid usage"), "{name}: {codes}");
     let version = piped(Command::new(program).arg("--version"));
     assert_eq!(
         (version.status.code(), &*text(&version.stdout)),

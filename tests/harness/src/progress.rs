@@ -3,7 +3,7 @@
 //! Text goes to standard output. With `--json`, it goes to standard error, and standard output gets
 //! one JSON object at the end. The progress of long work goes to standard error ([`Ticker`]).
 //!
-//! All tools use the same exit codes: 0 passed, 1 failed, 2 wrong usage, 3 could not run
+//! All tools use the same exit codes: 0 passed, 1 failed, 2 invalid usage, 3 could not run
 //! ([`COULD_NOT_RUN`]).
 
 use std::{

@@ -63,7 +63,7 @@ impl From<io::Error> for StartupError {
 #[command(
     name = "startup",
     version,
-    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 wrong usage, 3 the \
+    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 invalid usage, 3 the \
         measurement failed."
 )]
 pub struct Options {

@@ -29,7 +29,7 @@ use simulation::{
     name = "simulate",
     version,
     after_help = "Exit codes: 0 every check passed (--bugs: every bug was caught), 1 a check \
-        failed (--bugs: a bug was not caught), 2 wrong usage."
+        failed (--bugs: a bug was not caught), 2 invalid usage."
 )]
 struct Options {
     /// Replay this seed and print its trace: time in seconds, actor, event.

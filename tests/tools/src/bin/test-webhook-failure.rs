@@ -20,7 +20,7 @@ use tools::{
 #[command(
     name = "test-webhook-failure",
     version,
-    after_help = "Exit codes: 0 every check passed, 1 a check failed, 2 wrong usage, 3 the \
+    after_help = "Exit codes: 0 every check passed, 1 a check failed, 2 invalid usage, 3 the \
         test could not run."
 )]
 struct Options {

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(
     name = "webhook-receiver",
     version,
-    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run."
+    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 invalid usage, 3 could not run."
 )]
 struct Options {
     /// Address to listen on.

@@ -48,7 +48,7 @@ const BOUND: Duration = Duration::from_secs(600);
 #[command(
     name = "cost",
     version,
-    after_help = "Exit codes: 0 success, 2 wrong usage, 3 the measurement failed."
+    after_help = "Exit codes: 0 success, 2 invalid usage, 3 the measurement failed."
 )]
 pub struct Plan {
     /// Webhooks per scenario.

@@ -27,7 +27,7 @@ const LATENCY_RATE: f64 = 50.0;
     name = "load",
     version,
     after_help = "\
-Exit codes: 0 all webhooks were accepted and arrived, 1 some were not, 2 wrong usage, 3 the \
+Exit codes: 0 all webhooks were accepted and arrived, 1 some were not, 2 invalid usage, 3 the \
 measurement failed.\n\
 Example: cargo run --release -p tools --bin load -- --spawn"
 )]
