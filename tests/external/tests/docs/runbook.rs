@@ -72,7 +72,8 @@ async fn the_api_understands_every_call_of_the_runbook() {
 /// part is looked up that holds no number, since numbers vary.
 #[test]
 fn every_sentence_that_a_page_quotes_is_one_of_the_code() {
-    let pattern = Regex::new(r#""(?:why|what|detail|message)":"([^"]+)"|"warnings":\["([^\]]+)"\]"#);
+    let pattern =
+        Regex::new(r#""(?:why|what|detail|message)":"([^"]+)"|"warnings":\["([^\]]+)"\]"#);
     let pattern = pattern.unwrap();
     let time = Regex::new(r"\d{4}-\d{2}-\d{2}T[0-9:.]+Z").unwrap();
     let code: String = ["shared/src", "functions", "infra/local/src"]
