@@ -1,10 +1,16 @@
 //! A webhook as items of the table, and back.
 //!
-//! | item | `p` | `s` | further attributes |
-//! |---|---|---|---|
-//! | record | `w/DAY/SHARD` | task id | `v` revision, `d` the record's JSON, deflated, `st` status for people; `x` expiry; `u` the URL unless it is long; `c` the content, deflated, or `ck` the name of its items and `cn` how many they are, `ce` when they expire |
-//! | retired id | `w/DAY/SHARD` | task id | `z` why no webhook is created under it any more; `x` |
-//! | content | `c/TASK/NAME` | part, from `0` | `c` a part of the content, deflated; `x` |
+//! | item | `p` | `s` |
+//! |---|---|---|
+//! | record | `w/DAY/SHARD` | task id |
+//! | tombstone | `w/DAY/SHARD` | task id |
+//! | content | `c/TASK/NAME` | part, from `0` |
+//!
+//! - A **record** has `v`, its revision; `d`, the record as deflated JSON; `st`, the status for
+//!   people; `x`, its expiry; `u`, the URL unless it is long. `c` is the content, deflated. If the
+//!   content has items of its own, `ck` is their name, `cn` their number, and `ce` their expiry.
+//! - A **tombstone** has `z`, the reason why no webhook is created with this id, and `x`.
+//! - A **content** item has `c`, a part of the deflated content, and `x`.
 //!
 //! Index attributes of a record: `i` and `j` put it into the index `work` (`due/SHARD` by due time,
 //! `dead/SHARD` by the time of archiving), `r` into `reference`, `l` with `j` into
@@ -288,7 +294,8 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     }
     record(item)
         .inspect_err(|error| {
-            tracing::warn!(key = text_of(item, "s"), %error, "Skipped a webhook that cannot be read");
+            tracing::warn!(key = text_of(item, "s"), %error,
+                "Skipped a webhook that cannot be read");
         })
         .ok()
 }
