@@ -1,10 +1,16 @@
 //! Identifiers: `webhook_id = {reference_id}_{task_id}`.
 //!
-//! A task id is a UUIDv7 (RFC 9562), so the order of ids is the order of creation, to the
-//! millisecond, and no index is needed for it. A reference id is the caller's own name for what the
-//! webhook is about; several webhooks may share one.
+//! A task id is a UUIDv7 (RFC 9562). Task ids sort by creation time, so lists need no index for it.
+//! The ids of one process are monotonic: see [`TaskIdGenerator`]. Ids of different processes sort by
+//! their milliseconds. A reference id is the caller's name for the subject of a webhook. Several
+//! webhooks may share one.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -16,46 +22,61 @@ use crate::clock::Timestamp;
 /// The longest reference id, in characters.
 pub const MAX_REFERENCE_CHARS: usize = 64;
 
-/// What a made-up reference id begins with.
+/// The beginning of a generated reference id.
 const GENERATED: &str = "auto-";
 
-/// A UUIDv7 that names one webhook. Ordered by its time, then by its random part.
+/// How far the time in an id may run ahead of the clock: 1 s. If the clock steps back further, ids
+/// follow it and are not monotonic at that moment.
+const MAX_AHEAD: Duration = Duration::from_secs(1);
+
+/// The bits of an id below its counter. They are random in each id.
+const TAIL_BITS: u32 = 32;
+
+/// The bits of an id below its time, version and variant left out.
+const RANDOM_BITS: u32 = 74;
+
+/// A UUIDv7 that identifies one webhook. Ordered by its time, then by its other bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(Uuid);
 
 impl TaskId {
-    /// A new id for a webhook created `now`; 74 bits of it are `random`.
+    /// An id with this time and 74 of these random bits. To accept webhooks, use a
+    /// [`TaskIdGenerator`].
     pub fn mint(now: Timestamp, random: [u8; 10]) -> Self {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
         Self(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
-    /// The id of the item `index` of a batch that was given this id: same time, other random part,
-    /// always the same answer.
+    /// The id of item `index` of a batch whose idempotency key reserved this id. It has the same
+    /// time and other random bits, and is the same on each call. It is not monotonic: items of such
+    /// a batch list in any order.
     #[must_use]
     pub fn nth(self, index: usize) -> Self {
+        Self::mint(self.created_at(), self.derive_random(index))
+    }
+
+    fn derive_random(self, index: usize) -> [u8; 10] {
         let hash = Sha256::new()
             .chain_update(self.0.as_bytes())
             .chain_update((index as u64).to_be_bytes())
             .finalize();
         let mut random = [0; 10];
         random.copy_from_slice(&hash[..10]);
-        Self::mint(self.created_at(), random)
+        random
     }
 
-    /// The time within the id: when the webhook was created.
+    /// The creation time, which the id contains.
     pub fn created_at(self) -> Timestamp {
         let (high, _) = self.0.as_u64_pair();
         Timestamp::from_millis((high >> 16) as i64)
     }
 
-    /// The lowest id of all that can be minted at `time`. Ids from before are less, ids from then
-    /// on are not.
+    /// The lowest id with this time.
     pub fn first_at(time: Timestamp) -> Self {
         Self::mint(time, [0; 10])
     }
 
-    /// The 16 bytes of the UUID; they sort as the ids do.
+    /// The 16 bytes of the UUID. They sort like the ids.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -64,6 +85,69 @@ impl TaskId {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Uuid::from_slice(bytes).ok().filter(|uuid| uuid.get_version_num() == 7).map(Self)
     }
+
+    /// The 74 bits below the time: a counter, and [`TAIL_BITS`] random bits.
+    fn random_bits(self) -> u128 {
+        let (high, low) = self.0.as_u64_pair();
+        (u128::from(high & 0xfff) << 62) | u128::from(low & (u64::MAX >> 2))
+    }
+
+    /// An id with the same time and the next counter. If the counter overflows, its time is a
+    /// millisecond later.
+    fn successor(self, random: [u8; 10]) -> Self {
+        let fresh = Self::mint(self.created_at(), random);
+        let counter = (self.random_bits() >> TAIL_BITS) + 1;
+        if counter >> (RANDOM_BITS - TAIL_BITS) != 0 {
+            return Self::mint(self.created_at().plus(Duration::from_millis(1)), random);
+        }
+        let tail = fresh.random_bits() & u128::from(u32::MAX);
+        let bits = (counter << TAIL_BITS) | tail;
+        let mut bytes = [0; 10];
+        bytes[..2].copy_from_slice(&((bits >> 62) as u16).to_be_bytes());
+        bytes[2..].copy_from_slice(&(bits as u64).to_be_bytes());
+        Self::mint(self.created_at(), bytes)
+    }
+}
+
+/// Mints the task ids of one process. Each id is greater than the one before.
+///
+/// The first id of a millisecond is random below its time. Each further one increments the upper 42
+/// of these 74 bits and draws the lower 32 anew. When the clock steps back by at most 1 s, ids keep
+/// their time and count on; see [`TaskIdGenerator::next`].
+#[derive(Debug, Default)]
+pub struct TaskIdGenerator {
+    last: Mutex<Option<TaskId>>,
+}
+
+impl TaskIdGenerator {
+    /// The next id. Its time is `now`, or at most 1 s later.
+    pub fn next(&self, now: Timestamp, random: [u8; 10]) -> TaskId {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = next_after(*last, now, random);
+        *last = Some(id);
+        id
+    }
+
+    /// The ids of a batch, in the order of its items. No other id lies between them.
+    pub fn next_batch(&self, now: Timestamp, random: [u8; 10], count: usize) -> Vec<TaskId> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = next_after(*last, now, random);
+        let others = (1..count).scan(first, |previous, index| {
+            *previous = previous.successor(first.derive_random(index));
+            Some(*previous)
+        });
+        let ids: Vec<TaskId> = std::iter::once(first).chain(others).take(count).collect();
+        *last = ids.last().copied().or(*last);
+        ids
+    }
+}
+
+fn next_after(last: Option<TaskId>, now: Timestamp, random: [u8; 10]) -> TaskId {
+    let fresh = TaskId::mint(now, random);
+    let counts_on = |last: &TaskId| {
+        fresh.created_at() <= last.created_at() && last.created_at().since(now) < MAX_AHEAD
+    };
+    last.filter(counts_on).map_or(fresh, |last| last.successor(random))
 }
 
 impl fmt::Display for TaskId {
@@ -72,7 +156,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// An identifier that is not one of ours; says what it should look like.
+/// An invalid identifier. The text describes the valid form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// Not 1 to 64 of `A-Za-z0-9_-`.
@@ -82,7 +166,7 @@ pub enum InvalidId {
     #[error("must be a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057")]
     Task,
     /// Not `{reference_id}_{task_id}`.
-    #[error("must be {{reference_id}}_{{task_id}}, as the API answered it")]
+    #[error("must be {{reference_id}}_{{task_id}}, as the API returned it")]
     Webhook,
 }
 
@@ -90,7 +174,7 @@ impl FromStr for TaskId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        // Only the canonical form: one webhook has one id.
+        // Only the canonical form is valid, so that a webhook has one id.
         let uuid = Uuid::try_parse(text).map_err(|_| InvalidId::Task)?;
         if uuid.get_version_num() != 7
             || uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) != text
@@ -101,21 +185,19 @@ impl FromStr for TaskId {
     }
 }
 
-/// A caller's name for what a webhook is about: 1 to 64 of `A-Za-z0-9_-`.
+/// The caller's name for the subject of a webhook: 1 to 64 of `A-Za-z0-9_-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReferenceId(String);
 
 impl ReferenceId {
-    /// The reference id of a webhook whose caller gave none.
-    ///
-    /// It holds the task id, so the webhook can be found by it without an index entry: see
-    /// [`ReferenceId::made_up_for`].
+    /// The reference id of a webhook whose caller omitted it. It contains the task id, so a lookup
+    /// by it needs no index entry: see [`ReferenceId::generated_for`].
     pub fn generated(task: TaskId) -> Self {
         Self(format!("{GENERATED}{}", URL_SAFE_NO_PAD.encode(task.as_bytes())))
     }
 
-    /// The one task that this reference id was made up for, if it was made up.
-    pub fn made_up_for(&self) -> Option<TaskId> {
+    /// The task that this reference id was generated for. `None`: a caller chose it.
+    pub fn generated_for(&self) -> Option<TaskId> {
         let encoded = self.0.strip_prefix(GENERATED)?;
         let task = TaskId::from_bytes(&URL_SAFE_NO_PAD.decode(encoded).ok()?)?;
         (Self::generated(task) == *self).then_some(task)
@@ -124,8 +206,7 @@ impl ReferenceId {
     /// The reference id of a test webhook: `TEST-` and eight hexadecimal digits of its task's
     /// random part.
     pub fn test(task: TaskId) -> Self {
-        let bytes = task.as_bytes();
-        Self(format!("TEST-{:02x}{:02x}{:02x}{:02x}", bytes[12], bytes[13], bytes[14], bytes[15]))
+        Self(format!("TEST-{}", hex::encode(&task.as_bytes()[12..])))
     }
 
     /// The text itself.
@@ -152,13 +233,13 @@ impl FromStr for ReferenceId {
     }
 }
 
-/// Names one webhook: `{reference_id}_{task_id}`. The task id alone is unique; the reference id is
-/// along for people.
+/// The id of one webhook: `{reference_id}_{task_id}`. The task id alone is unique. The reference id
+/// is for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WebhookId {
-    /// What the caller calls it.
+    /// The caller's name for it.
     pub reference: ReferenceId,
-    /// What makes it unique.
+    /// The unique part.
     pub task: TaskId,
 }
 
@@ -172,7 +253,7 @@ impl FromStr for WebhookId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        // A reference id may hold '_' too; a task id never does, so the last one parts them.
+        // A reference id may contain '_', but a task id does not. So the last one separates them.
         let (reference, task) = text.rsplit_once('_').ok_or(InvalidId::Webhook)?;
         Ok(Self {
             reference: reference.parse().map_err(|_| InvalidId::Webhook)?,
@@ -200,7 +281,71 @@ serde_as_text!(TaskId, ReferenceId, WebhookId);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// However the clock moves, and whatever the generator draws.
+    #[test]
+    fn the_ids_of_one_process_are_monotonic_and_stay_near_the_clock() {
+        // Small steps, so that several ids share a millisecond; steps back below and above the limit.
+        let step = prop_oneof![6 => 0_i64..3, 2 => -900_i64..0, 1 => -5000_i64..5000];
+        let draw = prop_oneof![3 => any::<[u8; 10]>(), 1 => Just([0xff; 10]), 1 => Just([0; 10])];
+        proptest!(|(steps in proptest::collection::vec((step, draw), 1..200))| {
+            let ids = TaskIdGenerator::default();
+            let mut now = Timestamp::from_millis(1_700_000_000_000);
+            let mut last: Option<TaskId> = None;
+            for (step, random) in steps {
+                now = Timestamp::from_millis(now.as_millis() + step);
+                let id = ids.next(now, random);
+                prop_assert!(id.created_at() >= now, "{id} is older than {now}");
+                prop_assert!(id.created_at() <= now.plus(MAX_AHEAD), "{id} is ahead of {now}");
+                prop_assert_eq!(id.to_string().parse(), Ok(id));
+                if let Some(last) = last
+                    && last.created_at().since(now) < MAX_AHEAD
+                {
+                    prop_assert!(id > last, "{} after {}", id, last);
+                }
+                last = Some(id);
+            }
+        });
+    }
+
+    #[test]
+    fn a_counter_that_overflows_goes_on_in_the_next_millisecond() {
+        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
+        let first = ids.next(now, [0xff; 10]);
+        let second = ids.next(now, [0; 10]);
+        assert!(first < second);
+        assert_eq!(second.created_at(), now.plus(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_batch_is_in_the_order_of_its_items_and_apart_from_other_ids() {
+        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
+        let before = ids.next(now, [7; 10]);
+        let batch = ids.next_batch(now, [7; 10], 100);
+        let after = ids.next(now, [7; 10]);
+        let all: Vec<_> = [before].into_iter().chain(batch.clone()).chain([after]).collect();
+        assert_eq!(batch.len(), 100);
+        assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
+        assert_eq!(ids.next_batch(now, [7; 10], 0), []);
+        assert!(ids.next(now, [7; 10]) > after);
+    }
+
+    #[test]
+    fn threads_share_one_order() {
+        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
+        let mint = || (0..500).map(|_| ids.next(now, [7; 10])).collect::<Vec<_>>();
+        let mut minted = std::thread::scope(|scope| {
+            let others = [scope.spawn(mint), scope.spawn(mint)];
+            let all = others.into_iter().flat_map(|thread| thread.join().unwrap());
+            all.collect::<Vec<_>>()
+        });
+        minted.sort_unstable();
+        minted.dedup();
+        assert_eq!(minted.len(), 1000);
+    }
 
     fn task() -> TaskId {
         TaskId::mint(Timestamp::from_millis(1_700_000_000_123), [7; 10])
@@ -227,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_id_is_refused() {
+    fn invalid_ids_are_refused() {
         let good = task().to_string();
         let cases = [
             "",
@@ -250,11 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn a_made_up_reference_leads_back_to_its_task() {
+    fn a_generated_reference_leads_back_to_its_task() {
         let generated = ReferenceId::generated(task());
         assert_eq!(generated.as_str().parse(), Ok(generated.clone()));
-        assert_eq!(generated.made_up_for(), Some(task()));
-        assert_eq!("auto-mobile".parse::<ReferenceId>().unwrap().made_up_for(), None);
+        assert_eq!(generated.generated_for(), Some(task()));
+        assert_eq!("auto-mobile".parse::<ReferenceId>().unwrap().generated_for(), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod circuit;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod error_chain;
 pub mod id;
 pub mod lane;
 pub mod liveness;

@@ -50,6 +50,17 @@ pub struct Outgoing {
     pub group: String,
 }
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "redis", feature = "sqlite")),
+    expect(dead_code, reason = "no backend is built in")
+)]
+impl Outgoing {
+    /// Whether body and delay are within the limits.
+    pub(crate) fn fits(&self) -> bool {
+        self.delay <= MAX_DELAY && self.body.len() <= MAX_BODY_BYTES
+    }
+}
+
 /// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -83,6 +94,18 @@ pub struct Depth {
 #[error("the queue is unavailable")]
 pub struct QueueError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "redis", feature = "sqlite")),
+    expect(dead_code, reason = "no backend is built in")
+)]
+impl QueueError {
+    /// The message exceeds a limit of the contract.
+    pub(crate) fn message_too_large() -> Self {
+        let (bytes, seconds) = (MAX_BODY_BYTES, MAX_DELAY.as_secs());
+        Self(format!("a body may have {bytes} bytes, and a delay {seconds} s").into())
+    }
+}
+
 /// The queue did not accept some messages of a send.
 #[derive(Debug, thiserror::Error)]
 #[error("the queue did not accept {} of the messages", failed.len())]
@@ -107,6 +130,9 @@ pub trait Queue: Send + Sync + Debug {
 
     /// Sends the messages. On success, the queue holds every message, and a crash of a process does
     /// not lose it. On failure, the same is true of every message that the error does not name.
+    ///
+    /// A message with a longer delay than [`MAX_DELAY`] or a larger body than [`MAX_BODY_BYTES`] is
+    /// refused and named in the error. The others are sent.
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError>;
 
     /// Receives up to `max` messages (at most [`MAX_BATCH`]) and hides them from other receivers

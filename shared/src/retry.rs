@@ -146,8 +146,10 @@ impl RetryPolicy {
             return Verdict::Fail;
         }
         let planned = self.wait_after(used, unit);
-        let heeded = outcome.retry_after.filter(|_| !planted::is(Bug::RetryAfterIgnored));
-        let asked = heeded.unwrap_or_default().min(self.retry_after_cap);
+        let mut asked = outcome.retry_after.unwrap_or_default().min(self.retry_after_cap);
+        if planted::is(Bug::RetryAfterIgnored) {
+            asked = Duration::ZERO;
+        }
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }
     }
 
@@ -162,8 +164,10 @@ impl RetryPolicy {
                 .min(self.max_delay.as_secs_f64())
         };
         let jittered = plain * (1.0 + self.jitter * (2.0 * unit - 1.0));
-        let least =
-            if planted::is(Bug::RetryFloorIgnored) { Duration::ZERO } else { self.min_delay };
+        let mut least = self.min_delay;
+        if planted::is(Bug::RetryFloorIgnored) {
+            least = Duration::ZERO;
+        }
         Duration::try_from_secs_f64(jittered)
             .unwrap_or(MAX_DELAY_LIMIT)
             .min(MAX_DELAY_LIMIT * 2)

@@ -257,16 +257,17 @@ impl Rules {
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         let mut why = None;
+        let mut allowed_at = webhook.allowed_at;
+        if planted::is(Bug::DueAsAllowed) {
+            allowed_at = webhook.due_at;
+        }
         if webhook.status == Status::InProgress {
             check_lease(webhook, now)?;
             self.check_interruptions(webhook)?;
             self.check_wait(webhook, now)?;
             note_interruption(&mut next);
             why = Some(Why::LeaseOver);
-        } else if let Some(allowed_at) =
-            (if planted::is(Bug::DueAsAllowed) { webhook.due_at } else { webhook.allowed_at })
-                .filter(|at| *at > now)
-        {
+        } else if let Some(allowed_at) = allowed_at.filter(|at| *at > now) {
             return Err(Refusal::NotYet(allowed_at));
         }
         next.attempt_count = next.attempt_count.saturating_add(1);
@@ -291,15 +292,19 @@ impl Rules {
         unit: f64,
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let Some(held) =
-            next.claim.take_if(|held| held.id == claim || planted::is(Bug::OutcomeWithoutClaim))
-        else {
+        let mut ours = claim;
+        if planted::is(Bug::OutcomeWithoutClaim) {
+            ours = next.claim.as_ref().map_or(claim, |held| held.id);
+        }
+        let Some(held) = next.claim.take_if(|held| held.id == ours) else {
             return Err(Refusal::NotOurClaim);
         };
         next.budget.attempts = next.budget.attempts.saturating_add(1);
         next.budget.deferrals = 0;
-        next.budget.interrupted =
-            if planted::is(Bug::InterruptionsKept) { next.budget.interrupted } else { 0 };
+        next.budget.interrupted = 0;
+        if planted::is(Bug::InterruptionsKept) {
+            next.budget.interrupted = webhook.budget.interrupted;
+        }
         keep_attempt(&mut next, held.started_at, report);
         let policy = self.retry.with(webhook.retry.as_ref());
         match policy.verdict(&report.outcome, next.budget.attempts, unit) {
@@ -350,7 +355,11 @@ impl Rules {
     ) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         check_lease(webhook, now)?;
-        if reason.needs_attempt() && !webhook.was_attempted() && !planted::is(Bug::FailedUntried) {
+        let mut is_untried = reason.needs_attempt() && !webhook.was_attempted();
+        if planted::is(Bug::FailedUntried) {
+            is_untried = false;
+        }
+        if is_untried {
             return Err(Refusal::Untried);
         }
         if webhook.status == Status::InProgress {
@@ -399,21 +408,27 @@ impl Rules {
         if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
             return Err(Refusal::NotYet(allowed_at));
         }
-        let by_host_limit = why == Why::RateLimit && !planted::is(Bug::DeferralsShareBudget);
+        let mut by_host_limit = why == Why::RateLimit;
+        if planted::is(Bug::DeferralsShareBudget) {
+            by_host_limit = false;
+        }
         let used = if by_host_limit {
             &mut next.budget.host_deferred_ms
         } else {
             &mut next.budget.deferred_ms
         };
         *used = used.saturating_add(until.since(now).as_millis() as u64);
-        if u128::from(*used) > self.limits.max_defer.as_millis()
-            && !planted::is(Bug::DeferralsUnbounded)
-        {
+        let mut max_defer = self.limits.max_defer;
+        if planted::is(Bug::DeferralsUnbounded) {
+            max_defer = Duration::MAX;
+        }
+        if u128::from(*used) > max_defer.as_millis() {
             return Err(Refusal::BudgetSpent);
         }
         next.budget.deferrals = next.budget.deferrals.saturating_add(1);
-        next.budget.attempts =
-            next.budget.attempts.saturating_add(u32::from(planted::is(Bug::DeferralSpendsAttempt)));
+        if planted::is(Bug::DeferralSpendsAttempt) {
+            next.budget.attempts = next.budget.attempts.saturating_add(1);
+        }
         self.wait_until(&mut next, until, now);
         note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
         Ok(next)

@@ -7,7 +7,7 @@ use http::request::Parts;
 use shared::{
     clock::Timestamp,
     context::Context,
-    id::{TaskId, WebhookId},
+    id::{TaskId, TaskIdGenerator, WebhookId},
     trace::Trace,
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct App {
     pub(crate) access: Access,
     /// When this process started.
     pub(crate) started_at: Timestamp,
+    /// Mints the task IDs.
+    ids: TaskIdGenerator,
     /// The limits on concurrent work.
     pub(crate) capacity: Capacity,
     /// The latest findings about store, queue and sweep, for `GET /health`.
@@ -37,18 +39,28 @@ impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
         let capacity = Capacity::new(&context.config, &access);
-        Arc::new(Self { context, access, started_at, capacity, probes: ProbeCache::default() })
+        let (ids, probes) = Default::default();
+        Arc::new(Self { context, access, started_at, ids, capacity, probes })
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.context.clock.now()
     }
 
-    /// A new task ID with the current time.
+    /// A new task ID with the current time. It is greater than all earlier ones of this process.
     pub(crate) fn mint(&self) -> TaskId {
+        self.ids.next(self.now(), self.random())
+    }
+
+    /// The task IDs of a batch, in the order of its items.
+    pub(crate) fn mint_batch(&self, count: usize) -> Vec<TaskId> {
+        self.ids.next_batch(self.now(), self.random(), count)
+    }
+
+    fn random(&self) -> [u8; 10] {
         let mut random = [0; 10];
         self.context.random.fill(&mut random);
-        TaskId::mint(self.now(), random)
+        random
     }
 }
 

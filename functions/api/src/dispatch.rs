@@ -1,7 +1,7 @@
 //! The two steps of accepting a webhook: create its record, then send its message to the queue.
 //! [`enqueue`] states what happens if the second step fails.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use shared::{
@@ -209,9 +209,8 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
     };
     let refused: Vec<_> =
         error.failed.iter().filter_map(|index| webhooks.get(*index).copied()).collect();
-    let error = &error as &(dyn std::error::Error + 'static);
     tracing::warn!(
-        error,
+        error = &error as &dyn Error,
         webhooks = refused.len(),
         "Could not send messages to the queue. The sweep will send them."
     );
@@ -229,9 +228,8 @@ async fn adopt(app: &App, webhook: &Webhook) {
         rules.adopt(seen, now, (Function::Api, Why::Unsent), now)
     });
     if let Err(error) = adopted.await {
-        let error = &error as &(dyn std::error::Error + 'static);
         tracing::error!(
-            error,
+            error = &error as &dyn Error,
             "Could not write the webhook to the due index after the queue refused its message. \
              The audit will find it."
         );

@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: a request that is repeated within 24 hours gets the response of the first
 //! request and has no further effect.
 //!
-//! 1. *Reserve*: the key maps to a new task ID, which becomes the webhook's. A second
-//!    request finds the ID of the first one.
+//! 1. *Reserve*: the key maps to a new task ID, which becomes the webhook's. A second request finds
+//!    the ID of the first one.
 //! 2. *Create* with that ID. If the webhook exists, an earlier try has created it, which is
 //!    success.
 //! 3. *Send* the message. A second message does no harm.
@@ -13,17 +13,19 @@
 //!
 //! An ID that is older than [`Config::max_id_age`](shared::config::Config::max_id_age) is not
 //! created any more, because the audit may have read its minute. The next try bars it
-//! ([`Webhooks::tombstone_id`](shared::store::Webhooks::tombstone_id)), so that no create that is still
-//! in flight takes effect. If no webhook had that ID, the key is renewed: it maps to a new ID.
-//! For a batch, each item is settled in this way, and the key remembers the IDs of the items that
-//! exist. So each item is created once, whichever try dies at whichever step.
+//! ([`Webhooks::tombstone_id`](shared::store::Webhooks::tombstone_id)), so that no create that is
+//! still in flight takes effect. If no webhook had that ID, the key is renewed: it maps to a new
+//! ID. For a batch, each item is settled in this way, and the key remembers the IDs of the items
+//! that exist. So each item is created once, whichever try dies at whichever step.
 //!
-//! A deleted webhook stays deleted: the store remembers its ID for as long as a key may map to
-//! it. A try that finds it deleted returns the response that the first try would have returned.
+//! A deleted webhook stays deleted: the store remembers its ID for as long as a key may map to it.
+//! A try that finds it deleted returns the response that the first try would have returned.
 //!
 //! A key belongs to its caller and to the path. For calls that create nothing (resend, redrive,
 //! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
+
+use std::error::Error;
 
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
@@ -217,9 +219,8 @@ impl ReservedKey {
         if let Err(ReplaceReservationError::Store(error)) =
             store.replace_reservation(&self.key, &self.reserved, &done).await
         {
-            let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(
-                error,
+                error = &error as &dyn Error,
                 "Could not store the response for an idempotency key. A retry will run the request \
                  again."
             );

@@ -1,10 +1,10 @@
 //! The function `api`: reads an HTTP request, makes one call of the store or the queue, and returns
 //! the result.
 //!
-//! - `edge`: everything around a request. `boundary` runs first; `auth` admits the caller;
-//!   `correlation` and `trace` name the request; `lambda` and `stage` adapt Lambda's events.
-//! - `input`: parsing and validation. `body`, `fields` and `query` read a request; `submission` is
-//!   a valid webhook; `cursor` is a position in a list.
+//! - `edge`: everything around a request. `boundary` runs first, and `auth` admits the caller.
+//!   `correlation` and `trace` identify the request. `lambda` and `stage` adapt Lambda's events.
+//! - `input`: parsing and validation. `body`, `fields` and `query` read a request. `submission` is
+//!   a valid webhook. `cursor` is a position in a list.
 //! - `routes`: one file for each resource or action.
 //! - `accept`, `dispatch`, `idempotency`: how a webhook is created and handed to the queue, once
 //!   for each idempotency key.

@@ -5,7 +5,7 @@
 //! few reads a second, however often `/health` is polled. On the embedded backend that is one
 //! commit of 16 KiB, and a count that stops at 100,000 messages.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{self, Either};
 use shared::{
@@ -132,7 +132,6 @@ fn log(findings: &Findings) {
         ("circuits", findings.circuits.as_ref().err()),
     ];
     for (part, error) in parts.into_iter().filter_map(|(part, error)| Some((part, error?))) {
-        let error = error as &(dyn std::error::Error + 'static);
-        tracing::warn!(part, error, "Health check failed: {part}");
+        tracing::warn!(part, error = error as &dyn Error, "Health check failed: {part}");
     }
 }

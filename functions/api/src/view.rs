@@ -84,10 +84,13 @@ pub(crate) struct WebhookView<'a> {
     task_id: TaskId,
     correlation_id: &'a str,
     event_type: Option<&'a str>,
+    /// The destination's URL.
     url: &'a str,
     #[schema(value_type = schemas::Status)]
     status: Status,
+    /// The number of attempts that have started.
     attempt_count: u32,
+    /// The number of the last attempt, if all attempts fail like the latest one.
     max_attempts: u32,
     #[serde(with = "rfc3339")]
     #[schema(value_type = schemas::Time)]
@@ -102,6 +105,7 @@ pub(crate) struct WebhookView<'a> {
     #[schema(value_type = Option<schemas::Time>)]
     delivered_at: Option<Timestamp>,
     last_error: Option<ErrorView<'a>>,
+    /// The recorded attempts, oldest first.
     #[schema(max_items = 50)]
     attempts: Vec<AttemptView<'a>>,
     /// Present with `include=payload`.
@@ -147,12 +151,16 @@ pub(crate) struct DeadLetterView<'a> {
     #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
     correlation_id: &'a str,
+    /// The destination's URL. Empty for an unreadable queue message.
     url: &'a str,
+    /// Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = schemas::Anything, required = false)]
     payload: Option<&'a RawValue>,
+    /// The number of attempts that have started.
     attempt_count: u32,
     last_error: Option<ErrorView<'a>>,
+    /// The recorded attempts, oldest first. Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_items = 50)]
     attempts: Option<Vec<AttemptView<'a>>>,

@@ -21,9 +21,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use shared::error_chain::one_line;
 use tokio::{sync::Mutex, sync::watch, time::Instant};
-
-use crate::errors::in_one_line;
 
 /// The connect timeout. The endpoint is on this machine or nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -140,7 +139,7 @@ impl Functions {
             .build();
         *request.uri_mut() = uri.map_err(|error| CallError::NotAccepted(error.to_string()))?;
         self.client.request(request).await.map_err(|error| {
-            let text = in_one_line(&error);
+            let text = one_line(&error);
             if error.is_connect() { CallError::NotAccepted(text) } else { CallError::Failed(text) }
         })
     }
@@ -162,7 +161,7 @@ impl Functions {
                 self.send(&format!("/2015-03-31/functions/{name}/invocations"), request).await?;
             let (head, body) = response.into_parts();
             let read = to_bytes(Body::new(body), MAX_RESPONSE_BYTES).await;
-            let payload = read.map_err(|error| CallError::Failed(in_one_line(&error)))?;
+            let payload = read.map_err(|error| CallError::Failed(one_line(&error)))?;
             match head.status {
                 StatusCode::OK if !head.headers.contains_key("x-amz-function-error") => Ok(payload),
                 StatusCode::NOT_FOUND

@@ -13,6 +13,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use aws_credential_types::Credentials;
+use aws_sdk_sqs::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
@@ -22,7 +23,10 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{MAX_TRIES, TRY_LIMIT, http::AwsHttp};
-use crate::clock::{Clock, SystemClock};
+use crate::{
+    clock::{Clock, SystemClock},
+    error_chain::one_line,
+};
 
 /// The settings that may be references.
 pub const REFERABLE: [&str; 8] = [
@@ -167,12 +171,12 @@ async fn ask(
     reference: &Reference<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Value, Refused> {
-    let request =
-        signed(reference, environment).map_err(|fault| Refused { fault, is_final: true })?;
+    let is_final = |fault| Refused { fault, is_final: true };
+    let request = signed(reference, environment).await.map_err(is_final)?;
     let answer = http
         .send(request)
         .await
-        .map_err(|error| Refused { fault: chain(&error.without_url()), is_final: false })?;
+        .map_err(|error| Refused { fault: one_line(&error.without_url()), is_final: false })?;
     let (status, body) = (answer.status(), answer.into_body());
     let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status.is_success() {
@@ -188,7 +192,7 @@ async fn ask(
     })
 }
 
-fn signed(
+async fn signed(
     reference: &Reference<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<reqwest::Request, String> {
@@ -204,10 +208,10 @@ fn signed(
         "environment",
     );
     let (service, target, endpoint_variable, body) = reference.request();
-    let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    let endpoint = set(endpoint_variable)
-        .or_else(|| set("AWS_ENDPOINT_URL"))
-        .unwrap_or_else(|| format!("https://{service}.{region}.{suffix}"));
+    let endpoint = match set(endpoint_variable).or_else(|| set("AWS_ENDPOINT_URL")) {
+        Some(endpoint) => endpoint,
+        None => default_endpoint(service, &region).await?,
+    };
     let body = body.to_string();
     let invalid = |error: &dyn fmt::Display| format!("the request cannot be made: {error}");
     let mut request = http::Request::post(&endpoint)
@@ -239,20 +243,36 @@ fn signed(
     reqwest::Request::try_from(request).map_err(|error| invalid(&error))
 }
 
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// The public endpoint of a service in a region. The SDK knows the partitions and their domains, so
+/// this asks it for the endpoint of SQS, and names the other service instead.
+async fn default_endpoint(service: &str, region: &str) -> Result<String, String> {
+    let unknown = |why: &str| format!("no endpoint is known for the region '{region}': {why}");
+    let params = Params::builder().region(region).build();
+    let params = params.map_err(|error| unknown(&error.to_string()))?;
+    let resolver = DefaultResolver::new();
+    let endpoint = resolver.resolve_endpoint(&params).await;
+    let endpoint = endpoint.map_err(|error| unknown(&error.to_string()))?;
+    let rest = endpoint.url().strip_prefix("https://sqs.");
+    let rest = rest.ok_or_else(|| unknown("the SDK names another form"))?;
+    Ok(format!("https://{service}.{rest}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn each_partition_has_its_own_domain() {
+        for (region, expected) in [
+            ("eu-west-1", "https://ssm.eu-west-1.amazonaws.com"),
+            ("us-gov-west-1", "https://ssm.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", "https://ssm.cn-north-1.amazonaws.com.cn"),
+            ("us-iso-east-1", "https://ssm.us-iso-east-1.c2s.ic.gov"),
+            ("eusc-de-east-1", "https://ssm.eusc-de-east-1.amazonaws.eu"),
+        ] {
+            assert_eq!(default_endpoint("ssm", region).await.unwrap(), expected, "{region}");
+        }
+    }
 
     #[test]
     fn references_are_told_from_secrets() {

@@ -428,6 +428,8 @@ fn keys_are_kept_as_hashes_and_never_shown() {
     let ConfigErrors(errors) = read(&on_lambda).expect_err("a load balancer passes on any Host");
     assert!(errors[0].fault.contains("refused on AWS Lambda"), "{}", errors[0]);
     bad("API_KEYS", "sha256:12", "64 hexadecimal digits");
+    // A sign is not a digit.
+    bad("API_KEYS", &format!("sha256:{}", "+f".repeat(32)), "64 hexadecimal digits");
     for quoted in ["\"test\"", "'test'", "test,'other'", "\"test,other\""] {
         bad("API_KEYS", quoted, "in quotes");
     }

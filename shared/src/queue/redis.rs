@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{
-    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError,
-    Received, SendError,
+    Depth, Lane, MAX_BATCH, MAX_DELAY, MAX_RECEIVES, Outgoing, Queue, QueueError, Received,
+    SendError,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -177,10 +177,8 @@ impl Queue for RedisQueue {
 
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
-        let fits =
-            |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
         let (taken, refused): (Vec<usize>, Vec<usize>) =
-            (0..messages.len()).partition(|index| fits(&messages[*index]));
+            (0..messages.len()).partition(|index| messages[*index].fits());
         if !taken.is_empty() {
             let row = |index: &usize| {
                 let message = &messages[*index];
@@ -213,11 +211,7 @@ impl Queue for RedisQueue {
         if refused.is_empty() {
             return Ok(());
         }
-        let why = format!(
-            "a body may have {MAX_BODY_BYTES} bytes, and a delay {} s",
-            MAX_DELAY.as_secs()
-        );
-        Err(SendError { failed: refused, source: QueueError(why.into()) })
+        Err(SendError { failed: refused, source: QueueError::message_too_large() })
     }
 
     async fn receive(

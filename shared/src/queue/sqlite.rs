@@ -19,10 +19,7 @@ use async_trait::async_trait;
 pub use messages::RecoveredInFlight;
 
 use self::messages::{NewMessage, Receipt};
-use super::{
-    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received,
-    SendError,
-};
+use super::{Depth, Lane, MAX_BATCH, MAX_DELAY, Outgoing, Queue, QueueError, Received, SendError};
 use crate::{
     clock::{Clock, Timestamp},
     sqlite::{Database, DatabaseError, Durability},
@@ -151,10 +148,8 @@ impl Queue for SqliteQueue {
 
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let now = self.clock.now();
-        let fits =
-            |message: &Outgoing| message.delay <= MAX_DELAY && message.body.len() <= MAX_BODY_BYTES;
         let (taken, refused): (Vec<usize>, Vec<usize>) =
-            (0..messages.len()).partition(|index| fits(&messages[*index]));
+            (0..messages.len()).partition(|index| messages[*index].fits());
         let rows: Vec<NewMessage> =
             taken.iter().map(|index| NewMessage::of(&messages[*index], now)).collect();
         if !rows.is_empty() {
@@ -169,11 +164,7 @@ impl Queue for SqliteQueue {
         if refused.is_empty() {
             return Ok(());
         }
-        let why = format!(
-            "a body may have {MAX_BODY_BYTES} bytes, and a delay {} s",
-            MAX_DELAY.as_secs()
-        );
-        Err(SendError { failed: refused, source: QueueError(why.into()) })
+        Err(SendError { failed: refused, source: QueueError::message_too_large() })
     }
 
     async fn receive(

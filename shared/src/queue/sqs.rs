@@ -26,10 +26,7 @@ use aws_sdk_sqs::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{
-    Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, QueueError, Received,
-    SendError,
-};
+use super::{Depth, Lane, MAX_BATCH, MAX_DELAY, Outgoing, Queue, QueueError, Received, SendError};
 use crate::{
     aws::{CALL_LIMIT, MAX_TRIES, TRY_LIMIT, boxed, timeouts},
     clock::Timestamp,
@@ -119,7 +116,7 @@ fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntr
     SendMessageBatchRequestEntry::builder()
         .id(index.to_string())
         .message_body(&message.body)
-        .delay_seconds(message.delay.min(MAX_DELAY).as_secs() as i32)
+        .delay_seconds(message.delay.as_secs() as i32)
         .set_message_group_id(group(&message.group))
         .build()
         .map_err(|error| QueueError(boxed(error)))
@@ -134,15 +131,16 @@ fn group(name: &str) -> Option<String> {
     if name.len() <= MAX_GROUP_CHARS && name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Some(name.to_owned());
     }
-    let hash = Sha256::digest(name.as_bytes());
-    Some(hash.iter().fold(String::from("sha256:"), |hex, byte| hex + &format!("{byte:02x}")))
+    Some(format!("sha256:{}", hex::encode(Sha256::digest(name.as_bytes()))))
 }
 
-/// Parts of at most ten messages and [`MAX_BATCH_BYTES`], each message with its place.
+/// Splits the messages that the contract allows into calls of at most ten messages and
+/// [`MAX_BATCH_BYTES`]. Each message keeps its index.
 fn batches(messages: &[Outgoing]) -> Vec<Vec<(usize, &Outgoing)>> {
     let mut batches: Vec<Vec<(usize, &Outgoing)>> = Vec::new();
     let mut bytes = 0;
-    for (index, message) in messages.iter().enumerate() {
+    let fitting = messages.iter().enumerate().filter(|(_, message)| message.fits());
+    for (index, message) in fitting {
         let is_full = batches.last().is_none_or(|batch| batch.len() >= MAX_BATCH);
         if is_full || bytes + message.body.len() > MAX_BATCH_BYTES {
             batches.push(Vec::new());
@@ -187,11 +185,9 @@ impl Queue for SqsQueue {
     }
 
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
-        debug_assert!(
-            messages.iter().all(|message| message.body.len() <= MAX_BODY_BYTES),
-            "ours are small"
-        );
-        let (mut failed, mut trouble) = (Vec::new(), None);
+        let refused = |(index, message): (usize, &Outgoing)| (!message.fits()).then_some(index);
+        let mut failed: Vec<usize> = messages.iter().enumerate().filter_map(refused).collect();
+        let mut trouble = (!failed.is_empty()).then(QueueError::message_too_large);
         for batch in batches(messages) {
             let (more, why) = self.send_batch(lane, &batch).await;
             failed.extend(more);
@@ -306,6 +302,7 @@ impl Queue for SqsQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::MAX_BODY_BYTES;
 
     fn message(bytes: usize) -> Outgoing {
         Outgoing { body: "x".repeat(bytes), delay: Duration::ZERO, group: String::new() }
@@ -328,6 +325,8 @@ mod tests {
         let places: Vec<usize> =
             batches(&mixed).into_iter().flatten().map(|(index, _)| index).collect();
         assert_eq!(places, [0, 1, 2, 3, 4]);
+        let late = Outgoing { delay: MAX_DELAY + Duration::from_secs(1), ..message(1) };
+        assert_eq!(sizes(&[late, message(MAX_BODY_BYTES + 1), message(1)]), [1]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use shared::queue::{Depth, Lane, MAX_BATCH, Outgoing, Queue, Received};
+use shared::queue::{Depth, Lane, MAX_BATCH, MAX_BODY_BYTES, MAX_DELAY, Outgoing, Queue, Received};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_batch_is_sent_whole_and_received_in_parts,
         every_byte_of_a_body_is_kept,
         the_lanes_are_apart,
+        a_message_beyond_the_limits_is_refused_and_named,
         an_empty_lane_answers_within_the_wait,
         who_waits_is_woken_by_a_send,
         who_waits_is_woken_by_another_process,
@@ -143,6 +144,22 @@ async fn every_byte_of_a_body_is_kept(fixture: Fixture) {
         let received = receive_one(&*fixture.other_queue, Lane::Webhooks, &body, LONG).await;
         fixture.queue.acknowledge(Lane::Webhooks, &[received.receipt]).await.unwrap();
     }
+}
+
+/// A message beyond the limits is refused alone. Proved with a delay and a body over the limit
+/// among messages at the limit.
+async fn a_message_beyond_the_limits_is_refused_and_named(fixture: Fixture) {
+    let late = Outgoing { delay: MAX_DELAY + Duration::from_secs(1), ..message("late") };
+    let latest = Outgoing { delay: MAX_DELAY, ..message("latest") };
+    let large = Outgoing { body: "x".repeat(MAX_BODY_BYTES + 1), ..message("") };
+    let good = message("good");
+    let all = [late, latest, large, good.clone()];
+    let error = fixture.queue.send(Lane::Webhooks, &all).await.unwrap_err();
+    let mut failed = error.failed;
+    failed.sort_unstable();
+    assert_eq!(failed, [0, 2]);
+    receive_one(&*fixture.queue, Lane::Webhooks, &good.body, LONG).await;
+    expect_depth(&*fixture.queue, Lane::Webhooks, 0, 1, 1).await;
 }
 
 /// A message stays in the lane that it was sent to. Proved by looking into the other one, and by

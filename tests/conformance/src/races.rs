@@ -141,10 +141,10 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
             match applied {
                 Applied::Done(record, ()) => assert_eq!(record, stored, "round {round}"),
                 Applied::Refused(Refusal::NotOurClaim, _) => {
-                    assert!(late && stored.status == Status::InProgress)
+                    assert!(late && stored.status == Status::InProgress);
                 }
                 Applied::Refused(Refusal::Finished(_), _) => {
-                    assert!(!late && stored.status == Status::Delivered)
+                    assert!(!late && stored.status == Status::Delivered);
                 }
                 other => panic!("{other:?}"),
             }

@@ -1,4 +1,4 @@
-//! The binaries of this build, built if need be, so that a test never runs an old one.
+//! Builds the binaries that tests start, so that a test never runs an outdated one.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,9 +8,9 @@ use std::{
 
 use crate::process::ProcessError;
 
-/// The local stack with every backend, the functions with the embedded one besides their own, and
-/// two receivers. The packages are the workspace's default ones, as they are for `cargo
-/// lambda watch`, so that both build the same and neither waits for the other's.
+/// The local stack with every backend, the functions with the embedded backend too, and two
+/// receivers. The packages are the default members, as for `cargo lambda watch`, so that both share
+/// one build.
 const BUILD: &[&str] = &[
     "build",
     "--quiet",
@@ -37,7 +37,7 @@ pub fn binary(name: &str) -> Result<PathBuf, ProcessError> {
     }
 }
 
-/// Where they are.
+/// Builds the binaries and returns their folder.
 fn build() -> Result<PathBuf, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(BUILD).current_dir(workspace());
@@ -47,17 +47,19 @@ fn build() -> Result<PathBuf, String> {
     match cargo.status() {
         Ok(status) if status.success() => {}
         Ok(status) => {
-            return Err(format!("building the local stack and the functions ended with {status}"));
+            return Err(format!(
+                "cargo build of the local stack and the functions failed: {status}"
+            ));
         }
         Err(error) => {
-            return Err(format!("cargo cannot be started to build the local stack: {error}"));
+            return Err(format!("cannot start cargo to build the local stack: {error}"));
         }
     }
     // Tests run from target/PROFILE/deps, binaries from target/PROFILE.
     let own = std::env::current_exe()
-        .map_err(|error| format!("this test does not know where it is: {error}"))?;
+        .map_err(|error| format!("cannot find the path of this test: {error}"))?;
     let found = own.ancestors().skip(1).take(2).find(|folder| folder.join("local").is_file());
-    found.map(Path::to_owned).ok_or_else(|| format!("no binary `local` near {}", own.display()))
+    found.map(Path::to_owned).ok_or_else(|| format!("no binary `local` beside {}", own.display()))
 }
 
 /// The root of the workspace.

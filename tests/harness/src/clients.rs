@@ -1,4 +1,4 @@
-//! Clients that go on through refusals, while something is away.
+//! Clients that keep posting through an outage.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,13 +26,11 @@ const BOUND: Duration = Duration::from_secs(60);
 
 const CLIENTS: usize = 8;
 
-/// Between two requests of a client: enough of them meet the outage, and not so many that they take
-/// long to ask about.
+/// Between two requests of a client. Enough requests meet the outage, and not too many to check.
 const PACE: Duration = Duration::from_millis(25);
 
-/// What the clients have seen: how many requests were accepted and how many refused, by the phase
-/// that they began in. So what happens in an outage is told from the late answers to what began
-/// before it.
+/// The numbers of accepted and refused requests, by the phase in which each request started. This
+/// separates requests of an outage from late responses to earlier ones.
 #[derive(Debug)]
 pub struct Seen {
     phases: Mutex<Vec<(usize, usize)>>,
@@ -46,17 +44,17 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// What begins from now on belongs to a new phase.
+    /// Starts a new phase.
     pub fn begin_phase(&self) {
         self.phases.lock().unwrap().push((0, 0));
     }
 
-    /// Accepted and refused of what began in this phase.
+    /// Accepted and refused requests of the current phase.
     pub fn in_phase(&self) -> (usize, usize) {
         self.phases.lock().unwrap().last().copied().unwrap()
     }
 
-    /// Accepted and refused in all.
+    /// Accepted and refused requests in total.
     pub fn in_all(&self) -> (usize, usize) {
         self.phases
             .lock()
@@ -65,7 +63,7 @@ impl Seen {
             .fold((0, 0), |sum, phase| (sum.0 + phase.0, sum.1 + phase.1))
     }
 
-    /// Waits until so many more are accepted.
+    /// Waits until this many more requests are accepted.
     pub async fn accepts(&self, when: &str, more: usize) {
         wait_for_more(&format!("accepted {when}"), || self.in_all().0, more).await;
     }
@@ -75,7 +73,7 @@ impl Seen {
     }
 }
 
-/// Clients that post until they are told to stop.
+/// Clients that post until they are stopped.
 #[derive(Debug)]
 pub struct Clients {
     /// Their counts so far.
@@ -84,7 +82,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Each refusal must have this status; a 503 says when to come again.
+    /// Starts the clients. Each refusal must have this status code, and a 503 `retry-after`.
     pub fn start(api_url: &str, receiver_url: &str, refusal: StatusCode) -> Self {
         let seen = Arc::new(Seen::default());
         let post = |_| {
@@ -98,7 +96,7 @@ impl Clients {
         Self { tasks: (0..CLIENTS).map(post).collect(), seen }
     }
 
-    /// The ids of what was answered with a 202.
+    /// Stops the clients and returns the ids of the accepted webhooks.
     pub async fn stop(self) -> Vec<String> {
         self.seen.stopping.store(true, Ordering::SeqCst);
         let mut accepted = Vec::new();
@@ -135,7 +133,7 @@ async fn post_through(
     accepted
 }
 
-/// Waits until the count has grown by so much.
+/// Waits until the count has grown by `more`.
 pub async fn wait_for_more(what: &str, count: impl Fn() -> usize, more: usize) {
     let (started, before) = (Instant::now(), count());
     while count() < before + more {

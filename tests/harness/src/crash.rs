@@ -30,22 +30,22 @@ use crate::{
     stack::{Launch, Stack},
 };
 
-/// Crashes in the ordinary run.
+/// Default number of kills.
 const ROUNDS: u32 = 5;
 
-/// What is accepted between two of them at least.
+/// Minimum number of accepted webhooks between two kills.
 const LOAD: usize = 20;
 
 const CLIENTS: usize = 8;
 
-/// Of a poll that an ended process has abandoned (20 s), which takes a message with it for the
-/// visibility timeout, twice.
+/// Twice the long poll of a dead process (20 s), which may hide a message for the visibility
+/// timeout.
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// Variables of the stack, and of the functions.
 pub type Settings = Vec<(String, String)>;
 
-/// Hidden messages come back after six function timeouts of four thirds of a lease each.
+/// Short times. The visibility timeout is six function timeouts of four thirds of a lease each.
 pub fn times(delivery_timeout_ms: &str, lease_ms: &str) -> Settings {
     settings(&[
         ("DELIVERY_TIMEOUT_MS", delivery_timeout_ms),
@@ -68,15 +68,14 @@ pub fn launch(settings: &[(String, String)]) -> Launch {
         .fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value))
 }
 
-/// How often something is killed: `CRASH_ROUNDS=50 cargo test -p scenarios --test scenarios
-/// kill` does it more often than the ordinary run.
+/// The number of kills. `CRASH_ROUNDS=50 cargo test -p scenarios --test scenarios kill` sets it.
 pub fn rounds() -> u32 {
     std::env::var("CRASH_ROUNDS")
         .map_or(ROUNDS, |rounds| rounds.parse().expect("CRASH_ROUNDS is a number"))
 }
 
-/// Prints what the kills came to, for the table of figures. Nobody deletes here, so what is neither
-/// delivered nor failed is lost.
+/// Prints the result for the table of figures. No client deletes webhooks here, so a webhook that
+/// is neither delivered nor failed is lost.
 pub fn report(what: &str, kills: u32, accepted: usize, twice: usize, ledger: &Ledger) {
     let count = |status: &str| ledger.statuses.get(status).copied().unwrap_or_default();
     let (delivered, failed, unanswered) = (count("delivered"), count("failed"), ledger.unanswered);
@@ -87,8 +86,8 @@ pub fn report(what: &str, kills: u32, accepted: usize, twice: usize, ledger: &Le
     );
 }
 
-/// Starts the stack, loads it, and kills it at a random moment, so many times; the ids of what was
-/// answered with a 202.
+/// Starts the stack, loads it, and kills it at a random moment, `rounds` times. Returns the ids of
+/// the accepted webhooks.
 pub async fn crash_under_load(launch: &Launch, receiver: &Receiver, rounds: u32) -> Vec<String> {
     let mut accepted = Vec::new();
     for _ in 0..rounds {
@@ -105,8 +104,7 @@ pub async fn crash_under_load(launch: &Launch, receiver: &Receiver, rounds: u32)
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| post()).collect();
         wait_for_more("accepted", || taken.load(Ordering::SeqCst), LOAD).await;
-        // A random moment under load: it is the moment that is under test, and no condition stands
-        // for it.
+        // The random moment under load is what this tests, so there is no condition to wait for.
         sleep(Duration::from_millis(rand::random_range(0..600))).await;
         stack.crash().unwrap();
         stopping.store(true, Ordering::SeqCst);
@@ -117,9 +115,8 @@ pub async fn crash_under_load(launch: &Launch, receiver: &Receiver, rounds: u32)
     accepted
 }
 
-/// Recorded as delivered is what was answered with a 2xx; twice came only what had an attempt
-/// without a recorded answer. How many different webhooks came, and how many of the accepted ones
-/// came again.
+/// Checks that the receiver got every accepted webhook, and got one twice only if an attempt has no
+/// recorded response. Returns the numbers of distinct webhooks and of duplicates.
 pub fn assert_explained(
     receiver: &Receiver,
     accepted: &[String],
@@ -139,7 +136,7 @@ pub fn assert_explained(
     (came.len(), twice)
 }
 
-/// Posts until the stack is gone; the ids of what was answered with a 202.
+/// Posts until the stack is gone. Returns the ids of the accepted webhooks.
 async fn post_until(
     api_url: String,
     receiver_url: String,
@@ -160,8 +157,7 @@ async fn post_until(
     accepted
 }
 
-/// Webhooks whose client got no answer, or a refusal, are delivered too; the ledger is closed after
-/// them.
+/// Waits until every webhook is finished, including those whose client got no response.
 pub async fn wait_until_idle(api: &ApiClient, bound: Duration) {
     let started = Instant::now();
     loop {
@@ -174,7 +170,7 @@ pub async fn wait_until_idle(api: &ApiClient, bound: Duration) {
     }
 }
 
-/// How many of all webhooks are not finished.
+/// The number of unfinished webhooks.
 async fn unfinished(api: &ApiClient) -> usize {
     let (mut count, mut cursor) = (0, None::<String>);
     loop {
@@ -193,8 +189,8 @@ async fn unfinished(api: &ApiClient) -> usize {
     }
 }
 
-/// After the kills everything that was accepted is delivered, and what came twice is explained; the
-/// figures are printed. The stack runs.
+/// Restarts the stack after the kills. Checks that every accepted webhook is delivered and every
+/// duplicate has a reason, and prints the figures.
 pub async fn recover(
     what: &str,
     launch: &Launch,
@@ -211,7 +207,7 @@ pub async fn recover(
     (api, stack)
 }
 
-/// Kills each function in turn at random moments, so many times each.
+/// Kills each function in turn at random moments.
 pub async fn kill_functions(what: &str, settings: Settings) {
     let launch = launch(&settings);
     let pairs: Vec<(&str, &str)> =
@@ -220,8 +216,8 @@ pub async fn kill_functions(what: &str, settings: Settings) {
     let launch = launch
         .instead("--functions", &lambda.endpoint())
         .instead("--function-concurrency", &CONCURRENCY.to_string());
-    // Attempts take a while, so that most kills are in the middle of some. Some fail for good, so
-    // that `dlq` has something to do.
+    // Attempts take a while, so that most kills interrupt some. Some webhooks fail, so that `dlq`
+    // has work.
     let fails = |id: &str| id.bytes().last().is_some_and(|byte| byte % 4 == 0);
     let receiver = Receiver::builder().script(move |request| {
         let code = if request.webhook_id().is_some_and(fails) { 410 } else { 200 };
@@ -235,7 +231,7 @@ pub async fn kill_functions(what: &str, settings: Settings) {
     for _ in 0..rounds() {
         for name in NAMES {
             seen.accepts("under load", 10).await;
-            // A random moment under load is what is under test.
+            // The random moment under load is what this tests.
             sleep(Duration::from_millis(rand::random_range(0..50))).await;
             let started = Instant::now();
             while lambda.crash(name) == 0 {

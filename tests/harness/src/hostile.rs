@@ -1,14 +1,13 @@
-//! Hostile receivers: destinations that hang, lie, flood or break off, each at a port of its own,
-//! and what must be recorded of each.
+//! Hostile receivers: destinations that hang, send invalid responses, send too much, or close
+//! early; and the outcome that must be recorded for each.
 //!
-//! A receiver is a list of [`Step`]s that every connection goes through, over plain TCP or over TLS
-//! with a certificate that may be wrong. It speaks no HTTP of its own: what it sends are bytes, so
-//! it can send what no library would.
+//! A receiver runs a list of [`Step`]s on each connection, over plain TCP or over TLS with a
+//! possibly invalid certificate. It sends raw bytes, so it can send what no HTTP library would.
 //!
-//! | part | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`catalogue`] | the behaviours, and what is to be recorded of each |
-//! | [`certificates`] | an authority of one's own, and the certificates that it signs well or badly |
+//! | [`catalogue`] | the behaviours and their expected outcomes |
+//! | [`certificates`] | a certificate authority, with valid and invalid certificates |
 //! | `serve` | the server |
 
 pub mod catalogue;
@@ -19,33 +18,33 @@ use std::time::Duration;
 
 pub use self::serve::HostileReceiver;
 
-/// What a connection does next. After the last step it is closed in the usual way.
+/// One step of a connection. After the last step the connection is closed normally.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Reads one request to the end of its body.
     Read,
     /// Writes these bytes.
     Write(Vec<u8>),
-    /// Writes these bytes again and again with this pause, until the client closes.
+    /// Writes these bytes repeatedly with this pause, until the client closes.
     Repeat(Vec<u8>, Duration),
     /// Writes these bytes one by one with this pause.
     Drip(Vec<u8>, Duration),
-    /// Nothing, until the client closes.
+    /// Waits until the client closes.
     Stall,
-    /// Closes with a reset instead of an end.
+    /// Closes with a reset (RST).
     Reset,
-    /// All steps again, for who keeps the connection and sends another request.
+    /// Starts over, for a client that sends another request on the connection.
     Again,
 }
 
-/// What the server does about TLS before the first step.
+/// The transport of the steps.
 #[derive(Clone, Debug, Default)]
 pub enum Transport {
-    /// None: the steps are on the bare connection.
+    /// Plain TCP.
     #[default]
     Plain,
-    /// A handshake with a certificate.
+    /// TLS with this certificate.
     Tls(certificates::Certificate),
-    /// None, though it is asked for by https: the steps stand in for the handshake.
+    /// Plain TCP with an https URL: the steps replace the handshake.
     Pretended,
 }

@@ -1,4 +1,4 @@
-//! Every way that a webhook can take, wherever the functions run and whatever the backends are.
+//! A webhook on each path of its life cycle, for any backend.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,8 +16,8 @@ use crate::{
 };
 use serde_json::json;
 
-/// One webhook delivered at once, one at a retry, one failed and redriven, against a receiver that
-/// changes its mind.
+/// Checks a webhook that is delivered at once, one that is delivered by a retry, and one that fails
+/// and is redriven.
 pub async fn live(api: &ApiClient, bound: Duration) {
     let receiver =
         Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {

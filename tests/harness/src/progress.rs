@@ -1,11 +1,10 @@
-//! What a tool tells while it works, and its verdict.
+//! The terminal output of a tool: progress, checks, and the result.
 //!
-//! Lines for people go to standard output; with `--json` they go to standard error, and standard
-//! output gets one JSON object at the end. How far long work has come is told on standard error
-//! ([`Ticker`]).
+//! Text goes to standard output. With `--json`, it goes to standard error, and standard output gets
+//! one JSON object at the end. The progress of long work goes to standard error ([`Ticker`]).
 //!
-//! Exit codes are the same for all tools: 0 it is as it should be, 1 it is not, 2 wrong usage, 3
-//! that could not be found out ([`COULD_NOT_RUN`]).
+//! All tools use the same exit codes: 0 passed, 1 failed, 2 wrong usage, 3 could not run
+//! ([`COULD_NOT_RUN`]).
 
 use std::{
     fmt::Display,
@@ -17,22 +16,20 @@ use std::{
 
 use serde::Serialize;
 
-/// The exit code of a tool that has nothing to say about the system under test, because it could
-/// not run.
+/// The exit code of a tool that could not run, and so has no result for the system under test.
 pub const COULD_NOT_RUN: u8 = 3;
 
 /// Between two lines of a [`Ticker`].
 const TICK: Duration = Duration::from_secs(5);
 
-/// Tells how far long work has come: a line on standard error every few seconds, until it is
-/// dropped.
+/// Prints the progress of long work to standard error every few seconds, until it is dropped.
 #[derive(Debug)]
 pub struct Ticker {
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Ticker {
-    /// `tool: DONE of TOTAL WHAT`, where `done` is asked each time.
+    /// Prints `tool: DONE of TOTAL WHAT`. `done` returns the current count.
     pub fn start(
         tool: &'static str,
         what: &'static str,
@@ -40,18 +37,18 @@ impl Ticker {
         done: impl Fn() -> u64 + Send + 'static,
     ) -> Self {
         Self::every(TICK, move || {
-            shared::complain!("{tool}: {} of {total} {what}", done().min(total))
+            shared::complain!("{tool}: {} of {total} {what}", done().min(total));
         })
     }
 
-    fn every(interval: Duration, tell: impl Fn() + Send + 'static) -> Self {
+    fn every(interval: Duration, print: impl Fn() + Send + 'static) -> Self {
         let (end, ended) = channel();
         let tick = move || {
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                tell();
+                print();
             }
         };
-        // Without a thread the work is done all the same, in silence.
+        // Without a thread, the work continues without progress lines.
         let thread = std::thread::Builder::new().name("ticker".into()).spawn(tick).ok();
         Self { thread: thread.map(|thread| (end, thread)) }
     }
@@ -61,50 +58,50 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         if let Some((end, thread)) = self.thread.take() {
             drop(end);
-            // So that no line of it comes behind the result.
+            // No progress line may follow the result.
             let _ = thread.join();
         }
     }
 }
 
-/// The checks of one run.
+/// The checks of one run of a test tool.
 #[derive(Debug)]
-pub struct Report {
+pub struct Checklist {
     scenario: String,
     json: bool,
     started: Instant,
     checks: Vec<Check>,
 }
 
-/// One thing that was to be so.
+/// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was to be so.
+    /// The expectation.
     pub what: String,
-    /// Whether it was.
+    /// Whether it was met.
     pub ok: bool,
-    /// What was found.
+    /// The observation.
     pub found: String,
 }
 
-impl Report {
-    /// A report on this scenario.
+impl Checklist {
+    /// The checks of this scenario.
     pub fn new(scenario: impl Into<String>, json: bool) -> Self {
         Self { scenario: scenario.into(), json, started: Instant::now(), checks: Vec::new() }
     }
 
-    /// Tells something.
+    /// Prints a line.
     pub fn say(&self, text: impl Display) {
         let line = format!("[{:7.1}s] {text}", self.started.elapsed().as_secs_f64());
         if self.json { shared::complain!("{line}") } else { shared::say!("{line}") }
     }
 
-    /// Notes whether something was as it had to be, and what was found.
+    /// Records a check and prints it.
     pub fn check(&mut self, what: impl Into<String>, ok: bool, found: impl Display) -> bool {
         let check = Check { what: what.into(), ok, found: found.to_string() };
         self.say(format_args!(
             "{} {}: {}",
-            if ok { "ok   " } else { "WRONG" },
+            if ok { "ok   " } else { "FAIL " },
             check.what,
             check.found
         ));
@@ -112,7 +109,7 @@ impl Report {
         ok
     }
 
-    /// Notes whether something was equal to what it had to be.
+    /// Records whether a value is the wanted one.
     pub fn check_eq<T: PartialEq + std::fmt::Debug>(
         &mut self,
         what: &str,
@@ -123,7 +120,7 @@ impl Report {
         self.check(
             what,
             ok,
-            if ok { format!("{found:?}") } else { format!("{found:?} instead of {wanted:?}") },
+            if ok { format!("{found:?}") } else { format!("{found:?}, expected {wanted:?}") },
         )
     }
 
@@ -132,13 +129,13 @@ impl Report {
         &self.checks
     }
 
-    /// Whether every check so far was ok, and there was one.
+    /// Whether there was a check and all checks passed.
     pub fn passed(&self) -> bool {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
 
-    /// Tells the verdict on a run; its error is why it could not go on to its end. A run that ended
-    /// before it checked anything says nothing about the system: [`COULD_NOT_RUN`].
+    /// Prints the result of a run. The error of `outcome` is the reason why the run stopped early.
+    /// A run that stopped before its first check returns [`COULD_NOT_RUN`].
     pub fn finish(self, outcome: &Result<(), String>) -> ExitCode {
         let stopped = outcome.as_ref().err();
         let wrong: Vec<&Check> = self.checks.iter().filter(|check| !check.ok).collect();
@@ -147,13 +144,13 @@ impl Report {
             self.say(format_args!("PASSED {}: {} checks", self.scenario, self.checks.len()));
         } else {
             self.say(format_args!(
-                "FAILED {}: {} of {} checks wrong",
+                "FAILED {}: {} of {} checks failed",
                 self.scenario,
                 wrong.len(),
                 self.checks.len()
             ));
             for check in &wrong {
-                self.say(format_args!("  wrong: {}: {}", check.what, check.found));
+                self.say(format_args!("  failed: {}: {}", check.what, check.found));
             }
             if let Some(reason) = stopped {
                 self.say(format_args!("  stopped: {reason}"));
@@ -161,10 +158,10 @@ impl Report {
         }
         if self.json {
             let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-            let verdict = serde_json::json!({ "scenario": self.scenario, "passed": passed,
+            let result = serde_json::json!({ "scenario": self.scenario, "passed": passed,
                 "seconds": seconds,
                                               "checks": self.checks, "stopped": stopped });
-            shared::say!("{verdict:#}");
+            shared::say!("{result:#}");
         }
         if passed {
             ExitCode::SUCCESS
@@ -183,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticker_tells_again_and_again_until_it_is_dropped() {
+    fn a_ticker_prints_until_it_is_dropped() {
         let (told, heard) = channel();
         let ticker = Ticker::every(Duration::from_millis(1), move || told.send(()).unwrap());
         for _ in 0..3 {
@@ -195,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_passes_only_if_it_checked_something_and_nothing_was_wrong() {
-        let mut report = Report::new("x", false);
+    fn a_run_passes_only_if_it_has_checks_and_all_pass() {
+        let mut report = Checklist::new("x", false);
         assert!(!report.passed());
         report.check_eq("one", &1, &1);
         assert!(report.passed());
         report.check_eq("two", &1, &2);
         assert!(!report.passed());
-        assert_eq!(report.checks()[1].found, "1 instead of 2");
+        assert_eq!(report.checks()[1].found, "1, expected 2");
     }
 }

@@ -1,15 +1,18 @@
-//! A webhook receiver: what stands at the other end of a delivery, in every test of ours and as a
-//! tool of its own.
+//! A webhook receiver, for tests and for the tool `webhook-receiver`.
 //!
-//! It answers any POST as it was told, counts what came, verifies signatures, and may keep, log or
-//! save each request. [`Receiver::start`] gives one on a free port:
+//! It responds to every POST as configured, counts requests, verifies signatures, and can keep, log
+//! or save each request. [`Receiver::start`] starts one on a free port:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use harness::receiver::{Receiver, Reply};
 //!
-//! let receiver = Receiver::builder().script(|request| Reply::status(if request.attempt() == Some(1) { 503 } else { 200 })).start().await?;
+//! let fails_once = |attempt| if attempt == Some(1) { 503 } else { 200 };
+//! let receiver = Receiver::builder()
+//!     .script(move |request| Reply::status(fails_once(request.attempt())))
+//!     .start()
+//!     .await?;
 //! let url = receiver.url("/orders");
 //! // … have a webhook sent to `url` …
 //! let requests = receiver.wait_for(2, Duration::from_secs(10)).await?;
@@ -17,11 +20,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | part | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`answer`] | a request as it arrived, the answer to it, and the rules that give one from the command line |
-//! | [`count`] | counters without locks, and what `GET /status` shows of them |
-//! | [`signature`] | the verdict of the reference verifier |
+//! | [`answer`] | a received request, its response, and the rules of the command line |
+//! | [`count`] | lock-free counters, and `GET /status` |
+//! | [`signature`] | the check of a signature |
 //! | [`journal`] | the log lines and the saved payloads |
 //! | `serve` | the server |
 
@@ -44,9 +47,9 @@ use tokio::{net::TcpListener, sync::Notify, sync::watch, task::JoinHandle, time:
 
 pub use self::{
     answer::{Behaviour, Received, Reply, Script},
-    count::{Snapshot, Verdicts},
+    count::{SignatureCounts, Snapshot},
     journal::Journal,
-    signature::{Secrets, Verdict},
+    signature::{Secrets, SignatureStatus},
 };
 use self::{count::Counts, serve::State};
 

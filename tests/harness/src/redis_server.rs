@@ -1,5 +1,5 @@
-//! A Redis server of one's own: a private process on a free port, with its data in a folder that
-//! goes with it; or a cluster of three.
+//! A Redis server as a child process on a free port, with its data in a temporary folder; or a
+//! cluster of three.
 
 mod behind;
 mod cluster;
@@ -19,25 +19,25 @@ use tempfile::TempDir;
 pub use behind::Behind;
 pub use cluster::RedisCluster;
 
-/// How long it may take to answer.
+/// Time limit for its first response.
 const READY_BOUND: Duration = Duration::from_secs(15);
 
-/// Between two looks.
+/// Between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Ports that are tried: each was free a moment before.
+/// Number of ports to try. Another process may take a free port first.
 const MAX_TRIES: usize = 5;
 
-/// Why there is no server, and what to do about it.
+/// Why the server is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisServerError {
-    /// It is not installed.
+    /// redis-server is not installed.
     #[error("redis-server is not installed; install it with: apt-get install redis-server")]
     Missing,
-    /// It ended, or did not answer.
+    /// It exited or did not respond.
     #[error("redis-server did not start: {0}")]
     Start(String),
-    /// The system refused a port, a folder or a process.
+    /// A port, folder or process is not available.
     #[error("redis-server cannot be started")]
     System(#[from] io::Error),
 }
@@ -47,24 +47,26 @@ pub enum RedisServerError {
 pub struct RedisServer {
     child: Child,
     port: u16,
-    /// In a cluster, for the nodes' own talk.
+    /// The port for the cluster bus.
     bus_port: u16,
     arguments: Vec<String>,
     folder: TempDir,
 }
 
 impl RedisServer {
-    /// Keeps nothing on disk.
+    /// Starts a server that writes nothing to disk.
     pub fn start() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Writes every change to disk before it answers, so that it can be killed and started again.
+    /// Starts a server that writes every change to disk before it responds, so that it survives a
+    /// kill.
     pub fn durable() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    /// Speaks TLS on another port too: that port. The files are PEM; callers show no certificate.
+    /// Starts a server that also accepts TLS on the returned port, without client certificates. The
+    /// files are PEM.
     pub fn tls(certificate: &Path, key: &Path) -> Result<(Self, u16), RedisServerError> {
         let port = free_port()?;
         let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
@@ -83,7 +85,7 @@ impl RedisServer {
         Ok((server, port))
     }
 
-    /// Follows that server. When this returns it has everything that the other one has.
+    /// Starts a replica and waits until it is in sync with the primary.
     pub fn replica_of(primary: &Self) -> Result<Self, RedisServerError> {
         let port = primary.port().to_string();
         let replica =
@@ -94,7 +96,7 @@ impl RedisServer {
         Ok(replica)
     }
 
-    /// Makes a replica a server of its own. It no longer follows anybody.
+    /// Promotes a replica to a primary.
     pub fn promote(&self) -> Result<(), RedisServerError> {
         let promoted = self.command::<()>(0, cmd("REPLICAOF").arg("NO").arg("ONE"));
         promoted.map_err(RedisServerError::Start)?;
@@ -102,7 +104,7 @@ impl RedisServer {
             .map_err(RedisServerError::Start)
     }
 
-    /// Waits until the server says so of its replication.
+    /// Waits until `INFO replication` meets a condition.
     fn wait_until(&self, is_so: impl Fn(&InfoDict) -> bool) -> Result<(), String> {
         let started = Instant::now();
         loop {
@@ -112,14 +114,14 @@ impl RedisServer {
             }
             if started.elapsed() > READY_BOUND {
                 return Err(format!(
-                    "its replication is not as wanted within {READY_BOUND:?}: {info:?}"
+                    "its replication is not ready after {READY_BOUND:?}: {info:?}"
                 ));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Asks it over a connection made for that.
+    /// Sends a command on a new connection.
     pub fn command<T: FromRedisValue>(&self, database: u32, command: &Cmd) -> Result<T, String> {
         let connection =
             redis::Client::open(self.url(database)).and_then(|client| client.get_connection());
@@ -128,7 +130,7 @@ impl RedisServer {
             .map_err(|error| error.to_string())
     }
 
-    /// With these settings.
+    /// Starts a server with these arguments.
     pub fn with(arguments: &[&str]) -> Result<Self, RedisServerError> {
         let folder = TempDir::with_prefix("posthaste-redis-")?;
         let arguments: Vec<String> =
@@ -151,7 +153,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Its port for the nodes of its cluster.
+    /// Its port for the cluster bus.
     pub(crate) fn bus_port(&self) -> u16 {
         self.bus_port
     }
@@ -161,17 +163,17 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Its process.
+    /// Its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Stops it without ending it: it keeps its connections and answers nothing.
+    /// Pauses it with SIGSTOP: it keeps its connections and does not respond.
     pub fn pause(&self) -> Result<(), RedisServerError> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes it after [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), RedisServerError> {
         self.signal(Signal::CONT)
     }
@@ -180,18 +182,18 @@ impl RedisServer {
         Ok(kill_process(Pid::from_child(&self.child), signal).map_err(io::Error::from)?)
     }
 
-    /// Kills it as a crash would.
+    /// Kills it with SIGKILL.
     pub fn crash(&mut self) {
         end(&mut self.child);
     }
 
-    /// Starts it again on the same port and data.
+    /// Restarts it on the same port and data.
     pub fn restart(&mut self) -> Result<(), RedisServerError> {
         self.child = spawn(self.port, self.folder.path().into(), &self.arguments)?;
         wait_until_ready(&mut self.child, self.port).map_err(RedisServerError::Start)
     }
 
-    /// The one, then the other.
+    /// Kills it and restarts it.
     pub fn crash_and_restart(&mut self) -> Result<(), RedisServerError> {
         self.crash();
         self.restart()
@@ -204,7 +206,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// One that was free a moment ago.
+/// Returns a free port. Another process may take it.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -231,7 +233,7 @@ fn spawn(port: u16, folder: PathBuf, arguments: &[String]) -> Result<Child, Redi
 }
 
 fn end(child: &mut Child) {
-    // Does nothing if it has ended and was waited for.
+    // Does nothing if the process has exited.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -240,14 +242,14 @@ fn wait_until_ready(child: &mut Child, port: u16) -> Result<(), String> {
     let started = Instant::now();
     while started.elapsed() < READY_BOUND {
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(format!("it ended with {status}"));
+            return Err(format!("it exited with {status}"));
         }
         if answers(port).unwrap_or(false) {
             return Ok(());
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    Err(format!("no answer within {READY_BOUND:?}"))
+    Err(format!("no response within {READY_BOUND:?}"))
 }
 
 fn answers(port: u16) -> io::Result<bool> {

@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn what_was_sent_is_found_in_a_log_and_nowhere_else() {
         let folder = tempfile::tempdir().unwrap();
-        let body = r#"{"webhooks":[{"url":"http://u:userinfo-mark-1@h/?token=query-mark-2","payload":{"a":["payload-mark-3"]},"headers":{"x":"header-mark-4"}}]}"#;
+        let body = r#"{"webhooks":[{"url":"http://u:userinfo-mark-1@h/?token=query-mark-2",
+            "payload":{"a":["payload-mark-3"]},"headers":{"x":"header-mark-4"}}]}"#;
         note_body(body);
         note_body(
             r#"{"any":"test-payload-mark-5","a word":"payload","at":"2026-01-31T12:00:00.123Z"}"#,

@@ -20,10 +20,12 @@ const MAX_COLUMNS: usize = 100;
 const MAX_README_LINES: usize = 150;
 
 /// Files that a program writes, that were written elsewhere, or whose bytes are test data.
-const EXCEPTIONS: [&str; 7] = [
+const EXCEPTIONS: [&str; 9] = [
     "Cargo.lock",
     "LICENSE",
+    "docs/examples/typescript/package-lock.json",
     "functions/api/openapi.json",
+    "shared/golden",
     "tests/browser/package-lock.json",
     "tests/events",
     "tests/in-process/tests/fuzz/__fuzz__",

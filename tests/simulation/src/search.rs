@@ -25,8 +25,8 @@ pub struct SeedRuns {
     pub failure: Option<(u64, String)>,
 }
 
-/// Runs seeds from `first` upwards until one fails, on one thread per processor. Every seed that was
-/// started runs to its end, so the result does not depend on the number of threads.
+/// Runs seeds from `first` upwards until one fails, on one thread per processor. Every seed that
+/// was started runs to its end, so the result does not depend on the number of threads.
 pub fn run_seeds(first: u64, seeds: u64, world: Option<Kind>, bug: Option<Bug>) -> SeedRuns {
     run_seeds_counting(first, seeds, world, bug, &AtomicU64::new(0))
 }

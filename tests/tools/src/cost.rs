@@ -1,11 +1,11 @@
-//! What a million webhooks cost on AWS: every request of a deployed stack counted, and priced by
-//! one file of list prices.
+//! The cost of a million webhooks on AWS: counts the requests of a deployed stack and applies list
+//! prices.
 //!
-//! The template is deployed to the emulator with the functions' requests led through a [`proxy`],
-//! which counts what DynamoDB and SQS bill ([`units`], from the sizes of the items). Invocations
-//! and their durations are what the emulator reports of each; the requests of Lambda's own pollers
-//! follow from AWS's rule, a receive and a delete for each batch. [`run`] sends the webhooks,
-//! [`report`] makes the tables, and `infra/prices.json` has the prices.
+//! The template is deployed to the emulator, and the functions send their requests through a
+//! [`proxy`]. It counts what DynamoDB and SQS bill ([`units`], from the sizes of the items). The
+//! emulator reports the [`invocations`]. Lambda's pollers send one receive and one delete request
+//! per batch. [`run`] sends the webhooks, [`report`] formats the tables, and `infra/prices.json`
+//! has the prices.
 
 pub mod invocations;
 pub mod prices;

@@ -8,30 +8,29 @@ use crate::{
     failure::{check_attempts, check_waits},
     follow::{Followed, follow},
     policy::milliseconds,
-    target::{Sighting, Target},
+    target::{ReceiverStatus, Target},
 };
 use harness::{
     client::{Accepted, ApiClient, ClientError, DeadLetter, NewWebhook, Webhook, test_payload},
-    progress::Report,
+    progress::Checklist,
 };
 
-/// A failed webhook becomes a dead letter through a queue of its own; it has this long for it.
+/// A failed webhook becomes a dead letter within this time.
 const ARCHIVE_BOUND: Duration = Duration::from_secs(60);
 
-/// Between two looks for it.
+/// Between two requests for it.
 const ARCHIVE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A dead letter is kept for 30 days …
+/// Retention of a dead letter: 30 days.
 const KEPT_MS: i64 = 30 * 24 * 3600 * 1000;
 
-/// … counted from its archiving, which may be this much later than the failure.
+/// The retention starts when the letter is archived, at most this long after the failure.
 const KEPT_TOLERANCE_MS: i64 = 3600 * 1000;
 
-/// A failing webhook becomes a dead letter with all that belongs in it, is redriven, and can be
-/// deleted.
-pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
+/// Checks that a failing webhook becomes a complete dead letter that can be redriven and deleted.
+pub async fn full(target: &Target, report: &mut Checklist) -> Result<(), String> {
     let client = target.client().map_err(|error| error.to_string())?;
-    let sighting = target.look_at_receiver(report).await?;
+    let sighting = target.check_receiver(report).await?;
     let url = failing_url(target, &sighting, report);
     let payload = test_payload("dlq");
     let reference = format!("DLQ-{:08x}", rand::random::<u32>());
@@ -40,8 +39,8 @@ pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
     check_accepted(report, &accepted, &url);
     let id = accepted.webhook_id.as_str();
 
-    let followed = to_the_end(&client, report, id, 0).await?;
-    failed_or(&followed.webhook)?;
+    let followed = until_finished(&client, report, id, 0).await?;
+    require_failed(&followed.webhook)?;
     report.check_eq("status", &followed.webhook.status.as_str(), &"failed");
     let code = followed.webhook.last_error.as_ref().and_then(|error| error.status_code);
     check_attempts(report, &followed.webhook, target.retry_max_attempts, code);
@@ -54,8 +53,8 @@ pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
     redrive(&client, report, id).await?;
     check_in_list(&client, report, &reference, id, false).await?;
     let before = followed.webhook.attempt_count;
-    let again = to_the_end(&client, report, id, before).await?;
-    check_second_life(target, report, &followed.webhook, &again);
+    let again = until_finished(&client, report, id, before).await?;
+    check_redriven(target, report, &followed.webhook, &again);
     if again.webhook.status == "failed" {
         let letter = archived(&client, report, id).await?;
         report.check_eq(
@@ -64,21 +63,21 @@ pub async fn full(target: &Target, report: &mut Report) -> Result<(), String> {
             &again.webhook.attempt_count,
         );
         client.delete_dead_letter(id).await.map_err(|error| error.to_string())?;
-        report.say("the dead letter is deleted");
+        report.say("deleted the dead letter");
         let left = client.dead_letter(id).await.map_err(|error| error.to_string())?;
         report.check(
-            "a deleted dead letter is answered 404",
+            "a deleted dead letter returns 404",
             left.is_none(),
-            if left.is_none() { "404" } else { "it is still there" },
+            if left.is_none() { "404" } else { "it still exists" },
         );
     }
     Ok(())
 }
 
-/// A failing webhook becomes a dead letter and can be redriven.
-pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> {
+/// Checks that a failing webhook becomes a dead letter that can be redriven.
+pub async fn simple(target: &Target, report: &mut Checklist) -> Result<(), String> {
     let client = target.client().map_err(|error| error.to_string())?;
-    let sighting = target.look_at_receiver(report).await?;
+    let sighting = target.check_receiver(report).await?;
     let url = failing_url(target, &sighting, report);
     let accepted = client
         .test_webhook(&url, &test_payload("dlq-simple"))
@@ -86,22 +85,22 @@ pub async fn simple(target: &Target, report: &mut Report) -> Result<(), String> 
         .map_err(|error| error.to_string())?;
     check_accepted(report, &accepted, &url);
     let id = accepted.webhook_id.as_str();
-    let followed = to_the_end(&client, report, id, 0).await?;
-    failed_or(&followed.webhook)?;
+    let followed = until_finished(&client, report, id, 0).await?;
+    require_failed(&followed.webhook)?;
     report.check_eq("status", &followed.webhook.status.as_str(), &"failed");
     report.check_eq("attempts", &followed.webhook.attempt_count, &target.retry_max_attempts);
     let letter = archived(&client, report, id).await?;
     report.check_eq(
-        "the dead letter's attempts",
+        "attempts of the dead letter",
         &letter.attempt_count,
         &followed.webhook.attempt_count,
     );
     redrive(&client, report, id).await
 }
 
-/// From here on it is the system that is at fault if the run ends early.
-fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
-    report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
+/// Records the first check. From here on, an early end of the run is a failure of the system.
+fn check_accepted(report: &mut Checklist, accepted: &Accepted, url: &str) {
+    report.say(format_args!("sent webhook {} to {url}", accepted.webhook_id));
     let named = accepted.webhook_id == format!("{}_{}", accepted.reference_id, accepted.task_id);
     report.check(
         "accepted, and webhook_id is {reference_id}_{task_id}",
@@ -110,13 +109,14 @@ fn check_accepted(report: &mut Report, accepted: &Accepted, url: &str) {
     );
 }
 
-/// Where the webhook goes: to a plain path if our receiver fails all webhooks with a 5xx (then it
-/// can be restarted so that the redrive succeeds), else to the path that always answers 500.
-fn failing_url(target: &Target, sighting: &Sighting, report: &Report) -> String {
+/// The destination: an ordinary path if the receiver returns a 5xx to every webhook, else the path
+/// that always returns 500. With an ordinary path, the receiver can be restarted so that the
+/// redrive succeeds.
+fn failing_url(target: &Target, sighting: &ReceiverStatus, report: &Checklist) -> String {
     match sighting.constant_code() {
         Some(code @ 500..) => {
             report.say(format_args!(
-                "the receiver answers {code} to all, so the webhook goes to a plain path"
+                "the receiver returns {code} on every path, so the webhook goes to an ordinary path"
             ));
             target.receiver_path("/webhook-receiver")
         }
@@ -125,9 +125,9 @@ fn failing_url(target: &Target, sighting: &Sighting, report: &Report) -> String 
 }
 
 /// Follows a webhook until it is finished with more attempts than `before`.
-async fn to_the_end(
+async fn until_finished(
     client: &ApiClient,
-    report: &Report,
+    report: &Checklist,
     id: &str,
     before: u32,
 ) -> Result<Followed, String> {
@@ -135,11 +135,11 @@ async fn to_the_end(
     follow(client, report, id, enough).await.map_err(|error| error.to_string())
 }
 
-fn failed_or(webhook: &Webhook) -> Result<(), String> {
+fn require_failed(webhook: &Webhook) -> Result<(), String> {
     if webhook.status == "delivered" {
         return Err(format!(
-            "{} accepted the webhook, so there is no dead letter; start the receiver so that it \
-             fails: webhook-receiver --failure-rate 100",
+            "{} accepted the webhook, so there is no dead letter. Start a receiver that fails: \
+             webhook-receiver --failure-rate 100",
             webhook.url
         ));
     }
@@ -147,15 +147,19 @@ fn failed_or(webhook: &Webhook) -> Result<(), String> {
 }
 
 /// Waits for the dead letter of a failed webhook.
-async fn archived(client: &ApiClient, report: &mut Report, id: &str) -> Result<DeadLetter, String> {
+async fn archived(
+    client: &ApiClient,
+    report: &mut Checklist,
+    id: &str,
+) -> Result<DeadLetter, String> {
     let started = Instant::now();
     while started.elapsed() < ARCHIVE_BOUND {
         match client.dead_letter(id).await {
             Ok(Some(letter)) => {
                 report.check(
-                    "a dead letter is there",
+                    "the dead letter exists",
                     true,
-                    format_args!("{} ms after it was looked for", started.elapsed().as_millis()),
+                    format_args!("found after {} ms", started.elapsed().as_millis()),
                 );
                 return Ok(letter);
             }
@@ -166,13 +170,13 @@ async fn archived(client: &ApiClient, report: &mut Report, id: &str) -> Result<D
         tokio::time::sleep(ARCHIVE_POLL_INTERVAL).await;
     }
     Err(format!(
-        "the webhook failed, but GET /dead-letters/{id} still answers 404 after {} s",
+        "the webhook failed, but GET /dead-letters/{id} still returns 404 after {} s",
         ARCHIVE_BOUND.as_secs()
     ))
 }
 
 fn check_letter(
-    report: &mut Report,
+    report: &mut Checklist,
     letter: &DeadLetter,
     accepted: &Accepted,
     url: &str,
@@ -188,11 +192,7 @@ fn check_letter(
     );
     report.check_eq("its url", &letter.url.as_str(), &url);
     let same = letter.payload.as_ref() == Some(payload);
-    report.check(
-        "its payload is the one that was sent",
-        same,
-        if same { "equal" } else { "another" },
-    );
+    report.check("its payload", same, if same { "as sent" } else { "differs from the one sent" });
     report.check_eq("its attempt_count", &letter.attempt_count, &webhook.attempt_count);
     report.check_eq(
         "its attempts",
@@ -203,7 +203,7 @@ fn check_letter(
     let kept_ms = milliseconds(letter.failed_at, letter.expires_at);
     let kept = (KEPT_MS - KEPT_TOLERANCE_MS..=KEPT_MS + KEPT_TOLERANCE_MS).contains(&kept_ms);
     report.check(
-        "it is kept for 30 days",
+        "it is retained for 30 days",
         kept,
         format_args!("{:.2} days", kept_ms as f64 / 86_400_000.0),
     );
@@ -211,7 +211,7 @@ fn check_letter(
 
 async fn check_in_list(
     client: &ApiClient,
-    report: &mut Report,
+    report: &mut Checklist,
     reference: &str,
     id: &str,
     wanted: bool,
@@ -225,7 +225,7 @@ async fn check_in_list(
     let what = if wanted {
         "GET /dead-letters?reference_id= lists it"
     } else {
-        "redriven, it is no dead letter any more"
+        "after the redrive, GET /dead-letters does not list it"
     };
     report.check(
         what,
@@ -234,30 +234,30 @@ async fn check_in_list(
     );
     if wanted {
         let lean = found.iter().all(|letter| letter.payload.is_none() && letter.attempts.is_none());
-        report.check("the list leaves out payload and attempts", lean, "first page");
+        report.check("the list omits payload and attempts", lean, "first page");
     }
     Ok(())
 }
 
-async fn redrive(client: &ApiClient, report: &mut Report, id: &str) -> Result<(), String> {
+async fn redrive(client: &ApiClient, report: &mut Checklist, id: &str) -> Result<(), String> {
     match client.redrive(id).await {
-        Ok(_) => report.check("redrive is answered 202", true, "202"),
+        Ok(_) => report.check("redrive returns 202", true, "202"),
         Err(error @ ClientError::Unreachable { .. }) => return Err(error.to_string()),
-        Err(error) => report.check("redrive is answered 202", false, error),
+        Err(error) => report.check("redrive returns 202", false, error),
     };
     let webhook = client.webhook(id).await.map_err(|error| error.to_string())?;
     let alive = !webhook.is_finished() || webhook.status == "delivered";
-    report.check("the webhook is on its way again", alive, &webhook.status);
+    report.check("the webhook is open or delivered again", alive, &webhook.status);
     Ok(())
 }
 
-/// After a redrive the budget is fresh, and the attempts' numbers go on.
-fn check_second_life(target: &Target, report: &mut Report, first: &Webhook, again: &Followed) {
+/// Checks that a redriven webhook has a new budget of attempts and continues their numbers.
+fn check_redriven(target: &Target, report: &mut Checklist, first: &Webhook, again: &Followed) {
     let webhook = &again.webhook;
     let numbers: Vec<u32> = webhook.attempts.iter().map(|attempt| attempt.number).collect();
     let fresh = webhook.attempt_count - first.attempt_count;
     if webhook.status == "delivered" {
-        report.say("the receiver answers 2xx now: the redriven webhook is delivered");
+        report.say("the receiver returns 2xx now: the redriven webhook is delivered");
         report.check(
             "attempts after the redrive",
             (1..=target.retry_max_attempts).contains(&fresh),
@@ -266,14 +266,10 @@ fn check_second_life(target: &Target, report: &mut Report, first: &Webhook, agai
     } else {
         report.check_eq("status after the redrive", &webhook.status.as_str(), &"failed");
         report.check_eq(
-            "attempts after the redrive (a fresh budget)",
+            "attempts after the redrive (a new budget)",
             &fresh,
             &target.retry_max_attempts,
         );
     }
-    report.check_eq(
-        "numbers of all attempts go on",
-        &numbers,
-        &(1..=webhook.attempt_count).collect(),
-    );
+    report.check_eq("attempt numbers continue", &numbers, &(1..=webhook.attempt_count).collect());
 }

@@ -7,31 +7,30 @@ use serde_json::Value;
 use crate::{
     follow::{FollowError, Followed, follow},
     policy::Policy,
-    target::{Sighting, Target},
+    target::{ReceiverStatus, Target},
 };
 use harness::{
     client::{ApiClient, ClientError, NewWebhook, Webhook, test_payload},
-    progress::Report,
+    progress::Checklist,
 };
 
-/// An attempt that times out may take this much longer or shorter than another one, in
-/// milliseconds.
+/// The durations of attempts that time out may differ by this much, in milliseconds.
 const TIMEOUT_SPREAD_MS: u64 = 2_000;
 
-/// Which failure to drive.
+/// The failure to cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Failure {
-    /// The destination answers 404: two attempts.
+    /// The destination returns 404: two attempts.
     #[value(name = "4xx")]
     ClientError,
-    /// The destination answers 500: three attempts with growing waits.
+    /// The destination returns 500: three attempts with growing waits.
     #[value(name = "5xx")]
     ServerError,
-    /// The destination does not answer in time: three attempts with growing waits; takes about two
+    /// The destination does not respond in time: three attempts with growing waits. Takes about two
     /// minutes.
     #[value(name = "timeout")]
     Timeout,
-    /// The URL is no URL: refused, and nothing queued.
+    /// The URL is invalid: the API refuses it and queues nothing.
     #[value(name = "invalid_url")]
     InvalidUrl,
 }
@@ -48,12 +47,11 @@ impl Failure {
     }
 }
 
-/// Runs a failure, or without one the checks of the API and one delivery. An error says why it
-/// could not go on.
+/// Causes a failure; without one, checks the API and one delivery. The error says why it stopped.
 pub async fn run(
     target: &Target,
     failure: Option<Failure>,
-    report: &mut Report,
+    report: &mut Checklist,
 ) -> Result<(), String> {
     let client = target.client().map_err(|error| error.to_string())?;
     match failure {
@@ -68,9 +66,9 @@ pub async fn run(
     }
 }
 
-/// The API itself, with no webhook involved.
-async fn without_webhook(client: &ApiClient, report: &mut Report) -> Result<(), ClientError> {
-    report.say(format_args!("the API at {} without any webhook", client.base()));
+/// Checks the API without a webhook.
+async fn without_webhook(client: &ApiClient, report: &mut Checklist) -> Result<(), ClientError> {
+    report.say(format_args!("checking the API at {} without a webhook", client.base()));
     let health = client.health().await?;
     let word = serde_json::from_str::<Value>(&health.body)
         .ok()
@@ -78,13 +76,13 @@ async fn without_webhook(client: &ApiClient, report: &mut Report) -> Result<(), 
     let well =
         health.status == StatusCode::OK && matches!(word.as_deref(), Some("healthy" | "degraded"));
     report.check(
-        "GET /health answers 200 healthy or degraded",
+        "GET /health returns 200 healthy or degraded",
         well,
         format_args!("{} {word:?}", health.status.as_u16()),
     );
     let page = client.webhooks(&[("page_size", "5")]).await?;
     report.check(
-        "GET /webhook-statuses lists a page",
+        "GET /webhook-statuses returns a page",
         page.items.len() <= 5 && page.page_size == 5,
         format_args!("{} items", page.items.len()),
     );
@@ -96,32 +94,32 @@ async fn without_webhook(client: &ApiClient, report: &mut Report) -> Result<(), 
             None,
         )
         .await?;
-    report.check_eq("an unknown webhook is answered", &absent.status.as_u16(), &404);
+    report.check_eq("status code for an unknown webhook", &absent.status.as_u16(), &404);
     let problem = absent.problem();
     let described =
         problem.as_ref().is_some_and(|problem| problem.status == 404 && !problem.title.is_empty());
     report.check(
-        "… with a problem of RFC 9457",
+        "its body is an RFC 9457 problem",
         described,
         problem.map_or("no problem+json".into(), |problem| problem.to_string()),
     );
     report.check(
-        "every answer carries x-correlation-id",
+        "responses carry x-correlation-id",
         absent.correlation_id().is_some() && health.correlation_id().is_some(),
-        "seen on two",
+        "two responses checked",
     );
     Ok(())
 }
 
-/// One webhook that is delivered at once.
+/// Checks a webhook whose first attempt succeeds.
 async fn one_delivery(
     target: &Target,
     client: &ApiClient,
-    report: &mut Report,
+    report: &mut Checklist,
 ) -> Result<(), String> {
-    report.say("one delivery");
-    let sighting = target.look_at_receiver(report).await?;
-    // Whatever the receiver was told to answer, this path answers 200.
+    report.say("checking one delivery");
+    let sighting = target.check_receiver(report).await?;
+    // This path returns 200, whatever the receiver's options are.
     let (accepted, followed) =
         deliver(target, client, "/status-code/200", "delivery", report).await?;
     let webhook = &followed.webhook;
@@ -130,14 +128,14 @@ async fn one_delivery(
     }
     report.check_eq("attempts", &webhook.attempt_count, &1);
     report.check_eq(
-        "the attempt's status code",
+        "status code of the attempt",
         &webhook.attempts.first().and_then(|attempt| attempt.status_code),
         &Some(200),
     );
     report.check(
-        "delivered_at is set and nothing is planned",
+        "delivered_at is set, next_attempt_at is not",
         webhook.delivered_at.is_some() && webhook.next_attempt_at.is_none(),
-        "seen",
+        "both fields checked",
     );
     check_correlation(report, accepted.as_deref(), webhook);
     check_received(target, &sighting, 1, report).await;
@@ -148,9 +146,9 @@ async fn failing_delivery(
     target: &Target,
     client: &ApiClient,
     failure: Failure,
-    report: &mut Report,
+    report: &mut Checklist,
 ) -> Result<(), String> {
-    let sighting = target.look_at_receiver(report).await?;
+    let sighting = target.check_receiver(report).await?;
     let (path, attempts, code, kind) = match failure {
         Failure::ClientError => ("/status-code/404", 2, Some(404), "http_status"),
         Failure::ServerError => {
@@ -162,8 +160,8 @@ async fn failing_delivery(
     };
     if failure == Failure::Timeout {
         report.say(
-            "each attempt lasts until its deadline (30 s unless DELIVERY_TIMEOUT_MS says \
-            otherwise), so this takes about two minutes",
+            "each attempt runs until its timeout (DELIVERY_TIMEOUT_MS, 30 s by default), so this \
+             takes about two minutes",
         );
     }
     let (accepted, followed) = deliver(target, client, path, failure.as_str(), report).await?;
@@ -172,7 +170,7 @@ async fn failing_delivery(
     check_attempts(report, webhook, attempts, code);
     report.check_eq("kind of the last error", &webhook.error_kind(), &Some(kind));
     report.check(
-        "nothing more is planned",
+        "no attempt is planned",
         webhook.next_attempt_at.is_none() && webhook.delivered_at.is_none(),
         "next_attempt_at",
     );
@@ -186,21 +184,22 @@ async fn failing_delivery(
     Ok(())
 }
 
-/// Sends a test webhook and follows it to its end; gives the correlation id of the answer, too.
+/// Sends a test webhook and follows it to its final status. Also returns the correlation id of the
+/// response.
 async fn deliver(
     target: &Target,
     client: &ApiClient,
     path: &str,
     scenario: &str,
-    report: &mut Report,
+    report: &mut Checklist,
 ) -> Result<(Option<String>, Followed), String> {
     let url = target.receiver_path(path);
     let accepted = client
         .test_webhook(&url, &test_payload(scenario))
         .await
         .map_err(|error| error.to_string())?;
-    report.say(format_args!("webhook {} goes to {url}", accepted.webhook_id));
-    report.check_eq("status of the answer", &accepted.status.as_str(), &"webhook_queued");
+    report.say(format_args!("sent webhook {} to {url}", accepted.webhook_id));
+    report.check_eq("status in the response", &accepted.status.as_str(), &"webhook_queued");
     let named = accepted.reference_id.starts_with("TEST-")
         && accepted.webhook_id == format!("{}_{}", accepted.reference_id, accepted.task_id);
     report.check(
@@ -214,9 +213,9 @@ async fn deliver(
     Ok((accepted.correlation_id, followed))
 }
 
-/// The number of attempts, their numbers, and what each was answered with.
+/// Checks the number of attempts, their numbers and their status codes.
 pub(crate) fn check_attempts(
-    report: &mut Report,
+    report: &mut Checklist,
     webhook: &Webhook,
     attempts: u32,
     code: Option<u16>,
@@ -224,20 +223,20 @@ pub(crate) fn check_attempts(
     report.check_eq("attempts", &webhook.attempt_count, &attempts);
     report.check_eq("max_attempts", &webhook.max_attempts, &attempts);
     let numbers: Vec<u32> = webhook.attempts.iter().map(|attempt| attempt.number).collect();
-    report.check_eq("their numbers", &numbers, &(1..=attempts).collect());
+    report.check_eq("attempt numbers", &numbers, &(1..=attempts).collect());
     let codes: Vec<Option<u16>> =
         webhook.attempts.iter().map(|attempt| attempt.status_code).collect();
-    report.check_eq("their status codes", &codes, &vec![code; attempts as usize]);
+    report.check_eq("status codes of the attempts", &codes, &vec![code; attempts as usize]);
 }
 
-/// Each wait as the policy allows, and each longer than the one before.
-pub(crate) fn check_waits(report: &mut Report, policy: Policy, followed: &Followed) {
+/// Checks that each wait is as the policy allows, and longer than the one before.
+pub(crate) fn check_waits(report: &mut Checklist, policy: Policy, followed: &Followed) {
     let waits = policy.waits(&followed.webhook.attempts, &followed.promised);
     for wait in &waits {
         let what = format!("wait after attempt {}", wait.after_attempt);
         if followed.held_by_circuit {
             report.check(
-                format!("{what}, held by an open circuit, is at least the policy's"),
+                format!("{what} (extended by an open circuit) is at least the policy's"),
                 wait.long_enough(),
                 wait,
             );
@@ -248,38 +247,38 @@ pub(crate) fn check_waits(report: &mut Report, policy: Policy, followed: &Follow
     if waits.len() > 1 && !followed.held_by_circuit {
         let lengths: Vec<i64> = waits.iter().map(|wait| wait.waited_ms).collect();
         report.check(
-            "waits grow",
+            "each wait is longer than the one before",
             lengths.is_sorted_by(|a, b| a < b),
             format_args!("{lengths:?} ms"),
         );
     }
 }
 
-/// Attempts that time out take about the same time, and less than the receiver's pause.
-fn check_timeouts(report: &mut Report, webhook: &Webhook) {
+/// Checks that attempts time out after the same time, and before the receiver responds.
+fn check_timeouts(report: &mut Checklist, webhook: &Webhook) {
     let durations: Vec<u64> = webhook.attempts.iter().map(|attempt| attempt.duration_ms).collect();
     let (least, most) = (
         durations.iter().min().copied().unwrap_or(0),
         durations.iter().max().copied().unwrap_or(0),
     );
     let even = least > 0 && most - least <= TIMEOUT_SPREAD_MS && most < 60_000;
-    report.check("attempts last until the same deadline", even, format_args!("{durations:?} ms"));
+    report.check("attempts time out after the same time", even, format_args!("{durations:?} ms"));
 }
 
-fn check_correlation(report: &mut Report, accepted: Option<&str>, webhook: &Webhook) {
+fn check_correlation(report: &mut Checklist, accepted: Option<&str>, webhook: &Webhook) {
     let same = accepted == Some(webhook.correlation_id.as_str());
     report.check(
-        "correlation id of the answer and the webhook",
+        "response and webhook have the same correlation id",
         same,
         format_args!("{:?} and {:?}", accepted, webhook.correlation_id),
     );
 }
 
-/// The webhook is found by its reference id and its status.
+/// Checks that the list finds the webhook by its reference id and its status.
 async fn check_listed(
     client: &ApiClient,
     webhook: &Webhook,
-    report: &mut Report,
+    report: &mut Checklist,
 ) -> Result<(), String> {
     let reference_id = webhook.webhook_id.split('_').next().unwrap_or_default();
     let filters = [("reference_id", reference_id), ("status", webhook.status.as_str())];
@@ -293,21 +292,26 @@ async fn check_listed(
     Ok(())
 }
 
-async fn check_received(target: &Target, sighting: &Sighting, least: u64, report: &mut Report) {
+async fn check_received(
+    target: &Target,
+    sighting: &ReceiverStatus,
+    least: u64,
+    report: &mut Checklist,
+) {
     match target.received_since(sighting).await {
         Some(received) => {
             report.check(
-                format!("the receiver got at least {least} requests"),
+                format!("the receiver received at least {least} requests"),
                 received >= least,
                 received,
             );
         }
-        None => report.say("how often the receiver was asked cannot be told"),
+        None => report.say("the number of requests at the receiver is unknown"),
     }
 }
 
-/// URLs that are none, or that no webhook may have.
-async fn invalid_urls(client: &ApiClient, report: &mut Report) -> Result<(), ClientError> {
+/// Checks that the API refuses invalid URLs and URLs that it does not allow.
+async fn invalid_urls(client: &ApiClient, report: &mut Checklist) -> Result<(), ClientError> {
     let payload = test_payload("invalid_url");
     let reference = format!("INVALID-{:08x}", rand::random::<u32>());
     for url in [
@@ -340,13 +344,13 @@ async fn invalid_urls(client: &ApiClient, report: &mut Report) -> Result<(), Cli
 }
 
 fn check_refusal(
-    report: &mut Report,
+    report: &mut Checklist,
     what: &str,
     refused: Result<String, ClientError>,
     fields: &[&str],
 ) -> Result<(), ClientError> {
     match refused {
-        Ok(id) => report.check(what, false, format_args!("it was accepted as {id}")),
+        Ok(id) => report.check(what, false, format_args!("accepted as {id}")),
         Err(ClientError::Problem { status, problem, .. }) => {
             let named = problem.errors.iter().any(|error| fields.contains(&error.field.as_str()));
             report.check(
@@ -364,12 +368,12 @@ fn check_refusal(
 fn explain(webhook: &Webhook) -> String {
     match &webhook.last_error {
         Some(error) => format!(
-            "the webhook was not delivered to {}: {} {}; does the stack reach the receiver there? \
-             --receiver-url says where it is",
+            "the webhook was not delivered to {}: {} {}. Check that the stack can reach the \
+             receiver at this URL, or set --receiver-url.",
             webhook.url,
             error.kind,
             error.message.as_deref().unwrap_or_default()
         ),
-        None => "the webhook was not delivered, and shows no error".into(),
+        None => "the webhook was not delivered, and the API reports no error".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Follows a webhook by asking the API, until something is so, with a bound.
+//! Polls the API for a webhook until a condition holds, within a bound.
 
 use std::{
     collections::BTreeMap,
@@ -10,40 +10,39 @@ use jiff::Timestamp;
 use crate::policy::milliseconds;
 use harness::{
     client::{ApiClient, ClientError, Webhook},
-    progress::Report,
+    progress::Checklist,
 };
 
-/// Between two looks.
+/// Between two requests.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two lines that say that it still waits.
+/// Between two lines while nothing changes.
 const STILL_WAITING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For this long nothing may happen, counted from the time until which it has to wait: an attempt's
-/// deadline and a lease.
+/// Nothing may change for this long after the planned time of an attempt: its timeout and a lease.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
 
-/// For this long a webhook is followed at most, whatever happens.
+/// The longest time to follow a webhook.
 const MAX_FOLLOW: Duration = Duration::from_secs(20 * 60);
 
-/// For this long the API may be away: it may be restarted meanwhile.
+/// The API may be unavailable for this long, for example during a restart.
 const MAX_API_AWAY: Duration = Duration::from_secs(30);
 
-/// What was seen on the way.
+/// A webhook and what was observed of it.
 #[derive(Clone, Debug)]
 pub struct Followed {
-    /// As it was at the end.
+    /// The webhook at the end.
     pub webhook: Webhook,
     /// The `next_attempt_at` last seen after each attempt's number.
     pub promised: BTreeMap<u32, Timestamp>,
-    /// Whether an open circuit held it at some time, so that its waits are longer.
+    /// Whether an open circuit deferred it at some time, so that its waits are longer.
     pub held_by_circuit: bool,
 }
 
-/// Follows a webhook until `enough`.
+/// Follows a webhook until `enough` is true.
 pub async fn follow(
     client: &ApiClient,
-    report: &Report,
+    report: &Checklist,
     id: &str,
     enough: impl Fn(&Webhook) -> bool,
 ) -> Result<Followed, FollowError> {
@@ -104,7 +103,7 @@ impl Watcher {
         }
     }
 
-    fn saw(&mut self, report: &Report, webhook: &Webhook) {
+    fn saw(&mut self, report: &Checklist, webhook: &Webhook) {
         self.answered = Instant::now();
         let state = (
             webhook.status.clone(),
@@ -123,7 +122,7 @@ impl Watcher {
         }
     }
 
-    fn note_change(&mut self, report: &Report, webhook: &Webhook) {
+    fn note_change(&mut self, report: &Checklist, webhook: &Webhook) {
         report.say(format_args!("{}{}", describe(webhook), until(webhook)));
         let wait_ms = webhook.next_attempt_at.map_or(0, |at| milliseconds(Timestamp::now(), at));
         self.allowed_in = Duration::from_millis(wait_ms.max(0) as u64);
@@ -136,8 +135,8 @@ impl Watcher {
         if webhook.error_kind() == Some("circuit_open") {
             self.held_by_circuit = true;
             report.say(
-                "the destination's circuit is open, so it is held back (GET /destinations \
-                shows it); waiting on",
+                "the destination's circuit is open, so the webhook is deferred (see GET \
+                 /destinations); waiting",
             );
         }
     }
@@ -173,21 +172,21 @@ fn until(webhook: &Webhook) -> String {
     }
 }
 
-/// Why a webhook could not be followed to the end.
+/// Why following a webhook stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The API refused, or stayed away.
+    /// The API refused the request or was unavailable.
     #[error(transparent)]
     Api(#[from] ClientError),
-    /// Nothing happened any more.
-    #[error("it stays {status}: nothing has happened for {:.0} s; GET /webhooks/{{id}}/explain \
-        says: {explanation}", silence.as_secs_f64())]
+    /// The webhook did not change for too long.
+    #[error("the webhook stays {status} and has not changed for {:.0} s; GET \
+        /webhooks/{{id}}/explain returns: {explanation}", silence.as_secs_f64())]
     Stuck {
-        /// Where it stays.
+        /// Its status.
         status: String,
-        /// Since when.
+        /// Time since its last change.
         silence: Duration,
-        /// What the API says of it.
+        /// The API's explanation.
         explanation: String,
     },
 }

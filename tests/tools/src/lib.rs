@@ -3,7 +3,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`target`] | the options that the test tools share |
-//! | [`follow`], [`policy`] | follow a webhook to its final status; check the waits between attempts |
+//! | [`follow`], [`policy`] | follow a webhook to its final status; check the waits |
 //! | [`failure`] | the scenarios of `test-webhook-failure` |
 //! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
 //! | [`load`] | the benchmark of a running stack |

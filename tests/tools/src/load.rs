@@ -1,26 +1,26 @@
-//! The load tool: how many webhooks a second a running system accepts and delivers, how soon they
-//! arrive, and at what cost.
+//! The load tool: measures the throughput, latency and resource use of a running system.
 //!
 //! Client, receiver and system share one machine, so the client is lean: requests are prepared
-//! bytes on plain sockets, and the receiver notes an arrival with two atomic writes. Beside each
-//! result stands its ceiling: the same client posting straight to the same receiver.
+//! bytes on plain sockets, and the receiver records an arrival with two atomic writes. Each result
+//! comes with its ceiling: the same client posting directly to the same receiver.
 //!
-//! | part | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`plan`] | the options |
-//! | [`wire`] | requests as bytes, and the little of HTTP/1.1 that is read back |
-//! | [`arrival`] | the receiver of the load, and when each webhook arrived |
+//! | [`wire`] | requests as bytes, and a minimal HTTP/1.1 response parser |
+//! | [`arrival`] | the receiver, and the arrival time of each webhook |
 //! | [`closed`] | the closed loop: N connections, each with one request at a time |
-//! | [`open`] | the open loop: a fixed rate, whatever the answers |
+//! | [`open`] | the open loop: a fixed rate, independent of the responses |
 //! | [`machine`] | the disk's sync time; the processor time and the memory of a process |
-//! | [`fairness`] | how much a destination that hangs delays the others |
-//! | [`overload`] | ten times what the stack can carry |
-//! | [`run`] | one run from the ceiling to the verdict |
-//! | [`report`] | the table |
+//! | [`fairness`] | how much a hanging destination delays the others |
+//! | [`overload`] | ten times the capacity of the stack |
+//! | [`run`] | one run from the ceiling to the result |
+//! | [`figures`], [`report`] | the results, as a table or as JSON |
 
 pub mod arrival;
 pub mod closed;
 pub mod fairness;
+pub mod figures;
 pub mod machine;
 pub mod open;
 pub mod overload;
@@ -33,49 +33,49 @@ use std::{io, path::PathBuf, time::Duration};
 
 use harness::process::ProcessError;
 
-/// Why a measurement could not be made.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The options do not go together, or name something that is not there.
+    /// The options conflict or name something that does not exist.
     #[error("{0}")]
     Plan(String),
     /// A socket failed.
     #[error("cannot {what} {whom}: {source}")]
     Socket {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
-        /// With whom.
+        /// The peer.
         whom: String,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The other side spoke something else than was expected.
+    /// The peer sent an unexpected response.
     #[error("{0}")]
     Protocol(String),
     /// A file or folder could not be used.
     #[error("cannot use {}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The system under test ended, or did not become ready, or did not end.
+    /// The system under test did not start, did not stop, or exited.
     #[error(transparent)]
     Stack(#[from] ProcessError),
-    /// Not all of the webhooks that were accepted have arrived.
+    /// Some accepted webhooks did not arrive.
     #[error(
-        "{arrived} of {accepted} accepted webhooks arrived within {bound:?} of the last answer"
+        "{arrived} of {accepted} accepted webhooks arrived within {bound:?} of the last response"
     )]
     Missing {
-        /// Different webhooks that arrived.
+        /// Distinct webhooks that arrived.
         arrived: u64,
-        /// Webhooks that were accepted.
+        /// Accepted webhooks.
         accepted: u64,
-        /// How long was waited.
+        /// The time limit.
         bound: Duration,
     },
     /// A thread of the tool panicked.
-    #[error("a thread of the load tool ended unexpectedly")]
+    #[error("a thread of the load tool panicked")]
     Thread,
 }

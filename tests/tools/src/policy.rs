@@ -1,4 +1,4 @@
-//! The waits between attempts that the retry policy allows, and those that were seen.
+//! The waits between attempts: those that the retry policy allows, and those observed.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ const JITTER_PERCENT: u64 = 20;
 /// duration by another.
 const ROUNDING_MS: i64 = 3;
 
-/// The settings that matter for waits.
+/// The settings that determine the waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The first wait, before jitter.
     pub base_ms: u64,
-    /// Shorter waits are raised to this one.
+    /// The shortest wait.
     pub floor_ms: u64,
     /// How late an attempt may start.
     pub lateness_ms: u64,
@@ -36,9 +36,9 @@ pub struct Wait {
     pub waited_ms: i64,
     /// The shortest that the policy allows.
     pub least_ms: i64,
-    /// The longest that it allows, the permitted lateness included.
+    /// The longest that it allows, with the permitted lateness.
     pub most_ms: i64,
-    /// How long after `next_attempt_at` the attempt started, if that time was seen.
+    /// How long after `next_attempt_at` the attempt started, if that time was observed.
     pub late_ms: Option<i64>,
 }
 
@@ -66,13 +66,13 @@ impl Policy {
 }
 
 impl Wait {
-    /// Whether it was not shorter than allowed.
+    /// Whether it was at least as long as allowed.
     pub fn long_enough(&self) -> bool {
         self.waited_ms + ROUNDING_MS >= self.least_ms
             && self.late_ms.is_none_or(|late| late + ROUNDING_MS >= 0)
     }
 
-    /// Whether it was not longer than allowed.
+    /// Whether it was at most as long as allowed.
     pub fn short_enough(&self, policy: Policy) -> bool {
         self.waited_ms <= self.most_ms + ROUNDING_MS
             && self.late_ms.is_none_or(|late| late <= policy.lateness_ms as i64)
@@ -113,7 +113,7 @@ mod tests {
         starts_ms.iter().enumerate().map(attempt).collect()
     }
 
-    fn verdicts(starts_ms: &[i64]) -> Vec<(bool, bool)> {
+    fn allowed(starts_ms: &[i64]) -> Vec<(bool, bool)> {
         let waits = POLICY.waits(&attempts(starts_ms), &BTreeMap::new());
         waits.iter().map(|wait| (wait.long_enough(), wait.short_enough(POLICY))).collect()
     }
@@ -126,26 +126,26 @@ mod tests {
             [(4_000, 6_300), (8_000, 12_300)]
         );
         assert_eq!(waits.iter().map(|w| w.waited_ms).collect::<Vec<_>>(), [5_000, 10_000]);
-        assert_eq!(verdicts(&[0, 4_100, 12_200]), [(true, true), (true, true)]);
-        assert_eq!(verdicts(&[0, 6_100, 18_200]), [(true, true), (true, true)]);
+        assert_eq!(allowed(&[0, 4_100, 12_200]), [(true, true), (true, true)]);
+        assert_eq!(allowed(&[0, 6_100, 18_200]), [(true, true), (true, true)]);
     }
 
     #[test]
     fn short_waits_are_raised_to_the_floor() {
         let policy = Policy { base_ms: 400, ..POLICY };
         let waits = policy.waits(&attempts(&[0, 1_100, 2_300, 4_000]), &BTreeMap::new());
-        let allowed: Vec<_> = waits.iter().map(|w| (w.least_ms, w.most_ms)).collect();
-        assert_eq!(allowed, [(1_000, 1_300), (1_000, 1_300), (1_280, 2_220)]);
+        let bounds: Vec<_> = waits.iter().map(|w| (w.least_ms, w.most_ms)).collect();
+        assert_eq!(bounds, [(1_000, 1_300), (1_000, 1_300), (1_280, 2_220)]);
     }
 
     #[test]
-    fn a_wait_too_short_or_too_long_is_seen() {
-        assert_eq!(verdicts(&[0, 4_000]), [(false, true)]);
-        assert_eq!(verdicts(&[0, 6_500]), [(true, false)]);
+    fn a_wait_too_short_or_too_long_is_detected() {
+        assert_eq!(allowed(&[0, 4_000]), [(false, true)]);
+        assert_eq!(allowed(&[0, 6_500]), [(true, false)]);
     }
 
     #[test]
-    fn an_attempt_before_its_time_is_seen_although_the_wait_was_long_enough() {
+    fn an_early_attempt_is_detected_although_the_wait_was_long_enough() {
         let attempts = attempts(&[0, 5_100]);
         let promised = |ms: i64| {
             BTreeMap::from([(1, Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap())])

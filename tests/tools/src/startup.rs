@@ -1,12 +1,10 @@
-//! What the start of each function costs: processor time and time from exec to its first call of
-//! the Runtime API, beside a function that does nothing; processor time of the first delivery over
-//! TLS against the next ones; and the size of what is uploaded.
+//! Measures the cold start of each function.
 //!
-//! | part | what it measures |
-//! |---|---|
-//! | `first_call` | from exec to the first `/next` |
-//! | `delivery` | deliveries to an HTTPS receiver, by the binary itself, with webhooks in a Redis server of its own |
-//! | `report` | sizes, medians, targets |
+//! - CPU time and duration from exec to the first call of the Runtime API, compared with a function
+//!   that does nothing (`first_call`)
+//! - CPU time of the first delivery over TLS, compared with later ones; the webhooks are in a new
+//!   Redis server (`delivery`)
+//! - sizes of the zips; medians and targets (`report`)
 
 mod delivery;
 mod first_call;
@@ -29,15 +27,16 @@ use nix::{
     unistd::Pid,
 };
 
-pub use self::report::Report;
 use self::report::Samples;
+pub use self::report::StartupReport;
 use harness::progress::Ticker;
 
-/// The functions, and what they are measured against.
+/// The functions to measure.
 const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
+/// The baseline.
 const HELLO: &str = "hello-world";
 
-/// What measuring failed with, in a sentence.
+/// Why the measurement failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartupError(String);
@@ -54,31 +53,30 @@ impl From<io::Error> for StartupError {
     }
 }
 
-/// Measures what the start of each function costs, beside a hello-world function that was built in
-/// the same way.
+/// Measures the cold start of each function, compared with a hello-world function.
 ///
-/// Build them first:
+/// Build the functions first:
 ///   cargo lambda build --release --x86-64 -p api -p deliver -p sweep -p dlq
 ///   cargo lambda build --release --x86-64 -p hello-world
-/// Nothing but this machine is contacted; redis-server must be installed.
+/// Needs redis-server. Contacts no other machine.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "startup",
     version,
-    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 wrong usage, 3 it could not \
-        be measured (the message says why)."
+    after_help = "Exit codes: 0 all targets are met, 1 some are not, 2 wrong usage, 3 the \
+        measurement failed."
 )]
 pub struct Options {
-    /// Where the binaries are, each as NAME/bootstrap [default: `lambda` in cargo's build folder].
+    /// Folder of the binaries NAME/bootstrap [default: `lambda` in cargo's build folder].
     #[arg(long, value_name = "FOLDER")]
     pub binaries: Option<PathBuf>,
 
-    /// Starts of each function.
+    /// Number of starts of each function.
     #[arg(long, value_name = "N", default_value_t = 40,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
 
-    /// Processes that make deliveries, three each.
+    /// Number of processes that make three deliveries each.
     #[arg(long, value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub processes: u32,
@@ -88,14 +86,14 @@ pub struct Options {
     pub json: bool,
 }
 
-/// Measures; tells on standard error how far it has come.
-pub async fn run(options: &Options) -> Result<Report, StartupError> {
+/// Runs the measurement and prints progress to standard error.
+pub async fn run(options: &Options) -> Result<StartupReport, StartupError> {
     let folder = options.binaries.clone().unwrap_or_else(default_folder);
     let binary = |name: &str| folder.join(name).join("bootstrap");
     for name in FUNCTIONS.into_iter().chain([HELLO]) {
         if !binary(name).is_file() {
             return Err(StartupError(format!(
-                "there is no {}; `startup --help` says how to build it",
+                "{} does not exist; `startup --help` shows how to build it",
                 binary(name).display()
             )));
         }
@@ -116,7 +114,7 @@ pub async fn run(options: &Options) -> Result<Report, StartupError> {
             counted.load(Relaxed)
         });
     for _ in 0..options.runs {
-        // In turn, so that what else the machine does falls on all of them alike.
+        // In turn, so that other load on the machine affects all functions alike.
         for samples in &mut samples {
             let start = first_call::measure(&binary(samples.name)).await?;
             samples.cpu_ms.push(start.cpu_ms);
@@ -125,10 +123,10 @@ pub async fn run(options: &Options) -> Result<Report, StartupError> {
         done.fetch_add(1, Relaxed);
     }
     drop(ticker);
-    shared::complain!("startup: deliveries by {} processes", options.processes);
+    shared::complain!("startup: measuring deliveries by {} processes", options.processes);
     let deliveries =
         delivery::measure(&binary("api"), &binary("deliver"), options.processes).await?;
-    Ok(Report::of(samples, deliveries))
+    Ok(StartupReport::of(samples, deliveries))
 }
 
 fn default_folder() -> PathBuf {
@@ -137,7 +135,7 @@ fn default_folder() -> PathBuf {
     own.ancestors().nth(2).unwrap_or(Path::new("target")).join("lambda")
 }
 
-/// User and system time of all threads of a process, also of those that have ended.
+/// User and system time of all threads of a process, including terminated ones.
 fn cpu_ms(pid: u32) -> Result<f64, StartupError> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid as i32)).map_err(StartupError::new)?;
     let time: TimeSpec = clock_gettime(clock).map_err(StartupError::new)?;

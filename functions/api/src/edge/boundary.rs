@@ -1,7 +1,7 @@
 //! The middleware around every request: correlation ID, access, capacity, and the one log line for
 //! a request that failed.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{error::Error, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     body::{Body, HttpBody, to_bytes},
@@ -204,6 +204,6 @@ struct Panicked;
 fn log(method: &Method, uri: &Uri, response: &Response) {
     let Some(Cause(cause)) = response.extensions().get::<Cause>() else { return };
     let (path, status) = (uri.path(), response.status().as_u16());
-    let error = &**cause as &(dyn std::error::Error + 'static);
-    tracing::error!(%method, path, status, error, "{method} {path} failed with status {status}");
+    tracing::error!(%method, path, status, error = &**cause as &dyn Error,
+        "{method} {path} failed with status {status}");
 }

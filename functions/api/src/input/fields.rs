@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
         for (name, raw) in &self.entries {
             match known.iter().position(|known| known == name) {
                 Some(index) if values[index].is_some() => {
-                    field_errors.add(&format!("{prefix}{name}"), "is repeated. Send it once.")
+                    field_errors.add(&format!("{prefix}{name}"), "is repeated. Send it once.");
                 }
                 Some(index) => values[index] = Some(*raw),
                 None => field_errors.add(

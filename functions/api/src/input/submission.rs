@@ -87,8 +87,14 @@ impl Submission {
         else {
             return Err(Problem::internal());
         };
-        let content = Content { url, headers, payload: payload.to_owned() };
-        Ok(Self { content, destination, reference, event_type, deliver_at, retry })
+        Ok(Self {
+            content: Content { url, headers, payload: payload.to_owned() },
+            destination,
+            reference,
+            event_type,
+            deliver_at,
+            retry,
+        })
     }
 
     /// A test webhook, which has a URL and a payload only. `field` is the name of the URL's
@@ -191,7 +197,7 @@ impl Reader<'_> {
         match text.parse::<ReferenceId>() {
             // A generated ID leads to its one webhook without an index. If other webhooks had the
             // same one, lists would not find them.
-            Ok(reference) if reference.made_up_for().is_some() => {
+            Ok(reference) if reference.generated_for().is_some() => {
                 self.error(
                     "reference_id",
                     "is reserved for generated IDs. Choose another or omit it.",

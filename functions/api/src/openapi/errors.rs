@@ -195,7 +195,7 @@ fn problems(status: u16) -> Vec<Problem> {
         )],
         422 => {
             let mut field_errors = FieldErrors::default();
-            field_errors.add("url", "only http and https URLs are allowed.");
+            field_errors.add("url", "must begin with http:// or https://.");
             field_errors.add("retry.factor", "must be a number from 1 to 100.");
             field_errors.check().err().into_iter().collect()
         }

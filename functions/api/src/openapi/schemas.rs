@@ -309,7 +309,7 @@ mod tests {
         ] {
             assert!(
                 !pattern.is_match(other)
-                    && other.parse::<ReferenceId>().unwrap().made_up_for().is_none(),
+                    && other.parse::<ReferenceId>().unwrap().generated_for().is_none(),
                 "{other}"
             );
         }

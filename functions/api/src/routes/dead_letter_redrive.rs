@@ -50,7 +50,8 @@ pub(crate) async fn dead_letter_redrive(
 }
 
 #[derive(Serialize, ToSchema)]
-struct Redriven {
+#[schema(as = Redriven)]
+struct RedriveResult {
     /// How many webhooks this call has made pending again.
     redriven: usize,
     /// Whether there are dead letters that this call has not read.
@@ -71,7 +72,7 @@ struct Redriven {
     params(parameters::Reference, parameters::Cursor, parameters::IdempotencyKey),
     responses(
         (status = 202, description = "The number of webhooks that are pending again.",
-            body = Redriven),
+            body = RedriveResult),
         errors::Keyed,
     ),
 )]
@@ -97,7 +98,7 @@ async fn redrive_matching(
     app: &App,
     reference: Option<&ReferenceId>,
     after: Option<DeadLetterPosition>,
-) -> Result<Redriven, Problem> {
+) -> Result<RedriveResult, Problem> {
     let _permit = app.capacity.records(MAX_READ).await?;
     let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
     // A dead letter without a URL is an unreadable queue message.
@@ -122,5 +123,5 @@ async fn redrive_matching(
         return Err(error.into());
     }
     let next_cursor = found.next.map(|next| cursor::encode(next, 1));
-    Ok(Redriven { redriven: redriven.len(), more: next_cursor.is_some(), next_cursor })
+    Ok(RedriveResult { redriven: redriven.len(), more: next_cursor.is_some(), next_cursor })
 }

@@ -33,7 +33,8 @@ use crate::{
 };
 
 #[derive(Serialize, ToSchema)]
-struct Deleted {
+#[schema(as = Deleted)]
+struct CleanupResult {
     /// How many webhooks this call has deleted.
     deleted: usize,
     /// Whether there are webhooks that this call has not read.
@@ -53,7 +54,7 @@ struct Deleted {
     delete, path = "/webhook-statuses", tag = "Operations", operation_id = "delete_webhooks",
     params(parameters::Reference, parameters::Status, parameters::Cursor),
     responses(
-        (status = 200, description = "The number of deleted webhooks.", body = Deleted),
+        (status = 200, description = "The number of deleted webhooks.", body = CleanupResult),
         errors::Unclear,
     ),
 )]
@@ -80,7 +81,7 @@ pub(crate) async fn webhook_delete_many(
         parameters::IdempotencyKey,
     ),
     responses(
-        (status = 200, description = "The number of deleted webhooks.", body = Deleted),
+        (status = 200, description = "The number of deleted webhooks.", body = CleanupResult),
         errors::Keyed,
     ),
 )]
@@ -116,7 +117,7 @@ async fn delete_matching(
     filter: &Filter,
     after: Option<TaskId>,
     finished_only: bool,
-) -> Result<Deleted, Problem> {
+) -> Result<CleanupResult, Problem> {
     let _permit = app.capacity.records(MAX_READ).await?;
     let found = app.context.store.list(filter, after, MAX_READ).await?;
     let listed = found.items.into_iter().map(|listed| listed.webhook);
@@ -134,5 +135,5 @@ async fn delete_matching(
         }
     }
     let next_cursor = found.next.map(|next| cursor::encode(next, 1));
-    Ok(Deleted { deleted, more: next_cursor.is_some(), next_cursor })
+    Ok(CleanupResult { deleted, more: next_cursor.is_some(), next_cursor })
 }

@@ -1,6 +1,6 @@
 //! `POST /webhooks/batch`: up to 100 webhooks, each accepted or refused on its own.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -64,9 +64,9 @@ pub(crate) async fn webhook_create_batch(
     // The submissions have their own copies of the payloads.
     drop(body);
     let Some(key) = key else {
-        let base = app.mint();
+        let tasks = app.mint_batch(items.len());
         let outcomes =
-            accept_items(&app, &call, &items, |index| ItemId::Create(base.nth(index))).await;
+            accept_items(&app, &call, &items, |index| ItemId::Create(tasks[index])).await;
         let (body, _) = results(items, outcomes)?;
         return Ok(respond::json_text(StatusCode::ACCEPTED, body));
     };
@@ -204,9 +204,12 @@ fn results(items: Items, outcomes: Outcomes) -> Result<(String, bool), Problem> 
     let failed: Vec<&Problem> =
         merged.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
     if let Some(Cause(cause)) = failed.iter().find_map(|problem| problem.cause()) {
-        let error = &**cause as &(dyn std::error::Error + 'static);
         let webhooks = failed.iter().filter(|problem| problem.cause().is_some()).count();
-        tracing::error!(error, webhooks, "Could not store some webhooks of a batch");
+        tracing::error!(
+            error = &**cause as &dyn Error,
+            webhooks,
+            "Could not store some webhooks of a batch"
+        );
     }
     let is_final = !failed.iter().any(|problem| problem.is_transient());
     let results = merged.iter().map(|outcome| match outcome {

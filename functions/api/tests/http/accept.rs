@@ -59,7 +59,7 @@ async fn a_generated_reference_id_finds_its_webhook() {
     let id = stack.accept(json!({"reference_id": null, "headers": null, "event_type": null})).await;
     let record = stack.record(&id).await;
     assert!(!record.referenced);
-    assert_eq!(record.id.reference.made_up_for(), Some(record.id.task));
+    assert_eq!(record.id.reference.generated_for(), Some(record.id.task));
     let list = stack
         .get(&format!("/webhook-statuses?reference_id={}", record.id.reference))
         .await

@@ -9,7 +9,7 @@
 //! - `lists`: filters, pages and cursors.
 //! - `openapi`: the document matches the code and the router.
 //! - `operators`: delete, clean up, resend, redrive, dead letters, explain.
-//! - `outages`: store or queue down, slow, or silent after they did their work; health and metrics.
+//! - `outages`: store or queue down, slow, or silent after their work, and health and metrics.
 //! - `overload`: more concurrent requests than the capacity.
 //! - `page`: the operator's page as it is served, and the calls that only it makes.
 

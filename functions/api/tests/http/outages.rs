@@ -1,5 +1,4 @@
-//! Store or queue down, slow, or silent after they did their work; and health and metrics
-//! meanwhile.
+//! Store or queue down, slow, or silent after they did their work. Health and metrics meanwhile.
 
 use std::time::Duration;
 

@@ -88,7 +88,7 @@ async fn what_is_too_long_or_no_receipt_is_refused_and_the_rest_is_done() {
     let (_folder, _clock, queue) = stopped();
     let messages = [
         outgoing("good", 0),
-        outgoing(&"x".repeat(MAX_BODY_BYTES + 1), 0),
+        outgoing(&"x".repeat(crate::queue::MAX_BODY_BYTES + 1), 0),
         outgoing("late", 900_001),
     ];
     assert_eq!(queue.send(Lane::Webhooks, &messages).await.unwrap_err().failed, [1, 2]);

@@ -178,7 +178,7 @@ impl DynamoStore {
 
     /// The webhook that the filter's reference id was made up for: it has no index entry.
     async fn generated(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+        let Some(task) = filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
         };
         let Some(item) = self.table.get(record_key(task), true).await? else { return Ok(None) };

@@ -195,7 +195,7 @@ impl Wanted<'_> {
 
     /// The webhook that the filter's reference id was made up for.
     async fn generated(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
-        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::made_up_for) else {
+        let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
         };
         let read =

@@ -243,7 +243,7 @@ impl Wanted<'_> {
         connection: &Connection,
         reference: &ReferenceId,
     ) -> rusqlite::Result<Option<Listed>> {
-        let Some(task) = reference.made_up_for() else { return Ok(None) };
+        let Some(task) = reference.generated_for() else { return Ok(None) };
         let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE task = ?1 AND reference IS NULL");
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query([task.as_bytes()])?;

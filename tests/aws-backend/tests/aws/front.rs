@@ -6,7 +6,7 @@ use harness::{
     aws::AwsStack,
     client::NewWebhook,
     ledger,
-    receiver::{Receiver, Secrets, Verdict},
+    receiver::{Receiver, Secrets, SignatureStatus},
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ async fn secrets_are_used_and_stand_in_no_environment() {
     let ids =
         [api.test_webhook(&receiver.url("/signed"), &json!({"n": 1})).await.unwrap().webhook_id];
     let request = receiver.wait_for(1, BOUND).await.unwrap().remove(0);
-    assert_eq!(request.verdict, Verdict::Valid);
+    assert_eq!(request.verdict, SignatureStatus::Valid);
     ledger::settle(&api, &ids, BOUND).await;
     for function in ["Api", "Deliver", "Sweep", "Dlq"] {
         let name = deployed.output(&format!("{function}FunctionName"));

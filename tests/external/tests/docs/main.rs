@@ -7,6 +7,7 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
+mod api;
 mod banner;
 mod links;
 mod names;

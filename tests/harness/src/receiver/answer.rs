@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::Serialize;
 
-use super::signature::Verdict;
+use super::signature::SignatureStatus;
 
 /// The longest pause before an answer that a path or an option may ask for.
 pub const MAX_DELAY_SECONDS: f64 = 3600.0;
@@ -28,7 +28,7 @@ pub struct Received {
     /// Its body, byte for byte.
     pub body: Bytes,
     /// What the reference verifier says of its signature.
-    pub verdict: Verdict,
+    pub verdict: SignatureStatus,
 }
 
 impl Received {
@@ -191,7 +191,7 @@ impl PathOrder {
         loop {
             match segments.next() {
                 Some("status-code") => {
-                    order.code = Some(parse_code(segments.next().unwrap_or_default())?)
+                    order.code = Some(parse_code(segments.next().unwrap_or_default())?);
                 }
                 Some("delay") => order.delay = parse_delay(segments.next().unwrap_or_default())?,
                 _ => return Ok(found.then_some(order)),

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::signature::Verdict;
+use super::signature::SignatureStatus;
 
 /// Status codes counted: 0 to 599.
 const CODES: usize = 600;
@@ -59,7 +59,7 @@ impl Counts {
         &self,
         webhook_id: Option<&[u8]>,
         bytes: usize,
-        verdict: Verdict,
+        verdict: SignatureStatus,
     ) -> Option<IdHash> {
         self.received.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
@@ -103,7 +103,7 @@ impl Counts {
             .iter()
             .enumerate()
             .map(|(code, counter)| (code as u16, counter.load(Relaxed)));
-        let verdict = |verdict: Verdict| self.verdicts[verdict as usize].load(Relaxed);
+        let verdict = |verdict: SignatureStatus| self.verdicts[verdict as usize].load(Relaxed);
         let received = self.received.load(Relaxed);
         let repeated = self.repeated.load(Relaxed);
         Snapshot {
@@ -116,11 +116,11 @@ impl Counts {
             distinct_webhook_ids: received.saturating_sub(repeated + self.without_id.load(Relaxed)),
             repeated,
             duplicates: self.duplicates.load(Relaxed),
-            signatures: Verdicts {
-                valid: verdict(Verdict::Valid),
-                invalid: verdict(Verdict::Invalid),
-                missing: verdict(Verdict::Missing),
-                unchecked: verdict(Verdict::Unchecked),
+            signatures: SignatureCounts {
+                valid: verdict(SignatureStatus::Valid),
+                invalid: verdict(SignatureStatus::Invalid),
+                missing: verdict(SignatureStatus::Missing),
+                unchecked: verdict(SignatureStatus::Unchecked),
             },
         }
     }
@@ -137,30 +137,30 @@ pub struct Snapshot {
     pub bytes: u64,
     /// Answers by status code.
     pub answered: BTreeMap<u16, u64>,
-    /// Requests that wait for their answer.
+    /// Requests without a response yet.
     pub in_flight: u64,
-    /// Requests whose sender went away before the answer, or was hung up on.
+    /// Requests whose connection closed before the response.
     pub abandoned: u64,
-    /// Different webhook-ids.
+    /// Distinct webhook-ids.
     pub distinct_webhook_ids: u64,
-    /// Requests with a webhook-id that had come before: retries and duplicates.
+    /// Requests with a known webhook-id: retries and duplicates.
     pub repeated: u64,
-    /// Requests answered 2xx whose webhook-id had been answered 2xx before.
+    /// Requests with a 2xx response whose webhook-id already had a 2xx response.
     pub duplicates: u64,
-    /// What was said of the signatures.
-    pub signatures: Verdicts,
+    /// The results of the signature checks.
+    pub signatures: SignatureCounts,
 }
 
-/// Verdicts on signatures.
+/// Requests by the result of the signature check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdicts {
-    /// The signature holds.
+pub struct SignatureCounts {
+    /// Valid signatures.
     pub valid: u64,
-    /// It does not.
+    /// Invalid signatures.
     pub invalid: u64,
-    /// There is none.
+    /// Requests without a signature.
     pub missing: u64,
-    /// The receiver has no secret.
+    /// Requests to a receiver without a secret.
     pub unchecked: u64,
 }
 
@@ -249,10 +249,10 @@ mod tests {
     fn a_retry_is_repeated_and_only_a_second_success_is_a_duplicate() {
         let counts = Counts::default();
         for code in [500, 200, 200] {
-            let id = counts.came(Some(b"a"), 10, Verdict::Unchecked);
+            let id = counts.came(Some(b"a"), 10, SignatureStatus::Unchecked);
             counts.answered(id, code);
         }
-        let id = counts.came(None, 5, Verdict::Unchecked);
+        let id = counts.came(None, 5, SignatureStatus::Unchecked);
         counts.answered(id, 200);
         let seen = counts.snapshot();
         assert_eq!((seen.received, seen.bytes, seen.distinct_webhook_ids), (4, 35, 1));
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn what_is_not_answered_is_in_flight_until_it_is_abandoned() {
         let counts = Counts::default();
-        counts.came(Some(b"a"), 1, Verdict::Missing);
+        counts.came(Some(b"a"), 1, SignatureStatus::Missing);
         assert_eq!(counts.in_flight(), 1);
         counts.abandoned();
         let seen = counts.snapshot();

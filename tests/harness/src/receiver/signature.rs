@@ -1,25 +1,25 @@
-//! What the reference implementation of Standard Webhooks says of a signature.
+//! Checks signatures with the reference implementation of Standard Webhooks.
 
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::Serialize;
 use standardwebhooks::{HEADER_WEBHOOK_SIGNATURE, Webhook};
 
-/// Whether a request is signed as it should be.
+/// The result of the check of a request's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Signed with one of the secrets, for this id, this body and about this time.
+pub enum SignatureStatus {
+    /// The signature is valid for one of the secrets.
     Valid,
-    /// Signed, but the signature does not hold.
+    /// The signature is invalid.
     Invalid,
-    /// Not signed.
+    /// The request has no signature.
     Missing,
     /// The receiver has no secret.
     Unchecked,
 }
 
-impl Verdict {
+impl SignatureStatus {
     /// The name that logs and counts use.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Verdict {
     }
 }
 
-/// The secrets that a signature may be made with; none means that signatures are not checked.
+/// The accepted secrets. Without a secret, signatures are not checked.
 #[derive(Default)]
 pub struct Secrets {
     verifiers: Vec<Webhook>,
@@ -44,8 +44,8 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// From a list separated by spaces or commas, as `WEBHOOK_HMAC_SECRET` has it: base64 with or
-    /// without `whsec_`; what is not base64 is used as raw bytes.
+    /// Parses a list separated by spaces or commas, as in `WEBHOOK_HMAC_SECRET`: base64 with or
+    /// without `whsec_`, else raw bytes.
     pub fn parse(list: &str) -> Self {
         let secrets = list.split([',', ' ', '\n', '\t']).filter(|secret| !secret.is_empty());
         Self {
@@ -57,21 +57,21 @@ impl Secrets {
         }
     }
 
-    /// Whether there is any.
+    /// Whether there is no secret.
     pub fn is_empty(&self) -> bool {
         self.verifiers.is_empty()
     }
 
-    /// The verdict on a request.
-    pub fn verdict(&self, headers: &HeaderMap, body: &Bytes) -> Verdict {
+    /// Checks the signature of a request.
+    pub fn verdict(&self, headers: &HeaderMap, body: &Bytes) -> SignatureStatus {
         if self.verifiers.is_empty() {
-            Verdict::Unchecked
+            SignatureStatus::Unchecked
         } else if !headers.contains_key(HEADER_WEBHOOK_SIGNATURE) {
-            Verdict::Missing
+            SignatureStatus::Missing
         } else if self.verifiers.iter().any(|verifier| verifier.verify(body, headers).is_ok()) {
-            Verdict::Valid
+            SignatureStatus::Valid
         } else {
-            Verdict::Invalid
+            SignatureStatus::Invalid
         }
     }
 }
@@ -97,14 +97,17 @@ mod tests {
     fn any_of_several_secrets_may_have_signed() {
         let secrets = Secrets::parse(&format!("whsec_AAAA {SECRET},not-base64!"));
         let body = Bytes::from_static(BODY);
-        assert_eq!(secrets.verdict(&signed(&Webhook::new(SECRET).unwrap()), &body), Verdict::Valid);
+        assert_eq!(
+            secrets.verdict(&signed(&Webhook::new(SECRET).unwrap()), &body),
+            SignatureStatus::Valid
+        );
         assert_eq!(
             secrets.verdict(&signed(&Webhook::from_bytes(b"not-base64!".to_vec()).unwrap()), &body),
-            Verdict::Valid
+            SignatureStatus::Valid
         );
         assert_eq!(
             secrets.verdict(&signed(&Webhook::from_bytes(b"another".to_vec()).unwrap()), &body),
-            Verdict::Invalid
+            SignatureStatus::Invalid
         );
     }
 
@@ -112,11 +115,14 @@ mod tests {
     fn a_changed_body_is_invalid_and_no_signature_is_missing() {
         let secrets = Secrets::parse(SECRET);
         let headers = signed(&Webhook::new(SECRET).unwrap());
-        assert_eq!(secrets.verdict(&headers, &Bytes::from_static(b"{}")), Verdict::Invalid);
-        assert_eq!(secrets.verdict(&HeaderMap::new(), &Bytes::from_static(BODY)), Verdict::Missing);
+        assert_eq!(secrets.verdict(&headers, &Bytes::from_static(b"{}")), SignatureStatus::Invalid);
+        assert_eq!(
+            secrets.verdict(&HeaderMap::new(), &Bytes::from_static(BODY)),
+            SignatureStatus::Missing
+        );
         assert_eq!(
             Secrets::default().verdict(&headers, &Bytes::from_static(BODY)),
-            Verdict::Unchecked
+            SignatureStatus::Unchecked
         );
     }
 

@@ -1,22 +1,22 @@
-//! A look behind the store's back.
+//! Direct access to the Redis server of a store, without the store.
 
 use redis::{Cmd, FromRedisValue, RedisResult, cluster::ClusterClient, cmd};
 use shared::{config::RedisUrl, id::TaskId};
 
-/// Into how many shards the store divides its webhooks.
+/// Number of shards of the store.
 const SHARDS: usize = 16;
 
-/// The server or cluster of a store, asked without it.
+/// The server or cluster of a store.
 #[derive(Clone, Debug)]
 pub struct Behind {
-    /// Where it is.
+    /// Its URL.
     pub url: RedisUrl,
-    /// What the store's keys begin with.
+    /// Prefix of the store's keys.
     pub prefix: String,
 }
 
 impl Behind {
-    /// Asks it over a connection made for that.
+    /// Sends a command on a new connection.
     pub async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         if self.url.is_cluster() {
             return command
@@ -34,7 +34,7 @@ impl Behind {
             .await
     }
 
-    /// The webhook's key of this kind (`w` its record, `c` its content), in whichever shard it is.
+    /// The key of a webhook's record (`w`) or content (`c`).
     pub async fn key(&self, kind: &str, task: TaskId) -> RedisResult<Option<String>> {
         for shard in 0..SHARDS {
             let key = format!("{{{}-status-{shard}}}:{kind}:{task}", self.prefix);

@@ -451,7 +451,7 @@ async fn a_panic_over_one_webhook_does_not_end_the_attempts_of_its_batch() {
     }
     let unlucky = webhooks[0].id.clone();
     world.destination.during(move |request| {
-        assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose")
+        assert!(*request.webhook_id != unlucky || request.attempt > 1, "on purpose");
     });
     let back = world.run_deliver().await;
     assert_eq!(back.len(), 1);

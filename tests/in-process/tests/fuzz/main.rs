@@ -5,14 +5,19 @@
 //! by random edits, for a few seconds; `BOLERO_RANDOM_TEST_TIME_MS` sets how long. It needs no
 //! nightly toolchain: [bolero](https://docs.rs/bolero) drives it.
 //!
-//! | file | where the input enters | what must hold |
-//! |---|---|---|
-//! | `requests` | bodies, queries, cursors and whole requests, through the router | never a 5xx; refused with a reason, or done; a payload keeps its bytes; no list but its own reads a cursor |
-//! | `urls` | the address guard with each sort of allowlist, and the sender behind it | what is accepted is public and on the list; what is not is never connected to |
-//! | `headers` | a webhook's own headers, over a real connection | they arrive as they were given, and nothing else does |
-//! | `answers` | what a destination answers, over a real connection; `Retry-After` | bounded in time and size; delivered by a 2xx and by nothing else; a wait within its cap |
-//! | `records` | stored records, queue messages | read as they were written; every rule takes any record that can be read; what is stored can be shown |
-//! | `events` | Lambda events: HTTP in three shapes, batches of both queues | an HTTP event is answered; only messages of the batch are handed back |
+//! - `requests`: bodies, queries, cursors and whole requests go through the router. No request
+//!   returns a 5xx. A refusal has a reason. A payload keeps its bytes. Only the list that issued a
+//!   cursor reads it.
+//! - `urls`: the address guard with each kind of allowlist, and the sender behind it. An accepted
+//!   address is public and on the list. The sender never connects to a refused one.
+//! - `headers`: the headers of a webhook, over a real connection. They arrive unchanged, and no
+//!   other header arrives.
+//! - `answers`: responses of a destination over a real connection, and `Retry-After`. Reading is
+//!   bounded in time and size. Only a 2xx delivers. A wait stays within its limit.
+//! - `records`: stored records and queue messages. They are read as they were written. Every rule
+//!   accepts every readable record. Every stored record can be shown.
+//! - `events`: Lambda events: HTTP in three formats, batches of both queues. An HTTP event gets a
+//!   response. Only messages of the batch are returned to the queue.
 //!
 //! The corpora are in `__fuzz__/FILE__TARGET/corpus`, a file for each input, as it stands. What a
 //! run finds, it writes to a file and names it; it belongs into the corpus together with the mend.

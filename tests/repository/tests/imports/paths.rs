@@ -61,7 +61,10 @@ fn path(tokens: &[TokenTree], mut at: usize) -> (Vec<String>, usize) {
 
 /// Whether `::` stands here.
 fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
-    let colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+    let colon = |at: usize| match tokens.get(at) {
+        Some(TokenTree::Punct(punct)) => punct.as_char() == ':',
+        _ => false,
+    };
     colon(at) && colon(at + 1)
 }
 

@@ -204,7 +204,7 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
              WEBHOOK_CLIENT_CERT_FILE",
         ),
         (&[("WEBHOOK_CA_FILE", &missing)], "which cannot be read"),
-        (&[("WEBHOOK_CA_FILE", &key)], "WEBHOOK_CA_FILE holds no certificate"),
+        (&[("WEBHOOK_CA_FILE", &key)], "WEBHOOK_CA_FILE contains no certificate"),
         (
             &[("WEBHOOK_PROXY_URL", &"https://user:long-proxy-password@proxy".to_owned())],
             "WEBHOOK_PROXY_URL must begin with http://",

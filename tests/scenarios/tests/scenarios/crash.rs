@@ -62,8 +62,8 @@ async fn five_kills_in_a_row_fail_nothing() {
         if kill == 3 {
             let told = api.explain(&ids[0]).await.unwrap().to_string();
             assert!(told.contains(
-                "ended without a recorded answer (its worker died or was stopped), \
-                    and so did the one before it"
+                "ended without a recorded outcome because its worker crashed or was stopped, like \
+                 the attempt before it"
             ));
         }
         stack.crash().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::{
     client::ApiClient,
     ledger,
-    receiver::{Receiver, Reply, Secrets, Verdict},
+    receiver::{Receiver, Reply, Secrets, SignatureStatus},
     stack::Launch,
 };
 use http::Method;
@@ -42,7 +42,7 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
 
     let request = receiver.wait_for(1, BOUND).await.unwrap().remove(0);
     assert_eq!(std::str::from_utf8(&request.body).unwrap(), payload);
-    assert_eq!(request.verdict, Verdict::Valid);
+    assert_eq!(request.verdict, SignatureStatus::Valid);
     assert_eq!(request.uri.to_string(), "/hook?x=1");
     assert_eq!(
         request.header("webhook-signature").unwrap().split(' ').count(),

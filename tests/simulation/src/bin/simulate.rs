@@ -1,4 +1,4 @@
-//! `simulate`: the functions in a world of faults. See `--help`.
+//! `simulate`: runs the functions in simulated worlds with faults. See `--help`.
 
 use std::{
     process::ExitCode,
@@ -19,36 +19,37 @@ use simulation::{
     search::{MAX_SEEDS_PER_BUG, catch, run_seeds_counting},
 };
 
-/// Runs the real functions of Posthaste in simulated worlds, each determined by a seed, and checks
-/// that nothing is lost.
+/// Runs the functions of Posthaste in simulated worlds and checks that no webhook is lost. A seed
+/// determines each world.
 ///
-/// One of: --seed N replays one seed and prints its trace; --seeds COUNT runs many and stops at the
-/// first that fails; --bugs tells how many seeds it takes to catch each planted bug.
+/// --seed replays one seed and prints its trace. --seeds runs many seeds and stops at the first
+/// failure. --bugs plants bugs and prints how many seeds it takes to catch each.
 #[derive(Debug, Parser)]
 #[command(
     name = "simulate",
     version,
-    after_help = "Exit codes: 0 every check held (--bugs: every bug was caught), 1 not so, 2 wrong \
-        usage."
+    after_help = "Exit codes: 0 every check passed (--bugs: every bug was caught), 1 a check \
+        failed (--bugs: a bug was not caught), 2 wrong usage."
 )]
 struct Options {
-    /// Replay this seed and print what happens: the time in seconds, who, what.
+    /// Replay this seed and print its trace: time in seconds, actor, event.
     #[arg(long, conflicts_with_all = ["seeds", "bugs"])]
     seed: Option<u64>,
-    /// Run this many seeds. Exit code 1 if one fails.
+    /// Run this many seeds [default: 1000].
     #[arg(long, conflicts_with = "bugs")]
     seeds: Option<u64>,
-    /// The first of them.
+    /// First seed of --seeds.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Plant each bug in turn, and tell by which seed it was caught. Exit code 1 if one was not.
+    /// Plant each bug in turn and print the number of seeds that it takes to catch it.
     #[arg(long)]
     bugs: bool,
-    /// The world, instead of the seed's own: calm, deaths, storefaults, storeoutage, queuefaults,
-    /// tickfaults, skew, stalls, flaps, operators, backlog, crashing, versions, clocks, everything.
+    /// Kind of world, instead of the seed's own: calm, deaths, storefaults, storeoutage,
+    /// queuefaults, tickfaults, skew, stalls, flaps, operators, backlog, crashing, versions,
+    /// clocks, everything.
     #[arg(long, value_parser = kind)]
     world: Option<Kind>,
-    /// Plant this bug: a name that --bugs prints.
+    /// Plant this bug. --bugs prints the names.
     #[arg(long, value_parser = bug)]
     bug: Option<Bug>,
     /// Print JSON.
@@ -94,7 +95,7 @@ fn replay(options: &Options, seed: u64) -> bool {
     );
     match &ran.violation {
         Some(violation) => shared::say!("FAILED: {violation}"),
-        None => shared::say!("All checks hold."),
+        None => shared::say!("All checks passed."),
     }
     ran.violation.is_none()
 }
@@ -111,7 +112,7 @@ fn many(options: &Options) -> bool {
         return ran.failure.is_none();
     }
     shared::say!(
-        "{} seeds in {:.1} s: {:.0} a second",
+        "{} seeds in {:.1} s ({:.0} per second)",
         ran.seeds,
         ran.seconds,
         ran.seeds_per_second()
@@ -121,7 +122,7 @@ fn many(options: &Options) -> bool {
             options.world.map_or_else(String::new, |world| format!(" --world {}", world.name()));
         let bug = options.bug.map_or_else(String::new, |bug| format!(" --bug {bug:?}"));
         shared::say!(
-            "seed {seed} fails: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}"
+            "seed {seed} failed: {violation}\nreplay it with: simulate --seed {seed}{world}{bug}"
         );
     }
     ran.failure.is_none()

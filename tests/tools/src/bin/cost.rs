@@ -1,4 +1,4 @@
-//! `cost`: what a webhook costs on AWS. See `--help`.
+//! `cost`: measures the cost of a webhook on AWS. See `--help`.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ async fn main() -> ExitCode {
     let plan = Plan::parse();
     let measured = tokio::select! {
         measured = run(&plan) => measured,
-        // What was started is ended by its destructor.
+        // Destructors stop the started processes.
         _ = tokio::signal::ctrl_c() => {
             shared::complain!("cost: interrupted");
             return ExitCode::from(COULD_NOT_RUN);

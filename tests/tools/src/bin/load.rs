@@ -6,14 +6,13 @@ use clap::Parser;
 use harness::progress::COULD_NOT_RUN;
 use tools::load::{LoadError, plan::Plan, run::run};
 
-// One thread for the client, so that it takes at most one of the cores that it shares with the
-// system under test.
+// One thread, so that the client uses at most one core that it shares with the system under test.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let plan = Plan::parse();
     let measured = tokio::select! {
         measured = run(&plan) => measured,
-        // What was started is ended by its destructor.
+        // Destructors stop the started processes.
         _ = tokio::signal::ctrl_c() => {
             shared::complain!("load: interrupted");
             return ExitCode::from(COULD_NOT_RUN);

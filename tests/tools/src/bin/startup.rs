@@ -1,4 +1,4 @@
-//! `startup`: what the start of each function costs. See `--help`.
+//! `startup`: measures the cold start of each function. See `--help`.
 
 use std::process::ExitCode;
 

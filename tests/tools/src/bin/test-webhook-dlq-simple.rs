@@ -3,19 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use harness::progress::Report;
+use harness::progress::Checklist;
 use tools::{dead_letters, target::Target};
 
-/// Tests in short that a webhook that fails for good becomes a dead letter and can be redriven.
+/// Checks that a failed webhook becomes a dead letter and can be redriven.
 ///
-/// Any running webhook-receiver will do: the webhook goes to its path /status-code/500, or to a
-/// plain path if the receiver was started with --failure-rate 100.
+/// Needs a running webhook-receiver. The webhook goes to its path /status-code/500, or to an
+/// ordinary path if the receiver was started with --failure-rate 100.
 #[derive(Debug, Parser)]
 #[command(
     name = "test-webhook-dlq-simple",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it \
-        could not be tested."
+    after_help = "Exit codes: 0 every check passed, 1 a check failed, 2 wrong usage, 3 the \
+        test could not run."
 )]
 struct Options {
     #[command(flatten)]
@@ -25,7 +25,7 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { target } = Options::parse();
-    let mut report = Report::new("test-webhook-dlq-simple", target.json);
+    let mut report = Checklist::new("test-webhook-dlq-simple", target.json);
     let outcome = dead_letters::simple(&target, &mut report).await;
     report.finish(&outcome)
 }

@@ -1,30 +1,30 @@
-//! `test-webhook-failure`: drives a failure through a running system and judges what it did. See
-//! `--help`.
+//! `test-webhook-failure`: causes a failure and checks how the system handles it. See `--help`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use harness::progress::Report;
+use harness::progress::Checklist;
 use tools::{
     failure::{self, Failure},
     target::Target,
 };
 
-/// Tests how a running system handles failing webhooks, by asking its API.
+/// Checks how a running system handles failing webhooks.
 ///
-/// Without --failure: checks the API with no webhook involved, then makes one delivery through the
-/// receiver. With it: drives that failure and checks the attempts, the waits between them and the
-/// final status. Any running webhook-receiver will do, whatever it was told to answer: the webhooks
-/// go to its paths /status-code/404, /status-code/500 and /delay/60.
+/// Without --failure, checks the API and one delivery. With --failure, causes that failure and
+/// checks the attempts, the waits between them and the final status.
+///
+/// Needs a running webhook-receiver. The webhooks go to its paths /status-code/404,
+/// /status-code/500 and /delay/60, which do not depend on its options.
 #[derive(Debug, Parser)]
 #[command(
     name = "test-webhook-failure",
     version,
-    after_help = "Exit codes: 0 the system did what it should, 1 it did not, 2 wrong usage, 3 it \
-        could not be tested."
+    after_help = "Exit codes: 0 every check passed, 1 a check failed, 2 wrong usage, 3 the \
+        test could not run."
 )]
 struct Options {
-    /// The failure to drive.
+    /// The failure to cause.
     #[arg(long, value_enum)]
     failure: Option<Failure>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { failure, target } = Options::parse();
-    let mut report = Report::new(
+    let mut report = Checklist::new(
         format!("test-webhook-failure {}", failure.map_or("(delivery)", Failure::as_str)),
         target.json,
     );

@@ -1,4 +1,4 @@
-//! `webhook-receiver`: a stand-in for the other end of a webhook. See `--help`.
+//! `webhook-receiver`: receives webhooks for tests. See `--help`.
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -9,53 +9,52 @@ use harness::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Receives webhooks: answers any POST, logs and counts what came, and verifies signatures.
+/// Receives webhooks: responds to every POST, logs and counts requests, and verifies signatures.
 ///
-/// Answers 200 unless told otherwise. Two paths win over every option: /status-code/CODE answers
-/// that code, /delay/SECONDS answers 200 after that time; /delay/2/status-code/503 does both. GET
-/// /status (or /) shows counts as JSON. Runs until Ctrl-C or SIGTERM.
+/// Returns 200 by default. Two paths override every option: /status-code/CODE returns that code,
+/// and /delay/SECONDS returns 200 after that time. /delay/2/status-code/503 does both. GET /status
+/// (or /) returns the counts as JSON. Runs until Ctrl-C or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(
     name = "webhook-receiver",
     version,
-    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run (the \
-        message says why)."
+    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 wrong usage, 3 could not run."
 )]
 struct Options {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     host: IpAddr,
-    /// Port to listen on; 0 takes a free one, which the first line tells.
+    /// Port to listen on. 0 chooses a free port and prints it in the first line.
     #[arg(long, default_value_t = 9001)]
     port: u16,
-    /// Percentage of requests that fail, chosen at random (0 to 100).
+    /// Percentage of requests that fail at random (0 to 100).
     #[arg(long, default_value_t = 0, value_name = "PERCENT",
         value_parser = clap::value_parser!(u8).range(0..=100))]
     failure_rate: u8,
-    /// Status code to answer with (200 to 599) [default: 200]; with --failure-rate, the code of
-    /// those that fail [default: 500].
+    /// Status code to return (200 to 599) [default: 200]. With --failure-rate, the status code of a
+    /// failure [default: 500].
     #[arg(long, value_name = "CODE", value_parser = answer::parse_code)]
     response_code: Option<u16>,
-    /// Seconds to wait before each answer, decimals allowed. Other requests are answered meanwhile.
+    /// Seconds to wait before each response; may be a decimal. Does not block other requests.
     #[arg(long, default_value = "0", value_name = "SECONDS", value_parser = answer::parse_seconds)]
     delay: f64,
-    /// Also log to this file, after what it holds already.
+    /// Also append the log to this file.
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     #[arg(
         long,
         value_name = "FOLDER",
-        help = "Save each payload, byte for byte, as webhook_data_*.json in this folder"
+        help = "Save each payload unchanged as webhook_data_*.json in this folder"
     )]
     save_dir: Option<PathBuf>,
-    /// Verify signatures with this secret, or several separated by commas: base64 with or without
-    /// whsec_, else raw bytes.
+    /// Verify signatures with this secret, or with several separated by commas. Base64 with or
+    /// without whsec_, else raw bytes.
     #[arg(long, env = "WEBHOOK_HMAC_SECRET", hide_env_values = true)]
     secret: Option<String>,
-    /// Log nothing to standard output but where it listens.
+    /// Print only the listening address to standard output.
     #[arg(long)]
     quiet: bool,
-    /// Log JSON objects, one a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -70,7 +69,7 @@ impl Options {
         match self.response_code {
             Some(code) if self.failure_rate > 0 && code < 300 => {
                 return Err(format!(
-                    "--response-code {code} is a success, so --failure-rate {} would fail nothing",
+                    "--response-code {code} is a success, which conflicts with --failure-rate {}",
                     self.failure_rate
                 ));
             }
@@ -104,7 +103,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std::error::Error>> {
-    // Registered before the first line is printed: who read it may send the signal.
+    // Registered before the first line is printed, because its reader may send the signal.
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let receiver = Receiver::builder()
@@ -115,13 +114,13 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
         .journal(Journal::open(options.journal())?)
         .start()
         .await
-        .map_err(|error| format!("{error}; --port chooses another port"))?;
+        .map_err(|error| format!("{error}; set another port with --port"))?;
     let url = receiver.url("");
     if options.json {
         shared::say!("{}", serde_json::json!({ "listening": url, "answers": behaviour }));
     } else {
-        shared::say!("webhook-receiver listens at {url} and answers {}", describe(&behaviour));
-        shared::say!("counts: curl {url}status    end: Ctrl-C");
+        shared::say!("webhook-receiver listens at {url} and returns {}", describe(&behaviour));
+        shared::say!("counts: curl {url}status    stop: Ctrl-C");
     }
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -132,7 +131,7 @@ async fn run(options: &Options, behaviour: Behaviour) -> Result<(), Box<dyn std:
         shared::say!("{}", serde_json::json!({ "stopped": counts }));
     } else {
         shared::say!(
-            "stopped; {} requests of {} webhooks received",
+            "stopped after {} requests of {} webhooks",
             counts.received,
             counts.distinct_webhook_ids
         );
@@ -144,7 +143,7 @@ fn describe(behaviour: &Behaviour) -> String {
     let code = match behaviour.constant_code() {
         Some(code) => code.to_string(),
         None => format!(
-            "{}, but {} % of the time {}",
+            "{}, but for {} % of the requests {}",
             behaviour.response_code, behaviour.failure_rate, behaviour.failure_code
         ),
     };

@@ -1,8 +1,8 @@
-//! Between the functions and the emulator: every request passes through, and is counted with what
-//! AWS bills for it.
+//! A proxy between the functions and the emulator. It counts each request and the units that AWS
+//! bills for it.
 //!
-//! The functions sign their requests for this address, and it passes them on as they are. What an
-//! update leaves behind is read from the emulator straight afterwards, so that its size is known.
+//! The functions sign their requests for the proxy's address, and the proxy forwards them
+//! unchanged. After an update, the proxy reads the item from the emulator to know its size.
 
 use std::{
     collections::BTreeMap,
@@ -19,16 +19,16 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::units::{Item, Mirror, QueryRange};
 use harness::client::http_client;
 
-/// The largest request or answer that is passed on: more than DynamoDB's.
+/// The largest request or response to forward: larger than DynamoDB's limit.
 const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
 
-/// What a billed request of SQS holds.
+/// Bytes of a billed SQS request.
 const SQS_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Requests of one sort by one function.
+/// The requests of one kind by one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// How many.
+    /// Number of requests.
     pub requests: u64,
     /// Of DynamoDB.
     pub write_units: f64,
@@ -36,14 +36,14 @@ pub struct Tally {
     pub read_units: f64,
     /// Of SQS: 64 KiB each.
     pub billed: u64,
-    /// Messages sent, of SQS.
+    /// Messages sent to SQS.
     pub messages: u64,
 }
 
-/// By the function and its call.
+/// The tallies by function and operation.
 pub type Tallies = BTreeMap<(String, String), Tally>;
 
-/// Of all requests together.
+/// The sum over all requests.
 pub(super) fn sum_of(tallies: &Tallies, of: fn(&Tally) -> f64) -> f64 {
     tallies.values().map(of).sum()
 }
@@ -55,7 +55,7 @@ struct Shared {
     counted: Mutex<(Mirror, Tallies)>,
 }
 
-/// The running proxy. Dropping it ends it.
+/// A running proxy. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -64,7 +64,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1. Until it is told where the emulator is, it answers 503.
+    /// Listens on a free port of 127.0.0.1. Returns 503 until it knows the emulator's address.
     pub async fn start() -> std::io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let http = http_client().map_err(std::io::Error::other)?;
@@ -78,17 +78,17 @@ impl Proxy {
         Ok(Self { address, shared, server })
     }
 
-    /// Where it listens, as an endpoint.
+    /// Its endpoint.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The emulator is there.
+    /// Sets the emulator's address.
     pub fn forward_to(&self, endpoint: &str) {
         let _ = self.shared.upstream.set(endpoint.to_owned());
     }
 
-    /// What was counted since the last call.
+    /// The tallies since the last call.
     pub fn take(&self) -> Tallies {
         std::mem::take(&mut self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner).1)
     }
@@ -120,7 +120,7 @@ async fn pass_on(State(shared): State<Arc<Shared>>, request: Request<Body>) -> R
 }
 
 async fn forwarded(shared: &Shared, request: Request<Body>) -> Result<Response, String> {
-    let upstream = shared.upstream.get().ok_or("the emulator is not there yet")?;
+    let upstream = shared.upstream.get().ok_or("the emulator is not running yet")?;
     let (parts, body) = request.into_parts();
     let body =
         axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| error.to_string())?;
@@ -150,7 +150,7 @@ async fn forwarded(shared: &Shared, request: Request<Body>) -> Result<Response, 
     Ok(response)
 }
 
-/// The function that calls: its clients say so in their user agent.
+/// The calling function, from the user agent.
 fn caller(headers: &HeaderMap) -> String {
     let agent = headers
         .get("x-amz-user-agent")
@@ -177,7 +177,7 @@ async fn count(
     let tally = match service {
         "AmazonSQS" => of_sqs(&request, body.len()),
         "DynamoDB_20120810" => {
-            // Asked for before the lock is taken.
+            // Read before taking the lock.
             let left = if operation == "UpdateItem" && status.is_success() {
                 read_back(shared, upstream, &request).await
             } else {
@@ -207,7 +207,7 @@ fn of_sqs(request: &Value, bytes: usize) -> Tally {
     }
 }
 
-/// What an update left behind.
+/// The item after an update.
 async fn read_back(shared: &Shared, upstream: &str, request: &Value) -> Option<Item> {
     let wanted = json!({ "TableName": request.get("TableName"), "Key": request.get("Key"),
         "ConsistentRead": true });
@@ -216,7 +216,7 @@ async fn read_back(shared: &Shared, upstream: &str, request: &Value) -> Option<I
         .post(upstream)
         .header("x-amz-target", "DynamoDB_20120810.GetItem")
         .header(header::CONTENT_TYPE, "application/x-amz-json-1.0")
-        // The emulator's root, whose signature it does not check.
+        // The emulator does not check the signature of its root user.
         .header(
             header::AUTHORIZATION,
             "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, \
@@ -244,7 +244,7 @@ fn of_dynamodb(
     match operation {
         "PutItem" if refused => tally.write_units = mirror.refused(&object("Item")),
         "UpdateItem" | "DeleteItem" if refused => {
-            tally.write_units = mirror.refused(&object("Key"))
+            tally.write_units = mirror.refused(&object("Key"));
         }
         _ if refused => {}
         "PutItem" => tally.write_units = mirror.write(&object("Item"), Some(object("Item"))),

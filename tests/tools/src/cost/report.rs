@@ -1,4 +1,4 @@
-//! The tables.
+//! The tables of the tool.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,55 +13,55 @@ use super::{
 /// Minutes of a month, as AWS counts it: 730 hours.
 const MINUTES_A_MONTH: f64 = 730.0 * 60.0;
 
-/// Long polls that Lambda's pollers make of an idle queue in a minute: five pollers, 20 s each.
+/// Long polls of an idle queue per minute: five Lambda pollers, 20 s each.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html>
 const POLLS_A_MINUTE: f64 = 15.0;
 
 /// Queues with a trigger.
 const QUEUES: f64 = 2.0;
 
-/// What one sort of webhooks took.
+/// The measured use of one kind of webhook.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What sort.
+    /// The kind.
     pub name: String,
-    /// How many.
+    /// Number of webhooks.
     pub webhooks: u32,
     /// Requests of the functions.
     pub tallies: Tallies,
     /// Invocations of the functions.
     pub invocations: BTreeMap<String, Invocations>,
-    /// What the audit read for them.
+    /// Read units of the audit for them.
     pub audit_read_units: f64,
 }
 
-/// What a run of the sweep takes that finds nothing to do.
+/// The use of a sweep run without work.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Idle {
-    /// Of DynamoDB.
+    /// Write units of DynamoDB.
     pub write_units: f64,
-    /// Of DynamoDB.
+    /// Read units of DynamoDB.
     pub read_units: f64,
-    /// Of SQS.
+    /// Requests to SQS.
     pub sqs_requests: f64,
     /// The invocation.
     pub sweep: Invocations,
 }
 
-/// Everything measured.
+/// All results.
 #[derive(Clone, Debug)]
-pub struct Report {
-    /// Of each row.
+pub struct CostReport {
+    /// Webhooks per row.
     pub webhooks: u32,
-    /// One for each sort of webhooks.
+    /// One row per kind of webhook.
     pub rows: Vec<Row>,
-    /// Without webhooks.
+    /// A sweep run without webhooks.
     pub idle: Idle,
-    /// What it is priced by.
+    /// The price list.
     pub prices: Prices,
 }
 
-/// Of one webhook, on average; and of a million in dollars.
+/// The average use of one webhook, and the cost of a million in dollars.
 #[derive(Clone, Copy, Debug)]
 struct Each {
     write_units: f64,
@@ -100,7 +100,7 @@ impl Row {
 }
 
 impl Each {
-    /// All but the functions' time.
+    /// Cost of a million without the functions' duration.
     fn requests_dollars_per_million(&self, prices: &Prices) -> f64 {
         self.write_units * prices.dynamodb_write_units_per_million
             + self.read_units * prices.dynamodb_read_units_per_million
@@ -109,19 +109,19 @@ impl Each {
             + self.invocations * prices.lambda_requests_per_million
     }
 
-    /// The functions' time as it was here, where the emulator is far slower than DynamoDB and SQS.
+    /// Cost of the functions' duration. The emulator is far slower than DynamoDB and SQS.
     fn time_dollars_per_million(&self, prices: &Prices) -> f64 {
         self.gb_seconds * prices.lambda_gb_second_arm64 * 1e6
     }
 
-    /// At the levels warn and info.
+    /// Cost of the logs at the levels warn and info.
     fn log_dollars_per_million(&self, prices: &Prices) -> [f64; 2] {
         self.log_bytes.map(|bytes| bytes * 1e6 / 1e9 * prices.logs_gb)
     }
 }
 
-impl Report {
-    /// The idle month, item by item.
+impl CostReport {
+    /// The items of a month without webhooks.
     fn month(&self) -> Vec<(&'static str, f64)> {
         let (idle, prices) = (&self.idle, &self.prices);
         let per_month =
@@ -134,13 +134,13 @@ impl Report {
             ("sweep: GB-seconds", per_month(gb_seconds, prices.lambda_gb_second_arm64 * 1e6)),
             ("schedule", per_month(1.0, prices.scheduler_invocations_per_million)),
             (
-                "Lambda's polls of two empty queues",
+                "polls of two empty queues",
                 per_month(QUEUES * POLLS_A_MINUTE, prices.sqs_requests_per_million),
             ),
         ]
     }
 
-    /// The same for programs.
+    /// The report as JSON.
     pub fn to_json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             let each = row.each();
@@ -166,7 +166,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CostReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -197,7 +197,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\nThe time is the emulator's, which is far slower than AWS.\n\nWho asked for what:\n"
+            "\nThe durations are the emulator's, which is far slower than AWS.\n\nRequests by \
+             function:\n"
         )?;
         for row in &self.rows {
             writeln!(f, "{}", row.name)?;
@@ -231,14 +232,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "  {:<36} ${:.3}",
-            "together",
+            "total",
             month.iter().map(|(_, dollars)| dollars).sum::<f64>()
         )?;
         writeln!(
             f,
-            "  {:<36} ${:.2} an alarm, ${:.2} the dashboard",
-            "besides, if switched on", self.prices.alarm_month, self.prices.dashboard_month
+            "  {:<36} ${:.2} per alarm, ${:.2} for the dashboard",
+            "in addition, if enabled", self.prices.alarm_month, self.prices.dashboard_month
         )?;
-        writeln!(f, "\nPrices found at one source only: {}", self.prices.unconfirmed.join(", "))
+        writeln!(f, "\nPrices from a single source: {}", self.prices.unconfirmed.join(", "))
     }
 }

@@ -1,4 +1,4 @@
-//! The deployed stack, the webhooks that are sent through it, and what they took.
+//! Sends webhooks through a deployed stack and measures their use of AWS.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use super::{
     invocations::Invocations,
     prices::Prices,
     proxy::Proxy,
-    report::{Idle, Report, Row},
+    report::{CostReport, Idle, Row},
 };
 use harness::{
     aws::{AwsError, AwsStack},
@@ -25,72 +25,70 @@ use harness::{
     receiver::{Receiver, ReceiverError, Reply},
 };
 
-/// How old a webhook is when the audit reads it, so that a run need not wait for a quarter of an
-/// hour.
+/// Age at which the audit reads a webhook. The default is a quarter of an hour.
 const AUDIT_AGE: Duration = Duration::from_secs(20);
 
-/// Requests at a time.
+/// Concurrent requests.
 const CONNECTIONS: usize = 8;
 
-/// Webhooks of a call of `/webhooks/batch`.
+/// Webhooks per request to `/webhooks/batch`.
 const BATCH: u32 = 100;
 
-/// Nothing was asked of AWS for so long: all work is done.
+/// All work is done once no request was sent to AWS for this long.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// The longest that a scenario may take.
+/// Maximum duration of a scenario.
 const BOUND: Duration = Duration::from_secs(600);
 
-/// What a webhook costs on AWS: sends webhooks through the deployed template on an emulator, counts
-/// what AWS bills, and prices it.
+/// Measures the cost of a webhook on AWS: deploys the template to an emulator, sends webhooks,
+/// counts the billed requests, and applies list prices.
 ///
-/// Needs python3 and builds the functions as they are released, which takes minutes the first time.
+/// Needs python3. Builds the functions as for a release, which takes minutes the first time.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "cost",
     version,
-    after_help = "Exit codes: 0 measured, 2 wrong usage, 3 it could not be measured (the message \
-        says why)."
+    after_help = "Exit codes: 0 success, 2 wrong usage, 3 the measurement failed."
 )]
 pub struct Plan {
-    /// Webhooks of each scenario.
+    /// Webhooks per scenario.
     #[arg(long, default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(10..=100_000))]
     pub webhooks: u32,
 
-    /// Only scenarios with this in their names.
+    /// Run only scenarios whose name contains this text.
     #[arg(long)]
     pub only: Option<String>,
 
-    /// Prints JSON instead of the tables.
+    /// Print JSON instead of the tables.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Why nothing was measured.
+/// Why the measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The stack.
+    /// The deployed stack failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// A call of the API.
+    /// An API request failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The receiver.
+    /// The receiver failed.
     #[error(transparent)]
     Receiver(#[from] ReceiverError),
-    /// A port, or a file.
+    /// A port or a file failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The file of prices.
-    #[error("infra/prices.json is not what it should be")]
+    /// The price list is invalid.
+    #[error("infra/prices.json is invalid")]
     Prices(#[from] serde_json::Error),
-    /// It did not come to an end.
+    /// A scenario did not finish.
     #[error("{0}")]
     Stuck(String),
 }
 
-/// One sort of webhooks.
+/// One kind of webhook.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     name: &'static str,
@@ -145,8 +143,8 @@ const SCENARIOS: [Scenario; 6] = [
     },
 ];
 
-/// Deploys, and measures one scenario after the other.
-pub async fn run(plan: &Plan) -> Result<Report, CostError> {
+/// Deploys the template and measures each scenario.
+pub async fn run(plan: &Plan) -> Result<CostReport, CostError> {
     let prices = Prices::listed()?;
     let proxy = Proxy::start().await?;
     let endpoint = proxy.endpoint();
@@ -171,29 +169,29 @@ pub async fn run(plan: &Plan) -> Result<Report, CostError> {
         shared::complain!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
         rows.push(lab.measure(scenario, plan.webhooks).await?);
     }
-    Ok(Report { webhooks: plan.webhooks, rows, idle, prices })
+    Ok(CostReport { webhooks: plan.webhooks, rows, idle, prices })
 }
 
-/// The stack, and how it is watched.
+/// The stack and its measuring instruments.
 struct Lab {
     stack: AwsStack,
     proxy: Proxy,
     memory: BTreeMap<&'static str, f64>,
-    /// Units that a run of the sweep reads when there is nothing to do.
+    /// Read units of a sweep run without work.
     fixed_reads: f64,
 }
 
-/// A function's name, of a stack called posthaste.
+/// The name of a function in a stack named posthaste.
 fn function(name: &str) -> String {
     format!("posthaste-{name}")
 }
 
-/// The functions, by the ends of their names.
+/// The functions, by the last part of their names.
 const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 
 impl Lab {
-    /// One run of the sweep with nothing to do, after the schedule was switched off, which would
-    /// come between the others.
+    /// Measures a sweep run without work. Deletes the schedule first, so that no other run
+    /// interferes.
     async fn measure_idle(&mut self) -> Result<Idle, CostError> {
         let schedules =
             self.stack.rest("scheduler", Method::GET, "schedules", &Value::Null).await?;
@@ -206,7 +204,7 @@ impl Lab {
             let configuration = self.stack.lambda(Method::GET, &path, &Value::Null).await?;
             self.memory.insert(name, configuration["MemorySize"].as_f64().unwrap_or_default());
         }
-        // The first run looks back for a day, and the second sums up what that one counted.
+        // The first run audits one day, and the second writes the totals of the first.
         for _ in 0..2 {
             self.sweep().await?;
             sleep(AUDIT_AGE).await;
@@ -234,13 +232,16 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits until nobody asks AWS for anything.
+    /// Waits until the stack sends no request to AWS.
     async fn quiet(&self) -> Result<(), CostError> {
         let started = Instant::now();
         let (mut seen, mut since) = (self.proxy.requests(), Instant::now());
         while since.elapsed() < QUIET {
             if started.elapsed() > BOUND {
-                return Err(CostError::Stuck(format!("not quiet within {} s", BOUND.as_secs())));
+                return Err(CostError::Stuck(format!(
+                    "the stack still sends requests after {} s",
+                    BOUND.as_secs()
+                )));
             }
             sleep(Duration::from_millis(100)).await;
             let requests = self.proxy.requests();
@@ -260,8 +261,8 @@ impl Lab {
                 200
             })
         };
-        // A destination at which everything fails would open its circuit; so of what fails, each
-        // has two webhooks.
+        // A destination with many failures opens its circuit, so each failing one gets two
+        // webhooks.
         let mut receivers = Vec::new();
         for _ in 0..if failures == 0 { 1 } else { webhooks.div_ceil(2) } {
             receivers.push(Receiver::builder().script(script).start().await?);
@@ -271,7 +272,7 @@ impl Lab {
         self.quiet().await?;
         let since = now_ms();
         self.proxy.take();
-        // Full batches, as under load: what is sent waits until all of it is there.
+        // Full batches, as under load: the trigger is off until all webhooks are queued.
         let mappings = self.hold_back(true).await?;
         self.send(scenario, webhooks, &urls).await?;
         self.release(mappings).await?;
@@ -290,7 +291,7 @@ impl Lab {
         let tallies = self.proxy.take();
         let mut invocations = self.invocations(since, &["api", "deliver", "dlq"]).await?;
         invocations.retain(|_, of| of.count > 0);
-        // Its share of the audit, which reads it once.
+        // The audit reads each webhook once.
         sleep(AUDIT_AGE * 2).await;
         self.sweep().await?;
         let audit: f64 = self.proxy.take().values().map(|tally| tally.read_units).sum();
@@ -354,7 +355,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What the functions did since, as their logs tell.
+    /// The invocations since then, from the functions' logs.
     async fn invocations(
         &self,
         since_ms: u64,
@@ -398,8 +399,8 @@ fn submission(scenario: &Scenario, number: u32, url: &str) -> Value {
     submission
 }
 
-/// An order as a shop would send it, of so many bytes of JSON: half of it names that come again,
-/// half of it numbers that do not.
+/// A shop's order as JSON of this size. Half of it are repeated names, the other half are random
+/// numbers.
 fn order(bytes: usize, number: u32) -> Value {
     let mut random = StdRng::seed_from_u64(u64::from(number) << 32 | bytes as u64);
     let mut order = json!({

@@ -1,4 +1,4 @@
-//! The receiver of the load, and when each webhook arrived at it.
+//! The receiver of the load, and the arrival time of each webhook.
 
 use std::{
     sync::{
@@ -15,24 +15,24 @@ use tokio::sync::oneshot;
 use super::{LoadError, wire};
 use harness::receiver::{Receiver, Reply, Snapshot};
 
-/// Between two looks whether all have arrived.
+/// Between two checks of the number of arrivals.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// When each webhook of a run arrived first.
+/// The first arrival of each webhook of a run.
 #[derive(Debug)]
 pub struct Arrivals {
     run: String,
     epoch: Instant,
-    /// Nanoseconds since the epoch; 0: not yet.
+    /// Nanoseconds since the epoch. 0: not arrived.
     at_ns: Vec<AtomicU64>,
     distinct: AtomicU64,
     duplicates: AtomicU64,
-    strangers: AtomicU64,
+    foreign: AtomicU64,
     latest_ns: AtomicU64,
 }
 
 impl Arrivals {
-    /// Room for a run of this many, which is timed from now on.
+    /// A run of this many webhooks. Its clock starts now.
     pub fn new(run: String, webhooks: u32) -> Arc<Self> {
         Arc::new(Self {
             run,
@@ -40,7 +40,7 @@ impl Arrivals {
             at_ns: (0..webhooks).map(|_| AtomicU64::new(0)).collect(),
             distinct: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
-            strangers: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
             latest_ns: AtomicU64::new(0),
         })
     }
@@ -59,7 +59,7 @@ impl Arrivals {
         let place =
             wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
         let Some(place) = place else {
-            self.strangers.fetch_add(1, Relaxed);
+            self.foreign.fetch_add(1, Relaxed);
             return;
         };
         let ns = (at - self.epoch).as_nanos().max(1) as u64;
@@ -71,7 +71,7 @@ impl Arrivals {
         }
     }
 
-    /// Different webhooks so far.
+    /// Distinct webhooks so far.
     pub fn distinct(&self) -> u64 {
         self.distinct.load(Relaxed)
     }
@@ -81,23 +81,23 @@ impl Arrivals {
         self.duplicates.load(Relaxed)
     }
 
-    /// Requests that are not of this run.
-    pub fn strangers(&self) -> u64 {
-        self.strangers.load(Relaxed)
+    /// Requests that do not belong to this run.
+    pub fn foreign(&self) -> u64 {
+        self.foreign.load(Relaxed)
     }
 
-    /// When the latest new one arrived, since the epoch.
+    /// The latest first arrival, since the epoch.
     pub fn latest(&self) -> Duration {
         Duration::from_nanos(self.latest_ns.load(Relaxed))
     }
 
-    /// When this one arrived, since the epoch.
+    /// The first arrival of this webhook, since the epoch.
     pub fn at(&self, number: u32) -> Option<Duration> {
         let ns = self.at_ns.get(number as usize)?.load(Relaxed);
         (ns > 0).then(|| Duration::from_nanos(ns))
     }
 
-    /// Waits until so many have arrived.
+    /// Waits until this many webhooks have arrived.
     pub async fn wait_for(&self, accepted: u64, bound: Duration) -> Result<(), LoadError> {
         let deadline = Instant::now() + bound;
         while self.distinct() < accepted {
@@ -110,8 +110,7 @@ impl Arrivals {
     }
 }
 
-/// A receiver on a thread and a runtime of its own, so that it and the client do not wait for each
-/// other.
+/// A receiver on its own thread and runtime, so that it and the client do not delay each other.
 #[derive(Debug)]
 pub struct LoadReceiver {
     url: String,
@@ -120,7 +119,7 @@ pub struct LoadReceiver {
 }
 
 impl LoadReceiver {
-    /// Starts it at a free port of 127.0.0.1.
+    /// Starts it on a free port of 127.0.0.1.
     pub fn start(arrivals: Arc<Arrivals>) -> Result<Self, LoadError> {
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::channel();
@@ -149,7 +148,7 @@ impl LoadReceiver {
             std::thread::Builder::new().name("receiver".into()).spawn(move || match work() {
                 Ok(counts) => counts,
                 Err(error) => {
-                    // The sender is gone, which the starting side sees.
+                    // The sender is dropped, so `start.recv` fails.
                     shared::complain!("load: the receiver could not start: {error}");
                     Snapshot::default()
                 }
@@ -160,12 +159,12 @@ impl LoadReceiver {
         Ok(Self { url, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Where webhooks go.
+    /// The destination URL of the load.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Ends it, and gives its counts.
+    /// Stops it and returns its counts.
     pub fn stop(mut self) -> Result<Snapshot, LoadError> {
         drop(self.stop.take());
         let thread = self.thread.take().ok_or(LoadError::Thread)?;
@@ -178,14 +177,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arrival_counts_once_and_a_stranger_not_at_all() {
+    fn an_arrival_counts_once_and_a_foreign_request_not_at_all() {
         let arrivals = Arrivals::new("0badcafe".into(), 2);
         let payload = |n: u32| format!("{{\"run\":\"0badcafe\",\"seq\":\"{n:08}\",\"pad\":\"\"}}");
         let at = arrivals.epoch() + Duration::from_millis(3);
         for payload in [payload(1), payload(1), payload(2), "{}".into()] {
             arrivals.note(payload.as_bytes(), at);
         }
-        assert_eq!((arrivals.distinct(), arrivals.duplicates(), arrivals.strangers()), (1, 1, 2));
+        assert_eq!((arrivals.distinct(), arrivals.duplicates(), arrivals.foreign()), (1, 1, 2));
         assert_eq!((arrivals.at(0), arrivals.at(1)), (None, Some(Duration::from_millis(3))));
     }
 }

@@ -1,4 +1,4 @@
-//! The closed loop: N connections, each with one request at a time, as fast as they go.
+//! The closed loop: N connections, each with one request at a time, at full speed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,32 +19,32 @@ use super::{
     wire::{ANSWER_TIMEOUT, Parsed, Server, Template, parse_answer},
 };
 
-/// A connection that breaks is opened anew; so often in a run at most.
+/// Maximum number of reconnects in a run.
 const MAX_RECONNECTS: u32 = 1_000;
 
-/// What came of posting.
+/// The result of a closed loop.
 #[derive(Clone, Debug, Default)]
 pub struct Posted {
     /// When the first request was sent.
     pub first_sent: Option<Instant>,
-    /// From then to the last answer.
+    /// From the first request to the last response.
     pub took: Duration,
-    /// Answers by status.
+    /// Responses by status code.
     pub answers: BTreeMap<u16, u64>,
-    /// Requests that got no answer.
+    /// Requests without a response.
     pub broken: u64,
-    /// The first answer that was not the one wanted, for the message.
+    /// The first response with another status code than the wanted one.
     pub first_refusal: Option<String>,
 }
 
 impl Posted {
-    /// Answers with this status.
+    /// Number of responses with this status code.
     pub fn answered(&self, status: u16) -> u64 {
         self.answers.get(&status).copied().unwrap_or(0)
     }
 }
 
-/// What the connections share; they run on one thread.
+/// Shared by the connections, which run on one thread.
 struct Shared {
     server: Server,
     total: u32,
@@ -54,7 +54,7 @@ struct Shared {
     posted: RefCell<Posted>,
 }
 
-/// Posts `total` requests; `wanted` is the status that each should be answered with.
+/// Posts `total` requests. `wanted` is the expected status code.
 pub async fn post_all(
     server: &Server,
     template: &Template,
@@ -113,7 +113,7 @@ async fn post_in_turn(
                 Err(error) => {
                     let mut posted = shared.posted.borrow_mut();
                     posted.broken += 1;
-                    posted.first_refusal.get_or_insert_with(|| format!("no answer: {error}"));
+                    posted.first_refusal.get_or_insert_with(|| format!("no response: {error}"));
                     false
                 }
             };
@@ -129,7 +129,7 @@ async fn post_in_turn(
     }
 }
 
-/// One request and its answer. Tells whether the connection can be used again.
+/// Sends one request and reads its response. Returns whether the connection stays open.
 async fn exchange(
     stream: &mut TcpStream,
     request: &[u8],
@@ -154,8 +154,7 @@ async fn exchange(
     }
 }
 
-/// Reads what there is; only if there is nothing does it wait with a bound, since a timer for each
-/// request would cost.
+/// Reads the available bytes, or waits for some within the timeout.
 async fn read_some(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
     match tokio::time::timeout(ANSWER_TIMEOUT, stream.read_buf(buffer)).await {
         Ok(count) => count,

@@ -1,12 +1,11 @@
-//! Fairness: how much later the webhooks of a destination that is well arrive because another one,
-//! which has half of the traffic, hangs.
+//! Fairness: how much a hanging destination with half of the traffic delays a healthy one.
 //!
-//! Two cases in turn, each on a stack of its own: both halves go to destinations that are well, and
-//! one half goes to one that takes requests and never answers. The traffic is the same, so what
-//! differs between the two is the hanging alone. What counts is the time from when each POST was
-//! due to its arrival, of the half that goes to the same destination in both. That is done with the
-//! circuit breaker off, which leaves all of it to the limit on attempts at one destination, and
-//! with it on.
+//! Two cases alternate, each on a new stack. In the first, both halves of the traffic go to healthy
+//! destinations. In the second, one half goes to a destination that accepts requests and never
+//! responds. The traffic is the same in both. The result is the time from when each POST was due to
+//! its arrival, for the half that goes to the healthy destination in both cases. It is measured
+//! with the circuit breaker off, where only the destination's concurrency limit acts, and with it
+//! on.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -15,9 +14,9 @@ use serde::Serialize;
 use super::{
     LoadError,
     arrival::{Arrivals, LoadReceiver},
+    figures::{Faults, Quantiles},
     open::{Pace, Sent},
     plan::Plan,
-    report::{Faults, Quantiles},
     run::{in_the_background, nothing_accepted},
     wire::{Server, Template, run_name},
 };
@@ -26,30 +25,29 @@ use harness::{
     stack::Launch,
 };
 
-/// Requests a second, unless told otherwise.
+/// Default number of requests per second.
 const RATE: f64 = 100.0;
 
-/// What was measured with one setting of the circuit breaker.
+/// The result with one setting of the circuit breaker.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Fairness {
     /// Whether the circuit breaker was on.
     pub breaker: bool,
-    /// Webhooks a second, of which half go to the other destination.
+    /// Webhooks per second. Half of them go to the other destination.
     pub rate: f64,
-    /// From due to arrival while the other destination is well.
+    /// From due to arrival while the other destination is healthy.
     pub beside_well: Quantiles,
     /// The same while it hangs.
     pub beside_hanging: Quantiles,
-    /// How much larger the latter's p99 is than the former's, in percent; negative if it is
-    /// smaller.
+    /// Change of the p99 from the former to the latter, in percent.
     pub p99_moved_percent: f64,
-    /// By how much the p99 of the two settings differs while both are well, in percent of the
-    /// smaller one. Nothing opens a circuit then, so that this is what the same measurement differs
-    /// by: a move that is not larger says nothing.
+    /// Difference of the p99 of the two settings while both destinations are healthy, in percent of
+    /// the smaller one. No circuit opens then, so this is the noise of the measurement: a smaller
+    /// change is not significant.
     pub noise_percent: f64,
-    /// Attempts that the hanging destination held at most, and how many came to it in all.
+    /// Attempts at the hanging destination.
     pub hanging_attempts: usize,
-    /// How it went, of the half that counts.
+    /// What went wrong in the measured half.
     pub faults: Faults,
 }
 
@@ -60,21 +58,21 @@ impl Fairness {
             (
                 "load",
                 format!(
-                    "{} webhooks a second, half of them to one destination; circuit \
-                breaker {breaker}",
+                    "{} webhooks per second, half of them to one destination; circuit \
+                     breaker {breaker}",
                     self.rate
                 ),
             ),
-            ("the others, while that one is well", self.beside_well.to_string()),
-            ("the others, while that one hangs", self.beside_hanging.to_string()),
+            ("the others, while it is healthy", self.beside_well.to_string()),
+            ("the others, while it hangs", self.beside_hanging.to_string()),
             (
-                "their p99 moved by",
+                "change of their p99",
                 format!(
-                    "{:+.1} % (two runs with both well differ by {:.1} %)",
+                    "{:+.1} % (noise with both healthy: {:.1} %)",
                     self.p99_moved_percent, self.noise_percent
                 ),
             ),
-            ("attempts at the hanging one", self.hanging_attempts.to_string()),
+            ("attempts at the hanging destination", self.hanging_attempts.to_string()),
             ("faults", self.faults.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -96,7 +94,7 @@ pub(super) async fn measure(
         for round in 1..=plan.rounds {
             for hangs in [false, true] {
                 let (case, breaker) = (
-                    if hangs { "one hangs" } else { "both well" },
+                    if hangs { "one hangs" } else { "both healthy" },
                     if breaker { "on" } else { "off" },
                 );
                 plan.say(format_args!(
@@ -121,7 +119,7 @@ pub(super) async fn measure(
     Ok(measured)
 }
 
-/// One case on a stack of its own: the times of the half that counts.
+/// One case on a new stack. Returns the times of the measured half.
 async fn phase(
     plan: &Plan,
     binary: &Path,
@@ -140,8 +138,8 @@ async fn phase(
         limit: Duration::MAX,
     };
     let hanging = HostileReceiver::start(&Transport::Plain, &[Step::Read, Step::Stall]).await;
-    let hanging =
-        hanging.map_err(|error| LoadError::Plan(format!("no hostile receiver: {error}")))?;
+    let hanging = hanging
+        .map_err(|error| LoadError::Plan(format!("cannot start the hanging receiver: {error}")))?;
     let [counted, other] = [(); 2].map(|()| Arrivals::new(run_name(), each.total));
     let receivers =
         [LoadReceiver::start(Arc::clone(&counted))?, LoadReceiver::start(Arc::clone(&other))?];
@@ -161,8 +159,7 @@ async fn phase(
     counted.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
     result.hanging_attempts += hanging.connections();
     note(&mut result.faults, &sent, counted.duplicates());
-    // Attempts at the one that hangs would have to be waited for; what becomes of them is what the
-    // scenarios test.
+    // A clean stop would wait for the attempts at the hanging destination. The scenarios test that.
     stack.crash()?;
     for receiver in receivers {
         receiver.stop()?;

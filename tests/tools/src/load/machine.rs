@@ -1,4 +1,4 @@
-//! The disk's sync time, and the processor time and memory of a process.
+//! The sync time of a disk, and the CPU time and memory of a process.
 
 use std::{
     fs::File,
@@ -9,25 +9,24 @@ use std::{
 
 use serde::Serialize;
 
-use super::{LoadError, report::Quantiles};
+use super::{LoadError, figures::Quantiles};
 
-/// Appends to measure the disk with, at most.
+/// Maximum number of appends to measure the disk with.
 const SYNC_SAMPLES: usize = 300;
 
-/// How long that may take.
+/// Maximum duration of the measurement.
 const SYNC_BOUND: Duration = Duration::from_secs(3);
 
 /// The size of an append.
 const SYNC_BYTES: usize = 4096;
 
-/// The magic number of a file system in memory, as `statfs` gives it.
+/// The magic number of tmpfs in `statfs`.
 const TMPFS_MAGIC: i128 = 0x0102_1994;
 
-/// How long an append of 4 KiB and its `fdatasync` take in a folder, one right after the other, or
-/// with a pause after each.
+/// Measures an append of 4 KiB and its `fdatasync` in a folder, back to back or with a pause
+/// between two.
 ///
-/// Disks differ in the two: one that is fast under load may be slow when it is asked now and then,
-/// as a quiet system does.
+/// A disk that is fast under load can be slow when it is used rarely, as by an idle system.
 pub fn disk_sync(folder: &Path, pause: Duration) -> Result<DiskSync, LoadError> {
     let failed = |source: io::Error| LoadError::File { path: folder.to_owned(), source };
     let mut file: File = tempfile::tempfile_in(folder).map_err(failed)?;
@@ -46,25 +45,25 @@ pub fn disk_sync(folder: &Path, pause: Duration) -> Result<DiskSync, LoadError> 
     Ok(DiskSync { times: Quantiles::of(samples), in_memory })
 }
 
-/// What a sync costs.
+/// The sync time of a disk.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct DiskSync {
-    /// How long it takes.
+    /// The durations.
     pub times: Quantiles,
-    /// Whether the folder is no disk at all, so that nothing measured in it is durable.
+    /// Whether the folder is in memory, so that nothing in it is durable.
     pub in_memory: bool,
 }
 
-/// Processor time and memory of processes.
+/// CPU time and memory of processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time since they started, user and system.
+    /// CPU time since their start, user and system.
     pub cpu: Duration,
-    /// The most memory that each had at once, in KiB, added up.
+    /// Sum of their peak memory, in KiB.
     pub peak_kib: u64,
 }
 
-/// What these processes have used so far.
+/// Reads the usage of these processes.
 pub fn usage(pids: &[u32]) -> Result<Usage, LoadError> {
     let mut total = Usage::default();
     for pid in pids {
@@ -84,8 +83,8 @@ fn read(pid: u32, file: &str) -> Result<String, LoadError> {
     std::fs::read_to_string(&path).map_err(|source| LoadError::File { path: path.into(), source })
 }
 
-/// utime and stime, fields 14 and 15. Field 2 is the name in brackets and may hold spaces and
-/// brackets itself.
+/// utime and stime, fields 14 and 15. Field 2 is the name in parentheses, which may contain spaces
+/// and parentheses.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some(after_name.next()?.parse::<u64>().ok()? + after_name.next()?.parse::<u64>().ok()?)
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_use_is_found_and_that_of_nobody_is_an_error() {
+    fn usage_of_this_process_is_read_and_of_no_process_is_an_error() {
         assert!(usage(&[std::process::id()]).unwrap().peak_kib > 0);
         assert!(usage(&[0]).is_err());
     }

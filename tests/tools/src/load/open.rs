@@ -1,9 +1,9 @@
-//! The open loop: requests at a fixed rate, whatever the answers.
+//! The open loop: requests at a fixed rate, independent of the responses.
 //!
-//! A latency counts from the time at which its request was *due*, not from when it was sent: if the
-//! system stalls, the requests that queue up behind the stall are late, and a tool that only timed
-//! what it managed to send would not see it (coordinated omission). The senders are plain threads,
-//! because a runtime's timer is a millisecond coarse.
+//! A latency starts when its request is *due*, not when it is sent. If the system stalls, the
+//! requests behind the stall are late. A tool that starts the clock at the send would not measure
+//! this (coordinated omission). The senders are plain threads, because a runtime's timer has a
+//! resolution of only one millisecond.
 
 use std::{
     collections::BTreeMap,
@@ -20,35 +20,33 @@ use super::{
 /// Time for the threads to start before the first request is due.
 const LEAD: Duration = Duration::from_millis(50);
 
-/// What came of sending at a rate.
+/// The result of an open loop.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
-    /// Answers by status.
+    /// Responses by status code.
     pub answers: BTreeMap<u16, u64>,
-    /// Requests that got no answer.
+    /// Requests without a response.
     pub broken: u64,
-    /// The first answer that was not 202.
+    /// The first response that is not a 202.
     pub first_refusal: Option<String>,
-    /// For each accepted webhook: its number, when it was due, and when its answer was there, since
-    /// the epoch.
+    /// For each accepted webhook: its number, and when it was due and answered, since the epoch.
     pub accepted: Vec<(u32, Duration, Duration)>,
-    /// Of the answers, those that were a 429 or 503 without `retry-after`.
+    /// Responses 429 and 503 without `retry-after`.
     pub without_retry_after: u64,
-    /// How late each request was sent: the tool's own share.
+    /// How late the tool sent each request.
     pub lateness: Vec<Duration>,
 }
 
-/// At what rate, over how many connections, and how many requests; all of it ends after `limit`,
-/// however far it got.
+/// The number and rate of requests, the connections, and the time limit of a loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Requests.
+    /// Number of requests.
     pub total: u32,
-    /// A second.
+    /// Requests per second.
     pub rate: f64,
     /// Connections, each with one request at a time.
     pub connections: u16,
-    /// The longest that it may take, from the first request on.
+    /// Time limit, from the first request.
     pub limit: Duration,
 }
 
@@ -94,7 +92,7 @@ pub fn send_at_rate(
     Ok(sent)
 }
 
-/// One connection and the requests that fall to it: every `step`th.
+/// One connection, which sends every `step`th request.
 struct Lane<'a> {
     server: &'a Server,
     epoch: Instant,

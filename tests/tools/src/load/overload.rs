@@ -1,6 +1,5 @@
-//! Overload: ten times what the stack was just measured to carry, for as long as was asked; it has
-//! to shed with a 503 or 429 that says when to come again, stay small, and deliver everything that
-//! it accepted.
+//! Overload: sends ten times the measured capacity. The stack must shed the excess with a 429 or
+//! 503 that has `retry-after`, use little memory, and deliver everything that it accepts.
 
 use std::{
     collections::BTreeMap,
@@ -22,48 +21,46 @@ use super::{
 };
 use harness::stack::Stack;
 
-/// How many times the load that the stack can carry.
+/// The offered load, as a multiple of the capacity.
 const FACTOR: f64 = 10.0;
 
-/// Webhooks to measure that with, unless told otherwise.
+/// Default number of webhooks to measure the capacity with.
 const CAPACITY_WEBHOOKS: u32 = 5_000;
 
-/// Connections under overload: more than the requests that the API takes at a time by default
-/// (`API_CONCURRENCY`, 256), or it would never have more than it may.
+/// Connections under overload: more than the default of `API_CONCURRENCY` (256), so that the API
+/// reaches its limit.
 const CONNECTIONS: u16 = 400;
 
-/// Requests in a run at most: what a webhook's number has digits for, and more than memory should
-/// be kept for.
+/// Maximum number of requests of a run, to bound the tool's memory.
 const MAX_REQUESTS: f64 = 20_000_000.0;
 
-/// What was measured.
+/// The result of an overload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Overload {
-    /// Webhooks a second that it accepts and delivers.
+    /// The capacity: webhooks per second that the stack accepts and delivers.
     pub carries_per_second: f64,
-    /// Requests a second that were sent to it then.
+    /// Requests per second under overload.
     pub offered_per_second: f64,
-    /// For so long.
+    /// Duration of the overload.
     pub seconds: f64,
-    /// Answers by status.
+    /// Responses by status code.
     pub answers: BTreeMap<u16, u64>,
-    /// Of those, 429s and 503s without `retry-after`.
+    /// Responses 429 and 503 without `retry-after`.
     pub without_retry_after: u64,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub unanswered: u64,
-    /// Webhooks that arrived, of those that were accepted, and after the last request how late the
-    /// last of them did.
+    /// Accepted webhooks that arrived.
     pub delivered: u64,
-    /// That time.
+    /// Time from the last request to the last arrival.
     pub delivered_after_seconds: f64,
-    /// Webhooks that arrived again.
+    /// Webhooks that arrived more than once.
     pub duplicates: u64,
-    /// The most memory that the stack had, before and at the end.
+    /// Peak memory of the stack, before and after the overload.
     pub peak_mib: [f64; 2],
 }
 
 impl Overload {
-    /// Accepted or shed, and nothing else; what was accepted has arrived, once.
+    /// Whether every request was accepted or shed, and every accepted webhook arrived once.
     pub fn is_clean(&self) -> bool {
         self.answers.keys().all(|status| matches!(status, 202 | 429 | 503))
             && self.without_retry_after == 0
@@ -72,7 +69,7 @@ impl Overload {
             && self.delivered == self.answered(202)
     }
 
-    /// Answers with this status.
+    /// Number of responses with this status code.
     pub fn answered(&self, status: u16) -> u64 {
         self.answers.get(&status).copied().unwrap_or(0)
     }
@@ -82,7 +79,7 @@ impl Overload {
         self.answered(429) + self.answered(503)
     }
 
-    /// What the stack's peak memory grew by.
+    /// Growth of the stack's peak memory.
     pub fn growth_mib(&self) -> f64 {
         self.peak_mib[1] - self.peak_mib[0]
     }
@@ -160,7 +157,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, Load
     if sent.accepted.is_empty() {
         return Err(nothing_accepted(sent.first_refusal));
     }
-    plan.say(format_args!("waiting for the {} that were accepted", sent.accepted.len()));
+    plan.say(format_args!("waiting for the {} accepted webhooks", sent.accepted.len()));
     arrivals.wait_for(sent.accepted.len() as u64, plan.arrival_bound()).await?;
     let delivered =
         sent.accepted.iter().filter(|(number, ..)| arrivals.at(*number).is_some()).count() as u64;
@@ -181,7 +178,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, Load
     })
 }
 
-/// Webhooks a second that are accepted and delivered, in a closed loop.
+/// Measures the capacity in a closed loop.
 async fn carries(plan: &Plan, api: &Server) -> Result<f64, LoadError> {
     let webhooks = plan.webhooks.unwrap_or(CAPACITY_WEBHOOKS);
     let arrivals = Arrivals::new(run_name(), webhooks);

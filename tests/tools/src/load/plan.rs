@@ -6,34 +6,33 @@ use clap::Parser;
 
 use super::LoadError;
 
-/// Webhooks of a throughput run, unless told otherwise.
+/// Default number of webhooks of a throughput run.
 const THROUGHPUT_WEBHOOKS: u32 = 10_000;
 
-/// Webhooks of a latency run, unless told otherwise.
+/// Default number of webhooks of a latency run.
 const LATENCY_WEBHOOKS: u32 = 1_000;
 
-/// The rate of the latency run of --spawn, unless told otherwise.
+/// Default rate of the latency run of --spawn.
 const LATENCY_RATE: f64 = 50.0;
 
-/// Measures how many webhooks a second a running system accepts and delivers, how soon they arrive,
-/// and at what cost.
+/// Measures the throughput, latency and resource use of a running system.
 ///
-/// Without --rate: a closed loop of --connections; from the first POST until the receiver has all
-/// of --webhooks. With --rate: an open loop at that rate; the time from when each POST was due to
-/// its arrival at the receiver. With --spawn: starts the local stack itself, on free ports and a
-/// fresh data folder, and runs both. Prints its own ceiling, posting straight to the receiver, and
-/// the disk's sync time beside the result.
+/// Without --rate, runs a closed loop over --connections and measures the time from the first POST
+/// until the receiver has all webhooks. With --rate, runs an open loop at that rate and measures
+/// the time from when each POST was due until its webhook arrived at the receiver. With --spawn,
+/// starts the local stack on free ports and a new data folder, and runs both loops. Also prints the
+/// ceiling (posting directly to the receiver) and the sync time of the disk.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "load",
     version,
     after_help = "\
-Exit codes: 0 all were accepted and arrived, 1 not all, 2 wrong usage, 3 it could not be measured \
-(the message says why).\n\
+Exit codes: 0 all webhooks were accepted and arrived, 1 some were not, 2 wrong usage, 3 the \
+measurement failed.\n\
 Example: cargo run --release -p tools --bin load -- --spawn"
 )]
 pub struct Plan {
-    /// Base URL of the API; plain http.
+    /// Base URL of the API (http only).
     #[arg(
         long,
         default_value = "http://127.0.0.1:8000",
@@ -41,7 +40,7 @@ pub struct Plan {
         conflicts_with = "spawn"
     )]
     pub api_url: String,
-    /// Key for the API, if it wants one.
+    /// API key, if the API requires one.
     #[arg(long, value_name = "KEY", env = "POSTHASTE_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// Webhooks to send [default: 10000, with --rate 1000].
@@ -55,69 +54,68 @@ pub struct Plan {
     #[arg(long, default_value_t = 1_024, value_name = "BYTES",
         value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     pub payload_bytes: u32,
-    /// Send at this rate a second and measure the time to arrival; with --spawn the rate of its
-    /// second run [default there: 50].
+    /// Webhooks per second of an open loop. With --spawn, the rate of its second run [default
+    /// there: 50].
     #[arg(long, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Webhooks of the second run of --spawn [default: 1000].
     #[arg(long, value_name = "N", requires = "spawn",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub latency_webhooks: Option<u32>,
-    /// A webhook-receiver that runs already, instead of one within this process. Throughput only.
+    /// A running webhook-receiver to use instead of the built-in one. Throughput only.
     #[arg(long, value_name = "URL", conflicts_with_all = ["rate", "spawn"])]
     pub receiver_url: Option<String>,
-    /// A folder on the disk that the system stores on, to measure its sync time; with --spawn, the
-    /// fresh data folder is made in it.
+    /// A folder on the disk that the system writes to, to measure its sync time. --spawn creates
+    /// its data folder there.
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// A process of the system under test, for its processor time and memory; may be given several
-    /// times.
+    /// Process ID of the system under test, to measure its CPU time and memory. Repeatable.
     #[arg(long, value_name = "PID", conflicts_with = "spawn")]
     pub pid: Vec<u32>,
-    /// Start this local stack, measure it, and end it.
+    /// Start this local stack, measure it, and stop it.
     #[arg(long, value_name = "BINARY", num_args = 0..=1, require_equals = true,
         default_missing_value = "target/release/local")]
     pub spawn: Option<PathBuf>,
-    /// Instead, with --spawn: how much a destination that hangs and has half of the traffic delays
-    /// the rest, with and without the circuit breaker. --rate is that of all traffic [default here:
-    /// 100].
+    /// With --spawn: measure only how much a hanging destination that has half of the traffic
+    /// delays the rest, with and without the circuit breaker. --rate is the total rate [default
+    /// here: 100].
     #[arg(long, requires = "spawn", conflicts_with_all = ["webhooks", "latency_webhooks",
         "overload"])]
     pub fairness: bool,
-    /// Instead, with --spawn: send ten times what the stack was just measured to carry, and see
-    /// that it sheds and loses nothing.
+    /// With --spawn: send ten times the capacity of the stack, and check that it sheds the excess
+    /// and loses nothing.
     #[arg(long, requires = "spawn", conflicts_with_all = ["latency_webhooks", "rate"])]
     pub overload: bool,
-    /// How long each phase of --fairness and the overload of --overload last.
+    /// Duration of each phase of --fairness, and of --overload.
     #[arg(long, default_value_t = 60, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
-    /// How often --fairness measures each case, in turn.
+    /// How often --fairness measures each case.
     #[arg(long, default_value_t = 3, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// How long to wait for arrivals after the last answer.
+    /// How long to wait for arrivals after the last response.
     #[arg(long, default_value_t = 120, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout_seconds: u64,
-    /// Print the result as JSON; progress goes to standard error.
+    /// Print the result as JSON. Progress goes to standard error.
     #[arg(long)]
     pub json: bool,
 }
 
-/// One run that a plan asks for.
+/// One run of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Run {
-    /// As fast as the connections go.
+    /// A closed loop, as fast as the connections allow.
     Throughput {
-        /// How many.
+        /// Number of webhooks.
         webhooks: u32,
     },
-    /// At a fixed rate.
+    /// An open loop at a fixed rate.
     Latency {
-        /// How many.
+        /// Number of webhooks.
         webhooks: u32,
-        /// How many a second.
+        /// Webhooks per second.
         rate: f64,
     },
 }
@@ -141,13 +139,13 @@ impl Plan {
         }
     }
 
-    /// How long to wait for arrivals after the last answer.
+    /// How long to wait for arrivals after the last response.
     pub fn arrival_bound(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
     }
 
-    /// Where data folders are made and the disk is measured: as told, else the build folder if
-    /// there is one here, else the system's folder for temporary files, which may not be a disk.
+    /// The folder for data folders and the disk measurement: --data-dir, else the build folder if
+    /// it exists, else the system's temporary folder, which may be in memory.
     pub fn disk_folder(&self) -> Result<PathBuf, LoadError> {
         if let Some(folder) = &self.data_dir {
             std::fs::create_dir_all(folder)
@@ -158,7 +156,7 @@ impl Plan {
         Ok(if build.is_dir() { build } else { std::env::temp_dir() })
     }
 
-    /// Tells how far the tool is.
+    /// Prints progress.
     pub fn say(&self, text: impl std::fmt::Display) {
         if self.json { shared::complain!("{text}") } else { shared::say!("{text}") }
     }
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn conflicting_options_are_refused() {
         for args in [
             &["--spawn", "--pid", "1"][..],
             &["--spawn", "--api-url", "http://x"],

@@ -1,4 +1,4 @@
-//! One run of the tool, from the ceiling to the verdict.
+//! One run of the tool, from the ceiling to the result.
 
 use std::{
     sync::Arc,
@@ -10,23 +10,23 @@ use super::{
     arrival::{Arrivals, LoadReceiver},
     closed::{Posted, post_all},
     fairness,
+    figures::{Faults, Quantiles, milliseconds},
     machine::{Usage, disk_sync, usage},
     open::{Pace, Sent, send_at_rate},
     overload,
     plan::{Plan, Run},
-    report::{Faults, Latency, Quantiles, Results, Throughput, milliseconds},
+    report::{Latency, Results, Throughput},
     wire::{Server, Template, run_name},
 };
 use harness::{progress::Ticker, stack::Launch};
 
-/// Requests of the ceiling's run at least, so that it lasts long enough to tell something.
+/// Minimum number of requests to measure the ceiling with.
 const CEILING_REQUESTS: u32 = 50_000;
 
-/// After the last arrival the system still records its outcomes, which belongs to its processor
-/// time.
+/// After the last arrival, the system still records outcomes. This is part of its CPU time.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Between two looks at a receiver in another process.
+/// Between two requests for the status of an external receiver.
 const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The system under test.
@@ -41,7 +41,7 @@ impl System {
     }
 }
 
-/// Measures what the plan asks for.
+/// Runs a plan.
 pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
     let folder = plan.disk_folder()?;
     let mut results =
@@ -58,7 +58,7 @@ pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
     let launch = Launch::of(binary, &folder)?;
     let stack = launch.start()?;
     plan.say(format_args!(
-        "{} runs as process {} at {}",
+        "started {} as process {} at {}",
         binary.display(),
         stack.pid(),
         stack.url()
@@ -89,7 +89,7 @@ async fn measure(plan: &Plan, system: &System, results: &mut Results) -> Result<
                 let disk = disk_sync(&plan.disk_folder()?, Duration::from_secs_f64(1.0 / rate))?;
                 results.disk_sync_at_rate = Some(disk.times);
                 plan.say(format_args!(
-                    "measuring {webhooks} webhooks at {rate} a second ({:.0} s)",
+                    "measuring {webhooks} webhooks at {rate} per second ({:.0} s)",
                     f64::from(webhooks) / rate
                 ));
                 results.latency = Some(latency(plan, system, webhooks, rate).await?);
@@ -103,12 +103,12 @@ async fn measure(plan: &Plan, system: &System, results: &mut Results) -> Result<
 async fn throughput(plan: &Plan, system: &System, webhooks: u32) -> Result<Throughput, LoadError> {
     let ceiling_per_second = ceiling(plan, webhooks.max(CEILING_REQUESTS)).await?;
     plan.say(format_args!(
-        "ceiling: {ceiling_per_second:.0} requests a second straight to the receiver"
+        "ceiling: {ceiling_per_second:.0} requests per second directly to the receiver"
     ));
     let before = system.usage()?;
     let (posted, took, duplicates) = match &plan.receiver_url {
-        None => to_our_receiver(plan, system, webhooks).await?,
-        Some(url) => to_another_receiver(plan, system, webhooks, url).await?,
+        None => to_built_in_receiver(plan, system, webhooks).await?,
+        Some(url) => to_external_receiver(plan, system, webhooks, url).await?,
     };
     tokio::time::sleep(SETTLE).await;
     let cpu_ms_per_webhook = cpu_per_webhook(before, system.usage()?, webhooks);
@@ -126,7 +126,7 @@ async fn throughput(plan: &Plan, system: &System, webhooks: u32) -> Result<Throu
     })
 }
 
-/// Requests a second, posting straight to the receiver.
+/// Requests per second, posting directly to the receiver.
 async fn ceiling(plan: &Plan, requests: u32) -> Result<f64, LoadError> {
     let arrivals = Arrivals::new(run_name(), requests);
     let ours = if plan.receiver_url.is_none() {
@@ -141,16 +141,16 @@ async fn ceiling(plan: &Plan, requests: u32) -> Result<f64, LoadError> {
     let posted = post_all(&server, &template, requests, plan.connections, 200).await?;
     if let Some(refusal) = posted.first_refusal {
         return Err(LoadError::Protocol(format!(
-            "the receiver at {url} must answer 200 to everything, but: {refusal}"
+            "the receiver at {url} must return 200 to every request, but returned: {refusal}"
         )));
     }
     ours.map(LoadReceiver::stop).transpose()?;
     Ok(f64::from(requests) / posted.took.as_secs_f64())
 }
 
-/// Posts all and waits until the receiver in this process has all that were accepted: the time of
-/// that, and duplicates.
-async fn to_our_receiver(
+/// Posts all webhooks and waits until the built-in receiver has all accepted ones. Returns the time
+/// and the number of duplicates.
+async fn to_built_in_receiver(
     plan: &Plan,
     system: &System,
     webhooks: u32,
@@ -169,7 +169,7 @@ async fn to_our_receiver(
     let counts = receiver.stop()?;
     if counts.distinct_webhook_ids < posted.answered(202) {
         return Err(LoadError::Protocol(format!(
-            "{} webhooks arrived under {} webhook-ids",
+            "{} webhooks arrived with {} distinct webhook-ids",
             arrivals.distinct(),
             counts.distinct_webhook_ids
         )));
@@ -177,14 +177,14 @@ async fn to_our_receiver(
     Ok((posted, took, arrivals.duplicates()))
 }
 
-/// Tells how many have arrived, until it is dropped.
+/// Prints the number of arrivals until it is dropped.
 fn ticker(arrivals: &Arc<Arrivals>, webhooks: u32) -> Ticker {
     let arrivals = Arc::clone(arrivals);
     Ticker::start("load", "webhooks arrived", webhooks.into(), move || arrivals.distinct())
 }
 
-/// The same with a receiver in another process, which is asked how many webhook-ids it has seen.
-async fn to_another_receiver(
+/// Like [`to_built_in_receiver`], with a receiver in another process.
+async fn to_external_receiver(
     plan: &Plan,
     system: &System,
     webhooks: u32,
@@ -211,7 +211,7 @@ async fn to_another_receiver(
     }
 }
 
-/// Different webhook-ids, and duplicates.
+/// Distinct webhook-ids and duplicates that a receiver has counted.
 fn seen_by(receiver: &Server) -> Result<(u64, u64), LoadError> {
     let (_, body) = receiver.get("/status")?;
     let page: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
@@ -219,7 +219,7 @@ fn seen_by(receiver: &Server) -> Result<(u64, u64), LoadError> {
     match (count("distinct_webhook_ids"), count("duplicates")) {
         (Some(ids), Some(duplicates)) => Ok((ids, duplicates)),
         _ => Err(LoadError::Plan(
-            "what answers at --receiver-url is not our webhook-receiver: GET /status has no counts"
+            "the server at --receiver-url is not webhook-receiver: GET /status returns no counts"
                 .into(),
         )),
     }
@@ -262,8 +262,8 @@ async fn latency(
     })
 }
 
-/// Sends at this pace on a plain thread, because a runtime would wait at its end for a blocking
-/// task of its own: Ctrl-C must end the tool at once.
+/// Sends at this pace on a plain thread. A runtime would wait for a blocking task when it shuts
+/// down, and Ctrl-C must end the tool immediately.
 pub(super) async fn in_the_background(
     api: &Server,
     template: Template,
@@ -286,7 +286,7 @@ fn none_accepted(posted: &Posted) -> Result<(), LoadError> {
 
 pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
     LoadError::Protocol(format!(
-        "no webhook was accepted; the first answer: {}",
+        "no webhook was accepted; the first response: {}",
         first_refusal.unwrap_or_else(|| "none".into())
     ))
 }

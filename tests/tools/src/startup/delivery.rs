@@ -1,5 +1,5 @@
-//! Deliveries over TLS by new processes: the webhooks are accepted by `api`, their messages are
-//! read from the queue and given to `deliver` one at a time, and the receiver is here.
+//! Deliveries over TLS by new processes. `api` accepts the webhooks. This module reads their
+//! messages from the queue, passes them to `deliver` one at a time, and receives the webhooks.
 
 use std::{
     convert::Infallible,
@@ -34,16 +34,16 @@ use harness::{
     redis_server::RedisServer,
 };
 
-/// By each process.
+/// Deliveries per process.
 pub(super) const DELIVERIES: usize = 3;
 
-/// What a process does after its answer belongs to the delivery too.
+/// Work after the response is part of the delivery.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// For a process to end, or a message to come.
+/// Time limit for a process to exit or a message to arrive.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Processor time in milliseconds of the first, the second, … delivery of each process.
+/// Measures the CPU time in milliseconds of the first, second, … delivery of each process.
 pub(super) async fn measure(
     api: &Path,
     deliver: &Path,
@@ -80,12 +80,12 @@ pub(super) async fn measure(
 
     let mut samples = [const { Vec::new() }; DELIVERIES];
     for _ in 0..processes {
-        // Starts it, and does nothing.
+        // Starts the process, without work.
         lambda.call("deliver", r#"{"Records":[]}"#).await.map_err(StartupError::new)?;
         let pid = *lambda
             .pids("deliver")
             .first()
-            .ok_or_else(|| StartupError::new("deliver does not run"))?;
+            .ok_or_else(|| StartupError::new("deliver is not running"))?;
         for samples in &mut samples {
             let webhook = NewWebhook {
                 url: &receiver.url,
@@ -104,7 +104,7 @@ pub(super) async fn measure(
             samples.push(cpu_ms(pid)? - before);
             if answer != r#"{"batchItemFailures":[]}"# || receiver.count() != came + 1 {
                 return Err(StartupError(format!(
-                    "nothing was delivered; deliver answered {}",
+                    "nothing was delivered; deliver returned {}",
                     String::from_utf8_lossy(&answer)
                 )));
             }
@@ -121,7 +121,7 @@ pub(super) async fn measure(
         };
         tokio::time::timeout(BOUND, gone)
             .await
-            .map_err(|_| StartupError::new("deliver does not end"))?;
+            .map_err(|_| StartupError::new("deliver does not exit"))?;
     }
     Ok(samples)
 }
@@ -138,10 +138,10 @@ fn event(message: &Received) -> String {
     .to_string()
 }
 
-/// In the folder.
+/// The CA certificate, in the folder of the stack.
 const CA_FILE: &str = "ca.pem";
 
-/// An HTTPS server that answers 200 to everything.
+/// An HTTPS server that returns 200 to every request.
 struct Receiver {
     url: String,
     count: Arc<AtomicU64>,
@@ -188,7 +188,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, count: Arc<AtomicU64>) {
                     Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
                 }
             });
-            // The other side ends it.
+            // The client closes the connection.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
     }

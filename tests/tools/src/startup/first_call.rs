@@ -1,4 +1,4 @@
-//! From exec to the first `/next`, against a Runtime API that never has anything to do.
+//! Measures from exec to the first `/next`, with a Runtime API that never has an event.
 
 use std::{
     path::Path,
@@ -10,15 +10,15 @@ use tokio::{io::AsyncReadExt, net::TcpListener, process::Command, time::timeout}
 
 use super::{StartupError, cpu_ms};
 
-/// A function that takes longer has not started.
+/// Time limit of a start.
 const START_BOUND: Duration = Duration::from_secs(10);
 
-/// A start.
+/// One start of a function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
-    /// User and system time until its first call.
+    /// User and system time until the first call.
     pub(super) cpu_ms: f64,
-    /// Time until its first call.
+    /// Time until the first call.
     pub(super) wall_ms: f64,
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let started = Instant::now();
     let mut child = command.spawn()?;
-    let pid = child.id().ok_or_else(|| StartupError::new("the function ended at its start"))?;
+    let pid = child.id().ok_or_else(|| StartupError::new("the function exited at its start"))?;
     let first = timeout(START_BOUND, async {
         let (mut connection, _) = listener.accept().await?;
         let mut head = Vec::new();
@@ -41,14 +41,14 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
     });
     let (head, _connection) = tokio::select! {
         first = first => first.map_err(|_| StartupError::new("the function did not call the \
-            Runtime API"))??,
-        status = child.wait() => return Err(StartupError(format!("{} ended at its start: {}",
+            Runtime API in time"))??,
+        status = child.wait() => return Err(StartupError(format!("{} exited at its start: {}",
             binary.display(), status?))),
     };
     let start = Start { wall_ms: started.elapsed().as_secs_f64() * 1000.0, cpu_ms: cpu_ms(pid)? };
     if !head.starts_with(b"GET /2018-06-01/runtime/invocation/next ") {
         return Err(StartupError(format!(
-            "the first call was another one: {}",
+            "unexpected first call: {}",
             String::from_utf8_lossy(&head)
         )));
     }
@@ -56,7 +56,7 @@ pub(super) async fn measure(binary: &Path) -> Result<Start, StartupError> {
     Ok(start)
 }
 
-/// The same for all, as on Lambda: backends that are first asked when there is something to do.
+/// The environment of every function, as on Lambda. No backend is called before the first event.
 fn environment() -> [(&'static str, &'static str); 13] {
     [
         ("AWS_LAMBDA_FUNCTION_NAME", "startup"),

@@ -1,4 +1,4 @@
-//! What was measured, against the targets: as tables, or as JSON.
+//! The results and the targets, as tables or as JSON.
 
 use std::fmt;
 
@@ -7,22 +7,22 @@ use serde::Serialize;
 
 use super::delivery::DELIVERIES;
 
-/// The start of a function may take this many times that of hello-world.
+/// Target: CPU time of a start, as a multiple of hello-world's.
 const MAX_RATIO: f64 = 2.0;
 
-/// The first delivery may take so much more processor time than the second.
+/// Target: additional CPU time of the first delivery, compared with the second.
 const MAX_FIRST_DELIVERY_MS: f64 = 5.0;
 
-/// A function's zip at most.
+/// Target: size of a function's zip.
 const MAX_ZIP_BYTES: usize = 5 * 1024 * 1024;
 
-/// How hard zips are packed.
+/// Compression level of a zip.
 const ZIP_LEVEL: u8 = 6;
 
-/// What was measured.
+/// All results.
 #[derive(Debug, Serialize)]
-pub struct Report {
-    /// The functions; the last one is what the others are measured against.
+pub struct StartupReport {
+    /// The functions. The last one is the baseline.
     functions: Vec<Function>,
     /// The first delivery of a process, the second, …
     deliveries: Vec<Quantiles>,
@@ -34,7 +34,7 @@ struct Function {
     name: String,
     cpu_ms: Quantiles,
     wall_ms: Quantiles,
-    /// Its processor time, as a multiple of that of the last one.
+    /// Its CPU time, as a multiple of the baseline's.
     ratio: f64,
     binary_bytes: usize,
     zip_bytes: usize,
@@ -55,8 +55,8 @@ pub(super) struct Samples {
     pub(super) wall_ms: Vec<f64>,
 }
 
-impl Report {
-    /// The last of the samples are those of what does nothing.
+impl StartupReport {
+    /// The last of the samples are the baseline's.
     pub(super) fn of(samples: Vec<Samples>, deliveries: [Vec<f64>; DELIVERIES]) -> Self {
         let mut functions: Vec<Function> = samples.into_iter().map(Function::of).collect();
         let nothing = functions.last().map_or(f64::NAN, |function| function.cpu_ms.median);
@@ -116,11 +116,11 @@ impl fmt::Display for Quantiles {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for StartupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| function | CPU until its first call, median (p90) | against hello-world | time, \
+            "| function | CPU until the first call, median (p90) | vs. hello-world | time, \
              median (p90) | binary | zip |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|")?;
@@ -136,21 +136,20 @@ impl fmt::Display for Report {
             f,
             "\nTargets: at most {MAX_RATIO} times hello-world, zips of at most {zip} MiB.\n"
         )?;
-        writeln!(f, "| delivery over TLS by a process | CPU, median (p90) |\n|---|---|")?;
+        writeln!(f, "| delivery of a process, over TLS | CPU, median (p90) |\n|---|---|")?;
         for (number, delivery) in self.deliveries.iter().enumerate() {
             writeln!(f, "| {} | {delivery} |", number + 1)?;
         }
         let more = first_takes_more_ms(&self.deliveries);
         writeln!(
             f,
-            "\nThe first takes {more:.2} ms more than the second; target: at most \
+            "\nThe first takes {more:.2} ms more than the second. Target: at most \
              {MAX_FIRST_DELIVERY_MS} ms."
         )
     }
 }
 
-/// The size of the zip that holds it: deflated at the usual level, and some 150 bytes for the
-/// names.
+/// The size of its zip: the deflated bytes and about 150 bytes of metadata.
 fn packed(bytes: &[u8]) -> usize {
     compress_to_vec(bytes, ZIP_LEVEL).len() + 150
 }
@@ -163,7 +162,7 @@ fn mebibytes(bytes: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn report(api_cpu_ms: f64, first_delivery_ms: f64) -> Report {
+    fn report(api_cpu_ms: f64, first_delivery_ms: f64) -> StartupReport {
         let samples = |name, cpu_ms| Samples {
             name,
             binary: vec![0; 1000],
@@ -174,11 +173,11 @@ mod tests {
         for (number, delivery) in deliveries.iter_mut().enumerate() {
             delivery.push(if number == 0 { first_delivery_ms } else { 1.0 });
         }
-        Report::of(vec![samples("api", api_cpu_ms), samples("hello-world", 1.0)], deliveries)
+        StartupReport::of(vec![samples("api", api_cpu_ms), samples("hello-world", 1.0)], deliveries)
     }
 
     #[test]
-    fn a_target_that_is_missed_is_told() {
+    fn a_missed_target_is_reported() {
         assert!(report(2.0, 6.0).is_met());
         assert!(!report(2.1, 6.0).is_met());
         assert!(!report(2.0, 6.1).is_met());
