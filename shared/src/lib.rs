@@ -4,9 +4,9 @@
 //! **The model.** [`model`] and [`status`] define the record of a webhook. [`id`], [`clock`] and
 //! [`random`] define its identifiers, and time and randomness as values that callers pass in.
 //!
-//! **The rules.** [`transition`] defines how a record changes, [`retry`] and [`retry_override`] when
-//! it is attempted again, [`circuit`] the circuit breaker, [`signing`] the signatures. They are
-//! pure functions: no I/O, no clock, no random numbers.
+//! **The rules.** [`transition`] defines how a record changes, [`retry`] and [`retry_override`]
+//! when it is attempted again, [`circuit`] the circuit breaker, [`signing`] the signatures. They
+//! are pure functions: no I/O, no clock, no random numbers.
 //!
 //! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
 //! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional
