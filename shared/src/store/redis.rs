@@ -9,7 +9,7 @@
 //!
 //! | hash tag | holds |
 //! |---|---|
-//! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | records, contents, their index entries, idempotency keys |
+//! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | webhooks, their indexes, idempotency keys |
 //! | `{PREFIX-status}` | totals, circuits, the state of the sweep |
 //!
 //! `keys` computes the tag of a webhook with the hash of `store/shard.rs`. A cluster spreads

@@ -179,8 +179,8 @@ impl Fixture {
         due_at
     }
 
-    /// Lists the unfinished webhooks in `[from, until)` that are not in the due index, page by page,
-    /// and checks that each is listed once. Returns their task ids.
+    /// Lists the unfinished webhooks in `[from, until)` that are not in the due index, page by
+    /// page, and checks that each is listed once. Returns their task ids.
     pub async fn list_unindexed(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {

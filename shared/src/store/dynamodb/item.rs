@@ -8,8 +8,8 @@
 //! Attributes of a record:
 //! - `v` revision, `d` the record's JSON, deflated, `st` status for people, `x` expiry
 //! - `u` the URL, unless it is long
-//! - `c` the content, deflated; or, if the content has items of its own, `ck` their name, `cn` their
-//!   number and `ce` when they expire
+//! - `c` the content, deflated; or, if the content has items of its own, `ck` their name, `cn`
+//!   their number and `ce` when they expire
 //!
 //! Index attributes of a record. An index holds only items that have both of its key attributes, so
 //! each index is sparse:
@@ -19,9 +19,9 @@
 //! - `r` puts it into `reference`, `l` with `j` into `dead_reference`. Only a webhook whose caller
 //!   gave the reference id has them.
 //!
-//! A tombstone has `z` (why no webhook can be created under the id) and `x`. A part of a content has
-//! `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard`] of the task id. Times
-//! in `x` and `ce` are seconds, rounded up, as DynamoDB's time to live requires.
+//! A tombstone has `z` (why no webhook can be created under the id) and `x`. A part of a content
+//! has `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard`] of the task id.
+//! Times in `x` and `ce` are seconds, rounded up, as DynamoDB's time to live requires.
 //!
 //! **The content has items of its own** unless record and content fit into one write unit together,
 //! even after the record has grown to its delivery. It is written before the record, under a name
@@ -303,7 +303,8 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     }
     record(item)
         .inspect_err(|error| {
-            tracing::warn!(key = text_of(item, "s"), %error, "Skipped a webhook that cannot be read");
+            let key = text_of(item, "s");
+            tracing::warn!(key, %error, "Skipped a webhook that cannot be read");
         })
         .ok()
 }
