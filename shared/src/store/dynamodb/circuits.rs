@@ -1,11 +1,11 @@
-//! Circuits: an item each, and an entry in the index `work`, where those that opened come last and
-//! of those the latest written, so that reading backwards gives what is asked for. They are spread
-//! over [`PARTS`] partitions by destination: one takes 1,000 write units a second, of which each
-//! write of a circuit needs two in the index.
+//! Circuits: one item each, with an entry in the index `work`. There, circuits that opened sort
+//! after the others, and the latest written last, so a backward read returns the wanted order.
 //!
-//! A destination's place depends on nothing but its name. A version that knows of one partition
-//! only keeps circuits of its own there, so while both are at work each knows what its own
-//! processes saw.
+//! They are spread over [`PARTS`] partitions by a hash of the destination (`store/shard.rs`). One
+//! partition takes 1,000 write units a second, and a write of a circuit takes two in the index.
+//!
+//! A version that knows only the first partition keeps its own circuits there. While both versions
+//! run, each knows what its own processes saw.
 
 use futures_util::future::try_join_all;
 
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// The partitions. Each process of `deliver` that is at work reads all of them every other second,
-/// so not more than are needed.
+/// The number of partitions. It is small, because every busy process of `deliver` reads all of them
+/// every other second.
 const PARTS: u8 = 4;
 
-/// The first one has the name that there was before there were several.
+/// The key of a partition. The first has the name from when there was only one.
 fn partition(part: u8) -> String {
     if part == 0 { "circuit".to_owned() } else { format!("circuit/{part}") }
 }
@@ -45,8 +45,8 @@ pub(super) async fn get(table: &Table, destination: &str) -> Result<Option<Circu
     Ok(item.as_ref().and_then(read))
 }
 
-/// What another version wrote and this one cannot read is as if there was none: all is well until
-/// it fails again.
+/// Reads a circuit. An unreadable one of another version counts as none: the destination counts as
+/// healthy until it fails again.
 pub(super) fn read(item: &Item) -> Option<Circuit> {
     serde_json::from_str(text_of(item, "d")?).ok()
 }
@@ -112,21 +112,22 @@ pub(super) async fn all(table: &Table) -> Result<Vec<Circuit>, StoreError> {
     let keys =
         entries.iter().filter_map(|entry| Some(key(text_of(entry, "p")?, text_of(entry, "s")?)));
     let items = table.batch_get(keys.collect()).await?;
-    // What an earlier version keeps in the first part is not ours.
+    // An earlier version keeps its own circuits in the first partition. Leave those out.
     let mut circuits: Vec<Circuit> = Vec::with_capacity(items.len());
     for item in &items {
         let is_in_place = text_of(item, "s")
             .is_some_and(|name| text_of(item, "p") == Some(&partition(part_of(name))));
         circuits.extend(read(item).filter(|_| is_in_place));
     }
-    // The index trails; by now another may have opened.
+    // The index trails the items, so order by the items.
     circuits.sort_by_key(|circuit| {
         std::cmp::Reverse((circuit.open_until.is_some(), circuit.touched_at))
     });
     Ok(circuits)
 }
 
-/// The entries of a part: those that opened before those that only failed, the latest first.
+/// The entries of a partition: circuits that opened, then those that only failed, the latest
+/// first.
 async fn latest(table: &Table, part: u8) -> Result<Vec<Item>, StoreError> {
     let range = Range {
         index: Some("work"),

@@ -65,7 +65,7 @@ impl Lists for DynamoStore {
     }
 }
 
-/// Index entries whose records are read together.
+/// The most index entries whose records one call reads.
 const CHUNK: usize = 100;
 
 impl DynamoStore {
@@ -131,7 +131,7 @@ impl DynamoStore {
         let mut entries = Merge::new(&self.table, vec![range], limit.clamp(2, CHUNK));
         let (mut found, mut next) = (Vec::new(), None);
         'pages: loop {
-            // The upper bound of a range is part of it.
+            // The upper bound of a range is inclusive.
             let chunk = self
                 .chunk(&mut entries, |entry| {
                     end.is_none_or(|end| task_of(entry).is_some_and(|task| task < end))
@@ -160,7 +160,7 @@ impl DynamoStore {
         Ok(Page { items: self.with_urls(found).await?, next })
     }
 
-    /// The next index entries, as many as are read together.
+    /// The next index entries, up to [`CHUNK`].
     async fn chunk(
         &self,
         entries: &mut Merge<'_>,
@@ -176,7 +176,7 @@ impl DynamoStore {
         Ok(chunk)
     }
 
-    /// The webhook that the filter's reference id was made up for: it has no index entry.
+    /// The webhook that the filter's reference id was generated for: it has no index entry.
     async fn generated(&self, filter: &Filter) -> Result<Option<Listed>, StoreError> {
         let Some(task) = filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
@@ -245,9 +245,8 @@ impl DynamoStore {
         Ok(page)
     }
 
-    /// How many of the newest webhooks have each status. Nothing in the table counts, and reading
-    /// all of it would cost what all of it does; so of more than [`MAX_READ`] webhooks the older
-    /// ones are left out.
+    /// Counts the newest webhooks by status. The table has no counters, and a scan would cost as
+    /// much as the whole table, so this leaves out all but the newest [`MAX_READ`].
     async fn count_newest(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
         let mut newest = Newest::before(self, TaskId::first_at(FAR), MAX_READ);
         let mut counts = [0; Status::ALL.len()];
@@ -264,7 +263,7 @@ impl DynamoStore {
         Ok(counts)
     }
 
-    /// The URLs that a list shows: from the record's item, or of few from the content.
+    /// Adds the URLs: from the record's item or, for a few, from the content.
     async fn with_urls(&self, found: Vec<(Webhook, Item)>) -> Result<Vec<Listed>, StoreError> {
         let mut listed = Vec::with_capacity(found.len());
         for (webhook, item) in found {
@@ -275,14 +274,14 @@ impl DynamoStore {
                     self.content_of(&webhook.id, &item).await?.map(|content| content.url)
                 }
             };
-            // Deleted meanwhile, or unreadable: then it is left out, as a record would be.
+            // A deleted or unreadable content is left out, like such a record.
             listed.extend(url.map(|url| Listed { webhook, url }));
         }
         Ok(listed)
     }
 }
 
-/// Later than everything: the year 10000.
+/// Later than every id: the year 10000.
 const FAR: Timestamp = Timestamp::from_millis(253_402_300_800_000);
 
 /// All records, newest first.
@@ -308,7 +307,8 @@ impl<'a> Newest<'a> {
             filter: None,
             consistent: false,
         };
-        // A shard has a sixteenth of them; more would be read for nothing, fewer in more calls.
+        // A shard has a sixteenth of the webhooks. A larger chunk reads too much, a smaller one
+        // takes more calls.
         let chunk = (limit / 8).clamp(2, MAX_READ / 16);
         Self {
             store,
@@ -345,7 +345,7 @@ fn task_of(item: &Item) -> Option<TaskId> {
     text_of(item, "s")?.parse().ok()
 }
 
-/// The key of the record that an index entry stands for.
+/// The key of an index entry's record.
 fn base_key(entry: &Item) -> Item {
     let part = |name: &str| entry.get(name).map(|value| (name.to_owned(), value.clone()));
     [part("p"), part("s")].into_iter().flatten().collect()

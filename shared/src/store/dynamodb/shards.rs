@@ -1,5 +1,6 @@
-//! What is spread over shards, and read from all of them: the due index, the audit's minutes, and
-//! lists by time or by archiving.
+//! Reads over all shards: the due index, the audit's minutes, and lists by time or by archiving.
+//!
+//! `item::shard` places a webhook in a shard.
 
 use std::collections::VecDeque;
 
@@ -16,10 +17,10 @@ use crate::{
     store::{DueCursor, DueEntry, DuePage, DuePlace, MAX_READ, Page, StoreError, shard::SHARDS},
 };
 
-/// Sorts after every sort key of ours.
+/// Sorts after every sort key of the store.
 pub(super) const END: &str = "~";
 
-/// Entries of the due index up to `until`, the oldest of each shard after the cursor.
+/// Reads the due index up to `until`: of each shard the oldest entries after the cursor.
 pub(super) async fn due(
     table: &Table,
     until: Timestamp,
@@ -55,7 +56,7 @@ pub(super) async fn due(
             } else {
                 tracing::warn!(
                     key = text_of(item, "s"),
-                    "an entry of the due index names no webhook: left out"
+                    "Skipped an entry of the due index that names no webhook"
                 );
                 page.nameless += 1;
             }
@@ -65,12 +66,12 @@ pub(super) async fn due(
     Ok(page)
 }
 
-/// What a cursor calls an entry: the keys that `Query` goes on after.
+/// The cursor's name of an entry: the keys that `Query` continues after.
 fn name(entry: &Item) -> Option<String> {
     Some(format!("{} {} {}", text_of(entry, "p")?, text_of(entry, "s")?, text_of(entry, "j")?))
 }
 
-/// The inverse.
+/// The keys in the cursor's name of an entry.
 fn start_after(shard: u8, name: &str) -> Option<Item> {
     let mut parts = name.splitn(3, ' ');
     let mut start = key(parts.next()?, parts.next()?);
@@ -91,7 +92,7 @@ fn due_entry(item: &Item) -> Option<DueEntry> {
     Some(DueEntry { id, due_at: due_time(item)? })
 }
 
-/// The first `limit` entries of a range after `start`; a page of DynamoDB ends at 1 MB.
+/// The first `limit` entries of a range after `start`. One page of DynamoDB ends at 1 MB.
 async fn read_up_to(
     table: &Table,
     range: &Range,
@@ -116,7 +117,7 @@ fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
         index: None,
         keys: ("p", "s"),
         partition: partition(day, shard),
-        // Whatever is below `until` ends before it: the ids have one length.
+        // The upper bound is inclusive. The caller drops an id that equals it.
         between: (from.to_string(), until.to_string()),
         backwards: false,
         filter: None,
@@ -124,10 +125,10 @@ fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
     }
 }
 
-/// Webhooks created in `[from, until)` that nobody holds, day by day and shard by shard; `after` is
-/// the last one that was read.
+/// Lists unfinished webhooks that are not in the due index, day by day and shard by shard. `after`
+/// is the last webhook that was read.
 ///
-/// What is not in the due index and has no expiry is unfinished, so DynamoDB itself leaves out all
+/// A record without an index entry and without an expiry is unfinished, so DynamoDB filters out the
 /// others.
 pub(super) async fn list_unindexed(
     table: &Table,
@@ -151,8 +152,7 @@ pub(super) async fn list_unindexed(
             range.filter = Some("attribute_not_exists(i) AND attribute_not_exists(x)");
             let mut start = resumed.map(super::item::record_key);
             loop {
-                // DynamoDB says where it stopped whenever it read as much as it was allowed, so the
-                // bound holds.
+                // DynamoDB returns the last key whenever it reached the limit, so the bound holds.
                 let found = table.query(&range, MAX_READ.saturating_sub(read), start).await?;
                 read += found.read;
                 let webhooks = found.items.iter().filter_map(readable);
@@ -173,12 +173,12 @@ pub(super) async fn list_unindexed(
     Ok(Page { items, next: None })
 }
 
-/// Several ranges read as one, the greatest sort key first.
+/// Several ranges, read as one: the greatest sort key first.
 #[derive(Debug)]
 pub(super) struct Merge<'a> {
     table: &'a Table,
     parts: Vec<Part>,
-    /// Entries asked for at a time from each.
+    /// The entries that one query reads from each range.
     chunk: usize,
     /// Entries read so far.
     pub(super) read: usize,
@@ -188,19 +188,19 @@ pub(super) struct Merge<'a> {
 struct Part {
     range: Range,
     buffer: VecDeque<Item>,
-    /// Where to go on.
+    /// The key after which the next query begins.
     start: Option<Item>,
     is_at_end: bool,
 }
 
 impl<'a> Merge<'a> {
-    /// Reads nothing yet. All ranges are backwards, and have the same sort key.
+    /// Merges the ranges, which must be backwards and have the same sort key. Reads nothing yet.
     pub(super) fn new(table: &'a Table, ranges: Vec<Range>, chunk: usize) -> Self {
         let part = |range| Part { range, buffer: VecDeque::new(), start: None, is_at_end: false };
         Self { table, parts: ranges.into_iter().map(part).collect(), chunk, read: 0 }
     }
 
-    /// The greatest of what is left.
+    /// The next entry.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, StoreError> {
         self.fill().await?;
         let first =
@@ -213,7 +213,7 @@ impl<'a> Merge<'a> {
         Ok(greatest.and_then(|part| part.buffer.pop_front()))
     }
 
-    /// Reads on where a part has run out, all those at once.
+    /// Reads from every range whose buffer is empty, all at once.
     async fn fill(&mut self) -> Result<(), StoreError> {
         while self.parts.iter().any(|part| part.buffer.is_empty() && !part.is_at_end) {
             let (table, chunk) = (self.table, self.chunk);
@@ -241,7 +241,7 @@ pub(super) fn newest_of_day(table: &Table, today: i64, end: TaskId, chunk: usize
     Merge::new(table, ranges.collect(), chunk)
 }
 
-/// Dead letters, the latest archived first, before this place in the index.
+/// Dead letters before this place in the index, the latest archived first.
 pub(super) fn latest_archived<'a>(table: &'a Table, before: &str, chunk: usize) -> Merge<'a> {
     let ranges = (0..SHARDS).map(|shard| archived("work", "i", format!("dead/{shard}"), before));
     Merge::new(table, ranges.collect(), chunk)

@@ -1,4 +1,4 @@
-//! The calls to the table, and what they fail with.
+//! The calls to DynamoDB, and their failures.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,11 +14,11 @@ use aws_sdk_dynamodb::{
 use super::item::{Item, text_of};
 use crate::{aws::boxed, store::StoreError};
 
-/// Items that one `BatchGetItem` takes.
+/// The most items of one `BatchGetItem`.
 const MAX_BATCH_GET: usize = 100;
 
-/// How often keys that a `BatchGetItem` left out are asked for again.
-const MAX_BATCH_ROUNDS: u32 = 8;
+/// How often keys that DynamoDB left unprocessed are read again.
+const MAX_BATCH_RETRIES: u32 = 8;
 
 /// The table of a deployment.
 #[derive(Clone, Debug)]
@@ -27,18 +27,18 @@ pub(super) struct Table {
     pub(super) name: String,
 }
 
-/// A condition that does not hold, with the stored item if there is one.
+/// Why a conditional call did not take effect.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The condition does not hold for this item.
+    /// The condition does not hold for the stored item, which this is.
     Found(Item),
     /// There is no item under the key.
     Missing,
-    /// DynamoDB did not answer.
+    /// The call failed.
     Failed(StoreError),
 }
 
-/// Any failure of a call: the clients have retried what is worth it.
+/// Any failure of a call. The client has already retried what is worth it.
 pub(super) fn unavailable<E>(error: SdkError<E>) -> StoreError
 where
     SdkError<E>: std::error::Error + Send + Sync + 'static,
@@ -46,7 +46,7 @@ where
     StoreError::Unavailable(boxed(error))
 }
 
-/// What an update sets and removes.
+/// The attributes that an update sets and removes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Change {
     values: HashMap<String, AttributeValue>,
@@ -87,22 +87,22 @@ pub(super) struct Condition {
     pub(super) values: Vec<(&'static str, AttributeValue)>,
 }
 
-/// A part of an index or of a partition, as one `Query` reads it.
+/// A range of an index or of a partition.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
-    /// The index, or none for the table itself.
+    /// The index. `None`: the table itself.
     pub(super) index: Option<&'static str>,
-    /// The names of partition key and sort key there.
+    /// The names of its partition key and sort key.
     pub(super) keys: (&'static str, &'static str),
     /// The partition.
     pub(super) partition: String,
-    /// The sort keys wanted: `BETWEEN` both, inclusive.
+    /// The lowest and the highest sort key, both inclusive.
     pub(super) between: (String, String),
-    /// Whether the last comes first.
+    /// Whether to read in descending order.
     pub(super) backwards: bool,
-    /// A filter over what is read, which costs as if it was not there.
+    /// A filter. Entries that it leaves out cost the same.
     pub(super) filter: Option<&'static str>,
-    /// Whether to see every write that was acknowledged before; not on an index.
+    /// Whether the read is strongly consistent. An index does not support that.
     pub(super) consistent: bool,
 }
 
@@ -110,9 +110,9 @@ pub(super) struct Range {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) items: Vec<Item>,
-    /// Entries read, also those that the filter left out.
+    /// The entries read, including those that the filter left out.
     pub(super) read: usize,
-    /// The last entry read, if there may be more.
+    /// The last entry read, if there may be more after it.
     pub(super) last: Option<Item>,
 }
 
@@ -162,7 +162,7 @@ impl Table {
         })
     }
 
-    /// Changes an item, and answers all of it if `whole`.
+    /// Changes an item, and returns all of it if `whole`.
     pub(super) async fn update_if(
         &self,
         key: Item,
@@ -252,7 +252,7 @@ impl Table {
         Ok(Found { items: answer.items.unwrap_or_default(), read, last })
     }
 
-    /// Reads items by their keys, those that are there, in the keys' order.
+    /// Reads the items with these keys, as far as they exist, in the order of the keys.
     pub(super) async fn batch_get(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let order: Vec<(String, String)> = keys.iter().filter_map(name_of).collect();
         let mut found: HashMap<(String, String), Item> = HashMap::with_capacity(keys.len());
@@ -280,9 +280,9 @@ impl Table {
             left.extend(unprocessed);
             if left.len() > before {
                 rounds += 1;
-                if rounds > MAX_BATCH_ROUNDS {
+                if rounds > MAX_BATCH_RETRIES {
                     return Err(StoreError::Unavailable(
-                        "DynamoDB left keys unread again and again".into(),
+                        "DynamoDB left keys unprocessed again and again".into(),
                     ));
                 }
                 tokio::time::sleep(Duration::from_millis(20 << rounds)).await;

@@ -1,13 +1,12 @@
-//! Counters, and destinations by the hour.
+//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
 //!
-//! What an invocation counted is an item of its own, one write unit whatever it counted, in one of
-//! [`PARTS`] partitions: one alone takes 1,000 writes a second. The sweep's [`sum_up`] adds those
-//! of a part to its sums, one item, together with how far it got: so nothing is added twice. It
-//! goes on until it has caught up or its time is over. A reader adds all sums and what is not
-//! summed up yet.
+//! An invocation writes what it counted as one item, in one of [`PARTS`] partitions, because one
+//! partition takes 1,000 writes a second. The housekeeping ([`sum_up`]) adds the items of each
+//! partition to its sums, one item, which also holds the position: so it adds no item twice. A
+//! reader adds up all sums and the items that are not summed up yet.
 //!
-//! The first part has the names that there were before there were several, so that versions before
-//! and after each other count on.
+//! The first partition has the names from when there was only one, so an older version's counts
+//! are included.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -62,23 +61,22 @@ impl Totals for DynamoStore {
     }
 }
 
-/// Items younger than this are left for the next run: their writers may not have written the ones
-/// before them yet.
+/// Items younger than this wait for the next run, because an older item may still be in flight.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// The partitions of what was counted. Fixed for ever, since each has its sums.
+/// The number of partitions. It never changes, because each partition has its sums.
 const PARTS: u8 = 4;
 
-/// A sum that reaches further ahead than this was made with a wrong clock.
+/// A position further ahead than this comes from a wrong clock.
 const MAX_AHEAD: Duration = Duration::from_secs(60);
 
-/// How long an item is kept if no sweep comes by.
+/// How long an item is kept if no sweep runs.
 const MAX_AGE: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// Destinations of an hour that the sums keep: those that failed most.
+/// The destinations of an hour in the sums: those that failed most.
 const MAX_KEPT: usize = 300;
 
-/// The most that the sums can be when inflated.
+/// The size limit of the inflated sums.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -114,12 +112,12 @@ struct Delta {
     destinations: BTreeMap<String, Seen>,
 }
 
-/// The sums of all of it.
+/// The sums of one partition, or of all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Sums {
     #[serde(rename = "c", default)]
     counters: BTreeMap<String, u64>,
-    /// By the hour since the epoch; this one and the last.
+    /// By the hour since the epoch: this hour and the previous one.
     #[serde(rename = "h", default)]
     hours: BTreeMap<i64, BTreeMap<String, Seen>>,
     /// Over all time.
@@ -138,7 +136,7 @@ impl Sums {
         }
     }
 
-    /// Adds what another part came to.
+    /// Adds the sums of another partition.
     fn merge(&mut self, other: Self) {
         for (name, count) in other.counters {
             *self.counters.entry(name).or_default() += count;
@@ -153,7 +151,7 @@ impl Sums {
         }
     }
 
-    /// Forgets old hours, and of too many destinations those that failed least.
+    /// Drops old hours and, of too many destinations, those that failed least.
     fn bound(&mut self, now: Timestamp) {
         self.hours.retain(|at, _| *at >= hour(now) - 1);
         for destinations in self.hours.values_mut() {
@@ -218,7 +216,7 @@ fn sums_key(part: u8) -> Item {
     key("totals", if part == 0 { "totals".to_owned() } else { part.to_string() })
 }
 
-/// The sums of a part, up to which item they go, and how that was stored.
+/// The sums of a partition, and the position up to which they go.
 struct Stored {
     part: u8,
     totals: Sums,
@@ -256,8 +254,8 @@ impl Stored {
         item
     }
 
-    /// Adds what was counted after the position and before `end`, at most `most` items. Whether
-    /// there may be more.
+    /// Adds the items after the position and before `end`, at most `most`. Returns whether there
+    /// may be more.
     async fn add_unsummed(
         &mut self,
         table: &Table,
@@ -268,7 +266,7 @@ impl Stored {
             index: None,
             keys: ("p", "s"),
             partition: partition(self.part),
-            // The least that sorts after the position.
+            // The lowest key after the position.
             between: (
                 self.position
                     .as_ref()
@@ -295,20 +293,18 @@ impl Stored {
         Ok(true)
     }
 
-    /// Puts a position that a wrong clock has moved into the future back to the present. What was
-    /// counted in between may be missing from the figures; without this, all that is counted until
-    /// then would.
+    /// Moves a position that a wrong clock put into the future back to the present. The sums may
+    /// lack items from in between. Without this, they would lack every item until then.
     fn take_back(&mut self, now: Timestamp) {
         let position = self.position.as_deref().and_then(counted_at);
         if let Some(at) = position.filter(|at| *at > now.plus(MAX_AHEAD)) {
             tracing::warn!(%at,
-                "The totals were summed up with a clock that was ahead; they go on from the \
-                 present");
+                "A clock that was ahead summed up the totals. They continue from the present.");
             self.position = Some(sortable(now.minus(SETTLED)));
         }
     }
 
-    /// Writes the sums in place of those that went up to `before`. Whether nobody else had.
+    /// Replaces the sums that went up to `before`. Returns whether no other run did so first.
     async fn write(&self, table: &Table, before: Option<String>) -> Result<bool, StoreError> {
         let condition = match before {
             Some(before) => {
@@ -324,13 +320,13 @@ impl Stored {
     }
 }
 
-/// When the item at this place was counted.
+/// When the item with this sort key was counted.
 fn counted_at(place: &str) -> Option<Timestamp> {
     let at = place.split_once('-').map_or(place, |(at, _)| at);
     at.parse().ok().map(Timestamp::from_millis)
 }
 
-/// Sums up all parts, each until it has caught up, another run is at it, or the time `is_over`.
+/// Sums up all partitions, each until it has caught up, another run works on it, or `is_over`.
 pub(super) async fn sum_up(
     table: &Table,
     now: Timestamp,
@@ -360,8 +356,8 @@ async fn sum_up_part(
     }
 }
 
-/// The sums of all parts with what is not summed up yet, as far as one call may read. What a clock
-/// that was far ahead counted is in the sums.
+/// The sums of all partitions and the items that are not summed up yet, as far as one call may
+/// read.
 async fn current(table: &Table, now: Timestamp) -> Result<Sums, StoreError> {
     let end = &sortable(now.plus(MAX_AGE / 2));
     let parts = try_join_all((0..PARTS).map(|part| async move {

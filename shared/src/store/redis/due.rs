@@ -1,4 +1,4 @@
-//! The due index: a sorted set in each shard, by due time and then by id.
+//! The due index: in each shard a sorted set of ids, by due time and then by id.
 
 use ::redis::RedisResult;
 use futures_util::future::try_join_all;
@@ -10,7 +10,7 @@ use crate::{
     store::{DueCursor, DueEntry, DuePage, DuePlace},
 };
 
-/// Reads on in every shard that is not at its end.
+/// Reads every shard that was not read to its end.
 pub(super) async fn read(
     connection: &Connection,
     until: Timestamp,
@@ -43,7 +43,7 @@ pub(super) async fn read(
             if let Ok(id) = id.parse() {
                 page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) });
             } else {
-                tracing::warn!(id, "an entry of the due index names no webhook: left out");
+                tracing::warn!(id, "Skipped an entry of the due index that names no webhook");
                 page.nameless += 1;
             }
         }

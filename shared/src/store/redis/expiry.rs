@@ -1,5 +1,5 @@
-//! Forgetting what has expired: its entry in the index of what expires says which others it has, so
-//! its record may be gone by itself.
+//! The deletion of expired webhooks. An entry of the expiry index names all index entries of its
+//! webhook, so they can be deleted even if the record is gone.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{clock::Timestamp, redis::Connection};
 
-/// Expired webhooks that one sweep forgets in each shard.
+/// The most expired webhooks that one purge deletes in each shard.
 const MAX_PER_SHARD: usize = super::MAX_READ / SHARDS;
 
-/// What creates have seen expired, in each shard, and the next create there takes along. Losing it
-/// costs nothing: it is seen again.
+/// The expired webhooks that creates found, by shard. The next create in the shard deletes them. If
+/// this is lost, another create finds them again.
 #[derive(Debug, Default)]
 pub(super) struct Seen([Mutex<Vec<String>>; SHARDS]);
 
@@ -30,7 +30,7 @@ impl Seen {
     }
 }
 
-/// Forgets the webhooks of these entries of one shard, unless they have been given more time since.
+/// Deletes the webhooks of these entries of one shard, unless a resend has extended their time.
 pub(super) async fn forget(
     connection: &Connection,
     shard: usize,
@@ -53,8 +53,8 @@ pub(super) async fn forget(
     connection.run::<u64>(&call).await.map(drop)
 }
 
-/// The keys of the webhook of `task|status|archived_at|reference|id`. What is no such entry has
-/// none, and only goes itself.
+/// The keys of the webhook of an entry `task|status|archived_at|reference|id`. Another text has
+/// none: only the entry itself is deleted.
 fn own_keys(connection: &Connection, entry: &str) -> Vec<String> {
     let parts: Vec<&str> = entry.split('|').collect();
     let [task, _, _, reference, _] = parts[..] else { return Vec::new() };
@@ -62,7 +62,7 @@ fn own_keys(connection: &Connection, entry: &str) -> Vec<String> {
     keys::own_keys(connection, task, Some(reference).filter(|reference| !reference.is_empty()))
 }
 
-/// Forgets what has expired in all shards, as much as one call may.
+/// Deletes expired webhooks in all shards, as many as one call may.
 pub(super) async fn purge(connection: &Connection, now: Timestamp) -> RedisResult<()> {
     let purge = async |shard| {
         let mut command = cmd("ZRANGE");

@@ -1,4 +1,4 @@
-//! Ending the leases of a process whose heartbeat stopped.
+//! The recovery of leases of a process whose heartbeat stopped.
 
 use ::redis::cmd;
 use futures_util::future::join_all;
@@ -18,8 +18,8 @@ use crate::{
     store::{MAX_READ, StoreError, Webhooks, WriteError},
 };
 
-/// Who made a claim, as it is stored beside the record: the process, and which claim. A later claim
-/// of a process without a name leaves it there, and so does an outcome.
+/// The field `o` of a record: the process that made the claim, and the claim. A later claim by a
+/// process without a name leaves it as it is, and so does an outcome.
 pub(super) fn holder(process: Option<ProcessId>, webhook: &Webhook) -> String {
     let claim = webhook.claim.as_ref().map(|claim| claim.id);
     process.zip(claim).map_or_else(String::new, |(process, claim)| name(process, claim))
@@ -30,10 +30,11 @@ fn name(process: ProcessId, claim: ClaimId) -> String {
 }
 
 impl RedisStore {
-    /// Ends the leases of a dead process, so that the next look claims anew. How many.
+    /// Ends the leases of a dead process, so the next worker can claim the webhooks. Returns how
+    /// many.
     ///
-    /// A claim that somebody else has made since stays, and so does an outcome that is written
-    /// meanwhile: each change is conditional on the record that was read.
+    /// Every change is conditional on the record that was read, so it does not hit a newer claim or
+    /// an outcome.
     pub async fn end_leases_of(
         &self,
         process: ProcessId,
@@ -100,7 +101,7 @@ impl RedisStore {
     }
 }
 
-/// The lease is over, and the webhook is due: should its message be lost, the sweep finds it.
+/// Ends the lease and makes the webhook due, so the sweep finds it if its message is lost.
 fn without_lease(webhook: &Webhook, now: Timestamp) -> Webhook {
     let mut next = webhook.clone();
     next.due_at = Some(webhook.due_at.map_or(now, |at| at.min(now)));

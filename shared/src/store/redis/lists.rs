@@ -1,4 +1,4 @@
-//! The contract of [`Lists`]. A list reads a stretch of one index over all shards, at most
+//! The contract of [`Lists`]. A list reads a range of one index over all shards, at most
 //! [`MAX_READ`] entries, and then the records, which decide. `due` reads the due index.
 
 use ::redis::{RedisError, RedisResult, cmd};
@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{
     RedisStore, due, keys,
-    merged::{self, Order, Stretch},
+    merged::{self, IndexRange, Order},
     records::{is_foreign, readable, sortable, unavailable},
 };
 use crate::{
@@ -78,10 +78,10 @@ impl Lists for RedisStore {
     }
 }
 
-/// The fewest and the most records that are read at a time.
+/// The fewest and the most records that one round trip reads.
 const CHUNK: (usize, usize) = (16, 100);
 
-/// A record and its URL. Bytes, since one that is not text must not hide the others.
+/// A record and its URL. Bytes, because a value that is not text must not hide the others.
 type Read = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 async fn list(
@@ -95,7 +95,7 @@ async fn list(
     // Members of the index of statuses begin with the status.
     let (index, begin) = match (&filter.reference, filter.status) {
         (Some(reference), _) => (format!("ref:{reference}"), String::new()),
-        // There is no index of what was delivered: that is most of it, so the order of creation
+        // No index holds delivered webhooks. Most webhooks are delivered, so the order of creation
         // serves as well.
         (None, None | Some(Status::Delivered)) => ("time".to_owned(), String::new()),
         (None, Some(status)) => ("status".to_owned(), format!("{}:", status.code())),
@@ -153,7 +153,7 @@ fn position(member: &str) -> Option<DeadLetterPosition> {
     })
 }
 
-/// What a list wants of what its index yields, and how much.
+/// Which entries of its index a list returns, and how many.
 struct Wanted<'a> {
     filter: &'a Filter,
     limit: usize,
@@ -161,8 +161,8 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Reads the index downwards, and the records of what it yields until there are enough. Where
-    /// to go on, and what was found.
+    /// Reads the index backwards, and the records of its entries until the page is full. Returns
+    /// where the next page begins, and the webhooks.
     async fn walk(
         &self,
         connection: &Connection,
@@ -171,7 +171,7 @@ impl Wanted<'_> {
         to: &str,
     ) -> Result<(Option<String>, Vec<Listed>), StoreError> {
         let read = merged::read(connection, index, from, to, Order::Descending).await;
-        let Stretch { members, next } = read.map_err(unavailable)?;
+        let IndexRange { members, next } = read.map_err(unavailable)?;
         let (mut items, mut examined) = (Vec::new(), 0);
         while examined < members.len() && items.len() < self.limit {
             let chunk = (self.limit - items.len()).clamp(CHUNK.0, CHUNK.1);
@@ -193,7 +193,7 @@ impl Wanted<'_> {
         Some(Listed { webhook, url: String::from_utf8_lossy(url).into_owned() })
     }
 
-    /// The webhook that the filter's reference id was made up for.
+    /// The webhook that the filter's reference id was generated for.
     async fn generated(&self, connection: &Connection) -> Result<Option<Listed>, StoreError> {
         let Some(task) = self.filter.reference.as_ref().and_then(ReferenceId::generated_for) else {
             return Ok(None);
@@ -216,7 +216,7 @@ async fn read_all(
     join_all(members.iter().map(read)).await.into_iter().collect()
 }
 
-/// `None` if somebody else wrote under its keys, which must not hide others.
+/// `None` if another program wrote under its keys. Such a key must not hide other webhooks.
 async fn read_one(connection: &Connection, task: TaskId) -> Result<Option<Read>, StoreError> {
     let record = cmd("HGET").arg(keys::record_key(connection, task)).arg("r").clone();
     let url = cmd("HGET").arg(keys::content_key(connection, task)).arg("u").clone();
@@ -235,8 +235,8 @@ fn unless_foreign<T>(task: TaskId, answer: RedisResult<T>) -> Result<Option<T>, 
     }
 }
 
-/// What of a range of creation is unfinished and in no due index. Of what is finished, which is
-/// most of it, only status and time are read.
+/// Lists unfinished webhooks that are not in the due index. Of a finished webhook, which most are,
+/// it reads only status and due time.
 async fn list_unindexed(
     connection: &Connection,
     from: Timestamp,
@@ -247,7 +247,7 @@ async fn list_unindexed(
         after.map_or_else(|| format!("[{}", TaskId::first_at(from)), |after| format!("({after}"));
     let end = format!("({}", TaskId::first_at(until));
     let read = merged::read(connection, "time", &begin, &end, Order::Ascending).await;
-    let Stretch { members, next } = read.map_err(unavailable)?;
+    let IndexRange { members, next } = read.map_err(unavailable)?;
     let tasks: Vec<TaskId> = members.iter().filter_map(|member| merged::task(member)).collect();
     let unindexed = async |&task: &TaskId| {
         let command =

@@ -1,5 +1,5 @@
-//! How full the server's memory is. Near its limit (`maxmemory`) nothing new is taken in, so that
-//! there is room left to bring to an end what has been accepted.
+//! How full the server's memory is. Near its limit (`maxmemory`) the store refuses new webhooks, so
+//! there is room left to deliver the accepted ones.
 
 use std::{
     sync::{
@@ -13,13 +13,13 @@ use ::redis::InfoDict;
 
 use crate::redis::Connection;
 
-/// From this share of `maxmemory` on nothing new is taken in: 90 %.
+/// The share of `maxmemory` from which the store refuses new webhooks: 90 %.
 const FULL_PERCENT: u64 = 90;
 
-/// How often the server is asked, while something is to be taken in.
+/// The time between two questions to the server.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the server said last.
+/// The server's last answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gauge(Arc<Inner>);
 
@@ -30,14 +30,13 @@ struct Inner {
 }
 
 impl Gauge {
-    /// Whether the server was nearly full when it was last asked. Asks again in the background, at
-    /// most once a second. On a cluster the fullest node decides, since webhooks are spread evenly.
+    /// Whether the server was nearly full at its last answer. Asks again in the background, at most
+    /// once a second. On a cluster the fullest node decides, because webhooks are spread evenly.
     pub(super) fn is_full(&self, connection: &Connection) -> bool {
         if self.is_time() {
             let (gauge, connection) = (Arc::clone(&self.0), connection.clone());
             tokio::spawn(async move {
-                // Whoever is not told goes on with what is known. The server itself refuses at 100
-                // %.
+                // Without an answer the last one stands. The server itself refuses at 100 %.
                 if let Ok(nodes) = connection.info("memory").await {
                     gauge.is_full.store(nodes.iter().any(is_nearly_full), Ordering::Relaxed);
                 }
@@ -56,22 +55,22 @@ impl Gauge {
     }
 }
 
-/// Whether a node has used so much of its memory that it takes in nothing new.
+/// Whether a node's memory is nearly full.
 pub(super) fn is_nearly_full(memory: &InfoDict) -> bool {
     used_percent(memory).is_some_and(|percent| percent >= FULL_PERCENT)
 }
 
-/// Of the memory that the node may use. `None`: it has no limit, or does not tell.
+/// The used share of the node's limit. `None`: the node has no limit or does not report it.
 fn used_percent(memory: &InfoDict) -> Option<u64> {
     let number = |name: &str| memory.get::<u64>(name);
     let limit = number("maxmemory").filter(|limit| *limit > 0)?;
-    // The server does not count its buffers for replicas and for the disk either.
+    // The server leaves its buffers for replicas and for the disk out, too.
     let used =
         number("used_memory")?.saturating_sub(number("mem_not_counted_for_evict").unwrap_or(0));
     Some(used.saturating_mul(100) / limit)
 }
 
-/// What health says of it.
+/// The warning of the health check.
 pub(super) fn warning() -> String {
     format!(
         "memory is {FULL_PERCENT} % full or more: new webhooks are refused, accepted ones are \

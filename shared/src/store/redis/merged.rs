@@ -1,4 +1,4 @@
-//! An index that is divided among the shards, read as one.
+//! An index over all shards, read as one.
 
 use ::redis::{FromRedisValue, RedisResult, cmd};
 use futures_util::future::try_join_all;
@@ -6,37 +6,36 @@ use futures_util::future::try_join_all;
 use super::{MAX_READ, keys::SHARDS};
 use crate::{id::TaskId, redis::Connection};
 
-/// What is read of each shard's part at a time, so that no call reads more than [`MAX_READ`]
-/// entries.
+/// The entries that one call reads from each shard, so it reads at most [`MAX_READ`] in all.
 const PART: usize = MAX_READ / SHARDS;
 
-/// The length of a task id, with which each member ends.
+/// The length of a task id. Every member ends with one.
 const TASK_CHARS: usize = 36;
 
-/// In which order.
+/// The order of reading.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Ascending,
     Descending,
 }
 
-/// A stretch of the index, without gaps.
-pub(super) struct Stretch {
+/// A range of the index without gaps.
+pub(super) struct IndexRange {
     /// In order.
     pub(super) members: Vec<String>,
-    /// Where it goes on: the place after this member. `None` at the end.
+    /// The member after which the next range begins. `None` at the end.
     pub(super) next: Option<String>,
 }
 
-/// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as every
-/// shard's part could be read.
+/// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as all
+/// shards were read.
 pub(super) async fn read(
     connection: &Connection,
     index: &str,
     from: &str,
     to: &str,
     order: Order,
-) -> RedisResult<Stretch> {
+) -> RedisResult<IndexRange> {
     let read = |shard| {
         let mut command = cmd("ZRANGE");
         command.arg(connection.key_of_shard(shard, index)).arg(from).arg(to).arg("BYLEX");
@@ -48,8 +47,8 @@ pub(super) async fn read(
     };
     let parts = try_join_all((0..SHARDS).map(read)).await?;
     let is_before = |a: &String, b: &String| if order == Order::Ascending { a < b } else { a > b };
-    // A part that was not read to its end may have more right after its last member: nothing from
-    // there on is known to be next.
+    // A shard that was not read to its end may have more members after its last one. So members
+    // beyond that one may not be the next in order.
     let cut_off = parts.iter().filter(|part| part.len() == PART).filter_map(|part| part.last());
     let next = cut_off.reduce(|a, b| if is_before(b, a) { b } else { a }).cloned();
     let mut members: Vec<String> = parts.into_iter().flatten().collect();
@@ -58,15 +57,15 @@ pub(super) async fn read(
     if order == Order::Descending {
         members.reverse();
     }
-    Ok(Stretch { members, next })
+    Ok(IndexRange { members, next })
 }
 
-/// The webhook that a member stands for; what somebody else entered stands for none.
+/// The webhook of a member. `None` for a member that another program wrote.
 pub(super) fn task(member: &str) -> Option<TaskId> {
     member.get(member.len().checked_sub(TASK_CHARS)?..)?.parse().ok()
 }
 
-/// What a command answers in each of the shards.
+/// The result of a command in each shard.
 pub(super) async fn of_each_shard<T: FromRedisValue>(
     connection: &Connection,
     command: impl Fn(usize) -> ::redis::Cmd,

@@ -1,4 +1,4 @@
-//! One webhook as it is stored, and how it is read.
+//! The stored form of one webhook, and the errors of a read.
 
 use ::redis::{ErrorKind, RedisError};
 use serde_json::value::RawValue;
@@ -11,8 +11,8 @@ use crate::{
     store::{StoreError, WriteError},
 };
 
-/// A record as the scripts take it: what the indexes and the conditions need stands beside its
-/// JSON. What there is none of is empty.
+/// A record as the scripts take it: its JSON, and what indexes and preconditions need. An absent
+/// value is empty.
 pub(super) struct Row {
     pub(super) task: String,
     pub(super) id: String,
@@ -48,7 +48,7 @@ impl Row {
         }
     }
 
-    /// Adds what a write puts in place.
+    /// Adds the arguments of a write.
     pub(super) fn add_to(&self, call: &mut Call<'_>) {
         for value in [
             &self.revision,
@@ -63,12 +63,12 @@ impl Row {
     }
 }
 
-/// The time so that texts sort as times do.
+/// The time as a text that sorts in the order of times.
 pub(super) fn sortable(time: Timestamp) -> String {
     format!("{:015}", time.as_millis().max(0))
 }
 
-/// The headers as they are stored; empty if there are none.
+/// The stored form of the headers. Empty if there are none.
 pub(super) fn headers_to_json(content: &Content) -> String {
     if content.headers.is_empty() {
         return String::new();
@@ -77,7 +77,7 @@ pub(super) fn headers_to_json(content: &Content) -> String {
         .unwrap_or_else(|_| unreachable!("pairs of strings are JSON"))
 }
 
-/// The content: URL, headers and payload, as the scripts answer them.
+/// Reads the content from URL, headers and payload, as the scripts return them.
 pub(super) fn content(
     id: &WebhookId,
     parts: &mut impl Iterator<Item = Option<String>>,
@@ -110,10 +110,10 @@ pub(super) fn conflict(id: &WebhookId, json: &str) -> WriteError {
     }
 }
 
-/// The record of a list, unless it cannot be read.
+/// The record of a list's entry, unless it is unreadable.
 pub(super) fn readable(json: &[u8]) -> Option<Webhook> {
     Webhook::from_json(&String::from_utf8_lossy(json))
-        .inspect_err(|error| tracing::warn!(%error, "a webhook was left out of a list"))
+        .inspect_err(|error| tracing::warn!(%error, "Skipped a webhook that cannot be read"))
         .ok()
 }
 
@@ -121,19 +121,19 @@ pub(super) fn unavailable(error: RedisError) -> StoreError {
     if is_full(&error) { full() } else { StoreError::Unavailable(Box::new(error)) }
 }
 
-/// Nothing was taken in.
+/// The store wrote nothing.
 pub(super) fn full() -> StoreError {
     StoreError::Full("the memory of Redis is nearly full (maxmemory)")
 }
 
-/// Whether somebody else wrote under the key.
+/// Whether another program wrote under the key.
 pub(super) fn is_foreign(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
         || error.detail().is_some_and(|detail| detail.contains("WRONGTYPE"))
 }
 
-/// What a call about one webhook ran into. A key that somebody else wrote is that webhook's trouble
-/// and nobody else's.
+/// The error of a call about one webhook. A key that another program wrote concerns that webhook
+/// alone.
 pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
     match error.kind() {
         _ if is_foreign(&error) => malformed(id, "its key holds something else"),

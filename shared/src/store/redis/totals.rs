@@ -49,8 +49,8 @@ impl Totals for RedisStore {
     }
 }
 
-/// Of one hour: delivered, failed, latest error. Redis keeps `failed` as the score of an order, so
-/// it comes as a floating number.
+/// One hour: delivered, failed, latest error. Redis keeps `failed` as the score of a sorted set, so
+/// it is a floating-point number.
 type Hour = (u64, f64, String);
 
 /// How long a destination's count of what waits there is kept without a change: 8 days, a day more
@@ -100,7 +100,7 @@ async fn add(
     connection.once(&script).await.map_err(unavailable)
 }
 
-/// The worst of each of the two hours are candidates; their sums decide.
+/// The destinations that failed most in either hour are the candidates. Their sums decide.
 async fn destinations(
     connection: &Connection,
     now: Timestamp,

@@ -1,12 +1,12 @@
-//! Settings of the server with which it may lose webhooks, and a memory that is nearly full.
+//! Warnings about settings with which the server may lose webhooks, and about nearly full memory.
 
 use std::collections::BTreeSet;
 
 use super::{memory, records::unavailable};
 use crate::{redis::Connection, store::StoreError};
 
-/// What one node says of itself. What it does not tell is not held against it: managed servers
-/// refuse `CONFIG`, and then take snapshots by means of their own, or not.
+/// The settings that one node reports. A setting that it does not report causes no warning: managed
+/// servers refuse `CONFIG` and have persistence of their own.
 #[derive(Default)]
 struct Node {
     policy: Option<String>,
@@ -16,7 +16,7 @@ struct Node {
     min_replicas: Option<String>,
 }
 
-/// Each sentence once, whichever of a cluster's nodes it is about.
+/// The warnings of all nodes, each once.
 pub(super) async fn warnings(connection: &Connection) -> Result<Vec<String>, StoreError> {
     let (memory, persistence, replication) = tokio::try_join!(
         connection.info("memory"),

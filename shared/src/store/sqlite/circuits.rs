@@ -1,4 +1,4 @@
-//! The circuits of destinations that fail.
+//! Circuits: the table `circuits`.
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
@@ -17,11 +17,11 @@ pub(super) fn circuit(
     statement.query_row([destination], read).optional()
 }
 
-/// Stale circuits that go with one write.
+/// The most stale circuits that one write deletes.
 const MAX_PURGED: i64 = 10;
 
-/// Those that opened before those that only failed, the latest first: what is not called any more
-/// hides nobody.
+/// The circuits that opened, then those that only failed, the latest first in both. So a
+/// destination that is no longer called hides no other.
 pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Circuit>> {
     let mut statement = connection.prepare_cached(
         "SELECT circuit FROM circuits ORDER BY opened DESC, touched_at DESC LIMIT ?1",

@@ -72,13 +72,13 @@ impl Lists for SqliteStore {
     }
 }
 
-/// What every list reads of a row, in this order.
+/// The columns that every list reads, in this order.
 const COLUMNS: &str = "task, status, expires_at, content, record, archived_at";
 
 /// Above all task ids.
 const LAST: [u8; 16] = [0xff; 16];
 
-/// What a list wants of what its index yields, and how much.
+/// Which entries of its index a list returns, and how many.
 struct Wanted<'a> {
     filter: &'a Filter,
     now: Timestamp,
@@ -103,7 +103,7 @@ fn list(
     let mut page = wanted.collect(&read, &sql, (end, reference.as_str()), |row| task(row, 0))?;
     if let Some(listed) = wanted.generated(&read, reference)? {
         let found = listed.webhook.id.task;
-        // Only if it belongs to this page and not to one before or after.
+        // Only if it belongs to this page, and not to an earlier or later one.
         if found.as_bytes() < end && page.next.is_none_or(|next| found >= next) {
             insert(&mut page, listed, wanted.limit);
         }
@@ -111,14 +111,14 @@ fn list(
     Ok(page)
 }
 
-/// The index that serves the filter best. The limit counts what is read, not what matches.
+/// The query over the index that serves the filter best. The limit counts the rows that are read.
 fn list_sql(filter: &Filter) -> String {
     let condition = match (&filter.reference, filter.status) {
         (Some(_), _) => "task < ?1 AND reference = ?2".to_owned(),
-        // There is no index of what was delivered: that is most of it, so the order of creation
+        // No index holds delivered webhooks. Most webhooks are delivered, so the order of creation
         // serves as well.
         (None, Some(Status::Delivered) | None) => "task < ?1".to_owned(),
-        // Said twice because the index is known to apply only by these very words.
+        // SQLite uses the partial index only if the query repeats its condition.
         (None, Some(status)) => format!(
             "task < ?1 AND status = {} AND status <> {}",
             status.code(),
@@ -128,8 +128,7 @@ fn list_sql(filter: &Filter) -> String {
     format!("SELECT {COLUMNS} FROM webhooks WHERE {condition} ORDER BY task DESC LIMIT {MAX_READ}")
 }
 
-/// A webhook whose reference id was made up has no index entry; one whose caller copied such a
-/// reference id has.
+/// Inserts a webhook whose reference id was generated: the index by reference has no entry for it.
 fn insert(page: &mut Page<Listed, TaskId>, listed: Listed, limit: usize) {
     let place = page.items.partition_point(|item| item.webhook.id.task > listed.webhook.id.task);
     page.items.insert(place, listed);
@@ -197,8 +196,7 @@ fn dead_letters_sql(by_reference: bool) -> String {
 }
 
 impl Wanted<'_> {
-    /// Walks the query's rows until the page is full. What is read is bounded by the query's own
-    /// limit.
+    /// Reads the query's rows until the page is full. The query limits how many it reads.
     fn collect<P: Copy>(
         &self,
         connection: &Connection,
@@ -220,8 +218,8 @@ impl Wanted<'_> {
         Ok(Page { items, next: last.filter(|_| read == MAX_READ) })
     }
 
-    /// The row's webhook if it is wanted. The columns tell most of that, so that few records are
-    /// parsed in vain.
+    /// The row's webhook, if it matches. The columns decide that mostly, so few records are parsed
+    /// in vain.
     fn take(&self, connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Option<Listed>> {
         let (status, expires_at): (u8, Option<i64>) = (row.get(1)?, row.get(2)?);
         let expired = expires_at.is_some_and(|at| at <= self.now.as_millis());
@@ -237,7 +235,7 @@ impl Wanted<'_> {
         Ok(Some(Listed { webhook, url }))
     }
 
-    /// The webhook that this reference id was made up for.
+    /// The webhook that this reference id was generated for.
     fn generated(
         &self,
         connection: &Connection,
@@ -251,7 +249,7 @@ impl Wanted<'_> {
     }
 }
 
-/// The index is one part; its entries are named by their task id, in hexadecimal.
+/// Reads the due index. It has one part, and a cursor names an entry by its task id in hexadecimal.
 fn due(
     connection: &Connection,
     until: Timestamp,
@@ -271,12 +269,12 @@ fn due(
         read += 1;
         let (due_at, task) = (Timestamp::from_millis(row.get(0)?), task(row, 2)?);
         last = Some((due_at, to_hex(task)));
-        // The id is all that is needed, and who looks at the record sees whether it can be read.
+        // Only the id matters here. The worker finds out whether the record can be read.
         if let Some(id) = id_of(row.get_ref(1)?.as_str()?) {
             page.entries.push(DueEntry { id, due_at });
         } else {
             tracing::warn!(task_id = %task,
-                "a due webhook was left out: its record cannot be read");
+                "Skipped a due webhook: its record has no readable id");
             page.nameless += 1;
         }
     }
@@ -288,8 +286,8 @@ fn to_hex(task: TaskId) -> String {
     task.as_bytes().iter().fold(String::with_capacity(32), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// The inverse, as far as it is hexadecimal: what another version wrote is at worst before the
-/// place that it meant.
+/// The bytes, as far as the text is hexadecimal. The cursor of another version is at worst before
+/// the place that it means.
 fn from_hex(hex: &str) -> Vec<u8> {
     let digits = hex.as_bytes().chunks_exact(2).map(|pair| {
         std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
@@ -329,13 +327,13 @@ fn list_unindexed(
     Ok(Page { items, next: last.filter(|_| read == MAX_READ) })
 }
 
-/// The record in this column. One that cannot be read is left out of lists, and said so.
+/// The record in this column. Logs an unreadable one, which lists leave out.
 fn readable(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Webhook>> {
     match Webhook::from_json(row.get_ref(column)?.as_str()?) {
         Ok(webhook) => Ok(Some(webhook)),
         Err(error) => {
             tracing::warn!(task_id = %task(row, 0)?, error = %error,
-                "a webhook was left out of a list");
+                "Skipped a webhook that cannot be read");
             Ok(None)
         }
     }

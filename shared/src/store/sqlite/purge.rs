@@ -1,5 +1,5 @@
-//! What has expired goes, a little at a time, within writes that happen anyway, and only as far as
-//! [`PurgeHorizon`] allows.
+//! The deletion of expired rows: a few at a time, as part of a create or of the store's
+//! housekeeping, and only as far as [`PurgeHorizon`] allows.
 
 use std::sync::{
     Arc,
@@ -13,33 +13,33 @@ use crate::{
     store::PurgeHorizon,
 };
 
-/// Rows of each table that go in one transaction.
+/// The most rows of each table that one purge deletes.
 const MAX_ROWS: u32 = 100;
 
-/// How often, while there is little to do.
+/// The time between two purges.
 const INTERVAL_MS: i64 = 1000;
 
-/// How often, while there is more than goes at once.
+/// The time between two purges while there are more expired rows than one purge deletes.
 const BUSY_INTERVAL_MS: i64 = 50;
 
-/// When the next purge may be.
+/// When the next purge may run.
 #[derive(Debug, Default)]
 pub(super) struct PurgeTimer {
     next_at: AtomicI64,
     horizon: PurgeHorizon,
 }
 
-/// The right, or not, to purge in the next write.
+/// The permission, if granted, to purge in the next write.
 pub(super) struct Ticket {
     timer: Option<Arc<PurgeTimer>>,
     now: Timestamp,
-    /// Up to when what has expired may go.
+    /// The horizon: rows that expired by then may be deleted.
     until: Option<Timestamp>,
 }
 
 impl PurgeTimer {
-    /// Grants it to one write an interval. A clock that was set back does not stop it for longer
-    /// than that.
+    /// Grants the permission to one write in each interval. A clock that is set back delays it by
+    /// one interval at most.
     pub(super) fn ticket(timer: &Arc<Self>, clock: &dyn Clock) -> Ticket {
         let now = clock.now();
         let (next_at, millis) = (timer.next_at.load(Ordering::Relaxed), now.as_millis());
@@ -60,7 +60,7 @@ impl PurgeTimer {
 }
 
 impl Ticket {
-    /// Purges, if it was granted.
+    /// Purges, if the permission was granted.
     pub(super) fn redeem(self, tx: &mut Transaction<'_>) -> rusqlite::Result<()> {
         let (Some(timer), Some(until)) = (self.timer, self.until) else { return Ok(()) };
         if purge(tx, until)? {
@@ -72,7 +72,7 @@ impl Ticket {
     }
 }
 
-/// Deletes what had expired by `now`. Whether there may be more.
+/// Deletes rows that had expired by `now`. Returns whether there may be more.
 fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
     let mut statement = tx.connection().prepare_cached(
         "SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER \

@@ -13,7 +13,7 @@ use crate::{
     store::{Tombstone, tombstone_expires_at},
 };
 
-/// A record as it is stored. Made before the writer's turn, so that the writer does not serialise.
+/// The row of a record. The caller makes it, so the writer thread does not serialise.
 #[derive(Debug)]
 pub(super) struct Row {
     task: TaskId,
@@ -42,7 +42,7 @@ impl Row {
     }
 }
 
-/// A content as it is stored.
+/// The row of a content.
 #[derive(Debug)]
 pub(super) struct StoredContent {
     url: String,
@@ -67,7 +67,7 @@ impl StoredContent {
     }
 }
 
-/// What became of a conditional write.
+/// What came of a conditional write.
 #[derive(Debug)]
 pub(super) enum Written {
     Done { content: i64 },
@@ -75,7 +75,7 @@ pub(super) enum Written {
     Missing,
 }
 
-/// What a condition needs to know of a row.
+/// The columns that a precondition needs.
 struct Found {
     revision: i64,
     status: u8,
@@ -105,13 +105,13 @@ fn find(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Found>
         .optional()
 }
 
-/// The record with this task id, whatever it is.
+/// The record with this task id, expired or not.
 pub(super) fn record(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT record FROM webhooks WHERE task = ?1")?;
     statement.query_row([task.as_bytes()], |row| row.get(0)).optional()
 }
 
-/// The same and its content, as of one moment.
+/// The record and its content at one moment.
 pub(super) fn open(
     connection: &Connection,
     task: TaskId,
@@ -136,15 +136,15 @@ pub(super) fn content(connection: &Connection, id: i64) -> rusqlite::Result<Opti
         .optional()
 }
 
-/// Why a webhook was not made.
+/// Why a webhook was not created.
 #[derive(Debug)]
 pub(super) enum Occupied {
-    /// There is one with its task id, with this record.
+    /// A webhook with its task id exists. This is its record.
     Taken(String),
     Tombstone(Tombstone),
 }
 
-/// Makes the webhook, unless its task id is taken or retired.
+/// Creates the webhook, unless a webhook or a tombstone has its task id.
 pub(super) fn create(
     tx: &mut Transaction<'_>,
     row: &Row,
@@ -184,7 +184,7 @@ pub(super) fn create(
     Ok(None)
 }
 
-/// Puts `row` in place if the stored record has the revision `before`.
+/// Replaces the stored record with `row`, if it has the revision `before`.
 pub(super) fn replace(
     tx: &mut Transaction<'_>,
     row: &Row,
@@ -197,7 +197,7 @@ pub(super) fn replace(
     };
     if found.revision != before as i64 {
         let stored = record(tx.connection(), row.task)?.unwrap_or_default();
-        // The same bytes are the same record: an earlier try of this write had taken effect.
+        // The same bytes are the same record: an earlier try of this write took effect.
         let ours = stored == row.record;
         return Ok(if ours {
             Written::Done { content: found.content }
@@ -245,11 +245,11 @@ pub(super) fn delete(
         return Ok(Deletion::Missing);
     }
     remove(tx, id.task, found.status, found.content)?;
-    retire(tx, id.task, Tombstone::Deleted, now)?;
+    add_tombstone(tx, id.task, Tombstone::Deleted, now)?;
     Ok(if found.is_expired(now) { Deletion::Missing } else { Deletion::Done })
 }
 
-/// Sees to it that nothing is created under the id any more. Answers what stands there.
+/// Bars the id if no webhook exists under it. Returns what is there.
 pub(super) fn tombstone_id(
     tx: &mut Transaction<'_>,
     task: TaskId,
@@ -261,7 +261,7 @@ pub(super) fn tombstone_id(
     if let Some(why) = tombstone(tx.connection(), task)? {
         return Ok(Occupied::Tombstone(why));
     }
-    retire(tx, task, Tombstone::Unused, now)?;
+    add_tombstone(tx, task, Tombstone::Unused, now)?;
     Ok(Occupied::Tombstone(Tombstone::Unused))
 }
 
@@ -272,7 +272,7 @@ fn tombstone(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<T
     Ok(why.map(|why| Tombstone::from_stored(&why)))
 }
 
-fn retire(
+fn add_tombstone(
     tx: &mut Transaction<'_>,
     task: TaskId,
     why: Tombstone,
@@ -288,7 +288,7 @@ fn retire(
     Ok(())
 }
 
-/// Deletes the rows, and with them their index entries.
+/// Deletes the rows of a webhook. SQLite deletes their index entries.
 pub(super) fn remove(
     tx: &mut Transaction<'_>,
     task: TaskId,
@@ -307,7 +307,7 @@ fn count_out(tx: &mut Transaction<'_>, status: u8) {
     }
 }
 
-/// The id within a record, also of one that is too new to be read whole.
+/// The id in a record, even of a newer version that cannot be read whole.
 pub(super) fn id_of(record: &str) -> Option<WebhookId> {
     #[derive(Deserialize)]
     struct Named {

@@ -1,6 +1,5 @@
-//! What a stack does at start, while it holds the lock of its data folder: it knows then that
-//! nobody else is at work, so what its last run left half done need not wait for leases and graces
-//! to run out.
+//! The recovery at a stack's start, while it holds the lock of its data folder. No other process
+//! works on the store then, so webhooks in flight need not wait for leases and grace periods.
 
 use std::sync::Arc;
 
@@ -26,17 +25,27 @@ use crate::{
 const CHUNK: usize = 500;
 
 impl SqliteStore {
-    /// Ends what the last run began. Call it before anything else works on the store, and only if
-    /// nobody else can.
+    /// Recovers the webhooks that the last run left in flight. Call it before any other call, and
+    /// only if no other process can work on the store.
     ///
+<<<<<<< HEAD
     /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as
     /// interrupted. `messages` names the webhooks that a message leads to, of a queue that is as
     /// durable as this store ([`SqliteQueue::recover_in_flight`]): what is unfinished or not
     /// archived, and not among them, moves forward in the due index to when there is something to
     /// do. `None`: the queue is another one and keeps its messages itself.
+=======
+    /// Ends every lease and makes its webhook due. The next claim records the attempt as
+    /// interrupted.
     ///
-    /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped
-    /// half-way, it can be done again.
+    /// `messages` are the webhooks with a message in a queue that is as durable as this store
+    /// ([`SqliteQueue::recover_in_flight`]). Every other webhook that is neither finished nor
+    /// archived moves forward in the due index, to when a worker can work on it. `None`: the
+    /// queue is another one and keeps its messages itself.
+>>>>>>> ph/store
+    ///
+    /// Costs a few microseconds for each webhook that is neither delivered nor archived. A run that
+    /// was cut short can be repeated.
     ///
     /// [`SqliteQueue::recover_in_flight`]: crate::queue::sqlite::SqliteQueue::recover_in_flight
     pub async fn recover_in_flight(
@@ -51,7 +60,7 @@ impl SqliteStore {
         if let Some(mut messages) = messages {
             messages.sort_unstable();
             let messages: Arc<[TaskId]> = messages.into();
-            for pass in [Pass::Unheld, Pass::Waiting] {
+            for pass in [Pass::Unindexed, Pass::Waiting] {
                 taken.unsent += self.pass(pass, Arc::clone(&messages), now).await?;
             }
         }
@@ -79,14 +88,14 @@ impl SqliteStore {
     }
 }
 
-/// Which webhooks are looked at.
+/// Which webhooks a pass reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
     /// Those in progress.
     Leased,
     /// Those pending that are not in the due index.
-    Unheld,
-    /// Those that are due later.
+    Unindexed,
+    /// Those in the due index with a later time.
     Waiting,
 }
 
@@ -105,7 +114,7 @@ impl Pass {
         };
         match self {
             Self::Leased => of_status(Status::InProgress, ""),
-            Self::Unheld => of_status(Status::Pending, "AND due_at IS NULL"),
+            Self::Unindexed => of_status(Status::Pending, "AND due_at IS NULL"),
             Self::Waiting => "SELECT task, due_at, record FROM webhooks
                  WHERE due_at IS NOT NULL AND (due_at, task) > (?1, ?2)
                  ORDER BY due_at, task LIMIT ?3"
@@ -165,14 +174,14 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<(Position, Option<Webhook>)> {
         task: *task.as_bytes(),
     };
     let webhook = Webhook::from_json(row.get_ref(2)?.as_str()?)
-        .inspect_err(
-            |error| tracing::warn!(task_id = %task, error = %error, "a webhook was not taken over"),
-        )
+        .inspect_err(|error| {
+            tracing::warn!(task_id = %task, %error, "Did not recover a webhook that cannot be read");
+        })
         .ok();
     Ok((position, webhook))
 }
 
-/// Who held the claim is gone.
+/// Ends the lease of a worker that is gone.
 fn end_lease(webhook: &Webhook, now: Timestamp) -> Webhook {
     let mut next = due(webhook, webhook.due_at.map_or(now, |at| at.min(now)), now);
     if let Some(claim) = next.claim.as_mut() {
@@ -181,7 +190,7 @@ fn end_lease(webhook: &Webhook, now: Timestamp) -> Webhook {
     next
 }
 
-/// Nothing leads to it before it is due; `None` if that is early enough.
+/// Moves a webhook without a message forward in the due index. `None` if it is early enough.
 fn look_again(webhook: &Webhook, now: Timestamp) -> Option<Webhook> {
     let look_at = next_look(webhook).max(now);
     if webhook.status != Status::Failed {

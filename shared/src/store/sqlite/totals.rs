@@ -116,14 +116,14 @@ fn add_destination(
 }
 
 fn counters(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
-    // The names are ours, so there are few.
+    // The names are Posthaste's own, so there are few.
     let mut statement = connection.prepare_cached("SELECT name, n FROM counters LIMIT ?1")?;
     statement
         .query_map([MAX_READ as i64], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))?
         .collect()
 }
 
-/// The worst of each of the two hours are candidates; their sums decide.
+/// The destinations that failed most in either hour are the candidates. Their sums decide.
 fn destinations(
     connection: &Connection,
     now: Timestamp,
