@@ -326,7 +326,7 @@ mod tests {
         let before = ids.next(now, [7; 10]);
         let batch = ids.next_batch(now, [7; 10], 100);
         let after = ids.next(now, [7; 10]);
-        let all = Vec::from_iter([before].into_iter().chain(batch.clone()).chain([after]));
+        let all = [&[before], &batch[..], &[after]].concat();
         assert_eq!(batch.len(), 100);
         assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
         assert_eq!(ids.next_batch(now, [7; 10], 0), []);
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn threads_share_one_order() {
         let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
-        let mint = || Vec::from_iter((0..500).map(|_| ids.next(now, [7; 10])));
+        let mint = || (0..500).map(|_| ids.next(now, [7; 10])).collect::<Vec<_>>();
         let mut minted = std::thread::scope(|scope| {
             let others = [scope.spawn(mint), scope.spawn(mint)];
             let all = others.into_iter().flat_map(|thread| thread.join().unwrap());

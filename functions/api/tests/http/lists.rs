@@ -54,7 +54,7 @@ async fn webhooks_of_one_millisecond_list_in_the_order_in_which_they_were_accept
     for round in 0..10 {
         let single = stack.post("/webhooks", webhook(&format!("s{round}")).to_string()).await;
         expected.push(single.json(202)["webhook_id"].as_str().unwrap().to_owned());
-        let items = Vec::from_iter((0..3).map(|item| webhook(&format!("b{round}-{item}"))));
+        let items: Vec<Value> = (0..3).map(|item| webhook(&format!("b{round}-{item}"))).collect();
         let batch = json!({"webhooks": items}).to_string();
         let results = stack.post("/webhooks/batch", batch).await.json(202);
         let results = results["results"].as_array().unwrap();
