@@ -15,6 +15,7 @@ mod aws;
 mod backends;
 mod environment;
 mod error;
+mod opening;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "sqlite")]
@@ -23,9 +24,10 @@ mod sqlite;
 use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    backends::{Backends, DataDirMode},
+    backends::Backends,
     environment::config_from_env,
     error::{ContextError, RecoverInFlightError},
+    opening::DataDirMode,
 };
 use crate::{
     clock::{Clock, SystemClock},

@@ -1,8 +1,8 @@
 //! Identifiers: `webhook_id = {reference_id}_{task_id}`.
 //!
 //! A task id is a UUIDv7 (RFC 9562). Task ids sort by creation time, so lists need no index for it.
-//! The ids of one process are monotonic: see [`TaskIdGenerator`]. Ids of different processes sort by
-//! their milliseconds. A reference id is the caller's name for the subject of a webhook. Several
+//! The ids of one process are monotonic: see [`TaskIdGenerator`]. Ids of different processes sort
+//! by their milliseconds. A reference id is the caller's name for the subject of a webhook. Several
 //! webhooks may share one.
 
 use std::{
@@ -288,7 +288,8 @@ mod tests {
     /// However the clock moves, and whatever the generator draws.
     #[test]
     fn the_ids_of_one_process_are_monotonic_and_stay_near_the_clock() {
-        // Small steps, so that several ids share a millisecond; steps back below and above the limit.
+        // Small steps, so that several ids share a millisecond; steps back below and above the
+        // limit.
         let step = prop_oneof![6 => 0_i64..3, 2 => -900_i64..0, 1 => -5000_i64..5000];
         let draw = prop_oneof![3 => any::<[u8; 10]>(), 1 => Just([0xff; 10]), 1 => Just([0; 10])];
         proptest!(|(steps in proptest::collection::vec((step, draw), 1..200))| {
@@ -326,7 +327,7 @@ mod tests {
         let before = ids.next(now, [7; 10]);
         let batch = ids.next_batch(now, [7; 10], 100);
         let after = ids.next(now, [7; 10]);
-        let all = [&[before], &batch[..], &[after]].concat();
+        let all: Vec<_> = [before].into_iter().chain(batch.clone()).chain([after]).collect();
         assert_eq!(batch.len(), 100);
         assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
         assert_eq!(ids.next_batch(now, [7; 10], 0), []);

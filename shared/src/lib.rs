@@ -1,21 +1,31 @@
-//! What all functions of Posthaste share: the model and its rules, the contracts of store and queue
+//! The crate that all functions share: the model and its rules, the contracts of store and queue
 //! with their backends, and the sender.
 //!
-//! | module | what it holds |
-//! |---|---|
-//! | [`model`], [`status`], [`id`], [`clock`], [`random`] | the record of a webhook, its identifiers, time and chance as values |
-//! | [`transition`], [`retry`], [`circuit`], [`signing`], [`config`] | the rules: what may happen to a webhook, when it is tried again, its signature |
-//! | [`store`], [`queue`], [`message`] | the contracts that every backend keeps, and what a queue message says |
-//! | [`apply`] | a transition as one conditional write, asked again when somebody else was first |
-//! | [`liveness`] | whether other processes know that this one is alive, where they would take over from it |
-//! | [`sender`] | one HTTP attempt, and where it may connect |
-//! | [`threads`], [`recent`] | threads for calls that block; a map of bounded size |
-//! | [`metrics`], [`logging`], [`terminal`], [`trace`] | what it tells of itself; the traces of others that it is part of |
-//! | [`planted`] | bugs that only the simulation switches on, to see that it catches them |
-//! | [`tls`], `aws`, `redis`, `sqlite` | what backends connect with; the last three by features of those names |
-//! | [`context`] | which backends are used; the only file that names them |
+//! **The model.** [`model`] and [`status`] define the record of a webhook. [`id`], [`clock`] and
+//! [`random`] define its identifiers, and time and randomness as values that callers pass in.
 //!
-//! The modules of the first two rows are pure: no I/O, no clock, no randomness.
+//! **The rules.** [`transition`] defines how a record changes, [`retry`] and [`retry_override`]
+//! when it is attempted again, [`circuit`] the circuit breaker, [`signing`] the signatures. They
+//! are pure functions: no I/O, no clock, no random numbers.
+//!
+//! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
+//! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional
+//! write of a transition, and repeats it after a conflict.
+//!
+//! **The backends.** `aws`, `redis` and `sqlite` are the connections, each behind a feature of that
+//! name. [`context`] opens the configured backends.
+//!
+//! **The sender.** [`sender`] makes one HTTP attempt and checks its destination. [`tls`] configures
+//! TLS.
+//!
+//! **The process.** [`config`] reads the settings. [`logging`], [`metrics`], [`trace`] and
+//! [`terminal`] are its output. [`liveness`] stops attempts when other processes assume that this
+//! one is dead. [`threads`] runs blocking calls, [`recent`] is a bounded map, and [`error_chain`]
+//! formats errors.
+//!
+//! [`planted`] holds bugs that only the simulation enables, to prove that it finds them.
+//!
+//! The design is described in `docs/architecture.md`.
 
 pub mod apply;
 #[cfg(feature = "aws")]

@@ -1,8 +1,9 @@
 //! Whether other processes know that this process is alive, and under which name.
 //!
 //! On Redis a process that holds messages and claims keeps a heartbeat
-//! (`context/redis/heartbeat.rs`). Other processes take over what it holds when the heartbeat stops.
-//! Then the process must no longer work on it. [`Liveness::hold`] tells when that moment comes.
+//! (`context/redis/heartbeat.rs`). Other processes take over what it holds when the heartbeat
+//! stops. Then the process must no longer work on it. [`Liveness::hold`] tells when that moment
+//! comes.
 //!
 //! A process whose backends have no heartbeat has no name. Nobody takes over what it holds, so it
 //! never has to stop.

@@ -1,11 +1,11 @@
-//! The retry policy: after an attempt, is there another, and when. Pure, and in this one place.
+//! The retry policy decides whether there is another attempt, and when.
 //!
-//! | the attempt ended with | attempts in all |
+//! | the attempt ended with | attempts in total |
 //! |---|---|
 //! | 2xx | delivered |
 //! | 410 | failed at once |
-//! | 5xx, 408, 425, 429, network or TLS error, timeout | [`RetryPolicy::max_attempts`] (3) |
-//! | 3xx (not followed), any other 4xx, a refused address | [`RetryPolicy::client_error_max_attempts`] (2) |
+//! | 5xx, 408, 425, 429, network or TLS error, timeout | `max_attempts` (3) |
+//! | 3xx (not followed), any other 4xx, a refused address | `client_error_max_attempts` (2) |
 //!
 //! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`,
 //! at most `max_delay`, or the *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After`

@@ -1,24 +1,25 @@
-//! The life of a webhook as pure functions: a record and an event give the next record, or a
-//! [`Refusal`].
+//! The life of a webhook as pure functions. A function takes a record and an event, and returns the
+//! next record or a [`Refusal`].
 //!
-//! Nothing here does I/O, reads a clock or draws a random number. A caller applies the result with
-//! [`Store::write`](crate::store::Store::write), which takes effect only if the record is still the
-//! one that the function was given; if it is not, the caller asks again with the newer one
-//! ([`crate::apply`]). So each condition below holds at the moment of the write, and no backend has
-//! to know any of them.
+//! The functions do no I/O, read no clock and draw no random numbers. The caller writes the result
+//! with [`Webhooks::write`](crate::store::Webhooks::write), which takes effect only if the stored
+//! record is unchanged. After a conflict, the caller calls the function again with the newer record
+//! ([`crate::apply`]). So each condition below holds at the moment of the write, and no backend
+//! needs to know it.
 //!
 //! | function | from | to | due index |
 //! |---|---|---|---|
 //! | [`Rules::create`] | – | pending | only if scheduled |
-//! | [`Rules::claim`] | pending, retrying; in progress with its lease over | in progress | as it was |
-//! | [`Rules::conclude`] | in progress, our claim | delivered, retrying or failed | leaves; else enters or moves |
+//! | [`Rules::claim`] | pending, retrying; in progress, lease over | in progress | unchanged |
+//! | [`Rules::conclude`] | in progress, our claim | delivered | leaves |
+//! | | | retrying, failed | enters or moves |
 //! | [`Rules::give_up`] | unfinished, no live lease | failed | enters or moves |
-//! | [`Rules::defer`] | pending, retrying; in progress with its lease over | retrying | enters or moves |
+//! | [`Rules::defer`] | pending, retrying; in progress, lease over | retrying | enters or moves |
 //! | [`Rules::retry_interrupted`] | in progress with its lease over | retrying | enters or moves |
 //! | [`Rules::give_back`] | in progress, our claim, nothing sent | retrying | enters or moves |
 //! | [`Rules::requeue`] | anything due | same | moves on |
 //! | [`Rules::adopt`], [`Rules::rescue`] | unfinished | same | enters or moves forward |
-//! | [`Rules::take_back`] | anything due that a clock which was ahead wrote | same | moves forward |
+//! | [`Rules::take_back`] | due, with times of a clock that was ahead | same | moves forward |
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
@@ -46,8 +47,8 @@ use crate::{
 
 use interruption::note_interruption;
 
-/// The bounds that transitions keep. See `design` §3; the times nest, which [`crate::config`]
-/// checks.
+/// The limits of transitions. The times nest (`docs/architecture.md#times-that-nest`), which
+/// [`crate::config`] checks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// How long a claim keeps others away.

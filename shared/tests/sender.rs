@@ -29,7 +29,6 @@ mod server;
 use server::{Reply, Server};
 
 #[path = "sender/failures.rs"]
-#[expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 mod failures;
 
 #[path = "sender/receivers.rs"]

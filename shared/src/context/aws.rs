@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    backends::{Opened, Opening},
     error::ContextError,
+    opening::{Opened, Opening},
 };
 use crate::{aws::Aws, queue::sqs::SqsQueue, store::dynamodb::DynamoStore};
 

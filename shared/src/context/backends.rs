@@ -1,10 +1,11 @@
 //! The store and the queue that the settings select.
 
-use std::{fmt, mem, sync::Arc};
+use std::{mem, sync::Arc};
 
-use async_trait::async_trait;
-
-use super::error::{ContextError, RecoverInFlightError};
+use super::{
+    error::{ContextError, RecoverInFlightError},
+    opening::{DataDirMode, Opened, Opening, Roles, Service},
+};
 use crate::{
     clock::{Clock, Timestamp},
     config::{Config, QueueBackend, StoreBackend},
@@ -12,16 +13,6 @@ use crate::{
     queue::Queue,
     store::Store,
 };
-
-/// Whether other processes may use the embedded backend's data directory at the same time. The
-/// other backends are always shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataDirMode {
-    /// Only this process. It can recover the work that its last run left in flight.
-    Exclusive,
-    /// Any number of processes.
-    Shared,
-}
 
 /// The store and the queue, as configured. Keep one of its clones for as long as the process uses
 /// them: it holds the lock of the data directory.
@@ -31,45 +22,6 @@ pub struct Backends {
     queue: Arc<dyn Queue>,
     liveness: Arc<Liveness>,
     services: Vec<Arc<dyn Service>>,
-}
-
-/// The duties of a backend besides storing and queueing.
-#[async_trait]
-pub(super) trait Service: Send + Sync + fmt::Debug {
-    /// Ends the work that the last run of this process left in flight. Returns the number of
-    /// webhooks and messages, which is 0 for a backend that other processes may use.
-    async fn recover_in_flight(&self, now: Timestamp) -> Result<u64, RecoverInFlightError>;
-
-    /// Runs until it is dropped. Returns early if the backend has nothing to do.
-    async fn run(&self);
-}
-
-/// The roles in which one backend is used.
-#[allow(dead_code, reason = "the features decide which fields are read")]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Roles {
-    pub(super) store: bool,
-    pub(super) queue: bool,
-}
-
-/// The arguments of opening a backend.
-#[allow(dead_code, reason = "the features decide which fields are read")]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Opening<'a> {
-    pub(super) config: &'a Config,
-    pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) mode: DataDirMode,
-    pub(super) roles: Roles,
-}
-
-/// One backend, opened. It has a store and a queue if it was opened in those roles.
-#[derive(Debug, Default)]
-pub(super) struct Opened {
-    pub(super) store: Option<Arc<dyn Store>>,
-    pub(super) queue: Option<Arc<dyn Queue>>,
-    /// The liveness that the store's claims depend on.
-    pub(super) liveness: Option<Arc<Liveness>>,
-    pub(super) service: Option<Arc<dyn Service>>,
 }
 
 /// The programs or services that backends use.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use self::heartbeat::Heartbeat;
 use super::{
-    backends::{Opened, Opening, Service},
     error::{ContextError, RecoverInFlightError},
+    opening::{Opened, Opening, Service},
 };
 use crate::{
     clock::{Clock, Timestamp},

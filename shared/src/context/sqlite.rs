@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    backends::{DataDirMode, Opened, Opening, Service},
     error::{ContextError, RecoverInFlightError},
+    opening::{DataDirMode, Opened, Opening, Service},
 };
 use crate::{
     clock::Timestamp,

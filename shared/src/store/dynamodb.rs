@@ -8,11 +8,11 @@
 //! | the audit's position, the sweep's report | `sweep` | `audit`, `report` |
 //! | an idempotency key | `key/KEY` | `-` |
 //! | a circuit | `circuit`, `circuit/1` … `circuit/3` | destination |
-//! | what an invocation counted | `activity`, `activity/1` … `activity/3` | time and a random part |
+//! | counts of an invocation | `activity`, `activity/1` … `activity/3` | time and a random part |
 //! | the sums of that | `totals` | `totals`, `1` … `3` |
 //!
-//! **Indexes.** The table has the string keys `p` and `s`, the time-to-live attribute `x`, and three
-//! global secondary indexes of keys only: `work` (`i`, `j`), `reference` (`r`, `s`) and
+//! **Indexes.** The table has the string keys `p` and `s`, the time-to-live attribute `x`, and
+//! three global secondary indexes of keys only: `work` (`i`, `j`), `reference` (`r`, `s`) and
 //! `dead_reference` (`l`, `j`). `infra/template.yaml` creates it.
 //!
 //! **What makes the due index sparse.** The due index is the part of `work` whose `i` is

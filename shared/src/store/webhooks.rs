@@ -120,9 +120,9 @@ pub trait Webhooks {
     /// Bars the id if no webhook exists under it, and returns what is there.
     ///
     /// Afterwards no webhook can be created under the id until [`tombstone_expires_at`], not even
-    /// by a create that is in flight. The tombstone survives a power loss. An existing webhook stays
-    /// as it is. Repeated calls return the same answer until the webhook is deleted. An expired
-    /// webhook counts as deleted.
+    /// by a create that is in flight. The tombstone survives a power loss. An existing webhook
+    /// stays as it is. Repeated calls return the same answer until the webhook is deleted. An
+    /// expired webhook counts as deleted.
     async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError>;
 
     /// Reads the record.

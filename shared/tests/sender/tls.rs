@@ -173,7 +173,7 @@ async fn of_a_listed_certificate_name_and_validity_are_checked() {
         assert_refused(&send_tls(&expired, &[&expired.leaf()]).await, message);
         let early = of(NAME, |params| {
             (params.not_before, params.not_after) =
-                (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+                (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1));
         });
         let message = "the certificate is not valid before 2999-01-01 at 00:00:00 UTC";
         assert_refused(&send_tls(&early, &[&early.leaf()]).await, message);
@@ -258,7 +258,7 @@ async fn each_certificate_error_has_its_message() {
         (
             of(|it| {
                 (it.not_before, it.not_after) =
-                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1));
             }),
             "the certificate is not valid before 2999-01-01 at 00:00:00 UTC",
         ),

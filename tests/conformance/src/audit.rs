@@ -15,7 +15,7 @@ use super::{
     steps::{OURS, answered},
 };
 
-fn refused(moved: Result<(), AdvanceAuditError>) {
+fn refused(moved: &Result<(), AdvanceAuditError>) {
     assert!(matches!(moved, Err(AdvanceAuditError::Moved)), "{moved:?}");
 }
 
@@ -165,9 +165,9 @@ async fn the_position_moves_only_from_where_it_is(fixture: Fixture) {
     let (first, second) = (fixture.at(60_000), fixture.at(120_000));
     fixture.store.advance_audit(start, first).await.unwrap();
     assert_eq!(fixture.other.audited_until().await.unwrap(), Some(first));
-    refused(fixture.other.advance_audit(start, second).await);
-    refused(fixture.other.advance_audit(None, second).await);
-    refused(fixture.other.advance_audit(Some(second), second).await);
+    refused(&fixture.other.advance_audit(start, second).await);
+    refused(&fixture.other.advance_audit(None, second).await);
+    refused(&fixture.other.advance_audit(Some(second), second).await);
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(first));
     fixture.other.advance_audit(Some(first), second).await.unwrap();
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(second));
@@ -179,9 +179,9 @@ async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
     let start = fixture.store.audited_until().await.unwrap();
     let (ahead, right) = (fixture.at(40 * 86_400_000), fixture.at(-86_400_000));
     fixture.store.advance_audit(start, ahead).await.unwrap();
-    refused(fixture.other.advance_audit(start, right).await);
+    refused(&fixture.other.advance_audit(start, right).await);
     fixture.other.advance_audit(Some(ahead), right).await.unwrap();
-    refused(fixture.store.advance_audit(Some(ahead), right).await);
+    refused(&fixture.store.advance_audit(Some(ahead), right).await);
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(right));
 }
 

@@ -30,7 +30,7 @@ fn settings() -> Settings {
     Settings { failures: 2, ..Settings::default() }
 }
 
-fn refused(written: Result<(), WriteCircuitError>) {
+fn refused(written: &Result<(), WriteCircuitError>) {
     assert!(matches!(written, Err(WriteCircuitError::Changed)), "{written:?}");
 }
 
@@ -41,14 +41,14 @@ async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     let now = fixture.now();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     let first = Circuit::closed(&destination).failed(&settings(), now);
-    refused(fixture.store.write_circuit(Some(0), &first).await);
+    refused(&fixture.store.write_circuit(Some(0), &first).await);
     fixture.store.write_circuit(None, &first).await.unwrap();
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(first.clone()));
-    refused(fixture.other.write_circuit(None, &first).await);
+    refused(&fixture.other.write_circuit(None, &first).await);
     let second = first.failed(&settings(), now);
     fixture.other.write_circuit(Some(first.revision), &second).await.unwrap();
     let stale = first.probe(&settings(), now);
-    refused(fixture.store.write_circuit(Some(first.revision), &stale).await);
+    refused(&fixture.store.write_circuit(Some(first.revision), &stale).await);
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), Some(second));
 }
 
@@ -74,7 +74,7 @@ async fn of_racing_writes_one_wins(fixture: Fixture) {
         for writer in writers {
             match writer.await.unwrap() {
                 Ok(()) => won += 1,
-                lost => refused(lost),
+                lost => refused(&lost),
             }
         }
         assert_eq!(won, 1, "round {round}");
@@ -90,7 +90,7 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     let failed = Circuit::closed(&destination).failed(&settings(), now).failed(&settings(), now);
     fixture.store.write_circuit(None, &failed).await.unwrap();
     let idle = failed.succeeded();
-    refused(fixture.other.write_circuit(Some(failed.revision + 1), &idle).await);
+    refused(&fixture.other.write_circuit(Some(failed.revision + 1), &idle).await);
     fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
     eventually("it is not listed", || async {

@@ -179,7 +179,8 @@ impl Fixture {
         due_at
     }
 
-    /// The task ids of all that are list_unindexed in `[from, until)`, page by page; each exactly once.
+    /// The task ids of all that are unfinished and not in the due index, in `[from, until)`, page
+    /// by page; each exactly once.
     pub async fn list_unindexed(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {

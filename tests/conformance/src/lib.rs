@@ -16,8 +16,8 @@
 //!
 //! | area | what it proves |
 //! |---|---|
-//! | `create`, `write`, `delete`, `tombstones` | conditional writes of one webhook and its content |
-//! | `transitions` | every event on every status, applied through the store: record and indexes keep step |
+//! | `create`, `write`, `delete`, `tombstones` | conditional writes of a webhook and its content |
+//! | `transitions` | every event on every status: record and indexes agree |
 //! | `races` | real concurrent writers over two handles: one claim, one outcome, no resurrection |
 //! | `due`, `audit`, `expiry`, `list`, `dead_letters` | the indexes |
 //! | `reservations`, `circuits`, `totals` | what else must outlive a process |

@@ -58,9 +58,9 @@ where
     results
 }
 
-/// The fence of design §3: however many workers look at a webhook, one attempt starts. Proved by
-/// rounds in which four workers claim it: one is done, the others are refused because of its lease,
-/// and the record carries its claim.
+/// The fence of `docs/architecture.md#claims`: however many workers look at a webhook, one attempt
+/// starts. Proved by rounds in which four workers claim it: one is done, the others are refused
+/// because of its lease, and the record carries its claim.
 async fn of_racing_claims_one_wins(fixture: Fixture) {
     for round in 0..50 {
         let kind = if round % 2 == 0 { Kind::Pending } else { Kind::LeaseOver };
@@ -141,10 +141,10 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
             match applied {
                 Applied::Done(record, ()) => assert_eq!(record, stored, "round {round}"),
                 Applied::Refused(Refusal::NotOurClaim, _) => {
-                    assert!(late && stored.status == Status::InProgress)
+                    assert!(late && stored.status == Status::InProgress);
                 }
                 Applied::Refused(Refusal::Finished(_), _) => {
-                    assert!(!late && stored.status == Status::Delivered)
+                    assert!(!late && stored.status == Status::Delivered);
                 }
                 other => panic!("{other:?}"),
             }

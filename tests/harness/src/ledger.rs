@@ -89,7 +89,7 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
         match api.dead_letter(id).await {
             Ok(Some(_)) => return,
             other => {
-                assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}")
+                assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}");
             }
         }
         sleep(POLL_INTERVAL).await;

@@ -37,7 +37,7 @@ impl Ticker {
         done: impl Fn() -> u64 + Send + 'static,
     ) -> Self {
         Self::every(TICK, move || {
-            shared::complain!("{tool}: {} of {total} {what}", done().min(total))
+            shared::complain!("{tool}: {} of {total} {what}", done().min(total));
         })
     }
 

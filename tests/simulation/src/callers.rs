@@ -169,7 +169,7 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
             }
             Some(called) if called.status != StatusCode::SERVICE_UNAVAILABLE => {
                 return world.change(|state| {
-                    state.watch.must(false, || format!("a webhook was refused: {called:?}"))
+                    state.watch.must(false, || format!("a webhook was refused: {called:?}"));
                 });
             }
             _ if key.is_none() => return,
@@ -283,7 +283,7 @@ fn webhook(world: &Arc<World>, number: u64) -> Value {
     match world.below(8) {
         0 => {
             webhook["retry"] = json!({"max_attempts": 1 + world.below(14),
-                "base_delay_ms": world.below(3000), "factor": 1.0})
+                "base_delay_ms": world.below(3000), "factor": 1.0});
         }
         1 => webhook["retry"] = json!({"schedule_ms": [1000, 200_000, 5000]}),
         2 => webhook["retry"] = json!({"max_attempts": 5, "jitter": 0.0}),

@@ -234,7 +234,7 @@ impl Checks {
             (None, Some(_)) => self
                 .must(false, || format!("{name}: an outcome was written, and nobody had a claim")),
             (Some(_), Some(noted)) if gives_back(after) => {
-                self.given_back(process, stored, after, noted, destinations)
+                self.given_back(process, stored, after, noted, destinations);
             }
             (Some(claim), Some(noted)) if noted.error == Some(ErrorKind::Interrupted) => {
                 self.interrupted(process, after, claim, now);

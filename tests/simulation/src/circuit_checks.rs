@@ -101,7 +101,7 @@ impl Circuits {
         match circuit.state(process.local_now()) {
             State::Closed => {}
             State::Open => {
-                must(violation, unaware, || format!("{}: an attempt while it is open", name()))
+                must(violation, unaware, || format!("{}: an attempt while it is open", name()));
             }
             State::HalfOpen => {
                 let probe =

@@ -33,15 +33,15 @@ pub struct Target {
     /// Print the result as JSON. Progress goes to standard error.
     #[arg(long)]
     pub json: bool,
-    /// The server's RETRY_MAX_ATTEMPTS: attempts after a 5xx or a timeout.
+    /// The server's `RETRY_MAX_ATTEMPTS`: attempts after a 5xx or a timeout.
     #[arg(long, default_value_t = 3, value_name = "N", env = "RETRY_MAX_ATTEMPTS",
         value_parser = clap::value_parser!(u32).range(2..=10))]
     pub retry_max_attempts: u32,
-    /// The server's RETRY_BASE_DELAY_MS: the first wait, before jitter.
+    /// The server's `RETRY_BASE_DELAY_MS`: the first wait, before jitter.
     #[arg(long, default_value_t = 5_000, value_name = "MS", env = "RETRY_BASE_DELAY_MS",
           value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub retry_base_delay_ms: u64,
-    /// The server's MIN_RETRY_DELAY_MS: the shortest wait.
+    /// The server's `MIN_RETRY_DELAY_MS`: the shortest wait.
     #[arg(long, default_value_t = 1_000, value_name = "MS", env = "MIN_RETRY_DELAY_MS",
           value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub min_retry_delay_ms: u64,

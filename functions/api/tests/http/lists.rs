@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Stack, ids};
+use crate::harness::{Stack, URL, ids};
 
 async fn some(stack: &Stack, count: usize) -> Vec<String> {
     let mut newest_first = Vec::new();
@@ -49,12 +49,12 @@ async fn pages_by_number_and_by_cursor_are_the_same() {
 #[tokio::test]
 async fn webhooks_of_one_millisecond_list_in_the_order_in_which_they_were_accepted() {
     let stack = Stack::start().await;
-    let webhook = |reference: &str| json!({"url": "https://example.com/hook", "payload": 1, "reference_id": reference});
+    let webhook = |id: &str| json!({"url": URL, "payload": 1, "reference_id": id});
     let mut expected = Vec::new();
     for round in 0..10 {
         let single = stack.post("/webhooks", webhook(&format!("s{round}")).to_string()).await;
         expected.push(single.json(202)["webhook_id"].as_str().unwrap().to_owned());
-        let items: Vec<Value> = (0..3).map(|item| webhook(&format!("b{round}-{item}"))).collect();
+        let items: Vec<_> = (0..3).map(|item| webhook(&format!("b{round}-{item}"))).collect();
         let batch = json!({"webhooks": items}).to_string();
         let results = stack.post("/webhooks/batch", batch).await.json(202);
         let results = results["results"].as_array().unwrap();

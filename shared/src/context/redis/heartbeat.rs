@@ -4,10 +4,10 @@
 //! Every [`INTERVAL`] a process writes the server's time beside its name: one command, which also
 //! answers which processes are dead.
 //!
-//! | after the last heartbeat | |
-//! |---|---|
-//! | [`LOST_AFTER`] | the process stops its attempts, by its own monotonic clock, and forgets its name |
-//! | [`DEAD_AFTER`] | another process ends its leases and makes its messages visible, by the server's clock |
+//! - After [`LOST_AFTER`] without a heartbeat, by its own monotonic clock, the process stops its
+//!   attempts and gives up its name.
+//! - After [`DEAD_AFTER`] without a heartbeat, by the server's clock, another process ends its
+//!   leases and makes its messages visible.
 //!
 //! So nobody takes over from a process that still makes attempts. The exception is a process that
 //! does not run: a process that is stopped (SIGSTOP, a suspended machine) cannot stop its attempts,

@@ -1,21 +1,33 @@
 //! A webhook as items of the table, and back.
 //!
-//! | item | `p` | `s` | further attributes |
-//! |---|---|---|---|
-//! | record | `w/DAY/SHARD` | task id | `v` revision, `d` the record's JSON, deflated, `st` status for people; `x` expiry; `u` the URL unless it is long; `c` the content, deflated, or `ck` the name of its items and `cn` how many they are, `ce` when they expire |
-//! | retired id | `w/DAY/SHARD` | task id | `z` why no webhook is created under it any more; `x` |
-//! | content | `c/TASK/NAME` | part, from `0` | `c` a part of the content, deflated; `x` |
+//! | item | `p` | `s` |
+//! |---|---|---|
+//! | record or tombstone | `w/DAY/SHARD` | task id |
+//! | part of a content | `c/TASK/NAME` | part, from `0` |
 //!
-//! Index attributes of a record: `i` and `j` put it into the index `work` (`due/SHARD` by due time,
-//! `dead/SHARD` by the time of archiving), `r` into `reference`, `l` with `j` into
-//! `dead_reference`. `DAY` counts from 1970-01-01. Times in `x` and `ce` are seconds, rounded up,
-//! as DynamoDB's time to live wants them.
+//! Attributes of a record:
+//! - `v` revision, `d` the record's JSON, deflated, `st` status for people, `x` expiry
+//! - `u` the URL, unless it is long
+//! - `c` the content, deflated; or, if the content has items of its own, `ck` their name, `cn`
+//!   their number and `ce` when they expire
 //!
-//! **The content stands apart** unless record and content fit into one write unit together, also
-//! after the growth of a happy life. Apart, it is written before the record, under a name that only
-//! this create knows: so record and content exist together or the content is an orphan that nobody
-//! sees, and which goes by its time to live. That is why a content has one from the start; see `ce`
-//! in [`super::webhooks`].
+//! Index attributes of a record. An index holds only items that have both of its key attributes, so
+//! each index is sparse:
+//! - `i` and `j` put it into the index `work`, as `due/SHARD` by due time or as `dead/SHARD` by the
+//!   time of archiving. [`places`] computes them. A record that is neither due nor a dead letter
+//!   has none.
+//! - `r` puts it into `reference`, `l` with `j` into `dead_reference`. Only a webhook whose caller
+//!   gave the reference id has them.
+//!
+//! A tombstone has `z` (why no webhook can be created under the id) and `x`. A part of a content
+//! has `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard()`] of the task id.
+//! Times in `x` and `ce` are seconds, rounded up, as DynamoDB's time to live requires.
+//!
+//! **The content has items of its own** unless record and content fit into one write unit together,
+//! even after the record has grown to its delivery. It is written before the record, under a name
+//! that only this create knows. So either both exist, or the content is an orphan that no reader
+//! finds and that its time to live deletes. That is why a content has a time to live from the
+//! start; see `ce` in [`super::webhooks`].
 
 use std::collections::HashMap;
 
@@ -38,26 +50,26 @@ use crate::{
 /// An item of the table.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// What one write unit pays for.
+/// The size that one write unit pays for.
 const WRITE_UNIT_BYTES: usize = 1024;
 
-/// How much a record grows from its creation to its delivery at the first attempt: claim, attempt,
-/// two steps of history, expiry. Deflated, about 110 bytes.
+/// The room for a record's growth from its creation to its delivery at the first attempt: claim,
+/// attempt, two steps of history, expiry. Deflated, these are about 110 bytes.
 const GROWTH_BYTES: usize = 170;
 
-/// Longer URLs stand with the content only.
+/// Only the content holds a longer URL.
 const MAX_URL_BYTES: usize = 256;
 
-/// What one content item holds; an item may have 400 KB in all.
+/// The part of a content in one item. DynamoDB limits an item to 400 KB.
 const PART_BYTES: usize = 380 * 1024;
 
-/// The most that a content can be when inflated: a payload of 1 MiB, headers, URL.
+/// The size limit of an inflated content: a payload of 1 MiB, headers, URL.
 const MAX_CONTENT_BYTES: usize = 2 * 1024 * 1024;
 
-/// The most that a record can be when inflated.
+/// The size limit of an inflated record.
 const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
-/// Best by size for texts of this length, at a few microseconds each.
+/// The level of compression: the smallest result for texts of this length, in a few microseconds.
 const LEVEL: u8 = 8;
 
 pub(super) fn text(value: impl Into<String>) -> AttributeValue {
@@ -72,12 +84,12 @@ pub(super) fn blob(bytes: Vec<u8>) -> AttributeValue {
     AttributeValue::B(Blob::new(bytes))
 }
 
-/// Deflated, as it is stored.
+/// The bytes, deflated.
 pub(super) fn deflated(bytes: &[u8]) -> AttributeValue {
     blob(compress_to_vec(bytes, LEVEL))
 }
 
-/// The inverse; `None` if it is something else or too large.
+/// The inflated bytes. `None` if the attribute is something else or too large.
 pub(super) fn inflated(value: Option<&AttributeValue>, limit: usize) -> Option<Vec<u8>> {
     decompress_to_vec_with_limit(value?.as_b().ok()?.as_ref(), limit).ok()
 }
@@ -90,12 +102,12 @@ pub(super) fn number_of(item: &Item, name: &str) -> Option<i64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// A key of the table.
+/// An item with this key and no other attribute.
 pub(super) fn key(partition: impl Into<String>, sort: impl Into<String>) -> Item {
     HashMap::from([("p".to_owned(), text(partition)), ("s".to_owned(), text(sort))])
 }
 
-/// The day that a time is in.
+/// The day of a time, counted from 1970-01-01.
 pub(super) fn day(time: Timestamp) -> i64 {
     time.as_millis().div_euclid(24 * 3600 * 1000)
 }
@@ -113,7 +125,7 @@ pub(super) fn record_key(task: TaskId) -> Item {
     key(partition(day(task.created_at()), shard(task)), task.to_string())
 }
 
-/// The time so that texts sort as times do.
+/// The time as a text that sorts in the order of times.
 pub(super) fn sortable(time: Timestamp) -> String {
     format!("{:015}", time.as_millis().max(0))
 }
@@ -123,7 +135,10 @@ pub(super) fn seconds(time: Timestamp) -> i64 {
     (time.as_millis() + 999).div_euclid(1000)
 }
 
-/// Where a record stands in the indexes that change during its life: `i`, `j` and `l`.
+/// The index attributes that change during a webhook's life: `i`, `j` and `l`.
+///
+/// This makes the due index sparse: a write removes the attributes that are `None`, and an item
+/// without `i` has no entry in `work`.
 pub(super) fn places(webhook: &Webhook) -> [(&'static str, Option<String>); 3] {
     let shard = shard(webhook.id.task);
     if let Some(due_at) = webhook.due_at {
@@ -138,7 +153,7 @@ pub(super) fn places(webhook: &Webhook) -> [(&'static str, Option<String>); 3] {
     [("i", None), ("j", None), ("l", None)]
 }
 
-/// What every write of a record puts in place.
+/// The attributes that every write of a record sets or removes.
 pub(super) fn changing(webhook: &Webhook) -> Vec<(&'static str, Option<AttributeValue>)> {
     let mut attributes = vec![
         ("v", Some(number(webhook.revision))),
@@ -150,8 +165,8 @@ pub(super) fn changing(webhook: &Webhook) -> Vec<(&'static str, Option<Attribute
     attributes
 }
 
-/// The items of a new webhook: its record, and its content's if that stands apart, to be written
-/// first.
+/// The items of a new webhook: its record, and those of its content, if it has any. The latter are
+/// written first.
 pub(super) fn new_items(
     webhook: &Webhook,
     content: &Content,
@@ -193,15 +208,15 @@ pub(super) fn content_key(task: TaskId, name: &str, part: usize) -> Item {
     key(format!("c/{task}/{name}"), part.to_string())
 }
 
-/// Where the content of a record stands, if it stands apart.
+/// The keys of the content's items, if it has any.
 pub(super) fn content_keys(record: &Item, task: TaskId) -> Vec<Item> {
     let Some(name) = text_of(record, "ck") else { return Vec::new() };
     let parts = number_of(record, "cn").unwrap_or(1).clamp(1, 16) as usize;
     (0..parts).map(|part| content_key(task, name, part)).collect()
 }
 
-/// The size of an item as DynamoDB bills it: names and values; a number takes about half a byte a
-/// digit, and one more.
+/// The size of an item as DynamoDB bills it: names and values. A number takes about half a byte for
+/// each digit, and one more.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 fn size(item: &Item) -> usize {
     let value_size = |value: &AttributeValue| match value {
@@ -249,7 +264,7 @@ pub(super) fn content(id: &WebhookId, parts: &[&[u8]]) -> Result<Content, StoreE
     Ok(Content { url: envelope.u, headers: envelope.h, payload })
 }
 
-/// The content that stands with the record.
+/// The content in the record's item.
 pub(super) fn inline_content(id: &WebhookId, record: &Item) -> Option<Result<Content, StoreError>> {
     let bytes = record.get("c")?.as_b().ok()?;
     Some(content(id, &[bytes.as_ref()]))
@@ -263,12 +278,12 @@ pub(super) fn record(item: &Item) -> Result<Webhook, InvalidRecord> {
     Webhook::from_json(std::str::from_utf8(&json).map_err(|_| malformed("it is not text"))?)
 }
 
-/// The record of an item that was asked for by its id.
+/// The record of an item that was read by this id.
 pub(super) fn record_of(id: &WebhookId, item: &Item) -> Result<Webhook, StoreError> {
     record(item).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
 }
 
-/// What stands in the place of a record of which there is none and will be none.
+/// The tombstone item. It takes the place of the record.
 pub(super) fn tombstone_item(task: TaskId, why: Tombstone) -> Item {
     let mut item = record_key(task);
     item.insert("z".to_owned(), text(why.as_str()));
@@ -276,19 +291,20 @@ pub(super) fn tombstone_item(task: TaskId, why: Tombstone) -> Item {
     item
 }
 
-/// Why there is no record, if this stands in its place.
+/// The tombstone of this item, if it is one.
 pub(super) fn tombstone(item: &Item) -> Option<Tombstone> {
     text_of(item, "z").map(Tombstone::from_stored)
 }
 
-/// The record of a list, unless there is none any more or it cannot be read.
+/// The record of a list's entry, unless the item is a tombstone or unreadable.
 pub(super) fn readable(item: &Item) -> Option<Webhook> {
     if tombstone(item).is_some() {
         return None;
     }
     record(item)
         .inspect_err(|error| {
-            tracing::warn!(key = text_of(item, "s"), %error, "Skipped a webhook that cannot be read");
+            tracing::warn!(key = text_of(item, "s"), %error,
+                "Skipped a webhook that cannot be read");
         })
         .ok()
 }

@@ -1,11 +1,11 @@
-//! One webhook: create, read, write, delete.
+//! The contract of [`Webhooks`].
 //!
 //! **A content's time to live** (`ce` of its record, `x` of its items) begins with the create, so
-//! that a content whose record was never written goes away by itself. It is [`SPARE`] longer than
-//! the webhook would live if it finished now. A webhook that takes long is written again and again
-//! (the sweep moves its due entry at least every six hours), and a write that finds less than half
-//! of [`SPARE`] left lifts the content's time first: so nothing unfinished loses its content unless
-//! nobody works at all for so long.
+//! DynamoDB deletes a content whose record was never written. It ends [`SPARE`] after the webhook
+//! would expire if it finished now. An unfinished webhook is written repeatedly: the sweep moves
+//! its due entry at least every six hours. A write that finds less than half of [`SPARE`] left
+//! extends the content's time to live first. So an unfinished webhook loses its content only if no
+//! function runs for that long.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -34,14 +34,14 @@ use crate::{
     },
 };
 
-/// How much longer than its record a content lives at least.
+/// How much longer than its record a content lives.
 const SPARE: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// Days that a process remembers as marked.
 const MAX_MARKED_DAYS: usize = 64;
 
-/// How often a create is tried again because what it found has expired.
-const MAX_ROUNDS: u32 = 3;
+/// How often a create is tried if the record that it finds has expired.
+const MAX_CREATE_TRIES: u32 = 3;
 
 #[async_trait]
 impl Webhooks for DynamoStore {
@@ -114,8 +114,7 @@ impl DynamoStore {
         }
         let created = self.put_new(webhook, item).await;
         if matches!(created, Err(CreateError::Conflict(_) | CreateError::Tombstone(_))) {
-            // Nobody will ever see what was written for it. If this fails, its time to live ends
-            // it.
+            // No reader finds these items. If this fails, their time to live deletes them.
             for part in parts {
                 let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
                 let _ = self.table.delete_if(position(&part), condition).await;
@@ -126,7 +125,7 @@ impl DynamoStore {
 
     async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), CreateError> {
         let mut condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..MAX_CREATE_TRIES {
             let stored = match self.table.put_if(item.clone(), condition).await {
                 Ok(()) => return Ok(()),
                 Err(Refused::Failed(error)) => return Err(error.into()),
@@ -142,7 +141,7 @@ impl DynamoStore {
             }
             let earlier = record_of(&webhook.id, &stored)?;
             if !earlier.is_expired(self.clock.now()) {
-                // Ours, if the client sent it twice: no other create has this content's name.
+                // The client sent this create twice: no other create has this content's name.
                 let is_ours = earlier == *webhook
                     && stored.get("ck") == item.get("ck")
                     && stored.get("c") == item.get("c");
@@ -160,8 +159,8 @@ impl DynamoStore {
         Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
     }
 
-    /// So that lists can skip the days on which nothing was created. Before the first webhook of a
-    /// day, thus there is none without.
+    /// Marks the day, so lists can skip days without webhooks. A create marks the day before it
+    /// writes the record, so no webhook is in an unmarked day.
     async fn mark_day(&self, day: i64) -> Result<(), StoreError> {
         if self.marked_days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day) {
             return Ok(());
@@ -198,7 +197,7 @@ impl DynamoStore {
         Ok(IdState::Webhook(Box::new(webhook)))
     }
 
-    /// The record and its item, if it is there for a reader.
+    /// The record and its item, if the webhook exists for a reader.
     async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
         let Some(item) = self
             .table
@@ -209,13 +208,12 @@ impl DynamoStore {
             return Ok(None);
         };
         let webhook = record_of(id, &item)?;
-        // A task id alone is unique; who asks with another reference id asks for something that is
-        // not there.
+        // The task id alone finds the item, so the reference id has to match too.
         let is_there = webhook.id == *id && !webhook.is_expired(self.clock.now());
         Ok(is_there.then_some((webhook, item)))
     }
 
-    /// The content of a record's item, where it stands.
+    /// The content of a record, from its item or from items of its own.
     pub(super) async fn content_of(
         &self,
         id: &WebhookId,
@@ -226,8 +224,8 @@ impl DynamoStore {
         }
         let mut parts = Vec::new();
         for key in content_keys(item, id.task) {
-            // It never changes, so an old replica's answer is as good as any; if there is none, it
-            // may be too new for that one.
+            // A content never changes, so a stale replica's answer is right. If that replica has
+            // none yet, a consistent read finds it.
             let part = match self.table.get(key.clone(), false).await? {
                 Some(part) => Some(part),
                 None => self.table.get(key, true).await?,
@@ -243,8 +241,7 @@ impl DynamoStore {
         }
     }
 
-    /// Puts `after` in place of `before`; answers the item, of which the content hangs, if it is
-    /// wanted.
+    /// Replaces `before` with `after`. Returns the item if `whole`, which leads to the content.
     async fn replace(
         &self,
         before: &Webhook,
@@ -257,8 +254,7 @@ impl DynamoStore {
         );
         let now = self.clock.now();
         if before.is_expired(now) {
-            // It can only be as it was seen, and thus gone, or be another one, which a reader finds
-            // out.
+            // The stored record is `before`, which has expired, or another one, which a read finds.
             return match self.find(&before.id).await? {
                 Some((stored, _)) => Err(WriteError::Conflict(Box::new(stored))),
                 None => Err(WriteError::Missing),
@@ -323,7 +319,7 @@ impl DynamoStore {
         Err(WriteError::Conflict(Box::new(stored)))
     }
 
-    /// Lets the content live on, before its record says so.
+    /// Extends the content's time to live, before its record says so.
     async fn lift_content(
         &self,
         item: &Item,
@@ -337,7 +333,7 @@ impl DynamoStore {
             match self.table.update_if(key, change, condition, false).await {
                 Ok(_) => {}
                 Err(Refused::Failed(error)) => return Err(error.into()),
-                // Deleted meanwhile, as the write of the record will find.
+                // The content was deleted. The write of the record will find that out.
                 Err(Refused::Missing | Refused::Found(_)) => return Ok(()),
             }
         }

@@ -31,9 +31,9 @@ impl SqliteStore {
     ///
     /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as
     /// interrupted. `messages` names the webhooks that a message leads to, of a queue that is as
-    /// durable as this store ([`SqliteQueue::recover_in_flight`]): what is unfinished or not archived, and
-    /// not among them, moves forward in the due index to when there is something to do. `None`: the
-    /// queue is another one and keeps its messages itself.
+    /// durable as this store ([`SqliteQueue::recover_in_flight`]): what is unfinished or not
+    /// archived, and not among them, moves forward in the due index to when there is something to
+    /// do. `None`: the queue is another one and keeps its messages itself.
     ///
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. Stopped
     /// half-way, it can be done again.

@@ -297,8 +297,9 @@ proptest! {
         ..ProptestConfig::default() })]
 
     /// Every record that a sequence of events can lead to keeps the invariants, every step is one
-    /// that design §3 allows, and a refusal changes nothing (it has no record). The sequences are
-    /// random, the claims, outcomes and due times among them both right and wrong.
+    /// that `docs/architecture.md#transitions` allows, and a refusal changes nothing (it has no
+    /// record). The sequences are random, the claims, outcomes and due times among them both right
+    /// and wrong.
     #[test]
     fn any_walk_keeps_the_rules(new in new(), events in proptest::collection::vec(event(),
         1..120)) {

@@ -1,5 +1,5 @@
-//! The documents: every link, name and command in them is right, every setting is listed, every file
-//! that they show is the file, the tour works as printed, and the runbook's calls exist.
+//! The documents: every link, name and command in them is right, every setting is listed, every
+//! file that they show is the file, the tour works as printed, and the runbook's calls exist.
 
 #![allow(
     clippy::unwrap_used,

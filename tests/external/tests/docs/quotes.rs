@@ -1,5 +1,5 @@
-//! Files that a page shows: a block whose fence names a file (`` ```python examples/python/receive.py
-//! ``) is that file.
+//! Files that a page shows: a block is that file if its fence names one, as in
+//! `` ```python examples/python/receive.py ``.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

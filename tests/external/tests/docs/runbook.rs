@@ -72,8 +72,9 @@ async fn the_api_understands_every_call_of_the_runbook() {
 /// part is looked up that holds no number, since numbers vary.
 #[test]
 fn every_sentence_that_a_page_quotes_is_one_of_the_code() {
-    let quotes = Regex::new(r#""(?:why|what|detail|message)":"([^"]+)"|"warnings":\["([^\]]+)"\]"#);
-    let quotes = quotes.unwrap();
+    let pattern =
+        Regex::new(r#""(?:why|what|detail|message)":"([^"]+)"|"warnings":\["([^\]]+)"\]"#);
+    let pattern = pattern.unwrap();
     let time = Regex::new(r"\d{4}-\d{2}-\d{2}T[0-9:.]+Z").unwrap();
     let code: String = ["shared/src", "functions", "infra/local/src"]
         .into_iter()
@@ -86,7 +87,7 @@ fn every_sentence_that_a_page_quotes_is_one_of_the_code() {
         let blocks = Page::read(&workspace().join(page)).blocks;
         for block in blocks.iter().filter(|block| block.info == "json" || block.info == "text") {
             let text = words(&time.replace_all(&block.text, "0"));
-            for found in quotes.captures_iter(&text) {
+            for found in pattern.captures_iter(&text) {
                 let quoted = found.get(1).or(found.get(2)).unwrap().as_str();
                 let parts = quoted.split(|c: char| ".:;()\"…".contains(c) || c.is_ascii_digit());
                 let longest = parts.map(str::trim).max_by_key(|part| part.len()).unwrap();

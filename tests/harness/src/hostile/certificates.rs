@@ -72,7 +72,7 @@ impl Authority {
             Flaw::Expired => params.not_after = date_time_ymd(2001, 1, 1),
             Flaw::NotYetValid => {
                 (params.not_before, params.not_after) =
-                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1))
+                    (date_time_ymd(2999, 1, 1), date_time_ymd(3000, 1, 1));
             }
             _ => {}
         }

@@ -191,7 +191,7 @@ impl PathOrder {
         loop {
             match segments.next() {
                 Some("status-code") => {
-                    order.code = Some(parse_code(segments.next().unwrap_or_default())?)
+                    order.code = Some(parse_code(segments.next().unwrap_or_default())?);
                 }
                 Some("delay") => order.delay = parse_delay(segments.next().unwrap_or_default())?,
                 _ => return Ok(found.then_some(order)),

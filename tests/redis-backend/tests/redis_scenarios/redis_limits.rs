@@ -135,7 +135,7 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
             .unwrap()
     };
     let limit = |bytes: u64| {
-        server.command::<()>(0, cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).unwrap()
+        server.command::<()>(0, cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes)).unwrap();
     };
     let parts =
         Parts::on_one(&server).set("RETRY_MAX_ATTEMPTS", "50").set("RETRY_MAX_DELAY_MS", "1000");

@@ -264,8 +264,8 @@ async fn tls_is_judged_by_the_private_ca() {
 }
 
 /// Nothing of what has expired stays: neither records, contents, nor index entries. Proved by the
-/// keys that are left after housekeeping, for delivered webhooks and dead letters, with the clock put
-/// forward.
+/// keys that are left after housekeeping, for delivered webhooks and dead letters, with the clock
+/// put forward.
 #[tokio::test]
 async fn what_has_expired_leaves_nothing_behind() {
     let world = World::on(RedisServer::start().unwrap());

@@ -244,7 +244,7 @@ fn of_dynamodb(
     match operation {
         "PutItem" if refused => tally.write_units = mirror.refused(&object("Item")),
         "UpdateItem" | "DeleteItem" if refused => {
-            tally.write_units = mirror.refused(&object("Key"))
+            tally.write_units = mirror.refused(&object("Key"));
         }
         _ if refused => {}
         "PutItem" => tally.write_units = mirror.write(&object("Item"), Some(object("Item"))),

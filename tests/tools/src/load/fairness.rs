@@ -15,9 +15,8 @@ use super::{
     LoadError,
     arrival::{Arrivals, LoadReceiver},
     figures::{Faults, Quantiles},
-    open::{Pace, Sent},
+    open::{Pace, Sent, in_the_background, nothing_accepted},
     plan::Plan,
-    run::{in_the_background, nothing_accepted},
     wire::{Server, Template, run_name},
 };
 use harness::{

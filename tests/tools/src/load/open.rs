@@ -92,6 +92,28 @@ pub fn send_at_rate(
     Ok(sent)
 }
 
+/// Sends at this pace on a plain thread. A runtime would wait for a blocking task when it shuts
+/// down, and Ctrl-C must end the tool immediately.
+pub(super) async fn in_the_background(
+    api: &Server,
+    template: Template,
+    arrivals: &Arc<Arrivals>,
+    pace: Pace,
+) -> Result<Sent, LoadError> {
+    let (api, arrivals) = (api.clone(), Arc::clone(arrivals));
+    let (done, sending) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || done.send(send_at_rate(&api, &template, &arrivals, pace)));
+    sending.await.map_err(|_| LoadError::Thread)?
+}
+
+/// The error of a loop in which no webhook was accepted.
+pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
+    LoadError::Protocol(format!(
+        "no webhook was accepted; the first response: {}",
+        first_refusal.unwrap_or_else(|| "none".into())
+    ))
+}
+
 /// One connection, which sends every `step`th request.
 struct Lane<'a> {
     server: &'a Server,

@@ -14,9 +14,8 @@ use super::{
     arrival::{Arrivals, LoadReceiver},
     closed::post_all,
     machine::usage,
-    open::Pace,
+    open::{Pace, in_the_background, nothing_accepted},
     plan::Plan,
-    run::{in_the_background, nothing_accepted},
     wire::{Server, Template, run_name},
 };
 use harness::stack::Stack;

@@ -12,7 +12,7 @@ use super::{
     fairness,
     figures::{Faults, Quantiles, milliseconds},
     machine::{Usage, disk_sync, usage},
-    open::{Pace, Sent, send_at_rate},
+    open::{Pace, in_the_background, nothing_accepted},
     overload,
     plan::{Plan, Run},
     report::{Latency, Results, Throughput},
@@ -262,33 +262,12 @@ async fn latency(
     })
 }
 
-/// Sends at this pace on a plain thread. A runtime would wait for a blocking task when it shuts
-/// down, and Ctrl-C must end the tool immediately.
-pub(super) async fn in_the_background(
-    api: &Server,
-    template: Template,
-    arrivals: &Arc<Arrivals>,
-    pace: Pace,
-) -> Result<Sent, LoadError> {
-    let (api, arrivals) = (api.clone(), Arc::clone(arrivals));
-    let (done, sending) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || done.send(send_at_rate(&api, &template, &arrivals, pace)));
-    sending.await.map_err(|_| LoadError::Thread)?
-}
-
 fn none_accepted(posted: &Posted) -> Result<(), LoadError> {
     if posted.answered(202) > 0 {
         Ok(())
     } else {
         Err(nothing_accepted(posted.first_refusal.clone()))
     }
-}
-
-pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
-    LoadError::Protocol(format!(
-        "no webhook was accepted; the first response: {}",
-        first_refusal.unwrap_or_else(|| "none".into())
-    ))
 }
 
 fn cpu_per_webhook(before: Option<Usage>, after: Option<Usage>, webhooks: u32) -> Option<f64> {
