@@ -160,13 +160,8 @@ pub struct Budget {
     /// Deferrals in a row.
     #[serde(rename = "d", skip_serializing_if = "is_zero")]
     pub deferrals: u32,
-<<<<<<< HEAD
-    /// Milliseconds in all that an open circuit has deferred the webhook. Older versions counted
-    /// the deferrals by the host limit here too.
-=======
     /// Milliseconds in all that an open circuit has deferred the webhook. Older versions also
     /// counted the deferrals by the host limit here.
->>>>>>> ph/store
     #[serde(rename = "dm", skip_serializing_if = "is_zero_u64")]
     pub deferred_ms: u64,
     /// Milliseconds in all that the host limit has deferred the webhook.

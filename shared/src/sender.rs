@@ -53,6 +53,7 @@ pub mod guard;
 mod head;
 mod headers;
 pub mod lookup;
+mod origin;
 pub(crate) mod pem;
 mod pool;
 mod proxy;
@@ -69,7 +70,8 @@ use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::time::Instant;
 
 pub use self::{
-    answer::{MAX_DRAIN, MAX_EXCERPT_WAIT, MAX_RESPONSE_BYTES},
+    answer::{MAX_DRAIN, MAX_EXCERPT_WAIT},
+    exchange::MAX_RESPONSE_BYTES,
     guard::{
         AddressGuard, GuardSettings, InvalidHostGlob, MAX_URL_BYTES, RefusedUrl, destination_key,
     },
@@ -80,9 +82,10 @@ pub use self::{
     resolve::{Lookup, MAX_ADDRESSES, NoLookup, Resolver, Unresolved},
 };
 use self::{
-    connect::{Connector, Origin, Stream},
+    connect::{Connector, Stream},
     deadline::Deadline,
     exchange::Response,
+    origin::Origin,
     pool::{Now, Pool},
 };
 pub use crate::config::Excerpts;

@@ -37,6 +37,7 @@ mod reader;
 mod recover;
 mod restore;
 mod trim;
+mod unfinished_restore;
 mod writer;
 
 #[cfg(test)]

@@ -33,13 +33,8 @@
 //! twice, at least a minute apart by its monotonic clock. A time to live is no substitute, because
 //! a server's clock can be wrong too. DynamoDB alone deletes by AWS's clock, days later.
 //! Idempotency keys and tombstones on Redis are exempt. A clock that is ahead may delete them
-<<<<<<< HEAD
 //! early, and then a caller's retry creates another webhook. `docs/operating.md` tells operators
 //! what a wrong clock does.
-=======
-//! early, and then a caller's retry creates another webhook. `docs/operating.md` tells operators what
-//! a wrong clock does.
->>>>>>> ph/store
 //!
 //! **Unreadable records** (a newer schema version wrote them, or they are malformed) fail a read by
 //! id with [`StoreError::Unreadable`]. Lists and the audit leave them out. They stay in the due

@@ -9,9 +9,6 @@ use url::Url;
 use super::{Answer, Excerpts, deadline::Deadline, exchange::Response, pool};
 use crate::model::{ErrorKind, MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, truncated};
 
-/// The maximum number of bytes read of a response body. A longer body closes the connection.
-pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
-
 /// How long the rest of a response is read, so that the connection can be reused. The outcome of a
 /// webhook waits no longer for it.
 pub const MAX_DRAIN: Duration = Duration::from_millis(500);

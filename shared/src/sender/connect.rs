@@ -9,85 +9,23 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use url::{Host, Url};
+use url::Host;
 
 use super::{
-    AddressGuard, CONNECT_TIMEOUT, SenderConfig, dial, failure,
+    AddressGuard, CONNECT_TIMEOUT, SenderConfig, dial,
+    failure::{self, ConnectError},
+    origin::{Origin, Scheme},
     proxy::Proxy,
     resolve::{Resolver, Unresolved},
     trust,
 };
 use crate::{model::ErrorKind, tls::InvalidTls};
-
-/// The scheme of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Scheme {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
-}
-
-/// The other end of a connection. Requests to the same origin share kept connections.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Origin {
-    pub(super) scheme: Scheme,
-    pub(super) host: Host<String>,
-    pub(super) port: u16,
-}
-
-impl Origin {
-    /// The origin of a URL. `None` for URLs that the guard refuses: with another scheme or without
-    /// a host.
-    pub(super) fn of(url: &Url) -> Option<Self> {
-        let scheme = match url.scheme() {
-            "http" => Scheme::Http,
-            "https" => Scheme::Https,
-            _ => return None,
-        };
-        let host = url.host()?.to_owned();
-        Some(Self { scheme, host, port: url.port_or_known_default()? })
-    }
-
-    /// The server name for TLS, without a trailing dot (RFC 6066, 3).
-    fn server_name(&self) -> Option<ServerName<'static>> {
-        match &self.host {
-            Host::Domain(name) => {
-                let name = name.strip_suffix('.').unwrap_or(name);
-                ServerName::try_from(name.to_owned()).ok()
-            }
-            Host::Ipv4(address) => Some(ServerName::IpAddress(IpAddr::from(*address).into())),
-            Host::Ipv6(address) => Some(ServerName::IpAddress(IpAddr::from(*address).into())),
-        }
-    }
-}
-
-/// Why no connection could be opened. The message is for users.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub(super) struct ConnectError {
-    pub(super) kind: ErrorKind,
-    pub(super) message: String,
-    /// See [`super::Answer::is_our_fault`].
-    pub(super) is_our_fault: bool,
-}
-
-impl ConnectError {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), is_our_fault: false }
-    }
-
-    pub(super) fn ours(message: impl Into<String>) -> Self {
-        Self { is_our_fault: true, ..Self::new(ErrorKind::Network, message) }
-    }
-}
 
 /// A connection, ready for the first request.
 pub(super) enum Stream {

@@ -24,11 +24,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    answer::MAX_RESPONSE_BYTES,
     body::{Framing, Read},
     deadline::Deadline,
     head::{self, Beginning, Head, MAX_HEAD_BYTES, MAX_STATUS_LINE_BYTES, StatusLine},
 };
+
+/// The maximum number of bytes read of a response body. A longer body closes the connection.
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// The size of the read buffer. Most responses fit.
 const READ_BYTES: usize = 8 * 1024;

@@ -7,13 +7,32 @@ use std::{io, time::Duration};
 
 use super::{
     Answer, RefusedUrl,
-    connect::ConnectError,
     dial::{self, DialError},
     exchange::NoStatus,
     resolve::Unresolved,
     tls_failure,
 };
 use crate::model::{ErrorKind, MAX_ERROR_BYTES, truncated};
+
+/// Why no connection could be opened. The message is for users.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct ConnectError {
+    pub(super) kind: ErrorKind,
+    pub(super) message: String,
+    /// See [`super::Answer::is_our_fault`].
+    pub(super) is_our_fault: bool,
+}
+
+impl ConnectError {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), is_our_fault: false }
+    }
+
+    pub(super) fn ours(message: impl Into<String>) -> Self {
+        Self { is_our_fault: true, ..Self::new(ErrorKind::Network, message) }
+    }
+}
 
 /// The answer of an attempt that ended at its deadline without a status code.
 pub(super) fn timed_out(deadline: Duration) -> Answer {

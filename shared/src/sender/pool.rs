@@ -24,10 +24,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    MAX_IDLE, MAX_IDLE_PER_HOST,
-    connect::{Origin, Stream},
-};
+use super::{MAX_IDLE, MAX_IDLE_PER_HOST, connect::Stream, origin::Origin};
 
 /// The maximum number of idle connections. Another one closes the oldest. It is half of the 1,024
 /// files that many systems allow a process to open.
@@ -217,7 +214,7 @@ mod tests {
     use url::Host;
 
     use super::*;
-    use crate::sender::connect::Scheme;
+    use crate::sender::origin::Scheme;
 
     struct Numbered(u32, bool);
 

@@ -17,9 +17,9 @@ use tokio::{
 use url::Host;
 
 use super::{
-    CONNECT_TIMEOUT, Lookup,
-    connect::{ConnectError, Origin},
-    dial, failure,
+    CONNECT_TIMEOUT, Lookup, dial,
+    failure::{self, ConnectError},
+    origin::Origin,
 };
 use crate::{config::ProxyUrl, model::ErrorKind};
 

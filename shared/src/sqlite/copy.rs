@@ -10,7 +10,9 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    BUSY_TIMEOUT, DATABASE_FILE, DataDirError, TOTALS, Total, is_damage,
+    BUSY_TIMEOUT, DATABASE_FILE, DataDirError, TOTALS, Total,
+    files::{folder_of, sync_folder_of},
+    is_damage,
     open::{MIGRATIONS, OpenError, version},
     totals,
 };
@@ -264,13 +266,4 @@ impl Drop for Partial {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// A rename outlasts a power failure once its folder is on the disk.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

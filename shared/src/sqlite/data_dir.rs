@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     files::{PRIVATE_MODE, mode_open_to_others, restrict},
-    restore,
+    unfinished_restore,
 };
 
 /// The file that is locked. It stays, and is empty.
@@ -79,7 +79,7 @@ impl DataDir {
     /// if need be, readable by its owner only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let folder = Self::open(path, File::try_lock, |path| DataDirError::InUse { path })?;
-        restore::finish(&folder.database())
+        unfinished_restore::finish(&folder.database())
             .map_err(|source| DataDirError::Inaccessible { path: path.to_owned(), source })?;
         Ok(folder)
     }
@@ -88,7 +88,7 @@ impl DataDir {
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
         let folder =
             Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
-        if restore::is_unfinished(&folder.database()) {
+        if unfinished_restore::is_unfinished(&folder.database()) {
             return Err(DataDirError::HalfRestored { path: path.to_owned() });
         }
         Ok(folder)

@@ -8,11 +8,7 @@
 //! | the audit's position, the sweep's report | `sweep` | `audit`, `report` |
 //! | an idempotency key | `key/KEY` | `-` |
 //! | a circuit | `circuit`, `circuit/1` … `circuit/3` | destination |
-<<<<<<< HEAD
-//! | counts of an invocation | `activity`, `activity/1` … `activity/3` | time and a random part |
-=======
 //! | an invocation's counts | `activity`, `activity/1` … `activity/3` | time, random part |
->>>>>>> ph/store
 //! | the sums of that | `totals` | `totals`, `1` … `3` |
 //!
 //! **Indexes.** The table has the string keys `p` and `s`, the time-to-live attribute `x`, and

@@ -103,12 +103,7 @@ pub trait IdempotencyKeys {
     /// Reserves the key. The reservation survives a power loss.
     ///
     /// Returns [`ReserveError::Taken`] with the stored reservation if there is one. If that equals
-<<<<<<< HEAD
-    /// `reservation`, an earlier try of the same call took effect, and a backend may report
-    /// success.
-=======
     /// `reservation`, an earlier try of the same call took effect. A backend may then succeed.
->>>>>>> ph/store
     async fn reserve(
         &self,
         key: &str,

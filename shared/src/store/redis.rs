@@ -7,16 +7,10 @@
 //! **Shards.** Keys that change together must share a slot of Redis Cluster. A slot is chosen by
 //! hash tag:
 //!
-<<<<<<< HEAD
-//! - `{PREFIX-status-0}` … `{PREFIX-status-15}`: records, contents, their index entries, and
-//!   idempotency keys.
-//! - `{PREFIX-status}`: totals, circuits, and the state of the sweep.
-=======
 //! | hash tag | holds |
 //! |---|---|
 //! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | webhooks, their indexes, idempotency keys |
 //! | `{PREFIX-status}` | totals, circuits, the state of the sweep |
->>>>>>> ph/store
 //!
 //! `keys` computes the tag of a webhook with the hash of `store/shard.rs`. A cluster spreads
 //! webhooks over up to 16 nodes. A reader of an index asks all shards at once and merges. The keys

@@ -179,13 +179,8 @@ impl Fixture {
         due_at
     }
 
-<<<<<<< HEAD
-    /// The task ids of all that are unfinished and not in the due index, in `[from, until)`, page
-    /// by page; each exactly once.
-=======
     /// Lists the unfinished webhooks in `[from, until)` that are not in the due index, page by
     /// page, and checks that each is listed once. Returns their task ids.
->>>>>>> ph/store
     pub async fn list_unindexed(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {

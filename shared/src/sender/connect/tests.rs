@@ -9,6 +9,8 @@ use tokio::{
     sync::mpsc,
 };
 
+use url::Url;
+
 use super::*;
 use crate::{
     config::ProxyUrl,

@@ -1,7 +1,7 @@
 //! Backups, and their way back.
 
 use super::{
-    super::{files::beside, restore::is_unfinished},
+    super::{files::beside, unfinished_restore::is_unfinished},
     *,
 };
 

@@ -20,11 +20,7 @@
 //!   gave the reference id has them.
 //!
 //! A tombstone has `z` (why no webhook can be created under the id) and `x`. A part of a content
-<<<<<<< HEAD
 //! has `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard()`] of the task id.
-=======
-//! has `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard`] of the task id.
->>>>>>> ph/store
 //! Times in `x` and `ce` are seconds, rounded up, as DynamoDB's time to live requires.
 //!
 //! **The content has items of its own** unless record and content fit into one write unit together,
@@ -307,13 +303,8 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
     }
     record(item)
         .inspect_err(|error| {
-<<<<<<< HEAD
-            tracing::warn!(key = text_of(item, "s"), %error,
-                "Skipped a webhook that cannot be read");
-=======
             let key = text_of(item, "s");
             tracing::warn!(key, %error, "Skipped a webhook that cannot be read");
->>>>>>> ph/store
         })
         .ok()
 }

@@ -4,13 +4,8 @@
 //! DynamoDB deletes a content whose record was never written. It ends [`SPARE`] after the webhook
 //! would expire if it finished now. An unfinished webhook is written repeatedly: the sweep moves
 //! its due entry at least every six hours. A write that finds less than half of [`SPARE`] left
-<<<<<<< HEAD
 //! extends the content's time to live first. So an unfinished webhook loses its content only if no
 //! function runs for that long.
-=======
-//! extends the content's time to live first. So an unfinished webhook loses its content only if no function
-//! runs for that long.
->>>>>>> ph/store
 
 use std::{sync::PoisonError, time::Duration};
 

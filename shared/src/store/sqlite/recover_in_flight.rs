@@ -28,13 +28,6 @@ impl SqliteStore {
     /// Recovers the webhooks that the last run left in flight. Call it before any other call, and
     /// only if no other process can work on the store.
     ///
-<<<<<<< HEAD
-    /// Every lease ends now, and its webhook is due now; the next claim notes the attempt as
-    /// interrupted. `messages` names the webhooks that a message leads to, of a queue that is as
-    /// durable as this store ([`SqliteQueue::recover_in_flight`]): what is unfinished or not
-    /// archived, and not among them, moves forward in the due index to when there is something to
-    /// do. `None`: the queue is another one and keeps its messages itself.
-=======
     /// Ends every lease and makes its webhook due. The next claim records the attempt as
     /// interrupted.
     ///
@@ -42,7 +35,6 @@ impl SqliteStore {
     /// ([`SqliteQueue::recover_in_flight`]). Every other webhook that is neither finished nor
     /// archived moves forward in the due index, to when a worker can work on it. `None`: the
     /// queue is another one and keeps its messages itself.
->>>>>>> ph/store
     ///
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. A run that
     /// was cut short can be repeated.
@@ -175,7 +167,8 @@ fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<(Position, Option<Webhook>)> {
     };
     let webhook = Webhook::from_json(row.get_ref(2)?.as_str()?)
         .inspect_err(|error| {
-            tracing::warn!(task_id = %task, %error, "Did not recover a webhook that cannot be read");
+            tracing::warn!(task_id = %task, %error,
+                "Did not recover a webhook that cannot be read");
         })
         .ok();
     Ok((position, webhook))
