@@ -30,7 +30,7 @@ const SEEDS: u64 = 10_000;
 const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::OutcomeWithoutClaim, 317),
     (Bug::RequeueBeforeSend, 0),
-    (Bug::ArchiveWithoutCondition, 98),
+    (Bug::ArchiveWithoutCondition, 142),
     (Bug::SweepSkipsInProgress, 2),
     (Bug::ClaimIgnoresLease, 1945),
     (Bug::AcknowledgeUnfinished, 0),

@@ -172,7 +172,7 @@ async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
     servers[0].pause().unwrap();
     wait_until("its attempts are stopped", BOUND, || {
-        parts.launch.log().contains("this process seemed dead to others")
+        parts.launch.log().contains("because this process lost its heartbeat")
     })
     .await;
     servers[0].resume().unwrap();
