@@ -91,6 +91,7 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
         calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
     commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
     commands.remove("queue evalsha");
+    commands.remove("queue persist");
     Ok(Swept { requeued: summary.requeued, commands, answered_bytes, took })
 }
 
