@@ -92,6 +92,7 @@ where
         .log_internal_errors(false)
         .with_ansi(colour)
         .with_writer(writer)
+        .fmt_fields(line::NoFields)
         .event_format(line::Line { format })
         .with_filter(filter);
     line::KeepSpanFields.with_filter(spans).and_then(events)

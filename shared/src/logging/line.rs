@@ -1,9 +1,8 @@
 //! One log line: an event with the fields of its spans.
+//!
+//! Two lines are logged for each delivery, so a line is written without copies of its fields.
 
-use std::{
-    fmt::{self, Write as _},
-    mem,
-};
+use std::fmt;
 
 use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::Value;
@@ -14,9 +13,10 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
+    field::RecordFields,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
-        format::Writer,
+        format::{DefaultFields, Writer},
         time::{FormatTime, SystemTime},
     },
     layer::Context,
@@ -28,28 +28,24 @@ use super::Format;
 /// The field that precedes each message.
 const CORRELATION_ID: &str = "correlation_id";
 
-/// The fields of one event or span, in their order.
+/// The fields of one span, in their order.
 #[derive(Debug, Default)]
-struct Fields(Vec<(&'static str, FieldValue)>);
+struct SpanFields(Vec<(&'static str, FieldValue)>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct FieldValue {
     value: Value,
     /// Text quotes strings, but not values that are logged by their `Display`.
     quoted: bool,
 }
 
-impl Fields {
-    fn get(&self, name: &str) -> Option<&FieldValue> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
-    }
-
+impl SpanFields {
     fn push(&mut self, field: &Field, value: Value, quoted: bool) {
         self.0.push((field.name(), FieldValue { value, quoted }));
     }
 }
 
-impl Visit for Fields {
+impl Visit for SpanFields {
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.push(field, value.into(), false);
     }
@@ -81,9 +77,18 @@ pub(super) struct KeepSpanFields;
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for KeepSpanFields {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(id) else { return };
-        let mut fields = Fields::default();
+        let mut fields = SpanFields::default();
         attributes.record(&mut fields);
         span.extensions_mut().insert(fields);
+    }
+}
+
+/// Formats no fields of spans: [`KeepSpanFields`] keeps them.
+pub(super) struct NoFields;
+
+impl<'writer> FormatFields<'writer> for NoFields {
+    fn format_fields<R: RecordFields>(&self, _: Writer<'writer>, _: R) -> fmt::Result {
+        Ok(())
     }
 }
 
@@ -92,91 +97,177 @@ pub(super) struct Line {
     pub(super) format: Format,
 }
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S> FormatEvent<S, NoFields> for Line
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(
         &self,
-        ctx: &FmtContext<'_, S, N>,
+        ctx: &FmtContext<'_, S, NoFields>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let inherited = inherited(ctx, &fields);
-        let correlation_id = fields.get(CORRELATION_ID).or_else(|| inherited.get(CORRELATION_ID));
-        let prefix = correlation_id
-            .and_then(|field| field.value.as_str())
-            .map(|id| format!("[{id}] "))
-            .filter(|prefix| !message(&fields).starts_with(prefix.as_str()));
-        let prefix = prefix.unwrap_or_default();
+        let mut own = OwnFields::default();
+        event.record(&mut own);
         match self.format {
-            Format::Json => write_json(&mut writer, event, &prefix, fields, &inherited)?,
+            Format::Json => write_json(&mut writer, ctx, event, own)?,
             Format::Text => {
                 write_time_and_level(&mut writer, *event.metadata().level())?;
-                writer.write_str(&escaped(&prefix))?;
-                ctx.format_fields(writer.by_ref(), event)?;
-                write_text_fields(&mut writer, &inherited)?;
+                if let Some(id) = correlation_id(ctx, &own) {
+                    writer.write_char('[')?;
+                    write_escaped(&mut writer, &id)?;
+                    writer.write_str("] ")?;
+                }
+                DefaultFields::new().format_fields(writer.by_ref(), event)?;
+                for_each_inherited(ctx, own, |name, field| {
+                    write_text_field(&mut writer, name, field)
+                })?;
             }
         }
         writeln!(writer)
     }
 }
 
-fn message(event: &Fields) -> &str {
-    event.get("message").and_then(|field| field.value.as_str()).unwrap_or_default()
+/// The names of an event's own fields, and its correlation ID if it has one.
+#[derive(Debug, Default)]
+struct OwnFields {
+    names: Vec<&'static str>,
+    correlation_id: Option<String>,
 }
 
-/// The fields of the event's spans that the event does not have itself; those of inner spans win.
-fn inherited<S, N>(ctx: &FmtContext<'_, S, N>, event: &Fields) -> Fields
+impl Visit for OwnFields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.names.push(field.name());
+        if field.name() == CORRELATION_ID {
+            self.correlation_id = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.names.push(field.name());
+        if field.name() == CORRELATION_ID {
+            self.correlation_id = Some(format!("{value:?}"));
+        }
+    }
+}
+
+/// The event's own correlation ID, or that of its innermost span with one.
+fn correlation_id<S>(ctx: &FmtContext<'_, S, NoFields>, own: &OwnFields) -> Option<String>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
 {
-    let mut inherited = Fields::default();
+    own.correlation_id.clone().or_else(|| {
+        ctx.event_scope().into_iter().flatten().find_map(|span| {
+            let extensions = span.extensions();
+            let SpanFields(fields) = extensions.get()?;
+            let (_, field) = fields.iter().find(|(name, _)| *name == CORRELATION_ID)?;
+            field.value.as_str().map(str::to_owned)
+        })
+    })
+}
+
+/// Calls `write` with each field of the event's spans that the event does not have itself. Fields of
+/// inner spans win.
+fn for_each_inherited<S, E>(
+    ctx: &FmtContext<'_, S, NoFields>,
+    own: OwnFields,
+    mut write: impl FnMut(&'static str, &FieldValue) -> Result<(), E>,
+) -> Result<(), E>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let mut written = own.names;
     for span in ctx.event_scope().into_iter().flatten() {
         let extensions = span.extensions();
-        let Some(Fields(fields)) = extensions.get() else { continue };
-        for (name, value) in fields {
-            if event.get(name).is_none() && inherited.get(name).is_none() {
-                inherited.0.push((name, value.clone()));
+        let Some(SpanFields(fields)) = extensions.get() else { continue };
+        for (name, field) in fields {
+            if !written.contains(name) {
+                write(name, field)?;
+                written.push(name);
             }
         }
     }
-    inherited
+    Ok(())
 }
 
-fn write_json(
+fn write_json<S>(
     writer: &mut Writer<'_>,
+    ctx: &FmtContext<'_, S, NoFields>,
     event: &Event<'_>,
-    prefix: &str,
-    mut fields: Fields,
-    inherited: &Fields,
-) -> fmt::Result {
+    own: OwnFields,
+) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
-    if let Some((_, message)) = fields.0.iter_mut().find(|(name, _)| *name == "message")
-        && let Value::String(text) = &mut message.value
-        && !prefix.is_empty()
-    {
-        *text = format!("{prefix}{}", mem::take(text));
-    }
+    let correlation_id = correlation_id(ctx, &own);
     let mut line = Vec::with_capacity(512);
     let write = |line: &mut Vec<u8>| -> serde_json::Result<()> {
         let mut serializer = serde_json::Serializer::new(line);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &time)?;
         map.serialize_entry("level", event.metadata().level().as_str())?;
-        for (name, field) in fields.0.iter().chain(&inherited.0) {
-            map.serialize_entry(name, &field.value)?;
-        }
+        let mut entries = JsonEntries { map: &mut map, correlation_id, result: Ok(()) };
+        event.record(&mut entries);
+        entries.result?;
+        for_each_inherited(ctx, own, |name, field| map.serialize_entry(name, &field.value))?;
         map.serialize_entry("target", event.metadata().target())?;
         map.end()
     };
     write(&mut line).map_err(|_| fmt::Error)?;
     writer.write_str(str::from_utf8(&line).map_err(|_| fmt::Error)?)
+}
+
+/// Writes the event's own fields as entries of a map. The correlation ID precedes the message.
+struct JsonEntries<'a, M: SerializeMap> {
+    map: &'a mut M,
+    correlation_id: Option<String>,
+    result: Result<(), M::Error>,
+}
+
+impl<M: SerializeMap> JsonEntries<'_, M> {
+    fn entry(&mut self, field: &Field, value: &(impl serde::Serialize + ?Sized)) {
+        if self.result.is_ok() {
+            self.result = self.map.serialize_entry(field.name(), value);
+        }
+    }
+}
+
+impl<M: SerializeMap> Visit for JsonEntries<'_, M> {
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.entry(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.entry(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.entry(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.entry(field, &value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.record_debug(field, &format_args!("{value}"));
+        } else {
+            self.entry(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match self.correlation_id.as_deref().filter(|_| field.name() == "message") {
+            Some(id) => {
+                let message = format!("[{id}] {value:?}");
+                self.entry(field, &message);
+            }
+            None => self.entry(field, &format!("{value:?}")),
+        }
+    }
 }
 
 fn write_time_and_level(writer: &mut Writer<'_>, level: Level) -> fmt::Result {
@@ -196,33 +287,35 @@ fn write_time_and_level(writer: &mut Writer<'_>, level: Level) -> fmt::Result {
     write!(writer, "\x1b[0m \x1b[{colour}m{level:>5}\x1b[0m ")
 }
 
-/// ` name=value` for each field, in the look of the event's own fields.
-fn write_text_fields(writer: &mut Writer<'_>, fields: &Fields) -> fmt::Result {
-    for (name, field) in &fields.0 {
-        if writer.has_ansi_escapes() {
-            write!(writer, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
+/// ` name=value`, in the look of the event's own fields.
+fn write_text_field(
+    writer: &mut Writer<'_>,
+    name: &'static str,
+    field: &FieldValue,
+) -> fmt::Result {
+    if writer.has_ansi_escapes() {
+        write!(writer, " \x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
+    } else {
+        write!(writer, " {name}=")?;
+    }
+    match &field.value {
+        Value::String(text) if field.quoted => write!(writer, "{text:?}"),
+        Value::String(text) => write_escaped(writer, text),
+        other => write!(writer, "{other}"),
+    }
+}
+
+/// Writes text without control characters, which a terminal would obey.
+fn write_escaped(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+    if !text.contains(char::is_control) {
+        return writer.write_str(text);
+    }
+    for character in text.chars() {
+        if character.is_control() {
+            write!(writer, "{}", character.escape_debug())?;
         } else {
-            write!(writer, " {name}=")?;
-        }
-        match &field.value {
-            Value::String(text) if field.quoted => write!(writer, "{text:?}")?,
-            Value::String(text) => writer.write_str(&escaped(text))?,
-            other => write!(writer, "{other}")?,
+            writer.write_char(character)?;
         }
     }
     Ok(())
-}
-
-/// Text without control characters, which a terminal would obey.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            // Writing to a string cannot fail.
-            let _ = write!(escaped, "{}", character.escape_debug());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
