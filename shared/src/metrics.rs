@@ -207,8 +207,8 @@ impl Metrics {
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let activity = self.drain();
         if let Some(line) = self.emf.as_ref().and_then(|emf| emf.line(&activity.counters, now)) {
-            // In one call, so that no log line comes between. Without standard output there is
-            // nobody to tell.
+            // One call, so that no log line comes in between. An error means that standard output is
+            // closed, and is ignored.
             let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
         }
         if activity == Activity::default() {
@@ -239,10 +239,12 @@ impl Metrics {
 }
 
 fn add(activity: &mut Activity, name: impl FnOnce() -> String, count: &AtomicU64) {
-    let left = if planted::is(Bug::CountedAgain) { count.load(Ordering::Relaxed) } else { 0 };
-    let count = count.swap(left, Ordering::Relaxed);
-    if count > 0 {
-        activity.counters.insert(name(), count);
+    let counted = count.swap(0, Ordering::Relaxed);
+    if planted::is(Bug::CountedAgain) {
+        count.store(counted, Ordering::Relaxed);
+    }
+    if counted > 0 {
+        activity.counters.insert(name(), counted);
     }
 }
 

@@ -23,10 +23,13 @@
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
+mod finished;
 mod holding;
 mod interruption;
+mod limits;
 
 pub use holding::MAX_AHEAD;
+pub use limits::Limits;
 
 use std::time::Duration;
 
@@ -46,51 +49,6 @@ use crate::{
 };
 
 use interruption::note_interruption;
-
-/// The limits of transitions. The times nest (`docs/architecture.md#times-that-nest`), which
-/// [`crate::config`] checks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// How long a claim keeps others away.
-    pub lease: Duration,
-    /// How long after the allowed time somebody looks again at what is queued.
-    pub grace: Duration,
-    /// What the grace grows to, doubling with each requeue of the same state.
-    pub max_grace: Duration,
-    /// Interrupted attempts in a row until it is given up.
-    pub max_interrupted: u32,
-    /// The longest wait for which `deliver` queues a webhook itself.
-    pub relay_within: Duration,
-    /// How often it does so in a webhook's life: the platform stops function-queue-function loops
-    /// after 16 hops.
-    pub max_relays: u32,
-    /// Rescues from the dead-letter queue until it is given up.
-    pub max_rescues: u32,
-    /// How long an open circuit may defer a webhook in all; the host limit has as much of its own.
-    pub max_defer: Duration,
-    /// How long a delivered webhook can be asked about.
-    pub retention: Duration,
-    /// How long a dead letter is kept.
-    pub dead_letter_retention: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const DAY: u64 = 24 * 3600;
-        Self {
-            lease: Duration::from_secs(45),
-            grace: Duration::from_secs(15 * 60),
-            max_grace: Duration::from_secs(6 * 3600),
-            max_interrupted: 5,
-            relay_within: Duration::from_secs(90),
-            max_relays: 8,
-            max_rescues: 3,
-            max_defer: Duration::from_secs(DAY),
-            retention: Duration::from_secs(30 * DAY),
-            dead_letter_retention: Duration::from_secs(30 * DAY),
-        }
-    }
-}
 
 /// Why a transition does not apply to a record as it is. Each names what its caller does about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -435,70 +393,16 @@ impl Rules {
         Ok(next)
     }
 
-    /// It becomes a dead letter.
-    pub fn archive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
-        match (webhook.status, webhook.archived_at) {
-            (Status::Failed, None) => {}
-            _ if planted::is(Bug::ArchiveWithoutCondition) => {}
-            (Status::Failed, Some(_)) => return Err(Refusal::Archived),
-            _ => return Err(Refusal::NotFailed),
-        }
-        let mut next = webhook.clone();
-        next.archived_at = Some(now);
-        next.expires_at = Some(not_before(webhook, now).plus(self.limits.dead_letter_retention));
-        next.due_at = None;
-        note(&mut next, now, Function::Dlq, Transition::Archive, None, None);
-        Ok(next)
-    }
-
-    /// An operator wants it sent again, with a fresh budget. It enters the due index for one grace
-    /// from now; the caller sends a message, and [`Rules::adopt`]s it for now if that fails.
-    pub fn resend(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
-        self.start_again(webhook, Transition::Resend, now)
-    }
-
-    /// The same for a dead letter, and for nothing else.
-    pub fn redrive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
-        if !webhook.is_dead_letter() {
-            return Err(Refusal::NotFailed);
-        }
-        self.start_again(webhook, Transition::Redrive, now)
-    }
-
-    fn start_again(
-        &self,
-        webhook: &Webhook,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Webhook, Refusal> {
-        if !webhook.status.is_finished() {
-            return Err(Refusal::OnItsWay);
-        }
-        if webhook.is_expired(now) {
-            return Err(Refusal::Expired);
-        }
-        let mut next = webhook.clone();
-        next.budget = if planted::is(Bug::BudgetKept) { next.budget } else { Budget::default() };
-        next.attempt_count =
-            if planted::is(Bug::NumbersStartAgain) { 0 } else { next.attempt_count };
-        (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) =
-            (None, None, None, None);
-        next.expires_at = webhook.expires_at.filter(|_| planted::is(Bug::ResendKeepsExpiry));
-        next.allowed_at = Some(now);
-        next.due_at = Some(now.plus(self.limits.grace));
-        enter(&mut next, Status::Pending);
-        note(&mut next, now, Function::Api, transition, None, None);
-        Ok(next)
-    }
-
     /// Waits for `allowed_at`: queued by `deliver` itself if that is soon and it may, else by the
     /// sweep when it is due.
     fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
         enter(next, Status::Retrying);
         next.allowed_at = Some(allowed_at);
-        if allowed_at.since(now) <= self.limits.relay_within
-            && (next.budget.relays < self.limits.max_relays || planted::is(Bug::RelaysUnbounded))
-        {
+        let mut may_relay = next.budget.relays < self.limits.max_relays;
+        if planted::is(Bug::RelaysUnbounded) {
+            may_relay = true;
+        }
+        if may_relay && allowed_at.since(now) <= self.limits.relay_within {
             next.budget.relays = next.budget.relays.saturating_add(1);
             next.due_at = Some(allowed_at.plus(self.limits.grace));
         } else {
@@ -511,8 +415,10 @@ impl Rules {
         enter(next, Status::Failed);
         next.allowed_at = None;
         next.failed_at = Some(now);
-        next.due_at =
-            Some(now.plus(self.limits.grace)).filter(|_| !planted::is(Bug::FailedNotHeld));
+        next.due_at = Some(now.plus(self.limits.grace));
+        if planted::is(Bug::FailedNotHeld) {
+            next.due_at = None;
+        }
     }
 }
 
@@ -544,10 +450,11 @@ fn unfinished(webhook: &Webhook) -> Result<Webhook, Refusal> {
 }
 
 fn check_lease(webhook: &Webhook, now: Timestamp) -> Result<(), Refusal> {
+    if planted::is(Bug::ClaimIgnoresLease) {
+        return Ok(());
+    }
     match &webhook.claim {
-        Some(claim) if claim.lease_until > now && !planted::is(Bug::ClaimIgnoresLease) => {
-            Err(Refusal::Leased(claim.lease_until))
-        }
+        Some(claim) if claim.lease_until > now => Err(Refusal::Leased(claim.lease_until)),
         _ => Ok(()),
     }
 }

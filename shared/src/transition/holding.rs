@@ -26,17 +26,12 @@ impl Rules {
         seen: Timestamp,
         now: Timestamp,
     ) -> Result<Webhook, Refusal> {
-        let doubled = if planted::is(Bug::RequeueWithoutGrace) {
-            0
-        } else {
-            2_u32.saturating_pow(webhook.budget.requeues.min(16))
-        };
-        requeued(
-            webhook,
-            seen,
-            now,
-            self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace),
-        )
+        if planted::is(Bug::RequeueWithoutGrace) {
+            return requeued(webhook, seen, now, Duration::ZERO);
+        }
+        let doubled = 2_u32.saturating_pow(webhook.budget.requeues.min(16));
+        let grace = self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace);
+        requeued(webhook, seen, now, grace)
     }
 
     /// The same, while a backlog waits in the queue. Where this repeats a message
@@ -48,7 +43,10 @@ impl Rules {
         seen: Timestamp,
         now: Timestamp,
     ) -> Result<Webhook, Refusal> {
-        if !self.is_repeat(webhook, seen) || planted::is(Bug::BacklogFeedsItself) {
+        if planted::is(Bug::BacklogFeedsItself) {
+            return self.requeue(webhook, seen, now);
+        }
+        if !self.is_repeat(webhook, seen) {
             return self.requeue(webhook, seen, now);
         }
         requeued(webhook, seen, now, self.limits.max_grace)
@@ -99,11 +97,14 @@ impl Rules {
     /// So no wait gets shorter than it was meant to be, whichever of the two clocks is wrong. What
     /// a caller scheduled for a time of day stays.
     pub fn take_back(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
+        if planted::is(Bug::DueNeverTakenBack) {
+            return Err(Refusal::Held);
+        }
         let is_ahead = |at: Timestamp| at > now.plus(MAX_AHEAD);
-        // What nobody holds the audit finds, unless it was created in the future.
+        // The audit finds a webhook that has no holder, unless it was created in the future.
         let is_ours = webhook.due_at.is_some()
             || (is_ahead(webhook.created_at) && !webhook.status.is_finished());
-        if !is_ahead(webhook.updated_at) || !is_ours || planted::is(Bug::DueNeverTakenBack) {
+        if !is_ahead(webhook.updated_at) || !is_ours {
             return Err(Refusal::Held);
         }
         let mut next = webhook.clone();
@@ -130,9 +131,14 @@ impl Rules {
     /// no attempt has started.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
-        let spent =
-            webhook.budget.rescues >= self.limits.max_rescues && !planted::is(Bug::RescueUnbounded);
-        let worked_on = is_worked_on(webhook) || planted::is(Bug::RescueWithoutChange);
+        let mut spent = webhook.budget.rescues >= self.limits.max_rescues;
+        if planted::is(Bug::RescueUnbounded) {
+            spent = false;
+        }
+        let mut worked_on = is_worked_on(webhook);
+        if planted::is(Bug::RescueWithoutChange) {
+            worked_on = true;
+        }
         if !worked_on || (spent && !webhook.was_attempted()) {
             return Ok(self.wait_unworked(next, now));
         }
@@ -149,14 +155,17 @@ impl Rules {
     /// Due at once the first time in a row, then after a grace, twice that, and so on up to the
     /// longest grace.
     fn wait_unworked(&self, mut next: Webhook, now: Timestamp) -> Webhook {
-        let wait = match next.budget.unworked_rescues.checked_sub(1) {
-            Some(doublings) if !planted::is(Bug::UnworkedWithoutWait) => self
+        let mut wait = match next.budget.unworked_rescues.checked_sub(1) {
+            Some(doublings) => self
                 .limits
                 .grace
                 .saturating_mul(2_u32.saturating_pow(doublings.min(16)))
                 .min(self.limits.max_grace),
-            _ => Duration::ZERO,
+            None => Duration::ZERO,
         };
+        if planted::is(Bug::UnworkedWithoutWait) {
+            wait = Duration::ZERO;
+        }
         let due_at = next_look(&next).max(now.plus(wait));
         next.due_at = Some(due_at);
         next.budget.unworked_rescues = next.budget.unworked_rescues.saturating_add(1);

@@ -50,10 +50,12 @@ impl Rules {
     /// Until when it must wait since its attempt was interrupted. `None`: it may be claimed, or
     /// given up.
     pub fn must_wait_until(&self, webhook: &Webhook, now: Timestamp) -> Option<Timestamp> {
+        if planted::is(Bug::InterruptionWithoutWait) {
+            return None;
+        }
         let may_wait =
             check_lease(webhook, now).is_ok() && self.check_interruptions(webhook).is_ok();
-        self.resumes_at(webhook)
-            .filter(|at| *at > now && may_wait && !planted::is(Bug::InterruptionWithoutWait))
+        self.resumes_at(webhook).filter(|at| *at > now && may_wait)
     }
 
     /// Its attempt was interrupted, and so was the one before: the next one waits
@@ -95,13 +97,12 @@ impl Rules {
 
     /// Whether one more interrupted attempt, this one, leaves it any.
     pub(super) fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
+        if planted::is(Bug::InterruptionsUnbounded) {
+            return Ok(());
+        }
         let spent = webhook.budget.interrupted.saturating_add(1) >= self.limits.max_interrupted;
         let is_interrupted = webhook.status == Status::InProgress;
-        if is_interrupted && spent && !planted::is(Bug::InterruptionsUnbounded) {
-            Err(Refusal::Interrupted)
-        } else {
-            Ok(())
-        }
+        if is_interrupted && spent { Err(Refusal::Interrupted) } else { Ok(()) }
     }
 
     /// Whether the wait after an interrupted attempt is over.
