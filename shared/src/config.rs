@@ -389,8 +389,8 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
     }
 }
 
-/// The times nest: attempt < lease < function timeout < visibility timeout < grace, so that nobody
-/// takes over from a worker that is still allowed to write.
+/// The times nest: attempt < lease < function timeout < visibility timeout < grace. So no other
+/// worker claims a webhook while the worker with the current claim may still write.
 fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
     let fallback = Limits::default();
     let lease = read.millis("LEASE_MS", 45_000, 1000..=600_000);
