@@ -114,8 +114,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now. Clocks of two workers may differ by [`MAX_CLOCK_SKEW`].
     fn now(&self) -> Timestamp;
 
-    /// How long this clock has run, from any beginning. It never goes back and nobody sets it; it
-    /// may stand still while the machine sleeps.
+    /// The time since an arbitrary start. It never decreases and cannot be set. It may stand still
+    /// while the machine sleeps.
     fn monotonic(&self) -> Duration;
 
     /// Returns once `wait` has passed.

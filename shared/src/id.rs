@@ -112,7 +112,7 @@ impl TaskId {
 /// Mints the task ids of one process. Each id is greater than the one before.
 ///
 /// The first id of a millisecond is random below its time. Each further one increments the upper 42
-/// of these 74 bits and draws the lower 32 anew. When the clock steps back by at most 1 s, ids keep
+/// of these 74 bits and draws new lower 32 bits. When the clock steps back by at most 1 s, ids keep
 /// their time and count on; see [`TaskIdGenerator::next`].
 #[derive(Debug, Default)]
 pub struct TaskIdGenerator {

@@ -26,7 +26,7 @@ use crate::{
 /// The concurrent store and queue calls of one request.
 const MAX_CONCURRENT_CALLS: usize = 50;
 
-/// Two webhooks got the same random ID, or somebody guessed an ID.
+/// Two webhooks got the same random ID, or a caller guessed an ID.
 #[derive(Debug, thiserror::Error)]
 #[error("the ID {0} belongs to another webhook")]
 struct IdTaken(TaskId);

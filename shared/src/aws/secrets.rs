@@ -114,8 +114,8 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// What the references among the settings stand for; empty if there are none, and then nobody is
-/// asked.
+/// Reads the secrets that settings refer to. Without such a setting the result is empty, and no
+/// request is sent.
 pub async fn resolve(
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<HashMap<&'static str, String>, UnreadableSecret> {

@@ -55,12 +55,12 @@ impl SqliteQueue {
         Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
     }
 
-    /// Ends what the last run began, and tells which webhooks a message leads to. Call it before
-    /// anything else works on the queue, and only if nobody else can.
+    /// Makes the messages in flight of the last run visible, and returns the webhooks that a message
+    /// leads to. Call it before any other use of the queue, and only if no other process uses it.
     ///
-    /// Every message that was received and neither acknowledged nor released is visible at once;
-    /// one that is delayed is not. That receive does not count, so that crashes of the stack do not
-    /// make the queue give up.
+    /// A message in flight was received and neither acknowledged nor released. Delayed messages keep
+    /// their delay. The interrupted receive does not count, so crashes of the stack do not use up a
+    /// message's receives.
     pub async fn recover_in_flight(&self, now: Timestamp) -> Result<RecoveredInFlight, QueueError> {
         let released = self
             .database
