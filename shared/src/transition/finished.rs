@@ -61,7 +61,7 @@ impl Rules {
         (next.delivered_at, next.failed_at, next.archived_at, next.expires_at) =
             (None, None, None, None);
         if planted::is(Bug::BudgetKept) {
-            next.budget = webhook.budget.clone();
+            next.budget = webhook.budget;
         }
         if planted::is(Bug::NumbersStartAgain) {
             next.attempt_count = 0;
