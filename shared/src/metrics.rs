@@ -207,8 +207,8 @@ impl Metrics {
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let activity = self.drain();
         if let Some(line) = self.emf.as_ref().and_then(|emf| emf.line(&activity.counters, now)) {
-            // One call, so that no log line comes in between. An error means that standard output is
-            // closed, and is ignored.
+            // One call, so that no log line comes in between. An error means that standard output
+            // is closed, and is ignored.
             let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
         }
         if activity == Activity::default() {

@@ -166,8 +166,8 @@ where
     })
 }
 
-/// Calls `write` with each field of the event's spans that the event does not have itself. Fields of
-/// inner spans win.
+/// Calls `write` with each field of the event's spans that the event does not have itself. Fields
+/// of inner spans win.
 fn for_each_inherited<S, E>(
     ctx: &FmtContext<'_, S, NoFields>,
     own: OwnFields,

@@ -90,8 +90,8 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     let mut commands =
         calls("store", &cmd("INFO").arg("commandstats").query::<String>(&mut status)?);
     commands.extend(calls("queue", &cmd("INFO").arg("commandstats").query::<String>(&mut queue)?));
-    // Sends that wait for each other share a script, and each of these scripts persists one key. The
-    // number of sends that share one depends on timing. The number of other scripts does not.
+    // Sends that wait for each other share a script, and each of these scripts persists one key.
+    // The number of sends that share one depends on timing. The number of other scripts does not.
     let sends = commands.remove("queue persist").ok_or("no send was counted")?;
     let scripts = commands.remove("queue evalsha").ok_or("no script was counted")?;
     commands.insert("queue evalsha besides sends".to_owned(), scripts - sends);
