@@ -23,6 +23,7 @@
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
+mod deferral;
 mod finished;
 mod holding;
 mod interruption;
@@ -48,6 +49,7 @@ use crate::{
     trace::Trace,
 };
 
+use deferral::spend_deferral;
 use interruption::note_interruption;
 
 /// Why a transition does not apply to a record as it is. Each names what its caller does about it.
@@ -367,23 +369,10 @@ impl Rules {
         if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
             return Err(Refusal::NotYet(allowed_at));
         }
-        let mut by_host_limit = why == Why::RateLimit;
-        if planted::is(Bug::DeferralsShareBudget) {
-            by_host_limit = false;
-        }
-        let used = if by_host_limit {
-            &mut next.budget.host_deferred_ms
-        } else {
-            &mut next.budget.deferred_ms
-        };
-        *used = used.saturating_add(until.since(now).as_millis() as u64);
-        let mut max_defer = self.limits.max_defer;
-        if planted::is(Bug::DeferralsUnbounded) {
-            max_defer = Duration::MAX;
-        }
-        if u128::from(*used) > max_defer.as_millis() {
+        if !self.has_deferrals_left(next.budget, until, why, now) {
             return Err(Refusal::BudgetSpent);
         }
+        spend_deferral(&mut next.budget, until, why, now);
         next.budget.deferrals = next.budget.deferrals.saturating_add(1);
         if planted::is(Bug::DeferralSpendsAttempt) {
             next.budget.attempts = next.budget.attempts.saturating_add(1);
