@@ -11,7 +11,7 @@ use shared::{
     clock::Timestamp,
     model::Webhook,
     planted::{self, Bug},
-    transition::{GiveUp, Refusal},
+    transition::GiveUp,
 };
 use tokio::sync::SemaphorePermit;
 
@@ -24,22 +24,29 @@ use crate::{
 
 /// The decision on one attempt.
 pub(crate) enum AdmissionDecision<'a> {
-    /// Make the attempt and hold the permit until it ends.
+    /// Make the attempt.
     Go(AttemptPermit<'a>),
-    /// Make no attempt now.
-    Defer(Deferral),
+    /// Make no attempt now. Hold the reservation until the deferral is written: an attempt that is
+    /// being deferred counts against the limits too.
+    Defer(Deferral, Reservation<'a>),
     /// Make no further attempt: the webhook's deferrals are used up.
     GiveUp(GiveUp),
     /// Hand the message back: this invocation has no time left for an attempt.
     HandBack,
 }
 
-/// The right to make one attempt. Dropping it returns the slot and the host permit. The probe lease
-/// of the circuit permit must be released explicitly.
-pub(crate) struct AttemptPermit<'a> {
-    pub(crate) slot: SemaphorePermit<'a>,
-    /// `None`: the attempt exceeds the destination's limit because its deferrals are used up.
+/// A place within the limits of this process. Dropping it returns the slot and the host permit.
+pub(crate) struct Reservation<'a> {
+    /// The host limiter returns it before the attempt ends if the request hangs.
+    pub(crate) slot: Option<SemaphorePermit<'a>>,
+    /// `None`: no permit was free in time.
     pub(crate) host: Option<HostPermit<'a>>,
+}
+
+/// The right to make one attempt. Dropping it returns the reservation. The probe lease of the
+/// circuit permit must be released explicitly.
+pub(crate) struct AttemptPermit<'a> {
+    pub(crate) reservation: Reservation<'a>,
     pub(crate) circuit: CircuitPermit,
 }
 
@@ -50,7 +57,10 @@ impl Deliver {
         webhook: &Webhook,
         until: Timestamp,
     ) -> AdmissionDecision<'a> {
-        let Some(slot) = self.free_slot(until).await else { return AdmissionDecision::HandBack };
+        let slot = self.free_slot(until).await;
+        if slot.is_none() {
+            return AdmissionDecision::HandBack;
+        }
         let host = match self.hosts.acquire(&webhook.destination).await {
             Ok(permit) if self.is_in_time(until) => Some(permit),
             late_or_rejected => {
@@ -58,11 +68,12 @@ impl Deliver {
                 let silence = rejected.map_or(Duration::ZERO, |Rejected { silence }| silence);
                 let deferral = self.defer_for_host_limit(webhook, silence);
                 if self.has_deferrals_left(webhook, deferral) {
-                    return AdmissionDecision::Defer(deferral);
+                    return AdmissionDecision::Defer(deferral, Reservation { slot, host: None });
                 }
                 None
             }
         };
+        let reservation = Reservation { slot, host };
         if !self.is_in_time(until) {
             return AdmissionDecision::HandBack;
         }
@@ -71,7 +82,7 @@ impl Deliver {
             Err(CircuitOpen { until: open_until }) => {
                 let deferral = self.defer_for_open_circuit(webhook, open_until);
                 if self.has_deferrals_left(webhook, deferral) {
-                    return AdmissionDecision::Defer(deferral);
+                    return AdmissionDecision::Defer(deferral, reservation);
                 }
                 if planted::is(Bug::FailedUntried) {
                     return AdmissionDecision::GiveUp(GiveUp::CircuitOpen);
@@ -86,7 +97,7 @@ impl Deliver {
                 self.breaker.bypass(&webhook.destination)
             }
         };
-        AdmissionDecision::Go(AttemptPermit { slot, host, circuit })
+        AdmissionDecision::Go(AttemptPermit { reservation, circuit })
     }
 
     /// Waits for a slot while a claim still has a full lease before `until`.
@@ -110,11 +121,10 @@ impl Deliver {
         self.context.clock.now() <= self.latest_claim(until)
     }
 
-    /// Whether the budget of `webhook` covers this deferral. Only the budget matters here. Writing
-    /// the deferral checks everything else, against the stored record.
+    /// Whether the budget of `webhook` covers this deferral. Writing the deferral checks everything
+    /// else, against the stored record.
     fn has_deferrals_left(&self, webhook: &Webhook, deferral: Deferral) -> bool {
         let now = self.context.clock.now();
-        let deferred = self.context.rules.defer(webhook, deferral.until, deferral.why(), now);
-        !matches!(deferred, Err(Refusal::BudgetSpent))
+        self.context.rules.has_deferrals_left(webhook.budget, deferral.until, deferral.why(), now)
     }
 }

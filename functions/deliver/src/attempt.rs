@@ -18,7 +18,7 @@ use shared::{
 };
 
 use crate::{
-    admission::{AdmissionDecision, AttemptPermit},
+    admission::{AdmissionDecision, AttemptPermit, Reservation},
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -33,7 +33,6 @@ const SUSPENSION_MARGIN: Duration = Duration::from_secs(5);
 /// A claimed webhook.
 struct HeldClaim {
     webhook: Webhook,
-    content: Content,
     claim_id: ClaimId,
     /// Just before the claim was written.
     claimed_at: Timestamp,
@@ -41,27 +40,54 @@ struct HeldClaim {
     was_retrying: bool,
 }
 
+/// Why there is no answer that counts for the destination.
+enum NoAnswer {
+    /// No claim was written.
+    NotClaimed(StepResult),
+    /// This machine sent nothing, for this reason.
+    NothingSent(HeldClaim, String),
+    /// The process was suspended during the attempt. The destination may have received the request.
+    Suspended,
+}
+
 impl Deliver {
-    /// Makes one attempt if admission and the record allow it.
+    /// Makes one attempt if admission and the record allow it. The slot is held until the result,
+    /// which can be a deferral, is written.
     pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> StepResult {
-        let permit = match self.admission(&seen, until).await {
+        let AttemptPermit { mut reservation, circuit } = match self.admission(&seen, until).await {
             AdmissionDecision::Go(permit) => permit,
-            AdmissionDecision::Defer(deferral) => return self.defer(seen, deferral).await,
+            AdmissionDecision::Defer(deferral, _reservation) => {
+                return self.defer(seen, deferral).await;
+            }
             AdmissionDecision::GiveUp(reason) => return StepResult::BudgetSpent(seen, reason),
             AdmissionDecision::HandBack => return StepResult::Ended(Disposition::HandBack),
         };
-        match self.claim(seen).await {
-            Ok(claimed) => self.send_claimed(claimed, permit).await,
-            Err(not_claimed) => {
-                self.breaker.release(&self.context, &permit.circuit).await;
-                not_claimed
+        let no_answer = match self.claim_and_send(seen, &mut reservation).await {
+            Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, answer)) => {
+                let destination = &webhook.destination;
+                self.breaker.record(&self.context, destination, &answer, &circuit).await;
+                return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
+            }
+            Err(no_answer) => no_answer,
+        };
+        self.breaker.release(&self.context, &circuit).await;
+        match no_answer {
+            NoAnswer::NotClaimed(result) => result,
+            NoAnswer::NothingSent(HeldClaim { webhook, claim_id, was_retrying, .. }, why) => {
+                let why = format!("nothing was sent: {why}");
+                self.release_claim(webhook, claim_id, was_retrying, &why).await
+            }
+            // Once the lease is over, the attempt counts as interrupted.
+            NoAnswer::Suspended => {
+                tracing::error!("This process was suspended during an attempt");
+                StepResult::Ended(Disposition::HandBack)
             }
         }
     }
 
     /// The attempt's deadline counts from before the claim, and the lease from the claim. So the
     /// attempt ends before its lease.
-    async fn claim(&self, seen: Webhook) -> Result<HeldClaim, StepResult> {
+    async fn claim(&self, seen: Webhook) -> Result<(HeldClaim, Content), StepResult> {
         let claimed_at = self.context.clock.now();
         let claim_id = ClaimId(self.context.random.next_u64());
         let rules = &self.context.rules;
@@ -73,7 +99,7 @@ impl Deliver {
         match apply_and_open(&*self.context.store, seen, claim).await {
             Ok(Applied::Done(webhook, content)) => {
                 let was_retrying = was_retrying.into_inner();
-                Ok(HeldClaim { webhook, content, claim_id, claimed_at, was_retrying })
+                Ok((HeldClaim { webhook, claim_id, claimed_at, was_retrying }, content))
             }
             Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
                 Err(StepResult::BudgetSpent(webhook, GiveUp::Interrupted))
@@ -84,42 +110,35 @@ impl Deliver {
         }
     }
 
-    /// Sends the request and records the outcome.
-    async fn send_claimed(&self, claimed: HeldClaim, permit: AttemptPermit<'_>) -> StepResult {
-        let HeldClaim { webhook, content, claim_id, claimed_at, was_retrying } = claimed;
-        let AttemptPermit { slot, host, circuit } = permit;
+    /// Claims the webhook and sends the request. The host permit is returned with the answer.
+    async fn claim_and_send(
+        &self,
+        seen: Webhook,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<(HeldClaim, Answer), NoAnswer> {
+        let (claim, content) = self.claim(seen).await.map_err(NoAnswer::NotClaimed)?;
         let sent_at = self.context.clock.now();
-        let claim_took = sent_at.since(claimed_at);
+        let claim_took = sent_at.since(claim.claimed_at);
         let time_left = self.context.config.delivery_timeout.saturating_sub(claim_took);
         if !self.is_enough_time(time_left) {
-            self.breaker.release(&self.context, &circuit).await;
-            let why = format!("nothing was sent: the claim took {} ms", claim_took.as_millis());
-            return self.release_claim(webhook, claim_id, was_retrying, &why).await;
+            let why = format!("the claim took {} ms", claim_took.as_millis());
+            return Err(NoAnswer::NothingSent(claim, why));
         }
-        // The host limiter drops the slot before the attempt ends if the request hangs.
-        let mut slot = Some(slot);
         let payload_bytes = content.payload.get().len();
-        let request = self.send_request(&webhook, content, (sent_at, time_left));
-        let answer = match host {
-            Some(mut host) => host.run(&mut slot, payload_bytes, request).await,
+        let request = self.send_request(&claim.webhook, content, (sent_at, time_left));
+        let answer = match reservation.host.take() {
+            Some(mut host) => host.run(&mut reservation.slot, payload_bytes, request).await,
             None => request.await,
         };
         if answer.is_our_fault {
-            self.breaker.release(&self.context, &circuit).await;
-            let fault = answer.message.as_deref().unwrap_or("this machine could not try");
-            let why = format!("nothing was sent: {fault}");
-            return self.release_claim(webhook, claim_id, was_retrying, &why).await;
+            let why = answer.message.unwrap_or_else(|| "this machine could not try".to_owned());
+            return Err(NoAnswer::NothingSent(claim, why));
         }
         let took = self.context.clock.now().since(sent_at);
         if answer.status_code.is_none() && took > time_left + SUSPENSION_MARGIN {
-            self.breaker.release(&self.context, &circuit).await;
-            // The destination may have received the request. Once the lease is over, the attempt
-            // counts as interrupted.
-            tracing::error!("This process was suspended during an attempt");
-            return StepResult::Ended(Disposition::HandBack);
+            return Err(NoAnswer::Suspended);
         }
-        self.breaker.record(&self.context, &webhook.destination, &answer, &circuit).await;
-        self.record_outcome(webhook, claim_id, answer, was_retrying).await
+        Ok((claim, answer))
     }
 
     fn is_enough_time(&self, time_left: Duration) -> bool {

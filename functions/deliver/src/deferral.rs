@@ -45,7 +45,7 @@ pub(crate) struct Deferral {
 /// Why an attempt does not start now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DeferralReason {
-    /// The destination's concurrency limit was reached.
+    /// The concurrency limit of the destination, or of unresponsive destinations, was reached.
     HostLimit,
     /// The destination's circuit is open.
     OpenCircuit,
@@ -63,7 +63,7 @@ impl Deferral {
     /// The reason as it is logged.
     const fn text(self) -> &'static str {
         match self.reason {
-            DeferralReason::HostLimit => "its concurrency limit was reached",
+            DeferralReason::HostLimit => "a concurrency limit was reached",
             DeferralReason::OpenCircuit => "its circuit is open",
         }
     }

@@ -63,7 +63,7 @@ impl Deliver {
             .seen
             .map(|seen| *seen)
             .filter(|seen| is_first_receive && self.is_claimable(seen));
-        for _ in 0..MAX_LOOKS {
+        for looks_left in (0..MAX_LOOKS).rev() {
             let webhook = match hint.take() {
                 Some(webhook) => webhook,
                 None => match self.context.store.get(&message.webhook_id).await {
@@ -83,12 +83,16 @@ impl Deliver {
                 },
             };
             let span = webhook_span(&webhook, xray_trace_id);
-            if let Some(disposition) = self.work_on(webhook, until).instrument(span).await {
+            let worked_on = self.work_on(webhook, until).instrument(span.clone()).await;
+            if let Some(disposition) = worked_on {
                 return disposition;
             }
+            if looks_left == 0 {
+                span.in_scope(|| {
+                    tracing::warn!("The webhook keeps changing; handing its message back");
+                });
+            }
         }
-        tracing::warn!(webhook_id = %message.webhook_id,
-            "The webhook keeps changing; handing its message back");
         Disposition::HandBack
     }
 

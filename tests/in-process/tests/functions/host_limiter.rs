@@ -4,15 +4,21 @@
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use shared::{
-    model::{Transition, Webhook, Why},
+    circuit::{Circuit, Settings},
+    model::{ErrorKind, Transition, Webhook, Why},
     queue::Lane,
     sender::{Answer, Lookup, NoLookup, Request, Sender},
     status::Status,
+    store::StoreError,
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::world::{World, event, status};
+use crate::{
+    intercepted::{Call, Intercepted, Interceptor},
+    world::{World, event, status},
+};
 
 /// Longer than any wait for a permit.
 const LONG: Duration = Duration::from_secs(2);
@@ -277,4 +283,66 @@ async fn another_destination_has_its_own_limit() {
     holding.holds(2).await;
     holding.let_go.add_permits(2);
     assert!(running.await.unwrap().batch_item_failures.is_empty());
+}
+
+/// A store in which each write of a deferral waits until the test lets it go.
+#[derive(Debug)]
+struct HeldDeferrals {
+    held: watch::Sender<usize>,
+    let_go: Semaphore,
+}
+
+#[async_trait]
+impl Interceptor for HeldDeferrals {
+    async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
+        if matches!(call, Call::Write(webhook) if webhook.status == Status::Retrying) {
+            self.held.send_modify(|held| *held += 1);
+            self.let_go.acquire().await.unwrap().forget();
+        }
+        Ok(())
+    }
+}
+
+/// A webhook that is being deferred holds its slot and its host permit until the deferral is
+/// written. Proved with two slots and one host permit: the circuit is open for the first webhook,
+/// and the second one finds no host permit.
+#[tokio::test]
+async fn a_deferral_holds_its_slot_and_its_host_permit_until_it_is_written() {
+    let (mut world, _, webhooks) =
+        world("1", &[("DELIVER_CONCURRENCY", "2"), ("BATCH_SIZE", "2")], 2).await;
+    let settings = Settings { failures: 1, ..Settings::default() };
+    let open = Circuit::closed(&webhooks[0].destination).failed(&settings, world.now());
+    world.context.store.write_circuit(None, &open).await.unwrap();
+    let deferrals =
+        Arc::new(HeldDeferrals { held: watch::Sender::new(0), let_go: Semaphore::new(0) });
+    let inner = Arc::clone(&world.context.store);
+    let interceptor = Arc::clone(&deferrals) as _;
+    world.context.store = Arc::new(Intercepted { inner, interceptor });
+
+    let deliver = world.deliver();
+    let until = world.now().plus(NEVER);
+    let mut held = deferrals.held.subscribe();
+    let mut running = Vec::new();
+    for (index, message) in world.received(Lane::Webhooks).await.into_iter().enumerate() {
+        let deliver = deliver.clone();
+        running.push(tokio::spawn(async move { deliver.handle(event(&[message]), until).await }));
+        let reached = held.wait_for(|held| *held == index + 1);
+        tokio::select! {
+            reached = tokio::time::timeout(BOUND, reached) => drop(reached.unwrap().unwrap()),
+            () = time_passes(&world) => unreachable!("it never ends"),
+        }
+    }
+    assert!(deliver.free_slots().now_or_never().is_none(), "both slots are held");
+    deferrals.let_go.add_permits(2);
+    for running in running {
+        assert!(running.await.unwrap().batch_item_failures.is_empty());
+    }
+    assert_eq!(deliver.free_slots().now_or_never(), Some(2));
+    let mut reasons = Vec::new();
+    for webhook in &webhooks {
+        reasons.push(world.stored(webhook).await.history.last().unwrap().why);
+    }
+    reasons.sort_by_key(|why| *why == Some(Why::RateLimit));
+    let by_circuit = Some(Why::Error(ErrorKind::CircuitOpen));
+    assert_eq!(reasons, [by_circuit, Some(Why::RateLimit)]);
 }

@@ -12,6 +12,7 @@ mod deliver;
 mod dlq;
 mod health;
 mod host_limiter;
+mod intercepted;
 mod outage;
 mod panics;
 mod sweep;

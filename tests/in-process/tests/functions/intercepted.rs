@@ -1,0 +1,220 @@
+//! A store whose calls a test can delay, fail or panic.
+
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use shared::{
+    circuit::Circuit,
+    clock::Timestamp,
+    id::{ReferenceId, TaskId, WebhookId},
+    model::{Content, Webhook},
+    status::Status,
+    store::{
+        Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
+        DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
+        Lists, Page, ReplaceReservationError, Reservation, ReserveError, Store, StoreError,
+        StoredReservation, SweepReport, SweepState, Totals, Webhooks, WriteCircuitError,
+        WriteError,
+    },
+};
+
+/// A call that a test can intercept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call<'a> {
+    /// A read of this webhook.
+    Read(&'a WebhookId),
+    /// A write that makes the webhook this one.
+    Write(&'a Webhook),
+    Maintain,
+}
+
+/// Runs before each of these calls. If it returns an error, so does the call.
+#[async_trait]
+pub(crate) trait Interceptor: Debug + Send + Sync {
+    async fn before(&self, call: Call<'_>) -> Result<(), StoreError>;
+}
+
+/// The store with its interceptor.
+#[derive(Debug)]
+pub(crate) struct Intercepted {
+    pub(crate) inner: Arc<dyn Store>,
+    pub(crate) interceptor: Arc<dyn Interceptor>,
+}
+
+#[async_trait]
+impl Store for Intercepted {
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.warnings().await
+    }
+
+    async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
+        self.inner.disk_usage().await
+    }
+
+    async fn maintain(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        self.interceptor.before(Call::Maintain).await?;
+        self.inner.maintain(now, until).await
+    }
+}
+
+#[async_trait]
+impl Webhooks for Intercepted {
+    async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
+        self.inner.create(webhook, content).await
+    }
+
+    async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
+        self.inner.tombstone_id(id).await
+    }
+
+    async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
+        self.interceptor.before(Call::Read(id)).await?;
+        self.inner.get(id).await
+    }
+
+    async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
+        self.inner.open(id).await
+    }
+
+    async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        self.interceptor.before(Call::Write(after)).await?;
+        self.inner.write(before, after).await
+    }
+
+    async fn write_and_open(
+        &self,
+        before: &Webhook,
+        after: &Webhook,
+    ) -> Result<Content, WriteError> {
+        self.inner.write_and_open(before, after).await
+    }
+
+    async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
+        self.inner.delete(id).await
+    }
+
+    async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
+        self.inner.delete_unchanged(seen).await
+    }
+}
+
+#[async_trait]
+impl Lists for Intercepted {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<Listed, TaskId>, StoreError> {
+        self.inner.list(filter, after, limit).await
+    }
+
+    async fn dead_letters(
+        &self,
+        reference: Option<&ReferenceId>,
+        after: Option<DeadLetterPosition>,
+        limit: usize,
+    ) -> Result<DeadLetters, StoreError> {
+        self.inner.dead_letters(reference, after, limit).await
+    }
+
+    async fn due(
+        &self,
+        until: Timestamp,
+        after: Option<&DueCursor>,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        self.inner.due(until, after, limit).await
+    }
+
+    async fn list_unindexed(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<TaskId>,
+    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+        self.inner.list_unindexed(from, until, after).await
+    }
+
+    async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
+        self.inner.counts().await
+    }
+}
+
+#[async_trait]
+impl SweepState for Intercepted {
+    async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.audited_until().await
+    }
+
+    async fn advance_audit(
+        &self,
+        from: Option<Timestamp>,
+        to: Timestamp,
+    ) -> Result<(), AdvanceAuditError> {
+        self.inner.advance_audit(from, to).await
+    }
+
+    async fn report_sweep(&self, report: &SweepReport) -> Result<(), StoreError> {
+        self.inner.report_sweep(report).await
+    }
+
+    async fn last_sweep(&self) -> Result<Option<SweepReport>, StoreError> {
+        self.inner.last_sweep().await
+    }
+}
+
+#[async_trait]
+impl IdempotencyKeys for Intercepted {
+    async fn reserve(
+        &self,
+        key: &str,
+        reservation: &Reservation,
+    ) -> Result<StoredReservation, ReserveError> {
+        self.inner.reserve(key, reservation).await
+    }
+
+    async fn replace_reservation(
+        &self,
+        key: &str,
+        before: &StoredReservation,
+        after: &Reservation,
+    ) -> Result<StoredReservation, ReplaceReservationError> {
+        self.inner.replace_reservation(key, before, after).await
+    }
+}
+
+#[async_trait]
+impl Totals for Intercepted {
+    async fn add_activity(&self, activity: &Activity, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.add_activity(activity, now).await
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.inner.counters().await
+    }
+
+    async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
+        self.inner.destinations(now).await
+    }
+
+    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
+        self.inner.circuit(destination).await
+    }
+
+    async fn write_circuit(
+        &self,
+        before: Option<u64>,
+        after: &Circuit,
+    ) -> Result<(), WriteCircuitError> {
+        self.inner.write_circuit(before, after).await
+    }
+
+    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
+        self.inner.circuits().await
+    }
+}
