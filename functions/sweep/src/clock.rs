@@ -137,7 +137,7 @@ pub(crate) async fn take_back(
         return Ok(());
     }
     let start = DueCursor::before(context.clock.now().plus(LOOK_AHEAD));
-    let mut any_unreadable = false;
+    let mut is_any_left = false;
     while let Some(left) = fault.left.take() {
         if context.clock.now() >= until {
             summary.more = true;
@@ -152,7 +152,7 @@ pub(crate) async fn take_back(
             .await?;
         summary.taken_back +=
             results.iter().filter(|result| **result == EntryResult::TakenBack).count();
-        any_unreadable |= results.contains(&EntryResult::Unreadable);
+        is_any_left |= results.contains(&EntryResult::Left);
         fault.left = page.next;
     }
     let is_done =
@@ -161,8 +161,8 @@ pub(crate) async fn take_back(
         summary.more = true;
         fault.left = Some(DueCursor::before(FAR));
     }
-    if any_unreadable {
-        // Every run looks again, until the webhooks are readable and can be taken back.
+    if is_any_left {
+        // Every run looks again, until all webhooks can be read and written.
         fault.left = Some(start);
     }
     Ok(())
@@ -173,11 +173,12 @@ pub(crate) async fn take_back(
 enum EntryResult {
     TakenBack,
     Unchanged,
-    Unreadable,
+    /// The webhook cannot be read, or its read or write panicked. The next run tries again.
+    Left,
 }
 
 /// Takes back webhooks that were created in the future and are not in the due index. Returns
-/// whether all of them were read.
+/// whether none of them is left to the next run.
 async fn take_back_created(
     context: &Context,
     until: Timestamp,
@@ -186,15 +187,17 @@ async fn take_back_created(
 ) -> Result<bool, SweepError> {
     let now = context.clock.now();
     let end = now.plus((ahead + REPORTED_FOR).min(MAX_LOOK_AHEAD));
-    let mut after = None;
+    let (mut after, mut is_any_left) = (None, false);
     loop {
         let page = context.store.list_unindexed(now.plus(MAX_AHEAD), end, after).await?;
         for webhook in page.items {
-            summary.taken_back += usize::from(take_back_webhook(context, webhook).await?);
+            let result = take_back_webhook(context, webhook).await?;
+            summary.taken_back += usize::from(result == EntryResult::TakenBack);
+            is_any_left |= result == EntryResult::Left;
         }
         after = page.next;
         if after.is_none() {
-            return Ok(true);
+            return Ok(!is_any_left);
         }
         if context.clock.now() >= until {
             return Ok(false);
@@ -204,25 +207,26 @@ async fn take_back_created(
 
 async fn take_back_entry(context: &Context, entry: DueEntry) -> Result<EntryResult, SweepError> {
     let read = isolated(&entry.id, context.store.get(&entry.id)).await;
-    let webhook = match read {
-        Some(Ok(Some(webhook))) => webhook,
-        Some(Ok(None)) => return Ok(EntryResult::Unchanged),
-        // The next run tries again, as it does with an unreadable one.
-        None | Some(Err(StoreError::Unreadable { .. })) => return Ok(EntryResult::Unreadable),
-        Some(Err(error)) => return Err(error.into()),
-    };
-    let is_taken_back = take_back_webhook(context, webhook).await?;
-    Ok(if is_taken_back { EntryResult::TakenBack } else { EntryResult::Unchanged })
+    match read {
+        Some(Ok(Some(webhook))) => take_back_webhook(context, webhook).await,
+        Some(Ok(None)) => Ok(EntryResult::Unchanged),
+        None | Some(Err(StoreError::Unreadable { .. })) => Ok(EntryResult::Left),
+        Some(Err(error)) => Err(error.into()),
+    }
 }
 
-/// Returns whether the webhook's times were taken back.
-async fn take_back_webhook(context: &Context, webhook: Webhook) -> Result<bool, SweepError> {
+/// Takes back the webhook's times, if a clock that was ahead has written them.
+async fn take_back_webhook(context: &Context, webhook: Webhook) -> Result<EntryResult, SweepError> {
     let now = context.clock.now();
     let (id, span) = (webhook.id.clone(), webhook_span(&webhook, None));
     let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
     let applied =
         isolated(&id, apply(&*context.store, webhook, rule)).instrument(span).await.transpose()?;
-    Ok(matches!(applied, Some(Applied::Done(..))))
+    Ok(match applied {
+        Some(Applied::Done(..)) => EntryResult::TakenBack,
+        Some(Applied::Refused(..) | Applied::Missing) => EntryResult::Unchanged,
+        None => EntryResult::Left,
+    })
 }
 
 #[cfg(test)]

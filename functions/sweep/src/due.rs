@@ -225,32 +225,22 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
 async fn send_and_move(
     context: &Context,
     lane: Lane,
-    batch: Vec<(DueEntry, Webhook)>,
+    mut batch: Vec<(DueEntry, Webhook)>,
     is_backlog: bool,
 ) -> Result<usize, SweepError> {
     let now = context.clock.now();
-    let (mut due, mut messages) = (Vec::new(), Vec::new());
-    for (entry, webhook) in batch {
-        let message = async { outgoing(lane, &entry, &webhook, now) };
-        let span = webhook_span(&webhook, None);
-        if let Some(message) = isolated(&entry.id, message).instrument(span).await {
-            messages.push(message);
-            due.push((entry, webhook));
-        }
-    }
-    if messages.is_empty() {
-        return Ok(0);
-    }
+    let messages: Vec<Outgoing> =
+        batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
     if planted::is(Bug::RequeueBeforeSend) {
-        move_on(context, due.clone(), false, now).await?;
+        move_on(context, batch.clone(), false, now).await?;
     }
     let (failed, source) = match context.queue.send(lane, &messages).await {
         Ok(()) => (Vec::new(), None),
         Err(SendError { failed, source }) => (failed, Some(source)),
     };
     let mut index = 0..;
-    due.retain(|_| !index.next().is_some_and(|index| failed.contains(&index)));
-    let moved = move_on(context, due, is_backlog, now).await?;
+    batch.retain(|_| !index.next().is_some_and(|index| failed.contains(&index)));
+    let moved = move_on(context, batch, is_backlog, now).await?;
     source.map_or(Ok(moved), |source| Err(source.into()))
 }
 

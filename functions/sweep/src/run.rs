@@ -34,7 +34,8 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     let queued = due::requeue_due(context, until, resume, &mut summary).await;
     audit::audit(context, until, &mut summary).await?;
     queued?;
-    store.maintain(ran_at, until).await?;
+    // The report does not depend on the maintenance, so it is stored even if that failed.
+    let maintained = store.maintain(ran_at, until).await;
     let counts = store.counts().await?;
     context.metrics.swept(summary.lag, counts);
     let report = SweepReport {
@@ -49,6 +50,7 @@ async fn run(context: &Context, until: Timestamp) -> Result<Summary, SweepError>
     };
     store.report_sweep(&report).await?;
     log(&summary);
+    maintained?;
     Ok(summary)
 }
 

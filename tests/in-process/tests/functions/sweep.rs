@@ -1,14 +1,20 @@
 //! The sweep: a due webhook is queued before its entry moves on. The audit finds webhooks without a
 //! holder, once, and misses no minute.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::world::{World, status};
+use async_trait::async_trait;
 use shared::{
     clock::Timestamp,
     model::{ClaimId, ErrorKind, Function, Webhook, Why},
     queue::Lane,
     status::Status,
+    store::StoreError,
+};
+
+use crate::{
+    intercepted::{Call, Intercepted, Interceptor},
+    world::{World, status},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -398,4 +404,32 @@ async fn dead_letters_survive_a_clock_that_is_ahead_for_seconds() {
     world.clock.advance(MINUTE);
     world.run_sweep().await;
     assert_eq!(world.records_on_disk(), 3, "the unfinished ones stay");
+}
+
+/// A store whose maintenance fails.
+#[derive(Debug)]
+struct WithoutMaintenance;
+
+#[async_trait]
+impl Interceptor for WithoutMaintenance {
+    async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
+        if matches!(call, Call::Maintain) {
+            return Err(StoreError::Unavailable("on purpose".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A sweep whose maintenance fails reports itself first, so that health does not show it as late.
+#[tokio::test]
+async fn a_failed_maintenance_does_not_prevent_the_report() {
+    let mut world = World::new();
+    let inner = Arc::clone(&world.context.store);
+    let interceptor = Arc::new(WithoutMaintenance);
+    world.context.store = Arc::new(Intercepted { inner, interceptor });
+    let before = world.now();
+    let result = sweep::handle(&world.context, before.plus(MINUTE)).await;
+    assert!(result.is_err(), "{result:?}");
+    let report = world.context.store.last_sweep().await.unwrap().expect("a report");
+    assert!(report.ran_at >= before, "{report:?}");
 }
