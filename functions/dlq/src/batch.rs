@@ -13,7 +13,7 @@ use shared::{
 
 use crate::{
     dead_letter::{Disposition, process},
-    unreadable_message::keep,
+    unreadable_message::{KeepError, keep},
 };
 
 /// Processes all messages of the batch concurrently. The response names those that SQS must deliver
@@ -65,12 +65,16 @@ async fn dispatch(context: &Context, message: &SqsMessage) -> Disposition {
 }
 
 async fn keep_unreadable(context: &Context, message: &SqsMessage) -> Disposition {
+    let message_id = message.message_id.as_deref();
     match keep(context, message).await {
         Ok(()) => Disposition::Acknowledge,
-        Err(error) => {
-            let message_id = message.message_id.as_deref();
+        Err(KeepError::Store(error)) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(message_id, error, "Handing back an unreadable message");
+            Disposition::HandBack
+        }
+        Err(error @ KeepError::Impossible(_)) => {
+            tracing::error!(message_id, "Handing back an unreadable message: {error}");
             Disposition::HandBack
         }
     }

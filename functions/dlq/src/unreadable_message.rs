@@ -1,5 +1,7 @@
 //! Keeps a message that cannot be read as a dead letter of its own.
 
+use std::fmt::Display;
+
 use aws_lambda_events::event::sqs::SqsMessage;
 use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
@@ -20,18 +22,12 @@ const REFERENCE: &str = "unreadable-message";
 /// The message could not be kept, so it must stay in the queue.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeepError {
-    /// The rules do not allow the record.
-    #[error("a dead letter cannot be made of the message")]
-    Refused(#[from] Refusal),
-    /// The message's text has no JSON form.
-    #[error("the message's text cannot be stored")]
-    Text(#[from] serde_json::Error),
-    /// The record's ID is retired, and no record was ever stored under it.
-    #[error("the dead letter's id is retired")]
-    IdRetired,
-    /// The store failed.
-    #[error("the dead letter cannot be stored")]
+    /// The store failed. The next receive tries again.
+    #[error(transparent)]
     Store(#[from] StoreError),
+    /// The next receive will fail, too.
+    #[error("no dead letter can be made of it: {0}")]
+    Impossible(String),
 }
 
 /// Stores the message as a dead letter. An operator can read and delete it, but not resend it: its
@@ -40,8 +36,8 @@ pub(crate) enum KeepError {
 pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), KeepError> {
     let now = context.clock.now();
     let body = message.body.as_deref().unwrap_or_default();
-    let archived = archived_record(&context.rules, message, now)?;
-    let payload = to_raw_value(truncated(body, MAX_BODY_BYTES))?;
+    let archived = archived_record(&context.rules, message, now).map_err(impossible)?;
+    let payload = to_raw_value(truncated(body, MAX_BODY_BYTES)).map_err(impossible)?;
     let message_content = Content { url: String::new(), headers: Vec::new(), payload };
     match context.store.create(&archived, &message_content).await {
         Ok(()) => {
@@ -54,9 +50,13 @@ pub(crate) async fn keep(context: &Context, message: &SqsMessage) -> Result<(), 
         }
         // An earlier receive stored it, and an operator may have deleted it since.
         Err(CreateError::Conflict(_) | CreateError::Tombstone(Tombstone::Deleted)) => Ok(()),
-        Err(CreateError::Tombstone(Tombstone::Unused)) => Err(KeepError::IdRetired),
+        Err(CreateError::Tombstone(Tombstone::Unused)) => Err(impossible("its id is barred")),
         Err(CreateError::Store(error)) => Err(error.into()),
     }
+}
+
+fn impossible(reason: impl Display) -> KeepError {
+    KeepError::Impossible(reason.to_string())
 }
 
 fn archived_record(

@@ -1,7 +1,9 @@
 //! Every row of `dlq`'s table.
 
-use crate::world::{World, status};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use shared::{
     message::Message,
@@ -9,6 +11,12 @@ use shared::{
     queue::Lane,
     status::Status,
 };
+use tracing::{
+    Event, Id, Level, Metadata, Subscriber,
+    span::{Attributes, Record},
+};
+
+use crate::world::{World, status};
 
 async fn given_up_by_the_queue(world: &World, webhook: &shared::model::Webhook) {
     world.send(Lane::DeadLetters, &Message::look_at(webhook.id.clone()).to_json()).await;
@@ -126,8 +134,34 @@ async fn an_unreadable_message_is_kept_once_however_often_it_comes() {
     assert_eq!(letters[0].url, "", "it cannot be sent anywhere");
 }
 
-/// A message whose dead letter was never stored stays in the queue. Proved by retiring the dead
-/// letter's ID beforehand; another world tells which one that is.
+/// The levels of what this thread logs.
+#[derive(Clone, Debug, Default)]
+struct Levels(Arc<Mutex<Vec<Level>>>);
+
+impl Subscriber for Levels {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().push(*event.metadata().level());
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// A message whose dead letter was never stored stays in the queue, and the log has an error.
+/// Proved by retiring the dead letter's ID beforehand; another world tells which one that is.
 #[tokio::test]
 async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
     let (world, other) = (World::new(), World::new());
@@ -136,7 +170,12 @@ async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
     dlq::handle(&other.context, crate::world::event(&batch)).await;
     let kept = other.context.store.dead_letters(None, None, 10).await.unwrap().items;
     world.context.store.tombstone_id(&kept[0].webhook.id).await.unwrap();
-    let response = dlq::handle(&world.context, crate::world::event(&batch)).await;
+    let log = Levels::default();
+    let response = {
+        let _logged = tracing::subscriber::set_default(log.clone());
+        dlq::handle(&world.context, crate::world::event(&batch)).await
+    };
+    assert_eq!(*log.0.lock().unwrap(), [Level::ERROR], "an operator must act");
     let failed: Vec<&str> = response
         .batch_item_failures
         .iter()
