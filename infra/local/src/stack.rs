@@ -32,6 +32,10 @@ use crate::{
     triggers,
 };
 
+/// The options with an address, as errors name them.
+const LISTEN: &str = "--listen";
+const METRICS_LISTEN: &str = "--metrics-listen";
+
 /// The interval at which counters are added to the store's totals.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -145,6 +149,12 @@ impl Stack {
             config.data_dir.clone_from(data_dir);
         }
         let access = access(&config, options.listen)?;
+        let metrics_listen = metrics_address(&config, options)?;
+        let api_listener = listen(options.listen, LISTEN).await?;
+        let metrics_listener = match metrics_listen {
+            Some(address) => Some(listen(address, METRICS_LISTEN).await?),
+            None => None,
+        };
         let functions = options.functions.clone().map(Functions::new);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let damaged = |error: StartError| diagnosed(error, &config.data_dir);
@@ -154,8 +164,6 @@ impl Stack {
         };
         let backends =
             Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;
-        let api_listener = listen(options.listen, "--listen").await?;
-        let metrics_listener = listen_for_metrics(&config, options).await?;
         // `DataDirMode` makes this do nothing while functions in other processes may be working:
         // their leases and hidden messages must expire by themselves.
         let recovered =
@@ -163,7 +171,6 @@ impl Stack {
         let mut heartbeat = JoinSet::new();
         heartbeat.spawn(backends.keep_alive());
         let context = Context::new(config, &backends, clock, FLUSH_INTERVAL)?;
-        let sender = Arc::new(context.http_sender()?);
 
         let (stop, stopped) = watch::channel(false);
         let mut parts = JoinSet::new();
@@ -171,8 +178,15 @@ impl Stack {
         let metrics_address =
             metrics_listener.as_ref().map(|listener| address_of(listener, options.listen));
         let router = match &functions {
-            None => api::router(context.clone(), access),
-            Some(functions) => forward::router(functions.clone(), access),
+            None => {
+                let sender = Arc::new(context.http_sender()?);
+                triggers::start_in_process(&context, sender, options, &stopped, &mut parts);
+                api::router(context.clone(), access)
+            }
+            Some(functions) => {
+                triggers::start_remote(&context, options, functions, &stopped, &mut parts);
+                forward::router(functions.clone(), access)
+            }
         };
         parts.spawn(serve(api_listener, router, Limits::default(), stopped.clone()));
         if let Some(listener) = metrics_listener {
@@ -183,7 +197,6 @@ impl Stack {
                 stopped.clone(),
             ));
         }
-        triggers::start(&context, sender, options, functions.as_ref(), &stopped, &mut parts);
         let functions = functions.as_ref().map(Functions::endpoint);
         banner::print(&banner::Facts {
             config: &context.config,
@@ -242,7 +255,7 @@ fn access(config: &Config, listen: SocketAddr) -> Result<Access, StartError> {
         return Ok(Access::Keys(config.access.key_hashes.clone()));
     }
     let way_out = "set API_KEYS, or listen on 127.0.0.1";
-    let exposed = StartError::Exposed { option: "--listen", address: listen, way_out };
+    let exposed = StartError::Exposed { option: LISTEN, address: listen, way_out };
     on_loopback(listen).ok_or(exposed).map(|()| Access::Loopback)
 }
 
@@ -250,20 +263,17 @@ fn on_loopback(address: SocketAddr) -> Option<()> {
     address.ip().is_loopback().then_some(())
 }
 
-/// Listens for scrapes of the metrics, if they are on.
-async fn listen_for_metrics(
-    config: &Config,
-    options: &Options,
-) -> Result<Option<TcpListener>, StartError> {
+/// The address of the metrics, if they are on. It must be on loopback even if there are API keys.
+fn metrics_address(config: &Config, options: &Options) -> Result<Option<SocketAddr>, StartError> {
     if !config.prometheus {
         return Ok(None);
     }
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), config.prometheus_port);
-    let (address, option) = (options.metrics_listen.unwrap_or(default), "--metrics-listen");
+    let address = options.metrics_listen.unwrap_or(default);
     // The metrics name destinations, and their port requires no key.
     let way_out = "listen on 127.0.0.1, or scrape the API's /metrics with a key";
-    on_loopback(address).ok_or(StartError::Exposed { option, address, way_out })?;
-    Ok(Some(listen(address, option).await?))
+    let exposed = StartError::Exposed { option: METRICS_LISTEN, address, way_out };
+    on_loopback(address).ok_or(exposed).map(|()| Some(address))
 }
 
 async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, StartError> {
@@ -282,4 +292,38 @@ async fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener
 
 fn address_of(listener: &TcpListener, requested: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(requested)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// A stack that cannot listen, or must not, does not open its database.
+    #[tokio::test]
+    async fn the_ports_are_bound_before_the_database_is_opened() {
+        let folder = std::env::temp_dir().join(format!("posthaste-ports-{}", std::process::id()));
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (taken, free) = (taken.local_addr().unwrap(), "127.0.0.1:0".parse().unwrap());
+        let everywhere = "0.0.0.0:0".parse().unwrap();
+        for (listen, metrics_listen) in
+            [(taken, free), (free, taken), (everywhere, free), (free, everywhere)]
+        {
+            let options = Options {
+                listen,
+                metrics_listen: Some(metrics_listen),
+                data_dir: Some(folder.clone()),
+                ..Options::parse_from(["local"])
+            };
+            let error = Stack::start(&options).await.unwrap_err();
+            let is_expected = match error {
+                StartError::Listen { address, .. } => address == taken,
+                StartError::Exposed { address, .. } => address == everywhere,
+                _ => false,
+            };
+            assert!(is_expected, "{listen} {metrics_listen}: {error}");
+            assert!(!folder.exists(), "{listen} {metrics_listen}: the folder was created");
+        }
+    }
 }

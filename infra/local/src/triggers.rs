@@ -31,21 +31,6 @@ const SWEEP_TIME: Duration = Duration::from_secs(50);
 /// How much longer than a function's timeout its response is awaited.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
-/// Starts the triggers as parts of the stack.
-pub(crate) fn start(
-    context: &Context,
-    sender: Arc<dyn Sender>,
-    options: &Options,
-    functions: Option<&Functions>,
-    stopped: &watch::Receiver<bool>,
-    parts: &mut JoinSet<()>,
-) {
-    match functions {
-        None => start_in_process(context, sender, options, stopped, parts),
-        Some(functions) => start_remote(context, options, functions, stopped, parts),
-    }
-}
-
 fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
     Mapping {
         queue: Arc::clone(&context.queue),
@@ -56,8 +41,8 @@ fn mapping(context: &Context, lane: Lane, max_concurrency: usize) -> Mapping {
     }
 }
 
-/// Starts the triggers of functions in this process.
-fn start_in_process(
+/// Starts the triggers of functions in this process, as parts of the stack.
+pub(crate) fn start_in_process(
     context: &Context,
     sender: Arc<dyn Sender>,
     options: &Options,
@@ -98,8 +83,8 @@ fn start_in_process(
     ));
 }
 
-/// Starts the triggers of functions in other processes.
-fn start_remote(
+/// Starts the triggers of functions in other processes, as parts of the stack.
+pub(crate) fn start_remote(
     context: &Context,
     options: &Options,
     functions: &Functions,
