@@ -57,7 +57,7 @@ fn text(facts: &Facts<'_>) -> String {
          \x20 webhooks  {signed}\n\
          \x20 keys      {keys}{resumed}\n\
          \n\
-         Send one (a receiver is `cargo run --release --bin webhook-receiver`):\n\
+         Send one (a receiver is `cargo run --release -p tools --bin webhook-receiver`):\n\
          \x20 curl -X POST http://{address}/webhooks{key} -H 'content-type: application/json' \
          -d '{{\"url\":\"http://127.0.0.1:9001/hello\",\"payload\":{{\"hello\":\"world\"}}}}'\n\
          \n\

@@ -1,4 +1,4 @@
-//! `cargo run --release --bin local`: the local stack.
+//! `cargo run --release -p local`: the local stack.
 
 use std::process::ExitCode;
 

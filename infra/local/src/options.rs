@@ -10,8 +10,8 @@ use crate::functions::Endpoint;
 /// Runs Posthaste on one machine: the API, delivery, the sweep and the dead-letter queue in one
 /// process. With `--functions`, runs only what invokes the functions.
 ///
-/// Settings are environment variables. The README lists them. Ctrl-C or SIGTERM stops the stack: it
-/// waits for attempts in flight, and the next start continues with the rest.
+/// Settings are environment variables. docs/settings.md lists them. Ctrl-C or SIGTERM stops the
+/// stack: it waits for attempts in flight, and the next start continues with the rest.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "local",
