@@ -1,5 +1,5 @@
-//! The shapes of webhooks in responses. A member whose value is unknown is null. Only a payload
-//! that was not requested is omitted.
+//! Webhooks and dead letters as responses show them. A member that has no value is null. Only
+//! payloads and attempts can be omitted.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{openapi::schemas, respond::to_json};
 
-/// A webhook that was accepted or sent again.
+/// The response to an accept, a resend or a redrive.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Accepted<'a> {
     #[schema(value_type = schemas::WebhookId)]
@@ -30,8 +30,8 @@ pub(crate) struct Accepted<'a> {
 }
 
 impl<'a> Accepted<'a> {
-    /// The status is always `pending`, so that a repeated response is the same, whatever the status
-    /// is by then.
+    /// The status is always `pending`. So a repeated response is the same, even if the status has
+    /// changed since.
     pub(crate) fn of(webhook: &'a Webhook) -> Self {
         Self {
             webhook_id: &webhook.id,
@@ -48,7 +48,7 @@ pub(crate) fn accepted(webhook: &Webhook) -> String {
     to_json(&Accepted::of(webhook))
 }
 
-/// A test webhook that was accepted.
+/// The response to an accepted test webhook.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TestAccepted<'a> {
     status: &'static str,
@@ -90,7 +90,7 @@ pub(crate) struct WebhookView<'a> {
     status: Status,
     /// The number of attempts that have started.
     attempt_count: u32,
-    /// The number of the last attempt, if all attempts fail like the latest one.
+    /// The number of the last attempt if all attempts fail like the latest one.
     max_attempts: u32,
     #[serde(with = "rfc3339")]
     #[schema(value_type = schemas::Time)]
@@ -258,7 +258,13 @@ impl<'a> AttemptView<'a> {
     }
 }
 
-/// How many attempts the retry policy allows for the latest outcome within the current budget.
+/// Whether this is the dead letter of an unreadable queue message, and no webhook.
+pub(crate) fn is_queue_message(webhook: &Webhook) -> bool {
+    webhook.destination.is_empty()
+}
+
+/// How many attempts in all the retry policy allows after the latest outcome, counted since the
+/// webhook was accepted or last sent again.
 pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     let policy = rules.retry.with(webhook.retry.as_ref());
     let granted = webhook
@@ -268,8 +274,8 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
     granted.unwrap_or(policy.max_attempts).max(webhook.budget.attempts)
 }
 
-/// The number of the last attempt if all attempts fail like the latest one. Attempt numbers
-/// continue after a resend, so the attempts before it and interrupted attempts are added.
+/// The number of the last attempt if all attempts fail like the latest one. A resend does not reset
+/// the numbers, so this adds the attempts before the resend, and the interrupted ones.
 fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let in_flight = u32::from(webhook.status == Status::InProgress);
     let before =

@@ -11,7 +11,7 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-use crate::openapi::schemas;
+use crate::{openapi::schemas, view::is_queue_message};
 
 /// What happens next if no operator acts.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -37,6 +37,14 @@ pub(super) fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: T
             let what = format!("It becomes a dead letter shortly.{if_lost}");
             Next { what, at: None, by: Some("dlq") }
         }
+        Status::Failed if is_queue_message(webhook) => Next {
+            what:
+                "It expires, unless an operator deletes it first. It has no URL, so it cannot be \
+                   sent."
+                    .to_owned(),
+            at: webhook.expires_at,
+            by: None,
+        },
         Status::Failed => Next {
             what: "It expires, unless an operator redrives or deletes it first.".to_owned(),
             at: webhook.expires_at,

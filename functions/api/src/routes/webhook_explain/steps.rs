@@ -8,7 +8,7 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-use crate::openapi::schemas;
+use crate::{openapi::schemas, view::is_queue_message};
 
 /// A transition.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,17 +60,26 @@ pub(super) fn steps(webhook: &Webhook) -> Vec<StepView> {
 }
 
 fn why(webhook: &Webhook, step: &Step) -> String {
+    let known = if is_queue_message(webhook) {
+        of_queue_message(step.transition)
+    } else {
+        without_attempt(step)
+    };
+    known.map_or_else(|| of_attempt(webhook, step), str::to_owned)
+}
+
+/// The reason for a transition that belongs to an attempt.
+fn of_attempt(webhook: &Webhook, step: &Step) -> String {
     let n = step.attempt;
+    let outcome = outcome(webhook, n);
     match (step.transition, step.why) {
         (Transition::Claim, Some(Why::LeaseOver)) => format!(
             "Attempt {n} started. The attempt before it ended without a recorded outcome because \
              its worker crashed or was stopped. Its request may have arrived."
         ),
         (Transition::Claim, _) => format!("Attempt {n} started."),
-        (Transition::Deliver, _) => format!("Attempt {n} {}.", outcome(webhook, n)),
         (Transition::Retry, Some(Why::RetryAfter)) => format!(
-            "Attempt {n} {}. The destination requested a longer wait with Retry-After.",
-            outcome(webhook, n)
+            "Attempt {n} {outcome}. The destination requested a longer wait with Retry-After."
         ),
         (Transition::Retry, Some(Why::Error(ErrorKind::Interrupted))) => format!(
             "Attempt {n} ended without a recorded outcome because its worker crashed or was \
@@ -78,39 +87,40 @@ fn why(webhook: &Webhook, step: &Step) -> String {
              the next attempt grows each time."
         ),
         (Transition::Retry, _) => {
-            format!("Attempt {n} {}. The retry policy allows another attempt.", outcome(webhook, n))
+            format!("Attempt {n} {outcome}. The retry policy allows another attempt.")
         }
-        (Transition::Fail, Some(Why::Error(kind))) if given_up(kind).is_some() => {
-            given_up(kind).unwrap_or_default().to_owned()
+        (Transition::Fail, _) => {
+            format!("Attempt {n} {outcome}. The retry policy allows no further attempt.")
         }
-        (Transition::Fail, _) => format!(
-            "Attempt {n} {}. The retry policy allows no further attempt.",
-            outcome(webhook, n)
-        ),
-        _ => without_attempt(step).to_owned(),
+        _ => format!("Attempt {n} {outcome}."),
     }
 }
 
-/// The reason for a failure that is not the outcome of an attempt.
-fn given_up(kind: ErrorKind) -> Option<&'static str> {
-    match kind {
-        ErrorKind::Interrupted => {
-            Some("Failed: too many attempts in a row ended without a recorded outcome.")
+/// The reason for a transition of the dead letter that keeps an unreadable queue message.
+fn of_queue_message(transition: Transition) -> Option<&'static str> {
+    match transition {
+        Transition::Create => Some("The queue held a message that cannot be read. It was kept."),
+        Transition::Fail => {
+            Some("Failed: the message names no webhook, so there is nothing to attempt.")
         }
-        ErrorKind::CircuitOpen => Some(
-            "Failed: it was deferred for the maximum time while the destination's circuit was \
-             open.",
-        ),
-        ErrorKind::Undeliverable => {
-            Some("Failed: the queue gave up on its message too many times.")
-        }
+        Transition::Archive => Some("It became a dead letter."),
         _ => None,
     }
 }
 
 /// The reason for a transition that does not belong to an attempt.
-fn without_attempt(step: &Step) -> &'static str {
-    match (step.transition, step.why) {
+fn without_attempt(step: &Step) -> Option<&'static str> {
+    let reason = match (step.transition, step.why) {
+        (Transition::Fail, Some(Why::Error(ErrorKind::Interrupted))) => {
+            "Failed: too many attempts in a row ended without a recorded outcome."
+        }
+        (Transition::Fail, Some(Why::Error(ErrorKind::CircuitOpen))) => {
+            "Failed: it was deferred for the maximum time while the destination's circuit was \
+             open."
+        }
+        (Transition::Fail, Some(Why::Error(ErrorKind::Undeliverable))) => {
+            "Failed: the queue gave up on its message too many times."
+        }
         (Transition::Create, Some(Why::Scheduled)) => {
             "Accepted. The caller scheduled it for a later time."
         }
@@ -148,9 +158,11 @@ fn without_attempt(step: &Step) -> &'static str {
         (Transition::Redrive, _) => {
             "An operator redrove the dead letter, with a new budget of attempts."
         }
-        // These belong to an attempt.
-        (Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail, _) => "",
-    }
+        (Transition::Claim | Transition::Deliver | Transition::Retry | Transition::Fail, _) => {
+            return None;
+        }
+    };
+    Some(reason)
 }
 
 /// The outcome of an attempt, as the predicate of a sentence.

@@ -3,7 +3,7 @@
 use shared::{
     model::{ClaimId, ErrorKind, Function, MAX_HISTORY_KEPT, Why},
     retry::Outcome,
-    transition::{NewWebhook, Report, testing},
+    transition::{GiveUp, NewWebhook, Report, testing},
 };
 
 use super::*;
@@ -141,6 +141,29 @@ fn what_is_ours_is_told_as_ours() {
         (coming(&back, after(31)).0, coming(&back, after(31)).1),
         (Some("deliver"), Some(after(60)))
     );
+}
+
+/// The dead letter of an unreadable queue message had no attempt and cannot be sent.
+#[test]
+fn an_unreadable_message_is_told_as_what_it_is() {
+    let rules = Rules::default();
+    let task = testing::webhook(start()).id.task;
+    let new = NewWebhook { destination: String::new(), ..testing::new_webhook(task) };
+    let kept = rules.create(new, start());
+    let failed = rules.give_up(&kept, GiveUp::Unreadable, Function::Dlq, start()).unwrap();
+    let archived = rules.archive(&failed, start()).unwrap();
+    let told: Vec<String> = steps(&archived).into_iter().map(|step| step.why).collect();
+    assert_eq!(
+        told,
+        [
+            "The queue held a message that cannot be read. It was kept.",
+            "Failed: the message names no webhook, so there is nothing to attempt.",
+            "It became a dead letter.",
+        ]
+    );
+    let (by, at, what) = coming(&archived, start());
+    assert_eq!((by, at), (None, archived.expires_at));
+    assert!(what.contains("cannot be sent") && !what.contains("redrive"), "{what}");
 }
 
 #[test]
