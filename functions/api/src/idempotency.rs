@@ -120,7 +120,7 @@ pub(crate) struct ReservedKey {
     key: String,
     reserved: StoredReservation,
     /// Whether an earlier try of the same request may have done the work already.
-    pub(crate) tried_before: bool,
+    tried_before: bool,
 }
 
 /// Reserves the key, or reads what it maps to. If it belongs to a different request, that is a 409.
@@ -168,7 +168,7 @@ impl ReservedKey {
     }
 
     /// When the first try started.
-    pub(crate) fn reserved_at(&self) -> Timestamp {
+    fn reserved_at(&self) -> Timestamp {
         self.task().created_at()
     }
 
@@ -236,38 +236,24 @@ pub(crate) fn contended() -> Problem {
     )
 }
 
-/// Whether to run a call that creates nothing.
-pub(crate) enum Begun {
-    /// An earlier request has run it. This is its response.
-    Replay(Response),
-    /// Run it, and [`finish`] with this key.
-    Run(Option<ReservedKey>),
-}
-
-/// Reserves the key of a call that creates nothing, if it has one.
-pub(crate) async fn begin(
+/// Runs a call that creates nothing, once if it has a key. `run` returns the response's body. Its
+/// argument is when an earlier try of the same request began, if there was one: that try may have
+/// done the work already.
+pub(crate) async fn once(
     app: &App,
     key: Option<Key>,
     status: StatusCode,
-) -> Result<Begun, Problem> {
-    let Some(key) = key else { return Ok(Begun::Run(None)) };
-    Ok(match reserve(app, &key).await? {
-        KeyState::Answered(body) => Begun::Replay(replay(status, body)),
-        KeyState::Unanswered(reserved) => Begun::Run(Some(reserved)),
-    })
-}
-
-/// The response of a call that creates nothing. Maps its key, if it has one, to the response.
-pub(crate) async fn finish(
-    app: &App,
-    reserved: Option<ReservedKey>,
-    status: StatusCode,
-    body: String,
-) -> Response {
-    if let Some(reserved) = reserved {
-        reserved.finish(app, &body).await;
-    }
-    respond::json_text(status, body)
+    run: impl AsyncFnOnce(Option<Timestamp>) -> Result<String, Problem>,
+) -> Result<Response, Problem> {
+    let Some(key) = key else { return Ok(respond::json_text(status, run(None).await?)) };
+    let reserved = match reserve(app, &key).await? {
+        KeyState::Answered(body) => return Ok(replay(status, body)),
+        KeyState::Unanswered(reserved) => reserved,
+    };
+    let tried_at = reserved.tried_before.then(|| reserved.reserved_at());
+    let body = run(tried_at).await?;
+    reserved.finish(app, &body).await;
+    Ok(respond::json_text(status, body))
 }
 
 /// A response that an earlier request has got.

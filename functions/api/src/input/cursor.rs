@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shared::{id::TaskId, model::SCHEMA, store::DeadLetterPosition};
 
 use crate::{
+    input::query::Query,
     limits::MAX_CURSOR_BYTES,
     problem::{Problem, ProblemKind},
 };
@@ -44,9 +45,21 @@ pub(crate) fn encode<P: Position>(after: P, page: usize) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&encoded).unwrap_or_default())
 }
 
+/// The position of the parameter `cursor`, and the number of the page that starts there. Without a
+/// cursor, that is page 1. Checks the rest of the query first, so this is the last step of reading
+/// one.
+pub(crate) fn read<P: Position>(query: Query<'_>) -> Result<(Option<P>, usize), Problem> {
+    let cursor = query.get("cursor").map(str::to_owned);
+    query.field_errors.check()?;
+    match cursor {
+        Some(cursor) => decode(&cursor).map(|(after, page)| (Some(after), page)),
+        None => Ok((None, 1)),
+    }
+}
+
 /// The position and the page's number. If the text is not a cursor of this list, the error is a 400
 /// that names `cursor`.
-pub(crate) fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
+fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
     let refused =
         |message: &'static str| Problem::about(ProblemKind::BadRequest, "cursor", message);
     let foreign =

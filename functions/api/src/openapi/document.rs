@@ -32,9 +32,9 @@ pub(crate) fn complete(annotated: &OpenApi) -> Value {
     document["security"] = json!([{"bearer": []}, {"apiKey": []}]);
     document["tags"] = json!([
         {"name": "Webhooks", "description": "Create webhooks and read their state."},
-        {"name": "Operations", "description": "Resend and delete webhooks."},
+        {"name": "Operating", "description": "Resend and delete webhooks."},
         {"name": "Dead letters", "description": "Failed webhooks. They are kept for 30 days."},
-        {"name": "Monitoring", "description": "Health, metrics and statistics."},
+        {"name": "Watching", "description": "Health, metrics and statistics."},
     ]);
     complete_schemas(&mut document["components"]);
     document["components"]["responses"] = Value::Object(errors::responses(&correlation_id()));

@@ -10,7 +10,8 @@ use utoipa::{
 
 use crate::problem::{FieldErrors, Problem, ProblemKind};
 
-/// Sets of error statuses that annotations name, in addition to those of every operation.
+/// Sets of error statuses. An operation's annotation names the sets that it has in addition to
+/// [`COMMON`].
 macro_rules! sets {
     ($($name:ident: [$($status:literal),+];)+) => {$(
         pub(crate) struct $name;
@@ -69,7 +70,7 @@ pub(crate) fn responses(correlation_id: &Value) -> Map<String, Value> {
     NAMES.into_iter().map(describe).collect()
 }
 
-/// Adds the errors to an operation's responses: those of every operation, and those that its
+/// Adds the errors of every operation to this operation's responses, and describes those that its
 /// annotation names.
 pub(crate) fn complete(responses: &mut Map<String, Value>) {
     for status in COMMON {
@@ -78,7 +79,7 @@ pub(crate) fn complete(responses: &mut Map<String, Value>) {
     for (status, name) in NAMES {
         let Some(response) = responses.get_mut(&status.to_string()) else { continue };
         if response["content"].is_object() {
-            // An operation that has another response with the same status.
+            // The operation itself has a response with this status, as `/health` has with 503.
             response["content"][MEDIA_TYPE] = content(status);
             response["headers"] = Value::Object(header(status).into_iter().collect());
         } else {
@@ -95,10 +96,10 @@ fn content(status: u16) -> Value {
 fn description(status: u16) -> &'static str {
     match status {
         400 => "The request is malformed.",
-        401 => "The API key is missing or invalid. Only if API keys are configured.",
+        401 => "The API key is missing or invalid. This occurs only if API keys are configured.",
         403 => {
-            "The request is from a web page of another origin, or has another host name. Only on a \
-             local machine without API keys."
+            "The request is from a web page of another origin, or has another host name. This \
+             occurs only on a local machine without API keys."
         }
         404 => "The webhook, dead letter or route does not exist.",
         405 => "The route does not support the method.",

@@ -16,9 +16,9 @@ use crate::limits::{
 };
 
 /// The description of the header that every operation accepts.
-pub(crate) const CORRELATION_ID_TEXT: &str = "An ID of the request, sent to the destination and \
-    written to every log line about the webhook. An ID that is not 1 to 128 printable ASCII \
-    characters without spaces is replaced by a new one.";
+pub(crate) const CORRELATION_ID_TEXT: &str = "An ID of the request. It is sent to the \
+    destination and is in the log lines about the webhook. An ID that is not 1 to 128 printable \
+    ASCII characters without spaces is replaced by a new one.";
 
 /// A parameter: its name, its location, whether it is required, its description and its schema.
 macro_rules! parameters {

@@ -19,12 +19,12 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Call, PathId},
     dispatch,
-    idempotency::{self, Begun, Key},
+    idempotency::{self, Key},
     input::{cursor, query::Query},
     openapi::{errors, parameters},
     problem::Problem,
     respond::to_json,
-    routes::{dead_letters::read_cursor, webhook_resend},
+    routes::webhook_resend,
     view,
 };
 
@@ -84,14 +84,13 @@ pub(crate) async fn dead_letter_redrive_many(
     let call = Call::of(&parts)?;
     let mut query = Query::parse(parts.uri.query(), &["reference_id", "cursor"]);
     let reference = query.reference();
-    let (after, _) = read_cursor(query)?;
+    let (after, _) = cursor::read(query)?;
     let key = Key::of(&parts, &call, &[])?;
-    let reserved = match idempotency::begin(&app, key, StatusCode::ACCEPTED).await? {
-        Begun::Replay(response) => return Ok(response),
-        Begun::Run(reserved) => reserved,
-    };
-    let redriven = redrive_matching(&app, reference.as_ref(), after).await?;
-    Ok(idempotency::finish(&app, reserved, StatusCode::ACCEPTED, to_json(&redriven)).await)
+    idempotency::once(&app, key, StatusCode::ACCEPTED, async |_| {
+        let redriven = redrive_matching(&app, reference.as_ref(), after).await?;
+        Ok(to_json(&redriven))
+    })
+    .await
 }
 
 async fn redrive_matching(

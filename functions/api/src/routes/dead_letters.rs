@@ -42,8 +42,8 @@ struct DeadLetterList {
 
 /// List dead letters
 ///
-/// The latest dead letters come first, without payload and attempts. A page has fewer than
-/// `page_size` items if it would be larger than 2.5 MiB otherwise.
+/// The latest dead letters come first, without payload and attempts. A page ends before `page_size`
+/// items if more of them would make it larger than 2.5 MiB.
 #[utoipa::path(
     get, path = "/dead-letters", tag = "Dead letters", operation_id = "list_dead_letters",
     params(parameters::Reference, parameters::PageSize, parameters::Cursor),
@@ -56,7 +56,7 @@ pub(crate) async fn dead_letter_list(
     let mut query = Query::parse(query.as_deref(), &["reference_id", "cursor", "page_size"]);
     let reference = query.reference();
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
-    let (after, page) = read_cursor(query)?;
+    let (after, page) = cursor::read(query)?;
     let _permit = app.capacity.records(page_size).await?;
     let found = app.context.store.dead_letters(reference.as_ref(), after, page_size).await?;
     let (mut pages, mut next) = (Pages::new(page_size, 0), found.next);
@@ -123,16 +123,4 @@ pub(crate) async fn dead_letter_delete(
 async fn dead_letter(app: &App, id: &WebhookId) -> Result<(Webhook, Content), Problem> {
     let found = app.context.store.open(id).await?;
     found.filter(|(webhook, _)| webhook.is_dead_letter()).ok_or_else(Problem::no_such_dead_letter)
-}
-
-/// The position at which the list continues, and the number of the page that starts there.
-pub(crate) fn read_cursor(
-    query: Query<'_>,
-) -> Result<(Option<DeadLetterPosition>, usize), Problem> {
-    let cursor = query.get("cursor").map(str::to_owned);
-    query.field_errors.check()?;
-    match cursor {
-        Some(cursor) => cursor::decode(&cursor).map(|(after, page)| (Some(after), page)),
-        None => Ok((None, 1)),
-    }
 }

@@ -64,7 +64,7 @@ struct DestinationList<'a> {
 /// The worst destinations of the last one to two hours come first: those with an open circuit, then
 /// those with the most failed attempts.
 #[utoipa::path(
-    get, path = "/destinations", tag = "Monitoring", operation_id = "list_destinations",
+    get, path = "/destinations", tag = "Watching", operation_id = "list_destinations",
     responses((
         status = 200, description = "At most 100 destinations.", body = DestinationList<'static>,
     )),

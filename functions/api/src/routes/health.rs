@@ -191,7 +191,7 @@ struct OpenCircuit<'a> {
 /// Without an API key, the response contains the status only. Monitoring can call this every
 /// second.
 #[utoipa::path(
-    get, path = "/health", tag = "Monitoring", operation_id = "health",
+    get, path = "/health", tag = "Watching", operation_id = "health",
     security((), ("bearer" = []), ("apiKey" = [])),
     responses(
         (status = 200, description = "Healthy, or degraded: webhooks are accepted, but deliveries \
@@ -208,13 +208,21 @@ pub(crate) async fn health_get(
     query::none(query.as_deref())?;
     let findings = app.probes.findings(&app.context).await;
     let now = app.now();
-    let sweep = sweep_status(findings.sweep_report(), app.started_at, now);
-    let status = overall(store_status(&findings), queue_status(&findings), sweep);
+    let config = &app.context.config;
+    let store = store_health(&findings, config.status_backend.as_str());
+    let queue = queue_health(&findings, config.queue_backend.as_str());
+    let sweep = sweep_health(findings.sweep_report(), app.started_at, now);
+    let status = overall(store.status, queue.status, sweep.status);
     let body = match call.caller {
         Caller::Anonymous => HealthResponse::Summary(HealthSummary { status }),
-        Caller::Known(_) => {
-            HealthResponse::Full(Box::new(full(&app, status, sweep, &findings, now)))
-        }
+        Caller::Known(_) => HealthResponse::Full(Box::new(HealthFull {
+            status,
+            checked_at: findings.probed_at,
+            store,
+            queue,
+            sweep,
+            circuits: open_circuits(&findings, now),
+        })),
     };
     if status != HealthStatus::Unhealthy {
         return Ok(respond::json(StatusCode::OK, &body));
@@ -224,15 +232,31 @@ pub(crate) async fn health_get(
     Ok(response)
 }
 
+fn sweep_health(
+    latest: Option<&SweepReport>,
+    started_at: Timestamp,
+    now: Timestamp,
+) -> SweepHealth {
+    let warnings = latest.map(|report| sweep_warnings(report, now)).unwrap_or_default();
+    SweepHealth {
+        status: sweep_status(latest, &warnings, started_at, now),
+        last_run_at: latest.map(|report| report.ran_at),
+        lag_ms: latest.map(|report| report.lag_ms),
+        unreadable: latest.map(|report| report.unreadable).filter(|unreadable| *unreadable > 0),
+        warnings,
+    }
+}
+
 fn sweep_status(
     latest: Option<&SweepReport>,
+    warnings: &[String],
     started_at: Timestamp,
     now: Timestamp,
 ) -> SweepStatus {
     match latest {
         Some(report) if now.since(report.ran_at) > MAX_SWEEP_AGE => SweepStatus::Late,
         Some(report) if Duration::from_millis(report.lag_ms) > MAX_SWEEP_LAG => SweepStatus::Behind,
-        Some(report) if !sweep_warnings(report, now).is_empty() => SweepStatus::Degraded,
+        Some(_) if !warnings.is_empty() => SweepStatus::Degraded,
         Some(_) => SweepStatus::Healthy,
         None if now.since(started_at) > MAX_SWEEP_AGE => SweepStatus::Late,
         None => SweepStatus::Unknown,
@@ -270,16 +294,6 @@ fn sweep_warnings(report: &SweepReport, now: Timestamp) -> Vec<String> {
     warnings
 }
 
-fn store_status(findings: &Findings) -> HealthStatus {
-    part_status(findings.store.is_ok(), &findings.store_warnings)
-}
-
-fn queue_status(findings: &Findings) -> HealthStatus {
-    let answers =
-        findings.queue.is_ok() && findings.webhooks.is_ok() && findings.dead_letters.is_ok();
-    part_status(answers, &findings.queue_warnings)
-}
-
 /// If only the question about warnings failed, the part counts as healthy.
 fn part_status(answers: bool, warnings: &Result<Vec<String>, ProbeError>) -> HealthStatus {
     match warnings {
@@ -301,36 +315,21 @@ fn overall(store: HealthStatus, queue: HealthStatus, sweep: SweepStatus) -> Heal
     }
 }
 
-fn full<'a>(
-    app: &App,
-    status: HealthStatus,
-    sweep: SweepStatus,
-    findings: &'a Findings,
-    now: Timestamp,
-) -> HealthFull<'a> {
-    let config = &app.context.config;
+fn open_circuits(findings: &Findings, now: Timestamp) -> Vec<OpenCircuit<'_>> {
     let circuits = findings.circuits.as_deref().unwrap_or_default();
     let open = circuits.iter().filter(|circuit| circuit.state(now) != CircuitState::Closed);
-    HealthFull {
-        status,
-        checked_at: findings.probed_at,
-        store: store_health(findings, config.status_backend.as_str()),
-        queue: queue_health(findings, config.queue_backend.as_str()),
-        sweep: sweep_health(findings.sweep_report(), sweep, now),
-        circuits: open
-            .map(|circuit| OpenCircuit {
-                destination: &circuit.destination,
-                state: circuit.state(now),
-                open_until: circuit.open_until,
-            })
-            .collect(),
-    }
+    open.map(|circuit| OpenCircuit {
+        destination: &circuit.destination,
+        state: circuit.state(now),
+        open_until: circuit.open_until,
+    })
+    .collect()
 }
 
 fn store_health<'a>(findings: &'a Findings, backend: &'static str) -> StoreHealth<'a> {
     let disk = findings.disk.as_ref().ok().copied().flatten();
     StoreHealth {
-        status: store_status(findings),
+        status: part_status(findings.store.is_ok(), &findings.store_warnings),
         backend,
         warnings: findings.store_warnings.as_deref().unwrap_or_default(),
         disk: disk.map(|disk| DiskHealth {
@@ -346,27 +345,19 @@ fn queue_health<'a>(findings: &'a Findings, backend: &'static str) -> QueueHealt
         let depth = depth.as_ref().ok()?;
         Some(QueueDepth { ready: depth.ready, in_flight: depth.in_flight, delayed: depth.delayed })
     };
+    let answers =
+        findings.queue.is_ok() && findings.webhooks.is_ok() && findings.dead_letters.is_ok();
     let store_warnings = findings.store_warnings.as_deref().unwrap_or_default();
     let queue_warnings = findings.queue_warnings.as_deref().unwrap_or_default();
     let new = queue_warnings.iter().filter(|warning| !store_warnings.contains(warning));
     QueueHealth {
-        status: queue_status(findings),
+        status: part_status(answers, &findings.queue_warnings),
         backend,
         depths: QueueDepths {
             webhooks: depth(&findings.webhooks),
             dead_letters: depth(&findings.dead_letters),
         },
         warnings: new.map(String::as_str).collect(),
-    }
-}
-
-fn sweep_health(latest: Option<&SweepReport>, status: SweepStatus, now: Timestamp) -> SweepHealth {
-    SweepHealth {
-        status,
-        last_run_at: latest.map(|report| report.ran_at),
-        lag_ms: latest.map(|report| report.lag_ms),
-        unreadable: latest.map(|report| report.unreadable).filter(|unreadable| *unreadable > 0),
-        warnings: latest.map(|report| sweep_warnings(report, now)).unwrap_or_default(),
     }
 }
 
@@ -388,23 +379,26 @@ mod tests {
     fn unreadable_webhooks_and_clock_differences_degrade_health_with_a_warning() {
         let unreadable =
             SweepReport { unreadable: 1000, unreadable_may_be_more: true, ..ran(0, 0) };
-        assert_eq!(sweep_status(Some(&unreadable), at(0), at(1)), SweepStatus::Degraded);
-        assert!(
-            sweep_warnings(&unreadable, at(1))[0]
-                .starts_with("At least 1000 due webhooks cannot be read")
-        );
-        assert_eq!(sweep_status(Some(&ran(60, 0)), at(0), at(0)), SweepStatus::Healthy);
-        assert_eq!(sweep_status(Some(&ran(7200, 0)), at(0), at(0)), SweepStatus::Degraded);
-        assert!(sweep_warnings(&ran(7200, 0), at(0))[0].contains("7200 s ahead"));
+        let judge = |report: &SweepReport, now| {
+            let health = sweep_health(Some(report), at(0), at(now));
+            (health.status, health.warnings.concat())
+        };
+        let (status, warning) = judge(&unreadable, 1);
+        assert_eq!(status, SweepStatus::Degraded);
+        assert!(warning.starts_with("At least 1000 due webhooks cannot be read"), "{warning}");
+        assert_eq!(judge(&ran(60, 0), 0), (SweepStatus::Healthy, String::new()));
+        let (status, warning) = judge(&ran(7200, 0), 0);
+        assert_eq!(status, SweepStatus::Degraded);
+        assert!(warning.contains("7200 s ahead"), "{warning}");
         let fault = ClockFault { found_at: at(0), ahead_ms: 7_200_000, left: None };
-        let told = SweepReport { clock_fault: Some(fault), ..ran(0, 0) };
-        assert_eq!(sweep_status(Some(&told), at(0), at(1)), SweepStatus::Degraded);
-        assert!(sweep_warnings(&told, at(1))[0].contains("A clock was 7200 s ahead"));
+        let (status, warning) = judge(&SweepReport { clock_fault: Some(fault), ..ran(0, 0) }, 1);
+        assert_eq!(status, SweepStatus::Degraded);
+        assert!(warning.contains("A clock was 7200 s ahead"), "{warning}");
     }
 
     #[test]
     fn a_sweep_is_late_after_three_minutes_and_behind_after_five_minutes_of_lag() {
-        let judge = |report: Option<&SweepReport>, now| sweep_status(report, at(0), at(now));
+        let judge = |report: Option<&SweepReport>, now| sweep_health(report, at(0), at(now)).status;
         assert_eq!(judge(Some(&ran(0, 300_000)), 180), SweepStatus::Healthy);
         assert_eq!(judge(Some(&ran(0, 300_001)), 180), SweepStatus::Behind);
         assert_eq!(judge(Some(&ran(0, 0)), 181), SweepStatus::Late);

@@ -27,7 +27,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 ///
 /// With `ENABLE_PROMETHEUS=false`, the response is a 404.
 #[utoipa::path(
-    get, path = "/metrics", tag = "Monitoring", operation_id = "metrics",
+    get, path = "/metrics", tag = "Watching", operation_id = "metrics",
     responses((status = 200, description = "Metrics in the Prometheus text format.", body = String,
         content_type = "text/plain"), errors::Missing),
 )]

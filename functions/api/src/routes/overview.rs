@@ -92,7 +92,7 @@ struct OldestWaiting {
 /// The overview is computed from at most 1000 webhooks. If there are more, `complete` is false. A
 /// request costs as much as a long page of a list.
 #[utoipa::path(
-    get, path = "/overview", tag = "Monitoring", operation_id = "overview",
+    get, path = "/overview", tag = "Watching", operation_id = "overview",
     responses((
         status = 200, description = "The last hour, and the longest wait.", body = Overview,
     )),

@@ -10,7 +10,7 @@ const DOCUMENT: &str = include_str!("../../openapi.json");
 
 /// Get this document
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "Monitoring", operation_id = "openapi",
+    get, path = "/openapi.json", tag = "Watching", operation_id = "openapi",
     responses((status = 200, description = "The OpenAPI 3.1 document.", body = Object)),
 )]
 pub(crate) async fn spec_get(RawQuery(query): RawQuery) -> Result<Response, Problem> {

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Call},
     dispatch,
-    idempotency::{self, Begun, Key},
+    idempotency::{self, Key},
     input::{
         cursor,
         query::{Query, check_filter},
@@ -51,7 +51,7 @@ struct CleanupResult {
 /// cancelled. One call reads at most 1000 webhooks. If there are more, `more` is true and
 /// `next_cursor` continues after them.
 #[utoipa::path(
-    delete, path = "/webhook-statuses", tag = "Operations", operation_id = "delete_webhooks",
+    delete, path = "/webhook-statuses", tag = "Operating", operation_id = "delete_webhooks",
     params(parameters::Reference, parameters::Status, parameters::Cursor),
     responses(
         (status = 200, description = "The number of deleted webhooks.", body = CleanupResult),
@@ -64,7 +64,7 @@ pub(crate) async fn webhook_delete_many(
 ) -> Result<Response, Problem> {
     let mut query = Query::parse(query.as_deref(), &["reference_id", "status", "cursor"]);
     let filter = query.filter(app.now());
-    let after = read_cursor(query)?;
+    let (after, _) = cursor::read(query)?;
     check_filter(&filter, "reference_id or status")?;
     let deleted = delete_matching(&app, &filter, after, false).await?;
     Ok(respond::json(StatusCode::OK, &deleted))
@@ -75,7 +75,7 @@ pub(crate) async fn webhook_delete_many(
 /// Deletes finished webhooks only, unless `status` names another status. At least one filter is
 /// required. One call reads at most 1000 webhooks.
 #[utoipa::path(
-    post, path = "/webhook-cleanup", tag = "Operations", operation_id = "clean_up_webhooks",
+    post, path = "/webhook-cleanup", tag = "Operating", operation_id = "clean_up_webhooks",
     params(
         parameters::Status, parameters::OlderThan, parameters::Reference, parameters::Cursor,
         parameters::IdempotencyKey,
@@ -94,22 +94,15 @@ pub(crate) async fn webhook_cleanup(
     let mut query =
         Query::parse(parts.uri.query(), &["status", "older_than_days", "reference_id", "cursor"]);
     let filter = query.filter(app.now());
-    let after = read_cursor(query)?;
+    let (after, _) = cursor::read(query)?;
     check_filter(&filter, "status, older_than_days or reference_id")?;
     let key = Key::of(&parts, &call, &[])?;
     let finished_only = filter.status.is_none();
-    let reserved = match idempotency::begin(&app, key, StatusCode::OK).await? {
-        Begun::Replay(response) => return Ok(response),
-        Begun::Run(reserved) => reserved,
-    };
-    let deleted = delete_matching(&app, &filter, after, finished_only).await?;
-    Ok(idempotency::finish(&app, reserved, StatusCode::OK, to_json(&deleted)).await)
-}
-
-fn read_cursor(query: Query<'_>) -> Result<Option<TaskId>, Problem> {
-    let cursor = query.get("cursor").map(str::to_owned);
-    query.field_errors.check()?;
-    cursor.map(|cursor| cursor::decode(&cursor).map(|(after, _)| after)).transpose()
+    idempotency::once(&app, key, StatusCode::OK, async |_| {
+        let deleted = delete_matching(&app, &filter, after, finished_only).await?;
+        Ok(to_json(&deleted))
+    })
+    .await
 }
 
 async fn delete_matching(

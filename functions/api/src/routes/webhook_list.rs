@@ -42,9 +42,8 @@ struct WebhookList {
 
 /// List webhooks
 ///
-/// The newest webhooks come first. A page has fewer than `page_size` items if it would be larger
-/// than 2.5 MiB otherwise. Use `cursor` to page through long lists. `page` reads all the pages
-/// before it too.
+/// The newest webhooks come first. A page ends before `page_size` items if more of them would make
+/// it larger than 2.5 MiB. Use `cursor` for long lists: `page` also reads all pages before it.
 #[utoipa::path(
     get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
     params(
@@ -61,8 +60,7 @@ pub(crate) async fn webhook_list(
     let filter = query.filter(app.now());
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
     let page = query.number("page", 1, MAX_PAGE);
-    let cursor = query.get("cursor").map(str::to_owned);
-    if cursor.is_some() && query.get("page").is_some() {
+    if query.get("cursor").is_some() && query.get("page").is_some() {
         query.field_errors.add("page", "cannot be combined with cursor. Omit one of them");
     }
     if page * page_size > MAX_READ {
@@ -70,15 +68,9 @@ pub(crate) async fn webhook_list(
             format!("times page_size must be at most {MAX_READ}. Use next_cursor to read on");
         query.field_errors.add("page", message);
     }
-    query.field_errors.check()?;
-    let (after, page, to_skip) = match cursor {
-        Some(cursor) => {
-            let (after, page) = cursor::decode(&cursor)?;
-            (Some(after), page, 0)
-        }
-        // A cursor costs one page. A page number costs all pages up to it.
-        None => (None, page, page - 1),
-    };
+    let (after, page_of_cursor) = cursor::read(query)?;
+    // A cursor costs one page. A page number costs all pages up to it.
+    let (page, to_skip) = if after.is_some() { (page_of_cursor, 0) } else { (page, page - 1) };
     let _permit = app.capacity.records(MAX_CHUNK).await?;
     let (items, next) = read_page(&app, &filter, after, Pages::new(page_size, to_skip)).await?;
     let next_cursor = next.map(|next| cursor::encode(next, page.saturating_add(1)));
@@ -86,7 +78,7 @@ pub(crate) async fn webhook_list(
     Ok(respond::json(StatusCode::OK, &list))
 }
 
-/// The page, and the position at which the next page starts.
+/// Reads the requested page. Returns its items, and the position after which the next page starts.
 async fn read_page(
     app: &App,
     filter: &Filter,
@@ -105,7 +97,7 @@ async fn read_page(
             }
         }
         left_to_read = left_to_read.saturating_sub(limit);
-        // The store may return a short chunk, so the page can be short too.
+        // The store may return fewer webhooks than requested, so the page may have fewer, too.
         if next.is_none() || pages.missing() == 0 || left_to_read == 0 {
             return Ok((pages.into_items(), next));
         }

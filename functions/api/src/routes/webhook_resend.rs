@@ -21,7 +21,7 @@ use shared::{
 use crate::{
     app::{App, Call, PathId},
     dispatch,
-    idempotency::{self, Begun, Key, ReservedKey},
+    idempotency::{self, Key},
     input::query,
     openapi::{errors, parameters},
     problem::{Problem, ProblemKind},
@@ -33,7 +33,7 @@ use crate::{
 /// Sends a delivered or failed webhook again, with a new budget of attempts. An unfinished webhook
 /// is a 409.
 #[utoipa::path(
-    post, path = "/webhooks/{webhook_id}/resend", tag = "Operations",
+    post, path = "/webhooks/{webhook_id}/resend", tag = "Operating",
     operation_id = "resend_webhook",
     params(parameters::WebhookId, parameters::IdempotencyKey),
     responses(
@@ -61,18 +61,26 @@ pub(crate) async fn send_again(
     let call = Call::of(&parts)?;
     query::none(parts.uri.query())?;
     let key = Key::of(&parts, &call, &[])?;
-    let reserved = match idempotency::begin(app, key, StatusCode::ACCEPTED).await? {
-        Begun::Replay(response) => return Ok(response),
-        Begun::Run(reserved) => reserved,
-    };
+    idempotency::once(app, key, StatusCode::ACCEPTED, async |tried_at| {
+        let webhook = resend_unless_done(app, id, transition, tried_at).await?;
+        Ok(view::accepted(&webhook))
+    })
+    .await
+}
+
+/// Makes the webhook pending and sends its message. An earlier try of the request, which began at
+/// `tried_at`, may have made it pending, and its response was lost.
+async fn resend_unless_done(
+    app: &App,
+    id: &WebhookId,
+    transition: Transition,
+    tried_at: Option<Timestamp>,
+) -> Result<Webhook, Problem> {
     let (webhook, content) =
         app.context.store.open(id).await?.ok_or_else(Problem::no_such_webhook)?;
     if content.url.is_empty() {
         return Err(no_url());
     }
-    // An earlier try of this request may have done the transition, and its response was lost.
-    let tried_at =
-        reserved.as_ref().filter(|reserved| reserved.tried_before).map(ReservedKey::reserved_at);
     let webhook = if tried_at.is_some_and(|tried_at| is_done(&webhook, transition, tried_at)) {
         webhook
     } else {
@@ -87,8 +95,7 @@ pub(crate) async fn send_again(
     if webhook.status == Status::Pending {
         dispatch::enqueue(app, &[&webhook]).await;
     }
-    let body = view::accepted(&webhook);
-    Ok(idempotency::finish(app, reserved, StatusCode::ACCEPTED, body).await)
+    Ok(webhook)
 }
 
 /// Writes the transition. The webhook is in the due index until its message is sent.
