@@ -47,12 +47,14 @@ impl App {
         self.context.clock.now()
     }
 
-    /// A new task ID with the current time. It is greater than all earlier ones of this process.
+    /// A new task ID. Its time is the current time, or up to 1 s later. It is greater than all
+    /// earlier IDs of this process, unless the clock was set back by more than that.
     pub(crate) fn mint(&self) -> TaskId {
         self.ids.next(self.now(), self.random())
     }
 
-    /// The task IDs of a batch, in the order of its items.
+    /// The task IDs of a batch without an idempotency key, in the order of its items. With a key,
+    /// the IDs derive from the key's ID, and within its millisecond they have no order.
     pub(crate) fn mint_batch(&self, count: usize) -> Vec<TaskId> {
         self.ids.next_batch(self.now(), self.random(), count)
     }

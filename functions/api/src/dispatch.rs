@@ -26,9 +26,10 @@ use crate::{
 /// The concurrent store and queue calls of one request.
 const MAX_CONCURRENT_CALLS: usize = 50;
 
-/// Two webhooks got the same random ID, or a caller guessed an ID.
+/// A new ID is not free: another webhook has it, or it is barred. Only equal random bits can cause
+/// that.
 #[derive(Debug, thiserror::Error)]
-#[error("the ID {0} belongs to another webhook")]
+#[error("the ID {0} is not free")]
 struct IdTaken(TaskId);
 
 /// The ID of one item of a batch.
@@ -165,8 +166,8 @@ async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webh
         .filter(|webhook| webhook.status == Status::Pending && webhook.due_at.is_none());
     enqueue(app, &queued.collect::<Vec<_>>()).await;
     for webhook in accepted {
-        // At debug level: at thousands of webhooks a second, log lines would cost more than the
-        // work itself.
+        // At debug level: at thousands of webhooks a second, the log would cost more than the work
+        // itself.
         tracing::debug!(webhook_id = %webhook.id, "Accepted webhook");
     }
 }

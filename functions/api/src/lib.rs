@@ -16,6 +16,10 @@
 //! a `submission`, `accept` finds its ID, `dispatch` stores it and sends its message, and `view`
 //! shapes the 202.
 //!
+//! Task IDs sort webhooks by creation. The time of an ID is at most 1 s ahead of the clock. The
+//! items of a batch are in their order, except with an idempotency key: their IDs then share one
+//! millisecond and have no order within it.
+//!
 //! The router is the same on Lambda and in the local stack. It keeps no state between requests
 //! apart from short-lived caches.
 

@@ -75,6 +75,9 @@ operations! {
 /// The operator's page. It is for browsers and not part of the documented API.
 const PAGE: &str = "/";
 
+/// The only route of [`metrics_router`].
+const METRICS: &str = "/metrics";
+
 fn methods(methods: &[HttpMethod]) -> MethodFilter {
     let filter = |method: &HttpMethod| match method {
         HttpMethod::Get => MethodFilter::GET,
@@ -92,7 +95,7 @@ fn methods(methods: &[HttpMethod]) -> MethodFilter {
 /// The API, for callers that `access` admits.
 pub fn router(context: Context, access: Access) -> Router {
     let app = App::new(context, access);
-    let paths = paths();
+    let paths: Arc<[String]> = paths().into();
     add_operations(Router::new())
         .route(PAGE, get(page::page_get))
         .fallback(async move |uri: Uri| boundary::not_found(&paths, &uri))
@@ -123,9 +126,9 @@ pub fn guarded(router: Router, access: Access) -> Router {
 /// keys, the `Host` must be a loopback one. That stops a web page from reading the metrics through
 /// a browser on this machine (DNS rebinding).
 pub fn metrics_router(context: Context) -> Router {
-    let paths = ["/metrics".to_owned()];
+    let paths: Arc<[String]> = [METRICS.to_owned()].into();
     let router = Router::new()
-        .route(&paths[0], get(async |State(context): State<Context>| metrics::of(&context).await))
+        .route(METRICS, get(async |State(context): State<Context>| metrics::of(&context).await))
         .fallback(async move |uri: Uri| boundary::not_found(&paths, &uri))
         .method_not_allowed_fallback(boundary::method_not_allowed)
         .with_state(context);
