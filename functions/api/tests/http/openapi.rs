@@ -34,6 +34,18 @@ async fn the_document_is_what_the_code_says() {
     }
 }
 
+/// The function's binary contains the document, but not the code that generates it: that would make
+/// its zip and its cold start larger. The document has the generator's texts too, but with escaped
+/// line breaks.
+#[test]
+fn the_binary_does_not_contain_the_generator_of_the_document() {
+    const GENERATOR_TEXT: &str = "JSON.\n\nEvery response has the header";
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_api")).unwrap();
+    let contains = |text: &str| binary.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(contains(&GENERATOR_TEXT.escape_default().to_string()), "the document");
+    assert!(!contains(GENERATOR_TEXT), "the generator");
+}
+
 /// Document and router have the same routes and methods.
 #[tokio::test]
 async fn document_and_router_have_the_same_routes() {
