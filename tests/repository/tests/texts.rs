@@ -70,7 +70,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let is_excepted = EXCEPTIONS.iter().any(|exception| path == workspace().join(exception));
         let is_generated = GENERATED.contains(&&*name)
             || (name.starts_with('.') && !HIDDEN.contains(&&*name))
-            || name.starts_with("webhook_");
+            || is_output(&name);
         if is_excepted || is_generated {
             continue;
         }
@@ -79,6 +79,22 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         } else if kind.is_file() {
             files.push(path);
         }
+    }
+}
+
+/// Whether a webhook receiver writes files of this name, as `.gitignore` lists them.
+fn is_output(name: &str) -> bool {
+    let is_payload = || name.strip_prefix("webhook_data_")?.strip_suffix(".json");
+    name == "webhook_receiver.log" || is_payload().is_some()
+}
+
+#[test]
+fn what_a_receiver_writes_is_skipped_and_sources_are_not() {
+    for name in ["webhook_receiver.log", "webhook_data_20260102T030405.678Z_000007_x.json"] {
+        assert!(is_output(name), "{name}");
+    }
+    for name in ["webhook_list.rs", "webhook_data.rs", "webhook_data_1.rs", "webhook.js"] {
+        assert!(!is_output(name), "{name}");
     }
 }
 
