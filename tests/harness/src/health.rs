@@ -67,6 +67,19 @@ pub async fn wait_for_health(api: &ApiClient, word: &str) -> Value {
     }
 }
 
+/// Waits until health reports a sweep, and so until the first sweep has ended.
+pub async fn wait_until_swept(api: &ApiClient, bound: Duration) {
+    let started = Instant::now();
+    loop {
+        let (_, health) = health(api).await;
+        if health["sweep"]["last_run_at"].is_string() {
+            return;
+        }
+        assert!(started.elapsed() < bound, "no sweep has ended: {health}");
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
 /// Posts a webhook with a payload of so many bytes: its id, or that it was refused with 503.
 pub async fn post(api: &ApiClient, url: &str, bytes: usize) -> Result<String, StatusCode> {
     let body = json!({"url": url, "payload": "x".repeat(bytes)}).to_string();

@@ -16,4 +16,4 @@ mod redis_calls;
 mod redis_killed;
 mod redis_limits;
 mod redis_outages;
-mod redis_takeover;
+mod redis_recovery;
