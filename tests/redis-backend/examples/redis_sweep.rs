@@ -20,7 +20,9 @@ async fn main() -> Result<(), Failure> {
         let swept = measure::sweep(open.saturating_sub(due), due).await?;
         let total: u64 = swept.commands.values().sum();
         shared::say!(
-            "{open} open, {due} due: {} queued by {total} commands in {:.2?}, {} bytes answered",
+            "{open} open, at least {} waiting in each shard, {due} due: {} queued by {total} \
+             commands in {:.2?}, {} bytes answered",
+            swept.fewest_waiting,
             swept.requeued,
             swept.took,
             swept.answered_bytes

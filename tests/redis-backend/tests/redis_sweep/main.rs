@@ -9,6 +9,9 @@
 
 mod measure;
 
+/// A sweep reads this many entries at a time from a shard's due index.
+const PAGE: u64 = 100;
+
 /// The server is asked the same commands, and answers as much, however many webhooks are open that
 /// are not due. Proved by the server's own count over one sweep of the same due webhooks among few
 /// and among many others, where the few fill a page of each shard. `cargo run --release -p
@@ -18,6 +21,7 @@ async fn the_sweep_costs_what_is_due_and_not_what_is_open() {
     let few = measure::sweep(2000, 100).await.unwrap();
     let many = measure::sweep(6000, 100).await.unwrap();
     println!("100 due among 2,100 open: {:.2?}; among 6,100: {:.2?}", few.took, many.took);
+    assert!(few.fewest_waiting >= PAGE, "{} wait in a shard", few.fewest_waiting);
     assert_eq!((few.requeued, many.requeued), (100, 100));
     assert_eq!(few.commands, many.commands);
     let total: u64 = few.commands.values().sum();

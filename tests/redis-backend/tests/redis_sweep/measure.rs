@@ -34,6 +34,9 @@ const LATER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Webhooks created at a time.
 const CONCURRENCY: usize = 128;
 
+/// The shards of the store. Each has a due index.
+const SHARDS: usize = 16;
+
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The result of a sweep.
@@ -41,6 +44,8 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 pub(crate) struct Swept {
     /// Webhooks that it queued.
     pub(crate) requeued: usize,
+    /// Entries that are not due, in the due index of the shard that has the fewest.
+    pub(crate) fewest_waiting: u64,
     /// Commands that the servers ran, by name. Commands within scripts are included, the scripts of
     /// sends are not.
     pub(crate) commands: BTreeMap<String, u64>,
@@ -79,6 +84,7 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     sweep::handle(&context, until).await?;
     fill(&*context.store, due, Some(NOW.plus(SOON)), 2).await?;
     let (mut status, mut queue) = (connect(&status)?, connect(&queue)?);
+    let fewest_waiting = fewest_waiting(&mut status)?;
     for connection in [&mut status, &mut queue] {
         cmd("CONFIG").arg("RESETSTAT").query::<()>(connection)?;
     }
@@ -95,7 +101,23 @@ pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     let sends = commands.remove("queue persist").ok_or("no send was counted")?;
     let scripts = commands.remove("queue evalsha").ok_or("no script was counted")?;
     commands.insert("queue evalsha besides sends".to_owned(), scripts - sends);
-    Ok(Swept { requeued: summary.requeued, commands, answered_bytes, took })
+    let requeued = summary.requeued;
+    Ok(Swept { requeued, fewest_waiting, commands, answered_bytes, took })
+}
+
+/// Counts the entries that are not due in each shard's due index. Returns the lowest count.
+fn fewest_waiting(status: &mut redis::Connection) -> Result<u64, Failure> {
+    let indexes: Vec<String> = cmd("KEYS").arg("*:due").query(status)?;
+    if indexes.len() != SHARDS {
+        return Err(format!("not one due index for each shard: {indexes:?}").into());
+    }
+    let mut fewest = u64::MAX;
+    for index in indexes {
+        let later = NOW.plus(LATER).as_millis();
+        let waiting: u64 = cmd("ZCOUNT").arg(index).arg(later).arg("+inf").query(status)?;
+        fewest = fewest.min(waiting);
+    }
+    Ok(fewest)
 }
 
 fn connect(server: &RedisServer) -> redis::RedisResult<redis::Connection> {
