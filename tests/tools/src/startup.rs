@@ -28,7 +28,7 @@ use nix::{
 };
 
 use self::report::Samples;
-pub use self::report::StartupReport;
+pub use self::report::{MAX_ZIP_BYTES, StartupReport};
 use harness::progress::Ticker;
 
 /// The functions to measure.

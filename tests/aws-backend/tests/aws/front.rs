@@ -10,11 +10,9 @@ use harness::{
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tools::startup::MAX_ZIP_BYTES;
 
 use crate::deployed::{Deployed, wait_until};
-
-/// The largest zip that a function may be: 4 MiB.
-const MAX_ZIP_BYTES: u64 = 5 * 1024 * 1024;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -90,7 +88,7 @@ async fn the_functions_are_small() {
     println!("zips: {:?}", deployed.zip_bytes());
     assert_eq!(deployed.zip_bytes().len(), 4);
     assert!(
-        deployed.zip_bytes().values().all(|bytes| *bytes <= MAX_ZIP_BYTES),
+        deployed.zip_bytes().values().all(|bytes| *bytes <= MAX_ZIP_BYTES as u64),
         "{:?}",
         deployed.zip_bytes()
     );
