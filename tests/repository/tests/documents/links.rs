@@ -7,8 +7,12 @@ use std::{
 };
 
 use harness::binaries::workspace;
+use repository::page::{Page, documents};
 
-use crate::page::{Page, documents};
+/// Pages that link each other: a reader goes from how it works to receiving, to moving from Celery,
+/// to operating, and back.
+const LINKED: [&str; 4] =
+    ["architecture.md", "operating.md", "receiving.md", "migrating-from-celery.md"];
 
 /// Every relative link names a file or directory of this project, and every anchor a heading of its
 /// page.
@@ -31,7 +35,7 @@ fn every_relative_link_leads_somewhere() {
     assert!(checked > 50, "only {checked} links were found to check");
 }
 
-/// A reader who starts at the README finds each page, and from each page others.
+/// The README links each page, each page links others, and the pages of [`LINKED`] link each other.
 #[test]
 fn every_page_is_linked_from_the_readme_and_links_others() {
     let root = workspace().canonicalize().unwrap();
@@ -50,6 +54,13 @@ fn every_page_is_linked_from_the_readme_and_links_others() {
     for page in &pages {
         let others = linked(page).intersection(&pages).filter(|other| *other != page).count();
         assert!(others >= 2, "{} links only {others} other pages", page.display());
+    }
+    for page in LINKED.map(|page| root.join("docs").join(page)) {
+        let links = linked(&page);
+        let others = LINKED.map(|other| root.join("docs").join(other));
+        let unlinked: Vec<_> =
+            others.iter().filter(|other| **other != page && !links.contains(*other)).collect();
+        assert!(unlinked.is_empty(), "{} does not link {unlinked:?}", page.display());
     }
 }
 

@@ -5,9 +5,8 @@ use std::{collections::BTreeSet, fs};
 
 use harness::binaries::workspace;
 use regex::Regex;
+use repository::page::Page;
 use serde_json::Value;
-
-use crate::page::Page;
 
 const PAGE: &str = "docs/api.md";
 

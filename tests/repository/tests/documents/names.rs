@@ -8,8 +8,7 @@ use std::{
 
 use harness::binaries::workspace;
 use regex::Regex;
-
-use crate::page::{Page, documents};
+use repository::page::{Page, documents};
 
 /// The crates that a document may point into, and where their sources are.
 const CRATES: [(&str, &str); 6] = [

@@ -4,8 +4,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use harness::binaries::workspace;
-
-use crate::page::{Page, documents};
+use repository::page::{Page, documents};
 
 /// The files that `docs/receiving.md` must show. The tests of `receiving` run them.
 const EXAMPLES: [&str; 3] = [

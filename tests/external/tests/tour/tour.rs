@@ -10,12 +10,10 @@ use std::{fs, path::Path, time::Instant};
 
 use harness::{binaries::workspace, redis_server::RedisServer};
 use regex::Regex;
+use repository::page::{Block, Page};
 use tempfile::TempDir;
 
-use crate::{
-    page::{Block, Page},
-    shell::{BOUND, POLL_INTERVAL, Shell, Started, free_ports},
-};
+use crate::shell::{BOUND, POLL_INTERVAL, Shell, Started, free_ports};
 
 /// The sections that are typed in, by page.
 const TOUR: (&str, &[&str]) = ("docs/tour.md", &["Five minutes with it"]);

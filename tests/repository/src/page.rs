@@ -11,36 +11,38 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// The parts of a document that the tests read.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub struct Page {
     /// The targets of links and images, as written.
-    pub(crate) links: Vec<String>,
+    pub links: Vec<String>,
     /// The anchors of its headings, as GitHub makes them.
-    pub(crate) anchors: Vec<String>,
+    pub anchors: Vec<String>,
     /// The texts of its code spans.
-    pub(crate) codes: Vec<String>,
+    pub codes: Vec<String>,
     /// Its fenced blocks, in order.
-    pub(crate) blocks: Vec<Block>,
+    pub blocks: Vec<Block>,
 }
 
 /// A fenced block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Block {
+pub struct Block {
     /// The heading above it.
-    pub(crate) section: String,
+    pub section: String,
     /// What follows the fence: the language, perhaps more.
-    pub(crate) info: String,
+    pub info: String,
     /// Its text.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Page {
-    pub(crate) fn read(path: &Path) -> Self {
+    /// Reads a file. Panics if it cannot be read.
+    pub fn read(path: &Path) -> Self {
         let text =
             fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self::parse(&text)
     }
 
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Parses a text.
+    pub fn parse(text: &str) -> Self {
         let mut page = Self::default();
         let mut taken: BTreeMap<String, usize> = BTreeMap::new();
         let (mut heading, mut section): (Option<String>, String) = (None, String::new());
@@ -94,7 +96,7 @@ fn anchor(heading: &str) -> String {
 }
 
 /// The documents of this project: those at its root, infra's, and `docs/`.
-pub(crate) fn documents() -> Vec<PathBuf> {
+pub fn documents() -> Vec<PathBuf> {
     let markdown = |folder: &str| -> Vec<PathBuf> {
         let entries =
             fs::read_dir(workspace().join(folder)).unwrap().map(|entry| entry.unwrap().path());
