@@ -1,8 +1,8 @@
 //! Nothing private stands in an error, a log or a metric.
 //!
 //! That no log holds anything private is checked for every stack of every test when it is over
-//! (`tests/src/secrecy.rs`). Here everything that is private goes through one stack that logs as
-//! much as it can, on the ways on which it could come to be logged.
+//! (`tests/harness/src/secrecy.rs`). Here everything that is private goes through one stack that
+//! logs as much as it can, on the ways on which it could come to be logged.
 
 use std::time::Duration;
 
@@ -114,7 +114,8 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
         let answer = api.call(Method::GET, &[path], query, None).await.unwrap();
         assert_private(path, &answer.body);
     }
-    // It logged enough for this to mean something.
+    // It logged enough for this to mean something. DEBUG is the lowest level that this build uses,
+    // since the sender is not hyper's client, which logs at TRACE.
     let log = launch.log();
     for said in [
         "DEBUG",
