@@ -34,7 +34,11 @@ pub struct Block {
 }
 
 impl Page {
-    /// Reads a file. Panics if it cannot be read.
+    /// Reads a file.
+    ///
+    /// # Panics
+    ///
+    /// If the file cannot be read.
     pub fn read(path: &Path) -> Self {
         let text =
             fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -96,6 +100,10 @@ fn anchor(heading: &str) -> String {
 }
 
 /// The documents of this project: those at its root, infra's, and `docs/`.
+///
+/// # Panics
+///
+/// If a folder cannot be read.
 pub fn documents() -> Vec<PathBuf> {
     let markdown = |folder: &str| -> Vec<PathBuf> {
         let entries =
