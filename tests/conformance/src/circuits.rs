@@ -1,5 +1,4 @@
-//! Circuits: conditional on their revision, gone when idle, and listed while there is something to
-//! tell.
+//! Circuits: written at their revision, removed when idle, listed while they have failures.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +14,10 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        a_circuit_is_written_on_its_revision_only,
-        of_racing_writes_one_wins,
-        what_is_idle_is_removed,
-        those_that_opened_are_listed_first,
+        a_circuit_is_written_only_at_its_revision,
+        one_of_racing_writes_wins,
+        an_idle_circuit_is_removed,
+        opened_circuits_are_listed_first,
     ]
 }
 
@@ -34,9 +33,9 @@ fn refused(written: &Result<(), WriteCircuitError>) {
     assert!(matches!(written, Err(WriteCircuitError::Changed)), "{written:?}");
 }
 
-/// Workers do not write over each other's failures. Proved with right, old and missing revisions,
-/// over both handles.
-async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
+/// Workers do not overwrite each other's failures. The case writes at right, old and missing
+/// revisions, through both handles.
+async fn a_circuit_is_written_only_at_its_revision(fixture: Fixture) {
     let destination = destination();
     let now = fixture.now();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
@@ -52,9 +51,9 @@ async fn a_circuit_is_written_on_its_revision_only(fixture: Fixture) {
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), Some(second));
 }
 
-/// One worker takes the probe's lease, and no failure is lost unseen. Proved by rounds of four
-/// writers over two handles, the first on no circuit at all.
-async fn of_racing_writes_one_wins(fixture: Fixture) {
+/// One worker gets the probe's lease, and no failure is lost. In each round, four writers on two
+/// handles race. The first round starts without a circuit.
+async fn one_of_racing_writes_wins(fixture: Fixture) {
     let destination = destination();
     for round in 1..=40 {
         let before = fixture.store.circuit(&destination).await.unwrap();
@@ -82,9 +81,9 @@ async fn of_racing_writes_one_wins(fixture: Fixture) {
     }
 }
 
-/// Nothing is kept of a destination where all is well. Proved by a success after failures, then by
-/// a first failure anew.
-async fn what_is_idle_is_removed(fixture: Fixture) {
+/// An idle circuit is removed. The case records a success after failures, and then a first failure
+/// again.
+async fn an_idle_circuit_is_removed(fixture: Fixture) {
     let destination = destination();
     let now = fixture.now();
     let failed = Circuit::closed(&destination).failed(&settings(), now).failed(&settings(), now);
@@ -93,7 +92,7 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     refused(&fixture.other.write_circuit(Some(failed.revision + 1), &idle).await);
     fixture.other.write_circuit(Some(failed.revision), &idle).await.unwrap();
     assert_eq!(fixture.store.circuit(&destination).await.unwrap(), None);
-    eventually("it is not listed", || async {
+    eventually("the idle circuit is not listed", || async {
         let open = fixture.store.circuits().await.unwrap();
         same(&open.iter().any(|circuit| circuit.destination == destination), &false)
     })
@@ -103,9 +102,9 @@ async fn what_is_idle_is_removed(fixture: Fixture) {
     assert_eq!(fixture.other.circuit(&destination).await.unwrap(), Some(again));
 }
 
-/// An operator sees every destination that fails, and first those that opened. Proved with an open
-/// one, a half-open one, and closed ones with a failure, which were written in between.
-async fn those_that_opened_are_listed_first(fixture: Fixture) {
+/// The list contains every failing destination, opened circuits first. The case writes an open, a
+/// half-open and several closed circuits in mixed order.
+async fn opened_circuits_are_listed_first(fixture: Fixture) {
     let now = fixture.now();
     let long_ago = now.minus(Duration::from_secs(3600));
     let failed = |times, at| {

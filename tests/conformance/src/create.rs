@@ -1,4 +1,4 @@
-//! Create: both or neither, once, and exactly as given.
+//! Create: record and content together, once, unchanged.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -19,21 +19,21 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        what_is_created_is_there_for_every_handle,
-        an_id_is_created_once_and_the_stored_one_is_answered,
-        of_racing_creates_one_wins_with_its_own_content,
-        what_was_never_created_is_missing,
-        another_reference_id_names_another_webhook,
-        every_byte_of_a_content_is_kept,
-        a_payload_of_a_mebibyte_is_kept,
+        a_created_webhook_is_visible_to_every_handle,
+        a_second_create_returns_the_stored_record,
+        one_of_racing_creates_wins_with_its_own_content,
+        an_unknown_webhook_is_missing,
+        a_different_reference_id_finds_nothing,
+        a_content_is_kept_byte_for_byte,
+        the_largest_payload_is_kept,
         every_field_of_a_record_is_kept,
         a_scheduled_webhook_is_in_the_due_index_at_once,
     ]
 }
 
-/// A webhook and its content exist once create has answered, also for another process. Proved by
-/// reading through both handles.
-async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
+/// Once create returns, the webhook and its content are visible to every process. The case reads
+/// them through both handles.
+async fn a_created_webhook_is_visible_to_every_handle(fixture: Fixture) {
     fixture.store.ping().await.unwrap();
     let webhook = fixture.created().await;
     for store in [&fixture.store, &fixture.other] {
@@ -45,10 +45,9 @@ async fn what_is_created_is_there_for_every_handle(fixture: Fixture) {
     }
 }
 
-/// A second create of a task id changes nothing, whatever it says, and is told what is stored.
-/// Proved with the same id after the webhook has moved on, and with another reference id for the
-/// same task.
-async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) {
+/// A second create of a task id changes nothing and returns the stored record. The case repeats the
+/// id after a claim, and once more with a different reference id.
+async fn a_second_create_returns_the_stored_record(fixture: Fixture) {
     let first = fixture.created().await;
     let claimed =
         fixture.step(&first, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
@@ -73,9 +72,9 @@ async fn an_id_is_created_once_and_the_stored_one_is_answered(fixture: Fixture) 
     assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
 }
 
-/// Of concurrent creates of one task id exactly one takes effect, record and content together.
-/// Proved by rounds of real concurrent tasks over two handles, each with a content of its own.
-async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
+/// Of concurrent creates of one task id, exactly one takes effect, and record and content come from
+/// the same create. In each round, tasks on two handles race with different contents.
+async fn one_of_racing_creates_wins_with_its_own_content(fixture: Fixture) {
     const WRITERS: usize = 4;
     for _ in 0..25 {
         let base =
@@ -95,25 +94,28 @@ async fn of_racing_creates_one_wins_with_its_own_content(fixture: Fixture) {
                 })
             })
             .collect();
-        let (mut winners, mut told) = (Vec::new(), Vec::new());
+        let (mut winners, mut conflicts) = (Vec::new(), Vec::new());
         for task in tasks {
             match task.await.unwrap() {
                 (Ok(()), webhook, content) => winners.push((webhook, content)),
-                (Err(CreateError::Conflict(stored)), ..) => told.push(*stored),
+                (Err(CreateError::Conflict(stored)), ..) => conflicts.push(*stored),
                 (Err(error), ..) => panic!("{error:?}"),
             }
         }
         let [winner] = winners.as_slice() else {
-            panic!("{} creates of one id took effect", winners.len())
+            panic!("{} creates of one id succeeded", winners.len())
         };
-        assert!(told.iter().all(|stored| *stored == winner.0), "the others are told who won");
+        assert!(
+            conflicts.iter().all(|stored| *stored == winner.0),
+            "the others get the winner's record"
+        );
         assert_eq!(fixture.store.open(&base.id).await.unwrap().as_ref(), Some(winner));
     }
 }
 
-/// A webhook that nobody created is missing for every call, and no call but create makes one.
-/// Proved by trying each.
-async fn what_was_never_created_is_missing(fixture: Fixture) {
+/// An unknown webhook is missing for every call, and only create adds one. The case tries each
+/// call.
+async fn an_unknown_webhook_is_missing(fixture: Fixture) {
     let webhook =
         fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now());
     let next = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
@@ -129,9 +131,9 @@ async fn what_was_never_created_is_missing(fixture: Fixture) {
     assert_eq!(fixture.store.list(&filter, None, 10).await.unwrap().items, []);
 }
 
-/// An id is both its parts: with another reference id for the same task there is nothing to read or
-/// to delete. Proved by trying.
-async fn another_reference_id_names_another_webhook(fixture: Fixture) {
+/// An id consists of both its parts. A different reference id with the same task finds nothing to
+/// read or delete.
+async fn a_different_reference_id_finds_nothing(fixture: Fixture) {
     let webhook = fixture.created().await;
     let other = WebhookId { reference: fresh_reference(), task: webhook.id.task };
     assert_eq!(fixture.store.get(&other).await.unwrap(), None);
@@ -143,9 +145,10 @@ async fn another_reference_id_names_another_webhook(fixture: Fixture) {
     );
 }
 
-/// URL, headers and payload come back byte for byte. Proved with spaces, escapes, numbers that no
-/// parser keeps, duplicate keys, astral characters, and headers whose order and case matter.
-async fn every_byte_of_a_content_is_kept(fixture: Fixture) {
+/// URL, headers and payload are returned byte for byte. The case uses spaces, escapes, numbers that
+/// a parser would change, duplicate keys, astral characters, and headers whose order and case
+/// matter.
+async fn a_content_is_kept_byte_for_byte(fixture: Fixture) {
     let payloads = [
         r#"{"a":1.0, "b":"\u00e9"}"#,
         "{ \"a\" : 1e400,\n\t\"a\":\"second\",\"z\":-0.0 ,\"n\":123456789012345678901234567890}",
@@ -174,8 +177,8 @@ async fn every_byte_of_a_content_is_kept(fixture: Fixture) {
     }
 }
 
-/// The largest payload that the API takes is kept. Proved with a mebibyte that hardly compresses.
-async fn a_payload_of_a_mebibyte_is_kept(fixture: Fixture) {
+/// The largest payload that the API accepts is kept. The case uses one mebibyte of random data.
+async fn the_largest_payload_is_kept(fixture: Fixture) {
     let mut payload = String::with_capacity(1 << 20);
     payload.push('"');
     while payload.len() < (1 << 20) - 17 {
@@ -191,8 +194,8 @@ async fn a_payload_of_a_mebibyte_is_kept(fixture: Fixture) {
     assert!(fixture.store.write_and_open(&webhook, &claimed).await.unwrap() == content);
 }
 
-/// A record comes back with all its fields, the longest lists included. Proved with one that uses
-/// every field, through a create and a write.
+/// All fields of a record are returned, including lists of maximum length. The case creates and
+/// writes a record that uses every field.
 async fn every_field_of_a_record_is_kept(fixture: Fixture) {
     let mut new = new_webhook(fixture.now(), &fresh_reference());
     new.event_type = Some("order.paid/é😀".to_owned());
@@ -221,8 +224,7 @@ async fn every_field_of_a_record_is_kept(fixture: Fixture) {
     assert_eq!(fixture.other.get(&webhook.id).await.unwrap(), Some(webhook));
 }
 
-/// Nothing sends a message for a webhook that waits for its time, so it must be in the due index
-/// from the start. Proved by asking.
+/// No message is sent for a scheduled webhook, so it must be in the due index from the start.
 async fn a_scheduled_webhook_is_in_the_due_index_at_once(fixture: Fixture) {
     let webhook = Kind::Scheduled.make(&fixture).await;
     assert!(webhook.due_at.is_some());

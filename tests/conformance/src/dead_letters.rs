@@ -1,4 +1,4 @@
-//! Dead letters: latest archived first, each while it is one.
+//! Dead letters: the latest archived first, listed while they are dead letters.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        latest_archived_first_with_record_and_url,
-        of_one_reference_only,
+        the_latest_archived_letter_is_first,
+        the_list_filters_by_reference,
         pages_show_each_letter_once,
-        a_letter_leaves_when_it_is_sent_again_or_deleted,
+        a_resent_or_deleted_letter_leaves_the_list,
     ]
 }
 
-/// Makes a dead letter that was archived at that time.
+/// Creates a dead letter that was archived at this time.
 async fn letter(fixture: &Fixture, reference: &ReferenceId, archived_at: Timestamp) -> Webhook {
     let now = fixture.now();
     let webhook = fixture.created_with(now, reference).await;
@@ -35,7 +35,7 @@ async fn letter(fixture: &Fixture, reference: &ReferenceId, archived_at: Timesta
     fixture.step(&failed, |rules, webhook| rules.archive(webhook, archived_at)).await
 }
 
-/// The tasks of all letters, page by page.
+/// The tasks of all dead letters, from all pages.
 async fn tasks(fixture: &Fixture, reference: Option<&ReferenceId>, limit: usize) -> Vec<TaskId> {
     let (mut found, mut after) = (Vec::new(), None);
     for _ in 0..MAX_READ {
@@ -47,18 +47,18 @@ async fn tasks(fixture: &Fixture, reference: Option<&ReferenceId>, limit: usize)
             return found;
         }
     }
-    panic!("the list never came to an end");
+    panic!("the list did not end");
 }
 
-/// So many seconds before now: what is archived expires by the clock, so these are archived in the
+/// This many seconds before now. Archived webhooks expire by the clock, so they are archived in the
 /// recent past.
 fn ago(fixture: &Fixture, seconds: u64) -> Timestamp {
     fixture.now().minus(Duration::from_secs(seconds))
 }
 
-/// Letters are listed by when they became one, not by when they were created, as they are and with
-/// their URLs. Proved with letters that were archived in another order than created.
-async fn latest_archived_first_with_record_and_url(fixture: Fixture) {
+/// The list is ordered by archive time, not by creation time, and contains records and URLs. The
+/// case archives letters in a different order than it creates them.
+async fn the_latest_archived_letter_is_first(fixture: Fixture) {
     let reference = fresh_reference();
     let mut letters = Vec::new();
     for seconds in [30, 10, 20] {
@@ -66,7 +66,7 @@ async fn latest_archived_first_with_record_and_url(fixture: Fixture) {
     }
     letters.sort_by_key(|letter| std::cmp::Reverse(letter.archived_at));
     for reference in [Some(&reference), None] {
-        eventually("in order", || async {
+        eventually("the order", || async {
             let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
             let own = items
                 .iter()
@@ -78,8 +78,8 @@ async fn latest_archived_first_with_record_and_url(fixture: Fixture) {
     }
 }
 
-/// Letters of other references stay out. Proved with two references that take turns.
-async fn of_one_reference_only(fixture: Fixture) {
+/// The dead letters of other references are left out. The case alternates between two references.
+async fn the_list_filters_by_reference(fixture: Fixture) {
     let (ours, theirs) = (fresh_reference(), fresh_reference());
     let mut expected = Vec::new();
     for seconds in 0..6 {
@@ -90,15 +90,16 @@ async fn of_one_reference_only(fixture: Fixture) {
             expected.insert(0, letter.id.task);
         }
     }
-    eventually("ours", || async { same(&tasks(&fixture, Some(&ours), 2).await, &expected) }).await;
-    eventually("nobody's", || async {
+    eventually("own letters", || async { same(&tasks(&fixture, Some(&ours), 2).await, &expected) })
+        .await;
+    eventually("no letters", || async {
         same(&tasks(&fixture, Some(&fresh_reference()), 2).await, &vec![])
     })
     .await;
 }
 
-/// Reading page by page shows each letter once, also those that were archived in the same
-/// millisecond. Proved with several sizes of pages.
+/// All pages together contain each letter once, including letters archived in the same millisecond.
+/// The case uses several page sizes.
 async fn pages_show_each_letter_once(fixture: Fixture) {
     let reference = fresh_reference();
     let base = ago(&fixture, 60);
@@ -119,9 +120,9 @@ async fn pages_show_each_letter_once(fixture: Fixture) {
     }
 }
 
-/// A dead letter is the failed record, so it is none any more once that is sent again or deleted;
-/// failing again makes it one again. Proved for redrive, resend and delete.
-async fn a_letter_leaves_when_it_is_sent_again_or_deleted(fixture: Fixture) {
+/// A dead letter leaves the list when it is resent, redriven or deleted. It returns when it fails
+/// and is archived again.
+async fn a_resent_or_deleted_letter_leaves_the_list(fixture: Fixture) {
     let reference = fresh_reference();
     let [redriven, resent, deleted] = [
         letter(&fixture, &reference, ago(&fixture, 3)).await,
@@ -132,7 +133,7 @@ async fn a_letter_leaves_when_it_is_sent_again_or_deleted(fixture: Fixture) {
     let again = fixture.step(&redriven, |rules, webhook| rules.redrive(webhook, now)).await;
     fixture.step(&resent, |rules, webhook| rules.resend(webhook, now)).await;
     fixture.store.delete(&deleted.id).await.unwrap();
-    eventually("all have left", || async {
+    eventually("no letters", || async {
         same(&tasks(&fixture, Some(&reference), 10).await, &vec![])
     })
     .await;
@@ -140,12 +141,12 @@ async fn a_letter_leaves_when_it_is_sent_again_or_deleted(fixture: Fixture) {
     let failed = fixture
         .step(&claimed, |rules, webhook| rules.conclude(webhook, OURS, &answered(410), now, 0.5))
         .await;
-    eventually("not before it is archived", || async {
+    eventually("no letters before the archive", || async {
         same(&tasks(&fixture, Some(&reference), 10).await, &vec![])
     })
     .await;
     fixture.step(&failed, |rules, webhook| rules.archive(webhook, now)).await;
-    eventually("it is one again", || async {
+    eventually("the letter is listed again", || async {
         same(&tasks(&fixture, Some(&reference), 10).await, &vec![redriven.id.task])
     })
     .await;

@@ -1,4 +1,4 @@
-//! The due index: in step with the records, oldest first, bounded.
+//! The due index: consistent with the records, oldest first, in limited reads.
 
 use std::collections::BTreeSet;
 
@@ -17,18 +17,18 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        an_entry_enters_moves_and_leaves_with_its_record,
-        only_what_is_due_until_then_is_answered,
-        a_limit_keeps_the_oldest,
-        a_backlog_is_worked_off_in_bounded_reads,
-        pages_go_on_where_the_one_before_ended,
-        what_moves_between_pages_does_not_hide_the_others,
-        what_cannot_be_read_does_not_hide_what_is_behind_it,
-        a_read_can_begin_at_a_time,
+        an_entry_follows_its_record,
+        a_read_returns_only_entries_due_by_its_time,
+        a_limited_read_returns_the_oldest_entries,
+        limited_reads_drain_a_backlog,
+        pages_return_each_entry_once,
+        entries_moved_between_pages_do_not_hide_others,
+        unreadable_records_do_not_block_later_entries,
+        a_read_can_start_at_a_time,
     ]
 }
 
-/// Makes a webhook that is due at that time.
+/// Creates a webhook that is due at this time.
 async fn due_at(fixture: &Fixture, due_at: Timestamp) -> Webhook {
     let webhook = fixture.created_with(fixture.epoch, &fresh_reference()).await;
     fixture
@@ -38,16 +38,16 @@ async fn due_at(fixture: &Fixture, due_at: Timestamp) -> Webhook {
         .await
 }
 
-/// The entries of these webhooks among those due until then.
+/// The entries of these webhooks that are due by `until`.
 async fn due_of(fixture: &Fixture, ids: &[&WebhookId], until: Timestamp) -> Vec<DueEntry> {
     let mut entries = fixture.store.due(until, None, MAX_READ).await.unwrap().entries;
     entries.retain(|entry| ids.contains(&&entry.id));
     entries
 }
 
-/// Each write moves the index entry along with the record: there is one entry or none, with the
-/// record's own time. Proved over a life that enters, moves forward, moves back and leaves.
-async fn an_entry_enters_moves_and_leaves_with_its_record(fixture: Fixture) {
+/// Each write updates the index entry with the record: there is at most one entry, with the
+/// record's due time. The case moves a record into the index, forward, back and out of it.
+async fn an_entry_follows_its_record(fixture: Fixture) {
     let now = fixture.now();
     let check = async |webhook: Webhook| {
         let what = format!("{} after {} writes", webhook.status, webhook.revision);
@@ -101,9 +101,9 @@ async fn an_entry_enters_moves_and_leaves_with_its_record(fixture: Fixture) {
     assert_eq!(delivered.due_at, None);
 }
 
-/// What is due at the given time or before is answered, with its due time, and nothing later.
-/// Proved around the millisecond.
-async fn only_what_is_due_until_then_is_answered(fixture: Fixture) {
+/// A read returns entries due at or before its time, with their due times, and no later ones. The
+/// case reads one millisecond before, at and after the due times.
+async fn a_read_returns_only_entries_due_by_its_time(fixture: Fixture) {
     let (early, exact, late) = (
         due_at(&fixture, fixture.at(999)).await,
         due_at(&fixture, fixture.at(1000)).await,
@@ -132,13 +132,13 @@ async fn only_what_is_due_until_then_is_answered(fixture: Fixture) {
     }
 }
 
-/// A bounded read takes the oldest of each part of the index, so that nothing starves. Proved
-/// without knowing the parts: what a limit of three leaves out has at least three older ones that
-/// it kept.
-async fn a_limit_keeps_the_oldest(fixture: Fixture) {
+/// A limited read returns the oldest entries of each partition of the index, so none starves. The
+/// case does not know the partitions. With a limit of three, it checks that each omitted entry has
+/// at least three older ones in the result.
+async fn a_limited_read_returns_the_oldest_entries(fixture: Fixture) {
     let mut own = BTreeSet::new();
     for index in 0..60 {
-        // Not made in the order in which they fall due.
+        // Created in a different order than they become due.
         own.insert(due_at(&fixture, fixture.at(index * 37 % 60)).await.id.task);
     }
     eventually("a limited read", || async {
@@ -158,9 +158,9 @@ async fn a_limit_keeps_the_oldest(fixture: Fixture) {
     .await;
 }
 
-/// The sweep gets through any backlog with bounded reads: what it has requeued makes room for the
-/// next. Proved by 100 entries and a limit of 7; each is seen, exactly once.
-async fn a_backlog_is_worked_off_in_bounded_reads(fixture: Fixture) {
+/// Limited reads drain any backlog: requeued entries make room for the next. The case has 100
+/// entries and a limit of 7, and processes each exactly once.
+async fn limited_reads_drain_a_backlog(fixture: Fixture) {
     let mut waiting = BTreeSet::new();
     for index in 0..100 {
         waiting.insert(due_at(&fixture, fixture.at(index / 3)).await.id.task);
@@ -169,24 +169,24 @@ async fn a_backlog_is_worked_off_in_bounded_reads(fixture: Fixture) {
         let entries = fixture.store.due(fixture.at(100), None, 7).await.unwrap().entries;
         for entry in entries.iter().filter(|entry| entry.due_at >= fixture.epoch) {
             let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
-            // An index that trails shows an entry again; the record then says that it has moved.
+            // An index that trails returns an entry again. The record's due time reveals it.
             if webhook.due_at == Some(entry.due_at) {
                 fixture
                     .step(&webhook, |rules, webhook| {
                         rules.requeue(webhook, entry.due_at, fixture.now())
                     })
                     .await;
-                assert!(waiting.remove(&entry.id.task), "once each");
+                assert!(waiting.remove(&entry.id.task), "an entry was processed twice");
             }
         }
         if waiting.is_empty() {
             return;
         }
     }
-    panic!("{} were never answered", waiting.len());
+    panic!("{} were never returned", waiting.len());
 }
 
-/// All due entries until then, page by page from the cursor on.
+/// All entries due by `until`, from all pages after the cursor.
 async fn pages(
     fixture: &Fixture,
     until: Timestamp,
@@ -202,7 +202,7 @@ async fn pages(
             return entries;
         }
     }
-    panic!("it never came to an end");
+    panic!("the pages did not end");
 }
 
 fn tasks(entries: &[DueEntry]) -> Vec<TaskId> {
@@ -211,10 +211,10 @@ fn tasks(entries: &[DueEntry]) -> Vec<TaskId> {
     tasks
 }
 
-/// Who follows the pages meets each entry exactly once, also of many that fall due in the same
-/// millisecond. Proved by 120 entries at four times and limits from one to more than there are; and
-/// a cursor survives being stored.
-async fn pages_go_on_where_the_one_before_ended(fixture: Fixture) {
+/// All pages together contain each entry exactly once, including entries due in the same
+/// millisecond. The case has 120 entries at four times and uses limits from one to more than that.
+/// It also stores and restores a cursor.
+async fn pages_return_each_entry_once(fixture: Fixture) {
     let mut expected = Vec::new();
     for index in 0..120 {
         expected.push(due_at(&fixture, fixture.at(index % 4)).await.id.task);
@@ -235,9 +235,9 @@ async fn pages_go_on_where_the_one_before_ended(fixture: Fixture) {
     assert_eq!(tasks(&all), expected);
 }
 
-/// The sweep moves what it reads before it reads on, the last entry of a page too, and misses
-/// nothing. Proved with entries of one time, each page of which is moved but for every third entry.
-async fn what_moves_between_pages_does_not_hide_the_others(fixture: Fixture) {
+/// The sweep moves entries before it reads the next page, sometimes the last entry of a page, and
+/// misses none. The case moves two of every three entries, which are all due at one time.
+async fn entries_moved_between_pages_do_not_hide_others(fixture: Fixture) {
     let mut expected = Vec::new();
     for _ in 0..90 {
         expected.push(due_at(&fixture, fixture.at(0)).await.id.task);
@@ -269,10 +269,10 @@ async fn what_moves_between_pages_does_not_hide_the_others(fixture: Fixture) {
     assert_eq!(tasks(&found), expected);
 }
 
-/// After a roll-back any number of webhooks that only a newer version can read stand at the head of
-/// the index. Who follows the pages passes over them and reaches what is due after them. Proved
-/// with 40 of them, limits below that, and one webhook behind.
-async fn what_cannot_be_read_does_not_hide_what_is_behind_it(fixture: Fixture) {
+/// After a rollback, records that only a newer version can read may be first in the index. The
+/// pages continue past them to later entries. The case has 40 of them, lower limits, and one
+/// readable webhook behind them.
+async fn unreadable_records_do_not_block_later_entries(fixture: Fixture) {
     let mut unreadable = BTreeSet::new();
     for index in 0..40 {
         let webhook = due_at(&fixture, fixture.at(index / 20)).await;
@@ -281,7 +281,7 @@ async fn what_cannot_be_read_does_not_hide_what_is_behind_it(fixture: Fixture) {
     }
     let behind = due_at(&fixture, fixture.at(60_000)).await;
     for limit in [1, 3, 10] {
-        eventually("what is behind is reached", || async {
+        eventually("the entry behind them is reached", || async {
             let found = pages(&fixture, fixture.at(60_000), None, limit).await;
             same(&found.len(), &41)?;
             same(&found.iter().any(|entry| entry.id == behind.id), &true)
@@ -295,9 +295,9 @@ async fn what_cannot_be_read_does_not_hide_what_is_behind_it(fixture: Fixture) {
     }
 }
 
-/// A read can begin at a time: entries that are due then are part of it, earlier ones are not.
-/// Proved around the millisecond.
-async fn a_read_can_begin_at_a_time(fixture: Fixture) {
+/// A read can start at a time. It includes entries due at that time and no earlier ones. The case
+/// reads from times around the due times.
+async fn a_read_can_start_at_a_time(fixture: Fixture) {
     let mut expected = Vec::new();
     for millis in [998, 999, 1000, 1000, 1001, 5000] {
         expected.push((millis, due_at(&fixture, fixture.at(millis)).await.id.task));

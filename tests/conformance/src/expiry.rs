@@ -1,4 +1,4 @@
-//! Expiry: gone for everybody at its time and not before, and lifted by a resend.
+//! Expiry: on time for every reader, and postponed by a resend.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        what_is_finished_is_gone_at_its_time,
-        nothing_unfinished_ever_expires,
-        a_resend_lifts_record_and_content,
-        a_clock_that_is_ahead_for_seconds_deletes_nothing,
+        a_finished_webhook_expires_on_time,
+        an_unfinished_webhook_never_expires,
+        a_resend_extends_record_and_content,
+        a_clock_briefly_ahead_deletes_nothing,
     ]
 }
 
-/// Whether get, open, list and dead letters show it; they must agree.
+/// Whether get, open, list and dead letters return it. Fails if they disagree.
 async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> {
     let id = &webhook.id;
     let shown = fixture.store.get(id).await.unwrap().is_some();
@@ -43,9 +43,9 @@ async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> 
     Ok(shown)
 }
 
-/// A finished webhook can be asked about until its time has come, and never after, though its bytes
-/// may stay. Proved with the clock put a minute before, then behind.
-async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
+/// A finished webhook is readable until it expires and never after, even while its bytes are still
+/// stored. The case sets the clock to a minute before the expiry, and then past it.
+async fn a_finished_webhook_expires_on_time(fixture: Fixture) {
     let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     fixture
         .clock
@@ -62,8 +62,8 @@ async fn what_is_finished_is_gone_at_its_time(fixture: Fixture) {
     }
 }
 
-/// However long it takes, what is not finished stays. Proved a year later.
-async fn nothing_unfinished_ever_expires(fixture: Fixture) {
+/// An unfinished webhook never expires. The case reads it a year later.
+async fn an_unfinished_webhook_never_expires(fixture: Fixture) {
     let mut webhooks = Vec::new();
     for kind in [
         Kind::Pending,
@@ -82,9 +82,9 @@ async fn nothing_unfinished_ever_expires(fixture: Fixture) {
     }
 }
 
-/// A webhook that is sent again shortly before it expires lives on, and what it carries with it.
-/// Proved by passing the old time, and then by a claim that opens the content.
-async fn a_resend_lifts_record_and_content(fixture: Fixture) {
+/// A resend shortly before the expiry keeps record and content. The case passes the old expiry and
+/// then claims the webhook.
+async fn a_resend_extends_record_and_content(fixture: Fixture) {
     for kind in [Kind::Delivered, Kind::Archived] {
         let finished = kind.make(&fixture).await;
         fixture
@@ -102,32 +102,32 @@ async fn a_resend_lifts_record_and_content(fixture: Fixture) {
     }
 }
 
-/// With a clock that is ahead everything has expired for readers, and nothing is deleted, whatever
-/// writes and housekeeping take place within less than a minute. Proved with a delivered webhook
-/// and a dead letter, over both handles; when the clock is right again, all is there.
-async fn a_clock_that_is_ahead_for_seconds_deletes_nothing(fixture: Fixture) {
+/// While a clock is ahead for less than a minute, webhooks are expired for readers, but no write
+/// and no maintenance deletes them. The case has a delivered webhook and a dead letter, over both
+/// handles. Both are readable once the clock is right again.
+async fn a_clock_briefly_ahead_deletes_nothing(fixture: Fixture) {
     let webhooks = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     let report = SweepReport { ran_at: fixture.now(), ..SweepReport::default() };
     let until = fixture.now().plus(Duration::from_secs(3600));
-    let keep_house = async || {
+    let run_maintenance = async || {
         for store in [&fixture.store, &fixture.other] {
             store.report_sweep(&report).await.unwrap();
             store.maintain(fixture.now(), until).await.unwrap();
         }
         fixture.created().await;
     };
-    keep_house().await;
+    run_maintenance().await;
     fixture.clock.advance(Duration::from_secs(120));
-    keep_house().await;
+    run_maintenance().await;
     fixture.clock.set_ahead(Duration::from_secs(40 * 24 * 3600));
     for _ in 0..4 {
-        keep_house().await;
+        run_maintenance().await;
         assert_eq!(fixture.store.get(&webhooks[0].id).await.unwrap(), None, "hidden");
         fixture.clock.advance(Duration::from_secs(14));
     }
     fixture.clock.set_ahead(Duration::ZERO);
     for _ in 0..2 {
-        keep_house().await;
+        run_maintenance().await;
         for webhook in &webhooks {
             assert_eq!(
                 fixture.other.open(&webhook.id).await.unwrap(),

@@ -1,5 +1,5 @@
-//! What a case has at hand: the backend under test, ids that nobody else has, and ways to make
-//! records and to wait.
+//! The parts that each case uses: the backend under test, unique ids, and functions that create
+//! records and wait.
 
 use std::{
     fmt::Debug,
@@ -23,41 +23,42 @@ use shared::{
 };
 use tokio::time::sleep;
 
-/// How long the suite waits for something that must happen: 15 s.
+/// How long the suite waits for an expected condition: 15 s.
 pub(super) const BOUND: Duration = Duration::from_secs(15);
 
-/// The system's clock, which a test can put forward. Sleeps last as long as they say, since servers
-/// have clocks of their own.
+/// The system clock plus an offset that a test controls. Sleeps take their real time, because
+/// servers have their own clocks.
 #[derive(Debug, Default)]
 pub struct TestClock {
-    /// What has passed besides what the system's clock says.
-    passed_ms: AtomicI64,
-    /// By how much the time of day is wrong.
-    wrong_ms: AtomicI64,
+    /// Elapsed time added by [`TestClock::advance`].
+    advanced_ms: AtomicI64,
+    /// The error of the time of day, set by [`TestClock::set_ahead`].
+    error_ms: AtomicI64,
 }
 
 impl TestClock {
-    /// It is that much later from now on: so much time has passed.
+    /// Lets this much time pass.
     pub fn advance(&self, by: Duration) {
-        self.passed_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.advanced_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    /// The time of day is ahead by that much from now on, though no time has passed.
+    /// Sets the time of day ahead by this much, while no time passes.
     pub fn set_ahead(&self, by: Duration) {
-        self.wrong_ms.store(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.error_ms.store(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 
 #[async_trait]
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        let ahead_ms = self.passed_ms.load(Ordering::SeqCst) + self.wrong_ms.load(Ordering::SeqCst);
+        let ahead_ms =
+            self.advanced_ms.load(Ordering::SeqCst) + self.error_ms.load(Ordering::SeqCst);
         Timestamp::from_millis(SystemClock.now().as_millis() + ahead_ms)
     }
 
     fn monotonic(&self) -> Duration {
         SystemClock.monotonic()
-            + Duration::from_millis(self.passed_ms.load(Ordering::SeqCst).unsigned_abs())
+            + Duration::from_millis(self.advanced_ms.load(Ordering::SeqCst).unsigned_abs())
     }
 
     async fn sleep(&self, wait: Duration) {
@@ -67,61 +68,60 @@ impl Clock for TestClock {
 
 /// A store and a queue under test, for one case.
 ///
-/// Nobody else uses them during the case (a file, a key prefix, tables and queues of its own). They
-/// need not be empty.
+/// The case has exclusive use of both (its own file, key prefix, tables and queues). They need not
+/// be empty.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     /// The store. It reads the time from [`Backend::clock`].
     fn store(&self) -> Arc<dyn Store>;
 
-    /// The queue. It may go by its server's time, which runs as fast as ours.
+    /// The queue. It may use its server's time, which runs at the same rate.
     fn queue(&self) -> Arc<dyn Queue>;
 
-    /// The clock that store and queue were given.
+    /// The clock of the store and the queue.
     fn clock(&self) -> Arc<TestClock>;
 
-    /// The same store as another process would have it: a connection of its own, nothing cached in
-    /// common.
+    /// The same store as another process opens it: with its own connection and no shared cache.
     async fn second_store(&self) -> Arc<dyn Store>;
 
-    /// The same queue as another process would have it.
+    /// The same queue as another process opens it.
     async fn second_queue(&self) -> Arc<dyn Queue>;
 
-    /// Puts `json` in place of the stored record of `id`, as a newer version of Posthaste would: as
-    /// the next revision, while content and index entries stay as they are.
+    /// Replaces the stored record of `id` by `json`, as a newer version of Posthaste would. The
+    /// revision increases by one. Content and index entries stay unchanged.
     async fn plant_record(&self, id: &WebhookId, json: &str);
 
-    /// Whether a content of the webhook is stored, looked for behind the store's back. The suite's
-    /// contents have the task id in their URL.
+    /// Whether a content of the webhook is stored. Bypasses the store. The URLs of the suite's
+    /// contents contain the task id.
     async fn has_content(&self, id: &WebhookId) -> bool;
 }
 
-/// What a case has at hand.
+/// The parts that each case uses.
 #[derive(Debug)]
 pub struct Fixture {
     /// The store under test.
     pub store: Arc<dyn Store>,
-    /// The same store, as another process has it.
+    /// The same store, as another process opens it.
     pub other: Arc<dyn Store>,
     /// The queue under test.
     pub queue: Arc<dyn Queue>,
-    /// The same queue, as another process has it.
+    /// The same queue, as another process opens it.
     pub other_queue: Arc<dyn Queue>,
-    /// The clock of all of them.
+    /// The clock of the stores and the queues.
     pub clock: Arc<TestClock>,
     /// The default rules.
     pub rules: Rules,
-    /// A time long ago that no other case has; what is created by time range begins here.
+    /// A time in the past, unique to this case. Cases that read time ranges create webhooks from
+    /// here on.
     pub epoch: Timestamp,
-    /// The backend itself, which lives as long as the case.
+    /// The backend, which lives as long as the case.
     pub backend: Box<dyn Backend>,
 }
 
 impl Fixture {
-    /// What a case has at hand on this backend.
+    /// The fixture of a case on this backend.
     pub async fn new(backend: Box<dyn Backend>) -> Self {
-        // From 2001 to 2020, so that ranges of ids and of due times never meet those of what was
-        // made just now.
+        // From 2001 to 2020, which keeps these webhooks out of ranges around the current time.
         let epoch =
             Timestamp::from_millis(rand::random_range(1_000_000_000_000..1_600_000_000_000));
         Self {
@@ -136,17 +136,17 @@ impl Fixture {
         }
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// So many milliseconds after [`Fixture::epoch`].
+    /// This many milliseconds after [`Fixture::epoch`].
     pub fn at(&self, millis: i64) -> Timestamp {
         Timestamp::from_millis(self.epoch.as_millis() + millis)
     }
 
-    /// Stores a new webhook, created now, with a reference id of its own.
+    /// Stores a new webhook, created now, with a unique reference id.
     pub async fn created(&self) -> Webhook {
         self.created_with(self.now(), &fresh_reference()).await
     }
@@ -158,7 +158,7 @@ impl Fixture {
         webhook
     }
 
-    /// Makes the next record by a rule that must apply, and writes it.
+    /// Applies a rule, which must succeed, and writes the resulting record.
     pub async fn step(
         &self,
         record: &Webhook,
@@ -169,18 +169,18 @@ impl Fixture {
         next
     }
 
-    /// Where the webhook stands in the due index, if it does.
+    /// The webhook's time in the due index, if it has an entry.
     pub async fn due_at(&self, id: &WebhookId) -> Option<Timestamp> {
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
         let page = self.store.due(far, None, shared::store::MAX_READ).await.unwrap();
         let mut own = page.entries.into_iter().filter(|entry| entry.id == *id);
         let due_at = own.next().map(|entry| entry.due_at);
-        assert_eq!(own.next(), None, "{id} stands in the due index twice");
+        assert_eq!(own.next(), None, "{id} has two entries in the due index");
         due_at
     }
 
-    /// Lists the unfinished webhooks in `[from, until)` that are not in the due index, page by
-    /// page, and checks that each is listed once. Returns their task ids.
+    /// Reads all pages of the unfinished webhooks in `[from, until)` that are not in the due index.
+    /// Fails if one is listed twice. Returns their task ids.
     pub async fn list_unindexed(&self, from: Timestamp, until: Timestamp) -> Vec<TaskId> {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {
@@ -191,25 +191,25 @@ impl Fixture {
                 let mut sorted = found.clone();
                 sorted.sort();
                 sorted.dedup();
-                assert_eq!(sorted.len(), found.len(), "each exactly once");
+                assert_eq!(sorted.len(), found.len(), "a webhook is listed twice");
                 return sorted;
             }
         }
-        panic!("it never came to an end");
+        panic!("the list did not end");
     }
 }
 
-/// A reference id that nobody else has.
+/// A unique reference id.
 pub(super) fn fresh_reference() -> ReferenceId {
     format!("ref-{:016x}", rand::random::<u64>()).parse().unwrap()
 }
 
-/// A task id of this time that nobody else has.
+/// A unique task id with this creation time.
 pub(super) fn fresh_task(created_at: Timestamp) -> TaskId {
     TaskId::mint(created_at, rand::random())
 }
 
-/// What create is told of a webhook that nobody else has.
+/// The input that creates a unique webhook.
 pub(super) fn new_webhook(created_at: Timestamp, reference: &ReferenceId) -> NewWebhook {
     NewWebhook {
         id: WebhookId { reference: reference.clone(), task: fresh_task(created_at) },
@@ -223,7 +223,7 @@ pub(super) fn new_webhook(created_at: Timestamp, reference: &ReferenceId) -> New
     }
 }
 
-/// A small content that names its webhook, so that a mix-up shows.
+/// A small content that contains its webhook's id, which reveals a mix-up.
 pub(super) fn content(webhook: &Webhook) -> Content {
     Content {
         url: format!("https://example.com/hook?id={}", webhook.id.task),
@@ -232,11 +232,10 @@ pub(super) fn content(webhook: &Webhook) -> Content {
     }
 }
 
-/// Asks again and again until `check` answers `Ok`, and panics with its last complaint if that
-/// takes longer than [`BOUND`].
+/// Polls until `check` returns `Ok`. Panics with the last `Err` after [`BOUND`].
 ///
-/// For what a backend may answer a moment late: indexes that trail the record, counts, messages.
-/// Where a contract promises that a write is seen at once, ask once.
+/// For results that a backend may return late: indexes that trail the record, counts, messages.
+/// Where the contract promises immediate visibility, read once instead.
 pub(super) async fn eventually<T, F, Fut>(what: &str, check: F) -> T
 where
     F: Fn() -> Fut,

@@ -1,9 +1,11 @@
-//! The conformance suite: what every [`Store`] and every [`Queue`] must do, proved against real
-//! ones.
+//! The conformance suite: the guarantees of every [`Store`] and every [`Queue`], tested against
+//! real backends.
 //!
-//! A case is a plain async function over a [`Fixture`]; each area has a file and lists its cases
-//! there, and a case that is not listed does not compile (it is dead code). A backend is a line in
-//! a test file of its own, with `harness = false`:
+//! A case is a plain async function over a [`Fixture`]. Each area has a file, which lists its
+//! cases. A case that is missing from the list is dead code and does not compile. A case's doc
+//! comment states the guarantee, and then what the case does to check it.
+//!
+//! A backend is one line in its own test file, with `harness = false`:
 //!
 //! ```text
 //! fn main() -> std::process::ExitCode {
@@ -11,21 +13,21 @@
 //! }
 //! ```
 //!
-//! Each case shows by name in the output of `cargo test` and can be chosen by it. A case whose
-//! backend does not start fails; there is no way to skip one.
+//! `cargo test` lists each case by name and can filter by it. If a backend does not start, its case
+//! fails. A case cannot be skipped.
 //!
-//! | area | what it proves |
+//! | area | what it covers |
 //! |---|---|
 //! | `create`, `write`, `delete`, `tombstones` | conditional writes of a webhook and its content |
 //! | `transitions` | every event on every status: record and indexes agree |
 //! | `races` | real concurrent writers over two handles: one claim, one outcome, no resurrection |
 //! | `due`, `audit`, `expiry`, `list`, `dead_letters` | the indexes |
-//! | `reservations`, `circuits`, `totals` | what else must outlive a process |
+//! | `reservations`, `circuits`, `totals` | other state that outlives a process |
 //! | `unreadable` | records of a newer version |
 //! | `queue`, `visibility`, `redrive`, `receivers` | the queue |
 //!
-//! The suite waits for conditions with a bound, and lets no time pass otherwise. Cases run in
-//! parallel, each with a backend of its own.
+//! The suite waits for a condition with a timeout and never sleeps for a fixed time. Cases run in
+//! parallel. Each has its own backend.
 //!
 //! [`Store`]: shared::store::Store
 //! [`Queue`]: shared::queue::Queue
@@ -34,7 +36,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::missing_panics_doc,
-    reason = "the functions of the suite are tests: their panics are its verdicts"
+    reason = "the suite's functions are tests and fail by panicking"
 )]
 
 mod audit;
@@ -66,20 +68,20 @@ use tokio::{runtime, time::timeout};
 
 pub use fixture::{Backend, Fixture, TestClock};
 
-/// The longest that a case may take, on a slow machine with a remote server: 2 minutes. Usually it
-/// takes less than a second.
+/// The timeout of a case: 2 minutes, for a slow machine with a remote server. A case usually takes
+/// less than a second.
 const MAX_CASE: Duration = Duration::from_secs(120);
 
-/// One thing that a backend must do.
+/// One guarantee of a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Its area and the function's name.
+    /// The area and the function's name.
     pub name: &'static str,
-    /// Panics if the backend does not.
+    /// Panics if the backend breaks the guarantee.
     pub run: fn(Fixture) -> Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// The cases of an area, each with the function's own name.
+/// Lists an area's cases, each named after its function.
 macro_rules! area {
     ($($function:ident),+ $(,)?) => {
         vec![$($crate::Case {
@@ -116,8 +118,8 @@ pub fn cases() -> Vec<Case> {
     .concat()
 }
 
-/// Runs all cases against a backend, each against one that `start` made for it, and reports like
-/// any other test binary.
+/// Runs all cases, each against its own backend from `start`, and reports like any other test
+/// binary.
 pub fn run<S, F>(backend: &str, start: S) -> ExitCode
 where
     S: Fn() -> F + Send + Sync + 'static,
@@ -126,12 +128,12 @@ where
     report(trials(backend, start))
 }
 
-/// Runs what [`trials`] made for one backend or several.
+/// Runs the [`trials`] of one or several backends.
 pub fn report(trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// All cases as tests of a backend.
+/// All cases as tests of one backend.
 pub fn trials<S, F>(backend: &str, start: S) -> Vec<Trial>
 where
     S: Fn() -> F + Send + Sync + 'static,
@@ -144,7 +146,7 @@ where
         Trial::test(format!("{backend}::{area}"), move || {
             let workers =
                 runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-            // Spawned, so that the cases's tasks and the case itself run on the workers.
+            // Spawned on the workers, because `block_on` would run the case on this thread.
             let task = workers.spawn(async move {
                 let fixture = Fixture::new(start().await).await;
                 timeout(MAX_CASE, (case.run)(fixture)).await
@@ -152,7 +154,7 @@ where
             match workers.block_on(task) {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(format!("not done within {} s", MAX_CASE.as_secs()).into()),
-                // The panic's message is on stderr already.
+                // The panic's message is already on stderr.
                 Err(panic) => Err(panic.to_string().into()),
             }
         })

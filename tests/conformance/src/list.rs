@@ -1,4 +1,4 @@
-//! Lists: newest first, filtered, each webhook exactly once however the pages fall.
+//! Lists: newest first, filtered, each webhook exactly once across pages.
 
 use std::collections::BTreeSet;
 
@@ -17,34 +17,35 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        newest_first_with_record_and_url,
-        each_filter_alone_and_all_together,
+        the_newest_webhook_is_first,
+        each_filter_works_alone_and_combined,
         pages_show_each_webhook_once,
         pages_show_each_webhook_once_while_others_are_created,
-        a_made_up_reference_finds_its_webhook,
+        a_generated_reference_finds_its_webhook,
         counts_follow_the_statuses,
     ]
 }
 
-/// All tasks that match, page by page. Pages may be short, or empty, and still have a next one.
+/// The tasks of all matching webhooks, from all pages. A page may be short or empty and still have
+/// a next one.
 async fn tasks(fixture: &Fixture, filter: &Filter, limit: usize) -> Vec<TaskId> {
     let (mut found, mut after) = (Vec::new(), None);
     for _ in 0..MAX_READ {
         let page = fixture.store.list(filter, after, limit).await.unwrap();
         assert!(page.items.len() <= limit, "{} items for a limit of {limit}", page.items.len());
         found.extend(page.items.iter().map(|listed| listed.webhook.id.task));
-        assert!(page.next.is_none() || page.next != after, "it goes on");
+        assert!(page.next.is_none() || page.next != after, "the cursor does not advance");
         after = page.next;
         if after.is_none() {
             return found;
         }
     }
-    panic!("the list never came to an end");
+    panic!("the list did not end");
 }
 
-/// So many webhooks with this reference, from the epoch on, two of them in each millisecond; newest
-/// first.
-async fn some(fixture: &Fixture, reference: &ReferenceId, count: i64) -> Vec<Webhook> {
+/// Creates this many webhooks with this reference, two in each millisecond from the epoch on.
+/// Returns them newest first.
+async fn create_webhooks(fixture: &Fixture, reference: &ReferenceId, count: i64) -> Vec<Webhook> {
     let mut webhooks = Vec::new();
     for index in 0..count {
         webhooks.push(fixture.created_with(fixture.at(index / 2), reference).await);
@@ -57,11 +58,11 @@ fn tasks_of<'a>(webhooks: impl IntoIterator<Item = &'a Webhook>) -> Vec<TaskId> 
     webhooks.into_iter().map(|webhook| webhook.id.task).collect()
 }
 
-/// A list shows the records as they are, with their URLs, the newest first. Proved with webhooks of
-/// the same and of different milliseconds, once with and once without a reference.
-async fn newest_first_with_record_and_url(fixture: Fixture) {
+/// A list returns records and URLs, newest first. The case has webhooks of the same and of
+/// different milliseconds, and lists with and without a reference.
+async fn the_newest_webhook_is_first(fixture: Fixture) {
     let reference = fresh_reference();
-    let webhooks = some(&fixture, &reference, 10).await;
+    let webhooks = create_webhooks(&fixture, &reference, 10).await;
     let by_reference = Filter { reference: Some(reference), ..Filter::default() };
     let by_time = Filter { created_before: Some(fixture.at(5)), ..Filter::default() };
     for filter in [by_reference, by_time] {
@@ -74,9 +75,9 @@ async fn newest_first_with_record_and_url(fixture: Fixture) {
     }
 }
 
-/// Each filter leaves out what does not match, alone and together with others. Proved with two
-/// references, three statuses and two times of creation.
-async fn each_filter_alone_and_all_together(fixture: Fixture) {
+/// Each filter leaves out other webhooks, alone and combined. The case has two references, three
+/// statuses and several creation times.
+async fn each_filter_works_alone_and_combined(fixture: Fixture) {
     let (ours, theirs) = (fresh_reference(), fresh_reference());
     let now = fixture.now();
     let mut all = Vec::new();
@@ -114,7 +115,7 @@ async fn each_filter_alone_and_all_together(fixture: Fixture) {
                 let expected = tasks_of(all.iter().filter(|webhook| filter.matches(webhook, now)));
                 eventually(&format!("{filter:?}"), || async {
                     let mut found = tasks(&fixture, &filter, 2).await;
-                    // The store may hold older ones.
+                    // The store may contain older webhooks.
                     found.retain(|task| task.created_at() >= fixture.epoch);
                     same(&found, &expected)
                 })
@@ -124,11 +125,11 @@ async fn each_filter_alone_and_all_together(fixture: Fixture) {
     }
 }
 
-/// Reading page by page shows everything, once, in order, whatever the pages' size. Proved with 45
-/// webhooks and a filter that leaves out most of them.
+/// All pages together contain each webhook once, in order, for every page size. The case has 45
+/// webhooks and also a filter that matches one.
 async fn pages_show_each_webhook_once(fixture: Fixture) {
     let reference = fresh_reference();
-    let webhooks = some(&fixture, &reference, 45).await;
+    let webhooks = create_webhooks(&fixture, &reference, 45).await;
     let now = fixture.now();
     let claimed =
         fixture.step(&webhooks[30], |rules, webhook| rules.claim(webhook, OURS, now)).await;
@@ -139,18 +140,18 @@ async fn pages_show_each_webhook_once(fixture: Fixture) {
         })
         .await;
         let in_progress = Filter { status: Some(Status::InProgress), ..filter.clone() };
-        eventually("one in many", || async {
+        eventually("the only match", || async {
             same(&tasks(&fixture, &in_progress, limit).await, &vec![claimed.id.task])
         })
         .await;
     }
 }
 
-/// A reader who turns pages while others create and change webhooks misses none that was there when
-/// it began, and sees none twice. Proved by creating and claiming between the pages.
+/// A client that reads pages while webhooks are created and changed misses no webhook that existed
+/// at the start, and gets none twice. The case creates and claims webhooks between pages.
 async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture) {
     let reference = fresh_reference();
-    let webhooks = some(&fixture, &reference, 40).await;
+    let webhooks = create_webhooks(&fixture, &reference, 40).await;
     let filter = Filter { reference: Some(reference.clone()), ..Filter::default() };
     eventually("all are listed", || async {
         same(&tasks(&fixture, &filter, 100).await.len(), &40)
@@ -167,17 +168,21 @@ async fn pages_show_each_webhook_once_while_others_are_created(fixture: Fixture)
         fixture.created_with(fixture.at(1000 + index as i64), &reference).await;
         fixture.step(webhook, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
     }
-    assert_eq!(after, None, "it came to an end");
-    assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), found.len(), "none twice");
+    assert_eq!(after, None, "the list did not end");
+    assert_eq!(
+        found.iter().collect::<BTreeSet<_>>().len(),
+        found.len(),
+        "a webhook is listed twice"
+    );
     let known: BTreeSet<_> = webhooks.iter().map(|webhook| webhook.id.task).collect();
     found.retain(|task| known.contains(task));
     assert_eq!(found, tasks_of(&webhooks));
 }
 
-/// A webhook without a reference of its caller has no index entry, and is found by its made-up
-/// reference all the same; nobody else's list has it. Proved with the filters that could confuse
-/// them.
-async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
+/// A webhook without a reference from the caller has no reference index entry. Its generated
+/// reference still finds it, and no other reference does. The case tries the filters that could
+/// confuse them.
+async fn a_generated_reference_finds_its_webhook(fixture: Fixture) {
     let created_at = fixture.epoch;
     let mut new = new_webhook(created_at, &fresh_reference());
     new.id.reference = ReferenceId::generated(new.id.task);
@@ -209,7 +214,7 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     });
     let archived =
         fixture.step(&failed.await, |rules, webhook| rules.archive(webhook, fixture.now())).await;
-    eventually("it is a dead letter by its reference", || async {
+    eventually("the dead letter is listed by its reference", || async {
         let letters =
             fixture.store.dead_letters(Some(&archived.id.reference), None, 5).await.unwrap();
         same(
@@ -220,8 +225,8 @@ async fn a_made_up_reference_finds_its_webhook(fixture: Fixture) {
     .await;
 }
 
-/// The counts follow what happens, if a moment late. Proved by differences over a few webhooks in
-/// different statuses, and over deletes.
+/// The counts follow the statuses, with a short delay. The case compares them before and after
+/// transitions and deletes.
 async fn counts_follow_the_statuses(fixture: Fixture) {
     let before = fixture.store.counts().await.unwrap();
     let expect = async |added: [u64; 5]| {

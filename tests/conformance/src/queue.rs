@@ -1,4 +1,4 @@
-//! The queue's basics: what is sent is received as it was sent, by anybody, until it is
+//! The queue's basics: a message is received unchanged, through any handle, until it is
 //! acknowledged.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -13,22 +13,22 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        a_message_is_received_as_it_was_sent_and_gone_once_acknowledged,
+        a_message_is_received_unchanged_and_removed_when_acknowledged,
         a_batch_is_sent_whole_and_received_in_parts,
-        every_byte_of_a_body_is_kept,
-        the_lanes_are_apart,
-        a_message_beyond_the_limits_is_refused_and_named,
-        an_empty_lane_answers_within_the_wait,
-        who_waits_is_woken_by_a_send,
-        who_waits_is_woken_by_another_process,
-        the_depth_tells_ready_in_flight_and_delayed,
+        a_body_is_kept_byte_for_byte,
+        the_lanes_are_separate,
+        a_message_over_a_limit_is_refused_alone,
+        a_receive_on_an_empty_lane_returns_when_its_wait_ends,
+        a_send_wakes_a_waiting_receive,
+        a_send_by_another_process_wakes_a_waiting_receive,
+        the_depth_counts_ready_in_flight_and_delayed,
     ]
 }
 
-/// Long enough that nothing becomes visible again within a case.
+/// A visibility timeout that does not end within a case.
 pub(super) const LONG: Duration = Duration::from_secs(300);
 
-/// A message that nobody else sends.
+/// A unique message.
 pub(super) fn message(text: &str) -> Outgoing {
     Outgoing {
         body: format!(r#"{{"text":"{text}","id":"{:016x}"}}"#, rand::random::<u64>()),
@@ -37,7 +37,7 @@ pub(super) fn message(text: &str) -> Outgoing {
     }
 }
 
-/// Receives until the one message with this body comes, and fails on any other.
+/// Receives until the message with this body arrives. Fails on any other message.
 pub(super) async fn receive_one(
     queue: &dyn Queue,
     lane: Lane,
@@ -48,22 +48,22 @@ pub(super) async fn receive_one(
     loop {
         let mut received =
             queue.receive(lane, MAX_BATCH, visibility, Duration::from_secs(2)).await.unwrap();
-        assert!(received.len() <= 1, "there is one message: {received:?}");
+        assert!(received.len() <= 1, "more than one message: {received:?}");
         if let Some(received) = received.pop() {
             assert_eq!(received.body, body);
             return received;
         }
-        assert!(started.elapsed() < BOUND, "it never came");
+        assert!(started.elapsed() < BOUND, "the message did not arrive");
     }
 }
 
-/// Receives nothing, now.
+/// Checks that no message is visible now.
 pub(super) async fn receive_none(queue: &dyn Queue, lane: Lane) {
     let received = queue.receive(lane, MAX_BATCH, LONG, Duration::ZERO).await.unwrap();
-    assert_eq!(received, [], "nothing is visible");
+    assert_eq!(received, [], "a message is visible");
 }
 
-/// The lane comes to hold so much, and by that nothing else.
+/// Waits until the lane has this depth.
 pub(super) async fn expect_depth(
     queue: &dyn Queue,
     lane: Lane,
@@ -75,10 +75,10 @@ pub(super) async fn expect_depth(
     eventually("the depth", || async { same(&queue.depth(lane).await.unwrap(), &expected) }).await;
 }
 
-/// The way of every message, in both lanes. Proved by sending through one handle and receiving
-/// through the other: body, first receive, time of sending; and by the depth that the
-/// acknowledgement leaves.
-async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture: Fixture) {
+/// A message is received unchanged in both lanes, and an acknowledgement removes it. The case sends
+/// through one handle and receives through the other. It checks body, receive count, send time and
+/// the depth afterwards.
+async fn a_message_is_received_unchanged_and_removed_when_acknowledged(fixture: Fixture) {
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let message = message("one");
         let before = fixture.now();
@@ -86,7 +86,7 @@ async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture
         let received = receive_one(&*fixture.other_queue, lane, &message.body, LONG).await;
         assert_eq!(received.receives, 1);
         assert!(!received.id.is_empty() && !received.receipt.is_empty());
-        // The server's clock may be another one, and may count whole seconds.
+        // The server's clock may differ, and may count whole seconds.
         let skew = Duration::from_secs(6);
         assert!(
             received.sent_at >= before.minus(skew) && received.sent_at <= fixture.now().plus(skew),
@@ -99,8 +99,9 @@ async fn a_message_is_received_as_it_was_sent_and_gone_once_acknowledged(fixture
     }
 }
 
-/// Ten messages go in one call; a receive takes no more than it was asked for; an acknowledgement
-/// takes them together. Proved with sizes from one to ten, and with none.
+/// One call sends ten messages. A receive returns at most the requested number. One acknowledgement
+/// removes all. The case receives one to ten messages at a time, and sends and acknowledges an
+/// empty batch.
 async fn a_batch_is_sent_whole_and_received_in_parts(fixture: Fixture) {
     fixture.queue.send(Lane::Webhooks, &[]).await.unwrap();
     let messages: Vec<Outgoing> = (0..MAX_BATCH).map(|index| message(&index.to_string())).collect();
@@ -116,13 +117,13 @@ async fn a_batch_is_sent_whole_and_received_in_parts(fixture: Fixture) {
             .unwrap();
         assert!(received.len() <= max);
         for message in received {
-            assert!(bodies.insert(message.body), "each once");
+            assert!(bodies.insert(message.body), "a message was received twice");
             receipts.push(message.receipt);
         }
         if bodies.len() == MAX_BATCH {
             break;
         }
-        assert!(started.elapsed() < BOUND, "{} of {MAX_BATCH} came", bodies.len());
+        assert!(started.elapsed() < BOUND, "{} of {MAX_BATCH} arrived", bodies.len());
     }
     assert_eq!(bodies, messages.into_iter().map(|message| message.body).collect());
     fixture.queue.acknowledge(Lane::Webhooks, &[]).await.unwrap();
@@ -130,8 +131,9 @@ async fn a_batch_is_sent_whole_and_received_in_parts(fixture: Fixture) {
     expect_depth(&*fixture.queue, Lane::Webhooks, 0, 0, 0).await;
 }
 
-/// A body comes back byte for byte. Proved with quotes, line ends, astral characters, and 200 KiB.
-async fn every_byte_of_a_body_is_kept(fixture: Fixture) {
+/// A body is returned byte for byte. The case uses quotes, line ends, astral characters, and 200
+/// KiB.
+async fn a_body_is_kept_byte_for_byte(fixture: Fixture) {
     let bodies = [
         "{\"a\": \"é😀\u{fffd} &amp; <x> \\u0000\"}\r\n\t ".to_owned(),
         "plain".to_owned(),
@@ -146,9 +148,9 @@ async fn every_byte_of_a_body_is_kept(fixture: Fixture) {
     }
 }
 
-/// A message beyond the limits is refused alone. Proved with a delay and a body over the limit
-/// among messages at the limit.
-async fn a_message_beyond_the_limits_is_refused_and_named(fixture: Fixture) {
+/// A message over a limit is refused alone. The case sends one over the delay limit and one over
+/// the size limit, among messages within the limits.
+async fn a_message_over_a_limit_is_refused_alone(fixture: Fixture) {
     let late = Outgoing { delay: MAX_DELAY + Duration::from_secs(1), ..message("late") };
     let latest = Outgoing { delay: MAX_DELAY, ..message("latest") };
     let large = Outgoing { body: "x".repeat(MAX_BODY_BYTES + 1), ..message("") };
@@ -162,9 +164,9 @@ async fn a_message_beyond_the_limits_is_refused_and_named(fixture: Fixture) {
     expect_depth(&*fixture.queue, Lane::Webhooks, 0, 1, 1).await;
 }
 
-/// A message stays in the lane that it was sent to. Proved by looking into the other one, and by
-/// their depths.
-async fn the_lanes_are_apart(fixture: Fixture) {
+/// A message stays in the lane it was sent to. The case receives from the other lane and checks
+/// both depths.
+async fn the_lanes_are_separate(fixture: Fixture) {
     let message = message("letter");
     fixture.queue.send(Lane::DeadLetters, std::slice::from_ref(&message)).await.unwrap();
     receive_none(&*fixture.queue, Lane::Webhooks).await;
@@ -173,10 +175,9 @@ async fn the_lanes_are_apart(fixture: Fixture) {
     receive_one(&*fixture.queue, Lane::DeadLetters, &message.body, LONG).await;
 }
 
-/// A worker that finds nothing gets its answer when it expects it: at once without a wait, else
-/// once that is over. Proved by the time that passes; the upper bounds are generous, for slow
-/// machines.
-async fn an_empty_lane_answers_within_the_wait(fixture: Fixture) {
+/// A receive on an empty lane returns at once without a wait, and otherwise when its wait ends. The
+/// case measures the time. The upper limits allow for slow machines.
+async fn a_receive_on_an_empty_lane_returns_when_its_wait_ends(fixture: Fixture) {
     for (wait, least, most) in [(0, 0, 5000), (1000, 800, 10_000)] {
         let started = Instant::now();
         let received = fixture
@@ -186,40 +187,39 @@ async fn an_empty_lane_answers_within_the_wait(fixture: Fixture) {
             .unwrap();
         assert_eq!(received, []);
         let took = started.elapsed();
-        assert!(took >= Duration::from_millis(least), "it waits: {took:?}");
-        assert!(took <= Duration::from_millis(most), "and not for longer: {took:?}");
+        assert!(took >= Duration::from_millis(least), "returned too early: {took:?}");
+        assert!(took <= Duration::from_millis(most), "returned too late: {took:?}");
     }
 }
 
-/// A message does not wait for the next poll: a receive that waits answers as soon as one is sent.
-/// Proved by a receive that is seen to wait before the send and is done long before its wait is
-/// over.
-async fn who_waits_is_woken_by_a_send(fixture: Fixture) {
-    wakes(&fixture, &*fixture.queue, Lane::Webhooks).await;
-    wakes(&fixture, &*fixture.queue, Lane::DeadLetters).await;
+/// A waiting receive returns as soon as a message is sent. The case makes sure that the receive
+/// waits before the send, and that it returns long before its wait ends.
+async fn a_send_wakes_a_waiting_receive(fixture: Fixture) {
+    check_wake_up(&fixture, &*fixture.queue, Lane::Webhooks).await;
+    check_wake_up(&fixture, &*fixture.queue, Lane::DeadLetters).await;
 }
 
 /// The same when another process sends.
-async fn who_waits_is_woken_by_another_process(fixture: Fixture) {
-    wakes(&fixture, &*fixture.other_queue, Lane::Webhooks).await;
+async fn a_send_by_another_process_wakes_a_waiting_receive(fixture: Fixture) {
+    check_wake_up(&fixture, &*fixture.other_queue, Lane::Webhooks).await;
 }
 
-async fn wakes(fixture: &Fixture, sender: &dyn Queue, lane: Lane) {
+async fn check_wake_up(fixture: &Fixture, sender: &dyn Queue, lane: Lane) {
     let message = message("wake up");
     let receive = fixture.queue.receive(lane, MAX_BATCH, LONG, Duration::from_secs(20));
     tokio::pin!(receive);
-    timeout(Duration::from_millis(300), &mut receive).await.expect_err("it waits for a message");
+    timeout(Duration::from_millis(300), &mut receive).await.expect_err("the receive does not wait");
     sender.send(lane, std::slice::from_ref(&message)).await.unwrap();
     let received = timeout(Duration::from_secs(10), receive)
         .await
-        .expect("it answers long before its wait is over")
+        .expect("the receive does not return before its wait ends")
         .unwrap();
     assert_eq!(received.iter().map(|received| &received.body).collect::<Vec<_>>(), [&message.body]);
 }
 
-/// What the health page says of a lane becomes true. Proved with messages in each of the three
-/// states, and through the other handle.
-async fn the_depth_tells_ready_in_flight_and_delayed(fixture: Fixture) {
+/// The depths that the health page shows become correct. The case has messages in each of the three
+/// states and reads the depth through the other handle.
+async fn the_depth_counts_ready_in_flight_and_delayed(fixture: Fixture) {
     let lane = Lane::Webhooks;
     fixture
         .queue
@@ -228,7 +228,7 @@ async fn the_depth_tells_ready_in_flight_and_delayed(fixture: Fixture) {
         .unwrap();
     fixture.queue.send(lane, &[Outgoing { delay: LONG, ..message("later") }]).await.unwrap();
     expect_depth(&*fixture.other_queue, lane, 4, 0, 1).await;
-    let received = eventually("one comes", || async {
+    let received = eventually("a message arrives", || async {
         fixture
             .queue
             .receive(lane, 1, LONG, Duration::from_secs(1))

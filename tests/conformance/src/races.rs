@@ -1,5 +1,5 @@
-//! Real concurrent writers over two handles. Each case runs many rounds, since a race that can be
-//! lost is not always lost.
+//! Concurrent writers over two handles. Each case runs many rounds, because a race condition does
+//! not show each time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,18 +20,18 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        of_racing_claims_one_wins,
-        a_stale_outcome_is_refused_after_the_lease_was_taken_over,
-        of_racing_outcomes_one_is_kept,
+        one_of_racing_claims_wins,
+        a_stale_outcome_is_refused_after_a_new_claim,
+        one_of_racing_outcomes_is_kept,
         an_outcome_and_a_requeue_both_take_effect,
-        a_delete_and_a_write_never_leave_a_webhook,
-        five_hundred_webhooks_at_once_all_arrive,
+        a_write_during_a_delete_restores_nothing,
+        five_hundred_concurrent_webhooks_are_all_delivered,
     ]
 }
 
-/// Runs the closure in that many tasks that start together, the even ones on one handle and the odd
-/// ones on the other.
-async fn together<T, F, Fut>(fixture: &Fixture, tasks: usize, work: F) -> Vec<T>
+/// Runs the closure in this many tasks that start together. Even tasks use one handle, odd ones the
+/// other.
+async fn run_concurrently<T, F, Fut>(fixture: &Fixture, tasks: usize, work: F) -> Vec<T>
 where
     T: Send + 'static,
     F: Fn(usize, Arc<dyn Store>) -> Fut,
@@ -58,15 +58,15 @@ where
     results
 }
 
-/// The fence of `docs/architecture.md#claims`: however many workers look at a webhook, one attempt
-/// starts. Proved by rounds in which four workers claim it: one is done, the others are refused
-/// because of its lease, and the record carries its claim.
-async fn of_racing_claims_one_wins(fixture: Fixture) {
+/// The fence of `docs/architecture.md#claims`: of any number of workers, one starts an attempt. In
+/// each round, four workers claim a webhook. One succeeds, the others are refused because of its
+/// lease, and the record has its claim.
+async fn one_of_racing_claims_wins(fixture: Fixture) {
     for round in 0..50 {
         let kind = if round % 2 == 0 { Kind::Pending } else { Kind::LeaseOver };
         let seen = kind.make(&fixture).await;
         let now = fixture.now();
-        let results = together(&fixture, 4, |index, store| {
+        let results = run_concurrently(&fixture, 4, |index, store| {
             let (rules, seen) = (fixture.rules.clone(), seen.clone());
             async move {
                 let claim = ClaimId(100 + index as u64);
@@ -88,16 +88,16 @@ async fn of_racing_claims_one_wins(fixture: Fixture) {
             }
         }
         let [winner] = winners.as_slice() else {
-            panic!("round {round}: {} workers hold the claim", winners.len())
+            panic!("round {round}: {} workers got the claim", winners.len())
         };
         assert_eq!(fixture.store.get(&seen.id).await.unwrap().as_ref(), Some(winner));
         assert_eq!(winner.attempt_count, seen.attempt_count + 1);
     }
 }
 
-/// A worker that slept through its lease must not write over the one that took over. Proved by its
-/// outcome after the second claim, both from the record that it knows and from the stored one.
-async fn a_stale_outcome_is_refused_after_the_lease_was_taken_over(fixture: Fixture) {
+/// A worker whose lease has expired cannot overwrite the next worker's claim. The case writes its
+/// outcome after the second claim, from the record it knows and from the stored one.
+async fn a_stale_outcome_is_refused_after_a_new_claim(fixture: Fixture) {
     let lost = Kind::LeaseOver.make(&fixture).await;
     let now = fixture.now();
     let taken = fixture.rules.claim(&lost, ClaimId(77), now).unwrap();
@@ -114,14 +114,13 @@ async fn a_stale_outcome_is_refused_after_the_lease_was_taken_over(fixture: Fixt
     }
 }
 
-/// The outcome is written once, also if the lease is over and the old worker, the new one and the
-/// one that gives up all come at the same time. Proved by rounds in which a late success races a
-/// new claim: either the success is kept or the claim, never a mix.
-async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
+/// One outcome is written, even if a late worker and a new one write at the same time. In each
+/// round, a late success races a new claim. The record contains either one, never a mix.
+async fn one_of_racing_outcomes_is_kept(fixture: Fixture) {
     for round in 0..50 {
         let lost = Kind::LeaseOver.make(&fixture).await;
         let now = fixture.now();
-        let results = together(&fixture, 2, |index, store| {
+        let results = run_concurrently(&fixture, 2, |index, store| {
             let (rules, seen) = (fixture.rules.clone(), lost.clone());
             async move {
                 let late = (index + round) % 2 == 0;
@@ -152,16 +151,16 @@ async fn of_racing_outcomes_one_is_kept(fixture: Fixture) {
     }
 }
 
-/// Writes of different functions do not undo each other: the sweep's due time does not bring a
-/// delivered webhook back into the index, and the outcome is not lost to the sweep. Proved by
-/// rounds of both at the same time, then a look at record and index.
+/// Writes of different functions do not undo each other. The sweep's due time does not return a
+/// delivered webhook to the index, and the sweep does not overwrite the outcome. In each round,
+/// both write at the same time.
 async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
     for round in 0..50 {
         let held = Kind::PendingHeld.make(&fixture).await;
         let claimed =
             fixture.step(&held, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
         let (now, seen) = (fixture.now(), claimed.due_at.unwrap());
-        let results = together(&fixture, 2, |index, store| {
+        let results = run_concurrently(&fixture, 2, |index, store| {
             let (rules, claimed) = (fixture.rules.clone(), claimed.clone());
             async move {
                 let sweep = (index + round) % 2 == 0;
@@ -185,19 +184,20 @@ async fn an_outcome_and_a_requeue_both_take_effect(fixture: Fixture) {
         }
         let stored = fixture.other.get(&held.id).await.unwrap().unwrap();
         assert_eq!((stored.status, stored.due_at), (Status::Delivered, None), "round {round}");
-        eventually("it left the index", || async { same(&fixture.due_at(&held.id).await, &None) })
-            .await;
+        eventually("the webhook left the index", || async {
+            same(&fixture.due_at(&held.id).await, &None)
+        })
+        .await;
     }
 }
 
-/// A write that is under way when an operator deletes brings nothing back. Proved by rounds in
-/// which a claim and its outcome race the delete: afterwards there is neither record, content nor
-/// index entry.
-async fn a_delete_and_a_write_never_leave_a_webhook(fixture: Fixture) {
+/// A write during a delete restores nothing. In each round, a claim and its outcome race a delete.
+/// Afterwards there is no record, content or index entry.
+async fn a_write_during_a_delete_restores_nothing(fixture: Fixture) {
     for round in 0..50 {
         let held = Kind::PendingHeld.make(&fixture).await;
         let now = fixture.now();
-        together(&fixture, 2, |index, store| {
+        run_concurrently(&fixture, 2, |index, store| {
             let (rules, held) = (fixture.rules.clone(), held.clone());
             async move {
                 if (index + round) % 2 == 0 {
@@ -219,16 +219,18 @@ async fn a_delete_and_a_write_never_leave_a_webhook(fixture: Fixture) {
         for store in [&fixture.store, &fixture.other] {
             assert_eq!(store.open(&held.id).await.unwrap(), None, "round {round}");
         }
-        eventually("no index has it", || async { same(&fixture.due_at(&held.id).await, &None) })
-            .await;
+        eventually("the webhook left the index", || async {
+            same(&fixture.due_at(&held.id).await, &None)
+        })
+        .await;
     }
 }
 
-/// Writers of different webhooks do not get in each other's way. Proved by 500 tasks over two
-/// handles, each with the whole life of one; none is refused, and all are delivered.
-async fn five_hundred_webhooks_at_once_all_arrive(fixture: Fixture) {
+/// Writers of different webhooks do not interfere. In the case, 500 tasks on two handles each
+/// deliver one webhook, and none is refused.
+async fn five_hundred_concurrent_webhooks_are_all_delivered(fixture: Fixture) {
     let created_at = fixture.now();
-    let delivered: Vec<Webhook> = together(&fixture, 500, |_, store| {
+    let delivered: Vec<Webhook> = run_concurrently(&fixture, 500, |_, store| {
         let rules = fixture.rules.clone();
         async move {
             let webhook = rules.create(new_webhook(created_at, &fresh_reference()), created_at);

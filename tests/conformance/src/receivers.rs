@@ -1,4 +1,4 @@
-//! Many senders and receivers at once, over two handles.
+//! Many concurrent senders and receivers over two handles.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,14 @@ use super::{
 pub(super) fn cases() -> Vec<Case> {
     area![
         concurrent_receivers_never_share_a_message,
-        nothing_is_lost_between_concurrent_senders_and_receivers,
-        what_is_handed_back_meanwhile_is_not_lost,
+        concurrent_senders_and_receivers_lose_no_message,
+        messages_released_during_receives_are_not_lost,
     ]
 }
 
 const MESSAGES: usize = 200;
 
-/// One of the two handles, in turn.
+/// Alternates between the two handles.
 fn handle(fixture: &Fixture, index: usize) -> Arc<dyn Queue> {
     Arc::clone(if index.is_multiple_of(2) { &fixture.queue } else { &fixture.other_queue })
 }
@@ -42,8 +42,8 @@ fn messages(group: usize, count: usize) -> Vec<Outgoing> {
         .collect()
 }
 
-/// What is received is one worker's alone until its visibility timeout ends. Proved by eight
-/// receivers that empty the lane together: they have each message once among them.
+/// A received message belongs to one worker until its visibility timeout ends. In the case, eight
+/// receivers empty the lane together, and each message is received once.
 async fn concurrent_receivers_never_share_a_message(fixture: Fixture) {
     for chunk in messages(0, MESSAGES).chunks(MAX_BATCH) {
         fixture.queue.send(Lane::Webhooks, chunk).await.unwrap();
@@ -74,9 +74,9 @@ async fn concurrent_receivers_never_share_a_message(fixture: Fixture) {
     receive_none(&*fixture.queue, Lane::Webhooks).await;
 }
 
-/// Every message that was taken is received, and gone once acknowledged. Proved by ten senders and
-/// four receivers at the same time, then by the depth.
-async fn nothing_is_lost_between_concurrent_senders_and_receivers(fixture: Fixture) {
+/// Every accepted message is received, and an acknowledgement removes it. The case runs ten senders
+/// and four receivers at the same time, and then checks the depth.
+async fn concurrent_senders_and_receivers_lose_no_message(fixture: Fixture) {
     let mut sent = BTreeMap::<String, u32>::new();
     let mut senders = Vec::new();
     for index in 0..10 {
@@ -119,9 +119,9 @@ async fn nothing_is_lost_between_concurrent_senders_and_receivers(fixture: Fixtu
     }
 }
 
-/// Workers that hand back every message once, while others receive, lose none and double none.
-/// Proved by counting: each message is received exactly twice, the second time to be acknowledged.
-async fn what_is_handed_back_meanwhile_is_not_lost(fixture: Fixture) {
+/// Messages that are released while other workers receive are neither lost nor duplicated. In the
+/// case, each message is received exactly twice, and acknowledged the second time.
+async fn messages_released_during_receives_are_not_lost(fixture: Fixture) {
     for chunk in messages(0, MESSAGES).chunks(MAX_BATCH) {
         fixture.queue.send(Lane::Webhooks, chunk).await.unwrap();
     }

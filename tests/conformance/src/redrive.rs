@@ -1,5 +1,4 @@
-//! The dead-letter lane: the queue gives up on a message after so many receives, and loses nothing
-//! by it.
+//! The dead-letter lane: after its last receive, a message moves there and is not lost.
 
 use std::time::Duration;
 
@@ -14,20 +13,20 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        after_its_last_receive_a_message_becomes_a_dead_letter,
-        a_message_whose_workers_die_becomes_a_dead_letter,
-        what_is_acknowledged_on_its_last_receive_is_gone,
-        a_dead_letter_is_never_given_up,
+        a_message_becomes_a_dead_letter_after_its_last_receive,
+        a_message_becomes_a_dead_letter_after_its_last_timeout,
+        a_message_can_be_acknowledged_on_its_last_receive,
+        a_dead_letter_has_no_receive_limit,
     ]
 }
 
-/// Receives the message from the dead-letter lane. Looks into the webhook lane too, where it must
-/// not come again; some servers move a message only when somebody looks there.
+/// Receives the message from the dead-letter lane. Also polls the webhook lane, where it must not
+/// appear again. Some servers move a message only when that lane is polled.
 async fn receive_letter(queue: &dyn Queue, body: &str) -> Received {
     let started = Instant::now();
     loop {
         let again = queue.receive(Lane::Webhooks, MAX_BATCH, LONG, Duration::ZERO).await.unwrap();
-        assert_eq!(again, [], "the webhook lane is done with it");
+        assert_eq!(again, [], "the message is back in the webhook lane");
         let wait = Duration::from_secs(1);
         if let Some(letter) =
             queue.receive(Lane::DeadLetters, MAX_BATCH, LONG, wait).await.unwrap().pop()
@@ -35,14 +34,14 @@ async fn receive_letter(queue: &dyn Queue, body: &str) -> Received {
             assert_eq!(letter.body, body);
             return letter;
         }
-        assert!(started.elapsed() < BOUND, "it was lost");
+        assert!(started.elapsed() < BOUND, "the message was lost");
     }
 }
 
-/// A message that is handed back on each receive moves to the other lane as it is: its body, its
-/// name, the time of its sending. Proved by handing it back as often as is allowed.
-async fn after_its_last_receive_a_message_becomes_a_dead_letter(fixture: Fixture) {
-    let message = message("nobody wants it");
+/// A message that is released after each receive moves to the dead-letter lane with its body, id
+/// and send time. The case releases it as often as is allowed.
+async fn a_message_becomes_a_dead_letter_after_its_last_receive(fixture: Fixture) {
+    let message = message("always released");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
     let mut last = None;
     for receives in 1..=MAX_RECEIVES {
@@ -64,10 +63,9 @@ async fn after_its_last_receive_a_message_becomes_a_dead_letter(fixture: Fixture
     expect_depth(&*fixture.queue, Lane::DeadLetters, 0, 0, 0).await;
 }
 
-/// The same for a message that nobody hands back, since its workers die: its visibility timeouts
-/// count as much. Proved by letting the last two run out.
-async fn a_message_whose_workers_die_becomes_a_dead_letter(fixture: Fixture) {
-    let message = message("it kills");
+/// Visibility timeouts count as receives, as when workers die. The case lets the last two run out.
+async fn a_message_becomes_a_dead_letter_after_its_last_timeout(fixture: Fixture) {
+    let message = message("never acknowledged");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
     for receives in 1..=MAX_RECEIVES {
         let received =
@@ -85,10 +83,9 @@ async fn a_message_whose_workers_die_becomes_a_dead_letter(fixture: Fixture) {
     receive_letter(&*fixture.other_queue, &message.body).await;
 }
 
-/// The last receive is as good as any. Proved by acknowledging then, after which neither lane holds
-/// anything.
-async fn what_is_acknowledged_on_its_last_receive_is_gone(fixture: Fixture) {
-    let message = message("at last");
+/// A message can be acknowledged on its last receive. Afterwards both lanes are empty.
+async fn a_message_can_be_acknowledged_on_its_last_receive(fixture: Fixture) {
+    let message = message("acknowledged last");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
     for receives in 1..=MAX_RECEIVES {
         let received = receive_one(&*fixture.queue, Lane::Webhooks, &message.body, LONG).await;
@@ -107,9 +104,9 @@ async fn what_is_acknowledged_on_its_last_receive_is_gone(fixture: Fixture) {
     }
 }
 
-/// Behind the dead-letter lane there is nothing, so it keeps what it has, however often that is
-/// handed back. Proved with twice the receives that the other lane allows.
-async fn a_dead_letter_is_never_given_up(fixture: Fixture) {
+/// A message in the dead-letter lane stays there, however often it is released. The case uses twice
+/// the receives that the webhook lane allows.
+async fn a_dead_letter_has_no_receive_limit(fixture: Fixture) {
     let message = message("a letter");
     fixture.queue.send(Lane::DeadLetters, std::slice::from_ref(&message)).await.unwrap();
     for receives in 1..=2 * MAX_RECEIVES {

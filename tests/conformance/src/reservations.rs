@@ -1,4 +1,4 @@
-//! Idempotency keys: one request gets it, and the others learn what it stands for.
+//! Idempotency keys: one request gets the key, and the others get its reservation.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use super::{Case, Fixture, area, fixture::fresh_task};
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        the_first_gets_the_key_and_the_others_learn_of_it,
-        of_racing_requests_one_gets_the_key,
-        only_what_stands_there_is_replaced,
-        of_racing_replacements_one_wins,
+        the_first_request_gets_the_key,
+        one_of_racing_requests_gets_the_key,
+        only_the_stored_reservation_is_replaced,
+        one_of_racing_replacements_wins,
         an_expired_key_is_free_again,
     ]
 }
@@ -33,7 +33,7 @@ fn reservation(fixture: &Fixture) -> Reservation {
     }
 }
 
-/// The reservation that the key is taken by.
+/// The stored reservation of a taken key.
 async fn taken(store: &dyn Store, key: &str, own: &Reservation) -> StoredReservation {
     match store.reserve(key, own).await {
         Err(ReserveError::Taken(taken)) => *taken,
@@ -41,9 +41,9 @@ async fn taken(store: &dyn Store, key: &str, own: &Reservation) -> StoredReserva
     }
 }
 
-/// A key belongs to its first request, for every process. Proved by two calls through each handle,
-/// and with another key.
-async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
+/// The first request gets a key, for every process. The case reserves it again through each handle,
+/// and then reserves another key.
+async fn the_first_request_gets_the_key(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     let reserved = fixture.store.reserve(&key, &first).await.unwrap();
     assert_eq!(reserved.reservation, first);
@@ -53,9 +53,9 @@ async fn the_first_gets_the_key_and_the_others_learn_of_it(fixture: Fixture) {
     fixture.store.reserve(&format!("{key}x"), &reservation(&fixture)).await.unwrap();
 }
 
-/// Of requests that arrive at the same time with the same key, one creates the webhook. Proved by
-/// rounds of eight tasks over two handles: one succeeds, the others all receive its reservation.
-async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
+/// Of concurrent requests with the same key, one creates the webhook. In each round, eight tasks on
+/// two handles race. One succeeds, and the others get its reservation.
+async fn one_of_racing_requests_gets_the_key(fixture: Fixture) {
     const CALLERS: usize = 8;
     for round in 0..40 {
         let key = key();
@@ -86,9 +86,10 @@ async fn of_racing_requests_one_gets_the_key(fixture: Fixture) {
     }
 }
 
-/// The answer is kept for later tries, and a request that lost its key cannot overwrite it. Proved
-/// with right and wrong versions, of an own try and of one that another handle read.
-async fn only_what_stands_there_is_replaced(fixture: Fixture) {
+/// The response is kept for later requests, and a request that lost its key cannot overwrite it.
+/// The case replaces reservations with right and wrong versions, from its own reservation and from
+/// one read through the other handle.
+async fn only_the_stored_reservation_is_replaced(fixture: Fixture) {
     let (key, other_key, first) = (key(), key(), reservation(&fixture));
     let settled = vec![None, Some(fresh_task(fixture.now())), Some(fresh_task(fixture.now()))];
     let done = Reservation {
@@ -112,9 +113,9 @@ async fn only_what_stands_there_is_replaced(fixture: Fixture) {
     fixture.store.replace_reservation(&key, &replaced, &first).await.unwrap();
 }
 
-/// A try that finds an id too old mints another, and only one of concurrent tries succeeds. Proved
-/// by rounds.
-async fn of_racing_replacements_one_wins(fixture: Fixture) {
+/// A request that finds an expired id mints another. Of concurrent requests, one succeeds. The case
+/// races four tasks in each round.
+async fn one_of_racing_replacements_wins(fixture: Fixture) {
     for round in 0..40 {
         let (key, first) = (key(), reservation(&fixture));
         let reserved = fixture.store.reserve(&key, &first).await.unwrap();
@@ -139,8 +140,7 @@ async fn of_racing_replacements_one_wins(fixture: Fixture) {
     }
 }
 
-/// An expired key is free again, and its reservation cannot be replaced. Proved with a clock that
-/// advances.
+/// An expired key is free, and its reservation cannot be replaced. The case advances the clock.
 async fn an_expired_key_is_free_again(fixture: Fixture) {
     let (key, first) = (key(), reservation(&fixture));
     let reserved = fixture.store.reserve(&key, &first).await.unwrap();

@@ -1,4 +1,4 @@
-//! Kinds of records, and events that may or may not apply to them.
+//! Kinds of records, and events that the rules allow or refuse.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use shared::{
 
 use super::Fixture;
 
-/// The claim that records in progress carry.
+/// The claim of records in progress.
 pub(super) const OURS: ClaimId = ClaimId(0xfeed_f00d_dead_beef);
-/// A claim that none carries.
+/// A claim that no record has.
 pub(super) const FOREIGN: ClaimId = ClaimId(1);
 
-/// What a worker reports that was answered with this status code.
+/// The report of a worker that received this status code.
 pub(super) fn answered(status_code: u16) -> Report {
     let error = (!(200..300).contains(&status_code)).then_some(ErrorKind::HttpStatus);
     Report {
@@ -27,7 +27,7 @@ pub(super) fn answered(status_code: u16) -> Report {
     }
 }
 
-/// A record to start from.
+/// A record in its initial state for a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Pending,
@@ -43,7 +43,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Makes such a webhook in the store, by the transitions that lead there.
+    /// Stores such a webhook, through the transitions that lead to its state.
     pub(super) async fn make(self, fixture: &Fixture) -> Webhook {
         let now = fixture.now();
         let ago = |seconds| now.minus(Duration::from_secs(seconds));
@@ -94,7 +94,7 @@ impl Kind {
     }
 }
 
-/// Something that somebody tries.
+/// An event on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Claim,
@@ -115,7 +115,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// All of them.
+    /// All events.
     pub(super) const ALL: [Self; 15] = [
         Self::Claim,
         Self::Ok,
@@ -134,7 +134,7 @@ impl Event {
         Self::Redrive,
     ];
 
-    /// The rules' answer.
+    /// Applies the rule for this event.
     pub(super) fn happen(
         self,
         rules: &Rules,

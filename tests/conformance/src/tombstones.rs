@@ -1,4 +1,5 @@
-//! Tombstone ids: what was deleted is not created again, and what was barred is never created.
+//! Tombstones: a deleted webhook cannot be created again, and neither can an unused id with a
+//! tombstone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +17,10 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        what_was_deleted_is_not_created_again,
-        what_is_barred_is_never_created,
-        what_exists_is_not_barred,
-        of_a_racing_create_and_bar_one_wins,
+        a_deleted_webhook_cannot_be_created_again,
+        an_id_with_a_tombstone_cannot_be_created,
+        an_existing_webhook_gets_no_tombstone,
+        either_a_racing_create_or_the_tombstone_wins,
     ]
 }
 
@@ -27,8 +28,8 @@ fn new(fixture: &Fixture) -> Webhook {
     fixture.rules.create(new_webhook(fixture.now(), &fresh_reference()), fixture.now())
 }
 
-/// Nothing of it is there for any reader, content included.
-async fn assert_nothing_is_there(fixture: &Fixture, webhook: &Webhook) {
+/// Checks that no reader finds any part of the webhook, including its content.
+async fn assert_nothing_is_stored(fixture: &Fixture, webhook: &Webhook) {
     let (id, created_at) = (&webhook.id, webhook.id.task.created_at());
     assert_eq!(fixture.other.get(id).await.unwrap(), None);
     assert_eq!(fixture.other.open(id).await.unwrap(), None);
@@ -50,9 +51,9 @@ async fn assert_nothing_is_there(fixture: &Fixture, webhook: &Webhook) {
     assert!(matches!(fixture.store.delete(id).await, Err(DeleteError::Missing)));
 }
 
-/// A create under the id of a deleted webhook is refused, with that reason, for as long as a key
-/// may stand for the id. Proved on a webhook of each way to be deleted, right away and a day later.
-async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
+/// A create under the id of a deleted webhook is refused with that reason while an idempotency key
+/// can refer to the id. The case tries each kind of delete, at once and a day later.
+async fn a_deleted_webhook_cannot_be_created_again(fixture: Fixture) {
     let pending = Kind::Pending.make(&fixture).await;
     let failed = Kind::Archived.make(&fixture).await;
     fixture.other.delete(&pending.id).await.unwrap();
@@ -70,13 +71,13 @@ async fn what_was_deleted_is_not_created_again(fixture: Fixture) {
                 IdState::Tombstone(Tombstone::Deleted)
             );
         }
-        assert_nothing_is_there(&fixture, &pending).await;
+        assert_nothing_is_stored(&fixture, &pending).await;
     }
 }
 
-/// A create under a barred id is refused, with that reason, and leaves nothing. Proved through the
-/// other handle, twice.
-async fn what_is_barred_is_never_created(fixture: Fixture) {
+/// A create under an unused id with a tombstone is refused with that reason and stores nothing. The
+/// case tries twice, through the other handle.
+async fn an_id_with_a_tombstone_cannot_be_created(fixture: Fixture) {
     let webhook = new(&fixture);
     for _ in 0..2 {
         assert_eq!(
@@ -86,12 +87,12 @@ async fn what_is_barred_is_never_created(fixture: Fixture) {
         let created = fixture.other.create(&webhook, &content(&webhook)).await;
         assert!(matches!(created, Err(CreateError::Tombstone(Tombstone::Unused))), "{created:?}");
     }
-    assert_nothing_is_there(&fixture, &webhook).await;
+    assert_nothing_is_stored(&fixture, &webhook).await;
 }
 
-/// A webhook that is there is answered, and goes on. Proved by claiming it afterwards; once it is
-/// deleted, the id is retired as such.
-async fn what_exists_is_not_barred(fixture: Fixture) {
+/// An existing webhook gets no tombstone: the call returns the webhook, which can still be claimed.
+/// After a delete, the id has the tombstone of a deleted webhook.
+async fn an_existing_webhook_gets_no_tombstone(fixture: Fixture) {
     let webhook = fixture.created().await;
     assert_eq!(
         fixture.other.tombstone_id(&webhook.id).await.unwrap(),
@@ -114,9 +115,9 @@ async fn what_exists_is_not_barred(fixture: Fixture) {
     );
 }
 
-/// Either the webhook is created, and who bars its id is told so, or it is not and never will be.
-/// Proved by rounds of two tasks over two handles.
-async fn of_a_racing_create_and_bar_one_wins(fixture: Fixture) {
+/// Either the webhook is created and the tombstone call returns it, or the webhook can never be
+/// created. In each round, two tasks on two handles race.
+async fn either_a_racing_create_or_the_tombstone_wins(fixture: Fixture) {
     for round in 0..40 {
         let webhook = new(&fixture);
         let start = Arc::new(Barrier::new(2));
@@ -129,17 +130,17 @@ async fn of_a_racing_create_and_bar_one_wins(fixture: Fixture) {
             })
         };
         start.wait().await;
-        let standing = fixture.other.tombstone_id(&webhook.id).await.unwrap();
+        let state = fixture.other.tombstone_id(&webhook.id).await.unwrap();
         let created = creating.await.unwrap();
-        let there = fixture.store.get(&webhook.id).await.unwrap();
+        let stored = fixture.store.get(&webhook.id).await.unwrap();
         match created {
             Ok(()) => {
-                assert_eq!(standing, IdState::Webhook(Box::new(webhook.clone())), "round {round}");
-                assert_eq!(there, Some(webhook), "round {round}");
+                assert_eq!(state, IdState::Webhook(Box::new(webhook.clone())), "round {round}");
+                assert_eq!(stored, Some(webhook), "round {round}");
             }
             Err(CreateError::Tombstone(Tombstone::Unused)) => {
-                assert_eq!(standing, IdState::Tombstone(Tombstone::Unused), "round {round}");
-                assert_eq!(there, None, "round {round}");
+                assert_eq!(state, IdState::Tombstone(Tombstone::Unused), "round {round}");
+                assert_eq!(stored, None, "round {round}");
             }
             Err(error) => panic!("round {round}: {error:?}"),
         }

@@ -1,4 +1,4 @@
-//! Totals: what concurrent functions add up to.
+//! Totals: the sums of concurrent functions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,11 +15,11 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        counters_add_up_from_concurrent_functions,
-        a_destination_s_sums_add_up_and_its_latest_error_stays,
-        destinations_count_over_this_hour_and_the_last,
-        the_worst_destinations_come_first_and_are_bounded,
-        tidying_changes_no_figure,
+        concurrent_additions_to_counters_add_up,
+        destination_totals_add_up_and_keep_the_latest_error,
+        destination_totals_cover_this_hour_and_the_previous_one,
+        the_list_is_limited_to_the_worst_destinations,
+        maintenance_changes_no_total,
     ]
 }
 
@@ -45,9 +45,9 @@ async fn totals_of(
     found.into_iter().find(|totals| totals.destination == destination)
 }
 
-/// No addition is lost and none counts twice. Proved by 50 tasks over two handles that add to two
-/// counters, one of them large.
-async fn counters_add_up_from_concurrent_functions(fixture: Fixture) {
+/// Each addition counts exactly once. In the case, 50 tasks on two handles add to two counters, one
+/// of them large.
+async fn concurrent_additions_to_counters_add_up(fixture: Fixture) {
     let (one, other) = (fresh("delivered{worker=\"é\"} "), fresh("bytes "));
     let activity = Activity {
         counters: [(one.clone(), 1), (other.clone(), 1 << 33)].into(),
@@ -70,9 +70,9 @@ async fn counters_add_up_from_concurrent_functions(fixture: Fixture) {
     .await;
 }
 
-/// A destination's figures add up, `waiting` up and down, and the error shown is the one of the
-/// latest time, whoever came last. Proved by additions out of order.
-async fn a_destination_s_sums_add_up_and_its_latest_error_stays(fixture: Fixture) {
+/// A destination's totals add up, `waiting` may also decrease, and the error with the latest time
+/// is kept. The case adds out of order.
+async fn destination_totals_add_up_and_keep_the_latest_error(fixture: Fixture) {
     let destination = fresh("https://d");
     let now = fixture.now();
     let earlier = now.minus(Duration::from_secs(5));
@@ -100,10 +100,9 @@ async fn a_destination_s_sums_add_up_and_its_latest_error_stays(fixture: Fixture
     .await;
 }
 
-/// Attempts count for this hour and the one before, and no longer; what waits counts until it
-/// ceases to. Proved by looking one, two and three hours after an addition in the middle of an
-/// hour.
-async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
+/// Attempts count in the current and the previous hour. Waiting webhooks count until they stop
+/// waiting. The case adds in the middle of an hour and reads one, two and three hours later.
+async fn destination_totals_cover_this_hour_and_the_previous_one(fixture: Fixture) {
     const HOUR_MS: i64 = 3_600_000;
     let destination = fresh("https://d");
     let now = Timestamp::from_millis(fixture.now().as_millis() / HOUR_MS * HOUR_MS + HOUR_MS / 2);
@@ -124,7 +123,7 @@ async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
             let attempts =
                 activity.as_ref().map_or((0, 0), |activity| (activity.delivered, activity.failed));
             same(&attempts, &(delivered, failed))?;
-            // One without attempts need not be shown.
+            // A destination without attempts may be left out.
             same(&activity.is_none_or(|activity| activity.waiting == waiting), &true)
         })
         .await;
@@ -137,8 +136,8 @@ async fn destinations_count_over_this_hour_and_the_last(fixture: Fixture) {
     expect(3, 0, 0, 2).await;
 }
 
-/// An operator sees the destinations that fail most, at most a hundred. Proved with more than that.
-async fn the_worst_destinations_come_first_and_are_bounded(fixture: Fixture) {
+/// The list contains the destinations with the most failures, at most a hundred. The case has more.
+async fn the_list_is_limited_to_the_worst_destinations(fixture: Fixture) {
     let now = fixture.now();
     let prefix = fresh("https://w");
     let names: Vec<String> =
@@ -158,9 +157,9 @@ async fn the_worst_destinations_come_first_and_are_bounded(fixture: Fixture) {
     .await;
 }
 
-/// The store's housekeeping is not seen from outside, whenever and however often it runs. Proved by
-/// figures that are added before, between and after four runs, two of them at once, an hour apart.
-async fn tidying_changes_no_figure(fixture: Fixture) {
+/// The store's maintenance changes no total, whenever and however often it runs. The case adds
+/// before, between and after its runs, two of which run at once.
+async fn maintenance_changes_no_total(fixture: Fixture) {
     const HOUR_MS: i64 = 3_600_000;
     let (counter, destination) = (fresh("delivered "), fresh("https://d"));
     let start = Timestamp::from_millis(fixture.now().as_millis() / HOUR_MS * HOUR_MS + HOUR_MS / 2);
@@ -171,7 +170,7 @@ async fn tidying_changes_no_figure(fixture: Fixture) {
         let counters = [(counter.clone(), 5)].into();
         let both = Activity { counters, ..about(&destination, activity) };
         fixture.store.add_activity(&both, now).await.unwrap();
-        // By then nobody still writes what belongs before.
+        // Late enough that no writer still adds to earlier periods.
         let later = now.plus(Duration::from_secs(300));
         let until = fixture.now().plus(Duration::from_secs(60));
         let (one, other) = tokio::join!(

@@ -1,5 +1,5 @@
-//! Every event on every kind of record, applied through the store: what the rules allow is stored
-//! with its index entries, what they refuse leaves everything as it was.
+//! Every event on every kind of record, applied through the store. An allowed event is stored with
+//! its index entries. A refused one changes nothing.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub(super) fn cases() -> Vec<Case> {
         from_pending,
         from_pending_in_the_due_index,
         from_scheduled,
-        from_in_progress_with_its_lease_live,
-        from_in_progress_with_its_lease_over,
+        from_in_progress_with_a_live_lease,
+        from_in_progress_with_an_expired_lease,
         from_retrying_and_allowed,
-        from_retrying_and_not_allowed_yet,
+        from_retrying_and_not_yet_allowed,
         from_delivered,
         from_failed,
         from_archived,
@@ -32,48 +32,48 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 async fn from_pending(fixture: Fixture) {
-    every_event(&fixture, Kind::Pending).await;
+    check_every_event(&fixture, Kind::Pending).await;
 }
 
 async fn from_pending_in_the_due_index(fixture: Fixture) {
-    every_event(&fixture, Kind::PendingHeld).await;
+    check_every_event(&fixture, Kind::PendingHeld).await;
 }
 
 async fn from_scheduled(fixture: Fixture) {
-    every_event(&fixture, Kind::Scheduled).await;
+    check_every_event(&fixture, Kind::Scheduled).await;
 }
 
-async fn from_in_progress_with_its_lease_live(fixture: Fixture) {
-    every_event(&fixture, Kind::LeaseLive).await;
+async fn from_in_progress_with_a_live_lease(fixture: Fixture) {
+    check_every_event(&fixture, Kind::LeaseLive).await;
 }
 
-async fn from_in_progress_with_its_lease_over(fixture: Fixture) {
-    every_event(&fixture, Kind::LeaseOver).await;
+async fn from_in_progress_with_an_expired_lease(fixture: Fixture) {
+    check_every_event(&fixture, Kind::LeaseOver).await;
 }
 
 async fn from_retrying_and_allowed(fixture: Fixture) {
-    every_event(&fixture, Kind::RetryingAllowed).await;
+    check_every_event(&fixture, Kind::RetryingAllowed).await;
 }
 
-async fn from_retrying_and_not_allowed_yet(fixture: Fixture) {
-    every_event(&fixture, Kind::RetryingLater).await;
+async fn from_retrying_and_not_yet_allowed(fixture: Fixture) {
+    check_every_event(&fixture, Kind::RetryingLater).await;
 }
 
 async fn from_delivered(fixture: Fixture) {
-    every_event(&fixture, Kind::Delivered).await;
+    check_every_event(&fixture, Kind::Delivered).await;
 }
 
 async fn from_failed(fixture: Fixture) {
-    every_event(&fixture, Kind::Failed).await;
+    check_every_event(&fixture, Kind::Failed).await;
 }
 
 async fn from_archived(fixture: Fixture) {
-    every_event(&fixture, Kind::Archived).await;
+    check_every_event(&fixture, Kind::Archived).await;
 }
 
-/// Record and indexes keep step with the rules from this kind of record. Proved by a fresh webhook
-/// for each event, which happens through the other handle.
-async fn every_event(fixture: &Fixture, kind: Kind) {
+/// Record and indexes agree with the rules after every event on this kind of record. The case
+/// applies each event to a new webhook, through the other handle.
+async fn check_every_event(fixture: &Fixture, kind: Kind) {
     for event in Event::ALL {
         let what = format!("{kind:?} × {event:?}");
         let before = kind.make(fixture).await;
@@ -94,12 +94,12 @@ async fn every_event(fixture: &Fixture, kind: Kind) {
             }
             (applied, expected) => panic!("{what}: {applied:?} instead of {expected:?}"),
         };
-        everything_agrees(fixture, &expected, &what).await;
+        check_consistency(fixture, &expected, &what).await;
     }
 }
 
-/// The record, its content and every index say the same of the webhook.
-async fn everything_agrees(fixture: &Fixture, expected: &Webhook, what: &str) {
+/// Checks that the record, its content and every index agree.
+async fn check_consistency(fixture: &Fixture, expected: &Webhook, what: &str) {
     let id = &expected.id;
     let stored = fixture.store.open(id).await.unwrap();
     assert_eq!(stored, Some((expected.clone(), content(expected))), "{what}");

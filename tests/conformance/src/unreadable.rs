@@ -1,4 +1,5 @@
-//! Records that this version cannot read: named as such, left alone, and in nobody's way.
+//! Records that this version cannot read: reported by id, left unchanged, and no obstacle to other
+//! records.
 
 use shared::{
     id::WebhookId,
@@ -14,13 +15,13 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        a_newer_record_is_refused_by_name_and_not_changed,
-        a_newer_record_does_not_hide_the_others,
+        a_newer_record_is_refused_and_not_changed,
+        a_newer_record_does_not_hide_other_records,
         an_operator_can_delete_a_newer_record
     ]
 }
 
-/// A record of a newer version, whose other fields need not be ours.
+/// A record of a newer version, in a different shape.
 pub(super) fn newer(id: &WebhookId) -> String {
     format!(r#"{{"v":{},"id":"{id}","r":"another shape"}}"#, SCHEMA + 1)
 }
@@ -30,9 +31,9 @@ fn is_too_new(error: &StoreError, id: &str) -> bool {
         source: InvalidRecord::TooNew { found } } if named == id && *found == SCHEMA + 1)
 }
 
-/// After a roll-back, what a newer version made must survive: every call that needs the record says
-/// so, and no write replaces it. Proved by reading and by writing, then by reading again.
-async fn a_newer_record_is_refused_by_name_and_not_changed(fixture: Fixture) {
+/// After a rollback, the records of the newer version survive. Every call that needs such a record
+/// returns an error, and no write replaces it. The case reads, writes, and reads again.
+async fn a_newer_record_is_refused_and_not_changed(fixture: Fixture) {
     let webhook = fixture.created().await;
     let claimed = fixture.rules.claim(&webhook, OURS, fixture.now()).unwrap();
     fixture.backend.plant_record(&webhook.id, &newer(&webhook.id)).await;
@@ -53,9 +54,9 @@ async fn a_newer_record_is_refused_by_name_and_not_changed(fixture: Fixture) {
     }
 }
 
-/// One such record does not stop lists and the audit from getting at the rest. Proved with one
+/// A newer record does not stop lists and the audit from reading the others. The case uses one
 /// among four.
-async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
+async fn a_newer_record_does_not_hide_other_records(fixture: Fixture) {
     let reference = fresh_reference();
     let mut webhooks = Vec::new();
     for millis in 0..4 {
@@ -86,8 +87,8 @@ async fn a_newer_record_does_not_hide_the_others(fixture: Fixture) {
     }
 }
 
-/// What cannot be read can be deleted, content and all, and its id is retired. Proved by deleting,
-/// then by creating the same webhook.
+/// An operator can delete a newer record with its content, and its id gets a tombstone. The case
+/// deletes the webhook and creates it again.
 async fn an_operator_can_delete_a_newer_record(fixture: Fixture) {
     let webhook = fixture.created().await;
     fixture.backend.plant_record(&webhook.id, &newer(&webhook.id)).await;

@@ -1,7 +1,8 @@
-//! Visibility: what is hidden comes back, not before its time, and only the latest receipt counts.
+//! Visibility: a hidden message becomes visible at its time, not before, and only the latest
+//! receipt is valid.
 //!
-//! Servers go by their own clock here, so these cases let real seconds pass, as few as the coarsest
-//! backend can tell apart. They wait for what must come, never for what must not.
+//! Servers use their own clock here, so these cases let real seconds pass: as few as the coarsest
+//! backend can measure.
 
 use std::time::Duration;
 
@@ -15,23 +16,23 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        a_delay_is_kept_and_not_rounded_up,
-        what_is_not_acknowledged_comes_back,
-        a_late_receipt_does_nothing,
-        the_latest_receipt_counts_also_after_its_time,
-        what_is_released_comes_back_at_once,
-        what_is_released_with_a_delay_comes_back_after_it,
-        a_released_message_s_receipt_is_used_up,
-        acknowledging_twice_harms_nobody,
+        a_delay_is_honored_and_not_rounded_up,
+        an_unacknowledged_message_is_received_again,
+        an_outdated_receipt_has_no_effect,
+        the_latest_receipt_is_valid_after_its_timeout,
+        a_released_message_is_visible_at_once,
+        a_message_released_with_a_delay_is_visible_after_it,
+        the_receipt_of_a_released_message_is_invalid,
+        a_second_acknowledgement_has_no_effect,
     ]
 }
 
-/// What a server may lose by counting in its own ticks.
+/// The error of a server that counts time in ticks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A delayed message is not seen before its delay, rounded down to whole seconds, and soon after
-/// it. Proved with one that has a fraction, in both lanes.
-async fn a_delay_is_kept_and_not_rounded_up(fixture: Fixture) {
+/// A delayed message becomes visible soon after its delay, and not before the delay in whole
+/// seconds, rounded down. The case uses a delay with a fraction, in both lanes.
+async fn a_delay_is_honored_and_not_rounded_up(fixture: Fixture) {
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         let message = Outgoing { delay: Duration::from_millis(1500), ..message("later") };
         let started = Instant::now();
@@ -44,12 +45,12 @@ async fn a_delay_is_kept_and_not_rounded_up(fixture: Fixture) {
     }
 }
 
-/// A worker that dies loses no message: after the visibility timeout it comes again, as the same
-/// message, received once more. Proved through both handles, three times over.
-async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
+/// A worker that dies loses no message. After the visibility timeout the same message is received
+/// again, with a higher count. The case repeats this three times, through both handles.
+async fn an_unacknowledged_message_is_received_again(fixture: Fixture) {
     let message = message("again");
     fixture.queue.send(Lane::Webhooks, std::slice::from_ref(&message)).await.unwrap();
-    let mut asked = Instant::now();
+    let mut received_at = Instant::now();
     let first =
         receive_one(&*fixture.queue, Lane::Webhooks, &message.body, Duration::from_secs(1)).await;
     receive_none(&*fixture.other_queue, Lane::Webhooks).await;
@@ -62,11 +63,11 @@ async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
         )
         .await;
         assert!(
-            asked.elapsed() + TICK >= Duration::from_secs(1),
-            "hidden for its time: {:?}",
-            asked.elapsed()
+            received_at.elapsed() + TICK >= Duration::from_secs(1),
+            "visible too early: {:?}",
+            received_at.elapsed()
         );
-        asked = Instant::now();
+        received_at = Instant::now();
         assert_eq!(
             (&again.id, again.receives, again.sent_at),
             (&first.id, receives, first.sent_at)
@@ -74,10 +75,10 @@ async fn what_is_not_acknowledged_comes_back(fixture: Fixture) {
     }
 }
 
-/// A worker that was too slow must not acknowledge or release what another works on now. Proved
-/// with the first receipt after the second receive: the message stays hidden, and the second
-/// receipt still counts.
-async fn a_late_receipt_does_nothing(fixture: Fixture) {
+/// A slow worker cannot acknowledge or release a message that another worker has received since.
+/// The case uses the first receipt after the second receive. The message stays hidden, and the
+/// second receipt stays valid.
+async fn an_outdated_receipt_has_no_effect(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("late");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();
@@ -103,9 +104,9 @@ async fn a_late_receipt_does_nothing(fixture: Fixture) {
     expect_depth(&*fixture.queue, lane, 0, 0, 0).await;
 }
 
-/// A worker that was slow, but not so slow that another took the message, is done with it. Proved
-/// by acknowledging once the message is seen to be visible again.
-async fn the_latest_receipt_counts_also_after_its_time(fixture: Fixture) {
+/// A slow worker can acknowledge its message after the visibility timeout, while no other worker
+/// has received it. The case acknowledges once the message is visible again.
+async fn the_latest_receipt_is_valid_after_its_timeout(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("slow");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();
@@ -116,9 +117,9 @@ async fn the_latest_receipt_counts_also_after_its_time(fixture: Fixture) {
     receive_none(&*fixture.queue, lane).await;
 }
 
-/// A message that is handed back is there for the next worker at once, and the others of its batch
-/// stay hidden. Proved with two.
-async fn what_is_released_comes_back_at_once(fixture: Fixture) {
+/// A released message is visible at once, and an older received message stays hidden. The case uses
+/// two messages.
+async fn a_released_message_is_visible_at_once(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let (kept, back) = (message("kept"), message("back"));
     fixture.queue.send(lane, std::slice::from_ref(&kept)).await.unwrap();
@@ -130,9 +131,9 @@ async fn what_is_released_comes_back_at_once(fixture: Fixture) {
     assert_eq!((again.id, again.receives), (first.id, 2));
 }
 
-/// A message that is handed back for later stays hidden until then, whatever its visibility timeout
-/// was. Proved with one second after a long timeout.
-async fn what_is_released_with_a_delay_comes_back_after_it(fixture: Fixture) {
+/// A message that is released with a delay stays hidden for that delay, whatever its visibility
+/// timeout was. The case releases for one second after a long timeout.
+async fn a_message_released_with_a_delay_is_visible_after_it(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("later");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();
@@ -146,11 +147,11 @@ async fn what_is_released_with_a_delay_comes_back_after_it(fixture: Fixture) {
     assert_eq!((again.id, again.receives), (first.id, 2));
 }
 
-/// Once it was handed back and taken by another, a message is that one's alone. Proved with the
-/// first receipt after a release.
-async fn a_released_message_s_receipt_is_used_up(fixture: Fixture) {
+/// A receipt is invalid once its message was released and received again. The case uses the first
+/// receipt after that.
+async fn the_receipt_of_a_released_message_is_invalid(fixture: Fixture) {
     let lane = Lane::Webhooks;
-    let message = message("handed back");
+    let message = message("released");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();
     let first = receive_one(&*fixture.queue, lane, &message.body, LONG).await;
     fixture
@@ -165,9 +166,9 @@ async fn a_released_message_s_receipt_is_used_up(fixture: Fixture) {
     receive_none(&*fixture.queue, lane).await;
 }
 
-/// A client that lost the answer acknowledges again. Proved by doing so, with another message in
-/// the lane that must stay.
-async fn acknowledging_twice_harms_nobody(fixture: Fixture) {
+/// A client that lost the response acknowledges again. The case does so, and a second message in
+/// the lane stays.
+async fn a_second_acknowledgement_has_no_effect(fixture: Fixture) {
     let lane = Lane::Webhooks;
     let message = message("twice");
     fixture.queue.send(lane, std::slice::from_ref(&message)).await.unwrap();

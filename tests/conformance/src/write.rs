@@ -1,4 +1,4 @@
-//! Conditional writes: only on the record that was read, never more than once, never making one.
+//! Conditional writes: only over the record that was read, at most once, and never creating one.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use super::{
 
 pub(super) fn cases() -> Vec<Case> {
     area![
-        a_write_puts_the_record_in_place_and_leaves_the_content,
-        a_write_from_a_stale_record_is_told_the_stored_one,
-        of_two_records_of_one_revision_the_first_stays,
-        a_write_that_took_effect_before_succeeds_again,
-        write_and_open_answers_the_content,
-        what_expired_is_missing_for_writes,
+        a_write_replaces_the_record_and_keeps_the_content,
+        a_write_from_a_stale_record_returns_the_stored_one,
+        the_first_of_two_writes_at_one_revision_wins,
+        a_repeated_write_succeeds,
+        write_and_open_returns_the_content,
+        an_expired_webhook_is_missing_for_writes,
     ]
 }
 
-/// A write from the stored record takes effect for every handle. Proved by a whole life, read
-/// through the other handle at each step.
-async fn a_write_puts_the_record_in_place_and_leaves_the_content(fixture: Fixture) {
+/// A write over the stored record takes effect for every handle. The case reads each step of a
+/// delivery through the other handle.
+async fn a_write_replaces_the_record_and_keeps_the_content(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
     let claimed = fixture.step(&created, |rules, webhook| rules.claim(webhook, OURS, now)).await;
@@ -39,10 +39,10 @@ async fn a_write_puts_the_record_in_place_and_leaves_the_content(fixture: Fixtur
     );
 }
 
-/// A write from a record that is no longer the stored one changes nothing and is answered with the
-/// stored one. Proved for both kinds of write, through both handles, from an older and from a newer
+/// A write over a record that is no longer the stored one changes nothing and returns the stored
+/// one. The case tries both kinds of write, through both handles, from an older and from a newer
 /// revision.
-async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
+async fn a_write_from_a_stale_record_returns_the_stored_one(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
     let claimed = fixture.step(&created, |rules, webhook| rules.claim(webhook, OURS, now)).await;
@@ -72,10 +72,9 @@ async fn a_write_from_a_stale_record_is_told_the_stored_one(fixture: Fixture) {
     }
 }
 
-/// Two workers that read the same record make records of the same revision; only the first is kept.
-/// Proved with two claims: the second is refused although its revision is that of the stored
-/// record.
-async fn of_two_records_of_one_revision_the_first_stays(fixture: Fixture) {
+/// Two workers that read the same record write the same revision, and the first write wins. The
+/// case makes two claims. The second is refused although its revision equals the stored one.
+async fn the_first_of_two_writes_at_one_revision_wins(fixture: Fixture) {
     let created = fixture.created().await;
     let now = fixture.now();
     let first = fixture.rules.claim(&created, ClaimId(1), now).unwrap();
@@ -89,9 +88,9 @@ async fn of_two_records_of_one_revision_the_first_stays(fixture: Fixture) {
     assert_eq!(fixture.store.get(&created.id).await.unwrap(), Some(first));
 }
 
-/// A client that lost the answer writes again, and must learn that it had succeeded. Proved by the
-/// same write twice and, for records with every field, after a trip through the store's own form.
-async fn a_write_that_took_effect_before_succeeds_again(fixture: Fixture) {
+/// A client that lost the response repeats its write, which succeeds. The case writes twice, from a
+/// new record and from one with attempts.
+async fn a_repeated_write_succeeds(fixture: Fixture) {
     for kind in [Kind::Pending, Kind::RetryingAllowed] {
         let before = kind.make(&fixture).await;
         let claimed = fixture.rules.claim(&before, OURS, fixture.now()).unwrap();
@@ -105,8 +104,8 @@ async fn a_write_that_took_effect_before_succeeds_again(fixture: Fixture) {
     }
 }
 
-/// A claim gets what it is to send in the same call, on each attempt. Proved over two attempts.
-async fn write_and_open_answers_the_content(fixture: Fixture) {
+/// A claim returns the content in the same call, for each attempt. The case makes two attempts.
+async fn write_and_open_returns_the_content(fixture: Fixture) {
     let mut record = fixture.created().await;
     for _ in 0..2 {
         let now = record.allowed_at.unwrap();
@@ -123,9 +122,9 @@ async fn write_and_open_answers_the_content(fixture: Fixture) {
     }
 }
 
-/// What is gone for readers is gone for writers: no late write brings it back. Proved on both kinds
-/// of finished webhooks, which the clock lets expire.
-async fn what_expired_is_missing_for_writes(fixture: Fixture) {
+/// An expired webhook is missing for writes, and no late write restores it. The case lets both
+/// kinds of finished webhooks expire.
+async fn an_expired_webhook_is_missing_for_writes(fixture: Fixture) {
     let finished = [Kind::Delivered.make(&fixture).await, Kind::Archived.make(&fixture).await];
     let resent: Vec<Webhook> = finished
         .iter()

@@ -1,5 +1,5 @@
-//! The conformance suite against the embedded backend: store and queue in one file, each case with
-//! a file of its own, the second handle with connections of its own as another process has them.
+//! The conformance suite on the embedded backend. Store and queue share one file. Each case has its
+//! own file, and the second handle has its own connections, as in another process.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 
