@@ -45,7 +45,7 @@ impl Load {
                     let path = if ids.len() % 2 == 0 { "/now" } else { "/later" };
                     let id = post(&api, &format!("{receiver}{path}"), 2000)
                         .await
-                        .expect("a backup refuses nobody");
+                        .expect("a backup blocks no request");
                     ids.push((Instant::now(), id));
                     accepted.fetch_add(1, Ordering::SeqCst);
                 }
@@ -96,12 +96,12 @@ async fn a_backup_under_load_is_complete_and_a_restored_stack_delivers_it() {
     let backup = tokio::task::spawn_blocking(move || local(&folder, &["backup", "--to", &target]))
         .await
         .unwrap();
-    let said = printed(&backup);
+    let output = printed(&backup);
     load.wait_for(load.accepted.load(Ordering::SeqCst) + CLIENTS).await;
     let ids = load.stop().await;
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::read_dir(copies.path()).unwrap().count(), 1, "nothing else is left");
-    println!("{before} accepted before, {} in all; {said}", ids.len());
+    assert_eq!(fs::read_dir(copies.path()).unwrap().count(), 1, "no other file is left");
+    println!("{before} accepted before, {} in all; {output}", ids.len());
     stack.crash().unwrap();
 
     let second = launch();
@@ -158,15 +158,15 @@ async fn a_restore_is_refused_while_a_stack_runs_and_replaces_only_with_overwrit
         "{}",
         refusal(&refused)
     );
-    let said = printed(&local(&launch.data_dir(), &["restore", "--from", &file, "--overwrite"]));
-    assert!(said.contains("posthaste.db.replaced"), "{said}");
+    let output = printed(&local(&launch.data_dir(), &["restore", "--from", &file, "--overwrite"]));
+    assert!(output.contains("posthaste.db.replaced"), "{output}");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     assert_eq!(api.webhook(&id).await.unwrap().status, "delivered");
     assert_eq!(
         api.webhook(&later).await.unwrap_err().status().map(|status| status.as_u16()),
         Some(404),
-        "it came after the backup"
+        "it was accepted after the backup"
     );
     stack.stop().unwrap();
 }

@@ -23,9 +23,8 @@ const PAGE_BYTES: u64 = 4096;
 
 const WEBHOOKS: usize = 60;
 
-/// A page with some unfinished webhooks is overwritten. The stack does not start, and names the
-/// page and two commands. Run unchanged, they restore all webhooks except those of that page, which
-/// they list.
+/// A page with unfinished webhooks is overwritten. The stack does not start, and logs the page and
+/// two commands. Run unchanged, they restore all other webhooks and list the lost ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() {
     let receiver = Receiver::start().await.unwrap();
@@ -53,16 +52,16 @@ async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() 
     );
     let commands = log.lines().find_map(|line| line.split_once("start with that: ")).expect(&log).1;
     let shell = Command::new("sh").args(["-c", commands]).output().unwrap();
-    let said = String::from_utf8_lossy(&shell.stdout).into_owned();
-    assert!(shell.status.success(), "{said}{}", String::from_utf8_lossy(&shell.stderr));
-    assert!(said.contains("Not read completely: webhooks"), "{said}");
+    let output = String::from_utf8_lossy(&shell.stdout).into_owned();
+    assert!(shell.status.success(), "{output}{}", String::from_utf8_lossy(&shell.stderr));
+    assert!(output.contains("Not read completely: webhooks"), "{output}");
 
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let task = |id: &String| id.rsplit_once('_').unwrap().1.to_owned();
     let (lost, saved): (Vec<String>, Vec<String>) =
-        accepted.into_iter().partition(|id| said.contains(&task(id)));
-    assert!(!lost.is_empty() && saved.len() > WEBHOOKS / 2, "{} lost: {said}", lost.len());
+        accepted.into_iter().partition(|id| output.contains(&task(id)));
+    assert!(!lost.is_empty() && saved.len() > WEBHOOKS / 2, "{} lost: {output}", lost.len());
     for id in &saved {
         assert_eq!(api.webhook(id).await.unwrap().status, "pending");
         api.delete_webhook(id).await.unwrap();
@@ -81,7 +80,7 @@ async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() 
     ledger::close(&api, stack, &launch).await;
 }
 
-/// The page, which is neither the first nor the last of its kind.
+/// Overwrites one leaf page of the webhooks table and returns its number. It is not the last one.
 fn break_a_page_of_webhooks(path: &Path) -> i64 {
     let sql = "SELECT pageno FROM dbstat WHERE name = 'webhooks' AND pagetype = 'leaf' ORDER BY \
         pageno DESC LIMIT 1 OFFSET 1";

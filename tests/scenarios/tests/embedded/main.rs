@@ -1,11 +1,7 @@
 //! The embedded file under a running stack: deleted files, other readers, damage and backups. Real
 //! processes, real HTTP. `tests/external` tests a full disk.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "these are tests: their panics are verdicts"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod backup;
 mod damage;

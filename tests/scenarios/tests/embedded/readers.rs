@@ -9,8 +9,8 @@ use crate::{BOUND, fresh_health, launch, ledger, post, wait_for_health, warnings
 const POSTS: usize = 180;
 const PAYLOAD_BYTES: usize = 200_000;
 
-/// While the other program reads, the log grows, and health reports why and its size. Once it has
-/// ended, the log starts over.
+/// While the other program reads, the log grows, and health reports the reason and the size. After
+/// the read ends, the log is truncated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_reader_is_reported_with_the_size_of_the_log() {
     let receiver = Receiver::start().await.unwrap();

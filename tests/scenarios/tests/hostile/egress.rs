@@ -32,8 +32,7 @@ const BOUND: Duration = Duration::from_secs(120);
 /// `user:long-proxy-password`.
 const AUTHORIZATION: &str = "Basic dXNlcjpsb25nLXByb3h5LXBhc3N3b3Jk";
 
-/// A proxy that resolves one name, which no resolver knows, and refuses callers without
-/// credentials.
+/// A proxy that resolves one name, which is not in the DNS, and requires credentials.
 struct Proxy {
     tunnels: Arc<AtomicUsize>,
 }
@@ -196,7 +195,7 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
     };
     let (certificate, key) = (file("certificate", ours.pem()), file("key", other.key_pem()));
     let missing = folder.path().join("missing").to_str().unwrap().to_owned();
-    for (settings, says) in [
+    for (settings, expected) in [
         (&[("WEBHOOK_CLIENT_CERT_FILE", &certificate)][..], "WEBHOOK_CLIENT_KEY_FILE must be set"),
         (
             &[("WEBHOOK_CLIENT_CERT_FILE", &certificate), ("WEBHOOK_CLIENT_KEY_FILE", &key)],
@@ -214,7 +213,7 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
             .iter()
             .fold(Launch::fresh().unwrap(), |launch, (name, value)| launch.set(name, value));
         assert!(!launch.run_to_its_end(0, 0).unwrap().success());
-        assert!(launch.log().contains(says), "{says}: {}", launch.log());
+        assert!(launch.log().contains(expected), "{expected}: {}", launch.log());
     }
 }
 

@@ -22,13 +22,13 @@ const HOST_SLOTS: usize = 4;
 /// The response time of the hanging destination: longer than the test.
 const HANG: Duration = Duration::from_secs(3600);
 
-/// The deadline of an attempt. Without the limit for one destination, the hanging one would hold
-/// all slots for this long.
+/// The deadline of an attempt. Without the limit per destination, the hanging one would use all
+/// slots for this long.
 const DELIVERY_TIMEOUT_MS: &str = "20000";
 
-/// When the hanging destination starts to answer, its attempts in flight run for up to 20 s more.
-/// Webhooks have been deferred four times by then, and wait for up to 32 s if they are deferred
-/// again. The rest is for a busy machine.
+/// The hanging destination's attempts in flight run for up to 20 s after it starts to respond.
+/// Webhooks have been deferred four times by then, and may be deferred again for up to 32 s. The
+/// rest is for a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,8 +52,7 @@ async fn a_hanging_destination_holds_no_more_than_its_limit() {
         to_well.push(api.test_webhook(&well.url("/x"), &json!({})).await.unwrap().webhook_id);
     }
 
-    // All other webhooks arrive while the hanging destination holds its limit of attempts, none of
-    // which has ended.
+    // All other webhooks arrive during the first attempts at the hanging destination.
     well.wait_for(EACH, BOUND).await.unwrap();
     let held = hanging.wait_for(HOST_SLOTS, BOUND).await.unwrap();
     let held: HashSet<&str> = held.iter().map(|request| request.webhook_id().unwrap()).collect();
@@ -65,8 +64,8 @@ async fn a_hanging_destination_holds_no_more_than_its_limit() {
         );
     }
 
-    // From now on the destination answers. The attempts in flight time out and are repeated. The
-    // deferred webhooks have spent no attempt.
+    // From now on the destination responds. The attempts in flight time out and are repeated.
+    // Deferred webhooks spend no attempt.
     hanging.answer_with(|_| Reply::status(200));
     let all = [to_hanging.clone(), to_well].concat();
     assert_eq!(

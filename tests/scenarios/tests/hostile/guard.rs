@@ -1,5 +1,5 @@
-//! The address guard: the API accepts no spelling of a private address, and no connection is opened
-//! for a name that resolves to one. Proved with a listener on both loopback addresses that counts
+//! The address guard: the API refuses every spelling of a private address, and the sender opens no
+//! connection for a name that resolves to one. A listener on both loopback addresses counts
 //! connections. `resolvers.rs` tests hostile resolvers.
 
 use std::{net::ToSocketAddrs, time::Duration};
@@ -233,7 +233,7 @@ const REFUSED_URLS: [&str; 24] = [
 ];
 
 /// The API's response to each URL: the error's status, or `None` if it was accepted.
-async fn judged(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
+async fn statuses(api: &ApiClient, urls: &[String]) -> Vec<Option<u64>> {
     let mut found = Vec::new();
     for urls in urls.chunks(100) {
         let webhooks: Vec<Value> =
@@ -267,11 +267,11 @@ async fn no_spelling_of_a_private_address_is_accepted() {
         .flat_map(|host| [format!("http://{host}:{port}/"), format!("https://{host}/x")])
         .collect();
     urls.extend(REFUSED_URLS.iter().map(|url| url.replace("PORT", &port.to_string())));
-    let judged = judged(&api, &urls).await;
+    let statuses = statuses(&api, &urls).await;
     let accepted: Vec<_> =
-        urls.iter().zip(&judged).filter(|(_, status)| **status != Some(422)).collect();
+        urls.iter().zip(&statuses).filter(|(_, status)| **status != Some(422)).collect();
     assert!(accepted.is_empty(), "{accepted:#?}");
-    // The same URLs one by one, by the two other routes.
+    // The same URLs one by one, through the two other routes.
     for url in urls.iter().step_by(7) {
         let body = json!({"url": url, "payload": 1}).to_string();
         let one = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
@@ -283,12 +283,12 @@ async fn no_spelling_of_a_private_address_is_accepted() {
         assert_eq!(test.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
     }
     println!("{} URLs of {} classes refused", urls.len(), REFUSED.len() + 1);
-    listener.assert_nobody_came().await;
+    listener.assert_no_connection().await;
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Names outside the tables that this machine's resolver resolves to the machine itself: its own
-/// name and those of its hosts file.
+/// Names besides localhost that this machine resolves to itself: its host name and the names in its
+/// hosts file.
 fn names_of_this_machine() -> Vec<String> {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -302,8 +302,8 @@ fn names_of_this_machine() -> Vec<String> {
         .collect();
     names.sort();
     names.dedup();
-    // Only names that the machine resolves by itself to its own addresses: no other resolver is
-    // asked, and no connection could leave the machine.
+    // Only names that the machine resolves to its own addresses, so no connection can leave the
+    // machine.
     names.retain(|name| {
         (name.as_str(), 0)
             .to_socket_addrs()
@@ -318,7 +318,8 @@ async fn a_name_of_a_private_address_is_accepted_and_gets_no_connection() {
     let names = names_of_this_machine();
     assert!(
         !names.is_empty(),
-        "this machine has no name besides localhost that leads to loopback; add one to /etc/hosts"
+        "this machine has no name besides localhost that resolves to loopback; add one to \
+         /etc/hosts"
     );
     let listener = Listener::start().await;
     let launch = Launch::fresh()
@@ -349,9 +350,9 @@ async fn a_name_of_a_private_address_is_accepted_and_gets_no_connection() {
         let shown = api.explain(id).await.unwrap().to_string();
         assert!(
             !shown.contains("127.0.0.1") && !shown.contains("::1"),
-            "no address inside is told: {shown}"
+            "an internal address is shown: {shown}"
         );
     }
-    listener.assert_nobody_came().await;
+    listener.assert_no_connection().await;
     ledger::close(&api, stack, &launch).await;
 }

@@ -24,7 +24,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) async fn start() -> Self {
-        // On all addresses of this machine, because its name may resolve to another one than
+        // Listens on all addresses of this machine, because its name may resolve to one outside
         // loopback.
         let first = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = first.local_addr().unwrap().port();
@@ -45,10 +45,10 @@ impl Listener {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Asserts that no connection has come. A connection of its own proves that the listener
+    /// Asserts that there was no connection. Then connects itself, to check that the listener
     /// counts.
-    pub(crate) async fn assert_nobody_came(&self) {
-        assert_eq!(self.count(), 0, "nobody came");
+    pub(crate) async fn assert_no_connection(&self) {
+        assert_eq!(self.count(), 0, "there was a connection");
         let _connection = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let deadline = Instant::now() + BOUND;
         while self.count() == 0 {

@@ -4,11 +4,7 @@
 //!
 //! The tests measure time and memory on two shared processors, so they run one after the other.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "these are tests: their panics are verdicts"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

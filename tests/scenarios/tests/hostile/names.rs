@@ -1,5 +1,5 @@
-//! One hanging receiver under many names. Each name is a destination of its own. The receiver
-//! delays neither a destination that answered before nor one that was never seen.
+//! One hanging receiver under many names, each of which is a destination. It delays neither a
+//! destination that responded before nor a new one.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -50,7 +50,7 @@ async fn one_receiver_under_many_names_delays_no_other() {
     }
 
     for (receiver, count, what) in
-        [(&known, 2, "one that answered before"), (&new, 1, "one that was never seen")]
+        [(&known, 2, "a known destination"), (&new, 1, "a new destination")]
     {
         let sent = Instant::now();
         ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);

@@ -1,6 +1,6 @@
-//! Every hostile receiver of the catalogue, with several webhooks each, mixed with good receivers
-//! in the same batches. Each attempt ends in time, is recorded correctly, uses little memory and
-//! affects no other webhook.
+//! Every hostile receiver of the catalog, several webhooks each, in batches with good receivers.
+//! Each attempt ends in time, is recorded correctly, uses little memory and affects no other
+//! webhook.
 
 use std::time::Duration;
 
@@ -108,8 +108,8 @@ async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
         let took = Duration::from_millis(webhook.attempts[0].duration_ms);
         slowest = slowest.max(took);
         if index % 2 == 1 {
-            assert_eq!(recorded(&webhook), (None, Some(200)), "a good one beside: {webhook:?}");
-            assert!(took < DELIVERY_TIMEOUT, "a good one beside took {took:?}");
+            assert_eq!(recorded(&webhook), (None, Some(200)), "a good receiver: {webhook:?}");
+            assert!(took < DELIVERY_TIMEOUT, "a good receiver took {took:?}");
             continue;
         }
         let behaviour = &behaviours[index / 2 % behaviours.len()];
@@ -125,7 +125,7 @@ async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
         }
     }
     println!(
-        "{} hostile receivers, {} webhooks to them and as many to a good one beside: the slowest \
+        "{} hostile receivers, {} webhooks to them and as many to a good one: the slowest \
          attempt took {slowest:?} of {DELIVERY_TIMEOUT:?}; the stack's peak memory grew by {:.1} \
          MiB from {:.1} MiB",
         behaviours.len(),

@@ -35,7 +35,7 @@ use crate::listener::Listener;
 
 const AMPLE: Duration = Duration::from_secs(20);
 
-/// Private addresses by class, as the records of a name may contain them.
+/// Private addresses by class, as a name's records may contain them.
 const INSIDE: [(&str, &[&str]); 14] = [
     ("loopback", &["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1"]),
     (
@@ -90,7 +90,7 @@ const INSIDE: [(&str, &[&str]); 14] = [
     ),
 ];
 
-/// A resolver that answers each lookup with the next of these, and repeats the last one.
+/// A resolver that returns these answers in order, and repeats the last one.
 #[derive(Debug)]
 struct InTurn {
     answers: Vec<Vec<IpAddr>>,
@@ -156,8 +156,8 @@ async fn send(sender: &HttpSender, url: &str, deadline: Duration) -> Answer {
     sender.send(&request, deadline).await
 }
 
-/// Names in public zones that resolve to private addresses, as those of wildcard zones do: each
-/// address alone, and all addresses of a class together.
+/// Names in public zones that resolve to private addresses, as in wildcard zones. The test uses
+/// each address alone, and all addresses of a class together.
 #[tokio::test]
 async fn no_name_of_a_private_address_gets_a_connection() {
     let listener = Listener::start().await;
@@ -177,21 +177,20 @@ async fn no_name_of_a_private_address_gets_a_connection() {
                     Some(ErrorKind::RefusedAddress),
                     "{class}: {answer:?}: {sent:?}"
                 );
-                let told = sent.message.unwrap();
+                let message = sent.message.unwrap();
                 assert!(
-                    !answer.iter().any(|address| address.len() > 3 && told.contains(address)),
-                    "no address is told: {told}"
+                    !answer.iter().any(|address| address.len() > 3 && message.contains(address)),
+                    "an address is shown: {message}"
                 );
             }
             assert_eq!(lookup.asked(), 3, "each attempt does one lookup");
         }
     }
-    listener.assert_nobody_came().await;
+    listener.assert_no_connection().await;
 }
 
-/// A public address first and then a private one, as in DNS rebinding: the result of the first
-/// attempt does not count for the second. The first attempt's time is over once the name is
-/// resolved, so it connects to nothing either.
+/// DNS rebinding: a public address first and then a private one. The sender checks each attempt's
+/// lookup again. The first attempt's deadline passes during its lookup, so it opens no connection.
 #[tokio::test]
 async fn a_changed_answer_is_checked_again() {
     const DEADLINE: Duration = Duration::from_millis(50);
@@ -210,7 +209,7 @@ async fn a_changed_answer_is_checked_again() {
             );
             assert_eq!(lookup.asked(), again, "each attempt does one lookup");
         }
-        listener.assert_nobody_came().await;
+        listener.assert_no_connection().await;
     }
 }
 
@@ -246,10 +245,10 @@ impl Drop for LetGo {
     }
 }
 
-/// A name server that never answers blocks threads that neither the store's reads nor other names
-/// need. tokio has a single thread for blocking calls here, which one lookup would block.
+/// A silent name server blocks only threads that neither the store nor lookups of other names need.
+/// tokio has one blocking thread here, which a single lookup would block.
 #[test]
-fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names() {
+fn a_silent_name_server_blocks_neither_the_store_nor_other_names() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(1)
@@ -265,11 +264,7 @@ fn a_name_server_that_never_answers_holds_up_neither_the_store_nor_other_names()
         (lookup::MAX_PER_ZONE, DEAD_NAMES - lookup::MAX_PER_ZONE),
         "{answers:?}"
     );
-    assert_eq!(
-        held.load(Ordering::SeqCst),
-        lookup::MAX_PER_ZONE,
-        "a look-up that found no room was never begun"
-    );
+    assert_eq!(held.load(Ordering::SeqCst), lookup::MAX_PER_ZONE, "a rejected lookup was started");
 }
 
 /// The results of the attempts in the dead zone.
@@ -299,7 +294,7 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(AMPLE, all_held).await.expect("they are looked up");
+    timeout(AMPLE, all_held).await.expect("the names are looked up");
 
     let webhook_id: WebhookId = "order_17_01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
     let read = timeout(AMPLE, store.get(&webhook_id)).await.expect("the store reads");
@@ -311,7 +306,7 @@ async fn beside_a_dead_zone(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -
 
     timeout(AMPLE, dead)
         .await
-        .expect("they end by themselves")
+        .expect("the attempts end by themselves")
         .into_iter()
         .map(Result::unwrap)
         .collect()

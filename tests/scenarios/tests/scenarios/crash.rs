@@ -1,5 +1,5 @@
-//! `kill -9` of the local stack under load: what was answered with a 202 is delivered or failed,
-//! and what was in flight goes on as soon as the stack is back.
+//! `kill -9` of the local stack under load. Every webhook with a 202 is delivered or failed, and
+//! attempts in flight resume when the stack restarts.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,16 @@ use harness::{
 use serde_json::json;
 use tokio::time::sleep;
 
-/// Attempts that hang when the stack is killed again and again; fewer than one destination gets at
-/// a time.
+/// Hanging attempts at each kill: fewer than the limit for one destination.
 const IN_FLIGHT: usize = 20;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A lease is 45 s; who goes on sooner has not waited for it.
+/// A lease is 45 s. An earlier attempt did not wait for it.
 const RESUME_BOUND: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_stack_is_killed_on_sqlite() {
+async fn no_webhook_is_lost_when_the_stack_is_killed_on_sqlite() {
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh()
         .unwrap()
@@ -36,11 +35,11 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_sqlite() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A stack that is killed again and again, as fast as it starts, fails nothing that was in flight:
-/// what was interrupted twice in a row waits before its next attempt, and is not in flight any more
-/// when the third kill comes. Five kills were enough to fail all of them.
+/// A stack that is killed repeatedly, as fast as it starts, fails no webhook in flight. After two
+/// interruptions in a row, a webhook waits before its next attempt, so the third kill does not
+/// interrupt it.
 #[tokio::test(flavor = "multi_thread")]
-async fn five_kills_in_a_row_fail_nothing() {
+async fn five_kills_in_a_row_fail_no_webhook() {
     let receiver = Receiver::builder()
         .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
         .start()
@@ -55,13 +54,13 @@ async fn five_kills_in_a_row_fail_nothing() {
             ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);
         }
         let started = Instant::now();
-        while !are_all_met(&api, &ids, kill).await {
-            assert!(started.elapsed() < BOUND, "start {kill} does not go on with all of them");
+        while !have_all_resumed(&api, &ids, kill).await {
+            assert!(started.elapsed() < BOUND, "start {kill} does not resume all webhooks");
             sleep(Duration::from_millis(10)).await;
         }
         if kill == 3 {
-            let told = api.explain(&ids[0]).await.unwrap().to_string();
-            assert!(told.contains(
+            let explained = api.explain(&ids[0]).await.unwrap().to_string();
+            assert!(explained.contains(
                 "ended without a recorded outcome because its worker crashed or was stopped, like \
                  the attempt before it"
             ));
@@ -73,17 +72,17 @@ async fn five_kills_in_a_row_fail_nothing() {
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &ids, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), IN_FLIGHT)].into());
-    assert!(ledger.unanswered >= 2 * IN_FLIGHT, "each was interrupted twice: {ledger:?}");
+    assert!(ledger.unanswered >= 2 * IN_FLIGHT, "each webhook was interrupted twice: {ledger:?}");
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Whether each is in flight for so many times at least, or waits.
-async fn are_all_met(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
+/// Whether each webhook is in its nth attempt, or waits.
+async fn have_all_resumed(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
     for id in ids {
         let webhook = api.webhook(id).await.unwrap();
-        let met = webhook.status == "retrying"
+        let resumed = webhook.status == "retrying"
             || (webhook.status == "in_progress" && webhook.attempt_count >= attempts);
-        if !met && webhook.status != "failed" {
+        if !resumed && webhook.status != "failed" {
             return false;
         }
     }
@@ -91,8 +90,8 @@ async fn are_all_met(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_in_flight_goes_on_at_once_when_the_stack_is_back() {
-    // Five attempts hang when the stack is killed. Afterwards the receiver answers at once.
+async fn attempts_in_flight_resume_at_once_after_a_restart() {
+    // Five attempts hang when the stack is killed. Afterwards the receiver responds at once.
     let receiver = Receiver::builder()
         .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
         .start()
@@ -112,7 +111,10 @@ async fn what_was_in_flight_goes_on_at_once_when_the_stack_is_back() {
     let back_at = Instant::now();
     let requests = receiver.wait_for(10, RESUME_BOUND).await.unwrap();
     let last = requests.iter().map(|request| request.at).max().unwrap();
-    println!("in flight when it was killed, and sent again {:?} after the restart", last - back_at);
+    println!(
+        "attempts in flight at the kill were repeated within {:?} of the restart",
+        last - back_at
+    );
     let api = ApiClient::new(&stack.url(), None).unwrap();
     ledger::settle(&api, &ids, BOUND).await;
     for id in &ids {

@@ -1,5 +1,4 @@
-//! One webhook, whole: its bytes, its headers, its signature, and what can be asked about it
-//! afterwards.
+//! One complete webhook: its bytes, headers and signature, and its status afterwards.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use serde_json::Value;
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// The key of the Standard Webhooks documentation, and a raw one, as during a rotation.
+/// The key of the Standard Webhooks documentation and a raw one, as during a rotation.
 const SECRETS: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw my-old-secret!";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,13 +78,13 @@ async fn the_payload_arrives_byte_for_byte_and_the_reference_verifier_accepts_it
     assert_eq!(steps, ["create", "claim", "deliver"]);
     for secret in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "my-old-secret!", "12345678901234567890123"]
     {
-        assert!(!launch.log().contains(secret), "the log holds neither secrets nor payloads");
+        assert!(!launch.log().contains(secret), "the log contains a secret or payload");
     }
     ledger::close(&api, stack, &launch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_holds_everything_and_is_redriven_with_a_fresh_budget() {
+async fn a_dead_letter_is_complete_and_redriven_with_a_new_budget() {
     let receiver = Receiver::builder()
         .script(|_| Reply::status(500).body("out of order"))
         .start()
@@ -110,8 +109,8 @@ async fn a_dead_letter_holds_everything_and_is_redriven_with_a_fresh_budget() {
     receiver.answer_with(|_| Reply::status(204));
     api.redrive(&ids[0]).await.unwrap();
     let requests = receiver.wait_for(4, BOUND).await.unwrap();
-    assert_eq!(requests[3].attempt(), Some(4), "numbers go on");
-    assert_eq!(requests[3].webhook_id(), Some(ids[0].as_str()), "the id stays");
+    assert_eq!(requests[3].attempt(), Some(4), "attempt numbers continue");
+    assert_eq!(requests[3].webhook_id(), Some(ids[0].as_str()), "the id is unchanged");
     assert_eq!(
         ledger::settle(&api, &ids, BOUND).await.statuses,
         [("delivered".to_owned(), 1)].into()

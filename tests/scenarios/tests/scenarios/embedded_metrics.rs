@@ -1,4 +1,4 @@
-//! What the functions print for CloudWatch, and the trace that Lambda gives them.
+//! The metrics that the functions print for CloudWatch, and the trace that Lambda passes to them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,28 +26,28 @@ const SETTINGS: [(&str, &str); 4] = [
     ("RUST_LOG", "info"),
 ];
 
-/// Attempts that this test brings about: three that deliver at once, two webhooks with two each.
+/// The attempts in this test: three first deliveries, and two webhooks with two attempts each.
 const ATTEMPTS: usize = 7;
 
-/// Limits of the format: values of one metric, metrics of one directive, dimensions of one set,
-/// bytes of a line.
+/// Limits of the format: values per metric, metrics per directive, dimensions per set, bytes per
+/// line.
 const MAX_VALUES: usize = 100;
 const MAX_METRICS: usize = 100;
 const MAX_DIMENSIONS: usize = 30;
 const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// The lines that this function printed for CloudWatch, whole.
+/// The complete lines that this function printed for CloudWatch.
 fn embedded(launch: &Launch, function: &str) -> Vec<Value> {
     let log = std::fs::read_to_string(launch.folder().join(format!("{function}.log"))).unwrap();
-    // The last one may not be written to its end yet.
+    // The last line may be incomplete.
     let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
     let lines: Vec<Value> =
         whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     lines.into_iter().filter(|line| line.get("_aws").is_some()).collect()
 }
 
-/// Holds a line against the rules of the format, which CloudWatch ignores lines for; the metrics
-/// that it tells.
+/// Checks a line against the format's rules, because CloudWatch ignores invalid lines. Returns its
+/// metrics.
 fn metrics(line: &Value) -> BTreeMap<String, Vec<f64>> {
     assert!(line.to_string().len() < MAX_LINE_BYTES);
     assert!(
@@ -61,14 +61,14 @@ fn metrics(line: &Value) -> BTreeMap<String, Vec<f64>> {
         for set in directive["Dimensions"].as_array().unwrap() {
             let set = set.as_array().unwrap();
             assert!(set.len() <= MAX_DIMENSIONS);
-            // Each is a string member of the line.
+            // Each dimension is a string member of the line.
             assert!(
                 set.iter().all(|name| line[name.as_str().unwrap()]
                     .as_str()
                     .is_some_and(|value| !value.is_empty())),
                 "{line}"
             );
-            assert_eq!(set, &[json!("FunctionName")], "no host, no webhook");
+            assert_eq!(set, &[json!("FunctionName")], "neither hosts nor webhooks");
         }
         let definitions = directive["Metrics"].as_array().unwrap();
         assert!((1..=MAX_METRICS).contains(&definitions.len()));
@@ -90,14 +90,14 @@ fn metrics(line: &Value) -> BTreeMap<String, Vec<f64>> {
         }
     }
     let members: BTreeSet<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
-    let told: BTreeSet<&str> =
+    let expected: BTreeSet<&str> =
         found.keys().map(String::as_str).chain(["_aws", "FunctionName"]).collect();
-    assert_eq!(members, told, "nothing else is in it");
+    assert_eq!(members, expected, "no other members");
     found
 }
 
 /// All values of each metric over these lines.
-fn together(lines: &[Value]) -> BTreeMap<String, Vec<f64>> {
+fn merged(lines: &[Value]) -> BTreeMap<String, Vec<f64>> {
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (name, values) in lines.iter().flat_map(metrics) {
         all.entry(name).or_default().extend(values);
@@ -105,15 +105,15 @@ fn together(lines: &[Value]) -> BTreeMap<String, Vec<f64>> {
     all
 }
 
-/// The sum of a metric that counts.
+/// The sum of a counter.
 fn count(all: &BTreeMap<String, Vec<f64>>, name: &str) -> u64 {
     all.get(name).map_or(0, |values| values.iter().map(|value| *value as u64).sum())
 }
 
-/// Whether everything that this test brings about has been told.
+/// Whether the functions have printed all metrics of this test.
 fn is_complete(launch: &Launch) -> bool {
     let [deliver, dlq, sweep] =
-        ["deliver", "dlq", "sweep"].map(|name| together(&embedded(launch, name)));
+        ["deliver", "dlq", "sweep"].map(|name| merged(&embedded(launch, name)));
     let failed = sweep
         .get("WebhookKeysFailed")
         .is_some_and(|counts| counts.iter().any(|count| *count as u64 == 1));
@@ -122,11 +122,10 @@ fn is_complete(launch: &Launch) -> bool {
         && deliver.get("WebhookDeliverySeconds").map_or(0, Vec::len) >= ATTEMPTS
 }
 
-/// Real function binaries print what happened, in lines that keep the format's rules, at most one
-/// an invocation, and none where nothing changed. The destination is told the trace that X-Ray
-/// samples, with the same id.
+/// The function binaries print valid metric lines: at most one per invocation, and none without a
+/// change. The destination gets the trace that X-Ray samples, with the same id.
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_print_what_happened_for_cloudwatch() {
+async fn functions_print_metrics_for_cloudwatch() {
     let receiver =
         Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
             ("/well", _) | ("/later", Some(2..)) => Reply::status(200),
@@ -146,24 +145,24 @@ async fn functions_print_what_happened_for_cloudwatch() {
     }
     ledger::settle(&api, &ids, BOUND).await;
     let started = Instant::now();
-    // An invocation prints after it has written what it did.
+    // An invocation prints after it has written its results.
     while !is_complete(&launch) {
         assert!(
             started.elapsed() < BOUND,
             "{:?}",
-            ["deliver", "dlq", "sweep"].map(|name| together(&embedded(&launch, name)))
+            ["deliver", "dlq", "sweep"].map(|name| merged(&embedded(&launch, name)))
         );
         sleep(Duration::from_millis(50)).await;
     }
 
-    let deliver = together(&embedded(&launch, "deliver"));
+    let deliver = merged(&embedded(&launch, "deliver"));
     let attempts = ["WebhookDeliveryDelivered", "WebhookDeliveryRetrying", "WebhookDeliveryFailed"]
         .map(|name| count(&deliver, name));
     assert_eq!(attempts, [4, 2, 1], "{deliver:?}");
     assert_eq!(deliver["WebhookDeliverySeconds"].len(), ATTEMPTS);
-    let sweep = together(&embedded(&launch, "sweep"));
-    assert_eq!(sweep["SweepLagSeconds"].len(), sweep["TaskProcessingSeconds"].len(), "one a run");
-    assert!(embedded(&launch, "api").is_empty(), "it counts nothing");
+    let sweep = merged(&embedded(&launch, "sweep"));
+    assert_eq!(sweep["SweepLagSeconds"].len(), sweep["TaskProcessingSeconds"].len(), "one per run");
+    assert!(embedded(&launch, "api").is_empty(), "api has no metrics");
     for name in ["deliver", "dlq", "sweep"] {
         let lines = embedded(&launch, name);
         let (invocations, _) = lambda.counts(name);
@@ -202,10 +201,10 @@ fn event(name: &str) -> Value {
         .unwrap()
 }
 
-/// An attempt's line in the log names the X-Ray trace that SQS passed on with the message, and the
-/// trace that the destination is told. The functions are called with the events of AWS, one by one.
+/// The log line of an attempt contains the X-Ray trace from the SQS message, and the trace that the
+/// destination gets. The test calls the functions with AWS events, one by one.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_logs_the_trace_that_sqs_passed_on() {
+async fn an_attempt_logs_the_trace_from_sqs() {
     const XRAY: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap();
@@ -223,7 +222,7 @@ async fn an_attempt_logs_the_trace_that_sqs_passed_on() {
     lambda.call("deliver", batch.to_string()).await.unwrap();
 
     let request = receiver.wait_for(1, BOUND).await.unwrap().remove(0);
-    let told: Vec<&str> = request.header("traceparent").unwrap().split('-').collect();
+    let expected: Vec<&str> = request.header("traceparent").unwrap().split('-').collect();
     let log = std::fs::read_to_string(launch.folder().join("deliver.log")).unwrap();
     let line = log.lines().find(|line| line.contains("Sending webhook notification")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
@@ -231,6 +230,6 @@ async fn an_attempt_logs_the_trace_that_sqs_passed_on() {
         (&line["xray_trace_id"], &line["webhook_id"]),
         (&json!(XRAY), &accepted["webhook_id"])
     );
-    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(told[1]), &json!(told[2])));
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(expected[1]), &json!(expected[2])));
     assert_eq!(line["correlation_id"], accepted["correlation_id"]);
 }

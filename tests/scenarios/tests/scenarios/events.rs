@@ -1,14 +1,14 @@
-//! The event files that the README shows, each given to the function that it is for, and who the
-//! callers of `api` are by its events.
+//! The event files from the README, each sent to its function, and the caller identity that `api`
+//! derives from its events.
 
 use harness::{binaries::workspace, functions::functions, lambda::Lambda, stack::Launch};
 use serde_json::{Value, json};
 
-/// Each function understands its events in the shapes that AWS gives them, and answers in the shape
-/// that their sender expects. Proved with the real binaries, by what each answers: the webhook is
-/// accepted; the message of a newer version goes back and the other does not.
+/// Each function accepts its events in AWS's formats and responds in the format that the sender
+/// expects. The test runs the real binaries and checks their responses. The webhook is accepted.
+/// The message of a newer version is returned as a failure, and the other one is not.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_event_file_is_understood_by_its_function() {
+async fn each_function_accepts_its_event_files() {
     let launch = Launch::fresh().unwrap();
     let lambda = Lambda::start(functions(&launch, &[]), launch.folder()).await.unwrap();
     let mut files: Vec<String> = std::fs::read_dir(workspace().join("tests/events"))
@@ -55,10 +55,10 @@ async fn each_event_file_is_understood_by_its_function() {
     }
 }
 
-/// `API_AUTH=local` accepts the event of the local function URL, and refuses AWS's, whose `Host` is
-/// no loopback one, and a web page's.
+/// `API_AUTH=local` accepts the event of the local function URL. It refuses AWS's events, whose
+/// `Host` is not loopback, and requests from web pages.
 #[tokio::test(flavor = "multi_thread")]
-async fn under_local_auth_a_page_of_another_origin_cannot_send() {
+async fn local_auth_refuses_cross_origin_requests() {
     let launch = Launch::fresh().unwrap();
     let lambda =
         Lambda::start(functions(&launch, &[("API_AUTH", "local")]), launch.folder()).await.unwrap();
@@ -79,8 +79,8 @@ async fn under_local_auth_a_page_of_another_origin_cannot_send() {
     }
 }
 
-/// A retry by another task of the same role, with another session, is answered as the first try
-/// was; another role is another caller.
+/// A retry by another session of the same role gets the first response. Another role is another
+/// caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_belongs_to_the_role_and_not_to_its_session() {
     let launch = Launch::fresh().unwrap();
@@ -109,7 +109,7 @@ async fn an_idempotency_key_belongs_to_the_role_and_not_to_its_session() {
     assert_ne!(by("api.json", "reporter/task-1").await, first);
 }
 
-/// The event of a file in `tests/events`, changed.
+/// The event of a file in `tests/events`, with a change.
 fn event(file: &str, change: impl FnOnce(&mut Value)) -> Value {
     let text = std::fs::read(workspace().join("tests/events").join(file)).unwrap();
     let mut event = serde_json::from_slice(&text).unwrap();

@@ -1,6 +1,6 @@
-//! The functions in processes of their own, called by `local --functions` with the events of AWS,
-//! all on one embedded file. The processes are run by a Lambda of our own; `watch.rs` does it with
-//! cargo-lambda, and `killed.rs` kills them.
+//! The functions in separate processes, which `local --functions` calls with AWS events, all on one
+//! embedded file. The test's own Lambda emulator runs the processes. `watch.rs` uses cargo-lambda,
+//! and `killed.rs` kills them.
 
 use std::{
     sync::Arc,
@@ -20,8 +20,8 @@ use tokio::time::sleep;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Short times. Leases run their course, and hidden messages come back after six function timeouts
-/// of four thirds of a lease: 8 s.
+/// Short times. Leases expire, and hidden messages become visible after six function timeouts of
+/// four thirds of a lease: 8 s.
 const SETTINGS: [(&str, &str); 5] = [
     ("DELIVERY_TIMEOUT_MS", "600"),
     ("LEASE_MS", "1000"),
@@ -30,9 +30,9 @@ const SETTINGS: [(&str, &str); 5] = [
     ("RUST_LOG", "info"),
 ];
 
-/// A Lambda with the functions, and a stack that calls them; both still to be started with the same
-/// data again if need be.
-async fn apart() -> (Lambda, Launch) {
+/// A Lambda emulator with the functions, and a launch of a stack that calls them. Both can restart
+/// on the same data.
+async fn separate_functions() -> (Lambda, Launch) {
     let launch = SETTINGS
         .iter()
         .fold(Launch::fresh().unwrap(), |launch, (variable, value)| launch.set(variable, value));
@@ -43,22 +43,22 @@ async fn apart() -> (Lambda, Launch) {
     (lambda, launch)
 }
 
-/// Every way of a webhook works with each function in a process of its own, and so does every sort
-/// of call of the API.
+/// Each path of a webhook, and each kind of API call, works with the functions in separate
+/// processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn delivery_retry_dead_letter_and_redrive() {
-    let (lambda, launch) = apart().await;
+    let (lambda, launch) = separate_functions().await;
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     life::live(&api, BOUND).await;
     let page = api.webhooks(&[("status", "delivered"), ("page_size", "2")]).await.unwrap();
-    assert_eq!(page.items.len(), 2, "the query is passed on");
+    assert_eq!(page.items.len(), 2, "the query reaches the function");
     api.delete_webhook(&page.items[0].webhook_id).await.unwrap();
     let answer = api.call(http::Method::PUT, &["webhooks"], &[], None).await.unwrap();
     assert_eq!(
         (answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()),
         (405, "POST"),
-        "methods and headers are passed on"
+        "method and headers are forwarded"
     );
     let metrics = ApiClient::new(stack.metrics_url().trim_end_matches("/metrics"), None).unwrap();
     let metrics = metrics.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body;
@@ -73,12 +73,12 @@ async fn delivery_retry_dead_letter_and_redrive() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// While the endpoint is away nothing is received, so no message uses up its receives; it is said
-/// once and not again and again, and callers are told. What waited goes on when the endpoint is
+/// While the endpoint is unreachable, the stack receives no messages, so none uses up its receives.
+/// It logs one error per function, and callers get a 503. Deliveries resume when the endpoint is
 /// back.
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_that_are_away_are_waited_for() {
-    let (lambda, launch) = apart().await;
+async fn messages_wait_for_unreachable_functions() {
+    let (lambda, launch) = separate_functions().await;
     let receiver = Receiver::builder()
         .script(|request| Reply::status(if request.attempt() == Some(1) { 503 } else { 200 }));
     let receiver = receiver.start().await.unwrap();
@@ -100,30 +100,33 @@ async fn functions_that_are_away_are_waited_for() {
     }
     let address = lambda.endpoint().trim_start_matches("http://").parse().unwrap();
     drop(lambda);
-    let away = Instant::now();
+    let unreachable_since = Instant::now();
     let refused = api.health().await.unwrap();
     assert_eq!((refused.status.as_u16(), refused.problem().unwrap().status), (503, 503));
     assert!(refused.headers.contains_key("retry-after"));
-    // Long enough for the second attempt to be due, and for many polls if there were any.
-    let complaints = || launch.log().matches("Cannot reach the function").count();
-    while complaints() < 2 || away.elapsed() < Duration::from_secs(3) {
-        assert!(away.elapsed() < BOUND, "nobody says that the functions are away");
+    // Long enough for the second attempt to be due, and for many polls.
+    let errors = || launch.log().matches("Cannot reach the function").count();
+    while errors() < 2 || unreachable_since.elapsed() < Duration::from_secs(3) {
+        assert!(
+            unreachable_since.elapsed() < BOUND,
+            "the log does not report the unreachable functions"
+        );
         sleep(Duration::from_millis(20)).await;
     }
-    assert!(complaints() <= 3, "once for each function: {}", launch.log());
+    assert!(errors() <= 3, "more than one error per function: {}", launch.log());
     let lambda =
         Lambda::start_at(address, functions(&launch, &SETTINGS), launch.folder()).await.unwrap();
     let ledger = ledger::settle(&api, std::slice::from_ref(&id), BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), 1)].into());
     assert_eq!(receiver.received().len(), 2);
-    assert_eq!(lambda.counts("dlq").0, 0, "nothing was given up");
+    assert_eq!(lambda.counts("dlq").0, 0, "a message became a dead letter");
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Asked to end, the stack waits for the batch that a function works on.
+/// On SIGTERM, the stack waits for the batch in flight.
 #[tokio::test(flavor = "multi_thread")]
-async fn asked_to_end_it_waits_for_the_batch_in_flight() {
-    let (_lambda, launch) = apart().await;
+async fn shutdown_waits_for_the_batch_in_flight() {
+    let (_lambda, launch) = separate_functions().await;
     let receiver = Receiver::builder()
         .script(|_| Reply::status(200).after(Duration::from_millis(400)))
         .start()
@@ -142,10 +145,10 @@ async fn asked_to_end_it_waits_for_the_batch_in_flight() {
     assert_eq!(receiver.received().len(), 1);
 }
 
-/// A stack that takes over what its last run left must be alone, so it and functions in other
-/// processes refuse to share a folder.
+/// A stack that runs the functions itself recovers the webhooks of its last run and needs exclusive
+/// access. It and functions in other processes refuse to share a folder.
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_and_a_stack_that_runs_them_itself_do_not_share_a_folder() {
+async fn functions_and_an_in_process_stack_cannot_share_a_folder() {
     let alone = Launch::fresh().unwrap();
     let lambda = Lambda::start(functions(&alone, &SETTINGS), alone.folder()).await.unwrap();
     let stack = alone.start().unwrap();
@@ -158,11 +161,11 @@ async fn functions_and_a_stack_that_runs_them_itself_do_not_share_a_folder() {
     assert!(alone.log().contains("or functions in processes of their own are"), "{}", alone.log());
 }
 
-/// Without keys only this machine may call, and no web page of another site; the stack sees to that
-/// before the function is called.
+/// Without keys, only this machine may call, and no web page of another site. The stack checks this
+/// before it calls the function.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_call_is_checked_before_the_function_is_called() {
-    let (lambda, launch) = apart().await;
+async fn callers_are_checked_before_the_function_is_called() {
+    let (lambda, launch) = separate_functions().await;
     let stack = launch.start().unwrap();
     let before = lambda.counts("api").0;
     let rebound =

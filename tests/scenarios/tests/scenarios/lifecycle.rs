@@ -1,4 +1,4 @@
-//! How the stack starts, refuses to start, and ends.
+//! Start, refused start and shutdown of the stack.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::json;
 const BOUND: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_second_stack_on_the_same_folder_or_port_says_so() {
+fn a_second_stack_on_the_same_folder_or_port_does_not_start() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     assert!(!launch.run_to_its_end(0, 0).unwrap().success());
@@ -29,7 +29,7 @@ fn a_second_stack_on_the_same_folder_or_port_says_so() {
 }
 
 #[test]
-fn a_bad_setting_stops_the_start_and_names_itself() {
+fn the_error_of_an_invalid_setting_names_it() {
     let launch = Launch::fresh().unwrap().set("BATCH_SIZE", "many").set("LEASE_MS", "1000");
     assert!(!launch.run_to_its_end(0, 0).unwrap().success());
     let log = launch.log();
@@ -40,8 +40,8 @@ fn a_bad_setting_stops_the_start_and_names_itself() {
     assert!(log.contains("LEASE_MS must exceed DELIVERY_TIMEOUT_MS"), "{log}");
 }
 
-/// A batch that is larger than the attempts at a time names both settings. So does each function,
-/// at its first start.
+/// A `BATCH_SIZE` over `DELIVER_CONCURRENCY` stops the start, and the error names both settings.
+/// Each function does the same.
 #[test]
 fn a_batch_that_is_too_large_stops_the_start() {
     let launch = Launch::fresh().unwrap().set("DELIVER_CONCURRENCY", "4");
@@ -73,17 +73,17 @@ fn a_batch_that_is_too_large_stops_the_start() {
 }
 
 #[test]
-fn it_refuses_to_listen_for_others_without_keys() {
+fn a_public_listener_without_keys_is_refused() {
     for option in ["--listen", "--metrics-listen"] {
         let launch = Launch::fresh().unwrap().instead(option, "0.0.0.0:0");
         assert!(!launch.run_to_its_end(0, 0).unwrap().success());
-        let says = format!("{option} 0.0.0.0:0 is reachable from other machines");
-        assert!(launch.log().contains(&says), "{}", launch.log());
+        let expected = format!("{option} 0.0.0.0:0 is reachable from other machines");
+        assert!(launch.log().contains(&expected), "{}", launch.log());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn asked_to_end_it_finishes_the_attempt_in_flight() {
+async fn shutdown_finishes_the_attempt_in_flight() {
     let receiver = Receiver::builder()
         .script(|_| Reply::status(200).after(Duration::from_millis(700)))
         .start()
@@ -95,21 +95,21 @@ async fn asked_to_end_it_finishes_the_attempt_in_flight() {
     let ids = [api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id];
     receiver.wait_for(1, BOUND).await.unwrap();
     let took = stack.stop().unwrap();
-    println!("ended {took:?} after SIGTERM, with an attempt in flight");
+    println!("exited {took:?} after SIGTERM, with an attempt in flight");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let webhook = api.webhook(&ids[0]).await.unwrap();
     assert_eq!(
         (webhook.status.as_str(), webhook.attempt_count),
         ("delivered", 1),
-        "its outcome was recorded"
+        "the outcome is recorded"
     );
     assert_eq!(receiver.received().len(), 1);
     ledger::close(&api, stack, &launch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_keys_nothing_answers_without_one() {
+async fn with_keys_requests_without_one_are_refused() {
     let launch = Launch::fresh().unwrap().set("API_KEYS", "correct-horse");
     let stack = launch.start().unwrap();
     let stranger = ApiClient::new(&stack.url(), None).unwrap();

@@ -1,15 +1,11 @@
-//! Scenarios: a local stack as a real process, real HTTP on both sides, and the ledger at the end
-//! of each.
+//! Scenarios: a local stack as a process, HTTP on both sides, and a ledger check at the end of
+//! each.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "these are tests: their panics are verdicts"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
+    reason = "the output is for the person who runs the test"
 )]
 
 mod crash;

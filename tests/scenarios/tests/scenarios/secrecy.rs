@@ -1,8 +1,7 @@
-//! Nothing private stands in an error, a log or a metric.
+//! No secret appears in an error, a log or a metric.
 //!
-//! That no log holds anything private is checked for every stack of every test when it is over
-//! (`tests/harness/src/secrecy.rs`). Here everything that is private goes through one stack that
-//! logs as much as it can, on the ways on which it could come to be logged.
+//! `tests/harness/src/secrecy.rs` checks the log of every stack in every test. This test sends all
+//! kinds of secrets through one stack with maximum logging, on every path that could log them.
 
 use std::time::Duration;
 
@@ -29,13 +28,13 @@ fn assert_private(what: &str, text: &str) {
     for mark in
         ["key-mark", "hmac-mark", "payload-mark", "query-mark", "password-mark", "header-mark"]
     {
-        assert!(!text.contains(mark), "{what} holds {mark}: {text}");
+        assert!(!text.contains(mark), "{what} contains {mark}: {text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
-    // It echoes what it was sent, as a debugging receiver does; first by failures of each sort.
+async fn secrets_appear_in_no_log_error_or_metric() {
+    // The receiver fails in two ways, and then accepts.
     let receiver = Receiver::start().await.unwrap();
     receiver.answer_with(|request| match request.attempt() {
         Some(1) => Reply::status(500),
@@ -62,15 +61,15 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
     let url = receiver.url(&format!("/hook?{QUERY}"));
     let accepted: serde_json::Value =
         post(webhook(&url)).await.expect(StatusCode::ACCEPTED).unwrap();
-    let nobody = "http://127.0.0.1:1/hook?token=query-mark-d81c07";
+    let unreachable = "http://127.0.0.1:1/hook?token=query-mark-d81c07";
     let failing: serde_json::Value =
-        post(webhook(nobody)).await.expect(StatusCode::ACCEPTED).unwrap();
+        post(webhook(unreachable)).await.expect(StatusCode::ACCEPTED).unwrap();
     let ids =
         [&accepted, &failing].map(|accepted| accepted["webhook_id"].as_str().unwrap().to_owned());
     let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;
     assert_eq!(statuses, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)].into());
 
-    // Errors, of which none repeats what was wrong.
+    // No error repeats the invalid value.
     let with_userinfo = receiver.url("/hook").replace("http://", &format!("http://{USERINFO}@"));
     for (body, status) in [
         (webhook(&with_userinfo), 422),
@@ -114,25 +113,24 @@ async fn what_is_private_stands_in_no_log_no_error_and_no_metric() {
         let answer = api.call(Method::GET, &[path], query, None).await.unwrap();
         assert_private(path, &answer.body);
     }
-    // It logged enough for this to mean something. DEBUG is the lowest level that this build uses,
-    // since the sender is not hyper's client, which logs at TRACE.
+    // The log is detailed enough for this check. DEBUG is the lowest level that this build logs,
+    // because the sender is not hyper's client, which logs at TRACE.
     let log = launch.log();
-    for said in [
+    for sentence in [
         "DEBUG",
         "Sending webhook notification to http://127.0.0.1:",
         "Webhook delivery failed",
         "not base64",
     ] {
-        assert!(log.contains(said), "the log does not say '{said}'");
+        assert!(log.contains(sentence), "the log does not contain '{sentence}'");
     }
     assert_private("the log", &log);
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A server that is not there is an error in the log again and again; the password to it is in
-/// none.
+/// An unreachable server causes repeated errors in the log. None contains the password.
 #[tokio::test]
-async fn a_redis_that_is_away_is_logged_without_its_password() {
+async fn an_unreachable_redis_is_logged_without_its_password() {
     let url = "redis://default:password-mark-44fa1c@127.0.0.1:1/0";
     let launch = Launch::fresh()
         .unwrap()

@@ -1,5 +1,5 @@
-//! What is around the stack: outputs that nobody reads, callers that hold connections and bodies,
-//! and web pages that reach for its ports. All over raw TCP, against a real process.
+//! The stack's environment: outputs without a reader, callers that hold connections and bodies, and
+//! web pages that try its ports. Raw TCP against a real process.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A stack with outputs of its own choice.
+/// A stack with custom outputs.
 struct Bare {
     child: Child,
     port: u16,
@@ -54,10 +54,10 @@ impl Bare {
     fn wait_until_ready(&mut self) {
         let started = Instant::now();
         while !TcpStream::connect(("127.0.0.1", self.port))
-            .is_ok_and(|stream| ask(stream, "/health").starts_with("HTTP/1.1 200 "))
+            .is_ok_and(|stream| get(stream, "/health").starts_with("HTTP/1.1 200 "))
         {
-            assert_eq!(self.child.try_wait().unwrap(), None, "it ended at its start");
-            assert!(started.elapsed() < BOUND, "it does not start");
+            assert_eq!(self.child.try_wait().unwrap(), None, "the stack exited at start");
+            assert!(started.elapsed() < BOUND, "the stack does not start");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -73,7 +73,7 @@ impl Bare {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < BOUND, "it does not end");
+            assert!(started.elapsed() < BOUND, "the stack does not exit");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -92,21 +92,21 @@ fn connect(stack: &Stack) -> TcpStream {
     stream
 }
 
-/// The whole answer.
-fn ask(mut stream: TcpStream, path: &str) -> String {
-    let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+/// The complete response.
+fn get(mut stream: TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut answer = String::new();
-    // What goes wrong is an answer that is not there.
+    // A failure shows as a missing response.
     let _ = stream
-        .write_all(asked.as_bytes())
+        .write_all(request.as_bytes())
         .and_then(|()| stream.read_to_string(&mut answer).map(drop));
     answer
 }
 
-/// The program that reads its log has gone; it finishes what is in flight all the same, and says
-/// that it ended well.
+/// The reader of the log has exited. The stack still finishes the attempt in flight and exits with
+/// 0.
 #[tokio::test(flavor = "multi_thread")]
-async fn asked_to_end_without_a_reader_of_its_log_it_finishes_the_attempt_in_flight() {
+async fn shutdown_without_a_log_reader_finishes_the_attempt_in_flight() {
     let receiver = Receiver::builder()
         .script(|_| Reply::status(200).after(Duration::from_millis(700)))
         .start()
@@ -126,26 +126,26 @@ async fn asked_to_end_without_a_reader_of_its_log_it_finishes_the_attempt_in_fli
     let api = ApiClient::new(&again.url(), None).unwrap();
     let webhook = api.webhook(&id).await.unwrap();
     assert_eq!((webhook.status.as_str(), webhook.attempt_count), ("delivered", 1));
-    assert_eq!(receiver.received().len(), 1, "it was sent once");
+    assert_eq!(receiver.received().len(), 1, "sent once");
     again.stop().unwrap();
 }
 
-/// A disk that is full behind its outputs.
+/// Both outputs are on a full disk.
 #[test]
-fn outputs_that_cannot_be_written_stop_nothing() {
+fn full_outputs_do_not_stop_the_stack() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let mut stack = Bare::start(full(), full());
     stack.wait_until_ready();
     let status = stack.terminate();
     assert!(status.success(), "{status}");
-    // What does not start says so by its exit code.
+    // A stack that cannot start reports it by its exit code.
     let mut refused = Command::new(binary("local").unwrap());
     refused.env("BATCH_SIZE", "many").stdin(Stdio::null()).stdout(full()).stderr(full());
     assert_eq!(refused.status().unwrap().code(), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_closes_its_sending_side_is_answered() {
+async fn a_caller_that_closes_its_sending_side_gets_a_response() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let receiver = Receiver::start().await.unwrap();
@@ -172,9 +172,9 @@ async fn a_caller_that_closes_its_sending_side_is_answered() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A name that leads to 127.0.0.1 makes a web page of that name's site the same origin as the port.
+/// DNS rebinding: a name that resolves to 127.0.0.1 gives a web page the same origin as the port.
 #[test]
-fn a_web_page_reaches_neither_port_by_a_name_of_its_own() {
+fn a_rebound_host_name_reaches_neither_port() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let metrics = stack.metrics_url();
@@ -186,8 +186,9 @@ fn a_web_page_reaches_neither_port_by_a_name_of_its_own() {
             [("rebound.example:8001", 403), (address, 200), ("localhost:1", 200)]
         {
             let mut stream = TcpStream::connect(address).unwrap();
-            let asked = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-            stream.write_all(asked.as_bytes()).unwrap();
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             assert!(
@@ -203,9 +204,9 @@ fn a_web_page_reaches_neither_port_by_a_name_of_its_own() {
     }
 }
 
-/// Without a key, and by one key of two: bodies that do not come, and connections that say nothing.
+/// Stalled bodies without a key and with one of two keys, and silent connections.
 #[test]
-fn callers_that_hold_connections_and_bodies_shut_nobody_out() {
+fn stalled_connections_and_bodies_do_not_block_other_callers() {
     let launch = Launch::fresh().unwrap().set("API_KEYS", "loud,quiet").set("API_CONCURRENCY", "4");
     let stack = launch.start().unwrap();
     let silent: Vec<TcpStream> = (0..50).map(|_| connect(&stack)).collect();
@@ -220,15 +221,15 @@ fn callers_that_hold_connections_and_bodies_shut_nobody_out() {
         .collect();
     for _ in 0..5 {
         let mut stream = connect(&stack);
-        let asked = "GET /webhook-statuses HTTP/1.1\r\nhost: localhost\r\nx-api-key: \
+        let request = "GET /webhook-statuses HTTP/1.1\r\nhost: localhost\r\nx-api-key: \
             quiet\r\nconnection: close\r\n\r\n";
-        stream.write_all(asked.as_bytes()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        assert!(ask(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
+        assert!(get(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
     }
-    // Silent ones are closed long before idle ones would be.
+    // The stack closes silent connections long before idle ones.
     let started = Instant::now();
     for mut stream in silent {
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
@@ -237,17 +238,17 @@ fn callers_that_hold_connections_and_bodies_shut_nobody_out() {
     drop(slow);
 }
 
-/// MiB that the stack has had at most.
+/// The stack's peak memory in MiB.
 fn peak_mib(stack: &Stack) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", stack.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// Headers without end, without a key; hyper's default buffers 400 KiB for each connection, which
-/// are 117 MiB here.
+/// Endless headers without a key. By default, hyper would buffer 400 KiB for each connection, 117
+/// MiB here.
 #[test]
-fn headers_without_end_take_little_memory() {
+fn endless_headers_use_little_memory() {
     const CONNECTIONS: usize = 300;
     let launch = Launch::fresh().unwrap().set("API_KEYS", "key");
     let stack = launch.start().unwrap();
@@ -256,22 +257,22 @@ fn headers_without_end_take_little_memory() {
     let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}", "a".repeat(400_000));
     for stream in &mut streams {
         stream.set_write_timeout(Some(BOUND)).unwrap();
-        // It is closed as soon as it is too long.
+        // The stack closes the connection when the header is too long.
         let _ = stream.write_all(head.as_bytes());
     }
     for stream in &mut streams {
         let _ = stream.read_to_end(&mut Vec::new());
     }
     let grown = peak_mib(&stack) - before;
-    println!("{CONNECTIONS} connections with headers without end: {grown} MiB more");
+    println!("{CONNECTIONS} connections with endless headers: {grown} MiB more");
     assert!(grown < 40, "{grown} MiB");
-    assert!(ask(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
+    assert!(get(connect(&stack), "/health").starts_with("HTTP/1.1 200 "));
 }
 
-/// Many large batches at once: some are accepted, the others are told to come again, and memory
-/// stays within what is set aside.
+/// Many large batches at once. Some are accepted, the others are refused, and memory stays within
+/// its budget.
 #[test]
-fn many_large_batches_take_no_more_memory_than_is_set_aside() {
+fn many_large_batches_stay_within_the_memory_budget() {
     const BATCHES: usize = 24;
     let launch = Launch::fresh().unwrap().set("API_BODY_BYTES", "33554432");
     let stack = launch.start().unwrap();
@@ -287,7 +288,7 @@ fn many_large_batches_take_no_more_memory_than_is_set_aside() {
                  content-length: {}\r\n\r\n",
                 body.len()
             );
-            // What is refused may be cut off.
+            // A refused request may be cut off.
             let _ =
                 stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
             let mut status = [0; 12];

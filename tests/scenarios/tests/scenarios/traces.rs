@@ -1,5 +1,5 @@
-//! What follows a webhook from the call to its destination and through the log: correlation id, W3C
-//! Trace Context, the log's sentences.
+//! The identifiers that follow a webhook from the call to the destination and the log: correlation
+//! id, W3C Trace Context, log sentences.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(30);
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// Accepts a webhook with these headers on the call; its id.
+/// Creates a webhook with these request headers and returns its id.
 async fn accept(api: &ApiClient, body: &Value, headers: &[(&str, &str)]) -> String {
     let mut request = http_client().unwrap().post(format!("{}/webhooks", api.base()));
     request = request.header("content-type", "application/json").body(body.to_string());
@@ -27,18 +27,17 @@ async fn accept(api: &ApiClient, body: &Value, headers: &[(&str, &str)]) -> Stri
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     let correlation_id = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
     if let Some((_, given)) = headers.iter().find(|(name, _)| *name == "x-correlation-id") {
-        assert_eq!(&correlation_id, given, "back to the caller");
+        assert_eq!(&correlation_id, given, "the caller's id is returned");
     }
     let accepted: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     assert_eq!(accepted["correlation_id"], correlation_id);
     accepted["webhook_id"].as_str().unwrap().to_owned()
 }
 
-/// One correlation id and one trace from the call to each attempt, with a span of its own for each;
-/// what happened stands in the log in the promised sentences, with the trace beside them, and
-/// without the URL's query.
+/// The call and all attempts share one correlation id and one trace, and each attempt has its own
+/// span. The log contains the documented sentences with the trace, and without the URL's query.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_the_log() {
+async fn correlation_id_and_trace_reach_the_destination_and_the_log() {
     let receiver =
         Receiver::builder().script(|request| match (request.uri.path(), request.attempt()) {
             ("/later", Some(2..)) => Reply::status(200),
@@ -71,16 +70,13 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
         assert_eq!(attempt.header("tracestate"), Some("vendor=a,other=b"));
         let sent: Vec<&str> = attempt.header("traceparent").unwrap().split('-').collect();
         assert_eq!((sent.len(), sent[0], sent[1], sent[3]), (4, "00", TRACE, "01"));
-        assert!(
-            sent[2].len() == 16 && spans.insert(sent[2].to_owned()),
-            "a span of its own: {sent:?}"
-        );
+        assert!(sent[2].len() == 16 && spans.insert(sent[2].to_owned()), "a new span: {sent:?}");
     }
     assert!(
         receiver.wait_for_webhook(&gone, 1, BOUND).await.unwrap()[0]
             .header("traceparent")
             .is_none(),
-        "none was given"
+        "the call had no trace"
     );
     assert_eq!(api.webhook(&id).await.unwrap().correlation_id, "call-1");
     ledger::close(&api, stack, &launch).await;
@@ -104,15 +100,15 @@ async fn one_correlation_id_and_one_trace_from_the_call_to_the_destination_and_t
         assert_eq!(line.contains(TRACE), sentence.starts_with("[call-1]"), "{line}");
     }
     for span in spans.iter().filter(|span| *span != "00f067aa0ba902b7") {
-        assert!(log.contains(span), "the attempt's span is in the log");
+        assert!(log.contains(span), "the attempt's span is not in the log");
     }
     assert!(!log.contains("token=secret"));
 }
 
-/// What is not valid is no trace, and no reason to refuse a webhook; and who sends a `traceparent`
-/// of the webhook's own gets that.
+/// An invalid `traceparent` is ignored, and the webhook is accepted. A `traceparent` in the
+/// webhook's own headers takes precedence.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_that_is_not_valid_is_ignored_and_a_webhook_s_own_header_is_left_alone() {
+async fn an_invalid_trace_is_ignored_and_a_webhook_s_own_header_is_kept() {
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();

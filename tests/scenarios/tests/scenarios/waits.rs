@@ -1,5 +1,5 @@
-//! Waits: never shorter than was said, and met soon after; `Retry-After` is never undercut; a
-//! scheduled webhook starts at its time.
+//! Waits: an attempt never starts early, and starts soon after its time. `Retry-After` is honored,
+//! and a scheduled webhook starts at its time.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +14,13 @@ use serde_json::json;
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// How late an attempt may be in the middle of all; the slowest ones are the machine's business.
+/// The maximum median lateness. The slowest attempts depend on the machine.
 const MEDIAN_LATENESS_BOUND: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn granted_waits_are_kept_and_met() {
-    // Ten webhooks fail twice with waits of about 1 and 2 s, by deliver's own queueing; the moment
-    // of each arrival is compared with the time that the record had promised.
+async fn retries_start_on_time() {
+    // Ten webhooks fail twice, with waits of about 1 and 2 s from deliver's own queueing. The test
+    // compares each attempt's start with the time in the record.
     let receiver = Receiver::builder()
         .script(|request| Reply::status(if request.attempt() == Some(3) { 200 } else { 500 }))
         .start()
@@ -39,18 +39,18 @@ async fn granted_waits_are_kept_and_met() {
     for id in &ids {
         let explained = api.explain(id).await.unwrap();
         let attempts = api.webhook(id).await.unwrap().attempts;
-        let promised: Vec<jiff::Timestamp> = explained["steps"]
+        let scheduled: Vec<jiff::Timestamp> = explained["steps"]
             .as_array()
             .unwrap()
             .iter()
             .filter_map(|step| step["next_attempt_at"].as_str()?.parse().ok())
             .collect();
-        assert_eq!((promised.len(), attempts.len()), (2, 3), "{explained}");
-        for (allowed_at, attempt) in promised.iter().zip(&attempts[1..]) {
+        assert_eq!((scheduled.len(), attempts.len()), (2, 3), "{explained}");
+        for (allowed_at, attempt) in scheduled.iter().zip(&attempts[1..]) {
             let late = attempt.started_at.duration_since(*allowed_at);
             assert!(
                 late.as_millis() >= 0,
-                "attempt {} of {id} started {late:?} after it was allowed",
+                "attempt {} of {id} started {late:?} after its time",
                 attempt.number
             );
             lateness.push(Duration::try_from(late).unwrap());
@@ -66,16 +66,13 @@ async fn granted_waits_are_kept_and_met() {
         );
     }
     lateness.sort();
-    println!(
-        "attempts started after they were allowed: median {:?}, worst {:?}",
-        lateness[10], lateness[19]
-    );
+    println!("lateness of attempts: median {:?}, worst {:?}", lateness[10], lateness[19]);
     assert!(lateness[10] <= MEDIAN_LATENESS_BOUND, "{lateness:?}");
     ledger::close(&api, stack, &launch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retry_after_is_never_undercut() {
+async fn no_attempt_starts_before_its_retry_after() {
     let seconds = |name: &str, value: String| Reply::status(503).header(name, &value);
     let receiver = Receiver::builder()
         .script(move |request| match (request.path(), request.attempt()) {
@@ -104,17 +101,16 @@ async fn retry_after_is_never_undercut() {
         let requests = receiver.wait_for_webhook(id, 2, BOUND).await.unwrap();
         waits.push(requests[1].at - requests[0].at);
     }
-    // A date has whole seconds: three seconds from now is at least two away.
+    // An HTTP date has whole seconds, so a date 3 s from now is at least 2 s away.
     let least = [2000, 2000, 8].map(Duration::from_millis);
     assert!(waits.iter().zip(least).all(|(wait, least)| *wait >= least), "{waits:?}");
-    assert!(waits[2] < Duration::from_secs(2), "garbage does not count: {waits:?}");
+    assert!(waits[2] < Duration::from_secs(2), "garbage is not ignored: {waits:?}");
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A webhook that asks for no waits, at a receiver that asks for none either: a small request must
-/// not make many.
+/// Neither the webhook nor the receiver requests a wait. The minimum delay limits the request rate.
 #[tokio::test(flavor = "multi_thread")]
-async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
+async fn failed_attempts_keep_the_minimum_delay() {
     let receiver = Receiver::builder()
         .script(|_| Reply::status(429).header("retry-after", "0"))
         .start()
@@ -146,7 +142,7 @@ async fn attempts_that_fail_are_a_second_apart_whatever_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scheduled_webhook_starts_at_its_time_also_after_a_crash() {
+async fn a_scheduled_webhook_starts_on_time_after_a_crash() {
     let receiver = Receiver::start().await.unwrap();
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
@@ -164,7 +160,7 @@ async fn a_scheduled_webhook_starts_at_its_time_also_after_a_crash() {
     let api = ApiClient::new(&stack.url(), None).unwrap();
     ledger::settle(&api, &ids, BOUND).await;
     let attempt = api.webhook(&ids[0]).await.unwrap().attempts.remove(0);
-    // The API keeps milliseconds, the test has more.
+    // The API keeps milliseconds, and the test has a finer time.
     assert!(
         attempt.started_at.duration_since(deliver_at).as_millis() >= -1,
         "{attempt:?}, wanted {deliver_at}"
