@@ -1,12 +1,12 @@
-//! The conformance suite against a Redis server and a Redis Cluster of its own, each case with a
-//! prefix of its own, the second handle with a connection of its own as another process has it. On
-//! the server, store and queue are in two databases; the cluster has only one.
+//! The conformance suite on a Redis server and a Redis Cluster. Each case has its own prefix, and
+//! the second handle has its own connection, as in another process. On the server, store and queue
+//! use two databases. The cluster has only one.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
+    reason = "the output is for the person who runs the test"
 )]
 
 use std::{process::ExitCode, sync::Arc};
@@ -96,7 +96,7 @@ impl Backend for Redis {
     async fn plant_record(&self, id: &WebhookId, json: &str) {
         let key = self.status.key("w", id.task).await.unwrap().unwrap();
         let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
-        assert_eq!(added, 0, "there is a record");
+        assert_eq!(added, 0, "the record exists");
         let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
     }
 

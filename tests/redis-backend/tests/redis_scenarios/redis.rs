@@ -1,5 +1,5 @@
-//! The local stack with its store or its queue, or both, on Redis of its own: the whole life of
-//! webhooks, and crashes of the stack.
+//! The local stack with its store, its queue, or both on Redis: all paths of webhooks, and crashes
+//! of the stack.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ use shared::{
 
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
-/// Of messages, where a cluster keeps them beside webhooks.
+/// The prefix of messages, for a cluster that also stores webhooks.
 const QUEUE_PREFIX: &str = "posthaste-messages";
 
-/// A stack with short times, and where it keeps its webhooks and its messages; a part without a URL
-/// is on the embedded file.
+/// A stack with short times, and the URLs of its store and queue. A part without a URL is on the
+/// embedded file.
 pub(crate) struct Parts {
     pub(crate) launch: Launch,
     status: Option<RedisUrl>,
@@ -35,8 +35,8 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Nobody can know that nobody else is at work on a server, so leases run their course, and
-    /// hidden messages come back after six function timeouts of four thirds of a lease each: 8 s.
+    /// A stack cannot know whether it is alone on a server, so leases expire at their time. Hidden
+    /// messages become visible after six function timeouts of four thirds of a lease each: 8 s.
     pub(crate) fn on(status: Option<&str>, queue: Option<&str>) -> Self {
         let backend = |url: Option<&str>| if url.is_some() { "redis" } else { "sqlite" };
         let launch = [
@@ -57,17 +57,17 @@ impl Parts {
         Self { launch, status: url(status), queue: url(queue) }
     }
 
-    /// With another setting.
+    /// Sets another setting.
     pub(crate) fn set(self, variable: &str, value: &str) -> Self {
         Self { launch: self.launch.set(variable, value), ..self }
     }
 
-    /// Both on one server, each in a database of its own.
+    /// Both on one server, in two databases.
     pub(crate) fn on_one(server: &RedisServer) -> Self {
         Self::on(Some(&server.url(2)), Some(&server.url(1)))
     }
 
-    /// Ends the stack and looks for what is left.
+    /// Stops the stack and checks that nothing is left.
     pub(crate) async fn close(&self, api: &ApiClient, stack: Stack) {
         ledger::end(api, stack).await;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -90,8 +90,7 @@ impl Parts {
     }
 }
 
-/// Every way that a webhook can take works, and health tells store and queue apart and finds
-/// nothing wrong.
+/// All paths of a webhook work, and health reports store and queue separately without a warning.
 async fn delivery_retry_dead_letter_and_redrive(parts: Parts) {
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
@@ -111,36 +110,36 @@ async fn delivery_retry_dead_letter_and_redrive(parts: Parts) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_s_life_on_one_server() {
+async fn all_webhook_paths_work_on_one_server() {
     let server = RedisServer::durable().unwrap();
     delivery_retry_dead_letter_and_redrive(Parts::on_one(&server)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_s_life_on_a_cluster() {
+async fn all_webhook_paths_work_on_a_cluster() {
     let cluster = RedisCluster::durable().unwrap();
     delivery_retry_dead_letter_and_redrive(Parts::on(Some(&cluster.url()), Some(&cluster.url())))
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_s_life_with_the_store_on_redis_and_the_queue_in_the_file() {
+async fn all_webhook_paths_work_with_only_the_store_on_redis() {
     let server = RedisServer::durable().unwrap();
     delivery_retry_dead_letter_and_redrive(Parts::on(Some(&server.url(2)), None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_s_life_with_the_store_in_the_file_and_the_queue_on_redis() {
+async fn all_webhook_paths_work_with_only_the_queue_on_redis() {
     let server = RedisServer::durable().unwrap();
     delivery_retry_dead_letter_and_redrive(Parts::on(None, Some(&server.url(1)))).await;
 }
 
-/// `kill -9` of the stack under load loses nothing that was answered with a 202, and what comes
-/// twice is explained. Proved by crashes at random moments; what the last one interrupted goes on
-/// once leases and visibility timeouts have run out. What was created and not yet queued had no
-/// 202, and waits for the audit.
+/// `kill -9` of the stack under load loses no webhook with a 202, and each duplicate is explained.
+/// The test kills the stack at random moments. Interrupted webhooks resume after their leases and
+/// visibility timeouts. A webhook that was created but not yet queued had no 202 and waits for the
+/// audit.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
+async fn no_webhook_is_lost_when_the_stack_is_killed_on_redis() {
     let server = RedisServer::start().unwrap();
     let receiver = Receiver::start().await.unwrap();
     let parts = Parts::on_one(&server);
@@ -150,8 +149,8 @@ async fn nothing_is_lost_when_the_stack_is_killed_on_redis() {
     parts.close(&api, stack).await;
 }
 
-/// Webhooks and messages in one database, or under one prefix of one cluster, are refused at start
-/// with the reason. Proved on the process.
+/// Webhooks and messages in one database, or under one prefix of a cluster, stop the start with an
+/// error.
 #[test]
 fn sharing_a_database_is_refused_at_start() {
     let (server, cluster) = ("redis://127.0.0.1:1/3", "redis+cluster://127.0.0.1:1");

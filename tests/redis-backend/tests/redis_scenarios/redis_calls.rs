@@ -1,4 +1,4 @@
-//! What a webhook costs Redis, counted by the server.
+//! The Redis calls of one webhook, counted by the server.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ const WEBHOOKS: usize = 1000;
 
 const CLIENTS: usize = 32;
 
-/// How often a server ran a script since it was last told to forget.
+/// The number of script calls since the server's statistics were last reset.
 fn scripts(server: &RedisServer) -> u64 {
     let mut connection = redis::Client::open(server.url(0)).unwrap().get_connection().unwrap();
     let stats: redis::InfoDict = cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
@@ -30,9 +30,8 @@ fn scripts(server: &RedisServer) -> u64 {
 }
 
 /// A webhook that succeeds at once takes two round trips to accept (create, send) and two to
-/// deliver (claim with content, outcome); those of the queue are shared by the webhooks that come
-/// together. Proved by the scripts that each server ran, with store and queue on servers of their
-/// own.
+/// deliver (claim with content, outcome). Concurrent webhooks share those of the queue. The test
+/// counts the scripts of each server, with store and queue on separate servers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     let (status, queue) = (RedisServer::start().unwrap(), RedisServer::start().unwrap());
@@ -66,7 +65,7 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
         ids.extend(client.await.unwrap());
     }
     receiver.wait_for(WEBHOOKS, BOUND).await.unwrap();
-    // Looks at lists, which takes no script.
+    // Reads lists, which runs no script.
     wait_until_idle(&api, BOUND).await;
     let took = started.elapsed();
     let (store_calls, queue_calls) = (scripts(&status) - before.0, scripts(&queue) - before.1);
@@ -78,17 +77,16 @@ async fn a_webhook_takes_two_round_trips_to_accept_and_two_to_deliver() {
     );
     let ledger = ledger::settle(&api, &ids, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), WEBHOOKS)].into());
-    assert_eq!(receiver.received().len(), WEBHOOKS, "an attempt each");
-    // Create, claim, outcome. Besides, the counts of the functions once a second, and a heartbeat
+    assert_eq!(receiver.received().len(), WEBHOOKS, "one attempt for each webhook");
+    // Create, claim, outcome. In addition, the functions' counters once per second, and a heartbeat
     // every two seconds.
     let seconds = took.as_secs() + 2;
     assert!(
         store_calls <= 3 * WEBHOOKS as u64 + 2 * seconds + seconds / 2,
         "{store_calls} calls of the store"
     );
-    // Of the fourth round trip, the queue's, each webhook has a part: a send, and what a batch of
-    // up to ten shares, receive and acknowledge. A receiver that waits looks up to twenty times a
-    // second at each of the two lanes.
+    // Each webhook sends one message. A batch of up to ten webhooks shares a receive and an
+    // acknowledge. A waiting receiver polls each of the two lanes up to twenty times per second.
     assert!(queue_calls <= WEBHOOKS as u64 + 40 * seconds, "{queue_calls} calls of the queue");
     parts.close(&api, stack).await;
 }

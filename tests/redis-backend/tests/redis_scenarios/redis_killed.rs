@@ -1,7 +1,6 @@
-//! `kill -9` of functions under load: nothing that was
-//! answered with a 202 is lost, and what comes twice is at most what had an attempt without a
-//! recorded answer. Nobody takes anything over: what a dead process held comes back when leases and
-//! visibility timeouts are over.
+//! `kill -9` of functions under load. No webhook with a 202 is lost. A duplicate delivery is an
+//! attempt without a recorded outcome. The webhooks of a dead process resume when their leases and
+//! visibility timeouts end.
 
 use harness::{
     crash::{kill_functions, settings, times},
@@ -9,7 +8,7 @@ use harness::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_functions_are_killed_on_redis() {
+async fn no_webhook_is_lost_when_functions_are_killed_on_redis() {
     let server = RedisServer::start().unwrap();
     let (status, queue) = (server.url(2), server.url(1));
     let mut all = times("600", "1000");

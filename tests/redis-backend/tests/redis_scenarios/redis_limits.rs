@@ -1,4 +1,4 @@
-//! What Redis itself can lose or refuse: a replica that is promoted, and a memory that is full.
+//! Limits of Redis itself: a promoted replica, and full memory.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::redis::{BOUND, Parts};
 
-/// Webhooks of one caller.
+/// The number of webhooks from one caller.
 const WEBHOOKS: usize = 20;
 
 async fn post(api: &ApiClient, url: &str, bytes: usize) -> Answer {
@@ -32,11 +32,11 @@ async fn store_health(api: &ApiClient) -> Value {
     health["store"].clone()
 }
 
-/// With a server and its replica, health says that a promotion may lose webhooks; and it does.
-/// Proved by a promotion that the old server does not know of, as in a partition: what it answered
-/// after that is not on the promoted one.
+/// With a server and its replica, health warns that a promotion may lose webhooks, and one does.
+/// The test promotes the replica without the old server's knowledge, as in a partition. Webhooks
+/// that the old server accepts afterwards are missing on the promoted one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
+async fn without_wait_a_promotion_loses_accepted_webhooks() {
     let mut primary = RedisServer::durable().unwrap();
     let replica = RedisServer::replica_of(&primary).unwrap();
     let (before, after) = (Parts::on_one(&primary), Parts::on_one(&replica));
@@ -58,15 +58,15 @@ async fn a_promoted_replica_lacks_what_was_accepted_without_waiting_for_it() {
     let stack = after.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &ids, BOUND).await;
-    assert_eq!(ledger.statuses, [("deleted".to_owned(), WEBHOOKS)].into(), "they are gone");
+    assert_eq!(ledger.statuses, [("deleted".to_owned(), WEBHOOKS)].into(), "the webhooks are lost");
     after.close(&api, stack).await;
 }
 
-/// With `STATUS_REDIS_WAIT=1` what is answered 202 is on the replica, and what the replica does not
-/// confirm is answered 503. The caller repeats that with its key, and it is accepted once. Proved
-/// by the same promotion.
+/// With `STATUS_REDIS_WAIT=1`, every webhook with a 202 is on the replica, and a write that the
+/// replica does not confirm gets a 503. The caller repeats it with its idempotency key, and it is
+/// accepted once. The test uses the same promotion.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
+async fn with_wait_a_promotion_keeps_accepted_webhooks() {
     let mut primary = RedisServer::durable().unwrap();
     let replica = RedisServer::replica_of(&primary).unwrap();
     let (before, after) =
@@ -96,13 +96,21 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     let (status, body) = again(&stack.url()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
     let deleted = api.call(Method::DELETE, &["webhook-status", &ids[0]], &[], None).await.unwrap();
-    assert_eq!(deleted.status, StatusCode::SERVICE_UNAVAILABLE, "a delete is a promise too");
+    assert_eq!(
+        deleted.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "a delete also waits for the replica"
+    );
     stack.crash().unwrap();
     primary.crash();
     let stack = after.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let ledger = ledger::settle(&api, &ids, BOUND).await;
-    assert_eq!(ledger.statuses, [("delivered".to_owned(), WEBHOOKS)].into(), "they are all there");
+    assert_eq!(
+        ledger.statuses,
+        [("delivered".to_owned(), WEBHOOKS)].into(),
+        "the replica has all webhooks"
+    );
     let mut answers = Vec::new();
     for _ in 0..2 {
         let (status, body) = again(&stack.url()).await;
@@ -111,20 +119,20 @@ async fn a_promoted_replica_has_what_was_accepted_with_waiting_for_it() {
     }
     assert_eq!(answers[0], answers[1], "accepted once");
     ledger::settle(&api, &answers[..1], BOUND).await;
-    let came = receiver
+    let requests = receiver
         .received()
         .iter()
         .filter(|request| request.webhook_id() == Some(&*answers[0]))
         .count();
-    assert_eq!(came, 1);
+    assert_eq!(requests, 1);
     after.close(&api, stack).await;
 }
 
-/// Near `maxmemory` nothing new is accepted, and the answer says so. All that was accepted is
-/// delivered, also at the limit itself, and can be deleted; then there is room again. Proved by
-/// filling a small server while the destination refuses everything for now.
+/// Near `maxmemory` the stack refuses new webhooks, and the error gives the reason. Accepted
+/// webhooks are delivered, even at the limit, and can be deleted. Deletes free memory for new ones.
+/// The test fills a small server while the destination fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
+async fn a_full_server_refuses_new_webhooks_and_delivers_accepted_ones() {
     const FILLER_BYTES: usize = 20_000;
     let server = RedisServer::durable().unwrap();
     let used = |server: &RedisServer| {
@@ -150,7 +158,7 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
             break answer;
         }
         ids.push(accepted(answer));
-        assert!(started.elapsed() < BOUND, "never full");
+        assert!(started.elapsed() < BOUND, "the store is not full");
         sleep(Duration::from_millis(5)).await;
     };
     assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -160,20 +168,20 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
         "{refusal:?}"
     );
     assert!(refusal.headers.contains_key("retry-after") && ids.len() > 10, "{refusal:?}");
-    // Beyond the limit now, so the server refuses whatever may take memory.
+    // Over the limit, so the server refuses every command that may use memory.
     limit(used(&server) / 2);
     let refused: redis::RedisResult<()> = redis::Client::open(server.url(0))
         .unwrap()
         .get_connection()
         .and_then(|mut connection| cmd("SET").arg("x").arg(1).query(&mut connection));
     assert!(refused.unwrap_err().to_string().contains("OOM"));
-    let is_told = async || {
+    let is_reported = async || {
         let store = store_health(&api).await;
         store["status"] == "degraded"
             && store["warnings"].to_string().contains("memory is 90 % full or more")
     };
-    while !is_told().await {
-        assert!(started.elapsed() < BOUND, "health does not tell");
+    while !is_reported().await {
+        assert!(started.elapsed() < BOUND, "health does not report the full memory");
         sleep(Duration::from_millis(50)).await;
     }
     receiver.answer_with(|_| Reply::status(200));
@@ -188,7 +196,7 @@ async fn a_full_memory_refuses_new_webhooks_and_delivers_those_it_has() {
     }
     limit(used(&server) * 4);
     while post(&api, &receiver.url("/x"), 10).await.status != StatusCode::ACCEPTED {
-        assert!(started.elapsed() < 2 * BOUND, "it never accepts again");
+        assert!(started.elapsed() < 2 * BOUND, "the stack does not accept webhooks again");
         sleep(Duration::from_millis(50)).await;
     }
     harness::crash::wait_until_idle(&api, BOUND).await;

@@ -1,5 +1,5 @@
-//! Redis goes away under load, for ten seconds: it hangs, or is killed and comes back with what it
-//! has on disk. Nothing that was answered with a 202 is lost.
+//! An outage of Redis under load for ten seconds: it hangs, or is killed and restarts from its
+//! disk. No webhook with a 202 is lost.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use crate::redis::{BOUND, Parts};
 
-/// How long it is away: longer than any call waits, so that nobody sits it out.
+/// The length of an outage. It exceeds the timeout of every call.
 const OUTAGE: Duration = Duration::from_secs(10);
 
-/// A stack, a receiver that takes everything, and clients that post through everything.
+/// A stack, a receiver that accepts everything, and clients that post during the outage.
 struct Load {
     parts: Parts,
     stack: Stack,
@@ -29,8 +29,8 @@ struct Load {
 }
 
 impl Load {
-    /// What neither the queue nor the due index took, since both were away, is the audit's; here it
-    /// comes soon.
+    /// If both the queue and the due index are unreachable, a webhook waits for the audit. Here it
+    /// runs soon.
     async fn on(parts: Parts) -> Self {
         let parts = parts.set("AUDIT_AGE_MS", "5000").set("REQUEUE_GRACE_MS", "9000");
         let (stack, receiver) = (parts.launch.start().unwrap(), Receiver::start().await.unwrap());
@@ -45,100 +45,103 @@ impl Load {
         self.clients.seen.accepts(when, 50).await;
     }
 
-    /// The outage, which has begun, takes its time; how many of the requests that began in it were
+    /// Waits for the length of the outage. Returns how many of the requests that began in it were
     /// accepted, and how many refused.
-    async fn sit_out(&self) -> (usize, usize) {
+    async fn wait_for_outage(&self) -> (usize, usize) {
         self.clients.seen.begin_phase();
         sleep(OUTAGE).await;
         self.clients.seen.in_phase()
     }
 
-    /// Everything that was accepted is delivered, and nothing is left.
+    /// Checks that all accepted webhooks are delivered and nothing is left.
     async fn close(self) {
         let accepted = self.clients.stop().await;
         let api = ApiClient::new(&self.stack.url(), None).unwrap();
         let ledger = ledger::settle(&api, &accepted, BOUND).await;
         assert_eq!(ledger.statuses, [("delivered".to_owned(), accepted.len())].into());
-        let came: std::collections::HashSet<String> = self
+        let received: std::collections::HashSet<String> = self
             .receiver
             .received()
             .iter()
             .filter_map(|request| Some(request.webhook_id()?.to_owned()))
             .collect();
-        assert!(accepted.iter().all(|id| came.contains(id)), "what is delivered has come");
-        // What was refused may have been created all the same, once the server went on: it is
-        // delivered too, at last by the audit.
+        assert!(
+            accepted.iter().all(|id| received.contains(id)),
+            "each delivered webhook reached the receiver"
+        );
+        // A refused webhook may have been created when the server resumed. It is delivered too, by
+        // the audit at the latest.
         wait_until_idle(&api, 2 * BOUND).await;
         self.parts.close(&api, self.stack).await;
     }
 }
 
-/// A server that has both and hangs, or dies and comes back with what it has on disk, costs
-/// refusals and delays.
+/// A server with store and queue hangs, or dies and restarts from its disk. Requests are refused
+/// and delayed.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_server_hangs_or_dies() {
+async fn no_webhook_is_lost_when_the_server_hangs_or_dies() {
     let mut server = RedisServer::durable().unwrap();
     let load = Load::on(Parts::on_one(&server)).await;
     server.pause().unwrap();
-    let (accepted, refused) = load.sit_out().await;
+    let (accepted, refused) = load.wait_for_outage().await;
     assert!(
         accepted == 0 && refused > 0,
-        "while it hung, {accepted} were accepted and {refused} refused"
+        "during the hang, {accepted} were accepted and {refused} refused"
     );
     server.resume().unwrap();
     load.wait_for_accepted("after it hung").await;
     server.crash();
-    let (accepted, refused) = load.sit_out().await;
+    let (accepted, refused) = load.wait_for_outage().await;
     assert!(
         accepted == 0 && refused > 0,
-        "while it was dead, {accepted} were accepted and {refused} refused"
+        "while the server was down, {accepted} were accepted and {refused} refused"
     );
     server.restart().unwrap();
     load.wait_for_accepted("after it died").await;
     load.close().await;
 }
 
-/// Where only the queue's server is away, nothing is refused: what is accepted waits in the due
+/// If only the queue's server fails, no request is refused. Accepted webhooks wait in the due
 /// index.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_refused_when_only_the_queue_s_server_hangs_or_dies() {
+async fn no_request_is_refused_when_only_the_queue_server_hangs_or_dies() {
     let (status, mut queue) = (RedisServer::durable().unwrap(), RedisServer::durable().unwrap());
     let load = Load::on(Parts::on(Some(&status.url(0)), Some(&queue.url(0)))).await;
     queue.pause().unwrap();
-    let (accepted, refused) = load.sit_out().await;
+    let (accepted, refused) = load.wait_for_outage().await;
     assert!(
         accepted > 0 && refused == 0,
-        "while it hung, {accepted} were accepted and {refused} refused"
+        "during the hang, {accepted} were accepted and {refused} refused"
     );
     queue.resume().unwrap();
     load.wait_for_accepted("after it hung").await;
     queue.crash();
-    let (accepted, refused) = load.sit_out().await;
+    let (accepted, refused) = load.wait_for_outage().await;
     assert!(
         accepted > 0 && refused == 0,
-        "while it was dead, {accepted} were accepted and {refused} refused"
+        "while the server was down, {accepted} were accepted and {refused} refused"
     );
     queue.restart().unwrap();
     load.wait_for_accepted("after it died").await;
-    assert_eq!(load.clients.seen.in_all().1, 0, "nothing was refused");
+    assert_eq!(load.clients.seen.in_all().1, 0, "no request was refused");
     load.close().await;
 }
 
-/// A cluster that loses a node takes what the others keep, once it has one again everything, and
-/// loses nothing.
+/// If a cluster loses a node, webhooks of the other nodes are accepted. After the node is back, all
+/// are, and none is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_a_node_of_a_cluster_hangs_or_dies() {
+async fn no_webhook_is_lost_when_a_cluster_node_hangs_or_dies() {
     let mut cluster = RedisCluster::durable().unwrap();
     let load = Load::on(Parts::on(Some(&cluster.url()), Some(&cluster.url()))).await;
     cluster.nodes()[1].pause().unwrap();
-    let (_, refused) = load.sit_out().await;
-    assert!(refused > 0, "its share was refused while it hung");
+    let (_, refused) = load.wait_for_outage().await;
+    assert!(refused > 0, "the node's webhooks are refused during the hang");
     cluster.nodes()[1].resume().unwrap();
     cluster.wait_until_agreed().unwrap();
     load.wait_for_accepted("after it hung").await;
     cluster.nodes_mut()[2].crash();
-    let (_, refused) = load.sit_out().await;
-    assert!(refused > 0, "its share was refused while it was dead");
+    let (_, refused) = load.wait_for_outage().await;
+    assert!(refused > 0, "the node's webhooks are refused while it is down");
     cluster.nodes_mut()[2].restart().unwrap();
     cluster.wait_until_agreed().unwrap();
     load.wait_for_accepted("after it died").await;

@@ -1,4 +1,4 @@
-//! A process on Redis that is gone, or does not run: another one goes on with what it held, long
+//! Recovery from a dead or paused process on Redis: another process resumes its webhooks long
 //! before leases and visibility timeouts end.
 
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::redis::{BOUND, Parts};
 
-/// A message that nobody takes over is hidden for 360 s, and a lease is 45 s.
-const TAKE_OVER_BOUND: Duration = Duration::from_secs(40);
+/// Without recovery, a message is hidden for 360 s, and a lease is 45 s.
+const RECOVERY_BOUND: Duration = Duration::from_secs(40);
 
-/// Attempts that are under way when it happens.
+/// Attempts in flight when the process fails.
 const IN_FLIGHT: usize = 5;
 
-/// The usual times, not the short ones of other scenarios.
+/// The default times, unlike other scenarios.
 fn parts(status: &str, queue: &str) -> Parts {
     Parts::on(Some(status), Some(queue))
         .set("DELIVERY_TIMEOUT_MS", "30000")
@@ -37,8 +37,8 @@ async fn wait_until(what: &str, bound: Duration, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Attempts that hang, made by the only stack there is; the receiver answers at once from then on.
-/// The heartbeats are on one of these servers.
+/// Starts attempts that hang, on the only stack. The receiver responds at once from then on. One of
+/// these servers stores the heartbeats.
 async fn in_flight(
     receiver: &Receiver,
     stack: &Stack,
@@ -69,7 +69,7 @@ async fn receiver_that_hangs() -> Receiver {
         .unwrap()
 }
 
-/// Each was interrupted once and is delivered.
+/// Checks that each webhook was interrupted once and is delivered.
 async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String], bound: Duration) {
     let ledger = ledger::settle(api, ids, bound).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), ids.len())].into());
@@ -86,10 +86,10 @@ async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String]
     }
 }
 
-/// `kill -9` of a stack with attempts in flight: another stack makes them again within seconds.
-/// Proved with the usual lease and the time that it took.
+/// `kill -9` of a stack with attempts in flight. Another stack repeats them within seconds, despite
+/// the default lease.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_stack_goes_on_with_what_a_killed_one_held() {
+async fn another_stack_recovers_the_attempts_of_a_killed_one() {
     let servers = [RedisServer::start().unwrap()];
     let (first, second) = (
         parts(&servers[0].url(2), &servers[0].url(1)),
@@ -102,18 +102,18 @@ async fn another_stack_goes_on_with_what_a_killed_one_held() {
     stack.crash().unwrap();
     let killed_at = Instant::now();
     let api = ApiClient::new(&other.url(), None).unwrap();
-    assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
+    assert_delivered_after_one_interruption(&api, &ids, RECOVERY_BOUND).await;
     println!(
-        "in flight when its stack was killed, and delivered by another one within {:?}",
+        "attempts of a killed stack were repeated by another one within {:?}",
         killed_at.elapsed()
     );
     second.close(&api, other).await;
 }
 
-/// The same on a cluster, where the heartbeats, the claims and the messages are on different nodes,
-/// by the stack that is started again.
+/// The same with a restarted stack on a cluster, where heartbeats, claims and messages are on
+/// different nodes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() {
+async fn a_restarted_stack_recovers_its_attempts_on_a_cluster() {
     let cluster = RedisCluster::start().unwrap();
     let parts = parts(&cluster.url(), &cluster.url());
     let receiver = receiver_that_hangs().await;
@@ -123,18 +123,18 @@ async fn a_stack_that_is_started_again_goes_on_with_what_it_held_on_a_cluster() 
     let stack = parts.launch.start().unwrap();
     let started_at = Instant::now();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
+    assert_delivered_after_one_interruption(&api, &ids, RECOVERY_BOUND).await;
     println!(
-        "in flight when the stack was killed, and delivered within {:?} of its restart",
+        "attempts of a killed stack were repeated within {:?} of its restart",
         started_at.elapsed()
     );
     parts.close(&api, stack).await;
 }
 
-/// A stack that is stopped (SIGSTOP) looks dead: another one goes on with what it held. When it
-/// runs again it stops the attempts that it had made, and is as well as before.
+/// A paused stack (SIGSTOP) looks dead, and another one recovers its attempts. When the paused
+/// stack resumes, it stops those attempts and then works as before.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_stack_goes_on_while_one_does_not_run() {
+async fn another_stack_recovers_the_attempts_of_a_paused_one() {
     let servers = [RedisServer::start().unwrap()];
     let (first, second) = (
         parts(&servers[0].url(2), &servers[0].url(1)),
@@ -146,9 +146,9 @@ async fn another_stack_goes_on_while_one_does_not_run() {
     let other = second.launch.start().unwrap();
     stack.pause().unwrap();
     let api = ApiClient::new(&other.url(), None).unwrap();
-    assert_delivered_after_one_interruption(&api, &ids, TAKE_OVER_BOUND).await;
+    assert_delivered_after_one_interruption(&api, &ids, RECOVERY_BOUND).await;
     stack.resume().unwrap();
-    wait_until("it has seen that it was taken for dead", BOUND, || {
+    wait_until("the stack reports its missed heartbeat", BOUND, || {
         first.launch.log().contains("No heartbeat reached Redis")
     })
     .await;
@@ -160,8 +160,8 @@ async fn another_stack_goes_on_while_one_does_not_run() {
     second.close(&api, other).await;
 }
 
-/// A process that cannot tell that it is alive stops its attempts before another one may make them
-/// again, and long before their deadline. Proved by attempts that hang while the server hangs: they
+/// A process that cannot send its heartbeat stops its attempts before another process may repeat
+/// them, and long before their deadline. The test pauses the server during hanging attempts. They
 /// are recorded as interrupted, not as a timeout of the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
@@ -171,7 +171,7 @@ async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
     let stack = parts.launch.start().unwrap();
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
     servers[0].pause().unwrap();
-    wait_until("its attempts are stopped", BOUND, || {
+    wait_until("the attempts are stopped", BOUND, || {
         parts.launch.log().contains("because this process lost its heartbeat")
     })
     .await;

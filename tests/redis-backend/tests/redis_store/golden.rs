@@ -1,7 +1,7 @@
 //! The keys of schema version 1: the store and the queue write them byte for byte, and read them.
 //!
-//! The golden file shows each key with its value and no prefix. What is random stands there as a
-//! name: the call that created a record, and the ids of messages.
+//! The golden file contains each key without its prefix, and its value. Names replace random
+//! values: the call that created a record, and the ids of messages.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use super::*;
 
 const FILE: &str = "redis.json";
 
-/// A clock that stands still.
+/// A clock with a fixed time.
 #[derive(Debug)]
-struct StandingClock;
+struct FixedClock;
 
 #[async_trait]
-impl Clock for StandingClock {
+impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         golden::NOW
     }
@@ -37,7 +37,7 @@ impl Clock for StandingClock {
 }
 
 fn open(behind: &Behind) -> (RedisStore, RedisQueue) {
-    let clock: Arc<dyn Clock> = Arc::new(StandingClock);
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock);
     let connection = |part| Connection::new(&behind.url, &behind.prefix, part).unwrap();
     let store = RedisStore::new(connection("status"), Arc::clone(&clock));
     (store, RedisQueue::new(connection("queue"), clock))
@@ -48,7 +48,7 @@ fn pending(n: u8) -> Webhook {
     Webhook { id: WebhookId { task: golden::task(n), ..pending.id.clone() }, ..pending.clone() }
 }
 
-/// Every key with its value, in order.
+/// Every key with its value, sorted.
 async fn dump(behind: &Behind) -> String {
     let mut keys: Vec<String> = behind.ask(cmd("KEYS").arg("*")).await.unwrap();
     keys.sort();
@@ -71,11 +71,11 @@ async fn dump(behind: &Behind) -> String {
         };
         dumped.insert(key, value);
     }
-    name_what_is_random(&mut dumped);
+    name_random_values(&mut dumped);
     serde_json::to_string_pretty(&dumped).unwrap()
 }
 
-fn name_what_is_random(dumped: &mut Map<String, Value>) {
+fn name_random_values(dumped: &mut Map<String, Value>) {
     let mut ids = BTreeMap::new();
     for (key, value) in &*dumped {
         for (id, body) in value.as_object().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! Taking over what a process held whose heartbeat stopped: all of that, and nothing else.
+//! Recovery from a process whose heartbeat stopped: all its leases and messages, and no others.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{PREFIX, content};
 const DEAD: ProcessId = 7;
 const ALIVE: ProcessId = 70;
 
-/// A process as it is to Redis: its store and its queue, under its name if it has one.
+/// The store and queue of a process, with its name if it has one.
 struct Process {
     store: RedisStore,
     queue: RedisQueue,
@@ -87,9 +87,9 @@ impl Process {
     }
 }
 
-/// Of a dead process every lease ends, also if several processes take over at once, and no lease of
-/// a live process, of one without a name, or that was made since. An outcome of the dead process
-/// that is written meanwhile stays. Proved by racing all of them.
+/// Recovery ends every lease of a dead process, even if several processes recover it at once. It
+/// ends no lease of a live or unnamed process and no later one. An outcome that the dead process
+/// writes meanwhile is kept. The test races all of them.
 async fn the_leases_of_a_dead_process_end(url: &str) {
     let (dead, alive, unnamed) =
         (Process::new(url, Some(DEAD)), Process::new(url, Some(ALIVE)), Process::new(url, None));
@@ -99,7 +99,7 @@ async fn the_leases_of_a_dead_process_end(url: &str) {
         late.push(dead.claimed(claim).await);
         others.push(alive.claimed(claim).await);
         others.push(unnamed.claimed(claim).await);
-        // Claimed by the dead process once, and since by one that leaves no name.
+        // A claim of the dead process, replaced by one of an unnamed process.
         let before = dead.claimed(claim).await;
         let after_lease = before.claim.as_ref().unwrap().lease_until;
         others.push(unnamed.claim(&before, claim + 100, after_lease).await);
@@ -112,8 +112,11 @@ async fn the_leases_of_a_dead_process_end(url: &str) {
         outcomes
     );
     let recorded = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
-    // Two that write the same record both count it.
-    assert!(first.unwrap() + second.unwrap() + recorded >= 40, "each ended, or has its outcome");
+    // Two processes that write the same record both count it.
+    assert!(
+        first.unwrap() + second.unwrap() + recorded >= 40,
+        "each lease ended or has an outcome"
+    );
     for webhook in held.iter().chain(&late) {
         let stored = alive.store.get(&webhook.id).await.unwrap().unwrap();
         if stored.status == Status::Delivered {
@@ -124,13 +127,13 @@ async fn the_leases_of_a_dead_process_end(url: &str) {
             "{stored:?}"
         );
         alive.claim(&stored, 1000, alive.now()).await;
-        assert!(dead.deliver(webhook).await.is_err(), "too late");
+        assert!(dead.deliver(webhook).await.is_err(), "a late outcome is refused");
     }
     for webhook in &others {
         assert_eq!(
             alive.store.get(&webhook.id).await.unwrap().as_ref(),
             Some(webhook),
-            "it goes on"
+            "the claim is unchanged"
         );
     }
     assert_eq!(alive.store.end_leases_of(DEAD, alive.now()).await.unwrap(), 0);
@@ -146,8 +149,8 @@ async fn the_leases_of_a_dead_process_end_on_a_cluster() {
     the_leases_of_a_dead_process_end(&RedisCluster::start().unwrap().url()).await;
 }
 
-/// The messages that a dead process holds become visible, and no others. Its receipts count until
-/// somebody receives the messages again.
+/// The messages that a dead process holds become visible, and no others. Its receipts stay valid
+/// until the messages are received again.
 #[tokio::test]
 async fn the_messages_of_a_dead_process_become_visible() {
     let server = RedisServer::start().unwrap();
@@ -161,7 +164,7 @@ async fn the_messages_of_a_dead_process_become_visible() {
     let (held, others) =
         (dead.receive(4).await, [alive.receive(2).await, unnamed.receive(2).await].concat());
     assert_eq!((held.len(), others.len()), (4, 4));
-    // One is handed back with a delay: it keeps that.
+    // A message that was released with a delay keeps its delay.
     dead.queue
         .release(Lane::Webhooks, &[held[3].receipt.clone()], Duration::from_secs(60))
         .await
@@ -184,7 +187,7 @@ async fn the_messages_of_a_dead_process_become_visible() {
     assert_eq!(
         (depth.ready, depth.in_flight + depth.delayed),
         (0, 7),
-        "an outdated receipt does nothing"
+        "an outdated receipt has no effect"
     );
     assert_eq!(alive.queue.release_all_of(DEAD, alive.now()).await.unwrap(), 0);
     assert_eq!(alive.queue.release_all_of(ALIVE, alive.now()).await.unwrap(), 4);

@@ -1,4 +1,4 @@
-//! One sweep over a Redis server of its own, counted by the server.
+//! Runs one sweep on its own Redis servers and reads their counters.
 
 use std::{
     collections::BTreeMap,
@@ -22,16 +22,16 @@ use shared::{
     transition::{Rules, testing::new_webhook},
 };
 
-/// A moment at which time stands still, so that every run does the very same.
+/// A fixed time, which makes all runs equal.
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// What is due falls due within the minute for which a sweep looks ahead.
+/// Due webhooks become due within the minute that a sweep looks ahead.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What is open and not due waits until then.
+/// Other open webhooks become due after this time.
 const LATER: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Webhooks created at a time.
+/// Concurrent creates.
 const CONCURRENCY: usize = 128;
 
 /// The shards of the store. Each has a due index.
@@ -49,17 +49,17 @@ pub(crate) struct Swept {
     /// Commands that the servers ran, by name. Commands within scripts are included, the scripts of
     /// sends are not.
     pub(crate) commands: BTreeMap<String, u64>,
-    /// Bytes that the store's server answered.
+    /// Bytes that the store's server sent.
     pub(crate) answered_bytes: u64,
-    /// How long it took.
+    /// The duration of the sweep.
     pub(crate) took: Duration,
 }
 
 #[derive(Debug)]
-struct Still;
+struct FixedClock;
 
 #[async_trait]
-impl Clock for Still {
+impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         NOW
     }
@@ -73,13 +73,13 @@ impl Clock for Still {
     }
 }
 
-/// Sweeps once over `open` webhooks that are not due and `due` that are.
+/// Sweeps once over `due` webhooks that are due and `open` webhooks that are not.
 pub(crate) async fn sweep(open: usize, due: usize) -> Result<Swept, Failure> {
     let (status, queue) = (RedisServer::start()?, RedisServer::start()?);
     let context = context(&status, &queue)?;
     let until = NOW.plus(Duration::from_secs(3600));
     fill(&*context.store, open, Some(NOW.plus(LATER)), 0).await?;
-    // Takes the audit to where it has nothing to read, and the scripts to the server.
+    // Moves the audit past these webhooks and loads the scripts into the server.
     fill(&*context.store, 1, Some(NOW.plus(SOON)), 1).await?;
     sweep::handle(&context, until).await?;
     fill(&*context.store, due, Some(NOW.plus(SOON)), 2).await?;
@@ -124,7 +124,7 @@ fn connect(server: &RedisServer) -> redis::RedisResult<redis::Connection> {
     redis::Client::open(server.url(0))?.get_connection()
 }
 
-/// The calls of each command but our own.
+/// The calls of each command, without those of this test.
 fn calls(of: &str, info: &str) -> BTreeMap<String, u64> {
     let call = |line: &str| {
         let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
@@ -142,13 +142,13 @@ fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure
         _ => None,
     };
     let config = Config::from_source(Defaults::LAMBDA, setting)?;
-    let clock: Arc<dyn Clock> = Arc::new(Still);
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock);
     let backends = Backends::open(&config, &clock, DataDirMode::Shared)?;
     Ok(Context::new(config, &backends, clock, Duration::from_secs(3600))?)
 }
 
-/// Webhooks with a payload of 1 KiB whose ids, and so shards, are the same each time. `kind` tells
-/// them from those of other calls.
+/// Creates webhooks with a payload of 1 KiB. Their ids, and so their shards, are the same in each
+/// run. `kind` separates them from those of other calls.
 async fn fill(
     store: &dyn Store,
     count: usize,
