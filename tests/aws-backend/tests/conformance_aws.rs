@@ -1,11 +1,11 @@
-//! The conformance suite against DynamoDB and SQS as an emulator has them: a table and two queues
-//! for each case, the second handle with clients of its own as another process has them.
+//! The conformance suite on emulated DynamoDB and SQS. Each case has its own table and two queues,
+//! and the second handle has its own clients, as in another process.
 
 #![allow(clippy::unwrap_used, reason = "a backend that does not start fails its case")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
+    reason = "the output is for the person who runs the test"
 )]
 
 use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
@@ -24,11 +24,11 @@ use shared::{
     transition::Limits,
 };
 
-/// How long a call may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    // Kept until the suite is over.
+    // Kept until the suite ends.
     let emulator = match AwsStack::emulator() {
         Ok(emulator) => Arc::new(emulator),
         Err(error) => {
@@ -74,21 +74,21 @@ impl Amazon {
         clients().dynamodb(&self.settings)
     }
 
-    /// The item that holds the webhook's record, found without the store's help.
+    /// The item with the webhook's record. Bypasses the store.
     async fn record(&self, id: &WebhookId) -> HashMap<String, AttributeValue> {
         let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
         let found = found
             .filter_expression("s = :task")
             .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
         let mut items = found.send().await.unwrap().items.unwrap();
-        assert_eq!(items.len(), 1, "one item is the record of {id}");
+        assert_eq!(items.len(), 1, "one item has the record of {id}");
         items.remove(0)
     }
 }
 
-/// Clients that wait for an emulator on a busy machine.
+/// Clients whose timeouts suit an emulator on a busy machine.
 fn clients() -> Aws {
-    Aws::new().unwrap().with_limits(PATIENCE, PATIENCE)
+    Aws::new().unwrap().with_limits(CALL_TIMEOUT, CALL_TIMEOUT)
 }
 
 #[async_trait]

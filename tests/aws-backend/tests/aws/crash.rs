@@ -1,4 +1,4 @@
-//! `kill -9` of the function's processes in the middle of a batch.
+//! `kill -9` of the function's processes during a batch.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::deployed::{Deployed, VISIBILITY_S};
 
-/// One batch.
+/// The size of one batch.
 const WEBHOOKS: usize = 10;
 
-/// Their leases run out, their messages come again, their retries are made.
+/// Leases expire, messages become visible, and attempts are repeated.
 const BOUND: Duration = Duration::from_secs(VISIBILITY_S as u64 + 100);
 
-/// Ten attempts hang when every process of `deliver` is killed. Their messages come again once they
-/// are visible, and each webhook is delivered; the lost attempts show as interrupted.
+/// Ten attempts hang when every process of `deliver` is killed. Their messages become visible
+/// again, and each webhook is delivered. The lost attempts are recorded as interrupted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_whose_process_is_killed_is_delivered() {
     let deployed = Deployed::take().await;
@@ -42,7 +42,7 @@ async fn a_batch_whose_process_is_killed_is_delivered() {
         results.iter().map(|result| result["webhook_id"].as_str().unwrap().to_owned()).collect();
     receiver.wait_for(WEBHOOKS, BOUND).await.unwrap();
     let killed = deployed.kill(deployed.output("DeliverFunctionName")).unwrap();
-    assert!(killed > 0, "a process was at it");
+    assert!(killed > 0, "a process was running");
     receiver.answer_with(|_| Reply::status(200));
 
     let ledger = ledger::settle(&api, &ids, BOUND).await;
@@ -60,7 +60,7 @@ async fn a_batch_whose_process_is_killed_is_delivered() {
         assert_eq!(receiver.wait_for_webhook(id, 2, BOUND).await.unwrap().len(), 2, "{id}");
     }
     println!(
-        "{killed} processes of deliver killed with {WEBHOOKS} attempts under way; all delivered"
+        "{killed} processes of deliver killed with {WEBHOOKS} attempts in flight; all delivered"
     );
     deployed.close().await;
 }

@@ -1,5 +1,5 @@
-//! The deployment that these tests share: deployed once, used by one test at a time, as each ends
-//! by seeing that nothing is left.
+//! The deployment that these tests share. It is deployed once and used by one test at a time,
+//! because each ends with a check that nothing is left.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -20,9 +20,8 @@ use tokio::{
     time::sleep,
 };
 
-/// Times are shortened by the template's own parameters, so that three attempts fit into a test.
-/// The breaker is off: destinations that always fail would open their circuits, which is right, and
-/// slow.
+/// The template's parameters shorten the times, so three attempts fit into a test. The circuit
+/// breaker is off, because failing destinations would open their circuits and slow the tests.
 const PARAMETERS: [(&str, &str); 8] = [
     ("RetryBaseDelayMs", "200"),
     ("MinRetryDelayMs", "0"),
@@ -34,20 +33,19 @@ const PARAMETERS: [(&str, &str); 8] = [
     ("Alarms", "true"),
 ];
 
-/// A message that was handed back comes again after this long; on AWS, six times the function's
-/// timeout.
+/// The visibility timeout of a failed message. On AWS it is six times the function's timeout.
 pub(crate) const VISIBILITY_S: u32 = 20;
 
-/// Until the queues are empty: what was handed back comes again first.
+/// The bound until the queues are empty. Hidden messages become visible first.
 const EMPTY_BOUND: Duration = Duration::from_secs(180);
 
-/// The deployment, for as long as one test needs it.
+/// The deployment, locked for one test.
 pub(crate) struct Deployed {
     stack: MutexGuard<'static, AwsStack>,
 }
 
 impl Deployed {
-    /// Waits for its turn. The first one deploys.
+    /// Waits for its turn. The first call deploys.
     pub(crate) async fn take() -> Self {
         static STACK: OnceLock<Mutex<AwsStack>> = OnceLock::new();
         let deploy = || AwsStack::deployed(&PARAMETERS).unwrap_or_else(|error| panic!("{error}"));
@@ -70,8 +68,8 @@ impl Deployed {
         self.stack.client().unwrap()
     }
 
-    /// Waits until no message is left, and looks into the table: nothing is unfinished, and nothing
-    /// is due.
+    /// Waits until no message is left. Then checks that the table has no unfinished and no due
+    /// webhook.
     pub(crate) async fn close(&self) {
         let api = self.api();
         ledger::wait_for_empty_queues(&api, EMPTY_BOUND).await;
@@ -123,26 +121,26 @@ impl std::ops::Deref for Deployed {
 }
 
 impl Drop for Deployed {
-    /// A test that fails shows what the functions said; after one that does not, they have said
-    /// nothing that is private.
+    /// A failed test shows the end of the functions' log. A successful one checks that the log
+    /// contains no secret.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the emulator's log ends:\n{}", self.stack.log_tail());
             return;
         }
         let leaks: Vec<String> = self.stack.leaks().iter().map(ToString::to_string).collect();
-        assert!(
-            leaks.is_empty(),
-            "the emulator's log holds what must stand in none:\n{}",
-            leaks.join("\n")
-        );
+        assert!(leaks.is_empty(), "the emulator's log contains secrets:\n{}", leaks.join("\n"));
     }
 }
 
-/// Waits until something is so.
-pub(crate) async fn wait_until(what: &str, bound: Duration, mut so: impl AsyncFnMut() -> bool) {
+/// Polls until `is_true` returns true.
+pub(crate) async fn wait_until(
+    what: &str,
+    bound: Duration,
+    mut is_true: impl AsyncFnMut() -> bool,
+) {
     let started = Instant::now();
-    while !so().await {
+    while !is_true().await {
         assert!(started.elapsed() < bound, "not within {bound:?}: {what}");
         sleep(Duration::from_millis(50)).await;
     }

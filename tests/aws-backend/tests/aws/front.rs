@@ -1,4 +1,4 @@
-//! What stands before the functions, and what they are made of.
+//! The entry point before the functions, their secrets, their schedule and their size.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::deployed::{Deployed, wait_until};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Without a key nobody gets in, and `/health` tells a word and no more; the key in Parameter Store
-/// lets in.
+/// Requests without a valid key are refused, and `/health` shows them only the status. The key in
+/// Parameter Store is accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_no_key_is_refused() {
+async fn requests_without_a_valid_key_are_refused() {
     let deployed = Deployed::take().await;
     for key in [None, Some("wrong")] {
         let api = deployed.client_with(key).unwrap();
@@ -29,21 +29,21 @@ async fn who_has_no_key_is_refused() {
         let refused = api.submit(&webhook).await.unwrap_err();
         assert_eq!(refused.status(), Some(StatusCode::UNAUTHORIZED), "{refused}");
     }
-    let word: Value =
+    let summary: Value =
         deployed.client_with(None).unwrap().health().await.unwrap().expect(StatusCode::OK).unwrap();
-    assert_eq!(word.as_object().unwrap().len(), 1, "{word}");
-    let whole: Value = deployed.api().health().await.unwrap().expect(StatusCode::OK).unwrap();
+    assert_eq!(summary.as_object().unwrap().len(), 1, "{summary}");
+    let full: Value = deployed.api().health().await.unwrap().expect(StatusCode::OK).unwrap();
     assert_eq!(
-        (&whole["store"]["backend"], &whole["queue"]["backend"]),
+        (&full["store"]["backend"], &full["queue"]["backend"]),
         (&json!("dynamodb"), &json!("sqs")),
-        "{whole}"
+        "{full}"
     );
 }
 
-/// The signing secret comes out of Secrets Manager, and the reference verifier accepts what it
-/// signs. It stands in no function's environment, and neither does the API's key.
+/// The signing secret comes from Secrets Manager, and the reference verifier accepts its
+/// signatures. Neither it nor the API's key is in a function's environment.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_used_and_stand_in_no_environment() {
+async fn secrets_are_used_and_in_no_environment() {
     let deployed = Deployed::take().await;
     let receiver = Receiver::builder()
         .secrets(Secrets::parse(deployed.signing_secret()))
@@ -69,9 +69,9 @@ async fn secrets_are_used_and_stand_in_no_environment() {
     deployed.close().await;
 }
 
-/// The schedule runs the sweep: `/health` tells of its latest run.
+/// The schedule runs the sweep, and `/health` shows the latest run.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sweep_is_run_each_minute() {
+async fn the_schedule_runs_the_sweep() {
     let deployed = Deployed::take().await;
     let api = deployed.api();
     wait_until("the sweep has run", Duration::from_secs(150), async || {
@@ -83,7 +83,7 @@ async fn the_sweep_is_run_each_minute() {
 
 /// Each function's zip is at most 5 MiB.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_functions_are_small() {
+async fn the_function_zips_are_small() {
     let deployed = Deployed::take().await;
     println!("zips: {:?}", deployed.zip_bytes());
     assert_eq!(deployed.zip_bytes().len(), 4);
@@ -94,10 +94,10 @@ async fn the_functions_are_small() {
     );
 }
 
-/// The other front, and without what can be left out: the HTTP API answers as the function URL
-/// does, and no alarm and no dashboard is made.
+/// A deployment with the HTTP API and without optional parts. The HTTP API responds like the
+/// function URL, and no alarm or dashboard is created.
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_an_http_api_it_is_the_same() {
+async fn the_http_api_front_works_like_the_function_url() {
     let parameters = [("ApiFront", "http-api"), ("Alarms", "false"), ("Dashboard", "false")];
     let stack = tokio::task::spawn_blocking(move || AwsStack::deployed(&parameters)).await.unwrap();
     let stack = stack.unwrap_or_else(|error| panic!("{error}"));

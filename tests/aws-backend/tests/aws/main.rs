@@ -1,17 +1,13 @@
-//! `infra/template.yaml`, deployed: the real template with the real functions on an emulator of AWS
-//! that enforces the functions' roles, driven through the function URL.
+//! `infra/template.yaml`, deployed: the real template and functions on an AWS emulator that
+//! enforces the functions' roles, called through the function URL.
 //!
-//! The emulator is no AWS; where it differs stands in `infra/README.md`.
+//! `infra/README.md` lists the differences between the emulator and AWS.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "these are tests: their panics are verdicts"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
+    reason = "the output is for the person who runs the test"
 )]
 
 mod crash;

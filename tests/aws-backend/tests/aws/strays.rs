@@ -1,4 +1,4 @@
-//! Messages that are not ours.
+//! Messages from other senders.
 
 use std::time::Duration;
 
@@ -9,14 +9,13 @@ use crate::deployed::{Deployed, wait_until};
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// What `dlq` names them after.
+/// The reference id that `dlq` gives them.
 const REFERENCE: &str = "unreadable-message";
 
-/// What neither function can parse passes through the dead-letter queue and becomes a dead letter
-/// with its text, whichever queue it came into; and the webhooks around it are delivered as if it
-/// was not there.
+/// A message that neither function can parse becomes a dead letter with its text, from either
+/// queue. Webhooks before and after it are delivered normally.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_message_becomes_a_dead_letter_and_blocks_nobody() {
+async fn an_unreadable_message_becomes_a_dead_letter_and_blocks_no_webhook() {
     let deployed = Deployed::take().await;
     let receiver = Receiver::start().await.unwrap();
     let api = deployed.api();

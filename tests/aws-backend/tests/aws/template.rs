@@ -1,22 +1,22 @@
-//! The template as its users' tools see it.
+//! The template in the tools of its users.
 
 use harness::{aws::run_script, binaries::workspace};
 use shared::queue::MAX_RECEIVES;
 
-/// cfn-lint and `sam validate --lint` find nothing, and `sam build` makes a function from this
+/// cfn-lint and `sam validate --lint` report nothing, and `sam build` builds a function from this
 /// checkout.
 #[test]
-fn the_template_is_clean_and_sam_builds_from_it() {
+fn the_template_passes_the_linters_and_sam_builds_from_it() {
     let found = run_script("check").unwrap_or_else(|error| panic!("{error}"));
     println!("{found}");
 }
 
-/// What the template says of receives and of reserved concurrency, against the code and against
-/// itself.
+/// The template's receive limit matches the code, and its reserved concurrency matches its
+/// mappings.
 #[test]
-fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
+fn a_throttled_function_has_hours_and_concurrency_can_be_reserved() {
     let template = std::fs::read_to_string(workspace().join("infra/template.yaml")).unwrap();
-    // Long lines are wrapped.
+    // Joins wrapped lines.
     let template = template.split_whitespace().collect::<Vec<_>>().join(" ");
     let number = |name: &str| -> u64 {
         let (_, rest) =
@@ -29,7 +29,7 @@ fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
         (2 * 3600..number("MessageRetentionPeriod")).contains(&given_up_after_s),
         "{given_up_after_s} s"
     );
-    // Fewer than the mapping calls at a time, and it would throttle itself.
+    // A function would throttle itself with fewer than its mapping's concurrent calls.
     for (condition, reserved, mapping) in [
         ("CapsApi", "!Ref ApiMaxConcurrency", None),
         (
@@ -56,15 +56,15 @@ fn a_throttled_function_is_given_hours_and_can_be_kept_from_being_throttled() {
     );
 }
 
-/// What one function may do to items with one partition key, by its role in the template.
-fn may(role: &str, action: &str, key: &str) -> bool {
+/// Whether the role's policies in the template allow this action on items with this partition key.
+fn is_allowed(role: &str, action: &str, key: &str) -> bool {
     let template =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/template.yaml"))
             .unwrap();
     let policies = template
         .split(&format!("\n  {role}:\n"))
         .nth(1)
-        .unwrap_or_else(|| panic!("there is no {role}"));
+        .unwrap_or_else(|| panic!("no role {role}"));
     let policies = policies.split("\n\n").next().unwrap();
     let table = policies
         .split("- Sid: ")
@@ -79,7 +79,7 @@ fn may(role: &str, action: &str, key: &str) -> bool {
     })
 }
 
-/// The items of the list in brackets after this word.
+/// The items of the bracketed list after this word.
 fn list_after(statement: &str, word: &str) -> Vec<String> {
     let list = statement
         .split(word)
@@ -115,12 +115,12 @@ const KEYS: [&str; 13] = [
     "other",
 ];
 
-/// Each function writes what it has to, and nothing else: `deliver` deletes no webhook, only
-/// circuits of destinations that are well again, and `dlq` only the content of a dead letter that
-/// was there before. Proved on every action that writes and every kind of item; the emulator does
-/// not know the condition.
+/// Each function can write only its own items. `deliver` deletes no webhook, only circuits of
+/// recovered destinations. `dlq` deletes only the content of an existing dead letter. The test
+/// checks every write action on every kind of item in the policies, because the emulator ignores
+/// the condition.
 #[test]
-fn a_function_writes_only_the_items_that_are_its_own() {
+fn each_function_writes_only_its_own_items() {
     let expected: [(&str, &str, &[&str]); 12] = [
         ("ApiRole", "PutItem", &[WEBHOOK, CONTENT, "days", "key/k", "ping"]),
         ("ApiRole", "UpdateItem", &[WEBHOOK, CONTENT]),
@@ -136,10 +136,11 @@ fn a_function_writes_only_the_items_that_are_its_own() {
         ("DlqRole", "DeleteItem", &[CONTENT]),
     ];
     for (role, action, wanted) in expected {
-        let allowed: Vec<&str> = KEYS.into_iter().filter(|key| may(role, action, key)).collect();
+        let allowed: Vec<&str> =
+            KEYS.into_iter().filter(|key| is_allowed(role, action, key)).collect();
         assert_eq!(allowed, wanted, "{role} {action}");
     }
     for key in [WEBHOOK, CONTENT, "circuit", "circuit/3"] {
-        assert!(may("DeliverRole", "GetItem", key), "{key}");
+        assert!(is_allowed("DeliverRole", "GetItem", key), "{key}");
     }
 }

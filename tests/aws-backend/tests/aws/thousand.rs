@@ -1,4 +1,4 @@
-//! A thousand webhooks through the function URL, to destinations that answer in every way there is.
+//! A thousand webhooks through the function URL, to destinations with every kind of response.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,14 +14,13 @@ use crate::deployed::Deployed;
 
 const WEBHOOKS: usize = 1000;
 
-/// Calls of the API at a time.
+/// Concurrent API calls.
 const CLIENTS: usize = 8;
 
-/// Until all are finished, on two busy cores.
+/// The bound until all webhooks are finished, on two busy cores.
 const BOUND: Duration = Duration::from_secs(300);
 
-/// How a destination answers, and what the policy makes of it: the final status, after how many
-/// attempts.
+/// A destination's behavior, and the final status and number of attempts under the retry policy.
 const KINDS: [(&str, &str, usize); 6] = [
     ("ok", "delivered", 1),
     ("recovers", "delivered", 2),
@@ -31,7 +30,7 @@ const KINDS: [(&str, &str, usize); 6] = [
     ("hangs", "failed", 3),
 ];
 
-/// Of a hundred: mostly good, and one that hangs, since each of those takes three timeouts.
+/// Of a hundred, most are good, and one hangs, because each of those takes three timeouts.
 fn kind_of(n: usize) -> &'static str {
     match n % 100 {
         0..60 => "ok",
@@ -61,10 +60,10 @@ async fn submit(api: &ApiClient, receiver: &Receiver, n: usize) -> (String, &'st
     (api.submit(&webhook).await.unwrap().webhook_id, kind)
 }
 
-/// All end as the policy says, after as many attempts as it says and no more; what failed is a dead
-/// letter, which `dlq` archived; the ledger balances.
+/// Each webhook ends with the status and number of attempts of the retry policy. `dlq` archives the
+/// failed ones. The ledger balances.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_webhooks_end_as_the_policy_says() {
+async fn a_thousand_webhooks_follow_the_retry_policy() {
     let deployed = Deployed::take().await;
     let receiver = Receiver::builder().script(answer).start().await.unwrap();
     let api = deployed.api();
@@ -77,17 +76,17 @@ async fn a_thousand_webhooks_end_as_the_policy_says() {
     let ledger = ledger::settle(&api, &ids, BOUND).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), 700), ("failed".to_owned(), 300)].into());
 
-    let mut came: BTreeMap<String, usize> = BTreeMap::new();
+    let mut requests: BTreeMap<String, usize> = BTreeMap::new();
     for request in receiver.received() {
-        *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
+        *requests.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
-    assert_eq!(came.len(), WEBHOOKS, "each has come, and nothing else has");
-    let asked = stream::iter(&submitted)
+    assert_eq!(requests.len(), WEBHOOKS, "the receiver got all webhooks and no others");
+    let webhooks = stream::iter(&submitted)
         .map(async |(id, kind)| (id, *kind, api.webhook(id).await.unwrap()));
-    let asked: Vec<_> = asked.buffer_unordered(CLIENTS).collect().await;
-    for (id, kind, webhook) in asked {
+    let webhooks: Vec<_> = webhooks.buffer_unordered(CLIENTS).collect().await;
+    for (id, kind, webhook) in webhooks {
         let (_, status, attempts) = KINDS.iter().find(|(name, ..)| *name == kind).unwrap();
-        let found = (webhook.status.as_str(), webhook.attempts.len(), came[id]);
+        let found = (webhook.status.as_str(), webhook.attempts.len(), requests[id]);
         assert_eq!(found, (*status, *attempts, *attempts), "{kind}: {webhook:?}");
     }
     deployed.close().await;

@@ -1,5 +1,5 @@
-//! The local stack with its store or its queue, or both, on DynamoDB and SQS as an emulator has
-//! them: the whole life of webhooks on each mixture of backends.
+//! The local stack with its store, its queue, or both on emulated DynamoDB and SQS: all paths of
+//! webhooks on each mix of backends.
 
 use std::time::Duration;
 
@@ -8,12 +8,11 @@ use harness::{
 };
 use serde_json::json;
 
-/// The emulator's polls and one core of a busy machine.
+/// Allows for the emulator's polls and a busy core.
 const BOUND: Duration = Duration::from_secs(90);
 
-/// Every way that a webhook can take works whatever keeps webhooks and messages, and health names
-/// both.
-async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
+/// All paths of a webhook work on these backends, and health names both.
+async fn check_all_paths(status: &str, queue: &str, settings: &[(&str, &str)]) {
     let times = [("RETRY_BASE_DELAY_MS", "50"), ("CIRCUIT_FAILURES", "0"), ("RUST_LOG", "warn")];
     let backends = [("STATUS_BACKEND", status), ("QUEUE_BACKEND", queue)];
     let all = times.iter().chain(&backends).chain(settings);
@@ -32,10 +31,10 @@ async fn a_life_on(status: &str, queue: &str, settings: &[(&str, &str)]) {
     ledger::end(&api, stack).await;
 }
 
-/// Each mixture has a table and queues of its own: the last poll of the stack before, which ended,
-/// may yet take a message, and then keeps it for the visibility timeout.
+/// Each mix has its own table and queues. The last poll of a stopped stack may still receive a
+/// message and hide it for the visibility timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_s_life_on_each_mixture_with_amazon() {
+async fn all_webhook_paths_work_on_each_mix_of_backends() {
     let emulator = tokio::task::spawn_blocking(AwsStack::emulator)
         .await
         .unwrap()
@@ -63,6 +62,6 @@ async fn a_webhook_s_life_on_each_mixture_with_amazon() {
             ("STATUS_REDIS_URL", &status_url),
             ("QUEUE_REDIS_URL", &queue_url),
         ];
-        a_life_on(status, queue, &settings).await;
+        check_all_paths(status, queue, &settings).await;
     }
 }

@@ -1,7 +1,6 @@
-//! `kill -9` of functions, and of the local stack, on DynamoDB and SQS under load: nothing that was
-//! answered with a 202 is lost, and what comes twice is at most what had an attempt without a
-//! recorded answer. Nobody takes anything over: what a dead process held comes back when leases and
-//! visibility timeouts are over.
+//! `kill -9` of functions, and of the local stack, on DynamoDB and SQS under load. No webhook with
+//! a 202 is lost. A duplicate delivery is an attempt without a recorded outcome. The webhooks of a
+//! dead process resume when their leases and visibility timeouts end.
 
 use harness::{
     aws::AwsStack,
@@ -12,7 +11,7 @@ use harness::{
     receiver::Receiver,
 };
 
-/// A table and queues of one's own.
+/// Creates a table and queues.
 async fn on_amazon(emulator: &AwsStack) -> Settings {
     emulator.make_table("posthaste").await.unwrap();
     let queues = emulator.make_queues("posthaste").await.unwrap();
@@ -37,16 +36,16 @@ async fn emulator() -> AwsStack {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
+async fn no_webhook_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
     let emulator = emulator().await;
     let mut all = times("1500", "2500");
     all.extend(on_amazon(&emulator).await);
     kill_functions("DynamoDB and SQS", all).await;
 }
 
-/// The stack itself, which polls the queues, dies too: with it the polls that wait there.
+/// The stack, which polls the queues, dies too, and its waiting polls with it.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
+async fn no_webhook_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
     let emulator = emulator().await;
     let mut all = times("1500", "2500");
     all.extend(on_amazon(&emulator).await);
