@@ -18,7 +18,7 @@ use harness::{
 /// A failed webhook becomes a dead letter within this time.
 const ARCHIVE_BOUND: Duration = Duration::from_secs(60);
 
-/// Between two requests for it.
+/// The interval between two requests for the dead letter.
 const ARCHIVE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Retention of a dead letter: 30 days.

@@ -47,7 +47,8 @@ impl Failure {
     }
 }
 
-/// Causes a failure; without one, checks the API and one delivery. The error says why it stopped.
+/// Causes a failure, or checks the API and one delivery. Returns an error if the run could not
+/// finish.
 pub async fn run(
     target: &Target,
     failure: Option<Failure>,
@@ -70,15 +71,15 @@ pub async fn run(
 async fn without_webhook(client: &ApiClient, report: &mut Checklist) -> Result<(), ClientError> {
     report.say(format_args!("checking the API at {} without a webhook", client.base()));
     let health = client.health().await?;
-    let word = serde_json::from_str::<Value>(&health.body)
+    let status = serde_json::from_str::<Value>(&health.body)
         .ok()
         .and_then(|page| Some(page.get("status")?.as_str()?.to_owned()));
-    let well =
-        health.status == StatusCode::OK && matches!(word.as_deref(), Some("healthy" | "degraded"));
+    let well = health.status == StatusCode::OK
+        && matches!(status.as_deref(), Some("healthy" | "degraded"));
     report.check(
         "GET /health returns 200 healthy or degraded",
         well,
-        format_args!("{} {word:?}", health.status.as_u16()),
+        format_args!("{} {status:?}", health.status.as_u16()),
     );
     let page = client.webhooks(&[("page_size", "5")]).await?;
     report.check(
@@ -229,9 +230,9 @@ pub(crate) fn check_attempts(
     report.check_eq("status codes of the attempts", &codes, &vec![code; attempts as usize]);
 }
 
-/// Checks that each wait is as the policy allows, and longer than the one before.
+/// Checks that each wait is within the policy and longer than the one before.
 pub(crate) fn check_waits(report: &mut Checklist, policy: Policy, followed: &Followed) {
-    let waits = policy.waits(&followed.webhook.attempts, &followed.promised);
+    let waits = policy.waits(&followed.webhook.attempts, &followed.planned);
     for wait in &waits {
         let what = format!("wait after attempt {}", wait.after_attempt);
         if followed.held_by_circuit {

@@ -13,19 +13,19 @@ use harness::{
     progress::Checklist,
 };
 
-/// Between two requests.
+/// The interval between two requests.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Between two lines while nothing changes.
+/// The interval between two progress lines while nothing changes.
 const STILL_WAITING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Nothing may change for this long after the planned time of an attempt: its timeout and a lease.
+/// The longest time without a change after an attempt's planned time: its timeout and a lease.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
 
-/// The longest time to follow a webhook.
+/// The maximum duration of following a webhook.
 const MAX_FOLLOW: Duration = Duration::from_secs(20 * 60);
 
-/// The API may be unavailable for this long, for example during a restart.
+/// The maximum outage of the API, for example during a restart.
 const MAX_API_AWAY: Duration = Duration::from_secs(30);
 
 /// A webhook and what was observed of it.
@@ -33,9 +33,9 @@ const MAX_API_AWAY: Duration = Duration::from_secs(30);
 pub struct Followed {
     /// The webhook at the end.
     pub webhook: Webhook,
-    /// The `next_attempt_at` last seen after each attempt's number.
-    pub promised: BTreeMap<u32, Timestamp>,
-    /// Whether an open circuit deferred it at some time, so that its waits are longer.
+    /// The last `next_attempt_at` after each attempt's number.
+    pub planned: BTreeMap<u32, Timestamp>,
+    /// Whether an open circuit has deferred the webhook, which makes its waits longer.
     pub held_by_circuit: bool,
 }
 
@@ -54,7 +54,7 @@ pub async fn follow(
                 if enough(&webhook) {
                     return Ok(Followed {
                         webhook,
-                        promised: watcher.promised,
+                        planned: watcher.planned,
                         held_by_circuit: watcher.held_by_circuit,
                     });
                 }
@@ -81,9 +81,9 @@ struct Watcher {
     started: Instant,
     answered: Instant,
     changed: Instant,
-    told: Instant,
+    reported: Instant,
     latest: Option<(String, u32, Option<Timestamp>, Timestamp)>,
-    promised: BTreeMap<u32, Timestamp>,
+    planned: BTreeMap<u32, Timestamp>,
     held_by_circuit: bool,
     allowed_in: Duration,
 }
@@ -95,9 +95,9 @@ impl Watcher {
             started: now,
             answered: now,
             changed: now,
-            told: now,
+            reported: now,
             latest: None,
-            promised: BTreeMap::new(),
+            planned: BTreeMap::new(),
             held_by_circuit: false,
             allowed_in: Duration::ZERO,
         }
@@ -114,10 +114,10 @@ impl Watcher {
         if self.latest.as_ref() != Some(&state) {
             self.latest = Some(state);
             self.changed = Instant::now();
-            self.told = Instant::now();
+            self.reported = Instant::now();
             self.note_change(report, webhook);
-        } else if self.told.elapsed() >= STILL_WAITING_INTERVAL {
-            self.told = Instant::now();
+        } else if self.reported.elapsed() >= STILL_WAITING_INTERVAL {
+            self.reported = Instant::now();
             report.say(format_args!("still {}{}", webhook.status, until(webhook)));
         }
     }
@@ -130,7 +130,7 @@ impl Watcher {
             return;
         }
         if let Some(allowed_at) = webhook.next_attempt_at {
-            self.promised.insert(webhook.attempt_count, allowed_at);
+            self.planned.insert(webhook.attempt_count, allowed_at);
         }
         if webhook.error_kind() == Some("circuit_open") {
             self.held_by_circuit = true;
@@ -172,7 +172,7 @@ fn until(webhook: &Webhook) -> String {
     }
 }
 
-/// Why following a webhook stopped.
+/// The reason for a failure to follow a webhook.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// The API refused the request or was unavailable.

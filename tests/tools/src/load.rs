@@ -33,7 +33,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use harness::process::ProcessError;
 
-/// Why a measurement failed.
+/// The reason for a failed measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The options conflict or name something that does not exist.

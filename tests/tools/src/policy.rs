@@ -34,18 +34,18 @@ pub struct Wait {
     pub after_attempt: u32,
     /// From the end of that attempt to the start of the next.
     pub waited_ms: i64,
-    /// The shortest that the policy allows.
+    /// The shortest wait that the policy allows.
     pub least_ms: i64,
-    /// The longest that it allows, with the permitted lateness.
+    /// The longest wait that the policy allows, with the permitted lateness.
     pub most_ms: i64,
     /// How long after `next_attempt_at` the attempt started, if that time was observed.
     pub late_ms: Option<i64>,
 }
 
 impl Policy {
-    /// The waits between these attempts. `promised` has the `next_attempt_at` that was last seen
-    /// after each attempt's number. The first of the attempts is the first of its budget.
-    pub fn waits(&self, attempts: &[Attempt], promised: &BTreeMap<u32, Timestamp>) -> Vec<Wait> {
+    /// The waits between these attempts. `planned` has the last `next_attempt_at` after each
+    /// attempt's number. The first of the attempts is the first of its budget.
+    pub fn waits(&self, attempts: &[Attempt], planned: &BTreeMap<u32, Timestamp>) -> Vec<Wait> {
         let pairs = attempts.iter().zip(attempts.iter().skip(1)).enumerate();
         pairs
             .map(|(n, (before, next))| {
@@ -56,7 +56,7 @@ impl Policy {
                     waited_ms: milliseconds(before.ended_at(), next.started_at),
                     least_ms: (grown - jitter).max(self.floor_ms) as i64,
                     most_ms: ((grown + jitter).max(self.floor_ms) + self.lateness_ms) as i64,
-                    late_ms: promised
+                    late_ms: planned
                         .get(&before.number)
                         .map(|allowed| milliseconds(*allowed, next.started_at)),
                 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_too_short_or_too_long_is_detected() {
+    fn a_wait_that_is_too_short_or_too_long_is_detected() {
         assert_eq!(allowed(&[0, 4_000]), [(false, true)]);
         assert_eq!(allowed(&[0, 6_500]), [(true, false)]);
     }
@@ -147,10 +147,10 @@ mod tests {
     #[test]
     fn an_early_attempt_is_detected_although_the_wait_was_long_enough() {
         let attempts = attempts(&[0, 5_100]);
-        let promised = |ms: i64| {
+        let planned = |ms: i64| {
             BTreeMap::from([(1, Timestamp::from_millisecond(1_800_000_000_000 + ms).unwrap())])
         };
-        let wait = |ms| POLICY.waits(&attempts, &promised(ms)).remove(0);
+        let wait = |ms| POLICY.waits(&attempts, &planned(ms)).remove(0);
         assert!(wait(5_100).long_enough());
         assert!(!wait(5_200).long_enough());
         assert!(wait(4_900).short_enough(POLICY));

@@ -36,7 +36,7 @@ const FUNCTIONS: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 /// The baseline.
 const HELLO: &str = "hello-world";
 
-/// Why the measurement failed.
+/// The reason for a failed measurement.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StartupError(String);

@@ -71,8 +71,8 @@ impl Target {
         format!("{}/{}", self.receiver_url.trim_end_matches('/'), path.trim_start_matches('/'))
     }
 
-    /// Checks that the receiver is running, unless the check is off. The error says how to start
-    /// it.
+    /// Checks that the receiver is running, unless the check is off. The error explains how to
+    /// start it.
     pub async fn check_receiver(&self, report: &Checklist) -> Result<ReceiverStatus, String> {
         let url = self.receiver_path("status");
         url.parse::<Url>().map_err(|error| {

@@ -5,18 +5,18 @@ use serde_json::Value;
 /// The invocations of one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Invocations {
-    /// How many.
+    /// The number of invocations.
     pub count: u64,
-    /// Their billed durations together.
+    /// The sum of their billed durations.
     pub billed_ms: f64,
     /// The function's memory.
     pub memory_mb: f64,
-    /// Bytes of its log lines, without those below warnings, and all of them.
+    /// Bytes of its log lines: those from level warn up, and all.
     pub log_bytes: [u64; 2],
 }
 
 impl Invocations {
-    /// A line of a function's log: the platform's report of an invocation, or the function's own.
+    /// Adds a log line: the platform's report of an invocation, or a line of the function.
     pub(super) fn add(&mut self, line: &str) {
         let bytes = line.len() as u64;
         let level = serde_json::from_str::<Value>(line)

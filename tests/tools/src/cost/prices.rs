@@ -2,37 +2,37 @@
 
 use serde::Deserialize;
 
-/// List prices in US dollars; the file says of which region.
+/// List prices in US dollars for the region in the file.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Prices {
-    /// Where they hold.
+    /// The region of the prices.
     pub region: String,
-    /// A million write units on demand.
+    /// A million on-demand write units.
     pub dynamodb_write_units_per_million: f64,
-    /// A million read units on demand.
+    /// A million on-demand read units.
     pub dynamodb_read_units_per_million: f64,
-    /// A million requests of standard queues.
+    /// A million requests to standard queues.
     pub sqs_requests_per_million: f64,
-    /// A million messages with a group, on top.
+    /// The additional price of a million messages with a group.
     pub sqs_fair_queue_messages_per_million: f64,
     /// A million invocations.
     pub lambda_requests_per_million: f64,
-    /// A GB-second of arm64.
+    /// A GB-second on arm64.
     pub lambda_gb_second_arm64: f64,
     /// A million invocations by EventBridge Scheduler.
     pub scheduler_invocations_per_million: f64,
-    /// A GB of logs taken in.
+    /// A GB of ingested logs.
     pub logs_gb: f64,
-    /// An alarm, a month.
+    /// An alarm per month.
     pub alarm_month: f64,
-    /// A dashboard, a month.
+    /// A dashboard per month.
     pub dashboard_month: f64,
-    /// What was found at one source only.
+    /// The prices with a single source.
     pub unconfirmed: Vec<String>,
 }
 
 impl Prices {
-    /// Those of the file, which the binary carries.
+    /// The price list, which is compiled into the binary.
     pub fn listed() -> Result<Self, serde_json::Error> {
         serde_json::from_str(include_str!("../../../../infra/prices.json"))
     }

@@ -70,7 +70,7 @@ impl Proxy {
         let http = http_client().map_err(std::io::Error::other)?;
         let shared =
             Arc::new(Shared { upstream: OnceLock::new(), http, counted: Mutex::default() });
-        let router = Router::new().fallback(pass_on).with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(forward).with_state(Arc::clone(&shared));
         let address = listener.local_addr()?;
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
@@ -108,7 +108,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass_on(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+async fn forward(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
     match forwarded(&shared, request).await {
         Ok(response) => response,
         Err(why) => {

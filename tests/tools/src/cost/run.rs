@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 8;
 /// Webhooks per request to `/webhooks/batch`.
 const BATCH: u32 = 100;
 
-/// All work is done once no request was sent to AWS for this long.
+/// The work is complete once the stack has sent no request to AWS for this long.
 const QUIET: Duration = Duration::from_secs(4);
 
 /// Maximum duration of a scenario.
@@ -65,7 +65,7 @@ pub struct Plan {
     pub json: bool,
 }
 
-/// Why the measurement failed.
+/// The reason for a failed measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
     /// The deployed stack failed.
@@ -355,7 +355,7 @@ impl Lab {
         Ok(())
     }
 
-    /// The invocations since then, from the functions' logs.
+    /// The invocations since `since_ms`, from the functions' logs.
     async fn invocations(
         &self,
         since_ms: u64,
@@ -432,7 +432,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_has_the_bytes_asked_for() {
+    fn an_order_has_the_requested_size() {
         for bytes in [400, 1024, 5000] {
             assert_eq!(order(bytes, 7).to_string().len(), bytes);
             assert_ne!(order(bytes, 7), order(bytes, 8));

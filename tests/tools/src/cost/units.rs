@@ -1,12 +1,12 @@
-//! What DynamoDB bills for a request, by its published rules, from the sizes of the items that it
-//! touches.
+//! The units that DynamoDB bills for a request, by its published rules, from the sizes of the
+//! items.
 //!
-//! - A write: 1 KiB of the item, the larger of before and after; a refused one as if it was written
-//!   as it was; in a transaction twice.
-//! - An index entry that is made or removed is a write of its own; one that moves is two; one whose
-//!   projected attributes stay is none.
-//! - A read: 4 KiB, half of that if it is eventually consistent; a query rounds up the sum of what
-//!   it read, filtered or not.
+//! - A write unit is 1 KiB of the item, the larger of before and after. A refused write is billed
+//!   by the stored item. A transaction is billed twice.
+//! - Each new or removed index entry is another write. A moved entry is two. An entry with
+//!   unchanged projected attributes is none.
+//! - A read unit is 4 KiB, and an eventually consistent read is half a unit. A query rounds up the
+//!   sum of the entries it reads, before filtering.
 //!
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
@@ -15,21 +15,21 @@ use std::collections::BTreeMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-/// An item or a key, as the protocol has it.
+/// An item or a key in DynamoDB's JSON format.
 pub type Item = Map<String, Value>;
 
-/// What one write unit pays for.
+/// The size of a write unit.
 const WRITE_BYTES: usize = 1024;
 
-/// What one consistent read unit pays for.
+/// The size of a consistent read unit.
 const READ_BYTES: usize = 4096;
 
-/// Name, partition key and sort key of each index; all project keys only.
+/// Name, partition key and sort key of each index. All indexes project keys only.
 const INDEXES: [(&str, &str, &str); 3] =
     [("work", "i", "j"), ("reference", "r", "s"), ("dead_reference", "l", "j")];
 
-/// The size of an attribute's value: UTF-8 bytes, about a byte for two digits and one more, raw
-/// bytes.
+/// The size of an attribute's value: the bytes of text or binary data. A number takes one byte for
+/// two digits and one more.
 fn value_bytes(value: &Value) -> usize {
     let Some((kind, value)) = value.as_object().and_then(|typed| typed.iter().next()) else {
         return 0;
@@ -42,7 +42,7 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// The size of an item: names and values.
+/// The size of an item: its names and values.
 pub fn item_bytes(item: &Item) -> usize {
     item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
@@ -64,7 +64,7 @@ fn entry(item: &Item, (_, partition, sort): (&str, &str, &str)) -> Option<Item> 
     )
 }
 
-/// The table as it is after the requests so far.
+/// The table after all requests so far.
 #[derive(Debug, Default)]
 pub struct Mirror {
     items: BTreeMap<(String, String), Item>,
@@ -77,13 +77,13 @@ pub struct QueryRange<'a> {
     pub index: Option<&'a str>,
     /// The partition.
     pub partition: &'a str,
-    /// The sort keys, both included.
+    /// The first and last sort keys, inclusive.
     pub between: (&'a str, &'a str),
-    /// Whether it goes backwards.
+    /// Whether the query reads in descending order.
     pub backwards: bool,
-    /// Where it goes on from: the whole key.
+    /// The exclusive start key.
     pub start: Option<&'a Item>,
-    /// Entries read, as the answer says.
+    /// The number of entries read, from the response.
     pub scanned: usize,
 }
 
@@ -97,7 +97,7 @@ impl Mirror {
         self.items.get(&Self::name(key)?)
     }
 
-    /// The units of a write that leaves `after` under the key, which is remembered.
+    /// Stores `after` under the key and returns the units of the write.
     pub fn write(&mut self, key: &Item, after: Option<Item>) -> f64 {
         let Some(name) = Self::name(key) else { return 0.0 };
         let before = self.items.remove(&name);
@@ -119,7 +119,7 @@ impl Mirror {
         total as f64
     }
 
-    /// The units of a write whose condition did not hold.
+    /// The units of a write with a failed condition.
     pub fn refused(&self, key: &Item) -> f64 {
         self.get(key).map_or(1, |item| item_bytes(item).div_ceil(WRITE_BYTES).max(1)) as f64
     }
@@ -157,10 +157,10 @@ impl Mirror {
             })
             .collect();
         entries.sort_by(|(a, _), (b, _)| if range.backwards { b.cmp(a) } else { a.cmp(b) });
-        let begun = |at: &(String, String, String)| {
+        let is_after_start = |at: &(String, String, String)| {
             start.as_ref().is_none_or(|start| if range.backwards { at < start } else { at > start })
         };
-        let read = entries.iter().filter(|(at, _)| begun(at)).take(range.scanned);
+        let read = entries.iter().filter(|(at, _)| is_after_start(at)).take(range.scanned);
         read_units(read.map(|(_, entry)| item_bytes(entry)).sum(), consistent)
     }
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values_count() {
+    fn the_size_of_an_item_includes_names_and_values() {
         assert_eq!(item_bytes(&record(0, None)), 1 + 5 + 1 + 4 + 1);
         let typed = item(
             json!({ "n": { "N": "-1234567" }, "b": { "B": "AAECAw==" }, "t": { "BOOL": true } }),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_the_larger_of_before_and_after_and_its_index_entries() {
+    fn a_write_bills_the_larger_item_and_its_index_entries() {
         let mut mirror = Mirror::default();
         let key = record(0, None);
         assert_eq!(mirror.write(&key, Some(record(900, None))), 1.0);
@@ -209,17 +209,17 @@ mod tests {
         assert_eq!(
             mirror.write(&key, Some(record(10, Some("1")))),
             3.0,
-            "two for what it was, one for the entry"
+            "two for the former item, one for the entry"
         );
-        assert_eq!(mirror.write(&key, Some(record(20, Some("1")))), 1.0, "the entry stays");
+        assert_eq!(mirror.write(&key, Some(record(20, Some("1")))), 1.0, "the entry is unchanged");
         assert_eq!(mirror.write(&key, Some(record(20, Some("2")))), 3.0, "the entry moves");
         assert_eq!(mirror.refused(&key), 1.0);
-        assert_eq!(mirror.write(&key, None), 2.0, "and leaves");
-        assert_eq!(mirror.write(&key, None), 1.0, "there is nothing");
+        assert_eq!(mirror.write(&key, None), 2.0, "the entry is removed");
+        assert_eq!(mirror.write(&key, None), 1.0, "no item");
     }
 
     #[test]
-    fn a_query_pays_for_what_it_read_and_not_for_what_it_left_out() {
+    fn a_query_bills_only_the_entries_it_reads() {
         let mut mirror = Mirror::default();
         for task in ["a", "b", "c", "d"] {
             let mut one = record(2000, Some(task));

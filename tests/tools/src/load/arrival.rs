@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{LoadError, wire};
 use harness::receiver::{Receiver, Reply, Snapshot};
 
-/// Between two checks of the number of arrivals.
+/// The interval between two checks of the number of arrivals.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The first arrival of each webhook of a run.
@@ -110,7 +110,7 @@ impl Arrivals {
     }
 }
 
-/// A receiver on its own thread and runtime, so that it and the client do not delay each other.
+/// A receiver on its own thread and runtime. It and the client do not delay each other.
 #[derive(Debug)]
 pub struct LoadReceiver {
     url: String,
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arrival_counts_once_and_a_foreign_request_not_at_all() {
+    fn an_arrival_counts_once_and_a_foreign_request_is_ignored() {
         let arrivals = Arrivals::new("0badcafe".into(), 2);
         let payload = |n: u32| format!("{{\"run\":\"0badcafe\",\"seq\":\"{n:08}\",\"pad\":\"\"}}");
         let at = arrivals.epoch() + Duration::from_millis(3);

@@ -142,7 +142,7 @@ async fn exchange(
         if read_some(stream, buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if let Parsed::Whole { status, body, keep } = parse_answer(buffer)? {
+        if let Parsed::Complete { status, body, keep } = parse_answer(buffer)? {
             let mut posted = shared.posted.borrow_mut();
             *posted.answers.entry(status).or_default() += 1;
             if status != shared.wanted && posted.first_refusal.is_none() {

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_of_this_process_is_read_and_of_no_process_is_an_error() {
+    fn usage_is_read_for_a_process_and_is_an_error_without_one() {
         assert!(usage(&[std::process::id()]).unwrap().peak_kib > 0);
         assert!(usage(&[0]).is_err());
     }

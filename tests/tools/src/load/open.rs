@@ -145,14 +145,14 @@ impl Lane<'_> {
                         sent.accepted.push((number, due - self.epoch, self.epoch.elapsed()));
                     } else {
                         sent.without_retry_after += u64::from(
-                            matches!(status, 429 | 503) && !connection.was_told("retry-after"),
+                            matches!(status, 429 | 503) && !connection.had_header("retry-after"),
                         );
                         sent.first_refusal.get_or_insert_with(|| format!("{status} {body}"));
                     }
                 }
                 Err(error) => {
                     sent.broken += 1;
-                    sent.first_refusal.get_or_insert_with(|| format!("no answer: {error}"));
+                    sent.first_refusal.get_or_insert_with(|| format!("no response: {error}"));
                 }
             }
         }

@@ -89,23 +89,26 @@ impl Overload {
             self.answers.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         [
             (
-                "it carries",
-                format!("{:.0} webhooks a second, accepted and delivered", self.carries_per_second),
+                "capacity",
+                format!(
+                    "{:.0} webhooks per second, accepted and delivered",
+                    self.carries_per_second
+                ),
             ),
             (
-                "sent to it",
+                "offered load",
                 format!(
-                    "{:.0} a second ({factor:.1} times that) for {:.1} s",
+                    "{:.0} per second ({factor:.1} times the capacity) for {:.1} s",
                     self.offered_per_second, self.seconds
                 ),
             ),
-            ("answers", answers.join("   ")),
+            ("responses", answers.join("   ")),
             ("shed without retry-after", self.without_retry_after.to_string()),
-            ("requests without an answer", self.unanswered.to_string()),
+            ("requests without a response", self.unanswered.to_string()),
             (
                 "accepted and delivered",
                 format!(
-                    "{} of {}, the last {:.1} s after",
+                    "{} of {}, the last {:.1} s after the load",
                     self.delivered,
                     self.answered(202),
                     self.delivered_after_seconds
@@ -122,15 +125,15 @@ impl Overload {
     }
 }
 
-/// Measures what the stack carries, then sends ten times that.
+/// Measures the capacity of the stack, then sends ten times that.
 pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, LoadError> {
     let api = Server::of(&stack.url())?;
     let peak_mib = || Ok::<_, LoadError>(usage(&[stack.pid()])?.peak_kib as f64 / 1024.0);
-    let carries_per_second = carries(plan, &api).await?;
+    let carries_per_second = measure_capacity(plan, &api).await?;
     let before_mib = peak_mib()?;
     let rate = carries_per_second * FACTOR;
     plan.say(format_args!(
-        "it carries {carries_per_second:.0} a second; now {rate:.0} a second for {} s",
+        "capacity: {carries_per_second:.0} per second; sending {rate:.0} per second for {} s",
         plan.seconds
     ));
     let limit = Duration::from_secs(plan.seconds);
@@ -178,7 +181,7 @@ pub(super) async fn measure(plan: &Plan, stack: &Stack) -> Result<Overload, Load
 }
 
 /// Measures the capacity in a closed loop.
-async fn carries(plan: &Plan, api: &Server) -> Result<f64, LoadError> {
+async fn measure_capacity(plan: &Plan, api: &Server) -> Result<f64, LoadError> {
     let webhooks = plan.webhooks.unwrap_or(CAPACITY_WEBHOOKS);
     let arrivals = Arrivals::new(run_name(), webhooks);
     let receiver = LoadReceiver::start(Arc::clone(&arrivals))?;

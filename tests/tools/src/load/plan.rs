@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_makes_a_latency_run_and_spawn_makes_both() {
+    fn a_rate_selects_a_latency_run_and_spawn_both() {
         assert_eq!(plan(&[]).unwrap().runs(), [Run::Throughput { webhooks: 10_000 }]);
         assert_eq!(
             plan(&["--rate", "50"]).unwrap().runs(),

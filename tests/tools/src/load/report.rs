@@ -57,7 +57,7 @@ pub struct Throughput {
     pub seconds: f64,
     /// CPU time of the system per webhook.
     pub cpu_ms_per_webhook: Option<f64>,
-    /// What went wrong.
+    /// Unexpected results.
     pub faults: Faults,
 }
 
@@ -76,7 +76,7 @@ pub struct Latency {
     pub lateness: Quantiles,
     /// CPU time of the system per webhook.
     pub cpu_ms_per_webhook: Option<f64>,
-    /// What went wrong.
+    /// Unexpected results.
     pub faults: Faults,
 }
 

@@ -23,10 +23,10 @@ use harness::{progress::Ticker, stack::Launch};
 /// Minimum number of requests to measure the ceiling with.
 const CEILING_REQUESTS: u32 = 50_000;
 
-/// After the last arrival, the system still records outcomes. This is part of its CPU time.
+/// The system records outcomes after the last arrival. This is part of its CPU time.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Between two requests for the status of an external receiver.
+/// The interval between two requests for the status of an external receiver.
 const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The system under test.

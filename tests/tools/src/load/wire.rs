@@ -1,7 +1,7 @@
-//! Requests as prepared bytes, and the little of HTTP/1.1 that is read back.
+//! Requests as prepared bytes, and a minimal HTTP/1.1 response parser.
 //!
-//! Every request of a run has the same length; only the number in its payload differs. So sending
-//! one means to write eight digits into a buffer and the buffer to a socket.
+//! All requests of a run have the same length and differ only in the number in the payload. To send
+//! one, the tool writes eight digits into a buffer and the buffer to a socket.
 
 use std::{
     io::{self, Read, Write},
@@ -17,23 +17,23 @@ use super::LoadError;
 /// Digits of a webhook's number.
 const NUMBER_DIGITS: usize = 8;
 
-/// What a payload begins with; the run's name and the number follow at fixed places.
+/// The start of a payload. The run's name and the number follow at fixed offsets.
 const PAYLOAD_START: &str = "{\"run\":\"";
 const RUN_CHARS: usize = 8;
 const BETWEEN: &str = "\",\"seq\":\"";
 const BEFORE_PAD: &str = "\",\"pad\":\"";
 const PAYLOAD_END: &str = "\"}";
 
-/// Where the number stands in a payload.
+/// The offset of the number in a payload.
 const NUMBER_AT: usize = PAYLOAD_START.len() + RUN_CHARS + BETWEEN.len();
 
-/// An answer's head and body at most.
+/// The maximum size of a response's head and body.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
-/// Headers of an answer at most.
+/// The maximum number of response headers.
 const MAX_ANSWER_HEADERS: usize = 64;
 
-/// How long an answer may take.
+/// The timeout of a response.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server on plain HTTP.
@@ -49,28 +49,28 @@ impl Server {
     /// The server of a URL.
     pub fn of(url: &str) -> Result<Self, LoadError> {
         let bad = |reason: &dyn std::fmt::Display| {
-            LoadError::Plan(format!("'{url}' cannot be used: {reason}"))
+            LoadError::Plan(format!("'{url}' is not usable: {reason}"))
         };
         let parsed: Url = url.parse().map_err(|error| bad(&error))?;
         if parsed.scheme() != "http" {
             return Err(bad(
-                &"the load tool speaks plain http only, to keep its own share of the time small",
+                &"the load tool supports only http, because TLS would use its CPU time",
             ));
         }
-        let host = parsed.host_str().ok_or_else(|| bad(&"it has no host"))?;
+        let host = parsed.host_str().ok_or_else(|| bad(&"the URL has no host"))?;
         let port = parsed.port_or_known_default().unwrap_or(80);
         let addresses: Vec<SocketAddr> = (host.trim_matches(['[', ']']), port)
             .to_socket_addrs()
             .map_err(|error| bad(&error))?
             .collect();
-        // `localhost` may name an address where nobody listens before the one where somebody does.
+        // `localhost` may resolve to several addresses, and the server may listen on only one.
         let listening = addresses
             .iter()
             .find(|address| TcpStream::connect_timeout(address, Duration::from_secs(2)).is_ok());
         let address = listening
             .or(addresses.first())
             .copied()
-            .ok_or_else(|| bad(&"its host has no address"))?;
+            .ok_or_else(|| bad(&"the host has no address"))?;
         Ok(Self {
             address,
             host: format!("{host}:{port}"),
@@ -78,7 +78,7 @@ impl Server {
         })
     }
 
-    /// A socket error, told with the server's name.
+    /// A socket error with the server's name.
     pub(crate) fn error(&self, what: &'static str, source: io::Error) -> LoadError {
         LoadError::Socket { what, whom: format!("http://{}", self.host), source }
     }
@@ -87,7 +87,7 @@ impl Server {
         format!("{method} {}{path} HTTP/1.1\r\nhost: {}\r\n{extra}\r\n", self.prefix, self.host)
     }
 
-    /// `GET` on a connection of its own; the status and the body.
+    /// Sends `GET` on a new connection. Returns the status and the body.
     pub fn get(&self, path: &str) -> Result<(u16, String), LoadError> {
         let mut connection = Connection::open(self)?;
         connection
@@ -96,7 +96,7 @@ impl Server {
     }
 }
 
-/// A request that is the same each time but for a number.
+/// A request that varies only in its number.
 #[derive(Clone, Debug)]
 pub struct Template {
     bytes: Vec<u8>,
@@ -104,7 +104,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// `POST /webhooks` to the API, for a webhook that goes to `destination`.
+    /// `POST /webhooks` to the API, for a webhook to `destination`.
     pub fn submission(
         api: &Server,
         key: Option<&str>,
@@ -117,7 +117,7 @@ impl Template {
         Self::new(api, "/webhooks", &key, &before, "}", run, payload_bytes)
     }
 
-    /// The payload alone, straight to the receiver.
+    /// The payload alone, directly to the receiver.
     pub fn direct(receiver: &Server, run: &str, payload_bytes: u32) -> Self {
         Self::new(receiver, "/load", "", "", "", run, payload_bytes)
     }
@@ -153,10 +153,10 @@ impl Template {
     }
 }
 
-/// A JSON object of exactly this many bytes, with the run's name and room for a number.
+/// A JSON object of exactly this size, with the run's name and a number.
 fn payload(run: &str, bytes: u32) -> String {
     let fixed = NUMBER_AT + NUMBER_DIGITS + BEFORE_PAD.len() + PAYLOAD_END.len();
-    // Not one character over and over: a store that compresses would have it too easy.
+    // Random characters, because a repeated one would compress too well.
     let pad: String = (0..(bytes as usize).saturating_sub(fixed))
         .map(|_| char::from(rand::random_range(b'a'..=b'z')))
         .collect();
@@ -166,7 +166,7 @@ fn payload(run: &str, bytes: u32) -> String {
     )
 }
 
-/// A name for a run, of the length that a payload has room for.
+/// A run's name, of the length that the payload reserves.
 pub fn run_name() -> String {
     format!("{:08x}", rand::random::<u32>())
 }
@@ -178,22 +178,22 @@ pub fn number_in(payload: &[u8], run: &str) -> Option<u32> {
     (name == run.as_bytes()).then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
-/// What has been read of an answer so far.
+/// The parsed part of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
-    /// Not all of it.
+    /// The response is incomplete.
     Partial,
-    /// All: its status, where its body is, and whether the connection can be used again.
-    Whole { status: u16, body: Range<usize>, keep: bool },
+    /// The complete response: its status, its body's range, and whether the connection stays open.
+    Complete { status: u16, body: Range<usize>, keep: bool },
 }
 
-/// Looks for a whole answer at the beginning of the buffer.
+/// Parses a complete response at the start of the buffer.
 pub(crate) fn parse_answer(buffer: &[u8]) -> io::Result<Parsed> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
     let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) =
-        answer.parse(buffer).map_err(|error| invalid(format!("no HTTP answer: {error}")))?
+        answer.parse(buffer).map_err(|error| invalid(format!("not an HTTP response: {error}")))?
     else {
         return Ok(Parsed::Partial);
     };
@@ -212,20 +212,20 @@ pub(crate) fn parse_answer(buffer: &[u8]) -> io::Result<Parsed> {
     };
     let length: usize = length
         .filter(|length| *length <= MAX_ANSWER_BYTES)
-        .ok_or_else(|| invalid("an answer without a sane content-length".into()))?;
+        .ok_or_else(|| invalid("a response without a valid content-length".into()))?;
     if buffer.len() < head + length {
         return Ok(Parsed::Partial);
     }
     let keep = !header("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
-    Ok(Parsed::Whole { status, body: head..head + length, keep })
+    Ok(Parsed::Complete { status, body: head..head + length, keep })
 }
 
-/// A blocking connection, used again and again.
+/// A blocking connection that is reused.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Whether another request may be sent on it.
+    /// Whether the connection can send another request.
     pub(crate) usable: bool,
 }
 
@@ -240,15 +240,15 @@ impl Connection {
         open().map_err(|error| server.error("connect to", error))
     }
 
-    /// Whether the latest answer had this header.
-    pub(crate) fn was_told(&self, header: &str) -> bool {
+    /// Whether the latest response had this header.
+    pub(crate) fn had_header(&self, header: &str) -> bool {
         let mut headers = [httparse::EMPTY_HEADER; MAX_ANSWER_HEADERS];
         let mut answer = httparse::Response::new(&mut headers);
         answer.parse(&self.buffer).is_ok()
             && answer.headers.iter().any(|found| found.name.eq_ignore_ascii_case(header))
     }
 
-    /// Sends a request and reads its answer: the status and the body.
+    /// Sends a request. Returns the status and the body of its response.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, String)> {
         self.usable = false;
         self.stream.write_all(request)?;
@@ -260,7 +260,7 @@ impl Connection {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.buffer.extend_from_slice(&piece[..count]);
-            if let Parsed::Whole { status, body, keep } = parse_answer(&self.buffer)? {
+            if let Parsed::Complete { status, body, keep } = parse_answer(&self.buffer)? {
                 self.usable = keep;
                 return Ok((status, String::from_utf8_lossy(&self.buffer[body]).into_owned()));
             }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_has_the_bytes_asked_for_and_gives_its_number_back() {
+    fn a_payload_has_the_requested_size_and_contains_its_number() {
         for bytes in [64, 1024, 5000] {
             let mut template = Template::direct(&server(), "0badcafe", bytes);
             let payload = body(template.numbered(12_345_678)).to_vec();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_carries_the_payload_as_it_is() {
+    fn a_submission_contains_the_payload_unchanged() {
         let mut template =
             Template::submission(&server(), Some("k"), "http://127.0.0.1:2/load", "0badcafe", 100);
         let submission: serde_json::Value =
@@ -314,18 +314,18 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_whole_or_not_at_all() {
+    fn only_complete_responses_are_parsed() {
         let answer = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
         assert_eq!(parse_answer(&answer[..answer.len() - 1]).unwrap(), Parsed::Partial);
         assert_eq!(parse_answer(&answer[..10]).unwrap(), Parsed::Partial);
         assert_eq!(
             parse_answer(answer).unwrap(),
-            Parsed::Whole { status: 202, body: 44..46, keep: true }
+            Parsed::Complete { status: 202, body: 44..46, keep: true }
         );
         let closing = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
         assert!(matches!(
             parse_answer(closing).unwrap(),
-            Parsed::Whole { status: 204, keep: false, .. }
+            Parsed::Complete { status: 204, keep: false, .. }
         ));
         assert!(parse_answer(b"SSH-2.0-x\r\n").is_err());
         assert!(parse_answer(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());

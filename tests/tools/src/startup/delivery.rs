@@ -37,7 +37,7 @@ use harness::{
 /// Deliveries per process.
 pub(super) const DELIVERIES: usize = 3;
 
-/// Work after the response is part of the delivery.
+/// Time for work after the response, which is part of the delivery.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Time limit for a process to exit or a message to arrive.
@@ -98,11 +98,11 @@ pub(super) async fn measure(
             let [message] = messages.as_slice() else {
                 return Err(StartupError::new("the webhook was not queued"));
             };
-            let (came, before) = (receiver.count(), cpu_ms(pid)?);
+            let (received, before) = (receiver.count(), cpu_ms(pid)?);
             let answer = lambda.call("deliver", event(message)).await.map_err(StartupError::new)?;
             tokio::time::sleep(SETTLE).await;
             samples.push(cpu_ms(pid)? - before);
-            if answer != r#"{"batchItemFailures":[]}"# || receiver.count() != came + 1 {
+            if answer != r#"{"batchItemFailures":[]}"# || receiver.count() != received + 1 {
                 return Err(StartupError(format!(
                     "nothing was delivered; deliver returned {}",
                     String::from_utf8_lossy(&answer)

@@ -59,9 +59,9 @@ impl StartupReport {
     /// The last of the samples are the baseline's.
     pub(super) fn of(samples: Vec<Samples>, deliveries: [Vec<f64>; DELIVERIES]) -> Self {
         let mut functions: Vec<Function> = samples.into_iter().map(Function::of).collect();
-        let nothing = functions.last().map_or(f64::NAN, |function| function.cpu_ms.median);
+        let baseline = functions.last().map_or(f64::NAN, |function| function.cpu_ms.median);
         for function in &mut functions {
-            function.ratio = function.cpu_ms.median / nothing;
+            function.ratio = function.cpu_ms.median / baseline;
         }
         let deliveries: Vec<Quantiles> = deliveries.into_iter().map(Quantiles::of).collect();
         let ours = functions.split_last().map_or(&[][..], |(_, ours)| ours);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_json_hold_the_same() {
+    fn the_table_and_the_json_have_the_same_values() {
         let report = report(1.5, 6.0);
         assert!(
             report
