@@ -1,7 +1,11 @@
 //! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and
 //! what it says when nobody answers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests: their panics are verdicts"
+)]
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 

@@ -120,7 +120,7 @@ async fn one_delivery(
 ) -> Result<(), String> {
     report.say("checking one delivery");
     let sighting = target.check_receiver(report).await?;
-    // This path returns 200, whatever the receiver's options are.
+    // This path returns 200 with all options of the receiver.
     let (accepted, followed) =
         deliver(target, client, "/status-code/200", "delivery", report).await?;
     let webhook = &followed.webhook;

@@ -28,7 +28,7 @@ const MAX_FOLLOW: Duration = Duration::from_secs(20 * 60);
 /// The maximum outage of the API, for example during a restart.
 const MAX_API_AWAY: Duration = Duration::from_secs(30);
 
-/// A webhook and what was observed of it.
+/// A webhook and its observed states.
 #[derive(Clone, Debug)]
 pub struct Followed {
     /// The webhook at the end.

@@ -1,8 +1,8 @@
 //! The load tool: measures the throughput, latency and resource use of a running system.
 //!
-//! Client, receiver and system share one machine, so the client is lean: requests are prepared
-//! bytes on plain sockets, and the receiver records an arrival with two atomic writes. Each result
-//! comes with its ceiling: the same client posting directly to the same receiver.
+//! Client, receiver and system share one machine, so the client uses little CPU time: requests are
+//! prepared bytes on plain sockets, and the receiver records an arrival with two atomic writes.
+//! Each result comes with its ceiling: the same client posting directly to the same receiver.
 //!
 //! | module | contents |
 //! |---|---|

@@ -2,7 +2,7 @@
 //! webhooks have expired, restarts, TLS, and settings with which it loses webhooks; what a process
 //! that died held (`recovery`), replicas and a full memory (`limits`).
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
 
 mod golden;
 mod limits;

@@ -32,7 +32,7 @@ async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() 
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut accepted = Vec::new();
-    // A start reads each webhook that is due later.
+    // At start, the stack reads each webhook that is due later.
     let later = SystemClock.now().plus(Duration::from_secs(3600)).to_string();
     for n in 0..WEBHOOKS {
         let body =
@@ -80,7 +80,8 @@ async fn a_damaged_page_is_named_and_the_suggested_commands_recover_the_stack() 
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Overwrites one leaf page of the webhooks table and returns its number. It is not the last one.
+/// Overwrites one leaf page of the webhooks table, neither its first nor its last, and returns its
+/// number.
 fn break_a_page_of_webhooks(path: &Path) -> i64 {
     let sql = "SELECT pageno FROM dbstat WHERE name = 'webhooks' AND pagetype = 'leaf' ORDER BY \
         pageno DESC LIMIT 1 OFFSET 1";

@@ -10,7 +10,7 @@ const POSTS: usize = 180;
 const PAYLOAD_BYTES: usize = 200_000;
 
 /// While the other program reads, the log grows, and health reports the reason and the size. After
-/// the read ends, the log is truncated.
+/// the read ends, the log starts over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_reader_is_reported_with_the_size_of_the_log() {
     let receiver = Receiver::start().await.unwrap();

@@ -26,7 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Several times the wait after an attempt that could not be made.
+/// Several times the wait after an attempt that the proxy prevented.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// `user:long-proxy-password`.
@@ -74,8 +74,8 @@ async fn tunnel(
     Ok(())
 }
 
-/// While the proxy is down, no failure is charged to the destination: here one would open its
-/// circuit. Afterwards deliveries pass through the proxy, which resolves the name.
+/// While the proxy is down, failures do not count against the destination. One would open its
+/// circuit here. Afterwards deliveries pass through the proxy, which resolves the name.
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_wait_for_the_proxy_and_go_through_it() {
     let _turn = crate::turn().await;

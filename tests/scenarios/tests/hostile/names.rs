@@ -12,7 +12,7 @@ use serde_json::json;
 /// Three times the number of slots of a stack.
 const NAMES: u16 = 384;
 
-/// Longer than the test, so that no hanging attempt ends during it.
+/// Longer than the test. No hanging attempt ends during it.
 const DELIVERY_TIMEOUT_MS: &str = "300000";
 
 /// The bound for other destinations. Without the limits they would wait for an attempt's deadline.
@@ -20,7 +20,7 @@ const SERVED_BOUND: Duration = Duration::from_secs(60);
 
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Listeners that never accept, each at an address of its own. Connections stay in their backlog.
+/// Listeners that never accept, each at its own address. Connections stay in their backlog.
 fn hanging() -> Vec<TcpListener> {
     let address = |n: u16| Ipv4Addr::new(127, 77, (n >> 8) as u8, n as u8);
     (1..=NAMES).map(|n| TcpListener::bind((address(n), 0)).unwrap()).collect()

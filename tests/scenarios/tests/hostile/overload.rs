@@ -1,5 +1,5 @@
-//! Overload: a short `load --overload`. It offers ten times the load that the stack carries. The
-//! result shows how much of it was sent, which depends on the machine that client and stack share.
+//! Overload: a short `load --overload`, which offers ten times the stack's capacity. The result
+//! shows the offered load, which depends on the machine that client and stack share.
 //! `OVERLOAD_SECONDS=60` runs it for longer.
 
 use clap::Parser;

@@ -33,8 +33,8 @@ const LATENESS_BOUND: Duration = Duration::from_secs(4);
 const BOUND: Duration = Duration::from_secs(120);
 
 /// The maximum growth of the stack's peak memory: for each of 128 concurrent attempts, 64 KiB of a
-/// response's body and 400 KiB for its head. A body that is kept, an unlimited header list or a
-/// decompressed bomb would exceed it at once.
+/// response's body and 400 KiB for its head. An unlimited body or header list, or a decompressed
+/// bomb, would exceed it at once.
 const GROWTH_BOUND_KIB: u64 = 128 * (64 + 400);
 
 /// Sends one webhook to each of the URLs, in batches of a hundred. Returns their IDs in order.
@@ -78,8 +78,8 @@ async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
     let launch = Launch::fresh().unwrap();
     let roots = launch.folder().join("roots.pem");
     std::fs::write(&roots, authority.pem()).unwrap();
-    // One attempt each, so that the record shows this behavior. Every receiver is attempted,
-    // whatever happened before.
+    // One attempt each, which the record then shows. The circuit breaker is off, so every receiver
+    // gets an attempt.
     let launch = launch
         .set("WEBHOOK_CA_FILE", roots.to_str().unwrap())
         .set("DELIVERY_TIMEOUT_MS", &DELIVERY_TIMEOUT.as_millis().to_string())
@@ -94,7 +94,7 @@ async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
     ledger::settle(&api, &before, BOUND).await;
     let before_kib = peak_kib(&stack);
 
-    // Good and hostile receivers alternate, so that every batch has both.
+    // Good and hostile receivers alternate, which puts both into every batch.
     let rounds = (0..EACH).flat_map(|_| &receivers);
     let urls: Vec<String> =
         rounds.flat_map(|receiver| [receiver.url(), good.url("/beside")]).collect();
@@ -147,7 +147,7 @@ async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A redirect is not followed, whatever its target.
+/// The sender does not follow redirects to a private address.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_redirect_to_a_private_address_is_followed() {
     let _turn = crate::turn().await;
@@ -231,7 +231,7 @@ async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A receiver answers 200 with the error in the body. `RESPONSE_EXCERPTS=all` shows it.
+/// The receiver returns 200 with an error in the body. `RESPONSE_EXCERPTS=all` shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_response_to_a_delivery_is_shown_on_request() {
     const BODY: &str = r#"{"ok": false, "error": "no such order"}"#;

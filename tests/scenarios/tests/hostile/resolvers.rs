@@ -1,8 +1,8 @@
-//! Hostile resolvers: no connection is opened to a refused address, whatever a name resolves to. A
-//! listener on loopback, on both address families, counts connections.
+//! Hostile resolvers: the sender opens no connection to a refused address that a name resolves to.
+//! A listener on loopback, on both address families, counts connections.
 //!
-//! The resolvers are part of the test, so no outside resolver is asked. No outside address is ever
-//! connected to.
+//! The resolvers are part of the test. The test contacts no outside resolver and no outside
+//! address.
 
 use std::{
     io,
@@ -95,7 +95,7 @@ const INSIDE: [(&str, &[&str]); 14] = [
 struct InTurn {
     answers: Vec<Vec<IpAddr>>,
     asked: AtomicUsize,
-    /// The delay before the first answer.
+    /// The delay before the first result.
     first_after: Duration,
 }
 
@@ -213,14 +213,14 @@ async fn a_changed_answer_is_checked_again() {
     }
 }
 
-/// The zone of a name server that never answers.
+/// The zone of a silent name server.
 const DEAD_ZONE: &str = ".dead.example";
 
-/// The number of attempts at different names in that zone.
+/// The number of attempts, each at another name in that zone.
 const DEAD_NAMES: usize = 200;
 
-/// Name servers that answer for all names outside the dead zone. Lookups in the dead zone block
-/// their threads until `let_go`, as the system's resolver does. Blocked threads are counted.
+/// Resolves all names outside the dead zone. Lookups in the dead zone block their threads until
+/// `let_go`, as in the system's resolver. `held` counts the blocked threads.
 fn name_servers(held: &Arc<AtomicUsize>, let_go: &Arc<AtomicBool>) -> SystemLookup {
     let (held, let_go) = (Arc::clone(held), Arc::clone(let_go));
     SystemLookup::asking(move |host| {

@@ -76,7 +76,7 @@ async fn five_kills_in_a_row_fail_no_webhook() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// Whether each webhook is in its nth attempt, or waits.
+/// Whether each webhook is in this attempt or a later one, waits for the next, or has failed.
 async fn have_all_resumed(api: &ApiClient, ids: &[String], attempts: u32) -> bool {
     for id in ids {
         let webhook = api.webhook(id).await.unwrap();

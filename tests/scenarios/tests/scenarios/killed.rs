@@ -1,5 +1,5 @@
-//! `kill -9` of functions under load. No webhook with a 202 is lost. A duplicate delivery is an
-//! attempt without a recorded outcome. The webhooks of a dead process resume when their leases and
+//! `kill -9` of functions under load. No webhook with a 202 is lost, and only attempts without a
+//! recorded outcome are repeated. The webhooks of a dead process resume when their leases and
 //! visibility timeouts end.
 
 use harness::crash::{kill_functions, times};

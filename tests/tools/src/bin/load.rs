@@ -6,7 +6,7 @@ use clap::Parser;
 use harness::progress::COULD_NOT_RUN;
 use tools::load::{LoadError, plan::Plan, run::run};
 
-// One thread, so that the client uses at most one core that it shares with the system under test.
+// One thread: the client uses at most one core, which it shares with the system under test.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let plan = Plan::parse();

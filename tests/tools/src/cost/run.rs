@@ -325,7 +325,7 @@ impl Lab {
         calls.buffer_unordered(CONNECTIONS).try_collect::<()>().await
     }
 
-    /// Stops the webhook queue's trigger, so that messages gather.
+    /// Stops the webhook queue's trigger while messages gather.
     async fn hold_back(&self, hold: bool) -> Result<Vec<String>, CostError> {
         let path = format!("event-source-mappings/?FunctionName={}", function("deliver"));
         let mappings = self.stack.lambda(Method::GET, &path, &Value::Null).await?;

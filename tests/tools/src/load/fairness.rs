@@ -46,7 +46,7 @@ pub struct Fairness {
     pub noise_percent: f64,
     /// Attempts at the hanging destination.
     pub hanging_attempts: usize,
-    /// What went wrong in the measured half.
+    /// Unexpected results in the measured half.
     pub faults: Faults,
 }
 

@@ -61,7 +61,7 @@ pub struct Faults {
     pub other_answers: BTreeMap<u16, u64>,
     /// Requests without a response.
     pub unanswered: u64,
-    /// The first such response.
+    /// The first unexpected response.
     pub first: Option<String>,
     /// Webhooks that arrived more than once.
     pub duplicates: u64,

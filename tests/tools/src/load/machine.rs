@@ -50,7 +50,7 @@ pub fn disk_sync(folder: &Path, pause: Duration) -> Result<DiskSync, LoadError> 
 pub struct DiskSync {
     /// The durations.
     pub times: Quantiles,
-    /// Whether the folder is in memory, so that nothing in it is durable.
+    /// Whether the folder is in memory. Its files are not durable then.
     pub in_memory: bool,
 }
 

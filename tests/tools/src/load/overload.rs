@@ -26,8 +26,8 @@ const FACTOR: f64 = 10.0;
 /// Default number of webhooks to measure the capacity with.
 const CAPACITY_WEBHOOKS: u32 = 5_000;
 
-/// Connections under overload: more than the default of `API_CONCURRENCY` (256), so that the API
-/// reaches its limit.
+/// Connections under overload: more than the default of `API_CONCURRENCY` (256), which makes the
+/// API reach its limit.
 const CONNECTIONS: u16 = 400;
 
 /// Maximum number of requests of a run, to bound the tool's memory.

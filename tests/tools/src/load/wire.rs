@@ -54,7 +54,7 @@ impl Server {
         let parsed: Url = url.parse().map_err(|error| bad(&error))?;
         if parsed.scheme() != "http" {
             return Err(bad(
-                &"the load tool supports only http, because TLS would use its CPU time",
+                &"the load tool supports only http, because TLS would add to its CPU time",
             ));
         }
         let host = parsed.host_str().ok_or_else(|| bad(&"the URL has no host"))?;

@@ -98,11 +98,11 @@ pub(super) async fn measure(
             let [message] = messages.as_slice() else {
                 return Err(StartupError::new("the webhook was not queued"));
             };
-            let (received, before) = (receiver.count(), cpu_ms(pid)?);
+            let (arrived, before) = (receiver.count(), cpu_ms(pid)?);
             let answer = lambda.call("deliver", event(message)).await.map_err(StartupError::new)?;
             tokio::time::sleep(SETTLE).await;
             samples.push(cpu_ms(pid)? - before);
-            if answer != r#"{"batchItemFailures":[]}"# || receiver.count() != received + 1 {
+            if answer != r#"{"batchItemFailures":[]}"# || receiver.count() != arrived + 1 {
                 return Err(StartupError(format!(
                     "nothing was delivered; deliver returned {}",
                     String::from_utf8_lossy(&answer)
