@@ -1,10 +1,10 @@
-//! Amazon's clients, made so that a cold start stays short: explicit region and credentials, no
-//! look-ups, and one HTTP client ([`http`]) with the TLS stack that the sender has too.
+//! The AWS clients, configured for a short cold start: explicit region and credentials, no
+//! look-ups, and one HTTP client ([`http`]) with the sender's TLS library.
 //!
-//! The clients retry what is worth it (throttling, timeouts, broken connections) up to
-//! [`MAX_TRIES`] times, each within [`TRY_LIMIT`], all within [`CALL_LIMIT`]; then the backend is
-//! *unavailable*. That is less than a function has left when it starts anything, see `design.md` on
-//! how times nest.
+//! The clients retry throttling, timeouts and broken connections up to [`MAX_TRIES`] times. Each
+//! try takes at most [`TRY_LIMIT`], all of them [`CALL_LIMIT`]. Then the backend is *unavailable*.
+//! That is less time than a function has left when it starts work; see "Times that nest" in
+//! `docs/architecture.md`.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -27,17 +27,17 @@ use aws_types::SdkConfig;
 use self::http::{AwsHttp, InvalidHttp};
 use crate::config::{AwsCredentials, AwsSettings};
 
-/// Tries of one call, the first included.
+/// Tries of one call, including the first.
 pub const MAX_TRIES: u32 = 4;
 
-/// How long one try may take: 3 s. DynamoDB and SQS answer within tens of milliseconds; a slower
-/// one is better asked again.
+/// The longest time of one try: 3 s. DynamoDB and SQS answer within tens of milliseconds, so a new
+/// try is faster than a slow answer.
 pub const TRY_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long all tries of a call may take together: 10 s.
+/// The longest time of all tries of a call: 10 s.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// The wait before the second try; it doubles, with jitter.
+/// The wait before the second try. It doubles, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// The clients of one process. They share connections.
@@ -48,32 +48,32 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Connects to nothing yet.
+    /// Creates the clients without connecting.
     pub fn new() -> Result<Self, InvalidHttp> {
         Ok(Self { http: SharedHttpClient::new(AwsHttp::new()?), limits: (TRY_LIMIT, CALL_LIMIT) })
     }
 
-    /// The same with other limits of a try and of a call, for an emulator that is slower than AWS.
+    /// Does the same with other limits, for an emulator that is slower than AWS.
     #[must_use]
     pub fn with_limits(self, each: Duration, together: Duration) -> Self {
         Self { limits: (each, together), ..self }
     }
 
-    /// A client of DynamoDB.
+    /// Creates a client of DynamoDB.
     pub fn dynamodb(&self, settings: &AwsSettings) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config(settings));
         config.set_endpoint_url(settings.dynamodb_endpoint.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// A client of SQS.
+    /// Creates a client of SQS.
     pub fn sqs(&self, settings: &AwsSettings) -> aws_sdk_sqs::Client {
         let mut config = aws_sdk_sqs::config::Builder::from(&self.config(settings));
         config.set_endpoint_url(settings.sqs_endpoint.clone());
         aws_sdk_sqs::Client::from_conf(config.build())
     }
 
-    /// What all clients have in common.
+    /// The configuration that all clients share.
     fn config(&self, settings: &AwsSettings) -> SdkConfig {
         let mut config = SdkConfig::builder()
             .behavior_version(behaviour())
@@ -89,12 +89,12 @@ impl Aws {
     }
 }
 
-/// Pinned, so that an update of the clients changes nothing unseen.
+/// Pinned, so an update of the clients changes no behavior silently.
 fn behaviour() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-/// Who calls, as it stands in the user agent. A function's name is one that the clients take.
+/// The function's name in the user agent. The clients accept every function name.
 fn app_name(settings: &AwsSettings) -> Option<AppName> {
     AppName::new(settings.function_name.clone()?).ok()
 }
@@ -119,7 +119,7 @@ pub(crate) fn timeouts(each: Duration, together: Duration) -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(each).operation_timeout(together).build()
 }
 
-/// Any failure of a call, for an error's source.
+/// The source of an error, from any failure of a call.
 pub(crate) fn boxed(error: impl Error + Send + Sync + 'static) -> Box<dyn Error + Send + Sync> {
     Box::new(error)
 }

@@ -1,10 +1,11 @@
 //! The circuit breaker of one destination (scheme, host, port), as pure functions over a small
 //! record that all workers share.
 //!
-//! *Closed* while all is well; then nothing is stored. After [`Settings::failures`] failures in a
-//! row it *opens*: webhooks are deferred without an attempt. Once that time is over it is
-//! *half-open*: one worker may probe, which is a lease; success closes it, failure opens it for
-//! twice as long, up to [`MAX_OPEN`].
+//! - *Closed* while deliveries succeed. The store then has no record.
+//! - *Open* after [`Settings::failures`] failures in a row. Webhooks are deferred without an
+//!   attempt.
+//! - *Half-open* once the open time is over. One worker takes a lease and probes. Success closes
+//!   the circuit. Failure opens it for twice as long, up to [`MAX_OPEN`].
 
 use std::time::Duration;
 
@@ -25,9 +26,9 @@ pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Failures in a row; 0 switches the breaker off.
+    /// Failures in a row that open the circuit. 0 switches the breaker off.
     pub failures: u32,
-    /// How long it stays open the first time.
+    /// How long the circuit stays open the first time.
     pub open: Duration,
     /// How long a probe keeps other probes away.
     pub probe_lease: Duration,
@@ -39,34 +40,34 @@ impl Default for Settings {
     }
 }
 
-/// What workers know of a destination that fails. A destination without one is closed.
+/// What workers know about a destination that fails. A destination without a record is closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Circuit {
     /// Scheme, host and port.
     pub destination: String,
-    /// Counts the writes; each is conditional on it.
+    /// The number of writes. Each write is conditional on it.
     pub revision: u64,
     /// Failures in a row.
     pub failures: u32,
-    /// Times in a row that it opened.
+    /// How often in a row the circuit opened.
     pub openings: u32,
-    /// Until then no attempt is made; `None` while closed.
+    /// When the circuit becomes half-open. `None` while it is closed.
     pub open_until: Option<Timestamp>,
-    /// Until then a probe is under way.
+    /// When the lease of the current probe ends.
     pub probe_until: Option<Timestamp>,
-    /// When it was last written; one that nobody has written for [`MAX_AGE`] is gone.
+    /// When the record was last written. After [`MAX_AGE`] without a write it is deleted.
     pub touched_at: Timestamp,
 }
 
-/// The three states, with the numbers that `circuit_breaker_status` shows.
+/// The three states, with the numbers of the metric `circuit_breaker_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Attempts are made.
+    /// Workers make attempts.
     Closed = 0,
-    /// A single probe decides.
+    /// One probe decides.
     HalfOpen = 1,
-    /// No attempts are made.
+    /// Workers make no attempts.
     Open = 2,
 }
 
@@ -75,19 +76,19 @@ pub enum State {
 pub enum Admission {
     /// Closed.
     Go,
-    /// Half-open, and nobody probes: take the lease ([`Circuit::probe`]) first.
+    /// Half-open, and no worker probes. Take the lease ([`Circuit::probe`]) first.
     Probe,
-    /// Open, or somebody probes: not before this time.
+    /// Open, or another worker probes. No attempt before this time.
     Wait(Timestamp),
 }
 
 impl Circuit {
-    /// The circuit of a destination of which nothing is stored.
+    /// The circuit of a destination without a stored record.
     pub fn closed(destination: &str) -> Self {
         Self { destination: destination.to_owned(), ..Self::default() }
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether the circuit needs no record.
     pub const fn is_idle(&self) -> bool {
         self.failures == 0 && self.open_until.is_none()
     }
@@ -101,7 +102,7 @@ impl Circuit {
         }
     }
 
-    /// Whether an attempt may be made.
+    /// Whether a worker may make an attempt.
     pub fn admit(&self, now: Timestamp) -> Admission {
         match (self.state(now), self.open_until, self.probe_until) {
             (State::Open, Some(until), _) => Admission::Wait(until),
@@ -111,7 +112,7 @@ impl Circuit {
         }
     }
 
-    /// A worker takes the probe's lease.
+    /// Takes the probe's lease.
     #[must_use]
     pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
         let probe_until = Some(now.plus(settings.probe_lease));
@@ -123,7 +124,7 @@ impl Circuit {
         }
     }
 
-    /// The worker that took the probe's lease made no attempt: somebody else may.
+    /// Gives the probe's lease back, because its worker made no attempt. Another worker may probe.
     #[must_use]
     pub fn unprobe(&self, now: Timestamp) -> Self {
         Self {
@@ -134,7 +135,7 @@ impl Circuit {
         }
     }
 
-    /// An attempt failed in a way that speaks against the destination.
+    /// Counts a failed attempt that speaks against the destination.
     #[must_use]
     pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
         let failures = self.failures.saturating_add(1);
@@ -144,7 +145,7 @@ impl Circuit {
             touched_at: now,
             ..self.clone()
         };
-        // An attempt that started before it opened says nothing new.
+        // An attempt that started before the circuit opened says nothing new.
         let decides = self.state(now) != State::Open;
         let mut most = settings.failures;
         if planted::is(Bug::CircuitOpensLate) {
@@ -162,15 +163,15 @@ impl Circuit {
         next
     }
 
-    /// An attempt was answered: the destination is there.
+    /// Closes the circuit, because the destination responded.
     #[must_use]
     pub fn succeeded(&self) -> Self {
         Self { revision: self.revision.saturating_add(1), ..Self::closed(&self.destination) }
     }
 }
 
-/// Whether this outcome speaks against the destination as a whole: network or TLS error, timeout,
-/// 5xx. `None`: it was delivered.
+/// Whether this outcome speaks against the whole destination: a network or TLS error, a timeout, or
+/// a 5xx. `None`: the webhook was delivered.
 pub fn is_failure(error: Option<ErrorKind>, status_code: Option<u16>) -> bool {
     match error {
         Some(ErrorKind::Network | ErrorKind::Timeout | ErrorKind::Tls) => true,
@@ -234,8 +235,8 @@ mod tests {
         assert!(circuit.succeeded().is_idle());
     }
 
-    /// A write is conditional on the revision and dated for its expiry, so each counts and dates
-    /// itself; none forgets whose circuit it is.
+    /// Every change increases the revision and updates the time, because writes are conditional on
+    /// the revision and expire. None forgets the destination.
     #[test]
     fn every_write_is_told_from_the_one_before() {
         let open = after_failures(3);
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(Circuit::closed("https://example.com:443"), Circuit { revision: 0, ..closed });
     }
 
-    /// Only what is idle need not be stored.
+    /// Only an idle circuit needs no record.
     #[test]
     fn idle_is_without_failures_and_closed() {
         assert!(Circuit::closed("x").is_idle());

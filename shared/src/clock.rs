@@ -1,7 +1,7 @@
-//! Time as a value, and the clock as something that is passed in.
+//! Time as a value, and the clock as a parameter.
 //!
-//! Pure code takes a [`Timestamp`]; only [`SystemClock`] asks the machine. Everything that waits
-//! does so through [`Clock::sleep`], so a test or a simulation can own time.
+//! Pure code takes a [`Timestamp`]. Only [`SystemClock`] reads the machine's clock. Code that waits
+//! calls [`Clock::sleep`], so a test or a simulation can control time.
 
 use std::{
     fmt,
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC.
 ///
-/// Stored as an integer, shown (by [`fmt::Display`] and [`rfc3339`]) as RFC 3339 with milliseconds.
-/// Arithmetic saturates, so no input can make it panic.
+/// Stored as an integer. Shown as RFC 3339 with milliseconds by [`fmt::Display`] and [`rfc3339`].
+/// Arithmetic saturates and never panics.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The time that many milliseconds after the epoch.
+    /// The time this many milliseconds after the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -33,7 +33,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down; the unit of `webhook-timestamp`.
+    /// Whole seconds since the epoch, rounded down. The unit of `webhook-timestamp`.
     pub const fn as_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
@@ -50,12 +50,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// How long from `earlier` until this time; zero if it is not later.
+    /// The time from `earlier` to this time. Zero if this time is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads RFC 3339, e.g. `2026-01-31T12:00:00Z` or with an offset; `None` if it is not that.
+    /// Parses RFC 3339, such as `2026-01-31T12:00:00Z`, with any offset.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_millisecond()))
     }
@@ -72,7 +72,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// `#[serde(with = "clock::rfc3339")]`: a time as users see it.
+/// The format for users: `#[serde(with = "clock::rfc3339")]`.
 pub mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -89,7 +89,7 @@ pub mod rfc3339 {
         Timestamp::parse_rfc3339(&text).ok_or_else(|| D::Error::custom("not an RFC 3339 time"))
     }
 
-    /// The same for a time that may be missing.
+    /// The same for an optional time.
     pub mod option {
         use serde::Serializer;
 
@@ -108,10 +108,10 @@ pub mod rfc3339 {
     }
 }
 
-/// Tells the time and lets it pass.
+/// Tells the time and waits.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time now. Clocks of two workers may differ by [`MAX_CLOCK_SKEW`].
+    /// The current time. The clocks of two workers may differ by [`MAX_CLOCK_SKEW`].
     fn now(&self) -> Timestamp;
 
     /// The time since an arbitrary start. It never decreases and cannot be set. It may stand still
@@ -122,7 +122,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     async fn sleep(&self, wait: Duration);
 }
 
-/// How far two workers' clocks may be apart: 5 s. Leases and claims allow for it.
+/// The largest difference between two workers' clocks: 5 s. Leases and claims allow for it.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// The machine's clock and tokio's timer.

@@ -1,8 +1,7 @@
-//! The settings, parsed once, at start, from environment variables.
+//! The settings, parsed once at start from environment variables.
 //!
-//! A bad value stops the start: the error names the variable, what is wrong with its value, and an
-//! example. Nothing falls back silently. Which variables there are, and what they mean, is the
-//! table in the README and the fields below.
+//! A bad value stops the start. The error names the variable, the fault and an example. No value
+//! falls back silently. `docs/settings.md` and the fields below describe every variable.
 
 mod aws;
 mod egress;
@@ -29,36 +28,35 @@ use parse::Reader;
 pub use parse::{ConfigError, ConfigErrors};
 pub use redis::{RedisSettings, RedisUrl};
 
-/// The least time between the end of an attempt and the end of its lease: twice the clock skew.
+/// The shortest time between the end of an attempt and the end of its lease: twice the clock skew.
 const LEASE_MARGIN: Duration = Duration::from_secs(2 * MAX_CLOCK_SKEW.as_secs());
 
-/// How much longer than a lease a function may take: time to wait for a free slot, and to write the
-/// outcome.
+/// How much longer than a lease a function may run. It waits for a free slot and writes the outcome
+/// in this time.
 const FUNCTION_MARGIN: Duration = Duration::from_secs(15);
 
-/// How many times a function's timeout a message stays hidden: AWS asks for at least six.
+/// How many function timeouts a message stays hidden. AWS requires at least six.
 const VISIBILITY_FACTOR: u32 = 6;
 
-/// No invocation ended before: 2020-01-01. See [`Config::invocation_end`].
+/// The earliest credible end of an invocation: 2020-01-01. See [`Config::invocation_end`].
 const FIRST_DEADLINE: Timestamp = Timestamp::from_millis(1_577_836_800_000);
 
 /// See [`Config::max_id_age`]: 60 s.
 const MAX_ID_AGE: Duration = Duration::from_secs(60);
 
-/// The data folder of the embedded backend, unless `DATA_DIR` names another.
+/// The data directory of the embedded backend if `DATA_DIR` is not set.
 pub const DEFAULT_DATA_DIR: &str = ".posthaste";
 
 /// The largest payload that can be configured: 1 MiB.
 pub const MAX_PAYLOAD_LIMIT: usize = 1024 * 1024;
 
-/// The least that [`Config::api_body_bytes`] can be set to: 32 MiB. The largest request finds room
-/// in it.
+/// The minimum of [`Config::api_body_bytes`]: 32 MiB. The largest request fits.
 pub const MIN_API_BODY_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What it is unless set: 128 MiB.
+/// The default: 128 MiB.
 const API_BODY_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The most: 1 TiB.
+/// The maximum: 1 TiB.
 const MAX_API_BODY_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
 
 /// The backend that keeps webhooks.
@@ -112,31 +110,31 @@ impl QueueBackend {
 /// Who may call the API.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Access {
-    /// The hash of each key of `API_KEYS`.
+    /// The hash of each key in `API_KEYS`.
     pub key_hashes: Vec<KeyHash>,
-    /// `API_AUTH`: who checks the callers where there is no key.
+    /// `API_AUTH`: who authenticates callers if there is no key.
     pub auth: Auth,
 }
 
-/// Who checks the callers of the API. Where `API_KEYS` has keys, a key is required all the same.
+/// Who authenticates the API's callers. With `API_KEYS`, a key is required in addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Auth {
-    /// `keys`: the API itself, by its keys.
+    /// `keys`: the API itself, with its keys.
     #[default]
     Keys,
     /// `iam`: the function URL or API Gateway.
     Platform,
-    /// `local`: no one. Only programs on this machine may call, and no web page of another origin.
+    /// `local`: nobody. Only programs on this machine may call, and no web page of another origin.
     Local,
 }
 
-/// Which responses keep an excerpt of their body.
+/// The responses whose body is kept as an excerpt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Excerpts {
     /// Only responses of failed attempts.
     #[default]
     Failures,
-    /// All responses: some receivers return 200 with an error in the body.
+    /// All responses. Some receivers return 200 with an error in the body.
     All,
 }
 
@@ -147,12 +145,12 @@ pub struct Config {
     pub status_backend: StoreBackend,
     /// `QUEUE_BACKEND`.
     pub queue_backend: QueueBackend,
-    /// `DATA_DIR`: the folder of the embedded backend's file.
+    /// `DATA_DIR`: the directory of the embedded backend's file.
     pub data_dir: PathBuf,
-    /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: where Redis is, if it is a backend.
+    /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`: the Redis servers, if Redis is a backend.
     pub redis: RedisSettings,
-    /// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`: where DynamoDB and SQS are, if
-    /// they are backends.
+    /// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`: DynamoDB and SQS, if they are
+    /// backends.
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
@@ -161,45 +159,43 @@ pub struct Config {
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
-    /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, reading the answer included.
+    /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, including reading the response.
     pub delivery_timeout: Duration,
-    /// `RESPONSE_EXCERPTS`: of which responses the beginning of the body is kept.
+    /// `RESPONSE_EXCERPTS`: the responses whose body is kept as an excerpt.
     pub response_excerpts: Excerpts,
-    /// `DELIVER_CONCURRENCY`: attempts at a time in one process; at least [`Config::batch_size`].
+    /// `DELIVER_CONCURRENCY`: concurrent attempts in one process, at least [`Config::batch_size`].
     pub deliver_concurrency: usize,
-    /// `DELIVER_HOST_CONCURRENCY`: how many of them one destination (scheme, host and port) gets.
+    /// `DELIVER_HOST_CONCURRENCY`: concurrent attempts at one destination (scheme, host and port).
     pub deliver_host_concurrency: usize,
-    /// `API_CONCURRENCY`: requests that the API answers at a time in one process; further ones are
-    /// shed.
+    /// `API_CONCURRENCY`: concurrent API requests in one process. Further requests are rejected.
     pub api_concurrency: usize,
-    /// `API_BODY_BYTES`: what requests hold in memory at a time in one process, their bodies and
-    /// what is made of them; further ones are shed.
+    /// `API_BODY_BYTES`: the memory for concurrent requests in one process, with their bodies and
+    /// parsed values. Further requests are rejected.
     pub api_body_bytes: u64,
-    /// `BATCH_SIZE`: messages in one call of `deliver` or `dlq`.
+    /// `BATCH_SIZE`: messages of one invocation of `deliver` or `dlq`.
     pub batch_size: usize,
-    /// `AUDIT_AGE_MS`: how old a webhook is when the audit looks for it.
+    /// `AUDIT_AGE_MS`: the age at which the audit looks for a webhook.
     pub audit_age: Duration,
     /// `MAX_PAYLOAD_BYTES`.
     pub max_payload_bytes: usize,
-    /// `WEBHOOK_HMAC_SECRET`: each signs, side by side.
+    /// `WEBHOOK_HMAC_SECRET`: every secret signs.
     pub secrets: Vec<Secret>,
     /// `WEBHOOK_ALLOWLIST`.
     pub allowlist: Option<Regex>,
     /// `WEBHOOK_HOST_ALLOWLIST`.
     pub host_allowlist: Vec<String>,
     /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_CERT_FILE`, `WEBHOOK_CLIENT_KEY_FILE`,
-    /// `WEBHOOK_PROXY_URL`: how deliveries connect.
+    /// `WEBHOOK_PROXY_URL`: the connections of deliveries.
     pub egress: EgressSettings,
     /// `ALLOW_PRIVATE_DESTINATIONS`.
     pub allow_private: bool,
     /// `ENABLE_PROMETHEUS`.
     pub prometheus: bool,
-    /// `PROMETHEUS_PORT`: where the local stack serves the metrics.
+    /// `PROMETHEUS_PORT`: the port on which the local stack serves the metrics.
     pub prometheus_port: u16,
 }
 
-/// What is the default where the environment says nothing; the local stack and the Lambda functions
-/// differ in it.
+/// The defaults that differ between the local stack and the Lambda functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// See [`Config::allow_private`].
@@ -209,35 +205,35 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// For a Lambda function.
+    /// The defaults of a Lambda function.
     pub const LAMBDA: Self = Self { allow_private: false, deliver_concurrency: MAX_BATCH };
-    /// For the local stack, where receivers run on the same machine.
+    /// The defaults of the local stack, where receivers run on the same machine.
     pub const LOCAL: Self = Self { allow_private: true, deliver_concurrency: 128 };
 }
 
 impl Config {
-    /// How long one call of a function may take where Posthaste itself calls it: a lease and 15 s,
-    /// so 60 s. With a shortened lease, the margin is a third of it.
+    /// How long an invocation may take where Posthaste itself invokes the function: a lease and 15
+    /// s, so 60 s. With a shortened lease, the margin is a third of the lease.
     pub fn function_timeout(&self) -> Duration {
         function_timeout(self.rules.limits.lease)
     }
 
-    /// How long a message that was received is hidden, where Posthaste itself receives it: six
-    /// times that.
+    /// How long a received message stays hidden where Posthaste itself receives it: six function
+    /// timeouts.
     pub fn visibility_timeout(&self) -> Duration {
         self.function_timeout() * VISIBILITY_FACTOR
     }
 
-    /// When an invocation ends that began at `now` and for which the platform names this deadline.
-    /// An emulator may name one that is no time of ours (cargo-lambda: ten minutes after 1970);
-    /// then it is taken to grant what [`Config::function_timeout`] says.
+    /// The end of an invocation that began at `now` and has this deadline from the platform. An
+    /// emulator may send a deadline in 1970 (cargo-lambda does). Then the invocation gets
+    /// [`Config::function_timeout`].
     pub fn invocation_end(&self, deadline_ms: u64, now: Timestamp) -> Timestamp {
         let named = Timestamp::from_millis(i64::try_from(deadline_ms).unwrap_or(i64::MAX));
         if named < FIRST_DEADLINE { now.plus(self.function_timeout()) } else { named }
     }
 
-    /// How old an id may be when its webhook is created; older ones are minted again. So whatever
-    /// the audit reads at [`Config::audit_age`] is complete.
+    /// The largest age of an ID at the creation of its webhook. The API replaces an older ID. So a
+    /// minute that the audit reads at [`Config::audit_age`] is complete.
     pub fn max_id_age(&self) -> Duration {
         MAX_ID_AGE.min(self.audit_age / 2)
     }
@@ -247,8 +243,7 @@ impl Config {
         Self::from_raw_source(defaults, |name| std::env::var_os(name))
     }
 
-    /// Reads the settings as the system holds them. A value that is not Unicode is a fault, and not
-    /// a variable that is not set.
+    /// Reads the settings from the system's strings. A value that is not Unicode is an error.
     pub(crate) fn from_raw_source(
         defaults: Defaults,
         source: impl Fn(&str) -> Option<OsString>,
@@ -328,15 +323,15 @@ impl Config {
     }
 }
 
-/// What one destination gets of the attempts unless told otherwise: a quarter, so that three that
-/// hang leave a quarter to the rest; and no less than a batch, below which nothing is gained on
-/// Lambda, where a batch ends with its slowest message.
+/// The default for one destination: a quarter of the attempts, so three destinations that hang
+/// leave a quarter for the others. At least a batch, because on Lambda a batch ends with its
+/// slowest message.
 fn host_share(deliver_concurrency: usize) -> usize {
     (deliver_concurrency / 4).max(MAX_BATCH)
 }
 
-/// A message that never gets one of the attempts is handed back until the queue gives up on it, so
-/// a batch must not be larger.
+/// The queue gives up on a message that repeatedly gets no slot for an attempt, so a batch must not
+/// be larger than the limit.
 fn check_batch(read: &mut Reader<'_>, deliver_concurrency: usize, batch_size: usize) {
     if deliver_concurrency < batch_size {
         let message = format!(
@@ -395,8 +390,7 @@ fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
     let fallback = Limits::default();
     let lease = read.millis("LEASE_MS", 45_000, 1000..=600_000);
     let grace = read.millis("REQUEUE_GRACE_MS", 15 * 60_000, 1000..=6 * 3_600_000);
-    // A shortened lease, as in tests on one machine with one clock, keeps a third of itself as its
-    // margin.
+    // A shortened lease, as in tests on one machine with one clock, keeps a third as its margin.
     let margin = LEASE_MARGIN.min(lease / 3);
     if lease < delivery_timeout + margin {
         let message = format!(
@@ -406,7 +400,8 @@ fn limits(read: &mut Reader<'_>, delivery_timeout: Duration) -> Limits {
         );
         read.fault("LEASE_MS", &message, "45000 with DELIVERY_TIMEOUT_MS=30000");
     }
-    // Sooner, and the sweep would send another message while the first one is only hidden.
+    // With a shorter grace, the sweep would send another message while the first one is only
+    // hidden.
     let visibility = function_timeout(lease) * VISIBILITY_FACTOR;
     if grace <= visibility {
         let message = format!(

@@ -1,17 +1,16 @@
 //! Whether other processes know that this process is alive, and under which name.
 //!
-//! On Redis a process that holds messages and claims keeps a heartbeat
-//! (`context/redis/heartbeat.rs`). Other processes take over what it holds when the heartbeat
-//! stops. Then the process must no longer work on it. [`Liveness::hold`] tells when that moment
-//! comes.
+//! On Redis, a process that holds messages and claims keeps a heartbeat
+//! (`context/redis/heartbeat.rs`). When the heartbeat stops, other processes recover what it holds.
+//! Then the process must no longer work on it. [`Liveness::hold`] reports that moment.
 //!
-//! A process whose backends have no heartbeat has no name. Nobody takes over what it holds, so it
+//! A process whose backends have no heartbeat has no name. No process recovers what it holds, so it
 //! never has to stop.
 
 use tokio::sync::watch;
 
-/// The name of a process for as long as its heartbeat goes on. A process that lost its heartbeat
-/// gets another one.
+/// The name of a process while its heartbeat continues. A process that lost its heartbeat gets a
+/// new name.
 pub type ProcessId = u64;
 
 /// The state of this process's heartbeat, shared by everything in the process.
@@ -32,22 +31,23 @@ pub struct Hold {
 }
 
 impl Liveness {
-    /// The name to write into what this process takes hold of. `None`: nobody will take it over.
+    /// The name to write into claims and messages of this process. `None`: no process recovers
+    /// them.
     pub fn id(&self) -> Option<ProcessId> {
         self.0.borrow().id
     }
 
-    /// The heartbeat of this name has begun.
+    /// The heartbeat with this name has begun.
     pub fn begin(&self, id: ProcessId) {
         self.0.send_modify(|state| state.id = Some(id));
     }
 
-    /// The heartbeat has been missing for too long. All work that began before has to stop.
+    /// The heartbeat was missing for too long. All work that began before must stop.
     pub fn lose(&self) {
         self.0.send_modify(|state| *state = State { id: None, losses: state.losses + 1 });
     }
 
-    /// Call it before the work takes hold of anything.
+    /// Call this before the work claims or receives anything.
     pub fn hold(&self) -> Hold {
         let state = self.0.subscribe();
         let losses = state.borrow().losses;
@@ -56,7 +56,7 @@ impl Liveness {
 }
 
 impl Hold {
-    /// Returns when the heartbeat is lost, also if that was before the call.
+    /// Returns when the heartbeat is lost, even if that was before the call.
     pub async fn lost(mut self) {
         let losses = self.losses;
         if self.state.wait_for(|state| state.losses != losses).await.is_err() {

@@ -1,12 +1,12 @@
-//! What the functions count: gathered in the process, added to the store's totals once per
-//! invocation (or once a second where one process runs many), and shown as Prometheus text from
-//! those totals, so that counters survive every function instance.
+//! Counters and gauges of the functions. A process collects them and adds them to the store's
+//! totals once per invocation, or once a second where one process runs many invocations. `GET
+//! /metrics` renders the totals as Prometheus text, so counters survive every function instance.
 //!
-//! On Lambda the same goes out as a line of CloudWatch's Embedded Metric Format at the end of an
-//! invocation that changed something.
+//! On Lambda, an invocation that changed something also prints a line in CloudWatch's Embedded
+//! Metric Format at its end.
 //!
-//! Counters cost no write when nothing changed. They may lose their last second in a crash; nothing
-//! but figures hangs on them.
+//! A flush without changes costs no write. A crash may lose the counts of the last second. No
+//! delivery depends on them.
 
 mod emf;
 mod render;
@@ -38,7 +38,7 @@ use crate::{
 pub const BUCKETS_MS: [u64; 14] =
     [2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
 
-/// What a function was at when it did something; the label `mode`.
+/// What a function was processing. The label `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A message of the webhook queue.
@@ -50,10 +50,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Self; 3] = [Self::Deliver, Self::Sweep, Self::Dlq];
 
-    /// The label's value, which is the function's name too.
+    /// The value of the label, which is also the function's name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Deliver => "deliver",
@@ -63,13 +63,13 @@ impl Mode {
     }
 }
 
-/// The statuses that an attempt can lead to; the label `status` of `webhook_delivery_total`.
+/// The statuses that an attempt can lead to. The label `status` of `webhook_delivery_total`.
 pub const DELIVERY_STATUSES: [Status; 3] = [Status::Delivered, Status::Retrying, Status::Failed];
 
 /// The values of the label `status` of `task_processing_total`.
 pub const TASK_STATUSES: [&str; 2] = ["success", "failure"];
 
-/// What this process did and has not yet added to the store's totals.
+/// What this process counted and has not yet added to the store's totals.
 #[derive(Debug, Default)]
 pub struct Metrics {
     deliveries: [AtomicU64; DELIVERY_STATUSES.len()],
@@ -79,10 +79,10 @@ pub struct Metrics {
     // A std mutex: it is held for a few instructions, never across an await.
     destinations: Mutex<HashMap<String, DestinationActivity>>,
     last_flush_ms: AtomicI64,
-    /// Not more often than this; zero on Lambda, where the process may be frozen right after the
-    /// invocation.
+    /// The shortest time between two flushes. Zero on Lambda, where the platform may freeze the
+    /// process right after the invocation.
     flush_interval: Duration,
-    /// On Lambda only.
+    /// Only on Lambda.
     emf: Option<Emf>,
 }
 
@@ -112,18 +112,18 @@ impl Histogram {
 }
 
 impl Metrics {
-    /// Nothing counted yet. Flushes at most once per `flush_interval`.
+    /// Creates empty metrics that flush at most once per `flush_interval`.
     pub fn new(flush_interval: Duration) -> Self {
         Self { flush_interval, ..Self::default() }
     }
 
-    /// The same for the Lambda function of this name: each flush also prints to standard output
-    /// what was counted, for CloudWatch.
+    /// Creates the metrics of the Lambda function with this name. Each flush also prints the counts
+    /// to standard output, for CloudWatch.
     pub fn for_lambda(function: String) -> Self {
         Self { emf: Some(Emf::new(function)), ..Self::default() }
     }
 
-    /// An attempt ended and led to this status.
+    /// Counts an attempt that led to this status.
     pub fn delivery(&self, status: Status, duration: Duration) {
         if let Some(index) = DELIVERY_STATUSES.iter().position(|known| *known == status) {
             self.deliveries[index].fetch_add(1, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Metrics {
         }
     }
 
-    /// A message or a run was worked on.
+    /// Counts a processed message or a run of the sweep.
     pub fn task(&self, mode: Mode, success: bool, duration: Duration) {
         self.tasks[mode as usize][usize::from(!success)].fetch_add(1, Ordering::Relaxed);
         self.task_seconds[mode as usize].observe(duration);
@@ -143,8 +143,8 @@ impl Metrics {
         }
     }
 
-    /// A run of the sweep found this: how long the most overdue entry had been due, and how many
-    /// webhooks there are by status.
+    /// Records a run of the sweep: how long the most overdue entry had been due, and the number of
+    /// webhooks per status.
     pub fn swept(&self, lag: Duration, counts: [u64; Status::ALL.len()]) {
         if let Some(emf) = &self.emf {
             emf.observe("SweepLagSeconds", lag);
@@ -152,9 +152,10 @@ impl Metrics {
         }
     }
 
-    /// An attempt at this destination ended; `waiting` tells how the number of webhooks that wait
-    /// for it changed. The sum over all processes is an estimate: two that give up one webhook in
-    /// the same millisecond both count it, and one that dies takes its last counts along.
+    /// Counts an attempt at this destination. `waiting` is the change in the number of webhooks
+    /// that wait for it. The sum over all processes is an estimate: two processes that give up one
+    /// webhook in the same millisecond both count it, and a process that dies loses its last
+    /// counts.
     pub fn destination(
         &self,
         destination: &str,
@@ -177,8 +178,8 @@ impl Metrics {
         }
     }
 
-    /// Adds what was counted to the store's totals, if the interval is over. Called at the end of
-    /// each invocation.
+    /// Adds the counts to the store's totals if the interval is over. Call it at the end of each
+    /// invocation.
     pub async fn flush_if_due(&self, store: &dyn Store, now: Timestamp) {
         let last_ms = self.last_flush_ms.load(Ordering::Relaxed);
         let due_ms = last_ms.saturating_add(self.flush_interval.as_millis() as i64);
@@ -203,7 +204,7 @@ impl Metrics {
         }
     }
 
-    /// Adds what was counted to the store's totals.
+    /// Adds the counts to the store's totals.
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let activity = self.drain();
         if let Some(line) = self.emf.as_ref().and_then(|emf| emf.line(&activity.counters, now)) {
@@ -218,7 +219,7 @@ impl Metrics {
         }
     }
 
-    /// What was counted since the last call.
+    /// Takes the counts since the last call.
     fn drain(&self) -> Activity {
         let mut activity = Activity::default();
         for (status, count) in DELIVERY_STATUSES.iter().zip(&self.deliveries) {
@@ -248,7 +249,7 @@ fn add(activity: &mut Activity, name: impl FnOnce() -> String, count: &AtomicU64
     }
 }
 
-/// The name of the attempts' histogram among the totals.
+/// The name of the attempts' histogram in the totals.
 const DELIVERY_SECONDS: &str = "delivery_seconds";
 
 fn task_seconds_name(mode: Mode) -> String {

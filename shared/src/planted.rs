@@ -1,115 +1,115 @@
-//! Bugs that the simulation plants to see that it catches them.
+//! Bugs that the simulation plants, to prove that it catches them.
 //!
-//! A hook is one line in the code that it breaks: `if planted::is(Bug::X)`. Without the cargo
-//! feature `planted`, which only the tests crate's simulation switches on, that is `if false`. With
-//! it, no bug is planted until a thread plants one for itself.
+//! A hook is a guard line of its own in the code that it breaks: `if planted::is(Bug::X) { … }`.
+//! Without the cargo feature `planted`, which only the simulation enables, that is `if false`. With
+//! the feature, no bug is planted until a thread plants one for itself.
 
 /// What a planted bug does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// An outcome is written whoever holds the claim.
+    /// An outcome is written under any claim.
     OutcomeWithoutClaim,
     /// The sweep moves an entry of the due index before it sends its message.
     RequeueBeforeSend,
-    /// Archiving does not ask whether the webhook is still failed.
+    /// Archiving does not check whether the webhook is still failed.
     ArchiveWithoutCondition,
-    /// The sweep passes over what is in progress.
+    /// The sweep skips webhooks in progress.
     SweepSkipsInProgress,
-    /// A claim is granted while another one's lease is live.
+    /// A claim is granted while another claim's lease is live.
     ClaimIgnoresLease,
-    /// What could not be finished is acknowledged all the same.
+    /// Unfinished messages are acknowledged.
     AcknowledgeUnfinished,
     /// The audit's position moves before the entries are made.
     AuditMovesFirst,
-    /// The audit's position moves by two minutes for one that was read.
+    /// The audit's position moves by two minutes after it has read one.
     AuditSkipsMinute,
     /// A webhook that is sent again keeps its expiry.
     ResendKeepsExpiry,
-    /// No claim before the time at which somebody must look.
+    /// No claim before the due time.
     DueAsAllowed,
-    /// A delete is answered 204 also if the store did not do it.
+    /// A delete is answered with 204 even if the store did not delete.
     DeleteUnfenced,
-    /// What fails does not enter the due index.
+    /// A failed webhook does not enter the due index.
     FailedNotHeld,
-    /// There is no limit to rescues.
+    /// Rescues have no limit.
     RescueUnbounded,
-    /// There is no limit to interrupted attempts.
+    /// Interrupted attempts have no limit.
     InterruptionsUnbounded,
-    /// There is no limit to relays.
+    /// Relays have no limit.
     RelaysUnbounded,
-    /// There is no limit to deferrals.
+    /// Deferrals have no limit.
     DeferralsUnbounded,
-    /// A key's second request is given an id of its own.
+    /// The second request with an idempotency key gets a new ID.
     KeyMintsNewId,
-    /// A webhook that is sent again keeps what it has used up.
+    /// A webhook that is sent again keeps its used budget.
     BudgetKept,
     /// A deferral counts as an attempt.
     DeferralSpendsAttempt,
     /// A requeued webhook is due again at once.
     RequeueWithoutGrace,
-    /// A message is handed back although all is done.
+    /// A message is released although its work is done.
     HandBackDone,
     /// A claim has no lease.
     ClaimWithoutLease,
-    /// `Retry-After` is not honoured.
+    /// `Retry-After` is ignored.
     RetryAfterIgnored,
     /// Attempts are numbered from 1 again after a resend.
     NumbersStartAgain,
     /// A redirect counts as delivered.
     RedirectIsDelivered,
-    /// What the queue does not take enters no index.
+    /// A webhook whose message was not sent enters no index.
     UnsentNotHeld,
-    /// A key's webhook that was deleted counts as never made, and is made anew.
+    /// A deleted webhook of an idempotency key is created again.
     DeletedIsNew,
-    /// A batch that is given a new id forgets what it made under the old one.
+    /// A batch with a new ID forgets the webhooks that it created under the old one.
     SettledForgotten,
-    /// A requeue takes no heed of the messages that wait already.
+    /// A requeue ignores the messages that already wait.
     BacklogFeedsItself,
-    /// Whoever finds a circuit half-open makes an attempt, without the probe's lease.
+    /// Every worker that finds a circuit half-open makes an attempt, without the probe's lease.
     ProbeWithoutLease,
     /// A circuit opens one failure too late.
     CircuitOpensLate,
-    /// A worker does not learn of the circuits that others open.
+    /// A worker does not see the circuits that other workers opened.
     CircuitsUnread,
-    /// What was counted is counted again with the next flush.
+    /// A flush adds the counts of the last flush again.
     CountedAgain,
-    /// A message that cannot be read is acknowledged and kept nowhere.
+    /// An unreadable message is acknowledged and not kept.
     StrayDropped,
-    /// A dead letter of a newer version is kept as one that cannot be read.
+    /// A dead letter of a newer version is kept as an unreadable message.
     NewerArchived,
-    /// The message of a webhook that cannot be read is acknowledged.
+    /// The message of an unreadable webhook is acknowledged.
     UnreadableAcknowledged,
-    /// Whether a webhook waited already is told by the record that was first seen, not by the one
-    /// that was written on.
+    /// Whether a webhook already waited is read from the record that was first seen, not from the
+    /// one that was replaced.
     DeferralCountedTwice,
-    /// A rescue is spent although nothing has worked on the webhook since the last one.
+    /// A rescue is counted although `deliver` has not worked on the webhook since the last one.
     RescueWithoutChange,
-    /// What the queue gives up on untouched is due again at once, each time.
+    /// A webhook that the queue gave up on without work is due at once, each time.
     UnworkedWithoutWait,
-    /// A webhook may fail for a budget of ours before any attempt has started.
+    /// A webhook fails for an internal budget before any attempt has started.
     FailedUntried,
-    /// Deferrals by the host limit use up the budget of the circuit's.
+    /// Deferrals by the host limit use the budget of the circuit.
     DeferralsShareBudget,
-    /// After an interrupted attempt the next one starts at once, each time.
+    /// The attempt after an interrupted one starts at once, each time.
     InterruptionWithoutWait,
-    /// A recorded outcome does not end a row of interruptions.
+    /// A recorded outcome does not reset the count of interruptions.
     InterruptionsKept,
-    /// A claim that took the attempt's time leaves the destination the rest of it.
+    /// After a slow claim, the destination gets only the rest of the attempt's time.
     SlowClaimBlamed,
-    /// A retry may follow at once.
+    /// A retry may start at once.
     RetryFloorIgnored,
-    /// The audit's position stays where a clock that was ahead has put it.
+    /// The audit's position stays where a clock that was ahead has moved it.
     AuditNeverTakenBack,
-    /// What one look sees expired is deleted.
+    /// A record is deleted after one look that found it expired.
     PurgeByOneSighting,
     /// The due index is read from its beginning each time.
     DueWithoutPosition,
-    /// What a clock that was ahead wrote into the due index stays there.
+    /// Entries that a clock that was ahead wrote into the due index stay there.
     DueNeverTakenBack,
 }
 
 impl Bug {
-    /// All of them.
+    /// All bugs.
     pub const ALL: [Self; 49] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,

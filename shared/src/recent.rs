@@ -1,12 +1,12 @@
-//! A map that keeps what was put in lately, and never more than twice its capacity.
+//! A bounded map of recent entries: at least `capacity`, at most twice as many.
 //!
-//! It has two halves. Entries go into the young one. When that is full it becomes the old one, and
-//! the entries of the old one are forgotten. So an entry that is put in again from time to time
-//! stays, the work of each call is constant, and a flood of keys costs bounded memory.
+//! It has two halves. New entries go into the young half. When the young half is full, it replaces
+//! the old half, whose entries are dropped. So an entry that is inserted again from time to time
+//! stays, each call does constant work, and many different keys need bounded memory.
 
 use std::{collections::HashMap, mem};
 
-/// See the module.
+/// A bounded map of recent entries. See the module.
 #[derive(Debug)]
 pub struct Recent<V> {
     capacity: usize,
@@ -15,17 +15,18 @@ pub struct Recent<V> {
 }
 
 impl<V> Recent<V> {
-    /// Keeps the last `capacity` different keys at least, and twice as many at most.
+    /// Creates a map that keeps at least the last `capacity` different keys, and at most twice as
+    /// many.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, young: HashMap::new(), old: HashMap::new() }
     }
 
-    /// What was put in last under this key, if it is still kept.
+    /// The latest value of this key, if the map still has it.
     pub fn get(&self, key: &str) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// Puts it in, in place of what stands under the key.
+    /// Inserts the value in place of an earlier one.
     pub fn insert(&mut self, key: &str, value: V) {
         if let Some(held) = self.young.get_mut(key) {
             *held = value;

@@ -144,8 +144,9 @@ pub struct Answer {
     pub response_excerpt: Option<String>,
     /// The duration of the attempt, including the response body.
     pub duration: Duration,
-    /// Nothing was sent, for a reason on this side: the machine has run out of files, ports, or
+    /// The attempt failed for a reason on this side: the machine has run out of files, ports, or
     /// memory, or the egress proxy is not usable. It does not count against the destination.
+    /// Nothing was sent, unless memory ran out during the exchange.
     pub is_our_fault: bool,
 }
 

@@ -1,10 +1,9 @@
 //! Signatures as [Standard Webhooks](https://www.standardwebhooks.com) defines them: HMAC-SHA256,
 //! scheme `v1`.
 //!
-//! What is signed is `{webhook-id}.{webhook-timestamp}.{payload}`, so neither the payload nor its
-//! id or time can be exchanged without the receiver noticing, and an old request cannot be played
-//! again later. With several secrets each signs; a receiver accepts a request if one of the
-//! signatures is right, so secrets are rotated without a moment in which nothing verifies.
+//! The signature covers `{webhook-id}.{webhook-timestamp}.{payload}`. So a receiver notices a
+//! changed payload, ID or time, and a replayed request. With several secrets, each one signs. A
+//! receiver accepts a request if one signature is valid, so a rotation of secrets has no gap.
 
 use std::fmt;
 
@@ -12,19 +11,19 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Secrets that sign side by side. A rotation needs two; more only make every request longer.
+/// The most secrets that sign together. A rotation needs two. Each one makes every request longer.
 pub const MAX_SECRETS: usize = 10;
 
-/// What a secret in the form of Standard Webhooks begins with.
+/// The prefix of a secret in the form of Standard Webhooks.
 const PREFIX: &str = "whsec_";
 
-/// What a key of an asymmetric signature (`v1a`) of Standard Webhooks begins with: the private one
-/// and the public one.
+/// The prefixes of keys for an asymmetric signature (`v1a`) of Standard Webhooks: private and
+/// public.
 const ASYMMETRIC_PREFIXES: [&str; 2] = ["whsk_", "whpk_"];
 
 /// A secret shared with receivers, ready to sign.
 ///
-/// Nothing shows the key: [`fmt::Debug`] prints only how it was read.
+/// Nothing shows the key. [`fmt::Debug`] prints only how it was parsed.
 #[derive(Clone)]
 pub struct Secret {
     /// The keyed state, so that a signature does not derive it anew.
@@ -32,23 +31,23 @@ pub struct Secret {
     raw: bool,
 }
 
-/// Why a list of secrets cannot be used. Holds no part of any secret.
+/// Why a list of secrets is invalid. It contains no part of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecrets {
-    /// Nothing but separators.
+    /// It has only separators.
     #[error("holds no secret")]
     Missing,
-    /// More than [`MAX_SECRETS`].
+    /// It has more than [`MAX_SECRETS`].
     #[error("holds more than {MAX_SECRETS} secrets")]
     TooMany,
-    /// `whsec_` and nothing after it, or a key that the algorithm cannot use.
+    /// It has `whsec_` without a key, or a key that the algorithm cannot use.
     #[error("secret number {position} has an empty key")]
     EmptyKey {
         /// Its place in the list, from 1.
         position: usize,
     },
-    /// `whsec_` and then no base64. Receivers' libraries refuse it, so its bytes are not used as
-    /// they stand.
+    /// It has `whsec_` followed by invalid base64. Receivers' libraries reject it, so its bytes are
+    /// not used as a key.
     #[error(
         "secret number {position} begins with whsec_, but what follows is not padded standard \
          base64"
@@ -57,7 +56,7 @@ pub enum InvalidSecrets {
         /// Its place in the list, from 1.
         position: usize,
     },
-    /// A key of an asymmetric signature.
+    /// It has a key of an asymmetric signature.
     #[error(
         "secret number {position} is a key of an asymmetric signature (whsk_ or whpk_); use a \
          whsec_ secret"
@@ -66,7 +65,7 @@ pub enum InvalidSecrets {
         /// Its place in the list, from 1.
         position: usize,
     },
-    /// Quotes that a shell would have removed, but an environment file keeps.
+    /// It has quotes that a shell would have removed but an environment file keeps.
     #[error("secret number {position} is in quotes, which would be part of it; remove them")]
     Quoted {
         /// Its place in the list, from 1.
@@ -75,11 +74,11 @@ pub enum InvalidSecrets {
 }
 
 impl Secret {
-    /// Reads one or several secrets, separated by spaces or commas.
+    /// Parses one or several secrets, separated by spaces or commas.
     ///
     /// Each is padded standard base64 with or without `whsec_`, as the libraries of Standard
-    /// Webhooks read it. One without `whsec_` that is not base64 is used as it stands, every byte
-    /// of it; see [`Secret::is_raw`].
+    /// Webhooks read it. A secret without `whsec_` that is not base64 is used byte for byte. See
+    /// [`Secret::is_raw`].
     pub fn parse_list(text: &str) -> Result<Vec<Self>, InvalidSecrets> {
         let parts =
             || text.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
@@ -114,8 +113,8 @@ impl Secret {
         Ok(Self { mac, raw })
     }
 
-    /// Whether the text was not base64 and its bytes are the key. Worth saying at start: receivers'
-    /// libraries expect base64.
+    /// Whether the text was not base64, so its bytes are the key. The start logs this, because
+    /// receivers' libraries expect base64.
     pub const fn is_raw(&self) -> bool {
         self.raw
     }
@@ -127,10 +126,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The value of `webhook-signature`: one `v1,BASE64` for each secret, in their order, separated by
-/// spaces. Empty if there are no secrets.
+/// The value of `webhook-signature`: one `v1,BASE64` per secret, in order, separated by spaces.
+/// Empty without secrets.
 ///
-/// `id` and `timestamp_seconds` are what `webhook-id` and `webhook-timestamp` say, `payload` the
+/// `id` and `timestamp_seconds` are the values of `webhook-id` and `webhook-timestamp`. `payload`
+/// is the body byte for byte.
 /// body byte for byte.
 pub fn sign(secrets: &[Secret], id: &str, timestamp_seconds: i64, payload: &[u8]) -> String {
     let signed_head = format!("{id}.{timestamp_seconds}.");

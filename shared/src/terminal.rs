@@ -1,23 +1,22 @@
-//! Lines for people, to standard output and standard error.
+//! Output for people, to standard output and standard error.
 //!
-//! `println!` panics when the line cannot be written, such as when the program that read it has
-//! ended, or the disk behind it is full. That is no reason for a process to fail that has other
-//! work to do. So nothing here prints by it (the lints `print_stdout` and `print_stderr` see to
-//! that), but by [`say!`](crate::say) and [`complain!`](crate::complain), which drop what cannot be
-//! written.
+//! `println!` panics if it cannot write the line, for example because the reading program has ended
+//! or the disk is full. That must not end a process with other work. So this code prints with
+//! [`say!`](crate::say) and [`complain!`](crate::complain), which drop such a line. The lints
+//! `print_stdout` and `print_stderr` enforce this.
 
 use std::{
     fmt::Arguments,
     io::{self, Write},
 };
 
-/// Writes a line to standard output, as `println!` does, unless it cannot be written.
+/// Writes a line to standard output, as `println!` does. Drops it if it cannot be written.
 #[macro_export]
 macro_rules! say {
     ($($arg:tt)*) => { $crate::terminal::out(::std::format_args!($($arg)*)) };
 }
 
-/// Writes a line to standard error, as `eprintln!` does, unless it cannot be written.
+/// Writes a line to standard error, as `eprintln!` does. Drops it if it cannot be written.
 #[macro_export]
 macro_rules! complain {
     ($($arg:tt)*) => { $crate::terminal::err(::std::format_args!($($arg)*)) };

@@ -1,17 +1,16 @@
-//! Threads for calls that block: SQLite's reads and the system's name resolver.
+//! Threads for blocking calls: SQLite's reads and the system's name resolver.
 //!
 //! tokio has one pool of such threads for everything. There, calls of one kind that do not return
-//! hold up calls of every other kind. So each kind has a pool of its own here, with a limit of its
-//! own. What is left in tokio's pool are the look-ups of the backends' own hosts by the clients of
-//! Redis and AWS.
+//! delay calls of every other kind. So each kind has its own pool here, with its own limit. tokio's
+//! pool keeps only the look-ups of the backends' own hosts by the clients of Redis and AWS.
 //!
 //! # Contract
 //!
-//! - At most `most` calls run at a time. Further ones wait in the order in which they came.
-//! - A call that was begun runs to its end, also if nobody waits for its result. One that was not
-//!   begun yet is dropped then.
-//! - Threads start when they are needed, and end after `IDLE` without work.
-//! - A call that panics ends neither its thread nor others; its caller gets [`NotRun`].
+//! - At most `most` calls run at a time. Further calls wait in the order of their arrival.
+//! - A call that has started runs to its end, even if its caller stops waiting. A call that has not
+//!   started is dropped then.
+//! - Threads start on demand and end after `IDLE` without work.
+//! - A call that panics ends neither its thread nor other calls. Its caller gets [`NotRun`].
 
 use std::{
     collections::VecDeque,
@@ -24,15 +23,15 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// How long a thread without work is kept.
+/// How long an idle thread is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// Why there is no result.
+/// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRun {
-    /// The system gave no thread, and there was none yet.
+    /// The system gave no thread, and the pool had none.
     #[error("cannot start a thread")]
     NoThread(#[source] io::Error),
     /// The call panicked.
@@ -40,7 +39,7 @@ pub enum NotRun {
     Panicked,
 }
 
-/// A bounded pool of threads. Its threads end when it is dropped and their calls have returned.
+/// A bounded pool of threads. After a drop, its threads end when their calls have returned.
 #[derive(Debug)]
 pub struct Threads {
     name: &'static str,
@@ -72,13 +71,13 @@ impl std::fmt::Debug for State {
 }
 
 impl Threads {
-    /// At most so many threads. The name is the system's for each of them: at most 15 bytes on
-    /// Linux.
+    /// Creates a pool of at most this many threads. The system shows the name for each of them.
+    /// Linux allows 15 bytes.
     pub fn new(name: &'static str, most: usize) -> Self {
         Self { name, most, shared: Arc::default() }
     }
 
-    /// Runs the call on a thread where it may block.
+    /// Runs the blocking call on a thread of the pool.
     pub async fn run<T, F>(&self, call: F) -> Result<T, NotRun>
     where
         T: Send + 'static,
@@ -87,14 +86,14 @@ impl Threads {
         let (answer, answered) = oneshot::channel();
         self.start(Box::new(move || {
             if !answer.is_closed() {
-                // The caller may have stopped waiting meanwhile.
+                // The caller may have stopped waiting.
                 let _ = answer.send(call());
             }
         }))?;
         answered.await.map_err(|_| NotRun::Panicked)
     }
 
-    /// Begins a call that nobody waits for.
+    /// Starts a call without waiting for its result.
     pub(crate) fn start(&self, call: Call) -> Result<(), NotRun> {
         let mut state = self.shared.lock();
         state.waiting.push_back(call);
@@ -131,12 +130,12 @@ impl Shared {
 
     fn work(&self) {
         while let Some(call) = self.next() {
-            // What it changed is its own: its caller is told that there is no result.
+            // A call shares no state with others. Its caller gets the error.
             let _ = catch_unwind(AssertUnwindSafe(call));
         }
     }
 
-    /// The next call; `None` if the thread is to end.
+    /// The next call. `None` if the thread must end.
     fn next(&self) -> Option<Call> {
         let mut state = self.lock();
         state.idle += 1;

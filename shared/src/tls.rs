@@ -1,30 +1,30 @@
-//! TLS as every client of a process speaks it: rustls on ring, the web's root certificates compiled
-//! in.
+//! The TLS configuration of every client in the process: rustls on ring, with the web's root
+//! certificates compiled in.
 //!
-//! Roots from the system would be read at each start (milliseconds of a cold start), and differ
-//! from machine to machine.
+//! Root certificates of the system would add milliseconds to each cold start and differ from
+//! machine to machine.
 
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-/// The versions that are spoken.
+/// The supported versions.
 pub(crate) const VERSIONS: &[&SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
 
-/// Why TLS cannot be set up.
+/// Why TLS cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTls {
-    /// One of the extra root certificates cannot be read.
+    /// An extra root certificate is invalid.
     #[error("a root certificate cannot be read")]
     RootCertificate(#[source] rustls::Error),
-    /// The TLS library refuses its settings.
+    /// The TLS library rejects its settings.
     #[error("TLS cannot be set up")]
     Settings(#[source] rustls::Error),
 }
 
-/// HTTP/1.1 over TLS 1.2 and 1.3, trusting the web's roots. For services; webhooks have more to say
-/// (`sender/trust.rs`).
+/// HTTP/1.1 over TLS 1.2 and 1.3 with the web's root certificates, for services. `sender/trust.rs`
+/// configures TLS for webhooks.
 pub fn http_client() -> Result<ClientConfig, InvalidTls> {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -37,7 +37,7 @@ pub fn http_client() -> Result<ClientConfig, InvalidTls> {
     Ok(config)
 }
 
-/// HTTP/1.1 and nothing else.
+/// Offers only HTTP/1.1.
 pub(crate) fn alpn() -> Vec<Vec<u8>> {
     vec![b"http/1.1".to_vec()]
 }

@@ -1,25 +1,25 @@
-//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): what a caller's `traceparent` and
-//! `tracestate` say, and what the destination is told. Pure.
+//! W3C Trace Context (<https://www.w3.org/TR/trace-context/>): reads a caller's `traceparent` and
+//! `tracestate`, and writes the destination's. Pure.
 //!
-//! What is not valid is ignored, as the recommendation asks for: a trace that is cut is better than
-//! a webhook that is refused.
+//! An invalid header is ignored, as the recommendation requires. A broken trace is better than a
+//! rejected webhook.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of `tracestate` that are kept; as many as the recommendation wants propagated at least.
-/// What is more is left out by whole members.
+/// The most bytes of `tracestate` that are kept: the least that the recommendation wants
+/// propagated. Whole members over the limit are left out.
 pub const MAX_STATE_BYTES: usize = 512;
 
-/// Members that `tracestate` may have.
+/// The most members of a `tracestate`.
 const MAX_STATE_MEMBERS: usize = 32;
 
-/// Of a `tracestate` that is too long, members larger than this go first.
+/// Members larger than this are left out first if a `tracestate` is too long.
 const LARGE_MEMBER_BYTES: usize = 128;
 
-/// Of the flags, the one that is passed on: the caller may have recorded the trace.
+/// The flag that is passed on: the caller may have recorded the trace.
 const SAMPLED: u8 = 1;
 
-/// The trace that a webhook is part of. Names are short, since it stands in the record.
+/// The trace of a webhook. The field names are short, because the record stores them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// 32 lower-case hexadecimal digits, not all zero.
@@ -28,20 +28,20 @@ pub struct Trace {
     /// Whether the caller may have recorded it.
     #[serde(rename = "s", default, skip_serializing_if = "std::ops::Not::not")]
     pub sampled: bool,
-    /// The vendors' own data, as it is passed on; at most [`MAX_STATE_BYTES`].
+    /// The vendors' data as it is passed on. At most [`MAX_STATE_BYTES`].
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }
 
 impl Trace {
-    /// What these headers say; `states` are the values of all `tracestate` headers, in their order.
-    /// `None` if `parent` is not valid; a `tracestate` that is not valid is left out.
+    /// Parses these headers. `states` are the values of all `tracestate` headers, in order. Returns
+    /// `None` if `parent` is invalid. An invalid `tracestate` is left out.
     pub fn parse(parent: &str, states: &[&str]) -> Option<Self> {
         let (version, rest) = parent.split_once('-')?;
         let version = hex_byte(version).filter(|version| *version != 0xff)?;
         let mut fields = rest.splitn(4, '-');
         let (id, span, flags) = (fields.next()?, fields.next()?, fields.next()?);
-        // Later versions may say more behind the flags; this one does not.
+        // Later versions may append fields after the flags. This version has none.
         if version == 0 && fields.next().is_some() {
             return None;
         }
@@ -52,8 +52,8 @@ impl Trace {
         Some(Self { id: id.to_owned(), sampled, state: state(states) })
     }
 
-    /// The trace of X-Ray's header (`Root=1-8hex-24hex;Parent=…;Sampled=1`), if it is sampled: of
-    /// another there is nothing to be found under its id, which would only make the record larger.
+    /// Parses X-Ray's header (`Root=1-8hex-24hex;Parent=…;Sampled=1`) if the trace is sampled.
+    /// X-Ray shows nothing under the ID of another trace, which would only make the record larger.
     pub fn from_xray(header: &str) -> Option<Self> {
         let field = |name: &str| {
             header.split(';').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='))
@@ -64,7 +64,7 @@ impl Trace {
         is_sound.then_some(Self { id, sampled: true, state: None })
     }
 
-    /// The `traceparent` of the span with this id, which must not be zero.
+    /// The `traceparent` for the span with this ID, which must not be zero.
     pub fn parent(&self, span: u64) -> String {
         format!("00-{}-{span:016x}-{:02x}", self.id, u8::from(self.sampled))
     }
@@ -102,7 +102,8 @@ fn state(headers: &[&str]) -> Option<String> {
     Some(shortened(members)).filter(|state| !state.is_empty())
 }
 
-/// The members that fit, in their order: large ones go first, then the oldest, which are last.
+/// The members that fit, in order. Large members are left out first, then the oldest, which are
+/// last.
 fn shortened(mut members: Vec<&str>) -> String {
     let length = |members: &[&str]| {
         members.iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)

@@ -1,6 +1,6 @@
-//! The HTTP client of Amazon's clients: reqwest, which the sender uses too, so that there is one
-//! TLS stack and one set of roots in a binary. Unlike the sender's it may connect anywhere: it goes
-//! where the settings say.
+//! The HTTP client of the AWS clients: reqwest, which shares the TLS library and the root
+//! certificates with the sender. Unlike the sender, it may connect anywhere, because the settings
+//! choose the endpoints.
 
 use std::{error::Error, time::Duration};
 
@@ -20,25 +20,24 @@ use aws_smithy_types::body::SdkBody;
 
 use crate::tls::{self, InvalidTls};
 
-/// How long it may take to connect: 2 s.
+/// The connect timeout: 2 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection is kept without use: below the 20 s or more after which Amazon's servers
-/// close theirs.
+/// How long an idle connection is kept. AWS closes its side after 20 s or more.
 const MAX_IDLE: Duration = Duration::from_secs(15);
 
-/// Why no HTTP client could be made.
+/// Why no HTTP client could be created.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidHttp {
-    /// TLS cannot be set up.
+    /// TLS cannot be configured.
     #[error(transparent)]
     Tls(#[from] InvalidTls),
-    /// The HTTP library refuses its settings.
+    /// The HTTP library rejects its settings.
     #[error("the HTTP client for AWS cannot be set up")]
     Client(#[source] reqwest::Error),
 }
 
-/// One pool of connections to all services.
+/// One connection pool for all services.
 #[derive(Clone, Debug)]
 pub(super) struct AwsHttp {
     client: reqwest::Client,
@@ -52,7 +51,7 @@ impl AwsHttp {
             .pool_idle_timeout(MAX_IDLE)
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none())
-            // The clients above retry, and count.
+            // The AWS clients retry and count.
             .retry(reqwest::retry::never())
             .referer(false)
             .http1_only()
@@ -61,7 +60,7 @@ impl AwsHttp {
         Ok(Self { client })
     }
 
-    /// Sends one request, signed already, and reads its whole answer.
+    /// Sends one signed request and reads the whole response.
     pub(super) async fn send(
         &self,
         request: reqwest::Request,
@@ -79,7 +78,7 @@ impl AwsHttp {
         let request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
         let (parts, body) = request.into_parts();
-        // All bodies that these services take are whole.
+        // These services take only whole bodies.
         let body = bytes::Bytes::copy_from_slice(body.bytes().unwrap_or_default());
         let request = reqwest::Request::try_from(http::Request::from_parts(parts, body));
         let request = request.map_err(|error| ConnectorError::user(error.into()))?;
@@ -96,7 +95,7 @@ impl AwsHttp {
     }
 }
 
-/// Broken connections and timeouts are tried again.
+/// The clients retry broken connections and timeouts.
 fn classified(error: reqwest::Error) -> ConnectorError {
     let boxed: Box<dyn Error + Send + Sync> = error.without_url().into();
     match boxed.downcast_ref::<reqwest::Error>() {

@@ -1,7 +1,7 @@
-//! Where DynamoDB and SQS are, and as whom they are called.
+//! The endpoints of DynamoDB and SQS, and the credentials for them.
 //!
-//! The names are those of Amazon's own tools. On Lambda the platform sets region and credentials;
-//! they hold for as long as the process lives.
+//! The names are those of Amazon's own tools. On Lambda the platform sets region and credentials,
+//! which are valid for the life of the process.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use url::Url;
 
 use super::{QueueBackend, StoreBackend, parse::Reader};
 
-/// The length of a table's name that DynamoDB allows: 3 to 255.
+/// The shortest and the longest table name that DynamoDB allows.
 const TABLE_NAME_CHARS: std::ops::RangeInclusive<usize> = 3..=255;
 
-/// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`. Empty where no backend needs them.
+/// `AWS_*`, `TABLE_NAME`, `QUEUE_URL`, `DEAD_LETTER_QUEUE_URL`. Empty if no backend needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsSettings {
     /// `AWS_REGION`, else `AWS_DEFAULT_REGION`.
@@ -29,19 +29,19 @@ pub struct AwsSettings {
     pub queue_url: String,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue_url: String,
-    /// `AWS_LAMBDA_FUNCTION_NAME`, as Lambda sets it: said with each call, so that a trail of the
-    /// calls tells the functions apart.
+    /// `AWS_LAMBDA_FUNCTION_NAME`, which Lambda sets. Each call sends it, so CloudTrail shows which
+    /// function called.
     pub function_name: Option<String>,
 }
 
-/// As whom AWS is called. Shows only the key's id.
+/// The credentials for AWS. `Debug` shows only the key's ID.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AwsCredentials {
-    /// Names the key.
+    /// The key's ID.
     pub access_key_id: String,
-    /// Signs.
+    /// The key that signs.
     pub secret_access_key: String,
-    /// Goes along with temporary credentials.
+    /// The token of temporary credentials.
     pub session_token: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Debug for AwsCredentials {
 }
 
 impl AwsSettings {
-    /// Reads the settings. What a chosen backend needs must be there.
+    /// Reads the settings. What a chosen backend needs must be set.
     pub(super) fn read(
         read: &mut Reader<'_>,
         status_backend: StoreBackend,
@@ -118,7 +118,7 @@ impl AwsSettings {
 }
 
 impl Reader<'_> {
-    /// A value without which a chosen backend is nothing.
+    /// A value that a chosen backend requires.
     fn needed(&mut self, variable: &str, by: &str, example: &str) -> String {
         if !self.is_set(variable) {
             self.fault(variable, &format!("is not set, but {by} needs it"), example);
@@ -126,7 +126,7 @@ impl Reader<'_> {
         self.text(variable, "")
     }
 
-    /// The service's own endpoint, else the one for all services.
+    /// The service's own endpoint, or the one for all services.
     fn endpoint(&mut self, variable: &str) -> Option<String> {
         let variable = if self.is_set(variable) { variable } else { "AWS_ENDPOINT_URL" };
         if !self.is_set(variable) {

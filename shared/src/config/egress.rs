@@ -1,4 +1,4 @@
-//! What a webhook's connection is made with: further trust, a certificate of ours, a proxy.
+//! The settings of a delivery's connection: extra root certificates, a client certificate, a proxy.
 
 use std::{fmt, path::PathBuf};
 
@@ -8,15 +8,15 @@ use url::{Host, Url};
 
 use super::parse::Reader;
 
-/// What a text in PEM begins with, and no path does.
+/// The prefix of PEM, with which no path begins.
 const PEM_BEGIN: &str = "-----BEGIN ";
 
-/// The port of a URL that names none.
+/// The port of a URL without one.
 const DEFAULT_PORT: u16 = 80;
 
 const PROXY_EXAMPLE: &str = "http://proxy.example.com:3128";
 
-/// PEM, in a file or, where the setting refers to a secret, as that secret's text.
+/// PEM: in a file, or as the text of a secret that the setting refers to.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     /// The file's path.
@@ -40,7 +40,7 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// The certificate that receivers are shown, and its key.
+/// The client certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// `WEBHOOK_CLIENT_CERT_FILE`: the certificate, then its intermediates.
@@ -52,7 +52,7 @@ pub struct ClientCertificate {
 /// `WEBHOOK_CA_FILE`, `WEBHOOK_CLIENT_*_FILE`, `WEBHOOK_PROXY_URL`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressSettings {
-    /// `WEBHOOK_CA_FILE`: certificates that are trusted besides the web's roots.
+    /// `WEBHOOK_CA_FILE`: certificates that are trusted in addition to the web's roots.
     pub ca: Option<Pem>,
     /// `WEBHOOK_CLIENT_CERT_FILE` and `WEBHOOK_CLIENT_KEY_FILE`.
     pub client: Option<ClientCertificate>,
@@ -88,14 +88,14 @@ fn proxy(read: &mut Reader<'_>) -> Option<ProxyUrl> {
     match ProxyUrl::parse(&text) {
         Ok(url) => Some(url),
         Err(fault) => {
-            // The value stays out of the message: it may hold a password.
+            // The message leaves out the value, which may contain a password.
             read.fault("WEBHOOK_PROXY_URL", fault, PROXY_EXAMPLE);
             None
         }
     }
 }
 
-/// An egress proxy. Shows its host and port, and never its credentials.
+/// An egress proxy. `Display` and `Debug` show its host and port, never its credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl {
     host: Host<String>,
@@ -104,8 +104,7 @@ pub struct ProxyUrl {
 }
 
 impl ProxyUrl {
-    /// Reads `http://[user:password@]host[:port]`. What is wrong with it otherwise, without its
-    /// text.
+    /// Parses `http://[user:password@]host[:port]`. The error describes the fault without the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let url = Url::parse(text).map_err(|_| "is not a URL")?;
         if url.scheme() != "http" {
@@ -132,12 +131,12 @@ impl ProxyUrl {
         Ok(Self { host, port: url.port().unwrap_or(DEFAULT_PORT), authorization })
     }
 
-    /// Where it listens.
+    /// The host of the proxy.
     pub fn host(&self) -> &Host<String> {
         &self.host
     }
 
-    /// Where it listens.
+    /// The port of the proxy.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -160,7 +159,7 @@ impl fmt::Debug for ProxyUrl {
     }
 }
 
-/// Undoes percent-encoding. `None` if the result is not UTF-8.
+/// Decodes percent-encoding. `None` if the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }

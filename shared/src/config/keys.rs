@@ -1,4 +1,4 @@
-//! API keys, of which only hashes are kept.
+//! API keys. Only their hashes are kept.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use subtle::{Choice, ConstantTimeEq};
 
 /// The SHA-256 of an API key.
 ///
-/// There is no comparison of it but the one in constant time, so none that takes longer the more of
-/// a guess is right can be written by mistake. It shows nothing of itself.
+/// The only comparison is in constant time, so no code can leak how much of a guess is right.
+/// `Debug` shows nothing of the hash.
 #[derive(Clone, Copy, Eq)]
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// The hash of a key.
+    /// Hashes a key.
     pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// The hash that these bytes are.
+    /// Wraps the bytes of a hash.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes, for what is told apart by the key that was presented. Not for comparing keys.
+    /// The bytes, to tell apart what belongs to different keys. Do not compare keys with them.
     pub const fn to_bytes(self) -> [u8; 32] {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Reading one variable at a time, and collecting what is wrong.
+//! Parses one variable at a time and collects the errors.
 
 use std::{
     fmt::{Display, Write},
@@ -22,9 +22,9 @@ use crate::{
 pub struct ConfigError {
     /// The variable's name.
     pub variable: String,
-    /// What is wrong. Holds the value, unless that may be a secret.
+    /// The fault. It contains the value, unless that may be a secret.
     pub fault: String,
-    /// A value that would do.
+    /// A valid value.
     pub example: String,
 }
 
@@ -56,7 +56,7 @@ impl std::error::Error for ConfigErrors {}
 /// Lambda sets this variable on AWS. Local emulators of Lambda do not.
 const SET_BY_LAMBDA: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 
-/// Reads variables and remembers every fault.
+/// Reads variables and remembers every error.
 pub(super) struct Reader<'a> {
     source: &'a dyn Fn(&str) -> Option<String>,
     errors: Vec<ConfigError>,
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         Self { source, errors: Vec::new() }
     }
 
-    /// The settings, unless there was a fault.
+    /// The settings, or the errors.
     pub(super) fn finish(self, config: Config) -> Result<Config, ConfigErrors> {
         if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
     }
@@ -78,8 +78,8 @@ impl<'a> Reader<'a> {
         self.errors.push(ConfigError { variable, fault, example });
     }
 
-    /// The value without surrounding white space. An empty one counts as not set, as `VAR= command`
-    /// in a shell means it.
+    /// The value without surrounding white space. An empty value counts as not set, as a shell
+    /// means it with `VAR= command`.
     fn value(&self, variable: &str) -> Option<String> {
         let value = (self.source)(variable)?;
         let value = value.trim();
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         self.value(variable).unwrap_or_else(|| default.to_owned())
     }
 
-    /// A value that may be a secret. No fault may quote it.
+    /// A value that may be a secret. No error may quote it.
     pub(super) fn secret_text(&self, variable: &str) -> Option<String> {
         self.value(variable)
     }
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
         self.choice(variable, &choices, "failures").unwrap_or(Excerpts::Failures)
     }
 
-    /// One of these values by its name. `None`: the variable is not set, or has another value.
+    /// One of these values by its name. `None` if the variable is not set or has another value.
     fn choice<T: Copy>(
         &mut self,
         variable: &str,
@@ -212,7 +212,8 @@ impl<'a> Reader<'a> {
         let Some(value) = self.value(variable) else { return Vec::new() };
         let globs: Vec<String> = list(&value).map(str::to_ascii_lowercase).collect();
         if globs.is_empty() {
-            // Without an entry it would allow every host, which nobody means who sets it.
+            // A list without entries would allow every host, which is never the intent of setting
+            // it.
             self.fault(
                 variable,
                 &format!("is '{value}', which names no host"),
@@ -236,7 +237,7 @@ impl<'a> Reader<'a> {
         match Secret::parse_list(&value) {
             Ok(secrets) => secrets,
             Err(error) => {
-                // The value itself stays out of the message.
+                // The message leaves out the value.
                 self.fault(
                     variable,
                     &format!("is not a list of secrets: {error}"),
@@ -281,7 +282,7 @@ impl<'a> Reader<'a> {
         match self.value("API_AUTH").as_deref() {
             None | Some("keys") => {}
             Some("iam") => access.auth = Auth::Platform,
-            // A load balancer passes on any Host header, so `local` would protect nothing there.
+            // A load balancer forwards any Host header, so `local` would protect nothing there.
             Some("local") if self.is_set(SET_BY_LAMBDA) => {
                 self.fault(
                     "API_AUTH",
@@ -316,13 +317,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The entries of a list with commas.
+/// The entries of a comma-separated list.
 fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
 fn wait(text: &str) -> Option<Duration> {
-    // The friendly format; a bare number has no unit and is refused.
+    // The friendly format. A bare number has no unit and is rejected.
     let wait = Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?;
     (wait <= MAX_DELAY_LIMIT).then_some(wait)
 }

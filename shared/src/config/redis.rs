@@ -1,4 +1,4 @@
-//! Where Redis is.
+//! The addresses of Redis.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{QueueBackend, StoreBackend, parse::Reader};
 
-/// The port that Redis listens on if nothing else is said.
+/// The default port of Redis.
 const DEFAULT_PORT: u16 = 6379;
 
 /// The highest database number that can be configured.
@@ -19,8 +19,8 @@ const MAX_WAIT: u32 = 10;
 const URL_EXAMPLE: &str =
     "rediss://user:password@redis.example.com:6380/2, or redis+cluster://node-1:7000,node-2:7000";
 
-/// Where one database of a Redis server is, or a Redis Cluster. Shows neither user nor password,
-/// only [`RedisUrl::secret`] and [`RedisUrl::nodes`] do.
+/// The address of one database of a Redis server, or of a Redis Cluster. Only [`RedisUrl::secret`]
+/// and [`RedisUrl::nodes`] show user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
     nodes: Vec<Node>,
@@ -30,7 +30,7 @@ pub struct RedisUrl {
     ca: Option<Arc<[u8]>>,
 }
 
-/// One server: its URL as the client takes it, and its address.
+/// One server: the URL for the client, and the address.
 #[derive(Clone, PartialEq, Eq)]
 struct Node {
     url: String,
@@ -46,9 +46,9 @@ impl RedisUrl {
         Self { nodes: vec![node], tls: false, cluster: false, database, ca: None }
     }
 
-    /// Reads `redis[s]://[user:password@]host[:port][/database]`, or
-    /// `redis[s]+cluster://[user:password@]host[:port],host[:port]…`; what is wrong with it
-    /// otherwise, without its text.
+    /// Parses `redis[s]://[user:password@]host[:port][/database]` or
+    /// `redis[s]+cluster://[user:password@]host[:port],host[:port]…`. The error describes the fault
+    /// without the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("is not a URL")?;
         let (tls, cluster) = match scheme {
@@ -86,19 +86,19 @@ impl RedisUrl {
         Ok(Self { nodes, tls, cluster, database: 0, ca: None })
     }
 
-    /// TLS is judged by these certificates (PEM), and no longer by the public roots.
+    /// Uses these certificates (PEM) for TLS in place of the public roots.
     #[must_use]
     pub fn with_ca(mut self, pem: &[u8]) -> Self {
         self.ca = Some(pem.into());
         self
     }
 
-    /// The whole URL, of a cluster that of its first node, with the password.
+    /// The whole URL with the password. For a cluster, the URL of its first node.
     pub fn secret(&self) -> &str {
         &self.nodes[0].url
     }
 
-    /// The URL of each node that was named, with the password.
+    /// The URL of each configured node, with the password.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|node| node.url.as_str())
     }
@@ -108,7 +108,7 @@ impl RedisUrl {
         self.cluster
     }
 
-    /// What judges TLS instead of the public roots, as PEM.
+    /// The certificates that replace the public roots, as PEM.
     pub fn ca(&self) -> Option<&[u8]> {
         self.ca.as_deref().filter(|_| self.tls)
     }
@@ -167,23 +167,24 @@ impl fmt::Debug for RedisUrl {
 /// `REDIS_*`, `STATUS_REDIS_*`, `QUEUE_REDIS_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Where webhooks are kept.
+    /// Where webhooks are stored.
     pub status: RedisUrl,
-    /// `STATUS_REDIS_WAIT`: how many replicas have to confirm a create, resend, redrive or delete
+    /// `STATUS_REDIS_WAIT`: how many replicas must confirm a create, resend, redrive or delete
     /// before it is answered. 0: none.
     pub status_wait: u32,
-    /// Where messages wait.
+    /// Where messages are stored.
     pub queue: RedisUrl,
-    /// `STATUS_REDIS_PREFIX`, else `REDIS_PREFIX`: what all keys of webhooks begin with, so that
-    /// several deployments can share a database.
+    /// `STATUS_REDIS_PREFIX`, else `REDIS_PREFIX`: the prefix of all keys of webhooks, so several
+    /// deployments can share a database.
     pub status_prefix: String,
-    /// `QUEUE_REDIS_PREFIX`, else `REDIS_PREFIX`: the same of messages.
+    /// `QUEUE_REDIS_PREFIX`, else `REDIS_PREFIX`: the prefix of all keys of messages.
     pub queue_prefix: String,
 }
 
 impl RedisSettings {
-    /// Reads the settings. Store and queue must not share a database: filling or flushing the one
-    /// would be the other's end. On a cluster, which has only one, they must not share a prefix.
+    /// Reads the settings. Store and queue must not share a database, because filling or flushing
+    /// one would destroy the other. On a cluster, which has one database, they must not share a
+    /// prefix.
     pub(super) fn read(
         read: &mut Reader<'_>,
         status_backend: StoreBackend,
@@ -248,7 +249,7 @@ impl RedisSettings {
     }
 }
 
-/// Two names for one setting: both may be given, but not contradict each other.
+/// Reads two names of one setting, which must not contradict each other.
 fn queue_database(read: &mut Reader<'_>) -> u32 {
     let ours = read.number("QUEUE_REDIS_DB", 1, 0..=MAX_DATABASE);
     let celery = read.number("CELERY_REDIS_DB", 1, 0..=MAX_DATABASE);
@@ -273,7 +274,7 @@ impl Reader<'_> {
         if host.bytes().all(sane) {
             return host;
         }
-        // It may be a URL with a password, so it is not shown.
+        // The message leaves out the value, which may be a URL with a password.
         self.fault(variable, "is not a host name or an address", "redis.example.com");
         "localhost".to_owned()
     }
@@ -286,7 +287,7 @@ impl Reader<'_> {
         parsed.map_err(|fault| self.fault(variable, fault, URL_EXAMPLE)).ok()
     }
 
-    /// The certificates of a file, as PEM, each of which can judge others.
+    /// The certificates of a PEM file. Each must be able to sign others.
     fn redis_ca(&mut self, variable: &str, is_used: bool) -> Option<Vec<u8>> {
         const EXAMPLE: &str = "/etc/ssl/redis-ca.pem";
         if !self.is_set(variable) {

@@ -1,4 +1,4 @@
-//! Each variable, with a good value and with every sort of bad one.
+//! Each variable, with valid values and with every kind of bad one.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn good(pairs: &[(&str, &str)]) -> Config {
     read(pairs).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The bad value is reported once, with the variable's name, and with an example.
+/// The bad value is reported once, with the variable's name and an example.
 fn bad(variable: &str, value: &str, says: &str) {
     let ConfigErrors(errors) = read(&[(variable, value)]).expect_err(value);
     let [error] = errors.as_slice() else { panic!("{errors:?}") };
@@ -80,7 +80,7 @@ fn every_number_is_bounded() {
         ("MIN_RETRY_DELAY_MS", 0, 3_600_000),
         ("MAX_DEFER_MS", 0, 2_592_000_000_u64),
     ] {
-        // The first of two values counts; a batch of one goes with every number of attempts.
+        // The first of two values counts. A batch of one fits every number of attempts.
         good(&[(variable, &least.to_string()), ("BATCH_SIZE", "1")]);
         good(&[(variable, &most.to_string()), ("BATCH_SIZE", "1")]);
         for value in [
@@ -106,8 +106,7 @@ fn every_number_is_bounded() {
     }
 }
 
-/// More messages at a time than attempts, and some would be handed back until the queue gives up on
-/// them.
+/// With more messages than attempts, some would be released until the queue gives up on them.
 #[test]
 fn a_batch_is_no_larger_than_the_attempts_at_a_time() {
     for pairs in
@@ -316,7 +315,7 @@ fn what_a_service_of_amazon_needs_and_is_not_there_is_named() {
         assert_eq!(error.variable, missing);
         assert!(error.fault.contains("is not set") && !error.example.is_empty(), "{error}");
     }
-    // Nobody asks for them where nobody needs them.
+    // A setting that no backend needs may be missing.
     assert_eq!(good(&[]).aws, AwsSettings::default());
 }
 
@@ -359,7 +358,7 @@ fn a_client_certificate_needs_its_key_and_a_key_its_certificate() {
             "{errors:?}"
         );
     }
-    // What a reference to a secret stands for is the text itself.
+    // A reference to a secret stands for the text itself.
     let text = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----";
     let both = good(&[
         ("WEBHOOK_CLIENT_CERT_FILE", "/a"),
@@ -411,7 +410,7 @@ fn a_proxy_is_a_url_with_host_and_port() {
     }
 }
 
-/// The variables that other programs take a proxy and certificates from. They are meant for those.
+/// Other programs' variables for proxies and certificates have no effect.
 #[test]
 fn the_usual_variables_are_not_looked_at() {
     let usual = [

@@ -1,10 +1,10 @@
-//! What an invocation did, as one line of CloudWatch's Embedded Metric Format: CloudWatch makes
-//! metrics of what a function prints, so it costs no call.
+//! An invocation's metrics as one line of CloudWatch's Embedded Metric Format. CloudWatch extracts
+//! the metrics from the function's output, so they cost no call.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 //!
-//! The only dimension is the function's name, since each combination of dimensions is billed as a
-//! metric: no host, no status, which stands in the metric's name instead. A metric costs by the
-//! hour in which it has a value, so what has not changed is left out.
+//! The function's name is the only dimension, because CloudWatch bills each combination of
+//! dimensions as a metric. The status is part of the metric's name instead. A metric costs money in
+//! each hour in which it has a value, so a line leaves out values that have not changed.
 
 use std::{
     collections::BTreeMap,
@@ -17,20 +17,20 @@ use serde_json::{Map, Value, json};
 use super::{DELIVERY_STATUSES, Mode, TASK_STATUSES, delivery_key, task_key};
 use crate::{clock::Timestamp, status::Status};
 
-/// What all metrics stand under.
+/// The namespace of all metrics.
 const NAMESPACE: &str = "Posthaste";
 
-/// The dimension, as Lambda's own metrics have it.
+/// The dimension, named as for Lambda's own metrics.
 const DIMENSION: &str = "FunctionName";
 
-/// Values that the format takes of one metric in one line. Of more, the first are told; the counts
-/// beside them are complete.
+/// The most values of one metric that the format takes in one line. Further values are dropped. The
+/// counts beside them are complete.
 const MAX_VALUES: usize = 100;
 
-/// Times and gauges of this invocation; counts come from the counters.
+/// Times and gauges of this invocation. The counts come from the counters.
 #[derive(Debug)]
 pub(super) struct Emf {
-    /// The function's name, as it is deployed.
+    /// The function's name in the deployment.
     function: String,
     gathered: Mutex<Gathered>,
 }
@@ -43,12 +43,12 @@ struct Gathered {
 }
 
 impl Emf {
-    /// Lines for this function.
+    /// Creates lines for this function.
     pub(super) fn new(function: String) -> Self {
         Self { function, gathered: Mutex::default() }
     }
 
-    /// One more value of a metric in seconds.
+    /// Adds a value of a metric in seconds.
     pub(super) fn observe(&self, name: &'static str, duration: Duration) {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         let values = gathered.seconds.entry(name).or_default();
@@ -57,12 +57,12 @@ impl Emf {
         }
     }
 
-    /// How many webhooks there are, by status.
+    /// Sets the number of webhooks per status.
     pub(super) fn keys(&self, counts: [u64; Status::ALL.len()]) {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner).keys = Some(counts);
     }
 
-    /// The line, without its end; `None` if nothing happened since the last one.
+    /// The line without its line break. `None` if nothing changed since the last line.
     pub(super) fn line(&self, counters: &BTreeMap<String, u64>, now: Timestamp) -> Option<String> {
         let mut metrics: Vec<(String, &str, Value)> = Vec::new();
         for status in DELIVERY_STATUSES {

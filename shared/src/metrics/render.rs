@@ -17,7 +17,7 @@ use crate::{
     status::Status,
 };
 
-/// What is not a counter: the state of things now.
+/// The gauges: the current state of the system.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Webhooks per status, in the order of [`Status::ALL`].
@@ -26,8 +26,8 @@ pub struct Gauges {
     pub circuits: Vec<Circuit>,
 }
 
-/// The Prometheus text exposition of the totals and the gauges. Every series but the circuits' is
-/// always there, at zero if need be, so that a rate has a start.
+/// Renders the totals and the gauges as Prometheus text. Every series except the circuits is always
+/// present, at zero if necessary, so that a rate has a start.
 pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -> String {
     let families = [
         deliveries(totals),
@@ -57,7 +57,7 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
         counts(gauges.counts),
     ];
     let mut text = Vec::new();
-    // A family without a metric is an error to the encoder, and an empty line to nobody.
+    // The encoder rejects a family without a metric.
     for family in families.into_iter().filter(|family| !family.get_metric().is_empty()) {
         if let Err(error) = TextEncoder::new().encode(&[family], &mut text) {
             tracing::error!(

@@ -1,5 +1,4 @@
-//! Calls that come while another one is on its way go together, as the next one: under load, a
-//! round trip and a script serve many.
+//! Batches concurrent calls: calls that arrive during a round trip share the next one.
 
 use std::{
     fmt, io,
@@ -9,16 +8,16 @@ use std::{
 use ::redis::RedisResult;
 use tokio::sync::oneshot;
 
-/// Items that go at a time, unless a single call has more.
+/// The most items of a batch, unless a single call has more.
 const MAX_ITEMS: usize = 100;
 
-/// One thing that calls do together. Each call succeeds or fails with all that it went with; each
-/// item has an answer of its own.
+/// Batches the calls of one kind. The calls of a batch succeed or fail together. Each item has its
+/// own answer.
 pub(crate) struct Batcher<T, A = ()>(Arc<Mutex<Waiting<T, A>>>);
 
 struct Waiting<T, A> {
     calls: Vec<Waits<T, A>>,
-    /// Whether a task is at work on them.
+    /// Whether a task is running the batches.
     is_led: bool,
 }
 
@@ -37,9 +36,9 @@ impl<T, A> fmt::Debug for Batcher<T, A> {
 }
 
 impl<T: Send + 'static, A: Send + 'static> Batcher<T, A> {
-    /// Answers what `run` says of these items; it is given those of others too, and answers one by
-    /// one in their order. They are a task's by then, so a caller who gives up takes nobody else's
-    /// along.
+    /// Runs the items in a batch and returns their answers. `run` gets the items of all calls in
+    /// the batch, and answers them one by one in order. A task runs the batch, so a caller that
+    /// gives up does not cancel the items of others.
     pub(crate) async fn add<Run, Answer>(&self, items: Vec<T>, run: Run) -> RedisResult<Vec<A>>
     where
         Run: Fn(Vec<T>) -> Answer + Send + 'static,
@@ -73,21 +72,20 @@ where
                 Ok(answers) => Ok(answers.take(count).collect()),
                 Err(error) => Err(error.clone()),
             };
-            // Who has given up is not told.
+            // A caller that has given up gets no answer.
             let _ = done.send(own);
         }
     }
 }
 
-/// The task that is at work. Should it end before its work does, with its runtime, those who wait
-/// are told.
+/// The running task. If it ends early, with its runtime, the waiting callers get an error.
 struct Lead<T, A> {
     waiting: Arc<Mutex<Waiting<T, A>>>,
     is_over: bool,
 }
 
 impl<T, A> Lead<T, A> {
-    /// The next calls that go together; ends the lead when there are none.
+    /// The calls of the next batch. Ends the task if there are none.
     fn next(&mut self) -> Option<Vec<Waits<T, A>>> {
         let mut waiting = lock(&self.waiting);
         let (mut items, mut calls) = (0, 0);

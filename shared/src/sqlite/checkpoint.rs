@@ -1,9 +1,8 @@
-//! Moves what was committed from the write-ahead log to the file, so that the log starts over
-//! instead of growing.
+//! Moves commits from the write-ahead log to the file, so the log starts over and stays short.
 //!
-//! On a thread of its own: a checkpoint syncs the disk twice, and the writer, whose commits
-//! somebody waits for, should not. A passive checkpoint never makes anybody wait; what was
-//! committed meanwhile is left, so it goes round a few times.
+//! It runs on its own thread. A checkpoint syncs the disk twice, and callers wait for the writer's
+//! commits. A passive checkpoint never makes anybody wait. It leaves what was committed meanwhile,
+//! so it runs a few times.
 
 use std::{
     io,
@@ -18,14 +17,14 @@ use rusqlite::Connection;
 
 use super::condition::Condition;
 
-/// 4,000 pages are 16 MiB of log: a restart after a crash reads it in some 20 ms. A shorter one
-/// means more syncs that hold up a webhook now and then.
+/// 4,000 pages are 16 MiB of log. A restart after a crash reads it in about 20 ms. A shorter log
+/// means more syncs, which sometimes delay a webhook.
 const MIN_PAGES: i64 = 4000;
 
-/// How often it goes round until it leaves the rest to the next time.
+/// The most passes before the rest is left to the next time.
 const MAX_ROUNDS: u32 = 4;
 
-/// Looks whenever it is told to; ends when the sender is gone.
+/// Checks the log on each signal. Ends when the sender is dropped.
 pub(super) fn start(
     connection: Connection,
     condition: Arc<Condition>,
@@ -33,8 +32,7 @@ pub(super) fn start(
     let (sender, looks) = sync_channel(1);
     let thread = thread::Builder::new().name("sqlite-checkpoint".to_owned()).spawn(move || {
         while looks.recv().is_ok() {
-            // On a full disk the log may still be able to start over, which is the space that the
-            // next write needs.
+            // On a full disk, the log may still start over, and the next write needs that space.
             let min_pages = if condition.is_full() { 1 } else { MIN_PAGES };
             match look(&connection, min_pages) {
                 Ok(look) => condition.note_checkpoint(Ok(look.left)),
@@ -49,16 +47,16 @@ pub(super) fn start(
     Ok((sender, thread))
 }
 
-/// What a look at the log came to, in pages.
+/// The result of a checkpoint, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Moved to the file.
+    /// Pages moved to the file.
     pub(super) moved: i64,
-    /// Still in the log only.
+    /// Pages that are only in the log.
     pub(super) left: i64,
 }
 
-/// Moves the log if it is that long.
+/// Moves the log if it is long enough.
 pub(super) fn look(connection: &Connection, min_pages: i64) -> rusqlite::Result<Look> {
     let (mut pages, begun_at) = log(connection, "PRAGMA wal_checkpoint(NOOP)")?;
     let (mut done, mut rounds) = (begun_at, 0);
@@ -69,7 +67,7 @@ pub(super) fn look(connection: &Connection, min_pages: i64) -> rusqlite::Result<
     Ok(Look { moved: done - begun_at, left: pages - done })
 }
 
-/// Pages in the log, and how many of them are in the file.
+/// Pages in the log, and those of them in the file.
 fn log(connection: &Connection, sql: &str) -> rusqlite::Result<(i64, i64)> {
     connection.prepare_cached(sql)?.query_row((), |row| Ok((row.get(1)?, row.get(2)?)))
 }

@@ -1,4 +1,4 @@
-//! How the database is: what its threads noticed, and what an operator is told about it.
+//! The condition of the database: what its threads noticed, and the warnings for an operator.
 
 use std::{
     path::Path,
@@ -13,11 +13,11 @@ use super::{
     files::{OpenFiles, free_bytes},
 };
 
-/// Below this much free space the database warns: it is time to act before writes fail.
+/// The free space below which the database warns. An operator can still act before writes fail.
 const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Pages that stay in the log after a checkpoint went round: 32 MiB. Our own reads are over long
-/// before so much is written.
+/// The pages that may stay in the log after a checkpoint: 32 MiB. The longest read of this process
+/// ends before so much is written.
 const MAX_UNMOVED_PAGES: i64 = 8000;
 
 const MIB: u64 = 1024 * 1024;
@@ -25,14 +25,13 @@ const MIB: u64 = 1024 * 1024;
 /// What the threads of a database noticed.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
-    /// The latest write that could not be stored for want of space was not followed by a large one
-    /// that could.
+    /// A write failed for want of space, and no large write has succeeded since.
     is_full: AtomicBool,
     is_damaged: AtomicBool,
     log: Mutex<Log>,
 }
 
-/// What the latest checkpoint came to.
+/// The result of the latest checkpoint.
 #[derive(Clone, Debug, Default)]
 struct Log {
     unmoved_pages: i64,
@@ -46,17 +45,17 @@ impl Condition {
             || free_bytes(path).is_ok_and(|free| free < MIN_FREE_BYTES)
     }
 
-    /// A write ran out of space.
+    /// Records that a write ran out of space.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }
 
-    /// A write as large as any found its space.
+    /// Records that a large write succeeded.
     pub(super) fn found_space(&self) {
         self.is_full.store(false, Ordering::Relaxed);
     }
 
-    /// Remembers what the error says of the file.
+    /// Records what the error says about the file.
     pub(super) fn note(&self, error: &DatabaseError) {
         match error {
             DatabaseError::Full(_) => self.is_full.store(true, Ordering::Relaxed),
@@ -65,7 +64,7 @@ impl Condition {
         }
     }
 
-    /// A checkpoint left so many pages in the log, or failed.
+    /// Records a checkpoint: the pages that it left, or its failure.
     pub(super) fn note_checkpoint(&self, outcome: Result<i64, String>) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -74,7 +73,7 @@ impl Condition {
         }
     }
 
-    /// What an operator should do something about, a sentence each.
+    /// Conditions that an operator should change, one sentence each.
     pub(super) fn warnings(&self, path: &Path, files: &OpenFiles) -> Vec<String> {
         let lost = files.lost().map(|lost| lost.to_string());
         let free = free_bytes(path).ok().filter(|free| *free < MIN_FREE_BYTES).map(|free| {

@@ -1,4 +1,4 @@
-//! Copies of a database file, while others work on it or not.
+//! Copies of a database file, even while other processes write to it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -18,52 +18,52 @@ use super::{
 };
 use crate::status::Status;
 
-/// Faults of a damaged file that are named; there may be millions.
+/// The most faults of a damaged file that are listed. There may be millions.
 const MAX_FINDINGS: u32 = 5;
 
-/// What a copy holds.
+/// The content of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// Webhooks, finished or not.
     pub webhooks: u64,
-    /// Those that are neither delivered nor failed.
+    /// Webhooks that are neither delivered nor failed.
     pub unfinished: u64,
-    /// Its size.
+    /// The size of the copy.
     pub bytes: u64,
 }
 
-/// Why a file was not copied. The target is as it was.
+/// Why a file was not copied. The target is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Nothing to copy.
+    /// There is no file to copy.
     #[error("there is no file {}: check the path", path.display())]
     Missing {
-        /// Where it should be.
+        /// The expected path.
         path: PathBuf,
     },
-    /// The target would be overwritten.
+    /// The target exists.
     #[error("{} exists: choose another file, or replace it with --overwrite", path.display())]
     Exists {
         /// The target.
         path: PathBuf,
     },
-    /// What was put aside by an earlier restore would be overwritten.
+    /// The file that an earlier restore put aside exists.
     #[error("{} still holds what an earlier restore replaced: move it away or delete it first",
         path.display())]
     Aside {
         /// The file.
         path: PathBuf,
     },
-    /// A copy onto the file that is in use.
+    /// The target is the file that is in use.
     #[error("{} is the database of a data folder: choose a file outside of it", path.display())]
     InUse {
         /// The target.
         path: PathBuf,
     },
-    /// Not a database of Posthaste, or of a newer version.
+    /// The file is not a Posthaste database, or a newer version wrote it.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The folder is in use.
+    /// The data directory is in use.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The source is damaged.
@@ -75,7 +75,7 @@ pub enum CopyError {
     Damaged {
         /// The source.
         path: PathBuf,
-        /// What was found.
+        /// The faults.
         found: String,
     },
     /// SQLite failed.
@@ -83,7 +83,7 @@ pub enum CopyError {
     Failed {
         /// The source.
         path: PathBuf,
-        /// What it said.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
@@ -91,19 +91,19 @@ pub enum CopyError {
     #[error("cannot write {}: check the permissions of its folder and the space on its disk",
         path.display())]
     Target {
-        /// The target, or its folder.
+        /// The target, or its directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Copies a database, of a running stack or not, to a file of its own that only the owner can read.
+/// Copies a database, even of a running stack, to a new file that only the owner can read.
 ///
-/// The copy holds every write that was acknowledged before this began, and none by halves. It takes
-/// its name once it is whole, checked and on the disk. Meanwhile the write-ahead log of the source
-/// cannot start over, so it grows by what is written.
+/// The copy has every write that was acknowledged before the call. It has each write whole or not
+/// at all. It gets its name once it is complete, checked and on the disk. Meanwhile the write-ahead
+/// log of the source cannot start over, so it grows.
 pub fn backup(source: &Path, target: &Path, overwrite: bool) -> Result<Copied, CopyError> {
     let partial = Partial::new(source, target, overwrite)?;
     let copied = copy(source, OpenFlags::SQLITE_OPEN_READ_WRITE, &partial)?;
@@ -111,15 +111,15 @@ pub fn backup(source: &Path, target: &Path, overwrite: bool) -> Result<Copied, C
     Ok(copied)
 }
 
-/// Copies a database into a file that is there and empty, and checks the copy. It gets the map of
-/// pages that `trim` needs.
+/// Copies a database into an empty file and checks the copy. The copy gets the map of pages that
+/// `trim` needs.
 pub(super) fn copy(source: &Path, flags: OpenFlags, target: &Partial) -> Result<Copied, CopyError> {
     let connection = open(source, flags)?;
     let failed = |error| failed(source, error);
     let number = |sql| connection.query_row(sql, (), |row| row.get::<_, i64>(0));
     if number("PRAGMA auto_vacuum").map_err(failed)? == 0 {
-        // Of no effect on the source, which has its pages already; on what VACUUM makes of it, it
-        // has.
+        // It has no effect on the source, which has pages already. It has one on the result of
+        // VACUUM.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     let name = target.path().to_string_lossy();
@@ -128,7 +128,7 @@ pub(super) fn copy(source: &Path, flags: OpenFlags, target: &Partial) -> Result<
     check(target.path())
 }
 
-/// A connection to a database of Posthaste that this version can read.
+/// Opens a Posthaste database that this version can read.
 pub(super) fn open(source: &Path, flags: OpenFlags) -> Result<Connection, CopyError> {
     if !source.is_file() {
         return Err(CopyError::Missing { path: source.to_owned() });
@@ -148,7 +148,7 @@ pub(super) fn open(source: &Path, flags: OpenFlags) -> Result<Connection, CopyEr
     Ok(connection)
 }
 
-/// Reads every page, and counts.
+/// Reads every page and counts the webhooks.
 pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let findings = findings(&connection).map_err(|error| failed(path, error))?;
@@ -165,8 +165,8 @@ pub(super) fn check(path: &Path) -> Result<Copied, CopyError> {
     Ok(Copied { webhooks: sum(&|_| true), unfinished: sum(&is_open), bytes })
 }
 
-/// What is wrong with a file that could not be worked with, by SQLite's own check. Empty: nothing
-/// that it knows of. Reads every page.
+/// The faults of a file that failed, by SQLite's own check. Empty if the check finds none. Reads
+/// every page.
 pub fn diagnose(path: &Path) -> Vec<String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
     connection
@@ -179,13 +179,13 @@ fn findings(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut found = Vec::new();
     for row in statement.query_map((), |row| row.get::<_, String>(0))? {
         match row {
-            // A finding may have lines of its own.
+            // A fault may have several lines.
             Ok(text) => found.extend(
                 text.lines()
                     .filter(|line| *line != "ok" && !line.starts_with("***"))
                     .map(str::to_owned),
             ),
-            // It names the pages before it reads the rows on them, which it does not survive.
+            // The check names the pages before it reads their rows, at which it fails.
             Err(_) if !found.is_empty() => break,
             Err(error) => return Err(error),
         }
@@ -201,8 +201,8 @@ pub(super) fn failed(path: &Path, source: rusqlite::Error) -> CopyError {
     CopyError::Failed { path: path.to_owned(), source }
 }
 
-/// A copy that is being made, under another name in the target's folder. Dropped before it is
-/// published, it goes.
+/// A copy in progress, under another name in the target's directory. A drop before the publication
+/// deletes it.
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
@@ -210,7 +210,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// An empty file that only its owner can read.
+    /// Creates an empty file that only its owner can read.
     pub(super) fn new(source: &Path, target: &Path, overwrite: bool) -> Result<Self, CopyError> {
         let is_ours = target
             .file_name()
@@ -226,7 +226,7 @@ impl Partial {
         Self::at(target.with_file_name(format!(".{name}.{}.partial", std::process::id())))
     }
 
-    /// An empty file here, in place of one that was left.
+    /// Creates an empty file at this path, in place of a leftover one.
     pub(super) fn at(path: PathBuf) -> Result<Self, CopyError> {
         let failed = |source| CopyError::Target { path: path.clone(), source };
         match fs::remove_file(&path) {
@@ -247,7 +247,7 @@ impl Partial {
         &self.path
     }
 
-    /// Gives it its name, once it is on the disk.
+    /// Renames the copy to its name, once it is on the disk.
     pub(super) fn publish(mut self, target: &Path) -> Result<(), CopyError> {
         let publish = || {
             File::open(&self.path)?.sync_all()?;

@@ -1,4 +1,4 @@
-//! Ends a read that takes too long: as long as it goes on, the write-ahead log cannot start over.
+//! Interrupts a long read, because the write-ahead log cannot start over during a read.
 
 use std::{
     cell::Cell,
@@ -7,20 +7,20 @@ use std::{
 
 use rusqlite::Connection;
 
-/// Instructions of SQLite between two looks at the time; some tenths of a millisecond.
+/// SQLite instructions between two checks of the time: some tenths of a millisecond.
 const INSTRUCTIONS_PER_LOOK: i32 = 10_000;
 
 thread_local! {
-    /// When the read of this thread has to be over.
+    /// When the read of this thread must end.
     static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// From now on what this connection does within [`within`] is ended.
+/// Interrupts work of this connection that exceeds the time of [`within`].
 pub(super) fn watch(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(is_over))
 }
 
-/// Does the work, on this thread, and ends it after that time with
+/// Runs the work on this thread. After that time, interrupts it with
 /// [`rusqlite::ErrorCode::OperationInterrupted`].
 pub(super) fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     UNTIL.set(Some(Instant::now() + limit));

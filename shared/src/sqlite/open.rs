@@ -1,5 +1,5 @@
-//! Opening a database file: whose it is, which version it has, and how an older one is brought up
-//! to date.
+//! Opens a database file: checks that it is Posthaste's, reads its version, and migrates an older
+//! one.
 
 use std::{
     fs, io,
@@ -16,40 +16,39 @@ use super::{
     limit,
 };
 
-/// Marks the file as ours: the bytes `Psth`.
+/// Marks the file as Posthaste's: the bytes `Psth`.
 pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 
-/// What leads from each schema version to the next, oldest first. Only ever appended to.
+/// The migrations between schema versions, oldest first. Only append to them.
 pub(super) const MIGRATIONS: &[&str] =
     &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
-/// Larger than the statements that the store and the queue have together, so none is compiled
-/// twice.
+/// More than the number of statements of store and queue, so each is compiled once.
 const STATEMENTS_CACHED: usize = 128;
 
-/// Why a database file could not be opened. Each says what was found and the way out.
+/// Why a database file could not be opened. Each message names the fault and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No such folder, no permission, or not a place for a file.
+    /// The directory does not exist, permissions are missing, or the path cannot have a file.
     #[error("cannot open the database {}: check that its folder exists and that you may write to \
         it", path.display())]
     Inaccessible {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Something else than a database of Posthaste.
+    /// The file is not a Posthaste database.
     #[error("{} is not a database of Posthaste ({found}); it was left as it is: choose another \
         file, or move it away", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// What the file is.
         found: String,
     },
-    /// Made by a newer version of Posthaste.
+    /// A newer version of Posthaste wrote the file.
     #[error(
         "the database {} has schema version {found}, and this version of Posthaste knows versions \
          up to {known}; it was left as it is: start the newer version, or move the file away to \
@@ -61,10 +60,10 @@ pub enum OpenError {
         path: PathBuf,
         /// Its schema version.
         found: i64,
-        /// The newest that this version knows.
+        /// The newest version that this program reads.
         known: usize,
     },
-    /// The file system has no shared memory or locks, as some network drives.
+    /// The file system has no shared memory or locks. Some network drives have none.
     #[error("the database {} cannot have a write-ahead log: keep it on a local disk",
         path.display())]
     NoLog {
@@ -76,20 +75,20 @@ pub enum OpenError {
     Failed {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
     /// The system gave no thread.
     #[error("cannot start a thread for the database")]
     Thread {
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Writer,
@@ -97,18 +96,19 @@ pub(super) enum Role {
     Checkpointer,
 }
 
-/// A connection with its settings, to a file that is prepared.
+/// Opens a configured connection to a prepared file.
 pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
-    // Each connection is used by one thread at a time, so SQLite needs no mutex of its own.
-    // Never made here: a file that was deleted under a running stack must not come back empty.
+    // Each connection is used by one thread at a time, so SQLite needs no mutex of its own. It
+    // never creates the file: a file that was deleted under a running stack must not come back
+    // empty.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA synchronous = NORMAL;")?;
     connection.execute_batch(match role {
-        // The writer checkpoints by itself only if the checkpointer cannot keep up: 8,000 pages are
-        // 32 MiB of log.
+        // The writer checkpoints only if the checkpointer falls behind: 8,000 pages are 32 MiB of
+        // log.
         Role::Writer => {
             "PRAGMA cache_size = -4096; PRAGMA wal_autocheckpoint = 8000; PRAGMA \
             journal_size_limit = 67108864;"
@@ -125,8 +125,8 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Opens the file for the writer and sees to it that it has the newest schema. A file that is not
-/// ours is not touched.
+/// Opens the file for the writer and migrates it to the newest schema. Does not change a file that
+/// is not Posthaste's.
 pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Failed { path: path.to_owned(), source };
     check_access(path)?;
@@ -134,15 +134,15 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
     let mut connection =
         connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
     if version(&connection, path, migrations.len())? == 0 {
-        // Free pages can be given back to the file system (`trim`). Only a new file can be given
-        // the map that this takes.
+        // `trim` can give free pages back to the file system only with this map, which only a new
+        // file can get.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     enter_wal_mode(&connection, path)?;
     connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    // Asked again under the write lock: another process may have been first.
+    // Checked again under the write lock, because another process may have been first.
     let found = version(&transaction, path, migrations.len())?;
     if found < migrations.len() {
         for migration in &migrations[found..] {
@@ -156,21 +156,21 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
     Ok(connection)
 }
 
-/// SQLite says "unable to open" of everything; the system says why.
+/// SQLite reports "unable to open" for every cause. The system reports the cause.
 fn check_access(path: &Path) -> Result<(), OpenError> {
     let inaccessible = |source| OpenError::Inaccessible { path: path.to_owned(), source };
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => {
             Err(OpenError::Foreign { path: path.to_owned(), found: "not a file".to_owned() })
         }
-        // Never opened here: closing a second descriptor of it would end the locks that SQLite has
-        // on it.
+        // Never opened here, because closing a second descriptor would release SQLite's locks on
+        // the file.
         Ok(found) if found.permissions().readonly() => {
             Err(inaccessible(io::ErrorKind::PermissionDenied.into()))
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Made by the system's own call, so that its answer is what is reported.
+            // The system call creates it, so its error is the one that is reported.
             let mut options = fs::OpenOptions::new();
             options.write(true).create_new(true).mode(PRIVATE_MODE);
             options.open(path).map(drop).or_else(|error| match error.kind() {
@@ -182,7 +182,7 @@ fn check_access(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// The schema version; 0 for a new file.
+/// The schema version. 0 for a new file.
 pub(super) fn version(
     connection: &Connection,
     path: &Path,
@@ -219,7 +219,7 @@ fn foreign_or_failed(path: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// The mode is kept in the file. Changing it does not wait for locks, so this does.
+/// The file stores the mode. SQLite's change of it does not wait for locks, so this code does.
 fn enter_wal_mode(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     const PAUSE: Duration = Duration::from_millis(10);
     let begun = Instant::now();

@@ -1,7 +1,6 @@
-//! Connections that only read. They see every commit, and nobody waits for them.
+//! Read-only connections. They see every commit and block nobody.
 //!
-//! Reads have threads of their own, so that no other call that blocks, such as a look-up of a name,
-//! holds them up.
+//! Reads have their own threads, so other blocking calls, such as name look-ups, do not delay them.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,14 +15,14 @@ use super::{
 };
 use crate::threads::Threads;
 
-/// The most reads at once.
+/// The most concurrent reads.
 const MAX_READERS: usize = 4;
 
-/// Opened when first needed, and kept.
+/// Opened on demand, and kept.
 pub(super) struct Readers {
     path: Arc<PathBuf>,
     threads: Threads,
-    // Held only to take or give back a connection, never over a wait.
+    // Locked only to take or return a connection, never across an await.
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
@@ -33,7 +32,7 @@ impl Readers {
         Self { path, threads: Threads::new("sqlite-read", MAX_READERS), idle: Arc::default() }
     }
 
-    /// Reads may touch the disk, so they run where blocking is allowed.
+    /// Reads may access the disk, so they run on threads that may block.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,

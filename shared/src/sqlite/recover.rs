@@ -1,8 +1,7 @@
-//! Saves from a damaged file what can be read.
+//! Recovers the readable part of a damaged file.
 //!
-//! Each table is walked from its beginning to the first page that cannot be read, then from its
-//! end. What lies between two such pages is looked up one by one, by the keys that indexes still
-//! name.
+//! It reads each table from its beginning to the first unreadable page, then from its end. It looks
+//! up the rows in between one by one, by the keys in the indexes.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -16,21 +15,21 @@ use super::{
 };
 use crate::{id::TaskId, status::Status};
 
-/// What was saved, and what was not.
+/// What was recovered, and what was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// What the new file holds.
+    /// The content of the new file.
     pub saved: Copied,
-    /// Tables of which a part could not be read.
+    /// Tables that were not read completely.
     pub damaged_tables: Vec<String>,
-    /// Webhooks that are named somewhere and could not be read, or that are unfinished and have
-    /// lost their payload: they are not in the new file.
+    /// Webhooks that are not in the new file: an index names them but they are unreadable, or they
+    /// are unfinished and have lost their payload.
     pub lost_webhooks: Vec<String>,
-    /// Finished webhooks that have lost their payload: their status is kept.
+    /// Finished webhooks without their payload. Their status is kept.
     pub without_payload: u64,
 }
 
-/// Copies what can be read of a folder's database to a file of its own that only the owner can
+/// Copies the readable part of a data directory's database to a new file that only the owner can
 /// read.
 pub fn recover(folder: &DataDir, target: &Path, overwrite: bool) -> Result<Recovered, CopyError> {
     let path = folder.database();
@@ -40,7 +39,7 @@ pub fn recover(folder: &DataDir, target: &Path, overwrite: bool) -> Result<Recov
         let saved = prepare(partial.path(), MIGRATIONS)?;
         let rescue = Rescue { source: &source, target: &saved };
         let recovered = rescue.run().map_err(|error| failed(&path, error))?;
-        // One file, without a log beside it.
+        // One file without a log.
         let end = saved.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(()));
         end.map_err(|error| failed(&path, error))?;
         recovered
@@ -55,7 +54,7 @@ struct Rescue<'c> {
     target: &'c Connection,
 }
 
-/// A table, with those of its columns that both files have.
+/// A table, with the columns that both files have.
 struct Table {
     name: String,
     columns: Vec<String>,
@@ -101,7 +100,7 @@ impl Rescue<'_> {
         })
     }
 
-    /// All but the totals, which are counted anew. Webhooks come before their contents.
+    /// All tables except the totals, which are counted anew. Webhooks come before their contents.
     fn tables(&self) -> rusqlite::Result<Vec<Table>> {
         let names = texts(
             self.target,
@@ -127,13 +126,13 @@ impl Rescue<'_> {
                 let columns = columns.into_iter().filter(|column| found.contains(column)).collect();
                 Ok(Table { name, columns, key })
             })
-            // A table that the older file has not is empty.
+            // A table that the older file lacks is empty.
             .filter(|table| table.as_ref().map_or(true, |table| !table.columns.is_empty()))
             .collect()
     }
 
-    /// Copies rows in this order until the end, a row that is there already, or a page that cannot
-    /// be read. Whether it came to the end, and every row could be read.
+    /// Copies rows in this order until the end, a row that exists already, or an unreadable page.
+    /// Returns whether it reached the end and read every row.
     fn walk(&self, table: &Table, order: &str) -> rusqlite::Result<bool> {
         let by = table
             .key
@@ -154,7 +153,7 @@ impl Rescue<'_> {
                 Err(error) if is_unreadable(&error) => return Ok(false),
                 Err(error) => return Err(error),
             };
-            // A text that is none is what a page holds that was overwritten.
+            // Invalid text comes from an overwritten page.
             let Ok(values) = (0..table.columns.len())
                 .map(|column| row.get(column))
                 .collect::<rusqlite::Result<Vec<_>>>()
@@ -168,7 +167,7 @@ impl Rescue<'_> {
         }
     }
 
-    /// Whether the row is new, and one that the table can hold.
+    /// Whether the row is new and valid for the table.
     fn insert(&self, table: &Table, values: &[Value]) -> rusqlite::Result<bool> {
         match self.target.prepare_cached(&table.insert())?.execute(params_from_iter(values)) {
             Ok(_) => Ok(true),
@@ -179,7 +178,7 @@ impl Rescue<'_> {
         }
     }
 
-    /// Copies rows that an index names. Keys of those that cannot be read are returned.
+    /// Copies rows that an index names. Returns the keys of unreadable rows.
     fn look_up_by_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
         let keys = match table.name.as_str() {
             "contents" => rows(self.target, "SELECT content FROM webhooks", 1)?,
@@ -239,7 +238,7 @@ impl Rescue<'_> {
         Ok(keys)
     }
 
-    /// An unfinished webhook without its payload could only fail for ever.
+    /// An unfinished webhook without its payload could never be delivered.
     fn settle_contents(&self, lost: &mut BTreeSet<String>) -> rusqlite::Result<u64> {
         const WITHOUT: &str = "content NOT IN (SELECT id FROM contents)";
         let finished =
@@ -270,7 +269,7 @@ impl Rescue<'_> {
     }
 }
 
-/// A page that is not what it should be, or that the disk does not give.
+/// A corrupt page, or one that the disk cannot read.
 fn is_unreadable(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(
@@ -289,7 +288,7 @@ fn texts(connection: &Connection, sql: &str, parameter: &str) -> rusqlite::Resul
     statement.query_map(parameters, |row| row.get(0))?.collect()
 }
 
-/// Rows as far as they can be read.
+/// The readable rows.
 fn rows(connection: &Connection, sql: &str, columns: usize) -> rusqlite::Result<Vec<Vec<Value>>> {
     let mut statement = match connection.prepare(sql) {
         Ok(statement) => statement,

@@ -1,7 +1,7 @@
-//! Puts a copy in the place of the database of a data folder.
+//! Replaces the database of a data directory with a copy.
 //!
-//! The copy is made and checked under the name `…restoring`. Then it is renamed to `…restored`,
-//! which decides the restore: see `unfinished_restore`.
+//! The copy is made and checked under the name `…restoring`. Renaming it to `…restored` decides the
+//! restore; see `unfinished_restore`.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,8 @@ use super::{
     unfinished_restore::{aside, finish, restored},
 };
 
-/// Makes a backup the database of a folder that this process has for itself. With `overwrite`, a
-/// database that is there is put aside as `posthaste.db.replaced`; its path is returned.
+/// Makes a backup the database of an exclusively locked data directory. With `overwrite`, an
+/// existing database is renamed to `posthaste.db.replaced`, and its path is returned.
 pub fn restore(
     folder: &DataDir,
     backup: &Path,
@@ -31,7 +31,7 @@ pub fn restore(
         return Err(CopyError::Aside { path: aside });
     }
     let partial = Partial::at(beside(&database, ".restoring"))?;
-    // Read only: a backup may be on a medium that cannot be written.
+    // Read-only, because a backup may be on a read-only medium.
     let copied = copy(backup, OpenFlags::SQLITE_OPEN_READ_ONLY, &partial)?;
     partial.publish(&restored(&database))?;
     finish(&database).map_err(|source| CopyError::Target { path: database, source })?;

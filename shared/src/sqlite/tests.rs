@@ -1,4 +1,4 @@
-//! What holds of the file itself, whatever is stored in it.
+//! The file itself, whatever it stores.
 
 mod backups;
 mod damage;
@@ -33,8 +33,7 @@ fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_row(sql, (), |row| row.get(0)).unwrap()
 }
 
-/// Keeps the writer busy until the sender is used or dropped, so that what is asked for meanwhile
-/// waits together.
+/// Keeps the writer busy until the sender is used or dropped, so later writes wait together.
 async fn hold_up(
     database: &Database,
 ) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), DatabaseError>>) {
@@ -66,7 +65,7 @@ fn insert(
     })
 }
 
-/// Waits until so many jobs stand in the channel.
+/// Waits until the channel has this many jobs.
 async fn until_waiting(database: &Database, jobs: usize) {
     let channel = database.inner.jobs.clone().unwrap();
     for _ in 0..10_000 {
@@ -151,7 +150,7 @@ fn many_may_open_a_new_file_at_once() {
     assert_eq!(number(&raw(&path), "SELECT count(*) FROM totals"), TOTALS as i64);
 }
 
-/// The writer is held up while a hundred writes arrive: they share the next commit.
+/// A hundred writes that arrive while the writer is busy share the next commit.
 #[tokio::test]
 async fn writes_that_wait_together_share_a_commit() {
     let (_folder, path) = file();
@@ -174,8 +173,8 @@ async fn writes_that_wait_together_share_a_commit() {
     );
 }
 
-/// A batch of two good writes and one that SQLite refuses: nothing of it is there, all three are
-/// told, and the next one works.
+/// A batch of two valid writes and one that SQLite rejects leaves nothing. All three get the error,
+/// and the next batch succeeds.
 #[tokio::test]
 async fn an_error_rolls_back_the_batch_and_answers_all() {
     let (_folder, path) = file();
@@ -228,7 +227,7 @@ async fn only_what_must_survive_a_power_loss_is_synced() {
     }
 }
 
-/// Two handles, as of two processes, add to one number a hundred times each.
+/// Two handles, as of two processes, each add to one number a hundred times.
 #[tokio::test]
 async fn two_handles_on_one_file_lose_no_write() {
     let (_folder, path) = file();

@@ -1,24 +1,24 @@
-//! Gives free pages at the end of the file back to the file system, a little at a time.
+//! Gives free pages at the end of the file back to the file system, a few at a time.
 //!
-//! Expired webhooks leave free pages, which later ones use. Only what exceeds a reserve is given
-//! back, so a file whose load is even is left alone. A file that was made without the map of pages
-//! that this needs (`auto_vacuum` is 0, as all were at first) only uses its free pages again;
-//! `local backup` and `local restore` make a copy that has the map.
+//! Expired webhooks leave free pages, which later webhooks use. Only pages beyond a reserve are
+//! given back, so a file with an even load does not change. A file without the map of pages
+//! (`auto_vacuum` is 0, as in the first versions) only reuses its free pages. `local backup` and
+//! `local restore` make a copy with the map.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-/// Between two steps.
+/// The time between two steps.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pages of one step: 512 KiB, some two milliseconds of the writer.
+/// The pages of one step: 512 KiB, about two milliseconds of the writer's time.
 const MAX_PAGES_PER_STEP: i64 = 128;
 
-/// Free pages that are kept in any case: 8 MiB.
+/// The smallest reserve of free pages: 8 MiB.
 const MIN_RESERVE_PAGES: i64 = 2048;
 
-/// The share of the file that may be free: one in so many pages.
+/// The share of the file that may be free: one page in this many.
 const RESERVE_SHARE: i64 = 8;
 
 /// When the file was last trimmed.
@@ -28,7 +28,7 @@ pub(super) struct Trimmer {
 }
 
 impl Trimmer {
-    /// Whether it is time for a step; the next one is later then.
+    /// Whether a step is due. Schedules the next one.
     pub(super) fn is_time(&mut self) -> bool {
         let is_time = self.latest.is_none_or(|at| at.elapsed() >= INTERVAL);
         if is_time {
@@ -38,8 +38,8 @@ impl Trimmer {
     }
 }
 
-/// One step, outside of a transaction; how many pages it gave back. The file itself shrinks with
-/// the next checkpoint.
+/// Runs one step outside of a transaction. Returns the number of pages that it gave back. The file
+/// shrinks with the next checkpoint.
 pub(super) fn step(connection: &Connection) -> rusqlite::Result<i64> {
     let number = |sql| connection.prepare_cached(sql)?.query_row((), |row| row.get::<_, i64>(0));
     let free = number("PRAGMA freelist_count")?;
@@ -48,7 +48,7 @@ pub(super) fn step(connection: &Connection) -> rusqlite::Result<i64> {
     if pages == 0 {
         return Ok(0);
     }
-    // It gives a row for each page, and stops where it is not asked for the next one.
+    // It returns a row per page, and stops if the next one is not read.
     let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
     let mut rows = statement.query(())?;
     while rows.next()?.is_some() {}

@@ -1,8 +1,8 @@
-//! The last steps of a restore. A process that locks the data folder takes them again if the one
-//! that began the restore ended before it was finished.
+//! The last steps of a restore. If the process that restores ends before they are complete, the
+//! next process with an exclusive lock on the data directory repeats them.
 //!
 //! A file named `…restored` beside the database is a checked copy that becomes the database. The
-//! database before is put aside with its log, which must never be read into another file.
+//! old database is put aside with its log, because the log must never be read into another file.
 
 use std::{
     fs,
@@ -12,30 +12,31 @@ use std::{
 
 use super::files::{beside, sync_folder_of};
 
-/// Whole and checked; it becomes the database.
+/// The complete and checked copy.
 pub(super) fn restored(database: &Path) -> PathBuf {
     beside(database, ".restored")
 }
 
-/// What was the database before.
+/// The old database.
 pub(super) fn aside(database: &Path) -> PathBuf {
     beside(database, ".replaced")
 }
 
-/// Whether a restore was interrupted after it was decided.
+/// Whether a decided restore is incomplete.
 pub(super) fn is_unfinished(database: &Path) -> bool {
     restored(database).exists()
 }
 
-/// Finishes a restore that was decided, if there is one. Only for who has the folder alone. Each
-/// step can be done again.
+/// Finishes a decided restore, if there is one. The caller has an exclusive lock. Each step can be
+/// repeated.
 pub(super) fn finish(database: &Path) -> io::Result<()> {
     let restored = restored(database);
     if !restored.exists() {
         return Ok(());
     }
     let aside = aside(database);
-    // The log first: without its database it is nothing, and a database must not find a stranger's.
+    // The log first: it is useless without its database, and a database must never find another
+    // log.
     rename_if_there(&beside(database, "-wal"), &beside(&aside, "-wal"))?;
     rename_if_there(database, &aside)?;
     remove_if_there(&beside(database, "-shm"))?;

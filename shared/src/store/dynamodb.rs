@@ -30,14 +30,15 @@
 //! its content, unless both fit into 1 KiB. A claim reads only the content, first eventually
 //! consistent, which is safe because a content never changes. Nothing scans.
 //!
-//! **Conditional writes.** Each is one `UpdateItem` with a condition on the revision. A refusal
-//! returns the stored record. A call that finds its own result, because the client sent it twice,
-//! succeeds.
+//! **Conditional writes.** A create puts the item if there is none. A write updates it at its
+//! revision. A delete puts the tombstone in its place, in one transaction with the items of its
+//! content. A refusal returns the stored item. A create or write that finds its own result, because
+//! the client sent it twice, succeeds.
 //!
-//! **Consistency.** A read by id is strongly consistent. An index trails the table by
-//! milliseconds, so a call reads the record of each index entry and judges that. Lists and the
-//! audit read eventually consistent: an entry may be missing from a list for a moment, and the
-//! audit reads minutes that are 15 minutes old.
+//! **Consistency.** A read by id is strongly consistent. An index trails the table by milliseconds.
+//! So a list reads the record of each index entry and judges that, and a reader of the due index
+//! does the same. Lists and the audit read eventually consistent: an entry may be missing from a
+//! list for a moment, and the audit reads minutes that are 15 minutes old.
 //!
 //! **Expiry.** DynamoDB deletes expired items within a few days, by its own clock. Readers skip
 //! them at once. The store itself deletes nothing by time. A clock of ours that is ahead writes

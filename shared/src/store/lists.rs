@@ -23,9 +23,10 @@ pub const MAX_READ: usize = 1000;
 /// - Index entries follow from the record: by time (every webhook), by reference
 ///   ([`Webhook::referenced`]), due ([`Webhook::due_at`]), dead letters
 ///   ([`Webhook::is_dead_letter`]).
-/// - An index may trail the record. What a call returns is the state of the record.
-/// - No call reads more than [`MAX_READ`] entries, so a page may be short or empty and still have a
-///   `next`. No call scans everything.
+/// - An index may trail the record. A list returns the state of the record. [`Lists::due`] returns
+///   index entries, and its caller reads the records.
+/// - No call reads more than [`MAX_READ`] entries, or as many from each part of the due index. So a
+///   page may be short or empty and still have a `next`. No call scans everything.
 /// - Lists and the audit leave out expired and unreadable records. The due index keeps unreadable
 ///   ones.
 #[async_trait]

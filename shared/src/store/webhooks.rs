@@ -156,6 +156,7 @@ pub trait Webhooks {
     async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError>;
 
     /// Does the same as [`Webhooks::delete`], but only if the stored record still has the revision
-    /// of `seen`. Returns [`DeleteError::Changed`] otherwise.
+    /// of `seen`. Returns [`DeleteError::Changed`] otherwise. Returns [`DeleteError::Missing`] if
+    /// there is no webhook, whatever the revision.
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError>;
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Rules {
-    /// It becomes a dead letter.
+    /// Turns the failed webhook into a dead letter.
     pub fn archive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         if planted::is(Bug::ArchiveWithoutCondition) {
             return Ok(self.archived(webhook, now));
@@ -30,13 +30,13 @@ impl Rules {
         next
     }
 
-    /// An operator wants it sent again, with a fresh budget. It enters the due index for one grace
-    /// from now; the caller sends a message, and [`Rules::adopt`]s it for now if that fails.
+    /// Sends a finished webhook again, with a fresh budget. It enters the due index one grace from
+    /// now. The caller sends a message, and calls [`Rules::adopt`] for now if the send fails.
     pub fn resend(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         self.start_again(webhook, Transition::Resend, now)
     }
 
-    /// The same for a dead letter, and for nothing else.
+    /// Does the same as [`Rules::resend`], only for a dead letter.
     pub fn redrive(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         if !webhook.is_dead_letter() {
             return Err(Refusal::NotFailed);

@@ -1,5 +1,5 @@
-//! Who looks at a webhook next: what the sweep, the audit and the rescue change of its place in the
-//! due index. Its status stays.
+//! Changes of a webhook's place in the due index by the sweep, the audit and the rescue. The status
+//! stays.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::{
     status::Status,
 };
 
-/// A record that was written further ahead than this was written with a wrong clock.
+/// A record with a time further ahead than this was written with a wrong clock.
 pub const MAX_AHEAD: Duration = Duration::from_secs(60);
 
 impl Rules {
-    /// The sweep has sent a message for it, and says when somebody must look next. `seen` is the
-    /// due time that it read.
+    /// Moves the webhook on in the due index, because the sweep has sent a message for it. `seen`
+    /// is the due time that the sweep read.
     ///
-    /// The grace doubles with each requeue of the same state, so that a long backlog does not feed
+    /// The grace doubles with each requeue of the same state, so a long backlog does not feed
     /// itself.
     pub fn requeue(
         &self,
@@ -34,9 +34,9 @@ impl Rules {
         requeued(webhook, seen, now, grace)
     }
 
-    /// The same, while a backlog waits in the queue. Where this repeats a message
-    /// ([`Rules::is_repeat`]), which then probably waits there too, the grace is the longest at
-    /// once: for the length of that, a webhook adds one message to the backlog, and no more.
+    /// Does the same while a backlog waits in the queue. For a repeated message
+    /// ([`Rules::is_repeat`]), the grace is the longest at once, because the first message probably
+    /// waits too. So a webhook adds at most one message to the backlog in that time.
     pub fn requeue_in_backlog(
         &self,
         webhook: &Webhook,
@@ -52,14 +52,14 @@ impl Rules {
         requeued(webhook, seen, now, self.limits.max_grace)
     }
 
-    /// Whether a requeue repeats a message that somebody sent before, a grace ago or more: what the
-    /// sweep is the first to send is due when it is allowed.
+    /// Whether a requeue repeats a message that was sent a grace ago or earlier. A webhook whose
+    /// first message the sweep sends is due at its allowed time.
     pub fn is_repeat(&self, webhook: &Webhook, seen: Timestamp) -> bool {
         seen >= next_look(webhook).plus(self.limits.grace)
     }
 
-    /// It enters the due index for `due_at`, or moves forward to it, because its message may not
-    /// exist.
+    /// Enters the due index at `due_at`, or moves forward to it, because the webhook may have no
+    /// message.
     pub fn adopt(
         &self,
         webhook: &Webhook,
@@ -76,7 +76,8 @@ impl Rules {
         Ok(moved(webhook, next))
     }
 
-    /// The audit found it: unfinished and in no index. Somebody looks after one grace.
+    /// Enters the due index after one grace, because the audit found the unfinished webhook in no
+    /// index.
     pub fn audit(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         if webhook.due_at.is_some() {
             return Err(Refusal::Held);
@@ -89,13 +90,12 @@ impl Rules {
         )
     }
 
-    /// A clock that was ahead of this one wrote the record. What it wrote is taken back: an attempt
-    /// that was to wait waits that long from now on, a lease lasts one lease from now on, and
-    /// somebody looks when there is something to do. [`Refusal::Held`] if the record is as it
-    /// should be.
+    /// Takes back the times of a record that a clock wrote that was ahead of this one. A waiting
+    /// attempt waits as long from now on, a lease lasts one lease from now on, and the webhook is
+    /// due when a worker can do something. Returns [`Refusal::Held`] if the record needs no change.
     ///
-    /// So no wait gets shorter than it was meant to be, whichever of the two clocks is wrong. What
-    /// a caller scheduled for a time of day stays.
+    /// So no wait gets shorter than intended, whichever of the two clocks is wrong. A time of day
+    /// that the caller scheduled stays.
     pub fn take_back(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         if planted::is(Bug::DueNeverTakenBack) {
             return Err(Refusal::Held);
@@ -122,13 +122,13 @@ impl Rules {
         Ok(next)
     }
 
-    /// The queue gave up on its message although it is not finished: due at once, or when its lease
+    /// Makes the webhook due, because the queue gave up on its message: at once, or when its lease
     /// ends or its attempt is allowed.
     ///
-    /// A rescue is spent only if `deliver` has worked on the webhook since the last one. If it has
-    /// not, as while it is throttled, the messages that the queue gave up on say nothing of the
-    /// webhook: it waits instead, longer each time, and is not given up. Nor is it given up while
-    /// no attempt has started.
+    /// A rescue counts only if `deliver` has worked on the webhook since the last one. Otherwise,
+    /// for example while `deliver` is throttled, the lost messages say nothing about the webhook.
+    /// Then it waits, longer each time, and is not given up. It is not given up before its first
+    /// attempt either.
     pub fn rescue(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
         let mut spent = webhook.budget.rescues >= self.limits.max_rescues;
@@ -152,7 +152,7 @@ impl Rules {
         Ok(next)
     }
 
-    /// Due at once the first time in a row, then after a grace, twice that, and so on up to the
+    /// Due at once the first time in a row, then after a grace, two graces, and so on, up to the
     /// longest grace.
     fn wait_unworked(&self, mut next: Webhook, now: Timestamp) -> Webhook {
         let mut wait = match next.budget.unworked_rescues.checked_sub(1) {
@@ -175,13 +175,13 @@ impl Rules {
     }
 }
 
-/// Whether `deliver` has worked on it since it was accepted or sent again, and since the queue last
-/// gave up on it.
+/// Whether `deliver` has worked on the webhook since it was accepted or sent again, and since the
+/// queue last gave up on it.
 fn is_worked_on(webhook: &Webhook) -> bool {
     webhook.status != Status::Pending && webhook.budget.rescued_revision != webhook.revision
 }
 
-/// It was only moved within the due index: that is no work on it.
+/// Records a move within the due index, which is not work of `deliver`.
 fn moved(before: &Webhook, mut next: Webhook) -> Webhook {
     if before.budget.rescued_revision == before.revision {
         next.budget.rescued_revision = next.revision;
@@ -189,8 +189,7 @@ fn moved(before: &Webhook, mut next: Webhook) -> Webhook {
     next
 }
 
-/// When it was decided from when on an attempt is allowed. `None` if that is a time of day which a
-/// caller gave.
+/// When the allowed time was decided. `None` if it is a time of day that the caller scheduled.
 fn allowed_since(webhook: &Webhook) -> Option<Timestamp> {
     let decided =
         |step: &&Step| step.allowed_at == webhook.allowed_at || Some(step.at) == webhook.allowed_at;
@@ -199,7 +198,7 @@ fn allowed_since(webhook: &Webhook) -> Option<Timestamp> {
     (!is_scheduled).then_some(step.at)
 }
 
-/// Moved on in the due index, where it is still as it was seen there.
+/// Moves the record to another due time, if it is due as it was read.
 fn requeued(
     webhook: &Webhook,
     seen: Timestamp,

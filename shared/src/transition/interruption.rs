@@ -1,9 +1,9 @@
-//! Attempts that end without an outcome: interrupted ones, whose worker died or lost its lease, and
+//! Attempts without an outcome: interrupted attempts, whose worker died or lost its lease, and
 //! claims that are given back because nothing was sent.
 //!
-//! After the first interruption in a row the next attempt starts at once. From the second on it
-//! waits, longer each time, so that a process that is killed again and again does not use up every
-//! webhook in flight. The waits differ from webhook to webhook, so that one that kills its worker
+//! After the first interruption in a row, the next attempt starts at once. From the second on it
+//! waits, longer each time, so a process that is killed repeatedly does not use up the attempts of
+//! all webhooks in flight. The waits differ between webhooks, so a webhook that kills its worker
 //! meets few others in flight.
 
 use std::time::Duration;
@@ -19,16 +19,17 @@ use crate::{
     status::Status,
 };
 
-/// The shortest wait after the second interruption in a row: 1 s, also where the retry policy has
-/// no base delay.
+/// The shortest wait after the second interruption in a row: 1 s, even if the retry policy has no
+/// base delay.
 const MIN_INTERRUPTION_WAIT: Duration = Duration::from_secs(1);
 
 impl Rules {
-    /// When the next attempt may start if the one under way is interrupted. `None`: none is under
-    /// way.
+    /// When the next attempt may start if the current one is interrupted. `None`: no attempt is in
+    /// flight.
     ///
-    /// At the lease's end for the first interruption in a row. Then a base delay later, twice that,
-    /// and so on up to the policy's longest delay; up to as much again by the claim's random id.
+    /// At the lease's end for the first interruption in a row. Then a base delay later, two base
+    /// delays later, and so on, up to the policy's longest delay, plus up to as much again by the
+    /// claim's random ID.
     pub fn resumes_at(&self, webhook: &Webhook) -> Option<Timestamp> {
         let claim = webhook.claim.as_ref()?;
         let Some(doublings) = webhook.budget.interrupted.checked_sub(1) else {
@@ -47,8 +48,8 @@ impl Rules {
         Some(claim.lease_until.plus(wait.mul_f64(1.0 + claim.id.fraction())))
     }
 
-    /// Until when it must wait since its attempt was interrupted. `None`: it may be claimed, or
-    /// given up.
+    /// How long the webhook must wait after its interrupted attempt. `None`: a worker may claim it
+    /// or give it up.
     pub fn must_wait_until(&self, webhook: &Webhook, now: Timestamp) -> Option<Timestamp> {
         if planted::is(Bug::InterruptionWithoutWait) {
             return None;
@@ -58,7 +59,7 @@ impl Rules {
         self.resumes_at(webhook).filter(|at| *at > now && may_wait)
     }
 
-    /// Its attempt was interrupted, and so was the one before: the next one waits
+    /// Records an interrupted attempt after another one. The next attempt waits
     /// ([`Rules::resumes_at`]).
     pub fn retry_interrupted(&self, webhook: &Webhook, now: Timestamp) -> Result<Webhook, Refusal> {
         let mut next = unfinished(webhook)?;
@@ -74,8 +75,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// The holder of the claim has sent nothing, for a reason of ours: the webhook waits until
-    /// `until`. The attempt is shown with that reason, and uses up nothing.
+    /// Gives the claim back, because its holder sent nothing for an internal reason. The webhook
+    /// waits until `until`. The record shows the attempt with that reason, and no budget is used.
     pub fn give_back(
         &self,
         webhook: &Webhook,
@@ -95,7 +96,7 @@ impl Rules {
         Ok(next)
     }
 
-    /// Whether one more interrupted attempt, this one, leaves it any.
+    /// Whether the budget allows another attempt after the current one is interrupted.
     pub(super) fn check_interruptions(&self, webhook: &Webhook) -> Result<(), Refusal> {
         if planted::is(Bug::InterruptionsUnbounded) {
             return Ok(());
@@ -111,7 +112,7 @@ impl Rules {
     }
 }
 
-/// Notes the claimed attempt as interrupted: its lease is over and nobody wrote an outcome.
+/// Records the claimed attempt as interrupted: its lease has ended without an outcome.
 pub(super) fn note_interruption(next: &mut Webhook) {
     let Some(claim) = next.claim.take() else { return };
     next.budget.interrupted = next.budget.interrupted.saturating_add(1);

@@ -1,4 +1,4 @@
-//! Ready records for tests of other modules and of the backends.
+//! Records for tests of other modules and of the backends.
 
 use super::{NewWebhook, Rules};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     model::Webhook,
 };
 
-/// What create is told of a webhook with the reference id `order-7`, and of nothing else.
+/// A new webhook with the reference ID `order-7` and no optional field.
 pub fn new_webhook(task: TaskId) -> NewWebhook {
     let Ok(reference) = "order-7".parse() else { unreachable!("it is a reference id") };
     NewWebhook {
@@ -22,7 +22,7 @@ pub fn new_webhook(task: TaskId) -> NewWebhook {
     }
 }
 
-/// A webhook that was accepted `now` and by the default rules.
+/// A webhook that was created `now` with the default rules.
 pub fn webhook(now: Timestamp) -> Webhook {
     Rules::default().create(new_webhook(TaskId::mint(now, [1; 10])), now)
 }

@@ -173,7 +173,7 @@ fn webhooks_and_messages_must_not_share_a_database() {
             "{}",
             errors[0]
         );
-        // Only one of them is there: nothing is shared.
+        // Only one of them is set, so nothing is shared.
         good(&[&BOTH[..1], &other].concat());
         good(&[&BOTH[1..], &other].concat());
     }
@@ -189,7 +189,7 @@ fn webhooks_and_messages_must_not_share_a_database() {
         good(&[&BOTH[..1], &cluster(queue)].concat());
     }
     good(&[&BOTH[..], &cluster("redis+cluster://c:7000")].concat());
-    // The same server, once by its cluster and once by itself.
+    // The same server, as a cluster and as a single server.
     let ConfigErrors(errors) =
         read(&[&BOTH[..], &cluster("redis://a/0")].concat()).expect_err("one server");
     assert_eq!(errors[0].variable, "QUEUE_REDIS_URL");

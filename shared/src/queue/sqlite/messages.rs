@@ -17,25 +17,25 @@ use crate::{
 const SENT: i64 = 0;
 /// `held`: received.
 const RECEIVED: i64 = 1;
-/// `held`: handed back with a delay.
+/// `held`: released with a delay.
 const RELEASED: i64 = 2;
 
-/// Messages that one receive moves to the dead-letter lane; the rest waits for the next.
+/// The most messages that one receive moves to the dead-letter lane. The next receive moves more.
 const MAX_MOVES: usize = 100;
 
-/// Hidden messages that are counted one by one; of more, the depth is an estimate.
+/// The most hidden messages that are counted. Above that, the depth is an estimate.
 const MAX_COUNTED: i64 = 100_000;
 
-/// What a take-over found.
+/// The result of a recovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveredInFlight {
-    /// Messages that were hidden by a receive and are visible now.
+    /// Messages that a receive had hidden and that are visible now.
     pub released: u64,
-    /// The webhooks that a message of either lane leads to, in no order.
+    /// The webhooks that a message of either lane refers to, in no order.
     pub webhooks: Vec<TaskId>,
 }
 
-/// A message to be stored.
+/// A message to store.
 #[derive(Debug)]
 pub(super) struct NewMessage {
     id: i64,
@@ -45,13 +45,13 @@ pub(super) struct NewMessage {
 
 impl NewMessage {
     pub(super) fn of(message: &Outgoing, now: Timestamp) -> Self {
-        // Positive, so that it reads well; 63 random bits need no look whether they are taken.
+        // Positive, so it reads well. 63 random bits are unique enough without a check.
         let id = (SystemRandom.next_u64() >> 1) as i64;
         Self { id, visible_at: now.plus(message.delay).as_millis(), body: message.body.clone() }
     }
 }
 
-/// Names one receive of a message: its key since then, and its count.
+/// Identifies one receive of a message: the key since then, and the receive count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Receipt {
     visible_at: i64,
@@ -60,7 +60,7 @@ pub(super) struct Receipt {
 }
 
 impl Receipt {
-    /// `None`: it is not a receipt of this queue, so it names nothing.
+    /// `None` if the text is not a receipt of this queue.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| part.parse::<i64>().ok());
         let receipt =
@@ -73,7 +73,7 @@ impl Receipt {
     }
 }
 
-/// A message that is visible.
+/// A visible message.
 struct Visible {
     since: i64,
     id: i64,
@@ -100,7 +100,7 @@ pub(super) fn send(
     Ok(())
 }
 
-/// What is visible, up to `max`; and if there is nothing, when there will be something.
+/// Up to `max` visible messages. If there are none, when the next one becomes visible.
 pub(super) fn receive(
     tx: &mut Transaction<'_>,
     lane: Lane,
@@ -122,7 +122,8 @@ pub(super) fn receive(
                 received.push(take(tx, lane, message, hidden_until)?);
             }
         }
-        // Without a visibility timeout, what was taken is still visible; it is not taken twice.
+        // Without a visibility timeout, received messages stay visible. They are not received
+        // twice.
         if was_all || visibility.is_zero() {
             break;
         }
@@ -153,7 +154,7 @@ fn visible(
     rows.collect()
 }
 
-/// Hides it until then.
+/// Hides the message until that time.
 fn take(
     tx: &Transaction<'_>,
     lane: Lane,
@@ -175,7 +176,7 @@ fn take(
     })
 }
 
-/// It was received too often: it moves to the dead-letter lane.
+/// Moves a message with too many receives to the dead-letter lane.
 fn give_up(tx: &mut Transaction<'_>, message: &Visible, now: Timestamp) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE messages SET lane = ?4, visible_at = ?5, held = ?6, receives = 0 WHERE lane = ?1 \
@@ -240,7 +241,7 @@ pub(super) fn release(
     Ok(())
 }
 
-/// When the first message of the lane is, or was, visible.
+/// When the first message of the lane becomes or became visible.
 pub(super) fn first_visible_at(
     connection: &Connection,
     lane: Lane,
@@ -251,8 +252,7 @@ pub(super) fn first_visible_at(
     statement.query_row([lane.code()], |row| row.get(0).map(Timestamp::from_millis)).optional()
 }
 
-/// All of them are counted as they come and go; those that are hidden are few, so they are counted
-/// when asked for.
+/// Totals count all messages. Hidden messages are few, so each call counts them.
 pub(super) fn depth(
     connection: &Connection,
     lane: Lane,
@@ -272,7 +272,7 @@ pub(super) fn depth(
     Ok(Depth { ready: all.saturating_sub(in_flight + delayed), in_flight, delayed })
 }
 
-/// Whoever received something is gone.
+/// Makes received messages visible, because their receivers are gone.
 pub(super) fn release_all(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<u64> {
     let mut released = 0;
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
@@ -288,7 +288,7 @@ pub(super) fn release_all(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite:
     Ok(released)
 }
 
-/// The webhooks that messages lead to. Of a message that cannot be read whole, its id will do.
+/// The webhooks that messages refer to. For an unreadable message, its ID is enough.
 pub(super) fn webhooks(connection: &Connection) -> rusqlite::Result<Vec<TaskId>> {
     #[derive(Deserialize)]
     struct Named {

@@ -1,11 +1,11 @@
-//! Backups, and their way back.
+//! Backups and restores.
 
 use super::{
     super::{files::beside, unfinished_restore::is_unfinished},
     *,
 };
 
-/// A data folder with a database that holds so many counted webhooks, some of them in its log only.
+/// A data directory whose database has this many counted webhooks, some of them only in its log.
 async fn folder_with(webhooks: u64) -> TempDir {
     let folder = TempDir::new().unwrap();
     let database = Database::open(&folder.path().join(DATABASE_FILE)).unwrap();
@@ -35,8 +35,8 @@ fn files_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The database is open and has all it holds in its log. The copy has it, is the owner's alone, and
-/// stands alone.
+/// A copy of an open database has everything in its log, needs no other file, and is readable by
+/// its owner only.
 #[tokio::test]
 async fn a_backup_holds_what_an_open_database_was_told() {
     let folder = TempDir::new().unwrap();
@@ -80,7 +80,7 @@ async fn a_backup_refuses_what_is_none_and_leaves_nothing_behind() {
     assert!(matches!(nowhere, CopyError::Target { .. }), "{nowhere}");
     assert_eq!(files_in(copies.path()), ["photos.db"]);
     assert_eq!(webhooks_in(&path), 1);
-    // The name alone is no reason to refuse it.
+    // The name alone is no reason to reject it.
     backup(&path, &copies.path().join(DATABASE_FILE), false).unwrap();
 }
 
@@ -112,14 +112,15 @@ async fn a_restore_replaces_only_if_told_to_and_puts_aside_what_was_there() {
     assert_eq!(webhooks_in(&lock.database()), 5);
 }
 
-/// A restore that ended after each of its steps, over a database whose log holds what it has:
-/// whoever locks the folder next has the backup, whole, and what was there before is whole too.
+/// A restore that ended after any of its steps leaves no loss: the next process with the lock has
+/// the whole backup, and the old database is whole too. Proved over a database whose data is in its
+/// log.
 #[tokio::test]
 async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
     for steps in 0..=3 {
         let (folder, copies) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let path = folder.path().join(DATABASE_FILE);
-        // A crash leaves the log with all that was written.
+        // After a crash, the log has all writes.
         let crashed = Database::open(&path).unwrap();
         add(&crashed, 3).await;
         for suffix in ["", "-wal", "-shm"] {
@@ -153,8 +154,7 @@ async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
     }
 }
 
-/// A backup of the first schema version is restored as it is, and brought up to date by who opens
-/// it.
+/// A backup of the first schema version is restored unchanged. The next open migrates it.
 #[tokio::test]
 async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() {
     let (folder, older) = (TempDir::new().unwrap(), file());

@@ -1,4 +1,4 @@
-//! What is left of a damaged file.
+//! Recovery from a damaged file.
 
 use std::{
     io::{Seek, SeekFrom, Write},
@@ -21,11 +21,12 @@ const WEBHOOKS: u64 = 120;
 
 const MESSAGES_PER_WEBHOOK: u64 = 4;
 
-/// More rows than a page has room for.
+/// More rows than fit into a page.
 const WEBHOOKS_OF_A_PAGE: u64 = 20;
 const MESSAGES_OF_A_PAGE: u64 = 130;
 
-/// A folder whose database has webhooks with payloads of more than a page, and messages for each.
+/// A directory whose database has webhooks with payloads of more than a page, and a message for
+/// each.
 async fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     let database = Database::open(&folder.path().join(DATABASE_FILE)).unwrap();
@@ -60,9 +61,9 @@ fn break_pages(path: &Path, pages: &[u64]) {
     }
 }
 
-/// Every page of the file is broken in turn, and pairs of pages. Either the file cannot be told to
-/// be ours any more (its first pages), or what was not on the broken pages is saved: a page holds
-/// few webhooks or a part of one payload.
+/// Every page of the file, and pairs of pages, are damaged in turn. Either the file is no longer
+/// recognized (its first pages), or everything outside the damaged pages is recovered. A page has
+/// few webhooks, or a part of one payload.
 #[tokio::test]
 async fn what_was_not_on_the_broken_pages_is_saved() {
     let whole = folder().await;
@@ -96,14 +97,14 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
             "SELECT count(*) FROM webhooks WHERE content NOT IN (SELECT id FROM contents)",
         );
         assert_eq!((webhooks, without), (recovered.saved.webhooks, 0), "{broken:?}: {recovered:?}");
-        // Without the page above all others of a table, nothing of the table is found.
+        // Without the root page of a table, nothing of the table is found.
         let pages = broken.len() as u64;
         if !broken.iter().any(|page| roots.contains(page)) {
             assert!(
                 webhooks + pages * WEBHOOKS_OF_A_PAGE >= WEBHOOKS,
                 "{broken:?}: {webhooks} webhooks, {recovered:?}"
             );
-            // Of two pages one may hold webhooks, and the other their only names.
+            // Of two damaged pages, one may hold webhooks and the other their only index entries.
             let named = webhooks + recovered.lost_webhooks.len() as u64;
             assert!(named == WEBHOOKS || pages > 1, "{broken:?}: {recovered:?}");
             let all = WEBHOOKS * MESSAGES_PER_WEBHOOK;
@@ -136,8 +137,8 @@ async fn a_whole_file_is_saved_whole() {
     );
 }
 
-/// A page that breaks while the file is open: what touches it is refused, and the operator is told;
-/// what does not touch it goes on.
+/// If a page is damaged while the file is open, calls that touch it fail, and a warning tells the
+/// operator. Other calls succeed.
 #[tokio::test]
 async fn damage_that_shows_later_is_told() {
     let folder = folder().await;

@@ -1,4 +1,4 @@
-//! The files on the disk: who may read them, whether they are there, their size, and the log.
+//! The files on the disk: their permissions, their presence, their size, and the log.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -14,8 +14,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A data folder that others can enter, with files that others can read, as an earlier version left
-/// them after a crash: the log and its index are there too.
+/// A directory that other users can enter, with files that they can read, as an earlier version
+/// left them after a crash, with log and index.
 #[test]
 fn files_that_others_could_read_are_for_their_owner_alone() {
     let folder = TempDir::new().unwrap();
@@ -36,7 +36,7 @@ fn files_that_others_could_read_are_for_their_owner_alone() {
     drop(crashed);
 }
 
-/// In a folder that others can enter, new files are the owner's from the start.
+/// In a directory that other users can enter, new files are readable by their owner only.
 #[test]
 fn new_files_are_for_their_owner_alone() {
     let folder = TempDir::new().unwrap();
@@ -49,9 +49,8 @@ fn new_files_are_for_their_owner_alone() {
     }
 }
 
-/// Each of the three files is moved away, or another one is put in its place: writes are refused
-/// and say which file, also where the first write after that has committed; and they go on once the
-/// file is back.
+/// If any of the three files is moved away or replaced, writes fail and name the file, even if the
+/// first write after that has committed. They succeed once the file is back.
 #[tokio::test]
 async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
     for (suffix, replaced) in
@@ -81,14 +80,14 @@ async fn a_file_that_is_lost_refuses_writes_and_names_itself() {
             "{warnings:?}"
         );
         fs::rename(&away, &file).unwrap();
-        // The refusal in between looked before it wrote, so it committed nothing.
+        // The failed write in between checked first, so it committed nothing.
         database.ping().await.unwrap();
     }
 }
 
-/// The files are deleted and others made in their place, as by a second stack. When the first one
-/// ends, the second one's log stays: SQLite deletes a log by its path, but not that of a database
-/// that was moved. A restore under a stack that has lost its files relies on it.
+/// If the files are deleted and recreated, as by a second stack, the end of the first stack leaves
+/// the second one's log. SQLite deletes a log by its path, but not that of a database that was
+/// moved. A restore under a stack that has lost its files relies on this.
 #[tokio::test]
 async fn ending_on_files_that_were_replaced_leaves_the_others_log() {
     let (_folder, path) = file();
@@ -126,8 +125,8 @@ async fn a_read_that_takes_too_long_is_ended_and_the_next_one_is_not() {
     );
 }
 
-/// 40 MiB come and go. What is free beyond the reserve is given back in small steps, and the file
-/// shrinks with the next checkpoint.
+/// Pages beyond the reserve are given back in small steps, and the file shrinks with the next
+/// checkpoint. Proved with 40 MiB.
 #[tokio::test]
 async fn free_pages_are_given_back_in_small_steps_down_to_a_reserve() {
     const MIB: u64 = 1024 * 1024;
@@ -160,7 +159,7 @@ async fn free_pages_are_given_back_in_small_steps_down_to_a_reserve() {
     drop(database);
 }
 
-/// The writer trims by itself, beside what it is asked for.
+/// The writer trims by itself between its writes.
 #[tokio::test]
 async fn an_open_database_trims_its_file() {
     let (_folder, path) = file();
@@ -183,8 +182,8 @@ async fn an_open_database_trims_its_file() {
     }
 }
 
-/// A file of an earlier version has no map of its pages: it works as before, and a backup of it has
-/// one.
+/// A file of an earlier version without the map of pages works as before. A backup of it has the
+/// map.
 #[tokio::test]
 async fn an_older_file_without_the_map_works_and_its_backup_has_one() {
     let (folder, path) = file();

@@ -32,9 +32,9 @@ impl SqliteStore {
     /// interrupted.
     ///
     /// `messages` are the webhooks with a message in a queue that is as durable as this store
-    /// ([`SqliteQueue::recover_in_flight`]). Every other webhook that is neither finished nor
-    /// archived moves forward in the due index, to when a worker can work on it. `None`: the
-    /// queue is another one and keeps its messages itself.
+    /// ([`SqliteQueue::recover_in_flight`]). Every other webhook that is neither delivered nor
+    /// archived enters the due index, or moves forward in it, to when a worker can work on it.
+    /// `None`: the queue is another one and keeps its messages itself.
     ///
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. A run that
     /// was cut short can be repeated.

@@ -1,5 +1,4 @@
-//! What holds after any sequence of events, whoever sends them and whenever: random walks, each
-//! step judged.
+//! Invariants after any sequence of events: random walks, with a check of each step.
 
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use crate::{
     transition::{GiveUp, NewWebhook, Refusal, Report, Rules, testing::new_webhook},
 };
 
-/// Something that somebody tries. What it needs of the record (the claim, the due time) is put in
-/// when it happens.
+/// An event that a caller tries. What it needs from the record (the claim, the due time) is filled
+/// in when it happens.
 #[derive(Clone, Debug)]
 enum Event {
     Pass(Duration),
@@ -136,7 +135,7 @@ fn new() -> impl Strategy<Value = NewWebhook> {
         })
 }
 
-/// A webhook, its time, and what was promised about it.
+/// A webhook, the time, and the promises about it.
 struct Walk {
     rules: Rules,
     now: Timestamp,
@@ -193,7 +192,7 @@ impl Walk {
     }
 }
 
-/// What holds of any record.
+/// The invariants of any record.
 fn check_record(rules: &Rules, record: &Webhook) {
     let finished = record.status.is_finished();
     assert_eq!(record.allowed_at.is_some(), !finished, "an allowed time exactly while unfinished");
@@ -233,7 +232,7 @@ fn check_record(rules: &Rules, record: &Webhook) {
     assert!(message.webhook_id == record.id && message.seen.is_none_or(|seen| *seen == *record));
 }
 
-/// What holds of a step from one record to the next.
+/// The invariants of a step from one record to the next.
 fn check_step(walk: &Walk, event: &Event, next: &Webhook) {
     let (before, now) = (&walk.record, walk.now);
     assert_eq!(next.revision, before.revision + 1, "each success is a write of its own");
@@ -296,10 +295,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 20_000,
         ..ProptestConfig::default() })]
 
-    /// Every record that a sequence of events can lead to keeps the invariants, every step is one
-    /// that `docs/architecture.md#transitions` allows, and a refusal changes nothing (it has no
-    /// record). The sequences are random, the claims, outcomes and due times among them both right
-    /// and wrong.
+    /// Every record that a sequence of events can lead to keeps the invariants. Every step is one
+    /// that `docs/architecture.md#transitions` allows. A refusal changes nothing, because it has no
+    /// record. The sequences are random, with right and wrong claims, outcomes and due times.
     #[test]
     fn any_walk_keeps_the_rules(new in new(), events in proptest::collection::vec(event(),
         1..120)) {
@@ -330,8 +328,7 @@ proptest! {
         }
     }
 
-    /// However often and by whomever it is lost, a webhook comes to an end: looked at again and
-    /// again by workers that all die, it is given up after five attempts.
+    /// A webhook whose workers all die is given up after five attempts.
     #[test]
     fn a_webhook_that_kills_its_workers_ends(waits in proptest::collection::vec(45_u64..10_000,
         30..40)) {

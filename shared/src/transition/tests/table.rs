@@ -1,8 +1,7 @@
-//! Every starting record against every event: either the exact refusal, or the status and the times
-//! that follow.
+//! Every starting record against every event: either the exact refusal, or the resulting status and
+//! times.
 //!
-//! A row names each of the events exactly once, so a new event or a new kind of record cannot be
-//! forgotten.
+//! A row names each event exactly once, so a new event or a new kind of record cannot be forgotten.
 
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::{
     },
 };
 
-/// The claim that the records in progress carry.
+/// The claim of the records in progress.
 const OURS: ClaimId = ClaimId(7);
 const FOREIGN: ClaimId = ClaimId(8);
 /// The grace in seconds.
@@ -79,7 +78,7 @@ const OUTCOMES: [Event; 6] = [Success, Retry, Fail, ForeignOk, ForeignRetry, For
 const FOREIGN_OUTCOMES: [Event; 3] = [ForeignOk, ForeignRetry, ForeignFail];
 const MOVES: [Event; 5] = [GiveUp, Defer, AdoptNow, AdoptLate, Rescue];
 
-/// What happens when the event meets the record at [`NOW`].
+/// Applies the event to the record at [`NOW`].
 fn happen(event: Event, record: &Webhook) -> Result<Webhook, Refusal> {
     let rules = rules();
     let due_at = record.due_at.unwrap_or(NOW);
@@ -105,7 +104,7 @@ fn happen(event: Event, record: &Webhook) -> Result<Webhook, Refusal> {
     }
 }
 
-/// What the record's history calls the event.
+/// The event's name in the record's history.
 fn noted_as(event: Event) -> Transition {
     match event {
         Claim => Transition::Claim,
@@ -121,7 +120,7 @@ fn noted_as(event: Event) -> Transition {
     }
 }
 
-/// What a cell expects; times in seconds from [`NOW`].
+/// The expectation of a cell. Times are in seconds from [`NOW`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cell {
     Refused(Refusal),
@@ -137,7 +136,7 @@ const fn no(refusal: Refusal) -> Cell {
     Cell::Refused(refusal)
 }
 
-/// A record that goes on: allowed at a time, and due at one or in no index.
+/// An unfinished record: allowed at a time, and due at a time or in no index.
 fn goes_on(status: Status, allowed: i64, due: Option<i64>) -> Cell {
     Cell::Becomes { status, due: due.map(at), allowed: Some(at(allowed)), expires: None }
 }
@@ -147,7 +146,7 @@ fn delivered_now() -> Cell {
     Cell::Becomes { status: Delivered, due: None, allowed: None, expires: Some(at(DAYS_30)) }
 }
 
-/// Failed, and due `due` seconds later to be archived.
+/// Failed, and due for archiving `due` seconds later.
 fn failed(due: i64) -> Cell {
     Cell::Becomes { status: Failed, due: Some(at(due)), allowed: None, expires: None }
 }
@@ -204,7 +203,7 @@ fn pending() -> Webhook {
     rules().create(new_webhook(TaskId::mint(created, [1; 10])), created)
 }
 
-/// Accepted in advance, for an hour from now.
+/// Accepted with a schedule in an hour.
 fn scheduled() -> Webhook {
     let mut new = new_webhook(TaskId::mint(at(-3600), [1; 10]));
     new.deliver_at = Some(at(3600));
@@ -215,7 +214,7 @@ fn held(due: i64) -> Webhook {
     rules().adopt(&pending(), at(due), (Function::Api, Why::Unsent), at(-3600)).unwrap()
 }
 
-/// Claimed by us so many seconds ago; the lease is 45 s.
+/// Claimed by us this many seconds ago. The lease is 45 s.
 fn claimed(record: &Webhook, seconds_ago: i64) -> Webhook {
     rules().claim(record, OURS, at(-seconds_ago)).unwrap()
 }
@@ -224,7 +223,7 @@ fn with_budget(record: Webhook, budget: Budget) -> Webhook {
     Webhook { budget, ..record }
 }
 
-/// Waits since an attempt that was answered 500 so many seconds ago; allowed 5 s after that.
+/// Waits since an attempt this many seconds ago with status 500. Allowed 5 s after that.
 fn retrying(seconds_ago: i64) -> Webhook {
     rules()
         .conclude(&claimed(&pending(), seconds_ago), OURS, &answered(500), at(-seconds_ago), 0.5)
@@ -253,8 +252,8 @@ fn archived(seconds_ago: i64) -> Webhook {
 
 // ----- the rows
 
-/// A pending webhook: in no index, in the index early and late, and scheduled. Nobody can write an
-/// outcome for it.
+/// A pending webhook: in no index, in the index early and late, and scheduled. No worker can write
+/// an outcome for it.
 #[test]
 fn pending_against_every_event() {
     let common: [(&[Event], Cell); 5] = [
@@ -331,8 +330,9 @@ fn pending_against_every_event() {
     );
 }
 
-/// A webhook with an attempt going on, or with one whose worker is lost. Only our claim writes an
-/// outcome, also when its lease is over and nobody took it; nobody else gets on while it is live.
+/// A webhook with an attempt in flight, or with one whose worker is lost. Only our claim writes an
+/// outcome, even after its lease if no other worker claimed. While the lease is live, every other
+/// event is refused.
 #[test]
 fn in_progress_against_every_event() {
     let past = -3600;
@@ -419,8 +419,7 @@ fn in_progress_against_every_event() {
     );
 }
 
-/// The last attempt that the policy grants ends the webhook, whichever outcome used up the ones
-/// before.
+/// The last attempt that the policy grants ends the webhook, whatever the earlier outcomes were.
 #[test]
 fn the_last_granted_attempt_fails_it() {
     for (used, status_code, expected) in [
@@ -444,8 +443,7 @@ fn the_last_granted_attempt_fails_it() {
     }
 }
 
-/// A webhook that waits: no attempt and no outcome before its time; it is in the due index all
-/// along.
+/// A waiting webhook: no attempt and no outcome before its time. It stays in the due index.
 #[test]
 fn retrying_against_every_event() {
     let common: [(&[Event], Cell); 5] = [
@@ -519,8 +517,8 @@ fn retrying_against_every_event() {
     );
 }
 
-/// What is finished stays as it is but for archive, and for an operator who sends it again before
-/// it expires.
+/// A finished webhook does not change, except by archive, and by an operator who sends it again
+/// before it expires.
 #[test]
 fn finished_against_every_event() {
     let again = goes_on(Pending, 0, Some(GRACE));
