@@ -25,10 +25,12 @@
 
 mod deferral;
 mod finished;
+mod giving_up;
 mod holding;
 mod interruption;
 mod limits;
 
+pub use giving_up::GiveUp;
 pub use holding::MAX_AHEAD;
 pub use limits::Limits;
 
@@ -38,9 +40,8 @@ use crate::{
     clock::Timestamp,
     id::WebhookId,
     model::{
-        Attempt, Budget, Claim, ClaimId, ErrorKind, Function, LastError, MAX_ATTEMPTS_KEPT,
-        MAX_ERROR_BYTES, MAX_EXCERPT_BYTES, MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook,
-        Why, truncated,
+        Attempt, Budget, Claim, ClaimId, Function, LastError, MAX_ATTEMPTS_KEPT, MAX_ERROR_BYTES,
+        MAX_EXCERPT_BYTES, MAX_HISTORY_KEPT, SCHEMA, Step, Transition, Webhook, Why, truncated,
     },
     planted::{self, Bug},
     retry::{Outcome, RetryPolicy, Verdict},
@@ -52,87 +53,58 @@ use crate::{
 use deferral::spend_deferral;
 use interruption::note_interruption;
 
-/// Why a transition does not apply to a record as it is. Each names what its caller does about it.
+/// Why a transition does not apply to a record. Each reason tells the caller what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Delivered or failed: nothing is left to do, or the operator has to say resend.
+    /// The webhook is delivered or failed. Only an operator can send it again.
     #[error("it is finished: {0}")]
     Finished(Status),
     /// No attempt may start before this time.
     #[error("not allowed before {0}")]
     NotYet(Timestamp),
-    /// Another worker's attempt may still be going on.
+    /// Another worker's attempt may still be in flight.
     #[error("claimed until {0}")]
     Leased(Timestamp),
-    /// Too many attempts were interrupted: [`Rules::give_up`] is next.
+    /// Too many attempts were interrupted. The caller applies [`Rules::give_up`].
     #[error("too many attempts were interrupted")]
     Interrupted,
-    /// Deferrals or rescues are used up: [`Rules::give_up`] is next.
+    /// The budget of deferrals or rescues is spent. The caller applies [`Rules::give_up`].
     #[error("its budget is spent")]
     BudgetSpent,
-    /// The claim presented is not the current one: the outcome must not be written.
+    /// The claim is not the current one. The caller must not write the outcome.
     #[error("another claim holds it")]
     NotOurClaim,
-    /// Its place in the due index is another one than was read, or it has none.
+    /// The webhook's due time has changed since the read, or it is no longer in the due index.
     #[error("no longer due as read")]
     DueMoved,
-    /// It stands in the due index, not later than was asked for.
+    /// The due index has the webhook at this time or earlier.
     #[error("already in the due index")]
     Held,
-    /// It is not finished: resend has to wait.
+    /// The webhook is not finished, so it cannot be resent.
     #[error("still on its way")]
     OnItsWay,
-    /// Archive and redrive are for failed webhooks only.
+    /// Only failed webhooks can be archived or redriven.
     #[error("not failed")]
     NotFailed,
-    /// Archived before.
+    /// The webhook is already archived.
     #[error("already archived")]
     Archived,
-    /// It was decided by looking at an older record: look again.
+    /// The decision was made on an older record. The caller reads again.
     #[error("it has changed since")]
     Changed,
-    /// Gone for readers, so for writers too.
+    /// The webhook has expired. It does not exist for readers, so no writer changes it.
     #[error("expired")]
     Expired,
-    /// No attempt has started since it was accepted or sent again: it must make one before it may
-    /// be given up.
+    /// No attempt has started since the webhook was accepted or sent again, so it cannot be given
+    /// up yet.
     #[error("no attempt has started")]
     Untried,
 }
 
-/// Why a webhook is given up although its retry policy grants another attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUp {
-    /// Too many attempts in a row were interrupted.
-    Interrupted,
-    /// The destination's circuit deferred it for as long as it may.
-    CircuitOpen,
-    /// The queue gave up on its messages too often.
-    Undeliverable,
-    /// There is no webhook: a record of a message that cannot be read.
-    Unreadable,
-}
-
-impl GiveUp {
-    /// What a reader is told.
-    pub const fn kind(self) -> ErrorKind {
-        match self {
-            Self::Interrupted => ErrorKind::Interrupted,
-            Self::CircuitOpen => ErrorKind::CircuitOpen,
-            Self::Undeliverable | Self::Unreadable => ErrorKind::Undeliverable,
-        }
-    }
-
-    /// Whether it says nothing about the webhook unless an attempt has started.
-    const fn needs_attempt(self) -> bool {
-        matches!(self, Self::CircuitOpen | Self::Undeliverable)
-    }
-}
-
-/// What create needs to know.
+/// The fields of a new webhook.
 #[derive(Clone, Debug)]
 pub struct NewWebhook {
-    /// Its identifier; its time is the creation's.
+    /// The ID. Its time is the creation time.
     pub id: WebhookId,
     /// Whether the caller gave the reference id.
     pub referenced: bool,
@@ -146,35 +118,35 @@ pub struct NewWebhook {
     pub destination: String,
     /// See [`Webhook::retry`].
     pub retry: Option<RetryOverride>,
-    /// No attempt before this time.
+    /// The earliest time of the first attempt.
     pub deliver_at: Option<Timestamp>,
 }
 
-/// What one attempt came to, for the record.
+/// The result of one attempt, for the record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// As far as the policy cares.
+    /// The part that the retry policy reads.
     pub outcome: Outcome,
-    /// How long it took.
+    /// How long the attempt took.
     pub duration: Duration,
-    /// For a person.
+    /// The error message for people.
     pub message: Option<String>,
-    /// The beginning of the answer's body.
+    /// The beginning of the response body.
     pub response_excerpt: Option<String>,
 }
 
-/// The settings that transitions go by, and the transitions.
+/// The transitions, with their settings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
-    /// When to try again.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// The bounds.
+    /// The limits.
     pub limits: Limits,
 }
 
 impl Rules {
-    /// A webhook is accepted. If it is scheduled, it enters the due index for that time, and no
-    /// message is sent.
+    /// Creates the record of an accepted webhook. A scheduled webhook enters the due index at that
+    /// time, and no message is sent.
     pub fn create(&self, new: NewWebhook, now: Timestamp) -> Webhook {
         let scheduled = new.deliver_at.filter(|at| *at > now);
         let mut webhook = Webhook {
@@ -208,8 +180,8 @@ impl Rules {
         webhook
     }
 
-    /// A worker takes the right to make one attempt, which starts now. A claim whose lease is over
-    /// is noted as an interrupted attempt. The claim's id must be fresh and random.
+    /// Claims the right to make one attempt, which starts now. An expired claim is recorded as an
+    /// interrupted attempt. The claim's ID must be fresh and random.
     pub fn claim(
         &self,
         webhook: &Webhook,
@@ -241,9 +213,9 @@ impl Rules {
         Ok(next)
     }
 
-    /// The holder of the claim writes what its attempt came to: delivered, retrying or failed, as
-    /// the policy says. `unit` is random, in `0.0..1.0`. A lease that ran out does not matter as
-    /// long as nobody else has claimed since.
+    /// Records the outcome of the claim's attempt: delivered, retrying or failed, by the retry
+    /// policy. `unit` is random, in `0.0..1.0`. The lease may have ended, as long as no other
+    /// worker has claimed the webhook since.
     pub fn conclude(
         &self,
         webhook: &Webhook,
@@ -304,54 +276,9 @@ impl Rules {
         Ok(next)
     }
 
-    /// It is given up without a further attempt, because a budget other than the policy's is spent.
-    /// Which one that is, and that it is, the caller has seen on this very record: apply it with
-    /// [`apply_unchanged`](crate::apply::apply_unchanged).
-    pub fn give_up(
-        &self,
-        webhook: &Webhook,
-        reason: GiveUp,
-        function: Function,
-        now: Timestamp,
-    ) -> Result<Webhook, Refusal> {
-        let mut next = unfinished(webhook)?;
-        check_lease(webhook, now)?;
-        let mut is_untried = reason.needs_attempt() && !webhook.was_attempted();
-        if planted::is(Bug::FailedUntried) {
-            is_untried = false;
-        }
-        if is_untried {
-            return Err(Refusal::Untried);
-        }
-        if webhook.status == Status::InProgress {
-            note_interruption(&mut next);
-        }
-        let message = match reason {
-            GiveUp::Interrupted => {
-                format!(
-                    "{} attempts in a row ended without a recorded answer",
-                    next.budget.interrupted
-                )
-            }
-            GiveUp::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
-            GiveUp::Undeliverable => {
-                format!("the queue gave up on it {} times", self.limits.max_rescues + 1)
-            }
-            GiveUp::Unreadable => {
-                "a message of the queue that is not one of ours; its text is the payload".to_owned()
-            }
-        };
-        let kind = reason.kind();
-        next.last_error = Some(LastError { kind, status_code: None, message });
-        next.claim = None;
-        self.fail(&mut next, now);
-        note(&mut next, now, function, Transition::Fail, None, Some(Why::Error(kind)));
-        Ok(next)
-    }
-
-    /// It is put off until `until` without an attempt. Never forward: an outcome or `Retry-After`
-    /// may have put it off further since the caller looked. The host limit ([`Why::RateLimit`]) and
-    /// the circuit each have a budget of their own.
+    /// Defers the webhook until `until` without an attempt. Never moves the allowed time forward,
+    /// because an outcome or `Retry-After` may have moved it back since the caller's read. The host
+    /// limit ([`Why::RateLimit`]) and the circuit have separate budgets.
     pub fn defer(
         &self,
         webhook: &Webhook,
@@ -382,8 +309,8 @@ impl Rules {
         Ok(next)
     }
 
-    /// Waits for `allowed_at`: queued by `deliver` itself if that is soon and it may, else by the
-    /// sweep when it is due.
+    /// Waits for `allowed_at`. `deliver` queues the webhook itself if the wait is short and the
+    /// relays are not used up. Otherwise the sweep queues it when it is due.
     fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
         enter(next, Status::Retrying);
         next.allowed_at = Some(allowed_at);
@@ -399,7 +326,7 @@ impl Rules {
         }
     }
 
-    /// Fails it; it stands in the due index until it is archived.
+    /// Fails the webhook. It stays in the due index until it is archived.
     fn fail(&self, next: &mut Webhook, now: Timestamp) {
         enter(next, Status::Failed);
         next.allowed_at = None;
@@ -411,21 +338,20 @@ impl Rules {
     }
 }
 
-/// Whether who wrote this record has to queue it, since the sweep will not before a grace has
-/// passed.
+/// Whether the writer of this record must queue the webhook, because the sweep waits for a grace.
 pub fn is_relayed(webhook: &Webhook) -> bool {
     webhook.status == Status::Retrying && webhook.due_at > webhook.allowed_at
 }
 
-/// The earliest time at which a look at this record can do anything: when its attempt is allowed,
-/// or its lease over.
+/// The earliest time at which a worker can do anything with this record: when its attempt is
+/// allowed or its lease ends.
 pub fn next_look(webhook: &Webhook) -> Timestamp {
     let lease = webhook.claim.as_ref().map(|claim| claim.lease_until);
     lease.or(webhook.allowed_at).unwrap_or(webhook.updated_at)
 }
 
-/// The time now, by a clock that is not behind the one that wrote the record last: a wrong one must
-/// not let it expire early.
+/// The current time, but not before the last write of the record. A clock that is behind must not
+/// let the record expire early.
 fn not_before(webhook: &Webhook, now: Timestamp) -> Timestamp {
     now.max(webhook.updated_at)
 }
@@ -500,8 +426,8 @@ fn note(
     push_bounded(&mut next.history, step, MAX_HISTORY_KEPT);
 }
 
-/// Appends; if that makes too many, the second oldest goes, since how it began is worth more than
-/// what came just after.
+/// Appends the item. A full list drops its second oldest item, because the beginning is worth more
+/// than what came just after.
 fn push_bounded<T>(list: &mut Vec<T>, item: T, limit: usize) {
     if list.len() >= limit {
         list.remove(1);

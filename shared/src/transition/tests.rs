@@ -1,6 +1,7 @@
-//! The rules, in three ways: every starting record against every event ([`table`]), what holds
-//! after any sequence of events ([`properties`]), and what a record weighs (here).
+//! The rules in three ways: every starting record against every event ([`table`]), invariants after
+//! any sequence of events ([`properties`]), and the size of a record (here).
 
+mod giving_up;
 mod properties;
 mod table;
 
@@ -18,15 +19,15 @@ use crate::{
     trace::Trace,
 };
 
-/// The moment at which everything in the table happens.
+/// The time of every event in the table.
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// So many seconds after [`NOW`].
+/// This many seconds after [`NOW`].
 const fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(NOW.as_millis() + seconds * 1000)
 }
 
-/// What a worker reports that was answered with this status code.
+/// The report of an attempt with this status code.
 fn answered(status_code: u16) -> Report {
     let error = (!(200..300).contains(&status_code)).then_some(ErrorKind::HttpStatus);
     Report {
@@ -158,49 +159,6 @@ fn a_lost_attempt_is_noted_when_the_next_one_starts() {
         (Some(ErrorKind::Interrupted), 2, 1)
     );
     assert_eq!(next.budget.attempts, 0, "an interruption does not use up the policy's attempts");
-}
-
-/// Who is asked why a webhook was given up finds the reason in its record.
-#[test]
-fn what_is_given_up_says_why() {
-    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
-    let lost = rules().claim(&record, ClaimId(1), NOW).unwrap();
-    for (reason, record, message) in [
-        (GiveUp::Interrupted, &lost, "1 attempts in a row ended without a recorded answer"),
-        (GiveUp::CircuitOpen, &lost, "the destination's circuit stayed open for too long"),
-        (GiveUp::Undeliverable, &lost, "the queue gave up on it 4 times"),
-        (
-            GiveUp::Unreadable,
-            &record,
-            "a message of the queue that is not one of ours; its text is the payload",
-        ),
-    ] {
-        let error =
-            rules().give_up(record, reason, Function::Dlq, at(60)).unwrap().last_error.unwrap();
-        assert_eq!(
-            (error.kind, error.message.as_str(), error.status_code),
-            (reason.kind(), message, None)
-        );
-    }
-}
-
-/// No budget of ours fails a webhook that has had no attempt since it was accepted, or since it was
-/// sent again.
-#[test]
-fn nothing_fails_untried() {
-    let record = rules().create(new_webhook(TaskId::mint(NOW, [1; 10])), NOW);
-    let claimed = rules().claim(&record, ClaimId(1), NOW).unwrap();
-    let failed = rules().conclude(&claimed, ClaimId(1), &answered(410), NOW, 0.5).unwrap();
-    let resent = rules().resend(&failed, NOW).unwrap();
-    let given_back = rules().give_back(&claimed, ClaimId(1), "nothing was sent", NOW, NOW).unwrap();
-    for untried in [&record, &resent, &given_back] {
-        for reason in [GiveUp::CircuitOpen, GiveUp::Undeliverable] {
-            assert_eq!(
-                rules().give_up(untried, reason, Function::Dlq, at(60)),
-                Err(Refusal::Untried)
-            );
-        }
-    }
 }
 
 /// A claim that is given back unused is shown with its reason, and uses up nothing; only its holder
