@@ -8,13 +8,13 @@
 //! | 3xx (not followed), any other 4xx, a refused address | `client_error_max_attempts` (2) |
 //!
 //! The latest outcome's row counts. The wait before attempt *n*+1 is `base_delay * factor^(n-1)`,
-//! at most `max_delay`, or the *n*-th entry of an explicit schedule; then ± `jitter`. `Retry-After`
-//! puts it off further, never forward, whatever status it came with, and counts up to
-//! `retry_after_cap`.
+//! at most `max_delay`, or the *n*-th entry of an explicit schedule, then ± `jitter`. A
+//! `Retry-After` on any failed response that leads to another attempt makes the wait longer, up to
+//! `retry_after_cap`. It never makes it shorter.
 //!
-//! No wait is shorter than [`RetryPolicy::min_delay`], whoever asked for it: the settings, the
-//! webhook, its jitter, or a `Retry-After: 0`. Otherwise one small request could make Posthaste
-//! send fifty as fast as their receiver refuses them.
+//! No wait is shorter than [`RetryPolicy::min_delay`], even if settings, webhook, jitter or a
+//! `Retry-After: 0` ask for less. Otherwise one small request could make Posthaste send fifty as
+//! fast as their receiver rejects them.
 
 use std::time::Duration;
 
@@ -25,30 +25,30 @@ use crate::{
     retry_override::RetryOverride,
 };
 
-/// The shortest wait after an attempt that failed, unless told otherwise.
+/// The default of the shortest wait after a failed attempt.
 pub const MIN_DELAY: Duration = Duration::from_secs(1);
 
-/// When to try again. Made by [`crate::config`] from the `RETRY_*` variables, and per webhook by
-/// [`RetryPolicy::with`].
+/// When to try again. [`crate::config`] reads it from the `RETRY_*` variables, and
+/// [`RetryPolicy::with`] applies a webhook's overrides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all for what may pass by itself.
+    /// The total number of attempts for failures that may be temporary.
     pub max_attempts: u32,
-    /// Attempts in all for what the destination rejects; `max_attempts` limits it further.
+    /// The total number of attempts if the destination rejects the webhook, at most `max_attempts`.
     pub client_error_max_attempts: u32,
     /// The wait after the first attempt.
     pub base_delay: Duration,
-    /// What each further wait is multiplied with.
+    /// The factor between one wait and the next.
     pub factor: f64,
     /// The longest wait, before jitter.
     pub max_delay: Duration,
     /// 0.2: each wait is drawn evenly from 80 % to 120 %.
     pub jitter: f64,
-    /// Waits one by one, instead of base and factor; the last one repeats.
+    /// Explicit waits in place of base and factor. The last one repeats.
     pub schedule: Vec<Duration>,
-    /// How far a `Retry-After` may put off an attempt.
+    /// The longest wait that `Retry-After` can cause.
     pub retry_after_cap: Duration,
-    /// Shorter waits are raised to this one. A webhook cannot change it.
+    /// The shortest wait. A webhook cannot change it.
     pub min_delay: Duration,
 }
 
@@ -68,25 +68,25 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What an attempt came to, as far as the policy cares.
+/// The part of an attempt's result that the policy reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// `None`: the destination answered 2xx.
+    /// `None`: the destination responded with 2xx.
     pub error: Option<ErrorKind>,
-    /// The destination's status code, where there was one.
+    /// The status code, if one was received.
     pub status_code: Option<u16>,
-    /// What `Retry-After` asked for, from now.
+    /// The wait that `Retry-After` requests, from now.
     pub retry_after: Option<Duration>,
 }
 
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was delivered.
+    /// The webhook is delivered.
     Delivered,
     /// Another attempt, after this wait.
     Retry {
-        /// Not earlier than this from now.
+        /// The shortest wait from now.
         wait: Duration,
         /// Whether `Retry-After` made the wait longer.
         put_off: bool,
@@ -96,7 +96,7 @@ pub enum Verdict {
 }
 
 impl RetryPolicy {
-    /// This policy with a webhook's own overrides.
+    /// This policy with a webhook's overrides.
     #[must_use]
     pub fn with(&self, overrides: Option<&RetryOverride>) -> Self {
         let mut policy = self.clone();
@@ -120,7 +120,7 @@ impl RetryPolicy {
         policy
     }
 
-    /// How many attempts there are in all if the latest ended like this; 0 if it was the last
+    /// The total number of attempts if the latest one ended like this. 0 if it was the last one,
     /// whatever its number.
     pub fn attempts_granted(&self, error: ErrorKind, status_code: Option<u16>) -> u32 {
         match (error, status_code) {
@@ -133,7 +133,7 @@ impl RetryPolicy {
         }
     }
 
-    /// What follows attempt number `used` (1 for the first since the budget was fresh). `unit` is
+    /// The verdict after attempt number `used` (1 for the first with a fresh budget). `unit` is
     /// random, in `0.0..1.0`.
     pub fn verdict(&self, outcome: &Outcome, used: u32, unit: f64) -> Verdict {
         let Some(error) = outcome.error else { return Verdict::Delivered };
@@ -153,7 +153,7 @@ impl RetryPolicy {
         Verdict::Retry { wait: planned.max(asked), put_off: asked > planned }
     }
 
-    /// The wait after attempt number `used`, with jitter, and not below the floor.
+    /// The wait after attempt number `used`, with jitter, and at least the minimum.
     fn wait_after(&self, used: u32, unit: f64) -> Duration {
         let step = used.saturating_sub(1);
         let plain = if let Some(wait) = self.schedule.get(step as usize).or(self.schedule.last()) {
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
     }
 
-    /// Whatever a webhook asks for, and whatever its receiver answers.
+    /// No webhook and no response can shorten the minimum wait.
     #[test]
     fn no_wait_is_shorter_than_the_floor() {
         let policy = RetryPolicy::default();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhooks_wishes_replace_what_they_name() {
+    fn a_webhooks_overrides_replace_what_they_name() {
         let policy =
             RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
         let overrides = RetryOverride {
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_out_of_bounds_name_their_field() {
+    fn overrides_out_of_bounds_name_their_field() {
         let fields = |overrides: RetryOverride| {
             overrides.check().iter().map(|fault| fault.field).collect::<Vec<_>>()
         };
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_at_their_bounds_are_granted() {
+    fn overrides_at_their_bounds_are_valid() {
         let week_ms = 604_800_000;
         assert_eq!(MAX_DELAY_LIMIT.as_millis(), u128::from(week_ms));
         let (none, none_wrong) =
@@ -348,10 +348,10 @@ mod tests {
         );
     }
 
-    /// Any wish about growing waits replaces a schedule of the settings, which has none; the others
-    /// leave it.
+    /// Any override of growing waits replaces a schedule of the settings, which has none. Other
+    /// overrides keep it.
     #[test]
-    fn each_wish_is_granted_by_itself() {
+    fn each_override_applies_by_itself() {
         let policy =
             RetryPolicy { schedule: vec![Duration::from_secs(9)], ..RetryPolicy::default() };
         let none = RetryOverride::default;
@@ -380,7 +380,7 @@ mod tests {
         );
     }
 
-    /// A rejection is retried once, but never beyond what is granted for failures that may pass.
+    /// A rejection is retried once, but never beyond the limit for temporary failures.
     #[test]
     fn a_rejection_is_not_granted_more_than_a_failure() {
         let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(policy.attempts_granted(ErrorKind::RefusedAddress, None), 1);
     }
 
-    /// The longest wait with the widest jitter is twice the longest, and nothing is longer.
+    /// The longest wait with the widest jitter is twice the longest delay, and no wait is longer.
     #[test]
     fn no_wait_is_longer_than_twice_the_limit() {
         let longest = RetryPolicy {

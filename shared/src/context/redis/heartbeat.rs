@@ -1,5 +1,5 @@
-//! The heartbeat of a process that holds messages and claims on Redis, and the take-over from
-//! processes whose heartbeat stopped.
+//! The heartbeat of a process that holds messages and claims on Redis, and the recovery of what
+//! processes held whose heartbeat stopped.
 //!
 //! Every [`INTERVAL`] a process writes the server's time beside its name: one command, which also
 //! answers which processes are dead.
@@ -9,11 +9,11 @@
 //! - After [`DEAD_AFTER`] without a heartbeat, by the server's clock, another process ends its
 //!   leases and makes its messages visible.
 //!
-//! So nobody takes over from a process that still makes attempts. The exception is a process that
-//! does not run: a process that is stopped (SIGSTOP, a suspended machine) cannot stop its attempts,
-//! and what it had sent may still arrive. Claims keep its late outcomes out of the records.
+//! So no process recovers the work of one that still makes attempts. The exception is a process
+//! that does not run: a process that is stopped (SIGSTOP, a suspended machine) cannot stop its
+//! attempts, and its requests may still arrive. Claims keep its late outcomes out of the records.
 //!
-//! A process takes over only after [`DEAD_AFTER`] of steady heartbeats of its own. After an outage
+//! A process recovers only after [`DEAD_AFTER`] of steady heartbeats of its own. After an outage
 //! of the server every heartbeat is old, and the live processes have to show themselves first.
 //!
 //! A process without a heartbeat (a function on Lambda, an older version) has no name, and what it
@@ -42,11 +42,11 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 /// How long a process goes on with its attempts without a heartbeat.
 const LOST_AFTER: Duration = Duration::from_secs(7);
 
-/// How long a process is without a heartbeat when another process takes over from it.
+/// How long a process is without a heartbeat before another process recovers its work.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a take-over may take before another process begins it again.
-const TAKE_OVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a recovery may take before another process starts it again.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest time between two heartbeats that still counts as steady. The server measures it, so
 /// a server's clock that was put forward ends the steadiness too.
@@ -54,7 +54,7 @@ const MAX_STEADY_GAP: Duration = Duration::from_secs(5);
 
 scripts!("heartbeat": ; even_when_full: beat, bury);
 
-/// The heartbeat of this process, and what it takes over when others die.
+/// The heartbeat of this process, and the backends in which it recovers the work of others.
 #[derive(Clone, Debug)]
 pub(super) struct Heartbeat {
     connection: Connection,
@@ -130,7 +130,7 @@ impl Heartbeat {
                     if self.liveness.id() != Some(beats.id) {
                         self.liveness.begin(beats.id);
                     }
-                    self.take_over_from(dead);
+                    self.recover_from(dead);
                     sent + INTERVAL
                 }
                 failed => {
@@ -162,12 +162,12 @@ impl Heartbeat {
         call.arg(id)
             .arg(millis(DEAD_AFTER))
             .arg(u8::from(asks_for_dead))
-            .arg(millis(TAKE_OVER_LIMIT));
+            .arg(millis(RECOVERY_TIMEOUT));
         // An answer that was lost gives the dead processes to nobody until the limit is over.
         self.connection.once(&call).await
     }
 
-    fn take_over_from(&self, dead: Vec<String>) {
+    fn recover_from(&self, dead: Vec<String>) {
         for id in dead.into_iter().filter_map(|name| name.parse().ok()) {
             let heartbeat = self.clone();
             tokio::spawn(async move { heartbeat.recover_in_flight(id).await });
@@ -191,20 +191,22 @@ impl Heartbeat {
             self.connection.run::<()>(bury.arg(id).arg(millis(DEAD_AFTER))).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>((leases, messages))
         };
-        match tokio::time::timeout(TAKE_OVER_LIMIT, work).await {
+        match tokio::time::timeout(RECOVERY_TIMEOUT, work).await {
             Ok(Ok((leases, messages))) => {
                 tracing::warn!(
                     leases,
                     messages,
-                    "Took over from a process whose heartbeat stopped {} s ago",
+                    "Recovered the work of a process whose heartbeat stopped {} s ago",
                     DEAD_AFTER.as_secs()
                 );
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "Could not take over from a dead process. Trying again.");
+                tracing::warn!(%error, "Could not recover a dead process's work. Trying again.");
             }
             Err(_) => {
-                tracing::warn!("A take-over from a dead process took too long. Trying again.");
+                tracing::warn!(
+                    "The recovery of a dead process's work took too long. Trying again."
+                );
             }
         }
     }

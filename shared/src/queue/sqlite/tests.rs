@@ -1,5 +1,5 @@
-//! What holds of this backend beyond the contract: waking up, two handles on one file, the
-//! take-over.
+//! The parts of this backend beyond the contract: wake-ups, two handles on one file, and the
+//! recovery.
 
 use std::{
     collections::BTreeSet,
@@ -35,7 +35,7 @@ impl Clock for SetClock {
 
 const BEGIN: i64 = 1_700_000_000_000;
 const VISIBILITY: Duration = Duration::from_secs(360);
-/// Longer than any test takes; a test that waits so long has failed.
+/// Longer than any test takes. A test that waits so long has failed.
 const LONG: Duration = Duration::from_secs(60);
 
 fn file() -> (TempDir, PathBuf) {
@@ -104,8 +104,8 @@ async fn what_is_too_long_or_no_receipt_is_refused_and_the_rest_is_done() {
     assert_eq!(queue.depth(Lane::Webhooks).await.unwrap(), Depth::default());
 }
 
-/// The last receive was in the other lane, at the same time: its receipt must not reach the message
-/// in this one.
+/// The last receive was in the other lane at the same time. Its receipt must not affect the message
+/// in this lane.
 #[tokio::test]
 async fn a_receipt_of_before_the_move_does_nothing() {
     let (_folder, clock, queue) = stopped();
@@ -127,8 +127,8 @@ async fn a_receipt_of_before_the_move_does_nothing() {
     assert_eq!(queue.depth(Lane::DeadLetters).await.unwrap(), Depth::default());
 }
 
-/// Eight receivers through two handles, as of two processes, share 400 messages: each message is
-/// received once.
+/// Each of 400 messages is received once. Proved with eight receivers on two handles, as of two
+/// processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_handles_never_receive_the_same() {
     let (_folder, path) = file();
@@ -158,8 +158,8 @@ async fn two_handles_never_receive_the_same() {
     assert_eq!((bodies.len(), bodies.iter().collect::<BTreeSet<_>>().len()), (400, 400));
 }
 
-/// A receiver waits; what is sent through its own handle, through another one, or becomes visible,
-/// wakes it long before its wait is over.
+/// A waiting receiver wakes long before its wait is over: for a message through its own handle or
+/// another one, and for a message that becomes visible.
 #[tokio::test]
 async fn a_waiting_receiver_is_woken() {
     let (_folder, path) = file();
@@ -177,7 +177,7 @@ async fn a_waiting_receiver_is_woken() {
     }
 }
 
-/// A burst wakes as many receivers as it takes, each of which takes one.
+/// A burst wakes as many receivers as it has messages. Each receives one.
 #[tokio::test]
 async fn a_burst_wakes_all_who_wait() {
     let (_folder, _clock, queue) = stopped();
@@ -198,10 +198,10 @@ async fn a_burst_wakes_all_who_wait() {
     }
 }
 
-/// The stack dies ten times over one message: the queue does not give up on it. A delayed message
+/// The queue does not give up on a message over which the stack died ten times. A delayed message
 /// stays delayed.
 #[tokio::test]
-async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
+async fn a_recovery_shows_what_was_hidden_and_does_not_count_it() {
     let (_folder, clock, queue) = stopped();
     let webhook = webhook(Timestamp::from_millis(BEGIN));
     let body = Message::with_seen(&webhook).to_json();
@@ -236,7 +236,7 @@ async fn a_take_over_shows_what_was_hidden_and_does_not_count_it() {
     );
 }
 
-/// A receiver that is gone before its turn leaves the message to others.
+/// A receiver that stops waiting before its turn leaves the message to others.
 #[tokio::test]
 async fn a_receive_that_nobody_waits_for_hides_nothing() {
     let (_folder, _clock, queue) = stopped();
@@ -245,7 +245,7 @@ async fn a_receive_that_nobody_waits_for_hides_nothing() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let held_up = queue.database.write(Durability::Crash, move |_| Ok(released.recv().is_err()));
     let mut held_up = Box::pin(held_up);
-    // One poll each: the first job holds up the writer, the second waits behind it.
+    // One poll each. The first job blocks the writer, and the second waits behind it.
     assert!(futures_util::poll!(&mut held_up).is_pending());
     assert!(futures_util::poll!(&mut receive_once).is_pending());
     drop(receive_once);
@@ -254,8 +254,7 @@ async fn a_receive_that_nobody_waits_for_hides_nothing() {
     assert_eq!(receive(&queue, Lane::Webhooks).await.len(), 1);
 }
 
-/// Looking at the file now and then would find the messages too, only later; so this asks for the
-/// signal itself.
+/// Periodic polls would find the messages too, only later. So this test checks the signal itself.
 #[tokio::test]
 async fn what_becomes_visible_is_announced() {
     let (_folder, clock, queue) = stopped();
@@ -275,5 +274,5 @@ async fn what_becomes_visible_is_announced() {
     clock.0.fetch_add(1, Ordering::Relaxed);
     receive(&queue, Lane::DeadLetters).await;
     queue.recover_in_flight(clock.now()).await.unwrap();
-    announced(Lane::DeadLetters).await.expect("taken over");
+    announced(Lane::DeadLetters).await.expect("recovered");
 }
