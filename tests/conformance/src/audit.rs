@@ -195,9 +195,13 @@ async fn of_racing_moves_one_wins(fixture: Fixture) {
             .enumerate()
             .map(|(index, store)| {
                 let (store, to) = (Arc::clone(store), fixture.at(round * 60_000 + index as i64));
-                tokio::spawn(
-                    async move { store.advance_audit(from, to).await.is_ok().then_some(to) },
-                )
+                tokio::spawn(async move {
+                    match store.advance_audit(from, to).await {
+                        Ok(()) => Some(to),
+                        Err(AdvanceAuditError::Moved) => None,
+                        Err(AdvanceAuditError::Store(error)) => panic!("{error:?}"),
+                    }
+                })
             });
         let mut winners = Vec::new();
         for task in moves.collect::<Vec<_>>() {

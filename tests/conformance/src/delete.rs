@@ -1,13 +1,17 @@
 //! Delete: nothing is left, and nothing comes back.
 
+use std::time::Duration;
+
 use shared::{
     apply::{Applied, apply},
+    id::WebhookId,
+    model::Webhook,
     store::{DeleteError, Filter},
 };
 
 use super::{
     Case, Fixture, area,
-    fixture::{content, eventually, same},
+    fixture::{content, eventually, fresh_reference, same},
     steps::{Event, Kind, OURS, answered},
 };
 
@@ -16,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         nothing_is_left_of_what_was_deleted,
         what_is_deleted_during_an_attempt_stays_deleted,
         what_has_changed_stays,
+        delete_unchanged_looks_at_id_and_expiry_before_the_revision,
         others_stay
     ]
 }
@@ -39,15 +44,13 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
         assert!(!fixture.backend.has_content(id).await, "{kind:?}: the payload goes too");
         assert_eq!(fixture.store.get(id).await.unwrap(), None, "{kind:?}");
         assert_eq!(fixture.store.open(id).await.unwrap(), None, "{kind:?}");
-        assert!(matches!(fixture.store.delete(id).await, Err(DeleteError::Missing)));
-        eventually("no index has it", || async {
+        let again = fixture.store.delete(id).await;
+        assert!(matches!(again, Err(DeleteError::Missing)), "{kind:?}: {again:?}");
+        eventually(&format!("no index has the webhook ({kind:?})"), || async {
             same(&fixture.due_at(id).await, &None)?;
             same(
                 &fixture
-                    .list_unindexed(
-                        created_at,
-                        created_at.plus(std::time::Duration::from_millis(1)),
-                    )
+                    .list_unindexed(created_at, created_at.plus(Duration::from_millis(1)))
                     .await
                     .contains(&id.task),
                 &false,
@@ -87,6 +90,36 @@ async fn what_has_changed_stays(fixture: Fixture) {
     assert!(matches!(fixture.store.delete_unchanged(&changed).await, Err(DeleteError::Missing)));
 }
 
+/// A webhook that does not exist for the caller is missing, whatever the revision: the ID names
+/// none, or the webhook has expired. Such a delete leaves a record of another revision as it is.
+/// Proved with the stored revision and an earlier one, under another reference ID, and under a
+/// clock that is ahead for a moment.
+async fn delete_unchanged_looks_at_id_and_expiry_before_the_revision(fixture: Fixture) {
+    let stored = Kind::Delivered.make(&fixture).await;
+    let earlier = Webhook { revision: stored.revision - 1, ..stored.clone() };
+    let renamed = |seen: &Webhook| {
+        let id = WebhookId { reference: fresh_reference(), task: seen.id.task };
+        Webhook { id, ..seen.clone() }
+    };
+    let assert_missing = async |seen: &Webhook| {
+        let deleted = fixture.other.delete_unchanged(seen).await;
+        assert!(matches!(deleted, Err(DeleteError::Missing)), "{}: {deleted:?}", seen.revision);
+    };
+    for seen in [&stored, &earlier] {
+        assert_missing(&renamed(seen)).await;
+    }
+    fixture.clock.set_ahead(Duration::from_secs(40 * 24 * 3600));
+    assert_missing(&earlier).await;
+    assert_missing(&renamed(&earlier)).await;
+    fixture.clock.set_ahead(Duration::ZERO);
+    let found = fixture.store.open(&stored.id).await.unwrap();
+    assert_eq!(found, Some((stored.clone(), content(&stored))));
+    fixture.clock.advance(fixture.rules.limits.retention);
+    for seen in [&earlier, &stored] {
+        assert_missing(seen).await;
+    }
+}
+
 /// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in
 /// flight makes no record. Proved by writing both, conditionally and by `apply`.
 async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
@@ -115,7 +148,7 @@ async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
 /// Delete takes one webhook and nothing of another. Proved on two with the same reference id and
 /// the same millisecond.
 async fn others_stay(fixture: Fixture) {
-    let reference = super::fixture::fresh_reference();
+    let reference = fresh_reference();
     let now = fixture.now();
     let (gone, stays) =
         (fixture.created_with(now, &reference).await, fixture.created_with(now, &reference).await);

@@ -17,7 +17,9 @@ if kind ~= 'hash' then
 end
 local found = load()
 if not found or found.i ~= ARGV[3] then return 'missing' end
-if ARGV[4] ~= '' and found.v ~= ARGV[4] then return 'changed' end
+if ARGV[4] ~= '' and found.v ~= ARGV[4] then
+  return is_expired(found) and 'missing' or 'changed'
+end
 remove(task, found)
 add_tombstone(ARGV[6], ARGV[5])
 return is_expired(found) and 'missing' or 'deleted'

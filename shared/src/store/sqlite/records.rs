@@ -236,17 +236,18 @@ pub(super) fn delete(
     now: Timestamp,
 ) -> rusqlite::Result<Deletion> {
     let Some(found) = find(tx.connection(), id.task)? else { return Ok(Deletion::Missing) };
-    if revision.is_some_and(|revision| revision as i64 != found.revision) {
-        return Ok(Deletion::Changed);
-    }
     // An operator can delete an unreadable record. A readable one must have the whole id.
     let stored = record(tx.connection(), id.task)?.and_then(|record| id_of(&record));
     if stored.is_some_and(|stored| stored != *id) {
         return Ok(Deletion::Missing);
     }
+    let is_expired = found.is_expired(now);
+    if revision.is_some_and(|revision| revision as i64 != found.revision) {
+        return Ok(if is_expired { Deletion::Missing } else { Deletion::Changed });
+    }
     remove(tx, id.task, found.status, found.content)?;
     add_tombstone(tx, id.task, Tombstone::Deleted, now)?;
-    Ok(if found.is_expired(now) { Deletion::Missing } else { Deletion::Done })
+    Ok(if is_expired { Deletion::Missing } else { Deletion::Done })
 }
 
 /// Bars the id if no webhook exists under it. Returns what is there.
