@@ -1,14 +1,13 @@
-//! Settings that are secrets need not stand in the environment, where everybody who may describe a
-//! function reads them. Their value may be a reference, which is resolved once, at start:
+//! Settings that are secrets can stay out of the environment, which everybody who may describe a
+//! function can read. Such a setting's value is a reference, which is resolved once at start:
 //!
-//! - `ssm:NAME`: the parameter of that name in Systems Manager Parameter Store, decrypted if it is
-//!   a `SecureString`;
-//! - `secretsmanager:ID`: the secret of that name or ARN in Secrets Manager;
-//! - `secretsmanager:ID#KEY`: of that secret, which is a JSON object, the string under that key.
+//! - `ssm:NAME`: the parameter with this name in Systems Manager Parameter Store, decrypted if it
+//!   is a `SecureString`
+//! - `secretsmanager:ID`: the secret with this name or ARN in Secrets Manager
+//! - `secretsmanager:ID#KEY`: the string under this key of the secret, which is a JSON object
 //!
-//! Both services are asked by their JSON protocol with a signed request: two calls, for which two
-//! more clients would be out of proportion. A new value of a secret is seen by processes that start
-//! after it.
+//! Each service gets one kind of signed JSON request, so the SDK's clients would add much code for
+//! two calls. Processes that start later see a new value of a secret.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -20,7 +19,10 @@ use aws_sigv4::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
 
 use super::{MAX_TRIES, TRY_LIMIT, http::AwsHttp};
 use crate::{
@@ -40,18 +42,18 @@ pub const REFERABLE: [&str; 8] = [
     "WEBHOOK_PROXY_URL",
 ];
 
-/// The wait before the second try; it doubles.
+/// The wait before the second try. It doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// A reference that leads nowhere. Names the setting and never a secret.
+/// A reference that cannot be resolved. The text contains no secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{variable} refers to {reference}, which cannot be read: {fault}")]
 pub struct UnreadableSecret {
     /// The setting.
     pub variable: &'static str,
-    /// What it refers to.
+    /// The reference.
     pub reference: String,
-    /// Why not, in the service's own words where it answered.
+    /// The cause, in the service's words if it answered.
     pub fault: String,
 }
 
@@ -75,7 +77,7 @@ impl<'a> Reference<'a> {
         })
     }
 
-    /// Service, `X-Amz-Target`, the variable of its endpoint, and the request.
+    /// The service, `X-Amz-Target`, the variable of its endpoint, and the request.
     fn request(&self) -> (&'static str, &'static str, &'static str, Value) {
         match self {
             Self::Parameter(name) => (
@@ -93,7 +95,7 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The secret in the service's answer.
+    /// The secret in the response.
     fn secret_in(&self, answer: &Value) -> Result<String, String> {
         let text = |value: Option<&Value>, what: &str| {
             value.and_then(Value::as_str).map(str::to_owned).ok_or_else(|| what.to_owned())
@@ -114,13 +116,13 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Reads the secrets that settings refer to. Without such a setting the result is empty, and no
-/// request is sent.
+/// Resolves the settings that are references. Without one, the result is empty and no request is
+/// sent.
 pub async fn resolve(
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<HashMap<&'static str, String>, UnreadableSecret> {
     let mut resolved = HashMap::new();
-    let mut http = None;
+    let mut client = None;
     for variable in REFERABLE {
         let Some(value) = environment(variable) else { continue };
         let Some(reference) = Reference::parse(&value) else { continue };
@@ -129,24 +131,34 @@ pub async fn resolve(
             reference: value.trim().to_owned(),
             fault,
         };
-        let http = match &http {
-            Some(http) => http,
-            None => http.insert(AwsHttp::new().map_err(|error| unreadable(error.to_string()))?),
+        let client = match &client {
+            Some(client) => client,
+            None => {
+                let http = AwsHttp::new().map_err(|error| unreadable(error.to_string()))?;
+                client.insert(Client { http, domain: OnceCell::new() })
+            }
         };
-        let answer = ask_patiently(http, &reference, &environment).await.map_err(unreadable)?;
+        let answer = ask_patiently(client, &reference, &environment).await.map_err(unreadable)?;
         resolved.insert(variable, reference.secret_in(&answer).map_err(unreadable)?);
     }
     Ok(resolved)
 }
 
-/// Why a service gave no secret.
+/// What all requests share.
+struct Client {
+    http: AwsHttp,
+    /// The domain of the region's public endpoints, after a reference needed it.
+    domain: OnceCell<String>,
+}
+
+/// Why a service returned no secret.
 struct Refused {
     fault: String,
     is_final: bool,
 }
 
 async fn ask_patiently(
-    http: &AwsHttp,
+    client: &Client,
     reference: &Reference<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Value, String> {
@@ -154,7 +166,7 @@ async fn ask_patiently(
     let mut tries_left = MAX_TRIES;
     loop {
         tries_left -= 1;
-        let asked = timeout(TRY_LIMIT, ask(http, reference, &environment)).await;
+        let asked = timeout(TRY_LIMIT, ask(client, reference, &environment)).await;
         match asked.unwrap_or_else(|_| {
             Err(Refused { fault: "no answer in time".to_owned(), is_final: false })
         }) {
@@ -167,13 +179,14 @@ async fn ask_patiently(
 }
 
 async fn ask(
-    http: &AwsHttp,
+    client: &Client,
     reference: &Reference<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Value, Refused> {
     let is_final = |fault| Refused { fault, is_final: true };
-    let request = signed(reference, environment).await.map_err(is_final)?;
-    let answer = http
+    let request = signed(client, reference, environment).await.map_err(is_final)?;
+    let answer = client
+        .http
         .send(request)
         .await
         .map_err(|error| Refused { fault: one_line(&error.without_url()), is_final: false })?;
@@ -193,6 +206,7 @@ async fn ask(
 }
 
 async fn signed(
+    client: &Client,
     reference: &Reference<'_>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<reqwest::Request, String> {
@@ -210,7 +224,10 @@ async fn signed(
     let (service, target, endpoint_variable, body) = reference.request();
     let endpoint = match set(endpoint_variable).or_else(|| set("AWS_ENDPOINT_URL")) {
         Some(endpoint) => endpoint,
-        None => default_endpoint(service, &region).await?,
+        None => {
+            let domain = client.domain.get_or_try_init(|| domain(&region)).await?;
+            format!("https://{service}.{domain}")
+        }
     };
     let body = body.to_string();
     let invalid = |error: &dyn fmt::Display| format!("the request cannot be made: {error}");
@@ -243,9 +260,9 @@ async fn signed(
     reqwest::Request::try_from(request).map_err(|error| invalid(&error))
 }
 
-/// The public endpoint of a service in a region. The SDK knows the partitions and their domains, so
-/// this asks it for the endpoint of SQS, and names the other service instead.
-async fn default_endpoint(service: &str, region: &str) -> Result<String, String> {
+/// The part of a region's public endpoints after the service's name. The SDK knows the domain of
+/// each partition, so this asks it for the endpoint of SQS.
+async fn domain(region: &str) -> Result<String, String> {
     let unknown = |why: &str| format!("no endpoint is known for the region '{region}': {why}");
     let params = Params::builder().region(region).build();
     let params = params.map_err(|error| unknown(&error.to_string()))?;
@@ -254,7 +271,7 @@ async fn default_endpoint(service: &str, region: &str) -> Result<String, String>
     let endpoint = endpoint.map_err(|error| unknown(&error.to_string()))?;
     let rest = endpoint.url().strip_prefix("https://sqs.");
     let rest = rest.ok_or_else(|| unknown("the SDK names another form"))?;
-    Ok(format!("https://{service}.{rest}"))
+    Ok(rest.to_owned())
 }
 
 #[cfg(test)]
@@ -264,13 +281,13 @@ mod tests {
     #[tokio::test]
     async fn each_partition_has_its_own_domain() {
         for (region, expected) in [
-            ("eu-west-1", "https://ssm.eu-west-1.amazonaws.com"),
-            ("us-gov-west-1", "https://ssm.us-gov-west-1.amazonaws.com"),
-            ("cn-north-1", "https://ssm.cn-north-1.amazonaws.com.cn"),
-            ("us-iso-east-1", "https://ssm.us-iso-east-1.c2s.ic.gov"),
-            ("eusc-de-east-1", "https://ssm.eusc-de-east-1.amazonaws.eu"),
+            ("eu-west-1", "eu-west-1.amazonaws.com"),
+            ("us-gov-west-1", "us-gov-west-1.amazonaws.com"),
+            ("cn-north-1", "cn-north-1.amazonaws.com.cn"),
+            ("us-iso-east-1", "us-iso-east-1.c2s.ic.gov"),
+            ("eusc-de-east-1", "eusc-de-east-1.amazonaws.eu"),
         ] {
-            assert_eq!(default_endpoint("ssm", region).await.unwrap(), expected, "{region}");
+            assert_eq!(domain(region).await.unwrap(), expected, "{region}");
         }
     }
 
