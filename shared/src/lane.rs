@@ -34,3 +34,11 @@ impl Lane {
         }
     }
 }
+
+const _: () = {
+    let mut place = 0;
+    while place < Lane::ALL.len() {
+        assert!(Lane::ALL[place].index() == place, "a lane's index is its place in ALL");
+        place += 1;
+    }
+};

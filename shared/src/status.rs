@@ -91,6 +91,14 @@ impl Status {
     }
 }
 
+const _: () = {
+    let mut place = 0;
+    while place < Status::ALL.len() {
+        assert!(Status::ALL[place].index() == place, "a status's index is its place in ALL");
+        place += 1;
+    }
+};
+
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())

@@ -1,4 +1,4 @@
-//! The thread that writes. Everything that waits goes into one transaction.
+//! The thread that writes. One transaction takes every waiting write.
 
 use std::{
     io,
@@ -27,10 +27,10 @@ use crate::{
 /// The most writes of one transaction.
 const MAX_JOBS_PER_COMMIT: usize = 1024;
 
-/// After so many commits the checkpointer looks at the log's length. Cheap, so often.
+/// Commits between two checks of the log's length by the checkpointer. A check is cheap.
 const COMMITS_PER_CHECKPOINT_LOOK: u64 = 32;
 
-/// How many totals there are; see [`Total`].
+/// The number of totals; see [`Total`].
 pub(crate) const TOTALS: usize = Total::ALL.len();
 
 /// What a write must survive.
@@ -38,11 +38,11 @@ pub(crate) const TOTALS: usize = Total::ALL.len();
 pub(crate) enum Durability {
     /// A crash of any process.
     Crash,
-    /// The machine losing power, too: the disk is told to sync before the answer.
+    /// A power loss. The disk is synced before the answer.
     PowerLoss,
 }
 
-/// A number that is kept exactly, by the transactions that change it.
+/// A count that is exact, because the transactions that change it update it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Total {
     /// Webhooks with this status.
@@ -52,7 +52,7 @@ pub(crate) enum Total {
 }
 
 impl Total {
-    /// All of them, in the order of their rows.
+    /// All totals, in the order of their rows.
     pub(crate) const ALL: [Self; 7] = [
         Self::Webhooks(Status::Pending),
         Self::Webhooks(Status::InProgress),
@@ -78,32 +78,40 @@ impl Total {
     }
 }
 
-/// What the writer tells others.
+const _: () = {
+    let mut slot = 0;
+    while slot < TOTALS {
+        assert!(Total::ALL[slot].slot() == slot, "a total's slot is its place in ALL");
+        slot += 1;
+    }
+};
+
+/// What the writer signals to other threads.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     pub(super) commits: AtomicU64,
-    pub(super) arrivals: [Notify; 2],
+    pub(super) arrivals: [Notify; Lane::ALL.len()],
 }
 
-/// A transaction under way.
+/// An open transaction.
 #[derive(Debug)]
 pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     totals: [i64; TOTALS],
-    arrivals: [usize; 2],
+    arrivals: [usize; Lane::ALL.len()],
 }
 
 impl<'c> Transaction<'c> {
     fn new(connection: &'c Connection) -> Self {
-        Self { connection, totals: [0; TOTALS], arrivals: [0; 2] }
+        Self { connection, totals: [0; TOTALS], arrivals: [0; Lane::ALL.len()] }
     }
 
-    /// For queries. It is within the transaction.
+    /// The connection for queries, which is in the transaction.
     pub(crate) fn connection(&self) -> &'c Connection {
         self.connection
     }
 
-    /// Runs a statement, compiled once; how many rows it changed.
+    /// Runs a statement, which is compiled once. Returns the number of changed rows.
     pub(crate) fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.connection.prepare_cached(sql)?.execute(params)
     }
@@ -113,12 +121,12 @@ impl<'c> Transaction<'c> {
         self.totals[total.slot()] += change;
     }
 
-    /// Tells those who wait for messages of the lane, after the commit.
+    /// Notifies receivers of the lane after the commit.
     pub(crate) fn announce(&mut self, lane: Lane, messages: usize) {
         self.arrivals[lane.index()] += messages;
     }
 
-    /// The totals change once per transaction and not once per write.
+    /// The totals are written once per transaction, not once per write.
     fn write_totals(&self) -> rusqlite::Result<()> {
         for (slot, change) in self.totals.iter().enumerate().filter(|(_, change)| **change != 0) {
             self.execute("UPDATE totals SET n = n + ?2 WHERE slot = ?1", (slot as i64, change))?;
@@ -127,14 +135,14 @@ impl<'c> Transaction<'c> {
     }
 }
 
-/// A write that waits.
+/// A waiting write.
 pub(super) trait Job: Send {
     fn durability(&self) -> Durability;
     fn run(&mut self, transaction: &mut Transaction<'_>) -> rusqlite::Result<()>;
     fn answer(self: Box<Self>, outcome: &Result<(), DatabaseError>);
 }
 
-/// A write of any type.
+/// A write with any result.
 pub(super) struct Task<F, T> {
     durability: Durability,
     work: Option<F>,
@@ -173,7 +181,7 @@ where
             Ok(()) => self.done.ok_or(DatabaseError::Closed),
             Err(error) => Err(error.clone()),
         };
-        // Who does not wait any more does not want to know.
+        // A caller that stopped waiting gets no result.
         let _ = self.answer.send(answer);
     }
 }
@@ -181,18 +189,18 @@ where
 /// The connection that writes.
 pub(super) struct Writer {
     connection: Connection,
-    /// What `PRAGMA synchronous` was last set to.
+    /// The current value of `PRAGMA synchronous`.
     durability: Durability,
     signals: Arc<Signals>,
     checkpoints: SyncSender<()>,
     condition: Arc<Condition>,
     files: OpenFiles,
-    /// Whether a file was lost when they were last looked at.
+    /// Whether the last check found a lost file.
     is_lost: bool,
     trimmer: Trimmer,
 }
 
-/// Without its writer a process could only refuse, for ever. A new process does better, and loses
+/// A process without its writer could only refuse, forever. A new process works again and loses
 /// nothing.
 struct AbortOnPanic;
 
@@ -225,7 +233,7 @@ impl Writer {
         }
     }
 
-    /// Works until nobody can ask any more.
+    /// Works until every sender is dropped.
     pub(super) fn start(
         mut self,
         mut waiting: mpsc::Receiver<Box<dyn Job>>,
@@ -254,8 +262,8 @@ impl Writer {
         })
     }
 
-    /// Commits the batch to files that are still there: an answer before the look would acknowledge
-    /// what is lost already.
+    /// Commits the batch and checks that the files are still there. An answer before the check
+    /// would acknowledge lost data.
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DatabaseError> {
         if self.is_lost {
             self.check_files()?;
@@ -287,7 +295,7 @@ impl Writer {
 
     fn announce(&self, arrivals: [usize; 2]) {
         for (lane, messages) in arrivals.into_iter().enumerate() {
-            // A receiver that was woken and finds its hands full wakes the next one.
+            // A receiver that takes all it can wakes the next one.
             for _ in 0..messages.div_ceil(MAX_BATCH) {
                 self.signals.arrivals[lane].notify_one();
             }
@@ -303,12 +311,11 @@ impl Writer {
     }
 
     fn ask_for_checkpoint(&self) {
-        // If it is full, the checkpointer has not looked yet.
+        // A full channel means that the checkpointer has a pending signal.
         let _ = self.checkpoints.try_send(());
     }
 
-    /// After the answers, so nobody waits for it but who comes next. Free pages that stay are no
-    /// fault.
+    /// Runs after the answers, so it delays only the next batch. Pages that stay free are harmless.
     fn trim(&mut self) {
         if !self.trimmer.is_time() {
             return;
@@ -320,7 +327,7 @@ impl Writer {
         }
     }
 
-    /// Takes effect at once, and not within a transaction; so it is never compiled ahead.
+    /// Takes effect at once and not in a transaction, so it is never compiled ahead.
     fn set_durability(&mut self, needed: Durability) -> rusqlite::Result<()> {
         if self.durability != needed {
             self.connection.execute_batch(match needed {
@@ -333,7 +340,7 @@ impl Writer {
     }
 
     fn roll_back(&self) {
-        // Some errors have ended the transaction already.
+        // Some errors have already ended the transaction.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
