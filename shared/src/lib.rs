@@ -34,6 +34,7 @@ pub mod circuit;
 pub mod clock;
 pub mod config;
 pub mod context;
+mod disk_usage;
 pub mod error_chain;
 pub mod id;
 pub mod lane;

@@ -45,7 +45,7 @@ pub struct Webhook {
     #[serde(rename = "id")]
     pub id: WebhookId,
     /// Whether the caller gave the reference id. Only then the index by reference has an entry.
-    #[serde(rename = "ref", default, skip_serializing_if = "is_false")]
+    #[serde(rename = "ref", default, skip_serializing_if = "is_default")]
     pub referenced: bool,
     /// The correlation id, from the API call to the destination's header.
     #[serde(rename = "cor")]
@@ -79,7 +79,7 @@ pub struct Webhook {
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
     /// The number of the latest attempt. It never decreases.
-    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "n", default, skip_serializing_if = "is_default")]
     pub attempt_count: u32,
     /// What the webhook has used up since it was accepted, or since the last resend or redrive.
     #[serde(rename = "b", default, skip_serializing_if = "Budget::is_unused")]
@@ -143,37 +143,37 @@ impl ClaimId {
 #[serde(default)]
 pub struct Budget {
     /// Attempts that ended with an outcome.
-    #[serde(rename = "a", skip_serializing_if = "is_zero")]
+    #[serde(rename = "a", skip_serializing_if = "is_default")]
     pub attempts: u32,
     /// Interrupted attempts since the last recorded outcome: the worker died or lost its lease.
-    #[serde(rename = "i", skip_serializing_if = "is_zero")]
+    #[serde(rename = "i", skip_serializing_if = "is_default")]
     pub interrupted: u32,
     /// Times that `deliver` queued the webhook to wait for a retry.
-    #[serde(rename = "q", skip_serializing_if = "is_zero")]
+    #[serde(rename = "q", skip_serializing_if = "is_default")]
     pub relays: u32,
     /// Times that the sweep queued the webhook since its status last changed.
-    #[serde(rename = "s", skip_serializing_if = "is_zero")]
+    #[serde(rename = "s", skip_serializing_if = "is_default")]
     pub requeues: u32,
     /// Rescues from the dead-letter queue after `deliver` had worked on the webhook.
-    #[serde(rename = "r", skip_serializing_if = "is_zero")]
+    #[serde(rename = "r", skip_serializing_if = "is_default")]
     pub rescues: u32,
     /// Deferrals in a row.
-    #[serde(rename = "d", skip_serializing_if = "is_zero")]
+    #[serde(rename = "d", skip_serializing_if = "is_default")]
     pub deferrals: u32,
     /// Milliseconds in all that an open circuit has deferred the webhook. Older versions also
     /// counted the deferrals by the host limit here.
-    #[serde(rename = "dm", skip_serializing_if = "is_zero_u64")]
+    #[serde(rename = "dm", skip_serializing_if = "is_default")]
     pub deferred_ms: u64,
     /// Milliseconds in all that the host limit has deferred the webhook.
-    #[serde(rename = "hm", skip_serializing_if = "is_zero_u64")]
+    #[serde(rename = "hm", skip_serializing_if = "is_default")]
     pub host_deferred_ms: u64,
     /// The record's revision when the queue last moved its message to the dead letters. 0: never.
     /// A write that only moves the record within the due index updates this too. So while both are
     /// equal, `deliver` has not worked on the webhook since.
-    #[serde(rename = "rr", skip_serializing_if = "is_zero_u64")]
+    #[serde(rename = "rr", skip_serializing_if = "is_default")]
     pub rescued_revision: u64,
     /// Rescues in a row without any work of `deliver` in between.
-    #[serde(rename = "ur", skip_serializing_if = "is_zero")]
+    #[serde(rename = "ur", skip_serializing_if = "is_default")]
     pub unworked_rescues: u32,
 }
 
@@ -379,7 +379,7 @@ pub struct Step {
     #[serde(rename = "s")]
     pub to: Status,
     /// The attempt's number, for claim, deliver, retry and fail.
-    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "n", default, skip_serializing_if = "is_default")]
     pub attempt: u32,
     /// When the next attempt is allowed, if it has to wait.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
@@ -505,17 +505,7 @@ pub fn truncated(text: &str, limit: usize) -> &str {
     &text[..end]
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero_u64(value: &u64) -> bool {
-    *value == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_false(value: &bool) -> bool {
-    !value
+/// Whether a field need not be stored, because a reader without it assumes the same.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

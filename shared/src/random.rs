@@ -1,4 +1,4 @@
-//! Randomness as something that is passed in, so that a simulation can replay it.
+//! Randomness as a parameter, so a simulation can replay it.
 
 use std::fmt::Debug;
 
@@ -16,11 +16,18 @@ pub trait Random: Send + Sync + Debug {
         }
     }
 
-    /// A number in `0.0..1.0`, each as likely.
+    /// A number in `0.0..1.0`, uniformly distributed.
     fn next_unit(&self) -> f64 {
-        // 53 bits are what a double holds.
+        // A double holds 53 bits.
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// The name of one write: 64 random bits in hexadecimal. If the client sends a write twice, the
+/// name tells it from another writer's equal write.
+#[cfg(any(feature = "aws", feature = "redis"))]
+pub(crate) fn write_name() -> String {
+    format!("{:016x}", SystemRandom.next_u64())
 }
 
 /// The thread's cryptographically secure generator, seeded by the operating system.

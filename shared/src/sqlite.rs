@@ -1,4 +1,4 @@
-//! The database file under the embedded store and the embedded queue, which may share one or have
+//! The database file of the embedded store and the embedded queue. They may share one file or have
 //! one each.
 //!
 //! | module | what it holds |
@@ -14,17 +14,16 @@
 //! | `copy`, `restore`, `recover` | backups, and what is left of a damaged file |
 //! | `data_dir` | the data folder and its lock: who works on the file |
 //!
-//! **Writing.** All writes of a [`Database`] go through one thread. It takes everything that waits,
-//! does it in one transaction, and answers after the commit; so the concurrent requests of a
-//! process share one commit and one sync of the disk. An error of SQLite rolls back the whole
-//! batch, and each of its callers is told. A caller that stops waiting (its future is dropped) does
-//! not take its write back.
+//! **Writing.** One thread makes all writes of a [`Database`]. It takes every waiting write, runs
+//! them in one transaction, and answers after the commit. So concurrent requests share one commit
+//! and one disk sync. An SQLite error rolls back the whole batch, and each of its callers gets the
+//! error. A caller that stops waiting (its future is dropped) does not cancel its write.
 //!
-//! **Durability.** A commit survives a crash of any process. If it holds a write that asked for
-//! `Durability::PowerLoss`, the disk has it before anybody is answered.
+//! **Durability.** A commit survives a crash of any process. If the batch has a write with
+//! `Durability::PowerLoss`, the disk is synced before any answer.
 //!
-//! **Several processes** may work on one file: transactions begin by taking the write lock, and
-//! wait up to [`BUSY_TIMEOUT`] for it.
+//! **Several processes** may use one file. A transaction takes the write lock first, and waits up
+//! to [`BUSY_TIMEOUT`] for it.
 
 mod checkpoint;
 mod condition;
@@ -63,7 +62,6 @@ pub use recover::{Recovered, recover};
 pub use restore::restore;
 pub(crate) use writer::{Durability, TOTALS, Total, Transaction};
 
-use self::files::DiskSpace;
 use self::{
     condition::Condition,
     files::OpenFiles,
@@ -71,25 +69,24 @@ use self::{
     reader::Readers,
     writer::{Job, Signals, Task, Writer},
 };
-use crate::lane::Lane;
+use crate::{disk_usage::DiskUsage, error_chain::causes, lane::Lane};
 
 /// How long a transaction waits for the write lock of another process.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one read may take. A longer one would keep the write-ahead log from starting over.
+/// The longest time of one read. During a read, the write-ahead log cannot start over.
 const MAX_READ_TIME: Duration = Duration::from_secs(10);
 
-/// What a ping writes: as much as a webhook of the usual size.
+/// The bytes of a ping: a webhook of the usual size.
 const PING_BYTES: u32 = 16 * 1024;
 
-/// What a ping writes when space is short: as much as the largest webhook, if the settings are the
-/// usual ones.
+/// The bytes of a ping when space is short: the largest webhook with the usual settings.
 const TIGHT_PING_BYTES: u32 = 272 * 1024;
 
-/// The most writes that wait for the writer; who comes then waits for a place.
+/// The most writes that wait for the writer. Further callers wait for a place.
 const MAX_WAITING_JOBS: usize = 1024;
 
-/// Why the database did not do what it was asked for.
+/// Why the database failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// Nothing was written.
@@ -98,19 +95,19 @@ pub enum DatabaseError {
     /// Nothing was written.
     #[error("another process kept the database locked for {} s", BUSY_TIMEOUT.as_secs())]
     Busy(#[source] Arc<rusqlite::Error>),
-    /// A page of the file is not what SQLite left there. Nothing was written.
+    /// A page of the file is corrupt. Nothing was written.
     #[error("the database is damaged")]
     Damaged(#[source] Arc<rusqlite::Error>),
-    /// A file was deleted or replaced. What was written since is lost with this process.
+    /// A file was deleted or replaced. Later writes are lost with this process.
     #[error(transparent)]
     Lost(LostFile),
-    /// A read took too long, and was ended.
+    /// A read took too long and was interrupted.
     #[error("a read of the database was ended after {} s", MAX_READ_TIME.as_secs())]
     TooLong(#[source] Arc<rusqlite::Error>),
-    /// Nothing was written, unless it was the commit itself that failed.
+    /// Nothing was written, unless the commit itself failed.
     #[error("the database failed")]
     Failed(#[source] Arc<rusqlite::Error>),
-    /// The thread that was asked is gone.
+    /// The thread has ended.
     #[error("the database was closed")]
     Closed,
 }
@@ -129,7 +126,7 @@ impl From<rusqlite::Error> for DatabaseError {
     }
 }
 
-/// An open database file. Clones share it; the last one to go waits for what was asked for and
+/// An open database file. Clones share it. The last one to be dropped waits for pending writes and
 /// closes it.
 #[derive(Clone)]
 pub struct Database {
@@ -138,7 +135,7 @@ pub struct Database {
 
 struct Inner {
     path: PathBuf,
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     readers: Readers,
     signals: Arc<Signals>,
@@ -148,7 +145,7 @@ struct Inner {
 }
 
 impl Database {
-    /// Opens the file, makes it if there is none, and brings an older one up to date. Blocks.
+    /// Opens the file, creates it if necessary, and migrates an older one. Blocks.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         Self::open_with(path, open::MIGRATIONS)
     }
@@ -186,22 +183,22 @@ impl Database {
         })
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// Transactions that this handle and its clones have committed. Less than the number of writes:
-    /// that is what group commit is for.
+    /// Transactions that this handle and its clones have committed. Group commit makes them fewer
+    /// than the writes.
     pub fn commits(&self) -> u64 {
         self.inner.signals.commits.load(Ordering::Relaxed)
     }
 
-    /// Does `work` in a transaction along with whatever else waits. The answer comes after the
+    /// Runs `work` in a transaction that other waiting writes share. The answer comes after the
     /// commit.
     ///
-    /// `work` returns an error of SQLite only if the whole batch must be rolled back; a refusal is
-    /// a value, and `work` refuses before it changes anything.
+    /// `work` returns an SQLite error only if the whole batch must be rolled back. A refusal is a
+    /// value, and `work` refuses before it changes anything.
     pub(crate) async fn write<T, F>(
         &self,
         durability: Durability,
@@ -218,7 +215,7 @@ impl Database {
         answered.await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Does `work` on a connection that sees every write acknowledged before.
+    /// Runs `work` on a connection that sees every write acknowledged before the call.
     pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, DatabaseError>
     where
         T: Send + 'static,
@@ -236,9 +233,9 @@ impl Database {
         self.inner.readers.read(limited).await.inspect_err(|error| self.inner.condition.note(error))
     }
 
-    /// Whether a webhook could be stored and read now. It writes as much as one takes, over what
-    /// the latest ping wrote, so a full disk shows and the file does not grow. Each time something
-    /// else: SQLite does not write what is there already.
+    /// Whether a webhook could be stored and read now. Each ping overwrites the last one's bytes
+    /// with other ones, because SQLite skips a write of equal bytes. So a full disk shows, and the
+    /// file does not grow.
     pub(crate) async fn ping(&self) -> Result<(), DatabaseError> {
         let (condition, path) = (Arc::clone(&self.inner.condition), self.inner.path.clone());
         let write = move |tx: &mut Transaction<'_>| {
@@ -261,24 +258,25 @@ impl Database {
         .await
     }
 
-    /// What an operator should do something about, a sentence each.
+    /// Conditions that an operator should change, one sentence each.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.inner.condition.warnings(&self.inner.path, &self.inner.files)
     }
 
-    /// The sizes of the files, and the free space of their disk. It makes a few system calls about
-    /// a local disk, so it does not block.
-    pub(crate) fn disk_usage(&self) -> io::Result<DiskSpace> {
+    /// The sizes of the files and the free space of their disk. A few system calls on a local disk,
+    /// so it does not block.
+    pub(crate) fn disk_usage(&self) -> io::Result<DiskUsage> {
         files::disk_usage(&self.inner.path)
     }
 
-    /// Told once for each message that this process made visible in the lane, or that will be.
+    /// Notified once for each message of the lane that this process made visible or will make
+    /// visible.
     pub(crate) fn arrivals(&self, lane: Lane) -> &Notify {
         &self.inner.signals.arrivals[lane.index()]
     }
 }
 
-/// Whether an error comes from a damaged file, wherever it was wrapped.
+/// Whether the error or one of its causes is a damaged file.
 pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
     let is_code = |error: &rusqlite::Error| {
         matches!(
@@ -286,19 +284,13 @@ pub fn is_damage(error: &(dyn Error + 'static)) -> bool {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         )
     };
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let is_ours = matches!(error.downcast_ref(), Some(DatabaseError::Damaged(_)));
-        if is_ours || error.downcast_ref().is_some_and(is_code) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    causes(error).any(|error| {
+        matches!(error.downcast_ref(), Some(DatabaseError::Damaged(_)))
+            || error.downcast_ref().is_some_and(is_code)
+    })
 }
 
-/// All totals, by their slot. A total is never negative; should it ever be, nobody is served by a
-/// huge number.
+/// All totals, by slot. A negative total is shown as zero.
 pub(crate) fn totals(connection: &Connection) -> rusqlite::Result<[u64; TOTALS]> {
     let mut totals = [0; TOTALS];
     let mut statement = connection.prepare_cached("SELECT slot, n FROM totals")?;
@@ -319,7 +311,7 @@ impl fmt::Debug for Database {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The writer ends once nobody can ask it any more, and the checkpointer after it.
+        // The writer ends when its channel closes, and the checkpointer after it.
         self.jobs = None;
         for thread in self.threads.drain(..) {
             if thread.thread().id() != std::thread::current().id() {

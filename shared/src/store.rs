@@ -22,7 +22,7 @@
 //! # Contract
 //!
 //! **Indexes** change in the same atomic write as the record. Where an index trails the record
-//! (DynamoDB), a call reads the record and returns its state.
+//! (DynamoDB), a list reads the record and returns its state.
 //!
 //! **Expiry.** An expired record does not exist for any reader or conditional write, from the
 //! moment it expires. A backend deletes its bytes later. A content lives at least as long as its
@@ -57,7 +57,6 @@ mod page;
 mod purge;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(any(feature = "aws", feature = "redis"))]
 mod shard;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -69,6 +68,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
+pub use crate::disk_usage::DiskUsage;
 pub use error::StoreError;
 pub use idempotency_keys::{
     IDEMPOTENCY_TTL, IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion,
@@ -88,17 +88,6 @@ pub use webhooks::{
 };
 
 use crate::clock::Timestamp;
-
-/// The disk space of a store on this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// The bytes that this process may still write to the file system.
-    pub free_bytes: u64,
-    /// The size of the database.
-    pub database_bytes: u64,
-    /// The size of the write-ahead log. Its content moves to the database from time to time.
-    pub log_bytes: u64,
-}
 
 /// A backend: the five traits, its health, and its housekeeping.
 #[async_trait]

@@ -1,6 +1,6 @@
-//! The folder in which the embedded backend keeps its files, and the lock that says who works on
-//! them: either one stack that runs the functions itself, which then knows that nobody else does,
-//! or any number of functions in processes of their own.
+//! The data directory of the embedded backend, and its lock. One stack that runs the functions
+//! in-process locks the directory exclusively. Any number of functions in separate processes share
+//! it.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -14,16 +14,16 @@ use super::{
     unfinished_restore,
 };
 
-/// The file that is locked. It stays, and is empty.
+/// The lock file. It stays, and is empty.
 const LOCK: &str = "lock";
 
-/// The database of the store and the queue, within the data folder.
+/// The database of the store and the queue, in the data directory.
 pub const DATABASE_FILE: &str = "posthaste.db";
 
-/// Why a data folder cannot be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Somebody else has it.
+    /// Another process uses the directory.
     #[error(
         "another stack is running on the data folder {}, or functions in processes of their own \
          are: stop them, or choose another folder with --data-dir",
@@ -33,7 +33,7 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
-    /// A stack has it for itself.
+    /// A stack has locked the directory exclusively.
     #[error(
         "a stack that runs the functions itself is using the data folder {}: stop it and start it \
          with --functions, or choose another folder with DATA_DIR",
@@ -43,7 +43,7 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
-    /// A restore was interrupted; whoever has the folder alone finishes it.
+    /// A restore was interrupted. The next process with an exclusive lock finishes it.
     #[error(
         "a restore into the data folder {} was interrupted: start the stack once without \
          --functions, or run `local restore` again",
@@ -53,20 +53,20 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
-    /// It cannot be made or written to.
+    /// The directory cannot be created or written to.
     #[error("cannot write to the data folder {}: check its permissions and the space on its disk",
         path.display())]
     Inaccessible {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// A data folder that is used by whom its lock says, as long as this value lives. The system gives
-/// the lock back when the process ends, however it ends.
+/// A data directory and its lock, which lasts as long as this value. The system releases the lock
+/// when the process ends, even after a crash.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -75,8 +75,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// For this process alone: as long as it has the folder, nobody else gets it. Makes the folder
-    /// if need be, readable by its owner only.
+    /// Locks the directory exclusively. Creates it if necessary, readable by its owner only.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let folder = Self::open(path, File::try_lock, |path| DataDirError::InUse { path })?;
         unfinished_restore::finish(&folder.database())
@@ -84,7 +83,8 @@ impl DataDir {
         Ok(folder)
     }
 
-    /// Batcher with others who share it. Makes the folder if need be, readable by its owner only.
+    /// Shares the directory with other processes that share it. Creates it if necessary, readable
+    /// by its owner only.
     pub fn share(path: &Path) -> Result<Self, DataDirError> {
         let folder =
             Self::open(path, File::try_lock_shared, |path| DataDirError::NotShared { path })?;
@@ -120,24 +120,18 @@ impl DataDir {
         }
     }
 
-    /// Keeps it until the process ends.
-    pub fn keep(self) {
-        std::mem::forget(self);
-    }
-
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the database belongs.
+    /// The path of the database.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE_FILE)
     }
 }
 
-/// Payloads are nobody else's business. A folder that exists keeps the permissions that its owner
-/// gave it.
+/// Payloads are confidential. An existing directory keeps the permissions that its owner gave it.
 fn create_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -1,5 +1,5 @@
-//! The files of a database on the disk: who may read them, whether they are still where they were
-//! opened, and how much space is left.
+//! The files of a database: their permissions, whether they are still where they were opened, and
+//! the free space on their disk.
 
 use std::{
     ffi::OsString,
@@ -9,38 +9,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::disk_usage::DiskUsage;
+
 /// The database, its write-ahead log, and the log's index.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Only the owner reads and writes. SQLite gives the log and its index the mode of the database.
 pub(super) const PRIVATE_MODE: u32 = 0o600;
 
-/// The bits of a mode that concern others than the owner.
+/// The permission bits of other users.
 const OTHERS: u32 = 0o077;
 
-/// The sizes of the files in bytes, and the free space of their disk.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_field_names, reason = "the unit comes last")]
-pub(crate) struct DiskSpace {
-    /// The space that this process may still use.
-    pub(crate) free_bytes: u64,
-    /// The size of the database.
-    pub(crate) database_bytes: u64,
-    /// The size of the write-ahead log. Its content moves to the database at each checkpoint.
-    pub(crate) log_bytes: u64,
-}
-
-/// Asks the system.
-pub(super) fn disk_usage(path: &Path) -> io::Result<DiskSpace> {
+/// Asks the system for the sizes of the files and the free space of their disk.
+pub(super) fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     let length = |suffix| fs::metadata(beside(path, suffix)).map_or(0, |found| found.len());
-    Ok(DiskSpace {
+    Ok(DiskUsage {
         free_bytes: free_bytes(path)?,
         database_bytes: length(""),
         log_bytes: length("-wal"),
     })
 }
 
-/// What this process may still write to the file system of a path that exists.
+/// The bytes that this process may still write to the file system of an existing path.
 pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
@@ -53,16 +43,16 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Takes every right on the database's files from others than the owner. Files that are not there
-/// are made with the right mode later.
+/// Removes all permissions of other users from the database's files. Later files are created with
+/// the right mode.
 pub(super) fn make_private(path: &Path) {
     for suffix in SUFFIXES {
         restrict(&beside(path, suffix));
     }
 }
 
-/// Takes every right on the file from others than the owner. What cannot be restricted is logged:
-/// it is no reason not to deliver.
+/// Removes all permissions of other users from the file. A failure is logged and does not stop
+/// deliveries.
 pub(super) fn restrict(path: &Path) {
     let Ok(found) = fs::metadata(path) else { return };
     if found.permissions().mode() & OTHERS == 0 {
@@ -77,13 +67,13 @@ pub(super) fn restrict(path: &Path) {
     }
 }
 
-/// The mode of a folder that others than its owner may read, write or search.
+/// The mode of a directory that other users may read, write or search.
 pub(super) fn mode_open_to_others(folder: &Path) -> Option<u32> {
     let mode = fs::metadata(folder).ok()?.permissions().mode() & 0o777;
     (mode & OTHERS != 0).then_some(mode)
 }
 
-/// A file that is not where it was opened any more. What is written to it is lost with the process.
+/// An open file that is no longer at its path. Writes to it are lost with the process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} was {how} while it was open, so nothing can be stored. Stop the stack and restore a backup \
@@ -91,7 +81,7 @@ pub(super) fn mode_open_to_others(folder: &Path) -> Option<u32> {
     path.display()
 )]
 pub struct LostFile {
-    /// Where it was.
+    /// The path.
     pub path: PathBuf,
     /// What happened to it.
     pub how: Loss,
@@ -100,9 +90,9 @@ pub struct LostFile {
 /// How a file was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Nothing is there.
+    /// The path is empty.
     Deleted,
-    /// Another file is there.
+    /// The path has another file.
     Replaced,
 }
 
@@ -115,7 +105,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// The files that were opened, by what the system knows them by.
+/// The open files, by device and inode.
 #[derive(Clone, Debug)]
 pub(super) struct OpenFiles([(PathBuf, FileId); SUFFIXES.len()]);
 
@@ -123,7 +113,7 @@ pub(super) struct OpenFiles([(PathBuf, FileId); SUFFIXES.len()]);
 type FileId = (u64, u64);
 
 impl OpenFiles {
-    /// Of a database that is open, so that none of its files changes place.
+    /// Reads the files of an open database. None of them changes place.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let file = |suffix| {
             let path = beside(path, suffix);
@@ -134,8 +124,7 @@ impl OpenFiles {
         Ok(Self([file(database)?, file(log)?, file(index)?]))
     }
 
-    /// The first of them that was deleted or replaced. Three calls of the system, a microsecond
-    /// each.
+    /// The first file that was deleted or replaced. Costs three system calls of a microsecond each.
     pub(super) fn lost(&self) -> Option<LostFile> {
         self.0.iter().find_map(|(path, opened)| {
             let how = match file_id(path) {
@@ -146,7 +135,7 @@ impl OpenFiles {
                 {
                     Loss::Deleted
                 }
-                // A folder that may not be searched any more has lost nothing.
+                // The directory is no longer searchable, which loses no file.
                 Err(_) => return None,
             };
             Some(LostFile { path: path.clone(), how })
@@ -158,12 +147,12 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// Writes the folder of a file to the disk. A rename survives a power failure after that.
+/// Syncs the file's directory to the disk. A rename survives a power failure after that.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     fs::File::open(folder_of(path))?.sync_all()
 }
 
-/// The folder of a file.
+/// The directory of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

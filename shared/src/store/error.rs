@@ -1,6 +1,6 @@
 //! Why a call to the store failed.
 
-use crate::model::InvalidRecord;
+use crate::{id::WebhookId, model::InvalidRecord};
 
 /// Why the store could not do what a call asked for.
 ///
@@ -26,4 +26,16 @@ pub enum StoreError {
         #[source]
         source: InvalidRecord,
     },
+}
+
+impl StoreError {
+    /// This version cannot read the record of this webhook.
+    pub fn unreadable(id: &WebhookId, source: InvalidRecord) -> Self {
+        Self::Unreadable { id: id.to_string(), source }
+    }
+
+    /// What is stored of this webhook is malformed.
+    pub fn malformed(id: &WebhookId, why: &str) -> Self {
+        Self::unreadable(id, InvalidRecord::Malformed(serde::de::Error::custom(why)))
+    }
 }

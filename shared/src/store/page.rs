@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::shard::SHARDS;
 use crate::{
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
@@ -143,11 +144,11 @@ impl DueCursor {
         Self { parts }
     }
 
-    /// The cursor before every entry that is due at this time or later, in an index of up to
-    /// 16 parts.
+    /// The cursor before every entry that is due at this time or later, in the index of
+    /// any backend.
     pub fn before(due_at: Timestamp) -> Self {
         let place = DuePlace::After { due_at, name: String::new() };
-        Self { parts: vec![place; MAX_DUE_PARTS] }
+        Self { parts: vec![place; usize::from(SHARDS)] }
     }
 
     /// The place in this part.
@@ -185,6 +186,3 @@ impl DuePlace {
         }
     }
 }
-
-/// The most parts of any backend's due index.
-const MAX_DUE_PARTS: usize = 16;

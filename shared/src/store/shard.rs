@@ -10,12 +10,15 @@
 //! A hash and a number of parts never change: they are part of every stored key. The embedded
 //! store has one part.
 
+#[cfg(any(feature = "redis", test))]
 use sha2::{Digest, Sha256};
 
-/// The parts that webhooks are divided into, on DynamoDB and on Redis.
+/// The parts that webhooks are divided into, on DynamoDB and on Redis: the most parts of any
+/// backend's due index.
 pub(crate) const SHARDS: u8 = 16;
 
 /// How a backend hashes a name. The backends differ because each has data stored by its own hash.
+#[cfg(any(feature = "aws", feature = "redis", test))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShardHash {
     /// FNV-1a with 32 bits, the upper half folded into the lower one.
@@ -28,6 +31,7 @@ pub(crate) enum ShardHash {
 
 /// The part of `parts` that holds the name. A hash, because the ids of a batch derive from each
 /// other and callers choose the names.
+#[cfg(any(feature = "aws", feature = "redis", test))]
 pub(crate) fn shard(name: &[u8], hash: ShardHash, parts: u8) -> u8 {
     let byte = match hash {
         #[cfg(any(feature = "aws", test))]

@@ -78,13 +78,8 @@ impl Store for SqliteStore {
     }
 
     async fn disk_usage(&self) -> Result<Option<DiskUsage>, StoreError> {
-        let space =
-            self.database.disk_usage().map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        Ok(Some(DiskUsage {
-            free_bytes: space.free_bytes,
-            database_bytes: space.database_bytes,
-            log_bytes: space.log_bytes,
-        }))
+        let usage = self.database.disk_usage();
+        usage.map(Some).map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
     async fn maintain(&self, _now: Timestamp, _until: Timestamp) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{error::StoreError, page::DueCursor};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, model::is_default};
 
 /// Why the audit's position did not move.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +27,10 @@ pub struct SweepReport {
     /// Webhooks per status; see [`Lists::counts`](super::Lists::counts).
     pub counts: [u64; 5],
     /// Due webhooks that the run could not read.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unreadable: u64,
     /// Whether the run may have missed more unreadable webhooks.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unreadable_may_be_more: bool,
     /// Where the run stopped in the due index. `None`: at its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,16 +55,6 @@ pub struct ClockFault {
     /// complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<DueCursor>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// What the sweep keeps between its runs.

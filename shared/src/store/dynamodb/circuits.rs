@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     circuit::{Circuit, MAX_AGE},
-    random::{Random, SystemRandom},
+    random::write_name,
     store::{
         MAX_DESTINATIONS, StoreError, WriteCircuitError,
         shard::{ShardHash, shard},
@@ -57,13 +57,11 @@ pub(super) async fn write(
     after: &Circuit,
 ) -> Result<(), WriteCircuitError> {
     let condition = match before {
-        Some(revision) => {
-            Condition { expression: "v = :before", values: vec![(":before", number(revision))] }
-        }
-        None => Condition { expression: "attribute_not_exists(p)", values: Vec::new() },
+        Some(revision) => Condition::revision(revision),
+        None => Condition::absent(),
     };
     // Tells a write that the client sent twice from another worker's write that looks like it.
-    let name = format!("{:016x}", SystemRandom.next_u64());
+    let name = write_name();
     let written = if !after.is_idle() {
         table.put_if(circuit_item(after, &name), condition).await
     } else if before.is_some() {

@@ -29,7 +29,7 @@ impl IdempotencyKeys for DynamoStore {
         reservation: &Reservation,
     ) -> Result<StoredReservation, ReserveError> {
         let (item, version) = reservation_item(key, reservation);
-        let mut condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+        let mut condition = Condition::absent();
         for _ in 0..MAX_RESERVE_TRIES {
             match self.table.put_if(item.clone(), condition).await {
                 Ok(()) => {
@@ -37,8 +37,7 @@ impl IdempotencyKeys for DynamoStore {
                 }
                 Err(Refused::Failed(error)) => return Err(error.into()),
                 Err(Refused::Missing) => {
-                    condition =
-                        Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+                    condition = Condition::absent();
                 }
                 Err(Refused::Found(stored)) => {
                     let found = read_reservation(&stored)?;

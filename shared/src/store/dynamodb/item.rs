@@ -251,14 +251,13 @@ pub(super) fn content(id: &WebhookId, parts: &[&[u8]]) -> Result<Content, StoreE
         [one] => decompress_to_vec_with_limit(one, MAX_CONTENT_BYTES),
         _ => decompress_to_vec_with_limit(&parts.concat(), MAX_CONTENT_BYTES),
     };
-    let whole = whole.map_err(|_| malformed(id, "its content is not deflated"))?;
-    let text = String::from_utf8(whole).map_err(|_| malformed(id, "its content is not text"))?;
-    let (envelope, payload) =
-        text.split_once('\n').ok_or_else(|| malformed(id, "its content has no envelope"))?;
-    let invalid = |source| StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::Malformed(source),
-    };
+    let whole = whole.map_err(|_| StoreError::malformed(id, "its content is not deflated"))?;
+    let text = String::from_utf8(whole)
+        .map_err(|_| StoreError::malformed(id, "its content is not text"))?;
+    let (envelope, payload) = text
+        .split_once('\n')
+        .ok_or_else(|| StoreError::malformed(id, "its content has no envelope"))?;
+    let invalid = |source| StoreError::unreadable(id, InvalidRecord::Malformed(source));
     let envelope: Envelope = serde_json::from_str(envelope).map_err(invalid)?;
     let payload = RawValue::from_string(payload.to_owned()).map_err(invalid)?;
     Ok(Content { url: envelope.u, headers: envelope.h, payload })
@@ -280,7 +279,17 @@ pub(super) fn record(item: &Item) -> Result<Webhook, InvalidRecord> {
 
 /// The record of an item that was read by this id.
 pub(super) fn record_of(id: &WebhookId, item: &Item) -> Result<Webhook, StoreError> {
-    record(item).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
+    record(item).map_err(|source| StoreError::unreadable(id, source))
+}
+
+/// The item of a day with webhooks.
+pub(super) fn day_item(day: i64) -> Item {
+    key("days", format!("{day:08}"))
+}
+
+/// The day of such an item.
+pub(super) fn day_of(item: &Item) -> Option<i64> {
+    text_of(item, "s")?.parse().ok()
 }
 
 /// The tombstone item. It takes the place of the record.
@@ -307,11 +316,4 @@ pub(super) fn readable(item: &Item) -> Option<Webhook> {
             tracing::warn!(key, %error, "Skipped a webhook that cannot be read");
         })
         .ok()
-}
-
-pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {
-    StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::Malformed(serde::de::Error::custom(why)),
-    }
 }

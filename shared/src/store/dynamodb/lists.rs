@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     DynamoStore,
-    item::{Item, day, inline_content, readable, record_key, sortable, text_of},
+    item::{Item, day, day_of, inline_content, readable, record_key, sortable, text_of},
     shards::{self, END, Merge, archived, latest_archived, newest_of_day},
     table::Range,
 };
@@ -333,9 +333,7 @@ impl<'a> Newest<'a> {
                 }
             }
             let Some(marker) = self.days.next().await? else { return Ok(None) };
-            let Some(day) = text_of(&marker, "s").and_then(|day| day.parse().ok()) else {
-                continue;
-            };
+            let Some(day) = day_of(&marker) else { continue };
             self.today = Some(newest_of_day(&self.store.table, day, self.end, self.chunk));
         }
     }

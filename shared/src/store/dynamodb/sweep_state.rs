@@ -1,6 +1,7 @@
 //! The contract of [`SweepState`] on two items.
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{
     DynamoStore,
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    random::{Random, SystemRandom},
+    random::write_name,
     store::{AdvanceAuditError, StoreError, SweepReport, SweepState},
 };
 
@@ -32,12 +33,11 @@ impl SweepState for DynamoStore {
             },
             None => Condition { expression: "attribute_not_exists(n)", values: Vec::new() },
         };
-        // The name of this move. It tells a move that the client sent twice from another run's
-        // move to the same position.
-        let name = format!("{:016x}", SystemRandom.next_u64());
+        let name = write_name();
         let mut change = Change::default();
-        change.put("n", Some(number(to.as_millis())));
-        change.put("w", Some(text(&name)));
+        for (name, value) in position_attributes(to, &name) {
+            change.put(name, Some(value));
+        }
         match self.table.update_if(key("sweep", "audit"), change, condition, false).await {
             Ok(_) => Ok(()),
             Err(Refused::Found(stored)) if text_of(&stored, "w") == Some(&name) => Ok(()),
@@ -54,6 +54,14 @@ impl SweepState for DynamoStore {
         let item = self.table.get(key("sweep", "report"), true).await?;
         Ok(item.as_ref().and_then(read_report))
     }
+}
+
+/// The attributes of the audit's item. `name` is of this move.
+pub(super) fn position_attributes(
+    to: Timestamp,
+    name: &str,
+) -> [(&'static str, AttributeValue); 2] {
+    [("n", number(to.as_millis())), ("w", text(name))]
 }
 
 pub(super) fn read_position(item: &Item) -> Option<Timestamp> {

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 
-use super::item::{Item, text_of};
+use super::item::{Item, number, text_of};
 use crate::{aws::boxed, store::StoreError};
 
 /// The most items of one `BatchGetItem`.
@@ -85,6 +85,23 @@ impl Change {
 pub(super) struct Condition {
     pub(super) expression: &'static str,
     pub(super) values: Vec<(&'static str, AttributeValue)>,
+}
+
+impl Condition {
+    /// Holds if there is no item under the key.
+    pub(super) const fn absent() -> Self {
+        Self { expression: "attribute_not_exists(p)", values: Vec::new() }
+    }
+
+    /// Holds if there is an item under the key.
+    pub(super) const fn present() -> Self {
+        Self { expression: "attribute_exists(p)", values: Vec::new() }
+    }
+
+    /// Holds if the stored item has this revision.
+    pub(super) fn revision(revision: u64) -> Self {
+        Self { expression: "v = :revision", values: vec![(":revision", number(revision))] }
+    }
 }
 
 /// A range of an index or of a partition.

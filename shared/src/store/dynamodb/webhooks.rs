@@ -18,8 +18,8 @@ use aws_sdk_dynamodb::{
 use super::{
     DynamoStore,
     item::{
-        Item, changing, content, content_keys, day, inline_content, key, malformed, new_items,
-        number, number_of, record, record_key, record_of, seconds, tombstone, tombstone_item,
+        Item, changing, content, content_keys, day, day_item, inline_content, new_items, number,
+        number_of, record, record_key, record_of, seconds, tombstone, tombstone_item,
     },
     table::{Change, Condition, Refused, found, unavailable},
 };
@@ -27,7 +27,7 @@ use crate::{
     aws::boxed,
     id::WebhookId,
     model::{Content, Webhook},
-    random::{Random, SystemRandom},
+    random::write_name,
     store::{
         CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError,
         tombstone_expires_at,
@@ -63,7 +63,7 @@ impl Webhooks for DynamoStore {
             Some(content) => Ok(Some((webhook, content))),
             // Another call deleted the webhook, or it never was whole.
             None => match self.find(id).await? {
-                Some(_) => Err(malformed(id, "its content is missing")),
+                Some(_) => Err(StoreError::malformed(id, "its content is missing")),
                 None => Ok(None),
             },
         }
@@ -82,7 +82,7 @@ impl Webhooks for DynamoStore {
         match self.content_of(&after.id, &item).await? {
             Some(content) => Ok(content),
             None => match self.find(&after.id).await? {
-                Some(_) => Err(malformed(&after.id, "its content is missing").into()),
+                Some(_) => Err(StoreError::malformed(&after.id, "its content is missing").into()),
                 None => Err(WriteError::Missing),
             },
         }
@@ -104,7 +104,7 @@ impl DynamoStore {
         content: &Content,
     ) -> Result<(), CreateError> {
         self.mark_day(day(webhook.id.task.created_at())).await?;
-        let name = format!("{:016x}", SystemRandom.next_u64());
+        let name = write_name();
         let last_look = webhook.due_at.unwrap_or(webhook.created_at).max(webhook.created_at);
         let content_expires =
             webhook.expires_at.unwrap_or(last_look.plus(self.retention)).plus(SPARE);
@@ -116,7 +116,7 @@ impl DynamoStore {
         if matches!(created, Err(CreateError::Conflict(_) | CreateError::Tombstone(_))) {
             // No reader finds these items. If this fails, their time to live deletes them.
             for part in parts {
-                let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
+                let condition = Condition::present();
                 let _ = self.table.delete_if(position(&part), condition).await;
             }
         }
@@ -124,14 +124,13 @@ impl DynamoStore {
     }
 
     async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), CreateError> {
-        let mut condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+        let mut condition = Condition::absent();
         for _ in 0..MAX_CREATE_TRIES {
             let stored = match self.table.put_if(item.clone(), condition).await {
                 Ok(()) => return Ok(()),
                 Err(Refused::Failed(error)) => return Err(error.into()),
                 Err(Refused::Missing) => {
-                    condition =
-                        Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+                    condition = Condition::absent();
                     continue;
                 }
                 Err(Refused::Found(stored)) => stored,
@@ -151,10 +150,7 @@ impl DynamoStore {
                     Err(CreateError::Conflict(Box::new(earlier)))
                 };
             }
-            condition = Condition {
-                expression: "v = :gone",
-                values: vec![(":gone", number(earlier.revision))],
-            };
+            condition = Condition::revision(earlier.revision);
         }
         Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
     }
@@ -165,7 +161,7 @@ impl DynamoStore {
         if self.marked_days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day) {
             return Ok(());
         }
-        self.table.put(key("days", format!("{day:08}"))).await?;
+        self.table.put(day_item(day)).await?;
         let mut marked = self.marked_days.lock().unwrap_or_else(PoisonError::into_inner);
         if marked.len() >= MAX_MARKED_DAYS {
             marked.clear();
@@ -175,7 +171,7 @@ impl DynamoStore {
     }
 
     async fn bar_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
-        let condition = Condition { expression: "attribute_not_exists(p)", values: Vec::new() };
+        let condition = Condition::absent();
         let stored =
             match self.table.put_if(tombstone_item(id.task, Tombstone::Unused), condition).await {
                 Ok(()) => return Ok(IdState::Tombstone(Tombstone::Unused)),
@@ -237,7 +233,7 @@ impl DynamoStore {
             parts.iter().map(|part| part.get("c")?.as_b().ok().map(AsRef::as_ref)).collect();
         match bytes {
             Some(bytes) if !bytes.is_empty() => content(id, &bytes).map(Some),
-            _ => Err(malformed(id, "its content is not stored as one")),
+            _ => Err(StoreError::malformed(id, "its content is not stored as one")),
         }
     }
 
@@ -283,10 +279,7 @@ impl DynamoStore {
                 let expires = seconds(lasts.plus(self.retention).plus(SPARE));
                 self.lift_content(&stored, after, expires).await?;
                 change.put("ce", Some(number(expires)));
-                let condition = Condition {
-                    expression: "v = :before",
-                    values: vec![(":before", number(before.revision))],
-                };
+                let condition = Condition::revision(before.revision);
                 let written =
                     self.table.update_if(record_key(after.id.task), change, condition, whole).await;
                 written.or_else(|refused| self.refused(refused, before, after))
@@ -329,7 +322,7 @@ impl DynamoStore {
         for key in content_keys(item, webhook.id.task) {
             let mut change = Change::default();
             change.put("x", Some(number(expires)));
-            let condition = Condition { expression: "attribute_exists(p)", values: Vec::new() };
+            let condition = Condition::present();
             match self.table.update_if(key, change, condition, false).await {
                 Ok(_) => {}
                 Err(Refused::Failed(error)) => return Err(error.into()),
@@ -354,9 +347,7 @@ impl DynamoStore {
             return Err(DeleteError::Missing);
         }
         let condition = match revision {
-            Some(revision) => {
-                Condition { expression: "v = :seen", values: vec![(":seen", number(revision))] }
-            }
+            Some(revision) => Condition::revision(revision),
             None => Condition {
                 expression: "attribute_exists(p) AND attribute_not_exists(z)",
                 values: Vec::new(),

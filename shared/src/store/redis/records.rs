@@ -85,12 +85,9 @@ pub(super) fn content(
     let (Some(Some(url)), Some(Some(headers)), Some(Some(payload))) =
         (parts.next(), parts.next(), parts.next())
     else {
-        return Err(malformed(id, "its content is missing"));
+        return Err(StoreError::malformed(id, "its content is missing"));
     };
-    let invalid = |source| StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::Malformed(source),
-    };
+    let invalid = |source| StoreError::unreadable(id, InvalidRecord::Malformed(source));
     let headers = if headers.is_empty() {
         Vec::new()
     } else {
@@ -100,7 +97,7 @@ pub(super) fn content(
 }
 
 pub(super) fn parse(id: &WebhookId, json: &str) -> Result<Webhook, StoreError> {
-    Webhook::from_json(json).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
+    Webhook::from_json(json).map_err(|source| StoreError::unreadable(id, source))
 }
 
 pub(super) fn conflict(id: &WebhookId, json: &str) -> WriteError {
@@ -136,15 +133,10 @@ pub(super) fn is_foreign(error: &RedisError) -> bool {
 /// alone.
 pub(super) fn failed(id: &WebhookId, error: RedisError) -> StoreError {
     match error.kind() {
-        _ if is_foreign(&error) => malformed(id, "its key holds something else"),
-        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => malformed(id, "it is not text"),
+        _ if is_foreign(&error) => StoreError::malformed(id, "its key holds something else"),
+        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => {
+            StoreError::malformed(id, "it is not text")
+        }
         _ => unavailable(error),
-    }
-}
-
-pub(super) fn malformed(id: &WebhookId, why: &str) -> StoreError {
-    StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::Malformed(serde::de::Error::custom(why)),
     }
 }

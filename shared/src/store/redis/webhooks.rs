@@ -5,12 +5,12 @@ use async_trait::async_trait;
 
 use super::{
     FULL, RedisStore, SCRIPTS, expiry, keys, leases,
-    records::{Row, conflict, content, failed, full, headers_to_json, malformed, parse},
+    records::{Row, conflict, content, failed, full, headers_to_json, parse},
 };
 use crate::{
     id::WebhookId,
     model::{Content, Webhook},
-    random::{Random, SystemRandom},
+    random::write_name,
     redis::Call,
     status::Status,
     store::{
@@ -30,7 +30,7 @@ impl Webhooks for RedisStore {
         let mut call = SCRIPTS.create.on(&self.keys(webhook));
         call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(&row.reference);
         // Distinguishes another try of this call from another call.
-        call.arg(format!("{:016x}", SystemRandom.next_u64()));
+        call.arg(write_name());
         row.add_to(&mut call);
         call.arg(&content.url).arg(headers_to_json(content)).arg(content.payload.get());
         call.arg(u8::from(self.memory.is_full(&self.connection)));
@@ -53,7 +53,11 @@ impl Webhooks for RedisStore {
                 }
             }
         }
-        Err(malformed(&webhook.id, "it has expired and the expiry index does not name it").into())
+        Err(StoreError::malformed(
+            &webhook.id,
+            "it has expired and the expiry index does not name it",
+        )
+        .into())
     }
 
     async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {

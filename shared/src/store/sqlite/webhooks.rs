@@ -161,7 +161,7 @@ impl SqliteStore {
 }
 
 fn parse(id: &WebhookId, json: &str) -> Result<Webhook, StoreError> {
-    Webhook::from_json(json).map_err(|source| StoreError::Unreadable { id: id.to_string(), source })
+    Webhook::from_json(json).map_err(|source| StoreError::unreadable(id, source))
 }
 
 fn conflict(id: &WebhookId, json: &str) -> WriteError {
@@ -172,12 +172,8 @@ fn conflict(id: &WebhookId, json: &str) -> WriteError {
 }
 
 fn read_content(id: &WebhookId, stored: Option<StoredContent>) -> Result<Content, StoreError> {
-    let malformed = |source| StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::Malformed(source),
-    };
     stored
-        .ok_or_else(|| malformed(serde::de::Error::custom("its content is missing")))?
+        .ok_or_else(|| StoreError::malformed(id, "its content is missing"))?
         .read()
-        .map_err(malformed)
+        .map_err(|source| StoreError::unreadable(id, InvalidRecord::Malformed(source)))
 }

@@ -62,10 +62,7 @@ impl Records {
 }
 
 pub(crate) fn too_new(id: &WebhookId) -> StoreError {
-    StoreError::Unreadable {
-        id: id.to_string(),
-        source: InvalidRecord::TooNew { found: SCHEMA + 1 },
-    }
+    StoreError::unreadable(id, InvalidRecord::TooNew { found: SCHEMA + 1 })
 }
 
 /// The last digits tell webhooks of a world apart.
