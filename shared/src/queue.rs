@@ -99,8 +99,8 @@ pub struct QueueError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
     expect(dead_code, reason = "no backend is built in")
 )]
 impl QueueError {
-    /// The message exceeds a limit of the contract.
-    pub(crate) fn message_too_large() -> Self {
+    /// The body or the delay of a message exceeds its limit.
+    pub(crate) fn beyond_limits() -> Self {
         let (bytes, seconds) = (MAX_BODY_BYTES, MAX_DELAY.as_secs());
         Self(format!("a body may have {bytes} bytes, and a delay {seconds} s").into())
     }
@@ -121,8 +121,8 @@ pub struct SendError {
 /// Two lanes of messages.
 #[async_trait]
 pub trait Queue: Send + Sync + Debug {
-    /// Succeeds if a message could be sent. A queue whose [`Queue::depth`] fails whenever a send
-    /// would has nothing to check here.
+    /// Succeeds if a message could be sent, as far as the backend can tell without sending one.
+    /// The health check reads [`Queue::depth`] too, so this call need not repeat what that finds.
     async fn ping(&self) -> Result<(), QueueError>;
 
     /// Settings and conditions of the queue that an operator should change: one sentence each.

@@ -1,14 +1,13 @@
-//! What the store and the queue on Redis have in common: a connection that all calls share, to a
-//! server or to a cluster, and scripts.
+//! What the store and the queue on Redis share: a connection to a server or a cluster, and scripts.
 //!
-//! Every change is one Lua script, which a server runs as a whole or not at all. A script names
-//! every key that it touches, and all of them carry one hash tag, so on a cluster they are in one
-//! slot and the script runs on the node that has it. What the tags are, and so what changes
-//! together, the store and the queue decide: see there.
+//! Every change is one Lua script, which a server runs whole or not at all. A script receives every
+//! key that it touches. All of them have one hash tag, so on a cluster they are in one slot, and
+//! the script runs on the node with that slot. The store and the queue choose the tags, and so what
+//! changes together.
 //!
-//! **Nobody waits for long.** A call waits `RESPONSE_TIMEOUT` for its answer and fails; it never
-//! waits for a server to come back. On a cluster the client follows redirections and tries again
-//! within that time, so a script may run twice there: each does no harm then.
+//! **Bounded waits.** A call waits `RESPONSE_TIMEOUT` for its answer and then fails. It never waits
+//! for a server to return. On a cluster the client follows redirections and retries within that
+//! time, so a script may run twice. Each script is safe to run twice.
 
 mod batcher;
 mod durable;
@@ -35,20 +34,20 @@ use crate::config::RedisUrl;
 /// How long a call waits for its answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long it waits for a connection.
+/// How long a call waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a connection that is refused is tried again within one call; the next call tries anew.
+/// How often one call retries a refused connection. The next call starts again.
 const CONNECT_RETRIES: usize = 1;
 
-/// How often a call to a cluster is tried again within its time: redirections, a slot that moves, a
-/// connection that broke.
+/// How often a call to a cluster is retried within its time, after a redirection, a slot that moves
+/// or a broken connection.
 const CLUSTER_RETRIES: u32 = 5;
 
-/// The longest wait before that.
+/// The longest wait before such a retry.
 const MAX_CLUSTER_RETRY_WAIT_MS: u64 = 500;
 
-/// A server or a cluster, and what all keys there begin with.
+/// A connection to a server or a cluster, and the prefix of all keys there.
 #[derive(Clone)]
 pub struct Connection {
     link: Link,
@@ -63,7 +62,7 @@ enum Link {
     Cluster(Arc<Cluster>),
 }
 
-/// A cluster, connected by the first call that reaches it.
+/// A cluster. The first successful call opens the connection.
 struct Cluster {
     client: ClusterClient,
     connection: OnceCell<ClusterConnection>,
@@ -78,20 +77,20 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// The settings do not make a client.
+/// The settings make no valid client.
 #[derive(Debug, thiserror::Error)]
 #[error("no client can be made for {address}")]
 pub struct InvalidConnection {
-    /// Which server, without user and password.
+    /// The server, without user and password.
     pub address: String,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: RedisError,
 }
 
 impl Connection {
-    /// Does not connect yet: the first call does, and each call after a connection was lost. Call
-    /// it within a tokio runtime.
+    /// Creates the connection without opening it. The first call opens it, and each call after it
+    /// was lost. Call this within a tokio runtime.
     pub fn new(url: &RedisUrl, prefix: &str, part: &str) -> Result<Self, InvalidConnection> {
         let link = Link::to(url)?;
         Ok(Self {
@@ -102,7 +101,7 @@ impl Connection {
         })
     }
 
-    /// What is run by `Connection::run_durably` is on so many replicas before it is answered.
+    /// Makes `Connection::run_durably` wait until this many replicas have the write.
     pub fn confirmed_by(self, url: &RedisUrl, replicas: u32) -> Result<Self, InvalidConnection> {
         let link = if replicas == 0 { None } else { Some(Link::to(url)?) };
         Ok(Self { durable: link.map(|link| Durable::new(link, replicas)), ..self })
@@ -113,17 +112,17 @@ impl Connection {
         self.durable.is_some()
     }
 
-    /// The whole key, among those that share the slot of `{PREFIX-PART}`.
+    /// The whole key. Keys of the same `{PREFIX-PART}` share a slot.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{{{}}}:{name}", self.scope)
     }
 
-    /// The whole key, among those that share the slot of `{PREFIX-PART-SHARD}`.
+    /// The whole key. Keys of the same `{PREFIX-PART-SHARD}` share a slot.
     pub(crate) fn key_of_shard(&self, shard: usize, name: &str) -> String {
         format!("{{{}-{shard}}}:{name}", self.scope)
     }
 
-    /// Runs a command that does no harm if it runs twice: once more if the connection breaks.
+    /// Runs a command that is safe to run twice. Retries once if the connection breaks.
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match self.send(command).await {
             Err(error) if is_dropped(&error) => self.send(command).await,
@@ -131,18 +130,17 @@ impl Connection {
         }
     }
 
-    /// Runs a script. Not again if the connection breaks, which a cluster's client decides for
-    /// itself.
+    /// Runs a script. Does not retry if the connection breaks. A cluster's client may retry.
     pub(crate) async fn once<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         match self.send(&call.by_hash()).await {
-            // A node that was started since, or has taken over: it keeps the script from now on.
+            // A node that started or was promoted since. It keeps the script from now on.
             Err(error) if script::is_unknown(&error) => self.send(&call.by_text()).await,
             answer => answer,
         }
     }
 
-    /// Runs a script that does no harm if it runs twice: once more if the connection breaks, as it
-    /// does when the server restarts.
+    /// Runs a script that is safe to run twice. Retries once if the connection breaks, for example
+    /// because the server restarts.
     pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         match self.once(call).await {
             Err(error) if is_dropped(&error) => self.once(call).await,
@@ -150,8 +148,8 @@ impl Connection {
         }
     }
 
-    /// Runs a script whose answer promises durability, once more if the connection breaks and
-    /// `again`.
+    /// Runs a script whose answer promises durability. If `again`, retries once if the connection
+    /// breaks.
     pub(crate) async fn run_durably<T: FromRedisValue>(
         &self,
         call: &Call<'_>,
@@ -166,7 +164,13 @@ impl Connection {
         }
     }
 
-    /// A section of `INFO`, of each node that takes writes.
+    /// Writes this key. Fails on a replica, which answers reads. Succeeds on full memory, because
+    /// the server can still be read and emptied.
+    pub(crate) async fn ping(&self, key: &str) -> RedisResult<()> {
+        self.ask(::redis::cmd("EVAL").arg(script::TOUCH).arg(1).arg(key)).await
+    }
+
+    /// A section of `INFO` from each node that takes writes.
     pub(crate) async fn info(&self, section: &str) -> RedisResult<Vec<InfoDict>> {
         let command = ::redis::cmd("INFO").arg(section).clone();
         match &self.link {
@@ -175,7 +179,7 @@ impl Connection {
         }
     }
 
-    /// A setting, of each node that takes writes; empty if it may not be asked.
+    /// A setting from each node that takes writes. Empty if the user may not read it.
     pub(crate) async fn setting(&self, name: &str) -> RedisResult<Vec<(String, String)>> {
         let command = ::redis::cmd("CONFIG").arg("GET").arg(name).clone();
         match &self.link {
@@ -217,14 +221,14 @@ impl Link {
 }
 
 impl Cluster {
-    /// The connection, which all calls share.
+    /// The connection that all calls share.
     async fn connection(&self) -> RedisResult<ClusterConnection> {
         let connect = self.connection.get_or_try_init(|| self.client.get_async_connection());
         in_time(connect).await.cloned()
     }
 }
 
-/// Waiting for others who try to connect counts too.
+/// Includes the wait for other calls that connect.
 async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     timeout(RESPONSE_TIMEOUT, answer)
         .await
@@ -261,7 +265,7 @@ fn cluster(url: &RedisUrl) -> RedisResult<Link> {
     Ok(Link::Cluster(Arc::new(Cluster { client: builder.build()?, connection: OnceCell::new() })))
 }
 
-/// Whether the connection broke, so that the next call makes another one.
+/// Whether the connection broke, so the next call opens another one.
 pub(crate) fn is_dropped(error: &RedisError) -> bool {
     error.is_connection_dropped()
 }

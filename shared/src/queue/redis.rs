@@ -1,19 +1,18 @@
-//! The queue on Redis: for each lane two hashes for its messages, and a sorted set by the time at
-//! which each becomes visible. A third hash names the process that holds a message, so that another
-//! one can take over when its heartbeat stops (`context/redis/heartbeat.rs`).
+//! The queue on Redis. Each lane has two hashes for its messages, and a sorted set by the time at
+//! which each becomes visible. A third hash names the process that holds a message, so another
+//! process can recover it when the heartbeat stops (`context/redis/heartbeat.rs`).
 //!
-//! Every change is one script; what the keys are called, and what they hold, stands at the top of
-//! `prelude.lua`. A message is in the sorted set until it is acknowledged, so it is never only in a
-//! worker's memory. All keys carry the same hash tag, `{PREFIX-queue}`, thus both lanes are in one
-//! slot of a cluster, and a message moves between them as a whole. So a queue is as fast as one
-//! node of a cluster: a webhook that succeeds at once costs it three small writes, a quarter of
-//! what it costs the store, which is spread.
+//! Every change is one script. The top of `prelude.lua` describes every key. A message stays in the
+//! sorted set until it is acknowledged, so it is never only in a worker's memory. All keys share
+//! the hash tag `{PREFIX-queue}`, so a message moves between the lanes in one script.
 //!
-//! Sends that come while another one is on its way go together, and so do acknowledgements: see
-//! `Batcher`.
+//! So the queue is as fast as one node of a cluster. A webhook that succeeds at once costs it three
+//! small writes. That is a quarter of the store's cost, which is spread over the nodes.
 //!
-//! When the server's memory is full, sends go through as everything else does: they move work that
-//! the store has accepted. The store accepts no more by then.
+//! Concurrent sends share a round trip, and so do acknowledgements (`Batcher`).
+//!
+//! On full memory, sends still succeed, because they move work that the store has accepted. The
+//! store rejects new webhooks by then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,17 +27,17 @@ use super::{
 use crate::{
     clock::{Clock, Timestamp},
     liveness::{Liveness, ProcessId},
-    random::{Random, SystemRandom},
+    random::write_name,
     redis::{Batcher, Call, Connection, Script, scripts},
 };
 
-/// What another process sends is noticed within this time, at first.
+/// How soon a receiver sees a message from another process, at first.
 const MIN_POLL: Duration = Duration::from_millis(50);
 
-/// The same, of a receiver that has waited for a while.
+/// The same for a receiver that has waited for a while.
 const MAX_POLL: Duration = Duration::from_millis(200);
 
-/// Messages that one receive moves to the dead-letter lane; the rest waits for the next.
+/// The most messages that one receive moves to the dead-letter lane. The next receive moves more.
 const MAX_MOVES: usize = 100;
 
 scripts!("redis": depth; even_when_full: acknowledge, receive, release, release_all, send);
@@ -49,32 +48,32 @@ pub struct RedisQueue {
     connection: Connection,
     clock: Arc<dyn Clock>,
     liveness: Arc<Liveness>,
-    /// Of each lane: id, time at which it becomes visible, and body of what is to be sent.
-    sends: [Batcher<(String, i64, String)>; 2],
-    /// Of each lane: id and receives of what is to be acknowledged.
-    acknowledgements: [Batcher<(String, String)>; 2],
-    /// Of each lane: this process sent something, or there may be more than one receiver took.
-    arrivals: [Notify; 2],
+    /// Per lane: ID, visible time and body of messages to send.
+    sends: [Batcher<(String, i64, String)>; Lane::ALL.len()],
+    /// Per lane: ID and receive count of messages to acknowledge.
+    acknowledgements: [Batcher<(String, String)>; Lane::ALL.len()],
+    /// Per lane: this process sent a message, or a receiver left messages behind.
+    arrivals: [Notify; Lane::ALL.len()],
 }
 
-/// When the first message becomes visible; then id, receives, time of sending and body of what was
-/// received.
+/// When the first message becomes visible, then ID, receive count, send time and body of each
+/// received message.
 type ReceiveAnswer = (String, Vec<(String, u32, i64, String)>);
 
-/// What one try received, and if that is nothing, when it is worth trying again.
+/// The messages of one try. If there are none, when to try again.
 struct Tried {
     received: Vec<Received>,
     next_at: Option<Timestamp>,
 }
 
 impl RedisQueue {
-    /// The queue behind this connection. The clock says what is visible; the clocks of all
+    /// Opens the queue behind this connection. The clock decides what is visible. The clocks of the
     /// processes that share the queue may differ by a few seconds.
     pub fn new(connection: Connection, clock: Arc<dyn Clock>) -> Self {
         Self::of_process(connection, clock, Arc::default())
     }
 
-    /// The same, and what is received is held under this process's name while it has one.
+    /// Does the same, and holds received messages under this process's name while it has one.
     pub fn of_process(
         connection: Connection,
         clock: Arc<dyn Clock>,
@@ -84,14 +83,14 @@ impl RedisQueue {
         Self { connection, clock, liveness, sends, acknowledgements, arrivals: Default::default() }
     }
 
-    /// Makes everything visible that a dead process holds. How many messages.
+    /// Makes all messages visible that a dead process holds. Returns how many.
     pub async fn release_all_of(
         &self,
         process: ProcessId,
         now: Timestamp,
     ) -> Result<u64, QueueError> {
         let mut released = 0;
-        for lane in [Lane::Webhooks, Lane::DeadLetters] {
+        for lane in Lane::ALL {
             let mut call = self.call(&SCRIPTS.release_all, lane);
             call.arg(now.as_millis()).arg(process);
             released += self.connection.run::<u64>(&call).await.map_err(failed)?;
@@ -100,7 +99,7 @@ impl RedisQueue {
         Ok(released)
     }
 
-    /// The keys of a lane, in the order in which the scripts take them.
+    /// The keys of a lane, in the order of the scripts.
     fn keys(&self, lane: Lane) -> [String; 5] {
         let name = match lane {
             Lane::Webhooks => "webhooks",
@@ -129,8 +128,8 @@ impl RedisQueue {
         let limit = if lane == Lane::Webhooks { MAX_RECEIVES } else { 0 };
         let process = self.liveness.id().map_or_else(String::new, |id| id.to_string());
         script.arg(limit).arg(MAX_MOVES).arg(process);
-        // Not repeated if the connection breaks: what an earlier try took would wait for its
-        // visibility timeout all the same.
+        // No retry if the connection breaks. The messages of the first try would wait for their
+        // visibility timeout anyway.
         let (next_at, messages): ReceiveAnswer =
             self.connection.once(&script).await.map_err(failed)?;
         let received = messages.into_iter().map(|(id, receives, sent_at, body)| Received {
@@ -145,8 +144,8 @@ impl RedisQueue {
         Ok(Tried { received: received.collect(), next_at })
     }
 
-    /// Returns when it may be worth trying again: this process sent something, a message becomes
-    /// visible, it is time to look for what other processes sent, or the wait is over.
+    /// Waits until another try may succeed: this process sent a message, a message becomes visible,
+    /// another process may have sent one, or the wait is over.
     async fn wait_for_message(
         &self,
         lane: Lane,
@@ -158,7 +157,7 @@ impl RedisQueue {
         tokio::select! {
             () = self.arrivals[lane.index()].notified() => {}
             () = self.clock.sleep(wake_at.since(self.clock.now())) => {}
-            // The machine's time: other processes do not go by this clock.
+            // The machine's time, because other processes do not follow this clock.
             () = tokio::time::sleep(poll) => {}
         }
     }
@@ -166,9 +165,9 @@ impl RedisQueue {
 
 #[async_trait]
 impl Queue for RedisQueue {
-    // The health check reads the depth, which fails whenever a send would.
+    // A write, because a replica answers reads and refuses sends. Full memory refuses no send.
     async fn ping(&self) -> Result<(), QueueError> {
-        Ok(())
+        self.connection.ping(&self.connection.key("ping")).await.map_err(failed)
     }
 
     async fn warnings(&self) -> Result<Vec<String>, QueueError> {
@@ -182,12 +181,8 @@ impl Queue for RedisQueue {
         if !taken.is_empty() {
             let row = |index: &usize| {
                 let message = &messages[*index];
-                // 64 random bits need no look whether they are taken.
-                (
-                    format!("{:016x}", SystemRandom.next_u64()),
-                    now.plus(message.delay).as_millis(),
-                    message.body.clone(),
-                )
+                // 64 random bits are unique enough without a check.
+                (write_name(), now.plus(message.delay).as_millis(), message.body.clone())
             };
             let (connection, clock, keys) =
                 (self.connection.clone(), Arc::clone(&self.clock), self.keys(lane));
@@ -211,7 +206,7 @@ impl Queue for RedisQueue {
         if refused.is_empty() {
             return Ok(());
         }
-        Err(SendError { failed: refused, source: QueueError::message_too_large() })
+        Err(SendError { failed: refused, source: QueueError::beyond_limits() })
     }
 
     async fn receive(
@@ -227,7 +222,7 @@ impl Queue for RedisQueue {
         loop {
             let Tried { received, next_at } = self.try_receive(lane, max, visibility).await?;
             if received.len() == max {
-                // There may be more, for the next one who waits.
+                // There may be more messages for the next receiver.
                 self.arrivals[lane.index()].notify_one();
             }
             if !received.is_empty() || self.clock.now() >= deadline {
@@ -291,8 +286,7 @@ impl Queue for RedisQueue {
     }
 }
 
-/// Id and receives of each receipt. What is not a receipt of this queue names nothing, and is left
-/// out.
+/// ID and receive count of each receipt. Skips receipts that are not from this queue.
 fn parts(receipts: &[String]) -> impl Iterator<Item = (&str, &str)> {
     receipts.iter().filter_map(|receipt| receipt.split_once('.'))
 }

@@ -1,8 +1,8 @@
-//! The embedded queue: a table of a [`Database`], in the order in which its messages become
+//! The embedded queue: a table of a [`Database`], ordered by the time at which messages become
 //! visible.
 //!
-//! A receive moves a message to the time at which it becomes visible again, so the table needs no
-//! other index, and the key of a message names its latest receive: a receipt is that key.
+//! A receive moves a message to the time at which it becomes visible again. So the table needs no
+//! other index, and the message's key identifies its latest receive. The receipt is that key.
 
 mod messages;
 
@@ -25,16 +25,16 @@ use crate::{
     sqlite::{Database, DatabaseError, Durability},
 };
 
-/// What another process sends is noticed within this time, at first.
+/// How soon a receiver sees a message from another process, at first.
 const MIN_POLL: Duration = Duration::from_millis(50);
 
-/// The same, of a receiver that has waited for a while.
+/// The same for a receiver that has waited for a while.
 const MAX_POLL: Duration = Duration::from_millis(200);
 
-/// A depth that counted more messages than this is kept for [`DEPTH_AGE`].
+/// A depth that counted more messages than this is cached for [`DEPTH_AGE`].
 const DEAR_COUNT: u64 = 10_000;
 
-/// How old such a depth may be.
+/// The largest age of a cached depth.
 const DEPTH_AGE: Duration = Duration::from_millis(500);
 
 /// The queue in a database file.
@@ -42,15 +42,15 @@ const DEPTH_AGE: Duration = Duration::from_millis(500);
 pub struct SqliteQueue {
     database: Database,
     clock: Arc<dyn Clock>,
-    /// Of each lane, the latest depth that was dear, and when it was counted. Never held over a
-    /// wait.
+    /// Per lane, the latest expensive depth and when it was counted. Never locked across an await.
     depths: Mutex<[Option<(Instant, Depth)>; 2]>,
-    /// When somebody last looked for messages of other processes, by lane. Never held over a wait.
+    /// Per lane, when a receiver last looked for messages of other processes. Never locked across
+    /// an await.
     polls: Mutex<[Option<Instant>; 2]>,
 }
 
 impl SqliteQueue {
-    /// The queue in this file. The clock says what is visible.
+    /// Opens the queue in this file. The clock decides what is visible.
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
         Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
     }
@@ -72,7 +72,7 @@ impl SqliteQueue {
         Ok(RecoveredInFlight { released, webhooks })
     }
 
-    /// One try; or when it is worth trying again, if ever.
+    /// Tries once. If there are no messages, returns when to try again, if ever.
     async fn try_receive(
         &self,
         lane: Lane,
@@ -80,7 +80,7 @@ impl SqliteQueue {
         visibility: Duration,
     ) -> Result<(Vec<Received>, Option<Timestamp>), QueueError> {
         let now = self.clock.now();
-        // Gone when this future is dropped. What nobody takes would stay hidden until its
+        // Dropped with this future. Messages that nobody takes would stay hidden until their
         // visibility timeout.
         let receiver = Arc::new(());
         let wanted = Arc::downgrade(&receiver);
@@ -91,8 +91,8 @@ impl SqliteQueue {
         work.await.map_err(failed)
     }
 
-    /// Whether it is this receiver's turn to look for messages of other processes. However many
-    /// wait, one look serves all.
+    /// Whether this receiver looks for messages of other processes now. One look serves all
+    /// receivers.
     fn is_turn_to_poll(&self, lane: Lane, interval: Duration) -> bool {
         let latest = &mut self.polls.lock().unwrap_or_else(PoisonError::into_inner)[lane.index()];
         let is_turn = latest.is_none_or(|at| at.elapsed() >= interval);
@@ -102,8 +102,8 @@ impl SqliteQueue {
         is_turn
     }
 
-    /// Returns when it may be worth trying again: this process sent something, a message becomes
-    /// visible, another process sent something, or the wait is over.
+    /// Waits until another try may succeed: this process sent a message, a message becomes visible,
+    /// another process sent one, or the wait is over.
     async fn wait_for_message(
         &self,
         lane: Lane,
@@ -120,7 +120,7 @@ impl SqliteQueue {
             tokio::select! {
                 () = self.database.arrivals(lane).notified() => return Ok(()),
                 () = self.clock.sleep(wake_at.since(now)) => return Ok(()),
-                // The machine's time: other processes do not go by this clock.
+                // The machine's time, because other processes do not follow this clock.
                 () = tokio::time::sleep(poll) => {}
             }
             let is_turn = self.is_turn_to_poll(lane, poll);
@@ -165,7 +165,7 @@ impl Queue for SqliteQueue {
         if refused.is_empty() {
             return Ok(());
         }
-        Err(SendError { failed: refused, source: QueueError::message_too_large() })
+        Err(SendError { failed: refused, source: QueueError::beyond_limits() })
     }
 
     async fn receive(
@@ -180,7 +180,7 @@ impl Queue for SqliteQueue {
         loop {
             let (received, next_at) = self.try_receive(lane, max, visibility).await?;
             if received.len() == max {
-                // There may be more, for the next one who waits.
+                // There may be more messages for the next receiver.
                 self.database.arrivals(lane).notify_one();
             }
             if !received.is_empty() || self.clock.now() >= deadline {

@@ -1,16 +1,15 @@
-//! The queue on Amazon SQS: two standard queues, of which the first gives up on a message after
-//! [`MAX_RECEIVES`](super::MAX_RECEIVES) receives and moves it to the second (its redrive policy,
-//! which `infra/template.yaml` sets).
+//! The queue on Amazon SQS: two standard queues. The redrive policy of the first moves a message to
+//! the second after [`MAX_RECEIVES`](super::MAX_RECEIVES) receives. `infra/template.yaml` sets it.
 //!
-//! - At most 10 messages and 1 MiB a call; a call with fewer messages costs as much. Messages that
-//!   SQS did not take although nothing was wrong with them are sent again.
-//! - Delays and visibility timeouts have whole seconds. Delays are rounded down, visibility
-//!   timeouts up.
-//! - The group of a message is its `MessageGroupId`: on a standard queue that keeps no order, and
-//!   makes the queue *fair*, so that a group with a backlog does not hold up the others.
+//! - A call has at most 10 messages and 1 MiB. A call with fewer messages costs the same. Messages
+//!   that SQS did not take through no fault of theirs are sent again.
+//! - Delays and visibility timeouts are whole seconds. Delays are rounded down, visibility timeouts
+//!   up.
+//! - The group of a message is its `MessageGroupId`. On a standard queue, that keeps no order. It
+//!   makes the queue *fair*: a group with a backlog does not delay the others.
 //!   <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>
-//! - A receipt is outdated once its message is received again, but SQS may take one for a while all
-//!   the same; a claim makes that harmless.
+//! - A receipt is outdated once its message is received again. SQS may accept an outdated one for a
+//!   while. The claims make that harmless.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -33,10 +32,10 @@ use crate::{
     config::AwsSettings,
 };
 
-/// The most bytes of all bodies of a call: 1 MiB, less what attributes take.
+/// The most bytes of all bodies in a call: 1 MiB minus the space for attributes.
 const MAX_BATCH_BYTES: usize = 1024 * 1024 - 16 * 1024;
 
-/// The longest that a receive can wait.
+/// The longest wait of a receive.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// The longest `MessageGroupId`.
@@ -51,7 +50,7 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// The queues of these settings.
+    /// Opens the queues of these settings.
     pub fn new(client: Client, settings: &AwsSettings) -> Self {
         Self {
             client,
@@ -67,7 +66,7 @@ impl SqsQueue {
         }
     }
 
-    /// Sends messages that fit into one call. Those that were not taken, and why.
+    /// Sends messages that fit into one call. Returns those that SQS did not take, and the error.
     async fn send_batch(
         &self,
         lane: Lane,
@@ -93,7 +92,7 @@ impl SqsQueue {
                 .await;
             let failed = match sent {
                 Ok(answer) => answer.failed,
-                // The client has retried.
+                // The client has already retried.
                 Err(error) => return (indices(&left), Some(unavailable(error))),
             };
             let names: BTreeSet<&str> = failed.iter().map(|entry| entry.id.as_str()).collect();
@@ -122,8 +121,7 @@ fn entry(index: usize, message: &Outgoing) -> Result<SendMessageBatchRequestEntr
         .map_err(|error| QueueError(boxed(error)))
 }
 
-/// The group as SQS takes it: up to 128 printable ASCII characters, so a long or an odd one is
-/// hashed.
+/// The group for SQS: up to 128 printable ASCII characters. Another name is hashed.
 fn group(name: &str) -> Option<String> {
     if name.is_empty() {
         return None;
@@ -134,7 +132,7 @@ fn group(name: &str) -> Option<String> {
     Some(format!("sha256:{}", hex::encode(Sha256::digest(name.as_bytes()))))
 }
 
-/// Splits the messages that the contract allows into calls of at most ten messages and
+/// Splits the messages within the limits into calls of at most ten messages and
 /// [`MAX_BATCH_BYTES`]. Each message keeps its index.
 fn batches(messages: &[Outgoing]) -> Vec<Vec<(usize, &Outgoing)>> {
     let mut batches: Vec<Vec<(usize, &Outgoing)>> = Vec::new();
@@ -167,15 +165,16 @@ fn refused(entry: &BatchResultErrorEntry) -> QueueError {
     )
 }
 
-/// Receipts that SQS does not know any more are not in the way of the others; anything else that
-/// was not done is trouble.
+/// Ignores receipts that SQS no longer knows. Any other failed entry is an error.
 fn check(failed: &[BatchResultErrorEntry]) -> Result<(), QueueError> {
     failed.iter().find(|entry| !entry.sender_fault).map_or(Ok(()), |entry| Err(refused(entry)))
 }
 
 #[async_trait]
 impl Queue for SqsQueue {
-    // The health check reads the depth, which fails whenever a send would.
+    // SQS has no harmless write. The health check also reads the depth, which finds an unreachable
+    // service, missing queues, and invalid credentials. A role that may read and not send is only
+    // found by a send.
     async fn ping(&self) -> Result<(), QueueError> {
         Ok(())
     }
@@ -187,7 +186,7 @@ impl Queue for SqsQueue {
     async fn send(&self, lane: Lane, messages: &[Outgoing]) -> Result<(), SendError> {
         let refused = |(index, message): (usize, &Outgoing)| (!message.fits()).then_some(index);
         let mut failed: Vec<usize> = messages.iter().enumerate().filter_map(refused).collect();
-        let mut trouble = (!failed.is_empty()).then(QueueError::message_too_large);
+        let mut trouble = (!failed.is_empty()).then(QueueError::beyond_limits);
         for batch in batches(messages) {
             let (more, why) = self.send_batch(lane, &batch).await;
             failed.extend(more);

@@ -1,13 +1,12 @@
-//! Writes that replicas have before they are answered (`STATUS_REDIS_WAIT`).
+//! Writes that replicas must confirm before they are answered (`STATUS_REDIS_WAIT`).
 //!
-//! `WAIT` counts the replicas that have everything that *its own connection* has written, and
-//! blocks that connection. So these writes have a connection of their own, and a write and its
-//! `WAIT` go there as one pipeline, which never spans a reconnection. On a cluster the pipeline
-//! goes to the node that has the write's slot. Writes that come while others wait go together: they
-//! share the next `WAIT`.
+//! `WAIT` counts the replicas that have every write of *its own connection*, and blocks that
+//! connection. So these writes have a connection of their own. A write and its `WAIT` are one
+//! pipeline, which never spans a reconnection. On a cluster the pipeline goes to the node with the
+//! write's slot. Writes that arrive while others wait share the next `WAIT`.
 //!
-//! A write that found everything done already, by an earlier try whose `WAIT` failed, changes
-//! nothing. So each pipeline writes a mark too, and `WAIT` is about that.
+//! A retried write whose first `WAIT` failed changes nothing. So each pipeline also writes a mark,
+//! and `WAIT` confirms that.
 
 use std::{
     collections::HashMap,
@@ -22,33 +21,30 @@ use ::redis::{
     cmd,
 };
 
-use super::{Batcher, Call, Link, allow_full_memory, script};
+use super::{Batcher, Call, Link, script};
 
 /// How long replicas have to confirm.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a pipeline is sent that did nothing: a node that does not know the script, or no
-/// longer has the slot.
+/// How often a pipeline is sent that changed nothing, because the node does not know the script or
+/// no longer has the slot.
 const MAX_ROUNDS: usize = 3;
 
-/// Writes the mark.
-const MARK: &str = concat!(allow_full_memory!(), "redis.call('SET', KEYS[1], 1)");
-
-/// Where writes wait for replicas.
+/// Writes that wait for replicas.
 #[derive(Clone)]
 pub(super) struct Durable(Arc<Inner>);
 
 struct Inner {
     link: Link,
     replicas: u32,
-    /// By what goes together: all on a server, those of one slot on a cluster.
+    /// One batcher for a server. One per slot for a cluster.
     lanes: Mutex<HashMap<String, Arc<Lane>>>,
 }
 
-/// Writes that go together. Each has an answer of its own.
+/// Writes that share a pipeline. Each has its own answer.
 type Lane = Batcher<Write, RedisResult<Value>>;
 
-/// A script with its arguments, as it is sent first, and to a node that does not know it.
+/// A script with its arguments: by hash, and by text for a node that does not know it.
 struct Write {
     by_hash: Cmd,
     by_text: Cmd,
@@ -59,8 +55,8 @@ impl Durable {
         Self(Arc::new(Inner { link, replicas, lanes: Mutex::default() }))
     }
 
-    /// Runs the script. The answer comes once enough replicas have the write; an error says that
-    /// they did not confirm it in time, and it may stand all the same.
+    /// Runs the script. Answers once enough replicas have the write. An error means that they did
+    /// not confirm in time. The write may have taken effect.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> RedisResult<T> {
         let tag = call.tag();
         let group =
@@ -101,7 +97,7 @@ impl Inner {
                     write.by_hash.clone()
                 });
             }
-            pipeline.cmd("EVAL").arg(MARK).arg(1).arg(mark);
+            pipeline.cmd("EVAL").arg(script::TOUCH).arg(1).arg(mark);
             pipeline.cmd("WAIT").arg(self.replicas).arg(WAIT_TIMEOUT.as_millis() as u64);
             let mut values = self.send(&pipeline, mark).await?;
             let confirmed = self.confirmed(values.pop(), values.pop());
@@ -122,7 +118,7 @@ impl Inner {
             let is_moved =
                 |index: &usize| answers[*index].as_ref().is_err_and(RedisError::is_cluster_error);
             if undone.iter().any(is_moved) {
-                // Follows the redirection, so that the next pipeline finds the node.
+                // Follows the redirection, so the next pipeline finds the node.
                 let _ = self.link.send::<Value>(cmd("EXISTS").arg(mark)).await;
             }
             (open, by_text) = (undone, true);

@@ -1,8 +1,8 @@
-//! Lua scripts, and calls of them.
+//! Lua scripts and their calls.
 
 use ::redis::{Cmd, ErrorKind, RedisError, RedisWrite, ServerErrorKind, ToRedisArgs, cmd};
 
-/// What runs on a server as a whole.
+/// A script.
 pub(crate) struct Script {
     text: &'static str,
     hash: String,
@@ -14,7 +14,7 @@ impl Script {
         Self { text, hash }
     }
 
-    /// A call on these keys: all that the script touches, and all of one slot.
+    /// A call with these keys: all that the script touches, in one slot.
     pub(crate) fn on(&self, keys: &[String]) -> Call<'_> {
         let arguments = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
         Call { script: self, keys: keys.len(), arguments }
@@ -34,7 +34,7 @@ impl Call<'_> {
         self
     }
 
-    /// The hash tag of its keys, `{…}`: what they share a slot by.
+    /// The hash tag of the keys, `{…}`, which determines their slot.
     pub(super) fn tag(&self) -> String {
         let key = String::from_utf8_lossy(self.arguments.first().map_or(&[], Vec::as_slice));
         key.split_inclusive('}').next().unwrap_or_default().to_owned()
@@ -58,18 +58,18 @@ impl Call<'_> {
     }
 }
 
-/// Whether the server said that it does not know the script.
+/// Whether the server does not know the script.
 pub(super) fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// Makes a script run also when the server's memory is full (`maxmemory`). Put in front of its
-/// text.
+/// The first line of a script that must run even if the server's memory is full (`maxmemory`).
 ///
-/// A full server refuses a script's first write if that may take memory. If it does not, the server
-/// lets the whole script run (documented under "Execution under low memory conditions"). This one
-/// changes nothing: a key that comes first in `KEYS` has no time to live, or gets it anew. The flag
-/// `allow-oom` says the same, but Redis 6.2 refuses a script that begins with `#!lua`.
+/// A full server refuses a script whose first write may take memory. If the first write takes none,
+/// the server runs the whole script (Redis documents this as "Execution under low memory
+/// conditions"). This write changes nothing: the first key in `KEYS` has no time to live, or gets a
+/// new one. The flag `allow-oom` does the same, but Redis 6.2 rejects a script that begins with
+/// `#!lua`.
 macro_rules! allow_full_memory {
     () => {
         "redis.call('PERSIST', KEYS[1])\n"
@@ -77,12 +77,14 @@ macro_rules! allow_full_memory {
 }
 pub(crate) use allow_full_memory;
 
-/// The scripts of a folder, each behind the folder's prelude, as the static `SCRIPTS`. Those that
-/// free or move work run also when the server's memory is full. Those that only read, or take in
-/// more, have no need of that.
+/// Writes the key, to prove that the server takes writes. Runs even on full memory.
+pub(super) const TOUCH: &str = concat!(allow_full_memory!(), "redis.call('SET', KEYS[1], 1)");
+
+/// The scripts of a directory, each after the directory's prelude, as the static `SCRIPTS`. Scripts
+/// that free memory or move accepted work run even on full memory.
 macro_rules! scripts {
     ($folder:literal: $($name:ident),* ; even_when_full: $($even:ident),+ $(,)?) => {
-        /// What runs on the server.
+        /// The scripts.
         struct Scripts {
             $($name: $crate::redis::Script,)*
             $($even: $crate::redis::Script,)+
@@ -103,10 +105,10 @@ macro_rules! scripts {
 }
 pub(crate) use scripts;
 
-/// Whether the server refused to take more, since its memory is full.
+/// Whether the server refused the write because its memory is full.
 pub(crate) fn is_full(error: &RedisError) -> bool {
     const CODE: &str = "OOM";
-    // Servers before Redis 7 put it into the text of another error.
+    // Servers before Redis 7 report it in the text of another error.
     error.code() == Some(CODE)
         || error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }

@@ -71,7 +71,7 @@ use crate::{
 const FULL: &str = "full";
 
 scripts!("redis": circuits, create, destinations, due, open, replace, reserve, tombstone_id;
-    even_when_full: activity, advance, circuit, delete, forget, mark, report, write,
+    even_when_full: activity, advance, circuit, delete, forget, report, write,
 );
 
 /// The store on a Redis server or a cluster.
@@ -105,12 +105,8 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        // A write, because a replica refuses it. Full memory is a warning and no failure: the
-        // server can still be read and emptied.
-        let ping = async |shard| {
-            let key = self.connection.key_of_shard(shard, "ping");
-            self.connection.run::<()>(&SCRIPTS.mark.on(&[key])).await
-        };
+        let ping =
+            async |shard| self.connection.ping(&self.connection.key_of_shard(shard, "ping")).await;
         let pings = try_join_all((0..keys::SHARDS).map(ping)).await;
         pings.map(drop).map_err(records::unavailable)
     }

@@ -11,7 +11,9 @@ use shared::{
     clock::Clock,
     config::RedisUrl,
     id::TaskId,
+    lane::Lane,
     model::{ClaimId, Webhook},
+    queue::{Outgoing, Queue, redis::RedisQueue},
     redis::Connection,
     store::{
         Activity, CreateError, DestinationActivity, IDEMPOTENCY_TTL, IdempotencyKeys, Reservation,
@@ -68,6 +70,28 @@ async fn what_promises_durability_waits_for_a_replica() {
     let promoted = World::on(replica);
     assert_eq!(promoted.store.get(&unconfirmed.id).await.unwrap(), Some(unconfirmed));
     assert_eq!(promoted.store.get(&webhook.id).await.unwrap(), None);
+}
+
+/// Neither store nor queue passes the health check on a server that takes no writes, though it
+/// answers reads. Proved on a replica, before and after its promotion.
+#[tokio::test]
+async fn a_read_only_replica_does_not_pass_the_health_check() {
+    let primary = RedisServer::start().unwrap();
+    let replica = World::on(RedisServer::replica_of(&primary).unwrap());
+    let connection = Connection::new(&replica.behind.url, PREFIX, "queue").unwrap();
+    let queue = RedisQueue::new(connection, Arc::clone(&replica.clock) as _);
+    let message =
+        Outgoing { body: "1".to_owned(), delay: Duration::ZERO, group: "group".to_owned() };
+    let message = std::slice::from_ref(&message);
+    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap().ready, 0, "it answers reads");
+    queue.send(Lane::Webhooks, message).await.unwrap_err();
+    queue.ping().await.unwrap_err();
+    replica.store.ping().await.unwrap_err();
+    replica.server.promote().unwrap();
+    queue.ping().await.unwrap();
+    replica.store.ping().await.unwrap();
+    assert_eq!(queue.depth(Lane::Webhooks).await.unwrap().ready, 0, "a ping is no message");
+    queue.send(Lane::Webhooks, message).await.unwrap();
 }
 
 /// On a cluster the node that took the write is the one whose replica is waited for. Proved by

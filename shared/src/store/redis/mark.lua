@@ -1,2 +1,0 @@
--- Writes, to show that the server takes writes. KEYS: the key to write.
-redis.call('SET', KEYS[1], 1)
