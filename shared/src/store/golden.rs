@@ -11,22 +11,30 @@
     reason = "the functions serve tests alone"
 )]
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde_json::value::RawValue;
 
 use super::{
-    Activity, ClockFault, DestinationActivity, DueCursor, DuePlace, Reservation, SweepReport,
+    Activity, ClockFault, DestinationActivity, DueCursor, DuePlace, IdState, Reservation,
+    ReserveError, Store, SweepReport, Tombstone,
 };
 use crate::{
     circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
+    lane::Lane,
     message::Message,
     model::{
         Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Step,
         Transition, Webhook, Why,
     },
+    queue::{Outgoing, Queue},
     retry_override::RetryOverride,
     status::Status,
     trace::Trace,
@@ -173,9 +181,19 @@ fn used_budget() -> Budget {
     }
 }
 
-/// Every kind of error, step, reason and function occurs.
+/// Every kind of error, step, reason and function of schema version 1 occurs. The list stays as it
+/// is: a kind that is added later gets a sample and a golden file of its own.
 fn retrying() -> Webhook {
-    let errors = ErrorKind::ALL.into_iter();
+    let errors = [
+        ErrorKind::HttpStatus,
+        ErrorKind::Network,
+        ErrorKind::Timeout,
+        ErrorKind::Tls,
+        ErrorKind::RefusedAddress,
+        ErrorKind::Interrupted,
+        ErrorKind::CircuitOpen,
+        ErrorKind::Undeliverable,
+    ];
     let steps = [
         (Function::Api, Transition::Create, None),
         (Function::Deliver, Transition::Claim, Some(Why::LeaseOver)),
@@ -211,7 +229,11 @@ fn retrying() -> Webhook {
             status_code: Some(503),
             message: "the destination answered 503".to_owned(),
         }),
-        attempts: errors.zip(1..).map(|(kind, number)| attempt(number, Some(kind))).collect(),
+        attempts: errors
+            .into_iter()
+            .zip(1..)
+            .map(|(kind, number)| attempt(number, Some(kind)))
+            .collect(),
         history: history.collect(),
         ..referenced(3)
     }
@@ -312,7 +334,7 @@ pub fn reservations() -> [(&'static str, Reservation); 2] {
     [("reservation_fresh.json", fresh), ("reservation_answered.json", answered)]
 }
 
-/// A report with every field, and one with those that are always there.
+/// A report with the fields that are always there, and one with every field.
 pub fn sweep_reports() -> [(&'static str, SweepReport); 2] {
     let least =
         SweepReport { ran_at: NOW, lag_ms: 5, counts: [1, 2, 3, 4, 5], ..Default::default() };
@@ -329,6 +351,13 @@ pub fn sweep_reports() -> [(&'static str, SweepReport); 2] {
         ..least.clone()
     };
     [("sweep_report_least.json", least), ("sweep_report_full.json", full)]
+}
+
+/// The report after the search for entries of a clock that was ahead.
+pub fn searched_sweep_report() -> SweepReport {
+    let [(_, least), _] = sweep_reports();
+    let fault = ClockFault { found_at: at(2), ahead_ms: 3_600_000, left: None };
+    SweepReport { clock_fault: Some(fault), ..least }
 }
 
 /// A circuit whose probe is under way.
@@ -365,6 +394,94 @@ pub fn activity() -> Activity {
             ("https://example.com:443".to_owned(), well),
         ]),
     }
+}
+
+/// A webhook that [`write_all`] deletes, one that it never creates, and the tombstone of each.
+pub fn tombstones() -> [(WebhookId, Tombstone); 2] {
+    let reference = least(1).id.reference;
+    [(8, Tombstone::Deleted), (9, Tombstone::Unused)]
+        .map(|(n, why)| (WebhookId { reference: reference.clone(), task: task(n) }, why))
+}
+
+/// Writes the samples to the store and the queue. Their clock must say [`NOW`].
+pub async fn write_all(store: &dyn Store, queue: &dyn Queue) {
+    for (_, record) in records() {
+        store.create(&record, &content(&record)).await.unwrap();
+    }
+    let [(deleted, _), (unused, _)] = tombstones();
+    let webhook = Webhook { id: deleted, ..least(1) };
+    store.create(&webhook, &content(&webhook)).await.unwrap();
+    store.delete(&webhook.id).await.unwrap();
+    store.tombstone_id(&unused).await.unwrap();
+    store.advance_audit(None, NOW).await.unwrap();
+    for (_, report) in sweep_reports() {
+        store.report_sweep(&report).await.unwrap();
+    }
+    for (name, reservation) in reservations() {
+        store.reserve(name, &reservation).await.unwrap();
+    }
+    store.add_activity(&activity(), NOW).await.unwrap();
+    store.write_circuit(None, &circuit()).await.unwrap();
+    for (lane, body) in bodies() {
+        let message = Outgoing { body, delay: Duration::ZERO, group: "g".to_owned() };
+        queue.send(lane, &[message]).await.unwrap();
+    }
+}
+
+/// The bodies of the messages in each lane.
+fn bodies() -> [(Lane, String); 3] {
+    let [look_at, with_seen, archive] = messages().map(|(_, message)| message.to_json());
+    [(Lane::Webhooks, look_at), (Lane::Webhooks, with_seen), (Lane::DeadLetters, archive)]
+}
+
+/// Panics unless store and queue read everything that [`write_all`] writes, in every way. Receives
+/// the messages.
+pub async fn assert_all_read(store: &dyn Store, queue: &dyn Queue) {
+    for (name, record) in records() {
+        let read = store.open(&record.id).await.unwrap().unwrap();
+        assert_eq!(read, (record.clone(), content(&record)), "{name}");
+    }
+    for (id, why) in tombstones() {
+        assert_eq!(store.tombstone_id(&id).await.unwrap(), IdState::Tombstone(why));
+    }
+    assert_eq!(store.counts().await.unwrap(), [1; 5]);
+    let due = store.due(NOW.plus(Duration::from_secs(3600)), None, 10).await.unwrap();
+    assert_eq!(due.entries.len(), 2);
+    assert_eq!(store.dead_letters(None, None, 10).await.unwrap().items.len(), 1);
+    assert_eq!(store.audited_until().await.unwrap(), Some(NOW));
+    let [_, (_, report)] = sweep_reports();
+    assert_eq!(store.last_sweep().await.unwrap(), Some(report));
+    for (name, reservation) in reservations() {
+        let another = Reservation { task: task(9), ..reservation.clone() };
+        let taken = store.reserve(name, &another).await;
+        assert!(
+            matches!(&taken, Err(ReserveError::Taken(found)) if found.reservation == reservation),
+            "{name}: {taken:?}"
+        );
+    }
+    let activity = activity();
+    assert_eq!(store.counters().await.unwrap(), activity.counters);
+    let destinations = store.destinations(NOW).await.unwrap().into_iter();
+    let destinations = destinations.map(|one| (one.destination, one.activity));
+    assert_eq!(destinations.collect::<BTreeMap<_, _>>(), activity.destinations);
+    assert_eq!(store.circuits().await.unwrap(), [circuit()]);
+    for lane in Lane::ALL {
+        assert_received(queue, lane).await;
+    }
+}
+
+/// Panics unless the lane holds exactly its samples, as messages that nobody has received.
+async fn assert_received(queue: &dyn Queue, lane: Lane) {
+    let expected: BTreeSet<(String, u32, Timestamp)> = bodies()
+        .into_iter()
+        .filter(|(of, _)| *of == lane)
+        .map(|(_, body)| (body, 1, NOW))
+        .collect();
+    assert_eq!(queue.depth(lane).await.unwrap().ready, expected.len() as u64);
+    let received = queue.receive(lane, 10, Duration::ZERO, Duration::ZERO).await.unwrap();
+    assert_eq!(received.len(), expected.len(), "{received:?}");
+    let received = received.into_iter().map(|one| (one.body, one.receives, one.sent_at));
+    assert_eq!(received.collect::<BTreeSet<_>>(), expected);
 }
 
 #[cfg(test)]
@@ -406,8 +523,19 @@ mod tests {
         for (name, report) in sweep_reports() {
             check_json(name, &report);
         }
+        check_json("sweep_report_searched.json", &searched_sweep_report());
         for (name, reservation) in reservations() {
             check_json(name, &reservation);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_error_has_a_sample() {
+        for kind in ErrorKind::ALL {
+            let has_it = |record: &Webhook| {
+                record.attempts.iter().any(|attempt| attempt.error == Some(kind))
+            };
+            assert!(records().iter().any(|(_, record)| has_it(record)), "{kind:?}");
         }
     }
 }

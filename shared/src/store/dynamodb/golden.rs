@@ -13,12 +13,15 @@ use super::{
     circuits::{self, circuit_item},
     idempotency_keys::{read_reservation, reservation_item},
     item::{self, Item},
-    sweep_state::{read_report, report_item},
+    sweep_state::{position_attributes, read_position, read_report, report_item},
     totals,
 };
 use crate::store::{Tombstone, golden};
 
 const FILE: &str = "dynamodb.json";
+
+/// The audit's position, a marked day, and a report.
+const MORE: &str = "dynamodb_audit_and_days.json";
 
 /// The random name of a write.
 const NAME: &str = "00112233aabbccdd";
@@ -80,8 +83,33 @@ fn items() -> Vec<(String, Item)> {
     items
 }
 
-fn read() -> Map<String, Value> {
-    serde_json::from_str(&golden::read(FILE)).unwrap()
+/// The items of [`MORE`]. None has a deflated attribute.
+fn more_items() -> [(&'static str, Item); 3] {
+    let mut audit = item::key("sweep", "audit");
+    let attributes = position_attributes(golden::NOW, NAME);
+    audit.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
+    [
+        ("audit", audit),
+        ("day", item::day_item(item::day(golden::NOW))),
+        ("sweep_report_searched.json", report_item(&golden::searched_sweep_report())),
+    ]
+}
+
+fn read(file: &str) -> Map<String, Value> {
+    serde_json::from_str(&golden::read(file)).unwrap()
+}
+
+#[test]
+fn audit_and_days_are_written_and_read_as_in_schema_1() {
+    let written: Map<String, Value> =
+        more_items().into_iter().map(|(name, item)| (name.to_owned(), to_json(&item))).collect();
+    golden::check(MORE, &serde_json::to_string_pretty(&written).unwrap());
+    let golden = read(MORE);
+    let item = |name: &str| from_json(&golden[name]);
+    assert_eq!(read_position(&item("audit")), Some(golden::NOW));
+    assert_eq!(item::day_of(&item("day")), Some(item::day(golden::NOW)));
+    let report = read_report(&item("sweep_report_searched.json"));
+    assert_eq!(report, Some(golden::searched_sweep_report()));
 }
 
 #[test]
@@ -102,12 +130,12 @@ fn every_item_is_written_as_in_schema_1() {
         }
         serde_json::to_string_pretty(&items).unwrap()
     };
-    assert_eq!(inflated(written), inflated(read()));
+    assert_eq!(inflated(written), inflated(read(FILE)));
 }
 
 #[test]
 fn every_item_of_schema_1_is_read() {
-    let golden = read();
+    let golden = read(FILE);
     let item = |name: &str| from_json(&golden[name]);
     for (name, record) in golden::records() {
         let stored = item(name);

@@ -1,17 +1,12 @@
 //! The rows of schema version 1: the store and the queue write them byte for byte, and read them.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::path::Path;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{tests::SetClock, *};
-use crate::{
-    id::WebhookId,
-    model::Webhook,
-    queue::{Lane, Outgoing, Queue, sqlite::SqliteQueue},
-    store::{IdState, IdempotencyKeys, Lists, SweepState, Tombstone, Totals, Webhooks, golden},
-};
+use crate::{queue::sqlite::SqliteQueue, store::golden};
 
 const FILE: &str = "sqlite.sql";
 
@@ -58,41 +53,8 @@ async fn every_row_is_written_as_in_schema_1() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("written.db");
     let (store, queue) = open(&path);
-    for (_, record) in golden::records() {
-        store.create(&record, &golden::content(&record)).await.unwrap();
-    }
-    let (deleted, unused) = (deleted(), unused());
-    store.create(&deleted, &golden::content(&deleted)).await.unwrap();
-    store.delete(&deleted.id).await.unwrap();
-    store.tombstone_id(&unused.id).await.unwrap();
-    store.advance_audit(None, golden::NOW).await.unwrap();
-    for (_, report) in golden::sweep_reports() {
-        store.report_sweep(&report).await.unwrap();
-    }
-    for (name, reservation) in golden::reservations() {
-        store.reserve(name, &reservation).await.unwrap();
-    }
-    store.add_activity(&golden::activity(), golden::NOW).await.unwrap();
-    store.write_circuit(None, &golden::circuit()).await.unwrap();
-    for (lane, (_, message)) in
-        [Lane::Webhooks, Lane::Webhooks, Lane::DeadLetters].into_iter().zip(golden::messages())
-    {
-        let message =
-            Outgoing { body: message.to_json(), delay: Duration::ZERO, group: "g".to_owned() };
-        queue.send(lane, &[message]).await.unwrap();
-    }
+    golden::write_all(&store, &queue).await;
     golden::check(FILE, &dump(&path));
-}
-
-fn deleted() -> Webhook {
-    let (_, pending) = &golden::records()[0];
-    let task = golden::task(8);
-    Webhook { id: WebhookId { task, ..pending.id.clone() }, ..pending.clone() }
-}
-
-fn unused() -> Webhook {
-    let webhook = deleted();
-    Webhook { id: WebhookId { task: golden::task(9), ..webhook.id.clone() }, ..webhook }
 }
 
 #[tokio::test]
@@ -101,37 +63,5 @@ async fn every_row_of_schema_1_is_read() {
     let path = folder.path().join("read.db");
     Connection::open(&path).unwrap().execute_batch(&golden::read(FILE)).unwrap();
     let (store, queue) = open(&path);
-    for (name, record) in golden::records() {
-        let read = store.open(&record.id).await.unwrap().unwrap();
-        assert_eq!(read, (record.clone(), golden::content(&record)), "{name}");
-    }
-    assert_eq!(
-        store.tombstone_id(&deleted().id).await.unwrap(),
-        IdState::Tombstone(Tombstone::Deleted)
-    );
-    assert_eq!(
-        store.tombstone_id(&unused().id).await.unwrap(),
-        IdState::Tombstone(Tombstone::Unused)
-    );
-    assert_eq!(store.counts().await.unwrap(), [1; 5]);
-    let due = store.due(Timestamp::from_millis(i64::MAX), None, 10).await.unwrap();
-    assert_eq!(due.entries.len(), 2);
-    assert_eq!(store.dead_letters(None, None, 10).await.unwrap().items.len(), 1);
-    assert_eq!(store.audited_until().await.unwrap(), Some(golden::NOW));
-    let [_, (_, report)] = golden::sweep_reports();
-    assert_eq!(store.last_sweep().await.unwrap(), Some(report));
-    let activity = golden::activity();
-    assert_eq!(store.counters().await.unwrap(), activity.counters);
-    let destinations = store.destinations(golden::NOW).await.unwrap();
-    let destinations = destinations.into_iter().map(|one| (one.destination, one.activity));
-    assert_eq!(destinations.collect::<BTreeMap<_, _>>(), activity.destinations);
-    assert_eq!(store.circuits().await.unwrap(), [golden::circuit()]);
-    for (lane, depth) in [(Lane::Webhooks, 2), (Lane::DeadLetters, 1)] {
-        assert_eq!(queue.depth(lane).await.unwrap().ready, depth);
-        let received = queue.receive(lane, 10, Duration::ZERO, Duration::ZERO).await;
-        for message in received.unwrap() {
-            let bodies = golden::messages().map(|(_, message)| message.to_json());
-            assert!(bodies.contains(&message.body), "{}", message.body);
-        }
-    }
+    golden::assert_all_read(&store, &queue).await;
 }

@@ -8,14 +8,21 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use shared::{
-    id::WebhookId,
+    liveness::{Liveness, ProcessId},
     queue::{Lane, Outgoing, Queue, redis::RedisQueue},
-    store::{IdState, Tombstone, golden},
+    status::Status,
+    store::golden,
 };
 
 use super::*;
 
 const FILE: &str = "redis.json";
+
+/// What a process with a heartbeat holds: a claim and a message.
+const HELD: &str = "redis_held.json";
+
+/// That process.
+const PROCESS: ProcessId = 7;
 
 /// A clock with a fixed time.
 #[derive(Debug)]
@@ -36,16 +43,21 @@ impl Clock for FixedClock {
     }
 }
 
-fn open(behind: &Behind) -> (RedisStore, RedisQueue) {
-    let clock: Arc<dyn Clock> = Arc::new(FixedClock);
+/// Store and queue of a process, under its name if it has one.
+fn open(behind: &Behind, process: Option<ProcessId>) -> (RedisStore, RedisQueue) {
+    let (clock, liveness) = (Arc::new(FixedClock), Arc::new(Liveness::default()));
+    if let Some(process) = process {
+        liveness.begin(process);
+    }
     let connection = |part| Connection::new(&behind.url, &behind.prefix, part).unwrap();
-    let store = RedisStore::new(connection("status"), Arc::clone(&clock));
-    (store, RedisQueue::new(connection("queue"), clock))
-}
-
-fn pending(n: u8) -> Webhook {
-    let (_, pending) = &golden::records()[0];
-    Webhook { id: WebhookId { task: golden::task(n), ..pending.id.clone() }, ..pending.clone() }
+    (
+        RedisStore::of_process(
+            connection("status"),
+            Arc::clone(&clock) as _,
+            Arc::clone(&liveness),
+        ),
+        RedisQueue::of_process(connection("queue"), clock, liveness),
+    )
 }
 
 /// Every key with its value, sorted.
@@ -102,8 +114,8 @@ fn name_random_values(dumped: &mut Map<String, Value>) {
     }
 }
 
-async fn load(behind: &Behind) {
-    let golden: Map<String, Value> = serde_json::from_str(&golden::read(FILE)).unwrap();
+async fn load(behind: &Behind, file: &str) {
+    let golden: Map<String, Value> = serde_json::from_str(&golden::read(file)).unwrap();
     for (key, value) in golden {
         let mut command = cmd(if value.is_object() { "HSET" } else { "ZADD" });
         command.arg(&key);
@@ -120,63 +132,62 @@ async fn load(behind: &Behind) {
 #[tokio::test]
 async fn every_key_is_written_as_in_schema_1() {
     let world = World::on(RedisServer::start().unwrap());
-    let (store, queue) = open(&world.behind);
-    for (_, record) in golden::records() {
-        store.create(&record, &golden::content(&record)).await.unwrap();
-    }
-    let (deleted, unused) = (pending(8), pending(9));
-    store.create(&deleted, &golden::content(&deleted)).await.unwrap();
-    store.delete(&deleted.id).await.unwrap();
-    store.tombstone_id(&unused.id).await.unwrap();
-    store.advance_audit(None, golden::NOW).await.unwrap();
-    for (_, report) in golden::sweep_reports() {
-        store.report_sweep(&report).await.unwrap();
-    }
-    for (name, reservation) in golden::reservations() {
-        store.reserve(name, &reservation).await.unwrap();
-    }
-    store.add_activity(&golden::activity(), golden::NOW).await.unwrap();
-    store.write_circuit(None, &golden::circuit()).await.unwrap();
-    for (lane, (_, message)) in
-        [Lane::Webhooks, Lane::Webhooks, Lane::DeadLetters].into_iter().zip(golden::messages())
-    {
-        let body = message.to_json();
-        let message = Outgoing { body, delay: Duration::ZERO, group: "g".to_owned() };
-        queue.send(lane, &[message]).await.unwrap();
-    }
+    let (store, queue) = open(&world.behind, None);
+    golden::write_all(&store, &queue).await;
     golden::check(FILE, &dump(&world.behind).await);
 }
 
 #[tokio::test]
 async fn every_key_of_schema_1_is_read() {
     let world = World::on(RedisServer::start().unwrap());
-    load(&world.behind).await;
-    let (store, queue) = open(&world.behind);
-    for (name, record) in golden::records() {
-        let read = store.open(&record.id).await.unwrap().unwrap();
-        assert_eq!(read, (record.clone(), golden::content(&record)), "{name}");
+    load(&world.behind, FILE).await;
+    let (store, queue) = open(&world.behind, None);
+    golden::assert_all_read(&store, &queue).await;
+}
+
+/// The record of the claim, and the message.
+fn held() -> (Webhook, Outgoing) {
+    let [_, (_, claimed), ..] = golden::records();
+    let [(_, message), ..] = golden::messages();
+    let body = message.to_json();
+    (claimed, Outgoing { body, delay: Duration::ZERO, group: "g".to_owned() })
+}
+
+#[tokio::test]
+async fn what_a_process_holds_is_written_as_in_schema_1() {
+    let world = World::on(RedisServer::start().unwrap());
+    let (store, queue) = open(&world.behind, Some(PROCESS));
+    let (claimed, message) = held();
+    let pending = Webhook {
+        revision: claimed.revision - 1,
+        status: Status::Pending,
+        claim: None,
+        ..claimed.clone()
+    };
+    store.create(&pending, &golden::content(&pending)).await.unwrap();
+    store.write_and_open(&pending, &claimed).await.unwrap();
+    queue.send(Lane::Webhooks, &[message]).await.unwrap();
+    let visibility = Duration::from_secs(360);
+    let received = queue.receive(Lane::Webhooks, 1, visibility, Duration::ZERO).await.unwrap();
+    assert_eq!(received.len(), 1);
+    golden::check(HELD, &dump(&world.behind).await);
+}
+
+/// Proved by another process, which recovers the claim and the message.
+#[tokio::test]
+async fn what_a_process_of_schema_1_holds_is_read() {
+    let world = World::on(RedisServer::start().unwrap());
+    load(&world.behind, HELD).await;
+    let (store, queue) = open(&world.behind, None);
+    let (claimed, message) = held();
+    assert_eq!(store.get(&claimed.id).await.unwrap(), Some(claimed));
+    let depth = queue.depth(Lane::Webhooks).await.unwrap();
+    assert_eq!((depth.ready, depth.in_flight, depth.delayed), (0, 1, 0));
+    for recovered in [1, 0] {
+        assert_eq!(store.end_leases_of(PROCESS, golden::NOW).await.unwrap(), recovered);
+        assert_eq!(queue.release_all_of(PROCESS, golden::NOW).await.unwrap(), recovered);
     }
-    for (webhook, why) in [(pending(8), Tombstone::Deleted), (pending(9), Tombstone::Unused)] {
-        assert_eq!(store.tombstone_id(&webhook.id).await.unwrap(), IdState::Tombstone(why));
-    }
-    assert_eq!(store.counts().await.unwrap(), [1; 5]);
-    let due = store.due(golden::NOW.plus(Duration::from_secs(3600)), None, 10).await.unwrap();
-    assert_eq!(due.entries.len(), 2);
-    assert_eq!(store.dead_letters(None, None, 10).await.unwrap().items.len(), 1);
-    assert_eq!(store.audited_until().await.unwrap(), Some(golden::NOW));
-    let [_, (_, report)] = golden::sweep_reports();
-    assert_eq!(store.last_sweep().await.unwrap(), Some(report));
-    let activity = golden::activity();
-    assert_eq!(store.counters().await.unwrap(), activity.counters);
-    let destinations = store.destinations(golden::NOW).await.unwrap();
-    let destinations = destinations.into_iter().map(|one| (one.destination, one.activity));
-    assert_eq!(destinations.collect::<BTreeMap<_, _>>(), activity.destinations);
-    assert_eq!(store.circuits().await.unwrap(), [golden::circuit()]);
-    for (lane, ready) in [(Lane::Webhooks, 2), (Lane::DeadLetters, 1)] {
-        assert_eq!(queue.depth(lane).await.unwrap().ready, ready);
-        for message in queue.receive(lane, 10, Duration::ZERO, Duration::ZERO).await.unwrap() {
-            let bodies = golden::messages().map(|(_, message)| message.to_json());
-            assert!(bodies.contains(&message.body), "{}", message.body);
-        }
-    }
+    let received = queue.receive(Lane::Webhooks, 10, Duration::ZERO, Duration::ZERO).await.unwrap();
+    let received = received.into_iter().map(|one| (one.body, one.sent_at));
+    assert_eq!(received.collect::<Vec<_>>(), [(message.body, golden::NOW)]);
 }
