@@ -22,7 +22,10 @@ use shared::{
     id::{TaskId, WebhookId},
     model::{Content, Function, Webhook, Why},
     retry::Outcome,
-    store::{Activity, CreateError, Store, StoreError, Totals, Webhooks, dynamodb::DynamoStore},
+    store::{
+        Activity, CreateError, Store, StoreError, SweepReport, SweepState, Totals, Webhooks,
+        dynamodb::DynamoStore,
+    },
     transition::{Limits, NewWebhook, Report, Rules},
 };
 use tools::cost::units::{Item, item_bytes};
@@ -297,6 +300,22 @@ async fn figures_go_on_after_a_clock_was_ahead() {
                 < format!("{:015}", now.as_millis() + 120_000).as_str(),
             "{sums:?}"
         );
+    }
+}
+
+/// A report of the sweep that this version cannot read counts as none, and the next one replaces
+/// it. Proved with items of another shape, written behind the store's back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_report_of_the_sweep_counts_as_none() {
+    let world = World::start().await;
+    let report = SweepReport { ran_at: world.clock.now(), ..SweepReport::default() };
+    for unreadable in [json!({ "N": "7" }), json!({ "S": r#"{"another":"shape"}"# })] {
+        let item = json!({ "p": { "S": "sweep" }, "s": { "S": "report" }, "d": unreadable });
+        let put = json!({ "TableName": "posthaste", "Item": item });
+        world.emulator.call("DynamoDB_20120810.PutItem", put).await.unwrap();
+        assert_eq!(world.store.last_sweep().await.unwrap(), None, "{item}");
+        world.store.report_sweep(&report).await.unwrap();
+        assert_eq!(world.store.last_sweep().await.unwrap().as_ref(), Some(&report));
     }
 }
 

@@ -1,5 +1,5 @@
-//! What holds of this backend beyond the contract: its indexes, its totals, the purge, and the
-//! take-over.
+//! The parts of this backend beyond the contract: its indexes, its totals, the purge, and the
+//! recovery.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +17,8 @@ use crate::{
     model::{ClaimId, Content, InvalidRecord, SCHEMA, Webhook},
     retry::Outcome,
     store::{
-        Activity, DestinationTotals, Filter, Lists, Totals, Webhooks, WriteError, purge::MIN_APART,
+        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, Totals, Webhooks,
+        WriteError, purge::MIN_APART,
     },
     transition::{Report, Rules, testing::new_webhook},
 };
@@ -99,7 +100,7 @@ impl Fixture {
         TaskId::mint(self.now(), random)
     }
 
-    /// Accepted, number `n` of this millisecond.
+    /// Accepts webhook number `n` of this millisecond.
     async fn accept(&self, n: u16) -> Webhook {
         let webhook = self.rules.create(new_webhook(self.task(n)), self.now());
         self.store.create(&webhook, &content()).await.unwrap();
@@ -138,7 +139,7 @@ impl Fixture {
             .unwrap()
     }
 
-    /// The totals are what a count of the rows gives.
+    /// Checks that the totals equal a count of the rows.
     async fn check_totals(&self) -> [u64; 5] {
         let counts = self.store.counts().await.unwrap();
         for (status, count) in counts.iter().enumerate() {
@@ -153,15 +154,15 @@ impl Fixture {
     }
 }
 
-/// SQLite is asked how it would run each listing query: by which index, with which bounds, and
-/// never by sorting.
+/// Each listing query uses the right index and bounds, and never sorts. Proved with SQLite's query
+/// plan.
 #[tokio::test]
 async fn every_list_walks_its_index() {
     let fixture = fixture();
     for (sql, index) in lists::plans::all() {
         let connection = fixture.raw();
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        // No values: the plan must not hang on them.
+        // No values, because the plan must not depend on them.
         let plan: Vec<String> =
             statement.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
         let plan = plan.join("; ");
@@ -185,8 +186,8 @@ async fn totals_are_exact_through_a_life() {
     assert_eq!(fixture.check_totals().await, [1, 0, 0, 1, 0]);
 }
 
-/// A record equal to `after` is there already: the first try had taken effect, so the second one
-/// succeeds and changes nothing.
+/// A write of a record that is stored already succeeds and changes nothing, because the first try
+/// took effect.
 #[tokio::test]
 async fn a_write_that_is_tried_again_succeeds_once() {
     let fixture = fixture();
@@ -199,8 +200,8 @@ async fn a_write_that_is_tried_again_succeeds_once() {
     assert!(matches!(error, WriteError::Conflict(stored) if *stored == claimed));
 }
 
-/// Two handles on the file, as of two processes: of twenty who claim the same webhook, one wins,
-/// twenty times over.
+/// Of twenty workers that claim the same webhook, one wins. Proved twenty times with two handles on
+/// the file, as of two processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_claims_through_two_handles_one_wins() {
     let fixture = fixture();
@@ -225,8 +226,8 @@ async fn of_claims_through_two_handles_one_wins() {
     }
 }
 
-/// 250 webhooks expire, 10 do not. They are gone for readers at once, and from the disk a hundred
-/// with each purge, once two looks a minute apart have seen them expired.
+/// 250 webhooks expire, 10 do not. Readers miss them at once. Each purge deletes a hundred from the
+/// disk, once two looks a minute apart have found them expired.
 #[tokio::test]
 async fn what_expired_goes_a_little_at_a_time() {
     let fixture = fixture();
@@ -292,8 +293,7 @@ async fn the_id_of_what_expired_is_free_and_its_writes_are_refused() {
     assert_eq!(fixture.check_totals().await, [1, 0, 0, 0, 0]);
 }
 
-/// A record of a newer version is an error for who asks for it, left out of lists, and never
-/// changed.
+/// A record of a newer version is an error for a read by ID, left out of lists, and never changed.
 #[tokio::test]
 async fn a_newer_record_harms_nobody_else() {
     let fixture = fixture();
@@ -332,9 +332,9 @@ async fn a_newer_record_harms_nobody_else() {
     );
 }
 
-/// A made-up reference id leads to its one webhook, and also to those whose callers copied it.
+/// A generated reference ID finds its one webhook, and also those whose callers copied it.
 #[tokio::test]
-async fn a_made_up_reference_is_found_without_an_index_entry() {
+async fn a_generated_reference_is_found_without_an_index_entry() {
     let fixture = fixture();
     let generated = ReferenceId::generated(fixture.task(5));
     for n in [3, 5, 9] {
@@ -355,9 +355,9 @@ async fn a_made_up_reference_is_found_without_an_index_entry() {
     assert_eq!(found, [9, 5, 3].map(|n| fixture.task(n)));
 }
 
-/// 1,203 attempts under way when the stack died: all are due, and free to be claimed again.
+/// All 1,203 attempts in flight at the crash of a stack are due, and workers can claim them again.
 #[tokio::test]
-async fn a_take_over_ends_leases() {
+async fn a_recovery_ends_leases() {
     let fixture = fixture();
     for n in 0..1203 {
         fixture.claim(&fixture.accept(n).await).await;
@@ -376,10 +376,10 @@ async fn a_take_over_ends_leases() {
     fixture.check_totals().await;
 }
 
-/// What has no message is due as soon as there is something to do; what has one, or waits as it
-/// should, is left alone.
+/// A webhook without a message is due as soon as a worker can work on it. One with a message, or
+/// that waits correctly, does not change.
 #[tokio::test]
-async fn a_take_over_finds_what_no_message_leads_to() {
+async fn a_recovery_finds_what_no_message_leads_to() {
     let fixture = fixture();
     let unsent = fixture.accept(1).await;
     let sent = fixture.accept(2).await;
@@ -438,8 +438,8 @@ async fn worst_destinations_and_opened_circuits_come_first() {
     );
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
 
-    // Of those that opened the latest written comes first; what nobody has written for a day makes
-    // room.
+    // Of the opened circuits, the latest written comes first. A circuit without a write for a day
+    // makes room.
     let now = BEGIN.plus(hour * 48);
     let circuit = |name: &str, open_until, touched_at| Circuit {
         failures: 1,
@@ -464,4 +464,19 @@ async fn worst_destinations_and_opened_circuits_come_first() {
         .map(|circuit| circuit.destination)
         .collect();
     assert_eq!(names, ["c", "b", "a"]);
+}
+
+/// A report of the sweep that this version cannot read counts as none, and the next one replaces
+/// it. Proved with reports of another shape, written behind the store's back.
+#[tokio::test]
+async fn an_unreadable_report_of_the_sweep_counts_as_none() {
+    let fixture = fixture();
+    let report = SweepReport { ran_at: fixture.now(), ..SweepReport::default() };
+    let other = Connection::open(&fixture.path).unwrap();
+    for unreadable in ["", r#"{"another":"shape"}"#] {
+        other.execute("INSERT OR REPLACE INTO sweep VALUES ('report', ?1)", [unreadable]).unwrap();
+        assert_eq!(fixture.store.last_sweep().await.unwrap(), None, "{unreadable}");
+        fixture.store.report_sweep(&report).await.unwrap();
+        assert_eq!(fixture.store.last_sweep().await.unwrap().as_ref(), Some(&report));
+    }
 }

@@ -23,7 +23,7 @@ use shared::{
     retry::Outcome,
     store::{
         Filter, IDEMPOTENCY_TTL, IdempotencyKeys, Lists, Reservation, Store, StoreError,
-        SweepState, Totals, Webhooks, WriteError, redis::RedisStore,
+        SweepReport, SweepState, Webhooks, WriteError, redis::RedisStore,
     },
     transition::{Report, Rules, testing::new_webhook},
 };
@@ -189,6 +189,22 @@ async fn a_foreign_key_on_a_cluster_is_an_error_for_its_webhook_only() {
         RedisCluster::start().unwrap(),
     ))
     .await;
+}
+
+/// A report of the sweep that this version cannot read counts as none, and the next one replaces
+/// it. Proved with reports of another shape, written behind the store's back.
+#[tokio::test]
+async fn an_unreadable_report_of_the_sweep_counts_as_none() {
+    let world = World::on(RedisServer::start().unwrap());
+    let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
+    for unreadable in ["", r#"{"another":"shape"}"#] {
+        let mut write = cmd("HSET");
+        write.arg("{posthaste-status}:sweep").arg("report").arg(unreadable);
+        world.behind.ask::<()>(&write).await.unwrap();
+        assert_eq!(world.store.last_sweep().await.unwrap(), None, "{unreadable}");
+        world.store.report_sweep(&report).await.unwrap();
+        assert_eq!(world.store.last_sweep().await.unwrap().as_ref(), Some(&report));
+    }
 }
 
 /// Webhooks are spread over the nodes of a cluster, so each carries its share. Proved by what each
