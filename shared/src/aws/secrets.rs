@@ -131,12 +131,11 @@ pub async fn resolve(
             reference: value.trim().to_owned(),
             fault,
         };
-        let client = match &client {
-            Some(client) => client,
-            None => {
-                let http = AwsHttp::new().map_err(|error| unreadable(error.to_string()))?;
-                client.insert(Client { http, domain: OnceCell::new() })
-            }
+        let client = if let Some(client) = &client {
+            client
+        } else {
+            let http = AwsHttp::new().map_err(|error| unreadable(error.to_string()))?;
+            client.insert(Client { http, domain: OnceCell::new() })
         };
         let answer = ask_patiently(client, &reference, &environment).await.map_err(unreadable)?;
         resolved.insert(variable, reference.secret_in(&answer).map_err(unreadable)?);
@@ -222,12 +221,12 @@ async fn signed(
         "environment",
     );
     let (service, target, endpoint_variable, body) = reference.request();
-    let endpoint = match set(endpoint_variable).or_else(|| set("AWS_ENDPOINT_URL")) {
-        Some(endpoint) => endpoint,
-        None => {
-            let domain = client.domain.get_or_try_init(|| domain(&region)).await?;
-            format!("https://{service}.{domain}")
-        }
+    let configured = set(endpoint_variable).or_else(|| set("AWS_ENDPOINT_URL"));
+    let endpoint = if let Some(endpoint) = configured {
+        endpoint
+    } else {
+        let domain = client.domain.get_or_try_init(|| domain(&region)).await?;
+        format!("https://{service}.{domain}")
     };
     let body = body.to_string();
     let invalid = |error: &dyn fmt::Display| format!("the request cannot be made: {error}");

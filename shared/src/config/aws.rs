@@ -29,8 +29,8 @@ pub struct AwsSettings {
     pub queue_url: String,
     /// `DEAD_LETTER_QUEUE_URL`.
     pub dead_letter_queue_url: String,
-    /// `AWS_LAMBDA_FUNCTION_NAME`, which Lambda sets. Each call sends it, so CloudTrail shows which
-    /// function called.
+    /// `AWS_LAMBDA_FUNCTION_NAME`, which Lambda sets. Each call sends it, so an audit trail shows
+    /// which function called.
     pub function_name: Option<String>,
 }
 
