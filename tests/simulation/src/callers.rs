@@ -1,4 +1,4 @@
-//! Callers, who send webhooks, and operators, who meddle. Both go through the API's own router.
+//! Callers and operators. Both send requests through the API's router.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
@@ -24,30 +24,30 @@ use crate::{
     world::{Process, World},
 };
 
-/// How often a caller with a key tries again.
+/// The maximum number of tries of a caller with an idempotency key.
 const MAX_TRIES: u32 = 8;
 
-/// The function `api`, and its warm processes.
+/// The function `api`, with its warm processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Api {
     idle: Arc<Mutex<Vec<Warm>>>,
 }
 
-/// A process that can be called again.
+/// A process that can be invoked again.
 type Warm = (Arc<Process>, Router);
 
-/// What came back, and from whom.
+/// A response, and the process that sent it.
 #[derive(Debug)]
-struct Called {
+struct ApiResponse {
     status: StatusCode,
     body: Value,
-    /// The answer that was given to an earlier request with this key; this one did nothing.
+    /// Whether this is the stored response to an earlier request with the same key.
     replayed: bool,
     process: Arc<Process>,
 }
 
 impl Api {
-    /// One request. `None`: no answer.
+    /// Sends a request. `None`: no response.
     async fn call(
         &self,
         world: &Arc<World>,
@@ -55,7 +55,7 @@ impl Api {
         path: &str,
         key: Option<&str>,
         body: Option<&Value>,
-    ) -> Option<Called> {
+    ) -> Option<ApiResponse> {
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (process, router) = warm.unwrap_or_else(|| {
             let process = Process::start(world, Function::Api);
@@ -75,19 +75,19 @@ impl Api {
                 .body(Body::from(body.to_string())),
             None => request.body(Body::empty()),
         };
-        let Ok(request) = request else { unreachable!("the parts are good") };
+        let Ok(request) = request else { unreachable!("the request is valid") };
         let Ok(response) = invoke(&process, router.clone().oneshot(request)).await?;
         let replayed = response.headers().contains_key("idempotent-replayed");
         let (status, body) = read(response).await;
-        process.note(|| format!("answers {status} {body}"));
-        let called = Called { status, body, replayed, process: Arc::clone(&process) };
+        process.note(|| format!("returns {status} {body}"));
+        let response = ApiResponse { status, body, replayed, process: Arc::clone(&process) };
         world.change(|state| {
-            state.watch.must(called.status != StatusCode::INTERNAL_SERVER_ERROR, || {
-                "the API answered 500".to_owned()
+            state.checks.require(response.status != StatusCode::INTERNAL_SERVER_ERROR, || {
+                "the API returned 500".to_owned()
             });
         });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((process, router));
-        Some(called)
+        Some(response)
     }
 }
 
@@ -97,7 +97,7 @@ async fn read(response: Response<Body>) -> (StatusCode, Value) {
     (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
 }
 
-/// Starts everybody.
+/// Starts the callers and the operators.
 pub(super) fn start(world: &Arc<World>) {
     let api = Api::default();
     let callers = world.plan.webhooks;
@@ -110,12 +110,12 @@ pub(super) fn start(world: &Arc<World>) {
             world.busy.fetch_sub(1, Relaxed);
         });
     }
-    for number in 0..world.plan.strays {
+    for number in 0..world.plan.unreadable_messages {
         let world = Arc::clone(world);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000)))
                 .await;
-            stray(&world, number);
+            send_unreadable(&world, number);
         });
     }
     for _ in 0..world.plan.newer {
@@ -123,7 +123,7 @@ pub(super) fn start(world: &Arc<World>) {
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(world.below(world.plan.faults_end_s * 1000)))
                 .await;
-            newer(&world);
+            act_as_newer_version(&world);
         });
     }
     if world.plan.newer > 0 {
@@ -141,7 +141,7 @@ pub(super) fn start(world: &Arc<World>) {
     }
 }
 
-/// Asks for one webhook, or a batch of them, until it is accepted or nobody can know.
+/// Submits a webhook or a batch, until it is accepted, or until the result stays unknown.
 async fn submit(world: &Arc<World>, api: &Api, number: u64) {
     let varied = world.plan.varied;
     let items: u64 = if varied && world.below(5) == 0 { 2 + world.below(3) } else { 1 };
@@ -151,25 +151,25 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
         [one] => ("/webhooks", one.clone()),
         all => ("/webhooks/batch", json!({"webhooks": all})),
     };
-    // Some callers ask again although they were answered: their answer was lost on its way.
-    let mut again = if key.is_some() && world.below(3) == 0 { 2 } else { 0 };
+    // Some callers repeat the request although it was accepted, as if the response was lost.
+    let mut repeats = if key.is_some() && world.below(3) == 0 { 2 } else { 0 };
     for _ in 0..MAX_TRIES {
-        let called = api.call(world, Method::POST, path, key.as_deref(), Some(&body)).await;
+        let response = api.call(world, Method::POST, path, key.as_deref(), Some(&body)).await;
         let mut wait_ms = 200 + world.below(25_000);
-        match called {
-            Some(called) if called.status == StatusCode::ACCEPTED => {
-                let whole = accepted(world, &called, number, key.is_some());
-                if key.is_none() || (whole && again == 0) {
+        match response {
+            Some(response) if response.status == StatusCode::ACCEPTED => {
+                let all = check_accepted(world, &response, number, key.is_some());
+                if key.is_none() || (all && repeats == 0) {
                     return;
                 }
-                if whole {
-                    again -= 1;
+                if all {
+                    repeats -= 1;
                     wait_ms = world.below(300_000);
                 }
             }
-            Some(called) if called.status != StatusCode::SERVICE_UNAVAILABLE => {
+            Some(response) if response.status != StatusCode::SERVICE_UNAVAILABLE => {
                 return world.change(|state| {
-                    state.watch.must(false, || format!("a webhook was refused: {called:?}"));
+                    state.checks.require(false, || format!("a webhook was rejected: {response:?}"));
                 });
             }
             _ if key.is_none() => return,
@@ -182,20 +182,20 @@ async fn submit(world: &Arc<World>, api: &Api, number: u64) {
     }
 }
 
-/// Somebody sends what is no message of ours.
-fn stray(world: &World, number: u64) {
+/// Sends a message that no version can parse.
+fn send_unreadable(world: &World, number: u64) {
     let lane = if world.below(2) == 0 { Lane::Webhooks } else { Lane::DeadLetters };
     world.change(|state| {
         let (text, now) = (format!("stray {number}"), state.now());
-        state.note(&"somebody", || format!("sends {text:?} to {lane:?}"));
+        state.note(&"stranger", || format!("sends {text:?} to {lane:?}"));
         state.messages.plant(lane, &text, now);
-        state.watch.strays += 1;
+        state.checks.unreadable_messages += 1;
     });
     world.sent.notify_waiters();
 }
 
-/// A newer version sends a message, or writes to a webhook that is on its way.
-fn newer(world: &World) {
+/// Sends a message of a newer version, or marks an unfinished webhook as written by one.
+fn act_as_newer_version(world: &World) {
     let lane = if world.below(2) == 0 { Lane::Webhooks } else { Lane::DeadLetters };
     world.change(|state| {
         let now = state.now();
@@ -207,61 +207,61 @@ fn newer(world: &World) {
                 .is_some_and(|(webhook, _)| !webhook.status.is_finished())
         };
         let open: Vec<TaskId> =
-            state.watch.accepted.iter().map(|id| id.task).filter(open).collect();
+            state.checks.accepted.iter().map(|id| id.task).filter(open).collect();
         if let Some(task) = open.get(state.chance.below(2 * open.len() as u64) as usize).copied() {
             state.note(&"newer", || format!("writes to webhook {task}"));
             state.records.newer.insert(task);
         } else {
             state.note(&"newer", || format!("sends a message to {lane:?}"));
             state.messages.plant(lane, NEWER, now);
-            state.watch.newer_sent += 1;
+            state.checks.newer_sent += 1;
         }
     });
     world.sent.notify_waiters();
 }
 
-/// The newer version comes back: from then on everything can be read.
+/// Returns to the newer version at the end of the faults. From then on, everything is readable.
 async fn roll_forward(world: Arc<World>) {
     tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
     world.change(|state| {
-        state.note(&"newer", || "takes over".to_owned());
+        state.note(&"newer", || "is back".to_owned());
         state.records.newer.clear();
-        let (sent, left) = (state.watch.newer_sent, state.messages.take_newer());
-        state.watch.must(left == sent, || {
+        let (sent, left) = (state.checks.newer_sent, state.messages.take_newer());
+        state.checks.require(left == sent, || {
             format!("{left} of {sent} messages of a newer version are left")
         });
     });
 }
 
-/// Deletes one of what was created for these numbers, which an operator sees in the list before its
-/// caller has an answer.
+/// Deletes a webhook with one of these numbers. An operator can see it in the list before its
+/// caller gets a response.
 async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
     let found = {
         let state = world.state();
-        let created = numbers.filter_map(|number| state.watch.created_for.get(&number)).flatten();
+        let created = numbers.filter_map(|number| state.checks.created_for.get(&number)).flatten();
         created
             .filter_map(|task| state.records.webhooks.get(task))
             .map(|(webhook, _)| webhook.id.clone())
             .next()
     };
     let Some(id) = found else { return };
-    let called =
+    let response =
         api.call(world, Method::DELETE, &format!("/webhook-status/{id}"), None, None).await;
-    if called.is_some_and(|called| called.status == StatusCode::NO_CONTENT) {
-        gone(world, &id);
+    if response.is_some_and(|response| response.status == StatusCode::NO_CONTENT) {
+        confirm_deletion(world, &id);
     }
 }
 
-/// Takes note of a 204 to a deletion.
-fn gone(world: &World, id: &WebhookId) {
+/// Records and checks the 204 of a deletion.
+fn confirm_deletion(world: &World, id: &WebhookId) {
     world.change(|state| {
-        let there = state.records.webhooks.contains_key(&id.task);
-        state.watch.must(!there, || format!("{id} is there after a 204 to its deletion"));
-        state.watch.gone.insert(id.clone());
+        let exists = state.records.webhooks.contains_key(&id.task);
+        state.checks.require(!exists, || format!("{id} exists after its deletion returned 204"));
+        state.checks.deletion_confirmed.insert(id.clone());
     });
 }
 
-/// A webhook that carries this number.
+/// A webhook with this number in its payload.
 fn webhook(world: &Arc<World>, number: u64) -> Value {
     let host = if world.plan.stopped.is_some() {
         HOSTS[0]
@@ -277,7 +277,7 @@ fn webhook(world: &Arc<World>, number: u64) -> Value {
     }
     if world.below(6) == 0 {
         let at = world.now().plus(Duration::from_millis(world.below(2_400_000)));
-        world.state().watch.wanted_at.insert(number, at);
+        world.state().checks.deliver_at.insert(number, at);
         webhook["deliver_at"] = json!(at.to_string());
     }
     match world.below(8) {
@@ -292,50 +292,51 @@ fn webhook(world: &Arc<World>, number: u64) -> Value {
     webhook
 }
 
-/// Takes note of a 202. Whether each item of it was accepted.
-fn accepted(world: &Arc<World>, called: &Called, first: u64, keyed: bool) -> bool {
-    let results = called.body.get("results").and_then(Value::as_array);
-    let single = [called.body.clone()];
+/// Records and checks a 202. Returns whether all items were accepted.
+fn check_accepted(world: &Arc<World>, response: &ApiResponse, first: u64, keyed: bool) -> bool {
+    let results = response.body.get("results").and_then(Value::as_array);
+    let single = [response.body.clone()];
     let results = results.map_or(&single[..], Vec::as_slice);
-    let untroubled = !called.replayed && called.process.troubles.load(Relaxed) == 0;
-    let mut whole = true;
+    let without_faults = !response.replayed && response.process.failed_calls.load(Relaxed) == 0;
+    let mut all = true;
     for (number, result) in (first..).zip(results) {
         let Some(id) = result["webhook_id"].as_str().and_then(|id| id.parse::<WebhookId>().ok())
         else {
-            whole = false;
+            all = false;
             continue;
         };
         world.change(|state| {
-            let created = state.watch.created_for.get(&number).cloned().unwrap_or_default();
-            state.watch.must(created.contains(&id.task), || {
-                format!("{id} was accepted, and never created for number {number}")
+            let created = state.checks.created_for.get(&number).cloned().unwrap_or_default();
+            state.checks.require(created.contains(&id.task), || {
+                format!("{id} was accepted and never created for number {number}")
             });
-            let twice = keyed && state.watch.is_twice(number);
-            state.watch.must(!twice, || {
+            let twice = keyed && state.checks.has_several(number);
+            state.checks.require(!twice, || {
                 format!("number {number} was created {} times under one key", created.len())
             });
-            let told = state.watch.told.entry(number).or_insert_with(|| id.clone()).clone();
-            state.watch.must(told == id, || {
-                format!("number {number} was answered as {told} and then as {id}")
+            let first_id =
+                state.checks.first_id.entry(number).or_insert_with(|| id.clone()).clone();
+            state.checks.require(first_id == id, || {
+                format!("number {number} was accepted as {first_id} and then as {id}")
             });
-            state.watch.accepted.insert(id.clone());
-            let honest = world.plan.lost == 0.0;
+            state.checks.accepted.insert(id.clone());
+            let loses_none = world.plan.lost == 0.0;
             if let Some((webhook, _)) =
-                state.records.webhooks.get(&id.task).filter(|_| honest && untroubled)
+                state.records.webhooks.get(&id.task).filter(|_| loses_none && without_faults)
             {
                 let held = webhook.status.is_finished()
                     || webhook.due_at.is_some()
-                    || state.messages.lead_to(&id);
+                    || state.messages.has_message_for(&id);
                 let name = short(webhook);
-                state.watch.must(held, || format!("{name} was accepted, and nothing holds it"));
+                state.checks.require(held, || format!("{name} was accepted without a holder"));
             }
         });
     }
-    whole
+    all
 }
 
-/// A webhook that has failed and is not archived yet, if there is one soon: to meddle while it is.
-async fn just_failed(world: &Arc<World>) -> Option<WebhookId> {
+/// Waits for a webhook that has failed and is not archived yet, so that an operator can interfere.
+async fn wait_for_unarchived_failure(world: &Arc<World>) -> Option<WebhookId> {
     for _ in 0..2000 {
         let failed = {
             let state = world.state();
@@ -352,14 +353,15 @@ async fn just_failed(world: &Arc<World>) -> Option<WebhookId> {
     None
 }
 
-/// One call of an operator.
+/// Makes a request of an operator.
 async fn operate(world: &Arc<World>, api: &Api) {
-    let known: Vec<WebhookId> = world.state().watch.accepted.iter().cloned().collect();
+    let known: Vec<WebhookId> = world.state().checks.accepted.iter().cloned().collect();
     let Some(id) = known.get(world.below(known.len() as u64) as usize) else { return };
     let reference = format!("order-{}", world.below(3));
-    let failing = if world.below(3) == 0 { just_failed(world).await } else { None };
-    let id = failing.as_ref().unwrap_or(id);
-    let (method, path) = match if failing.is_some() { 2 } else { world.below(10) } {
+    let unarchived =
+        if world.below(3) == 0 { wait_for_unarchived_failure(world).await } else { None };
+    let id = unarchived.as_ref().unwrap_or(id);
+    let (method, path) = match if unarchived.is_some() { 2 } else { world.below(10) } {
         0 | 1 => (Method::DELETE, format!("/webhook-status/{id}")),
         2 | 3 => (Method::POST, format!("/webhooks/{id}/resend")),
         4 | 5 => (Method::POST, format!("/dead-letters/{id}/redrive")),
@@ -371,14 +373,15 @@ async fn operate(world: &Arc<World>, api: &Api) {
     let key = (method == Method::POST && world.below(2) == 0)
         .then(|| format!("operator-{}", world.below(1000)));
     for _ in 0..4 {
-        let called = api.call(world, method.clone(), &path, key.as_deref(), None).await;
-        let Some(called) = called.filter(|called| called.status != StatusCode::SERVICE_UNAVAILABLE)
+        let response = api.call(world, method.clone(), &path, key.as_deref(), None).await;
+        let Some(response) =
+            response.filter(|response| response.status != StatusCode::SERVICE_UNAVAILABLE)
         else {
             tokio::time::sleep(Duration::from_millis(200 + world.below(9000))).await;
             continue;
         };
-        if called.status == StatusCode::NO_CONTENT {
-            gone(world, id);
+        if response.status == StatusCode::NO_CONTENT {
+            confirm_deletion(world, id);
         }
         return;
     }

@@ -1,12 +1,12 @@
-//! The one source of chance of a world.
+//! The only source of randomness of a world.
 
-/// `SplitMix64`: a few lines, so that a seed means the same for ever. The generators of `rand` may
-/// change with its version, and with them every seed that was kept as a regression.
+/// `SplitMix64`. A seed must always give the same world. The generators of `rand` can change with
+/// its version, and would invalidate the seeds of the regression tests.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// From a seed.
+    /// Creates the generator from a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -20,18 +20,18 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// Less than `bound`; 0 if that is 0.
+    /// A number less than `bound`, or 0 if `bound` is 0.
     pub const fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.bits() % bound }
     }
 
-    /// True with this probability. Draws nothing if it is 0.
+    /// True with this probability. Draws no number if the probability is 0.
     pub fn happens(&mut self, probability: f64) -> bool {
         probability > 0.0 && ((self.bits() >> 11) as f64 / (1_u64 << 53) as f64) < probability
     }
 
-    /// One of these.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
+    /// One of these values.
+    pub fn pick<T: Copy>(&mut self, values: &[T]) -> T {
+        values[self.below(values.len() as u64) as usize]
     }
 }

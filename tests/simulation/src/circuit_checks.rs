@@ -1,5 +1,5 @@
-//! The checks of the circuits: when one opens and for how long, and that while it is open nobody
-//! makes an attempt but one probe at a time.
+//! The checks of the circuits: when a circuit opens, how long it stays open, and that only one
+//! probe at a time makes an attempt meanwhile.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use shared::{
     clock::Timestamp,
 };
 
-use crate::{state::books::Circuits, world::Process};
+use crate::{state::tracking::Circuits, world::Process};
 
-/// How long a worker may not know that a circuit has opened: it reads them every 2 s, and some
-/// calls lie between that and a claim.
-const UNAWARE: Duration = Duration::from_millis(2500);
+/// The maximum time until a worker knows that a circuit has opened. It reads the circuits every 2
+/// s, and makes some calls before a claim.
+const MAX_UNAWARE: Duration = Duration::from_millis(2500);
 
 type Violation = Option<String>;
 
-fn must(violation: &mut Violation, holds: bool, else_what: impl FnOnce() -> String) {
+fn require(violation: &mut Violation, holds: bool, else_what: impl FnOnce() -> String) {
     if !holds {
         violation.get_or_insert_with(else_what);
     }
 }
 
 impl Circuits {
-    /// A write is about to take effect.
+    /// Called before a write takes effect.
     pub(super) fn written(
         &mut self,
         violation: &mut Violation,
@@ -36,8 +36,8 @@ impl Circuits {
         let closed = Circuit::closed(destination);
         let before = before.unwrap_or(&closed);
         let name = || format!("{process}, circuit of {destination}");
-        must(violation, after.revision > before.revision, || {
-            format!("{}: the revision did not grow", name())
+        require(violation, after.revision > before.revision, || {
+            format!("{}: the revision did not increase", name())
         });
         if after.is_idle() {
             self.opened_at.remove(destination);
@@ -46,15 +46,15 @@ impl Circuits {
         }
         let local = process.local_now();
         let failed = after.failures == before.failures + 1;
-        must(violation, failed || after.failures == before.failures, || {
-            format!("{}: failures are not counted one by one", name())
+        require(violation, failed || after.failures == before.failures, || {
+            format!("{}: the count of failures did not increase by one", name())
         });
         let opens = after.open_until != before.open_until;
         if failed {
             let due = after.failures >= self.settings.failures
                 && before.state(after.touched_at) != State::Open;
-            must(violation, opens == due, || {
-                format!("{}: {} failures, and it opens: {opens}", name(), after.failures)
+            require(violation, opens == due, || {
+                format!("{}: {} failures, and opens: {opens}", name(), after.failures)
             });
         }
         if opens {
@@ -64,7 +64,7 @@ impl Circuits {
                 .saturating_mul(2_u32.saturating_pow(before.openings.min(16)))
                 .min(MAX_OPEN);
             let open = after.open_until.map(|until| until.since(after.touched_at));
-            must(violation, failed && open == Some(doubled), || {
+            require(violation, failed && open == Some(doubled), || {
                 format!("{}: opens for {open:?}, not {doubled:?}", name())
             });
             self.opened_at.insert(destination.clone(), now);
@@ -72,16 +72,16 @@ impl Circuits {
         }
         let leased = after.probe_until.is_some() && after.probe_until != before.probe_until;
         if leased {
-            let free = before.probe_until.is_none_or(|until| until <= local);
+            let is_free = before.probe_until.is_none_or(|until| until <= local);
             let half_open = before.state(local) == State::HalfOpen;
-            must(violation, free && half_open, || {
-                format!("{}: a second probe, or one before its time: {before:?}", name())
+            require(violation, is_free && half_open, || {
+                format!("{}: a second probe, or an early one: {before:?}", name())
             });
             self.probes.insert(destination.clone(), (process.number, 0));
         }
     }
 
-    /// A worker has claimed a webhook of this destination, and makes an attempt.
+    /// Called when a worker has claimed a webhook of this destination for an attempt.
     pub(super) fn claimed(
         &mut self,
         violation: &mut Violation,
@@ -92,16 +92,15 @@ impl Circuits {
         overdue: impl FnOnce(Timestamp) -> bool,
     ) {
         let Some(circuit) = circuit.filter(|_| self.is_known) else { return };
-        // Whoever has waited for as long as it may, and has had no attempt, makes one whatever the
-        // circuit says.
+        // A webhook that was deferred for the maximum time and had no attempt ignores the circuit.
         let until = circuit.probe_until.max(circuit.open_until).unwrap_or(now);
         let unaware = overdue(until)
-            || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= UNAWARE);
+            || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= MAX_UNAWARE);
         let name = || format!("{process}, circuit of {destination}");
         match circuit.state(process.local_now()) {
             State::Closed => {}
             State::Open => {
-                must(violation, unaware, || format!("{}: an attempt while it is open", name()));
+                require(violation, unaware, || format!("{}: an attempt while open", name()));
             }
             State::HalfOpen => {
                 let probe =
@@ -110,10 +109,10 @@ impl Circuits {
                     probe.1 += 1;
                     probe.1
                 });
-                must(violation, claims == Some(1) || unaware, || {
+                require(violation, claims == Some(1) || unaware, || {
                     format!(
-                        "{}: an attempt while it is half-open, without the probe's lease or beside \
-                         the probe",
+                        "{}: an attempt while half-open, without the probe's lease or in addition \
+                         to the probe",
                         name()
                     )
                 });

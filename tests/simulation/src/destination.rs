@@ -1,4 +1,4 @@
-//! The destinations: they answer, and remember every request.
+//! The destinations: they respond, and record every request.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -9,13 +9,18 @@ use shared::{
 };
 
 use crate::{
-    state::{State, records::short_id, requests::Seen},
-    world::Own,
+    state::{State, records::short_id, requests::DestinationRequest},
+    world::Services,
 };
 
-/// The hosts. The first always answers 200; the second goes down and comes back; the third answers
-/// anything; the fourth never 2xx; the fifth is always down; what is sent to the sixth kills its
-/// worker, in worlds where workers die.
+/// The hosts of the destinations:
+///
+/// 1. always responds 200
+/// 2. is sometimes down
+/// 3. responds in all ways of [`MIXED`]
+/// 4. never responds 2xx
+/// 5. is always down
+/// 6. kills the worker, in worlds where processes die
 pub(super) const HOSTS: [&str; 6] = [
     "well.example",
     "flaps.example",
@@ -25,60 +30,62 @@ pub(super) const HOSTS: [&str; 6] = [
     "kills.example",
 ];
 
-/// What a destination is left of an attempt's 30 s at least, however long the claim took.
+/// The minimum part of the 30 s of an attempt that is left for the destination after the claim.
 const MIN_DEADLINE: Duration = Duration::from_millis(7500);
 
-/// What a destination does with one request.
+/// The reaction of a destination to a request.
 #[derive(Clone, Copy, Debug)]
 enum Reaction {
-    Answers(u16, Option<u64>),
+    /// It responds with this status code and this `retry-after`.
+    Responds(u16, Option<u64>),
+    /// It does not respond.
     Hangs,
-    /// It answers, and the answer does not arrive.
+    /// It responds with this status code, and the connection breaks.
     Breaks(u16),
-    /// There is no connection.
+    /// It refuses the connection.
     Refuses,
-    /// The worker dies over it.
+    /// The worker dies.
     Kills,
 }
 
 const MIXED: [Reaction; 14] = [
-    Reaction::Answers(200, None),
-    Reaction::Answers(204, None),
-    Reaction::Answers(200, None),
-    Reaction::Answers(500, None),
-    Reaction::Answers(502, None),
-    Reaction::Answers(503, Some(60)),
-    Reaction::Answers(429, Some(200)),
-    Reaction::Answers(429, Some(9000)),
-    Reaction::Answers(404, None),
-    Reaction::Answers(302, None),
-    Reaction::Answers(410, None),
+    Reaction::Responds(200, None),
+    Reaction::Responds(204, None),
+    Reaction::Responds(200, None),
+    Reaction::Responds(500, None),
+    Reaction::Responds(502, None),
+    Reaction::Responds(503, Some(60)),
+    Reaction::Responds(429, Some(200)),
+    Reaction::Responds(429, Some(9000)),
+    Reaction::Responds(404, None),
+    Reaction::Responds(302, None),
+    Reaction::Responds(410, None),
     Reaction::Breaks(200),
     Reaction::Hangs,
     Reaction::Refuses,
 ];
 
-impl Own {
+impl Services {
     fn react(&self, url: &str) -> Reaction {
         let world = &self.0.world;
         let host = HOSTS.iter().position(|host| url.contains(host)).unwrap_or(0);
-        let bad = world.plan.flaps && world.is_faulty();
+        let is_bad = world.plan.flaps && world.is_faulty();
         match host {
-            // Up and down for as many seconds as the webhook's host says.
-            1 if bad && (world.age_s() / 150) % 2 == 1 => world.state().chance.pick(&[
+            // Up for 150 s, then down for 150 s.
+            1 if is_bad && (world.age_s() / 150) % 2 == 1 => world.state().chance.pick(&[
                 Reaction::Refuses,
                 Reaction::Hangs,
-                Reaction::Answers(503, None),
+                Reaction::Responds(503, None),
             ]),
-            2 if bad => world.state().chance.pick(&MIXED),
+            2 if is_bad => world.state().chance.pick(&MIXED),
             3 => world.state().chance.pick(&[
-                Reaction::Answers(404, None),
-                Reaction::Answers(500, None),
-                Reaction::Answers(302, None),
+                Reaction::Responds(404, None),
+                Reaction::Responds(500, None),
+                Reaction::Responds(302, None),
             ]),
-            4 => world.state().chance.pick(&[Reaction::Answers(500, None), Reaction::Refuses]),
+            4 => world.state().chance.pick(&[Reaction::Responds(500, None), Reaction::Refuses]),
             5 if world.plan.death > 0.0 => Reaction::Kills,
-            _ => Reaction::Answers(200, None),
+            _ => Reaction::Responds(200, None),
         }
     }
 }
@@ -86,13 +93,13 @@ impl Own {
 fn failed(kind: ErrorKind, duration: Duration) -> Answer {
     Answer {
         error: Some(kind),
-        message: Some("no answer".to_owned()),
+        message: Some("no response".to_owned()),
         duration,
         ..Answer::default()
     }
 }
 
-fn answered(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answer {
+fn responded(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answer {
     let error = (!(200..300).contains(&status)).then_some(ErrorKind::HttpStatus);
     Answer {
         error,
@@ -104,23 +111,23 @@ fn answered(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Answ
 }
 
 #[async_trait]
-impl Lookup for Own {
+impl Lookup for Services {
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         NoLookup.lookup(host).await
     }
 }
 
 #[async_trait]
-impl Sender for Own {
+impl Sender for Services {
     async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer {
         let process = &self.0;
         let world = &process.world;
         let reaction = self.react(request.url);
         world.change(|state| {
-            let fair = deadline >= MIN_DEADLINE;
-            state.watch.must(fair, || {
+            let is_enough = deadline >= MIN_DEADLINE;
+            state.checks.require(is_enough, || {
                 format!(
-                    "attempt {} of {} was left {deadline:?}: the destination would be blamed",
+                    "attempt {} of {} has only {deadline:?} left for the destination",
                     request.attempt,
                     short_id(request.webhook_id)
                 )
@@ -139,7 +146,7 @@ impl Sender for Own {
             return failed(ErrorKind::Network, connecting);
         }
         let status = match reaction {
-            Reaction::Answers(status, _) | Reaction::Breaks(status) => Some(status),
+            Reaction::Responds(status, _) | Reaction::Breaks(status) => Some(status),
             _ => None,
         };
         let key = (request.webhook_id.clone(), request.attempt);
@@ -152,16 +159,16 @@ impl Sender for Own {
                     request.attempt
                 )
             });
-            state.watch.requested(
+            state.checks.requested(
                 &key,
                 &request.payload,
                 now,
                 state.destinations.requests.contains_key(&key),
             );
-            state
-                .destinations
-                .requests
-                .insert(key.clone(), Seen { status, told: None, told_at: now });
+            state.destinations.requests.insert(
+                key.clone(),
+                DestinationRequest { status, reported: None, reported_at: now },
+            );
         });
         let slow = if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 {
             world.below(28_000)
@@ -169,26 +176,26 @@ impl Sender for Own {
             world.below(400)
         };
         let left = deadline.saturating_sub(connecting);
-        let answering = match reaction {
+        let response_time = match reaction {
             Reaction::Hangs => left,
             _ => process.latency() + Duration::from_millis(slow),
         };
-        process.wait(answering.min(left)).await;
+        process.wait(response_time.min(left)).await;
         let answer = match reaction {
-            _ if answering >= left => failed(ErrorKind::Timeout, deadline),
-            Reaction::Answers(status, retry_after_s) => {
-                answered(status, retry_after_s, connecting + answering)
+            _ if response_time >= left => failed(ErrorKind::Timeout, deadline),
+            Reaction::Responds(status, retry_after_s) => {
+                responded(status, retry_after_s, connecting + response_time)
             }
-            _ => failed(ErrorKind::Network, connecting + answering),
+            _ => failed(ErrorKind::Network, connecting + response_time),
         };
         world.change(|state| {
             let now = state.now();
-            if let Some(seen) = state.destinations.requests.get_mut(&key) {
-                seen.told = Some(answer.clone());
-                seen.told_at = now;
+            if let Some(request) = state.destinations.requests.get_mut(&key) {
+                request.reported = Some(answer.clone());
+                request.reported_at = now;
             }
         });
-        // Here a worker dies that was answered and has not written it.
+        // Here a worker can die after the response and before it writes the outcome.
         process.alive().await;
         answer
     }

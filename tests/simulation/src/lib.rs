@@ -14,7 +14,7 @@
 //! | [`chance`], [`plan`] | randomness, the kind of world, and the rates of its faults |
 //! | `world`, `state` | what all processes share; a process with its own clock |
 //! | `store`, `queue`, `destination` | the backends of a function's context, with their faults |
-//! | `platform` | polls the queue, runs the schedule, calls the functions |
+//! | `platform` | polls the queue, runs the schedule, invokes the functions |
 //! | `callers` | API callers and operators |
 //! | `checks`, `circuit_checks`, `final_checks` | the checks at every step and at the end |
 //! | [`search`] | runs many seeds and plants bugs |
@@ -49,9 +49,9 @@ use self::{
     world::World,
 };
 
-/// All work must be done within this (virtual) time after the faults end. A webhook may correctly
-/// wait for one day of deferrals and a grace period of six hours.
-const MAX_QUIET: Duration = Duration::from_secs(72 * 3600);
+/// The limit of virtual time between the end of the faults and the end of all work. A webhook can
+/// correctly wait for one day of deferrals and a grace period of six hours.
+const MAX_SETTLE_TIME: Duration = Duration::from_secs(72 * 3600);
 
 /// One run of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,17 +98,17 @@ pub fn run(run: Run) -> RunResult {
         unreachable!("a runtime without I/O needs no system resources")
     };
     planted::plant(run.bug);
-    let ran = runtime.block_on(live(run));
-    // Dropping the runtime drops the tasks that still wait.
+    let ran = runtime.block_on(simulate(run));
+    // This ends the tasks that still wait.
     drop(runtime);
     planted::plant(None);
     ran
 }
 
-async fn live(run: Run) -> RunResult {
+async fn simulate(run: Run) -> RunResult {
     let mut chance = Chance::new(run.seed);
     let kind = run.world.unwrap_or_else(|| Kind::of_seed(run.seed));
-    let plan = Plan::of(kind, &mut chance).with(kind, run.seed);
+    let plan = Plan::of(kind, &mut chance).with_seed(kind, run.seed);
     let world = World::new(plan, chance, run.traced);
     world.note(&"world", || format!("{}: {:?}", kind.name(), world.plan));
     callers::start(&world);
@@ -116,22 +116,24 @@ async fn live(run: Run) -> RunResult {
         tokio::spawn(platform::poll(Arc::clone(&world), lane));
     }
     tokio::spawn(platform::tick(Arc::clone(&world)));
-    let end = Duration::from_secs(world.plan.faults_end_s) + MAX_QUIET;
+    let end = Duration::from_secs(world.plan.faults_end_s) + MAX_SETTLE_TIME;
     tokio::select! {
         biased;
         () = world.failed.notified() => {}
-        () = quiet(&world) => world.change(|state| final_checks::check(state, kind, &world.plan)),
+        () = wait_until_settled(&world) => {
+            world.change(|state| final_checks::check(state, kind, &world.plan));
+        }
         () = tokio::time::sleep(end) => world.change(|state| {
-            let what = final_checks::unquiet(state);
-            state.watch.must(false, || what);
+            let what = final_checks::describe_unsettled(state);
+            state.checks.require(false, || what);
         }),
     }
     let trace = world.take_trace();
     let state = world.state();
     RunResult {
-        violation: state.watch.violation.clone(),
+        violation: state.checks.violation.clone(),
         trace,
-        accepted: state.watch.accepted.len(),
+        accepted: state.checks.accepted.len(),
         requests: state.destinations.requests.len(),
         messages: state.messages.taken,
         seconds: world.age_s(),
@@ -139,11 +141,11 @@ async fn live(run: Run) -> RunResult {
 }
 
 /// Returns once the faults are over and no work is left.
-async fn quiet(world: &World) {
+async fn wait_until_settled(world: &World) {
     tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
-    // By then, the calls of dead processes have taken effect.
+    // All calls of dead processes have taken effect after this time.
     tokio::time::sleep(Duration::from_secs(120)).await;
-    while world.busy.load(Relaxed) > 0 || !final_checks::is_quiet(&world.state()) {
+    while world.busy.load(Relaxed) > 0 || !final_checks::is_settled(&world.state()) {
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
 }

@@ -1,47 +1,47 @@
-//! What a world is like: how much of what goes wrong in it, drawn from the seed.
+//! The plan of a world: its load and the rates of its faults, drawn from the seed.
 
 use std::time::Duration;
 
 use crate::chance::Chance;
 
-/// The worlds, by what goes wrong in them.
+/// The kinds of worlds, by their faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing goes wrong.
+    /// No faults.
     Calm,
-    /// Functions die, at any await.
+    /// Processes die at any await.
     Deaths,
-    /// Calls of the store fail, before or after they took effect.
+    /// Store calls fail, before or after they take effect.
     StoreFaults,
     /// The store is down for minutes.
     StoreOutage,
-    /// Messages are doubled, late, out of order, lost; sends fail.
+    /// Messages are duplicated, delayed, reordered and lost. Sends fail.
     QueueFaults,
-    /// Ticks of the schedule are missed, doubled, overlap.
+    /// Ticks of the schedule are missed, doubled, and overlap.
     TickFaults,
-    /// Clocks are apart by seconds.
+    /// Clocks differ by seconds.
     Skew,
     /// Workers stall for longer than their leases.
     Stalls,
-    /// Destinations answer this and that, go down and come back.
+    /// Destinations respond differently, and are sometimes down.
     Flaps,
     /// Operators delete, resend, redrive and clean up.
     Operators,
-    /// The queue stands still for hours.
+    /// The queue is not polled for hours.
     Backlog,
-    /// `deliver` dies, mostly at once, for hours.
+    /// `deliver` dies in each invocation for hours, mostly at once.
     Crashing,
-    /// A newer version was at work: records and messages that this one cannot read, and messages
-    /// that are nobody's.
+    /// A newer version wrote records and messages that this version cannot read. Some messages are
+    /// unreadable in all versions.
     Versions,
     /// The sweep's clock is ahead for a while, by minutes or by more than a month.
     Clocks,
-    /// All of it.
+    /// All faults.
     Everything,
 }
 
 impl Kind {
-    /// All of them, in the order in which seeds go through them.
+    /// All kinds, in the order in which seeds use them.
     pub const ALL: [Self; 15] = [
         Self::Everything,
         Self::Calm,
@@ -60,17 +60,17 @@ impl Kind {
         Self::Clocks,
     ];
 
-    /// The name that `--world` takes.
+    /// The name, as in `--world`.
     pub fn name(self) -> String {
         format!("{self:?}").to_ascii_lowercase()
     }
 
-    /// The world with this name.
+    /// The kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The world that a seed has if none is asked for. Half of all seeds see everything.
+    /// The kind that a seed determines. Half of all seeds have all faults.
     pub fn of_seed(seed: u64) -> Self {
         if seed.is_multiple_of(2) {
             Self::Everything
@@ -80,16 +80,16 @@ impl Kind {
     }
 }
 
-/// Attempts at a time at one destination that a world of this seed allows: a batch, as by default,
-/// so that nobody is ever put off for it; or in one of eight worlds, odd and even seeds alike, so
-/// few that most batches have more. Not drawn, so that the other draws are what they were.
+/// The concurrency limit of a destination in the world of a seed. By default it is a batch, so that
+/// no webhook is deferred for it. In one of eight worlds, for odd and even seeds, it is less than
+/// most batches. It is not drawn, so that the other draws stay the same.
 fn host_concurrency(seed: u64) -> usize {
     if matches!(seed % 16, 13 | 14) { 1 } else { shared::queue::MAX_BATCH }
 }
 
-/// Receives until the queue gives up, in a world of this seed: as many as by default, or as few as
-/// a queue of one's own may have, so that the queue gives up on a webhook again and again within
-/// hours. Not drawn either.
+/// The maximum number of receives in the world of a seed: the default, or the minimum of a
+/// user-managed queue, so that webhooks are rescued repeatedly within hours. It is not drawn
+/// either.
 fn max_receives(seed: u64) -> u32 {
     if seed.is_multiple_of(3) { shared::queue::MAX_RECEIVES } else { 5 }
 }
@@ -97,90 +97,90 @@ fn max_receives(seed: u64) -> u32 {
 /// A clock that is wrong for a while.
 #[derive(Clone, Copy, Debug)]
 pub struct WrongClock {
-    /// From when until when, in seconds.
+    /// The start and the end, in seconds.
     pub span: (u64, u64),
-    /// By how much it is ahead.
+    /// How far it is ahead.
     pub ahead_ms: i64,
 }
 
-/// The sweep's clock in a world of this seed. Not drawn from the world's chance, so that the other
-/// draws are what they were.
+/// The wrong clock of the sweep in the world of a seed. It has its own generator, so that the other
+/// draws stay the same.
 fn wrong_clock(kind: Kind, seed: u64, busy_s: u64) -> Option<WrongClock> {
     let mut chance = Chance::new(seed ^ 0x0063_6c6f_636b);
     if kind != Kind::Clocks && !(kind == Kind::Everything && chance.happens(0.2)) {
         return None;
     }
-    // The schedule's ticks are whole minutes.
+    // The schedule ticks at whole minutes.
     let tick = 60 * (1 + chance.below(busy_s / 60 + 15));
     let from = tick - chance.below(20);
     let (minute_s, day_s) = (60, 24 * 3600);
     let (ahead_s, until) = match chance.below(3) {
         0 => (minute_s * (2 + chance.below(180)), tick + 1 + chance.below(1200)),
         1 => (2 * 3600, from + 20),
-        // Not so long that two runs a minute apart could both be within it.
+        // Too short for two sweeps that run a minute apart.
         _ => (40 * day_s, from + 20 + chance.below(20)),
     };
     Some(WrongClock { span: (from, until), ahead_ms: 1000 * ahead_s as i64 })
 }
 
-/// How often things go wrong, each a probability, and how much there is to do.
+/// The faults of a world, as probabilities, and its load.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// At each step of a function: it dies there.
+    /// The process dies at a step.
     pub death: f64,
-    /// A call of the store fails and has done nothing.
+    /// A store call fails without an effect.
     pub store_before: f64,
-    /// A call of the store fails, and has taken effect or will.
+    /// A store call fails, and takes effect now or later.
     pub store_after: f64,
-    /// A call takes long: up to 40 s.
+    /// A call takes up to 40 s.
     pub stall: f64,
-    /// The store does not answer from when until when, in seconds.
+    /// The outage of the store: its start and its end, in seconds.
     pub outage: Option<(u64, u64)>,
-    /// A message comes twice.
+    /// A message is duplicated.
     pub doubled: f64,
-    /// A message comes late.
+    /// A message is delayed.
     pub late: f64,
     /// A message is lost.
     pub lost: f64,
-    /// Messages come in any order.
+    /// Whether messages are reordered.
     pub reordered: bool,
-    /// A call of the queue fails, done or not.
+    /// A queue call fails, with or without an effect.
     pub queue_fault: f64,
     /// A tick is missed.
     pub tick_missed: f64,
-    /// A tick comes twice.
+    /// A tick is doubled.
     pub tick_doubled: f64,
-    /// The most that a clock is off, in milliseconds.
+    /// The maximum error of a clock, in milliseconds.
     pub skew_ms: i64,
-    /// Destinations misbehave.
+    /// Whether destinations fail.
     pub flaps: bool,
-    /// Calls of operators.
+    /// The number of requests of operators.
     pub operations: u64,
-    /// Nobody reads the queue from when until when, in seconds.
+    /// The time in which the queue is not polled: its start and its end, in seconds.
     pub stopped: Option<(u64, u64)>,
-    /// Each call of `deliver` dies from when until when, in seconds: most at once, as while it is
-    /// throttled, some at a later step.
+    /// The time in which `deliver` dies in each invocation: its start and its end, in seconds. Most
+    /// invocations die at once, as while the function is throttled, and some at a later step.
     pub crashing: Option<(u64, u64)>,
-    /// Webhooks that callers ask for.
+    /// The number of callers.
     pub webhooks: u64,
-    /// Callers ask for all kinds of webhooks, under keys, in batches, scheduled.
+    /// Whether callers use idempotency keys, batches, schedules and retry policies.
     pub varied: bool,
-    /// The time over which callers and operators call, in seconds.
+    /// The time in which callers send requests, in seconds.
     pub busy_s: u64,
-    /// When the faults end, in seconds.
+    /// The end of the faults, in seconds.
     pub faults_end_s: u64,
-    /// Messages that nobody can read.
-    pub strays: u64,
-    /// Messages of a newer version, and webhooks that it writes to. It takes care of them when the
-    /// faults end.
+    /// The number of messages that no version can parse.
+    pub unreadable_messages: u64,
+    /// The number of messages of a newer version, and of webhooks that it writes to. The newer
+    /// version processes them at the end of the faults.
     pub newer: u64,
-    /// How long a webhook may be deferred.
+    /// The limit of all deferrals of a webhook.
     pub max_defer: Duration,
-    /// Attempts at a time that a destination gets of a process.
+    /// The maximum number of concurrent attempts of a process at a destination.
     pub host_concurrency: usize,
-    /// Receives until the queue gives up on a message.
+    /// The number of receives after which a message moves to the dead-letter queue.
     pub max_receives: u32,
-    /// The sweep's clock.
+    /// The error of the sweep's clock.
     pub wrong_clock: Option<WrongClock>,
 }
 
@@ -197,9 +197,9 @@ impl Plan {
             ..Self::default()
         };
         let all = kind == Kind::Everything;
-        // In a world of everything, each kind of fault is there or not, so that rare ones are not
-        // always drowned by others.
-        let mut has = |this: Kind| kind == this || (all && chance.happens(0.4));
+        // A world with all kinds of faults has each kind with some probability, so that frequent
+        // faults do not hide rare ones.
+        let mut has = |fault: Kind| kind == fault || (all && chance.happens(0.4));
         let kinds = [
             Kind::Deaths,
             Kind::StoreFaults,
@@ -211,8 +211,8 @@ impl Plan {
         let [deaths, store, queue, ticks, skew, stalls] = kinds.map(&mut has);
         let [flaps, operators, versions] =
             [Kind::Flaps, Kind::Operators, Kind::Versions].map(&mut has);
-        let mut rate = |there: bool, rates: [f64; 3]| {
-            if there { rates[chance.below(3) as usize] } else { 0.0 }
+        let mut rate = |has_fault: bool, rates: [f64; 3]| {
+            if has_fault { rates[chance.below(3) as usize] } else { 0.0 }
         };
         plan.death = rate(deaths, [0.005, 0.02, 0.06]);
         plan.store_before = rate(store, [0.01, 0.05, 0.2]);
@@ -226,7 +226,7 @@ impl Plan {
         plan.stall = rate(stalls, [0.01, 0.05, 0.1]);
         plan.reordered = queue;
         if stalls {
-            // Whoever comes second while the first one stalls.
+            // A second worker gets the message while the first one stalls.
             (plan.doubled, plan.late) = (plan.doubled.max(0.5), plan.late.max(0.5));
         }
         plan.skew_ms = if skew { 2500 } else { 0 };
@@ -239,12 +239,12 @@ impl Plan {
             plan.lost = chance.pick(&[0.0, 0.2, 0.5]);
         }
         if versions {
-            plan.strays = chance.below(4);
-            // What is lost while nobody can read its webhook is the newer version's to find.
+            plan.unreadable_messages = chance.below(4);
+            // This version cannot find a lost message whose webhook it cannot read.
             plan.newer = if plan.lost > 0.0 { 0 } else { chance.below(5) };
         }
         plan.operations = if operators { 2 + chance.below(10) } else { 0 };
-        plan.long_troubles(kind, chance);
+        plan.add_outages(kind, chance);
         if kind == Kind::Calm {
             plan.flaps = false;
             plan.varied = chance.happens(0.5);
@@ -252,7 +252,7 @@ impl Plan {
         plan
     }
 
-    /// Whether nothing goes wrong on our side, but for the schedule and the clocks.
+    /// Whether Posthaste has no faults, except in its schedule and clocks.
     pub fn is_mild(&self) -> bool {
         let rates = [
             self.death,
@@ -264,14 +264,14 @@ impl Plan {
             self.lost,
             self.queue_fault,
         ];
-        let troubles = [self.outage, self.stopped, self.crashing];
+        let outages = [self.outage, self.stopped, self.crashing];
         rates.iter().all(|rate| *rate == 0.0)
             && self.newer == 0
-            && troubles.iter().all(Option::is_none)
+            && outages.iter().all(Option::is_none)
     }
 
-    /// The same, with what a seed has besides.
-    pub(super) fn with(mut self, kind: Kind, seed: u64) -> Self {
+    /// Adds the settings that depend on the seed and are not drawn.
+    pub(super) fn with_seed(mut self, kind: Kind, seed: u64) -> Self {
         self.host_concurrency = host_concurrency(seed);
         self.max_receives = max_receives(seed);
         self.wrong_clock = wrong_clock(kind, seed, self.busy_s);
@@ -281,7 +281,7 @@ impl Plan {
         self
     }
 
-    fn long_troubles(&mut self, kind: Kind, chance: &mut Chance) {
+    fn add_outages(&mut self, kind: Kind, chance: &mut Chance) {
         let all = kind == Kind::Everything;
         if kind == Kind::StoreOutage || (all && chance.happens(0.1)) {
             let from = chance.below(self.busy_s);

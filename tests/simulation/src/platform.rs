@@ -1,13 +1,13 @@
-//! What the platform does: it polls the queue, keeps the schedule, calls the functions, and ends
-//! those that take too long.
+//! The platform: it polls the queue, runs the schedule, invokes the functions, and enforces their
+//! timeout.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use deliver::Deliver;
+use local::events;
 use shared::{
     clock::Timestamp,
     id::TaskId,
@@ -21,41 +21,41 @@ use crate::{
     world::{Process, World},
 };
 
-/// When the platform ends an invocation.
+/// The time limit of an invocation.
 pub(super) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a received message is hidden.
+/// The visibility timeout.
 const VISIBILITY: Duration = Duration::from_secs(360);
 
-/// Processes of `deliver` and `dlq` at a time.
+/// The maximum number of concurrent processes of each function.
 const WORKERS: u32 = 4;
 
 type Batch = Vec<(u64, Received)>;
 
-/// Runs this in the process until it ends, or the process does, or its time is over.
+/// Runs `work` in the process, until the process dies or the time limit is reached.
 pub(super) async fn invoke<T>(process: &Process, work: impl Future<Output = T>) -> Option<T> {
-    process.troubles.store(0, Relaxed);
-    process.queue_troubles.store(0, Relaxed);
+    process.failed_calls.store(0, Relaxed);
+    process.failed_sends.store(0, Relaxed);
     tokio::select! {
         biased;
         () = process.died.notified() => None,
         value = work => Some(value),
         () = tokio::time::sleep(FUNCTION_TIMEOUT) => {
-            process.note(|| "takes too long".to_owned());
+            process.note(|| "reaches the time limit".to_owned());
             process.die();
             None
         }
     }
 }
 
-/// A warm worker: its process, and for `deliver` what it keeps between invocations.
+/// A worker, which is warm after its first invocation. `deliver` keeps state between invocations.
 #[derive(Debug)]
 struct Worker {
     process: Arc<Process>,
     deliver: Option<Deliver>,
 }
 
-/// Polls a lane for ever.
+/// Polls a lane, without end.
 pub(super) async fn poll(world: Arc<World>, lane: Lane) {
     let idle: Arc<Mutex<Vec<Worker>>> = Arc::default();
     let slots = Arc::new(tokio::sync::Semaphore::new(WORKERS as usize));
@@ -106,17 +106,17 @@ impl Worker {
         let function = if lane == Lane::Webhooks { Function::Deliver } else { Function::Dlq };
         let process = Process::start(world, function);
         let deliver =
-            (lane == Lane::Webhooks).then(|| Deliver::new(process.context(), process.own()));
+            (lane == Lane::Webhooks).then(|| Deliver::new(process.context(), process.services()));
         Self { process, deliver }
     }
 
-    /// One invocation. The worker, if it can be called again.
+    /// Invokes the function. Returns the worker if it can be invoked again.
     async fn run(self, lane: Lane, batch: Batch) -> Option<Self> {
         let process = &self.process;
         let world = &process.world;
         process.note(|| {
             format!(
-                "is called with messages {:?}",
+                "is invoked with messages {:?}",
                 batch.iter().map(|(number, _)| *number).collect::<Vec<_>>()
             )
         });
@@ -128,37 +128,36 @@ impl Worker {
             process.doomed.store(true, Relaxed);
         }
         let until = process.local_now().plus(FUNCTION_TIMEOUT);
-        let event = event(&batch);
-        let done: Vec<bool> =
-            batch.iter().map(|(_, received)| world.state().is_done(received)).collect();
+        let received: Vec<Received> = batch.iter().map(|(_, received)| received.clone()).collect();
+        let event = events::sqs(lane, &received);
+        let were_finished: Vec<bool> =
+            batch.iter().map(|(_, received)| world.state().is_finished(received)).collect();
         let response = match &self.deliver {
             Some(deliver) => invoke(process, deliver.handle(event, until)).await,
             None => invoke(process, dlq::handle(&process.context(), event)).await,
         }?;
-        let is_back = |received: &Received| {
+        let has_failed = |received: &Received| {
             response
                 .batch_item_failures
                 .iter()
                 .any(|failure| failure.item_identifier == received.id)
         };
-        let untroubled = process.troubles.load(Relaxed) + process.queue_troubles.load(Relaxed) == 0;
-        for ((number, received), was_done) in batch.iter().zip(done) {
-            if is_back(received) {
-                // Some platforms let it come back at once, others when its time to be hidden is
-                // over.
+        let without_faults =
+            process.failed_calls.load(Relaxed) + process.failed_sends.load(Relaxed) == 0;
+        for ((number, received), was_finished) in batch.iter().zip(were_finished) {
+            if has_failed(received) {
+                // Some platforms make the message visible soon, others after the visibility
+                // timeout.
                 let delay = Duration::from_secs(if world.below(2) == 0 {
                     1 + world.below(60)
                 } else {
                     VISIBILITY.as_secs()
                 });
                 world.change(|state| {
-                    // An operator may have sent it again meanwhile.
-                    let needless = untroubled && was_done && state.is_done(received);
-                    state.watch.must(!needless, || {
-                        format!(
-                            "{process} handed back message {number}, and its webhook was \
-                            finished before"
-                        )
+                    // An operator may have resent the webhook meanwhile.
+                    let is_needless = without_faults && was_finished && state.is_finished(received);
+                    state.checks.require(!is_needless, || {
+                        format!("{process} handed back message {number} of a finished webhook")
                     });
                     state.hand_back(process, *number, received, delay);
                 });
@@ -172,8 +171,8 @@ impl Worker {
 }
 
 impl State {
-    /// Whether the webhook of this message is finished for good.
-    fn is_done(&self, received: &Received) -> bool {
+    /// Whether the webhook of this message needs no more work.
+    fn is_finished(&self, received: &Received) -> bool {
         let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
         if self.records.newer.contains(&message.webhook_id.task) {
             return false;
@@ -185,28 +184,8 @@ impl State {
     }
 }
 
-fn event(batch: &Batch) -> SqsEvent {
-    let mut event = SqsEvent::default();
-    event.records = batch
-        .iter()
-        .map(|(_, received)| {
-            let mut message = SqsMessage::default();
-            message.message_id = Some(received.id.clone());
-            message.body = Some(received.body.clone());
-            message
-                .attributes
-                .insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
-            message
-                .attributes
-                .insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
-            message
-        })
-        .collect();
-    event
-}
-
-/// Calls `sweep` each minute, for ever. Where nothing could be due and nothing is to be audited,
-/// the minute is passed over once all is well: a schedule may miss a tick, and hours pass sooner.
+/// Invokes `sweep` each minute, without end. Skips the minutes in which nothing can be due or
+/// audited, so that simulated hours pass faster. A schedule may miss a tick anyway.
 pub(super) async fn tick(world: Arc<World>) {
     let mut first = true;
     loop {
@@ -231,11 +210,11 @@ fn has_work(world: &World) -> bool {
     let unread = state.records.webhooks.values().any(|(webhook, _)| {
         !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged
     });
-    due || unread || sees_the_future(&state)
+    due || unread || is_clock_fault_left(&state)
 }
 
-/// Whether the sweep's clock was ahead, and what it wrote has not been taken back yet.
-fn sees_the_future(state: &State) -> bool {
+/// Whether the sweep's clock was ahead, and what it wrote has not been reverted yet.
+fn is_clock_fault_left(state: &State) -> bool {
     let now = state.now();
     let by_report = state.records.report.as_ref().is_some_and(|report| {
         let latest = report.ran_at.max(report.began_at.unwrap_or_default());
@@ -246,8 +225,8 @@ fn sees_the_future(state: &State) -> bool {
     by_report || state.records.audited_until.is_some_and(|until| until > of_age)
 }
 
-/// What has been due for a moment and can be read: a run that comes to its end passes over none of
-/// it.
+/// Readable due entries that have been due for at least 10 s. A sweep that reaches the end of the
+/// due index must process all of them.
 fn overdue(state: &State) -> Vec<(Timestamp, TaskId)> {
     let last = state.now().minus(Duration::from_secs(10));
     let due = state.records.due.iter().take_while(|(at, _)| *at <= last);
@@ -260,18 +239,18 @@ async fn sweep(world: Arc<World>) {
     let until = process.local_now().plus(Duration::from_secs(55));
     let began_at = world.now();
     let overdue = world.change(|state| {
-        state.watch.overlapped |= state.watch.sweeping > 0;
-        state.watch.sweeping += 1;
+        state.checks.overlapped |= state.checks.sweeping > 0;
+        state.checks.sweeping += 1;
         overdue(state)
     });
     let result = invoke(&process, ::sweep::handle(&context, until)).await;
     process.note(|| format!("ends: {result:?}"));
     world.change(|state| {
-        state.watch.sweeping -= 1;
+        state.checks.sweeping -= 1;
         if let Some(Ok(summary)) = &result {
-            let (met, there) = (summary.unreadable as u64, world.plan.newer);
-            state.watch.must(met <= there, || {
-                format!("{process} met {met} webhooks that it cannot read, of {there}")
+            let (found, written) = (summary.unreadable as u64, world.plan.newer);
+            state.checks.require(found <= written, || {
+                format!("{process} found {found} unreadable webhooks, of {written}")
             });
         }
         if let Some(Ok(summary)) = &result
@@ -280,31 +259,32 @@ async fn sweep(world: Arc<World>) {
             let left = overdue.iter().find(|place| {
                 state.records.due.contains(place) && !state.records.newer.contains(&place.1)
             });
-            state.watch.must(left.is_none(), || {
-                format!("{process} swept to the end, and left {left:?} due")
+            state.checks.require(left.is_none(), || {
+                format!("{process} swept the whole due index, and left {left:?} due")
             });
         }
-        // Of two that overlap, each may find the other's position.
-        let alone = !state.watch.overlapped;
-        state.watch.overlapped &= state.watch.sweeping > 0;
+        // Two sweeps that overlap may each read the position of the other.
+        let was_alone = !state.checks.overlapped;
+        state.checks.overlapped &= state.checks.sweeping > 0;
         if let Some(Ok(summary)) = result
-            && alone
+            && was_alone
             && !summary.more
         {
             let of_age = began_at.minus(Duration::from_secs(16 * 60));
             let reached =
                 state.records.audited_until.is_some_and(|until: Timestamp| until >= of_age);
             state
-                .watch
-                .must(reached, || format!("{process} swept, and did not audit up to {of_age}"));
-            let is_right = world
+                .checks
+                .require(reached, || format!("{process} ended, and did not audit up to {of_age}"));
+            let is_clock_right = world
                 .plan
                 .wrong_clock
                 .is_none_or(|wrong| !world.is_within(Some((0, wrong.span.1 + 120))));
             let last = state.now().minus(Duration::from_secs(7 * 60));
-            let too_far = state.records.audited_until.filter(|until| is_right && *until > last);
-            state.watch.must(too_far.is_none(), || {
-                format!("{process} swept, and the audit's position stays at {too_far:?}")
+            let too_far =
+                state.records.audited_until.filter(|until| is_clock_right && *until > last);
+            state.checks.require(too_far.is_none(), || {
+                format!("{process} ended, and the audit's position is still {too_far:?}")
             });
         }
     });

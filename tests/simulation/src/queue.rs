@@ -1,4 +1,4 @@
-//! The queue: two lanes, at-least-once, in no promised order.
+//! The queue: two lanes with at-least-once delivery, in no particular order.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -12,12 +12,12 @@ use shared::{
 use crate::{
     plan::Plan,
     state::{State, messages::NEWER, records::short_id},
-    world::{Own, Process},
+    world::{Process, Services},
 };
 
 impl State {
-    /// Takes a message, as the queue's faults will have it.
-    fn take(&mut self, plan: &Plan, faulty: bool, lane: Lane, message: &Outgoing) {
+    /// Accepts a message, with the faults of the queue.
+    fn accept(&mut self, plan: &Plan, faulty: bool, lane: Lane, message: &Outgoing) {
         let now = self.now();
         if lane == Lane::Webhooks {
             self.messages.taken += 1;
@@ -33,16 +33,16 @@ impl State {
             } else {
                 0
             };
-            // As SQS does, the delay is rounded down to whole seconds.
+            // Like SQS, this rounds the delay down to whole seconds.
             let delay =
                 Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
             self.messages.put(lane, message, delay, now);
         }
-        self.watch.most_waiting =
-            self.watch.most_waiting.max(self.messages.in_lane(Lane::Webhooks));
+        self.checks.most_waiting =
+            self.checks.most_waiting.max(self.messages.in_lane(Lane::Webhooks));
     }
 
-    /// Up to a batch of what is visible.
+    /// Receives at most a batch of visible messages.
     pub(super) fn receive(
         &mut self,
         plan: &Plan,
@@ -50,7 +50,7 @@ impl State {
         visibility: Duration,
     ) -> Vec<(u64, Received)> {
         let now = self.now();
-        self.give_up(now, plan.max_receives);
+        self.move_to_dead_letters(now, plan.max_receives);
         let visible = self
             .messages
             .waiting
@@ -83,8 +83,8 @@ impl State {
         received
     }
 
-    /// What was received too often moves to the dead letters.
-    fn give_up(&mut self, now: Timestamp, max_receives: u32) {
+    /// Moves the messages that were received too often to the dead-letter lane.
+    fn move_to_dead_letters(&mut self, now: Timestamp, max_receives: u32) {
         for message in self.messages.waiting.values_mut() {
             if message.lane == Lane::Webhooks
                 && message.visible_at <= now
@@ -95,36 +95,36 @@ impl State {
         }
     }
 
-    /// The message is gone, unless it was received again since.
-    pub(super) fn acknowledge(&mut self, who: &Process, number: u64, received: &Received) {
-        let latest = self
+    /// Removes the message, unless it was received again since.
+    pub(super) fn acknowledge(&mut self, process: &Process, number: u64, received: &Received) {
+        let is_latest = self
             .messages
             .waiting
             .get(&number)
             .is_some_and(|message| message.receives == received.receives);
-        if !latest {
+        if !is_latest {
             return;
         }
         let Some(message) = self.messages.waiting.remove(&number) else { return };
-        self.note(who, || format!("is done with message {number}"));
-        self.watch.must(message.body != NEWER, || {
-            format!("{who} is done with a message of a newer version")
+        self.note(process, || format!("acknowledges message {number}"));
+        self.checks.require(message.body != NEWER, || {
+            format!("{process} acknowledged a message of a newer version")
         });
         if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
-            self.watch.acknowledged(&id, &self.records);
+            self.checks.acknowledged(&id, &self.records);
         }
     }
 
-    /// The message is visible again after a while, unless it was received again since.
+    /// Makes the message visible again after a delay, unless it was received again since.
     pub(super) fn hand_back(
         &mut self,
-        who: &Process,
+        process: &Process,
         number: u64,
         received: &Received,
         delay: Duration,
     ) {
         let now = self.now();
-        self.note(who, || format!("hands back message {number}"));
+        self.note(process, || format!("hands back message {number}"));
         if self
             .messages
             .waiting
@@ -141,7 +141,7 @@ fn unavailable() -> QueueError {
 }
 
 #[async_trait]
-impl Queue for Own {
+impl Queue for Services {
     async fn ping(&self) -> Result<(), QueueError> {
         Ok(())
     }
@@ -157,11 +157,11 @@ impl Queue for Own {
         let mut failed = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             let fails = world.happens(world.plan.queue_fault);
-            let taken = !fails || world.below(2) == 0;
+            let is_accepted = !fails || world.below(2) == 0;
             if fails {
                 failed.push(index);
             }
-            if taken {
+            if is_accepted {
                 let faulty = world.is_faulty();
                 world.change(|state| {
                     let id =
@@ -170,9 +170,9 @@ impl Queue for Own {
                         let what = id.as_ref().map_or_else(String::new, short_id);
                         format!("sends {what} to {lane:?}, delay {:?}", message.delay)
                     });
-                    state.take(&world.plan, faulty, lane, message);
+                    state.accept(&world.plan, faulty, lane, message);
                     if let Some(id) = id {
-                        state.watch.sent(process, &id);
+                        state.checks.sent(process, &id);
                     }
                 });
             }
@@ -185,14 +185,13 @@ impl Queue for Own {
         if failed.is_empty() {
             return Ok(());
         }
-        process.queue_troubles.fetch_add(1, Relaxed);
-        process.note(|| {
-            format!("was told that {} of {} messages were not taken", failed.len(), messages.len())
-        });
+        process.failed_sends.fetch_add(1, Relaxed);
+        process
+            .note(|| format!("gets an error for {} of {} messages", failed.len(), messages.len()));
         Err(SendError { failed, source: unavailable() })
     }
 
-    // The platform receives, and not the functions: see `platform`.
+    // Only the platform receives messages. See `platform`.
     async fn receive(
         &self,
         _: Lane,

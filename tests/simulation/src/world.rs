@@ -1,4 +1,4 @@
-//! The world that all processes of a run share, and a process in it.
+//! The world of a run, which all its processes share, and the processes.
 
 use std::{
     fmt,
@@ -26,51 +26,51 @@ use crate::{
     chance::Chance,
     plan::Plan,
     state::{
-        EPOCH_MS, State, books::Checks, messages::Messages, records::Records,
-        requests::Destinations,
+        EPOCH_MS, State, messages::Messages, records::Records, requests::Destinations,
+        tracking::Checks,
     },
 };
 
-/// How likely a doomed process dies at each step.
+/// The probability that a doomed process dies at each step.
 const DOOM: f64 = 0.2;
 
-/// All that there is besides the processes.
+/// Everything but the processes.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) config: Arc<Config>,
-    began: Instant,
+    started: Instant,
     state: Mutex<State>,
     /// A message may have become visible.
     pub(super) sent: Notify,
     /// A check failed.
     pub(super) failed: Notify,
-    /// Callers, operators and invocations that are at work.
+    /// The number of running callers, operators and invocations.
     pub(super) busy: AtomicU32,
-    /// Up to when the store may delete what has expired, as a warm process of the sweep knows it.
+    /// The time up to which the store may purge, as a warm sweep process knows it.
     pub(super) horizon: PurgeHorizon,
 }
 
 impl World {
     pub(super) fn new(plan: Plan, chance: Chance, traced: bool) -> Arc<Self> {
-        let mut config = base().0.clone();
+        let mut config = config_and_guard().0.clone();
         config.rules.limits.max_defer = plan.max_defer;
         config.deliver_host_concurrency = plan.host_concurrency;
-        let watch = Checks::new(&plan, config.rules.clone());
+        let checks = Checks::new(&plan, config.rules.clone());
         let state = State {
             chance,
             records: Records::default(),
             messages: Messages::default(),
             destinations: Destinations::default(),
-            watch,
+            checks,
             processes: 0,
-            began: Instant::now(),
+            started: Instant::now(),
             trace: traced.then(Vec::new),
         };
         Arc::new(Self {
             plan,
             config: Arc::new(config),
-            began: Instant::now(),
+            started: Instant::now(),
             state: Mutex::new(state),
             sent: Notify::new(),
             failed: Notify::new(),
@@ -81,30 +81,30 @@ impl World {
 
     /// The true time.
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp::from_millis(EPOCH_MS).plus(self.began.elapsed())
+        Timestamp::from_millis(EPOCH_MS).plus(self.started.elapsed())
     }
 
-    /// Seconds since the world began.
+    /// Seconds since the start of the world.
     pub(super) fn age_s(&self) -> u64 {
-        self.began.elapsed().as_secs()
+        self.started.elapsed().as_secs()
     }
 
-    /// Whether things may still go wrong.
+    /// Whether faults can happen now.
     pub(super) fn is_faulty(&self) -> bool {
         self.age_s() < self.plan.faults_end_s
     }
 
-    /// Whether it is a time within these seconds.
+    /// Whether the time is within this span, in seconds.
     pub(super) fn is_within(&self, span: Option<(u64, u64)>) -> bool {
         span.is_some_and(|(from, until)| (from..until).contains(&self.age_s()))
     }
 
-    // Never held across an await.
+    /// Locks the state. The lock must not be held across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True with this probability, while things may go wrong.
+    /// True with this probability while faults can happen.
     pub(super) fn happens(&self, probability: f64) -> bool {
         self.is_faulty() && self.state().chance.happens(probability)
     }
@@ -113,22 +113,22 @@ impl World {
         self.state().chance.below(bound)
     }
 
-    /// Adds a line to the trace, if there is one.
+    /// Adds a line to the trace, if the run is traced.
     pub(super) fn note(&self, who: &dyn fmt::Display, what: impl FnOnce() -> String) {
         self.state().note(who, what);
     }
 
-    /// The trace.
+    /// Takes the trace.
     pub(super) fn take_trace(&self) -> Vec<String> {
         self.state().trace.take().unwrap_or_default()
     }
 
-    /// Does something to the world, and ends the run if a check says that it must not be.
+    /// Changes the state. Ends the run if a check fails.
     pub(super) fn change<T>(&self, effect: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
-        let failed_before = state.watch.violation.is_some();
+        let failed_before = state.checks.violation.is_some();
         let value = effect(&mut state);
-        if let Some(violation) = state.watch.violation.clone().filter(|_| !failed_before) {
+        if let Some(violation) = state.checks.violation.clone().filter(|_| !failed_before) {
             state.note(&"CHECK", || violation);
             self.failed.notify_one();
         }
@@ -136,24 +136,25 @@ impl World {
     }
 }
 
-/// The settings and the guard of every process; made once, since that takes longer than a run.
-fn base() -> &'static (Config, Arc<AddressGuard>) {
-    static BASE: OnceLock<(Config, Arc<AddressGuard>)> = OnceLock::new();
-    BASE.get_or_init(|| {
+/// The settings and the guard of every process. Creating them takes longer than a run, so this
+/// happens once.
+fn config_and_guard() -> &'static (Config, Arc<AddressGuard>) {
+    static CREATED: OnceLock<(Config, Arc<AddressGuard>)> = OnceLock::new();
+    CREATED.get_or_init(|| {
         let setting = |name: &str| {
             matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned())
         };
         let Ok(config) = Config::from_source(Defaults::LAMBDA, setting) else {
-            unreachable!("the defaults are good")
+            unreachable!("the default settings are valid")
         };
         let Ok(guard) = AddressGuard::new(GuardSettings::default()) else {
-            unreachable!("there is no pattern")
+            unreachable!("the default settings have no pattern")
         };
         (config, Arc::new(guard))
     })
 }
 
-/// A process: it has a clock of its own, and may die.
+/// A process, with its own clock. It can die.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) world: Arc<World>,
@@ -161,14 +162,14 @@ pub(super) struct Process {
     pub(super) function: Function,
     skew_ms: i64,
     dead: AtomicBool,
-    /// It will not live through its invocation.
+    /// Whether it dies during its invocation.
     pub(super) doomed: AtomicBool,
     pub(super) died: Notify,
-    /// Calls of the store that failed, or found that somebody else was first, in this invocation.
-    pub(super) troubles: AtomicU32,
-    /// Sends that failed in this invocation.
-    pub(super) queue_troubles: AtomicU32,
-    /// What it was asked for.
+    /// Store calls of this invocation that failed or had a conflict.
+    pub(super) failed_calls: AtomicU32,
+    /// Sends of this invocation that failed.
+    pub(super) failed_sends: AtomicU32,
+    /// The request that it answers.
     pub(super) request: Mutex<String>,
 }
 
@@ -193,8 +194,8 @@ impl Process {
             dead: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             died: Notify::new(),
-            troubles: AtomicU32::new(0),
-            queue_troubles: AtomicU32::new(0),
+            failed_calls: AtomicU32::new(0),
+            failed_sends: AtomicU32::new(0),
             request: Mutex::default(),
         });
         process.note(|| format!("starts, its clock off by {skew_ms} ms"));
@@ -216,7 +217,7 @@ impl Process {
         }
     }
 
-    /// Its own time.
+    /// The time of its clock.
     pub(super) fn local_now(&self) -> Timestamp {
         let wrong = self.world.plan.wrong_clock.filter(|_| self.function == Function::Sweep);
         let ahead_ms = wrong
@@ -225,7 +226,7 @@ impl Process {
         Timestamp::from_millis(self.world.now().as_millis() + self.skew_ms + ahead_ms)
     }
 
-    /// Returns while it lives. It may die here.
+    /// Returns if the process is alive. The process can die here.
     pub(super) async fn alive(&self) {
         let doomed = self.doomed.load(Relaxed) && self.world.happens(DOOM);
         if !self.is_dead() && (doomed || self.world.happens(self.world.plan.death)) {
@@ -236,7 +237,7 @@ impl Process {
         }
     }
 
-    /// Lets that much pass, if it lives that long.
+    /// Waits for this time, unless the process dies.
     pub(super) async fn wait(&self, time: Duration) {
         self.alive().await;
         if !time.is_zero() {
@@ -247,7 +248,7 @@ impl Process {
         }
     }
 
-    /// How long a call takes.
+    /// The latency of a call.
     pub(super) fn latency(&self) -> Duration {
         let world = &self.world;
         if world.happens(world.plan.stall) {
@@ -256,26 +257,26 @@ impl Process {
         Duration::from_millis(1 + world.below(12))
     }
 
-    pub(super) fn trouble(&self) {
-        self.troubles.fetch_add(1, Relaxed);
+    pub(super) fn note_failure(&self) {
+        self.failed_calls.fetch_add(1, Relaxed);
     }
 
-    /// This process as one of the parts of a context.
-    pub(super) fn own(self: &Arc<Self>) -> Arc<Own> {
-        Arc::new(Own(Arc::clone(self)))
+    /// The backends of the context of this process.
+    pub(super) fn services(self: &Arc<Self>) -> Arc<Services> {
+        Arc::new(Services(Arc::clone(self)))
     }
 
-    /// What a function works with, in this process.
+    /// The context of a function in this process.
     pub(super) fn context(self: &Arc<Self>) -> Context {
-        let own = || self.own();
+        let services = || self.services();
         Context {
             config: Arc::clone(&self.world.config),
             rules: Arc::new(self.world.config.rules.clone()),
-            store: own(),
-            queue: own(),
-            guard: Arc::clone(&base().1),
-            clock: own(),
-            random: own(),
+            store: services(),
+            queue: services(),
+            guard: Arc::clone(&config_and_guard().1),
+            clock: services(),
+            random: services(),
             metrics: Arc::new(Metrics::new(Duration::ZERO)),
             liveness: Arc::default(),
         }
@@ -288,18 +289,18 @@ impl fmt::Display for Process {
     }
 }
 
-/// The parts of its context: what a process sees of the world.
+/// The backends of a process: clock, randomness, store, queue and sender.
 #[derive(Debug)]
-pub(super) struct Own(pub(super) Arc<Process>);
+pub(super) struct Services(pub(super) Arc<Process>);
 
 #[async_trait]
-impl Clock for Own {
+impl Clock for Services {
     fn now(&self) -> Timestamp {
         self.0.local_now()
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.world.began.elapsed()
+        self.0.world.started.elapsed()
     }
 
     async fn sleep(&self, wait: Duration) {
@@ -307,14 +308,14 @@ impl Clock for Own {
     }
 }
 
-impl Random for Own {
+impl Random for Services {
     fn next_u64(&self) -> u64 {
         self.0.world.state().chance.bits()
     }
 }
 
 impl Process {
-    /// The true time at which its clock showed this.
+    /// The true time at which its clock showed this time.
     pub(super) fn to_true(&self, local: Timestamp) -> Timestamp {
         Timestamp::from_millis(local.as_millis() - self.skew_ms)
     }

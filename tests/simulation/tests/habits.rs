@@ -26,7 +26,7 @@ fn it_has_the_habits_of_every_tool() {
 }
 
 #[test]
-fn what_the_simulation_found_parses() {
+fn the_json_output_parses() {
     let output = piped(simulate().args(["--json", "--seeds", "3"]));
     let found: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
     assert_eq!(

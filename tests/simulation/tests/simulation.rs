@@ -1,18 +1,15 @@
-//! The simulation: many seeds hold, each planted bug is caught, and a seed replays exactly.
+//! The simulation: many seeds pass, a known seed catches each planted bug, and a seed replays
+//! exactly.
 //!
-//! `SIMULATION_SEEDS` runs another number of seeds than CI does; `SIMULATION_BUGS=search` searches
-//! anew for the seed that catches each bug.
+//! `SIMULATION_SEEDS` sets the number of seeds. `SIMULATION_BUGS=search` searches for the first
+//! seed that catches each bug.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "these are tests: their panics are verdicts"
 )]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "what a test prints is read by who runs it"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the tests print figures")]
 
 use shared::planted::Bug;
 use simulation::{
@@ -22,11 +19,11 @@ use simulation::{
     search::{MAX_SEEDS_PER_BUG, catch, run_seeds},
 };
 
-/// Seeds that CI runs, in about two minutes on two cores. `SIMULATION_SEEDS=100000` or `simulate
-/// --seeds 100000` run more.
+/// The number of seeds in CI. They take about two minutes on two cores.
 const SEEDS: u64 = 10_000;
 
-/// Each planted bug and the first seed that catches it: what `simulate --bugs` prints, less one.
+/// Each planted bug, and the first seed that catches it. `simulate --bugs` prints the number of
+/// seeds, which is one more.
 const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::OutcomeWithoutClaim, 317),
     (Bug::RequeueBeforeSend, 0),
@@ -79,40 +76,30 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::DueNeverTakenBack, 359),
 ];
 
-/// Of those, what was in the software until the simulation or an attack on the release build found
-/// it, by what it did then. A seed alone would not keep it: what a seed does changes with the
-/// worlds.
+/// The planted bugs that were real, and their effects. The simulation or an attack on the release
+/// build found them. A seed alone is no regression test, because its world can change.
 const REGRESSIONS: [(&str, Bug); 9] = [
     (
-        "a key asked for again, after an operator had deleted its webhook, made that anew",
+        "a repeated idempotency key created its webhook again after an operator had deleted it",
         Bug::DeletedIsNew,
     ),
+    ("a batch that got a new ID created the webhooks of the old ID again", Bug::SettledForgotten),
+    ("the sweep added to a backlog while the queue was not polled", Bug::BacklogFeedsItself),
+    ("two messages of a deferred webhook counted it as waiting twice", Bug::DeferralCountedTwice),
     (
-        "a batch that was given a new id made again what it had made under the old one",
-        Bug::SettledForgotten,
-    ),
-    ("the sweep added to a backlog for as long as the queue stood still", Bug::BacklogFeedsItself),
-    (
-        "two messages of one webhook that was put off counted it as waiting twice",
-        Bug::DeferralCountedTwice,
-    ),
-    (
-        "a throttled deliver used up the rescues of webhooks that no function had looked at",
+        "a throttled deliver spent the rescues of webhooks that no worker had processed",
         Bug::RescueWithoutChange,
     ),
-    ("an open circuit failed webhooks that had had no attempt", Bug::FailedUntried),
-    ("the host limit used up what the circuit may defer", Bug::DeferralsShareBudget),
+    ("an open circuit failed webhooks without an attempt", Bug::FailedUntried),
+    ("the host limit spent the deferrals of the circuit", Bug::DeferralsShareBudget),
     (
-        "kills in a row used up the interruptions of all that was in flight",
+        "repeated kills spent the interruptions of all webhooks in flight",
         Bug::InterruptionWithoutWait,
     ),
-    (
-        "a claim that took too long was recorded as a timeout of the destination",
-        Bug::SlowClaimBlamed,
-    ),
+    ("a slow claim was recorded as a timeout of the destination", Bug::SlowClaimBlamed),
 ];
 
-/// Every seed is a world; none of them breaks a promise.
+/// No check fails in any world.
 #[test]
 fn nothing_is_lost_in_any_of_many_worlds() {
     let seeds = std::env::var("SIMULATION_SEEDS")
@@ -121,12 +108,11 @@ fn nothing_is_lost_in_any_of_many_worlds() {
     println!("{} seeds in {:.1} s: {:.0} a second", ran.seeds, ran.seconds, ran.seeds_per_second());
     let failure = ran
         .failure
-        .map(|(seed, violation)| format!("simulate --seed {seed} shows it: {violation}"));
+        .map(|(seed, violation)| format!("replay it with: simulate --seed {seed}: {violation}"));
     assert_eq!(failure, None);
 }
 
-/// With a bug planted, the seed that is known to show it fails; without it, the same seed passes.
-/// So it is the bug that is caught.
+/// The known seed fails with the planted bug, and passes without it.
 #[test]
 fn each_planted_bug_is_caught() {
     if std::env::var("SIMULATION_BUGS").is_ok_and(|value| value == "search") {
@@ -138,34 +124,31 @@ fn each_planted_bug_is_caught() {
                 caught.seeds,
                 caught.violation.unwrap_or_default()
             );
-            assert!(
-                caught.seeds.is_some(),
-                "{bug:?} is not caught within {MAX_SEEDS_PER_BUG} seeds"
-            );
+            assert!(caught.seeds.is_some(), "no seed of {MAX_SEEDS_PER_BUG} catches {bug:?}");
         }
         return;
     }
     for (bug, (listed, seed)) in Bug::ALL.into_iter().zip(CAUGHT_BY) {
-        assert_eq!(bug, listed, "the table is in the order of the bugs");
+        assert_eq!(bug, listed, "CAUGHT_BY has the order of Bug::ALL");
         let ran = run(Run { bug: Some(bug), ..Run::of(seed) });
-        let how = "the table is out of date: `simulate --bugs` makes it anew";
         assert!(
             ran.violation.is_some(),
-            "seed {seed} does not catch {bug:?}; if the world has changed, {how}"
+            "seed {seed} does not catch {bug:?}. If the worlds have changed, run `simulate --bugs` \
+             and update CAUGHT_BY"
         );
         assert_eq!(run(Run::of(seed)).violation, None, "seed {seed} without a bug");
     }
 }
 
-/// What the simulation found once, it finds again.
+/// The simulation finds each regression again.
 #[test]
 fn each_regression_is_caught() {
     for (what, bug) in REGRESSIONS {
         let (_, seed) = CAUGHT_BY.into_iter().find(|(listed, _)| *listed == bug).unwrap();
         let violation = run(Run { bug: Some(bug), ..Run::of(seed) }).violation;
         println!("{what}: {}", violation.as_ref().map_or_else(String::new, ToString::to_string));
-        assert!(violation.is_some(), "seed {seed} does not show that {what}");
-        assert_eq!(run(Run::of(seed)).violation, None, "seed {seed} as the software is now");
+        assert!(violation.is_some(), "seed {seed} does not find that {what}");
+        assert_eq!(run(Run::of(seed)).violation, None, "seed {seed} without a bug");
     }
 }
 
@@ -190,8 +173,7 @@ fn a_seed_replays_exactly() {
     }
 }
 
-/// Worlds are not empty: each has webhooks that are accepted and sent, and each fault is seen to
-/// happen.
+/// Each kind of world accepts and sends webhooks, and its faults happen.
 #[test]
 fn every_world_does_something() {
     for world in Kind::ALL {
@@ -200,7 +182,8 @@ fn every_world_does_something() {
             .collect();
         let accepted: usize = ran.iter().map(|ran| ran.accepted).sum();
         let requests: usize = ran.iter().map(|ran| ran.requests).sum();
-        // Where deliver dies for hours, most are given up by the queue before anything is sent.
+        // In worlds where deliver dies for hours, most messages become dead letters before a
+        // request is sent.
         assert!(
             accepted > 10 && requests > 0,
             "{world:?}: {accepted} accepted, {requests} requests"
@@ -213,16 +196,16 @@ fn every_world_does_something() {
             Kind::QueueFaults => "loses a message",
             Kind::TickFaults => "has audited until",
             Kind::Skew => "its clock off by -",
-            Kind::Stalls => "takes too long",
+            Kind::Stalls => "reaches the time limit",
             Kind::Flaps => "cannot connect",
             Kind::Operators => "deletes",
             Kind::Backlog => "requeue",
-            Kind::Crashing => "is called with messages",
+            Kind::Crashing => "is invoked with messages",
             Kind::Versions => "writes to webhook",
             Kind::Clocks => "taken_back: 1",
             Kind::Everything => "retry, in_progress -> retrying",
         };
         let seen = ran.iter().flat_map(|ran| &ran.trace).any(|line| line.contains(sign));
-        assert!(seen, "{world:?}: no line says {sign:?}");
+        assert!(seen, "{world:?}: no line has {sign:?}");
     }
 }

@@ -217,7 +217,7 @@ async fn a_probe_whose_claim_took_too_long_lets_the_next_webhook_probe() {
     let deliver = deliver::Deliver::new(context, Arc::clone(&world.sender));
     assert!(
         deliver
-            .handle(crate::world::event(&batch[..1]), until)
+            .handle(local::events::sqs(Lane::Webhooks, &batch[..1]), until)
             .await
             .batch_item_failures
             .is_empty()

@@ -252,7 +252,7 @@ async fn no_claim_is_made_with_less_than_a_lease_left() {
     world.queued(&webhook).await;
     let batch = world.received(Lane::Webhooks).await;
     let until = world.now().plus(Duration::from_secs(44));
-    let response = world.deliver().handle(crate::world::event(&batch), until).await;
+    let response = world.deliver().handle(local::events::sqs(Lane::Webhooks, &batch), until).await;
     assert_eq!(response.batch_item_failures.len(), 1);
     assert_eq!(world.stored(&webhook).await, webhook);
 }

@@ -126,7 +126,8 @@ async fn an_unreadable_message_is_kept_once_however_often_it_comes() {
     world.send(Lane::DeadLetters, "\u{1}garbage").await;
     let batch = world.received(Lane::DeadLetters).await;
     for _ in 0..2 {
-        let response = dlq::handle(&world.context, crate::world::event(&batch)).await;
+        let response =
+            dlq::handle(&world.context, local::events::sqs(Lane::DeadLetters, &batch)).await;
         assert!(response.batch_item_failures.is_empty());
     }
     let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
@@ -167,13 +168,13 @@ async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
     let (world, other) = (World::new(), World::new());
     world.send(Lane::DeadLetters, "\u{1}garbage").await;
     let batch = world.received(Lane::DeadLetters).await;
-    dlq::handle(&other.context, crate::world::event(&batch)).await;
+    dlq::handle(&other.context, local::events::sqs(Lane::DeadLetters, &batch)).await;
     let kept = other.context.store.dead_letters(None, None, 10).await.unwrap().items;
     world.context.store.tombstone_id(&kept[0].webhook.id).await.unwrap();
     let log = Levels::default();
     let response = {
         let _logged = tracing::subscriber::set_default(log.clone());
-        dlq::handle(&world.context, crate::world::event(&batch)).await
+        dlq::handle(&world.context, local::events::sqs(Lane::DeadLetters, &batch)).await
     };
     assert_eq!(*log.0.lock().unwrap(), [Level::ERROR], "an operator must act");
     let failed: Vec<&str> = response

@@ -5,6 +5,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use local::events;
 use shared::{
     circuit::{Circuit, Settings},
     model::{ErrorKind, Transition, Webhook, Why},
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     intercepted::{Call, Intercepted, Interceptor},
-    world::{World, event, status},
+    world::{World, status},
 };
 
 /// Longer than any wait for a permit.
@@ -138,7 +139,10 @@ async fn webhooks_over_the_limit_of_a_hanging_destination_are_deferred_at_no_cos
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
     let (start, until) = (world.now(), world.now().plus(NEVER));
-    let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
+    let running =
+        tokio::spawn(
+            async move { deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await },
+        );
     holding.holds(2).await;
     let deferred = deferred(&world, &webhooks, 3).await;
     for webhook in &deferred {
@@ -177,7 +181,7 @@ async fn the_waits_double() {
     let batch = world.received(Lane::Webhooks).await;
     let first = tokio::spawn({
         let (deliver, batch) = (deliver.clone(), batch[..1].to_vec());
-        async move { deliver.handle(event(&batch), until).await }
+        async move { deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await }
     });
     let before = world.now();
     holding.holds(1).await;
@@ -187,7 +191,13 @@ async fn the_waits_double() {
     let waiting = &webhooks[usize::from(batch[0].body.contains(&webhooks[0].id.to_string()))];
     for deferrals in 0..12 {
         let message = batch[1..].to_vec();
-        assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
+        assert!(
+            deliver
+                .handle(events::sqs(Lane::Webhooks, &message), until)
+                .await
+                .batch_item_failures
+                .is_empty()
+        );
         let stored = world.stored(waiting).await;
         // The destination has been silent since its only attempt started: between these times.
         let longest = [after, before].map(|started_at| {
@@ -214,7 +224,13 @@ async fn the_waits_double() {
         let message: Vec<_> =
             messages.into_iter().filter(|message| message.body.contains(&id)).collect();
         assert!(!message.is_empty());
-        assert!(deliver.handle(event(&message), until).await.batch_item_failures.is_empty());
+        assert!(
+            deliver
+                .handle(events::sqs(Lane::Webhooks, &message), until)
+                .await
+                .batch_item_failures
+                .is_empty()
+        );
         let stored = world.stored(&late).await;
         assert_eq!(stored.budget.deferrals, deferrals + 1);
         let wait = stored.allowed_at.unwrap().since(stored.updated_at).as_secs_f64();
@@ -232,7 +248,10 @@ async fn attempts_wait_for_a_destination_that_answers() {
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
     let until = world.now().plus(NEVER);
-    let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
+    let running =
+        tokio::spawn(
+            async move { deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await },
+        );
     holding.holds(2).await;
     holding.let_go.add_permits(9);
     assert!(running.await.unwrap().batch_item_failures.is_empty());
@@ -255,7 +274,10 @@ async fn no_webhook_fails_by_the_limit() {
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
     let until = world.now().plus(NEVER);
-    let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
+    let running =
+        tokio::spawn(
+            async move { deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await },
+        );
     tokio::select! {
         () = holding.holds(3) => {}
         () = time_passes(&world) => unreachable!("it never ends"),
@@ -279,7 +301,10 @@ async fn another_destination_has_its_own_limit() {
     let batch = world.received(Lane::Webhooks).await;
     let deliver = world.deliver();
     let until = world.now().plus(NEVER);
-    let running = tokio::spawn(async move { deliver.handle(event(&batch), until).await });
+    let running =
+        tokio::spawn(
+            async move { deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await },
+        );
     holding.holds(2).await;
     holding.let_go.add_permits(2);
     assert!(running.await.unwrap().batch_item_failures.is_empty());
@@ -325,7 +350,7 @@ async fn a_deferral_holds_its_slot_and_its_host_permit_until_it_is_written() {
     let mut running = Vec::new();
     for (index, message) in world.received(Lane::Webhooks).await.into_iter().enumerate() {
         let deliver = deliver.clone();
-        running.push(tokio::spawn(async move { deliver.handle(event(&[message]), until).await }));
+        running.push(tokio::spawn(async move { deliver.handle(events::sqs(Lane::Webhooks, &[message]), until).await }));
         let reached = held.wait_for(|held| *held == index + 1);
         tokio::select! {
             reached = tokio::time::timeout(BOUND, reached) => drop(reached.unwrap().unwrap()),

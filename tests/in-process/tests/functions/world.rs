@@ -10,8 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::event::sqs::SqsBatchResponse;
 use deliver::Deliver;
+use local::events;
 use serde_json::value::RawValue;
 use shared::{
     clock::{Clock, Timestamp},
@@ -165,14 +166,14 @@ impl World {
     pub(crate) async fn run_deliver(&self) -> Vec<Received> {
         let batch = self.received(Lane::Webhooks).await;
         let until = self.now().plus(Duration::from_secs(60));
-        let response = self.deliver().handle(event(&batch), until).await;
+        let response = self.deliver().handle(events::sqs(Lane::Webhooks, &batch), until).await;
         self.settle(Lane::Webhooks, batch, &response).await
     }
 
     /// Invokes `dlq` with a batch of its queue. Returns the messages that were handed back.
     pub(crate) async fn run_dlq(&self) -> Vec<Received> {
         let batch = self.received(Lane::DeadLetters).await;
-        let response = dlq::handle(&self.context, event(&batch)).await;
+        let response = dlq::handle(&self.context, events::sqs(Lane::DeadLetters, &batch)).await;
         self.settle(Lane::DeadLetters, batch, &response).await
     }
 
@@ -224,27 +225,6 @@ impl World {
             assert_eq!(self.messages(lane).await, (0, 0, 0), "nothing is queued in {lane:?}");
         }
     }
-}
-
-/// The event that SQS sends.
-pub(crate) fn event(batch: &[Received]) -> SqsEvent {
-    let mut event = SqsEvent::default();
-    event.records = batch
-        .iter()
-        .map(|received| {
-            let mut message = SqsMessage::default();
-            message.message_id = Some(received.id.clone());
-            message.body = Some(received.body.clone());
-            message
-                .attributes
-                .insert("ApproximateReceiveCount".to_owned(), received.receives.to_string());
-            message
-                .attributes
-                .insert("SentTimestamp".to_owned(), received.sent_at.as_millis().to_string());
-            message
-        })
-        .collect();
-    event
 }
 
 /// An answer with this status code.

@@ -12,16 +12,16 @@ use shared::{
 /// A message of a newer version.
 pub(crate) const NEWER: &str = r#"{"v":9,"look":"elsewhere"}"#;
 
-/// What waits in the queue.
+/// The messages of both lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Messages {
     pub(crate) waiting: BTreeMap<u64, Waiting>,
     last: u64,
-    /// Messages that the lane of webhooks has taken.
+    /// The number of messages that were sent to the webhook lane.
     pub(crate) taken: u64,
 }
 
-/// A message in its lane, visible or not.
+/// A message, visible or hidden.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) lane: Lane,
@@ -37,31 +37,31 @@ impl Messages {
         self.waiting.is_empty()
     }
 
-    /// A message that no function sent.
+    /// Adds a message that no function sent.
     pub(crate) fn plant(&mut self, lane: Lane, body: &str, now: Timestamp) {
         let message =
             Outgoing { body: body.to_owned(), delay: Duration::ZERO, group: String::new() };
         self.put(lane, &message, Duration::ZERO, now);
     }
 
-    /// A newer version takes the messages that it wrote: how many there were.
+    /// Removes the messages of the newer version. Returns their number.
     pub(crate) fn take_newer(&mut self) -> u64 {
         let before = self.waiting.len();
         self.waiting.retain(|_, message| message.body != NEWER);
         (before - self.waiting.len()) as u64
     }
 
-    /// Messages of the lane that wait, hidden or not.
+    /// The number of messages of the lane, visible or hidden.
     pub(crate) fn in_lane(&self, lane: Lane) -> usize {
         self.waiting.values().filter(|message| message.lane == lane).count()
     }
 
-    /// Whether a message leads to this webhook.
-    pub(crate) fn lead_to(&self, id: &WebhookId) -> bool {
+    /// Whether there is a message for this webhook.
+    pub(crate) fn has_message_for(&self, id: &WebhookId) -> bool {
         self.waiting.values().any(|message| message.webhook.as_ref() == Some(id))
     }
 
-    /// When the next message of the lane can be received.
+    /// When the next message of the lane becomes visible.
     pub(crate) fn next_visible(&self, lane: Lane) -> Option<Timestamp> {
         self.waiting
             .values()

@@ -1,4 +1,4 @@
-//! What the store of a world holds.
+//! The records in the store of a world.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use shared::{
     store::{Activity, Reservation, StoreError, SweepReport, Tombstone},
 };
 
-/// What is stored.
+/// Everything that the store holds.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) webhooks: BTreeMap<TaskId, (Webhook, Content)>,
@@ -19,10 +19,10 @@ pub(crate) struct Records {
     pub(crate) report: Option<SweepReport>,
     pub(crate) reservations: BTreeMap<String, Reservation>,
     pub(crate) circuits: BTreeMap<String, Circuit>,
-    pub(crate) retired: BTreeMap<TaskId, Tombstone>,
+    pub(crate) tombstones: BTreeMap<TaskId, Tombstone>,
     /// Webhooks that a newer version has written to.
     pub(crate) newer: BTreeSet<TaskId>,
-    /// The totals of what the functions did.
+    /// The totals that the functions added.
     pub(crate) totals: Activity,
 }
 
@@ -33,7 +33,7 @@ impl Records {
             .filter(|(webhook, _)| webhook.id == *id && !webhook.is_expired(now))
     }
 
-    /// The same, for who cannot read what a newer version wrote.
+    /// Like [`get`](Self::get). Fails if a newer version has written to the record.
     pub(crate) fn read(
         &self,
         id: &WebhookId,
@@ -65,12 +65,12 @@ pub(crate) fn too_new(id: &WebhookId) -> StoreError {
     StoreError::unreadable(id, InvalidRecord::TooNew { found: SCHEMA + 1 })
 }
 
-/// The last digits tell webhooks of a world apart.
+/// The name of a webhook in traces and messages: the last digits of its task ID.
 pub(crate) fn short(webhook: &Webhook) -> String {
     short_id(&webhook.id)
 }
 
-/// The same of an id.
+/// The same for an ID.
 pub(crate) fn short_id(id: &WebhookId) -> String {
     let text = id.task.to_string();
     format!("webhook …{}", &text[text.len() - 6..])

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use shared::{clock::Timestamp, id::WebhookId, sender::Answer};
 
-/// What destinations remember.
+/// The requests.
 #[derive(Debug, Default)]
 pub(crate) struct Destinations {
     /// By webhook and attempt.
-    pub(crate) requests: BTreeMap<(WebhookId, u32), Seen>,
+    pub(crate) requests: BTreeMap<(WebhookId, u32), DestinationRequest>,
 }
 
-/// One request.
+/// A request.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    /// What it was answered with; `None`: nothing.
+pub(crate) struct DestinationRequest {
+    /// The status code of the response. `None`: no response.
     pub(crate) status: Option<u16>,
-    /// What the worker was told, if it lived to hear it.
-    pub(crate) told: Option<Answer>,
-    /// When.
-    pub(crate) told_at: Timestamp,
+    /// What the worker received, if it was alive.
+    pub(crate) reported: Option<Answer>,
+    /// When the worker received it, or when the request arrived.
+    pub(crate) reported_at: Timestamp,
 }

@@ -1,0 +1,109 @@
+//! The budgets of attempts, deferrals and rescues.
+
+use std::time::Duration;
+
+use shared::{
+    model::{Function, Transition, Webhook, Why},
+    status::Status,
+};
+
+use crate::{
+    state::{records::short, tracking::Checks},
+    world::Process,
+};
+
+impl Checks {
+    /// No webhook fails before its first attempt.
+    pub(super) fn failed(&mut self, stored: &Webhook, after: &Webhook) {
+        let fails = after.status == Status::Failed && stored.status != Status::Failed;
+        let attempts = self.progress.entry(after.id.clone()).or_default().attempts;
+        self.require(!fails || attempts > 0, || {
+            format!("{} failed before its first attempt: {:?}", short(after), after.last_error)
+        });
+    }
+
+    /// A rescue is spent only if `deliver` has worked on the webhook since the last one. Otherwise
+    /// the webhook is due again after a wait.
+    pub(super) fn rescued(&mut self, process: &Process, stored: &Webhook, after: &Webhook) {
+        let limits = self.rules.limits.clone();
+        let progress = self.progress.entry(after.id.clone()).or_default();
+        if process.function == Function::Deliver {
+            (progress.worked_on, progress.unworked) = (true, 0);
+        }
+        let rescue = after.history.last().is_some_and(|step| step.why == Some(Why::Rescue));
+        if process.function != Function::Dlq || !rescue {
+            return;
+        }
+        let (worked_on, unworked) = (progress.worked_on, progress.unworked);
+        progress.worked_on = false;
+        progress.unworked += u32::from(!worked_on);
+        let spent = after.budget.rescues > stored.budget.rescues;
+        let name = short(after);
+        self.require(!spent || worked_on, || {
+            format!("{name}: a rescue was spent, and no worker had worked on it since the last one")
+        });
+        let wait = match unworked.checked_sub(1) {
+            Some(doublings) if !worked_on => {
+                limits.grace.saturating_mul(2_u32.saturating_pow(doublings)).min(limits.max_grace)
+            }
+            _ => Duration::ZERO,
+        };
+        let due = after.due_at.is_some_and(|at| at >= after.updated_at.plus(wait));
+        self.require(due, || {
+            format!(
+                "{name}: no worker works on it, and it is due at {:?}, not {wait:?} later",
+                after.due_at
+            )
+        });
+    }
+
+    /// The host limit and the circuit count their deferrals separately.
+    pub(super) fn deferred(&mut self, stored: &Webhook, after: &Webhook) {
+        let Some(step) = after.history.last().filter(|step| step.transition == Transition::Defer)
+        else {
+            return;
+        };
+        let (before, budget) = (stored.budget, after.budget);
+        let matches = match step.why {
+            Some(Why::RateLimit) => budget.deferred_ms == before.deferred_ms,
+            Some(Why::Unsent) => true,
+            _ => budget.host_deferred_ms == before.host_deferred_ms,
+        };
+        self.require(matches, || {
+            format!(
+                "{}: deferred for {:?}, and {budget:?} counts another reason",
+                short(after),
+                step.why
+            )
+        });
+    }
+
+    pub(super) fn budgets(&mut self, after: &Webhook) {
+        let (name, budget, limits) = (short(after), after.budget, self.rules.limits.clone());
+        let progress = self.progress.entry(after.id.clone()).or_default();
+        let (outcomes, interruptions) = (progress.outcomes, progress.interruptions);
+        self.require(budget.attempts == outcomes, || {
+            format!("{name}: {outcomes} outcomes, and {} attempts spent", budget.attempts)
+        });
+        self.require(budget.interrupted == interruptions, || {
+            format!("{name}: {interruptions} interruptions, and {} spent", budget.interrupted)
+        });
+        self.require(interruptions <= limits.max_interrupted, || {
+            format!("{name}: {interruptions} interruptions")
+        });
+        self.require(budget.relays <= limits.max_relays, || {
+            format!("{name}: {} relays", budget.relays)
+        });
+        self.require(budget.rescues <= limits.max_rescues, || {
+            format!("{name}: {} rescues", budget.rescues)
+        });
+        self.require(budget.rescues == 0 || !self.mild, || {
+            format!("{name}: a rescue in a world without faults")
+        });
+        for deferred in [budget.deferred_ms, budget.host_deferred_ms].map(u128::from) {
+            self.require(deferred <= limits.max_defer.as_millis(), || {
+                format!("{name}: deferred for {deferred} ms")
+            });
+        }
+    }
+}
