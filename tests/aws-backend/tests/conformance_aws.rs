@@ -51,8 +51,8 @@ struct Amazon {
 impl Amazon {
     async fn start(emulator: &AwsStack) -> Self {
         let name = format!("case-{:016x}", rand::random::<u64>());
-        emulator.make_table(&name).await.unwrap();
-        let queues = emulator.make_queues(&name).await.unwrap();
+        emulator.create_table(&name).await.unwrap();
+        let queues = emulator.create_queues(&name).await.unwrap();
         let settings = AwsSettings {
             region: emulator.region().to_owned(),
             credentials: AwsCredentials {

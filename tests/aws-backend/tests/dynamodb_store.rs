@@ -66,7 +66,7 @@ impl World {
             .await
             .unwrap()
             .unwrap_or_else(|error| panic!("{error}"));
-        emulator.make_table("posthaste").await.unwrap();
+        emulator.create_table("posthaste").await.unwrap();
         let clock = Arc::new(TestClock::default());
         let store = store(emulator.endpoint(), &clock, Duration::from_secs(60));
         Self { emulator, store, clock, rules: Rules::default() }

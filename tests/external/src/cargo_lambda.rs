@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -10,7 +9,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
-use harness::{binaries::workspace, process::ProcessError};
+use harness::{
+    binaries::workspace,
+    process::{ProcessError, free_ports},
+};
 
 /// The script that installs what comes from Python's package index, pinned, into cargo's build
 /// folder.
@@ -54,9 +56,8 @@ impl Watch {
     /// to the log. The functions are built before, as it would build them at their first calls, so
     /// that how long a compiler takes is nobody's wait.
     pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, ProcessError> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port =
-            free.map_err(|error| ProcessError(format!("no free port was found: {error}")))?.port();
+        let [port] = free_ports()
+            .map_err(|error| ProcessError(format!("no free port was found: {error}")))?;
         build()?;
         Self::start_at(port, environment, log)
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use harness::{client::http_client_with, redis_server::free_port};
+use harness::{client::http_client_with, process::free_ports};
 
 /// How long it may take to start, or to answer as is wanted.
 const BOUND: Duration = Duration::from_secs(60);
@@ -77,7 +77,8 @@ impl Prometheus {
         std::fs::write(&config, configuration(jobs))?;
         let log = folder.path().join("log");
         let errors = std::fs::File::create(&log)?;
-        let address = format!("127.0.0.1:{}", free_port()?);
+        let [port] = free_ports()?;
+        let address = format!("127.0.0.1:{port}");
         let mut child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))

@@ -1,8 +1,8 @@
-//! An AWS of one's own: the emulator that `tests/aws-stack` starts on loopback, alone or with
-//! `infra/template.yaml` deployed to it.
+//! The AWS emulator that `tests/aws-stack` starts on loopback, alone or with the deployed
+//! `infra/template.yaml`.
 //!
-//! It ends with its holder, however that ends: the script holds the emulator for as long as its
-//! standard input stays open.
+//! The script stops the emulator when its standard input closes. So the emulator stops with the
+//! process that started it, even after a crash.
 
 mod parts;
 
@@ -26,49 +26,50 @@ use crate::{
     secrecy::{self, Leak},
 };
 
-/// How long the script may take to end what it started.
-const END_BOUND: Duration = Duration::from_secs(20);
+/// The time limit for the script to stop the emulator.
+const STOP_BOUND: Duration = Duration::from_secs(20);
 
-/// Between two looks.
+/// The pause between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lines of the emulator's log, where the functions' output is, shown when something fails.
+/// The number of lines of the emulator's log that an error shows. The log includes the output of
+/// the functions.
 const SHOWN_LOG_LINES: usize = 60;
 
-/// Why there is no AWS, or it did not do what it was asked to.
+/// Why the emulator is not available, or a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
-    /// The script failed; this is what it said.
+    /// The script failed.
     #[error("tests/aws-stack {command}: {output}")]
     Script {
-        /// Its command.
+        /// The command of the script.
         command: String,
         /// Its standard error.
         output: String,
     },
-    /// The script cannot be run, or a process cannot be looked at.
+    /// The script cannot be run, or a process cannot be inspected.
     #[error("{what}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A call was refused.
-    #[error("{call} was answered {status}: {body}")]
+    /// A call returned an error.
+    #[error("{call} returned {status}: {body}")]
     Refused {
         /// The call.
         call: String,
-        /// The status.
+        /// The status code.
         status: u16,
-        /// The reason.
+        /// The body.
         body: String,
     },
-    /// A call got no answer.
-    #[error("{0} got no answer")]
-    NoAnswer(String, #[source] reqwest::Error),
-    /// No client can be made.
+    /// A call got no response.
+    #[error("{0} got no response")]
+    NoResponse(String, #[source] reqwest::Error),
+    /// The client cannot be created.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -78,7 +79,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> AwsError {
     move |source| AwsError::System { what, source }
 }
 
-/// What the script prints of what it started.
+/// The description of the emulator that the script prints.
 #[derive(Clone, Debug, Deserialize)]
 struct Started {
     endpoint: String,
@@ -97,8 +98,7 @@ struct Started {
     zip_bytes: BTreeMap<String, u64>,
 }
 
-/// A running emulator, and what is deployed to it. Dropping it ends it, with every function
-/// process.
+/// A running emulator, with its deployment. Dropping it stops it and all function processes.
 #[derive(Debug)]
 pub struct AwsStack {
     script: Child,
@@ -107,18 +107,19 @@ pub struct AwsStack {
 }
 
 impl AwsStack {
-    /// The emulator alone.
+    /// Starts the emulator alone.
     pub fn emulator() -> Result<Self, AwsError> {
         Self::start(&["emulator"])
     }
 
-    /// The deployed template, with these parameters. Builds the functions as they are released,
-    /// which takes minutes the first time.
+    /// Starts the emulator and deploys the template with these parameters. The release build of the
+    /// functions takes minutes the first time.
     pub fn deployed(parameters: &[(&str, &str)]) -> Result<Self, AwsError> {
         Self::deploy(parameters, &[])
     }
 
-    /// The same, and the functions find AWS at this endpoint, which passes on what they ask.
+    /// Like [`deployed`](Self::deployed). The functions call AWS at this endpoint, which forwards
+    /// their requests.
     pub fn deployed_behind(
         functions_endpoint: &str,
         parameters: &[(&str, &str)],
@@ -139,7 +140,7 @@ impl AwsStack {
 
     fn start(arguments: &[&str]) -> Result<Self, AwsError> {
         let errors = tempfile::tempfile().map_err(system("cannot make a temporary file"))?;
-        let mut said = errors.try_clone().map_err(system("cannot share a temporary file"))?;
+        let mut stderr = errors.try_clone().map_err(system("cannot share a temporary file"))?;
         let mut script = Command::new(script())
             .args(arguments)
             .arg("--attached")
@@ -152,7 +153,7 @@ impl AwsStack {
         if let Some(output) = script.stdout.take() {
             BufReader::new(output)
                 .read_line(&mut line)
-                .map_err(system("cannot read what tests/aws-stack prints"))?;
+                .map_err(system("cannot read the output of tests/aws-stack"))?;
         }
         if let Ok(started) = serde_json::from_str(&line) {
             return Ok(Self { script, started, http: http_client_with(0)? });
@@ -160,12 +161,12 @@ impl AwsStack {
         drop(script.stdin.take());
         let _ = script.wait();
         let mut output = String::new();
-        let read = said.seek(SeekFrom::Start(0)).and_then(|_| said.read_to_string(&mut output));
-        read.map_err(system("cannot read what tests/aws-stack said"))?;
+        let read = stderr.seek(SeekFrom::Start(0)).and_then(|_| stderr.read_to_string(&mut output));
+        read.map_err(system("cannot read the errors of tests/aws-stack"))?;
         Err(AwsError::Script { command: arguments.join(" "), output })
     }
 
-    /// Where the emulator is.
+    /// The URL of the emulator.
     pub fn endpoint(&self) -> &str {
         &self.started.endpoint
     }
@@ -175,37 +176,37 @@ impl AwsStack {
         &self.started.region
     }
 
-    /// An output of the deployed template; empty if it has none of that name.
+    /// An output of the deployed template. Empty if there is no such output.
     pub fn output(&self, name: &str) -> &str {
         self.started.outputs.get(name).map_or("", String::as_str)
     }
 
-    /// A client of the deployed API with its key, through what stands before the function.
+    /// A client of the deployed API with its key. It uses the public URL.
     pub fn client(&self) -> Result<ApiClient, AwsError> {
         Ok(ApiClient::new(&self.started.api_url, Some(&self.started.api_key))?)
     }
 
-    /// The same with another key, or none.
+    /// A client of the deployed API with another key, or without a key.
     pub fn client_with(&self, key: Option<&str>) -> Result<ApiClient, AwsError> {
         Ok(ApiClient::new(&self.started.api_url, key)?)
     }
 
-    /// The key that the API takes.
+    /// The API key.
     pub fn api_key(&self) -> &str {
         &self.started.api_key
     }
 
-    /// The secret that webhooks are signed with.
+    /// The secret that signs webhooks.
     pub fn signing_secret(&self) -> &str {
         &self.started.signing_secret
     }
 
-    /// How large each function's zip is.
+    /// The size of each function's zip file.
     pub fn zip_bytes(&self) -> &BTreeMap<String, u64> {
         &self.started.zip_bytes
     }
 
-    /// Makes a call of a JSON protocol as the account's root: `AmazonSQS.SendMessage`,
+    /// Makes a call of a JSON protocol as the root user: `AmazonSQS.SendMessage`,
     /// `DynamoDB_20120810.Scan`, …
     pub async fn call(&self, target: &str, body: Value) -> Result<Value, AwsError> {
         let service = match target.split('.').next().unwrap_or_default() {
@@ -221,7 +222,7 @@ impl AwsStack {
         self.answer(target, request.header("authorization", self.root(service))).await
     }
 
-    /// Makes a call of Lambda's REST API, whose path follows its date.
+    /// Makes a call of Lambda's REST API. The path has no version prefix.
     pub async fn lambda(
         &self,
         method: Method,
@@ -231,7 +232,7 @@ impl AwsStack {
         self.rest("lambda", method, &format!("2015-03-31/{path}"), body).await
     }
 
-    /// Makes a call of a service's REST API as the account's root.
+    /// Makes a call of a service's REST API as the root user.
     pub async fn rest(
         &self,
         service: &str,
@@ -251,30 +252,30 @@ impl AwsStack {
         request: reqwest::RequestBuilder,
     ) -> Result<Value, AwsError> {
         let answer =
-            request.send().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
+            request.send().await.map_err(|error| AwsError::NoResponse(call.to_owned(), error))?;
         let status = answer.status();
         let body =
-            answer.text().await.map_err(|error| AwsError::NoAnswer(call.to_owned(), error))?;
+            answer.text().await.map_err(|error| AwsError::NoResponse(call.to_owned(), error))?;
         if !status.is_success() {
             return Err(AwsError::Refused { call: call.to_owned(), status: status.as_u16(), body });
         }
         Ok(serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
-    /// The emulator does not check the signature of the account's root.
+    /// The authorization of the root user. The emulator does not check its signature.
     fn root(&self, service: &str) -> String {
         let scope = format!("20260101/{}/{service}/aws4_request", self.region());
         format!("AWS4-HMAC-SHA256 Credential=test/{scope}, SignedHeaders=host, Signature=0")
     }
 
-    /// Sends a message to a queue, whatever it says.
+    /// Sends a message with any body to a queue.
     pub async fn send_message(&self, queue_url: &str, body: &str) -> Result<(), AwsError> {
         self.call("AmazonSQS.SendMessage", json!({ "QueueUrl": queue_url, "MessageBody": body }))
             .await
             .map(drop)
     }
 
-    /// Hides messages of a queue for so long once they were received.
+    /// Sets the visibility timeout of a queue.
     pub async fn set_visibility(&self, queue_url: &str, seconds: u32) -> Result<(), AwsError> {
         let attributes = json!({ "VisibilityTimeout": seconds.to_string() });
         self.call(
@@ -285,7 +286,7 @@ impl AwsStack {
         .map(drop)
     }
 
-    /// The processes that run a function now.
+    /// The process IDs of the instances of a function.
     pub fn processes(&self, function: &str) -> Result<Vec<u32>, AwsError> {
         let wanted = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
         let mut found = Vec::new();
@@ -295,7 +296,7 @@ impl AwsStack {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // It may have ended since.
+            // The process may have exited since.
             let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
             let runs_it =
                 environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes());
@@ -306,7 +307,7 @@ impl AwsStack {
         Ok(found)
     }
 
-    /// Kills every process that runs a function now, as a crash would: how many.
+    /// Kills the instances of a function with SIGKILL. Returns their number.
     pub fn kill(&self, function: &str) -> Result<usize, AwsError> {
         let pids = self.processes(function)?;
         for pid in &pids {
@@ -319,8 +320,8 @@ impl AwsStack {
         Ok(pids.len())
     }
 
-    /// What stands in the emulator's log, where the functions' output is, and must stand in none:
-    /// the deployment's secrets, and what was sent to it.
+    /// Secrets in the emulator's log: those of the deployment, and private parts of requests. The
+    /// log includes the output of the functions.
     pub fn leaks(&self) -> Vec<Leak> {
         let secrets =
             [("API_KEYS", self.api_key()), ("WEBHOOK_HMAC_SECRET", self.signing_secret())];
@@ -328,7 +329,7 @@ impl AwsStack {
         self.started.log.parent().map_or_else(Vec::new, |folder| secrecy::leaks(folder, &secrets))
     }
 
-    /// The end of the emulator's log, where the functions' output is too.
+    /// The end of the emulator's log, which includes the output of the functions.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read(&self.started.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -340,20 +341,20 @@ impl AwsStack {
 impl Drop for AwsStack {
     fn drop(&mut self) {
         drop(self.script.stdin.take());
-        let deadline = Instant::now() + END_BOUND;
+        let deadline = Instant::now() + STOP_BOUND;
         while Instant::now() < deadline {
             if !matches!(self.script.try_wait(), Ok(None)) {
                 return;
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        // The emulator dies with it.
+        // The emulator stops when the script exits.
         let _ = self.script.kill();
         let _ = self.script.wait();
     }
 }
 
-/// Runs a command of the script that ends by itself: what it printed.
+/// Runs a command of the script to its end. Returns its output.
 pub fn run_script(command: &str) -> Result<String, AwsError> {
     let done = Command::new(script()).arg(command).stdin(Stdio::null()).output();
     let done =
@@ -371,6 +372,6 @@ fn script() -> &'static Path {
 
 fn parent(process: &Path) -> Option<u32> {
     let stat = std::fs::read_to_string(process.join("stat")).ok()?;
-    // The name, in parentheses, may hold anything; the state and the parent follow it.
+    // The process name, in parentheses, can contain any character. The state and the parent follow.
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }

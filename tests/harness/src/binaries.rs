@@ -1,10 +1,13 @@
-//! Builds the binaries that tests start, so that a test never runs an outdated one.
+//! Builds the binaries that tests start, so that a test never runs an outdated one, and describes
+//! the workspace that they come from.
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
+
+use serde_json::Value;
 
 use crate::process::ProcessError;
 
@@ -39,8 +42,8 @@ pub fn binary(name: &str) -> Result<PathBuf, ProcessError> {
 
 /// Builds the binaries and returns their folder.
 fn build() -> Result<PathBuf, String> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(BUILD).current_dir(workspace());
+    let mut cargo = cargo();
+    cargo.args(BUILD);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
@@ -60,6 +63,29 @@ fn build() -> Result<PathBuf, String> {
         .map_err(|error| format!("cannot find the path of this test: {error}"))?;
     let found = own.ancestors().skip(1).take(2).find(|folder| folder.join("local").is_file());
     found.map(Path::to_owned).ok_or_else(|| format!("no binary `local` beside {}", own.display()))
+}
+
+/// The output of `cargo metadata` for the workspace, without dependencies.
+pub fn cargo_metadata() -> Result<Value, ProcessError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        ProcessError(format!("cargo metadata of the workspace failed: {error}"))
+    };
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))
+}
+
+/// Cargo in the root of the workspace.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
 }
 
 /// The root of the workspace.

@@ -1,28 +1,35 @@
-//! A typed client of the HTTP API, written from the contract alone: a user's view.
+//! A typed client of the HTTP API. It follows the API's documentation and shares no code with the
+//! server.
 //!
-//! What the tools print of its errors is all that their user gets to see, so each says what was
-//! asked, what came, and, where the cause is likely, what to do.
+//! | module | contents |
+//! |---|---|
+//! | `answer` | a response, and the checks of its status and body |
+//! | `error` | the errors, as the tools print them |
+//! | `model` | the types of requests and responses |
 
+mod answer;
+mod error;
 mod model;
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use http::{Method, StatusCode};
+use serde_json::Value;
 use url::Url;
 
 use crate::secrecy;
 
-pub use self::model::{
-    Accepted, Attempt, DeadLetter, DeadLetterPage, LastError, NewWebhook, Webhook, WebhookPage,
+pub use self::{
+    answer::Answer,
+    error::{ClientError, FieldError, Problem},
+    model::{
+        Accepted, Attempt, DeadLetter, DeadLetterPage, LastError, NewWebhook, Webhook, WebhookPage,
+        test_payload,
+    },
 };
 
-/// How long an answer of the API may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Characters shown of a body that was not expected.
-const MAX_EXCERPT_CHARS: usize = 300;
+/// The time limit for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A client of one API.
 #[derive(Clone, Debug)]
@@ -32,29 +39,16 @@ pub struct ApiClient {
     http: reqwest::Client,
 }
 
-/// An answer whose status nobody has judged yet.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// What was asked, for messages: `GET /health`.
-    pub asked: String,
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: String,
-}
-
 impl ApiClient {
-    /// A client of the API at `base`, with a key if it wants one.
+    /// Creates a client of the API at `base`. `key` is the API key, if the API requires one.
     pub fn new(base: &str, key: Option<&str>) -> Result<Self, ClientError> {
         let bad = |reason: String| {
-            ClientError::Setup(format!("'{base}' is not the URL of an API: {reason}"))
+            ClientError::Setup(format!("'{base}' is not a valid API URL: {reason}"))
         };
         let mut base: Url =
             base.parse().map_err(|error: url::ParseError| bad(error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
-            return Err(bad("it must begin with http:// or https://".into()));
+            return Err(bad("it must start with http:// or https://".into()));
         }
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -62,12 +56,12 @@ impl ApiClient {
         Ok(Self { base, key: key.map(str::to_owned), http: http_client()? })
     }
 
-    /// Where the API is.
+    /// The URL of the API.
     pub fn base(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// `GET /health`, whatever its status.
+    /// `GET /health`, with any status code.
     pub async fn health(&self) -> Result<Answer, ClientError> {
         self.call(Method::GET, &["health"], &[], None).await
     }
@@ -158,7 +152,7 @@ impl ApiClient {
         self.call(Method::GET, &["destinations"], &[], None).await?.expect(StatusCode::OK)
     }
 
-    /// Any call; `path` is given in segments, which are encoded.
+    /// Sends any request. The segments of `path` are percent-encoded.
     pub async fn call(
         &self,
         method: Method,
@@ -167,7 +161,7 @@ impl ApiClient {
         body: Option<String>,
     ) -> Result<Answer, ClientError> {
         let mut url = self.base.clone();
-        // Never fails: the constructor let only http and https pass.
+        // Never fails, because the constructor rejects all schemes except http and https.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -199,14 +193,14 @@ impl ApiClient {
     }
 }
 
-/// The HTTP client of the tools: no redirects, no proxy, and the roots compiled in, for an API on
-/// AWS.
+/// The HTTP client of the tools: no redirects, no proxy, and built-in root certificates, for an API
+/// on AWS.
 pub fn http_client() -> Result<reqwest::Client, ClientError> {
     http_client_with(usize::MAX)
 }
 
-/// One that keeps so many idle connections to a host. What several tests share keeps none: a
-/// connection belongs to the runtime that opened it, and ends with that test.
+/// Like [`http_client`], with a limit on idle connections per host. A client that several tests
+/// share must keep none, because a connection ends with the runtime of the test that opened it.
 pub fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
     let setup =
         |error: &dyn std::error::Error| ClientError::Setup(format!("cannot set up TLS: {error}"));
@@ -223,224 +217,15 @@ pub fn http_client_with(idle: usize) -> Result<reqwest::Client, ClientError> {
         .pool_max_idle_per_host(idle)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(ANSWER_TIMEOUT)
+        .timeout(RESPONSE_TIMEOUT)
         .build()
         .map_err(|error| setup(&error))
 }
 
-impl Answer {
-    /// The body as JSON, if the status is this one.
-    pub fn expect<T: DeserializeOwned>(self, status: StatusCode) -> Result<T, ClientError> {
-        if self.status != status {
-            return Err(self.refused());
-        }
-        serde_json::from_str(&self.body).map_err(|source| {
-            let excerpt = excerpt(&self.body);
-            ClientError::Unreadable { asked: self.asked, excerpt, source }
-        })
-    }
-
-    /// Nothing, if the status is this one.
-    pub fn expect_empty(self, status: StatusCode) -> Result<(), ClientError> {
-        if self.status == status { Ok(()) } else { Err(self.refused()) }
-    }
-
-    /// The problem that the body describes, if it is one by its content type and its members.
-    pub fn problem(&self) -> Option<Problem> {
-        let kind = self.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-        kind.starts_with("application/problem+json")
-            .then(|| serde_json::from_str(&self.body).ok())?
-    }
-
-    /// The `x-correlation-id` header.
-    pub fn correlation_id(&self) -> Option<String> {
-        self.headers.get("x-correlation-id")?.to_str().ok().map(str::to_owned)
-    }
-
-    fn accepted(self) -> Result<Accepted, ClientError> {
-        let correlation_id = self.correlation_id();
-        let mut accepted: Accepted = self.expect(StatusCode::ACCEPTED)?;
-        accepted.correlation_id = accepted.correlation_id.or(correlation_id);
-        Ok(accepted)
-    }
-
-    fn refused(self) -> ClientError {
-        match self.problem() {
-            Some(problem) => ClientError::Problem {
-                asked: self.asked,
-                status: self.status,
-                problem: Box::new(problem),
-            },
-            None => ClientError::Unexpected {
-                asked: self.asked,
-                status: self.status,
-                excerpt: excerpt(&self.body),
-            },
-        }
-    }
-}
-
-/// An error as the API words it (RFC 9457).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Problem {
-    /// What sort of problem.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The same, for people.
-    pub title: String,
-    /// The status code.
-    pub status: u16,
-    /// What it was this time.
-    #[serde(default)]
-    pub detail: String,
-    /// The fields that are wrong.
-    #[serde(default)]
-    pub errors: Vec<FieldError>,
-}
-
-/// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct FieldError {
-    /// The field.
-    pub field: String,
-    /// Its fault.
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.title)?;
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
-        }
-        for error in &self.errors {
-            write!(f, " [{}: {}]", error.field, error.message)?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a call did not give what it should.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The client itself could not be made.
-    #[error("{0}")]
-    Setup(String),
-    /// No answer.
-    #[error("{asked}: no answer from {base} ({}){}", root_cause(source), nobody_there(source))]
-    Unreachable {
-        /// What was asked.
-        asked: String,
-        /// Whom.
-        base: String,
-        /// What went wrong.
-        source: reqwest::Error,
-    },
-    /// The API refused, and said why.
-    #[error("{asked} was answered {}, {problem}{}", status.as_u16(), hint(*status, problem))]
-    Problem {
-        /// What was asked.
-        asked: String,
-        /// The status.
-        status: StatusCode,
-        /// The reason.
-        problem: Box<Problem>,
-    },
-    /// Another status than the contract says, without a reason.
-    #[error("{asked} was answered {status}, which the contract does not have here: {excerpt}")]
-    Unexpected {
-        /// What was asked.
-        asked: String,
-        /// The status.
-        status: StatusCode,
-        /// The beginning of the body.
-        excerpt: String,
-    },
-    /// The right status, but not the body that the contract says.
-    #[error(
-        "{asked} was answered by a body that the contract does not have: {source}; it begins: \
-         {excerpt}"
-    )]
-    Unreadable {
-        /// What was asked.
-        asked: String,
-        /// The beginning of the body.
-        excerpt: String,
-        /// What does not fit.
-        source: serde_json::Error,
-    },
-}
-
-impl ClientError {
-    /// The status of a refusal.
-    pub fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Problem { status, .. } | Self::Unexpected { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// Whether asking again may help: no answer, or a 503.
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-            || self.status() == Some(StatusCode::SERVICE_UNAVAILABLE)
-    }
-}
-
-fn nobody_there(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
-        "; start the local stack with: cargo run --release --bin local"
-    } else {
-        ""
-    }
-}
-
-fn hint(status: StatusCode, problem: &Problem) -> &'static str {
-    let mentions_private = || {
-        let text = problem.to_string().to_lowercase();
-        text.contains("private") || text.contains("globally routable") || text.contains("loopback")
-    };
-    match status {
-        StatusCode::UNAUTHORIZED => "; give the key with --api-key",
-        StatusCode::UNPROCESSABLE_ENTITY if mentions_private() => {
-            "; for a receiver on this machine, start the stack with ALLOW_PRIVATE_DESTINATIONS=true"
-        }
-        _ => "",
-    }
-}
-
-/// The innermost cause, which names what happened (`Connection refused`) where the outer ones name
-/// only layers.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-fn excerpt(body: &str) -> String {
-    if body.is_empty() {
-        return "(empty)".into();
-    }
-    let mut text: String = body.chars().take(MAX_EXCERPT_CHARS).collect();
-    if text.len() < body.len() {
-        text.push('…');
-    }
-    text
-}
-
-/// A payload for a test, recognisable and different each time.
-pub fn test_payload(scenario: &str) -> Value {
-    let nonce: u64 = rand::random();
-    json!({ "test": scenario, "nonce": format!("{nonce:016x}"), "sent_at": format!("{:.3}",
-        jiff::Timestamp::now()),
-            "amount": 1.5, "name": "Zoë \"quoted\" \u{1f4ee}", "nested": { "list": [1, null,
-                true] } })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::receiver::{Receiver, Reply};
 
@@ -461,23 +246,23 @@ mod tests {
         .await;
         assert_eq!(
             error.to_string(),
-            "POST /test-webhook was answered 422, Unprocessable: bad fields [url: a private \
+            "POST /test-webhook returned 422, Unprocessable: bad fields [url: a private \
              address]; for a receiver on this machine, start the stack with \
              ALLOW_PRIVATE_DESTINATIONS=true"
         );
-        assert!(!error.is_passing());
+        assert!(!error.is_transient());
     }
 
     #[tokio::test]
-    async fn a_body_outside_the_contract_is_shown() {
+    async fn an_unexpected_body_is_shown() {
         let error = refusal(Reply::status(202).body("{\"webhook_id\":1}")).await;
         assert!(matches!(error, ClientError::Unreadable { .. }), "{error}");
         let error = refusal(Reply::status(503).body("down")).await;
-        assert!(error.is_passing() && error.to_string().ends_with("down"), "{error}");
+        assert!(error.is_transient() && error.to_string().ends_with("down"), "{error}");
     }
 
     #[tokio::test]
-    async fn nobody_there_says_what_to_start() {
+    async fn an_api_that_is_not_running_is_reported_with_the_command_that_starts_it() {
         let receiver = Receiver::start().await.unwrap();
         let url = receiver.url("");
         drop(receiver.stop().await);
@@ -503,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_an_api_is_refused() {
+    fn an_invalid_api_url_is_rejected() {
         for base in ["", "localhost:8000", "ftp://localhost", "/x"] {
             assert!(ApiClient::new(base, None).is_err(), "{base}");
         }

@@ -26,7 +26,8 @@ const BOUND: Duration = Duration::from_secs(60);
 
 const CLIENTS: usize = 8;
 
-/// Between two requests of a client. Enough requests meet the outage, and not too many to check.
+/// The pause between two requests of a client. Enough requests are sent during the outage, and not
+/// too many to check.
 const PACE: Duration = Duration::from_millis(25);
 
 /// The numbers of accepted and refused requests, by the phase in which each request started. This

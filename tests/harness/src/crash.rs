@@ -1,4 +1,4 @@
-//! Processes killed with SIGKILL under load, and what must hold afterwards.
+//! Kills processes with SIGKILL under load, and checks the results.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ const CLIENTS: usize = 8;
 /// timeout.
 pub const BOUND: Duration = Duration::from_secs(120);
 
-/// Variables of the stack, and of the functions.
+/// Environment variables of the stack and of the functions.
 pub type Settings = Vec<(String, String)>;
 
 /// Short times. The visibility timeout is six function timeouts of four thirds of a lease each.
@@ -56,7 +56,7 @@ pub fn times(delivery_timeout_ms: &str, lease_ms: &str) -> Settings {
     ])
 }
 
-/// These variables and values.
+/// Converts pairs of variable and value.
 pub fn settings(pairs: &[(&str, &str)]) -> Settings {
     pairs.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned())).collect()
 }
@@ -81,8 +81,8 @@ pub fn report(what: &str, kills: u32, accepted: usize, twice: usize, ledger: &Le
     let (delivered, failed, unanswered) = (count("delivered"), count("failed"), ledger.unanswered);
     let lost = accepted - delivered - failed;
     println!(
-        "{what}: {kills} kills, {accepted} accepted, {lost} lost, {twice} came twice, {unanswered} \
-         attempts without a recorded answer"
+        "{what}: {kills} kills, {accepted} accepted, {lost} lost, {twice} duplicates, {unanswered} \
+         attempts without a recorded response"
     );
 }
 
@@ -122,18 +122,18 @@ pub fn assert_explained(
     accepted: &[String],
     ledger: &Ledger,
 ) -> (usize, usize) {
-    let mut came: HashMap<String, usize> = HashMap::new();
+    let mut arrived: HashMap<String, usize> = HashMap::new();
     for request in receiver.received() {
-        *came.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
+        *arrived.entry(request.webhook_id().unwrap().to_owned()).or_default() += 1;
     }
-    assert!(accepted.iter().all(|id| came.contains_key(id)));
-    let twice: usize = accepted.iter().map(|id| came[id] - 1).sum();
+    assert!(accepted.iter().all(|id| arrived.contains_key(id)));
+    let twice: usize = accepted.iter().map(|id| arrived[id] - 1).sum();
     assert!(
         twice <= ledger.unanswered,
-        "{twice} came twice, {} attempts show no recorded answer",
+        "{twice} duplicates, {} attempts without a recorded response",
         ledger.unanswered
     );
-    (came.len(), twice)
+    (arrived.len(), twice)
 }
 
 /// Posts until the stack is gone. Returns the ids of the accepted webhooks.

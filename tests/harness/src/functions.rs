@@ -15,7 +15,7 @@ pub const NAMES: [&str; 4] = ["api", "deliver", "sweep", "dlq"];
 /// Instances of each function.
 pub const CONCURRENCY: usize = 2;
 
-/// The four functions on the data folder of this stack.
+/// The four functions, with the data directory of this stack.
 pub fn functions(launch: &Launch, settings: &[(&str, &str)]) -> Vec<Function> {
     let fixed = [
         ("DATA_DIR", &*launch.data_dir().to_string_lossy()),

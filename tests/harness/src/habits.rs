@@ -1,5 +1,5 @@
-//! What every command-line tool of this project does alike: `--help` with the exit codes, usage
-//! errors, colour on a terminal only.
+//! The checks that every command-line tool passes: `--help` lists the exit codes, usage errors exit
+//! with 2, and only a terminal gets colors.
 
 #![allow(
     clippy::unwrap_used,
@@ -50,7 +50,8 @@ pub fn on_a_terminal(mut command: Command, no_color: Option<&str>) -> (Child, Fi
     (child, controller.into())
 }
 
-/// What is left to read on a terminal. A read fails with EIO once the last writer has closed it.
+/// Reads the rest of the output of a terminal. A read fails with EIO once the last writer has
+/// closed it.
 pub fn read_to_end(mut terminal: File) -> String {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -91,7 +92,7 @@ pub fn check_wrong_usage(name: &str, program: &Path) {
     assert!(stderr.contains("--no-such-option") && stderr.contains("Usage: "), "{name}: {stderr}");
 }
 
-/// A usage error is coloured on a terminal, unless `NO_COLOR` is set.
+/// A usage error is colored on a terminal, unless `NO_COLOR` is set.
 pub fn check_colour(name: &str, program: &Path) {
     for (no_color, coloured) in [(None, true), (Some("1"), false)] {
         let mut command = Command::new(program);

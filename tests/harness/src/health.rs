@@ -18,29 +18,29 @@ use crate::{
     stack::Launch,
 };
 
-/// For what takes milliseconds on a machine with nothing else to do.
+/// The time limit of conditions that take milliseconds on an idle machine.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Between two requests.
+/// The pause between two requests.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A stack whose retries come soon, and whose circuits stay closed.
+/// A stack with short retries and without circuits.
 pub fn launch() -> Launch {
     let launch =
         Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "50").set("CIRCUIT_FAILURES", "0");
     launch.set("RETRY_MAX_ATTEMPTS", "50").set("RUST_LOG", "warn")
 }
 
-/// Health as it is now: what is told holds for a second.
+/// The current health. The stack caches its health for a second.
 pub async fn fresh_health(api: &ApiClient) -> (StatusCode, Value) {
-    let asked = Instant::now();
+    let started = Instant::now();
     let first = checked_at(&health(api).await.1);
     loop {
         let (status, body) = health(api).await;
         if checked_at(&body) != first {
             return (status, body);
         }
-        assert!(asked.elapsed() < BOUND, "health stays the same");
+        assert!(started.elapsed() < BOUND, "health is not updated");
         sleep(POLL_INTERVAL).await;
     }
 }
@@ -54,15 +54,15 @@ fn checked_at(health: &Value) -> Value {
     health["checked_at"].clone()
 }
 
-/// Waits until health says this, and returns all that it says.
-pub async fn wait_for_health(api: &ApiClient, word: &str) -> Value {
+/// Waits until the stack has this health status. Returns the whole health.
+pub async fn wait_for_health(api: &ApiClient, status: &str) -> Value {
     let started = Instant::now();
     loop {
         let (_, health) = health(api).await;
-        if health["status"] == word {
+        if health["status"] == status {
             return health;
         }
-        assert!(started.elapsed() < BOUND, "not {word}: {health}");
+        assert!(started.elapsed() < BOUND, "not {status}: {health}");
         sleep(POLL_INTERVAL).await;
     }
 }
@@ -80,7 +80,7 @@ pub async fn wait_until_swept(api: &ApiClient, bound: Duration) {
     }
 }
 
-/// Posts a webhook with a payload of so many bytes: its id, or that it was refused with 503.
+/// Posts a webhook with a payload of this size. Returns its ID, or 503 if it was rejected.
 pub async fn post(api: &ApiClient, url: &str, bytes: usize) -> Result<String, StatusCode> {
     let body = json!({"url": url, "payload": "x".repeat(bytes)}).to_string();
     let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();

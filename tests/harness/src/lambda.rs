@@ -1,9 +1,9 @@
-//! A Lambda of one's own on loopback: runs the function binaries as processes, with the Runtime API
-//! on one side and the Invoke API and function URLs on the other.
+//! A Lambda emulator on loopback. It runs the function binaries as processes, which use the Runtime
+//! API. Callers use the Invoke API and function URLs.
 //!
-//! As on AWS, an instance works on one invocation at a time; one is started when no other is free,
-//! up to a limit; an instance that ends in the middle of an invocation fails it, and the next
-//! invocation gets a new one.
+//! As on AWS, an instance processes one invocation at a time. If no instance is free, a new one is
+//! started, up to a limit. An instance that exits during an invocation fails it, and the next
+//! invocation gets a new instance.
 
 mod url;
 
@@ -41,26 +41,26 @@ use tokio::{
 
 use crate::process::ProcessError;
 
-/// The functions' timeout.
+/// The timeout of an invocation.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What Lambda takes and gives at most.
+/// The maximum size of a request and of a response on Lambda.
 const MAX_BYTES: usize = 6 * 1024 * 1024;
 
-/// A function, and how it is run.
+/// A function.
 #[derive(Clone, Debug)]
 pub struct Function {
     /// Its name.
     pub name: &'static str,
-    /// What is run.
+    /// The binary.
     pub binary: PathBuf,
-    /// Its environment, besides this process's own.
+    /// Environment variables in addition to those of this process.
     pub environment: Vec<(String, String)>,
-    /// Instances at most.
+    /// The maximum number of instances.
     pub concurrency: usize,
 }
 
-/// A running Lambda. Dropping it kills its instances.
+/// A running emulator. Dropping it kills its instances.
 #[derive(Debug)]
 pub struct Lambda {
     address: SocketAddr,
@@ -69,12 +69,12 @@ pub struct Lambda {
 }
 
 impl Lambda {
-    /// At a free port of 127.0.0.1. What the functions write goes to `NAME.log` in this folder.
+    /// Starts on a free port of 127.0.0.1. The functions log to `NAME.log` in this folder.
     pub async fn start(functions: Vec<Function>, logs: &Path) -> io::Result<Self> {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), functions, logs).await
     }
 
-    /// At this address.
+    /// Starts on this address.
     pub async fn start_at(
         address: SocketAddr,
         functions: Vec<Function>,
@@ -108,18 +108,18 @@ impl Lambda {
             .layer(DefaultBodyLimit::max(MAX_BYTES))
             .with_state(Arc::clone(&state));
         let server = tokio::spawn(async move {
-            // Ends only with its task.
+            // The server ends with its task.
             let _ = axum::serve(listener, router).await;
         });
         Ok(Self { address, state, server })
     }
 
-    /// What `local --functions` is told.
+    /// The endpoint, for `local --functions`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The processes that run this function now.
+    /// The process IDs of the instances of this function.
     pub fn pids(&self, name: &str) -> Vec<u32> {
         self.state
             .get(name)
@@ -129,19 +129,19 @@ impl Lambda {
             .unwrap_or_default()
     }
 
-    /// Kills the processes that run this function, as a crash would; how many there were.
+    /// Kills the instances of this function with SIGKILL. Returns their number.
     pub fn crash(&self, name: &str) -> usize {
         let pids = self.pids(name);
         for pid in &pids {
             if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
-                // It may have ended by itself.
+                // The process may have exited.
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
         pids.len()
     }
 
-    /// Invocations so far of this function, and how many of them failed.
+    /// The numbers of invocations and of failed invocations of this function.
     pub fn counts(&self, name: &str) -> (u64, u64) {
         let count = |function: &Arc<Running>| {
             (function.invoked.load(Ordering::SeqCst), function.failed.load(Ordering::SeqCst))
@@ -149,7 +149,7 @@ impl Lambda {
         self.state.get(name).map(count).unwrap_or_default()
     }
 
-    /// Calls a function with an event, as the Invoke API does: its answer, or what it failed with.
+    /// Invokes a function with an event, like the Invoke API. Returns the response or the error.
     pub async fn call(&self, name: &str, event: impl Into<Bytes>) -> Result<Bytes, ProcessError> {
         let function = self
             .state
@@ -185,7 +185,7 @@ impl Functions {
     }
 }
 
-/// What is to be told whoever called: the answer, or the error that the function ended with.
+/// The result of an invocation for its caller: the response or the error.
 type Outcome = Result<Bytes, Bytes>;
 
 #[derive(Debug)]
@@ -212,7 +212,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct Table {
     waiting: VecDeque<Invocation>,
-    /// What an instance works on.
+    /// The invocations in progress, by instance.
     taken: HashMap<u64, Invocation>,
     instances: HashMap<u64, Instance>,
     is_over: bool,
@@ -221,8 +221,8 @@ struct Table {
 #[derive(Debug)]
 struct Instance {
     pid: u32,
-    /// It has asked for an invocation, so its start went well.
-    has_asked: bool,
+    /// Whether it has polled for an invocation, so its initialization succeeded.
+    has_polled: bool,
 }
 
 impl Running {
@@ -240,7 +240,7 @@ impl Running {
         }
     }
 
-    /// Never held over a wait.
+    /// Locks the table. The lock must not be held across an await.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -252,23 +252,23 @@ impl Running {
         self.lock().waiting.push_back(Invocation { id, event, caller });
         self.start_instances();
         self.arrived.notify_one();
-        // Without a sender: its instance ended.
-        let ended = || {
+        // The sender is dropped when the instance exits.
+        let exited = || {
             Err(Bytes::from(
-                json!({"errorType": "Runtime.ExitError", "errorMessage": "the process ended"})
+                json!({"errorType": "Runtime.ExitError", "errorMessage": "the process exited"})
                     .to_string(),
             ))
         };
         let outcome = tokio::time::timeout(TIMEOUT, outcome)
             .await
-            .map_or_else(|_| ended(), |answer| answer.unwrap_or_else(|_| ended()));
+            .map_or_else(|_| exited(), |answer| answer.unwrap_or_else(|_| exited()));
         if outcome.is_err() {
             self.failed.fetch_add(1, Ordering::SeqCst);
         }
         outcome
     }
 
-    /// As many as there is work for, up to the limit.
+    /// Starts an instance for each invocation, up to the limit.
     fn start_instances(self: &Arc<Self>) {
         let mut table = self.lock();
         while !table.is_over
@@ -280,15 +280,12 @@ impl Running {
                 Ok(child) => {
                     table.instances.insert(
                         instance,
-                        Instance { pid: child.id().unwrap_or_default(), has_asked: false },
+                        Instance { pid: child.id().unwrap_or_default(), has_polled: false },
                     );
                     tokio::spawn(Arc::clone(self).watch(instance, child));
                 }
                 Err(error) => {
-                    shared::complain!(
-                        "{} cannot be started: {error}",
-                        self.function.binary.display()
-                    );
+                    shared::complain!("cannot start {}: {error}", self.function.binary.display());
                     table.waiting.clear();
                 }
             }
@@ -305,7 +302,7 @@ impl Running {
                 "AWS_LAMBDA_RUNTIME_API",
                 format!("http://{}/runtime/{name}/{instance}", self.address),
             )
-            // Tests have no second to wait between attempts.
+            // Without this, tests would wait a second between attempts.
             .env("MIN_RETRY_DELAY_MS", "0")
             .envs(environment.iter().map(|(variable, value)| (variable, value)))
             .stdin(Stdio::null())
@@ -315,8 +312,8 @@ impl Running {
             .spawn()
     }
 
-    /// Waits for its end. What it worked on has failed, or what it never began to work on, if it
-    /// ended at its start.
+    /// Waits until the instance exits. Fails its invocation, or the next one if it exited before
+    /// its first poll.
     async fn watch(self: Arc<Self>, instance: u64, mut child: Child) {
         tokio::select! {
             _ = child.wait() => {}
@@ -324,27 +321,27 @@ impl Running {
         }
         {
             let mut table = self.lock();
-            let ended = table.instances.remove(&instance);
+            let exited = table.instances.remove(&instance);
             table.taken.remove(&instance);
-            if ended.is_some_and(|instance| !instance.has_asked) {
+            if exited.is_some_and(|instance| !instance.has_polled) {
                 table.waiting.pop_front();
             }
         }
         self.start_instances();
     }
 
-    /// The next invocation for this instance. `None`: it is over.
+    /// The next invocation for this instance. `None` if the instance has exited.
     async fn take(&self, instance: u64) -> Option<(u64, Bytes)> {
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut table = self.lock();
                 let Some(known) = table.instances.get_mut(&instance) else {
-                    // It has ended; what woke it was meant for another one.
+                    // The notification was for another instance.
                     self.arrived.notify_one();
                     return None;
                 };
-                known.has_asked = true;
+                known.has_polled = true;
                 if let Some(invocation) = table.waiting.pop_front() {
                     let found = (invocation.id, invocation.event.clone());
                     table.taken.insert(instance, invocation);
@@ -363,7 +360,7 @@ impl Running {
         if table.taken.get(&instance).is_some_and(|invocation| invocation.id == id)
             && let Some(invocation) = table.taken.remove(&instance)
         {
-            // Who does not wait any more does not want to know.
+            // The caller may have stopped waiting.
             let _ = invocation.caller.send(outcome);
         }
     }

@@ -1,12 +1,12 @@
 //! The ledger: accepted = delivered + failed + deleted, nothing due, nothing queued, every failure
 //! a dead letter.
 //!
-//! One that does not balance panics: that is a test's verdict.
+//! The functions panic if the ledger does not balance.
 
 #![allow(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
-    reason = "a ledger that does not balance is a test's verdict"
+    reason = "tests call this: its panics are their failures"
 )]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,27 +25,26 @@ use crate::{
     stack::{Launch, Stack},
 };
 
-/// Between two looks.
+/// The pause between two requests.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Calls of the API at a time.
+/// The maximum number of concurrent requests.
 const CLIENTS: usize = 8;
 
-/// A message that was handed back comes again after ten seconds or more, to be told that there is
-/// nothing to do.
+/// The time limit for the last messages. A message that was handed back is received again after ten
+/// seconds or more.
 const CLOSE_BOUND: Duration = Duration::from_secs(60);
 
-/// What became of the accepted webhooks.
+/// The results of the accepted webhooks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// By status; the deleted ones as `deleted`.
+    /// The number of webhooks by status. Deleted webhooks count as `deleted`.
     pub statuses: BTreeMap<String, usize>,
-    /// Attempts that ended without a recorded answer: each may have reached the destination all the
-    /// same.
+    /// The number of attempts without a recorded response. Each may have reached the destination.
     pub unanswered: usize,
 }
 
-/// Waits until each of these webhooks is finished or gone, then asks what each came to.
+/// Waits until each of these webhooks is finished or deleted. Returns their results.
 pub async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Ledger {
     let deadline = Instant::now() + bound;
     let mut ledger = Ledger::default();
@@ -58,20 +57,20 @@ pub async fn settle(api: &ApiClient, accepted: &[String], bound: Duration) -> Le
     ledger
 }
 
-/// What one came to, and how many of its attempts ended without a recorded answer.
+/// The status of a webhook, and the number of its attempts without a recorded response.
 async fn settled(api: &ApiClient, id: &str, deadline: Instant) -> (String, usize) {
     let webhook = loop {
         match api.webhook(id).await {
             Ok(webhook) if webhook.is_finished() => break webhook,
             Ok(webhook) => assert!(
                 Instant::now() < deadline,
-                "{id} is still {} after its time: {webhook:?}",
+                "{id} is still {} after the time limit: {webhook:?}",
                 webhook.status
             ),
             Err(error) if error.status().is_some_and(|status| status == 404) => {
                 return ("deleted".to_owned(), 0);
             }
-            Err(error) => assert!(Instant::now() < deadline, "{id} cannot be asked about: {error}"),
+            Err(error) => assert!(Instant::now() < deadline, "cannot get {id}: {error}"),
         }
         sleep(POLL_INTERVAL).await;
     };
@@ -89,14 +88,17 @@ async fn wait_for_dead_letter(api: &ApiClient, id: &str, deadline: Instant) {
         match api.dead_letter(id).await {
             Ok(Some(_)) => return,
             other => {
-                assert!(Instant::now() < deadline, "{id} failed and is no dead letter: {other:?}");
+                assert!(
+                    Instant::now() < deadline,
+                    "{id} failed and is not a dead letter: {other:?}"
+                );
             }
         }
         sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Waits until the last message is gone, ends the stack, and looks into its file: nothing is due
+/// Waits until the queues are empty, stops the stack, and checks in its file that nothing is due
 /// and nothing is queued.
 pub async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     end(api, stack).await;
@@ -106,20 +108,20 @@ pub async fn close(api: &ApiClient, stack: Stack, launch: &Launch) {
     assert_nothing_left(&store, &SqliteQueue::new(database, clock)).await;
 }
 
-/// Waits until the last message is gone, and ends the stack.
+/// Waits until the queues are empty, and stops the stack.
 pub async fn end(api: &ApiClient, stack: Stack) {
     wait_for_empty_queues(api, CLOSE_BOUND).await;
     stack.stop().unwrap();
 }
 
-/// Waits until no message is left in either queue.
+/// Waits until both queues are empty.
 pub async fn wait_for_empty_queues(api: &ApiClient, bound: Duration) {
     let deadline = Instant::now() + bound;
     let began_at = SystemClock.now();
     loop {
         let health: serde_json::Value =
             api.health().await.unwrap().expect(http::StatusCode::OK).unwrap();
-        // What is told may have been found out before this began.
+        // The stack may have cached its health before this call.
         let is_fresh = health["checked_at"]
             .as_str()
             .and_then(Timestamp::parse_rfc3339)
@@ -138,7 +140,7 @@ pub async fn wait_for_empty_queues(api: &ApiClient, bound: Duration) {
     }
 }
 
-/// Nothing is due, now or ever, and nothing is queued.
+/// Checks that no webhook is due, now or later, and that no message is queued.
 pub async fn assert_nothing_left(store: &dyn Store, queue: &dyn Queue) {
     let far = SystemClock.now().plus(Duration::from_secs(400 * 24 * 3600));
     assert_eq!(store.due(far, None, 10).await.unwrap().entries, [], "nothing is due");

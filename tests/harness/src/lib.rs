@@ -1,4 +1,4 @@
-//! What the tests and the tools share.
+//! The library of the tests and the tools.
 //!
 //! | module | contents |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | [`receiver`] | the webhook receiver, which is also the tool `webhook-receiver` |
 //! | [`hostile`] | receivers that hang, lie, flood or close early |
 //! | [`stack`] | the local stack as a process |
-//! | [`binaries`] | builds and finds the binaries that tests start |
+//! | [`binaries`] | builds and finds the binaries that tests start; describes the workspace |
 //! | [`lambda`], [`functions`] | a Lambda emulator that runs the functions as processes |
 //! | [`aws`] | an AWS emulator, alone or with the deployed template |
 //! | [`redis_server`] | a Redis server or cluster |
@@ -15,11 +15,13 @@
 //! | `life` | one webhook on each path of its life cycle |
 //! | [`clients`], `crash` | clients under load; processes killed under load |
 //! | [`health`] | waits for a health status |
-//! | [`process`] | the error of a process that a test starts |
+//! | [`process`] | the error and the peak memory of a process; free ports |
+//! | [`clock`] | a clock that does not advance |
+//! | [`wait`] | waits for a condition |
 //! | [`progress`] | terminal output of the tools |
 //! | [`habits`] | checks that every command-line tool passes |
 //!
-//! `crash`, `ledger` and `life` look into the embedded file, so they need the feature `sqlite`. The
+//! `crash`, `ledger` and `life` read the embedded file, so they need the feature `sqlite`. The
 //! tools do without it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -28,6 +30,7 @@ pub mod aws;
 pub mod binaries;
 pub mod client;
 pub mod clients;
+pub mod clock;
 #[cfg(feature = "sqlite")]
 pub mod crash;
 pub mod functions;
@@ -45,3 +48,4 @@ pub mod receiver;
 pub mod redis_server;
 pub mod secrecy;
 pub mod stack;
+pub mod wait;

@@ -19,7 +19,7 @@ use serde::Serialize;
 /// The exit code of a tool that could not run, and so has no result for the system under test.
 pub const COULD_NOT_RUN: u8 = 3;
 
-/// Between two lines of a [`Ticker`].
+/// The pause between two lines of a [`Ticker`].
 const TICK: Duration = Duration::from_secs(5);
 
 /// Prints the progress of long work to standard error every few seconds, until it is dropped.
@@ -90,6 +90,17 @@ impl Checklist {
         Self { scenario: scenario.into(), json, started: Instant::now(), checks: Vec::new() }
     }
 
+    /// Runs a test and prints its result. The error of the test is the reason why it stopped early.
+    pub async fn run(
+        scenario: impl Into<String>,
+        json: bool,
+        test: impl AsyncFnOnce(&mut Self) -> Result<(), String>,
+    ) -> ExitCode {
+        let mut report = Self::new(scenario, json);
+        let outcome = test(&mut report).await;
+        report.finish(&outcome)
+    }
+
     /// Prints a line.
     pub fn say(&self, text: impl Display) {
         let line = format!("[{:7.1}s] {text}", self.started.elapsed().as_secs_f64());
@@ -136,7 +147,7 @@ impl Checklist {
 
     /// Prints the result of a run. The error of `outcome` is the reason why the run stopped early.
     /// A run that stopped before its first check returns [`COULD_NOT_RUN`].
-    pub fn finish(self, outcome: &Result<(), String>) -> ExitCode {
+    fn finish(self, outcome: &Result<(), String>) -> ExitCode {
         let stopped = outcome.as_ref().err();
         let wrong: Vec<&Check> = self.checks.iter().filter(|check| !check.ok).collect();
         let passed = stopped.is_none() && self.passed();

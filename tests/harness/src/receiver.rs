@@ -53,15 +53,14 @@ pub use self::{
 };
 use self::{count::Counts, serve::State};
 
-/// Requests kept at most, so that a forgotten receiver does not eat the machine; the counters go
-/// on.
+/// The maximum number of requests that a receiver keeps, which limits its memory. It counts
+/// requests without a limit.
 pub const MAX_KEPT_REQUESTS: usize = 200_000;
 
-/// How long [`Receiver::stop`] waits for requests that are being answered.
+/// How long [`Receiver::stop`] waits for requests in progress.
 const STOP_BOUND: Duration = Duration::from_secs(1);
 
-/// A running receiver. Dropping it ends it at once, open connections too: from then on its port
-/// refuses.
+/// A running receiver. Dropping it closes its port and all connections at once.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
@@ -71,40 +70,38 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// One at a free port of 127.0.0.1 that answers 200 and keeps every request.
+    /// Starts a receiver on a free port of 127.0.0.1. It responds 200 and keeps every request.
     pub async fn start() -> Result<Self, ReceiverError> {
         Self::builder().start().await
     }
 
-    /// One that differs from [`start`](Self::start) in something.
+    /// Builds a receiver with other settings.
     pub fn builder() -> ReceiverBuilder {
         ReceiverBuilder::default()
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The URL of a path at this receiver.
+    /// The URL of a path of this receiver.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}/{}", self.address, path.trim_start_matches('/'))
     }
 
-    /// Answers from now on by another script. Requests whose answer is already decided keep it.
+    /// Replaces the script. Does not change the responses of earlier requests.
     pub fn answer_with(&self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) {
         *self.state.script.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
     }
 
-    /// Every request so far, in the order in which they were complete, whether or not they have
-    /// been answered yet.
-    ///
-    /// Empty if it was told not to keep them; at most [`MAX_KEPT_REQUESTS`].
+    /// All complete requests in the order of their arrival, with or without a response, up to
+    /// [`MAX_KEPT_REQUESTS`]. Empty if the receiver keeps no requests.
     pub fn received(&self) -> Vec<Arc<Received>> {
         self.state.kept().clone()
     }
 
-    /// Waits until at least `n` requests have come, and gives all of them.
+    /// Waits until at least `n` requests have arrived. Returns all requests.
     pub async fn wait_for(
         &self,
         n: usize,
@@ -112,60 +109,59 @@ impl Receiver {
     ) -> Result<Vec<Arc<Received>>, ReceiverError> {
         self.wait_until(bound, |requests| requests.len() >= n)
             .await
-            .map_err(|came| ReceiverError::Missing { wanted: n, came, bound })
+            .map_err(|arrived| ReceiverError::Missing { expected: n, arrived, bound })
     }
 
-    /// Waits until at least `n` requests with this webhook-id have come, and gives these.
+    /// Waits until at least `n` requests with this webhook-id have arrived. Returns these requests.
     pub async fn wait_for_webhook(
         &self,
         id: &str,
         n: usize,
         bound: Duration,
     ) -> Result<Vec<Arc<Received>>, ReceiverError> {
-        let of_it = |requests: &[Arc<Received>]| {
+        let count = |requests: &[Arc<Received>]| {
             requests.iter().filter(|r| r.webhook_id() == Some(id)).count()
         };
-        let came = |all: Vec<Arc<Received>>| {
+        let select = |all: Vec<Arc<Received>>| {
             all.into_iter().filter(|r| r.webhook_id() == Some(id)).collect()
         };
-        self.wait_until(bound, |requests| of_it(requests) >= n)
-            .await
-            .map(came)
-            .map_err(|_| ReceiverError::Missing { wanted: n, came: of_it(&self.received()), bound })
+        self.wait_until(bound, |requests| count(requests) >= n).await.map(select).map_err(|_| {
+            ReceiverError::Missing { expected: n, arrived: count(&self.received()), bound }
+        })
     }
 
     async fn wait_until(
         &self,
         bound: Duration,
-        enough: impl Fn(&[Arc<Received>]) -> bool,
+        is_enough: impl Fn(&[Arc<Received>]) -> bool,
     ) -> Result<Vec<Arc<Received>>, usize> {
         let deadline = Instant::now() + bound;
         loop {
             let arrival = self.state.arrived.notified();
             tokio::pin!(arrival);
-            // Registered before the look, so that an arrival between the look and the wait is not
+            // Registers before the check, so that no arrival between the check and the wait is
             // missed.
             arrival.as_mut().enable();
             {
                 let kept = self.state.kept();
-                if enough(&kept) {
+                if is_enough(&kept) {
                     return Ok(kept.clone());
                 }
             }
             if tokio::time::timeout_at(deadline, arrival).await.is_err() {
                 let kept = self.state.kept();
-                return if enough(&kept) { Ok(kept.clone()) } else { Err(kept.len()) };
+                return if is_enough(&kept) { Ok(kept.clone()) } else { Err(kept.len()) };
             }
         }
     }
 
-    /// What has come so far.
+    /// The current counts.
     pub fn counts(&self) -> Snapshot {
         self.state.counts.snapshot()
     }
 
-    /// Stops listening, lets requests that are being answered finish for up to a second, then
-    /// closes every connection and flushes the journal.
+    /// Stops listening, waits up to a second for requests in progress, then closes all connections
+    /// and flushes the journal.
     pub async fn stop(mut self) -> Snapshot {
         let _ = self.stopping.send(true);
         let _ = tokio::time::timeout(STOP_BOUND + Duration::from_secs(1), &mut self.server).await;
@@ -183,7 +179,7 @@ impl Drop for Receiver {
     }
 }
 
-/// How a receiver is to behave. See [`Receiver::builder`].
+/// The settings of a receiver. See [`Receiver::builder`].
 #[must_use]
 pub struct ReceiverBuilder {
     listen: SocketAddr,
@@ -218,21 +214,21 @@ impl Default for ReceiverBuilder {
 }
 
 impl ReceiverBuilder {
-    /// Listens here instead of at a free port of 127.0.0.1.
+    /// Listens on this address instead of a free port of 127.0.0.1.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// Answers each request as this closure says. It must not block; a pause goes into the
-    /// [`Reply`].
+    /// Responds to each request with the result of this closure. It must not block. Use
+    /// [`Reply::after`] for a delay.
     pub fn script(mut self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         self.script = Arc::new(script);
         self.behaviour = None;
         self
     }
 
-    /// Answers by the rules of the command line, the special paths included.
+    /// Responds by the rules of the command line, including the special paths.
     pub fn behaviour(mut self, behaviour: Behaviour) -> Self {
         self.script = Arc::new(move |request| behaviour.reply(request));
         self.behaviour = Some(behaviour);
@@ -245,7 +241,7 @@ impl ReceiverBuilder {
         self
     }
 
-    /// Whether requests are kept for [`Receiver::received`]; they are unless told otherwise.
+    /// Whether to keep requests for [`Receiver::received`]. The default is true.
     pub fn keep(mut self, keep: bool) -> Self {
         self.keep = keep;
         self
@@ -277,25 +273,25 @@ impl ReceiverBuilder {
     }
 }
 
-/// What can go wrong with a receiver.
+/// Why a receiver failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiverError {
-    /// The address is taken, or not of this machine.
+    /// The address is in use, or is not of this machine.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where it was to listen.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Fewer requests came than were waited for.
-    #[error("{came} of {wanted} requests came within {bound:?}")]
+    /// Fewer requests arrived than expected.
+    #[error("{arrived} of {expected} requests arrived within {bound:?}")]
     Missing {
-        /// Requests waited for.
-        wanted: usize,
-        /// Requests that came.
-        came: usize,
-        /// How long was waited.
+        /// The expected number of requests.
+        expected: usize,
+        /// The number of requests that arrived.
+        arrived: usize,
+        /// The time limit.
         bound: Duration,
     },
 }

@@ -6,7 +6,7 @@ mod cluster;
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -16,13 +16,15 @@ use redis::{Cmd, FromRedisValue, InfoDict, cmd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::process::free_ports;
+
 pub use behind::Behind;
 pub use cluster::RedisCluster;
 
 /// Time limit for its first response.
 const READY_BOUND: Duration = Duration::from_secs(15);
 
-/// Between two polls.
+/// The pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Number of ports to try. Another process may take a free port first.
@@ -68,7 +70,7 @@ impl RedisServer {
     /// Starts a server that also accepts TLS on the returned port, without client certificates. The
     /// files are PEM.
     pub fn tls(certificate: &Path, key: &Path) -> Result<(Self, u16), RedisServerError> {
-        let port = free_port()?;
+        let [port] = free_ports()?;
         let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
         let server = Self::with(&[
             "--tls-port",
@@ -137,7 +139,7 @@ impl RedisServer {
             arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut problem = String::new();
         for _ in 0..MAX_TRIES {
-            let port = free_port()?;
+            let [port] = free_ports()?;
             let mut child = spawn(port, folder.path().into(), &arguments)?;
             match wait_until_ready(&mut child, port) {
                 Ok(()) => return Ok(Self { child, port, bus_port: 0, arguments, folder }),
@@ -204,11 +206,6 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         end(&mut self.child);
     }
-}
-
-/// Returns a free port. Another process may take it.
-pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn spawn(port: u16, folder: PathBuf, arguments: &[String]) -> Result<Child, RedisServerError> {

@@ -1,10 +1,10 @@
-//! What must stand in no log: the secrets that a stack was given, and what callers sent that is
-//! theirs alone.
+//! The check that no log contains a secret: neither the secrets of a stack's settings, nor the
+//! private parts of requests.
 //!
-//! Both are gathered where they pass by ([`Launch::set`](crate::stack::Launch::set),
-//! [`ApiClient::call`](crate::client::ApiClient::call)), so every test that starts a stack and
-//! calls it is also a test of this: the logs of a stack are searched when it is over, and one that
-//! holds any of it fails the test that is about to end.
+//! [`Launch::set`](crate::stack::Launch::set) and
+//! [`ApiClient::call`](crate::client::ApiClient::call) collect the secrets. So every test that
+//! starts a stack and calls it also checks its logs: dropping the [`Launch`](crate::stack::Launch)
+//! searches them, and fails the test if one contains a secret.
 
 use std::{
     collections::BTreeSet,
@@ -16,37 +16,38 @@ use std::{
 use serde_json::Value;
 use url::Url;
 
-/// Shorter secrets could be words, which may stand anywhere.
+/// The minimum length of a secret. Shorter ones could be words that a log may contain.
 const MIN_SECRET_BYTES: usize = 8;
 
-/// The same for what was sent. It must hold a digit, too: payloads of tests are full of words.
+/// The minimum length of a private part of a request. It must also contain a digit, because the
+/// payloads of tests are full of words.
 const MIN_SENT_BYTES: usize = 12;
 
-/// What is remembered of what was sent, so that a long run does not grow.
+/// The maximum number of private parts that are kept, which limits the memory of long runs.
 const MAX_SENT: usize = 4000;
 
-/// What clients of this process have sent, to whichever stack.
+/// The private parts of all requests of this process, to all stacks.
 static SENT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A secret in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leak {
-    /// The log's name.
+    /// The file name of the log.
     pub log: String,
     /// The secret.
     pub secret: String,
-    /// The line that holds it.
+    /// The line that contains it.
     pub line: String,
 }
 
 impl fmt::Display for Leak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} holds '{}': {}", self.log, self.secret, self.line)
+        write!(f, "{} contains '{}': {}", self.log, self.secret, self.line)
     }
 }
 
-/// Remembers what is private in the body of a call: payloads, header values, and of URLs what the
-/// log leaves out.
+/// Collects the private parts of a request body: payloads, header values, and the private parts of
+/// URLs.
 pub fn note_body(body: &str) {
     let Ok(body) = serde_json::from_str::<Value>(body) else { return };
     let webhooks = match body.get("webhooks").and_then(Value::as_array) {
@@ -63,7 +64,7 @@ pub fn note_body(body: &str) {
     }
 }
 
-/// Remembers what is private in a URL: user name and password, and the query.
+/// Collects the private parts of a URL: user name, password and query.
 pub fn note_url(url: &str) {
     let Ok(url) = Url::parse(url) else { return };
     for private in [Some(url.username()), url.password(), url.query()].into_iter().flatten() {
@@ -71,8 +72,7 @@ pub fn note_url(url: &str) {
     }
 }
 
-/// Remembers a text that is private, if it is one that would not be in a log by itself. Times
-/// would.
+/// Collects a private text, unless a log may contain it anyway, as it may contain times.
 pub fn note(text: &str) {
     let is_distinctive =
         text.len() >= MIN_SENT_BYTES && text.contains(|c: char| c.is_ascii_digit());
@@ -108,8 +108,7 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
             }
             "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => drop(secrets.insert(value.clone())),
             "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" | "WEBHOOK_PROXY_URL" => {
-                // The password ends at the last `@` before the hosts, of which a cluster's URL has
-                // several.
+                // The password ends at the last `@`. A cluster's URL has several hosts after it.
                 let userinfo = value
                     .split_once("://")
                     .and_then(|(_, rest)| rest.rsplit_once('@'))
@@ -127,8 +126,8 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
     secrets
 }
 
-/// Every secret of these settings, and everything private that was sent, in the files of this
-/// folder that are logs.
+/// Searches the logs in this folder for the secrets of these settings and for the private parts of
+/// all requests.
 pub fn leaks(folder: &Path, settings: &[(String, String)]) -> Vec<Leak> {
     let mut secrets = secrets_of(settings);
     secrets.extend(SENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secrets_of_settings_are_known() {
+    fn the_secrets_of_settings_are_found() {
         let found = secrets_of(&settings(&[
             ("API_KEYS", "correct-horse, sha256:0123456789"),
             ("WEBHOOK_HMAC_SECRET", "whsec_c2VjcmV0LW9uZQ== my-old-secret!"),
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_found_in_a_log_and_nowhere_else() {
+    fn private_parts_of_requests_are_found_in_logs_and_not_in_other_files() {
         let folder = tempfile::tempdir().unwrap();
         let body = r#"{"webhooks":[{"url":"http://u:userinfo-mark-1@h/?token=query-mark-2",
             "payload":{"a":["payload-mark-3"]},"headers":{"x":"header-mark-4"}}]}"#;

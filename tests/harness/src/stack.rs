@@ -1,10 +1,9 @@
-//! The local stack as a process of its own: started on free ports, ended by its process id, or
-//! killed as a crash would.
+//! The local stack as a process: started on free ports, and stopped with SIGTERM or SIGKILL.
 
 use std::{
     fs::File,
     io::{self, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -13,37 +12,41 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{binaries::binary, process::ProcessError, secrecy};
+use crate::{
+    binaries::binary,
+    process::{ProcessError, free_ports},
+    secrecy,
+};
 
-/// How long it may take to become ready.
+/// The time limit until the stack is ready.
 const READY_BOUND: Duration = Duration::from_secs(30);
 
-/// How long it may take to end: an attempt's deadline and some.
+/// The time limit until the stack has exited. It is longer than the deadline of an attempt.
 const EXIT_BOUND: Duration = Duration::from_secs(60);
 
-/// Between two looks.
+/// The pause between two checks.
 const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
-/// Lines of its log shown when it fails.
+/// The number of log lines that an error shows.
 const SHOWN_LOG_LINES: usize = 15;
 
-/// How to start a stack. Starting again with the same one goes on with the same data.
+/// The settings of a stack. All stacks that it starts use the same data.
 ///
-/// Dropping it searches every log in its folder for secrets ([`secrecy`]), and panics if one holds
-/// any.
+/// Dropping it searches the logs in its folder for secrets ([`secrecy`]), and panics if one
+/// contains any.
 #[derive(Debug)]
 pub struct Launch {
     binary: PathBuf,
-    /// Holds data and log; removed with it.
+    /// Contains data and log. It is removed on drop.
     folder: TempDir,
     settings: Vec<(String, String)>,
-    /// Options of the command line that replace our own.
+    /// Command-line options that replace the default ones.
     options: Vec<(String, String)>,
     ready_bound: Duration,
 }
 
 impl Launch {
-    /// This binary, with a data folder of its own below `parent`.
+    /// Starts this binary, with a new folder in `parent`.
     pub fn of(binary: &Path, parent: &Path) -> Result<Self, ProcessError> {
         let folder =
             TempDir::with_prefix_in("posthaste-", parent).map_err(ProcessError::at(parent))?;
@@ -56,8 +59,7 @@ impl Launch {
         })
     }
 
-    /// The `local` binary of this build, with a data folder below the system's folder for temporary
-    /// files.
+    /// Starts the `local` binary of this build, with a new folder in the system's temporary folder.
     pub fn fresh() -> Result<Self, ProcessError> {
         Self::of(&binary("local")?, &std::env::temp_dir())
     }
@@ -69,37 +71,36 @@ impl Launch {
         self
     }
 
-    /// Gives an option of the stack's command line this value, instead of the usual one if it has
-    /// one.
+    /// Sets a command-line option of the stack. Replaces the default value.
     #[must_use]
     pub fn instead(mut self, option: &str, value: &str) -> Self {
         self.options.push((option.to_owned(), value.to_owned()));
         self
     }
 
-    /// Waits for it to become ready for so long; the usual bound is half a minute.
+    /// Sets the time limit until the stack is ready. The default is 30 s.
     #[must_use]
     pub fn ready_within(mut self, bound: Duration) -> Self {
         self.ready_bound = bound;
         self
     }
 
-    /// What holds the data folder and the log; removed with this.
+    /// The folder of data and log. It is removed on drop.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The data folder.
+    /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// What the stack has written to standard output and error, over all starts.
+    /// The standard output and standard error of all starts.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.log_file()).unwrap_or_default()).into_owned()
     }
 
-    /// What its files take, in bytes.
+    /// The size of the data directory in bytes.
     pub fn bytes_on_disk(&self) -> u64 {
         let entries = std::fs::read_dir(self.data_dir()).into_iter().flatten().flatten();
         entries
@@ -113,9 +114,10 @@ impl Launch {
         self.folder.path().join("local.log")
     }
 
-    /// Starts it on free ports and waits until it answers.
+    /// Starts the stack on free ports and waits until it is ready.
     pub fn start(&self) -> Result<Stack, ProcessError> {
-        let [api, metrics] = free_ports()?;
+        let [api, metrics] = free_ports()
+            .map_err(|error| ProcessError(format!("no free port was found: {error}")))?;
         let started = Instant::now();
         let mut stack = self.spawn(api, metrics)?;
         stack.ready_after = stack
@@ -124,10 +126,10 @@ impl Launch {
         Ok(stack)
     }
 
-    /// Starts it on these ports and waits until it has ended by itself.
+    /// Starts the stack on these ports and waits until it exits by itself.
     pub fn run_to_its_end(&self, api: u16, metrics: u16) -> Result<ExitStatus, ProcessError> {
         self.spawn(api, metrics)?
-            .wait_for_end(Instant::now())
+            .wait_for_exit(Instant::now())
             .map_err(|reason| self.with_log(&reason))
     }
 
@@ -137,19 +139,20 @@ impl Launch {
             File::options().create(true).append(true).open(&log).map_err(ProcessError::at(&log))?;
         let errors = output.try_clone().map_err(ProcessError::at(&log))?;
         let mut command = Command::new(&self.binary);
-        let usual = [
+        let defaults = [
             ("--listen", format!("127.0.0.1:{api}")),
             ("--metrics-listen", format!("127.0.0.1:{metrics}")),
             ("--data-dir", self.data_dir().display().to_string()),
         ];
-        for (option, value) in usual
+        for (option, value) in defaults
             .iter()
-            .filter(|(usual, _)| !self.options.iter().any(|(option, _)| option == usual))
+            .filter(|(default, _)| !self.options.iter().any(|(option, _)| option == default))
         {
             command.arg(option).arg(value);
         }
         command.args(self.options.iter().flat_map(|(option, value)| [option, value]));
-        // Tests have no second to wait between attempts; one that is about the floor sets it.
+        // Without this, tests would wait a second between attempts. The tests of this minimum set
+        // it.
         command.env("MIN_RETRY_DELAY_MS", "0");
         command.envs(self.settings.iter().map(|(variable, value)| (variable, value)));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
@@ -169,20 +172,20 @@ impl Launch {
         if shown.is_empty() {
             ProcessError(reason.to_string())
         } else {
-            ProcessError(format!("{reason}; its log ends:\n  {shown}"))
+            ProcessError(format!("{reason}. The end of its log:\n  {shown}"))
         }
     }
 }
 
 impl Drop for Launch {
     fn drop(&mut self) {
-        // A test that fails already says why.
+        // A failing test has its own message.
         if std::thread::panicking() {
             return;
         }
         let leaks = secrecy::leaks(self.folder(), &self.settings);
         let shown: Vec<String> = leaks.iter().map(ToString::to_string).collect();
-        assert!(leaks.is_empty(), "a log holds what must stand in none:\n{}", shown.join("\n"));
+        assert!(leaks.is_empty(), "a log contains secrets:\n{}", shown.join("\n"));
     }
 }
 
@@ -196,27 +199,27 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Where its API is.
+    /// The URL of its API.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.api)
     }
 
-    /// Where its metrics are.
+    /// The URL of its metrics.
     pub fn metrics_url(&self) -> String {
         format!("http://127.0.0.1:{}/metrics", self.metrics)
     }
 
-    /// Its process.
+    /// Its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// From its start until `GET /health` answered 200.
+    /// The time from its start until `GET /health` returned 200.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
     }
 
-    /// Kills it as a crash would: no handler of it runs.
+    /// Kills it with SIGKILL.
     pub fn crash(mut self) -> Result<(), ProcessError> {
         self.child
             .kill()
@@ -225,14 +228,14 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops it without ending it: it keeps its connections and does nothing.
+    /// Pauses it with SIGSTOP: it keeps its connections and does not respond.
     pub fn pause(&self) -> Result<(), ProcessError> {
-        self.signal(Signal::STOP, "stop")
+        self.signal(Signal::STOP, "pause")
     }
 
-    /// Lets it go on.
+    /// Resumes it after [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), ProcessError> {
-        self.signal(Signal::CONT, "continue")
+        self.signal(Signal::CONT, "resume")
     }
 
     fn signal(&self, signal: Signal, what: &str) -> Result<(), ProcessError> {
@@ -240,26 +243,26 @@ impl Stack {
             .map_err(|error| self.failed(what, &error))
     }
 
-    /// Sends it SIGTERM and waits until it has ended: how long that took.
+    /// Sends SIGTERM and waits until it has exited. Returns the duration.
     pub fn stop(mut self) -> Result<Duration, ProcessError> {
         let started = Instant::now();
         self.signal(Signal::TERM, "send SIGTERM to")?;
-        match self.wait_for_end(started)? {
+        match self.wait_for_exit(started)? {
             status if status.success() => Ok(started.elapsed()),
             status => Err(ProcessError(format!(
-                "on SIGTERM the local stack ended with {status} instead of 0"
+                "after SIGTERM the local stack exited with {status} instead of 0"
             ))),
         }
     }
 
-    fn wait_for_end(&mut self, started: Instant) -> Result<ExitStatus, ProcessError> {
+    fn wait_for_exit(&mut self, started: Instant) -> Result<ExitStatus, ProcessError> {
         while started.elapsed() < EXIT_BOUND {
-            match self.ended()? {
+            match self.exit_status()? {
                 Some(status) => return Ok(status),
                 None => std::thread::sleep(POLL_INTERVAL),
             }
         }
-        Err(ProcessError(format!("the local stack did not end within {EXIT_BOUND:?}")))
+        Err(ProcessError(format!("the local stack did not exit within {EXIT_BOUND:?}")))
     }
 
     fn wait_until_ready(
@@ -268,9 +271,9 @@ impl Stack {
         bound: Duration,
     ) -> Result<Duration, ProcessError> {
         while started.elapsed() < bound {
-            if let Some(status) = self.ended()? {
+            if let Some(status) = self.exit_status()? {
                 return Err(ProcessError(format!(
-                    "the local stack ended at its start with {status}"
+                    "the local stack exited during its start with {status}"
                 )));
             }
             if self.is_healthy() {
@@ -278,11 +281,11 @@ impl Stack {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        Err(ProcessError(format!("GET /health did not answer 200 within {bound:?}")))
+        Err(ProcessError(format!("GET /health did not return 200 within {bound:?}")))
     }
 
-    /// Whether `GET /health` answers 200. By hand, since a client library takes longer to set up
-    /// than the stack to start.
+    /// Whether `GET /health` returns 200. The setup of a client library would take longer than the
+    /// start of the stack.
     fn is_healthy(&self) -> bool {
         let ask = || -> io::Result<bool> {
             let mut connection = TcpStream::connect(("127.0.0.1", self.api))?;
@@ -297,7 +300,7 @@ impl Stack {
         ask().unwrap_or(false)
     }
 
-    fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
+    fn exit_status(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         self.child.try_wait().map_err(|error| self.failed("wait for", &error))
     }
 
@@ -308,22 +311,10 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // Does nothing if it has ended and was waited for.
+        // Does nothing if the process has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Two ports that were free a moment ago. Both are held until both are known, so they differ.
-fn free_ports() -> Result<[u16; 2], ProcessError> {
-    let port = || -> io::Result<(TcpListener, u16)> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    };
-    let none = |error| ProcessError(format!("no free port was found: {error}"));
-    let (first, second) = (port().map_err(none)?, port().map_err(none)?);
-    Ok([first.1, second.1])
 }
 
 #[cfg(test)]
@@ -339,17 +330,17 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_that_is_not_there_says_how_to_build_it() {
+    fn a_missing_binary_is_reported_with_the_command_that_builds_it() {
         let error = start("/no/such/binary");
         assert!(error.contains("cargo build --release --bin local"), "{error}");
     }
 
     #[test]
-    fn a_stack_that_ends_at_once_is_not_waited_for() {
+    fn a_stack_that_exits_at_once_is_reported_at_once() {
         let started = Instant::now();
         let error = start("/bin/false");
         assert!(
-            error.contains("ended at its start with exit status: 1")
+            error.contains("exited during its start with exit status: 1")
                 && started.elapsed() < READY_BOUND,
             "{error}"
         );

@@ -164,7 +164,7 @@ async fn archived(
                 return Ok(letter);
             }
             Ok(None) => {}
-            Err(error) if error.is_passing() => {}
+            Err(error) if error.is_transient() => {}
             Err(error) => return Err(error.to_string()),
         }
         tokio::time::sleep(ARCHIVE_POLL_INTERVAL).await;

@@ -70,7 +70,7 @@ pub async fn follow(
                     });
                 }
             }
-            Err(error) if error.is_passing() && watcher.answered.elapsed() < MAX_API_AWAY => {}
+            Err(error) if error.is_transient() && watcher.answered.elapsed() < MAX_API_AWAY => {}
             Err(error) => return Err(FollowError::Api(error)),
         }
         tokio::time::sleep(POLL_INTERVAL).await;

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use harness::{aws::AwsStack, client::ApiClient, ledger};
@@ -15,10 +15,7 @@ use shared::{
     store::dynamodb::DynamoStore,
     transition::Limits,
 };
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::sleep,
-};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// The template's parameters shorten the times, so three attempts fit into a test. The circuit
 /// breaker is off, because failing destinations would open their circuits and slow the tests.
@@ -130,18 +127,5 @@ impl Drop for Deployed {
         }
         let leaks: Vec<String> = self.stack.leaks().iter().map(ToString::to_string).collect();
         assert!(leaks.is_empty(), "the emulator's log contains secrets:\n{}", leaks.join("\n"));
-    }
-}
-
-/// Polls until `is_true` returns true.
-pub(crate) async fn wait_until(
-    what: &str,
-    bound: Duration,
-    mut is_true: impl AsyncFnMut() -> bool,
-) {
-    let started = Instant::now();
-    while !is_true().await {
-        assert!(started.elapsed() < bound, "not within {bound:?}: {what}");
-        sleep(Duration::from_millis(50)).await;
     }
 }

@@ -7,12 +7,13 @@ use harness::{
     client::NewWebhook,
     ledger,
     receiver::{Receiver, Secrets, SignatureStatus},
+    wait::wait_until,
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tools::startup::MAX_ZIP_BYTES;
 
-use crate::deployed::{Deployed, wait_until};
+use crate::deployed::Deployed;
 
 const BOUND: Duration = Duration::from_secs(60);
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use harness::{ledger, receiver::Receiver};
+use harness::{ledger, receiver::Receiver, wait::wait_until};
 use serde_json::json;
 
-use crate::deployed::{Deployed, wait_until};
+use crate::deployed::Deployed;
 
 const BOUND: Duration = Duration::from_secs(60);
 

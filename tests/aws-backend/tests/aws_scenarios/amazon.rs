@@ -49,8 +49,8 @@ async fn all_webhook_paths_work_on_each_mix_of_backends() {
         ("dynamodb", "sqlite"),
     ] {
         let name = format!("{status}-{queue}");
-        emulator.make_table(&name).await.unwrap();
-        let queues = emulator.make_queues(&name).await.unwrap();
+        emulator.create_table(&name).await.unwrap();
+        let queues = emulator.create_queues(&name).await.unwrap();
         let settings = [
             ("AWS_ENDPOINT_URL", emulator.endpoint()),
             ("AWS_REGION", emulator.region()),

@@ -13,8 +13,8 @@ use harness::{
 
 /// Creates a table and queues.
 async fn on_amazon(emulator: &AwsStack) -> Settings {
-    emulator.make_table("posthaste").await.unwrap();
-    let queues = emulator.make_queues("posthaste").await.unwrap();
+    emulator.create_table("posthaste").await.unwrap();
+    let queues = emulator.create_queues("posthaste").await.unwrap();
     settings(&[
         ("STATUS_BACKEND", "dynamodb"),
         ("QUEUE_BACKEND", "sqs"),

@@ -3,14 +3,13 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
-    net::TcpListener,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
-use harness::binaries::binary;
+use harness::{binaries::binary, process::free_ports as find_free_ports};
 
 /// The longest wait for a command's output. Retries wait for seconds.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -111,8 +110,7 @@ impl Drop for Started {
     }
 }
 
-/// Free ports. All are held until all are known, so they differ.
+/// Free ports.
 pub(crate) fn free_ports() -> [String; 3] {
-    let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port().to_string())
+    find_free_ports().unwrap().map(|port: u16| port.to_string())
 }

@@ -1,22 +1,22 @@
-//! A table and queues of one's own at the emulator, as `infra/template.yaml` has them.
+//! Creates a table and queues in the emulator, with the schema of `infra/template.yaml`.
 
 use serde_json::{Value, json};
 use shared::queue::MAX_RECEIVES;
 
 use super::{AwsError, AwsStack};
 
-/// Where messages wait.
+/// The URLs of a pair of queues.
 #[derive(Clone, Debug)]
 pub struct QueueUrls {
-    /// Of webhooks.
+    /// The webhook queue.
     pub webhooks: String,
-    /// Of dead letters.
+    /// The dead-letter queue.
     pub dead_letters: String,
 }
 
 impl AwsStack {
-    /// Makes a table with its indexes.
-    pub async fn make_table(&self, name: &str) -> Result<(), AwsError> {
+    /// Creates a table with its indexes.
+    pub async fn create_table(&self, name: &str) -> Result<(), AwsError> {
         let keys = |partition: &str, sort: &str| {
             json!([{ "AttributeName": partition,
             "KeyType": "HASH" }, { "AttributeName": sort, "KeyType": "RANGE" }])
@@ -41,22 +41,22 @@ impl AwsStack {
         self.call("DynamoDB_20120810.UpdateTimeToLive", expiry).await.map(drop)
     }
 
-    /// Makes a queue and its dead-letter queue.
-    pub async fn make_queues(&self, name: &str) -> Result<QueueUrls, AwsError> {
-        let dead_letters = self.make_queue(&format!("{name}-dead"), json!({})).await?;
+    /// Creates a queue with its dead-letter queue.
+    pub async fn create_queues(&self, name: &str) -> Result<QueueUrls, AwsError> {
+        let dead_letters = self.create_queue(&format!("{name}-dead"), json!({})).await?;
         let wanted = json!({ "QueueUrl": dead_letters, "AttributeNames": ["QueueArn"] });
         let found = self.call("AmazonSQS.GetQueueAttributes", wanted).await?;
         let policy = json!({ "deadLetterTargetArn": found["Attributes"]["QueueArn"],
             "maxReceiveCount": MAX_RECEIVES.to_string() });
         let webhooks =
-            self.make_queue(name, json!({ "RedrivePolicy": policy.to_string() })).await?;
+            self.create_queue(name, json!({ "RedrivePolicy": policy.to_string() })).await?;
         Ok(QueueUrls { webhooks, dead_letters })
     }
 
-    async fn make_queue(&self, name: &str, attributes: Value) -> Result<String, AwsError> {
-        let made = self
+    async fn create_queue(&self, name: &str, attributes: Value) -> Result<String, AwsError> {
+        let created = self
             .call("AmazonSQS.CreateQueue", json!({ "QueueName": name, "Attributes": attributes }))
             .await?;
-        Ok(made["QueueUrl"].as_str().unwrap_or_default().to_owned())
+        Ok(created["QueueUrl"].as_str().unwrap_or_default().to_owned())
     }
 }

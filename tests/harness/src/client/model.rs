@@ -1,72 +1,72 @@
-//! The API's shapes, as the contract has them.
+//! The types of the API's requests and responses.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// What is sent to `POST /webhooks`.
+/// The body of `POST /webhooks`.
 #[derive(Clone, Debug, Serialize)]
 pub struct NewWebhook<'a> {
-    /// Where it goes.
+    /// The destination.
     pub url: &'a str,
-    /// What it carries.
+    /// The payload.
     pub payload: &'a Value,
-    /// The caller's own name for it.
+    /// The caller's reference ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference_id: Option<&'a str>,
 }
 
-/// The answer to a submission.
+/// The response to `POST /webhooks`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Accepted {
     /// `{reference_id}_{task_id}`.
     pub webhook_id: String,
-    /// The caller's name for it, or one made up.
+    /// The caller's reference ID, or a generated one.
     pub reference_id: String,
     /// A `UUIDv7`.
     pub task_id: String,
-    /// From the body, or else from the header.
+    /// The correlation ID of the body, or of the header.
     #[serde(default)]
     pub correlation_id: Option<String>,
     /// `pending`, or `webhook_queued` for a test webhook.
     pub status: String,
 }
 
-/// A webhook as `GET /webhook-status/{id}` shows it.
+/// The response to `GET /webhook-status/{id}`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Webhook {
-    /// Its identifier.
+    /// The webhook ID.
     pub webhook_id: String,
-    /// Follows it everywhere.
+    /// The correlation ID, which all requests and logs of the webhook carry.
     pub correlation_id: String,
-    /// Where it goes.
+    /// The destination.
     pub url: String,
     /// `pending`, `in_progress`, `retrying`, `delivered` or `failed`.
     pub status: String,
-    /// Attempts so far.
+    /// The number of attempts that were started.
     pub attempt_count: u32,
-    /// Attempts that its latest outcome grants.
+    /// The maximum number of attempts, as of the latest outcome.
     pub max_attempts: u32,
-    /// When it was accepted.
+    /// When the API accepted it.
     pub created_at: Timestamp,
-    /// When it was last written.
+    /// When its record was last written.
     pub updated_at: Timestamp,
-    /// Before which no attempt starts.
+    /// The earliest time of the next attempt.
     #[serde(default)]
     pub next_attempt_at: Option<Timestamp>,
     /// When it was delivered.
     #[serde(default)]
     pub delivered_at: Option<Timestamp>,
-    /// Why the latest attempt failed, or why it waits.
+    /// Why the latest attempt failed, or why the webhook waits.
     #[serde(default)]
     pub last_error: Option<LastError>,
-    /// The attempts that ended, oldest first.
+    /// The finished attempts, oldest first.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
 }
 
 impl Webhook {
-    /// Whether nothing more happens by itself.
+    /// Whether the webhook is delivered or failed.
     pub fn is_finished(&self) -> bool {
         matches!(self.status.as_str(), "delivered" | "failed")
     }
@@ -75,17 +75,22 @@ impl Webhook {
     pub fn error_kind(&self) -> Option<&str> {
         self.last_error.as_ref().map(|error| error.kind.as_str())
     }
+
+    /// The outcomes of the finished attempts, oldest first.
+    pub fn outcomes(&self) -> Vec<&str> {
+        self.attempts.iter().map(|attempt| attempt.outcome.as_str()).collect()
+    }
 }
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct LastError {
-    /// What sort: `http_status`, `timeout`, `network`, …
+    /// The kind of error: `http_status`, `timeout`, `network`, …
     pub kind: String,
-    /// The destination's status, where there was one.
+    /// The destination's status code, if it responded.
     #[serde(default)]
     pub status_code: Option<u16>,
-    /// For a person.
+    /// A text for people.
     #[serde(default)]
     pub message: Option<String>,
 }
@@ -93,18 +98,18 @@ pub struct LastError {
 /// One attempt.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Attempt {
-    /// 1 for the first; only grows.
+    /// The number of the attempt, from 1. It never decreases, not even after a redrive.
     pub number: u32,
-    /// When it began.
+    /// When the attempt started.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// The duration of the attempt.
     pub duration_ms: u64,
-    /// How it ended.
+    /// The outcome: `delivered`, `failed`, `interrupted`, …
     pub outcome: String,
-    /// The destination's status, where there was one.
+    /// The destination's status code, if it responded.
     #[serde(default)]
     pub status_code: Option<u16>,
-    /// Why it failed, if it did.
+    /// The error of a failed attempt.
     #[serde(default)]
     pub error: Option<AttemptError>,
 }
@@ -112,14 +117,14 @@ pub struct Attempt {
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AttemptError {
-    /// What sort: `http_status`, `timeout`, `network`, …
+    /// The kind of error: `http_status`, `timeout`, `network`, …
     pub kind: String,
 }
 
 impl Attempt {
-    /// When it was over.
+    /// When the attempt ended.
     pub fn ended_at(&self) -> Timestamp {
-        // A duration that long would be nonsense of the server's; the start is as good then.
+        // Only an invalid duration overflows. Then the start has to do.
         self.started_at
             .checked_add(std::time::Duration::from_millis(self.duration_ms))
             .unwrap_or(self.started_at)
@@ -131,36 +136,36 @@ impl Attempt {
 pub struct WebhookPage {
     /// The webhooks, newest first.
     pub items: Vec<Webhook>,
-    /// How many a page may hold.
+    /// The maximum number of webhooks on a page.
     pub page_size: u32,
-    /// Where the next page begins, if there is one.
+    /// The cursor of the next page, if there is one.
     pub next_cursor: Option<String>,
 }
 
 /// A dead letter.
 #[derive(Clone, Debug, Deserialize)]
 pub struct DeadLetter {
-    /// The webhook that failed.
+    /// The ID of the failed webhook.
     pub webhook_id: String,
-    /// The caller's name for it.
+    /// The reference ID.
     pub reference_id: String,
-    /// Its correlation id.
+    /// The correlation ID.
     pub correlation_id: String,
-    /// Where it was to go.
+    /// The destination.
     pub url: String,
-    /// What it carried; not in lists.
+    /// The payload. Lists omit it.
     #[serde(default)]
     pub payload: Option<Value>,
-    /// Attempts made.
+    /// The number of attempts.
     pub attempt_count: u32,
-    /// Why the last one failed.
+    /// Why the last attempt failed.
     pub last_error: LastError,
-    /// The attempts; not in lists.
+    /// The attempts. Lists omit them.
     #[serde(default)]
     pub attempts: Option<Vec<Attempt>>,
-    /// When it was given up.
+    /// When the webhook failed.
     pub failed_at: Timestamp,
-    /// When it goes.
+    /// When the dead letter expires.
     pub expires_at: Timestamp,
 }
 
@@ -169,4 +174,17 @@ pub struct DeadLetter {
 pub struct DeadLetterPage {
     /// The dead letters, newest first.
     pub items: Vec<DeadLetter>,
+}
+
+/// Creates a recognizable payload, different each time.
+pub fn test_payload(scenario: &str) -> Value {
+    let nonce: u64 = rand::random();
+    json!({
+        "test": scenario,
+        "nonce": format!("{nonce:016x}"),
+        "sent_at": format!("{:.3}", Timestamp::now()),
+        "amount": 1.5,
+        "name": "Zoë \"quoted\" \u{1f4ee}",
+        "nested": { "list": [1, null, true] },
+    })
 }

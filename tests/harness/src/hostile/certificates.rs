@@ -1,4 +1,4 @@
-//! An authority of one's own, and certificates for 127.0.0.1 that it signs well or badly.
+//! A certificate authority, with valid and invalid certificates for 127.0.0.1.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// The name that good certificates are for.
+/// The subject name of valid certificates.
 const NAME: &str = "127.0.0.1";
 
-/// What is wrong with a certificate.
+/// The flaw of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing.
+    /// No flaw.
     None,
-    /// It was valid until 2001.
+    /// It expired in 2001.
     Expired,
-    /// It is valid from 2999 on.
+    /// It is valid from 2999.
     NotYetValid,
     /// It is for another name.
     OtherName,
-    /// Nobody signed it but itself.
+    /// It is self-signed.
     SelfSigned,
-    /// An authority signed it that nobody trusts.
+    /// An untrusted authority signed it.
     OtherAuthority,
 }
 
-/// An authority that a stack trusts by `WEBHOOK_CA_FILE`.
+/// A certificate authority, for `WEBHOOK_CA_FILE`.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -44,13 +44,13 @@ pub struct Certificate {
     pem: String,
     key: Arc<[u8]>,
     key_pem: String,
-    /// What a client must show, if anything.
-    asks: Option<Arc<dyn ClientCertVerifier>>,
+    /// Verifies client certificates, if they are required.
+    client_verifier: Option<Arc<dyn ClientCertVerifier>>,
     versions: &'static [&'static SupportedProtocolVersion],
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     pub fn new() -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -59,12 +59,12 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Its certificate, for `WEBHOOK_CA_FILE`.
+    /// Its certificate as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A certificate for 127.0.0.1 with this flaw.
+    /// Issues a certificate for 127.0.0.1 with this flaw.
     pub fn issue(&self, flaw: Flaw) -> Result<Certificate, rcgen::Error> {
         let name = if flaw == Flaw::OtherName { "other.example" } else { NAME };
         let mut params = CertificateParams::new(vec![name.to_owned()])?;
@@ -87,21 +87,21 @@ impl Authority {
             pem: certificate.pem(),
             key: key.serialize_der().into(),
             key_pem: key.serialize_pem(),
-            asks: None,
+            client_verifier: None,
             versions: rustls::DEFAULT_VERSIONS,
         })
     }
 }
 
 impl Certificate {
-    /// The same, offered over TLS 1.2 only.
+    /// Restricts servers with this certificate to TLS 1.2.
     #[must_use]
     pub fn only_tls12(self) -> Self {
         static ONLY: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
         Self { versions: &ONLY, ..self }
     }
 
-    /// The same, for a server that asks its clients for a certificate of this authority's.
+    /// Makes servers with this certificate require client certificates of this authority.
     pub fn asking_for(self, authority: &Authority) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.pem().as_bytes())
@@ -110,34 +110,34 @@ impl Certificate {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Self { asks: Some(verifier.map_err(|error| error.to_string())?), ..self })
+        Ok(Self { client_verifier: Some(verifier.map_err(|error| error.to_string())?), ..self })
     }
 
-    /// It, for a file.
+    /// The certificate as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// Its key, for a file.
+    /// The private key as PEM.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
     }
 
-    /// What makes handshakes with it.
+    /// The acceptor of TLS connections with this certificate.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(self.key.to_vec().into());
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions)
-            .map(|builder| match &self.asks {
+            .map(|builder| match &self.client_verifier {
                 None => builder.with_no_client_auth(),
                 Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             })
             .and_then(|builder| builder.with_single_cert(vec![self.der.clone()], key));
-        // Both were just made, and fit each other.
+        // Certificate and key are a valid pair.
         match config {
             Ok(config) => TlsAcceptor::from(Arc::new(config)),
-            Err(error) => unreachable!("a certificate of ours cannot be used: {error}"),
+            Err(error) => unreachable!("the certificate is not usable: {error}"),
         }
     }
 }

@@ -18,11 +18,11 @@ use tokio::{
 
 use super::{Step, Transport};
 
-/// The longest request head that is read.
+/// The maximum size of a request head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// A running one, at a free port of 127.0.0.1. Dropping it ends it; connections end with the test's
-/// runtime.
+/// A hostile receiver on a free port of 127.0.0.1. Dropping it stops it. Its connections end with
+/// the runtime of the test.
 #[derive(Debug)]
 pub struct HostileReceiver {
     address: SocketAddr,
@@ -32,7 +32,7 @@ pub struct HostileReceiver {
 }
 
 impl HostileReceiver {
-    /// Starts one whose connections go through these steps.
+    /// Starts a receiver that runs these steps on each connection.
     pub async fn start(transport: &Transport, steps: &[Step]) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -48,11 +48,11 @@ impl HostileReceiver {
                 counter.fetch_add(1, Ordering::SeqCst);
                 let (steps, tls) = (Arc::clone(&steps), tls.clone());
                 tokio::spawn(async move {
-                    // A client that closes, or refuses the certificate, is what often happens here.
+                    // Clients often close the connection or reject the certificate.
                     let _ = match tls {
-                        None => on_bare(stream, &steps).await,
+                        None => run_plain(stream, &steps).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(mut stream) => go_through(&mut stream, &steps).await.map(drop),
+                            Ok(mut stream) => run_steps(&mut stream, &steps).await.map(drop),
                             Err(error) => Err(error),
                         },
                     };
@@ -62,13 +62,13 @@ impl HostileReceiver {
         Ok(Self { address, is_tls, connections, server })
     }
 
-    /// Where webhooks go.
+    /// The URL for webhooks.
     pub fn url(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
         format!("{scheme}://{}/hook", self.address)
     }
 
-    /// Connections accepted so far.
+    /// The number of accepted connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -80,10 +80,10 @@ impl Drop for HostileReceiver {
     }
 }
 
-async fn on_bare(mut stream: TcpStream, steps: &[Step]) -> io::Result<()> {
+async fn run_plain(mut stream: TcpStream, steps: &[Step]) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    if go_through(&mut stream, steps).await? {
-        // A linger time of nothing makes the system send a reset.
+    if run_steps(&mut stream, steps).await? {
+        // With a linger time of zero, the system sends a reset.
         stream.set_zero_linger()?;
     } else {
         stream.shutdown().await?;
@@ -91,8 +91,8 @@ async fn on_bare(mut stream: TcpStream, steps: &[Step]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether it is to end in a reset.
-async fn go_through(
+/// Runs the steps. Returns whether to close the connection with a reset.
+async fn run_steps(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     steps: &[Step],
 ) -> io::Result<bool> {
@@ -126,7 +126,7 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Resu
     stream.flush().await
 }
 
-/// Reads head and body, by its `content-length`.
+/// Reads the head and the body, which has a `content-length`.
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut bytes = Vec::new();
     let (head, length) = loop {

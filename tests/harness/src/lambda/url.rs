@@ -1,5 +1,5 @@
-//! Function URLs: an HTTP request as an event of payload format 2.0, and the function's answer as
-//! an HTTP response.
+//! Function URLs: converts an HTTP request to an event of payload format 2.0, and the function's
+//! response to an HTTP response.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use shared::clock::{Clock, SystemClock};
 
 use super::{Functions, MAX_BYTES};
 
-/// What a function answers.
+/// The response of a function.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -54,7 +54,7 @@ pub(super) async fn call(
         .unwrap_or_else(|| StatusCode::BAD_GATEWAY.into_response())
 }
 
-/// AWS's documentation: "Invoking Lambda function URLs", payload format version 2.0.
+/// See "Invoking Lambda function URLs" in the AWS documentation, payload format version 2.0.
 fn event(name: &str, parts: &Parts, body: &Bytes) -> Value {
     let path = parts
         .uri
@@ -92,7 +92,7 @@ fn event(name: &str, parts: &Parts, body: &Bytes) -> Value {
     })
 }
 
-/// Names in small letters, values of one name joined.
+/// Joins the values of each header.
 fn joined(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut joined = BTreeMap::<String, String>::new();
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! A request as it arrived, and what is answered to it.
+//! A received request and its response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::signature::SignatureStatus;
 
-/// The longest pause before an answer that a path or an option may ask for.
+/// The maximum delay before a response.
 pub const MAX_DELAY_SECONDS: f64 = 3600.0;
 
-/// Gives the answer to a request. Called once for each, when it is complete.
+/// Returns the response to a request. It is called once for each complete request.
 pub type Script = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
 /// A complete request.
@@ -19,25 +19,25 @@ pub type Script = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 pub struct Received {
     /// When its last byte was read.
     pub at: std::time::Instant,
-    /// Its method; always POST for now.
+    /// The method, which is always POST.
     pub method: Method,
-    /// Its target, as it stood in the request line.
+    /// The target of the request line.
     pub uri: Uri,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body, byte for byte.
+    /// The unchanged body.
     pub body: Bytes,
-    /// What the reference verifier says of its signature.
+    /// The result of the check of its signature.
     pub verdict: SignatureStatus,
 }
 
 impl Received {
-    /// A header's value, if it is there and text.
+    /// The value of a header, if it exists and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The `webhook-id` header: the same on every attempt of one webhook.
+    /// The `webhook-id` header, which is the same in all attempts of a webhook.
     pub fn webhook_id(&self) -> Option<&str> {
         self.header("webhook-id")
     }
@@ -53,7 +53,7 @@ impl Received {
     }
 }
 
-/// What is answered to a request.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub(super) status: StatusCode,
@@ -63,35 +63,35 @@ pub struct Reply {
     pub(super) hang_up: bool,
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Clone, Debug)]
 pub(super) enum ReplyBody {
-    /// All at once, with its length.
+    /// Complete, with a length.
     Whole(Bytes),
-    /// In pieces, without a length.
+    /// In chunks, without a length.
     Dribble { chunk: Bytes, pause: Duration, chunks: u64 },
 }
 
 impl Reply {
-    /// This status at once, with a short JSON body. A number that is no status (100 to 999) answers
-    /// 500.
+    /// Responds with this status code and a short JSON body, without a delay. An invalid code (not
+    /// 100 to 999) becomes 500.
     pub fn status(code: u16) -> Self {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body: &'static [u8] = match status {
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => b"",
             _ if status.is_success() => b"{\"status\":\"received\"}\n",
-            _ => b"{\"status\":\"refused\",\"reason\":\"this receiver was told to answer so\"}\n",
+            _ => b"{\"status\":\"refused\",\"reason\":\"this receiver is configured to fail\"}\n",
         };
         let body = ReplyBody::Whole(Bytes::from_static(body));
         Self { status, headers: HeaderMap::new(), delay: Duration::ZERO, body, hang_up: false }
     }
 
-    /// No answer: the connection is closed once the request is complete.
+    /// Closes the connection without a response when the request is complete.
     pub fn hang_up() -> Self {
         Self { hang_up: true, ..Self::status(500) }
     }
 
-    /// With a header more. What is not a valid header is left out.
+    /// Adds a header. Ignores an invalid header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -100,21 +100,21 @@ impl Reply {
         self
     }
 
-    /// Only after this time. Other requests are answered meanwhile.
+    /// Delays the response. Other requests are not delayed.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// With this body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = ReplyBody::Whole(body.into());
         self
     }
 
-    /// With a body that comes piece by piece: `chunk`, then a pause, `chunks` times in all.
+    /// Sends the body in parts: `chunk`, then a pause, `chunks` times.
     #[must_use]
     pub fn dribble(mut self, chunk: impl Into<Bytes>, pause: Duration, chunks: u64) -> Self {
         self.body = ReplyBody::Dribble { chunk: chunk.into(), pause, chunks };
@@ -122,16 +122,16 @@ impl Reply {
     }
 }
 
-/// The rules of the command line: how a receiver answers that has no script.
+/// The rules of the command line, for a receiver without a script.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Behaviour {
-    /// What is answered when nothing is to fail.
+    /// The status code of successful requests.
     pub response_code: u16,
-    /// How many of a hundred requests fail, chosen at random.
+    /// The percentage of requests that fail, chosen at random.
     pub failure_rate: u8,
-    /// What those are answered with.
+    /// The status code of failed requests.
     pub failure_code: u16,
-    /// The pause before every answer.
+    /// The delay before every response.
     pub delay_seconds: f64,
 }
 
@@ -142,18 +142,19 @@ impl Default for Behaviour {
 }
 
 impl Behaviour {
-    /// The answer to a request. The paths `/status-code/{code}` and `/delay/{seconds}` win over the
-    /// rules.
+    /// The response to a request. The paths `/status-code/{code}` and `/delay/{seconds}` override
+    /// the rules.
     pub fn reply(&self, request: &Received) -> Reply {
-        match PathOrder::parse(request.path()) {
+        match PathRequest::parse(request.path()) {
             Ok(None) => Reply::status(self.code()).after(seconds(self.delay_seconds)),
-            Ok(Some(order)) => Reply::status(order.code.unwrap_or(200)).after(order.delay),
+            Ok(Some(requested)) => {
+                Reply::status(requested.code.unwrap_or(200)).after(requested.delay)
+            }
             Err(reason) => Reply::status(400).body(format!("{reason}\n")),
         }
     }
 
-    /// What every request that is not addressed to a special path is answered with, if that is
-    /// always the same.
+    /// The status code of all requests without a special path, if it is always the same.
     pub fn constant_code(&self) -> Option<u16> {
         match self.failure_rate {
             0 => Some(self.response_code),
@@ -170,38 +171,40 @@ impl Behaviour {
     }
 }
 
-/// A pause of this many seconds; what is no sensible number is none.
+/// Converts seconds to a duration. An invalid number becomes zero.
 pub fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.clamp(0.0, MAX_DELAY_SECONDS)).unwrap_or(Duration::ZERO)
 }
 
-/// What a path orders: `/status-code/503/…`, `/delay/2.5/…`, or both in a row. The rest of the path
-/// is free.
+/// The response that a path requests: `/status-code/503/…`, `/delay/2.5/…`, or both in sequence.
+/// The rest of the path is ignored.
 #[derive(Debug, Default, PartialEq)]
-struct PathOrder {
+struct PathRequest {
     code: Option<u16>,
     delay: Duration,
 }
 
-impl PathOrder {
+impl PathRequest {
     fn parse(path: &str) -> Result<Option<Self>, String> {
-        let mut order = Self::default();
+        let mut request = Self::default();
         let mut found = false;
         let mut segments = path.split('/').skip(1);
         loop {
             match segments.next() {
                 Some("status-code") => {
-                    order.code = Some(parse_code(segments.next().unwrap_or_default())?);
+                    request.code = Some(parse_code(segments.next().unwrap_or_default())?);
                 }
-                Some("delay") => order.delay = parse_delay(segments.next().unwrap_or_default())?,
-                _ => return Ok(found.then_some(order)),
+                Some("delay") => {
+                    request.delay = parse_delay(segments.next().unwrap_or_default())?;
+                }
+                _ => return Ok(found.then_some(request)),
             }
             found = true;
         }
     }
 }
 
-/// A status that may be answered: 200 to 599.
+/// Parses a status code from 200 to 599.
 pub fn parse_code(text: &str) -> Result<u16, String> {
     text.parse()
         .ok()
@@ -213,7 +216,7 @@ fn parse_delay(text: &str) -> Result<Duration, String> {
     parse_seconds(text).map(seconds)
 }
 
-/// Seconds that may be waited: 0 to [`MAX_DELAY_SECONDS`], with decimals if need be.
+/// Parses a number of seconds from 0 to [`MAX_DELAY_SECONDS`]. It may have decimals.
 pub fn parse_seconds(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -225,27 +228,27 @@ pub fn parse_seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    fn order(path: &str) -> Result<Option<(Option<u16>, f64)>, String> {
-        PathOrder::parse(path).map(|order| order.map(|o| (o.code, o.delay.as_secs_f64())))
+    fn requested(path: &str) -> Result<Option<(Option<u16>, f64)>, String> {
+        PathRequest::parse(path).map(|requested| requested.map(|o| (o.code, o.delay.as_secs_f64())))
     }
 
     #[test]
-    fn paths_order_a_status_a_pause_or_both() {
-        assert_eq!(order("/status-code/404"), Ok(Some((Some(404), 0.0))));
-        assert_eq!(order("/status-code/503/any/thing"), Ok(Some((Some(503), 0.0))));
-        assert_eq!(order("/delay/0.25"), Ok(Some((None, 0.25))));
-        assert_eq!(order("/delay/2/status-code/500/x"), Ok(Some((Some(500), 2.0))));
+    fn paths_request_a_status_code_a_delay_or_both() {
+        assert_eq!(requested("/status-code/404"), Ok(Some((Some(404), 0.0))));
+        assert_eq!(requested("/status-code/503/any/thing"), Ok(Some((Some(503), 0.0))));
+        assert_eq!(requested("/delay/0.25"), Ok(Some((None, 0.25))));
+        assert_eq!(requested("/delay/2/status-code/500/x"), Ok(Some((Some(500), 2.0))));
     }
 
     #[test]
-    fn other_paths_order_nothing() {
+    fn other_paths_request_nothing() {
         for path in ["/", "", "/webhook-receiver", "/orders/status-code/500", "//delay/3"] {
-            assert_eq!(order(path), Ok(None), "{path}");
+            assert_eq!(requested(path), Ok(None), "{path}");
         }
     }
 
     #[test]
-    fn senseless_orders_are_refused_with_the_reason() {
+    fn invalid_requests_are_rejected() {
         for path in [
             "/status-code",
             "/status-code/abc",
@@ -255,12 +258,12 @@ mod tests {
             "/delay/NaN",
             "/delay/1e9",
         ] {
-            assert!(order(path).is_err(), "{path}");
+            assert!(requested(path).is_err(), "{path}");
         }
     }
 
     #[test]
-    fn a_failure_rate_of_none_or_all_leaves_nothing_to_chance() {
+    fn a_failure_rate_of_0_or_100_is_not_random() {
         assert_eq!(Behaviour::default().constant_code(), Some(200));
         assert_eq!(
             Behaviour { failure_rate: 100, ..Behaviour::default() }.constant_code(),
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_rate_in_between_fails_about_that_share() {
+    fn a_failure_rate_in_between_is_the_share_of_failures() {
         let behaviour = Behaviour { failure_rate: 30, failure_code: 503, ..Behaviour::default() };
         let failed = (0..10_000).filter(|_| behaviour.code() == 503).count();
         assert!((2_500..3_500).contains(&failed), "{failed} of 10,000 failed at a rate of 30 %");

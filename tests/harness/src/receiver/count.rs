@@ -1,5 +1,4 @@
-//! Counters that many connections share without a lock, so that counting costs a benchmark next to
-//! nothing.
+//! Counters that connections share without a lock, so that counting does not slow down a benchmark.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::signature::SignatureStatus;
 
-/// Status codes counted: 0 to 599.
+/// Status codes below this number are counted.
 const CODES: usize = 600;
 
-/// Everything that is counted.
+/// All counters.
 #[derive(Debug)]
 pub(super) struct Counts {
     started: Instant,
@@ -53,9 +52,9 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// A complete request came. Gives what [`answered`](Self::answered) must be told of its
-    /// webhook-id.
-    pub(super) fn came(
+    /// Counts a complete request. Returns the hash of its webhook-id, for
+    /// [`responded`](Self::responded).
+    pub(super) fn arrived(
         &self,
         webhook_id: Option<&[u8]>,
         bytes: usize,
@@ -74,8 +73,8 @@ impl Counts {
         Some(id)
     }
 
-    /// A request is being answered with this code.
-    pub(super) fn answered(&self, id: Option<IdHash>, code: u16) {
+    /// Counts a response with this status code.
+    pub(super) fn responded(&self, id: Option<IdHash>, code: u16) {
         if let Some(counter) = self.answered.get(usize::from(code)) {
             counter.fetch_add(1, Relaxed);
         }
@@ -86,12 +85,12 @@ impl Counts {
         }
     }
 
-    /// The other side closed the connection before it was answered, or was hung up on.
+    /// Counts a request whose connection closed before the response.
     pub(super) fn abandoned(&self) {
         self.abandoned.fetch_add(1, Relaxed);
     }
 
-    /// Requests that are waiting for their answer.
+    /// The number of requests without a response yet.
     pub(super) fn in_flight(&self) -> u64 {
         let answered: u64 = self.answered.iter().map(|counter| counter.load(Relaxed)).sum();
         self.received.load(Relaxed).saturating_sub(answered + self.abandoned.load(Relaxed))
@@ -126,16 +125,16 @@ impl Counts {
     }
 }
 
-/// What a receiver has counted, as `GET /status` shows it.
+/// The counts of a receiver, as `GET /status` shows them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Since it started.
+    /// Seconds since the start of the receiver.
     pub uptime_seconds: f64,
     /// Complete requests.
     pub received: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// Answers by status code.
+    /// Responses by status code.
     pub answered: BTreeMap<u16, u64>,
     /// Requests without a response yet.
     pub in_flight: u64,
@@ -164,8 +163,7 @@ pub struct SignatureCounts {
     pub unchecked: u64,
 }
 
-/// 64 bits of hash stand for a webhook-id: among ten million of them two collide once in 370,000
-/// runs.
+/// A 64-bit hash of a webhook-id. With ten million IDs, one in 370,000 runs has a collision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IdHash(u64);
 
@@ -173,41 +171,40 @@ impl IdHash {
     fn of(id: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
-        // 0 marks an empty place.
+        // 0 marks an empty slot.
         Self(hasher.finish().max(1))
     }
 }
 
-/// Tables of an [`IdSet`], each four times the size of the one before.
+/// The number of tables of an [`IdSet`]. Each is four times as large as the previous one.
 const TABLES: usize = 7;
-/// Places of the first table: 32 KiB.
-const FIRST_TABLE_PLACES: usize = 1 << 12;
-/// Places of a table that one id may take.
-const WINDOW_PLACES: usize = 16;
+/// The number of slots of the first table: 32 KiB.
+const FIRST_TABLE_SLOTS: usize = 1 << 12;
+/// The number of slots of a table in which an ID can be.
+const WINDOW_SLOTS: usize = 16;
 
-/// A set that only grows, without locks.
+/// A set without locks. IDs cannot be removed.
 ///
-/// An id may stand in a window of neighbouring places of each table. Places are never emptied, so
-/// everybody who looks for an id finds the same first empty place in the same order, and taking it
-/// is one compare-and-swap: of two that insert the same id at once, one wins. A full window leads
-/// to the next table. After [`TABLES`] full windows (some 20 million ids), the id counts as new
-/// each time.
+/// An ID is in a window of adjacent slots of one table. Slots are never emptied, so all threads
+/// find the same first empty slot for an ID. A compare-and-swap fills it: if two threads insert the
+/// same ID at once, one of them succeeds. If the window is full, the next table is used. After
+/// [`TABLES`] full windows (about 20 million IDs), an ID always counts as new.
 #[derive(Debug, Default)]
 struct IdSet {
     tables: [OnceLock<Box<[AtomicU64]>>; TABLES],
 }
 
 impl IdSet {
-    /// Whether it was not yet in.
+    /// Inserts an ID. Returns whether it is new.
     fn insert(&self, id: IdHash) -> bool {
         for (n, table) in self.tables.iter().enumerate() {
-            let places = FIRST_TABLE_PLACES << (2 * n);
-            let table = table.get_or_init(|| (0..places).map(|_| AtomicU64::new(0)).collect());
-            let first = (id.0 as usize) & (places - 1);
-            for step in 0..WINDOW_PLACES {
-                let place = &table[(first + step) & (places - 1)];
-                let found = match place.load(Relaxed) {
-                    0 => place.compare_exchange(0, id.0, Relaxed, Relaxed).err(),
+            let slots = FIRST_TABLE_SLOTS << (2 * n);
+            let table = table.get_or_init(|| (0..slots).map(|_| AtomicU64::new(0)).collect());
+            let first = (id.0 as usize) & (slots - 1);
+            for step in 0..WINDOW_SLOTS {
+                let slot = &table[(first + step) & (slots - 1)];
+                let found = match slot.load(Relaxed) {
+                    0 => slot.compare_exchange(0, id.0, Relaxed, Relaxed).err(),
                     other => Some(other),
                 };
                 match found {
@@ -228,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_counts_each_id_once_while_many_insert_the_same_ones() {
+    fn a_set_counts_each_id_once_while_threads_insert_the_same_ids() {
         let set = IdSet::default();
         let new = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -249,11 +246,11 @@ mod tests {
     fn a_retry_is_repeated_and_only_a_second_success_is_a_duplicate() {
         let counts = Counts::default();
         for code in [500, 200, 200] {
-            let id = counts.came(Some(b"a"), 10, SignatureStatus::Unchecked);
-            counts.answered(id, code);
+            let id = counts.arrived(Some(b"a"), 10, SignatureStatus::Unchecked);
+            counts.responded(id, code);
         }
-        let id = counts.came(None, 5, SignatureStatus::Unchecked);
-        counts.answered(id, 200);
+        let id = counts.arrived(None, 5, SignatureStatus::Unchecked);
+        counts.responded(id, 200);
         let seen = counts.snapshot();
         assert_eq!((seen.received, seen.bytes, seen.distinct_webhook_ids), (4, 35, 1));
         assert_eq!((seen.repeated, seen.duplicates, seen.in_flight), (2, 1, 0));
@@ -261,9 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_answered_is_in_flight_until_it_is_abandoned() {
+    fn a_request_without_a_response_is_in_flight_until_it_is_abandoned() {
         let counts = Counts::default();
-        counts.came(Some(b"a"), 1, SignatureStatus::Missing);
+        counts.arrived(Some(b"a"), 1, SignatureStatus::Missing);
         assert_eq!(counts.in_flight(), 1);
         counts.abandoned();
         let seen = counts.snapshot();

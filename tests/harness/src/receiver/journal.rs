@@ -1,7 +1,7 @@
-//! What a receiver writes down: a line for each request, and its payload as a file.
+//! The journal of a receiver: a log line and a payload file for each request.
 //!
-//! Lines go through a thread of their own, so a slow terminal or disk holds up no answer. Payloads
-//! are written before the answer is sent: who was answered finds the file.
+//! A separate thread writes the lines, so a slow terminal or disk does not delay responses.
+//! Payloads are written before the response, so the file exists when the response arrives.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,13 +22,13 @@ use serde::Serialize;
 
 use super::answer::Received;
 
-/// Lines that may wait for the writing thread; beyond that, requests wait.
-const MAX_WAITING_LINES: usize = 65_536;
+/// The maximum number of queued lines. When the queue is full, requests wait.
+const MAX_QUEUED_LINES: usize = 65_536;
 
-/// Characters of a webhook-id that go into a file's name.
-const MAX_ID_IN_NAME: usize = 80;
+/// The maximum number of characters of a webhook-id in a file name.
+const MAX_ID_CHARS: usize = 80;
 
-/// Where a receiver writes things down.
+/// An open journal.
 #[derive(Debug)]
 pub struct Journal {
     lines: Option<Lines>,
@@ -43,21 +43,21 @@ struct Lines {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is to be written down, and where.
+/// The outputs of a journal.
 #[derive(Clone, Debug, Default)]
 pub struct JournalOptions {
-    /// Lines to standard output.
+    /// Whether to write lines to standard output.
     pub stdout: bool,
-    /// Lines as JSON objects.
+    /// Whether lines are JSON objects.
     pub json: bool,
-    /// Lines to this file, after what it holds already.
+    /// The file to which lines are appended.
     pub log_file: Option<PathBuf>,
-    /// Payloads to this folder, which is created if need be.
+    /// The folder for payloads. It is created if it does not exist.
     pub save_dir: Option<PathBuf>,
 }
 
 impl Journal {
-    /// Opens what is to be written. `None` if that is nothing.
+    /// Opens the outputs. `None` if there is no output.
     pub fn open(options: JournalOptions) -> Result<Option<Self>, JournalError> {
         let open = |path: &PathBuf| {
             let file = OpenOptions::new().create(true).append(true).open(path);
@@ -73,11 +73,15 @@ impl Journal {
         } else {
             None
         };
-        let wanted = lines.is_some() || options.save_dir.is_some();
-        Ok(wanted.then_some(Self { lines, save_dir: options.save_dir, saved: AtomicU64::new(0) }))
+        let has_output = lines.is_some() || options.save_dir.is_some();
+        Ok(has_output.then_some(Self {
+            lines,
+            save_dir: options.save_dir,
+            saved: AtomicU64::new(0),
+        }))
     }
 
-    /// Writes a request's line. `code` is `None` if it got no answer.
+    /// Writes the line of a request. `code` is `None` if there was no response.
     pub(super) fn line(&self, request: &Received, code: Option<u16>, took: Duration) {
         let Some(lines) = &self.lines else { return };
         let line = Line {
@@ -99,7 +103,7 @@ impl Journal {
         let _ = lines.queue.send(Some(text));
     }
 
-    /// The folder and the name for a request's payload, if payloads are to be saved.
+    /// The file for the payload of a request, if payloads are saved.
     pub(super) fn file_for(&self, request: &Received) -> Option<PathBuf> {
         let folder = self.save_dir.as_deref()?;
         let number = self.saved.fetch_add(1, Relaxed) + 1;
@@ -110,7 +114,7 @@ impl Journal {
         )))
     }
 
-    /// Writes what still waits, and ends the writing thread.
+    /// Writes the queued lines and stops the writing thread.
     pub fn close(&self) {
         if let Some(lines) = &self.lines {
             let _ = lines.queue.send(None);
@@ -120,20 +124,20 @@ impl Journal {
     }
 }
 
-/// Writes a payload, byte for byte, into a new file.
+/// Writes a payload to a new file, unchanged.
 pub(super) fn save(path: &Path, body: &Bytes) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(body)
 }
 
 fn file_name(now: Timestamp, number: u64, webhook_id: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };
-    let id: String = webhook_id.chars().take(MAX_ID_IN_NAME).map(safe).collect();
+    let id: String = webhook_id.chars().take(MAX_ID_CHARS).map(safe).collect();
     format!("webhook_data_{}_{number:06}_{id}.json", now.strftime("%Y%m%dT%H%M%S%.3fZ"))
 }
 
 impl Lines {
     fn start(stdout: bool, json: bool, file: Option<File>) -> Result<Self, JournalError> {
-        let (queue, waiting) = sync_channel(MAX_WAITING_LINES);
+        let (queue, waiting) = sync_channel(MAX_QUEUED_LINES);
         let writer = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || write_lines(&waiting, stdout, file));
@@ -141,8 +145,8 @@ impl Lines {
     }
 }
 
-/// Writes lines as they come, flushing whenever none waits. An output that fails is given up, with
-/// one message.
+/// Writes lines, and flushes when the queue is empty. After an error, reports it and stops writing
+/// to that output.
 fn write_lines(waiting: &Receiver<Option<String>>, stdout: bool, file: Option<File>) {
     let mut outputs: Vec<(&str, Box<dyn Write>)> = Vec::new();
     if stdout {
@@ -158,7 +162,9 @@ fn write_lines(waiting: &Receiver<Option<String>>, stdout: bool, file: Option<Fi
                 None => output.flush(),
             };
             if let Err(error) = &written {
-                shared::complain!("webhook-receiver: cannot write to {name} any more: {error}");
+                shared::complain!(
+                    "webhook-receiver: cannot write to {name}: {error}. Logging to it has stopped."
+                );
             }
             written.is_ok()
         });
@@ -206,12 +212,12 @@ impl std::fmt::Display for Line<'_> {
         write!(f, " bytes={} signature={} ", self.bytes, self.signature)?;
         match self.code {
             Some(code) => write!(f, "-> {code}"),
-            None => write!(f, "-> no answer, the sender was gone after {} ms", self.took_ms),
+            None => write!(f, "-> no response, the sender disconnected after {} ms", self.took_ms),
         }
     }
 }
 
-/// What can go wrong with a journal.
+/// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The log file cannot be opened.
@@ -219,7 +225,7 @@ pub enum JournalError {
     Log {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The folder cannot be created.
@@ -227,10 +233,10 @@ pub enum JournalError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The system gave no thread.
+    /// The writing thread cannot be started.
     #[error("cannot start the journal's thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -240,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_holds_nothing_that_leads_elsewhere() {
+    fn a_file_name_has_no_path_separators() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
         assert_eq!(
             file_name(at, 7, "../../etc/x y"),
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_reads_well_and_says_when_nobody_waited_for_the_answer() {
+    fn a_line_shows_the_response_or_that_the_sender_disconnected() {
         let line = |code| Line {
             time: "2026-01-02T03:04:05.678Z".into(),
             method: "POST",
@@ -267,7 +273,7 @@ mod tests {
         assert_eq!(line(Some(200)).to_string(), format!("{start}-> 200"));
         assert_eq!(
             line(None).to_string(),
-            format!("{start}-> no answer, the sender was gone after 30001 ms")
+            format!("{start}-> no response, the sender disconnected after 30001 ms")
         );
     }
 }

@@ -1,8 +1,7 @@
-//! The server: HTTP/1.1 on a listener, each connection a task.
+//! The HTTP/1.1 server, with a task for each connection.
 //!
-//! Bare hyper, because this is also the receiver of the benchmark: without journal and without kept
-//! requests, a request takes no lock that another one holds for more than an instant, and copies no
-//! byte of its body.
+//! It uses hyper directly, because it is also the receiver of the benchmark. Without a journal and
+//! kept requests, a request holds locks only briefly and copies no byte of its body.
 
 use std::{
     convert::Infallible,
@@ -35,16 +34,16 @@ use super::{
     signature::Secrets,
 };
 
-/// A request's body at most; more is answered 413.
+/// The maximum size of a request body. A larger one gets 413.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// Connections at most; more wait to be accepted.
+/// The maximum number of connections. Others wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// The wait after a failed accept, which is mostly a lack of file descriptors.
+/// The wait after a failed accept. The usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// What all connections share.
+/// The state that all connections share.
 pub(super) struct State {
     pub(super) script: RwLock<Script>,
     pub(super) behaviour: Option<Behaviour>,
@@ -83,7 +82,7 @@ impl State {
     }
 }
 
-/// Serves until `stop` turns true; then lets what is in flight finish within [`STOP_BOUND`].
+/// Serves until `stop` is true, then waits up to [`STOP_BOUND`] for requests in progress.
 pub(super) async fn serve(
     listener: TcpListener,
     state: Arc<State>,
@@ -112,7 +111,7 @@ pub(super) async fn serve(
         while state.counts.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // An answer is counted just before its bytes are written.
+        // A response is counted just before its bytes are written.
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let _ = tokio::time::timeout(STOP_BOUND, idle).await;
@@ -131,14 +130,14 @@ async fn accept(
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(|request| respond(request, &state));
-    // An error here is the other side's: it went away or spoke no HTTP, and hyper has answered 400
-    // where it could.
+    // An error means that the client disconnected or sent invalid HTTP. If possible, hyper has
+    // responded 400.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Ends the connection without an answer.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
-#[error("the script said to hang up")]
+#[error("the script hangs up")]
 struct HangUp;
 
 async fn respond(
@@ -150,12 +149,12 @@ async fn respond(
         Method::GET if matches!(request.uri().path(), "/" | "/status") => Ok(status_page(state)),
         Method::GET => Ok(plain(
             404,
-            "only / and /status can be read here; send webhooks by POST, to any path\n",
+            "There is only GET / and GET /status. Send webhooks with POST, to any path.\n",
             None,
         )),
         _ => Ok(plain(
             405,
-            "send webhooks by POST; GET /status shows counts\n",
+            "Send webhooks with POST. GET /status shows counts.\n",
             Some((header::ALLOW, "GET, POST")),
         )),
     }
@@ -168,18 +167,18 @@ async fn receive(
     let (head, body) = request.into_parts();
     let body = match read(body).await {
         Ok(body) => body,
-        Err(ReadError::Gone) => return Err(HangUp),
+        Err(ReadError::Disconnected) => return Err(HangUp),
         Err(ReadError::TooLarge) => {
             return Ok(plain(
                 413,
-                "a body may have 16 MiB at most\n",
+                "The body exceeds 16 MiB.\n",
                 Some((header::CONNECTION, "close")),
             ));
         }
     };
     let at = std::time::Instant::now();
     let verdict = state.secrets.verdict(&head.headers, &body);
-    let id = state.counts.came(
+    let id = state.counts.arrived(
         head.headers.get("webhook-id").map(HeaderValue::as_bytes),
         body.len(),
         verdict,
@@ -214,8 +213,8 @@ async fn answer(
     Ok(response)
 }
 
-/// A request that has no answer yet. hyper drops it, with the future that holds it, when the other
-/// side goes away.
+/// A request without a response yet. If the client disconnects, hyper drops the future that owns
+/// this.
 struct Unanswered<'a> {
     state: &'a State,
     id: Option<IdHash>,
@@ -226,7 +225,7 @@ struct Unanswered<'a> {
 impl Unanswered<'_> {
     fn answered(&mut self, code: u16) {
         self.done = true;
-        self.state.counts.answered(self.id, code);
+        self.state.counts.responded(self.id, code);
         self.line(Some(code));
     }
 
@@ -261,16 +260,16 @@ async fn save(state: &State, request: &Arc<Received>) {
 }
 
 enum ReadError {
-    Gone,
+    Disconnected,
     TooLarge,
 }
 
-/// The whole body. One that came in one piece is not copied.
+/// Reads the whole body. A body of one frame is not copied.
 async fn read(mut body: Incoming) -> Result<Bytes, ReadError> {
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| ReadError::Gone)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| ReadError::Disconnected)?.into_data() else { continue };
         if whole.len() + pieces.len() + data.len() > MAX_BODY_BYTES {
             return Err(ReadError::TooLarge);
         }
@@ -315,7 +314,7 @@ fn plain(
     response
 }
 
-/// A body on its way out.
+/// The body of a response that is being sent.
 enum AnswerBody {
     Whole(Bytes),
     Dribble { chunk: Bytes, pause: Duration, left: u64, sleep: Option<Pin<Box<Sleep>>> },

@@ -1,4 +1,4 @@
-//! The receiver over real sockets.
+//! Tests of the receiver over real sockets.
 
 use std::{
     sync::atomic::{AtomicU16, Ordering::Relaxed},
@@ -21,7 +21,7 @@ async fn post(url: &str, id: &str) -> Result<u16, reqwest::Error> {
 }
 
 #[tokio::test]
-async fn requests_are_kept_as_they_came() {
+async fn requests_are_kept_unchanged() {
     let receiver = Receiver::start().await.unwrap();
     assert_eq!(post(&receiver.url("/any/path?x=1"), "A_1").await.unwrap(), 200);
     let requests = receiver.wait_for(1, BOUND).await.unwrap();
@@ -30,10 +30,10 @@ async fn requests_are_kept_as_they_came() {
     assert_eq!(requests[0].body, BODY);
 }
 
-/// Waiting starts before the request is sent, so it must be woken by it; what does not come ends
-/// with the number that came.
+/// The wait starts before the request is sent, so the request must end it. After the time limit,
+/// the error has the number of requests that arrived.
 #[tokio::test]
-async fn waiting_ends_with_the_request_or_with_the_bound() {
+async fn waiting_ends_with_the_request_or_with_the_time_limit() {
     let receiver = Receiver::start().await.unwrap();
     let url = receiver.url("/");
     let (waited, _) = tokio::join!(receiver.wait_for_webhook("B", 1, BOUND), async {
@@ -42,11 +42,11 @@ async fn waiting_ends_with_the_request_or_with_the_bound() {
     });
     assert_eq!(waited.unwrap().len(), 1);
     let error = receiver.wait_for(3, Duration::from_millis(20)).await.unwrap_err();
-    assert!(matches!(error, ReceiverError::Missing { wanted: 3, came: 2, .. }), "{error}");
+    assert!(matches!(error, ReceiverError::Missing { expected: 3, arrived: 2, .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_script_decides_and_may_be_exchanged() {
+async fn a_script_determines_responses_and_can_be_replaced() {
     let code = Arc::new(AtomicU16::new(503));
     let scripted = Arc::clone(&code);
     let receiver = Receiver::builder()
@@ -67,7 +67,7 @@ async fn a_script_decides_and_may_be_exchanged() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_holds_up_no_other() {
+async fn a_slow_response_delays_no_other() {
     let receiver = Receiver::start().await.unwrap();
     let slow = receiver.url("/delay/30");
     let waiting = tokio::spawn(async move { post(&slow, "slow").await });
@@ -85,7 +85,7 @@ async fn a_slow_answer_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn hanging_up_gives_no_answer_and_a_dribbled_body_comes_whole() {
+async fn hanging_up_sends_no_response_and_a_dribbled_body_arrives_complete() {
     let receiver = Receiver::builder().script(|_| Reply::hang_up()).start().await.unwrap();
     assert!(post(&receiver.url("/"), "A").await.is_err());
     receiver.answer_with(|_| {
@@ -97,7 +97,7 @@ async fn hanging_up_gives_no_answer_and_a_dribbled_body_comes_whole() {
 }
 
 #[tokio::test]
-async fn status_shows_counts_and_behaviour_and_other_reads_are_explained() {
+async fn status_shows_counts_and_behaviour_and_other_methods_and_paths_fail() {
     let receiver = Receiver::builder().secrets(Secrets::parse("secret-key")).start().await.unwrap();
     post(&receiver.url("/"), "A").await.unwrap();
     post(&receiver.url("/"), "A").await.unwrap();
@@ -118,7 +118,7 @@ async fn status_shows_counts_and_behaviour_and_other_reads_are_explained() {
 }
 
 #[tokio::test]
-async fn payloads_are_saved_before_the_answer_and_lines_are_flushed_at_the_end() {
+async fn payloads_are_saved_before_the_response_and_lines_are_flushed_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let (log_file, save_dir) = (folder.path().join("log"), folder.path().join("saved"));
     let options = JournalOptions {
@@ -149,14 +149,14 @@ async fn payloads_are_saved_before_the_answer_and_lines_are_flushed_at_the_end()
 }
 
 #[tokio::test]
-async fn a_stopped_or_dropped_receiver_refuses_and_its_port_is_free() {
+async fn a_stopped_or_dropped_receiver_refuses_connections_and_its_port_is_free() {
     for drop_it in [true, false] {
         let receiver = Receiver::start().await.unwrap();
         let (url, address) = (receiver.url("/"), receiver.address());
         post(&url, "A").await.unwrap();
         if drop_it {
             drop(receiver);
-            // Aborted, its task ends as soon as the runtime comes to it.
+            // The aborted task ends when the runtime polls it.
             tokio::task::yield_now().await;
         } else {
             receiver.stop().await;

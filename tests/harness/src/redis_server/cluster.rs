@@ -1,40 +1,40 @@
-//! A Redis Cluster of one's own: three servers that know each other, with a third of the slots
-//! each.
+//! A Redis Cluster of three servers with a third of the slots each.
 
 use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisResult, cmd};
 
-use super::{MAX_TRIES, POLL_INTERVAL, RedisServer, RedisServerError, free_port};
+use super::{MAX_TRIES, POLL_INTERVAL, RedisServer, RedisServerError};
+use crate::process::free_ports;
 
-/// Nodes that have slots.
+/// The number of primary nodes.
 const NODES: usize = 3;
 
-/// Slots of a cluster.
+/// The number of slots of a cluster.
 const SLOTS: usize = 16_384;
 
-/// How long the nodes may take to agree.
+/// The time limit until the nodes agree on the state of the cluster.
 const AGREE_BOUND: Duration = Duration::from_secs(30);
 
-/// Running nodes. Dropping them kills them.
+/// A running cluster. Dropping it kills its nodes.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
 }
 
 impl RedisCluster {
-    /// Keeps nothing on disk.
+    /// Starts a cluster that writes nothing to disk.
     pub fn start() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// Writes every change to disk before it answers, so that nodes can be killed and started
-    /// again.
+    /// Starts a cluster that writes every change to disk before it responds, so that nodes survive
+    /// a kill.
     pub fn durable() -> Result<Self, RedisServerError> {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    /// The same, and each node has a replica. The replicas are the last three of its nodes.
+    /// Starts a cluster with a replica of each primary. The replicas are the last three nodes.
     pub fn with_replicas() -> Result<Self, RedisServerError> {
         let mut cluster = Self::start()?;
         for index in 0..NODES {
@@ -64,23 +64,23 @@ impl RedisCluster {
         let nodes = (0..NODES).map(|_| node(arguments)).collect::<Result<Vec<_>, _>>()?;
         let cluster = Self { nodes };
         cluster.join().map_err(|error| {
-            RedisServerError::Start(format!("the nodes do not make a cluster: {error}"))
+            RedisServerError::Start(format!("cannot create the cluster: {error}"))
         })?;
         cluster.wait_until_agreed()?;
         Ok(cluster)
     }
 
-    /// Its nodes.
+    /// The nodes.
     pub fn nodes(&self) -> &[RedisServer] {
         &self.nodes
     }
 
-    /// The same, to end and restart them.
+    /// The nodes, to kill and restart them.
     pub fn nodes_mut(&mut self) -> &mut [RedisServer] {
         &mut self.nodes
     }
 
-    /// Its URL, which names the first two nodes.
+    /// The URL, with the first two nodes.
     pub fn url(&self) -> String {
         format!(
             "redis+cluster://127.0.0.1:{},127.0.0.1:{}",
@@ -89,7 +89,7 @@ impl RedisCluster {
         )
     }
 
-    /// A connection to each node, which is sent no other node's keys.
+    /// A connection to each node, without cluster redirects.
     pub fn connections(&self) -> RedisResult<Vec<Connection>> {
         self.nodes.iter().map(|node| redis::Client::open(node.url(0))?.get_connection()).collect()
     }
@@ -109,7 +109,7 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Waits until every node knows of every slot who has it, and that all are well.
+    /// Waits until every node knows all nodes and the owners of all slots.
     pub fn wait_until_agreed(&self) -> Result<(), RedisServerError> {
         let started = Instant::now();
         let agrees = |connection: &mut Connection| -> RedisResult<bool> {
@@ -136,11 +136,12 @@ impl RedisCluster {
     }
 }
 
-/// The usual port for the nodes' own talk is 10,000 above the other one, where there may be none.
+/// Starts a node. The default port of the cluster bus is the main port plus 10,000, which may not
+/// exist, so it gets another one.
 fn node(arguments: &[&str]) -> Result<RedisServer, RedisServerError> {
-    let mut problem = RedisServerError::Start("no try".to_owned());
+    let mut problem = RedisServerError::Start("it was not tried".to_owned());
     for _ in 0..MAX_TRIES {
-        let bus = free_port()?;
+        let [bus] = free_ports()?;
         let cluster = [
             "--cluster-enabled",
             "yes",

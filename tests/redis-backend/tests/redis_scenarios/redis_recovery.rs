@@ -9,10 +9,11 @@ use harness::{
     receiver::{Receiver, Reply},
     redis_server::{RedisCluster, RedisServer},
     stack::Stack,
+    wait::wait_until,
 };
 use redis::cmd;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::redis::{BOUND, Parts};
 
@@ -29,14 +30,6 @@ fn parts(status: &str, queue: &str) -> Parts {
         .set("LEASE_MS", "45000")
 }
 
-async fn wait_until(what: &str, bound: Duration, is_so: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < bound, "{what}: not within {bound:?}");
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Starts attempts that hang, on the only stack. The receiver responds at once from then on. One of
 /// these servers stores the heartbeats.
 async fn in_flight(
@@ -50,7 +43,7 @@ async fn in_flight(
     };
     let has_beaten =
         || servers.iter().any(|server| count(server).is_ok_and(|processes| processes > 0));
-    wait_until("the stack's first heartbeat", BOUND, has_beaten).await;
+    wait_until("the stack's first heartbeat", BOUND, async || has_beaten()).await;
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
     for _ in 0..IN_FLIGHT {
@@ -74,15 +67,8 @@ async fn assert_delivered_after_one_interruption(api: &ApiClient, ids: &[String]
     let ledger = ledger::settle(api, ids, bound).await;
     assert_eq!(ledger.statuses, [("delivered".to_owned(), ids.len())].into());
     for id in ids {
-        let outcomes: Vec<String> = api
-            .webhook(id)
-            .await
-            .unwrap()
-            .attempts
-            .into_iter()
-            .map(|attempt| attempt.outcome)
-            .collect();
-        assert_eq!(outcomes, ["interrupted", "delivered"]);
+        let webhook = api.webhook(id).await.unwrap();
+        assert_eq!(webhook.outcomes(), ["interrupted", "delivered"]);
     }
 }
 
@@ -148,7 +134,7 @@ async fn another_stack_recovers_the_attempts_of_a_paused_one() {
     let api = ApiClient::new(&other.url(), None).unwrap();
     assert_delivered_after_one_interruption(&api, &ids, RECOVERY_BOUND).await;
     stack.resume().unwrap();
-    wait_until("the stack reports its missed heartbeat", BOUND, || {
+    wait_until("the stack reports its missed heartbeat", BOUND, async || {
         first.launch.log().contains("No heartbeat reached Redis")
     })
     .await;
@@ -171,7 +157,7 @@ async fn attempts_stop_when_the_heartbeat_does_not_reach_redis() {
     let stack = parts.launch.start().unwrap();
     let ids = in_flight(&receiver, &stack, &servers, 2).await;
     servers[0].pause().unwrap();
-    wait_until("the attempts are stopped", BOUND, || {
+    wait_until("the attempts are stopped", BOUND, async || {
         parts.launch.log().contains("because this process lost its heartbeat")
     })
     .await;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
+use harness::clock::StoppedClock;
 use serde_json::{Map, Value, json};
 use shared::{
     liveness::{Liveness, ProcessId},
@@ -24,28 +24,10 @@ const HELD: &str = "redis_held.json";
 /// That process.
 const PROCESS: ProcessId = 7;
 
-/// A clock with a fixed time.
-#[derive(Debug)]
-struct FixedClock;
-
-#[async_trait]
-impl Clock for FixedClock {
-    fn now(&self) -> Timestamp {
-        golden::NOW
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    async fn sleep(&self, _wait: Duration) {
-        std::future::pending::<()>().await;
-    }
-}
-
 /// Store and queue of a process, under its name if it has one.
 fn open(behind: &Behind, process: Option<ProcessId>) -> (RedisStore, RedisQueue) {
-    let (clock, liveness) = (Arc::new(FixedClock), Arc::new(Liveness::default()));
+    let clock: Arc<dyn Clock> = Arc::new(StoppedClock(golden::NOW));
+    let liveness = Arc::new(Liveness::default());
     if let Some(process) = process {
         liveness.begin(process);
     }

@@ -7,9 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use harness::redis_server::RedisServer;
+use harness::{clock::StoppedClock, redis_server::RedisServer};
 use redis::{InfoDict, cmd};
 use serde_json::value::RawValue;
 use shared::{
@@ -53,24 +52,6 @@ pub(crate) struct Swept {
     pub(crate) answered_bytes: u64,
     /// The duration of the sweep.
     pub(crate) took: Duration,
-}
-
-#[derive(Debug)]
-struct FixedClock;
-
-#[async_trait]
-impl Clock for FixedClock {
-    fn now(&self) -> Timestamp {
-        NOW
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    async fn sleep(&self, wait: Duration) {
-        tokio::time::sleep(wait).await;
-    }
 }
 
 /// Sweeps once over `due` webhooks that are due and `open` webhooks that are not.
@@ -142,7 +123,7 @@ fn context(status: &RedisServer, queue: &RedisServer) -> Result<Context, Failure
         _ => None,
     };
     let config = Config::from_source(Defaults::LAMBDA, setting)?;
-    let clock: Arc<dyn Clock> = Arc::new(FixedClock);
+    let clock: Arc<dyn Clock> = Arc::new(StoppedClock(NOW));
     let backends = Backends::open(&config, &clock, DataDirMode::Shared)?;
     Ok(Context::new(config, &backends, clock, Duration::from_secs(3600))?)
 }

@@ -22,13 +22,9 @@ mod cycles;
 mod modules;
 mod paths;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
-use harness::binaries::workspace;
-use serde_json::Value;
+use harness::binaries::cargo_metadata;
 
 use self::{cycles::cycle, modules::Crate};
 
@@ -48,14 +44,7 @@ fn no_modules_import_each_other_in_a_cycle() {
 
 /// The name and the root file of each target of the workspace.
 fn targets() -> Vec<(String, PathBuf)> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
-        .current_dir(workspace())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metadata = cargo_metadata().unwrap();
     let mut targets = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
         for target in package["targets"].as_array().unwrap() {

@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use harness::{
     binaries::binary,
     client::ApiClient,
     ledger,
+    process::{free_ports, peak_kib},
     receiver::{Receiver, Reply},
     stack::{Launch, Stack},
 };
@@ -31,7 +32,7 @@ struct Bare {
 
 impl Bare {
     fn start(stdout: Stdio, stderr: Stdio) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [port] = free_ports().unwrap();
         let folder = TempDir::new().unwrap();
         let mut command = Command::new(binary("local").unwrap());
         command
@@ -240,9 +241,7 @@ fn stalled_connections_and_bodies_do_not_block_other_callers() {
 
 /// The stack's peak memory in MiB.
 fn peak_mib(stack: &Stack) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stack.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    peak_kib(stack.pid()).unwrap().unwrap() / 1024
 }
 
 /// Endless headers without a key. By default, hyper would buffer 400 KiB for each connection, 117

@@ -25,7 +25,6 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { target } = Options::parse();
-    let mut report = Checklist::new("test-webhook-dlq-simple", target.json);
-    let outcome = dead_letters::simple(&target, &mut report).await;
-    report.finish(&outcome)
+    let test = async |report: &mut _| dead_letters::simple(&target, report).await;
+    Checklist::run("test-webhook-dlq-simple", target.json, test).await
 }

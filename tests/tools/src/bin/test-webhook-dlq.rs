@@ -29,7 +29,6 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { target } = Options::parse();
-    let mut report = Checklist::new("test-webhook-dlq", target.json);
-    let outcome = dead_letters::full(&target, &mut report).await;
-    report.finish(&outcome)
+    let test = async |report: &mut _| dead_letters::full(&target, report).await;
+    Checklist::run("test-webhook-dlq", target.json, test).await
 }

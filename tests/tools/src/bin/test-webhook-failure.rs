@@ -34,10 +34,8 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Options { failure, target } = Options::parse();
-    let mut report = Checklist::new(
-        format!("test-webhook-failure {}", failure.map_or("(delivery)", Failure::as_str)),
-        target.json,
-    );
-    let outcome = failure::run(&target, failure, &mut report).await;
-    report.finish(&outcome)
+    let scenario =
+        format!("test-webhook-failure {}", failure.map_or("(delivery)", Failure::as_str));
+    let test = async |report: &mut _| failure::run(&target, failure, report).await;
+    Checklist::run(scenario, target.json, test).await
 }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::process::peak_kib;
 use serde::Serialize;
 
 use super::{LoadError, figures::Quantiles};
@@ -68,12 +69,13 @@ pub fn usage(pids: &[u32]) -> Result<Usage, LoadError> {
     let mut total = Usage::default();
     for pid in pids {
         let stat = read(*pid, "stat")?;
-        let status = read(*pid, "status")?;
         let ticks = cpu_ticks(&stat)
             .ok_or_else(|| LoadError::Protocol(format!("/proc/{pid}/stat is not as expected")))?;
         total.cpu +=
             Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
-        total.peak_kib += peak_kib(&status).unwrap_or(0);
+        let peak_kib = peak_kib(*pid)
+            .map_err(|source| LoadError::File { path: format!("/proc/{pid}").into(), source })?;
+        total.peak_kib += peak_kib.unwrap_or(0);
     }
     Ok(total)
 }
@@ -90,11 +92,6 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(after_name.next()?.parse::<u64>().ok()? + after_name.next()?.parse::<u64>().ok()?)
 }
 
-fn peak_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +101,6 @@ mod tests {
         let stat =
             "4242 (a) b (c) S 1 4242 4242 0 -1 4194560 900 0 0 0 17 25 0 0 20 0 3 0 100 1000 200 0";
         assert_eq!(cpu_ticks(stat), Some(42));
-        assert_eq!(peak_kib("Name:\tx\nVmHWM:\t   61440 kB\nVmRSS:\t 1 kB\n"), Some(61_440));
     }
 
     #[test]
