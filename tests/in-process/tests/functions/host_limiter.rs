@@ -350,7 +350,9 @@ async fn a_deferral_holds_its_slot_and_its_host_permit_until_it_is_written() {
     let mut running = Vec::new();
     for (index, message) in world.received(Lane::Webhooks).await.into_iter().enumerate() {
         let deliver = deliver.clone();
-        running.push(tokio::spawn(async move { deliver.handle(events::sqs(Lane::Webhooks, &[message]), until).await }));
+        running.push(tokio::spawn(async move {
+            deliver.handle(events::sqs(Lane::Webhooks, &[message]), until).await
+        }));
         let reached = held.wait_for(|held| *held == index + 1);
         tokio::select! {
             reached = tokio::time::timeout(BOUND, reached) => drop(reached.unwrap().unwrap()),
