@@ -33,8 +33,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// The audit reads what could be lost and nothing else, and gets the record itself. Proved with one
-/// webhook of each sort in the same range.
+/// The audit reads the webhooks that could be lost and no others, and returns their records. The
+/// case has one webhook of each kind in the same range.
 async fn only_what_is_unfinished_and_unindexed_is_answered(fixture: Fixture) {
     let now = fixture.now();
     let create = async || fixture.created_with(fixture.epoch, &fresh_reference()).await;
@@ -66,8 +66,8 @@ async fn only_what_is_unfinished_and_unindexed_is_answered(fixture: Fixture) {
     }
 }
 
-/// Ranges that follow each other leave no gap and share nothing: `[from, until)`. Proved around the
-/// millisecond.
+/// Adjacent ranges have no gap and no overlap: `[from, until)`. The case has webhooks a
+/// millisecond before, at and after the boundaries.
 async fn a_range_begins_with_its_start_and_ends_before_its_end(fixture: Fixture) {
     let mut tasks = Vec::new();
     for millis in [999, 1000, 1001, 59_999, 60_000] {
@@ -79,8 +79,8 @@ async fn a_range_begins_with_its_start_and_ends_before_its_end(fixture: Fixture)
     assert_eq!(fixture.list_unindexed(fixture.at(0), fixture.at(1000)).await, tasks[..1]);
 }
 
-/// Days may be kept apart; a range is read whole all the same. Proved with webhooks on both sides
-/// of a midnight, and with empty days in between.
+/// A range is read completely, even if the backend stores days separately. The case has webhooks on
+/// both sides of a midnight, and empty days in between.
 async fn a_range_across_midnight_is_complete(fixture: Fixture) {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let midnight = (fixture.epoch.as_millis() / DAY_MS + 1) * DAY_MS;
@@ -94,8 +94,8 @@ async fn a_range_across_midnight_is_complete(fixture: Fixture) {
     assert_eq!(fixture.list_unindexed(at(-1000), at(5 * DAY_MS)).await, tasks);
 }
 
-/// A minute may hold more than a page; every webhook in it is read once `next` is none. Proved with
-/// more than the most that one call reads, half of them finished, many in the same millisecond.
+/// A minute can have more webhooks than a page. All of them were read when `next` is none. The case
+/// has more webhooks than one call reads, half of them finished, many in the same millisecond.
 async fn every_one_of_many_is_answered_exactly_once(fixture: Fixture) {
     let mut expected = Vec::new();
     for chunk in 0..13 {
@@ -129,8 +129,8 @@ async fn every_one_of_many_is_answered_exactly_once(fixture: Fixture) {
     assert_eq!(fixture.list_unindexed(fixture.epoch, fixture.at(60_000)).await, expected);
 }
 
-/// The audit adopts what it reads before it goes on, which must not make it miss the rest. Proved
-/// by adopting each page's webhooks before asking for the next.
+/// The audit misses no webhook although it adopts the ones it has read before it continues. The
+/// case adopts the webhooks of each page before it reads the next one.
 async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     let mut expected = Vec::new();
     for index in 0..250 {
@@ -158,8 +158,8 @@ async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     assert_eq!(fixture.list_unindexed(fixture.epoch, fixture.at(60_000)).await, []);
 }
 
-/// Two sweeps that overlap cannot move the position past a minute that neither has read. Proved by
-/// moves from the right and from wrong positions, over both handles.
+/// Two overlapping sweeps cannot move the position past a minute that neither has read. The case
+/// moves it from the right and from wrong positions, over both handles.
 async fn the_position_moves_only_from_where_it_is(fixture: Fixture) {
     let start = fixture.store.audited_until().await.unwrap();
     let (first, second) = (fixture.at(60_000), fixture.at(120_000));
@@ -173,8 +173,8 @@ async fn the_position_moves_only_from_where_it_is(fixture: Fixture) {
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(second));
 }
 
-/// A position that a wrong clock has put too far is taken back, by one of those that find it and
-/// only if nobody has moved it since. Proved with moves to a day earlier, over both handles.
+/// A position that a wrong clock moved too far can be moved back, by one sweep only, and only if no
+/// other sweep has moved it since. The case moves it back by a day, over both handles.
 async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
     let start = fixture.store.audited_until().await.unwrap();
     let (ahead, right) = (fixture.at(40 * 86_400_000), fixture.at(-86_400_000));
@@ -185,8 +185,8 @@ async fn the_position_moves_back_on_the_same_condition(fixture: Fixture) {
     assert_eq!(fixture.store.audited_until().await.unwrap(), Some(right));
 }
 
-/// Of two sweeps that move it at the same time, one does. Proved by rounds over two handles, the
-/// first of them from no position if the store is new.
+/// Of two sweeps that move the position at the same time, one succeeds. The case races them in
+/// rounds over two handles. The first round starts without a position if the store is new.
 async fn of_racing_moves_one_wins(fixture: Fixture) {
     for round in 1..50 {
         let from = fixture.store.audited_until().await.unwrap();
@@ -212,7 +212,7 @@ async fn of_racing_moves_one_wins(fixture: Fixture) {
     }
 }
 
-/// What the sweep says last is what everybody reads. Proved with two reports, one after the other.
+/// Every handle reads the latest report of the sweep. The case writes two reports.
 async fn the_sweep_s_report_is_kept(fixture: Fixture) {
     for lag_ms in [0, u64::from(u32::MAX) + 7] {
         let fault = ClockFault {

@@ -25,8 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Record, content and every index entry are gone, for every handle. Proved on a webhook of each
-/// kind, so that every index had one.
+/// Record, content and every index entry are gone, for every handle. The case deletes a webhook of
+/// each kind, so every index had an entry.
 async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
     for kind in [
         Kind::Pending,
@@ -76,8 +76,8 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
     }
 }
 
-/// A delete of what was seen does not hit what somebody has changed since. Proved with the record
-/// before and after a write.
+/// A delete of a record that was read has no effect if the record has changed since. The case tries
+/// it with the record before and after a write.
 async fn what_has_changed_stays(fixture: Fixture) {
     let seen = fixture.created().await;
     let now = fixture.now();
@@ -92,8 +92,8 @@ async fn what_has_changed_stays(fixture: Fixture) {
 
 /// A webhook that does not exist for the caller is missing, whatever the revision: the ID names
 /// none, or the webhook has expired. Such a delete leaves a record of another revision as it is.
-/// Proved with the stored revision and an earlier one, under another reference ID, and under a
-/// clock that is ahead for a moment.
+/// The case tries the stored revision and an earlier one, another reference ID, and a clock that is
+/// ahead for a moment.
 async fn delete_unchanged_looks_at_id_and_expiry_before_the_revision(fixture: Fixture) {
     let stored = Kind::Delivered.make(&fixture).await;
     let earlier = Webhook { revision: stored.revision - 1, ..stored.clone() };
@@ -120,8 +120,8 @@ async fn delete_unchanged_looks_at_id_and_expiry_before_the_revision(fixture: Fi
     }
 }
 
-/// After a delete has been answered no claim succeeds, and the outcome of an attempt that was in
-/// flight makes no record. Proved by writing both, conditionally and by `apply`.
+/// After a delete has returned, no claim succeeds, and the outcome of an attempt in flight creates
+/// no record. The case writes both, conditionally and by `apply`.
 async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     let claimed = Kind::LeaseLive.make(&fixture).await;
     let pending = Kind::Pending.make(&fixture).await;
@@ -145,8 +145,8 @@ async fn what_is_deleted_during_an_attempt_stays_deleted(fixture: Fixture) {
     }
 }
 
-/// Delete takes one webhook and nothing of another. Proved on two with the same reference id and
-/// the same millisecond.
+/// A delete removes one webhook and nothing of another. The case has two with the same reference ID
+/// and the same millisecond.
 async fn others_stay(fixture: Fixture) {
     let reference = fresh_reference();
     let now = fixture.now();

@@ -268,8 +268,7 @@ mod tests {
         drop(receiver.stop().await);
         let error = ApiClient::new(&url, None).unwrap().health().await.unwrap_err().to_string();
         assert!(
-            error.contains("Connection refused")
-                && error.contains("cargo run --release --bin local"),
+            error.contains("Connection refused") && error.contains("cargo run --release -p local"),
             "{error}"
         );
     }

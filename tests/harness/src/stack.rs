@@ -158,7 +158,7 @@ impl Launch {
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().map_err(|error| {
             ProcessError(format!(
-                "cannot start {}: {error}; build it with: cargo build --release --bin local",
+                "cannot start {}: {error}; build it with: cargo build --release -p local",
                 self.binary.display()
             ))
         })?;
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_missing_binary_is_reported_with_the_command_that_builds_it() {
         let error = start("/no/such/binary");
-        assert!(error.contains("cargo build --release --bin local"), "{error}");
+        assert!(error.contains("cargo build --release -p local"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The operator's page as it is served, and the calls that only it makes. `tests/tests/page` tests
-//! its behaviour in a browser.
+//! The operator's page as it is served, and the calls that only it makes.
+//! `tests/external/tests/page` tests its behaviour in a browser.
 
 use std::time::Duration;
 

@@ -110,7 +110,7 @@ impl ClientError {
 
 fn start_hint(error: &reqwest::Error) -> &'static str {
     if error.is_connect() {
-        "; start the local stack with: cargo run --release --bin local"
+        "; start the local stack with: cargo run --release -p local"
     } else {
         ""
     }
