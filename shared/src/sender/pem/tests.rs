@@ -39,8 +39,26 @@ fn certificates_are_read_and_invalid_ones_are_reported() {
             );
         }
     }
-    let error = authorities(&Pem::File(folder.path().join("none"))).unwrap_err().to_string();
-    assert!(error.contains("none', which cannot be read"), "{error}");
+}
+
+/// Each error names its variable and its file.
+#[test]
+fn a_missing_file_is_reported_with_its_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none");
+    let missing = || Pem::File(path.clone());
+    let ours = make("ours");
+    let certificate = Pem::Text(ours.cert.pem());
+    let client = |certificate, key| identity(&ClientCertificate { certificate, key });
+    for (error, variable) in [
+        (authorities(&missing()).unwrap_err(), "WEBHOOK_CA_FILE"),
+        (client(missing(), missing()).unwrap_err(), "WEBHOOK_CLIENT_CERT_FILE"),
+        (client(certificate, missing()).unwrap_err(), "WEBHOOK_CLIENT_KEY_FILE"),
+    ] {
+        let error = error.to_string();
+        let says = format!("{variable} is '{}', which cannot be read", path.display());
+        assert!(error.starts_with(&says), "{error}");
+    }
 }
 
 #[test]
