@@ -150,6 +150,54 @@ fn many_may_open_a_new_file_at_once() {
     assert_eq!(number(&raw(&path), "SELECT count(*) FROM totals"), TOTALS as i64);
 }
 
+/// A read that does not return holds up no write and no other blocking call, such as a name
+/// look-up, and such a call holds up no read. Proved with one thread for all other calls.
+#[test]
+fn reads_and_other_blocking_calls_do_not_wait_for_each_other() {
+    const HELD_FOR: Duration = Duration::from_secs(20);
+    const BOUND: Duration = Duration::from_secs(10);
+    let hold = |released: mpsc::Receiver<()>| {
+        let (announce, begun) = oneshot::channel();
+        let held = move || {
+            let _ = announce.send(());
+            let _ = released.recv_timeout(HELD_FOR);
+        };
+        (held, begun)
+    };
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let (_folder, path) = file();
+        let database = Database::open_with(&path, &[FIRST]).unwrap();
+        let (release, released) = mpsc::channel();
+        let (hold_read, begun) = hold(released);
+        let reader = database.clone();
+        let read = tokio::spawn(async move {
+            let count = "SELECT count(*) FROM things";
+            reader.read(|connection| Ok((hold_read(), number(connection, count)).1)).await
+        });
+        begun.await.unwrap();
+        let write = tokio::time::timeout(BOUND, insert(&database, "new".to_owned())).await;
+        write.expect("a write waits for a read").unwrap().unwrap();
+        let call = tokio::time::timeout(BOUND, tokio::task::spawn_blocking(|| ())).await;
+        call.expect("another call waits for a read").unwrap();
+        assert!(!read.is_finished(), "the read did not outlast the others");
+        drop(release);
+        assert_eq!(read.await.unwrap().unwrap(), 2);
+
+        let (release, released) = mpsc::channel();
+        let (hold_call, begun) = hold(released);
+        let call = tokio::task::spawn_blocking(hold_call);
+        begun.await.unwrap();
+        let read = database.read(|connection| Ok(number(connection, "SELECT 7")));
+        let read = tokio::time::timeout(BOUND, read).await;
+        assert_eq!(read.expect("a read waits for another call").unwrap(), 7);
+        assert!(!call.is_finished(), "the call did not outlast the read");
+        drop(release);
+        call.await.unwrap();
+    });
+}
+
 /// A hundred writes that arrive while the writer is busy share the next commit.
 #[tokio::test]
 async fn writes_that_wait_together_share_a_commit() {
