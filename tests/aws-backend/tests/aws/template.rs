@@ -56,8 +56,11 @@ fn a_throttled_function_has_hours_and_concurrency_can_be_reserved() {
     );
 }
 
-/// Whether the role's policies in the template allow this action on items with this partition key.
-fn is_allowed(role: &str, action: &str, key: &str) -> bool {
+const TABLE: &str = "!GetAtt Table.Arn";
+const WORK: &str = "!Sub ${Table.Arn}/index/work";
+
+/// The statements on the table and its indexes in the role's policies in the template.
+fn statements(role: &str) -> Vec<String> {
     let template =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/template.yaml"))
             .unwrap();
@@ -66,17 +69,25 @@ fn is_allowed(role: &str, action: &str, key: &str) -> bool {
         .nth(1)
         .unwrap_or_else(|| panic!("no role {role}"));
     let policies = policies.split("\n\n").next().unwrap();
-    let table = policies
-        .split("- Sid: ")
-        .skip(1)
-        .filter(|statement| statement.contains("Resource: !GetAtt Table.Arn"));
-    let mut statements = table.filter(|statement| {
+    let statements = policies.split("- Sid: ").skip(1);
+    statements.filter(|statement| statement.contains("dynamodb:")).map(str::to_owned).collect()
+}
+
+/// The kinds of items ([`KEYS`]) on which the role may call this action.
+fn allowed(role: &str, action: &str, resource: &str) -> Vec<&'static str> {
+    let statements = statements(role);
+    let is_on_resource =
+        |statement: &&String| statement.contains(&format!("Resource: {resource}\n"));
+    let is_for_action = |statement: &&String| {
         list_after(statement, "Action:").contains(&format!("dynamodb:{action}"))
-    });
-    statements.any(|statement| {
-        let keys = list_after(statement, "dynamodb:LeadingKeys:");
-        keys.is_empty() || keys.iter().any(|pattern| matches(pattern, key))
-    })
+    };
+    let of_action = statements.iter().filter(is_on_resource).filter(is_for_action);
+    let patterns: Vec<_> =
+        of_action.map(|statement| list_after(statement, "dynamodb:LeadingKeys:")).collect();
+    let is_allowed = |key: &&str| {
+        patterns.iter().any(|keys| keys.is_empty() || keys.iter().any(|one| matches(one, key)))
+    };
+    KEYS.into_iter().filter(is_allowed).collect()
 }
 
 /// The items of the bracketed list after this word.
@@ -136,11 +147,56 @@ fn each_function_writes_only_its_own_items() {
         ("DlqRole", "DeleteItem", &[CONTENT]),
     ];
     for (role, action, wanted) in expected {
-        let allowed: Vec<&str> =
-            KEYS.into_iter().filter(|key| is_allowed(role, action, key)).collect();
-        assert_eq!(allowed, wanted, "{role} {action}");
+        assert_eq!(allowed(role, action, TABLE), wanted, "{role} {action}");
     }
-    for key in [WEBHOOK, CONTENT, "circuit", "circuit/3"] {
-        assert!(is_allowed("DeliverRole", "GetItem", key), "{key}");
+}
+
+/// `deliver` and `dlq` can read only the items that they need, and the sweep's queries of the index
+/// find only due entries.
+#[test]
+fn each_function_reads_only_the_items_that_it_needs() {
+    let circuits: &[&str] = &["circuit", "circuit/3"];
+    let expected: [(&str, &str, &str, &[&str]); 9] = [
+        ("DeliverRole", "GetItem", TABLE, &[WEBHOOK, CONTENT, "circuit", "circuit/3"]),
+        ("DeliverRole", "BatchGetItem", TABLE, circuits),
+        ("DeliverRole", "Query", TABLE, &[]),
+        ("DeliverRole", "Query", WORK, circuits),
+        ("SweepRole", "BatchGetItem", TABLE, &[]),
+        ("SweepRole", "Query", WORK, &["due/0"]),
+        ("DlqRole", "GetItem", TABLE, &[WEBHOOK, CONTENT]),
+        ("DlqRole", "Query", TABLE, &[]),
+        ("DlqRole", "Query", WORK, &[]),
+    ];
+    for (role, action, resource, wanted) in expected {
+        assert_eq!(allowed(role, action, resource), wanted, "{role} {action} {resource}");
+    }
+}
+
+/// The two tests above see every statement: none has another action, writes to another resource,
+/// or compares keys with another operator.
+#[test]
+fn the_policies_have_no_other_actions_resources_and_conditions() {
+    for role in ["ApiRole", "DeliverRole", "SweepRole", "DlqRole"] {
+        let statements = statements(role);
+        assert!(statements.len() >= 4, "{role}: {statements:?}");
+        for statement in statements {
+            let statement = statement.split_whitespace().collect::<Vec<_>>().join(" ");
+            let (_, actions) = statement.split_once(" Action: ").unwrap();
+            let (actions, rest) = actions.split_once(" Resource: ").unwrap();
+            for action in actions.trim_matches(['[', ']']).split(", ") {
+                let name = action.strip_prefix("dynamodb:").unwrap_or_default();
+                let is_read = ["BatchGetItem", "GetItem", "Query"].contains(&name);
+                let is_write = ["PutItem", "UpdateItem", "DeleteItem"].contains(&name);
+                assert!(is_read || is_write, "{role}: {action}");
+                let on_table = rest.starts_with(&format!("{TABLE} "));
+                assert!(on_table || is_read, "{role}: {statement}");
+            }
+            let condition = "Condition: ForAllValues:StringLike: dynamodb:LeadingKeys: [";
+            assert_eq!(
+                statement.matches("Condition:").count(),
+                statement.matches(condition).count(),
+                "{role}: {statement}"
+            );
+        }
     }
 }
