@@ -195,6 +195,7 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
     };
     let (certificate, key) = (file("certificate", ours.pem()), file("key", other.key_pem()));
     let missing = folder.path().join("missing").to_str().unwrap().to_owned();
+    let unreadable = |variable: &str| format!("{variable} is '{missing}', which cannot be read");
     for (settings, expected) in [
         (&[("WEBHOOK_CLIENT_CERT_FILE", &certificate)][..], "WEBHOOK_CLIENT_KEY_FILE must be set"),
         (
@@ -202,8 +203,27 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
             "WEBHOOK_CLIENT_KEY_FILE is not the key of the first certificate in \
              WEBHOOK_CLIENT_CERT_FILE",
         ),
-        (&[("WEBHOOK_CA_FILE", &missing)], "which cannot be read"),
+        (&[("WEBHOOK_CA_FILE", &missing)], &*unreadable("WEBHOOK_CA_FILE")),
         (&[("WEBHOOK_CA_FILE", &key)], "WEBHOOK_CA_FILE contains no certificate"),
+        (
+            &[("WEBHOOK_CLIENT_CERT_FILE", &missing), ("WEBHOOK_CLIENT_KEY_FILE", &key)],
+            &*unreadable("WEBHOOK_CLIENT_CERT_FILE"),
+        ),
+        (
+            &[("WEBHOOK_CLIENT_CERT_FILE", &certificate), ("WEBHOOK_CLIENT_KEY_FILE", &missing)],
+            &*unreadable("WEBHOOK_CLIENT_KEY_FILE"),
+        ),
+        (
+            &[("WEBHOOK_CLIENT_CERT_FILE", &key), ("WEBHOOK_CLIENT_KEY_FILE", &key)],
+            "WEBHOOK_CLIENT_CERT_FILE contains no certificate",
+        ),
+        (
+            &[
+                ("WEBHOOK_CLIENT_CERT_FILE", &certificate),
+                ("WEBHOOK_CLIENT_KEY_FILE", &certificate),
+            ],
+            "WEBHOOK_CLIENT_KEY_FILE contains no private key",
+        ),
         (
             &[("WEBHOOK_PROXY_URL", &"https://user:long-proxy-password@proxy".to_owned())],
             "WEBHOOK_PROXY_URL must begin with http://",
