@@ -124,7 +124,8 @@ pub enum Auth {
     Keys,
     /// `iam`: the function URL or API Gateway.
     Platform,
-    /// `local`: nobody. Only programs on this machine may call, and no web page of another origin.
+    /// `local`: no check of identity. Only programs on this machine may call, and no web page of
+    /// another origin.
     Local,
 }
 

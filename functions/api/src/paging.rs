@@ -123,7 +123,8 @@ mod tests {
     fn an_item_that_is_too_long_has_its_own_page() {
         let lengths = [10, MAX_LIST_BYTES + 1, 10];
         for (number, shown) in lengths.into_iter().enumerate() {
-            assert_eq!(page(&lengths, 3, number).0, [shown]);
+            assert_eq!(page(&lengths, 3, number).0, [shown], "by number");
+            assert_eq!(page(&lengths[number..], 3, 0).0, [shown], "by cursor");
         }
     }
 }

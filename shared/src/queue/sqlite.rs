@@ -80,7 +80,7 @@ impl SqliteQueue {
         visibility: Duration,
     ) -> Result<(Vec<Received>, Option<Timestamp>), QueueError> {
         let now = self.clock.now();
-        // Dropped with this future. Messages that nobody takes would stay hidden until their
+        // Dropped with this future. Messages without a receiver would stay hidden until their
         // visibility timeout.
         let receiver = Arc::new(());
         let wanted = Arc::downgrade(&receiver);

@@ -1,4 +1,4 @@
-//! Read-only connections. They see every commit and block nobody.
+//! Read-only connections. They see every commit and block no writer.
 //!
 //! Reads have their own threads, so other blocking calls, such as name look-ups, do not delay them.
 

@@ -100,7 +100,7 @@ impl Rescue<'_> {
         })
     }
 
-    /// All tables except the totals, which are counted anew. Webhooks come before their contents.
+    /// All tables except the totals, which are recounted. Webhooks come before their contents.
     fn tables(&self) -> rusqlite::Result<Vec<Table>> {
         let names = texts(
             self.target,

@@ -470,7 +470,7 @@ pub async fn assert_all_read(store: &dyn Store, queue: &dyn Queue) {
     }
 }
 
-/// Panics unless the lane holds exactly its samples, as messages that nobody has received.
+/// Panics unless the lane holds exactly its samples, each received for the first time.
 async fn assert_received(queue: &dyn Queue, lane: Lane) {
     let expected: BTreeSet<(String, u32, Timestamp)> = bodies()
         .into_iter()

@@ -219,7 +219,7 @@ async fn large_responses_hold_memory_until_they_are_read() {
         unread.push(stream);
     }
     let shed = async { while stack.get(path).await.status != 503 {} };
-    tokio::time::timeout(BOUND, shed).await.expect("nobody counts what is not read");
+    tokio::time::timeout(BOUND, shed).await.expect("unread bytes are not counted");
     for path in ["/health", "/metrics"] {
         assert_eq!(stack.get(path).await.status, 200, "{path}: who watches gets through");
     }

@@ -163,7 +163,7 @@ impl Heartbeat {
             .arg(millis(DEAD_AFTER))
             .arg(u8::from(asks_for_dead))
             .arg(millis(RECOVERY_TIMEOUT));
-        // An answer that was lost gives the dead processes to nobody until the limit is over.
+        // If the answer is lost, no process recovers the dead ones until the limit is over.
         self.connection.once(&call).await
     }
 

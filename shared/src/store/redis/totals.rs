@@ -58,7 +58,7 @@ type Hour = (u64, f64, String);
 /// could tell that the wait was over.
 const WAITING_KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
 
-/// How long the keys of an hour stay: nobody asks for more than the current and the previous one.
+/// How many hours the keys of an hour are kept. Readers use the current and the previous hour.
 const HOURS_KEPT: i64 = 4;
 
 /// The hour since the epoch.
