@@ -1,6 +1,7 @@
-//! Overload: a short `load --overload`, which offers ten times the stack's capacity. The result
-//! shows the offered load, which depends on the machine that client and stack share.
-//! `OVERLOAD_SECONDS=60` runs it for longer.
+//! Overload: a short `load --overload`, which tries to send ten times the stack's capacity. How
+//! much the client reaches depends on the processors that it shares with the stack, and no check
+//! depends on it: a request that is shed shows that the stack was overloaded. `OVERLOAD_SECONDS=60`
+//! runs it for longer.
 
 use clap::Parser;
 use harness::binaries::binary;
@@ -9,9 +10,9 @@ use tools::load::{plan::Plan, run::run};
 /// The default duration.
 const SECONDS: &str = "5";
 
-/// The maximum growth of the stack's peak memory under ten times its load: 256 concurrent requests
-/// with bodies and responses, 400 connections with buffers, and the allocator's slack. It does not
-/// depend on the duration.
+/// The maximum growth of the stack's peak memory: 256 concurrent requests with bodies and
+/// responses, 400 connections with buffers, and the allocator's slack. It does not depend on the
+/// duration.
 const GROWTH_BOUND_MIB: f64 = 64.0;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,10 +40,6 @@ async fn overload_is_shed_and_accepted_webhooks_arrive() {
     assert!(
         overload.answered(202) > 0 && overload.shed() > 0,
         "it served requests and shed others: {overload:?}"
-    );
-    assert!(
-        overload.offered_per_second > 2.0 * overload.carries_per_second,
-        "it was overloaded: {overload:?}"
     );
     assert!(overload.growth_mib() < GROWTH_BOUND_MIB, "{overload:?}");
 }
