@@ -10,12 +10,30 @@ use harness::{
     stack::Launch,
 };
 use http::Method;
-use serde_json::json;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// The maximum median lateness. The slowest attempts depend on the machine.
+/// The maximum median lateness of a round. The slowest attempts depend on the machine.
 const MEDIAN_LATENESS_BOUND: Duration = Duration::from_millis(300);
+
+/// The rounds, one of which must be on time. A pause of the machine delays the attempts of a round,
+/// and a stack that starts attempts late delays those of every round.
+const ROUNDS: usize = 5;
+
+const WEBHOOKS: usize = 10;
+
+/// The planned waits: from the end of each failed attempt to the earliest time of the next one, and
+/// that time.
+fn planned(explained: &Value) -> Vec<(Duration, Timestamp)> {
+    let time = |step: &Value, name: &str| step[name].as_str()?.parse::<Timestamp>().ok();
+    let wait = |step: &Value| {
+        let next = time(step, "next_attempt_at")?;
+        Some((Duration::try_from(next.duration_since(time(step, "at")?)).ok()?, next))
+    };
+    explained["steps"].as_array().unwrap().iter().filter_map(wait).collect()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_start_on_time() {
@@ -30,45 +48,47 @@ async fn retries_start_on_time() {
         Launch::fresh().unwrap().set("RETRY_BASE_DELAY_MS", "1000").set("CIRCUIT_FAILURES", "0");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let mut ids = Vec::new();
-    for _ in 0..10 {
-        ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);
-    }
-    ledger::settle(&api, &ids, BOUND).await;
-    let mut lateness = Vec::new();
-    for id in &ids {
-        let explained = api.explain(id).await.unwrap();
-        let attempts = api.webhook(id).await.unwrap().attempts;
-        let scheduled: Vec<jiff::Timestamp> = explained["steps"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|step| step["next_attempt_at"].as_str()?.parse().ok())
-            .collect();
-        assert_eq!((scheduled.len(), attempts.len()), (2, 3), "{explained}");
-        for (allowed_at, attempt) in scheduled.iter().zip(&attempts[1..]) {
-            let late = attempt.started_at.duration_since(*allowed_at);
-            assert!(
-                late.as_millis() >= 0,
-                "attempt {} of {id} started {late:?} after its time",
-                attempt.number
-            );
-            lateness.push(Duration::try_from(late).unwrap());
+    let mut medians = Vec::new();
+    while medians.last().is_none_or(|median| *median > MEDIAN_LATENESS_BOUND) {
+        assert!(medians.len() < ROUNDS, "no round was on time: {medians:?}");
+        let mut ids = Vec::new();
+        for _ in 0..WEBHOOKS {
+            ids.push(api.test_webhook(&receiver.url("/x"), &json!({})).await.unwrap().webhook_id);
         }
-        let wait_ms = |n: usize| {
-            attempts[n + 1].started_at.duration_since(attempts[n].ended_at()).as_millis()
-        };
-        assert!(
-            (800..2000).contains(&wait_ms(0)) && (1600..3500).contains(&wait_ms(1)),
-            "{} and {} ms",
-            wait_ms(0),
-            wait_ms(1)
-        );
+        ledger::settle(&api, &ids, BOUND).await;
+        let mut lateness = Vec::new();
+        for id in &ids {
+            lateness.extend(lateness_of_retries(&api, id).await);
+        }
+        lateness.sort();
+        let (median, worst) = (lateness[WEBHOOKS], lateness[2 * WEBHOOKS - 1]);
+        println!("lateness of attempts: median {median:?}, worst {worst:?}");
+        medians.push(median);
     }
-    lateness.sort();
-    println!("lateness of attempts: median {:?}, worst {:?}", lateness[10], lateness[19]);
-    assert!(lateness[10] <= MEDIAN_LATENESS_BOUND, "{lateness:?}");
     ledger::close(&api, stack, &launch).await;
+}
+
+/// How late the two retries started. Checks that the waits are planned as the policy says, and that
+/// neither retry started early.
+async fn lateness_of_retries(api: &ApiClient, id: &str) -> Vec<Duration> {
+    let explained = api.explain(id).await.unwrap();
+    let attempts = api.webhook(id).await.unwrap().attempts;
+    let planned = planned(&explained);
+    assert_eq!((planned.len(), attempts.len()), (2, 3), "{explained}");
+    let in_policy = [(800, 1200), (1600, 2400)]
+        .map(|(least, most)| Duration::from_millis(least)..=Duration::from_millis(most));
+    let mut lateness = Vec::new();
+    for (n, ((wait, allowed_at), in_policy)) in planned.iter().zip(in_policy).enumerate() {
+        assert!(in_policy.contains(wait), "wait {n} of {id} is {wait:?}");
+        let late = attempts[n + 1].started_at.duration_since(*allowed_at);
+        let waited = attempts[n + 1].started_at.duration_since(attempts[n].ended_at());
+        assert!(
+            late.as_millis() >= 0 && Duration::try_from(waited).unwrap() >= *in_policy.start(),
+            "retry {n} of {id} started {late:?} after its time and {waited:?} after attempt {n}"
+        );
+        lateness.push(Duration::try_from(late).unwrap());
+    }
+    lateness
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +124,11 @@ async fn no_attempt_starts_before_its_retry_after() {
     // An HTTP date has whole seconds, so a date 3 s from now is at least 2 s away.
     let least = [2000, 2000, 8].map(Duration::from_millis);
     assert!(waits.iter().zip(least).all(|(wait, least)| *wait >= least), "{waits:?}");
-    assert!(waits[2] < Duration::from_secs(2), "garbage is not ignored: {waits:?}");
+    let garbage = planned(&api.explain(&ids[2]).await.unwrap());
+    assert!(
+        garbage.iter().all(|(wait, _)| *wait < Duration::from_secs(1)) && garbage.len() == 1,
+        "garbage is not ignored: {garbage:?}"
+    );
     ledger::close(&api, stack, &launch).await;
 }
 
@@ -147,7 +171,8 @@ async fn a_scheduled_webhook_starts_on_time_after_a_crash() {
     let launch = Launch::fresh().unwrap();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
-    let deliver_at = jiff::Timestamp::now() + Duration::from_secs(3);
+    // Far enough in the future for the requests before the crash, on a busy machine.
+    let deliver_at = Timestamp::now() + Duration::from_secs(6);
     let body =
         json!({"url": receiver.url("/x"), "payload": 1, "deliver_at": deliver_at.to_string()})
             .to_string();
