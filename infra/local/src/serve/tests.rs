@@ -16,6 +16,9 @@ const BOUND: Duration = Duration::from_secs(20);
 /// Long enough for an expected event. The tests wait no longer for an unexpected one.
 const A_WHILE: Duration = Duration::from_millis(200);
 
+/// A timeout that ends during a test, but not before a request that is sent at once has arrived.
+const SHORT: Duration = Duration::from_millis(500);
+
 const LONG: Duration = Duration::from_secs(600);
 
 /// Limits with these timeouts for the first and for each later request.
@@ -90,8 +93,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn a_connection_that_sends_no_request_is_closed() {
-    let server =
-        Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
+    let server = Server::start(limits(10, SHORT, SHORT)).await;
     let mut silent = server.connect().await;
     assert!(is_closed(&mut silent).await, "a silent connection");
     let mut partial = server.connect().await;
@@ -123,12 +125,11 @@ async fn a_connection_that_sends_no_request_is_closed() {
 /// The limit applies to headers. A response may take longer.
 #[tokio::test]
 async fn a_response_may_take_longer_than_headers() {
-    let server =
-        Server::start(limits(10, Duration::from_millis(50), Duration::from_millis(50))).await;
+    let server = Server::start(limits(10, SHORT, SHORT)).await;
     let mut stream = server.connect().await;
     ask(&mut stream, "/held").await;
     server.held.notified().await;
-    tokio::time::sleep(A_WHILE).await;
+    tokio::time::sleep(2 * SHORT).await;
     server.let_go.notify_one();
     assert!(
         timeout(BOUND, read_until(&mut stream, "late")).await.unwrap().starts_with("HTTP/1.1 200")
@@ -139,7 +140,7 @@ async fn a_response_may_take_longer_than_headers() {
 /// The timeout of the first request is shorter than that of later ones.
 #[tokio::test]
 async fn the_first_request_has_a_shorter_timeout() {
-    let server = Server::start(limits(10, Duration::from_millis(50), LONG)).await;
+    let server = Server::start(limits(10, SHORT, LONG)).await;
     let mut known = server.connect().await;
     ask(&mut known, "/").await;
     timeout(BOUND, read_until(&mut known, "here")).await.unwrap();

@@ -1,4 +1,4 @@
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 
@@ -10,9 +10,12 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// A closed port of 127.0.0.1.
-async fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+/// A closed port of 127.0.0.1. No other socket gets it before this one is dropped.
+fn closed_port() -> (TcpSocket, u16) {
+    let reserved = TcpSocket::new_v4().unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = reserved.local_addr().unwrap().port();
+    (reserved, port)
 }
 
 #[tokio::test]
@@ -32,7 +35,7 @@ async fn the_next_address_is_tried_when_one_fails() {
 
 #[tokio::test]
 async fn the_most_informative_failure_is_shown() {
-    let port = closed_port().await;
+    let (_reserved, port) = closed_port();
     for host in [
         &["127.0.0.1", NOWHERE_V6][..],
         &[NOWHERE_V6, "127.0.0.1"],
@@ -53,18 +56,19 @@ async fn the_most_informative_failure_is_shown() {
 /// An unresponsive address delays the others by the stagger, and no longer.
 #[tokio::test]
 async fn an_unresponsive_address_does_not_delay_the_next() {
+    // The port of this address first, because other tests use this address, too.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
     // A listener with a full backlog drops connections, like a firewall.
-    let full = tokio::net::TcpSocket::new_v4().unwrap();
-    full.bind("127.0.0.3:0".parse().unwrap()).unwrap();
-    let full = full.listen(1).unwrap();
-    let port = full.local_addr().unwrap().port();
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind(format!("127.0.0.3:{port}").parse().unwrap()).unwrap();
+    let _full = full.listen(1).unwrap();
     let mut held = Vec::new();
     while let Ok(Ok(stream)) =
         tokio::time::timeout(STAGGER, TcpStream::connect(("127.0.0.3", port))).await
     {
         held.push(stream);
     }
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let stream = dial(&addresses(&["127.0.0.3", "127.0.0.1"]), port).await.unwrap();
     assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
 }
