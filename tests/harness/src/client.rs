@@ -278,7 +278,7 @@ mod tests {
         let receiver = Receiver::start().await.unwrap();
         let client = ApiClient::new(&receiver.url("/stage"), Some("secret")).unwrap();
         client.test_webhook("http://h/a?b=c&d", &json!({})).await.unwrap_err();
-        let request = &receiver.wait_for(1, Duration::from_secs(5)).await.unwrap()[0];
+        let request = &receiver.wait_for(1, Duration::from_secs(30)).await.unwrap()[0];
         assert_eq!(
             request.uri.to_string(),
             "/stage/test-webhook?webhook_url=http%3A%2F%2Fh%2Fa%3Fb%3Dc%26d"

@@ -22,7 +22,7 @@ pub use behind::Behind;
 pub use cluster::RedisCluster;
 
 /// Time limit for its first response.
-const READY_BOUND: Duration = Duration::from_secs(15);
+const READY_BOUND: Duration = Duration::from_secs(30);
 
 /// The pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);

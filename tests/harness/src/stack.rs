@@ -24,6 +24,12 @@ const READY_BOUND: Duration = Duration::from_secs(30);
 /// The time limit until the stack has exited. It is longer than the deadline of an attempt.
 const EXIT_BOUND: Duration = Duration::from_secs(60);
 
+/// How often a stack is started on other ports, if another process takes one of them first.
+const MAX_TRIES: usize = 3;
+
+/// The end of the error of a stack whose port is taken.
+const PORT_TAKEN: &str = "another process is listening there";
+
 /// The pause between two checks.
 const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
@@ -116,6 +122,19 @@ impl Launch {
 
     /// Starts the stack on free ports and waits until it is ready.
     pub fn start(&self) -> Result<Stack, ProcessError> {
+        for _ in 1..MAX_TRIES {
+            let logged = self.log().len();
+            let result = self.try_to_start();
+            let is_taken =
+                |log: String| log.get(logged..).is_some_and(|log| log.contains(PORT_TAKEN));
+            if result.is_ok() || !is_taken(self.log()) {
+                return result;
+            }
+        }
+        self.try_to_start()
+    }
+
+    fn try_to_start(&self) -> Result<Stack, ProcessError> {
         let [api, metrics] = free_ports()
             .map_err(|error| ProcessError(format!("no free port was found: {error}")))?;
         let started = Instant::now();

@@ -7,7 +7,7 @@ use std::{
 
 use super::{journal::JournalOptions, *};
 
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(30);
 const BODY: &str = r#"{"a":1.0, "b":"\u00e9"}"#;
 
 fn client() -> reqwest::Client {
