@@ -74,10 +74,10 @@ impl World {
         self.clock.now()
     }
 
-    /// Advances the clock to just after this time. A delay counts from its send, which is a moment
-    /// later than the time that it was computed from.
+    /// Advances the clock to a second after this time. A delay counts from its send, which is a
+    /// write to the disk later than the time that it was computed from.
     pub(crate) fn advance_past(&self, time: Timestamp) {
-        self.clock.advance(time.since(self.now()) + Duration::from_millis(50));
+        self.clock.advance(time.since(self.now()) + Duration::from_secs(1));
     }
 
     /// The function `deliver`.
