@@ -59,8 +59,12 @@ async fn a_prometheus_server_finds_every_series() {
         _ => Reply::status(500),
     });
     let receiver = receiver.start().await.unwrap();
-    let launch =
-        Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "1").set("RETRY_MAX_ATTEMPTS", "1");
+    // The circuit stays open until the last scrape, however slow the machine is.
+    let launch = Launch::fresh()
+        .unwrap()
+        .set("CIRCUIT_FAILURES", "1")
+        .set("CIRCUIT_OPEN_MS", "600000")
+        .set("RETRY_MAX_ATTEMPTS", "1");
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     check_metrics(&api.call(http::Method::GET, &["metrics"], &[], None).await.unwrap().body)
