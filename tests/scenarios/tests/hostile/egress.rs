@@ -90,8 +90,8 @@ async fn deliveries_wait_for_the_proxy_and_go_through_it() {
         .set("WEBHOOK_PROXY_URL", &format!("http://user:long-proxy-password@{proxy_address}"))
         .set("CIRCUIT_FAILURES", "1")
         .set("CIRCUIT_OPEN_MS", "600000")
-        .set("DELIVERY_TIMEOUT_MS", "1000")
-        .set("LEASE_MS", "1500")
+        .set("DELIVERY_TIMEOUT_MS", "10000")
+        .set("LEASE_MS", "15000")
         .set("RETRY_MAX_ATTEMPTS", "1")
         .set("RUST_LOG", "warn");
     let stack = launch.start().unwrap();
