@@ -20,11 +20,12 @@ use tokio::time::sleep;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Short times. Leases expire, and hidden messages become visible after six function timeouts of
-/// four thirds of a lease: 8 s.
+/// Short times, so that a message that a stopped emulator leaves hidden becomes visible within the
+/// bound: after six function timeouts of four thirds of a lease, 36 s. Attempts have time enough on
+/// a busy machine, since a timeout would be another attempt.
 const SETTINGS: [(&str, &str); 5] = [
-    ("DELIVERY_TIMEOUT_MS", "600"),
-    ("LEASE_MS", "1000"),
+    ("DELIVERY_TIMEOUT_MS", "3000"),
+    ("LEASE_MS", "4500"),
     ("RETRY_BASE_DELAY_MS", "50"),
     ("CIRCUIT_FAILURES", "0"),
     ("RUST_LOG", "info"),
@@ -85,7 +86,7 @@ async fn messages_wait_for_unreachable_functions() {
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let webhook =
-        json!({"url": receiver.url("/x"), "payload": {}, "retry": {"base_delay_ms": 1500}})
+        json!({"url": receiver.url("/x"), "payload": {}, "retry": {"base_delay_ms": 5000}})
             .to_string();
     let answer = api.call(http::Method::POST, &["webhooks"], &[], Some(webhook)).await.unwrap();
     let id = answer.expect::<serde_json::Value>(http::StatusCode::ACCEPTED).unwrap()["webhook_id"]
@@ -104,9 +105,9 @@ async fn messages_wait_for_unreachable_functions() {
     let refused = api.health().await.unwrap();
     assert_eq!((refused.status.as_u16(), refused.problem().unwrap().status), (503, 503));
     assert!(refused.headers.contains_key("retry-after"));
-    // Long enough for the second attempt to be due, and for many polls.
+    // Long enough for the second attempt to be due (5 s and a fifth), and for many polls.
     let errors = || launch.log().matches("Cannot reach the function").count();
-    while errors() < 2 || unreachable_since.elapsed() < Duration::from_secs(3) {
+    while errors() < 2 || unreachable_since.elapsed() < Duration::from_secs(8) {
         assert!(
             unreachable_since.elapsed() < BOUND,
             "the log does not report the unreachable functions"
