@@ -249,7 +249,7 @@ pub(crate) fn check_waits(report: &mut Checklist, policy: Policy, followed: &Fol
         let lengths: Vec<i64> = waits.iter().map(|wait| wait.waited_ms).collect();
         report.check(
             "each wait is longer than the one before",
-            lengths.is_sorted_by(|a, b| a < b),
+            waits.is_sorted_by(|before, wait| wait.longer_than(before, policy)),
             format_args!("{lengths:?} ms"),
         );
     }

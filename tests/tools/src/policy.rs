@@ -72,6 +72,13 @@ impl Wait {
             && self.late_ms.is_none_or(|late| late + ROUNDING_MS >= 0)
     }
 
+    /// Whether it was longer than the wait before it, apart from the time by which the attempt
+    /// after that wait was late.
+    pub fn longer_than(&self, before: &Self, policy: Policy) -> bool {
+        let late_ms = before.late_ms.unwrap_or(policy.lateness_ms as i64).max(0);
+        self.waited_ms > (before.waited_ms - late_ms).max(before.least_ms)
+    }
+
     /// Whether it was at most as long as allowed.
     pub fn short_enough(&self, policy: Policy) -> bool {
         self.waited_ms <= self.most_ms + ROUNDING_MS
@@ -142,6 +149,23 @@ mod tests {
     fn a_wait_that_is_too_short_or_too_long_is_detected() {
         assert_eq!(allowed(&[0, 4_000]), [(false, true)]);
         assert_eq!(allowed(&[0, 6_500]), [(true, false)]);
+    }
+
+    #[test]
+    fn a_wait_is_longer_than_the_one_before_although_an_attempt_was_late() {
+        let planned = |late_ms: i64| {
+            let start = Timestamp::from_millisecond(1_800_000_000_000 + 7_000 - late_ms).unwrap();
+            BTreeMap::from([(1, start)])
+        };
+        let is_longer = |second_ms: i64, planned: &BTreeMap<u32, Timestamp>| {
+            let starts = [0, 7_000, 7_100 + second_ms];
+            let waits = POLICY.waits(&attempts(&starts), planned);
+            waits[1].longer_than(&waits[0], POLICY)
+        };
+        assert!(is_longer(6_901, &planned(0)) && !is_longer(6_900, &planned(0)));
+        assert!(is_longer(4_901, &planned(2_000)) && !is_longer(4_900, &planned(2_000)));
+        assert!(is_longer(4_001, &planned(3_000)) && !is_longer(4_000, &planned(3_000)));
+        assert!(is_longer(6_601, &BTreeMap::new()) && !is_longer(6_600, &BTreeMap::new()));
     }
 
     #[test]
