@@ -90,8 +90,10 @@ impl Parts {
     }
 }
 
-/// All paths of a webhook work, and health reports store and queue separately without a warning.
+/// All paths of a webhook work, and health reports store and queue separately without a warning. No
+/// process dies, so the times are long: a timeout on a busy machine would be another attempt.
 async fn delivery_retry_dead_letter_and_redrive(parts: Parts) {
+    let parts = parts.set("DELIVERY_TIMEOUT_MS", "10000").set("LEASE_MS", "20000");
     let stack = parts.launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut health: serde_json::Value =
