@@ -81,15 +81,42 @@ pub fn cargo_metadata() -> Result<Value, ProcessError> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))
 }
 
-/// Cargo in the root of the workspace.
+/// Cargo in the root of the workspace, with the environment of the cargo that runs this test.
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
+    // Cargo describes the package of a test in variables that build scripts depend on. With them,
+    // it would build ring and all its dependents again, here and in the next `cargo test`.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(describes_a_package) {
+            cargo.env_remove(name);
+        }
+    }
     cargo
+}
+
+/// Whether cargo sets this variable for each package that it runs.
+fn describes_a_package(variable: &str) -> bool {
+    ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a variable of this package, each nested build would build ring and its dependents again.
+    #[test]
+    fn a_nested_cargo_gets_no_variable_of_this_package() {
+        let cargo = cargo();
+        let removed: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).collect();
+        for variable in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION_MAJOR"] {
+            assert!(removed.iter().any(|(name, _)| *name == variable), "{variable}: {removed:?}");
+        }
+    }
 }
