@@ -39,7 +39,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::process::ProcessError;
+use crate::process::{ProcessError, free_ports};
 
 /// The timeout of an invocation.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,7 +71,8 @@ pub struct Lambda {
 impl Lambda {
     /// Starts on a free port of 127.0.0.1. The functions log to `NAME.log` in this folder.
     pub async fn start(functions: Vec<Function>, logs: &Path) -> io::Result<Self> {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), functions, logs).await
+        let [port] = free_ports()?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], port)), functions, logs).await
     }
 
     /// Starts on this address.

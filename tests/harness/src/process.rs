@@ -1,6 +1,12 @@
 //! Processes that tests start: their error, their peak memory, and free ports for them.
 
-use std::{io, net::TcpListener, path::Path};
+use std::{
+    io,
+    net::TcpListener,
+    ops::Range,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// Why a process failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +32,33 @@ fn parse_peak_kib(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Finds free ports of 127.0.0.1. All are held until all are known, so they differ. Another process
-/// may take them afterwards.
+/// The ports that [`free_ports`] chooses from. The system gives none of them to a connection or to
+/// a listener on port 0, so neither takes one before its process listens on it.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// Finds free ports of 127.0.0.1. Each call in this process returns other ports.
 pub fn free_ports<const COUNT: usize>() -> io::Result<[u16; COUNT]> {
-    let mut held = Vec::with_capacity(COUNT);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes begin elsewhere.
+    let first = std::process::id().wrapping_mul(0x9E37_79B1);
     let mut ports = [0; COUNT];
-    for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
+    let mut found = 0;
+    for _ in PORTS {
+        if found == COUNT {
+            return Ok(ports);
+        }
+        let turn = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (turn % PORTS.len() as u32) as u16;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => {
+                ports[found] = port;
+                found += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(ports)
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 #[cfg(test)]
