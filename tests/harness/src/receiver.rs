@@ -95,6 +95,11 @@ impl Receiver {
         *self.state.script.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
     }
 
+    /// Closes the connections of all requests whose response is still delayed.
+    pub fn hang_up(&self) {
+        let _ = self.state.hang_ups.send(());
+    }
+
     /// All complete requests in the order of their arrival, with or without a response, up to
     /// [`MAX_KEPT_REQUESTS`]. Empty if the receiver keeps no requests.
     pub fn received(&self) -> Vec<Arc<Received>> {
@@ -266,6 +271,7 @@ impl ReceiverBuilder {
             counts: Counts::default(),
             kept: self.keep.then(|| Mutex::new(Vec::new())),
             arrived: Notify::new(),
+            hang_ups: watch::Sender::new(()),
             journal: self.journal,
         });
         let server = tokio::spawn(serve::serve(listener, Arc::clone(&state), stop));

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) counts: Counts,
     pub(super) kept: Option<Mutex<Vec<Arc<Received>>>>,
     pub(super) arrived: Notify,
+    /// Ends the delays of the requests that have arrived.
+    pub(super) hang_ups: watch::Sender<()>,
     pub(super) journal: Option<Journal>,
 }
 
@@ -186,22 +188,29 @@ async fn receive(
     let request =
         Received { at, method: head.method, uri: head.uri, headers: head.headers, body, verdict };
     let script = Arc::clone(&state.script.read().unwrap_or_else(PoisonError::into_inner));
+    // Before the request is kept: who sees it there may hang up on it.
+    let hang_ups = state.hang_ups.subscribe();
     if state.kept.is_none() && state.journal.is_none() {
-        return answer(script(&request), Unanswered { state, id, request: None, done: false })
-            .await;
+        let unanswered = Unanswered { state, id, request: None, done: false };
+        return answer(script(&request), unanswered, hang_ups).await;
     }
     let request = Arc::new(request);
     state.keep(&request);
     save(state, &request).await;
-    answer(script(&request), Unanswered { state, id, request: Some(request), done: false }).await
+    let reply = script(&request);
+    answer(reply, Unanswered { state, id, request: Some(request), done: false }, hang_ups).await
 }
 
 async fn answer(
     reply: Reply,
     mut unanswered: Unanswered<'_>,
+    mut hang_ups: watch::Receiver<()>,
 ) -> Result<Response<AnswerBody>, HangUp> {
     if !reply.delay.is_zero() {
-        tokio::time::sleep(reply.delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(reply.delay) => {}
+            _ = hang_ups.changed() => return Err(HangUp),
+        }
     }
     if reply.hang_up {
         return Err(HangUp);

@@ -45,6 +45,25 @@ async fn waiting_ends_with_the_request_or_with_the_time_limit() {
     assert!(matches!(error, ReceiverError::Missing { expected: 3, arrived: 2, .. }), "{error}");
 }
 
+/// Only requests that have arrived are affected, and one is as soon as it is kept.
+#[tokio::test]
+async fn hanging_up_ends_the_delays_of_earlier_requests() {
+    let receiver = Receiver::builder()
+        .script(|_| Reply::status(200).after(Duration::from_secs(3600)))
+        .start()
+        .await
+        .unwrap();
+    let url = receiver.url("/");
+    let (answers, ()) =
+        tokio::join!(async { tokio::join!(post(&url, "A"), post(&url, "B")) }, async {
+            receiver.wait_for(2, BOUND).await.unwrap();
+            receiver.answer_with(|_| Reply::status(200).after(Duration::from_millis(1)));
+            receiver.hang_up();
+        });
+    assert!(answers.0.is_err() && answers.1.is_err(), "{answers:?}");
+    assert_eq!(post(&url, "C").await.unwrap(), 200);
+}
+
 #[tokio::test]
 async fn a_script_determines_responses_and_can_be_replaced() {
     let code = Arc::new(AtomicU16::new(503));

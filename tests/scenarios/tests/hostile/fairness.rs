@@ -9,6 +9,7 @@ use harness::{
     ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
+    wait::wait_until,
 };
 use serde_json::json;
 
@@ -19,16 +20,13 @@ const EACH: usize = 40;
 const SLOTS: &str = "16";
 const HOST_SLOTS: usize = 4;
 
-/// The response time of the hanging destination: longer than the test.
+/// The response time of the hanging destination, and the deadline of an attempt: longer than the
+/// test. Without the limit per destination, the hanging one would use all slots for this long.
 const HANG: Duration = Duration::from_secs(3600);
+const DELIVERY_TIMEOUT_MS: &str = "300000";
 
-/// The deadline of an attempt. Without the limit per destination, the hanging one would use all
-/// slots for this long.
-const DELIVERY_TIMEOUT_MS: &str = "20000";
-
-/// The hanging destination's attempts in flight run for up to 20 s after it starts to respond.
-/// Webhooks have been deferred four times by then, and may be deferred again for up to 32 s. The
-/// rest is for a busy machine.
+/// Webhooks may have been deferred four times when the destination starts to respond, and may then
+/// be deferred again for up to 32 s. The rest is for a busy machine.
 const BOUND: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,6 +38,8 @@ async fn a_hanging_destination_holds_no_more_than_its_limit() {
     let launch = Launch::fresh()
         .unwrap()
         .set("DELIVERY_TIMEOUT_MS", DELIVERY_TIMEOUT_MS)
+        .set("LEASE_MS", "360000")
+        .set("REQUEUE_GRACE_MS", "3000000")
         .set("DELIVER_CONCURRENCY", SLOTS)
         .set("DELIVER_HOST_CONCURRENCY", &HOST_SLOTS.to_string())
         .set("RETRY_BASE_DELAY_MS", "10")
@@ -64,9 +64,18 @@ async fn a_hanging_destination_holds_no_more_than_its_limit() {
         );
     }
 
-    // From now on the destination responds. The attempts in flight time out and are repeated.
-    // Deferred webhooks spend no attempt.
+    let is_deferred = async || {
+        let mut statuses = Vec::new();
+        for id in &to_hanging {
+            statuses.push(api.webhook(id).await.unwrap().status);
+        }
+        statuses.contains(&"retrying".to_owned())
+    };
+    wait_until("a webhook over the limit is deferred", BOUND, is_deferred).await;
+    // From now on the destination responds. The attempts in flight fail and are repeated. Deferred
+    // webhooks spend no attempt.
     hanging.answer_with(|_| Reply::status(200));
+    hanging.hang_up();
     let all = [to_hanging.clone(), to_well].concat();
     assert_eq!(
         ledger::settle(&api, &all, BOUND).await.statuses,
