@@ -2,7 +2,8 @@
 //! receivers, URLs that lead to private addresses, hanging destinations, and callers that overload
 //! it.
 //!
-//! The tests measure time and memory on two shared processors, so they run one after the other.
+//! A test that measures time, memory or capacity runs alone, because it shares two processors with
+//! the stack. The other tests run beside each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 #![allow(
@@ -20,10 +21,16 @@ mod overload;
 mod receivers;
 mod resolvers;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Held by a test while it runs.
-pub(crate) async fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Held by a test while it runs beside others.
+pub(crate) async fn turn() -> RwLockReadGuard<'static, ()> {
+    TURN.read().await
+}
+
+/// Held by a test that measures time, memory or capacity, while it runs alone.
+pub(crate) async fn turn_alone() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().await
 }

@@ -17,7 +17,7 @@ const GROWTH_BOUND_MIB: f64 = 64.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overload_is_shed_and_accepted_webhooks_arrive() {
-    let _turn = crate::turn().await;
+    let _turn = crate::turn_alone().await;
     let seconds = std::env::var("OVERLOAD_SECONDS").unwrap_or_else(|_| SECONDS.to_owned());
     let spawn = format!("--spawn={}", binary("local").unwrap().display());
     let folder = std::env::temp_dir();

@@ -66,7 +66,7 @@ fn recorded(webhook: &Webhook) -> (Option<&str>, Option<u16>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_attempt_is_bounded_and_recorded_and_affects_no_other() {
-    let _turn = crate::turn().await;
+    let _turn = crate::turn_alone().await;
     let authority = Authority::new().unwrap();
     let behaviours = catalogue::all(&authority).unwrap();
     let mut receivers = Vec::new();
