@@ -15,9 +15,16 @@ use std::{
 
 use harness::{
     binaries::binary,
-    health::{BOUND, POLL_INTERVAL, fresh_health, launch, post, wait_for_health, warnings},
+    health::{self, BOUND, POLL_INTERVAL, fresh_health, post, wait_for_health, warnings},
     ledger,
+    stack::Launch,
 };
+
+/// A stack with short leases. A queue keeps messages of attempts that a crash interrupts until their
+/// leases end.
+fn launch() -> Launch {
+    health::launch().set("DELIVERY_TIMEOUT_MS", "8000").set("LEASE_MS", "12000")
+}
 
 /// Runs `local` with these arguments on a data folder and waits until it exits.
 fn local(data_dir: &Path, arguments: &[&str]) -> Output {

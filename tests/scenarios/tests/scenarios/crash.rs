@@ -18,14 +18,23 @@ const IN_FLIGHT: usize = 20;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A lease is 45 s. An earlier attempt did not wait for it.
-const RESUME_BOUND: Duration = Duration::from_secs(15);
+/// A queue keeps messages of interrupted attempts until their leases end, and each test waits until
+/// it is empty. The times are longer than any attempt takes before its kill.
+const DELIVERY_TIMEOUT_MS: &str = "12000";
+const LEASE_MS: &str = "20000";
+
+/// Half of a lease. An earlier attempt did not wait for it.
+const RESUME_BOUND: Duration = Duration::from_secs(10);
+
+fn launch() -> Launch {
+    let launch = Launch::fresh().unwrap().set("DELIVERY_TIMEOUT_MS", DELIVERY_TIMEOUT_MS);
+    launch.set("LEASE_MS", LEASE_MS)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_webhook_is_lost_when_the_stack_is_killed_on_sqlite() {
     let receiver = Receiver::start().await.unwrap();
-    let launch = Launch::fresh()
-        .unwrap()
+    let launch = launch()
         .set("RUST_LOG", "warn")
         .set("RETRY_BASE_DELAY_MS", "50")
         .set("CIRCUIT_FAILURES", "0");
@@ -45,7 +54,7 @@ async fn five_kills_in_a_row_fail_no_webhook() {
         .start()
         .await
         .unwrap();
-    let launch = Launch::fresh().unwrap().set("RETRY_MAX_ATTEMPTS", "10").set("RUST_LOG", "warn");
+    let launch = launch().set("RETRY_MAX_ATTEMPTS", "10").set("RUST_LOG", "warn");
     let mut ids = Vec::new();
     for kill in 1..=5 {
         let stack = launch.start().unwrap();
@@ -97,7 +106,7 @@ async fn attempts_in_flight_resume_at_once_after_a_restart() {
         .start()
         .await
         .unwrap();
-    let launch = Launch::fresh().unwrap();
+    let launch = launch();
     let stack = launch.start().unwrap();
     let api = ApiClient::new(&stack.url(), None).unwrap();
     let mut ids = Vec::new();
