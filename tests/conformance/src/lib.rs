@@ -128,9 +128,13 @@ where
     report(trials(backend, start))
 }
 
-/// Runs the [`trials`] of one or several backends.
+/// Runs the [`trials`] of one or several backends. `RUST_TEST_THREADS` sets how many run at once, as
+/// in other test binaries.
 pub fn report(trials: Vec<Trial>) -> ExitCode {
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|text| text.parse().ok());
+    arguments.test_threads = arguments.test_threads.or(threads);
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// All cases as tests of one backend.
