@@ -32,8 +32,8 @@ fn parse_peak_kib(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The ports that [`free_ports`] chooses from. The system gives none of them to a connection or to
-/// a listener on port 0, so neither takes one before its process listens on it.
+/// The ports that [`free_ports`] chooses from. By default, Linux and macOS give none of them to a
+/// connection or to a listener on port 0, so neither takes one before its process listens on it.
 const PORTS: Range<u16> = 20_000..32_000;
 
 /// Finds free ports of 127.0.0.1. Each call in this process returns other ports.
