@@ -128,8 +128,8 @@ where
     report(trials(backend, start))
 }
 
-/// Runs the [`trials`] of one or several backends. `RUST_TEST_THREADS` sets how many run at once, as
-/// in other test binaries.
+/// Runs the [`trials`] of one or several backends. `RUST_TEST_THREADS` sets how many run at once,
+/// as in other test binaries.
 pub fn report(trials: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     let threads = std::env::var("RUST_TEST_THREADS").ok().and_then(|text| text.parse().ok());

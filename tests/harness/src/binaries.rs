@@ -110,7 +110,7 @@ pub fn workspace() -> &'static Path {
 mod tests {
     use super::*;
 
-    /// With a variable of this package, each nested build would build ring and its dependents again.
+    /// With such a variable, each nested build would build ring and its dependents again.
     #[test]
     fn a_nested_cargo_gets_no_variable_of_this_package() {
         let cargo = cargo();

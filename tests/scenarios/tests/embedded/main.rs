@@ -20,8 +20,8 @@ use harness::{
     stack::Launch,
 };
 
-/// A stack with short leases. A queue keeps messages of attempts that a crash interrupts until their
-/// leases end.
+/// A stack with short leases. A queue keeps messages of attempts that a crash interrupts until
+/// their leases end.
 fn launch() -> Launch {
     health::launch().set("DELIVERY_TIMEOUT_MS", "8000").set("LEASE_MS", "12000")
 }
