@@ -377,6 +377,10 @@ async fn invoke(
         let unknown = json!({"Type": "User", "Message": format!("Function not found: {name}")});
         return (StatusCode::NOT_FOUND, unknown.to_string()).into_response();
     };
+    if function.lock().is_over {
+        // The connection has outlived the emulator for a moment.
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     match function.invoke(event).await {
         Ok(answer) => answer.into_response(),
         Err(error) => ([("x-amz-function-error", "Unhandled")], error).into_response(),

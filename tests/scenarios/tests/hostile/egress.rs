@@ -184,6 +184,7 @@ async fn private_certificates_are_presented_and_trusted() {
 /// Each error names the setting and does not contain its value.
 #[test]
 fn bad_files_and_a_bad_proxy_stop_the_start() {
+    let _turn = crate::turn_blocking();
     let authority = Authority::new().unwrap();
     let (ours, other) =
         (authority.issue(Flaw::None).unwrap(), authority.issue(Flaw::None).unwrap());
@@ -240,6 +241,7 @@ fn bad_files_and_a_bad_proxy_stop_the_start() {
 /// The warning shows a URL that the allowlist would admit.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowlist_with_an_open_host_end_is_reported_at_start() {
+    let _turn = crate::turn().await;
     for (pattern, is_reported) in
         [(r"^https://.*\.example\.com", true), (r"^https://.*\.example\.com/", false)]
     {

@@ -30,6 +30,11 @@ pub(crate) async fn turn() -> RwLockReadGuard<'static, ()> {
     TURN.read().await
 }
 
+/// The same, for a test without a runtime.
+pub(crate) fn turn_blocking() -> RwLockReadGuard<'static, ()> {
+    TURN.blocking_read()
+}
+
 /// Held by a test that measures time, memory or capacity, while it runs alone.
 pub(crate) async fn turn_alone() -> RwLockWriteGuard<'static, ()> {
     TURN.write().await

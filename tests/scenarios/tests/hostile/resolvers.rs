@@ -160,6 +160,7 @@ async fn send(sender: &HttpSender, url: &str, deadline: Duration) -> Answer {
 /// each address alone, and all addresses of a class together.
 #[tokio::test]
 async fn no_name_of_a_private_address_gets_a_connection() {
+    let _turn = crate::turn().await;
     let listener = Listener::start().await;
     for (class, addresses) in INSIDE {
         for answer in addresses.iter().map(std::slice::from_ref).chain([addresses]) {
@@ -193,6 +194,7 @@ async fn no_name_of_a_private_address_gets_a_connection() {
 /// lookup again. The first attempt's deadline passes during its lookup, so it opens no connection.
 #[tokio::test]
 async fn a_changed_answer_is_checked_again() {
+    let _turn = crate::turn().await;
     const DEADLINE: Duration = Duration::from_millis(50);
     for inside in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         let listener = Listener::start().await;
@@ -249,6 +251,7 @@ impl Drop for LetGo {
 /// tokio has one blocking thread here, which a single lookup would block.
 #[test]
 fn a_silent_name_server_blocks_neither_the_store_nor_other_names() {
+    let _turn = crate::turn_blocking();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(1)
