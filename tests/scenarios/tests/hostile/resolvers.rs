@@ -194,8 +194,8 @@ async fn no_name_of_a_private_address_gets_a_connection() {
 /// lookup again. The first attempt's deadline passes during its lookup, so it opens no connection.
 #[tokio::test]
 async fn a_changed_answer_is_checked_again() {
-    let _turn = crate::turn().await;
     const DEADLINE: Duration = Duration::from_millis(50);
+    let _turn = crate::turn().await;
     for inside in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         let listener = Listener::start().await;
         let lookup = Arc::into_inner(InTurn::new(&[&["8.8.8.8"], &[inside]])).unwrap();
