@@ -1,11 +1,11 @@
-//! The circuit breaker of one destination (scheme, host, port), as pure functions over a small
-//! record that all workers share.
+//! The circuit breaker of a target, as pure functions over a small record.
 //!
-//! - *Closed* while deliveries succeed. The store then has no record.
-//! - *Open* after [`Settings::failures`] failures in a row. Webhooks are deferred without an
-//!   attempt.
-//! - *Half-open* once the open time is over. One worker takes a lease and probes. Success closes
-//!   the circuit. Failure opens it for twice as long, up to [`MAX_OPEN`].
+//! A circuit is *closed* while attempts succeed. After [`Settings::failures`] failures in a row it
+//! *opens*: webhooks are deferred without an attempt. When that time is over, it is *half-open*: one
+//! worker leases the probe and makes an attempt. Success closes the circuit. Failure opens it for
+//! twice as long, up to [`MAX_OPEN`].
+//!
+//! [`crate::traffic::target`] defines which failures count for which circuit.
 
 use std::time::Duration;
 
@@ -13,15 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    model::ErrorKind,
     planted::{self, Bug},
 };
 
 /// The longest time that a circuit stays open before the next probe: 10 minutes.
 pub const MAX_OPEN: Duration = Duration::from_secs(600);
 
-/// How long a circuit is kept after its last write: 24 h.
-pub const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Failures that are older than this do not count as failures in a row: 10 minutes.
+pub const MAX_FAILURE_GAP: Duration = MAX_OPEN;
 
 /// When a circuit opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,23 +39,26 @@ impl Default for Settings {
     }
 }
 
-/// What workers know about a destination that fails. A destination without a record is closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The circuit of a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Circuit {
-    /// Scheme, host and port.
-    pub destination: String,
-    /// The number of writes. Each write is conditional on it.
-    pub revision: u64,
     /// Failures in a row.
+    #[serde(rename = "f", skip_serializing_if = "is_zero")]
     pub failures: u32,
-    /// How often in a row the circuit opened.
+    /// Times in a row that it opened.
+    #[serde(rename = "o", skip_serializing_if = "is_zero")]
     pub openings: u32,
-    /// When the circuit becomes half-open. `None` while it is closed.
+    /// Until then no attempt is made. `None` while closed.
+    #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     pub open_until: Option<Timestamp>,
-    /// When the lease of the current probe ends.
+    /// Until then a worker holds the probe.
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
     pub probe_until: Option<Timestamp>,
-    /// When the record was last written. After [`MAX_AGE`] without a write it is deleted.
-    pub touched_at: Timestamp,
+    /// The circuit of an origin that opened because it answers 5xx on many paths. It defers only
+    /// webhooks whose latest attempt got a 5xx.
+    #[serde(rename = "r", skip_serializing_if = "std::ops::Not::not")]
+    pub retries_only: bool,
 }
 
 /// The three states, with the numbers of the metric `circuit_breaker_status`.
@@ -83,12 +85,7 @@ pub enum Admission {
 }
 
 impl Circuit {
-    /// The circuit of a destination without a stored record.
-    pub fn closed(destination: &str) -> Self {
-        Self { destination: destination.to_owned(), ..Self::default() }
-    }
-
-    /// Whether the circuit needs no record.
+    /// Whether there is nothing to remember.
     pub const fn is_idle(&self) -> bool {
         self.failures == 0 && self.open_until.is_none()
     }
@@ -112,72 +109,59 @@ impl Circuit {
         }
     }
 
-    /// Takes the probe's lease.
+    /// The circuit after a worker leased the probe.
     #[must_use]
-    pub fn probe(&self, settings: &Settings, now: Timestamp) -> Self {
-        let probe_until = Some(now.plus(settings.probe_lease));
-        Self {
-            revision: self.revision.saturating_add(1),
-            probe_until,
-            touched_at: now,
-            ..self.clone()
-        }
+    pub fn probed(&self, settings: &Settings, now: Timestamp) -> Self {
+        Self { probe_until: Some(now.plus(settings.probe_lease)), ..*self }
     }
 
-    /// Gives the probe's lease back, because its worker made no attempt. Another worker may probe.
+    /// The circuit after the worker returned the probe, because it made no attempt.
     #[must_use]
-    pub fn unprobe(&self, now: Timestamp) -> Self {
-        Self {
-            revision: self.revision.saturating_add(1),
-            probe_until: None,
-            touched_at: now,
-            ..self.clone()
-        }
+    pub fn released(&self) -> Self {
+        Self { probe_until: None, ..*self }
     }
 
-    /// Counts a failed attempt that speaks against the destination.
+    /// The circuit after `count` more failures. The latest one before them was at `touched_at`.
     #[must_use]
-    pub fn failed(&self, settings: &Settings, now: Timestamp) -> Self {
-        let failures = self.failures.saturating_add(1);
-        let mut next = Self {
-            revision: self.revision.saturating_add(1),
-            failures,
-            touched_at: now,
-            ..self.clone()
-        };
-        // An attempt that started before the circuit opened says nothing new.
-        let decides = self.state(now) != State::Open;
+    pub fn failed(
+        &self,
+        count: u32,
+        settings: &Settings,
+        touched_at: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let is_stale = self.open_until.is_none() && now.since(touched_at) > MAX_FAILURE_GAP;
+        let before = if is_stale { 0 } else { self.failures };
+        let mut next = Self { failures: before.saturating_add(count), ..*self };
         let mut most = settings.failures;
         if planted::is(Bug::CircuitOpensLate) {
             most += 1;
         }
+        // An attempt that started before the circuit opened proves nothing new.
+        let decides = self.state(now) != State::Open;
         if decides && settings.failures > 0 && next.failures >= most {
-            let open = settings
-                .open
-                .saturating_mul(2_u32.saturating_pow(self.openings.min(16)))
-                .min(MAX_OPEN);
-            next.openings = next.openings.saturating_add(1);
-            next.open_until = Some(now.plus(open));
-            next.probe_until = None;
+            next = next.opened(settings, now);
         }
         next
     }
 
-    /// Closes the circuit, because the destination responded.
+    /// The circuit after it opened.
     #[must_use]
-    pub fn succeeded(&self) -> Self {
-        Self { revision: self.revision.saturating_add(1), ..Self::closed(&self.destination) }
+    pub fn opened(&self, settings: &Settings, now: Timestamp) -> Self {
+        let factor = 2_u32.saturating_pow(self.openings.min(16));
+        let open = settings.open.saturating_mul(factor).min(MAX_OPEN);
+        Self {
+            openings: self.openings.saturating_add(1),
+            open_until: Some(now.plus(open)),
+            probe_until: None,
+            ..*self
+        }
     }
 }
 
-/// Whether this outcome speaks against the whole destination: a network or TLS error, a timeout, or
-/// a 5xx. `None`: the webhook was delivered.
-pub fn is_failure(error: Option<ErrorKind>, status_code: Option<u16>) -> bool {
-    match error {
-        Some(ErrorKind::Network | ErrorKind::Timeout | ErrorKind::Tls) => true,
-        Some(ErrorKind::HttpStatus) => status_code.is_some_and(|code| code >= 500),
-        _ => false,
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 #[cfg(test)]
@@ -194,21 +178,31 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
+    fn fail(circuit: &Circuit, at_s: i64) -> Circuit {
+        circuit.failed(1, &SETTINGS, at(at_s), at(at_s))
+    }
+
     fn after_failures(count: u32) -> Circuit {
-        (0..count).fold(Circuit::closed("https://example.com:443"), |circuit, _| {
-            circuit.failed(&SETTINGS, at(0))
-        })
+        (0..count).fold(Circuit::default(), |circuit, _| fail(&circuit, 0))
     }
 
     #[test]
     fn opens_after_failures_in_a_row_and_not_before() {
         assert_eq!(after_failures(2).admit(at(0)), Admission::Go);
-        assert_eq!(
-            after_failures(2).succeeded().failed(&SETTINGS, at(0)).admit(at(0)),
-            Admission::Go
-        );
         assert_eq!(after_failures(3).admit(at(0)), Admission::Wait(at(30)));
         assert_eq!(after_failures(9).open_until, Some(at(30)), "late answers do not keep it open");
+        let together = Circuit::default().failed(3, &SETTINGS, at(0), at(0));
+        assert_eq!(together, after_failures(3));
+    }
+
+    #[test]
+    fn old_failures_do_not_count() {
+        let two = after_failures(2);
+        assert_eq!(two.failed(1, &SETTINGS, at(0), at(600)).admit(at(600)), Admission::Wait(at(630)));
+        let late = two.failed(1, &SETTINGS, at(0), at(601));
+        assert_eq!((late.failures, late.admit(at(601))), (1, Admission::Go));
+        let reopened = after_failures(3).failed(1, &SETTINGS, at(0), at(9000));
+        assert_eq!(reopened.openings, 2, "an open circuit stays open until a probe succeeds");
     }
 
     #[test]
@@ -216,80 +210,35 @@ mod tests {
         let open = after_failures(3);
         assert_eq!((open.state(at(29)), open.state(at(30))), (State::Open, State::HalfOpen));
         assert_eq!(open.admit(at(30)), Admission::Probe);
-        let probed = open.probe(&SETTINGS, at(30));
+        let probed = open.probed(&SETTINGS, at(30));
         assert_eq!(probed.admit(at(74)), Admission::Wait(at(75)));
         assert_eq!(probed.admit(at(75)), Admission::Probe, "the worker that probed died");
-        assert_eq!(probed.unprobe(at(31)).admit(at(31)), Admission::Probe, "it made no attempt");
+        assert_eq!(probed.released().admit(at(31)), Admission::Probe, "it made no attempt");
     }
 
     #[test]
-    fn a_failed_probe_doubles_the_time_up_to_ten_minutes_and_success_closes() {
+    fn a_failed_probe_doubles_the_time_up_to_ten_minutes() {
         let mut circuit = after_failures(3);
         let mut waits = Vec::new();
         for _ in 0..7 {
             let now = circuit.open_until.unwrap();
-            circuit = circuit.probe(&SETTINGS, now).failed(&SETTINGS, now);
+            circuit = circuit.probed(&SETTINGS, now).failed(1, &SETTINGS, now, now);
             waits.push(circuit.open_until.unwrap().since(now).as_secs());
         }
         assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
-        assert!(circuit.succeeded().is_idle());
     }
 
-    /// Every change increases the revision and updates the time, because writes are conditional on
-    /// the revision and expire. None forgets the destination.
-    #[test]
-    fn every_write_is_told_from_the_one_before() {
-        let open = after_failures(3);
-        assert_eq!((open.revision, open.touched_at), (3, at(0)));
-        for next in
-            [open.probe(&SETTINGS, at(7)), open.unprobe(at(7)), open.failed(&SETTINGS, at(7))]
-        {
-            assert_eq!(
-                (next.revision, next.touched_at, &next.destination),
-                (4, at(7), &open.destination)
-            );
-        }
-        let closed = open.succeeded();
-        assert_eq!((closed.revision, &*closed.destination), (4, "https://example.com:443"));
-        assert_eq!(Circuit::closed("https://example.com:443"), Circuit { revision: 0, ..closed });
-    }
-
-    /// Only an idle circuit needs no record.
     #[test]
     fn idle_is_without_failures_and_closed() {
-        assert!(Circuit::closed("x").is_idle());
+        assert!(Circuit::default().is_idle());
         assert!(!after_failures(1).is_idle() && !after_failures(3).is_idle());
-        assert!(!Circuit { open_until: Some(at(1)), ..Circuit::closed("x") }.is_idle());
-    }
-
-    #[test]
-    fn it_is_remembered_for_a_day() {
-        assert_eq!(MAX_AGE.as_secs(), 86_400);
+        assert!(!Circuit { open_until: Some(at(1)), ..Circuit::default() }.is_idle());
     }
 
     #[test]
     fn switched_off_it_never_opens() {
         let off = Settings { failures: 0, ..SETTINGS };
-        let circuit = (0..99).fold(Circuit::closed("x"), |circuit, _| circuit.failed(&off, at(0)));
+        let circuit = Circuit::default().failed(99, &off, at(0), at(0));
         assert_eq!(circuit.admit(at(0)), Admission::Go);
-    }
-
-    #[test]
-    fn only_what_speaks_against_the_destination_counts() {
-        for (error, code) in [
-            (ErrorKind::Network, None),
-            (ErrorKind::Timeout, None),
-            (ErrorKind::HttpStatus, Some(500)),
-        ] {
-            assert!(is_failure(Some(error), code), "{error:?}");
-        }
-        for (error, code) in [
-            (ErrorKind::HttpStatus, Some(404)),
-            (ErrorKind::HttpStatus, Some(429)),
-            (ErrorKind::RefusedAddress, None),
-        ] {
-            assert!(!is_failure(Some(error), code), "{error:?}");
-        }
-        assert!(!is_failure(None, Some(200)));
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     lane::MAX_BATCH,
     retry::RetryPolicy,
     signing::Secret,
+    traffic::rate_limit::RateLimits,
     transition::{Limits, Rules},
 };
 pub use aws::{AwsCredentials, AwsSettings};
@@ -160,6 +161,8 @@ pub struct Config {
     pub rules: Rules,
     /// `CIRCUIT_FAILURES`, `CIRCUIT_OPEN_MS`.
     pub circuit: circuit::Settings,
+    /// `RATE_LIMITS`: the rates of hosts.
+    pub rate_limits: RateLimits,
     /// `DELIVERY_TIMEOUT_MS`: the deadline of one attempt, including reading the response.
     pub delivery_timeout: Duration,
     /// `RESPONSE_EXCERPTS`: the responses whose body is kept as an excerpt.
@@ -294,6 +297,7 @@ impl Config {
                 open: read.millis("CIRCUIT_OPEN_MS", 30_000, 100..=600_000),
                 probe_lease: rules.limits.lease,
             },
+            rate_limits: read.rate_limits("RATE_LIMITS"),
             rules,
             delivery_timeout,
             response_excerpts: read.excerpts("RESPONSE_EXCERPTS"),

@@ -5,8 +5,9 @@
 //! [`random`] define its identifiers, and time and randomness as values that callers pass in.
 //!
 //! **The rules.** [`transition`] defines how a record changes, [`retry`] and [`retry_override`]
-//! when it is attempted again, [`circuit`] the circuit breaker, [`signing`] the signatures. They
-//! are pure functions: no I/O, no clock, no random numbers.
+//! when it is attempted again, [`circuit`] and [`traffic`] whether and how fast
+//! attempts may go to a target, [`signing`] the signatures. They are pure functions: no I/O, no
+//! clock, no random numbers.
 //!
 //! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
 //! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional
@@ -61,4 +62,5 @@ pub mod terminal;
 pub mod threads;
 pub mod tls;
 pub mod trace;
+pub mod traffic;
 pub mod transition;

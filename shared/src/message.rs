@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::WebhookId,
-    model::{SCHEMA, Webhook},
+    model::{SCHEMA, Slot, Webhook},
 };
 
 /// The largest record that a message carries; see [`Message::seen`].
@@ -27,6 +27,12 @@ pub struct Message {
     /// unfinished by now, an operator has resent it, and the message is outdated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive: bool,
+    /// The slot for which the webhook waits. The record does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+    /// How often in a row `deliver` has sent the message again to wait for a slot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub relays: u32,
 }
 
 /// Why a message cannot be processed.
@@ -45,6 +51,11 @@ pub enum InvalidMessage {
     Malformed(#[source] serde_json::Error),
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 #[derive(Deserialize)]
 struct Versioned {
     v: u16,
@@ -53,7 +64,7 @@ struct Versioned {
 impl Message {
     /// A message to look at this webhook.
     pub fn look_at(webhook_id: WebhookId) -> Self {
-        Self { v: SCHEMA, webhook_id, seen: None, archive: false }
+        Self { v: SCHEMA, webhook_id, seen: None, archive: false, slot: None, relays: 0 }
     }
 
     /// A message to archive this failed webhook.
@@ -73,7 +84,8 @@ impl Message {
         if json.len() <= MAX_SEEN_BYTES || self.seen.is_none() {
             return json;
         }
-        Self::look_at(self.webhook_id.clone()).to_json()
+        Self { seen: None, webhook_id: self.webhook_id.clone(), slot: self.slot.clone(), ..*self }
+            .to_json()
     }
 
     /// Reads a message of this schema version or an older one. Leaves out a hint that it cannot

@@ -59,6 +59,9 @@ pub struct Webhook {
     /// Scheme, host and port. Fairness, statistics and the circuit breaker group by it.
     #[serde(rename = "dst")]
     pub destination: String,
+    /// The hash of the URL's path ([`crate::traffic::target::path_hash`]). Older records lack it.
+    #[serde(rename = "ph", default, skip_serializing_if = "Option::is_none")]
+    pub path_hash: Option<String>,
     /// The status.
     #[serde(rename = "s")]
     pub status: Status,
@@ -75,6 +78,9 @@ pub struct Webhook {
     /// the index.
     #[serde(rename = "due", default, skip_serializing_if = "Option::is_none")]
     pub due_at: Option<Timestamp>,
+    /// The slot for which the webhook waits ([`crate::traffic::slots`]).
+    #[serde(rename = "sl", default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
     /// The claim of the worker that makes an attempt now. Set while `in_progress`.
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
@@ -108,6 +114,17 @@ pub struct Webhook {
     /// When the webhook expires. A store may delete it later. `None` while unfinished.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+}
+
+/// A place within the rate of a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// The rate to which the number belongs.
+    #[serde(rename = "g")]
+    pub generation: String,
+    /// The number. The rate maps it to a time.
+    #[serde(rename = "k")]
+    pub number: i64,
 }
 
 /// The right to make one attempt and to write its outcome.
@@ -167,6 +184,15 @@ pub struct Budget {
     /// Milliseconds in all that the host limit has deferred the webhook.
     #[serde(rename = "hm", skip_serializing_if = "is_default")]
     pub host_deferred_ms: u64,
+    /// Milliseconds in all that pauses and learned rates have deferred the webhook.
+    #[serde(rename = "pm", skip_serializing_if = "is_zero_u64")]
+    pub paused_ms: u64,
+    /// Milliseconds in all that a configured rate has deferred the webhook.
+    #[serde(rename = "rm", skip_serializing_if = "is_zero_u64")]
+    pub rate_limited_ms: u64,
+    /// Attempts that the destination refused with a pause. They count as made, and are not spent.
+    #[serde(rename = "th", skip_serializing_if = "is_zero")]
+    pub throttled: u32,
     /// The record's revision when the queue last moved its message to the dead letters. 0: never.
     /// A write that only moves the record within the due index updates this too. So while both are
     /// equal, `deliver` has not worked on the webhook since.
@@ -487,7 +513,10 @@ impl Webhook {
     /// Whether an attempt has started since the webhook was accepted, resent or redriven. A claim
     /// that was returned unused does not count.
     pub const fn was_attempted(&self) -> bool {
-        self.budget.attempts > 0 || self.budget.interrupted > 0 || self.claim.is_some()
+        self.budget.attempts > 0
+            || self.budget.throttled > 0
+            || self.budget.interrupted > 0
+            || self.claim.is_some()
     }
 
     /// Whether it is a dead letter: failed and archived.

@@ -106,11 +106,23 @@ pub enum Bug {
     DueWithoutPosition,
     /// Entries that a clock that was ahead wrote into the due index stay there.
     DueNeverTakenBack,
+    /// A worker takes a slot without a write, so another one takes it too.
+    SlotTakenTwice,
+    /// A refusal with a pause spends an attempt.
+    ThrottleSpendsAttempt,
+    /// A pause holds up only the webhook that was refused.
+    PauseForOneOnly,
+    /// A 5xx answer of one URL counts for the circuit of its origin.
+    UrlFailsOrigin,
+    /// A webhook that comes too late for its slot goes ahead without one.
+    LateWithoutSlot,
+    /// A refusal does not decrease the learned rate.
+    RateNeverDecreases,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 55] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -160,6 +172,12 @@ impl Bug {
         Self::PurgeByOneSighting,
         Self::DueWithoutPosition,
         Self::DueNeverTakenBack,
+        Self::SlotTakenTwice,
+        Self::ThrottleSpendsAttempt,
+        Self::PauseForOneOnly,
+        Self::UrlFailsOrigin,
+        Self::LateWithoutSlot,
+        Self::RateNeverDecreases,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

@@ -5,7 +5,7 @@
 //! record from the stored one, and [`Webhooks::write`] replaces the stored record only if it is
 //! still the one that the rule saw.
 //!
-//! [`Store`] is five traits put together. Each has a file here, and a file of the same name in each
+//! [`Store`] is six traits put together. Each has a file here, and a file of the same name in each
 //! backend:
 //!
 //! | trait | holds |
@@ -14,7 +14,8 @@
 //! | [`Lists`] | many webhooks: lists, the due index, the audit, counts |
 //! | [`SweepState`] | the audit's position, the sweep's latest report |
 //! | [`IdempotencyKeys`] | what an idempotency key refers to |
-//! | [`Totals`] | totals of counters and destinations, circuits |
+//! | [`Totals`] | totals of counters and destinations |
+//! | [`Targets`] | circuits, pauses and slot counters of targets |
 //!
 //! The backends are [`sqlite`], [`redis`] and [`dynamodb`]. Each passes the same conformance suite
 //! (`tests/`). `shard.rs` has the hash that places webhooks in shards.
@@ -61,6 +62,7 @@ mod shard;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod sweep_state;
+mod targets;
 mod totals;
 mod webhooks;
 
@@ -80,19 +82,21 @@ pub use page::{
 };
 pub use purge::PurgeHorizon;
 pub use sweep_state::{AdvanceAuditError, ClockFault, SweepReport, SweepState};
-pub use totals::{
-    Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, Totals, WriteCircuitError,
+pub use targets::{
+    MAX_TARGETS, ReplaceCountersError, TARGET_TTL, TakenSlots, TargetState, Targets,
+    WriteTargetError,
 };
+pub use totals::{Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, Totals};
 pub use webhooks::{
     CreateError, DeleteError, IdState, Tombstone, Webhooks, WriteError, tombstone_expires_at,
 };
 
 use crate::clock::Timestamp;
 
-/// A backend: the five traits, its health, and its housekeeping.
+/// A backend: the six traits, its health, and its housekeeping.
 #[async_trait]
 pub trait Store:
-    Webhooks + Lists + SweepState + IdempotencyKeys + Totals + Send + Sync + Debug
+    Webhooks + Lists + SweepState + IdempotencyKeys + Totals + Targets + Send + Sync + Debug
 {
     /// Succeeds if the store can be read and a webhook could be written.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -14,7 +14,9 @@
 //! | [`Rules::conclude`] | in progress, our claim | delivered | leaves |
 //! | | | retrying, failed | enters or moves |
 //! | [`Rules::give_up`] | unfinished, no live lease | failed | enters or moves |
-//! | [`Rules::defer`] | pending, retrying; in progress, lease over | retrying | enters or moves |
+//! | [`Rules::defer`], [`Rules::defer_for_slot`] | pending, retrying; in progress, lease over |
+//! retrying | enters or moves |
+//! | [`Rules::throttle`] | in progress, our claim, no attempt spent | retrying | enters or moves |
 //! | [`Rules::retry_interrupted`] | in progress with its lease over | retrying | enters or moves |
 //! | [`Rules::give_back`] | in progress, our claim, nothing sent | retrying | enters or moves |
 //! | [`Rules::requeue`] | anything due | same | moves on |
@@ -23,16 +25,17 @@
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
 
-mod deferral;
 mod finished;
 mod giving_up;
 mod holding;
 mod interruption;
 mod limits;
+mod waiting;
 
 pub use giving_up::GiveUp;
 pub use holding::MAX_AHEAD;
 pub use limits::Limits;
+pub use waiting::{MAX_RATE_LIMITED, SlotWait};
 
 use std::time::Duration;
 
@@ -50,7 +53,6 @@ use crate::{
     trace::Trace,
 };
 
-use deferral::spend_deferral;
 use interruption::note_interruption;
 
 /// Why a transition does not apply to a record. Each reason tells the caller what to do.
@@ -116,6 +118,8 @@ pub struct NewWebhook {
     pub trace: Option<Trace>,
     /// See [`Webhook::destination`].
     pub destination: String,
+    /// See [`Webhook::path_hash`].
+    pub path_hash: Option<String>,
     /// See [`Webhook::retry`].
     pub retry: Option<RetryOverride>,
     /// The earliest time of the first attempt.
@@ -158,11 +162,13 @@ impl Rules {
             event_type: new.event_type,
             trace: new.trace,
             destination: new.destination,
+            path_hash: new.path_hash,
             status: Status::Pending,
             created_at: now,
             updated_at: now,
             allowed_at: Some(scheduled.unwrap_or(now)),
             due_at: scheduled,
+            slot: None,
             claim: None,
             attempt_count: 0,
             budget: Budget::default(),
@@ -203,6 +209,7 @@ impl Rules {
         } else if let Some(allowed_at) = allowed_at.filter(|at| *at > now) {
             return Err(Refusal::NotYet(allowed_at));
         }
+        next.slot = None;
         next.attempt_count = next.attempt_count.saturating_add(1);
         next.claim = Some(Claim { id, started_at: now, lease_until: now.plus(self.limits.lease) });
         if planted::is(Bug::ClaimWithoutLease) {
@@ -274,56 +281,6 @@ impl Rules {
             }
         }
         Ok(next)
-    }
-
-    /// Defers the webhook until `until` without an attempt. Never moves the allowed time forward,
-    /// because an outcome or `Retry-After` may have moved it back since the caller's read. The host
-    /// limit ([`Why::RateLimit`]) and the circuit have separate budgets.
-    pub fn defer(
-        &self,
-        webhook: &Webhook,
-        until: Timestamp,
-        why: Why,
-        now: Timestamp,
-    ) -> Result<Webhook, Refusal> {
-        let mut next = unfinished(webhook)?;
-        check_lease(webhook, now)?;
-        if webhook.status == Status::InProgress {
-            self.check_interruptions(webhook)?;
-            self.check_wait(webhook, now)?;
-            note_interruption(&mut next);
-        }
-        if let Some(allowed_at) = webhook.allowed_at.filter(|at| *at > until) {
-            return Err(Refusal::NotYet(allowed_at));
-        }
-        if !self.has_deferrals_left(next.budget, until, why, now) {
-            return Err(Refusal::BudgetSpent);
-        }
-        spend_deferral(&mut next.budget, until, why, now);
-        next.budget.deferrals = next.budget.deferrals.saturating_add(1);
-        if planted::is(Bug::DeferralSpendsAttempt) {
-            next.budget.attempts = next.budget.attempts.saturating_add(1);
-        }
-        self.wait_until(&mut next, until, now);
-        note(&mut next, now, Function::Deliver, Transition::Defer, Some(until), Some(why));
-        Ok(next)
-    }
-
-    /// Waits for `allowed_at`. `deliver` queues the webhook itself if the wait is short and the
-    /// relays are not used up. Otherwise the sweep queues it when it is due.
-    fn wait_until(&self, next: &mut Webhook, allowed_at: Timestamp, now: Timestamp) {
-        enter(next, Status::Retrying);
-        next.allowed_at = Some(allowed_at);
-        let mut may_relay = next.budget.relays < self.limits.max_relays;
-        if planted::is(Bug::RelaysUnbounded) {
-            may_relay = true;
-        }
-        if may_relay && allowed_at.since(now) <= self.limits.relay_within {
-            next.budget.relays = next.budget.relays.saturating_add(1);
-            next.due_at = Some(allowed_at.plus(self.limits.grace));
-        } else {
-            next.due_at = Some(allowed_at);
-        }
     }
 
     /// Fails the webhook. It stays in the due index until it is archived.

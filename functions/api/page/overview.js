@@ -145,14 +145,35 @@ function chartPanel() {
   return panel;
 }
 
-function circuitCell({ circuit, open_until: until }) {
-  const state =
-    circuit === 'closed'
-      ? el('span', { class: 'faint' }, 'closed')
-      : el('span', { class: 'badge is-failed' }, withSpaces(circuit));
-  const wait =
-    until && circuit === 'open' && el('span', { class: 'faint' }, relative('until', until));
-  return el('td', null, state, wait && [' ', wait]);
+// A target is shown by the end of its key: `#` and a hash for a URL, nothing for the destination.
+function targetRow(target) {
+  const { circuit, open_until: openUntil, paused_until: pausedUntil, learned_rate: rate } = target;
+  const until = (time) => el('span', { class: 'faint' }, relative('until', time));
+  const [, hash] = target.target.split('#');
+  const name = hash && el('span', { class: 'faint' }, `#${hash}`);
+  const open = circuit !== 'closed' && [
+    el('span', { class: 'badge is-failed' }, withSpaces(circuit)),
+    circuit === 'open' && [' ', until(openUntil)],
+  ];
+  const paused = pausedUntil && [
+    el('span', { class: 'badge is-retrying' }, `paused by ${target.paused_by}`),
+    ' ',
+    until(pausedUntil),
+  ];
+  const slowed =
+    !pausedUntil &&
+    rate !== null &&
+    el('span', { class: 'badge is-retrying' }, `${rate.toPrecision(2)} per second`);
+  const waiting =
+    target.waiting > 0 && el('span', { class: 'faint' }, `${count(target.waiting)} wait`);
+  const parts = [open, paused, slowed, waiting, name].filter(Boolean);
+  return el('div', null, parts.map((part, index) => [index > 0 && ' ', part]));
+}
+
+function trafficCell({ targets, rate_limit: limit }) {
+  const rows = targets.map(targetRow);
+  if (limit) rows.push(el('div', { class: 'faint' }, `limit ${limit}`));
+  return el('td', null, rows.length ? rows : el('span', { class: 'faint' }, 'normal'));
 }
 
 function successCell({ success_share: share }) {
@@ -172,7 +193,7 @@ function destinationRow(item) {
     'tr',
     null,
     el('th', { scope: 'row', class: 'what' }, el('div', { class: 'url' }, destination)),
-    circuitCell(item),
+    trafficCell(item),
     successCell(item),
     el('td', { class: 'number wide' }, count(attempts)),
     el('td', { class: 'number wide' }, count(failed)),
@@ -198,7 +219,7 @@ function showDestinations(cards, panel, items) {
 function destinationsPanel() {
   const columns = [
     ['Destination', 'what'],
-    ['Circuit'],
+    ['Traffic'],
     ['Success', 'number'],
     ['Attempts', 'number wide'],
     ['Failed', 'number wide'],

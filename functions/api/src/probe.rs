@@ -9,11 +9,10 @@ use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{self, Either};
 use shared::{
-    circuit::Circuit,
     clock::Timestamp,
     context::Context,
     queue::{Depth, Lane, QueueError},
-    store::{DiskUsage, StoreError, SweepReport},
+    store::{DiskUsage, StoreError, SweepReport, TargetState},
 };
 use tokio::sync::Mutex;
 
@@ -35,7 +34,7 @@ pub(crate) struct Findings {
     pub(crate) webhooks: Result<Depth, ProbeError>,
     pub(crate) dead_letters: Result<Depth, ProbeError>,
     pub(crate) last_sweep: Result<Option<SweepReport>, ProbeError>,
-    pub(crate) circuits: Result<Vec<Circuit>, ProbeError>,
+    pub(crate) targets: Result<Vec<TargetState>, ProbeError>,
 }
 
 impl Findings {
@@ -95,7 +94,7 @@ async fn probe(context: &Context) -> Findings {
         within_timeout(context, queue.depth(Lane::Webhooks)),
         within_timeout(context, queue.depth(Lane::DeadLetters)),
         within_timeout(context, store.last_sweep()),
-        within_timeout(context, store.circuits()),
+        within_timeout(context, store.targets(probed_at)),
     );
     Findings {
         probed_at,
@@ -107,7 +106,7 @@ async fn probe(context: &Context) -> Findings {
         webhooks: answers.5,
         dead_letters: answers.6,
         last_sweep: answers.7,
-        circuits: answers.8,
+        targets: answers.8,
     }
 }
 
@@ -129,7 +128,7 @@ fn log(findings: &Findings) {
         ("queue", queue.as_ref().err().or(queue_warnings.as_ref().err())),
         ("queue", findings.webhooks.as_ref().err().or(findings.dead_letters.as_ref().err())),
         ("sweep", findings.last_sweep.as_ref().err()),
-        ("circuits", findings.circuits.as_ref().err()),
+        ("targets", findings.targets.as_ref().err()),
     ];
     for (part, error) in parts.into_iter().filter_map(|(part, error)| Some((part, error?))) {
         tracing::warn!(part, error = error as &dyn Error, "Health check failed: {part}");

@@ -1,5 +1,6 @@
-//! Admission: decides whether an attempt may start now. It checks, in this order, for a free slot,
-//! the destination's concurrency limit and the destination's circuit.
+//! Admission: decides whether an attempt may start now. It checks, in this order, the rates of the
+//! targets, for a free slot of this process, the destination's concurrency limit, the rates again,
+//! and the circuits of the targets.
 //!
 //! A webhook that has used up its deferrals for the host limit starts its attempt beyond the limit:
 //! Posthaste's own limit never fails a webhook. One that has used up its deferrals for an open
@@ -11,7 +12,7 @@ use shared::{
     clock::Timestamp,
     model::Webhook,
     planted::{self, Bug},
-    transition::GiveUp,
+    transition::{GiveUp, SlotWait},
 };
 use tokio::sync::SemaphorePermit;
 
@@ -19,6 +20,8 @@ use crate::{
     circuit_breaker::{CircuitOpen, CircuitPermit},
     deferral::Deferral,
     host_limiter::{HostPermit, Rejected},
+    rate_limiter::HeldSlots,
+    throttling::HeldTurn,
     worker::Deliver,
 };
 
@@ -29,6 +32,8 @@ pub(crate) enum AdmissionDecision<'a> {
     /// Make no attempt now. Hold the reservation until the deferral is written: an attempt that is
     /// being deferred counts against the limits too.
     Defer(Deferral, Reservation<'a>),
+    /// Make no attempt before its slot within a rate opens.
+    WaitForSlot(SlotWait),
     /// Make no further attempt: the webhook's deferrals are used up.
     GiveUp(GiveUp),
     /// Hand the message back: this invocation has no time left for an attempt.
@@ -55,8 +60,14 @@ impl Deliver {
     pub(crate) async fn admission<'a>(
         &'a self,
         webhook: &Webhook,
+        turn: &HeldTurn,
         until: Timestamp,
     ) -> AdmissionDecision<'a> {
+        // Before the limits of this process, so that a webhook that waits does not use them up.
+        let mut held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
+        if let Err(decision) = self.wait_for_turn(webhook, &mut held).await {
+            return decision;
+        }
         let slot = self.free_slot(until).await;
         if slot.is_none() {
             return AdmissionDecision::HandBack;
@@ -74,10 +85,14 @@ impl Deliver {
             }
         };
         let reservation = Reservation { slot, host };
+        // A rate may have changed while the webhook waited for the limits.
+        if let Err(decision) = self.wait_for_turn(webhook, &mut held).await {
+            return decision;
+        }
         if !self.is_in_time(until) {
             return AdmissionDecision::HandBack;
         }
-        let circuit = match self.breaker.admit(&self.context, &webhook.destination).await {
+        let circuit = match self.breaker.admit(&self.context, webhook).await {
             Ok(permit) => permit,
             Err(CircuitOpen { until: open_until }) => {
                 let deferral = self.defer_for_open_circuit(webhook, open_until);
@@ -94,10 +109,31 @@ impl Deliver {
                     return AdmissionDecision::HandBack;
                 }
                 // The failures of other webhooks must not fail one that was never attempted.
-                self.breaker.bypass(&webhook.destination)
+                self.breaker.bypass(webhook)
             }
         };
         AdmissionDecision::Go(AttemptPermit { reservation, circuit })
+    }
+
+    /// Waits for the slots within the rates of the targets.
+    async fn wait_for_turn<'a>(
+        &self,
+        webhook: &Webhook,
+        held: &mut HeldSlots,
+    ) -> Result<(), AdmissionDecision<'a>> {
+        let targets = &self.breaker.targets;
+        let Err(wait) = self.rates.turn(&self.context, targets, webhook, held).await else {
+            return Ok(());
+        };
+        let now = self.context.clock.now();
+        if self.context.rules.has_slot_waits_left(webhook.budget, &wait, now) {
+            return Err(AdmissionDecision::WaitForSlot(wait));
+        }
+        if webhook.was_attempted() {
+            return Err(AdmissionDecision::GiveUp(GiveUp::RateLimited));
+        }
+        // The refusals of other webhooks must not fail one that was never attempted.
+        Ok(())
     }
 
     /// Waits for a slot while a claim still has a full lease before `until`.

@@ -19,6 +19,7 @@ use shared::{
 
 use crate::{
     admission::{AdmissionDecision, AttemptPermit, Reservation},
+    throttling::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -53,24 +54,36 @@ enum NoAnswer {
 impl Deliver {
     /// Makes one attempt if admission and the record allow it. The slot is held until the result,
     /// which can be a deferral, is written.
-    pub(crate) async fn attempt(&self, seen: Webhook, until: Timestamp) -> StepResult {
-        let AttemptPermit { mut reservation, circuit } = match self.admission(&seen, until).await {
+    pub(crate) async fn attempt(
+        &self,
+        seen: Webhook,
+        turn: &HeldTurn,
+        until: Timestamp,
+    ) -> StepResult {
+        let admission = self.admission(&seen, turn, until).await;
+        let AttemptPermit { mut reservation, circuit } = match admission {
             AdmissionDecision::Go(permit) => permit,
             AdmissionDecision::Defer(deferral, _reservation) => {
                 return self.defer(seen, deferral).await;
+            }
+            AdmissionDecision::WaitForSlot(wait) => {
+                return self.wait_for_slot(seen, turn, wait).await;
             }
             AdmissionDecision::GiveUp(reason) => return StepResult::BudgetSpent(seen, reason),
             AdmissionDecision::HandBack => return StepResult::Ended(Disposition::HandBack),
         };
         let no_answer = match self.claim_and_send(seen, &mut reservation).await {
-            Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, answer)) => {
-                let destination = &webhook.destination;
-                self.breaker.record(&self.context, destination, &answer, &circuit).await;
+            Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {
+                if let Some(refusal) = self.refusal(&webhook, &answer, sent_at) {
+                    let wait = self.pause(&webhook, &refusal, circuit).await;
+                    return self.throttle(webhook, claim_id, answer, (wait, was_retrying)).await;
+                }
+                self.breaker.record(&self.context, &answer, circuit).await;
                 return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
             }
             Err(no_answer) => no_answer,
         };
-        self.breaker.release(&self.context, &circuit).await;
+        self.breaker.release(&self.context, circuit).await;
         match no_answer {
             NoAnswer::NotClaimed(result) => result,
             NoAnswer::NothingSent(HeldClaim { webhook, claim_id, was_retrying, .. }, why) => {
@@ -115,7 +128,7 @@ impl Deliver {
         &self,
         seen: Webhook,
         reservation: &mut Reservation<'_>,
-    ) -> Result<(HeldClaim, Answer), NoAnswer> {
+    ) -> Result<(HeldClaim, Timestamp, Answer), NoAnswer> {
         let (claim, content) = self.claim(seen).await.map_err(NoAnswer::NotClaimed)?;
         let sent_at = self.context.clock.now();
         let claim_took = sent_at.since(claim.claimed_at);
@@ -138,7 +151,7 @@ impl Deliver {
         if answer.status_code.is_none() && took > time_left + SUSPENSION_MARGIN {
             return Err(NoAnswer::Suspended);
         }
-        Ok((claim, answer))
+        Ok((claim, sent_at, answer))
     }
 
     fn is_enough_time(&self, time_left: Duration) -> bool {

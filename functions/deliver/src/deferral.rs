@@ -11,7 +11,7 @@ use shared::{
     model::{ClaimId, ErrorKind, Webhook, Why},
     planted::{self, Bug},
     status::Status,
-    transition::{GiveUp, Refusal},
+    transition::{GiveUp, Refusal, SlotWait},
 };
 
 use crate::worker::{Deliver, Disposition, StepResult, hand_back};
@@ -116,6 +116,19 @@ impl Deliver {
         let rules = &self.context.rules;
         let rule = |webhook: &Webhook| rules.defer(webhook, deferral.until, deferral.why(), now);
         self.write_wait(seen, deferral.text(), rule).await
+    }
+
+    /// Writes a wait for a slot.
+    pub(crate) async fn defer_for_slot(&self, seen: Webhook, wait: &SlotWait) -> StepResult {
+        let now = self.context.clock.now();
+        let rules = &self.context.rules;
+        let rule = |webhook: &Webhook| rules.defer_for_slot(webhook, wait, now);
+        let reason = if wait.is_learned {
+            "it asked for fewer requests"
+        } else {
+            "its configured rate was reached"
+        };
+        self.write_wait(seen, reason, rule).await
     }
 
     /// Makes a webhook wait whose attempts are interrupted repeatedly.

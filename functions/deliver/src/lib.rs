@@ -13,7 +13,10 @@
 //! - `outcome`: records and logs the result of an attempt
 //! - `deferral`: makes a webhook wait without an attempt
 //! - `host_limiter`: limits concurrent attempts for each destination and network
-//! - `circuit_breaker`: the circuits of failing destinations, and the half-open probe
+//! - `known_targets`: the targets that restrict attempts, as this process knows them
+//! - `circuit_breaker`: the circuits of failing targets, and the half-open probe
+//! - `rate_limiter`: the slots within learned and configured rates
+//! - `throttling`: what follows when a receiver refuses a request, or a slot is far away
 
 mod admission;
 mod attempt;
@@ -21,8 +24,11 @@ mod batch;
 mod circuit_breaker;
 mod deferral;
 mod host_limiter;
+mod known_targets;
 mod look;
 mod outcome;
+mod rate_limiter;
+mod throttling;
 mod worker;
 
 pub use worker::Deliver;

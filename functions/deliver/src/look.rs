@@ -30,7 +30,10 @@ use shared::{
 };
 use tracing::Instrument;
 
-use crate::worker::{Deliver, Disposition, StepResult, hand_back};
+use crate::{
+    throttling::HeldTurn,
+    worker::{Deliver, Disposition, StepResult, hand_back},
+};
 
 /// The longest wait within an invocation. Queue delays have whole seconds, so the rest of a wait is
 /// shorter.
@@ -59,6 +62,7 @@ impl Deliver {
         until: Timestamp,
         xray_trace_id: Option<&str>,
     ) -> Disposition {
+        let turn = HeldTurn { slot: message.slot, relays: message.relays };
         let mut hint = message
             .seen
             .map(|seen| *seen)
@@ -83,7 +87,7 @@ impl Deliver {
                 },
             };
             let span = webhook_span(&webhook, xray_trace_id);
-            let worked_on = self.work_on(webhook, until).instrument(span.clone()).await;
+            let worked_on = self.work_on(webhook, &turn, until).instrument(span.clone()).await;
             if let Some(disposition) = worked_on {
                 return disposition;
             }
@@ -98,7 +102,12 @@ impl Deliver {
 
     /// Takes the next step on this record. Returns what happens to the message, or `None` if
     /// another worker changed the webhook: the caller then looks at the stored record.
-    async fn work_on(&self, webhook: Webhook, until: Timestamp) -> Option<Disposition> {
+    async fn work_on(
+        &self,
+        webhook: Webhook,
+        turn: &HeldTurn,
+        until: Timestamp,
+    ) -> Option<Disposition> {
         let result = match self.next_step(&webhook) {
             NextStep::Done(disposition) => return Some(disposition),
             NextStep::DeadLetter => return Some(self.send_to_dead_letters(&webhook).await),
@@ -107,7 +116,7 @@ impl Deliver {
                 if !wait.is_zero() {
                     self.context.clock.sleep(wait).await;
                 }
-                self.attempt(webhook, until).await
+                self.attempt(webhook, turn, until).await
             }
         };
         match result {

@@ -9,7 +9,7 @@ use shared::{
     retry::Outcome,
     sender::Answer,
     status::Status,
-    transition::Report,
+    transition::{Refusal, Report},
 };
 
 use crate::worker::{Deliver, Disposition, StepResult, hand_back};
@@ -36,11 +36,24 @@ impl Deliver {
         // The time is the same in every attempt to write, so that a write whose response was lost
         // is recognized.
         let now = self.context.clock.now();
+        let conclude = |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
+        self.write_result(webhook, report.clone(), was_retrying, conclude).await
+    }
+
+    /// Writes the result of an attempt, logs it and counts it. `rule` returns the next record.
+    pub(crate) async fn write_result<F>(
+        &self,
+        webhook: Webhook,
+        report: Report,
+        was_retrying: bool,
+        rule: F,
+    ) -> StepResult
+    where
+        F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send + Sync,
+    {
         let mut backoff = WRITE_BACKOFF;
         for attempts_left in (0..MAX_WRITE_ATTEMPTS).rev() {
-            let conclude =
-                |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
-            match apply(&*self.context.store, webhook.clone(), conclude).await {
+            match apply(&*self.context.store, webhook.clone(), &rule).await {
                 Ok(Applied::Done(webhook, ())) => {
                     log_outcome(&webhook, &report);
                     self.count_outcome(&webhook, report, was_retrying);
@@ -77,7 +90,7 @@ impl Deliver {
     }
 }
 
-fn report_of(answer: Answer) -> Report {
+pub(crate) fn report_of(answer: Answer) -> Report {
     Report {
         outcome: Outcome {
             error: answer.error,

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::{
     circuit_breaker::CircuitBreaker,
     host_limiter::{HostLimiter, max_concurrent_attempts},
+    rate_limiter::RateLimiter,
 };
 
 /// The function. Created once per process.
@@ -29,6 +30,7 @@ pub struct Deliver {
     /// Limits concurrent attempts for each destination.
     pub(crate) hosts: Arc<HostLimiter>,
     pub(crate) breaker: Arc<CircuitBreaker>,
+    pub(crate) rates: Arc<RateLimiter>,
 }
 
 /// What happens to a queue message.
@@ -65,6 +67,7 @@ impl Deliver {
             slots: Arc::new(Semaphore::new(slots)),
             hosts: Arc::new(hosts),
             breaker: Arc::default(),
+            rates: Arc::default(),
         }
     }
 

@@ -72,6 +72,7 @@ fn archived_record(
             trace: None,
             event_type: None,
             destination: String::new(),
+            path_hash: None,
             retry: None,
             deliver_at: None,
         },

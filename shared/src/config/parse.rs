@@ -14,6 +14,7 @@ use super::{Access, Auth, Config, Excerpts, KeyHash, QueueBackend, StoreBackend}
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
     signing::Secret,
+    traffic::rate_limit::{InvalidRateLimits, RateLimits},
 };
 
 /// One bad value.
@@ -230,6 +231,14 @@ impl<'a> Reader<'a> {
             }
         }
         globs
+    }
+
+    pub(super) fn rate_limits(&mut self, variable: &str) -> RateLimits {
+        let Some(value) = self.value(variable) else { return RateLimits::default() };
+        value.parse().unwrap_or_else(|error: InvalidRateLimits| {
+            self.fault(variable, &error.to_string(), "hooks.example.com=10/1s,*.example.org=100/60s");
+            RateLimits::default()
+        })
     }
 
     pub(super) fn secrets(&mut self, variable: &str) -> Vec<Secret> {

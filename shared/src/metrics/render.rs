@@ -12,18 +12,25 @@ use super::{
     sum_key, task_key, task_seconds_name,
 };
 use crate::{
-    circuit::{Circuit, State},
-    clock::Timestamp,
-    status::Status,
+    circuit::State, clock::Timestamp, status::Status, store::TargetState, traffic::pace::Pace,
 };
+
+const TARGET_PAUSED: (&str, &str) =
+    ("webhook_target_paused", "Whether the target asked to wait, and the wait is not over.");
+const TARGET_RATE: (&str, &str) = (
+    "webhook_target_rate",
+    "The learned rate of a target that refused requests, in attempts per second.",
+);
+const TARGET_WAITING: (&str, &str) =
+    ("webhook_target_waiting", "Webhooks that have a slot of the target's learned rate.");
 
 /// The gauges: the current state of the system.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Webhooks per status, in the order of [`Status::ALL`].
     pub counts: [u64; Status::ALL.len()],
-    /// Circuits of the destinations whose last attempt failed.
-    pub circuits: Vec<Circuit>,
+    /// The targets that restrict attempts.
+    pub targets: Vec<TargetState>,
 }
 
 /// Renders the totals and the gauges as Prometheus text. Every series except the circuits is always
@@ -53,7 +60,10 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
                 })
                 .collect(),
         ),
-        circuits(&gauges.circuits, now),
+        circuits(&gauges.targets, now),
+        paces(&gauges.targets, now, TARGET_PAUSED, |_, pace| f64::from(u8::from(pace.is_paused(now)))),
+        paces(&gauges.targets, now, TARGET_RATE, |_, pace| pace.rate(now, None)),
+        paces(&gauges.targets, now, TARGET_WAITING, |state, _| state.waiting(now) as f64),
         counts(gauges.counts),
     ];
     let mut text = Vec::new();
@@ -103,20 +113,31 @@ fn tasks(totals: &BTreeMap<String, u64>) -> MetricFamily {
     family("task_processing_total", help, MetricType::COUNTER, metrics)
 }
 
-fn circuits(circuits: &[Circuit], now: Timestamp) -> MetricFamily {
-    let metrics = circuits
-        .iter()
-        .map(|circuit| {
-            gauge(f64::from(circuit.state(now) as u8), &[("service", circuit.destination.as_str())])
-        })
-        .collect();
+fn circuits(targets: &[TargetState], now: Timestamp) -> MetricFamily {
+    let metrics = targets.iter().filter_map(|state| state.target.as_ref()).map(|target| {
+        gauge(f64::from(target.circuit.state(now) as u8), &[("service", target.key.as_str())])
+    });
     let help = format!(
-        "Circuit of a destination whose last attempt failed: {} closed, {} half-open, {} open.",
+        "Circuit of a target that restricts attempts: {} closed, {} half-open, {} open.",
         State::Closed as u8,
         State::HalfOpen as u8,
         State::Open as u8
     );
-    family("circuit_breaker_status", &help, MetricType::GAUGE, metrics)
+    family("circuit_breaker_status", &help, MetricType::GAUGE, metrics.collect())
+}
+
+/// A gauge of each target that refused requests.
+fn paces(
+    targets: &[TargetState],
+    now: Timestamp,
+    (name, help): (&str, &str),
+    value: impl Fn(&TargetState, &Pace) -> f64,
+) -> MetricFamily {
+    let metrics = targets.iter().filter_map(|state| {
+        let target = state.target.as_ref()?;
+        Some(gauge(value(state, target.pace(now)?), &[("service", target.key.as_str())]))
+    });
+    family(name, help, MetricType::GAUGE, metrics.collect())
 }
 
 fn counts(counts: [u64; Status::ALL.len()]) -> MetricFamily {
@@ -206,7 +227,7 @@ mod tests {
         metrics.task(Mode::Dlq, false, Duration::from_millis(1));
         let text = render(
             &metrics.drain().counters,
-            &Gauges { counts: [1, 2, 3, 4, 5], circuits: vec![] },
+            &Gauges { counts: [1, 2, 3, 4, 5], targets: vec![] },
             Timestamp::default(),
         );
         for line in [

@@ -23,6 +23,9 @@ pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 pub(super) const MIGRATIONS: &[&str] =
     &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
+/// Tables that an older version ignores. So they need no schema version.
+const ADDITIONS: &str = include_str!("targets.sql");
+
 /// More than the number of statements of store and queue, so each is compiled once.
 const STATEMENTS_CACHED: usize = 128;
 
@@ -151,6 +154,7 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
         transaction.pragma_update(None, "user_version", migrations.len() as i64).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
     }
+    transaction.execute_batch(ADDITIONS).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(failed)?;
     Ok(connection)

@@ -51,10 +51,10 @@
 //! | `lists`, on `shards` | lists, the due index, the audit, counts |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
 //! | `idempotency_keys` | reservations |
-//! | `totals`, `circuits` | counters and destinations, circuits |
+//! | `totals` | counters and destinations |
+//! | `targets` | circuits, pauses and slot counters of targets |
 //! | `table` | the calls to DynamoDB and their failures |
 
-mod circuits;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
@@ -62,6 +62,7 @@ mod item;
 mod lists;
 mod shards;
 mod sweep_state;
+mod targets;
 mod table;
 mod totals;
 mod webhooks;

@@ -38,6 +38,11 @@ use crate::{
     retry_override::RetryOverride,
     status::Status,
     trace::Trace,
+    traffic::{
+        pace::{Pace, Refusal},
+        slots::Counters,
+        target::{Target, TargetKey, path_hash},
+    },
 };
 
 /// When the samples are written: in 2096, because Redis deletes what its own clock finds expired.
@@ -97,11 +102,13 @@ fn least(n: u8) -> Webhook {
         event_type: None,
         trace: None,
         destination: "https://example.com:443".to_owned(),
+        path_hash: None,
         status: Status::Pending,
         created_at: NOW,
         updated_at: NOW,
         allowed_at: Some(NOW),
         due_at: None,
+        slot: None,
         claim: None,
         attempt_count: 0,
         budget: Budget::default(),
@@ -178,6 +185,9 @@ fn used_budget() -> Budget {
         host_deferred_ms: 8,
         rescued_revision: 9,
         unworked_rescues: 10,
+        paused_ms: 11,
+        rate_limited_ms: 12,
+        throttled: 13,
     }
 }
 
@@ -360,17 +370,33 @@ pub fn searched_sweep_report() -> SweepReport {
     SweepReport { clock_fault: Some(fault), ..least }
 }
 
-/// A circuit whose probe is under way.
-pub fn circuit() -> Circuit {
-    Circuit {
-        destination: "https://down.example.com:443".to_owned(),
-        revision: 7,
+/// A target with every field, and one with the fewest.
+pub fn targets() -> [(&'static str, Target); 2] {
+    let key = TargetKey::url("https://down.example.com:443", &path_hash("/hook"));
+    let circuit = Circuit {
         failures: 5,
         openings: 2,
         open_until: Some(at(60)),
         probe_until: Some(at(105)),
-        touched_at: at(30),
-    }
+        retries_only: true,
+    };
+    let refusal = |seconds| Refusal {
+        attempt_started_at: at(seconds),
+        status_code: 429,
+        retry_after: Some(Duration::from_secs(10)),
+    };
+    let hour = Duration::from_secs(3600);
+    let pace = Pace::after_refusal(None, &refusal(0), hour, None, at(0));
+    let pace = Pace::after_refusal(pace.as_ref(), &refusal(20), hour, None, at(21));
+    let least = Target { revision: 1, touched_at: at(30), ..Target::idle(key.clone()) };
+    let full = Target { revision: 7, circuit, pace, ..least.clone() };
+    let failing = Target { circuit: Circuit { failures: 1, ..Circuit::default() }, ..least };
+    [("target_full.json", full), ("target_least.json", failing)]
+}
+
+/// The slot counters of a target.
+pub fn counters() -> Counters {
+    Counters { generation: "10/1".to_owned(), last: 17_971_200_000, last_late: 17_971_199_990 }
 }
 
 /// What one invocation counted.
@@ -519,7 +545,9 @@ mod tests {
         check_json("due_cursor.json", &due_cursor());
         let position = DeadLetterPosition { archived_at: at(4), task: task(5) };
         check_json("dead_letter_position.json", &position);
-        check_json("circuit.json", &circuit());
+        for (name, target) in targets() {
+            check_json(name, &target);
+        }
         for (name, report) in sweep_reports() {
             check_json(name, &report);
         }

@@ -10,7 +10,7 @@
 //! | hash tag | holds |
 //! |---|---|
 //! | `{PREFIX-status-0}` … `{PREFIX-status-15}` | webhooks, their indexes, idempotency keys |
-//! | `{PREFIX-status}` | totals, circuits, the state of the sweep |
+//! | `{PREFIX-status}` | totals, targets, the state of the sweep |
 //!
 //! `keys` computes the tag of a webhook with the hash of `store/shard.rs`. A cluster spreads
 //! webhooks over up to 16 nodes. A reader of an index asks all shards at once and merges. The keys
@@ -34,13 +34,13 @@
 //! | `lists`, on `merged` and `due` | lists, the due index, the audit, counts |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
 //! | `idempotency_keys` | reservations |
-//! | `totals`, `circuits` | counters and destinations, circuits |
+//! | `totals` | counters and destinations |
+//! | `targets` | circuits, pauses and slot counters of targets |
 //! | `keys` | which key, and which shard, holds what |
 //! | `expiry` | the deletion of expired webhooks |
 //! | `leases` | the claims of a process whose heartbeat stopped |
 //! | `memory`, `warnings` | how full the server is, and settings with which it may lose data |
 
-mod circuits;
 mod due;
 mod expiry;
 mod idempotency_keys;
@@ -51,6 +51,7 @@ mod memory;
 mod merged;
 mod records;
 mod sweep_state;
+mod targets;
 mod totals;
 mod warnings;
 mod webhooks;
@@ -70,8 +71,9 @@ use crate::{
 /// What `create.lua` and `reserve.lua` return when memory is nearly full.
 const FULL: &str = "full";
 
-scripts!("redis": circuits, create, destinations, due, open, replace, reserve, tombstone_id;
-    even_when_full: activity, advance, circuit, delete, forget, report, write,
+scripts!("redis": create, destinations, due, open, replace, reserve, restricting, tombstone_id;
+    even_when_full: activity, advance, delete, forget, replace_counters, report, take, target,
+    write,
 );
 
 /// The store on a Redis server or a cluster.

@@ -11,7 +11,8 @@
 //! | `lists` | lists, the due index, the audit, counts |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
 //! | `idempotency_keys` | reservations |
-//! | `totals`, `circuits` | counters and destinations, circuits |
+//! | `totals` | counters and destinations |
+//! | `targets` | circuits, pauses and slot counters of targets |
 //! | `purge` | the deletion of expired rows, a few at a time |
 //! | `recover_in_flight` | what a stack does at its start, while it has the data folder to itself |
 //!
@@ -19,7 +20,6 @@
 //! create, a delete, a resend and a redrive are synced to the disk before they return. Every other
 //! write survives a crash of the process.
 
-mod circuits;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
@@ -28,6 +28,7 @@ mod purge;
 mod records;
 mod recover_in_flight;
 mod sweep_state;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod totals;

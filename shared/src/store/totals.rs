@@ -1,13 +1,13 @@
-//! Totals of what the functions did, and the circuits of destinations.
+//! Totals of what the functions did.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
 use super::error::StoreError;
-use crate::{circuit::Circuit, clock::Timestamp, model::LastError};
+use crate::{clock::Timestamp, model::LastError};
 
-/// The most destinations and the most circuits that one call returns.
+/// The most destinations that one call returns.
 pub const MAX_DESTINATIONS: usize = 100;
 
 /// What one invocation of a function did; see [`crate::metrics`].
@@ -41,24 +41,11 @@ pub struct DestinationTotals {
     pub activity: DestinationActivity,
 }
 
-/// Why a circuit was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteCircuitError {
-    /// The stored circuit has another revision, or there is one where the caller expected none, or
-    /// none where it expected one.
-    #[error("another worker changed the circuit first")]
-    Changed,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Totals and circuits.
+/// Totals.
 ///
 /// # Contract
 ///
 /// - Totals are estimates: a crash may lose what an invocation counted.
-/// - A circuit changes only by a write that is conditional on its revision.
 #[async_trait]
 pub trait Totals {
     /// Adds to the totals. Counts twice only if a retry follows an answer that was lost.
@@ -70,24 +57,4 @@ pub trait Totals {
     /// The destinations with the most failed attempts in the current and the previous hour, at
     /// most [`MAX_DESTINATIONS`].
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError>;
-
-    /// The circuit of the destination. `None` while its attempts succeed.
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError>;
-
-    /// Writes `after` in place of the circuit with the revision `before`. `None`: there must be no
-    /// circuit. Removes a circuit that [`Circuit::is_idle`].
-    ///
-    /// Returns [`WriteCircuitError::Changed`] if the stored revision is not `before`.
-    async fn write_circuit(
-        &self,
-        before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError>;
-
-    /// The circuits of destinations whose latest attempts failed, at most [`MAX_DESTINATIONS`]:
-    /// first those that opened, and of those the latest written.
-    ///
-    /// Not all of them are open; see [`Circuit::state`]. A circuit that was not written for
-    /// [`MAX_AGE`](crate::circuit::MAX_AGE) may be gone.
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError>;
 }

@@ -15,6 +15,8 @@ pub enum GiveUp {
     Interrupted,
     /// The destination's circuit has deferred the webhook for the longest allowed time.
     CircuitOpen,
+    /// The rates of its targets have deferred the webhook for the longest allowed time.
+    RateLimited,
     /// The queue gave up on its messages too often.
     Undeliverable,
     /// The queue held an unreadable message. The record is not a webhook. It keeps the text.
@@ -26,14 +28,15 @@ impl GiveUp {
     pub const fn kind(self) -> ErrorKind {
         match self {
             Self::Interrupted => ErrorKind::Interrupted,
-            Self::CircuitOpen => ErrorKind::CircuitOpen,
+            // Older versions know no other kind.
+            Self::CircuitOpen | Self::RateLimited => ErrorKind::CircuitOpen,
             Self::Undeliverable | Self::Unreadable => ErrorKind::Undeliverable,
         }
     }
 
     /// Whether the reason applies only after an attempt has started.
     const fn needs_attempt(self) -> bool {
-        matches!(self, Self::CircuitOpen | Self::Undeliverable)
+        matches!(self, Self::CircuitOpen | Self::RateLimited | Self::Undeliverable)
     }
 }
 
@@ -68,6 +71,9 @@ impl Rules {
                 )
             }
             GiveUp::CircuitOpen => "the destination's circuit stayed open for too long".to_owned(),
+            GiveUp::RateLimited => {
+                "the destination's pauses or rate limit deferred it for too long".to_owned()
+            }
             GiveUp::Undeliverable => {
                 format!("the queue gave up on it {} times", self.limits.max_rescues + 1)
             }

@@ -17,6 +17,7 @@ pub fn new_webhook(task: TaskId) -> NewWebhook {
         trace: None,
         event_type: None,
         destination: "https://example.com:443".to_owned(),
+        path_hash: None,
         retry: None,
         deliver_at: None,
     }

@@ -22,7 +22,7 @@
 //! | `transitions` | every event on every status: record and indexes agree |
 //! | `races` | real concurrent writers over two handles: one claim, one outcome, no resurrection |
 //! | `due`, `audit`, `expiry`, `list`, `dead_letters` | the indexes |
-//! | `reservations`, `circuits`, `totals` | other state that outlives a process |
+//! | `reservations`, `targets`, `totals` | other state that outlives a process |
 //! | `unreadable` | records of a newer version |
 //! | `queue`, `visibility`, `redrive`, `receivers` | the queue |
 //!
@@ -40,7 +40,7 @@
 )]
 
 mod audit;
-mod circuits;
+mod targets;
 mod create;
 mod dead_letters;
 mod delete;
@@ -107,7 +107,7 @@ pub fn cases() -> Vec<Case> {
         dead_letters::cases(),
         reservations::cases(),
         tombstones::cases(),
-        circuits::cases(),
+        targets::cases(),
         totals::cases(),
         unreadable::cases(),
         queue::cases(),

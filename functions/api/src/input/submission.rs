@@ -11,8 +11,10 @@ use shared::{
     model::Content,
     retry_override::RetryOverride,
     sender::{AddressGuard, check_header, destination_key},
+    traffic::target::path_hash,
     transition::NewWebhook,
 };
+use url::Url;
 
 use crate::{
     app::Call,
@@ -48,6 +50,7 @@ pub(crate) enum Reference {
 pub(crate) struct Submission {
     pub(crate) content: Content,
     pub(crate) destination: String,
+    pub(crate) path_hash: String,
     pub(crate) reference: Reference,
     pub(crate) event_type: Option<String>,
     pub(crate) deliver_at: Option<Timestamp>,
@@ -83,13 +86,14 @@ impl Submission {
         let retry = given(retry).and_then(|raw| reader.retry(raw));
         reader.field_errors.check()?;
         // All three are present if there was no error.
-        let (Some(payload), Some((url, destination)), Some(reference)) = (payload, url, reference)
+        let (Some(payload), Some((url, checked)), Some(reference)) = (payload, url, reference)
         else {
             return Err(Problem::internal());
         };
         Ok(Self {
             content: Content { url, headers, payload: payload.to_owned() },
-            destination,
+            destination: destination_key(&checked),
+            path_hash: path_hash(checked.path()),
             reference,
             event_type,
             deliver_at,
@@ -119,6 +123,7 @@ impl Submission {
                 payload: payload.to_owned(),
             },
             destination: destination_key(&checked),
+            path_hash: path_hash(checked.path()),
             reference: Reference::Test,
             event_type: None,
             deliver_at: None,
@@ -145,6 +150,7 @@ impl Submission {
             trace: call.trace.clone(),
             event_type: self.event_type.clone(),
             destination: self.destination.clone(),
+            path_hash: Some(self.path_hash.clone()),
             retry: self.retry.clone(),
             deliver_at: self.deliver_at,
         }
@@ -170,8 +176,8 @@ impl Reader<'_> {
         self.field_errors.add(&format!("{}{field}", self.prefix), message);
     }
 
-    /// The URL as the caller wrote it, and its destination.
-    fn url(&mut self, guard: &AddressGuard, raw: Option<&RawValue>) -> Option<(String, String)> {
+    /// The URL as the caller wrote it, and parsed.
+    fn url(&mut self, guard: &AddressGuard, raw: Option<&RawValue>) -> Option<(String, Url)> {
         let Some(raw) = raw else {
             self.error("url", "is required.");
             return None;
@@ -181,7 +187,7 @@ impl Reader<'_> {
             return None;
         };
         match guard.check_url(&text) {
-            Ok(url) => Some((text.into_owned(), destination_key(&url))),
+            Ok(url) => Some((text.into_owned(), url)),
             Err(refused) => {
                 self.error("url", refused.to_string());
                 None

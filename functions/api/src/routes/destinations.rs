@@ -10,10 +10,14 @@ use futures_util::future;
 use http::StatusCode;
 use serde::Serialize;
 use shared::{
-    circuit::{Circuit, State as CircuitState},
+    circuit::State as CircuitState,
     clock::{Timestamp, rfc3339},
     model::LastError,
-    store::{DestinationActivity, DestinationTotals, MAX_DESTINATIONS},
+    store::{DestinationActivity, DestinationTotals, MAX_DESTINATIONS, TargetState},
+    traffic::{
+        rate_limit::RateLimits,
+        target::{Target, TargetKey},
+    },
 };
 use url::Url;
 
@@ -21,18 +25,21 @@ use utoipa::ToSchema;
 
 use crate::{app::App, input::query, openapi::schemas, problem::Problem, respond, view::ErrorView};
 
-/// The activity of a destination in the current and the previous hour.
+/// The activity of a destination in the current and the previous hour, and its targets.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Destination)]
 struct DestinationView<'a> {
     /// Scheme, host and port.
     destination: &'a str,
     host: String,
+    /// The state of the worst circuit among its targets.
     #[schema(value_type = schemas::CircuitState)]
     circuit: CircuitState,
     #[serde(with = "rfc3339::option")]
     #[schema(value_type = Option<schemas::Time>)]
     open_until: Option<Timestamp>,
+    /// The configured rate of the host, e.g. `10/1s`. Null without one.
+    rate_limit: Option<String>,
     /// The part of the attempts that succeeded, from 0 to 1. Null without attempts.
     #[schema(minimum = 0, maximum = 1)]
     success_share: Option<f64>,
@@ -42,6 +49,37 @@ struct DestinationView<'a> {
     /// webhooks whose worker died.
     waiting: u64,
     last_error: Option<LatestError<'a>>,
+    /// The targets of the destination that restrict attempts now: the destination itself, and its
+    /// URLs.
+    #[schema(max_items = 100)]
+    targets: Vec<TargetView<'a>>,
+}
+
+/// A unit of traffic control: a destination as a whole, or a URL without its query.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Target)]
+struct TargetView<'a> {
+    /// The destination. For a URL followed by `#` and a hash of its path, as the explanation of a
+    /// webhook shows it.
+    #[schema(value_type = String)]
+    target: &'a TargetKey,
+    #[schema(value_type = schemas::CircuitState)]
+    circuit: CircuitState,
+    #[serde(with = "rfc3339::option")]
+    #[schema(value_type = Option<schemas::Time>)]
+    open_until: Option<Timestamp>,
+    /// When the pause ends that the receiver asked for. Null if it is not paused.
+    #[serde(with = "rfc3339::option")]
+    #[schema(value_type = Option<schemas::Time>)]
+    paused_until: Option<Timestamp>,
+    /// The status code by which the receiver asked for fewer requests: 429 or 503. Null if it did
+    /// not lately.
+    paused_by: Option<u16>,
+    /// The learned rate, in attempts per second. Null if the receiver did not refuse requests
+    /// lately.
+    learned_rate: Option<f64>,
+    /// Webhooks that wait for their turn within the learned rate.
+    waiting: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,54 +114,80 @@ pub(crate) async fn destination_list(
     query::none(query.as_deref())?;
     let now = app.now();
     let store = &app.context.store;
-    let (totals, circuits) = future::try_join(store.destinations(now), store.circuits()).await?;
-    let list = DestinationList { items: worst_first(&totals, &circuits, now) };
+    let (totals, targets) = future::try_join(store.destinations(now), store.targets(now)).await?;
+    let list = DestinationList {
+        items: worst_first(&totals, &targets, &app.context.config.rate_limits, now),
+    };
     Ok(respond::json(StatusCode::OK, &list))
 }
 
-/// Sorts by open circuits, then by failed attempts. A circuit can be open without an attempt in the
-/// two hours.
+/// Sorts by open circuits and pauses, then by failed attempts. A target can restrict attempts
+/// although there was none in the two hours.
 fn worst_first<'a>(
     totals: &'a [DestinationTotals],
-    circuits: &'a [Circuit],
+    targets: &'a [TargetState],
+    rate_limits: &RateLimits,
     now: Timestamp,
 ) -> Vec<DestinationView<'a>> {
-    let mut merged: BTreeMap<&str, (Option<&DestinationActivity>, Option<&Circuit>)> =
+    let mut merged: BTreeMap<&str, (Option<&DestinationActivity>, Vec<TargetView<'a>>)> =
         BTreeMap::new();
     for totals in totals {
         merged.entry(&totals.destination).or_default().0 = Some(&totals.activity);
     }
-    for circuit in circuits {
-        merged.entry(&circuit.destination).or_default().1 = Some(circuit);
+    for state in targets {
+        if let Some(target) = &state.target {
+            let view = target_view(target, state.waiting(now), now);
+            merged.entry(target.key.origin_part()).or_default().1.push(view);
+        }
     }
     let mut views: Vec<_> = merged
         .into_iter()
-        .map(|(destination, (activity, circuit))| view(destination, activity, circuit, now))
+        .map(|(destination, (activity, targets))| {
+            view(destination, activity, targets, rate_limits)
+        })
         .collect();
-    views.sort_by_key(|view| Reverse((view.circuit as u8, view.failed, view.waiting)));
+    views.sort_by_key(|view| {
+        let is_paused = view.targets.iter().any(|target| target.paused_until.is_some());
+        Reverse((view.circuit as u8, is_paused, view.failed, view.waiting))
+    });
     views.truncate(MAX_DESTINATIONS);
     views
+}
+
+fn target_view(target: &Target, waiting: u64, now: Timestamp) -> TargetView<'_> {
+    let pace = target.pace(now);
+    TargetView {
+        target: &target.key,
+        circuit: target.circuit.state(now),
+        open_until: target.circuit.open_until,
+        paused_until: pace.filter(|pace| pace.is_paused(now)).map(|pace| pace.resume_at),
+        paused_by: pace.map(|pace| pace.status_code),
+        learned_rate: pace.map(|pace| pace.rate(now, None)),
+        waiting,
+    }
 }
 
 fn view<'a>(
     destination: &'a str,
     activity: Option<&'a DestinationActivity>,
-    circuit: Option<&Circuit>,
-    now: Timestamp,
+    targets: Vec<TargetView<'a>>,
+    rate_limits: &RateLimits,
 ) -> DestinationView<'a> {
     let (delivered, failed) =
         activity.map_or((0, 0), |activity| (activity.delivered, activity.failed));
     let attempts = delivered.saturating_add(failed);
     let last_error: Option<&(Timestamp, LastError)> =
         activity.and_then(|activity| activity.last_error.as_ref());
+    let worst = targets.iter().max_by_key(|target| (target.circuit as u8, target.open_until));
     DestinationView {
         destination,
         host: Url::parse(destination)
             .ok()
             .and_then(|url| url.host_str().map(str::to_owned))
             .unwrap_or_default(),
-        circuit: circuit.map_or(CircuitState::Closed, |circuit| circuit.state(now)),
-        open_until: circuit.and_then(|circuit| circuit.open_until),
+        circuit: worst.map_or(CircuitState::Closed, |target| target.circuit),
+        open_until: worst.and_then(|target| target.open_until),
+        rate_limit: rate_limits.of_destination(destination).map(|limit| limit.to_string()),
         success_share: (attempts > 0).then(|| delivered as f64 / attempts as f64),
         attempts,
         failed,
@@ -131,6 +195,7 @@ fn view<'a>(
         waiting: activity.map_or(0, |activity| u64::try_from(activity.waiting).unwrap_or(0)),
         last_error: last_error
             .map(|(at, error)| LatestError { error: ErrorView::of(error), at: *at }),
+        targets,
     }
 }
 
@@ -138,7 +203,11 @@ fn view<'a>(
 mod tests {
     use std::time::Duration;
 
-    use shared::{circuit::Settings, model::ErrorKind};
+    use shared::{
+        circuit::Settings,
+        model::ErrorKind,
+        traffic::pace::{Pace, Refusal},
+    };
 
     use super::*;
 
@@ -156,13 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn open_circuits_come_first_and_then_the_most_failures() {
+    fn open_circuits_come_first_then_pauses_then_the_most_failures() {
         let totals =
             [totals("https://a.example:443", 3, 1, -2), totals("http://[::1]:80", 0, 9, 4)];
         let settings = Settings { failures: 1, ..Settings::default() };
         let now = Timestamp::from_millis(5000);
-        let circuits = [Circuit::closed("https://c.example:443").failed(&settings, now)];
-        let views = worst_first(&totals, &circuits, now);
+        let open = Target::idle(TargetKey::origin("https://c.example:443"));
+        let refusal = Refusal { attempt_started_at: now, status_code: 429, retry_after: None };
+        let pace = Pace::after_refusal(None, &refusal, Duration::from_secs(60), None, now);
+        let paused = Target::idle(TargetKey::url("https://a.example:443", "hash"));
+        let targets = [open.failed(1, &settings, now), paused.paused(pace.unwrap(), now)]
+            .map(|target| TargetState { target: Some(target), counters: None });
+        let limits = "*.example=10/1s".parse().unwrap();
+        let views = worst_first(&totals, &targets, &limits, now);
         let shown: Vec<_> = views
             .iter()
             .map(|view| (view.host.as_str(), view.failed, view.waiting, view.success_share))
@@ -171,8 +246,8 @@ mod tests {
             shown,
             [
                 ("c.example", 0, 0, None),
+                ("a.example", 1, 0, Some(0.75)),
                 ("[::1]", 9, 4, Some(0.0)),
-                ("a.example", 1, 0, Some(0.75))
             ]
         );
         let first = serde_json::to_value(&views[0]).unwrap();
@@ -181,6 +256,16 @@ mod tests {
             (&"open".into(), &now.plus(Duration::from_secs(30)).to_string().into())
         );
         let second = serde_json::to_value(&views[1]).unwrap();
+        assert_eq!((&second["circuit"], &second["rate_limit"]), (&"closed".into(), &"10/1s".into()));
+        assert_eq!(
+            second["targets"],
+            serde_json::json!([{
+                "target": "https://a.example:443#hash", "circuit": "closed", "open_until": null,
+                "paused_until": "1970-01-01T00:00:06.000Z", "paused_by": 429, "learned_rate": 1.0,
+                "waiting": 0,
+            }])
+        );
+        let second = serde_json::to_value(&views[2]).unwrap();
         assert_eq!(second["last_error"]["kind"], "timeout");
         assert_eq!(second["last_error"]["at"], "1970-01-01T00:00:01.000Z");
     }

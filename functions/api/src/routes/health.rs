@@ -316,12 +316,15 @@ fn overall(store: HealthStatus, queue: HealthStatus, sweep: SweepStatus) -> Heal
 }
 
 fn open_circuits(findings: &Findings, now: Timestamp) -> Vec<OpenCircuit<'_>> {
-    let circuits = findings.circuits.as_deref().unwrap_or_default();
-    let open = circuits.iter().filter(|circuit| circuit.state(now) != CircuitState::Closed);
-    open.map(|circuit| OpenCircuit {
-        destination: &circuit.destination,
-        state: circuit.state(now),
-        open_until: circuit.open_until,
+    let targets = findings.targets.as_deref().unwrap_or_default();
+    let open = targets
+        .iter()
+        .filter_map(|state| state.target.as_ref())
+        .filter(|target| target.circuit.state(now) != CircuitState::Closed);
+    open.map(|target| OpenCircuit {
+        destination: target.key.as_str(),
+        state: target.circuit.state(now),
+        open_until: target.circuit.open_until,
     })
     .collect()
 }

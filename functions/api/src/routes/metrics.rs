@@ -52,8 +52,9 @@ pub(crate) async fn of(context: &Context) -> Result<Response, Problem> {
             None => store.counts().await,
         }
     };
-    let (counters, counts, circuits) =
-        future::try_join3(store.counters(), counts, store.circuits()).await?;
-    let text = render(&counters, &Gauges { counts, circuits }, context.clock.now());
+    let now = context.clock.now();
+    let (counters, counts, targets) =
+        future::try_join3(store.counters(), counts, store.targets(now)).await?;
+    let text = render(&counters, &Gauges { counts, targets }, now);
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }

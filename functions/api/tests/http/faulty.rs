@@ -8,7 +8,6 @@ use std::{
 
 use async_trait::async_trait;
 use shared::{
-    circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, Webhook},
@@ -17,9 +16,13 @@ use shared::{
     store::{
         Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
         DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
-        Lists, Page, ReplaceReservationError, Reservation, ReserveError, Store, StoreError,
-        StoredReservation, SweepReport, SweepState, Totals, Webhooks, WriteCircuitError,
-        WriteError,
+        Lists, Page, ReplaceCountersError, ReplaceReservationError, Reservation, ReserveError,
+        Store, StoreError, StoredReservation, SweepReport, SweepState, TakenSlots, TargetState,
+        Targets, Totals, Webhooks, WriteError, WriteTargetError,
+    },
+    traffic::{
+        slots::{Counters, Take},
+        target::{Target, TargetKey},
     },
 };
 use tokio::sync::Notify;
@@ -320,21 +323,37 @@ impl Totals for FaultyStore {
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
         store!(self, "destinations", self.inner.destinations(now))
     }
+}
 
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
-        store!(self, "circuit", self.inner.circuit(destination))
+#[async_trait]
+impl Targets for FaultyStore {
+    async fn target(&self, key: &TargetKey) -> Result<TargetState, StoreError> {
+        store!(self, "target", self.inner.target(key))
     }
 
-    async fn write_circuit(
+    async fn write_target(
         &self,
         before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError> {
-        store!(self, "write_circuit", self.inner.write_circuit(before, after))
+        after: &Target,
+    ) -> Result<(), WriteTargetError> {
+        store!(self, "write_target", self.inner.write_target(before, after))
     }
 
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        store!(self, "circuits", self.inner.circuits())
+    async fn targets(&self, now: Timestamp) -> Result<Vec<TargetState>, StoreError> {
+        store!(self, "targets", self.inner.targets(now))
+    }
+
+    async fn take_slots(&self, key: &TargetKey, take: &Take) -> Result<TakenSlots, StoreError> {
+        store!(self, "take_slots", self.inner.take_slots(key, take))
+    }
+
+    async fn replace_counters(
+        &self,
+        key: &TargetKey,
+        before: Option<&Counters>,
+        after: &Counters,
+    ) -> Result<(), ReplaceCountersError> {
+        store!(self, "replace_counters", self.inner.replace_counters(key, before, after))
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use api::Access;
 use serde_json::json;
 use shared::{
-    circuit::{Circuit, Settings},
+    circuit::Settings,
     model::{ErrorKind, LastError, Transition, Why},
     status::Status,
     store::{Activity, DestinationActivity, SweepReport},
+    traffic::target::{Target, TargetKey},
 };
 
 use crate::{
@@ -210,7 +211,7 @@ async fn health_does_not_wait_for_a_silent_store_or_queue() {
     let health = stack.get("/health");
     let moved = async {
         // The call is counted before it stalls, so its timeout has started, or starts at this time.
-        while !stack.faults.take_calls().iter().any(|(call, _)| *call == "circuits") {
+        while !stack.faults.take_calls().iter().any(|(call, _)| *call == "targets") {
             tokio::task::yield_now().await;
         }
         stack.clock.advance(Duration::from_secs(2));
@@ -222,12 +223,13 @@ async fn health_does_not_wait_for_a_silent_store_or_queue() {
 async fn with_an_open_circuit(stack: &Stack) {
     let (store, now) = (&stack.context.store, stack.context.clock.now());
     let settings = Settings { failures: 2, ..Settings::default() };
-    let failing = Circuit::closed("https://receiver.example:443").failed(&settings, now);
-    store.write_circuit(None, &failing).await.unwrap();
-    let open = failing.failed(&settings, now);
-    store.write_circuit(Some(failing.revision), &open).await.unwrap();
-    let closed = Circuit::closed("https://fine.example:443").failed(&settings, now);
-    store.write_circuit(None, &closed).await.unwrap();
+    let idle = |origin| Target::idle(TargetKey::origin(origin));
+    let failing = idle("https://receiver.example:443").failed(1, &settings, now);
+    store.write_target(None, &failing).await.unwrap();
+    let open = failing.failed(1, &settings, now);
+    store.write_target(Some(failing.revision), &open).await.unwrap();
+    let closed = idle("https://fine.example:443").failed(1, &settings, now);
+    store.write_target(None, &closed).await.unwrap();
     let error = LastError {
         kind: ErrorKind::HttpStatus,
         status_code: Some(503),
@@ -255,11 +257,17 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
     let expected = json!({
         "destination": "https://receiver.example:443", "host": "receiver.example",
         "circuit": "open",
-        "open_until": now.plus(Duration::from_secs(30)).to_string(), "success_share": 0.25,
+        "open_until": now.plus(Duration::from_secs(30)).to_string(), "rate_limit": null,
+        "success_share": 0.25,
         "attempts": 4, "failed": 3,
         "waiting": 2,
         "last_error": {"kind": "http_status", "status_code": 503, "message": "busy",
             "at": now.to_string()},
+        "targets": [{
+            "target": "https://receiver.example:443", "circuit": "open",
+            "open_until": now.plus(Duration::from_secs(30)).to_string(), "paused_until": null,
+            "paused_by": null, "learned_rate": null, "waiting": 0,
+        }],
     });
     assert_eq!(worst, expected);
 }

@@ -66,6 +66,12 @@ impl Change {
         }
     }
 
+    /// Adds to a number that exists.
+    pub(super) fn add(&mut self, name: &str, value: AttributeValue) {
+        self.sets.push(format!("#{name} = #{name} + :{name}"));
+        self.values.insert(format!(":{name}"), value);
+    }
+
     fn expression(&self) -> String {
         let part = |word: &str, list: &[String]| {
             if list.is_empty() { String::new() } else { format!("{word} {} ", list.join(", ")) }

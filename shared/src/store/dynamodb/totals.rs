@@ -1,4 +1,4 @@
-//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
+//! The contract of [`Totals`]: counters, and destinations by the hour.
 //!
 //! An invocation writes what it counted as one item, in one of [`PARTS`] partitions, because one
 //! partition takes 1,000 writes a second. The housekeeping ([`sum_up`]) adds the items of each
@@ -15,18 +15,17 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DynamoStore, circuits,
+    DynamoStore,
     item::{Item, deflated, inflated, key, number, seconds, sortable, text, text_of},
     table::{Condition, Found, Range, Refused, Table},
 };
 use crate::{
-    circuit::Circuit,
     clock::Timestamp,
     model::LastError,
     random::{Random, SystemRandom},
     store::{
         Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
-        Totals, WriteCircuitError,
+        Totals,
     },
 };
 
@@ -42,22 +41,6 @@ impl Totals for DynamoStore {
 
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
         destinations(&self.table, now).await
-    }
-
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
-        circuits::get(&self.table, destination).await
-    }
-
-    async fn write_circuit(
-        &self,
-        before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError> {
-        circuits::write(&self.table, before, after).await
-    }
-
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        circuits::all(&self.table).await
     }
 }
 

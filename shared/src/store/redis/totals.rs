@@ -1,18 +1,17 @@
-//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
+//! The contract of [`Totals`]: counters, and destinations by the hour.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use ::redis::cmd;
 use async_trait::async_trait;
 
-use super::{RedisStore, SCRIPTS, circuits, records::unavailable};
+use super::{RedisStore, SCRIPTS, records::unavailable};
 use crate::{
-    circuit::Circuit,
     clock::Timestamp,
     redis::Connection,
     store::{
         Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
-        Totals, WriteCircuitError,
+        Totals,
     },
 };
 
@@ -30,22 +29,6 @@ impl Totals for RedisStore {
 
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
         destinations(&self.connection, now).await
-    }
-
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
-        circuits::get(&self.connection, destination).await
-    }
-
-    async fn write_circuit(
-        &self,
-        before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError> {
-        circuits::write(&self.connection, before, after).await
-    }
-
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        circuits::all(&self.connection).await
     }
 }
 

@@ -1,18 +1,17 @@
-//! The contract of [`Totals`]: counters, destinations by the hour, and circuits (`circuits`).
+//! The contract of [`Totals`]: counters, and destinations by the hour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{SqliteStore, circuits, unavailable};
+use super::{SqliteStore, unavailable};
 use crate::{
-    circuit::Circuit,
     clock::Timestamp,
     sqlite::{Durability, Transaction},
     store::{
         Activity, DestinationActivity, DestinationTotals, MAX_DESTINATIONS, MAX_READ, StoreError,
-        Totals, WriteCircuitError,
+        Totals,
     },
 };
 
@@ -31,29 +30,6 @@ impl Totals for SqliteStore {
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
         let read = self.database.read(move |connection| destinations(connection, now));
         read.await.map_err(unavailable)
-    }
-
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
-        let destination = destination.to_owned();
-        let read =
-            self.database.read(move |connection| circuits::circuit(connection, &destination));
-        read.await.map_err(unavailable)
-    }
-
-    async fn write_circuit(
-        &self,
-        before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError> {
-        let after = after.clone();
-        let write =
-            self.database.write(Durability::Crash, move |tx| circuits::write(tx, before, &after));
-        let is_written = write.await.map_err(unavailable)?;
-        if is_written { Ok(()) } else { Err(WriteCircuitError::Changed) }
-    }
-
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        self.database.read(circuits::all).await.map_err(unavailable)
     }
 }
 

@@ -126,8 +126,8 @@ fn without_attempt(step: &Step) -> Option<&'static str> {
         }
         (Transition::Create, _) => "Accepted.",
         (Transition::Defer, Some(Why::RateLimit)) => {
-            "Deferred without an attempt: the concurrency limit of the destination, or of \
-             unresponsive destinations, was reached."
+            "Deferred without an attempt: a concurrency limit or the configured rate of the \
+             destination was reached."
         }
         (Transition::Defer, Some(Why::Unsent)) => {
             "Deferred: the attempt sent nothing, for a reason within Posthaste. It does not count \

@@ -1,0 +1,331 @@
+//! Slots: makes a webhook wait for its place within the rates of its targets.
+//!
+//! Two rates can apply: the learned one of its URL, after the receiver refused requests, and the
+//! configured one of its host. The webhook needs a slot of each. It takes the second one only when
+//! the first has opened, so that few slots are held in vain.
+//!
+//! Webhooks of one process that ask for slots of one target at the same time share a call to the
+//! store. So a batch makes one call.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shared::{
+    clock::Timestamp,
+    context::Context,
+    model::{Slot, Webhook},
+    planted::{self, Bug},
+    store::{ReplaceCountersError, TakenSlots, TargetState},
+    traffic::{
+        rate_limit::RateLimit,
+        slots::{Counters, MAX_WAIT, Rate},
+        target::{Target, TargetKey},
+    },
+    transition::SlotWait,
+};
+use tokio::sync::oneshot;
+
+use crate::{circuit_breaker::target_keys, known_targets::KnownTargets};
+
+/// How often one call tries again because another worker changed the counters or the rate.
+const MAX_ROUNDS: u32 = 4;
+
+/// How often a webhook that waits looks at the rates again, because they changed while it waited.
+const MAX_CHECKS: u32 = 8;
+
+/// How long a webhook waits after all rounds were lost.
+const CONTENTION_WAIT: Duration = Duration::from_secs(1);
+
+/// The slots that a webhook has taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeldSlots {
+    learned: Option<Slot>,
+    configured: Option<Slot>,
+}
+
+impl HeldSlots {
+    /// The slot from an earlier look. Its generation tells to which rate it belongs.
+    pub(crate) fn of(slot: Option<Slot>) -> Self {
+        Self { learned: slot.clone(), configured: slot }
+    }
+}
+
+/// Takes slots for the webhooks of this process.
+#[derive(Debug, Default)]
+pub(crate) struct RateLimiter {
+    // A std mutex: it is held for a look-up, never across an await.
+    requests: Mutex<HashMap<Request, Vec<oneshot::Sender<Granted>>>>,
+}
+
+/// A rate of one target, and which of its counters: what webhooks that share a call have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Request {
+    key: TargetKey,
+    limit: Option<RateLimit>,
+    is_learned: bool,
+    is_late: bool,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Granted {
+    /// A slot of this rate.
+    Slot(Rate, i64),
+    /// No rate applies, or the store failed. Traffic control never fails a delivery.
+    Unlimited,
+    /// Other workers were always first.
+    Contended,
+}
+
+impl Request {
+    fn rate(&self, target: Option<&Target>, now: Timestamp) -> Option<Rate> {
+        if !self.is_learned {
+            return self.limit.map(Rate::Configured);
+        }
+        let pace = target.and_then(|target| target.pace(now))?;
+        Some(Rate::Learned(*pace, self.limit))
+    }
+}
+
+impl RateLimiter {
+    /// Waits until the rates of the webhook's targets permit an attempt, or returns that it takes
+    /// longer than [`MAX_WAIT`]. `held` are the slots that the webhook has. New ones are added.
+    pub(crate) async fn turn(
+        &self,
+        context: &Context,
+        targets: &KnownTargets,
+        webhook: &Webhook,
+        held: &mut HeldSlots,
+    ) -> Result<(), SlotWait> {
+        let (origin, url) = target_keys(webhook);
+        let limit = context.config.rate_limits.of_destination(&webhook.destination);
+        let learned = url.map(|key| Request { key, limit, is_learned: true, is_late: false });
+        let configured =
+            limit.map(|_| Request { key: origin, limit, is_learned: false, is_late: false });
+        for _ in 0..MAX_CHECKS {
+            if planted::is(Bug::PauseForOneOnly) {
+                break;
+            }
+            if let Some(request) = &learned {
+                self.wait_for_slot(context, targets, request, &mut held.learned).await?;
+            }
+            let Some(request) = &configured else { return Ok(()) };
+            let has_waited =
+                self.wait_for_slot(context, targets, request, &mut held.configured).await?;
+            if !has_waited || learned.is_none() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of a webhook whose request was refused, and that waits for its next attempt.
+    pub(crate) async fn next_turn(
+        &self,
+        context: &Context,
+        targets: &KnownTargets,
+        webhook: &Webhook,
+    ) -> Option<SlotWait> {
+        let (_, url) = target_keys(webhook);
+        let limit = context.config.rate_limits.of_destination(&webhook.destination);
+        let request = Request { key: url?, limit, is_learned: true, is_late: false };
+        match self.take(context, targets, &request).await {
+            Granted::Slot(rate, slot) => Some(wait(context, &request, &rate, slot)),
+            Granted::Unlimited => None,
+            Granted::Contended => Some(contention(context, &request)),
+        }
+    }
+
+    /// Waits until a slot is open. Returns whether it had to wait.
+    async fn wait_for_slot(
+        &self,
+        context: &Context,
+        targets: &KnownTargets,
+        request: &Request,
+        held: &mut Option<Slot>,
+    ) -> Result<bool, SlotWait> {
+        let mut has_waited = false;
+        for _ in 0..MAX_CHECKS {
+            let target =
+                if request.is_learned { targets.get(context, &request.key).await } else { None };
+            let now = context.clock.now();
+            let Some(mut rate) = request.rate(target.as_ref(), now) else { return Ok(has_waited) };
+            let mine = held.as_ref().filter(|slot| slot.generation == rate.generation());
+            let is_late = mine.is_some_and(|slot| rate.is_late(slot.number, now));
+            if is_late && planted::is(Bug::LateWithoutSlot) {
+                return Ok(has_waited);
+            }
+            let slot = match mine {
+                Some(slot) if !is_late => slot.number,
+                _ => {
+                    let request = Request { is_late, ..request.clone() };
+                    match self.take(context, targets, &request).await {
+                        Granted::Slot(newest, slot) => {
+                            rate = newest;
+                            slot
+                        }
+                        Granted::Unlimited => return Ok(has_waited),
+                        Granted::Contended => return Err(contention(context, &request)),
+                    }
+                }
+            };
+            *held = Some(Slot { generation: rate.generation(), number: slot });
+            let left = rate.opens_at(slot).since(context.clock.now());
+            if left.is_zero() {
+                return Ok(has_waited);
+            }
+            if left > MAX_WAIT {
+                return Err(wait(context, request, &rate, slot));
+            }
+            context.clock.sleep(left).await;
+            has_waited = true;
+        }
+        Ok(has_waited)
+    }
+
+    /// Takes a slot, together with all webhooks of this process that ask for one now.
+    async fn take(&self, context: &Context, targets: &KnownTargets, request: &Request) -> Granted {
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            let is_first = {
+                let mut requests = self.requests();
+                let senders = requests.entry(request.clone()).or_default();
+                senders.push(sender);
+                senders.len() == 1
+            };
+            if is_first {
+                let mut together = Together { limiter: self, request, is_open: true };
+                // The other webhooks of the batch ask now.
+                tokio::task::yield_now().await;
+                let senders = together.close();
+                let count = u32::try_from(senders.len()).unwrap_or(u32::MAX);
+                let granted = take_from_store(context, targets, request, count).await;
+                for (place, sender) in senders.into_iter().enumerate() {
+                    let granted = match granted {
+                        Granted::Slot(rate, last) => {
+                            Granted::Slot(rate, last - i64::from(count) + 1 + place as i64)
+                        }
+                        other => other,
+                    };
+                    let _ = sender.send(granted);
+                }
+            }
+            // An error means that the first one was cancelled.
+            if let Ok(granted) = receiver.await {
+                return granted;
+            }
+        }
+    }
+
+    fn requests(&self) -> MutexGuard<'_, HashMap<Request, Vec<oneshot::Sender<Granted>>>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The open list of webhooks that ask together. Dropping it closes the list, so that a cancelled
+/// first one leaves none behind that nobody serves.
+struct Together<'a> {
+    limiter: &'a RateLimiter,
+    request: &'a Request,
+    is_open: bool,
+}
+
+impl Together<'_> {
+    fn close(&mut self) -> Vec<oneshot::Sender<Granted>> {
+        self.is_open = false;
+        self.limiter.requests().remove(self.request).unwrap_or_default()
+    }
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.close();
+        }
+    }
+}
+
+async fn take_from_store(
+    context: &Context,
+    targets: &KnownTargets,
+    request: &Request,
+    count: u32,
+) -> Granted {
+    let mut target = targets.look_up(&request.key);
+    for _ in 0..MAX_ROUNDS {
+        let now = context.clock.now();
+        let Some(rate) = request.rate(target.as_ref(), now) else { return Granted::Unlimited };
+        let take = rate.take(count, request.is_late, now);
+        if planted::is(Bug::SlotTakenTwice) {
+            return Granted::Slot(rate, take.floor + i64::from(count));
+        }
+        let stored = match context.store.take_slots(&request.key, &take).await {
+            Ok(TakenSlots::Taken { last, target: newest }) => {
+                note(targets, request, newest.as_ref());
+                // Another worker may have changed the rate since this process read it.
+                match request.rate(newest.as_ref(), now) {
+                    Some(rate) if rate.generation() == take.generation => {
+                        return Granted::Slot(rate, last);
+                    }
+                    _ => TargetState { target: newest, counters: None },
+                }
+            }
+            Ok(TakenSlots::Refused(stored)) => {
+                note(targets, request, stored.target.as_ref());
+                match restart(context, request, count, stored).await {
+                    Ok(granted) => return granted,
+                    Err(stored) => stored,
+                }
+            }
+            Err(_) => return Granted::Unlimited,
+        };
+        target = stored.target;
+    }
+    Granted::Contended
+}
+
+/// Replaces counters that belong to another rate or are behind the floor.
+async fn restart(
+    context: &Context,
+    request: &Request,
+    count: u32,
+    stored: TargetState,
+) -> Result<Granted, TargetState> {
+    let now = context.clock.now();
+    let Some(rate) = request.rate(stored.target.as_ref(), now) else {
+        return Ok(Granted::Unlimited);
+    };
+    let take = rate.take(count, request.is_late, now);
+    let before = stored.counters.as_ref();
+    let (after, last) = Counters::after(before, &take);
+    match context.store.replace_counters(&request.key, before, &after).await {
+        Ok(()) => Ok(Granted::Slot(rate, last)),
+        Err(ReplaceCountersError::Changed(newer)) => Err(newer),
+        Err(ReplaceCountersError::Store(_)) => Ok(Granted::Unlimited),
+    }
+}
+
+/// Remembers the stored state that came along.
+fn note(targets: &KnownTargets, request: &Request, stored: Option<&Target>) {
+    match stored {
+        Some(target) => targets.remember(target.clone()),
+        None => targets.forget(&request.key),
+    }
+}
+
+fn wait(context: &Context, request: &Request, rate: &Rate, slot: i64) -> SlotWait {
+    let unit = context.random.next_unit();
+    SlotWait {
+        until: rate.look_at(slot, context.clock.now(), unit),
+        slot: Some(Slot { generation: rate.generation(), number: slot }),
+        is_learned: request.is_learned,
+    }
+}
+
+fn contention(context: &Context, request: &Request) -> SlotWait {
+    let until = context.clock.now().plus(CONTENTION_WAIT);
+    SlotWait { until, slot: None, is_learned: request.is_learned }
+}

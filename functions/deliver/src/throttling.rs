@@ -1,0 +1,148 @@
+//! What follows when a receiver asks for fewer requests, or when the slot of a webhook is far away.
+//!
+//! An answer with 429, or with 503 and `Retry-After`, pauses the URL of the webhook. The webhook
+//! takes a slot within the rate that follows the pause, and waits for it. No attempt is spent.
+//!
+//! A webhook that waits for a slot costs no write while its waits are short: `deliver` sends its
+//! message again with a delay. A longer wait is a deferral. It enters the due index.
+
+use std::time::Duration;
+
+use shared::{
+    clock::Timestamp,
+    message::Message,
+    model::{ClaimId, Slot, Webhook},
+    queue::Lane,
+    sender::Answer,
+    status::Status,
+    traffic::pace::{MIN_PAUSE, Refusal},
+    transition::SlotWait,
+};
+
+use crate::{
+    circuit_breaker::CircuitPermit,
+    outcome::report_of,
+    worker::{Deliver, StepResult},
+};
+
+/// The longest wait that a delayed message carries. SQS allows 15 minutes.
+const MAX_RELAYED_WAIT: Duration = Duration::from_secs(600);
+
+/// A message waits only if it returns this long before the audit would look for its webhook.
+const AUDIT_MARGIN: Duration = Duration::from_secs(120);
+
+/// The place that a webhook keeps between two looks. Its message carries it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeldTurn {
+    /// The slot for which it waits.
+    pub(crate) slot: Option<Slot>,
+    /// How often in a row its message was sent again to wait.
+    pub(crate) relays: u32,
+}
+
+impl Deliver {
+    /// Makes a webhook wait for its slot: by a delayed message, or by a deferral.
+    pub(crate) async fn wait_for_slot(
+        &self,
+        seen: Webhook,
+        turn: &HeldTurn,
+        wait: SlotWait,
+    ) -> StepResult {
+        let now = self.context.clock.now();
+        if self.may_relay(&seen, turn, &wait, now) {
+            let message = Message {
+                slot: wait.slot,
+                relays: turn.relays.saturating_add(1),
+                ..Message::with_seen(&seen)
+            };
+            let delay = wait.until.since(now);
+            let group = &seen.destination;
+            return StepResult::Ended(
+                self.enqueue(Lane::Webhooks, message.to_json(), delay, group).await,
+            );
+        }
+        self.defer_for_slot(seen, &wait).await
+    }
+
+    /// Whether a delayed message can carry the wait. Otherwise the sweep or the audit would send
+    /// another one meanwhile, or the platform would take the messages for a loop.
+    fn may_relay(
+        &self,
+        webhook: &Webhook,
+        turn: &HeldTurn,
+        wait: &SlotWait,
+        now: Timestamp,
+    ) -> bool {
+        let limits = &self.context.rules.limits;
+        let relays = webhook.budget.relays.saturating_add(turn.relays);
+        let audit_margin = AUDIT_MARGIN.min(self.context.config.audit_age / 2);
+        let found_at = webhook.due_at.unwrap_or_else(|| {
+            let allowed_at = webhook.allowed_at.unwrap_or(webhook.created_at);
+            allowed_at.plus(self.context.config.audit_age).minus(audit_margin)
+        });
+        matches!(webhook.status, Status::Pending | Status::Retrying)
+            && relays < limits.max_relays
+            && wait.until.since(now) <= MAX_RELAYED_WAIT
+            && wait.until < found_at
+    }
+
+    /// The refusal that this answer is, if its webhook has a URL target to pause.
+    pub(crate) fn refusal(
+        &self,
+        webhook: &Webhook,
+        answer: &Answer,
+        sent_at: Timestamp,
+    ) -> Option<Refusal> {
+        let status_code = answer.status_code?;
+        let is_refusal = match status_code {
+            429 => true,
+            503 => answer.retry_after.is_some(),
+            _ => false,
+        };
+        let has_target = webhook.path_hash.is_some();
+        (is_refusal && has_target).then_some(Refusal {
+            attempt_started_at: sent_at,
+            status_code,
+            retry_after: answer.retry_after,
+        })
+    }
+
+    /// Pauses the URL, and returns the wait of the webhook whose request was refused.
+    pub(crate) async fn pause(
+        &self,
+        webhook: &Webhook,
+        refusal: &Refusal,
+        permit: CircuitPermit,
+    ) -> SlotWait {
+        let limit = self.context.config.rate_limits.of_destination(&webhook.destination);
+        let per_second = limit.map(shared::traffic::rate_limit::RateLimit::per_second);
+        let pace = self.breaker.record_refusal(&self.context, permit, refusal, per_second).await;
+        let targets = &self.breaker.targets;
+        let wait = self.rates.next_turn(&self.context, targets, webhook).await;
+        wait.unwrap_or_else(|| {
+            // The store did not keep the pause.
+            let now = self.context.clock.now();
+            let until = pace.map_or_else(|| now.plus(MIN_PAUSE), |pace| pace.resume_at);
+            SlotWait { until, slot: None, is_learned: true }
+        })
+    }
+
+    /// Records that the destination refused the request. If pauses have deferred the webhook for
+    /// too long, the answer counts as any other failure.
+    pub(crate) async fn throttle(
+        &self,
+        webhook: Webhook,
+        claim_id: ClaimId,
+        answer: Answer,
+        (wait, was_retrying): (SlotWait, bool),
+    ) -> StepResult {
+        let now = self.context.clock.now();
+        let rules = &self.context.rules;
+        if !rules.has_slot_waits_left(webhook.budget, &wait, now) {
+            return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
+        }
+        let report = report_of(answer);
+        let throttle = |webhook: &Webhook| rules.throttle(webhook, claim_id, &report, &wait, now);
+        self.write_result(webhook, report.clone(), was_retrying, throttle).await
+    }
+}
