@@ -44,10 +44,10 @@ impl Default for Settings {
 #[serde(default)]
 pub struct Circuit {
     /// Failures in a row.
-    #[serde(rename = "f", skip_serializing_if = "is_zero")]
+    #[serde(rename = "f", skip_serializing_if = "crate::model::is_default")]
     pub failures: u32,
     /// Times in a row that it opened.
-    #[serde(rename = "o", skip_serializing_if = "is_zero")]
+    #[serde(rename = "o", skip_serializing_if = "crate::model::is_default")]
     pub openings: u32,
     /// Until then no attempt is made. `None` while closed.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct Circuit {
     pub probe_until: Option<Timestamp>,
     /// The circuit of an origin that opened because it answers 5xx on many paths. It defers only
     /// webhooks whose latest attempt got a 5xx.
-    #[serde(rename = "r", skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "r", skip_serializing_if = "crate::model::is_default")]
     pub retries_only: bool,
 }
 
@@ -159,11 +159,6 @@ impl Circuit {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +193,10 @@ mod tests {
     #[test]
     fn old_failures_do_not_count() {
         let two = after_failures(2);
-        assert_eq!(two.failed(1, &SETTINGS, at(0), at(600)).admit(at(600)), Admission::Wait(at(630)));
+        assert_eq!(
+            two.failed(1, &SETTINGS, at(0), at(600)).admit(at(600)),
+            Admission::Wait(at(630))
+        );
         let late = two.failed(1, &SETTINGS, at(0), at(601));
         assert_eq!((late.failures, late.admit(at(601))), (1, Admission::Go));
         let reopened = after_failures(3).failed(1, &SETTINGS, at(0), at(9000));

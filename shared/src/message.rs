@@ -31,7 +31,7 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<Slot>,
     /// How often in a row `deliver` has sent the message again to wait for a slot.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::model::is_default")]
     pub relays: u32,
 }
 
@@ -49,11 +49,6 @@ pub enum InvalidMessage {
     /// Not a message of Posthaste. Archive it as a dead letter.
     #[error("not a message of Posthaste")]
     Malformed(#[source] serde_json::Error),
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(value: &u32) -> bool {
-    *value == 0
 }
 
 #[derive(Deserialize)]

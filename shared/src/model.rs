@@ -185,13 +185,13 @@ pub struct Budget {
     #[serde(rename = "hm", skip_serializing_if = "is_default")]
     pub host_deferred_ms: u64,
     /// Milliseconds in all that pauses and learned rates have deferred the webhook.
-    #[serde(rename = "pm", skip_serializing_if = "is_zero_u64")]
+    #[serde(rename = "pm", skip_serializing_if = "is_default")]
     pub paused_ms: u64,
     /// Milliseconds in all that a configured rate has deferred the webhook.
-    #[serde(rename = "rm", skip_serializing_if = "is_zero_u64")]
+    #[serde(rename = "rm", skip_serializing_if = "is_default")]
     pub rate_limited_ms: u64,
     /// Attempts that the destination refused with a pause. They count as made, and are not spent.
-    #[serde(rename = "th", skip_serializing_if = "is_zero")]
+    #[serde(rename = "th", skip_serializing_if = "is_default")]
     pub throttled: u32,
     /// The record's revision when the queue last moved its message to the dead letters. 0: never.
     /// A write that only moves the record within the due index updates this too. So while both are

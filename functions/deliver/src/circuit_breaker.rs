@@ -328,7 +328,8 @@ impl CircuitBreaker {
         for _ in 0..MAX_WRITE_ATTEMPTS {
             let current = stored.clone().unwrap_or_else(|| Target::idle(key.clone()));
             let Some(next) = change(&current) else {
-                return stored.map_or_else(|| self.targets.forget(&key), |t| self.targets.remember(t));
+                return stored
+                    .map_or_else(|| self.targets.forget(&key), |t| self.targets.remember(t));
             };
             let revision = stored.as_ref().map(|target| target.revision);
             match context.store.write_target(revision, &next).await {

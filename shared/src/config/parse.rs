@@ -236,7 +236,11 @@ impl<'a> Reader<'a> {
     pub(super) fn rate_limits(&mut self, variable: &str) -> RateLimits {
         let Some(value) = self.value(variable) else { return RateLimits::default() };
         value.parse().unwrap_or_else(|error: InvalidRateLimits| {
-            self.fault(variable, &error.to_string(), "hooks.example.com=10/1s,*.example.org=100/60s");
+            self.fault(
+                variable,
+                &error.to_string(),
+                "hooks.example.com=10/1s,*.example.org=100/60s",
+            );
             RateLimits::default()
         })
     }

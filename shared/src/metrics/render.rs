@@ -61,7 +61,9 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
                 .collect(),
         ),
         circuits(&gauges.targets, now),
-        paces(&gauges.targets, now, TARGET_PAUSED, |_, pace| f64::from(u8::from(pace.is_paused(now)))),
+        paces(&gauges.targets, now, TARGET_PAUSED, |_, pace| {
+            f64::from(u8::from(pace.is_paused(now)))
+        }),
         paces(&gauges.targets, now, TARGET_RATE, |_, pace| pace.rate(now, None)),
         paces(&gauges.targets, now, TARGET_WAITING, |state, _| state.waiting(now) as f64),
         counts(gauges.counts),

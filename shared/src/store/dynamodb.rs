@@ -62,8 +62,8 @@ mod item;
 mod lists;
 mod shards;
 mod sweep_state;
-mod targets;
 mod table;
+mod targets;
 mod totals;
 mod webhooks;
 

@@ -136,7 +136,15 @@ impl Pace {
             let rate = (decrease * rate).max(MIN_RATE);
             let slope = RECOVERY_SHARE * rate / pause.as_secs_f64().max(MIN_RECOVERY_S);
             let slope = Some(slope);
-            return Some(Self { position, resume_at, rate, status_code, slope, forget_at, ..*before });
+            return Some(Self {
+                position,
+                resume_at,
+                rate,
+                status_code,
+                slope,
+                forget_at,
+                ..*before
+            });
         }
         (resume_at > before.resume_at.plus(MIN_EXTENSION)).then_some(Self {
             position,

@@ -93,9 +93,7 @@ impl Rate {
     /// The request for the next slots.
     pub fn take(&self, count: u32, is_late: bool, now: Timestamp) -> Take {
         let floor = match self {
-            Self::Configured(limit) => {
-                limit.position_rounded_up(now).saturating_sub(limit.burst())
-            }
+            Self::Configured(limit) => limit.position_rounded_up(now).saturating_sub(limit.burst()),
             Self::Learned(pace, limit) => {
                 (pace.position(now, per_second(*limit)).ceil() as i64).saturating_sub(1)
             }

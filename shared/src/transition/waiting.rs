@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Refusal, Report, Rules, check_lease, enter, keep_attempt, last_error,
-    interruption::note_interruption, note, unfinished,
+    Refusal, Report, Rules, check_lease, enter, interruption::note_interruption, keep_attempt,
+    last_error, note, unfinished,
 };
 use crate::{
     clock::Timestamp,
@@ -87,12 +87,7 @@ impl Rules {
     }
 
     /// Whether this budget covers a wait for a slot.
-    pub fn has_slot_waits_left(
-        &self,
-        mut budget: Budget,
-        wait: &SlotWait,
-        now: Timestamp,
-    ) -> bool {
+    pub fn has_slot_waits_left(&self, mut budget: Budget, wait: &SlotWait, now: Timestamp) -> bool {
         self.spend(WaitBudget::of_slot(wait), &mut budget, wait.until.since(now)).is_ok()
     }
 

@@ -218,6 +218,7 @@ pub(super) fn new_webhook(created_at: Timestamp, reference: &ReferenceId) -> New
         trace: None,
         event_type: None,
         destination: "https://example.com:443".to_owned(),
+        path_hash: None,
         retry: None,
         deliver_at: None,
     }

@@ -40,7 +40,6 @@
 )]
 
 mod audit;
-mod targets;
 mod create;
 mod dead_letters;
 mod delete;
@@ -54,6 +53,7 @@ mod receivers;
 mod redrive;
 mod reservations;
 mod steps;
+mod targets;
 mod tombstones;
 mod totals;
 mod transitions;

@@ -5,9 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use shared::{
     circuit::Settings,
     clock::Timestamp,
-    store::{
-        MAX_TARGETS, ReplaceCountersError, TakenSlots, TargetState, WriteTargetError,
-    },
+    store::{MAX_TARGETS, ReplaceCountersError, TakenSlots, TargetState, WriteTargetError},
     traffic::{
         pace::{Pace, Refusal},
         slots::{Counters, Take},
@@ -97,9 +95,11 @@ async fn one_of_several_racing_target_writes_succeeds(fixture: Fixture) {
     for round in 1..=40 {
         let before = fixture.store.target(&key).await.unwrap().target;
         let revision = before.as_ref().map(|target| target.revision);
-        let after = before
-            .unwrap_or_else(|| Target::idle(key.clone()))
-            .failed(1, &settings(), fixture.now());
+        let after = before.unwrap_or_else(|| Target::idle(key.clone())).failed(
+            1,
+            &settings(),
+            fixture.now(),
+        );
         let writers: Vec<_> = (0..4)
             .map(|index| {
                 let store =
@@ -243,22 +243,18 @@ async fn counters_are_replaced_only_as_read(fixture: Fixture) {
         let (store, key) = (Arc::clone(&fixture.other), key.clone());
         async move { store.replace_counters(&key, before.as_ref(), &after).await }
     };
-    let assert_changed = |result: Result<(), ReplaceCountersError>, stored: Option<&Counters>| {
-        match result {
+    let assert_changed =
+        |result: Result<(), ReplaceCountersError>, stored: Option<&Counters>| match result {
             Err(ReplaceCountersError::Changed(state)) => {
                 assert_eq!(state.counters.as_ref(), stored);
             }
             other => panic!("{other:?}"),
-        }
-    };
+        };
     assert_changed(replace(Some(first.clone()), second.clone()).await, None);
     replace(None, first.clone()).await.unwrap();
-    for wrong in [
-        None,
-        Some(counters("2", 5, 0)),
-        Some(counters("1", 4, 0)),
-        Some(counters("1", 5, 1)),
-    ] {
+    for wrong in
+        [None, Some(counters("2", 5, 0)), Some(counters("1", 4, 0)), Some(counters("1", 5, 1))]
+    {
         assert_changed(replace(wrong, second.clone()).await, Some(&first));
     }
     replace(Some(first), second.clone()).await.unwrap();

@@ -17,6 +17,7 @@ use shared::{
     id::{TaskId, WebhookId},
     model::{Content, ErrorKind, Function, Transition, Webhook, Why},
     status::Status,
+    traffic::target::TargetKey,
 };
 
 use crate::{
@@ -37,6 +38,12 @@ fn is_overdue(stored: &Webhook, open: Duration, most: Duration) -> bool {
     let open = open.max(Duration::from_secs(1));
     let longest = open.saturating_mul(stored.budget.deferrals.min(8) + 2);
     !stored.was_attempted() && Duration::from_millis(stored.budget.deferred_ms) + longest > most
+}
+
+/// Whether the latest attempt of the webhook was answered with 5xx.
+fn got_5xx(webhook: &Webhook) -> bool {
+    let code = webhook.last_error.as_ref().and_then(|error| error.status_code);
+    code.is_some_and(|code| code >= 500)
 }
 
 /// Whether this write returns a claim without a request.
@@ -257,19 +264,18 @@ impl Checks {
             after.claim.as_ref().filter(|claim| stored.claim.as_ref() != Some(*claim))
         {
             self.claimed(process, stored, after, claim);
-            let circuit = records.circuits.get(&after.destination);
             let local = process.local_now();
-            let overdue = |until: Timestamp| {
-                is_overdue(stored, until.since(local), self.rules.limits.max_defer)
-            };
-            self.circuit.claimed(
-                &mut self.violation,
-                process,
-                &after.destination,
-                circuit,
-                now,
-                overdue,
-            );
+            let max_defer = self.rules.limits.max_defer;
+            let overdue = |until: Timestamp| is_overdue(stored, until.since(local), max_defer);
+            let origin = TargetKey::origin(&after.destination);
+            let url = after.path_hash.as_ref().map(|hash| TargetKey::url(&after.destination, hash));
+            for key in [Some(origin), url].into_iter().flatten() {
+                let target = records.targets.get(&key).and_then(|state| state.target.as_ref());
+                let is_exempt =
+                    target.is_some_and(|target| target.circuit.retries_only) && !got_5xx(stored);
+                let target = target.filter(|_| !is_exempt);
+                self.circuit.claimed(&mut self.violation, process, target, now, overdue);
+            }
         }
         self.failed(stored, after);
         self.rescued(process, stored, after);

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use shared::{
-    circuit::{Circuit, MAX_OPEN, State},
+    circuit::{MAX_FAILURE_GAP, MAX_OPEN, State},
     clock::Timestamp,
+    traffic::target::Target,
 };
 
 use crate::{state::tracking::Circuits, world::Process};
@@ -28,31 +29,38 @@ impl Circuits {
         &mut self,
         violation: &mut Violation,
         process: &Process,
-        before: Option<&Circuit>,
-        after: &Circuit,
+        before: Option<&Target>,
+        after_write: &Target,
         now: Timestamp,
     ) {
-        let destination = &after.destination;
-        let closed = Circuit::closed(destination);
-        let before = before.unwrap_or(&closed);
-        let name = || format!("{process}, circuit of {destination}");
-        require(violation, after.revision > before.revision, || {
+        let key = &after_write.key;
+        let idle = Target::idle(key.clone());
+        let before_write = before.unwrap_or(&idle);
+        let name = || format!("{process}, circuit of {key}");
+        require(violation, after_write.revision > before_write.revision, || {
             format!("{}: the revision did not increase", name())
         });
+        let touched_at = after_write.touched_at;
+        let (before, after) = (before_write.circuit, after_write.circuit);
         if after.is_idle() {
-            self.opened_at.remove(destination);
-            self.probes.remove(destination);
+            self.opened_at.remove(key);
+            self.probes.remove(key);
             return;
         }
         let local = process.local_now();
-        let failed = after.failures == before.failures + 1;
-        require(violation, failed || after.failures == before.failures, || {
-            format!("{}: the count of failures did not increase by one", name())
+        // The first failure in a row is written with the second. Old failures do not count.
+        let is_old = touched_at.since(before_write.touched_at) > MAX_FAILURE_GAP;
+        let failed = after.failures == before.failures + 1
+            || (after.failures == 2 && before.failures == 0)
+            || (is_old && before.open_until.is_none() && after.failures == 1);
+        let reopened = after.retries_only && after.openings > before.openings;
+        require(violation, failed || reopened || after.failures == before.failures, || {
+            format!("{}: {} failures after {}", name(), after.failures, before.failures)
         });
         let opens = after.open_until != before.open_until;
         if failed {
-            let due = after.failures >= self.settings.failures
-                && before.state(after.touched_at) != State::Open;
+            let due =
+                after.failures >= self.settings.failures && before.state(touched_at) != State::Open;
             require(violation, opens == due, || {
                 format!("{}: {} failures, and opens: {opens}", name(), after.failures)
             });
@@ -63,12 +71,12 @@ impl Circuits {
                 .open
                 .saturating_mul(2_u32.saturating_pow(before.openings.min(16)))
                 .min(MAX_OPEN);
-            let open = after.open_until.map(|until| until.since(after.touched_at));
-            require(violation, failed && open == Some(doubled), || {
+            let open = after.open_until.map(|until| until.since(touched_at));
+            require(violation, (failed || reopened) && open == Some(doubled), || {
                 format!("{}: opens for {open:?}, not {doubled:?}", name())
             });
-            self.opened_at.insert(destination.clone(), now);
-            self.probes.remove(destination);
+            self.opened_at.insert(key.clone(), now);
+            self.probes.remove(key);
         }
         let leased = after.probe_until.is_some() && after.probe_until != before.probe_until;
         if leased {
@@ -77,34 +85,33 @@ impl Circuits {
             require(violation, is_free && half_open, || {
                 format!("{}: a second probe, or an early one: {before:?}", name())
             });
-            self.probes.insert(destination.clone(), (process.number, 0));
+            self.probes.insert(key.clone(), (process.number, 0));
         }
     }
 
-    /// Called when a worker has claimed a webhook of this destination for an attempt.
+    /// Called when a worker has claimed a webhook of this target for an attempt.
     pub(super) fn claimed(
         &mut self,
         violation: &mut Violation,
         process: &Process,
-        destination: &str,
-        circuit: Option<&Circuit>,
+        target: Option<&Target>,
         now: Timestamp,
         overdue: impl FnOnce(Timestamp) -> bool,
     ) {
-        let Some(circuit) = circuit.filter(|_| self.is_known) else { return };
+        let Some(target) = target.filter(|_| self.is_known) else { return };
+        let (key, circuit) = (&target.key, &target.circuit);
         // A webhook that was deferred for the maximum time and had no attempt ignores the circuit.
         let until = circuit.probe_until.max(circuit.open_until).unwrap_or(now);
         let unaware = overdue(until)
-            || self.opened_at.get(destination).is_none_or(|at| now.since(*at) <= MAX_UNAWARE);
-        let name = || format!("{process}, circuit of {destination}");
+            || self.opened_at.get(key).is_none_or(|at| now.since(*at) <= MAX_UNAWARE);
+        let name = || format!("{process}, circuit of {key}");
         match circuit.state(process.local_now()) {
             State::Closed => {}
             State::Open => {
                 require(violation, unaware, || format!("{}: an attempt while open", name()));
             }
             State::HalfOpen => {
-                let probe =
-                    self.probes.get_mut(destination).filter(|probe| probe.0 == process.number);
+                let probe = self.probes.get_mut(key).filter(|probe| probe.0 == process.number);
                 let claims = probe.map(|probe| {
                     probe.1 += 1;
                     probe.1

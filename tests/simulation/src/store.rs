@@ -10,6 +10,7 @@ mod calls;
 mod idempotency_keys;
 mod lists;
 mod sweep_state;
+mod targets;
 mod totals;
 mod webhooks;
 

@@ -142,9 +142,7 @@ fn worst_first<'a>(
     }
     let mut views: Vec<_> = merged
         .into_iter()
-        .map(|(destination, (activity, targets))| {
-            view(destination, activity, targets, rate_limits)
-        })
+        .map(|(destination, (activity, targets))| view(destination, activity, targets, rate_limits))
         .collect();
     views.sort_by_key(|view| {
         let is_paused = view.targets.iter().any(|target| target.paused_until.is_some());
@@ -256,7 +254,10 @@ mod tests {
             (&"open".into(), &now.plus(Duration::from_secs(30)).to_string().into())
         );
         let second = serde_json::to_value(&views[1]).unwrap();
-        assert_eq!((&second["circuit"], &second["rate_limit"]), (&"closed".into(), &"10/1s".into()));
+        assert_eq!(
+            (&second["circuit"], &second["rate_limit"]),
+            (&"closed".into(), &"10/1s".into())
+        );
         assert_eq!(
             second["targets"],
             serde_json::json!([{

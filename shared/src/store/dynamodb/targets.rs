@@ -42,7 +42,7 @@ fn partition_of(target: &TargetKey) -> String {
     partition(shard(target.as_str().as_bytes(), ShardHash::Fnv1a, PARTS))
 }
 
-fn item_key(target: &TargetKey) -> Item {
+pub(super) fn item_key(target: &TargetKey) -> Item {
     key(partition_of(target), target.as_str())
 }
 
@@ -59,10 +59,9 @@ impl Targets for DynamoStore {
         after: &Target,
     ) -> Result<(), WriteTargetError> {
         let condition = match before {
-            Some(revision) => Condition {
-                expression: "v = :before",
-                values: vec![(":before", number(revision))],
-            },
+            Some(revision) => {
+                Condition { expression: "v = :before", values: vec![(":before", number(revision))] }
+            }
             None => Condition { expression: "attribute_not_exists(v)", values: Vec::new() },
         };
         // Tells a write that the client sent twice from another worker's write that looks like it.
@@ -98,10 +97,7 @@ impl Targets for DynamoStore {
             } else {
                 "kg = :generation AND kn >= :floor"
             },
-            values: vec![
-                (":generation", text(&take.generation)),
-                (":floor", number(take.floor)),
-            ],
+            values: vec![(":generation", text(&take.generation)), (":floor", number(take.floor))],
         };
         let mut change = Change::default();
         change.add(counter, number(take.count));

@@ -35,8 +35,7 @@ impl Targets for SqliteStore {
     ) -> Result<(), WriteTargetError> {
         let after = after.clone();
         let write = move |tx: &mut Transaction<'_>| write(tx, before, &after);
-        let written =
-            self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
+        let written = self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
         written.map_err(|stored| WriteTargetError::Changed(stored.map(Box::new)))
     }
 
@@ -74,8 +73,7 @@ impl Targets for SqliteStore {
             }
             keep_counters(tx, &key, &after, now).map(Ok)
         };
-        let written =
-            self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
+        let written = self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
         written.map_err(ReplaceCountersError::Changed)
     }
 }

@@ -12,14 +12,15 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    circuit::Circuit,
+    circuit::Settings,
     id::{ReferenceId, TaskId},
     model::{ClaimId, Content, InvalidRecord, SCHEMA, Webhook},
     retry::Outcome,
     store::{
-        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, Totals, Webhooks,
-        WriteError, purge::MIN_APART,
+        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, TARGET_TTL, Targets,
+        Totals, Webhooks, WriteError, purge::MIN_APART,
     },
+    traffic::target::{Target, TargetKey},
     transition::{Report, Rules, testing::new_webhook},
 };
 
@@ -415,7 +416,7 @@ async fn a_recovery_finds_what_no_message_leads_to() {
 }
 
 #[tokio::test]
-async fn worst_destinations_and_opened_circuits_come_first() {
+async fn worst_destinations_come_first() {
     let fixture = fixture();
     let hour = Duration::from_secs(3600);
     for (destination, failed) in [("https://a:443", 1), ("https://b:443", 5)] {
@@ -437,33 +438,27 @@ async fn worst_destinations_and_opened_circuits_come_first() {
         [(5, 2), (1, 2)]
     );
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
+}
 
-    // Of the opened circuits, the latest written comes first. A circuit without a write for a day
-    // makes room.
-    let now = BEGIN.plus(hour * 48);
-    let circuit = |name: &str, open_until, touched_at| Circuit {
-        failures: 1,
-        open_until,
-        touched_at,
-        ..Circuit::closed(name)
+/// A target that was not used for longer than its time to live makes room for others.
+#[tokio::test]
+async fn a_write_deletes_unused_targets() {
+    let fixture = fixture();
+    let failed = |name: &str, at| {
+        let target = Target::idle(TargetKey::origin(name));
+        target.failed(1, &Settings::default(), at)
     };
-    for circuit in [
-        circuit("stale", Some(BEGIN), BEGIN),
-        circuit("a", None, now),
-        circuit("b", Some(BEGIN), now.minus(hour)),
-        circuit("c", Some(BEGIN), now),
-    ] {
-        fixture.store.write_circuit(None, &circuit).await.unwrap();
-    }
-    let names: Vec<_> = fixture
-        .store
-        .circuits()
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|circuit| circuit.destination)
-        .collect();
-    assert_eq!(names, ["c", "b", "a"]);
+    let later = BEGIN.plus(TARGET_TTL);
+    fixture.store.write_target(None, &failed("stale", BEGIN)).await.unwrap();
+    fixture.store.write_target(None, &failed("used", later)).await.unwrap();
+    let count = async |name: &str| {
+        let state = fixture.store.target(&TargetKey::origin(name)).await.unwrap();
+        usize::from(state.target.is_some())
+    };
+    assert_eq!((count("stale").await, count("used").await), (1, 1));
+    let after = later.plus(Duration::from_millis(1));
+    fixture.store.write_target(None, &failed("new", after)).await.unwrap();
+    assert_eq!((count("stale").await, count("used").await, count("new").await), (0, 1, 1));
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces

@@ -44,7 +44,8 @@ fn the_first_refusal_pauses_for_retry_after_within_its_bounds() {
 /// A cap below the shortest pause must not make `clamp` panic.
 #[test]
 fn a_cap_below_the_shortest_pause_gives_the_shortest() {
-    let pace = Pace::after_refusal(None, &refusal(at(0.0), seconds(9)), Duration::ZERO, None, at(0.0));
+    let pace =
+        Pace::after_refusal(None, &refusal(at(0.0), seconds(9)), Duration::ZERO, None, at(0.0));
     assert_eq!(pace.unwrap().resume_at, at(1.0));
 }
 

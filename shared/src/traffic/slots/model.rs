@@ -60,8 +60,7 @@ impl World {
     /// The next look, or `None` if the attempt may start now.
     fn turn(&mut self, look: &Look, now: Timestamp) -> Option<Look> {
         let rate = Rate::of(self.pace.as_ref(), None, now)?;
-        let held =
-            look.slot.as_ref().filter(|(generation, _)| *generation == rate.generation());
+        let held = look.slot.as_ref().filter(|(generation, _)| *generation == rate.generation());
         let is_late = held.is_some_and(|(_, slot)| rate.is_late(*slot, now));
         let slot = match held {
             Some((_, slot)) if !is_late => *slot,

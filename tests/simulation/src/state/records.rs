@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
-    circuit::Circuit,
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Content, InvalidRecord, SCHEMA, Webhook},
-    store::{Activity, Reservation, StoreError, SweepReport, Tombstone},
+    store::{Activity, Reservation, StoreError, SweepReport, TargetState, Tombstone},
+    traffic::target::TargetKey,
 };
 
 /// Everything that the store holds.
@@ -18,7 +18,7 @@ pub(crate) struct Records {
     pub(crate) audited_until: Option<Timestamp>,
     pub(crate) report: Option<SweepReport>,
     pub(crate) reservations: BTreeMap<String, Reservation>,
-    pub(crate) circuits: BTreeMap<String, Circuit>,
+    pub(crate) targets: BTreeMap<TargetKey, TargetState>,
     pub(crate) tombstones: BTreeMap<TaskId, Tombstone>,
     /// Webhooks that a newer version has written to.
     pub(crate) newer: BTreeSet<TaskId>,

@@ -10,6 +10,7 @@ use shared::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     status::Status,
+    traffic::target::TargetKey,
     transition::Rules,
 };
 
@@ -135,9 +136,9 @@ pub(crate) struct Circuits {
     /// worker that cannot read a circuit makes its attempt.
     pub(crate) is_known: bool,
     /// The true time at which each circuit opened.
-    pub(crate) opened_at: BTreeMap<String, Timestamp>,
+    pub(crate) opened_at: BTreeMap<TargetKey, Timestamp>,
     /// The process that leased the probe, and the number of its claims.
-    pub(crate) probes: BTreeMap<String, (u32, u32)>,
+    pub(crate) probes: BTreeMap<TargetKey, (u32, u32)>,
 }
 
 impl Circuits {
