@@ -1,13 +1,15 @@
 -- Replaces the slot counters of a target. Returns {1, '', ''}, or {0, the target, the counters},
 -- each '' for none.
--- KEYS: targets, targets:counters, targets:used.
+-- KEYS: targets, targets:revision, targets:until, targets:counters, targets:used.
 -- ARGV: the target's key; the counters that must be stored ('' for none); the counters to store;
--- the time now; milliseconds until all expire unless one is written.
-local targets, counters, used = unpack(KEYS)
+-- the time now; the time before which an unused target is deleted; milliseconds until all counters
+-- expire unless one is written.
+local targets, counters, used = KEYS[1], KEYS[4], KEYS[5]
 local key = ARGV[1]
 local stored = redis.call('HGET', counters, key) or ''
 if stored ~= ARGV[2] then return { 0, redis.call('HGET', targets, key) or '', stored } end
 redis.call('HSET', counters, key, ARGV[3])
 redis.call('ZADD', used, ARGV[4], key)
-for _, name in ipairs(KEYS) do redis.call('PEXPIRE', name, ARGV[5]) end
+purge_targets(ARGV[5])
+for _, name in ipairs({ counters, used }) do redis.call('PEXPIRE', name, ARGV[6]) end
 return { 1, '', '' }

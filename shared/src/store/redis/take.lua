@@ -2,7 +2,7 @@
 -- {1, the target, the last slot}, or {0, the target, the counters}, each '' for none.
 -- KEYS: targets, targets:counters, targets:used.
 -- ARGV: the target's key; generation; floor; how many; 1 for late webhooks; the time now;
--- milliseconds until all expire unless one is written.
+-- milliseconds until all counters expire unless one is written.
 local targets, counters, used = unpack(KEYS)
 local key, floor = ARGV[1], tonumber(ARGV[3])
 local target = redis.call('HGET', targets, key) or ''
@@ -16,5 +16,5 @@ taken = string.format('%.0f', taken + tonumber(ARGV[4]))
 if is_late then late = taken else last = taken end
 redis.call('HSET', counters, key, table.concat({ generation, last, late }, ' '))
 redis.call('ZADD', used, ARGV[6], key)
-for _, name in ipairs(KEYS) do redis.call('PEXPIRE', name, ARGV[7]) end
+for _, name in ipairs({ counters, used }) do redis.call('PEXPIRE', name, ARGV[7]) end
 return { 1, target, taken }

@@ -4,7 +4,6 @@
 -- ('' to remove it); when it no longer restricts attempts ('' if it restricts none); the time now;
 -- the time before which an unused target is deleted; milliseconds until all expire unless one is
 -- written.
-local MAX_PURGED = 10
 local targets, revisions, restricting, counters, used = unpack(KEYS)
 local key = ARGV[1]
 local function keep()
@@ -26,12 +25,11 @@ if ARGV[5] == '' then
 else
   redis.call('ZADD', restricting, ARGV[5], key)
 end
-redis.call('ZADD', used, ARGV[6], key)
-local stale = redis.call('ZRANGE', used, '-inf', '(' .. ARGV[7], 'BYSCORE', 'LIMIT', 0, MAX_PURGED)
-for _, name in ipairs(stale) do
-  for _, hash in ipairs({ targets, revisions, counters }) do redis.call('HDEL', hash, name) end
-  redis.call('ZREM', restricting, name)
-  redis.call('ZREM', used, name)
+if ARGV[4] == '' and redis.call('HEXISTS', counters, key) == 0 then
+  redis.call('ZREM', used, key)
+else
+  redis.call('ZADD', used, ARGV[6], key)
 end
+purge_targets(ARGV[7])
 keep()
 return { 1, '' }

@@ -30,6 +30,9 @@ const UNTIL: &str = "targets:until";
 const COUNTERS: &str = "targets:counters";
 const USED: &str = "targets:used";
 
+/// The keys of the scripts that write, in their order.
+const ALL: [&str; 5] = [TARGETS, REVISIONS, UNTIL, COUNTERS, USED];
+
 #[async_trait]
 impl Targets for RedisStore {
     async fn target(&self, key: &TargetKey) -> Result<TargetState, StoreError> {
@@ -55,7 +58,7 @@ impl Targets for RedisStore {
             serde_json::to_string(after)
                 .unwrap_or_else(|_| unreachable!("a target has only string keys"))
         };
-        let keys = keys(&self.connection, [TARGETS, REVISIONS, UNTIL, COUNTERS, USED]);
+        let keys = keys(&self.connection, ALL);
         let mut script = SCRIPTS.target.on(&keys);
         script
             .arg(after.key.as_str())
@@ -113,13 +116,15 @@ impl Targets for RedisStore {
         before: Option<&Counters>,
         after: &Counters,
     ) -> Result<(), ReplaceCountersError> {
-        let keys = keys(&self.connection, [TARGETS, COUNTERS, USED]);
+        let now = self.clock.now();
+        let keys = keys(&self.connection, ALL);
         let mut script = SCRIPTS.replace_counters.on(&keys);
         script
             .arg(key.as_str())
             .arg(before.map_or_else(String::new, counters_text))
             .arg(counters_text(after))
-            .arg(self.clock.now().as_millis())
+            .arg(now.as_millis())
+            .arg(now.minus(TARGET_TTL).as_millis())
             .arg(kept_ms());
         let (is_replaced, target, counters): (bool, String, String) =
             self.connection.once(&script).await.map_err(unavailable)?;

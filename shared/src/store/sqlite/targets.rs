@@ -71,7 +71,8 @@ impl Targets for SqliteStore {
             if stored.counters != before {
                 return Ok(Err(stored));
             }
-            keep_counters(tx, &key, &after, now).map(Ok)
+            keep_counters(tx, &key, &after, now)?;
+            purge(tx, now).map(Ok)
         };
         let written = self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
         written.map_err(ReplaceCountersError::Changed)
@@ -145,12 +146,18 @@ fn write(
         "DELETE FROM targets WHERE key = ?1 AND revision IS NULL AND generation IS NULL",
         [key],
     )?;
+    purge(tx, after.touched_at)?;
+    Ok(Ok(()))
+}
+
+/// Deletes unused rows. Names of targets are the callers' to choose, so they must not pile up.
+fn purge(tx: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
     tx.execute(
         "DELETE FROM targets WHERE key IN (SELECT key FROM targets WHERE used_at < ?1 ORDER BY \
          used_at LIMIT ?2)",
-        (after.touched_at.minus(TARGET_TTL).as_millis(), MAX_PURGED),
-    )?;
-    Ok(Ok(()))
+        (now.minus(TARGET_TTL).as_millis(), MAX_PURGED),
+    )
+    .map(drop)
 }
 
 fn keep_counters(

@@ -20,7 +20,10 @@ use crate::{
         Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, TARGET_TTL, Targets,
         Totals, Webhooks, WriteError, purge::MIN_APART,
     },
-    traffic::target::{Target, TargetKey},
+    traffic::{
+        slots::{Counters, Take},
+        target::{Target, TargetKey},
+    },
     transition::{Report, Rules, testing::new_webhook},
 };
 
@@ -459,6 +462,30 @@ async fn a_write_deletes_unused_targets() {
     let after = later.plus(Duration::from_millis(1));
     fixture.store.write_target(None, &failed("new", after)).await.unwrap();
     assert_eq!((count("stale").await, count("used").await, count("new").await), (0, 1, 1));
+}
+
+/// A target with slots alone, too. Taking slots from its counters is a use.
+#[tokio::test]
+async fn a_restart_of_counters_deletes_unused_targets() {
+    let fixture = fixture();
+    let counters = Counters { generation: "1".to_owned(), last: 1, last_late: 1 };
+    let restart = async |name: &str| {
+        let key = TargetKey::origin(name);
+        fixture.store.replace_counters(&key, None, &counters).await.unwrap();
+    };
+    let names = ["stale", "taken", "new"];
+    for name in &names[..2] {
+        restart(name).await;
+    }
+    fixture.advance(TARGET_TTL);
+    let take = Take { generation: "1".to_owned(), floor: 0, count: 1, is_late: false };
+    fixture.store.take_slots(&TargetKey::origin("taken"), &take).await.unwrap();
+    fixture.advance(Duration::from_millis(1));
+    restart("new").await;
+    for (name, is_kept) in names.into_iter().zip([false, true, true]) {
+        let state = fixture.store.target(&TargetKey::origin(name)).await.unwrap();
+        assert_eq!(state.counters.is_some(), is_kept, "{name}");
+    }
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces

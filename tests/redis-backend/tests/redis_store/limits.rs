@@ -7,8 +7,8 @@ use conformance::TestClock;
 use harness::redis_server::{RedisCluster, RedisServer};
 use redis::{InfoDict, cmd};
 use shared::{
-    circuit::Circuit,
-    clock::Clock,
+    circuit::Settings,
+    clock::{Clock, Timestamp},
     config::RedisUrl,
     id::TaskId,
     lane::Lane,
@@ -17,8 +17,12 @@ use shared::{
     redis::Connection,
     store::{
         Activity, CreateError, DestinationActivity, IDEMPOTENCY_TTL, IdempotencyKeys, Reservation,
-        ReserveError, Store, StoreError, SweepReport, SweepState, Totals, Webhooks,
-        redis::RedisStore,
+        ReserveError, Store, StoreError, SweepReport, SweepState, TARGET_TTL, TakenSlots, Targets,
+        Totals, Webhooks, redis::RedisStore,
+    },
+    traffic::{
+        slots::{Counters, Take},
+        target::{Target, TargetKey},
     },
     transition::{Rules, testing::new_webhook},
 };
@@ -165,13 +169,15 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
         .add_activity(&Activity { counters, ..Activity::default() }, world.now())
         .await
         .unwrap();
-    let circuit = Circuit {
-        destination: "https://down".to_owned(),
-        revision: 1,
-        failures: 1,
-        ..Circuit::default()
-    };
-    world.store.write_circuit(None, &circuit).await.unwrap();
+    let open = failed("https://down", 5, world.now());
+    world.store.write_target(None, &open).await.unwrap();
+    assert_eq!(world.store.targets(world.now()).await.unwrap().len(), 1);
+    world.store.replace_counters(&open.key, None, &slot_counters()).await.unwrap();
+    let taken = world.store.take_slots(&open.key, &take()).await.unwrap();
+    assert_eq!(taken, TakenSlots::Taken { last: 1, target: Some(open.clone()) });
+    let closed = open.succeeded(world.now());
+    world.store.write_target(Some(open.revision), &closed).await.unwrap();
+    assert_eq!(world.store.target(&open.key).await.unwrap().target, None);
     world.store.advance_audit(None, world.now()).await.unwrap();
     let report = SweepReport { ran_at: world.now(), ..SweepReport::default() };
     world.store.report_sweep(&report).await.unwrap();
@@ -180,8 +186,7 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
 }
 
 /// Names of destinations are the callers' to choose, so what is kept of one ends: its row when
-/// nothing has changed for long, also a row of an older version, and circuits by themselves when
-/// nobody writes any.
+/// nothing has changed for long, also a row of an older version.
 #[tokio::test]
 async fn what_is_kept_of_a_destination_ends() {
     let world = World::on(RedisServer::start().unwrap());
@@ -211,16 +216,78 @@ async fn what_is_kept_of_a_destination_ends() {
     world.clock.advance(Duration::from_secs(9 * 24 * 3600));
     waits("https://here").await;
     assert_eq!(rows().await, ["https://here"]);
-    let circuit = Circuit {
-        destination: "https://down".to_owned(),
-        revision: 1,
-        failures: 1,
-        ..Circuit::default()
+}
+
+fn failed(origin: &str, count: u32, now: Timestamp) -> Target {
+    Target::idle(TargetKey::origin(origin)).failed(count, &Settings::default(), now)
+}
+
+fn slot_counters() -> Counters {
+    Counters { generation: "1".to_owned(), last: 0, last_late: 0 }
+}
+
+fn take() -> Take {
+    Take { generation: "1".to_owned(), floor: 0, count: 1, is_late: false }
+}
+
+/// Whether what is stored of the origin is there: its target, and its counters.
+async fn has<S>(world: &World<S>, origin: &str) -> [bool; 2] {
+    let state = world.store.target(&TargetKey::origin(origin)).await.unwrap();
+    [state.target.is_some(), state.counters.is_some()]
+}
+
+/// So are the names of targets. A write deletes those that were not used for long, and all end by
+/// themselves when nobody writes any. Nothing is left of one that works and has no counters.
+#[tokio::test]
+async fn what_is_kept_of_a_target_ends() {
+    let world = World::on(RedisServer::start().unwrap());
+    let write = async |origin: &str| {
+        world.store.write_target(None, &failed(origin, 5, world.now())).await.unwrap();
     };
-    world.store.write_circuit(None, &circuit).await.unwrap();
-    for name in ["circuits", "circuits:revision", "circuits:latest"] {
-        let left: i64 =
-            world.behind.ask(cmd("TTL").arg(format!("{{posthaste-status}}:{name}"))).await.unwrap();
-        assert!(left > 24 * 3600, "{name} ends by itself: {left}");
+    let restart = async |origin: &str| {
+        let key = TargetKey::origin(origin);
+        world.store.replace_counters(&key, None, &slot_counters()).await.unwrap();
+    };
+    for origin in ["a", "b", "c"] {
+        write(origin).await;
+        restart(origin).await;
     }
+    for name in ["", ":revision", ":until", ":counters", ":used"] {
+        let key = format!("{{posthaste-status}}:targets{name}");
+        let left: u64 = world.behind.ask(cmd("TTL").arg(&key)).await.unwrap();
+        assert!(left >= TARGET_TTL.as_secs(), "{key} ends by itself: {left}");
+    }
+    world.clock.advance(TARGET_TTL);
+    world.store.take_slots(&TargetKey::origin("b"), &take()).await.unwrap();
+    world.clock.advance(Duration::from_millis(1));
+    write("d").await;
+    assert_eq!([has(&world, "a").await, has(&world, "c").await], [[false; 2]; 2]);
+    assert_eq!(has(&world, "b").await, [true; 2], "its counters were used");
+    world.clock.advance(TARGET_TTL + Duration::from_millis(1));
+    restart("e").await;
+    assert_eq!([has(&world, "b").await, has(&world, "d").await], [[false; 2]; 2]);
+
+    let open = failed("f", 5, world.now());
+    world.store.write_target(None, &open).await.unwrap();
+    let closed = open.succeeded(world.now());
+    world.store.write_target(Some(open.revision), &closed).await.unwrap();
+    let used = cmd("ZRANGE").arg("{posthaste-status}:targets:used").arg(0).arg(-1).clone();
+    assert_eq!(world.behind.ask::<Vec<String>>(&used).await.unwrap(), ["e"]);
+}
+
+/// Taking slots alone must not keep a target beyond its revision: nobody could write it then.
+#[tokio::test]
+async fn a_target_and_its_revision_end_together() {
+    let world = World::on(RedisServer::start().unwrap());
+    let open = failed("a", 5, world.now());
+    world.store.write_target(None, &open).await.unwrap();
+    let ends =
+        |name: &'static str| cmd("PEXPIRETIME").arg(format!("{{posthaste-status}}:{name}")).clone();
+    let deadline = cmd("PEXPIRE").arg("{posthaste-status}:targets").arg(1000).clone();
+    world.behind.ask::<()>(&deadline).await.unwrap();
+    let before: u64 = world.behind.ask(&ends("targets")).await.unwrap();
+    world.store.replace_counters(&open.key, None, &slot_counters()).await.unwrap();
+    world.store.take_slots(&open.key, &take()).await.unwrap();
+    assert_eq!(world.behind.ask::<u64>(&ends("targets")).await.unwrap(), before);
+    assert!(world.behind.ask::<u64>(&ends("targets:counters")).await.unwrap() > before);
 }
