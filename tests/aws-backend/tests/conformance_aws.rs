@@ -21,6 +21,7 @@ use shared::{
     id::WebhookId,
     queue::{Queue, sqs::SqsQueue},
     store::{Store, dynamodb::DynamoStore},
+    traffic::target::TargetKey,
     transition::Limits,
 };
 
@@ -132,6 +133,18 @@ impl Backend for Amazon {
             .send()
             .await
             .unwrap();
+    }
+
+    async fn plant_target(&self, key: &TargetKey, json: &str) {
+        let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
+        let items = found.send().await.unwrap().items.unwrap_or_default();
+        let is_it = |item: &HashMap<String, AttributeValue>| {
+            item["s"].as_s().is_ok_and(|name| name == key.as_str())
+        };
+        let mut item = items.into_iter().find(is_it).expect("the target exists");
+        item.insert("d".to_owned(), AttributeValue::S(json.to_owned()));
+        let put = self.table().put_item().table_name(&self.settings.table_name);
+        put.set_item(Some(item)).send().await.unwrap();
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {

@@ -19,6 +19,7 @@ use shared::{
     model::{Content, Webhook},
     queue::Queue,
     store::Store,
+    traffic::target::TargetKey,
     transition::{NewWebhook, Refusal, Rules},
 };
 use tokio::time::sleep;
@@ -90,6 +91,10 @@ pub trait Backend: Debug + Send + Sync {
     /// Replaces the stored record of `id` by `json`, as a newer version of Posthaste would. The
     /// revision increases by one. Content and index entries stay unchanged.
     async fn plant_record(&self, id: &WebhookId, json: &str);
+
+    /// Replaces the stored target by `json`, as a newer version of Posthaste would. Revision, slot
+    /// counters and index entries stay unchanged.
+    async fn plant_target(&self, key: &TargetKey, json: &str);
 
     /// Whether a content of the webhook is stored. Bypasses the store. The URLs of the suite's
     /// contents contain the task id.

@@ -29,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
         counters_are_replaced_only_as_read,
         no_slot_is_given_twice_to_racing_workers,
         a_target_and_its_counters_change_independently,
+        an_unreadable_target_counts_as_none_and_is_not_changed,
     ]
 }
 
@@ -315,4 +316,25 @@ async fn a_target_and_its_counters_change_independently(fixture: Fixture) {
     fixture.store.write_target(Some(target.revision), &gone).await.unwrap();
     let state = fixture.other.target(&key).await.unwrap();
     assert_eq!(state, TargetState { target: None, counters: Some(counters("7", 3, 0)) });
+}
+
+/// After a rollback, a target of the newer version restricts nothing and survives. Its counters are
+/// readable. Checks reads, the list, each kind of write, and slots.
+async fn an_unreadable_target_counts_as_none_and_is_not_changed(fixture: Fixture) {
+    let (key, now) = (new_key(), fixture.now());
+    let open = failed(&key, 2, now);
+    fixture.store.write_target(None, &open).await.unwrap();
+    fixture.store.replace_counters(&key, None, &counters("7", 1, 0)).await.unwrap();
+    fixture.backend.plant_target(&key, r#"{"another":"shape"}"#).await;
+    for store in [&fixture.store, &fixture.other] {
+        let unreadable = TargetState { target: None, counters: Some(counters("7", 1, 0)) };
+        assert_eq!(store.target(&key).await.unwrap(), unreadable);
+        assert_eq!(listed(&fixture, &[key.clone()]).await, []);
+        assert_changed(store.write_target(None, &failed(&key, 1, now)).await, None);
+        assert_changed(store.write_target(Some(open.revision + 1), &open).await, None);
+    }
+    let taken = fixture.store.take_slots(&key, &take("7", 0, 1, false)).await.unwrap();
+    assert_eq!(taken, TakenSlots::Taken { last: 2, target: None });
+    fixture.backend.plant_target(&key, &serde_json::to_string(&open).unwrap()).await;
+    assert_eq!(stored(&fixture, &key).await, Some(open));
 }

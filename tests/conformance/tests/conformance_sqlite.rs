@@ -13,6 +13,7 @@ use shared::{
     queue::{Queue, sqlite::SqliteQueue},
     sqlite::Database,
     store::{Store, sqlite::SqliteStore},
+    traffic::target::TargetKey,
 };
 use tempfile::TempDir;
 
@@ -65,6 +66,12 @@ impl Backend for Sqlite {
         let connection = Connection::open(self.file()).unwrap();
         let sql = "UPDATE webhooks SET record = ?2, revision = revision + 1 WHERE task = ?1";
         assert_eq!(connection.execute(sql, (id.task.as_bytes(), json)).unwrap(), 1);
+    }
+
+    async fn plant_target(&self, key: &TargetKey, json: &str) {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "UPDATE targets SET target = ?2 WHERE key = ?1";
+        assert_eq!(connection.execute(sql, (key.as_str(), json)).unwrap(), 1);
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {

@@ -21,6 +21,7 @@ use shared::{
     queue::{Queue, redis::RedisQueue},
     redis::Connection,
     store::{Store, redis::RedisStore},
+    traffic::target::TargetKey,
 };
 
 const QUEUE_DATABASE: u32 = 1;
@@ -98,6 +99,12 @@ impl Backend for Redis {
         let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
         assert_eq!(added, 0, "the record exists");
         let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
+    }
+
+    async fn plant_target(&self, key: &TargetKey, json: &str) {
+        let targets = format!("{{{}-status}}:targets", self.status.prefix);
+        let plant = cmd("HSET").arg(targets).arg(key.as_str()).arg(json).clone();
+        assert_eq!(self.status.ask::<u64>(&plant).await.unwrap(), 0, "the target exists");
     }
 
     async fn has_content(&self, id: &WebhookId) -> bool {
