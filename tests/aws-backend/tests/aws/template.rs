@@ -116,8 +116,8 @@ const KEYS: [&str; 13] = [
     "days",
     "key/k",
     "ping",
-    "circuit",
-    "circuit/3",
+    "target/0",
+    "target/3",
     "activity",
     "activity/3",
     "sweep",
@@ -126,8 +126,7 @@ const KEYS: [&str; 13] = [
     "other",
 ];
 
-/// Each function can write only its own items. `deliver` deletes no webhook, only circuits of
-/// recovered destinations. `dlq` deletes only the content of an existing dead letter. The test
+/// Each function can write only its own items. `deliver` deletes nothing. `dlq` deletes only the content of an existing dead letter. The test
 /// checks every write action on every kind of item in the policies, because the emulator ignores
 /// the condition.
 #[test]
@@ -136,9 +135,9 @@ fn each_function_writes_only_its_own_items() {
         ("ApiRole", "PutItem", &[WEBHOOK, CONTENT, "days", "key/k", "ping"]),
         ("ApiRole", "UpdateItem", &[WEBHOOK, CONTENT]),
         ("ApiRole", "DeleteItem", &[WEBHOOK, CONTENT]),
-        ("DeliverRole", "PutItem", &["circuit", "circuit/3", "activity", "activity/3"]),
-        ("DeliverRole", "UpdateItem", &[WEBHOOK, CONTENT]),
-        ("DeliverRole", "DeleteItem", &["circuit", "circuit/3"]),
+        ("DeliverRole", "PutItem", &["activity", "activity/3"]),
+        ("DeliverRole", "UpdateItem", &[WEBHOOK, CONTENT, "target/0", "target/3"]),
+        ("DeliverRole", "DeleteItem", &[]),
         ("SweepRole", "PutItem", &["activity", "activity/3", "sweep", "totals"]),
         ("SweepRole", "UpdateItem", &[WEBHOOK, CONTENT, "sweep"]),
         ("SweepRole", "DeleteItem", &[]),
@@ -155,12 +154,12 @@ fn each_function_writes_only_its_own_items() {
 /// find only due entries.
 #[test]
 fn each_function_reads_only_the_items_that_it_needs() {
-    let circuits: &[&str] = &["circuit", "circuit/3"];
+    let targets: &[&str] = &["target/0", "target/3"];
     let expected: [(&str, &str, &str, &[&str]); 9] = [
-        ("DeliverRole", "GetItem", TABLE, &[WEBHOOK, CONTENT, "circuit", "circuit/3"]),
-        ("DeliverRole", "BatchGetItem", TABLE, circuits),
+        ("DeliverRole", "GetItem", TABLE, &[WEBHOOK, CONTENT, "target/0", "target/3"]),
+        ("DeliverRole", "BatchGetItem", TABLE, targets),
         ("DeliverRole", "Query", TABLE, &[]),
-        ("DeliverRole", "Query", WORK, circuits),
+        ("DeliverRole", "Query", WORK, targets),
         ("SweepRole", "BatchGetItem", TABLE, &[]),
         ("SweepRole", "Query", WORK, &["due/0"]),
         ("DlqRole", "GetItem", TABLE, &[WEBHOOK, CONTENT]),
