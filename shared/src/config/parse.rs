@@ -234,15 +234,16 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn rate_limits(&mut self, variable: &str) -> RateLimits {
+        const EXAMPLE: &str = "hooks.example.com=10/1s,*.example.org=100/60s";
         let Some(value) = self.value(variable) else { return RateLimits::default() };
-        value.parse().unwrap_or_else(|error: InvalidRateLimits| {
-            self.fault(
-                variable,
-                &error.to_string(),
-                "hooks.example.com=10/1s,*.example.org=100/60s",
-            );
+        let limits = value.parse().unwrap_or_else(|error: InvalidRateLimits| {
+            self.fault(variable, &error.to_string(), EXAMPLE);
             RateLimits::default()
-        })
+        });
+        if value.chars().all(|char| char == ',' || char.is_whitespace()) {
+            self.fault(variable, "names no host", EXAMPLE);
+        }
+        limits
     }
 
     pub(super) fn secrets(&mut self, variable: &str) -> Vec<Secret> {

@@ -218,6 +218,43 @@ fn flags_backends_and_patterns() {
     bad("WEBHOOK_HOST_ALLOWLIST", ",", "names no host");
 }
 
+/// A rate that an operator mistyped must not be left out: the start stops.
+#[test]
+fn rate_limits_are_read_and_a_bad_one_stops_the_start() {
+    assert!(
+        good(&[]).rate_limits.is_empty() && good(&[("RATE_LIMITS", "")]).rate_limits.is_empty()
+    );
+    let limits = good(&[("RATE_LIMITS", "hooks.example.com=10/1s, *.partner.net=100/60s")]);
+    for (destination, rate) in [
+        ("https://hooks.example.com:443", Some("10/1s")),
+        ("http://a.partner.net:8080", Some("100/60s")),
+        ("https://partner.net:443", None),
+        ("https://other.example.com:443", None),
+    ] {
+        let found = limits.rate_limits.of_destination(destination).map(|rate| rate.to_string());
+        assert_eq!(found.as_deref(), rate, "{destination}");
+    }
+    for (value, says) in [
+        ("hooks.example.com", "has 'hooks.example.com', which is not a host and a rate"),
+        ("a.example=1/1s,=1/1s", "has '', which is not a host name"),
+        ("https://a.example=1/1s", "has 'https://a.example', which is not a host name"),
+        ("a.example:443=1/1s", "has 'a.example:443', which is not a host name"),
+        ("a[=1/1s", "has 'a[', which is not a host name"),
+        ("a.example=10", "has 'a.example=10', whose rate is not a rate"),
+        ("a.example=10/1m", "whose rate is not a rate"),
+        ("a.example=0/1s", "must allow 1 to 1000000 requests"),
+        ("a.example=1000001/1s", "must allow 1 to 1000000 requests"),
+        ("a.example=1/0s", "must have a period of 1 to 86400 seconds"),
+        ("a.example=1/86401s", "must have a period of 1 to 86400 seconds"),
+        (",", "names no host"),
+    ] {
+        bad("RATE_LIMITS", value, says);
+    }
+    let errors = read(&[("RATE_LIMITS", "a=ten")]).expect_err("a word is no number");
+    let text = errors.to_string();
+    assert!(text.contains("RATE_LIMITS") && text.contains("hooks.example.com=10/1s"), "{text}");
+}
+
 #[test]
 fn keys_are_kept_as_hashes_and_never_shown() {
     let plain = good(&[("API_KEYS", "test, other")]).access;
