@@ -12,7 +12,11 @@ use super::{
     sum_key, task_key, task_seconds_name,
 };
 use crate::{
-    circuit::State, clock::Timestamp, status::Status, store::TargetState, traffic::pace::Pace,
+    circuit::State,
+    clock::Timestamp,
+    status::Status,
+    store::{MAX_TARGETS, TargetState},
+    traffic::pace::Pace,
 };
 
 const TARGET_PAUSED: (&str, &str) =
@@ -29,13 +33,14 @@ const TARGET_WAITING: (&str, &str) =
 pub struct Gauges {
     /// Webhooks per status, in the order of [`Status::ALL`].
     pub counts: [u64; Status::ALL.len()],
-    /// The targets that restrict attempts.
+    /// The targets that restrict attempts. The first [`MAX_TARGETS`] are shown.
     pub targets: Vec<TargetState>,
 }
 
 /// Renders the totals and the gauges as Prometheus text. Every series except the circuits is always
 /// present, at zero if necessary, so that a rate has a start.
 pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -> String {
+    let targets = &gauges.targets[..gauges.targets.len().min(MAX_TARGETS)];
     let families = [
         deliveries(totals),
         family(
@@ -60,12 +65,10 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
                 })
                 .collect(),
         ),
-        circuits(&gauges.targets, now),
-        paces(&gauges.targets, now, TARGET_PAUSED, |_, pace| {
-            f64::from(u8::from(pace.is_paused(now)))
-        }),
-        paces(&gauges.targets, now, TARGET_RATE, |_, pace| pace.rate(now, None)),
-        paces(&gauges.targets, now, TARGET_WAITING, |state, _| state.waiting(now) as f64),
+        circuits(targets, now),
+        paces(targets, now, TARGET_PAUSED, |_, pace| f64::from(u8::from(pace.is_paused(now)))),
+        paces(targets, now, TARGET_RATE, |_, pace| pace.rate(now, None)),
+        paces(targets, now, TARGET_WAITING, |state, _| state.waiting(now) as f64),
         counts(gauges.counts),
     ];
     let mut text = Vec::new();
@@ -219,7 +222,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{
+        circuit::Settings,
+        metrics::Metrics,
+        traffic::{
+            pace::Refusal,
+            slots::Counters,
+            target::{Target, TargetKey},
+        },
+    };
 
     #[test]
     fn what_was_counted_is_shown() {
@@ -248,5 +259,87 @@ mod tests {
         }
         assert!(!text.contains("circuit_breaker_status"), "no circuit is open");
         assert!(metrics.drain().counters.is_empty(), "counted once");
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn paused(key: TargetKey, pause: Duration) -> TargetState {
+        let retry_after = Some(pause);
+        let refusal = Refusal { attempt_started_at: at(0), status_code: 429, retry_after };
+        let pace = Pace::after_refusal(None, &refusal, pause, None, at(0)).unwrap();
+        TargetState { target: Some(Target::idle(key).paused(pace, at(0))), counters: None }
+    }
+
+    fn rendered(targets: Vec<TargetState>, now: Timestamp) -> String {
+        let gauges = Gauges { counts: [0; 5], targets };
+        render(&BTreeMap::new(), &gauges, now)
+    }
+
+    fn assert_lines(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|have| have == *line), "{line} is missing in\n{text}");
+        }
+    }
+
+    /// A target that refused a request shows its pause, then the rate that it has learned, and how
+    /// many wait for it.
+    #[test]
+    fn a_paused_target_shows_its_pause_its_rate_and_how_many_wait() {
+        let key = TargetKey::url("https://example.com:443", "b8LQUXrd0pU");
+        let mut state = paused(key, Duration::from_secs(10));
+        let generation = state.target.as_ref().unwrap().pace.unwrap().generation();
+        state.counters = Some(Counters { generation, last: 7, last_late: 0 });
+        let service = r#"{service="https://example.com:443#b8LQUXrd0pU"}"#;
+        let line = |name: &str, value: &str| format!("{name}{service} {value}");
+        for (now, is_paused, rate, waiting) in
+            [(at(9), "1", "1", "7"), (at(10), "0", "1", "7"), (at(12), "0", "2", "5")]
+        {
+            let text = rendered(vec![state.clone()], now);
+            let lines = [
+                line("webhook_target_paused", is_paused),
+                line("webhook_target_rate", rate),
+                line("webhook_target_waiting", waiting),
+                line("circuit_breaker_status", "0"),
+            ];
+            assert_lines(&text, &lines.each_ref().map(String::as_str));
+        }
+        let forgotten = rendered(vec![state], at(1000));
+        assert!(!forgotten.contains("webhook_target_"), "{forgotten}");
+    }
+
+    /// An open circuit without a pace has none of the three gauges.
+    #[test]
+    fn an_open_circuit_shows_its_state_alone() {
+        let target = Target::idle(TargetKey::origin("https://down:443"));
+        let target = Some(target.failed(5, &Settings::default(), at(0)));
+        let state = TargetState { target, counters: None };
+        for (now, value) in [(at(1), "2"), (at(30), "1")] {
+            let text = rendered(vec![state.clone()], now);
+            let line = format!(r#"circuit_breaker_status{{service="https://down:443"}} {value}"#);
+            assert_lines(&text, &[&line]);
+            assert!(!text.contains("webhook_target_"), "{text}");
+        }
+    }
+
+    /// Names of targets are the callers' to choose, so each gauge has at most 100 series.
+    #[test]
+    fn each_gauge_of_targets_has_at_most_100_series() {
+        let states = (0..150).map(|index| {
+            let key = TargetKey::url("https://example.com:443", &format!("path-{index:03}"));
+            paused(key, Duration::from_secs(1000))
+        });
+        let text = rendered(states.collect(), at(1));
+        for name in [
+            "circuit_breaker_status",
+            "webhook_target_paused",
+            "webhook_target_rate",
+            "webhook_target_waiting",
+        ] {
+            let begins = format!("{name}{{");
+            let series = text.lines().filter(|line| line.starts_with(&begins));
+            assert_eq!(series.count(), MAX_TARGETS, "{name}");
+        }
     }
 }
