@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{
     checkpoint,
-    open::{APPLICATION_ID, Role},
+    open::{APPLICATION_ID, MIGRATIONS, Role, version},
     *,
 };
 
@@ -115,6 +115,37 @@ fn a_newer_file_is_refused_with_what_was_found_and_the_way_out() {
         text.contains("schema version 2") && text.contains("start the newer version"),
         "{text}"
     );
+}
+
+/// The table of targets has no schema version, so that the previous version still opens the file.
+/// Proved with a file of the schema's SQL alone, which that version finds as it left it.
+#[test]
+fn a_version_without_targets_opens_a_file_that_has_them() {
+    let (_folder, path) = file();
+    let older = raw(&path);
+    for sql in MIGRATIONS {
+        older.execute_batch(sql).unwrap();
+    }
+    older.pragma_update(None, "user_version", MIGRATIONS.len() as i64).unwrap();
+    older.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    older.execute_batch("INSERT INTO circuits VALUES ('https://a:443', 1, 1, 0, '{}')").unwrap();
+    let schema = || {
+        let sql = "SELECT group_concat(type || name || coalesce(sql, '')) FROM (SELECT * FROM \
+            sqlite_schema WHERE tbl_name <> 'targets' ORDER BY name)";
+        older.query_row(sql, (), |row| row.get::<_, String>(0)).unwrap()
+    };
+    let before = schema();
+    drop(Database::open(&path).unwrap());
+    raw(&path).execute_batch("INSERT INTO targets (key, used_at) VALUES ('k', 0)").unwrap();
+
+    assert_eq!(version(&older, &path, MIGRATIONS.len()).unwrap(), MIGRATIONS.len());
+    assert_eq!((schema(), number(&older, "SELECT count(*) FROM circuits")), (before, 1));
+    older.execute_batch("INSERT INTO circuits VALUES ('https://b:443', 1, 1, 0, '{}')").unwrap();
+
+    drop(Database::open(&path).unwrap());
+    for (table, rows) in [("circuits", 2), ("targets", 1)] {
+        assert_eq!(number(&older, &format!("SELECT count(*) FROM {table}")), rows, "{table}");
+    }
 }
 
 #[test]

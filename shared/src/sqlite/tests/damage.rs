@@ -7,11 +7,13 @@ use std::{
 
 use super::*;
 use crate::{
+    circuit::Settings,
     clock::{Clock, SystemClock},
     id::TaskId,
     model::Content,
     queue::{Outgoing, Queue, sqlite::SqliteQueue},
-    store::{Webhooks, sqlite::SqliteStore},
+    store::{Targets, Webhooks, sqlite::SqliteStore},
+    traffic::target::{Target, TargetKey},
     transition::{Rules, testing::new_webhook},
 };
 
@@ -50,6 +52,9 @@ async fn folder() -> TempDir {
             Outgoing { body: format!("{n}"), delay: Duration::ZERO, group: String::new() };
         queue.send(Lane::Webhooks, &vec![message; MESSAGES_PER_WEBHOOK as usize]).await.unwrap();
     }
+    let key = TargetKey::origin("https://example.com:443");
+    let failing = Target::idle(key).failed(1, &Settings::default(), SystemClock.now());
+    store.write_target(None, &failing).await.unwrap();
     folder
 }
 
@@ -135,6 +140,7 @@ async fn a_whole_file_is_saved_whole() {
         number(&raw(&target), "SELECT count(*) FROM messages") as u64,
         WEBHOOKS * MESSAGES_PER_WEBHOOK
     );
+    assert_eq!(number(&raw(&target), "SELECT count(*) FROM targets"), 1);
 }
 
 /// If a page is damaged while the file is open, calls that touch it fail, and a warning tells the
