@@ -7,7 +7,7 @@
 //! | a day with webhooks | `days` | `DAY`, eight digits |
 //! | the audit's position, the sweep's report | `sweep` | `audit`, `report` |
 //! | an idempotency key | `key/KEY` | `-` |
-//! | a circuit | `circuit`, `circuit/1` … `circuit/3` | destination |
+//! | a target | `target/0` … `target/3` | its key |
 //! | an invocation's counts | `activity`, `activity/1` … `activity/3` | time, random part |
 //! | the sums of that | `totals` | `totals`, `1` … `3` |
 //!

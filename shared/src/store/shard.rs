@@ -3,7 +3,7 @@
 //! | backend | what is placed | hash | parts |
 //! |---|---|---|---|
 //! | DynamoDB | records and index entries, by task id | [`ShardHash::Fnv1a`] | [`SHARDS`] |
-//! | DynamoDB | circuits, by destination | [`ShardHash::Fnv1a`] | 4 |
+//! | DynamoDB | targets, by key | [`ShardHash::Fnv1a`] | 4 |
 //! | Redis | records and index entries, by task id | [`ShardHash::Sha256`] | [`SHARDS`] |
 //! | Redis | idempotency keys, by key | [`ShardHash::Sha256`] | [`SHARDS`] |
 //!

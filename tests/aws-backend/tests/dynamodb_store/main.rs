@@ -7,6 +7,8 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
+mod targets;
+
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 
 use base64::Engine;
@@ -16,16 +18,17 @@ use harness::aws::AwsStack;
 use serde_json::{Value, json, value::RawValue};
 use shared::{
     aws::Aws,
-    circuit::{Circuit, Settings},
+    circuit::Settings,
     clock::{Clock, Timestamp},
     config::{AwsCredentials, AwsSettings},
     id::{TaskId, WebhookId},
     model::{Content, Function, Webhook, Why},
     retry::Outcome,
     store::{
-        Activity, CreateError, Store, StoreError, SweepReport, SweepState, Totals, Webhooks,
-        dynamodb::DynamoStore,
+        Activity, CreateError, Store, StoreError, SweepReport, SweepState, Targets, Totals,
+        Webhooks, dynamodb::DynamoStore,
     },
+    traffic::target::{Target, TargetKey, path_hash},
     transition::{Limits, NewWebhook, Report, Rules},
 };
 use tools::cost::units::{Item, item_bytes};
@@ -93,6 +96,10 @@ impl World {
     }
 }
 
+fn failed(origin: &str, count: u32, now: Timestamp) -> Target {
+    Target::idle(TargetKey::origin(origin)).failed(count, &Settings::default(), now)
+}
+
 fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
     let task = TaskId::mint(now, rand::random());
     let new = NewWebhook {
@@ -102,6 +109,7 @@ fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
         trace: None,
         event_type: Some("order.paid".to_owned()),
         destination: "https://hooks.example.com:443".to_owned(),
+        path_hash: Some(path_hash("/customers/4711/orders")),
         retry: None,
         deliver_at: None,
     };
@@ -242,20 +250,19 @@ async fn one_run_sums_up_all_that_was_counted() {
 }
 
 /// What is written per invocation and per failure is spread over partitions, of which each takes
-/// 1,000 write units a second. Proved by the keys of 64 circuits and 64 counts, all of which are
+/// 1,000 write units a second. Proved by the keys of 64 targets and 64 counts, all of which are
 /// told.
 #[tokio::test(flavor = "multi_thread")]
-async fn circuits_and_counts_are_spread_over_partitions() {
+async fn targets_and_counts_are_spread_over_partitions() {
     let world = World::start().await;
     let now = world.clock.now();
     for index in 0..64 {
-        let circuit = Circuit::closed(&format!("https://d{index}.example.com:443"))
-            .failed(&Settings::default(), now);
-        world.store.write_circuit(None, &circuit).await.unwrap();
+        let open = failed(&format!("https://d{index}.example.com:443"), 5, now);
+        world.store.write_target(None, &open).await.unwrap();
         let counters = [("invocations".to_owned(), 1)].into();
         world.store.add_activity(&Activity { counters, ..Activity::default() }, now).await.unwrap();
     }
-    for (begins, index_key) in [("circuit", Some("i")), ("activity", None)] {
+    for (begins, index_key) in [("target", Some("i")), ("activity", None)] {
         let items = world.items(begins).await;
         let parts = |key: &str| {
             items.iter().map(|item| item[key]["S"].as_str().unwrap()).collect::<BTreeSet<_>>().len()
@@ -266,7 +273,7 @@ async fn circuits_and_counts_are_spread_over_partitions() {
             "{begins}"
         );
     }
-    assert_eq!(world.store.circuits().await.unwrap().len(), 64);
+    assert_eq!(world.store.targets(now).await.unwrap().len(), 64);
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 64);
 }
 
