@@ -22,29 +22,21 @@ use serde_json::value::RawValue;
 
 use super::{
     Activity, ClockFault, DestinationActivity, DueCursor, DuePlace, IdState, Reservation,
-    ReserveError, Store, SweepReport, TargetState, Tombstone,
+    ReserveError, Store, SweepReport, Tombstone,
 };
 use crate::{
-    circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
     lane::Lane,
     message::Message,
     model::{
-        Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Slot,
-        Step, Transition, Webhook, Why,
+        Attempt, Budget, Claim, ClaimId, Content, ErrorKind, Function, LastError, SCHEMA, Step,
+        Transition, Webhook, Why,
     },
     queue::{Outgoing, Queue},
-    retry::Outcome,
     retry_override::RetryOverride,
     status::Status,
     trace::Trace,
-    traffic::{
-        pace::{Pace, Refusal},
-        slots::Counters,
-        target::{Target, TargetKey, path_hash},
-    },
-    transition::{Report, Rules, SlotWait},
 };
 
 /// When the samples are written: in 2096, because Redis deletes what its own clock finds expired.
@@ -62,29 +54,22 @@ pub fn exists(name: &str) -> bool {
     path(name).exists()
 }
 
-/// Compares as [`check`] does, without the lines of the file that a later version no longer writes.
-pub fn check_without(name: &str, is_obsolete: impl Fn(&str) -> bool, actual: &str) {
-    let golden = read(name);
-    let kept: Vec<&str> = golden.lines().filter(|line| !is_obsolete(line)).collect();
-    assert_eq!(kept.len() + 1, golden.lines().count(), "{name} holds one obsolete line");
-    for (kept, actual) in kept.iter().zip(actual.lines()) {
-        assert_eq!(*kept, actual, "what is written is not what {name} holds");
-    }
-    assert_eq!(kept.len(), actual.lines().count());
-}
-
 /// Panics unless the golden file holds exactly `actual` and a line break.
 pub fn check(name: &str, actual: &str) {
     let path = path(name);
     if std::env::var_os(WRITE).is_some() && !path.exists() {
         fs::write(&path, format!("{actual}\n")).unwrap();
     }
-    let golden = read(name);
+    assert_same(name, &read(name), actual);
+}
+
+/// Panics unless `actual` is what a golden file holds.
+pub fn assert_same(name: &str, golden: &str, actual: &str) {
     let differs = golden.lines().zip(actual.lines()).find(|(golden, actual)| golden != actual);
     assert!(
         golden == actual,
         "what is written is not what {} holds; the first difference: {differs:?}",
-        path.display()
+        path(name).display()
     );
 }
 
@@ -381,86 +366,6 @@ pub fn searched_sweep_report() -> SweepReport {
     SweepReport { clock_fault: Some(fault), ..least }
 }
 
-/// A target with every field, and one with the fewest.
-pub fn targets() -> [(&'static str, Target); 2] {
-    let key = TargetKey::url("https://down.example.com:443", &path_hash("/hook"));
-    let circuit = Circuit {
-        failures: 5,
-        openings: 2,
-        open_until: Some(at(60)),
-        probe_until: Some(at(105)),
-        retries_only: true,
-    };
-    let refusal = |seconds| Refusal {
-        attempt_started_at: at(seconds),
-        status_code: 429,
-        retry_after: Some(Duration::from_secs(10)),
-    };
-    let hour = Duration::from_secs(3600);
-    let pace = Pace::after_refusal(None, &refusal(0), hour, None, at(0));
-    let pace = Pace::after_refusal(pace.as_ref(), &refusal(20), hour, None, at(21));
-    let least = Target { revision: 1, touched_at: at(30), ..Target::idle(key.clone()) };
-    let full = Target { revision: 7, circuit, pace, ..least.clone() };
-    let failing = Target { circuit: Circuit { failures: 1, ..Circuit::default() }, ..least };
-    [("target_full.json", full), ("target_least.json", failing)]
-}
-
-/// Writes the targets, and counters of the first.
-pub async fn write_targets(store: &dyn Store) {
-    for (name, target) in targets() {
-        // Otherwise both have the same key.
-        let key = TargetKey::url("https://down.example.com:443", name);
-        store.write_target(None, &Target { key, ..target }).await.unwrap();
-    }
-    let key = TargetKey::url("https://down.example.com:443", "target_full.json");
-    store.replace_counters(&key, None, &counters()).await.unwrap();
-}
-
-/// Panics unless the store reads everything that [`write_targets`] writes, in every way.
-pub async fn assert_targets_read(store: &dyn Store) {
-    for (name, target) in targets() {
-        let key = TargetKey::url("https://down.example.com:443", name);
-        let is_full = name == "target_full.json";
-        let target = Some(Target { key: key.clone(), ..target });
-        let state = TargetState { target, counters: is_full.then(counters) };
-        assert_eq!(store.target(&key).await.unwrap(), state, "{name}");
-        let listed = store.targets(NOW).await.unwrap();
-        assert_eq!(listed.contains(&state), is_full, "{name}: {listed:?}");
-    }
-}
-
-/// A webhook that was throttled and waits for a slot, as [`Rules::throttle`] writes it.
-pub fn throttled() -> Webhook {
-    let rules = Rules::default();
-    let (now, claim_id) = (at(10), ClaimId(7));
-    let pending = Webhook { path_hash: Some(path_hash("/hook")), ..referenced(6) };
-    let claimed = rules.claim(&pending, claim_id, now).unwrap();
-    let outcome = Outcome {
-        error: Some(ErrorKind::HttpStatus),
-        status_code: Some(429),
-        retry_after: Some(Duration::from_secs(1)),
-    };
-    let message = Some("the destination answered 429".to_owned());
-    let duration = Duration::from_millis(12);
-    let report = Report { outcome, duration, message, response_excerpt: None };
-    let slot = Some(Slot { generation: "4000000010007".to_owned(), number: 31 });
-    let wait = SlotWait { until: at(700), slot, is_learned: true };
-    rules.throttle(&claimed, claim_id, &report, &wait, now).unwrap()
-}
-
-/// A webhook that waits for a slot of a configured rate, as [`Rules::defer_for_slot`] writes it.
-pub fn rate_limited() -> Webhook {
-    let pending = Webhook { path_hash: Some(path_hash("/hook")), ..referenced(7) };
-    let slot = Some(Slot { generation: "10/1".to_owned(), number: 40_000_000_000 });
-    let wait = SlotWait { until: at(3600), slot, is_learned: false };
-    Rules::default().defer_for_slot(&pending, &wait, at(10)).unwrap()
-}
-
-/// The slot counters of a target.
-pub fn counters() -> Counters {
-    Counters { generation: "10/1".to_owned(), last: 17_971_200_000, last_late: 17_971_199_990 }
-}
-
 /// What one invocation counted.
 pub fn activity() -> Activity {
     let error = LastError {
@@ -572,76 +477,8 @@ async fn assert_received(queue: &dyn Queue, lane: Lane) {
 
 #[cfg(test)]
 mod previous_release;
-
 #[cfg(test)]
-mod tests {
-    use std::fmt::Debug;
+mod tests;
+mod traffic;
 
-    use serde::{Serialize, de::DeserializeOwned};
-
-    use super::*;
-    use crate::store::DeadLetterPosition;
-
-    fn check_json<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, sample: &T) {
-        check(name, &serde_json::to_string(sample).unwrap());
-        assert_eq!(serde_json::from_str::<T>(&read(name)).unwrap(), *sample, "{name}");
-    }
-
-    #[test]
-    fn records_are_read_and_written_as_in_schema_1() {
-        for (name, record) in records() {
-            check(name, &record.to_json());
-            assert_eq!(Webhook::from_json(&read(name)).unwrap(), record, "{name}");
-        }
-    }
-
-    #[test]
-    fn messages_are_read_and_written_as_in_schema_1() {
-        for (name, message) in messages() {
-            check(name, &message.to_json());
-            assert_eq!(Message::from_json(&read(name)).unwrap(), message, "{name}");
-        }
-    }
-
-    #[test]
-    fn webhooks_that_wait_for_a_slot_are_read_and_written_as_in_schema_1() {
-        for (name, record) in
-            [("record_throttled.json", throttled()), ("record_rate_limited.json", rate_limited())]
-        {
-            check(name, &record.to_json());
-            assert_eq!(Webhook::from_json(&read(name)).unwrap(), record, "{name}");
-            previous_release::assert_read(&read(name));
-        }
-        let message =
-            Message { slot: throttled().slot, relays: 3, ..Message::look_at(throttled().id) };
-        check("message_with_slot.json", &message.to_json());
-        assert_eq!(Message::from_json(&read("message_with_slot.json")).unwrap(), message);
-    }
-
-    #[test]
-    fn all_else_is_read_and_written_as_in_schema_1() {
-        check_json("due_cursor.json", &due_cursor());
-        let position = DeadLetterPosition { archived_at: at(4), task: task(5) };
-        check_json("dead_letter_position.json", &position);
-        for (name, target) in targets() {
-            check_json(name, &target);
-        }
-        for (name, report) in sweep_reports() {
-            check_json(name, &report);
-        }
-        check_json("sweep_report_searched.json", &searched_sweep_report());
-        for (name, reservation) in reservations() {
-            check_json(name, &reservation);
-        }
-    }
-
-    #[test]
-    fn every_kind_of_error_has_a_sample() {
-        for kind in ErrorKind::ALL {
-            let has_it = |record: &Webhook| {
-                record.attempts.iter().any(|attempt| attempt.error == Some(kind))
-            };
-            assert!(records().iter().any(|(_, record)| has_it(record)), "{kind:?}");
-        }
-    }
-}
+pub use traffic::{assert_targets_read, counters, rate_limited, targets, throttled, write_targets};
