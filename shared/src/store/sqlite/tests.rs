@@ -469,22 +469,18 @@ async fn a_write_deletes_unused_targets() {
 async fn a_restart_of_counters_deletes_unused_targets() {
     let fixture = fixture();
     let counters = Counters { generation: "1".to_owned(), last: 1, last_late: 1 };
-    let restart = async |name: &str| {
-        let key = TargetKey::origin(name);
-        fixture.store.replace_counters(&key, None, &counters).await.unwrap();
-    };
-    let names = ["stale", "taken", "new"];
-    for name in &names[..2] {
-        restart(name).await;
+    let [stale, taken, new] = ["stale", "taken", "new"].map(TargetKey::origin);
+    for key in [&stale, &taken] {
+        fixture.store.replace_counters(key, None, &counters).await.unwrap();
     }
     fixture.advance(TARGET_TTL);
     let take = Take { generation: "1".to_owned(), floor: 0, count: 1, is_late: false };
-    fixture.store.take_slots(&TargetKey::origin("taken"), &take).await.unwrap();
+    fixture.store.take_slots(&taken, &take).await.unwrap();
     fixture.advance(Duration::from_millis(1));
-    restart("new").await;
-    for (name, is_kept) in names.into_iter().zip([false, true, true]) {
-        let state = fixture.store.target(&TargetKey::origin(name)).await.unwrap();
-        assert_eq!(state.counters.is_some(), is_kept, "{name}");
+    fixture.store.replace_counters(&new, None, &counters).await.unwrap();
+    for (key, is_kept) in [(&stale, false), (&taken, true), (&new, true)] {
+        let state = fixture.store.target(key).await.unwrap();
+        assert_eq!(state.counters.is_some(), is_kept, "{key}");
     }
 }
 

@@ -42,8 +42,8 @@ fn units(proxy: &Proxy) -> (f64, f64) {
     (sum(|tally| tally.write_units), sum(|tally| tally.read_units))
 }
 
-/// A target that opens no circuit, and slots, change no index. While all is well, the list is empty:
-/// half a read unit for each of its four partitions.
+/// A target that opens no circuit, and slots, change no index. While all is well, the list is
+/// empty: half a read unit for each of its four partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_opens_no_circuit_and_slots_cost_one_unit_each() {
     let world = World::start().await;
