@@ -1,9 +1,9 @@
 //! The circuit breaker of a target, as pure functions over a small record.
 //!
 //! A circuit is *closed* while attempts succeed. After [`Settings::failures`] failures in a row it
-//! *opens*: webhooks are deferred without an attempt. When that time is over, it is *half-open*: one
-//! worker leases the probe and makes an attempt. Success closes the circuit. Failure opens it for
-//! twice as long, up to [`MAX_OPEN`].
+//! *opens*: webhooks are deferred without an attempt. When that time is over, it is *half-open*:
+//! one worker leases the probe and makes an attempt. Success closes the circuit. Failure opens it
+//! for twice as long, up to [`MAX_OPEN`].
 //!
 //! [`crate::traffic::target`] defines which failures count for which circuit.
 
@@ -56,7 +56,7 @@ pub struct Circuit {
     #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
     pub probe_until: Option<Timestamp>,
     /// The circuit of an origin that opened because it answers 5xx on many paths. It defers only
-    /// webhooks whose latest attempt got a 5xx.
+    /// webhooks whose latest attempt got a 5xx, until failures in a row open it for all.
     #[serde(rename = "r", skip_serializing_if = "crate::model::is_default")]
     pub retries_only: bool,
 }
@@ -130,17 +130,22 @@ impl Circuit {
         touched_at: Timestamp,
         now: Timestamp,
     ) -> Self {
-        let is_stale = self.open_until.is_none() && now.since(touched_at) > MAX_FAILURE_GAP;
+        // A circuit that is open for retries counts on: more failures open it for all.
+        let counts_on = self.open_until.is_none() || self.retries_only;
+        let is_stale = counts_on && now.since(touched_at) > MAX_FAILURE_GAP;
         let before = if is_stale { 0 } else { self.failures };
-        let mut next = Self { failures: before.saturating_add(count), ..*self };
+        let next = Self { failures: before.saturating_add(count), ..*self };
         let mut most = settings.failures;
         if planted::is(Bug::CircuitOpensLate) {
             most += 1;
         }
         // An attempt that started before the circuit opened proves nothing new.
-        let decides = self.state(now) != State::Open;
+        let decides = self.state(now) != State::Open || self.retries_only;
         if decides && settings.failures > 0 && next.failures >= most {
-            next = next.opened(settings, now);
+            return Self { retries_only: false, ..next.opened(settings, now) };
+        }
+        if self.retries_only && self.state(now) == State::HalfOpen {
+            return next.opened(settings, now);
         }
         next
     }
@@ -224,6 +229,23 @@ mod tests {
             waits.push(circuit.open_until.unwrap().since(now).as_secs());
         }
         assert_eq!(waits, [60, 120, 240, 480, 600, 600, 600]);
+    }
+
+    #[test]
+    fn a_circuit_that_is_open_for_retries_opens_for_all_after_failures_in_a_row() {
+        let for_retries =
+            Circuit { retries_only: true, ..Circuit::default().opened(&SETTINGS, at(0)) };
+        let one = fail(&for_retries, 1);
+        assert_eq!((one.failures, one.retries_only, one.open_until), (1, true, Some(at(30))));
+        let three = fail(&fail(&one, 2), 3);
+        assert_eq!(
+            (three.retries_only, three.openings, three.open_until),
+            (false, 2, Some(at(63)))
+        );
+        let probed = for_retries.probed(&SETTINGS, at(30));
+        let failed = fail(&probed, 31);
+        assert_eq!((failed.retries_only, failed.open_until), (true, Some(at(91))), "its probe");
+        assert_eq!(failed.probe_until, None);
     }
 
     #[test]

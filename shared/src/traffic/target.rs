@@ -8,8 +8,8 @@
 //! A webhook goes to both, so it needs the permission of both. An answer below 500 closes both
 //! circuits. An answer with 5xx closes the origin's, because the origin answered.
 //!
-//! A receiver can fail with 5xx on so many different URLs that no circuit of a URL opens. After many
-//! consecutive 5xx answers the worker opens the origin's circuit for retries only
+//! A receiver can fail with 5xx on so many different URLs that no circuit of a URL opens. After
+//! many consecutive 5xx answers the worker opens the origin's circuit for retries only
 //! ([`Circuit::retries_only`]). First attempts still go, so one customer's failing URLs never stop
 //! the URLs of others.
 
@@ -113,8 +113,8 @@ impl Target {
         self.circuit.is_idle() && self.pace.is_none()
     }
 
-    /// When the state no longer restricts an attempt. `None`: it restricts none, because its circuit
-    /// only counts failures.
+    /// When the state no longer restricts an attempt. `None`: it restricts none, because its
+    /// circuit only counts failures.
     pub fn restricts_until(&self) -> Option<Timestamp> {
         let circuit = self.circuit.open_until.map(|_| self.touched_at.plus(MAX_AGE));
         circuit.max(self.pace.map(|pace| pace.forget_at))
@@ -129,7 +129,7 @@ impl Target {
     #[must_use]
     pub fn failed(&self, count: u32, settings: &Settings, now: Timestamp) -> Self {
         let circuit = self.circuit.failed(count, settings, self.touched_at, now);
-        self.changed(Circuit { retries_only: false, ..circuit }, self.pace, now)
+        self.changed(circuit, self.pace, now)
     }
 
     /// The state after its circuit opened for retries, or a retry failed as its probe.
