@@ -1,13 +1,13 @@
 //! The pause of a target and the rate that follows it.
 //!
 //! A [`Pace`] defines when each slot opens. Its position at a time is the number of slots that have
-//! opened until then. The position is continuous and never decreases, also when the pace changes, so
-//! a slot that was taken before a change stays valid and only opens later.
+//! opened until then. The position is continuous and never decreases, also when the pace changes,
+//! so a slot that was taken before a change stays valid and only opens later.
 //!
 //! | phase | rate after `x` seconds | position after `x` seconds |
 //! |---|---|---|
-//! | search: no answer with 429 since the first pause | `rate · 2^(x/2)` | `(2/ln 2) · rate · (2^(x/2) - 1)` |
-//! | track: at least one more 429 | `rate + slope · x` | `rate · x + slope · x² / 2` |
+//! | search: one refusal so far | `rate · 2^(x/2)` | `(2/ln 2) · rate · (2^(x/2) - 1)` |
+//! | track: more refusals | `rate + slope · x` | `rate · x + slope · x² / 2` |
 //!
 //! Both count from the end of the pause and from the position at the latest change. A rate grows up
 //! to [`MAX_RATE`], or up to the configured rate if that is lower.

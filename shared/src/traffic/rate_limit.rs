@@ -1,7 +1,8 @@
 //! Configured rates: a number of requests per period for the hosts that match a glob.
 //!
-//! A rate maps slot numbers to times by the Unix clock alone: slot `k` opens `k · period / requests`
-//! after the epoch. So all workers agree on it without any stored state. The arithmetic is exact.
+//! A rate maps slot numbers to times by the Unix clock alone: slot `k` opens `k · period /
+//! requests` after the epoch. So all workers agree on it without any stored state. The arithmetic
+//! is exact.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 

@@ -1,8 +1,9 @@
 //! Slots: the shared counters by which workers divide a rate.
 //!
 //! A [`Rate`] maps slot numbers to times. The store keeps two counters per target. A worker takes
-//! the next slots with one conditional update, and each slot serves one attempt that starts when the
-//! slot opens. So all workers together never exceed the rate, and no worker holds a lease on it.
+//! the next slots with one conditional update, and each slot serves one attempt that starts when
+//! the slot opens. So all workers together never exceed the rate, and no worker holds a lease on
+//! it.
 //!
 //! The counters belong to a *generation*: the configured rate, or the start of the learned one. A
 //! worker that finds another generation restarts them.
