@@ -287,6 +287,7 @@ impl Rules {
     fn fail(&self, next: &mut Webhook, now: Timestamp) {
         enter(next, Status::Failed);
         next.allowed_at = None;
+        next.slot = None;
         next.failed_at = Some(now);
         next.due_at = Some(now.plus(self.limits.grace));
         if planted::is(Bug::FailedNotHeld) {
