@@ -33,6 +33,13 @@ pub struct Message {
     /// How often in a row `deliver` has sent the message again to wait for a slot.
     #[serde(default, skip_serializing_if = "crate::model::is_default")]
     pub relays: u32,
+    /// For how many milliseconds in all those messages waited for a learned rate. The record's
+    /// budget lacks them.
+    #[serde(default, skip_serializing_if = "crate::model::is_default")]
+    pub paused_ms: u64,
+    /// The same for a configured rate.
+    #[serde(default, skip_serializing_if = "crate::model::is_default")]
+    pub rate_limited_ms: u64,
 }
 
 /// Why a message cannot be processed.
@@ -59,7 +66,16 @@ struct Versioned {
 impl Message {
     /// A message to look at this webhook.
     pub fn look_at(webhook_id: WebhookId) -> Self {
-        Self { v: SCHEMA, webhook_id, seen: None, archive: false, slot: None, relays: 0 }
+        Self {
+            v: SCHEMA,
+            webhook_id,
+            seen: None,
+            archive: false,
+            slot: None,
+            relays: 0,
+            paused_ms: 0,
+            rate_limited_ms: 0,
+        }
     }
 
     /// A message to archive this failed webhook.
@@ -132,6 +148,13 @@ mod tests {
             Message::look_at(webhook.id.clone()),
             Message::archive(webhook.id.clone()),
             Message::with_seen(&webhook),
+            Message {
+                slot: Some(Slot { generation: "10/1".to_owned(), number: 7 }),
+                relays: 3,
+                paused_ms: 1_500,
+                rate_limited_ms: 2_500,
+                ..Message::with_seen(&webhook)
+            },
         ] {
             assert_eq!(Message::from_json(&message.to_json()).unwrap(), message);
         }

@@ -1,6 +1,7 @@
 //! Admission: decides whether an attempt may start now. It checks, in this order, the rates of the
 //! targets, for a free slot of this process, the destination's concurrency limit, the rates again,
-//! and the circuits of the targets.
+//! and the circuits of the targets. A webhook behind an open circuit takes no slot within a rate,
+//! so that it leaves it to others.
 //!
 //! A webhook that has used up its deferrals for the host limit starts its attempt beyond the limit:
 //! Posthaste's own limit never fails a webhook. One that has used up its deferrals for an open
@@ -65,7 +66,9 @@ impl Deliver {
     ) -> AdmissionDecision<'a> {
         // Before the limits of this process, so that a webhook that waits does not use them up.
         let mut held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
-        if let Err(decision) = self.wait_for_turn(webhook, &mut held).await {
+        if !self.is_circuit_open(webhook).await
+            && let Err(decision) = self.wait_for_turn(webhook, turn, &mut held).await
+        {
             return decision;
         }
         let slot = self.free_slot(until).await;
@@ -86,39 +89,71 @@ impl Deliver {
         };
         let reservation = Reservation { slot, host };
         // A rate may have changed while the webhook waited for the limits.
-        if let Err(decision) = self.wait_for_turn(webhook, &mut held).await {
+        let is_circuit_open = self.is_circuit_open(webhook).await;
+        if !is_circuit_open
+            && let Err(decision) = self.wait_for_turn(webhook, turn, &mut held).await
+        {
             return decision;
         }
         if !self.is_in_time(until) {
             return AdmissionDecision::HandBack;
         }
-        let circuit = match self.breaker.admit(&self.context, webhook).await {
-            Ok(permit) => permit,
-            Err(CircuitOpen { until: open_until }) => {
-                let deferral = self.defer_for_open_circuit(webhook, open_until);
-                if self.has_deferrals_left(webhook, deferral) {
-                    return AdmissionDecision::Defer(deferral, reservation);
-                }
-                if planted::is(Bug::FailedUntried) {
-                    return AdmissionDecision::GiveUp(GiveUp::CircuitOpen);
-                }
-                if webhook.was_attempted() {
-                    return AdmissionDecision::GiveUp(GiveUp::CircuitOpen);
-                }
-                if !self.is_in_time(until) {
-                    return AdmissionDecision::HandBack;
-                }
-                // The failures of other webhooks must not fail one that was never attempted.
-                self.breaker.bypass(webhook)
-            }
+        let (circuit, reservation) = match self.circuits(webhook, reservation, until).await {
+            Ok(permitted) => permitted,
+            Err(decision) => return decision,
         };
+        // The circuit has closed meanwhile, or does not hold the webhook up any longer.
+        if is_circuit_open {
+            let mut turn = self.wait_for_turn(webhook, turn, &mut held).await;
+            if !self.is_in_time(until) {
+                turn = Err(AdmissionDecision::HandBack);
+            }
+            if let Err(decision) = turn {
+                self.breaker.release(&self.context, circuit).await;
+                return decision;
+            }
+        }
         AdmissionDecision::Go(AttemptPermit { reservation, circuit })
+    }
+
+    /// The permission of the circuits, with the reservation, or the decision against an attempt.
+    async fn circuits<'a>(
+        &self,
+        webhook: &Webhook,
+        reservation: Reservation<'a>,
+        until: Timestamp,
+    ) -> Result<(CircuitPermit, Reservation<'a>), AdmissionDecision<'a>> {
+        let open_until = match self.breaker.admit(&self.context, webhook).await {
+            Ok(permit) => return Ok((permit, reservation)),
+            Err(CircuitOpen { until }) => until,
+        };
+        let deferral = self.defer_for_open_circuit(webhook, open_until);
+        if self.has_deferrals_left(webhook, deferral) {
+            return Err(AdmissionDecision::Defer(deferral, reservation));
+        }
+        if planted::is(Bug::FailedUntried) {
+            return Err(AdmissionDecision::GiveUp(GiveUp::CircuitOpen));
+        }
+        if webhook.was_attempted() {
+            return Err(AdmissionDecision::GiveUp(GiveUp::CircuitOpen));
+        }
+        if !self.is_in_time(until) {
+            return Err(AdmissionDecision::HandBack);
+        }
+        // The failures of other webhooks must not fail one that was never attempted.
+        Ok((self.breaker.bypass(webhook), reservation))
+    }
+
+    /// Whether a circuit would make the webhook wait.
+    async fn is_circuit_open(&self, webhook: &Webhook) -> bool {
+        self.breaker.open_until(&self.context, webhook).await.is_some()
     }
 
     /// Waits for the slots within the rates of the targets.
     async fn wait_for_turn<'a>(
         &self,
         webhook: &Webhook,
+        turn: &HeldTurn,
         held: &mut HeldSlots,
     ) -> Result<(), AdmissionDecision<'a>> {
         let targets = &self.breaker.targets;
@@ -126,7 +161,8 @@ impl Deliver {
             return Ok(());
         };
         let now = self.context.clock.now();
-        if self.context.rules.has_slot_waits_left(webhook.budget, &wait, now) {
+        let budget = turn.budget(webhook.budget);
+        if self.context.rules.has_slot_waits_left(budget, &wait, now) {
             return Err(AdmissionDecision::WaitForSlot(wait));
         }
         if webhook.was_attempted() {

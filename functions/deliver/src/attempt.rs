@@ -76,7 +76,8 @@ impl Deliver {
             Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {
                 if let Some(refusal) = self.refusal(&webhook, &answer, sent_at) {
                     let wait = self.pause(&webhook, &refusal, circuit).await;
-                    return self.throttle(webhook, claim_id, answer, (wait, was_retrying)).await;
+                    let waiting = (wait, was_retrying);
+                    return self.throttle(webhook, claim_id, answer, turn, waiting).await;
                 }
                 self.breaker.record(&self.context, &answer, circuit).await;
                 return self.record_outcome(webhook, claim_id, answer, was_retrying).await;

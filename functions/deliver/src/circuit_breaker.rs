@@ -7,14 +7,10 @@
 //! The first failure of a target stays in memory. Most targets that fail once succeed next, so it
 //! saves two writes. A process that ends loses at most one failure.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use shared::{
-    circuit::{Admission, Circuit, MAX_FAILURE_GAP},
+    circuit::{Admission, Circuit, State},
     clock::Timestamp,
     context::Context,
     model::{ErrorKind, Webhook},
@@ -27,22 +23,19 @@ use shared::{
     },
 };
 
-use crate::known_targets::KnownTargets;
+use crate::{
+    known_targets::{KnownTargets, TargetLocks},
+    recent_failures::RecentFailures,
+};
 
 /// Attempts to write a target that other workers write, too.
 const MAX_WRITE_ATTEMPTS: u32 = 4;
 
-/// How long a webhook waits if it lost the race for a probe.
+/// How often a webhook looks at a circuit again because it lost the race for a probe.
+const MAX_PROBE_ROUNDS: u32 = 2;
+
+/// How long a webhook waits if it lost all of them.
 const LOST_PROBE_WAIT: Duration = Duration::from_secs(2);
-
-/// The consecutive 5xx answers of an origin after which its circuit opens for retries.
-const FAILING_ORIGIN_ANSWERS: u32 = 20;
-
-/// The paths from which they come, at least.
-const FAILING_ORIGIN_PATHS: usize = 5;
-
-/// The targets and origins in memory, at most. Beyond it, the counts restart.
-const MAX_COUNTED: usize = 10_000;
 
 /// A target's permission to make an attempt.
 #[derive(Debug)]
@@ -73,23 +66,9 @@ pub(crate) struct CircuitOpen {
 #[derive(Debug, Default)]
 pub(crate) struct CircuitBreaker {
     pub(crate) targets: KnownTargets,
-    // A std mutex: it is held for a look-up, never across an await.
-    counted: Mutex<Counted>,
-}
-
-#[derive(Debug, Default)]
-struct Counted {
-    /// The targets with one failure that was not written, and its time.
-    first_failures: HashMap<TargetKey, Timestamp>,
-    origins: HashMap<TargetKey, FailingOrigin>,
-}
-
-/// The consecutive 5xx answers of an origin.
-#[derive(Debug, Default)]
-struct FailingOrigin {
-    answers: u32,
-    /// At most [`FAILING_ORIGIN_PATHS`].
-    paths: HashSet<TargetKey>,
+    recent: RecentFailures,
+    /// Held from the decision on a write to its end. So concurrent answers count one by one.
+    writing: TargetLocks,
 }
 
 /// The keys of the webhook's targets: origin and URL.
@@ -110,10 +89,9 @@ impl CircuitBreaker {
         if context.config.circuit.failures == 0 {
             return Ok(CircuitPermit::unwatched(origin, url));
         }
-        let is_exempt = |circuit: &Circuit| circuit.retries_only && !got_5xx(webhook);
-        let origin = self.admit_to(context, origin, is_exempt).await?;
+        let origin = self.admit_to(context, origin, webhook).await?;
         let Some(url) = url else { return Ok(CircuitPermit { origin, url: None }) };
-        match self.admit_to(context, url, |_| false).await {
+        match self.admit_to(context, url, webhook).await {
             Ok(url) => Ok(CircuitPermit { origin, url: Some(url) }),
             Err(open) => {
                 self.release_target(context, origin).await;
@@ -133,34 +111,64 @@ impl CircuitBreaker {
         CircuitPermit { origin: permit(origin), url: url.map(permit) }
     }
 
+    /// The end of the time for which a circuit is open, if an attempt would have to wait for it.
+    /// Leases no probe.
+    pub(crate) async fn open_until(
+        &self,
+        context: &Context,
+        webhook: &Webhook,
+    ) -> Option<Timestamp> {
+        if context.config.circuit.failures == 0 {
+            return None;
+        }
+        let (origin, url) = target_keys(webhook);
+        let now = context.clock.now();
+        for key in [Some(origin), url].into_iter().flatten() {
+            let target = self.targets.get(context, &key).await;
+            let circuit = target.map(|target| target.circuit).unwrap_or_default();
+            if !is_exempt(&circuit, webhook)
+                && let Admission::Wait(until) = circuit.admit(now)
+            {
+                return Some(until);
+            }
+        }
+        None
+    }
+
     async fn admit_to(
         &self,
         context: &Context,
         key: TargetKey,
-        is_exempt: impl Fn(&Circuit) -> bool,
+        webhook: &Webhook,
     ) -> Result<TargetPermit, CircuitOpen> {
-        let Some(target) = self.targets.get(context, &key).await else {
+        let Some(mut target) = self.targets.get(context, &key).await else {
             return Ok(TargetPermit::Unwatched(key));
         };
-        if is_exempt(&target.circuit) {
-            return Ok(TargetPermit::Watched(target));
+        for _ in 0..MAX_PROBE_ROUNDS {
+            if is_exempt(&target.circuit, webhook) {
+                return Ok(TargetPermit::Watched(target));
+            }
+            let now = context.clock.now();
+            match target.circuit.admit(now) {
+                Admission::Go => return Ok(TargetPermit::Watched(target)),
+                Admission::Wait(until) => return Err(CircuitOpen { until }),
+                Admission::Probe => match self.lease_probe(context, target, now).await {
+                    Ok(permit) => return Ok(permit),
+                    Err(newer) => target = *newer,
+                },
+            }
         }
-        let now = context.clock.now();
-        match target.circuit.admit(now) {
-            Admission::Go => Ok(TargetPermit::Watched(target)),
-            Admission::Wait(until) => Err(CircuitOpen { until }),
-            Admission::Probe => self.lease_probe(context, target, now).await,
-        }
+        Err(CircuitOpen { until: context.clock.now().plus(LOST_PROBE_WAIT) })
     }
 
     /// Leases the probe of a half-open circuit, so that a single webhook tests whether the target
-    /// has recovered.
+    /// has recovered. Returns the newer state if another worker wrote the target first.
     async fn lease_probe(
         &self,
         context: &Context,
         target: Target,
         now: Timestamp,
-    ) -> Result<TargetPermit, CircuitOpen> {
+    ) -> Result<TargetPermit, Box<Target>> {
         if planted::is(Bug::ProbeWithoutLease) {
             return Ok(TargetPermit::Watched(target));
         }
@@ -170,16 +178,9 @@ impl CircuitBreaker {
                 self.targets.remember(leased.clone());
                 Ok(TargetPermit::Probe(leased))
             }
-            // Another worker wrote the target first.
             Err(WriteTargetError::Changed(Some(newer))) => {
-                let admission = newer.circuit.admit(now);
                 self.targets.remember((*newer).clone());
-                match admission {
-                    Admission::Wait(until) => Err(CircuitOpen { until }),
-                    // Half-open again. The next look decides.
-                    Admission::Probe => Err(CircuitOpen { until: now.plus(LOST_PROBE_WAIT) }),
-                    Admission::Go => Ok(TargetPermit::Watched(*newer)),
-                }
+                Err(newer)
             }
             Err(WriteTargetError::Changed(None)) => {
                 self.targets.forget(&target.key);
@@ -189,7 +190,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records what an answer proves about both targets. It writes only if one failed now or before.
+    /// Records what an answer proves about both targets. It writes only if one failed now or
+    /// before.
     pub(crate) async fn record(&self, context: &Context, answer: &Answer, permit: CircuitPermit) {
         let mut evidence = Evidence::of(answer.error, answer.status_code);
         if evidence == Evidence::UrlFails && planted::is(Bug::UrlFailsOrigin) {
@@ -215,21 +217,32 @@ impl CircuitBreaker {
         origin: TargetPermit,
         url: Option<&TargetPermit>,
     ) {
-        if evidence != Evidence::UrlFails {
-            self.counted().origins.remove(origin.key());
+        if evidence == Evidence::Works {
+            self.recent.got_no_5xx(origin.key());
         }
         match evidence {
             Evidence::Works => self.record_success(context, origin).await,
             Evidence::OriginFails => self.record_failure(context, origin).await,
             Evidence::Nothing => self.release_target(context, origin).await,
             Evidence::UrlFails if self.must_open_for_retries(&origin, url) => {
+                let _writing = self.writing.lock(origin.key()).await;
+                self.recent.forget(origin.key());
                 let settings = &context.config.circuit;
                 let now = context.clock.now();
-                let open = |target: &Target| Some(target.opened_for_retries(settings, now));
+                // Several processes may find the origin failing at the same time.
+                let is_open =
+                    |circuit: &Circuit| circuit.retries_only && circuit.state(now) == State::Open;
+                let open = |target: &Target| {
+                    (!is_open(&target.circuit)).then(|| target.opened_for_retries(settings, now))
+                };
                 self.write(context, origin, open).await;
             }
-            Evidence::UrlFails if origin.is_exempted() => {}
-            Evidence::UrlFails => self.record_success(context, origin).await,
+            Evidence::UrlFails => {
+                // An attempt that a circuit admitted before it opened for retries does not close
+                // it.
+                let is_closable = |circuit: &Circuit| !circuit.is_idle() && !circuit.retries_only;
+                self.close(context, origin, is_closable).await;
+            }
         }
     }
 
@@ -241,26 +254,26 @@ impl CircuitBreaker {
         {
             return true;
         }
-        let mut counted = self.counted();
-        make_room(&mut counted.origins);
-        let failing = counted.origins.entry(origin.key().clone()).or_default();
-        failing.answers = failing.answers.saturating_add(1);
-        if failing.paths.len() < FAILING_ORIGIN_PATHS {
-            failing.paths.extend(url.map(|url| url.key().clone()));
-        }
-        let is_failing = failing.answers >= FAILING_ORIGIN_ANSWERS
-            && failing.paths.len() >= FAILING_ORIGIN_PATHS;
-        if is_failing {
-            counted.origins.remove(origin.key());
-        }
-        is_failing && !origin.is_exempted()
+        let url = url.map(TargetPermit::key);
+        self.recent.got_5xx(origin.key(), url) && !origin.is_exempted()
     }
 
     async fn record_success(&self, context: &Context, permit: TargetPermit) {
-        self.counted().first_failures.remove(permit.key());
+        self.close(context, permit, |circuit| !circuit.is_idle()).await;
+    }
+
+    /// Closes the circuit that admitted the attempt, if `must` says so of its newest state.
+    async fn close(
+        &self,
+        context: &Context,
+        permit: TargetPermit,
+        must: impl Fn(&Circuit) -> bool,
+    ) {
+        self.recent.forget(permit.key());
         let now = context.clock.now();
-        let close = |target: &Target| (!target.circuit.is_idle()).then(|| target.succeeded(now));
+        let close = |target: &Target| must(&target.circuit).then(|| target.succeeded(now));
         if permit.known().is_some() {
+            let _writing = self.writing.lock(permit.key()).await;
             self.write(context, permit, close).await;
         }
     }
@@ -269,15 +282,13 @@ impl CircuitBreaker {
         let settings = &context.config.circuit;
         let now = context.clock.now();
         let mut count = 1;
-        if permit.known().is_none_or(|target| target.circuit.is_idle()) && settings.failures > 1 {
-            let mut counted = self.counted();
-            let earlier = counted.first_failures.remove(permit.key());
-            if earlier.is_none_or(|at| now.since(at) > MAX_FAILURE_GAP) {
-                make_room(&mut counted.first_failures);
-                counted.first_failures.insert(permit.key().clone(), now);
+        let _writing = self.writing.lock(permit.key()).await;
+        let is_first = self.newest(&permit).is_none_or(|target| target.circuit.is_idle());
+        if is_first && settings.failures > 1 {
+            count = self.recent.failed(permit.key(), now);
+            if count == 0 {
                 return;
             }
-            count = 2;
         }
         self.write(context, permit, |target| Some(target.failed(count, settings, now))).await;
     }
@@ -293,10 +304,13 @@ impl CircuitBreaker {
     ) -> Option<Pace> {
         let CircuitPermit { origin, url } = permit;
         if context.config.circuit.failures > 0 {
-            self.record_success(context, origin).await;
+            // The answer to a paused URL can be a 503, and tells as much of the origin as another.
+            let evidence = Evidence::of(Some(ErrorKind::HttpStatus), Some(refusal.status_code));
+            self.record_origin(context, evidence, origin, url.as_ref()).await;
         }
         let permit = url?;
-        self.counted().first_failures.remove(permit.key());
+        let _writing = self.writing.lock(permit.key()).await;
+        self.recent.forget(permit.key());
         let now = context.clock.now();
         let max_pause = context.config.rules.retry.retry_after_cap;
         let refused = |target: &Target| {
@@ -304,7 +318,7 @@ impl CircuitBreaker {
             Pace::after_refusal(pace, refusal, max_pause, limit, now)
         };
         let key = permit.key().clone();
-        let unwritten = refused(&permit.known().cloned().unwrap_or(Target::idle(key.clone())));
+        let unwritten = refused(&self.newest(&permit).unwrap_or(Target::idle(key.clone())));
         let change = |target: &Target| match (refused(target), target.pace(now)) {
             (Some(pace), _) => Some(target.paused(pace, now)),
             (None, Some(pace)) if !target.circuit.is_idle() => Some(target.paused(*pace, now)),
@@ -316,6 +330,20 @@ impl CircuitBreaker {
         known.or(unwritten)
     }
 
+    /// The newest state of the target that this process knows. It may have changed since the
+    /// attempt was permitted.
+    fn newest(&self, permit: &TargetPermit) -> Option<Target> {
+        let known = self.targets.look_up(permit.key());
+        let permitted = permit.known();
+        match (known, permitted) {
+            (Some(known), Some(permitted)) if known.touched_at < permitted.touched_at => {
+                Some(permitted.clone())
+            }
+            (Some(known), _) => Some(known),
+            (None, permitted) => permitted.cloned(),
+        }
+    }
+
     /// Writes the state that `change` returns for the stored one. `None`: nothing to write.
     async fn write(
         &self,
@@ -324,20 +352,23 @@ impl CircuitBreaker {
         change: impl Fn(&Target) -> Option<Target>,
     ) {
         let key = permit.key().clone();
-        let mut stored = permit.known().cloned();
+        let mut stored = self.newest(&permit);
         for _ in 0..MAX_WRITE_ATTEMPTS {
             let current = stored.clone().unwrap_or_else(|| Target::idle(key.clone()));
-            let Some(next) = change(&current) else {
-                return stored
-                    .map_or_else(|| self.targets.forget(&key), |t| self.targets.remember(t));
-            };
+            let Some(next) = change(&current) else { return };
             let revision = stored.as_ref().map(|target| target.revision);
             match context.store.write_target(revision, &next).await {
                 Ok(()) => {
                     log_change(&current, &next, context.clock.now());
                     return self.targets.remember(next);
                 }
-                Err(WriteTargetError::Changed(newer)) => stored = newer.map(|newer| *newer),
+                Err(WriteTargetError::Changed(newer)) => {
+                    stored = newer.map(|newer| *newer);
+                    match &stored {
+                        Some(newer) => self.targets.remember(newer.clone()),
+                        None => self.targets.forget(&key),
+                    }
+                }
                 // The attempt's outcome is recorded separately, and the next answer is recorded
                 // here again.
                 Err(WriteTargetError::Store(_)) => return,
@@ -361,10 +392,6 @@ impl CircuitBreaker {
         if context.store.write_target(Some(leased.revision), &released).await.is_ok() {
             self.targets.remember(released);
         }
-    }
-
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -395,17 +422,18 @@ impl TargetPermit {
     }
 }
 
-/// Whether the latest attempt of the webhook was answered with 5xx.
-fn got_5xx(webhook: &Webhook) -> bool {
-    webhook.last_error.as_ref().is_some_and(|error| {
-        error.kind == ErrorKind::HttpStatus && error.status_code.is_some_and(|code| code >= 500)
-    })
+/// Whether an open circuit does not hold up this webhook, because it is open for retries only.
+fn is_exempt(circuit: &Circuit, webhook: &Webhook) -> bool {
+    circuit.retries_only && !got_5xx(webhook)
 }
 
-fn make_room<V>(map: &mut HashMap<TargetKey, V>) {
-    if map.len() >= MAX_COUNTED {
-        map.clear();
-    }
+/// Whether the latest attempt was answered with 5xx, if there was one since the webhook was
+/// accepted or sent again.
+fn got_5xx(webhook: &Webhook) -> bool {
+    let is_5xx = webhook.last_error.as_ref().is_some_and(|error| {
+        error.kind == ErrorKind::HttpStatus && error.status_code.is_some_and(|code| code >= 500)
+    });
+    is_5xx && webhook.was_attempted()
 }
 
 fn log_change(before: &Target, after: &Target, now: Timestamp) {

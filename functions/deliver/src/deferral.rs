@@ -14,7 +14,10 @@ use shared::{
     transition::{GiveUp, Refusal, SlotWait},
 };
 
-use crate::worker::{Deliver, Disposition, StepResult, hand_back};
+use crate::{
+    throttling::HeldTurn,
+    worker::{Deliver, Disposition, StepResult, hand_back},
+};
 
 /// The first wait for the host limit. It doubles with each deferral in a row.
 const HOST_LIMIT_BACKOFF: Duration = Duration::from_secs(2);
@@ -119,10 +122,18 @@ impl Deliver {
     }
 
     /// Writes a wait for a slot.
-    pub(crate) async fn defer_for_slot(&self, seen: Webhook, wait: &SlotWait) -> StepResult {
+    pub(crate) async fn defer_for_slot(
+        &self,
+        seen: Webhook,
+        turn: &HeldTurn,
+        wait: &SlotWait,
+    ) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let rule = |webhook: &Webhook| rules.defer_for_slot(webhook, wait, now);
+        let rule = |webhook: &Webhook| {
+            let budget = turn.budget(webhook.budget);
+            rules.defer_for_slot(&Webhook { budget, ..webhook.clone() }, wait, now)
+        };
         let reason = if wait.is_learned {
             "it asked for fewer requests"
         } else {

@@ -3,11 +3,12 @@
 //! A target that works costs no read and no write. The store lists the targets that restrict
 //! attempts, and a worker reads that list at most once per [`REFRESH_INTERVAL`]. So it learns of an
 //! opened circuit or a pause with that delay, and of its own at once. The list has at most
-//! [`MAX_TARGETS`] entries. When it is full, targets that it does not contain are read by their key,
-//! each at most once per interval.
+//! [`MAX_TARGETS`] entries. When it is full, targets that it does not contain are read by their
+//! key, each at most once per interval. Attempts that need the same read share it.
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,13 +28,37 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// A list that does not contain a target that this process has just written may be older.
 const LIST_DELAY: Duration = Duration::from_secs(4);
 
+/// The locks of the calls for single targets.
+const TARGET_LOCKS: usize = 64;
+
 /// The targets that this process knows.
 #[derive(Debug, Default)]
 pub(crate) struct KnownTargets {
     // A std mutex: it is held for a look-up, never across an await.
     known: Mutex<Known>,
-    /// Held during the read, so that concurrent attempts share one read and its result.
+    /// Held during the read of the list, so that concurrent attempts share it and its result.
     reading: tokio::sync::Mutex<()>,
+    /// The same for a target's own read.
+    reading_target: TargetLocks,
+}
+
+/// One lock for each target. Few targets share one by chance, which only makes them wait.
+#[derive(Debug)]
+pub(crate) struct TargetLocks(Vec<tokio::sync::Mutex<()>>);
+
+impl Default for TargetLocks {
+    fn default() -> Self {
+        Self((0..TARGET_LOCKS).map(|_| tokio::sync::Mutex::default()).collect())
+    }
+}
+
+impl TargetLocks {
+    pub(crate) async fn lock(&self, key: &TargetKey) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % TARGET_LOCKS as u64).unwrap_or(0);
+        Some(self.0.get(index)?.lock().await)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +66,8 @@ struct Known {
     list_read_at: Option<Timestamp>,
     is_list_full: bool,
     targets: HashMap<TargetKey, Target>,
-    /// The targets that were read by their key since the list was read.
-    read_by_key: HashMap<TargetKey, Timestamp>,
+    /// When the targets were read: those of the list, and those that were read by their key.
+    read_at: HashMap<TargetKey, Timestamp>,
 }
 
 impl KnownTargets {
@@ -50,15 +75,26 @@ impl KnownTargets {
     /// delivery, because traffic control only protects the destination.
     pub(crate) async fn get(&self, context: &Context, key: &TargetKey) -> Option<Target> {
         self.refresh(context).await;
-        let known = self.look_up(key);
-        if known.is_some() || !self.must_read(key, context.clock.now()) {
-            return known;
+        if self.must_read(key, context.clock.now()) {
+            let _reading = self.reading_target.lock(key).await;
+            let now = context.clock.now();
+            if self.must_read(key, now) {
+                self.read(context, key, now).await;
+            }
         }
-        let state = context.store.target(key).await.unwrap_or_default();
-        if let Some(target) = &state.target {
-            self.remember(target.clone());
+        self.look_up(key)
+    }
+
+    async fn read(&self, context: &Context, key: &TargetKey, now: Timestamp) {
+        match context.store.target(key).await {
+            Ok(state) => self.note(key, state.target, now),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "Could not read a target");
+            }
         }
-        state.target
+        // Also after a failed read: the next attempts do not wait for another one.
+        self.known().read_at.insert(key.clone(), now);
     }
 
     /// The state of the target, without a read.
@@ -66,9 +102,27 @@ impl KnownTargets {
         self.known().targets.get(key).cloned()
     }
 
-    /// Remembers the stored state of a target.
+    /// Takes over what the store answered to a call that started at `asked_at`. This process may
+    /// have written the target since.
+    pub(crate) fn note(&self, key: &TargetKey, stored: Option<Target>, asked_at: Timestamp) {
+        if let Some(target) = stored {
+            return self.remember(target);
+        }
+        let mut known = self.known();
+        if known.targets.get(key).is_some_and(|target| target.touched_at < asked_at) {
+            known.targets.remove(key);
+        }
+    }
+
+    /// Remembers the stored state of a target, unless a newer one is known.
     pub(crate) fn remember(&self, target: Target) {
         let mut known = self.known();
+        let is_newer = |known: &Target| {
+            known.revision > target.revision && known.touched_at >= target.touched_at
+        };
+        if known.targets.get(&target.key).is_some_and(is_newer) {
+            return;
+        }
         if target.is_idle() {
             known.targets.remove(&target.key);
         } else {
@@ -81,15 +135,12 @@ impl KnownTargets {
         self.known().targets.remove(key);
     }
 
-    /// Whether the target must be read by its key, because the list may lack it. Also notes that it
-    /// was.
+    /// Whether the target must be read by its key, because the list may lack it.
     fn must_read(&self, key: &TargetKey, now: Timestamp) -> bool {
-        let mut known = self.known();
-        if !known.is_list_full {
-            return false;
-        }
-        let read_at = known.read_by_key.insert(key.clone(), now);
-        read_at.is_none_or(|at| now.since(at) >= REFRESH_INTERVAL || at > now)
+        let known = self.known();
+        let read_at = known.read_at.get(key);
+        known.is_list_full
+            && read_at.is_none_or(|at| now.since(*at) >= REFRESH_INTERVAL || *at > now)
     }
 
     async fn refresh(&self, context: &Context) {
@@ -134,7 +185,10 @@ impl Known {
     /// failures without an open circuit, recent writes, and all of them if the list is full.
     fn merge(&mut self, listed: Vec<Target>, now: Timestamp) {
         self.is_list_full = listed.len() >= MAX_TARGETS;
-        self.read_by_key.retain(|_, at| now.since(*at) < REFRESH_INTERVAL);
+        self.read_at.retain(|_, at| now.since(*at) < REFRESH_INTERVAL && *at <= now);
+        if self.is_list_full {
+            self.read_at.extend(listed.iter().map(|target| (target.key.clone(), now)));
+        }
         let is_full = self.is_list_full;
         self.targets.retain(|_, target| {
             let age = now.since(target.touched_at);

@@ -14,6 +14,7 @@
 //! - `deferral`: makes a webhook wait without an attempt
 //! - `host_limiter`: limits concurrent attempts for each destination and network
 //! - `known_targets`: the targets that restrict attempts, as this process knows them
+//! - `recent_failures`: the failures that no circuit stores yet
 //! - `circuit_breaker`: the circuits of failing targets, and the half-open probe
 //! - `rate_limiter`: the slots within learned and configured rates
 //! - `throttling`: what follows when a receiver refuses a request, or a slot is far away
@@ -28,6 +29,7 @@ mod known_targets;
 mod look;
 mod outcome;
 mod rate_limiter;
+mod recent_failures;
 mod throttling;
 mod worker;
 

@@ -62,7 +62,12 @@ impl Deliver {
         until: Timestamp,
         xray_trace_id: Option<&str>,
     ) -> Disposition {
-        let turn = HeldTurn { slot: message.slot, relays: message.relays };
+        let turn = HeldTurn {
+            slot: message.slot,
+            relays: message.relays,
+            paused_ms: message.paused_ms,
+            rate_limited_ms: message.rate_limited_ms,
+        };
         let mut hint = message
             .seen
             .map(|seen| *seen)

@@ -5,7 +5,7 @@
 //! the first has opened, so that few slots are held in vain.
 //!
 //! Webhooks of one process that ask for slots of one target at the same time share a call to the
-//! store. So a batch makes one call.
+//! store. While a call runs, the next webhooks gather for the next one. So a batch makes one call.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,10 @@ use shared::{
 };
 use tokio::sync::oneshot;
 
-use crate::{circuit_breaker::target_keys, known_targets::KnownTargets};
+use crate::{
+    circuit_breaker::target_keys,
+    known_targets::{KnownTargets, TargetLocks},
+};
 
 /// How often one call tries again because another worker changed the counters or the rate.
 const MAX_ROUNDS: u32 = 4;
@@ -36,7 +39,7 @@ const MAX_ROUNDS: u32 = 4;
 /// How often a webhook that waits looks at the rates again, because they changed while it waited.
 const MAX_CHECKS: u32 = 8;
 
-/// How long a webhook waits after all rounds were lost.
+/// How long a webhook waits after all rounds or checks were lost.
 const CONTENTION_WAIT: Duration = Duration::from_secs(1);
 
 /// The slots that a webhook has taken.
@@ -58,6 +61,8 @@ impl HeldSlots {
 pub(crate) struct RateLimiter {
     // A std mutex: it is held for a look-up, never across an await.
     requests: Mutex<HashMap<Request, Vec<oneshot::Sender<Granted>>>>,
+    /// Held during a call for a target.
+    calling: TargetLocks,
 }
 
 /// A rate of one target, and which of its counters: what webhooks that share a call have in common.
@@ -105,10 +110,10 @@ impl RateLimiter {
         let learned = url.map(|key| Request { key, limit, is_learned: true, is_late: false });
         let configured =
             limit.map(|_| Request { key: origin, limit, is_learned: false, is_late: false });
+        if planted::is(Bug::PauseForOneOnly) {
+            return Ok(());
+        }
         for _ in 0..MAX_CHECKS {
-            if planted::is(Bug::PauseForOneOnly) {
-                break;
-            }
             if let Some(request) = &learned {
                 self.wait_for_slot(context, targets, request, &mut held.learned).await?;
             }
@@ -119,7 +124,7 @@ impl RateLimiter {
                 return Ok(());
             }
         }
-        Ok(())
+        Err(try_again(context, learned.is_some()))
     }
 
     /// The place of a webhook whose request was refused, and that waits for its next attempt.
@@ -135,7 +140,7 @@ impl RateLimiter {
         match self.take(context, targets, &request).await {
             Granted::Slot(rate, slot) => Some(wait(context, &request, &rate, slot)),
             Granted::Unlimited => None,
-            Granted::Contended => Some(contention(context, &request)),
+            Granted::Contended => Some(try_again(context, request.is_learned)),
         }
     }
 
@@ -168,7 +173,7 @@ impl RateLimiter {
                             slot
                         }
                         Granted::Unlimited => return Ok(has_waited),
-                        Granted::Contended => return Err(contention(context, &request)),
+                        Granted::Contended => return Err(try_again(context, request.is_learned)),
                     }
                 }
             };
@@ -183,7 +188,8 @@ impl RateLimiter {
             context.clock.sleep(left).await;
             has_waited = true;
         }
-        Ok(has_waited)
+        // The rate keeps changing. The webhook keeps its slot.
+        Err(SlotWait { slot: held.clone(), ..try_again(context, request.is_learned) })
     }
 
     /// Takes a slot, together with all webhooks of this process that ask for one now.
@@ -198,15 +204,16 @@ impl RateLimiter {
             };
             if is_first {
                 let mut together = Together { limiter: self, request, is_open: true };
-                // The other webhooks of the batch ask now.
+                // The other webhooks of the batch ask now, and more while another call runs.
                 tokio::task::yield_now().await;
+                let _calling = self.calling.lock(&request.key).await;
                 let senders = together.close();
                 let count = u32::try_from(senders.len()).unwrap_or(u32::MAX);
                 let granted = take_from_store(context, targets, request, count).await;
                 for (place, sender) in senders.into_iter().enumerate() {
                     let granted = match granted {
                         Granted::Slot(rate, last) => {
-                            Granted::Slot(rate, last - i64::from(count) + 1 + place as i64)
+                            Granted::Slot(rate, last.saturating_sub(behind(place, count)))
                         }
                         other => other,
                     };
@@ -264,7 +271,7 @@ async fn take_from_store(
         }
         let stored = match context.store.take_slots(&request.key, &take).await {
             Ok(TakenSlots::Taken { last, target: newest }) => {
-                note(targets, request, newest.as_ref());
+                targets.note(&request.key, newest.clone(), now);
                 // Another worker may have changed the rate since this process read it.
                 match request.rate(newest.as_ref(), now) {
                     Some(rate) if rate.generation() == take.generation => {
@@ -274,7 +281,7 @@ async fn take_from_store(
                 }
             }
             Ok(TakenSlots::Refused(stored)) => {
-                note(targets, request, stored.target.as_ref());
+                targets.note(&request.key, stored.target.clone(), now);
                 match restart(context, request, count, stored).await {
                     Ok(granted) => return granted,
                     Err(stored) => stored,
@@ -308,12 +315,10 @@ async fn restart(
     }
 }
 
-/// Remembers the stored state that came along.
-fn note(targets: &KnownTargets, request: &Request, stored: Option<&Target>) {
-    match stored {
-        Some(target) => targets.remember(target.clone()),
-        None => targets.forget(&request.key),
-    }
+/// By how many slots this place is behind the last of `count`.
+fn behind(place: usize, count: u32) -> i64 {
+    let places = usize::try_from(count).unwrap_or(usize::MAX);
+    i64::try_from(places.saturating_sub(place + 1)).unwrap_or(i64::MAX)
 }
 
 fn wait(context: &Context, request: &Request, rate: &Rate, slot: i64) -> SlotWait {
@@ -325,7 +330,8 @@ fn wait(context: &Context, request: &Request, rate: &Rate, slot: i64) -> SlotWai
     }
 }
 
-fn contention(context: &Context, request: &Request) -> SlotWait {
+/// A short wait without a slot.
+fn try_again(context: &Context, is_learned: bool) -> SlotWait {
     let until = context.clock.now().plus(CONTENTION_WAIT);
-    SlotWait { until, slot: None, is_learned: request.is_learned }
+    SlotWait { until, slot: None, is_learned }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::{
     clock::Timestamp,
     message::Message,
-    model::{ClaimId, Slot, Webhook},
+    model::{Budget, ClaimId, Slot, Webhook},
     queue::Lane,
     sender::Answer,
     status::Status,
@@ -38,6 +38,34 @@ pub(crate) struct HeldTurn {
     pub(crate) slot: Option<Slot>,
     /// How often in a row its message was sent again to wait.
     pub(crate) relays: u32,
+    /// For how many milliseconds in all those messages waited for a learned rate.
+    pub(crate) paused_ms: u64,
+    /// The same for a configured rate.
+    pub(crate) rate_limited_ms: u64,
+}
+
+impl HeldTurn {
+    /// What the webhook has used up, including the waits of its messages.
+    pub(crate) const fn budget(&self, stored: Budget) -> Budget {
+        Budget {
+            paused_ms: stored.paused_ms.saturating_add(self.paused_ms),
+            rate_limited_ms: stored.rate_limited_ms.saturating_add(self.rate_limited_ms),
+            ..stored
+        }
+    }
+
+    /// The turn that a message carries which makes the webhook wait for `delay`.
+    fn after(&self, wait: SlotWait, delay: Duration) -> Self {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let (paused_ms, rate_limited_ms) =
+            if wait.is_learned { (delay_ms, 0) } else { (0, delay_ms) };
+        Self {
+            slot: wait.slot,
+            relays: self.relays.saturating_add(1),
+            paused_ms: self.paused_ms.saturating_add(paused_ms),
+            rate_limited_ms: self.rate_limited_ms.saturating_add(rate_limited_ms),
+        }
+    }
 }
 
 impl Deliver {
@@ -50,18 +78,16 @@ impl Deliver {
     ) -> StepResult {
         let now = self.context.clock.now();
         if self.may_relay(&seen, turn, &wait, now) {
-            let message = Message {
-                slot: wait.slot,
-                relays: turn.relays.saturating_add(1),
-                ..Message::with_seen(&seen)
-            };
             let delay = wait.until.since(now);
+            let HeldTurn { slot, relays, paused_ms, rate_limited_ms } = turn.after(wait, delay);
+            let seen_message = Message::with_seen(&seen);
+            let message = Message { slot, relays, paused_ms, rate_limited_ms, ..seen_message };
             let group = &seen.destination;
             return StepResult::Ended(
                 self.enqueue(Lane::Webhooks, message.to_json(), delay, group).await,
             );
         }
-        self.defer_for_slot(seen, &wait).await
+        self.defer_for_slot(seen, turn, &wait).await
     }
 
     /// Whether a delayed message can carry the wait. Otherwise the sweep or the audit would send
@@ -134,15 +160,20 @@ impl Deliver {
         webhook: Webhook,
         claim_id: ClaimId,
         answer: Answer,
+        turn: &HeldTurn,
         (wait, was_retrying): (SlotWait, bool),
     ) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        if !rules.has_slot_waits_left(webhook.budget, &wait, now) {
+        if !rules.has_slot_waits_left(turn.budget(webhook.budget), &wait, now) {
             return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
         }
         let report = report_of(answer);
-        let throttle = |webhook: &Webhook| rules.throttle(webhook, claim_id, &report, &wait, now);
+        let throttle = |webhook: &Webhook| {
+            let budget = turn.budget(webhook.budget);
+            let webhook = Webhook { budget, ..webhook.clone() };
+            rules.throttle(&webhook, claim_id, &report, &wait, now)
+        };
         self.write_result(webhook, report.clone(), was_retrying, throttle).await
     }
 }
