@@ -7,13 +7,18 @@ use axum::body::Body;
 use http::Request;
 use serde_json::value::RawValue;
 use shared::{
-    circuit::{Admission, Circuit, Settings, State},
+    circuit::{Admission, Settings, State},
     clock::{Clock, SystemClock, Timestamp},
     message::{InvalidMessage, Message},
     model::{ClaimId, Content, ErrorKind, Function, InvalidRecord, SCHEMA, Webhook, Why},
     retry::Outcome,
     status::Status,
     store::{CreateError, DeleteError},
+    traffic::{
+        pace::{Pace, Refusal as Refused},
+        slots::Rate,
+        target::Target,
+    },
     transition::{Refusal, Report, Rules, next_look},
 };
 
@@ -166,37 +171,61 @@ fn messages() {
     });
 }
 
-/// A circuit as workers share it.
+/// A target as workers share it: its circuit and its pace.
 #[test]
-fn circuits() {
+fn targets() {
     let settings = Settings::default();
-    let words =
-        ["\"revision\":", "\"failures\":", "\"openings\":", "\"open_until\":", "\"probe_until\":"];
-    engine::run(bolero::check!(), "records__circuits", &words, |bytes| {
-        let Ok(circuit) = serde_json::from_slice::<Circuit>(bytes) else { return };
+    let words = [
+        "\"k\":", "\"r\":", "\"c\":", "\"f\":", "\"o\":", "\"u\":", "\"p\":", "\"t\":", "\"s\":",
+        "\"g\":",
+    ];
+    engine::run(bolero::check!(), "records__targets", &words, |bytes| {
+        let Ok(target) = serde_json::from_slice::<Target>(bytes) else { return };
         for now in [
-            circuit.touched_at,
+            target.touched_at,
             Timestamp::from_millis(0),
             SystemClock.now(),
             Timestamp::from_millis(i64::MAX),
         ] {
+            let refusal = Refused {
+                attempt_started_at: now,
+                status_code: 429,
+                retry_after: Some(Duration::from_secs(5)),
+            };
+            let pace = target.pace(now);
+            let refused = Pace::after_refusal(pace, &refusal, Duration::MAX, None, now);
             let next = [
-                circuit.probe(&settings, now),
-                circuit.unprobe(now),
-                circuit.failed(&settings, now),
-                circuit.succeeded(),
+                target.probed(&settings, now),
+                target.released(now),
+                target.failed(1, &settings, now),
+                target.opened_for_retries(&settings, now),
+                target.succeeded(now),
+                refused.map_or_else(|| target.succeeded(now), |pace| target.paused(pace, now)),
             ];
             for next in next {
-                assert!(next.revision > circuit.revision.min(u64::MAX - 1), "{next:?}");
+                assert!(next.revision > target.revision.min(u64::MAX - 1), "{next:?}");
                 assert_eq!(
-                    next.admit(now) == Admission::Go,
-                    next.state(now) == State::Closed,
+                    next.circuit.admit(now) == Admission::Go,
+                    next.circuit.state(now) == State::Closed,
                     "{next:?}"
                 );
+                check_rate(&next, now);
             }
-            if let Admission::Wait(until) = circuit.admit(now) {
+            check_rate(&target, now);
+            if let Admission::Wait(until) = target.circuit.admit(now) {
                 assert!(until > now, "a wait ends later");
             }
         }
     });
+}
+
+/// No stored pace makes the arithmetic panic, and a webhook that waits is looked at later.
+fn check_rate(target: &Target, now: Timestamp) {
+    let Some(rate) = Rate::of(target.pace(now), None, now) else { return };
+    let take = rate.take(1, false, now);
+    for slot in [take.floor, take.floor.saturating_add(1), i64::MIN, i64::MAX] {
+        rate.opens_at(slot);
+        rate.is_late(slot, now);
+        assert!(rate.look_at(slot, now, 0.5) >= now);
+    }
 }
