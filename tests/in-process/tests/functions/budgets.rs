@@ -92,14 +92,12 @@ async fn an_untried_webhook_can_close_an_open_circuit() {
     let failing = world.accepted().await;
     world.queued(&failing).await;
     assert!(world.run_deliver().await.is_empty());
-    assert_eq!(world.context.store.circuits().await.unwrap().len(), 1);
+    assert_eq!(world.targets().await.len(), 1);
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
-    assert!(
-        world.context.store.circuits().await.unwrap().iter().all(|circuit| circuit.failures == 0)
-    );
+    assert_eq!(world.targets().await, []);
 }
 
 /// After the first interruption the next attempt starts at once. After the second the webhook
@@ -169,10 +167,7 @@ async fn a_slow_claim_is_no_timeout_of_the_destination() {
         world.queued(&webhook).await;
         assert!(world.run_deliver().await.is_empty());
         let waiting = world.stored(&webhook).await;
-        assert!(
-            world.destination.attempts().is_empty()
-                && world.context.store.circuits().await.unwrap().is_empty()
-        );
+        assert!(world.destination.attempts().is_empty() && world.targets().await.is_empty());
         assert_eq!(
             (waiting.status, waiting.budget.attempts, waiting.budget.interrupted),
             (Status::Retrying, 0, 0)
@@ -222,10 +217,8 @@ async fn a_probe_whose_claim_took_too_long_lets_the_next_webhook_probe() {
             .batch_item_failures
             .is_empty()
     );
-    let [circuit] = &world.context.store.circuits().await.unwrap()[..] else {
-        panic!("one circuit")
-    };
-    assert_eq!((circuit.failures, circuit.probe_until), (1, None));
+    let [target] = &world.targets().await[..] else { panic!("one target") };
+    assert_eq!((target.circuit.failures, target.circuit.probe_until), (1, None));
     world.send(Lane::Webhooks, &Message::look_at(next.id.clone()).to_json()).await;
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&next).await.status, Status::Delivered);
@@ -247,7 +240,7 @@ async fn a_standstill_during_an_attempt_is_no_timeout_of_the_destination() {
     let webhook = world.accepted().await;
     world.queued(&webhook).await;
     assert_eq!(world.run_deliver().await.len(), 1, "handed back");
-    assert!(world.context.store.circuits().await.unwrap().is_empty());
+    assert_eq!(world.targets().await, []);
     world.clock.advance(Duration::from_secs(361));
     assert!(world.run_deliver().await.is_empty());
     let stored = world.stored(&webhook).await;

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use local::events;
 use shared::{
-    circuit::{Circuit, Settings},
+    circuit::Settings,
     model::{ErrorKind, Transition, Webhook, Why},
     queue::Lane,
     sender::{Answer, Lookup, NoLookup, Request, Sender},
     status::Status,
     store::StoreError,
+    traffic::target::{Target, TargetKey},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -336,8 +337,9 @@ async fn a_deferral_holds_its_slot_and_its_host_permit_until_it_is_written() {
     let (mut world, _, webhooks) =
         world("1", &[("DELIVER_CONCURRENCY", "2"), ("BATCH_SIZE", "2")], 2).await;
     let settings = Settings { failures: 1, ..Settings::default() };
-    let open = Circuit::closed(&webhooks[0].destination).failed(&settings, world.now());
-    world.context.store.write_circuit(None, &open).await.unwrap();
+    let origin = Target::idle(TargetKey::origin(&webhooks[0].destination));
+    let open = origin.failed(1, &settings, world.now());
+    world.context.store.write_target(None, &open).await.unwrap();
     let deferrals =
         Arc::new(HeldDeferrals { held: watch::Sender::new(0), let_go: Semaphore::new(0) });
     let inner = Arc::clone(&world.context.store);

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use shared::{
-    circuit::Circuit,
     clock::Timestamp,
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, Webhook},
@@ -12,9 +11,13 @@ use shared::{
     store::{
         Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
         DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
-        Lists, Page, ReplaceReservationError, Reservation, ReserveError, Store, StoreError,
-        StoredReservation, SweepReport, SweepState, Totals, Webhooks, WriteCircuitError,
-        WriteError,
+        Lists, Page, ReplaceCountersError, ReplaceReservationError, Reservation, ReserveError,
+        Store, StoreError, StoredReservation, SweepReport, SweepState, TakenSlots, TargetState,
+        Targets, Totals, Webhooks, WriteError, WriteTargetError,
+    },
+    traffic::{
+        slots::{Counters, Take},
+        target::{Target, TargetKey},
     },
 };
 
@@ -26,6 +29,10 @@ pub(crate) enum Call<'a> {
     /// A write that makes the webhook this one.
     Write(&'a Webhook),
     Maintain,
+    ReadTargets,
+    WriteTarget,
+    TakeSlots(&'a TargetKey),
+    ReplaceCounters(&'a TargetKey),
 }
 
 /// Runs before each of these calls. If it returns an error, so does the call.
@@ -201,20 +208,41 @@ impl Totals for Intercepted {
     async fn destinations(&self, now: Timestamp) -> Result<Vec<DestinationTotals>, StoreError> {
         self.inner.destinations(now).await
     }
+}
 
-    async fn circuit(&self, destination: &str) -> Result<Option<Circuit>, StoreError> {
-        self.inner.circuit(destination).await
+#[async_trait]
+impl Targets for Intercepted {
+    async fn target(&self, key: &TargetKey) -> Result<TargetState, StoreError> {
+        self.interceptor.before(Call::ReadTargets).await?;
+        self.inner.target(key).await
     }
 
-    async fn write_circuit(
+    async fn write_target(
         &self,
         before: Option<u64>,
-        after: &Circuit,
-    ) -> Result<(), WriteCircuitError> {
-        self.inner.write_circuit(before, after).await
+        after: &Target,
+    ) -> Result<(), WriteTargetError> {
+        self.interceptor.before(Call::WriteTarget).await?;
+        self.inner.write_target(before, after).await
     }
 
-    async fn circuits(&self) -> Result<Vec<Circuit>, StoreError> {
-        self.inner.circuits().await
+    async fn targets(&self, now: Timestamp) -> Result<Vec<TargetState>, StoreError> {
+        self.interceptor.before(Call::ReadTargets).await?;
+        self.inner.targets(now).await
+    }
+
+    async fn take_slots(&self, key: &TargetKey, take: &Take) -> Result<TakenSlots, StoreError> {
+        self.interceptor.before(Call::TakeSlots(key)).await?;
+        self.inner.take_slots(key, take).await
+    }
+
+    async fn replace_counters(
+        &self,
+        key: &TargetKey,
+        before: Option<&Counters>,
+        after: &Counters,
+    ) -> Result<(), ReplaceCountersError> {
+        self.interceptor.before(Call::ReplaceCounters(key)).await?;
+        self.inner.replace_counters(key, before, after).await
     }
 }

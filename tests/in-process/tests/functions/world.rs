@@ -23,6 +23,7 @@ use shared::{
     queue::{Lane, MAX_BATCH, Outgoing, Received},
     sender::{Answer, Lookup, NoLookup, Request, Sender},
     status::Status,
+    traffic::target::{Target, path_hash},
     transition::{NewWebhook, testing::new_webhook},
 };
 use tempfile::TempDir;
@@ -92,13 +93,28 @@ impl World {
 
     /// The same for this destination.
     pub(crate) async fn accepted_for(&self, destination: &str) -> Webhook {
+        self.accepted_at(destination, "/hook").await
+    }
+
+    /// The same for this path of the destination.
+    pub(crate) async fn accepted_at(&self, destination: &str, path: &str) -> Webhook {
+        self.accepted_with(destination, path, Some(path_hash(path))).await
+    }
+
+    /// The same with this hash of the path. Older versions stored none.
+    pub(crate) async fn accepted_with(
+        &self,
+        destination: &str,
+        path: &str,
+        path_hash: Option<String>,
+    ) -> Webhook {
         let now = self.now();
         let task = shared::id::TaskId::mint(now, rand::random());
-        let new = NewWebhook { destination: destination.to_owned(), ..new_webhook(task) };
+        let new =
+            NewWebhook { destination: destination.to_owned(), path_hash, ..new_webhook(task) };
         let webhook = self.context.rules.create(new, now);
         let payload = RawValue::from_string("{\"n\": 1}".to_owned()).unwrap();
-        let content =
-            Content { url: "https://example.com/hook".to_owned(), headers: Vec::new(), payload };
+        let content = Content { url: format!("{destination}{path}"), headers: Vec::new(), payload };
         self.context.store.create(&webhook, &content).await.unwrap();
         webhook
     }
@@ -106,6 +122,12 @@ impl World {
     /// The stored record.
     pub(crate) async fn stored(&self, webhook: &Webhook) -> Webhook {
         self.context.store.get(&webhook.id).await.unwrap().expect("it is stored")
+    }
+
+    /// The targets that restrict attempts.
+    pub(crate) async fn targets(&self) -> Vec<Target> {
+        let states = self.context.store.targets(self.now()).await.unwrap();
+        states.into_iter().filter_map(|state| state.target).collect()
     }
 
     /// Replaces the stored record.
@@ -162,11 +184,17 @@ impl World {
         self.context.queue.receive(lane, MAX_BATCH, VISIBILITY, Duration::ZERO).await.unwrap()
     }
 
-    /// Invokes `deliver` with a batch of its queue. Returns the messages that were handed back.
+    /// Invokes `deliver`, in a new process, with a batch of its queue. Returns the messages that
+    /// were handed back.
     pub(crate) async fn run_deliver(&self) -> Vec<Received> {
+        self.run(&self.deliver()).await
+    }
+
+    /// Does the same in this process.
+    pub(crate) async fn run(&self, deliver: &Deliver) -> Vec<Received> {
         let batch = self.received(Lane::Webhooks).await;
         let until = self.now().plus(Duration::from_secs(60));
-        let response = self.deliver().handle(events::sqs(Lane::Webhooks, &batch), until).await;
+        let response = deliver.handle(events::sqs(Lane::Webhooks, &batch), until).await;
         self.settle(Lane::Webhooks, batch, &response).await
     }
 
@@ -246,12 +274,16 @@ pub(crate) fn no_answer(kind: ErrorKind) -> Answer {
 /// An action of the destination during an attempt.
 type DuringAttempt = Box<dyn Fn(&Request<'_>) + Send + Sync>;
 
+/// The answer of the destination to a request.
+type Decision = Box<dyn Fn(&Request<'_>) -> Answer + Send + Sync>;
+
 /// A destination that answers attempts with the scripted answers in order, and then with 200.
 #[derive(Default)]
 pub(crate) struct ScriptedDestination {
     answers: Mutex<VecDeque<Answer>>,
     attempts: Mutex<Vec<u32>>,
     during: Mutex<Option<DuringAttempt>>,
+    decides: Mutex<Option<Decision>>,
 }
 
 impl fmt::Debug for ScriptedDestination {
@@ -271,6 +303,11 @@ impl ScriptedDestination {
     /// Sets the action during each attempt, before its answer.
     pub(crate) fn during(&self, action: impl Fn(&Request<'_>) + Send + Sync + 'static) {
         *self.during.lock().unwrap() = Some(Box::new(action));
+    }
+
+    /// Lets this function answer once the script is over.
+    pub(crate) fn decide(&self, answer: impl Fn(&Request<'_>) -> Answer + Send + Sync + 'static) {
+        *self.decides.lock().unwrap() = Some(Box::new(answer));
     }
 
     /// The numbers of the attempts that were made.
@@ -294,6 +331,9 @@ impl Sender for ScriptedDestination {
         if let Some(action) = &*self.during.lock().unwrap_or_else(PoisonError::into_inner) {
             action(request);
         }
-        self.answers.lock().unwrap().pop_front().unwrap_or_else(|| status(200))
+        if let Some(answer) = self.answers.lock().unwrap().pop_front() {
+            return answer;
+        }
+        self.decides.lock().unwrap().as_ref().map_or_else(|| status(200), |decide| decide(request))
     }
 }
