@@ -9,7 +9,8 @@
 //! - `accept`, `dispatch`, `idempotency`: how a webhook is created and handed to the queue, once
 //!   for each idempotency key.
 //! - `app`, `capacity`, `probe`: the state that requests share.
-//! - `limits`, `problem`, `respond`, `view`, `paging`: limits, and the shapes of responses.
+//! - `limits`, `problem`, `respond`, `view`, `target_view`, `paging`: limits, and the shapes of
+//!   responses.
 //! - `router`, `openapi`: the list of routes, and their description as an OpenAPI document.
 //!
 //! A webhook takes this path: `boundary` admits the request, `routes::webhook_create` reads it into
@@ -38,6 +39,7 @@ mod problem;
 mod respond;
 mod router;
 mod routes;
+mod target_view;
 mod view;
 
 pub use edge::{auth::Access, lambda::on_lambda};

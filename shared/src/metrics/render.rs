@@ -16,7 +16,11 @@ use crate::{
     clock::Timestamp,
     status::Status,
     store::{MAX_TARGETS, TargetState},
-    traffic::pace::Pace,
+    traffic::{
+        pace::Pace,
+        rate_limit::{RateLimit, RateLimits},
+        target::TargetKey,
+    },
 };
 
 const TARGET_PAUSED: (&str, &str) =
@@ -35,12 +39,16 @@ pub struct Gauges {
     pub counts: [u64; Status::ALL.len()],
     /// The targets that restrict attempts. The first [`MAX_TARGETS`] are shown.
     pub targets: Vec<TargetState>,
+    /// The configured rates, which learned rates never exceed.
+    pub rate_limits: RateLimits,
 }
 
 /// Renders the totals and the gauges as Prometheus text. Every series except the circuits is always
 /// present, at zero if necessary, so that a rate has a start.
 pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -> String {
     let targets = &gauges.targets[..gauges.targets.len().min(MAX_TARGETS)];
+    let shown: Vec<Shown<'_>> =
+        targets.iter().filter_map(|state| Shown::of(state, &gauges.rate_limits, now)).collect();
     let families = [
         deliveries(totals),
         family(
@@ -66,9 +74,9 @@ pub fn render(totals: &BTreeMap<String, u64>, gauges: &Gauges, now: Timestamp) -
                 .collect(),
         ),
         circuits(targets, now),
-        paces(targets, now, TARGET_PAUSED, |_, pace| f64::from(u8::from(pace.is_paused(now)))),
-        paces(targets, now, TARGET_RATE, |_, pace| pace.rate(now, None)),
-        paces(targets, now, TARGET_WAITING, |state, _| state.waiting(now) as f64),
+        paces(&shown, TARGET_PAUSED, |shown| f64::from(u8::from(shown.pace.is_paused(now)))),
+        paces(&shown, TARGET_RATE, |shown| shown.pace.rate(now, shown.limit)),
+        paces(&shown, TARGET_WAITING, |shown| shown.state.waiting(shown.limit, now) as f64),
         counts(gauges.counts),
     ];
     let mut text = Vec::new();
@@ -131,17 +139,30 @@ fn circuits(targets: &[TargetState], now: Timestamp) -> MetricFamily {
     family("circuit_breaker_status", &help, MetricType::GAUGE, metrics.collect())
 }
 
+/// A target that refused requests, with the configured rate of its host per second.
+struct Shown<'a> {
+    key: &'a TargetKey,
+    state: &'a TargetState,
+    pace: &'a Pace,
+    limit: Option<f64>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(state: &'a TargetState, limits: &RateLimits, now: Timestamp) -> Option<Self> {
+        let target = state.target.as_ref()?;
+        let limit = limits.of_destination(target.key.origin_part()).map(RateLimit::per_second);
+        Some(Self { key: &target.key, state, pace: target.pace(now)?, limit })
+    }
+}
+
 /// A gauge of each target that refused requests.
 fn paces(
-    targets: &[TargetState],
-    now: Timestamp,
+    targets: &[Shown<'_>],
     (name, help): (&str, &str),
-    value: impl Fn(&TargetState, &Pace) -> f64,
+    value: impl Fn(&Shown<'_>) -> f64,
 ) -> MetricFamily {
-    let metrics = targets.iter().filter_map(|state| {
-        let target = state.target.as_ref()?;
-        Some(gauge(value(state, target.pace(now)?), &[("service", target.key.as_str())]))
-    });
+    let metrics =
+        targets.iter().map(|shown| gauge(value(shown), &[("service", shown.key.as_str())]));
     family(name, help, MetricType::GAUGE, metrics.collect())
 }
 
@@ -225,11 +246,7 @@ mod tests {
     use crate::{
         circuit::Settings,
         metrics::Metrics,
-        traffic::{
-            pace::Refusal,
-            slots::Counters,
-            target::{Target, TargetKey},
-        },
+        traffic::{pace::Refusal, slots::Counters, target::Target},
     };
 
     #[test]
@@ -240,7 +257,7 @@ mod tests {
         metrics.task(Mode::Dlq, false, Duration::from_millis(1));
         let text = render(
             &metrics.drain().counters,
-            &Gauges { counts: [1, 2, 3, 4, 5], targets: vec![] },
+            &Gauges { counts: [1, 2, 3, 4, 5], ..Gauges::default() },
             Timestamp::default(),
         );
         for line in [
@@ -273,7 +290,7 @@ mod tests {
     }
 
     fn rendered(targets: Vec<TargetState>, now: Timestamp) -> String {
-        let gauges = Gauges { counts: [0; 5], targets };
+        let gauges = Gauges { targets, ..Gauges::default() };
         render(&BTreeMap::new(), &gauges, now)
     }
 
@@ -294,7 +311,7 @@ mod tests {
         let service = r#"{service="https://example.com:443#b8LQUXrd0pU"}"#;
         let line = |name: &str, value: &str| format!("{name}{service} {value}");
         for (now, is_paused, rate, waiting) in
-            [(at(9), "1", "1", "7"), (at(10), "0", "1", "7"), (at(12), "0", "2", "5")]
+            [(at(9), "1", "1", "8"), (at(10), "0", "1", "7"), (at(12), "0", "2", "5")]
         {
             let text = rendered(vec![state.clone()], now);
             let lines = [
@@ -307,6 +324,29 @@ mod tests {
         }
         let forgotten = rendered(vec![state], at(1000));
         assert!(!forgotten.contains("webhook_target_"), "{forgotten}");
+    }
+
+    /// Rate and waiting slots are those of the configured rate where it is lower. The pause ends at
+    /// 10 s.
+    #[test]
+    fn a_learned_rate_is_shown_within_the_configured_one() {
+        let key = |host: &str| TargetKey::url(&format!("https://{host}:443"), "hash");
+        let states = ["limited", "free"].map(|host| {
+            let mut state = paused(key(host), Duration::from_secs(10));
+            let generation = state.target.as_ref().unwrap().pace.unwrap().generation();
+            state.counters = Some(Counters { generation, last: 10, last_late: 0 });
+            state
+        });
+        let rate_limits = "limited=1/2s".parse().unwrap();
+        let gauges = Gauges { targets: states.to_vec(), rate_limits, ..Gauges::default() };
+        let text = render(&BTreeMap::new(), &gauges, at(14));
+        let lines = [
+            r#"webhook_target_rate{service="https://limited:443#hash"} 0.5"#,
+            r#"webhook_target_rate{service="https://free:443#hash"} 4"#,
+            r#"webhook_target_waiting{service="https://limited:443#hash"} 8"#,
+            r#"webhook_target_waiting{service="https://free:443#hash"} 2"#,
+        ];
+        assert_lines(&text, &lines);
     }
 
     /// An open circuit without a pace has none of the three gauges.

@@ -42,12 +42,16 @@ pub struct TargetState {
 }
 
 impl TargetState {
-    /// The webhooks that have a slot of the learned rate that has not opened yet.
-    pub fn waiting(&self, now: Timestamp) -> u64 {
+    /// The number of slots of the learned rate that are taken and have not opened yet. `limit` is
+    /// the configured rate in attempts per second, which the learned one never exceeds.
+    pub fn waiting(&self, limit: Option<f64>, now: Timestamp) -> u64 {
         let (Some(target), Some(counters)) = (&self.target, &self.counters) else { return 0 };
         let pace = target.pace(now).filter(|pace| pace.generation() == counters.generation);
         let Some(pace) = pace else { return 0 };
-        u64::try_from(counters.last - pace.position(now, None) as i64).unwrap_or(0)
+        let position = pace.position(now, limit);
+        // A slot at the position itself opens when the pause ends.
+        let opened = if pace.is_paused(now) { position.ceil() - 1.0 } else { position.floor() };
+        u64::try_from(counters.last.saturating_sub(opened as i64)).unwrap_or(0)
     }
 }
 

@@ -14,16 +14,16 @@ use shared::{
     clock::{Timestamp, rfc3339},
     model::LastError,
     store::{DestinationActivity, DestinationTotals, MAX_DESTINATIONS, TargetState},
-    traffic::{
-        rate_limit::RateLimits,
-        target::{Target, TargetKey},
-    },
+    traffic::rate_limit::RateLimits,
 };
 use url::Url;
 
 use utoipa::ToSchema;
 
-use crate::{app::App, input::query, openapi::schemas, problem::Problem, respond, view::ErrorView};
+use crate::{
+    app::App, input::query, openapi::schemas, problem::Problem, respond, target_view::TargetView,
+    view::ErrorView,
+};
 
 /// The activity of a destination in the current and the previous hour, and its targets.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,10 +31,12 @@ use crate::{app::App, input::query, openapi::schemas, problem::Problem, respond,
 struct DestinationView<'a> {
     /// Scheme, host and port.
     destination: &'a str,
+    /// The host name or address.
     host: String,
     /// The state of the worst circuit among its targets.
     #[schema(value_type = schemas::CircuitState)]
     circuit: CircuitState,
+    /// When that circuit allows the next probe. Null if it is closed.
     #[serde(with = "rfc3339::option")]
     #[schema(value_type = Option<schemas::Time>)]
     open_until: Option<Timestamp>,
@@ -43,49 +45,26 @@ struct DestinationView<'a> {
     /// The part of the attempts that succeeded, from 0 to 1. Null without attempts.
     #[schema(minimum = 0, maximum = 1)]
     success_share: Option<f64>,
+    /// The attempts of the two hours.
     attempts: u64,
+    /// Those that failed.
     failed: u64,
-    /// An estimate. Webhooks that were deleted while they waited are still counted, and so are
-    /// webhooks whose worker died.
+    /// Unfinished webhooks. An estimate. Webhooks that were deleted while they waited are still
+    /// counted, and so are webhooks whose worker died.
     waiting: u64,
+    /// The latest failed attempt of the two hours. Null without one.
     last_error: Option<LatestError<'a>>,
     /// The targets of the destination that restrict attempts now: the destination itself, and its
-    /// URLs.
+    /// URLs. A destination without any is not restricted, except by `rate_limit`.
     #[schema(max_items = 100)]
     targets: Vec<TargetView<'a>>,
-}
-
-/// A unit of traffic control: a destination as a whole, or a URL without its query.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Target)]
-struct TargetView<'a> {
-    /// The destination. For a URL followed by `#` and a hash of its path, as the explanation of a
-    /// webhook shows it.
-    #[schema(value_type = String)]
-    target: &'a TargetKey,
-    #[schema(value_type = schemas::CircuitState)]
-    circuit: CircuitState,
-    #[serde(with = "rfc3339::option")]
-    #[schema(value_type = Option<schemas::Time>)]
-    open_until: Option<Timestamp>,
-    /// When the pause ends that the receiver asked for. Null if it is not paused.
-    #[serde(with = "rfc3339::option")]
-    #[schema(value_type = Option<schemas::Time>)]
-    paused_until: Option<Timestamp>,
-    /// The status code by which the receiver asked for fewer requests: 429 or 503. Null if it did
-    /// not lately.
-    paused_by: Option<u16>,
-    /// The learned rate, in attempts per second. Null if the receiver did not refuse requests
-    /// lately.
-    learned_rate: Option<f64>,
-    /// Webhooks that wait for their turn within the learned rate.
-    waiting: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct LatestError<'a> {
     #[serde(flatten)]
     error: ErrorView<'a>,
+    /// When the attempt ended.
     #[serde(with = "rfc3339")]
     #[schema(value_type = schemas::Time)]
     at: Timestamp,
@@ -100,7 +79,7 @@ struct DestinationList<'a> {
 /// List destinations
 ///
 /// The worst destinations of the last one to two hours come first: those with an open circuit, then
-/// those with the most failed attempts.
+/// those with a pause, then those with the most failed attempts.
 #[utoipa::path(
     get, path = "/destinations", tag = "Watching", operation_id = "list_destinations",
     responses((
@@ -135,10 +114,10 @@ fn worst_first<'a>(
         merged.entry(&totals.destination).or_default().0 = Some(&totals.activity);
     }
     for state in targets {
-        if let Some(target) = &state.target {
-            let view = target_view(target, state.waiting(now), now);
-            merged.entry(target.key.origin_part()).or_default().1.push(view);
-        }
+        let Some(target) = &state.target else { continue };
+        let destination = target.key.origin_part();
+        let limit = rate_limits.of_destination(destination);
+        merged.entry(destination).or_default().1.extend(TargetView::of(state, limit, now));
     }
     let mut views: Vec<_> = merged
         .into_iter()
@@ -150,19 +129,6 @@ fn worst_first<'a>(
     });
     views.truncate(MAX_DESTINATIONS);
     views
-}
-
-fn target_view(target: &Target, waiting: u64, now: Timestamp) -> TargetView<'_> {
-    let pace = target.pace(now);
-    TargetView {
-        target: &target.key,
-        circuit: target.circuit.state(now),
-        open_until: target.circuit.open_until,
-        paused_until: pace.filter(|pace| pace.is_paused(now)).map(|pace| pace.resume_at),
-        paused_by: pace.map(|pace| pace.status_code),
-        learned_rate: pace.map(|pace| pace.rate(now, None)),
-        waiting,
-    }
 }
 
 fn view<'a>(
@@ -204,7 +170,10 @@ mod tests {
     use shared::{
         circuit::Settings,
         model::ErrorKind,
-        traffic::pace::{Pace, Refusal},
+        traffic::{
+            pace::{Pace, Refusal},
+            target::{Target, TargetKey},
+        },
     };
 
     use super::*;
@@ -262,8 +231,8 @@ mod tests {
             second["targets"],
             serde_json::json!([{
                 "target": "https://a.example:443#hash", "circuit": "closed", "open_until": null,
-                "paused_until": "1970-01-01T00:00:06.000Z", "paused_by": 429, "learned_rate": 1.0,
-                "waiting": 0,
+                "retries_only": false, "paused_until": "1970-01-01T00:00:06.000Z",
+                "paused_by": 429, "learned_rate": 1.0, "waiting": 0,
             }])
         );
         let second = serde_json::to_value(&views[2]).unwrap();

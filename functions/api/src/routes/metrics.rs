@@ -55,6 +55,7 @@ pub(crate) async fn of(context: &Context) -> Result<Response, Problem> {
     let now = context.clock.now();
     let (counters, counts, targets) =
         future::try_join3(store.counters(), counts, store.targets(now)).await?;
-    let text = render(&counters, &Gauges { counts, targets }, now);
+    let rate_limits = context.config.rate_limits.clone();
+    let text = render(&counters, &Gauges { counts, targets, rate_limits }, now);
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }

@@ -265,8 +265,8 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
             "at": now.to_string()},
         "targets": [{
             "target": "https://receiver.example:443", "circuit": "open",
-            "open_until": now.plus(Duration::from_secs(30)).to_string(), "paused_until": null,
-            "paused_by": null, "learned_rate": null, "waiting": 0,
+            "open_until": now.plus(Duration::from_secs(30)).to_string(), "retries_only": false,
+            "paused_until": null, "paused_by": null, "learned_rate": null, "waiting": 0,
         }],
     });
     assert_eq!(worst, expected);
