@@ -121,7 +121,7 @@ pub enum InvalidRateLimits {
     #[error("has '{0}', which is not a host name or a glob of one")]
     Host(String),
     /// The part behind the `=` is not a rate.
-    #[error("has '{entry}', whose rate {error}")]
+    #[error("has '{entry}', whose limit {error}")]
     Rate {
         /// The entry.
         entry: String,
@@ -290,10 +290,10 @@ mod tests {
             ("[a=1/1s", "has '[a', which is not a host name or a glob of one"),
             ("https://a=1/1s", "has 'https://a', which is not a host name or a glob of one"),
             ("a:80=1/1s", "has 'a:80', which is not a host name or a glob of one"),
-            ("a=0/1s", "has 'a=0/1s', whose rate must allow 1 to 1000000 requests"),
+            ("a=0/1s", "has 'a=0/1s', whose limit must allow 1 to 1000000 requests"),
             (
                 "a=ten",
-                "has 'a=ten', whose rate is not a rate. Write requests per seconds, e.g. 10/1s",
+                "has 'a=ten', whose limit is not a rate. Write requests per seconds, e.g. 10/1s",
             ),
         ] {
             assert_eq!(text.parse::<RateLimits>().unwrap_err().to_string(), error, "{text}");
