@@ -53,10 +53,11 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
             "DestinationList",
             json!({"items": [{
                 "destination": "https://example.com:443", "host": "example.com", "circuit": "open",
-                "open_until": "2026-01-31T12:01:00.000Z",
+                "open_until": "2026-01-31T12:01:00.000Z", "rate_limit": "100/60s",
                 "success_share": 0.75, "attempts": 20, "failed": 5, "waiting": 2,
                 "last_error": {"kind": "timeout", "status_code": null, "message": "no answer",
                     "at": "2026-01-31T12:00:30.000Z"},
+                "targets": [open_target(), paused_target()],
             }]}),
         ),
         (
@@ -108,6 +109,24 @@ fn dead_letter() -> Value {
     })
 }
 
+/// A destination that does not answer.
+fn open_target() -> Value {
+    json!({
+        "target": "https://example.com:443", "circuit": "open",
+        "open_until": "2026-01-31T12:01:00.000Z", "retries_only": false,
+        "paused_until": null, "paused_by": null, "learned_rate": null, "waiting": 0,
+    })
+}
+
+/// A URL that answered 429 with `Retry-After`.
+fn paused_target() -> Value {
+    json!({
+        "target": "https://example.com:443#Q1YypBnd-rU", "circuit": "closed", "open_until": null,
+        "retries_only": false, "paused_until": "2026-01-31T12:00:40.000Z", "paused_by": 429,
+        "learned_rate": 1.0, "waiting": 12,
+    })
+}
+
 fn explanation() -> Value {
     let used = |used: u64, of: u64| json!({"used": used, "of": of});
     json!({
@@ -116,10 +135,17 @@ fn explanation() -> Value {
             "at": "2026-01-31T12:00:00.000Z", "function": "api", "transition": "create",
             "from": null, "to": "pending", "why": "Accepted.",
         }],
-        "next": {"what": "Its message is queued. Attempt 1 starts when a worker receives it.",
-            "at": null, "by": "deliver"},
-        "budget": {"attempts": used(0, 3), "interrupted_attempts": used(0, 5), "rescues": used(0,
-            3), "deferred_ms": used(0, 86_400_000), "host_deferred_ms": used(0, 86_400_000)},
+        "next": {"what": "Its message is queued. Attempt 1 starts when a worker receives it. Its \
+            URL is paused until 2026-01-31T12:00:40.000Z because the destination answered 429. \
+            Until then a worker that receives its message sends it again with a delay.",
+            "at": "2026-01-31T12:00:40.000Z", "by": "deliver"},
+        "traffic": {"targets": [paused_target()], "rate_limit": null, "slot_opens_at": null},
+        "budget": {
+            "attempts": used(0, 3), "refused_attempts": 0, "interrupted_attempts": used(0, 5),
+            "rescues": used(0, 3), "deferred_ms": used(0, 86_400_000),
+            "host_deferred_ms": used(0, 86_400_000), "paused_ms": used(0, 86_400_000),
+            "rate_limited_ms": used(0, 604_800_000),
+        },
     })
 }
 

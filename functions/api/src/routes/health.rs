@@ -81,7 +81,8 @@ struct HealthFull<'a> {
     store: StoreHealth<'a>,
     queue: QueueHealth<'a>,
     sweep: SweepHealth,
-    /// The circuits that are open or half-open.
+    /// The circuits of targets that are open or half-open. `GET /destinations` also lists pauses
+    /// and rates.
     circuits: Vec<OpenCircuit<'a>>,
 }
 
@@ -176,8 +177,10 @@ enum SweepStatus {
 
 #[derive(Serialize, ToSchema)]
 struct OpenCircuit<'a> {
-    /// Scheme, host and port.
+    /// The key of the target. Scheme, host and port name a destination as a whole. With `#` and a
+    /// hash of the path behind them, they name one URL.
     destination: &'a str,
+    /// Open or half-open.
     #[schema(value_type = schemas::CircuitState)]
     state: CircuitState,
     /// When the next probe is allowed.

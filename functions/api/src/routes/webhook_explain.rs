@@ -1,8 +1,9 @@
 //! `GET /webhooks/{webhook_id}/explain`: what happened to a webhook and why, and what happens next.
-//! Both are derived from the record alone.
+//! Both are derived from the record. The targets of an unfinished webhook tell what holds it back.
 
 mod next;
 mod steps;
+mod traffic;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +18,14 @@ use shared::{
     id::WebhookId,
     model::Webhook,
     status::Status,
-    transition::Rules,
+    transition::{MAX_RATE_LIMITED, Rules},
 };
 use utoipa::ToSchema;
 
 use self::{
     next::{Next, next},
     steps::{StepView, steps},
+    traffic::{Traffic, TrafficView},
 };
 use crate::{
     app::{App, PathId},
@@ -36,8 +38,8 @@ use crate::{
 
 /// Explain a webhook
 ///
-/// Returns every transition of the webhook with its reason, what happens next, and the budgets that
-/// limit further attempts.
+/// Returns every transition of the webhook with its reason, what happens next, what holds it back,
+/// and the budgets that limit further attempts.
 #[utoipa::path(
     get, path = "/webhooks/{webhook_id}/explain", tag = "Webhooks",
     operation_id = "explain_webhook",
@@ -54,9 +56,12 @@ pub(crate) async fn webhook_explain(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
-    let webhook = app.context.store.get(&id).await?.ok_or_else(Problem::no_such_webhook)?;
+    let (store, config) = (&app.context.store, &app.context.config);
+    let webhook = store.get(&id).await?.ok_or_else(Problem::no_such_webhook)?;
+    let now = app.now();
+    let traffic = Traffic::of(&**store, config, &webhook, now).await?;
     let explanation =
-        Explanation::of(&webhook, &app.context.rules, app.context.config.audit_age, app.now());
+        Explanation::of(&webhook, &traffic, &app.context.rules, config.audit_age, now);
     Ok(respond::json(StatusCode::OK, &explanation))
 }
 
@@ -74,6 +79,7 @@ struct Explanation<'a> {
     #[schema(max_items = 50)]
     steps: Vec<StepView>,
     next: Next,
+    traffic: TrafficView<'a>,
     budget: BudgetView,
 }
 
@@ -82,6 +88,8 @@ struct Explanation<'a> {
 #[schema(as = Budget)]
 struct BudgetView {
     attempts: Used,
+    /// Attempts that the destination refused with a pause. They do not count as attempts.
+    refused_attempts: u32,
     /// Attempts in a row without a recorded outcome.
     interrupted_attempts: Used,
     /// How often the queue gave up on its message.
@@ -90,6 +98,10 @@ struct BudgetView {
     deferred_ms: Used,
     /// Time spent waiting because of concurrency limits.
     host_deferred_ms: Used,
+    /// Time spent waiting because the destination asked for fewer requests.
+    paused_ms: Used,
+    /// Time spent waiting because of a configured rate.
+    rate_limited_ms: Used,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,7 +111,13 @@ struct Used {
 }
 
 impl<'a> Explanation<'a> {
-    fn of(webhook: &'a Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -> Self {
+    fn of(
+        webhook: &'a Webhook,
+        traffic: &'a Traffic,
+        rules: &Rules,
+        audit_age: Duration,
+        now: Timestamp,
+    ) -> Self {
         let budget = &webhook.budget;
         let used = |used: u32, of: u32| Used { used: u64::from(used), of: u64::from(of) };
         let max_defer_ms = rules.limits.max_defer.as_millis() as u64;
@@ -108,13 +126,20 @@ impl<'a> Explanation<'a> {
             status: webhook.status,
             now,
             steps: steps(webhook),
-            next: next(webhook, rules, audit_age, now),
+            next: next(webhook, traffic, rules, audit_age, now),
+            traffic: traffic.view(webhook, now),
             budget: BudgetView {
                 attempts: used(budget.attempts, attempts_granted(webhook, rules)),
+                refused_attempts: budget.throttled,
                 interrupted_attempts: used(budget.interrupted, rules.limits.max_interrupted),
                 rescues: used(budget.rescues, rules.limits.max_rescues),
                 deferred_ms: Used { used: budget.deferred_ms, of: max_defer_ms },
                 host_deferred_ms: Used { used: budget.host_deferred_ms, of: max_defer_ms },
+                paused_ms: Used { used: budget.paused_ms, of: max_defer_ms },
+                rate_limited_ms: Used {
+                    used: budget.rate_limited_ms,
+                    of: MAX_RATE_LIMITED.as_millis() as u64,
+                },
             },
         }
     }

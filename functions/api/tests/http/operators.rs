@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use api::Access;
 use serde_json::{json, value::RawValue};
 use shared::{
+    circuit::Settings,
     id::TaskId,
     model::{Content, Function},
     status::Status,
+    traffic::{
+        pace::{Pace, Refusal},
+        target::{Target, TargetKey, path_hash},
+    },
     transition::testing,
 };
 
@@ -231,4 +237,79 @@ async fn explain_returns_every_step_and_the_next_one() {
         (&"deliver".into(), &json!({"used": 1, "of": 3}))
     );
     assert_eq!(parse(&id).to_string(), id);
+}
+
+/// Reads both targets of an unfinished webhook by their keys, and none of a finished one.
+#[tokio::test]
+async fn explain_shows_what_holds_an_unfinished_webhook_back() {
+    let limits = [("RATE_LIMITS", "*.example=100/60s")];
+    let stack = Stack::with(&limits, Access::Loopback).await;
+    let id = stack.accept(json!({})).await;
+    let (store, now) = (&stack.context.store, stack.context.clock.now());
+    let origin = "https://receiver.example:443";
+    let settings = Settings { failures: 1, ..Settings::default() };
+    let open = Target::idle(TargetKey::origin(origin)).failed(1, &settings, now);
+    let refusal = Refusal { attempt_started_at: now, status_code: 503, retry_after: None };
+    let pace = Pace::after_refusal(None, &refusal, Duration::from_secs(60), None, now).unwrap();
+    let url = TargetKey::url(origin, &path_hash("/hooks"));
+    let paused = Target::idle(url.clone()).paused(pace, now);
+    // Another URL of the destination has nothing to do with the webhook.
+    let other = Target::idle(TargetKey::url(origin, &path_hash("/other"))).paused(pace, now);
+    for target in [&open, &paused, &other] {
+        store.write_target(None, target).await.unwrap();
+    }
+    stack.faults.take_calls();
+    let path = format!("/webhooks/{id}/explain");
+    let told = stack.get(&path).await.json(200);
+    let reads = || -> usize {
+        let calls = stack.faults.take_calls();
+        calls.iter().filter(|(call, _)| *call == "target").map(|(_, made)| made).sum()
+    };
+    assert_eq!(reads(), 2);
+    let traffic = &told["traffic"];
+    assert_eq!(
+        (&traffic["rate_limit"], &traffic["slot_opens_at"]),
+        (&"100/60s".into(), &json!(null))
+    );
+    let until = now.plus(Duration::from_secs(1)).to_string();
+    let shown: Vec<_> = traffic["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| (&target["target"], &target["circuit"], &target["paused_until"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (&json!(origin), &json!("open"), &json!(null)),
+            (&json!(url), &json!("closed"), &json!(until)),
+        ]
+    );
+    let what = told["next"]["what"].as_str().unwrap();
+    assert!(what.contains("The circuit of its destination is open until"), "{what}");
+    assert!(what.contains("because the destination answered 503"), "{what}");
+    assert_eq!(told["next"]["at"], now.plus(Duration::from_secs(30)).to_string());
+
+    stack.conclude(&id, 200).await;
+    let told = stack.get(&path).await.json(200);
+    assert_eq!((reads(), &told["traffic"]["targets"]), (0, &json!([])));
+    assert_eq!(told["traffic"]["rate_limit"], json!(null));
+}
+
+/// A circuit that opened for retries holds back only webhooks whose latest attempt got a 5xx.
+#[tokio::test]
+async fn explain_shows_a_circuit_for_retries_only_to_retries() {
+    let stack = Stack::start().await;
+    let (new, retry) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
+    stack.conclude(&retry, 500).await;
+    let (store, now) = (&stack.context.store, stack.context.clock.now());
+    let origin = Target::idle(TargetKey::origin("https://receiver.example:443"));
+    let open = origin.opened_for_retries(&Settings::default(), now);
+    store.write_target(None, &open).await.unwrap();
+    for (id, targets) in [(new, 0), (retry, 1)] {
+        let told = stack.get(&format!("/webhooks/{id}/explain")).await.json(200);
+        let shown = told["traffic"]["targets"].as_array().unwrap();
+        assert_eq!(shown.len(), targets, "{told}");
+        assert!(shown.iter().all(|target| target["retries_only"] == true), "{told}");
+    }
 }

@@ -11,6 +11,7 @@ use shared::{
 };
 use utoipa::ToSchema;
 
+use super::traffic::{Restraint, Traffic};
 use crate::{openapi::schemas, view::is_queue_message};
 
 /// What happens next if no operator acts.
@@ -26,9 +27,17 @@ pub(super) struct Next {
     pub(super) by: Option<&'static str>,
 }
 
-pub(super) fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: Timestamp) -> Next {
+pub(super) fn next(
+    webhook: &Webhook,
+    traffic: &Traffic,
+    rules: &Rules,
+    audit_age: Duration,
+    now: Timestamp,
+) -> Next {
     match webhook.status {
-        Status::Pending | Status::Retrying => next_attempt(webhook, audit_age, now),
+        Status::Pending | Status::Retrying => {
+            held_back(next_attempt(webhook, audit_age, now), traffic.restraint(webhook, now))
+        }
         Status::InProgress => next_of_claimed(webhook, rules, now),
         Status::Failed if webhook.archived_at.is_none() => {
             let if_lost = webhook.due_at.map_or_else(String::new, |at| {
@@ -56,6 +65,20 @@ pub(super) fn next(webhook: &Webhook, rules: &Rules, audit_age: Duration, now: T
             by: None,
         },
     }
+}
+
+/// What comes next, with what holds the webhook back.
+fn held_back(next: Next, restraint: Restraint) -> Next {
+    let Restraint { until, mut reasons } = restraint;
+    let is_queued = next.by == Some("deliver");
+    if is_queued && until > next.at {
+        // Such a wait can do without a write, so the record does not show it.
+        let wait = "Until then a worker that receives its message sends it again with a delay.";
+        reasons.push(wait.to_owned());
+    }
+    let at = if is_queued { until.max(next.at) } else { next.at };
+    let what = std::iter::once(next.what).chain(reasons).collect::<Vec<_>>().join(" ");
+    Next { what, at, by: next.by }
 }
 
 fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next {

@@ -52,20 +52,68 @@ pub(super) fn steps(webhook: &Webhook) -> Vec<StepView> {
         transition: step.transition.as_str(),
         from: status_before(index),
         to: step.to,
-        attempt: (step.attempt > 0).then_some(step.attempt),
-        why: why(webhook, step),
+        attempt: refused_attempt(webhook, index)
+            .or_else(|| (step.attempt > 0).then_some(step.attempt)),
+        why: why(webhook, index, step),
         next_attempt_at: step.allowed_at,
     };
     history.iter().enumerate().map(view).collect()
 }
 
-fn why(webhook: &Webhook, step: &Step) -> String {
+fn why(webhook: &Webhook, index: usize, step: &Step) -> String {
+    if let Some(number) = refused_attempt(webhook, index) {
+        return of_refused_attempt(webhook, number, step);
+    }
+    if let Some(rate) = configured_rate(webhook, index) {
+        return format!(
+            "Deferred without an attempt: the configured rate of the destination, {rate}s, was \
+             reached. The webhook waits for its slot."
+        );
+    }
     let known = if is_queue_message(webhook) {
         of_queue_message(step.transition)
     } else {
         without_attempt(step)
     };
     known.map_or_else(|| of_attempt(webhook, step), str::to_owned)
+}
+
+/// The configured rate for whose slot this deferral waits. The record has the slot of the latest
+/// deferral alone.
+fn configured_rate(webhook: &Webhook, index: usize) -> Option<&str> {
+    let is_deferral = |step: &Step| step.transition == Transition::Defer;
+    let latest = webhook.history.iter().rposition(is_deferral)?;
+    let is_of_rate = webhook.history[latest].why == Some(Why::RateLimit);
+    let slot = webhook.slot.as_ref().filter(|_| latest == index && is_of_rate)?;
+    Some(&slot.generation)
+}
+
+/// The number of the attempt whose refusal this deferral records. Such a deferral follows the claim
+/// of the attempt. One that follows the claim of an interrupted attempt only waits.
+fn refused_attempt(webhook: &Webhook, index: usize) -> Option<u32> {
+    let step = webhook.history.get(index)?;
+    let claim = webhook.history.get(index.checked_sub(1)?)?;
+    let is_refusal = (step.transition, step.why) == (Transition::Defer, Some(Why::RetryAfter))
+        && claim.transition == Transition::Claim;
+    let was_interrupted = |number: u32| {
+        let attempt = webhook.attempts.iter().find(|attempt| attempt.number == number);
+        attempt.is_some_and(|attempt| attempt.error == Some(ErrorKind::Interrupted))
+    };
+    (is_refusal && !was_interrupted(claim.attempt)).then_some(claim.attempt)
+}
+
+fn of_refused_attempt(webhook: &Webhook, number: u32, step: &Step) -> String {
+    let attempt = webhook.attempts.iter().find(|attempt| attempt.number == number);
+    let answered = attempt
+        .and_then(|attempt| attempt.status_code)
+        .map_or_else(|| "refused it".to_owned(), |code| format!("answered {code}"));
+    let next = step
+        .allowed_at
+        .map_or_else(String::new, |at| format!(" The next look at its turn is at {at}."));
+    format!(
+        "Attempt {number}: the destination {answered} and asked to wait. The attempt does not \
+         count.{next}"
+    )
 }
 
 /// The reason for a transition that belongs to an attempt.
@@ -115,8 +163,7 @@ fn without_attempt(step: &Step) -> Option<&'static str> {
             "Failed: too many attempts in a row ended without a recorded outcome."
         }
         (Transition::Fail, Some(Why::Error(ErrorKind::CircuitOpen))) => {
-            "Failed: it was deferred for the maximum time while the destination's circuit was \
-             open."
+            "Failed: an open circuit, a pause or a rate deferred it for the maximum time."
         }
         (Transition::Fail, Some(Why::Error(ErrorKind::Undeliverable))) => {
             "Failed: the queue gave up on its message too many times."
@@ -133,9 +180,13 @@ fn without_attempt(step: &Step) -> Option<&'static str> {
             "Deferred: the attempt sent nothing, for a reason within Posthaste. It does not count \
              as an attempt."
         }
+        (Transition::Defer, Some(Why::RetryAfter)) => {
+            "Deferred without an attempt: the destination asked for fewer requests, so the webhook \
+             waits for its turn."
+        }
         (Transition::Defer, _) => {
-            "Deferred without an attempt: the destination's circuit is open after repeated \
-             failures."
+            "Deferred without an attempt: the circuit of its URL or destination is open after \
+             repeated failures."
         }
         (Transition::Requeue, _) => "It was due, so the sweep queued a message for it.",
         (Transition::Adopt, Some(Why::Audit)) => {

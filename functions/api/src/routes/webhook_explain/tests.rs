@@ -1,9 +1,16 @@
 //! The sentences for each state of a webhook.
 
 use shared::{
-    model::{ClaimId, ErrorKind, Function, MAX_HISTORY_KEPT, Why},
+    circuit::Settings,
+    model::{ClaimId, ErrorKind, Function, MAX_HISTORY_KEPT, Slot, Why},
     retry::Outcome,
-    transition::{GiveUp, NewWebhook, Report, testing},
+    store::TargetState,
+    traffic::{
+        pace::{Pace, Refusal},
+        slots::Counters,
+        target::{Target, TargetKey},
+    },
+    transition::{GiveUp, NewWebhook, Report, SlotWait, testing},
 };
 
 use super::*;
@@ -31,8 +38,33 @@ fn concluded(webhook: &Webhook, report: &Report, now: Timestamp) -> Webhook {
 }
 
 fn coming(webhook: &Webhook, now: Timestamp) -> (Option<&'static str>, Option<Timestamp>, String) {
-    let next = next(webhook, &Rules::default(), AUDIT_AGE, now);
+    coming_with(webhook, &Traffic::default(), now)
+}
+
+fn coming_with(
+    webhook: &Webhook,
+    traffic: &Traffic,
+    now: Timestamp,
+) -> (Option<&'static str>, Option<Timestamp>, String) {
+    let next = next(webhook, traffic, &Rules::default(), AUDIT_AGE, now);
     (next.by, next.at, next.what)
+}
+
+fn url_target() -> Target {
+    Target::idle(TargetKey::url("https://example.com:443", "hash"))
+}
+
+/// The pace of a target that answered 429 at the start and asked for a wait.
+fn pace(wait_s: u64) -> Pace {
+    let retry_after = Some(Duration::from_secs(wait_s));
+    let refusal = Refusal { attempt_started_at: start(), status_code: 429, retry_after };
+    Pace::after_refusal(None, &refusal, Duration::from_secs(3600), None, start()).unwrap()
+}
+
+fn traffic(target: Target, limit: Option<&str>) -> Traffic {
+    let counters = Counters { generation: pace(30).generation(), last: 9, last_late: 0 };
+    let state = TargetState { target: Some(target), counters: Some(counters) };
+    Traffic { targets: vec![state], limit: limit.map(|limit| limit.parse().unwrap()) }
 }
 
 #[test]
@@ -190,8 +222,8 @@ fn every_step_says_from_where_to_where_and_why() {
         (
             Some(retrying),
             retrying,
-            "Deferred without an attempt: the destination's circuit is open after repeated \
-             failures.",
+            "Deferred without an attempt: the circuit of its URL or destination is open after \
+             repeated failures.",
         ),
         (Some(retrying), busy, "Attempt 2 started."),
         (Some(busy), delivered, "Attempt 2 succeeded with status 204 after 7 ms."),
@@ -213,4 +245,118 @@ fn a_shortened_history_does_not_invent_what_came_before() {
         (steps.len(), steps[1].from, steps[2].from),
         (MAX_HISTORY_KEPT, None, Some(Status::Pending))
     );
+}
+
+/// The destination answers 429 twice: the first attempt and the second one are told as what they
+/// are, and the wait between them without an attempt, too.
+#[test]
+fn a_refused_attempt_is_told_and_does_not_count() {
+    let rules = Rules::default();
+    let refused = report(Some(ErrorKind::HttpStatus), Some(429), Some(30));
+    let slot = Some(Slot { generation: pace(30).generation(), number: 3 });
+    let wait = SlotWait { until: after(700), slot, is_learned: true };
+    let claimed = rules.claim(&testing::webhook(start()), ClaimId(1), start()).unwrap();
+    let throttled = rules.throttle(&claimed, ClaimId(1), &refused, &wait, start()).unwrap();
+    let told = steps(&throttled).pop().unwrap();
+    assert_eq!((told.transition, told.attempt), ("defer", Some(1)));
+    assert_eq!(
+        told.why,
+        format!(
+            "Attempt 1: the destination answered 429 and asked to wait. The attempt does not \
+             count. The next look at its turn is at {}.",
+            after(700)
+        )
+    );
+    let budget =
+        Explanation::of(&throttled, &Traffic::default(), &rules, AUDIT_AGE, start()).budget;
+    assert_eq!((budget.attempts.used, budget.refused_attempts), (0, 1));
+    assert_eq!((budget.paused_ms.used, budget.rate_limited_ms.used), (700_000, 0));
+
+    let later = SlotWait { until: after(900), ..wait };
+    let waiting = rules.defer_for_slot(&throttled, &later, after(700)).unwrap();
+    let told = steps(&waiting).pop().unwrap();
+    assert_eq!(told.attempt, None);
+    assert!(told.why.contains("asked for fewer requests"), "{}", told.why);
+
+    let again = rules.claim(&waiting, ClaimId(2), after(900)).unwrap();
+    let interrupted = rules.defer_for_slot(&again, &later, after(990));
+    let interrupted = interrupted.unwrap();
+    let told = steps(&interrupted).pop().unwrap();
+    assert!(told.attempt.is_none() && told.why.contains("without an attempt"), "{}", told.why);
+}
+
+#[test]
+fn a_wait_for_a_configured_rate_names_it() {
+    let rules = Rules::default();
+    let slot = Some(Slot { generation: "10/1".to_owned(), number: after(3600).as_seconds() * 10 });
+    let wait = SlotWait { until: after(3599), slot, is_learned: false };
+    let waiting = rules.defer_for_slot(&testing::webhook(start()), &wait, start()).unwrap();
+    let told = steps(&waiting).pop().unwrap();
+    assert!(told.why.contains("the configured rate of the destination, 10/1s,"), "{}", told.why);
+    let limited = Traffic { limit: Some("10/1s".parse().unwrap()), targets: Vec::new() };
+    let (by, at, what) = coming_with(&waiting, &limited, start());
+    assert_eq!((by, at), (Some("sweep"), Some(after(3599))));
+    assert!(what.contains("The configured rate of its host is 10/1s."), "{what}");
+    assert!(what.ends_with(&format!("Its slot opens at {}.", after(3600))), "{what}");
+    let told = serde_json::to_value(limited.view(&waiting, start())).unwrap();
+    assert_eq!(told["slot_opens_at"], after(3600).to_string());
+    // A changed rate: the webhook takes a new slot.
+    let changed = Traffic { limit: Some("20/1s".parse().unwrap()), targets: Vec::new() };
+    assert!(changed.view(&waiting, start()).slot_opens_at.is_none());
+
+    // A deferral for the concurrency limit has no slot.
+    let crowded =
+        rules.defer(&testing::webhook(start()), after(30), Why::RateLimit, start()).unwrap();
+    let told = steps(&crowded).pop().unwrap();
+    assert!(told.why.contains("a concurrency limit or the configured rate"), "{}", told.why);
+}
+
+/// A webhook that waits by a delayed message has an unchanged record.
+#[test]
+fn a_pending_webhook_that_waits_is_told_what_holds_it_back() {
+    let new = testing::webhook(start());
+    let (by, at, what) =
+        coming_with(&new, &traffic(url_target().paused(pace(30), start()), None), start());
+    assert_eq!((by, at), (Some("deliver"), Some(after(30))));
+    let paused =
+        format!("Its URL is paused until {} because the destination answered 429.", after(30));
+    assert!(what.contains(&paused), "{what}");
+    assert!(what.ends_with("sends it again with a delay."), "{what}");
+
+    let slowed = traffic(url_target().paused(pace(30), start()), None);
+    let (_, at, what) = coming_with(&new, &slowed, after(32));
+    assert_eq!(at, None);
+    assert!(what.contains("its URL gets requests at a learned rate."), "{what}");
+    let told = serde_json::to_value(slowed.view(&new, after(32))).unwrap();
+    assert_eq!(told["targets"][0]["learned_rate"], 2.0, "it doubles each 2 s");
+    assert_eq!(told["targets"][0]["waiting"], 7, "nine are taken, and two have opened");
+    assert!(!what.contains("paused"), "{what}");
+
+    let settings = Settings { failures: 1, ..Settings::default() };
+    let open = url_target().failed(1, &settings, start());
+    let (by, at, what) = coming_with(&new, &traffic(open.clone(), None), start());
+    assert_eq!((by, at), (Some("deliver"), Some(after(30))));
+    assert!(what.contains(&format!("circuit of its URL is open until {}.", after(30))), "{what}");
+    let (_, at, what) = coming_with(&new, &traffic(open, None), after(31));
+    assert_eq!(at, None);
+    assert!(what.contains("The circuit of its URL is half-open: one webhook probes it"), "{what}");
+
+    let origin = Target::idle(TargetKey::origin("https://example.com:443"));
+    let origin = traffic(origin.opened_for_retries(&settings, start()), None);
+    let (_, _, what) = coming_with(&new, &origin, start());
+    assert!(what.contains("for webhooks whose latest attempt got a 5xx"), "{what}");
+}
+
+/// The later time counts: the end of the wait after an attempt, or of the pause.
+#[test]
+fn a_pause_can_only_move_the_next_attempt_back() {
+    let failing = report(Some(ErrorKind::HttpStatus), Some(500), None);
+    let retrying = concluded(&testing::webhook(start()), &failing, start());
+    for (pause_s, next_s) in [(30, 30), (2, 5)] {
+        let paused = traffic(url_target().paused(pace(pause_s), start()), None);
+        let (by, at, what) = coming_with(&retrying, &paused, start());
+        assert_eq!((by, at), (Some("deliver"), Some(after(next_s))));
+        assert!(what.contains("is paused until"), "{what}");
+        assert_eq!(what.contains("with a delay"), pause_s == 30, "{what}");
+    }
 }
