@@ -53,6 +53,9 @@ ids.retrying = await accept({
   retry: { base_delay_ms: 600_000 },
 });
 await settled(ids.retrying, 'retrying');
+// A pause.
+ids.refused = await accept({ url: `${RECEIVER}/busy`, reference_id: 'refused', payload: 1 });
+await settled(ids.refused, 'retrying');
 // Opens a circuit.
 for (let number = 0; number < 3; number += 1)
   await accept({ url: `${RECEIVER}/down`, reference_id: `down-${number}`, payload: 1 });
@@ -62,7 +65,7 @@ const VIEWS = [
   [
     'overview',
     (page) => page.goto(`${API}/#/`),
-    (page) => page.getByRole('table', { name: 'Destinations' }),
+    (page) => page.getByRole('table', { name: 'Destinations' }).getByText('paused by 429'),
   ],
   [
     'webhooks',
@@ -84,6 +87,11 @@ const VIEWS = [
     'retrying',
     (page) => page.goto(viewOf(ids.retrying)),
     (page) => page.getByRole('heading', { name: 'Next' }),
+  ],
+  [
+    'refused',
+    (page) => page.goto(viewOf(ids.refused)),
+    (page) => page.getByText('refused and not counted'),
   ],
   [
     'dead letters',

@@ -233,6 +233,33 @@ async function seesTheOverview(page) {
   await until('it counts down', async () => (await left()) !== first);
 }
 
+/** A receiver refuses a request: the pause on the overview, and the webhook that waits. */
+async function seesAPause(page) {
+  const refused = await accept({ url: `${RECEIVER}/busy`, reference_id: 'refused', payload: 1 });
+  await settled(refused, 'retrying');
+  await page.goto(`${API}/#/`);
+  const destinations = page.getByRole('table', { name: 'Destinations' });
+  await destinations.getByText('paused by 429').waitFor();
+  await destinations.getByText(/^for \d+ min/).waitFor();
+  await destinations.getByText('Limit 500/1s').waitFor();
+  const tile = page.locator('.card', {
+    has: page.getByRole('heading', { name: 'Open circuits', exact: true }),
+  });
+  await tile.getByText('All circuits are closed, 1 target paused').waitFor();
+
+  await page.goto(viewOf(refused));
+  await page.getByText('1 attempt refused and not counted').waitFor();
+  await page.getByText('Next attempt').locator('..').getByText(/^in 9 min/).waitFor();
+  const life = page.getByRole('list', { name: 'Timeline' });
+  await life.getByText(/answered 429 and asked to wait\. The attempt does not count\./).waitFor();
+  await life.getByText(/Its URL is paused until .* because the destination answered 429/).waitFor();
+  assert.deepEqual(await life.getByRole('heading').allTextContents(), [
+    'Accepted',
+    'Attempt 1',
+    'Next',
+  ]);
+}
+
 await withBrowser(async (browser) => {
   const { page, check } = await open(browser, { expected: [/status of (404|422)/] });
   // The clock runs normally and can be moved forward.
@@ -242,5 +269,6 @@ await withBrowser(async (browser) => {
   await redrivesOne(page);
   await redrivesMany(page).then((id) => deletes(page, id));
   await seesTheOverview(page);
+  await seesAPause(page);
   check();
 });

@@ -21,6 +21,12 @@ function percent(share) {
   return `${(Math.floor(share * 1000) / 10).toFixed(1)}\u202f%`;
 }
 
+/** `12 per second`, `0.25 per second`, `2 per minute`. */
+function perSecond(rate) {
+  if (rate < 0.1) return `${(rate * 60).toPrecision(1)} per minute`;
+  return `${rate < 10 ? Number(rate.toPrecision(2)) : count(Math.round(rate))} per second`;
+}
+
 /** `12 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`. */
 function duration(ms) {
   const whole = Math.max(0, ms);
@@ -73,6 +79,7 @@ const RELATIVE = {
     return text === 'now' ? 'just now' : `${text} ago`;
   },
   age: (at) => duration(Math.floor((serverNow() - at) / 1000) * 1000),
+  left: (at) => (at > serverNow() ? `for ${duration(at - serverNow())}` : 'ending now'),
   until: (at) => (at > serverNow() ? `in ${duration(at - serverNow())}` : 'now'),
 };
 

@@ -12,6 +12,9 @@ const RATE_WINDOW_MS = 12_000;
 /** `GET /destinations` returns at most this many. */
 const MAX_DESTINATIONS = 100;
 
+/** A destination can have many targets. The row shows the worst ones. */
+const MAX_TARGETS_SHOWN = 4;
+
 /** Parses Prometheus text into a map from each name with its labels to its number. */
 function parseMetrics(text) {
   const samples = new Map();
@@ -42,7 +45,9 @@ async function loadFigures() {
     (name) => `webhook_delivery_total{status="${name}",worker_id="deliver"}`,
   );
   const webhooks = byName(STATUSES, (name) => `redis_webhook_keys{status="${name}"}`);
-  return { at: Date.now(), attempts, webhooks };
+  const isPaused = ([name, value]) => name.startsWith('webhook_target_paused{') && value > 0;
+  const paused = [...samples].filter(isPaused).length;
+  return { at: Date.now(), attempts, webhooks, paused };
 }
 
 const totalAttempts = ({ attempts }) => attempts.delivered + attempts.retrying + attempts.failed;
@@ -91,17 +96,18 @@ function showFigures(cards, history, figures) {
   cards.failed.show(count(failed), note, failed ? 'is-bad' : '');
 }
 
-function showHealth(cards, health) {
+function showHealth(cards, health, paused) {
   // Without a key the API returns the status alone.
   if (!health?.circuits) return;
   const { circuits } = health;
   const open = circuits.filter(({ state }) => state === 'open').length;
   const others = circuits.length > 1 ? ` and ${circuits.length - 1} more` : '';
   const probing = open ? '' : `, ${circuits.length} half-open`;
+  const pauses = paused > 0 ? `, ${plural(paused, 'target')} paused` : '';
   const note = circuits.length
     ? `${circuits[0].destination}${others}${probing}`
     : 'All circuits are closed';
-  cards.circuits.show(count(open), note, open ? 'is-bad' : '');
+  cards.circuits.show(count(open), note + pauses, open ? 'is-bad' : '');
 }
 
 function showHour(cards, chart, { last_hour: hour, oldest_waiting: oldest, now }) {
@@ -145,35 +151,43 @@ function chartPanel() {
   return panel;
 }
 
-// A target is shown by the end of its key: `#` and a hash for a URL, nothing for the destination.
-function targetRow(target) {
-  const { circuit, open_until: openUntil, paused_until: pausedUntil, learned_rate: rate } = target;
-  const until = (time) => el('span', { class: 'faint' }, relative('until', time));
-  const [, hash] = target.target.split('#');
-  const name = hash && el('span', { class: 'faint' }, `#${hash}`);
-  const open = circuit !== 'closed' && [
-    el('span', { class: 'badge is-failed' }, withSpaces(circuit)),
-    circuit === 'open' && [' ', until(openUntil)],
+/** The badges of a target. */
+function targetBadges({ circuit, retries_only: isForRetries, paused_until: until, ...target }) {
+  const { open_until: openUntil, paused_by: code, learned_rate: rate, waiting } = target;
+  const quiet = (...shown) => el('span', { class: 'faint' }, shown);
+  const name = isForRetries ? `${withSpaces(circuit)} for retries` : withSpaces(circuit);
+  return [
+    circuit !== 'closed' && el('span', { class: 'badge is-failed' }, name),
+    circuit === 'open' && quiet(relative('left', openUntil)),
+    until && el('span', { class: 'badge is-retrying' }, `paused by ${code}`),
+    until && quiet(relative('left', until)),
+    !until && rate !== null && el('span', { class: 'badge is-retrying' }, perSecond(rate)),
+    waiting > 0 && quiet(`${count(waiting)} waiting`),
   ];
-  const paused = pausedUntil && [
-    el('span', { class: 'badge is-retrying' }, `paused by ${target.paused_by}`),
-    ' ',
-    until(pausedUntil),
-  ];
-  const slowed =
-    !pausedUntil &&
-    rate !== null &&
-    el('span', { class: 'badge is-retrying' }, `${rate.toPrecision(2)} per second`);
-  const waiting =
-    target.waiting > 0 && el('span', { class: 'faint' }, `${count(target.waiting)} wait`);
-  const parts = [open, paused, slowed, waiting, name].filter(Boolean);
-  return el('div', null, parts.map((part, index) => [index > 0 && ' ', part]));
 }
 
-function trafficCell({ targets, rate_limit: limit }) {
-  const rows = targets.map(targetRow);
-  if (limit) rows.push(el('div', { class: 'faint' }, `limit ${limit}`));
-  return el('td', null, rows.length ? rows : el('span', { class: 'faint' }, 'normal'));
+/** A target of a destination: which one it is, and what restricts it. */
+function targetEntry(target) {
+  const [, hash] = target.target.split('#');
+  const title = hash
+    ? `One URL of the destination. ${hash} is the hash of its path.`
+    : 'All URLs of the destination';
+  const name = el('span', { class: 'tag', title }, hash ? `URL ${hash}` : 'All URLs');
+  return el('li', { class: 'line' }, name, targetBadges(target));
+}
+
+/** Open circuits first, then half-open ones, pauses, and learned rates. */
+const severity = ({ circuit, paused_until: until }) =>
+  ['open', 'half_open'].indexOf(circuit) + 1 || (until ? 3 : 4);
+
+/** What restricts a destination, or null. */
+function restrictions({ targets, rate_limit: limit }) {
+  const worst = targets.toSorted((a, b) => severity(a) - severity(b));
+  const more = worst.length - MAX_TARGETS_SHOWN;
+  const entries = worst.slice(0, MAX_TARGETS_SHOWN).map(targetEntry);
+  if (more > 0) entries.push(el('li', { class: 'tag' }, `and ${count(more)} more`));
+  if (limit) entries.push(el('li', { class: 'tag' }, `Limit ${limit}`));
+  return entries.length ? el('ul', { class: 'targets' }, entries) : null;
 }
 
 function successCell({ success_share: share }) {
@@ -192,8 +206,13 @@ function destinationRow(item) {
   return el(
     'tr',
     null,
-    el('th', { scope: 'row', class: 'what' }, el('div', { class: 'url' }, destination)),
-    trafficCell(item),
+    // Screen readers repeat the row's header with each cell, so it has a short form.
+    el(
+      'th',
+      { scope: 'row', class: 'what', abbr: destination },
+      el('div', { class: 'url' }, destination),
+      restrictions(item),
+    ),
     successCell(item),
     el('td', { class: 'number wide' }, count(attempts)),
     el('td', { class: 'number wide' }, count(failed)),
@@ -219,7 +238,6 @@ function showDestinations(cards, panel, items) {
 function destinationsPanel() {
   const columns = [
     ['Destination', 'what'],
-    ['Traffic'],
     ['Success', 'number'],
     ['Attempts', 'number wide'],
     ['Failed', 'number wide'],
@@ -255,10 +273,10 @@ function overviewView() {
   const refresh = async () => {
     const figures = await loadFigures();
     showFigures(cards, history, figures);
-    showHealth(cards, await get('health', { alsoOk: [503] }));
+    showHealth(cards, await get('health', { alsoOk: [503] }), figures?.paused);
     const elapsedMs = Date.now() - loadedAt;
-    const state =
-      figures === null ? Date.now() : JSON.stringify([figures.attempts, figures.webhooks]);
+    const { at, ...counts } = figures ?? { at: Date.now() };
+    const state = figures === null ? at : JSON.stringify(counts);
     if (elapsedMs < HOUR_MS || (state === loadedState && elapsedMs < MAX_HOUR_MS)) return;
     const [hour, { items }] = await Promise.all([get('overview'), get('destinations')]);
     showHour(cards, chart, hour);

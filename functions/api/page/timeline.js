@@ -1,6 +1,7 @@
 // The timeline of one webhook, from its attempts and its transitions.
 
-const OUTCOMES = new Set(['deliver', 'retry', 'fail']);
+/** The transitions that end an attempt. A deferral with an attempt is a refusal by a pause. */
+const OUTCOMES = new Set(['deliver', 'retry', 'fail', 'defer']);
 
 /** Shorter waits are not shown. */
 const MIN_WAIT_MS = 20;
@@ -35,6 +36,7 @@ function excerpt(text) {
 /** The text of an attempt's entry. */
 function attemptText({ outcome, error }, step) {
   if (outcome === 'delivered') return 'Delivered.';
+  if (step?.transition === 'defer') return step.why;
   const wasSent = !error?.message?.startsWith('nothing was sent');
   if (outcome === 'interrupted' && wasSent) {
     return 'Interrupted before its outcome was recorded. The request may have arrived.';
@@ -130,17 +132,23 @@ function transitions({ steps }) {
 }
 
 /** The used parts of the webhook's budget, where the number of attempts does not show them. */
-function budgetLine({ budget }, made) {
+function budgetLine({ budget, steps }) {
   const used = (name, format) => `${format(budget[name].used)} of ${format(budget[name].of)}`;
+  const wasResent = steps.some(({ transition }) => /^re(send|drive)$/.test(transition));
   const parts = [
     // A resend starts a new budget but continues the attempt numbers.
-    budget.attempts.used !== made && `${used('attempts', count)} since it was resent`,
+    wasResent && `${used('attempts', count)} since it was resent`,
+    budget.refused_attempts > 0 &&
+      `${plural(budget.refused_attempts, 'attempt')} refused and not counted`,
     budget.interrupted_attempts.used > 0 && `${used('interrupted_attempts', count)} interruptions`,
     budget.rescues.used > 0 && `${used('rescues', count)} rescues`,
     budget.deferred_ms.used > 0 &&
       `deferred for ${used('deferred_ms', duration)} by an open circuit`,
     budget.host_deferred_ms.used > 0 &&
       `deferred for ${used('host_deferred_ms', duration)} by the destination's concurrency limit`,
+    budget.paused_ms.used > 0 && `deferred for ${used('paused_ms', duration)} by pauses`,
+    budget.rate_limited_ms.used > 0 &&
+      `deferred for ${used('rate_limited_ms', duration)} by the configured rate`,
   ];
   return parts.filter(Boolean).join(', ');
 }

@@ -12,10 +12,17 @@ const copyable = (name, text) =>
 /** A fact with a time and a remark. */
 const timed = (name, time, remark) => fact(name, time, ' ', el('span', { class: 'faint' }, remark));
 
+/** The earliest time of the next attempt. A pause or a rate can be later than the record says. */
+function nextAttempt({ status, next_attempt_at: allowed }, { next }) {
+  if (FINISHED.has(status)) return null;
+  const isLater = status !== 'in_progress' && next.at && next.at > (allowed ?? '');
+  return isLater ? next.at : allowed;
+}
+
 function facts(webhook, explained) {
   const { event_type: event, url, created_at: created, delivered_at: delivered } = webhook;
   const { attempt_count: made, max_attempts: granted, last_error: error } = webhook;
-  const next = FINISHED.has(webhook.status) ? null : webhook.next_attempt_at;
+  const next = nextAttempt(webhook, explained);
   const latencyMs = Date.parse(delivered) - Date.parse(created);
   const chip = error && outcomeChip(error.status_code, error.kind);
   return el(
@@ -28,7 +35,7 @@ function facts(webhook, explained) {
     timed('Accepted', moment(created), relative('ago', created)),
     delivered &&
       timed('Delivered', moment(delivered), `${duration(latencyMs)} after it was accepted`),
-    timed('Attempts', `${made} of ${Math.max(made, granted)}`, budgetLine(explained, made)),
+    timed('Attempts', `${made} of ${Math.max(made, granted)}`, budgetLine(explained)),
     next && timed('Next attempt', relative('until', next), moment(next, timeOfDay(next))),
     error && fact('Last error', chip, ' ', error.message),
   );

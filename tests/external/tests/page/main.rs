@@ -33,6 +33,7 @@ fn reply(request: &Received) -> Reply {
         }
         "/down" => Reply::status(503),
         "/gone" => Reply::status(410),
+        "/busy" => Reply::status(429).header("retry-after", "600"),
         "/markup" => Reply::status(410).body(MARKUP),
         _ => Reply::status(200),
     }
@@ -63,10 +64,10 @@ async fn run(scenario: &str, settings: &[(&str, &str)], variables: &[(&str, &str
 
 /// Sends a test, sees it delivered; sees the list live; sees one fail after its waits, finds it
 /// among the dead letters and redrives it; redrives several; deletes one; reads the figures of all
-/// that.
+/// that; sees that a receiver asked for a pause, and what waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sends_follows_redrives_and_deletes() {
-    run("flow", &[], &[]).await;
+    run("flow", &[("RATE_LIMITS", "127.0.0.1=500/1s")], &[]).await;
 }
 
 /// The page comes without a key, its calls need one: it is asked for once, kept in the tab's
@@ -94,7 +95,8 @@ async fn the_keyboard_alone_is_enough() {
 /// than the screen.
 #[tokio::test(flavor = "multi_thread")]
 async fn axe_finds_nothing_in_any_view() {
-    run("axe", &[("CIRCUIT_FAILURES", "3")], &[]).await;
+    let settings = [("CIRCUIT_FAILURES", "3"), ("RATE_LIMITS", "127.0.0.1=500/1s")];
+    run("axe", &settings, &[]).await;
 }
 
 /// Behind a gateway that has the API below a path, with a slash at its end or without.
