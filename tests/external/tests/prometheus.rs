@@ -19,6 +19,7 @@ use harness::{
     ledger,
     receiver::{Receiver, Reply},
     stack::Launch,
+    wait::wait_until,
 };
 use serde_json::json;
 
@@ -26,23 +27,30 @@ const BOUND: Duration = Duration::from_secs(30);
 
 /// Every series of the contract: its name, its labels besides the scrape's own, and how many of it
 /// there are in this test.
-const SERIES: [(&str, &[&str], usize); 8] = [
+const SERIES: [(&str, &[&str], usize); 11] = [
     ("webhook_delivery_total", &["status", "worker_id"], 3),
     ("webhook_delivery_seconds_bucket", &["le", "worker_id"], 15),
     ("webhook_delivery_seconds_count", &["worker_id"], 1),
     ("task_processing_total", &["mode", "status", "worker_id"], 6),
     ("task_processing_seconds_bucket", &["le", "mode", "worker_id"], 45),
     ("task_processing_seconds_sum", &["mode", "worker_id"], 3),
-    ("circuit_breaker_status", &["service"], 1),
+    // The circuit that opened, and the closed one of the paused URL.
+    ("circuit_breaker_status", &["service"], 2),
+    ("webhook_target_paused", &["service"], 1),
+    ("webhook_target_rate", &["service"], 1),
+    ("webhook_target_waiting", &["service"], 1),
     ("redis_webhook_keys", &["status"], 5),
 ];
 
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 9] = [
     ("webhook_delivery_total", "counter"),
     ("webhook_delivery_seconds", "histogram"),
     ("task_processing_total", "counter"),
     ("task_processing_seconds", "histogram"),
     ("circuit_breaker_status", "gauge"),
+    ("webhook_target_paused", "gauge"),
+    ("webhook_target_rate", "gauge"),
+    ("webhook_target_waiting", "gauge"),
     ("redis_webhook_keys", "gauge"),
 ];
 
@@ -56,6 +64,7 @@ const OF_THE_SCRAPE: [&str; 3] = ["__name__", "instance", "job"];
 async fn a_prometheus_server_finds_every_series() {
     let receiver = Receiver::builder().script(|request| match request.uri.path() {
         "/well" => Reply::status(200),
+        "/busy" => Reply::status(429).header("retry-after", "600"),
         _ => Reply::status(500),
     });
     let receiver = receiver.start().await.unwrap();
@@ -76,6 +85,12 @@ async fn a_prometheus_server_finds_every_series() {
         // One after the other: the open circuit would keep the others waiting.
         ledger::settle(&api, &ids, BOUND).await;
     }
+    // Refused with a pause. Its URL stays paused after the webhook is deleted.
+    let refused =
+        api.test_webhook(&receiver.url("/busy"), &json!({"n": 1})).await.unwrap().webhook_id;
+    let is_refused = async || api.webhook(&refused).await.unwrap().status == "retrying";
+    wait_until("the webhook is refused", BOUND, is_refused).await;
+    api.delete_webhook(&refused).await.unwrap();
     let in_api = format!("{}/metrics", stack.url());
     let prometheus =
         Prometheus::start(&[("api", &in_api), ("port", &stack.metrics_url())]).await.unwrap();
@@ -105,7 +120,7 @@ async fn a_prometheus_server_finds_every_series() {
             }
         };
         value(format!("webhook_delivery_total{{job=\"{job}\",status=\"delivered\"}}"), "2").await;
-        value(format!("webhook_delivery_seconds_count{{job=\"{job}\"}}"), "3").await;
+        value(format!("webhook_delivery_seconds_count{{job=\"{job}\"}}"), "4").await;
         value(
             format!("task_processing_total{{job=\"{job}\",mode=\"dlq\",status=\"success\"}}"),
             "1",
@@ -113,6 +128,9 @@ async fn a_prometheus_server_finds_every_series() {
         .await;
         value(format!("redis_webhook_keys{{job=\"{job}\",status=\"failed\"}}"), "1").await;
         value(format!("circuit_breaker_status{{job=\"{job}\"}} > 0"), "2").await;
+        value(format!("webhook_target_paused{{job=\"{job}\"}}"), "1").await;
+        value(format!("webhook_target_rate{{job=\"{job}\"}}"), "1").await;
+        value(format!("webhook_target_waiting{{job=\"{job}\"}}"), "1").await;
     }
     for (name, kind) in KINDS {
         assert_eq!(prometheus.kind(name).await.unwrap().as_deref(), Some(kind), "{name}");
