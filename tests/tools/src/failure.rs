@@ -235,9 +235,9 @@ pub(crate) fn check_waits(report: &mut Checklist, policy: Policy, followed: &Fol
     let waits = policy.waits(&followed.webhook.attempts, &followed.planned);
     for wait in &waits {
         let what = format!("wait after attempt {}", wait.after_attempt);
-        if followed.held_by_circuit {
+        if followed.is_deferred {
             report.check(
-                format!("{what} (extended by an open circuit) is at least the policy's"),
+                format!("{what} (extended by a deferral) is at least the policy's"),
                 wait.long_enough(),
                 wait,
             );
@@ -245,7 +245,7 @@ pub(crate) fn check_waits(report: &mut Checklist, policy: Policy, followed: &Fol
             report.check(what, wait.long_enough() && wait.short_enough(policy), wait);
         }
     }
-    if waits.len() > 1 && !followed.held_by_circuit {
+    if waits.len() > 1 && !followed.is_deferred {
         let lengths: Vec<i64> = waits.iter().map(|wait| wait.waited_ms).collect();
         report.check(
             "each wait is longer than the one before",

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::policy::milliseconds;
 use harness::{
@@ -35,8 +36,8 @@ pub struct Followed {
     pub webhook: Webhook,
     /// The last `next_attempt_at` after each attempt's number.
     pub planned: BTreeMap<u32, Timestamp>,
-    /// Whether an open circuit has deferred the webhook, which makes its waits longer.
-    pub held_by_circuit: bool,
+    /// Whether traffic control has deferred the webhook, which makes its waits longer.
+    pub is_deferred: bool,
 }
 
 /// Follows a webhook until `enough` is true.
@@ -50,12 +51,14 @@ pub async fn follow(
     loop {
         match client.webhook(id).await {
             Ok(webhook) => {
-                watcher.saw(report, &webhook);
+                if watcher.saw(report, &webhook) && webhook.attempt_count > 0 {
+                    watcher.note_deferrals(report, client.explain(id).await.ok().as_ref());
+                }
                 if enough(&webhook) {
                     return Ok(Followed {
                         webhook,
                         planned: watcher.planned,
-                        held_by_circuit: watcher.held_by_circuit,
+                        is_deferred: watcher.is_deferred,
                     });
                 }
                 if watcher.is_stuck() {
@@ -84,7 +87,7 @@ struct Watcher {
     reported: Instant,
     latest: Option<(String, u32, Option<Timestamp>, Timestamp)>,
     planned: BTreeMap<u32, Timestamp>,
-    held_by_circuit: bool,
+    is_deferred: bool,
     allowed_in: Duration,
 }
 
@@ -98,12 +101,13 @@ impl Watcher {
             reported: now,
             latest: None,
             planned: BTreeMap::new(),
-            held_by_circuit: false,
+            is_deferred: false,
             allowed_in: Duration::ZERO,
         }
     }
 
-    fn saw(&mut self, report: &Checklist, webhook: &Webhook) {
+    /// Returns whether the webhook has changed.
+    fn saw(&mut self, report: &Checklist, webhook: &Webhook) -> bool {
         self.answered = Instant::now();
         let state = (
             webhook.status.clone(),
@@ -111,7 +115,8 @@ impl Watcher {
             webhook.next_attempt_at,
             webhook.updated_at,
         );
-        if self.latest.as_ref() != Some(&state) {
+        let has_changed = self.latest.as_ref() != Some(&state);
+        if has_changed {
             self.latest = Some(state);
             self.changed = Instant::now();
             self.reported = Instant::now();
@@ -119,6 +124,18 @@ impl Watcher {
         } else if self.reported.elapsed() >= STILL_WAITING_INTERVAL {
             self.reported = Instant::now();
             report.say(format_args!("still {}{}", webhook.status, until(webhook)));
+        }
+        has_changed
+    }
+
+    /// Notes waits that the retry policy did not ask for. The explanation has their reasons.
+    fn note_deferrals(&mut self, report: &Checklist, explanation: Option<&Value>) {
+        let steps = explanation.and_then(|told| told["steps"].as_array());
+        let is_deferral = |step: &&Value| step["transition"] == "defer";
+        self.is_deferred |= steps.is_some_and(|steps| steps.iter().any(|step| is_deferral(&step)));
+        if let Some(step) = steps.and_then(|steps| steps.last()).filter(is_deferral) {
+            let why = step["why"].as_str().unwrap_or_default();
+            report.say(format_args!("{why} See GET /destinations. Waiting."));
         }
     }
 
@@ -131,13 +148,6 @@ impl Watcher {
         }
         if let Some(allowed_at) = webhook.next_attempt_at {
             self.planned.insert(webhook.attempt_count, allowed_at);
-        }
-        if webhook.error_kind() == Some("circuit_open") {
-            self.held_by_circuit = true;
-            report.say(
-                "the destination's circuit is open, so the webhook is deferred (see GET \
-                 /destinations); waiting",
-            );
         }
     }
 

@@ -76,6 +76,25 @@ async fn every_failure_ends_as_the_policy_says() {
     stack.stop().unwrap();
 }
 
+/// The second run opens the circuit of the receiver's URL. The tool says so, and waits for as long
+/// as that takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_an_open_circuit_is_told_and_passes() {
+    let receiver = Receiver::start().await.unwrap();
+    let launch = launch().set("CIRCUIT_FAILURES", "4").set("CIRCUIT_OPEN_MS", "500");
+    let stack = launch.start().unwrap();
+    let tool = env!("CARGO_BIN_EXE_test-webhook-failure");
+    for (round, is_deferred) in [(1, false), (2, true)] {
+        let output = run(tool, &stack, &receiver, &["--failure", "5xx"]).await;
+        assert_passed(&format!("round {round}"), &output);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        for text in ["is open after repeated failures", "(extended by a deferral)"] {
+            assert_eq!(printed.contains(text), is_deferred, "round {round}: {text}\n{printed}");
+        }
+    }
+    stack.stop().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_made_and_redriven() {
     let failing = Behaviour { failure_rate: 100, ..Behaviour::default() };
