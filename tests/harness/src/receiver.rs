@@ -26,11 +26,13 @@
 //! | [`count`] | lock-free counters, and `GET /status` |
 //! | [`signature`] | the check of a signature |
 //! | [`journal`] | the log lines and the saved payloads |
+//! | [`rate_limited`] | the script of a receiver that takes so many requests a second |
 //! | `serve` | the server |
 
 pub mod answer;
 pub mod count;
 pub mod journal;
+pub mod rate_limited;
 mod serve;
 pub mod signature;
 #[cfg(test)]

@@ -86,6 +86,11 @@ impl Reply {
         Self { status, headers: HeaderMap::new(), delay: Duration::ZERO, body, hang_up: false }
     }
 
+    /// Its status code.
+    pub fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
     /// Closes the connection without a response when the request is complete.
     pub fn hang_up() -> Self {
         Self { hang_up: true, ..Self::status(500) }
