@@ -8,6 +8,7 @@
 //! | [`dead_letters`] | the scenarios of `test-webhook-dlq` and `test-webhook-dlq-simple` |
 //! | [`load`] | the benchmark of a running stack |
 //! | [`startup`] | the benchmark of the functions' cold start |
+//! | [`traffic`] | the measurement of traffic control |
 //! | [`cost`] | the cost of a webhook on AWS |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -20,3 +21,4 @@ pub mod load;
 pub mod policy;
 pub mod startup;
 pub mod target;
+pub mod traffic;

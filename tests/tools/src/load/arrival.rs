@@ -55,7 +55,8 @@ impl Arrivals {
         &self.run
     }
 
-    fn note(&self, payload: &[u8], at: Instant) {
+    /// Notes the arrival of a webhook with this payload.
+    pub(crate) fn note(&self, payload: &[u8], at: Instant) {
         let place =
             wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
         let Some(place) = place else {

@@ -94,7 +94,7 @@ pub fn send_at_rate(
 
 /// Sends at this pace on a plain thread. A runtime would wait for a blocking task when it shuts
 /// down, and Ctrl-C must end the tool immediately.
-pub(super) async fn in_the_background(
+pub(crate) async fn in_the_background(
     api: &Server,
     template: Template,
     arrivals: &Arc<Arrivals>,
@@ -107,7 +107,7 @@ pub(super) async fn in_the_background(
 }
 
 /// The error of a loop in which no webhook was accepted.
-pub(super) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
+pub(crate) fn nothing_accepted(first_refusal: Option<String>) -> LoadError {
     LoadError::Protocol(format!(
         "no webhook was accepted; the first response: {}",
         first_refusal.unwrap_or_else(|| "none".into())

@@ -18,13 +18,14 @@ use harness::{
 };
 
 /// The tools of this build.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("cost", env!("CARGO_BIN_EXE_cost")),
     ("load", env!("CARGO_BIN_EXE_load")),
     ("startup", env!("CARGO_BIN_EXE_startup")),
     ("test-webhook-dlq", env!("CARGO_BIN_EXE_test-webhook-dlq")),
     ("test-webhook-dlq-simple", env!("CARGO_BIN_EXE_test-webhook-dlq-simple")),
     ("test-webhook-failure", env!("CARGO_BIN_EXE_test-webhook-failure")),
+    ("traffic", env!("CARGO_BIN_EXE_traffic")),
     ("webhook-receiver", env!("CARGO_BIN_EXE_webhook-receiver")),
 ];
 
@@ -84,6 +85,7 @@ fn what_could_not_run_exits_with_3_and_says_why() {
     for (output, why) in [
         (piped(in_folder("load").args(["--api-url", nobody, "--webhooks", "1"])), "127.0.0.1:1"),
         (piped(in_folder("load").arg("--spawn=no-such-binary")), "no-such-binary"),
+        (piped(in_folder("traffic").arg("--spawn=no-such-binary")), "no-such-binary"),
         (piped(in_folder("startup").args(["--binaries", "no-such-folder"])), "no-such-folder"),
         (
             piped(in_folder("webhook-receiver").args([

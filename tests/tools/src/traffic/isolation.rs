@@ -1,0 +1,194 @@
+//! A healthy path beside a broken one on one host, with six webhooks to the broken path for each to
+//! the healthy one. All healthy ones must be delivered, about as soon as without the broken path.
+//!
+//! Runs with and without the broken path alternate, each on a new stack. Their result is the ratio
+//! of the p99 of the two runs of a pair. The median of the pairs is compared with the target, so
+//! that a pause of the machine in one run does not decide.
+
+use std::{sync::Arc, time::Duration};
+
+use harness::receiver::{Received, Receiver, Reply};
+use serde::Serialize;
+
+use super::{
+    TrafficError,
+    plan::Plan,
+    report::{Figure, at_most, exactly},
+    stacks::{Stacks, wait_until},
+};
+use crate::load::{
+    arrival::Arrivals,
+    figures::Quantiles,
+    open::{Pace, Sent, in_the_background, nothing_accepted},
+    wire::{Server, Template, run_name},
+};
+
+/// Webhooks to the broken path for each webhook to the healthy one.
+const BROKEN_SHARE: u32 = 6;
+
+/// The p99 beside the broken path, as a multiple of the one without it.
+const MAX_RATIO: f64 = 1.2;
+
+const CONNECTIONS: u16 = 8;
+const PAYLOAD_BYTES: u32 = 256;
+
+const HEALTHY: &str = "/healthy";
+const BROKEN: &str = "/broken";
+
+/// The result of all pairs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Isolation {
+    /// Webhooks a second to the healthy path.
+    pub rate: f64,
+    /// Duration of each run.
+    pub seconds: u64,
+    /// The pairs.
+    pub pairs: Vec<Pair>,
+    /// The figures, with their targets.
+    pub figures: Vec<Figure>,
+}
+
+/// Two runs, one after the other.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pair {
+    /// From accepted to arrival, without the broken path.
+    pub alone: Quantiles,
+    /// The same beside it.
+    pub beside_broken: Quantiles,
+    /// The p99 of the latter, as a multiple of the p99 of the former.
+    pub p99_ratio: f64,
+    /// Requests to the broken path.
+    pub broken_requests: usize,
+}
+
+/// One run.
+struct Run {
+    accepted: usize,
+    arrived: usize,
+    times: Quantiles,
+    broken_requests: usize,
+}
+
+/// Measures all pairs.
+pub(super) async fn measure(plan: &Plan) -> Result<Isolation, TrafficError> {
+    let (mut pairs, mut accepted, mut arrived) = (Vec::new(), 0, 0);
+    for number in 1..=plan.pairs {
+        // Half of the pairs start with the broken path, so that a trend of the machine cancels out.
+        let order = if number % 2 == 0 { [true, false] } else { [false, true] };
+        let mut runs = Vec::new();
+        for is_broken in order {
+            plan.say(format_args!(
+                "isolation, {}: pair {number} of {}, {} the broken path: {} s",
+                plan.backend(),
+                plan.pairs,
+                if is_broken { "beside" } else { "without" },
+                plan.seconds
+            ));
+            let run = measure_run(plan, is_broken).await?;
+            if is_broken {
+                (accepted, arrived) = (accepted + run.accepted, arrived + run.arrived);
+            }
+            runs.push(run);
+        }
+        if order[0] {
+            runs.reverse();
+        }
+        if let [alone, beside] = runs.as_slice() {
+            pairs.push(Pair::of(alone, beside));
+        }
+    }
+    let ratio = median(pairs.iter().map(|pair| pair.p99_ratio).collect());
+    let figures = vec![
+        exactly("healthy webhooks delivered", arrived as f64, accepted as f64),
+        at_most("p99 beside the broken path, ratio", ratio, MAX_RATIO),
+    ];
+    Ok(Isolation { rate: plan.rate, seconds: plan.seconds, pairs, figures })
+}
+
+impl Pair {
+    fn of(alone: &Run, beside: &Run) -> Self {
+        Self {
+            alone: alone.times,
+            beside_broken: beside.times,
+            p99_ratio: beside.times.p99_ms / alone.times.p99_ms,
+            broken_requests: beside.broken_requests,
+        }
+    }
+}
+
+/// One run on a new stack.
+async fn measure_run(plan: &Plan, is_broken: bool) -> Result<Run, TrafficError> {
+    let total = |rate: f64| ((rate * plan.seconds as f64).ceil() as u32).max(1);
+    let pace = |rate: f64| Pace {
+        total: total(rate),
+        rate,
+        connections: CONNECTIONS,
+        limit: Duration::MAX,
+    };
+    let healthy_pace = pace(plan.rate);
+    let broken_pace = pace(plan.rate * f64::from(BROKEN_SHARE));
+    let healthy = Arrivals::new(run_name(), healthy_pace.total);
+    let broken = Arrivals::new(run_name(), broken_pace.total);
+    let noted = Arc::clone(&healthy);
+    let script = move |request: &Received| match request.path() {
+        HEALTHY => {
+            noted.note(&request.body, request.at);
+            Reply::status(200)
+        }
+        _ => Reply::status(500),
+    };
+    let receiver = Receiver::builder().script(script).start().await?;
+    let stacks = Stacks::start(plan, 1, &[])?;
+    let api = Server::of(&stacks.url())?;
+    let send = async |path: &str, arrivals: &Arc<Arrivals>, pace: Pace| {
+        let url = receiver.url(path);
+        let template = Template::submission(&api, None, &url, arrivals.run(), PAYLOAD_BYTES);
+        let sent = in_the_background(&api, template, arrivals, pace).await?;
+        if sent.accepted.len() < pace.total as usize {
+            return Err(nothing_accepted(sent.first_refusal));
+        }
+        Ok::<Sent, crate::load::LoadError>(sent)
+    };
+    let sent = if is_broken {
+        let both = tokio::try_join!(
+            send(HEALTHY, &healthy, healthy_pace),
+            send(BROKEN, &broken, broken_pace)
+        );
+        both?.0
+    } else {
+        send(HEALTHY, &healthy, healthy_pace).await?
+    };
+    let accepted = sent.accepted.len();
+    wait_until(plan.bound(), || healthy.distinct() >= accepted as u64).await;
+    stacks.end()?;
+    let times: Vec<Duration> = sent
+        .accepted
+        .iter()
+        .filter_map(|(number, _, answered)| Some(healthy.at(*number)?.saturating_sub(*answered)))
+        .collect();
+    let received = receiver.received();
+    let broken_requests = received.iter().filter(|request| request.path() == BROKEN).count();
+    Ok(Run { accepted, arrived: times.len(), times: Quantiles::of(times), broken_requests })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        count if count % 2 == 0 => f64::midpoint(values[middle - 1], values[middle]),
+        _ => values[middle],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two_middle_ones() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
