@@ -18,4 +18,5 @@ mod lifecycle;
 mod secrecy;
 mod surroundings;
 mod traces;
+mod traffic;
 mod waits;

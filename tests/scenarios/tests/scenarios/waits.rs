@@ -18,6 +18,10 @@ const BOUND: Duration = Duration::from_secs(30);
 /// The maximum median lateness of a round. The slowest attempts depend on the machine.
 const MEDIAN_LATENESS_BOUND: Duration = Duration::from_millis(300);
 
+/// The pause after a refusal lasts for at least a second. It is longer than this from request to
+/// request, because it begins with the answer. Times are stored in milliseconds.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(999);
+
 /// The rounds, one of which must be on time. A pause of the machine delays the attempts of a round,
 /// and a stack that starts attempts late delays those of every round.
 const ROUNDS: usize = 5;
@@ -136,7 +140,7 @@ async fn no_attempt_starts_before_its_retry_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_attempts_keep_the_minimum_delay() {
     let receiver = Receiver::builder()
-        .script(|_| Reply::status(429).header("retry-after", "0"))
+        .script(|_| Reply::status(500).header("retry-after", "0"))
         .start()
         .await
         .unwrap();
@@ -162,6 +166,40 @@ async fn failed_attempts_keep_the_minimum_delay() {
             "{waits:?}"
         );
     }
+    ledger::close(&api, stack, &launch).await;
+}
+
+/// A receiver that refuses every request, and asks for no wait, gets at most one request a second.
+/// The refusals spend no attempt: the webhook is delivered as soon as the receiver accepts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_attempts_keep_the_shortest_pause_and_are_not_spent() {
+    const REFUSALS: u32 = 4;
+    let receiver = Receiver::builder()
+        .script(|request| match request.attempt() {
+            Some(attempt) if attempt <= REFUSALS => Reply::status(429).header("retry-after", "0"),
+            _ => Reply::status(200),
+        })
+        .start()
+        .await
+        .unwrap();
+    let launch = Launch::fresh().unwrap().set("CIRCUIT_FAILURES", "0");
+    let stack = launch.start().unwrap();
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    let retry = json!({"max_attempts": 2, "base_delay_ms": 0});
+    let body = json!({"url": receiver.url("/x"), "payload": 1, "retry": retry}).to_string();
+    let answer = api.call(Method::POST, &["webhooks"], &[], Some(body)).await.unwrap();
+    let accepted: serde_json::Value = answer.expect(http::StatusCode::ACCEPTED).unwrap();
+    let ids = [accepted["webhook_id"].as_str().unwrap().to_owned()];
+    assert_eq!(
+        ledger::settle(&api, &ids, BOUND).await.statuses,
+        [("delivered".to_owned(), 1)].into()
+    );
+    let requests = receiver.received();
+    let waits: Vec<Duration> = requests.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(
+        waits.len() == REFUSALS as usize && waits.iter().all(|wait| *wait >= SHORTEST_PAUSE),
+        "{waits:?}"
+    );
     ledger::close(&api, stack, &launch).await;
 }
 
