@@ -15,6 +15,10 @@ use harness::{
 };
 use serde_json::Value;
 
+/// Settings that permit one attempt.
+const ONE_ATTEMPT: [(&str, &str); 2] =
+    [("RETRY_MAX_ATTEMPTS", "1"), ("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1")];
+
 fn traffic(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, Value) {
     let folder = tempfile::tempdir().unwrap();
     let spawn = format!("--spawn={}", binary("local").unwrap().display());
@@ -33,9 +37,10 @@ fn value(result: &Value, name: &str) -> f64 {
     found.unwrap_or_else(|| panic!("{name}: {result:#}"))["value"].as_f64().unwrap()
 }
 
+/// With one attempt each, a refusal that spent one would make a dead letter.
 #[test]
 fn a_receiver_that_refuses_requests_gets_all_webhooks() {
-    let (exit, report) = traffic(&["throttled", "--throttled", "6@2"], &[]);
+    let (exit, report) = traffic(&["throttled", "--throttled", "6@2"], &ONE_ATTEMPT);
     assert_eq!(exit, Some(0), "{report:#}");
     let case = &report["throttled"][0];
     assert_eq!((value(case, "delivered"), value(case, "dead letters")), (6.0, 0.0), "{report:#}");
@@ -73,11 +78,7 @@ fn a_configured_rate_is_kept_and_used() {
 /// Without waits and with one attempt, each refused webhook becomes a dead letter.
 #[test]
 fn a_missed_target_exits_with_1_and_dead_letters_are_counted() {
-    let settings = [
-        ("MAX_DEFER_MS", "0"),
-        ("RETRY_MAX_ATTEMPTS", "1"),
-        ("RETRY_CLIENT_ERROR_MAX_ATTEMPTS", "1"),
-    ];
+    let settings = [("MAX_DEFER_MS", "0"), ONE_ATTEMPT[0], ONE_ATTEMPT[1]];
     let arguments = ["throttled", "--throttled", "6@2", "--timeout-seconds", "1"];
     let (exit, report) = traffic(&arguments, &settings);
     let case = &report["throttled"][0];
