@@ -159,7 +159,7 @@ impl Rules {
         next.budget.interrupted = 0;
         keep_attempt(&mut next, held.started_at, report);
         next.last_error = last_error(report);
-        next.slot = wait.slot.clone();
+        next.slot.clone_from(&wait.slot);
         self.wait_until(&mut next, wait.until, now);
         let why = Some(Why::RetryAfter);
         note(&mut next, now, Function::Deliver, Transition::Defer, Some(wait.until), why);
