@@ -112,12 +112,12 @@ async fn a_receiver_that_refuses_requests_gets_every_webhook_and_no_attempt_is_s
     }
     let statuses = ledger::settle(&api, &ids, BOUND).await.statuses;
     assert_eq!(statuses, [("delivered".to_owned(), THROTTLED)].into());
-    let received = receiver.received();
+    let arrivals = receiver.received();
     let mut refused = 0;
     for id in &ids {
         let webhook = api.webhook(id).await.unwrap();
         let requests =
-            received.iter().filter(|request| request.webhook_id() == Some(id.as_str())).count();
+            arrivals.iter().filter(|request| request.webhook_id() == Some(id.as_str())).count();
         assert_eq!(webhook.attempts.len(), requests, "each request is listed: {webhook:?}");
         assert_eq!(webhook.attempt_count as usize, requests, "{webhook:?}");
         refused += requests - 1;

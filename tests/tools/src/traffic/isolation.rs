@@ -99,7 +99,7 @@ pub(super) async fn measure(plan: &Plan) -> Result<Isolation, TrafficError> {
     }
     let ratio = median(pairs.iter().map(|pair| pair.p99_ratio).collect());
     let figures = vec![
-        exactly("healthy webhooks delivered", arrived as f64, accepted as f64),
+        exactly("healthy webhooks delivered", arrived, accepted),
         at_most("p99 beside the broken path, ratio", ratio, MAX_RATIO),
     ];
     Ok(Isolation { rate: plan.rate, seconds: plan.seconds, pairs, figures })
@@ -140,7 +140,7 @@ async fn measure_run(plan: &Plan, is_broken: bool) -> Result<Run, TrafficError> 
     let receiver = Receiver::builder().script(script).start().await?;
     let stacks = Stacks::start(plan, 1, &[])?;
     let api = Server::of(&stacks.url())?;
-    let send = async |path: &str, arrivals: &Arc<Arrivals>, pace: Pace| {
+    let submit = async |path: &str, arrivals: &Arc<Arrivals>, pace: Pace| {
         let url = receiver.url(path);
         let template = Template::submission(&api, None, &url, arrivals.run(), PAYLOAD_BYTES);
         let sent = in_the_background(&api, template, arrivals, pace).await?;
@@ -151,12 +151,12 @@ async fn measure_run(plan: &Plan, is_broken: bool) -> Result<Run, TrafficError> 
     };
     let sent = if is_broken {
         let both = tokio::try_join!(
-            send(HEALTHY, &healthy, healthy_pace),
-            send(BROKEN, &broken, broken_pace)
+            submit(HEALTHY, &healthy, healthy_pace),
+            submit(BROKEN, &broken, broken_pace)
         );
         both?.0
     } else {
-        send(HEALTHY, &healthy, healthy_pace).await?
+        submit(HEALTHY, &healthy, healthy_pace).await?
     };
     let accepted = sent.accepted.len();
     wait_until(plan.bound(), || healthy.distinct() >= accepted as u64).await;
@@ -166,8 +166,8 @@ async fn measure_run(plan: &Plan, is_broken: bool) -> Result<Run, TrafficError> 
         .iter()
         .filter_map(|(number, _, answered)| Some(healthy.at(*number)?.saturating_sub(*answered)))
         .collect();
-    let received = receiver.received();
-    let broken_requests = received.iter().filter(|request| request.path() == BROKEN).count();
+    let requests = receiver.received();
+    let broken_requests = requests.iter().filter(|request| request.path() == BROKEN).count();
     Ok(Run { accepted, arrived: times.len(), times: Quantiles::of(times), broken_requests })
 }
 
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle_or_between_the_two_middle_ones() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        let medians = (median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0]));
+        assert_eq!(medians, (2.0, 2.5));
         assert!(median(Vec::new()).is_nan());
     }
 }

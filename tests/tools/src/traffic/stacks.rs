@@ -33,7 +33,7 @@ const MIN_RETRY_DELAY_MS: &str = "1000";
 /// Running stacks on the same data. Fields are dropped in order: processes first.
 #[derive(Debug)]
 pub(super) struct Stacks {
-    stacks: Vec<Stack>,
+    running: Vec<Stack>,
     launches: Vec<Launch>,
     /// Holds the data of the stacks.
     _redis: Option<RedisServer>,
@@ -84,8 +84,8 @@ impl Stacks {
             }
             launches.push(launch);
         }
-        let stacks = launches.iter().map(Launch::start).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { stacks, launches, _redis: redis })
+        let running = launches.iter().map(Launch::start).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { running, launches, _redis: redis })
     }
 
     /// The number of processes.
@@ -95,12 +95,12 @@ impl Stacks {
 
     /// The URL of the first API.
     pub(super) fn url(&self) -> String {
-        self.stacks.first().map(Stack::url).unwrap_or_default()
+        self.running.first().map(Stack::url).unwrap_or_default()
     }
 
     fn clients(&self) -> Result<Vec<ApiClient>, TrafficError> {
         let client = |stack: &Stack| ApiClient::new(&stack.url(), None);
-        Ok(self.stacks.iter().map(client).collect::<Result<_, _>>()?)
+        Ok(self.running.iter().map(client).collect::<Result<_, _>>()?)
     }
 
     /// Submits webhooks to this URL in batches, to all processes in turn. Returns their IDs.
@@ -159,7 +159,7 @@ impl Stacks {
 
     /// Kills the stacks. Their data is not needed any more.
     pub(super) fn end(self) -> Result<(), TrafficError> {
-        for stack in self.stacks {
+        for stack in self.running {
             stack.crash()?;
         }
         Ok(())

@@ -105,8 +105,8 @@ fn figures(webhooks: u32, outcomes: Outcomes, requests: usize, seconds: f64) -> 
     let targets = if webhooks >= MANY_WEBHOOKS { MANY } else { FEW };
     let per_webhook = requests as f64 / f64::from(webhooks);
     vec![
-        exactly("delivered", outcomes.delivered as f64, f64::from(webhooks)),
-        exactly("dead letters", outcomes.failed as f64, 0.0),
+        exactly("delivered", outcomes.delivered, webhooks as usize),
+        exactly("dead letters", outcomes.failed, 0),
         at_most("requests per webhook", per_webhook, targets.requests_per_webhook),
         at_most("seconds until the last delivery", seconds, targets.seconds),
     ]
