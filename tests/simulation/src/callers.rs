@@ -263,12 +263,12 @@ fn confirm_deletion(world: &World, id: &WebhookId) {
 
 /// A webhook with this number in its payload.
 fn webhook(world: &Arc<World>, number: u64) -> Value {
-    let host = if world.plan.stopped.is_some() {
-        HOSTS[0]
-    } else {
-        HOSTS[world.below(HOSTS.len() as u64) as usize]
+    let url = match world.plan.traffic {
+        Some(traffic) => traffic.draw_url(&mut world.state().chance),
+        None if world.plan.stopped.is_some() => format!("https://{}/hook", HOSTS[0]),
+        None => format!("https://{}/hook", HOSTS[world.below(HOSTS.len() as u64) as usize]),
     };
-    let mut webhook = json!({"url": format!("https://{host}/hook"), "payload": {"n": number}});
+    let mut webhook = json!({"url": url, "payload": {"n": number}});
     if !world.plan.varied {
         return webhook;
     }

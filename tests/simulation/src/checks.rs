@@ -4,10 +4,12 @@
 //! | module | contents |
 //! |---|---|
 //! | `claims` | claims, and the outcomes of attempts |
+//! | `refusals` | refused requests, which spend no attempt |
 //! | `budgets` | the budgets of attempts, deferrals and rescues |
 
 mod budgets;
 mod claims;
+mod refusals;
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -15,7 +17,9 @@ use serde::Deserialize;
 use shared::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
+    message::Message,
     model::{Content, ErrorKind, Function, Transition, Webhook, Why},
+    queue::Lane,
     status::Status,
     traffic::target::TargetKey,
 };
@@ -26,6 +30,7 @@ use crate::{
         requests::Destinations,
         tracking::{Checks, Progress},
     },
+    traffic::is_healthy_path,
     world::Process,
 };
 
@@ -108,15 +113,41 @@ impl Checks {
         self.deleted.insert(stored.id.clone());
     }
 
-    pub(super) fn sent(&mut self, process: &Process, id: &WebhookId) {
+    pub(super) fn sent(
+        &mut self,
+        process: &Process,
+        lane: Lane,
+        message: &Message,
+        records: &Records,
+    ) {
+        let id = &message.webhook_id;
         if process.function == Function::Sweep {
             self.sent.insert((process.number, id.clone()));
         }
+        if process.function != Function::Deliver || lane != Lane::Webhooks {
+            return;
+        }
+        *self.relayed.entry((process.number, id.clone())).or_default() += 1;
+        let Some((webhook, content)) = records.webhooks.get(&id.task) else { return };
+        let Some(slot) = &message.slot else { return };
+        let name = short(webhook);
+        self.require(message.relays <= self.rules.limits.max_relays, || {
+            format!("{name}: {} messages in a row wait for its slot", message.relays)
+        });
+        let is_learned = !slot.generation.contains('/');
+        self.require(!is_learned || !is_healthy_path(&content.url), || {
+            format!("{name} waits for slot {slot:?}, because another path refused requests")
+        });
+        self.traffic.holds(&mut self.violation, webhook, slot, &records.targets);
     }
 
-    pub(super) fn acknowledged(&mut self, id: &WebhookId, records: &Records) {
+    pub(super) fn acknowledged(&mut self, process: &Process, id: &WebhookId, records: &Records) {
+        let relays = self.relayed.entry((process.number, id.clone())).or_default();
+        let was_relayed = *relays > 0;
+        *relays = relays.saturating_sub(1);
         let Some((webhook, _)) = records.webhooks.get(&id.task) else { return };
         let held = webhook.due_at.is_some()
+            || was_relayed
             || webhook.status == Status::Delivered
             || webhook.is_dead_letter();
         self.require(held, || {
@@ -252,7 +283,13 @@ impl Checks {
             (Some(claim), Some(attempt)) if attempt.error == Some(ErrorKind::Interrupted) => {
                 self.interrupted(process, after, claim, now);
             }
-            (Some(_), Some(attempt)) => self.concluded(process, after, attempt, destinations),
+            (Some(_), Some(attempt)) if after.budget.throttled > stored.budget.throttled => {
+                self.throttled(process, after, attempt, destinations);
+            }
+            (Some(_), Some(attempt)) => {
+                self.concluded(process, after, attempt, destinations);
+                self.spent_on_refusal(process, stored, attempt, records);
+            }
             (Some(claim), None) => {
                 self.require(after.claim.as_ref() == Some(claim), || {
                     format!("{name}: a claim ended without a recorded attempt")
@@ -280,6 +317,12 @@ impl Checks {
         self.failed(stored, after);
         self.rescued(process, stored, after);
         self.deferred(stored, after);
+        if let Some((_, content)) = records.webhooks.get(&after.id.task) {
+            self.traffic.waits(&mut self.violation, after, &content.url);
+        }
+        if let Some(slot) = &after.slot {
+            self.traffic.holds(&mut self.violation, after, slot, &records.targets);
+        }
         self.budgets(after);
         self.requeued(process, stored, after);
     }

@@ -48,11 +48,12 @@ impl Circuits {
             return;
         }
         let local = process.local_now();
-        // The first failure in a row is written with the second. Old failures do not count.
+        // The first failure in a row that a process sees is written with its second. Old failures do
+        // not count.
         let is_old = touched_at.since(before_write.touched_at) > MAX_FAILURE_GAP;
-        let failed = after.failures == before.failures + 1
-            || (after.failures == 2 && before.failures == 0)
-            || (is_old && before.open_until.is_none() && after.failures == 1);
+        let counted = if is_old && before.open_until.is_none() { 0 } else { before.failures };
+        let failed = matches!(after.failures.saturating_sub(counted), 1 | 2)
+            && after.failures != before.failures;
         let reopened = after.retries_only && after.openings > before.openings;
         require(violation, failed || reopened || after.failures == before.failures, || {
             format!("{}: {} failures after {}", name(), after.failures, before.failures)

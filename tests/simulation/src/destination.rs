@@ -35,7 +35,7 @@ const MIN_DEADLINE: Duration = Duration::from_millis(7500);
 
 /// The reaction of a destination to a request.
 #[derive(Clone, Copy, Debug)]
-enum Reaction {
+pub(crate) enum Reaction {
     /// It responds with this status code and this `retry-after`.
     Responds(u16, Option<u64>),
     /// It does not respond.
@@ -68,6 +68,9 @@ const MIXED: [Reaction; 14] = [
 impl Services {
     fn react(&self, url: &str) -> Reaction {
         let world = &self.0.world;
+        if let Some(traffic) = world.plan.traffic {
+            return traffic.react(&mut world.state(), url);
+        }
         let host = HOSTS.iter().position(|host| url.contains(host)).unwrap_or(0);
         let is_bad = world.plan.flaps && world.is_faulty();
         match host {
@@ -165,12 +168,20 @@ impl Sender for Services {
                 now,
                 state.destinations.requests.contains_key(&key),
             );
+            if let Some((webhook, _)) = state.records.webhooks.get(&key.0.task) {
+                let targets = &state.records.targets;
+                let checks = &mut state.checks;
+                checks.traffic.requested(&mut checks.violation, process, webhook, targets);
+            }
             state.destinations.requests.insert(
                 key.clone(),
                 DestinationRequest { status, reported: None, reported_at: now },
             );
         });
-        let slow = if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 {
+        let is_quick = world.plan.traffic.is_some();
+        let slow = if is_quick {
+            world.below(400)
+        } else if world.below(if world.plan.stall > 0.0 { 2 } else { 8 }) == 0 {
             world.below(28_000)
         } else {
             world.below(400)

@@ -1,5 +1,7 @@
 //! The checks at the end of a run: the three rules of the design, the dead letters and the ledger.
 
+use std::time::Duration;
+
 use shared::{metrics::DELIVERY_STATUSES, model::ErrorKind, status::Status};
 
 use crate::{
@@ -9,7 +11,15 @@ use crate::{
         State,
         records::{short, short_id},
     },
+    traffic::is_healthy_path,
 };
+
+/// A webhook that pauses may defer for this long reaches every receiver of these worlds.
+const MIN_PATIENCE: Duration = Duration::from_secs(1800);
+
+/// The longest time to the delivery at a path that always works: two ticks of the schedule, and
+/// some waits for the concurrency limit of its host.
+const MAX_HEALTHY_WAIT: Duration = Duration::from_secs(150);
 
 /// Whether no work is left.
 pub(super) fn is_settled(state: &State) -> bool {
@@ -41,12 +51,34 @@ pub(super) fn check(state: &mut State, kind: Kind, plan: &Plan) {
     rules_two_and_three(state);
     unreadable_messages(state, plan);
     totals(state, plan);
+    traffic(state, kind, plan);
     let webhooks = state.records.webhooks.len() + state.checks.deleted.len();
     // If a destination gets one attempt at a time, deferred webhooks have additional messages.
     if kind == Kind::Backlog && plan.host_concurrency > 1 {
         let most = state.checks.most_waiting;
         state.checks.require(most <= 2 * webhooks, || {
             format!("{most} messages at a time for {webhooks} webhooks")
+        });
+    }
+}
+
+/// Without faults, pauses lose no webhook, and a path that works does not wait for others.
+fn traffic(state: &mut State, kind: Kind, plan: &Plan) {
+    if !plan.is_mild() {
+        return;
+    }
+    for (webhook, content) in state.records.webhooks.values() {
+        let is_lost = kind == Kind::Throttled
+            && plan.max_defer >= MIN_PATIENCE
+            && webhook.status != Status::Delivered;
+        state.checks.require(!is_lost, || {
+            format!("pauses made {} a dead letter: {:?}", short(webhook), webhook.last_error)
+        });
+        let allowed_at = state.checks.deliver_at_of(webhook);
+        let took = webhook.delivered_at.map(|at| at.since(webhook.created_at.max(allowed_at)));
+        let is_late = took.is_none_or(|took| took > MAX_HEALTHY_WAIT);
+        state.checks.require(!is_late || !is_healthy_path(&content.url), || {
+            format!("{}, whose path works, took {took:?}", short(webhook))
         });
     }
 }

@@ -16,7 +16,9 @@
 //! | `store`, `queue`, `destination` | the backends of a function's context, with their faults |
 //! | `platform` | polls the queue, runs the schedule, invokes the functions |
 //! | `callers` | API callers and operators |
-//! | `checks`, `circuit_checks`, `final_checks` | the checks at every step and at the end |
+//! | `traffic` | the worlds of traffic control, and their destinations |
+//! | `checks`, `circuit_checks`, `traffic_checks`, `final_checks` | the checks at every step and at
+//! the end |
 //! | [`search`] | runs many seeds and plants bugs |
 
 mod callers;
@@ -31,6 +33,8 @@ mod queue;
 pub mod search;
 mod state;
 mod store;
+mod traffic;
+mod traffic_checks;
 mod world;
 
 use std::{
@@ -39,6 +43,7 @@ use std::{
 };
 
 use shared::{
+    clock::Timestamp,
     planted::{self, Bug},
     queue::Lane,
 };
@@ -46,6 +51,7 @@ use shared::{
 use self::{
     chance::Chance,
     plan::{Kind, Plan},
+    state::EPOCH_MS,
     world::World,
 };
 
@@ -88,28 +94,58 @@ pub struct RunResult {
     pub messages: u64,
     /// Its (virtual) duration in seconds.
     pub seconds: u64,
+    /// Webhooks that are dead letters.
+    pub dead_letters: usize,
+    /// When the last webhook was delivered, in (virtual) milliseconds since the start.
+    pub last_delivery_ms: u64,
+}
+
+/// Webhooks that arrive within a second at a destination that takes a number of requests per
+/// second, and that answers the others with 429 and `retry-after: 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// The seed of everything that is random.
+    pub seed: u64,
+    /// The number of webhooks.
+    pub webhooks: u64,
+    /// The requests per second that the destination takes.
+    pub per_second: u64,
+    /// The number of processes of each function.
+    pub workers: u32,
 }
 
 /// Runs one world until all work is done or a check fails.
 pub fn run(run: Run) -> RunResult {
+    let mut chance = Chance::new(run.seed);
+    let kind = run.world.unwrap_or_else(|| Kind::of_seed(run.seed));
+    let plan = Plan::of(kind, &mut chance).with_seed(kind, run.seed);
+    run_plan(run, kind, plan, chance)
+}
+
+/// Runs a burst, without faults, until all work is done or a check fails.
+pub fn run_burst(burst: Burst) -> RunResult {
+    let plan = Plan::of_burst(&burst);
+    run_plan(Run::of(burst.seed), Kind::Throttled, plan, Chance::new(burst.seed))
+}
+
+fn run_plan(run: Run, kind: Kind, plan: Plan, chance: Chance) -> RunResult {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else {
         unreachable!("a runtime without I/O needs no system resources")
     };
     planted::plant(run.bug);
-    let ran = runtime.block_on(simulate(run));
+    let ran = runtime.block_on(async {
+        // The world measures time from the start of the runtime.
+        simulate(World::new(plan, chance, run.traced), kind).await
+    });
     // This ends the tasks that still wait.
     drop(runtime);
     planted::plant(None);
     ran
 }
 
-async fn simulate(run: Run) -> RunResult {
-    let mut chance = Chance::new(run.seed);
-    let kind = run.world.unwrap_or_else(|| Kind::of_seed(run.seed));
-    let plan = Plan::of(kind, &mut chance).with_seed(kind, run.seed);
-    let world = World::new(plan, chance, run.traced);
+async fn simulate(world: Arc<World>, kind: Kind) -> RunResult {
     world.note(&"world", || format!("{}: {:?}", kind.name(), world.plan));
     callers::start(&world);
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
@@ -130,6 +166,7 @@ async fn simulate(run: Run) -> RunResult {
     }
     let trace = world.take_trace();
     let state = world.state();
+    let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
     RunResult {
         violation: state.checks.violation.clone(),
         trace,
@@ -137,6 +174,11 @@ async fn simulate(run: Run) -> RunResult {
         requests: state.destinations.requests.len(),
         messages: state.messages.taken,
         seconds: world.age_s(),
+        dead_letters: webhooks.clone().filter(|webhook| webhook.is_dead_letter()).count(),
+        last_delivery_ms: webhooks
+            .filter_map(|webhook| webhook.delivered_at)
+            .max()
+            .map_or(0, |at| at.since(Timestamp::from_millis(EPOCH_MS)).as_millis() as u64),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::chance::Chance;
+use crate::{chance::Chance, traffic::Traffic};
 
 /// The kinds of worlds, by their faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +36,19 @@ pub enum Kind {
     Versions,
     /// The sweep's clock is ahead for a while, by minutes or by more than a month.
     Clocks,
+    /// A host has a configured rate.
+    Limited,
+    /// A destination takes a number of requests per second and refuses the others.
+    Throttled,
+    /// One host has paths that work and paths that do not.
+    SharedHosts,
     /// All faults.
     Everything,
 }
 
 impl Kind {
     /// All kinds, in the order in which seeds use them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Everything,
         Self::Calm,
         Self::Deaths,
@@ -58,7 +64,13 @@ impl Kind {
         Self::Crashing,
         Self::Versions,
         Self::Clocks,
+        Self::Limited,
+        Self::Throttled,
+        Self::SharedHosts,
     ];
+
+    /// The number of kinds without traffic control, which are the first of all.
+    const WITHOUT_TRAFFIC: usize = 15;
 
     /// The name, as in `--world`.
     pub fn name(self) -> String {
@@ -70,12 +82,13 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The kind that a seed determines. Half of all seeds have all faults.
+    /// The kind that a seed determines. One in eight seeds has a world of traffic control. Half of
+    /// all seeds have all faults.
     pub fn of_seed(seed: u64) -> Self {
-        if seed.is_multiple_of(2) {
-            Self::Everything
-        } else {
-            Self::ALL[(seed / 2) as usize % Self::ALL.len()]
+        match seed % 16 {
+            1 | 5 => Self::ALL[Self::WITHOUT_TRAFFIC + ((seed / 16 + seed % 16) % 3) as usize],
+            even if even.is_multiple_of(2) => Self::Everything,
+            _ => Self::ALL[(seed / 2) as usize % Self::WITHOUT_TRAFFIC],
         }
     }
 }
@@ -182,6 +195,10 @@ pub struct Plan {
     pub max_receives: u32,
     /// The error of the sweep's clock.
     pub wrong_clock: Option<WrongClock>,
+    /// How destinations restrict requests.
+    pub traffic: Option<Traffic>,
+    /// The maximum number of concurrent processes of each function.
+    pub workers: u32,
 }
 
 impl Plan {
@@ -190,6 +207,7 @@ impl Plan {
         let busy_s = 60 + chance.below(1200);
         let mut plan = Self {
             webhooks: 2 + chance.below(7),
+            workers: 4,
             varied: true,
             busy_s,
             faults_end_s: busy_s + 60 + chance.below(1200),
@@ -278,6 +296,7 @@ impl Plan {
         if let Some(wrong) = self.wrong_clock {
             self.faults_end_s = self.faults_end_s.max(wrong.span.1);
         }
+        self.add_traffic(kind, seed);
         self
     }
 

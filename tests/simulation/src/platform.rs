@@ -27,9 +27,6 @@ pub(super) const FUNCTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// The visibility timeout.
 const VISIBILITY: Duration = Duration::from_secs(360);
 
-/// The maximum number of concurrent processes of each function.
-const WORKERS: u32 = 4;
-
 type Batch = Vec<(u64, Received)>;
 
 /// Runs `work` in the process, until the process dies or the time limit is reached.
@@ -58,7 +55,7 @@ struct Worker {
 /// Polls a lane, without end.
 pub(super) async fn poll(world: Arc<World>, lane: Lane) {
     let idle: Arc<Mutex<Vec<Worker>>> = Arc::default();
-    let slots = Arc::new(tokio::sync::Semaphore::new(WORKERS as usize));
+    let slots = Arc::new(tokio::sync::Semaphore::new(world.plan.workers as usize));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stopped = lane == Lane::Webhooks && world.is_within(world.plan.stopped);
@@ -142,8 +139,10 @@ impl Worker {
                 .iter()
                 .any(|failure| failure.item_identifier == received.id)
         };
-        let without_faults =
-            process.failed_calls.load(Relaxed) + process.failed_sends.load(Relaxed) == 0;
+        // Without time for a claim, a worker hands a message back before it reads the record.
+        let is_in_time = process.local_now() <= until.minus(world.config.rules.limits.lease);
+        let failures = process.failed_calls.load(Relaxed) + process.failed_sends.load(Relaxed);
+        let without_faults = failures == 0 && is_in_time;
         for ((number, received), was_finished) in batch.iter().zip(were_finished) {
             if has_failed(received) {
                 // Some platforms make the message visible soon, others after the visibility

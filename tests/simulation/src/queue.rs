@@ -111,7 +111,7 @@ impl State {
             format!("{process} acknowledged a message of a newer version")
         });
         if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
-            self.checks.acknowledged(&id, &self.records);
+            self.checks.acknowledged(process, &id, &self.records);
         }
     }
 
@@ -164,15 +164,15 @@ impl Queue for Services {
             if is_accepted {
                 let faulty = world.is_faulty();
                 world.change(|state| {
-                    let id =
-                        Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+                    let parsed = Message::from_json(&message.body).ok();
+                    let id = parsed.as_ref().map(|message| message.webhook_id.clone());
                     state.note(process, || {
                         let what = id.as_ref().map_or_else(String::new, short_id);
                         format!("sends {what} to {lane:?}, delay {:?}", message.delay)
                     });
                     state.accept(&world.plan, faulty, lane, message);
-                    if let Some(id) = id {
-                        state.checks.sent(process, &id);
+                    if let Some(parsed) = parsed {
+                        state.checks.sent(process, lane, &parsed, &state.records);
                     }
                 });
             }

@@ -29,6 +29,7 @@ use crate::{
         EPOCH_MS, State, messages::Messages, records::Records, requests::Destinations,
         tracking::Checks,
     },
+    traffic::{LIMITED_HOST, Traffic},
 };
 
 /// The probability that a doomed process dies at each step.
@@ -56,6 +57,9 @@ impl World {
         let mut config = config_and_guard().0.clone();
         config.rules.limits.max_defer = plan.max_defer;
         config.deliver_host_concurrency = plan.host_concurrency;
+        if let Some(Traffic::Limited(limit)) = plan.traffic {
+            config.rate_limits = format!("{LIMITED_HOST}={limit}").parse().unwrap_or_default();
+        }
         let checks = Checks::new(&plan, config.rules.clone());
         let state = State {
             chance,

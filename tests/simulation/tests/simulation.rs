@@ -13,9 +13,9 @@
 
 use shared::planted::Bug;
 use simulation::{
-    Run,
+    Burst, Run,
     plan::Kind,
-    run,
+    run, run_burst,
     search::{MAX_SEEDS_PER_BUG, catch, run_seeds},
 };
 
@@ -74,6 +74,12 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::PurgeByOneSighting, 176),
     (Bug::DueWithoutPosition, 528),
     (Bug::DueNeverTakenBack, 359),
+    (Bug::SlotTakenTwice, 1),
+    (Bug::ThrottleSpendsAttempt, 1),
+    (Bug::PauseForOneOnly, 1),
+    (Bug::UrlFailsOrigin, 1),
+    (Bug::LateWithoutSlot, 1),
+    (Bug::RateNeverDecreases, 1),
 ];
 
 /// The planted bugs that were real, and their effects. The simulation or an attack on the release
@@ -173,6 +179,29 @@ fn a_seed_replays_exactly() {
     }
 }
 
+/// A burst at a receiver that takes fewer requests and refuses the others: the figures of the
+/// design hold, and no webhook is lost. Twenty seeds each.
+#[test]
+fn a_burst_is_delivered_at_the_rate_that_its_receiver_takes() {
+    for (webhooks, per_second, workers, most_s, most_requests) in
+        [(40, 2, 4, 45.0, 2.3), (1000, 50, 20, 60.0, 1.5)]
+    {
+        for seed in 0..20 {
+            let ran = run_burst(Burst { seed, webhooks, per_second, workers });
+            let seconds = ran.last_delivery_ms as f64 / 1000.0;
+            let requests = ran.requests as f64 / webhooks as f64;
+            println!(
+                "{webhooks} webhooks to {per_second}/s, seed {seed}: {seconds:.1} s, \
+                 {requests:.2} requests a webhook"
+            );
+            assert_eq!((ran.violation, ran.dead_letters), (None, 0), "seed {seed}");
+            assert_eq!(ran.accepted as u64, webhooks, "seed {seed}");
+            assert!(seconds <= most_s, "{webhooks} webhooks, seed {seed}: {seconds} s");
+            assert!(requests <= most_requests, "{webhooks} webhooks, seed {seed}: {requests}");
+        }
+    }
+}
+
 /// Each kind of world accepts and sends webhooks, and its faults happen.
 #[test]
 fn every_world_does_something() {
@@ -203,6 +232,9 @@ fn every_world_does_something() {
             Kind::Crashing => "is invoked with messages",
             Kind::Versions => "writes to webhook",
             Kind::Clocks => "taken_back: 1",
+            Kind::Limited => " slots up to ",
+            Kind::Throttled => "paused until",
+            Kind::SharedHosts => "circuit Open",
             Kind::Everything => "retry, in_progress -> retrying",
         };
         let seen = ran.iter().flat_map(|ran| &ran.trace).any(|line| line.contains(sign));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shared::{
     model::{Function, Transition, Webhook, Why},
     status::Status,
+    transition::MAX_RATE_LIMITED,
 };
 
 use crate::{
@@ -57,17 +58,24 @@ impl Checks {
         });
     }
 
-    /// The host limit and the circuit count their deferrals separately.
+    /// The host limit, the circuit, pauses and configured rates count their deferrals separately.
     pub(super) fn deferred(&mut self, stored: &Webhook, after: &Webhook) {
         let Some(step) = after.history.last().filter(|step| step.transition == Transition::Defer)
         else {
             return;
         };
         let (before, budget) = (stored.budget, after.budget);
-        let matches = match step.why {
-            Some(Why::RateLimit) => budget.deferred_ms == before.deferred_ms,
-            Some(Why::Unsent) => true,
-            _ => budget.host_deferred_ms == before.host_deferred_ms,
+        let used = [
+            budget.deferred_ms != before.deferred_ms,
+            budget.host_deferred_ms != before.host_deferred_ms,
+            budget.paused_ms != before.paused_ms,
+            budget.rate_limited_ms != before.rate_limited_ms,
+        ];
+        let matches = match (step.why, used) {
+            (Some(Why::RateLimit), [circuit, _, pause, _]) => !circuit && !pause,
+            (Some(Why::RetryAfter), [circuit, host, _, rate]) => !circuit && !host && !rate,
+            (Some(Why::Unsent), _) => true,
+            (_, [_, host, pause, rate]) => !host && !pause && !rate,
         };
         self.require(matches, || {
             format!(
@@ -100,7 +108,12 @@ impl Checks {
         self.require(budget.rescues == 0 || !self.mild, || {
             format!("{name}: a rescue in a world without faults")
         });
-        for deferred in [budget.deferred_ms, budget.host_deferred_ms].map(u128::from) {
+        let rate_limited = Duration::from_millis(budget.rate_limited_ms);
+        self.require(rate_limited <= MAX_RATE_LIMITED, || {
+            format!("{name}: a configured rate deferred it for {rate_limited:?}")
+        });
+        let bounded = [budget.deferred_ms, budget.host_deferred_ms, budget.paused_ms];
+        for deferred in bounded.map(u128::from) {
             self.require(deferred <= limits.max_defer.as_millis(), || {
                 format!("{name}: deferred for {deferred} ms")
             });

@@ -117,33 +117,10 @@ impl Checks {
         let name = short(after);
         let progress = self.progress.entry(after.id.clone()).or_default();
         progress.outcomes += 1;
-        progress.interruptions = 0;
-        *self.outcomes.entry(after.status).or_default() += 1;
-        let (owner, outcomes) = (progress.owner, progress.outcomes);
-        self.require(owner == process.number, || {
-            format!(
-                "{process} wrote the outcome of {name}, attempt {}, and process {owner} owns the \
-                claim",
-                attempt.number
-            )
-        });
-        self.require(attempt.number == after.attempt_count, || {
-            format!("{name}: the outcome of another attempt")
-        });
+        let outcomes = progress.outcomes;
+        self.recorded(process, after, attempt, destinations);
         let request = destinations.requests.get(&(after.id.clone(), attempt.number));
         let reported = request.and_then(|request| request.reported.as_ref());
-        let matches = match reported {
-            Some(reported) => {
-                reported.error == attempt.error && reported.status_code == attempt.status_code
-            }
-            None => matches!(attempt.error, Some(ErrorKind::Network | ErrorKind::Timeout)),
-        };
-        self.require(matches, || {
-            format!(
-                "{name}, attempt {}: recorded as {:?}, and the request was {request:?}",
-                attempt.number, attempt.error
-            )
-        });
         let was_2xx = request
             .and_then(|request| request.status)
             .is_some_and(|status| (200..300).contains(&status));
@@ -174,5 +151,44 @@ impl Checks {
         let from = request
             .map_or_else(|| process.to_true(after.updated_at), |request| request.reported_at);
         self.progress.entry(after.id.clone()).or_default().not_before = from.plus(wait);
+    }
+
+    /// The owner of the claim writes the result of its attempt.
+    pub(super) fn recorded(
+        &mut self,
+        process: &Process,
+        after: &Webhook,
+        attempt: &Attempt,
+        destinations: &Destinations,
+    ) {
+        let name = short(after);
+        let progress = self.progress.entry(after.id.clone()).or_default();
+        progress.interruptions = 0;
+        let owner = progress.owner;
+        *self.outcomes.entry(after.status).or_default() += 1;
+        self.require(owner == process.number, || {
+            format!(
+                "{process} wrote the outcome of {name}, attempt {}, and process {owner} owns the \
+                claim",
+                attempt.number
+            )
+        });
+        self.require(attempt.number == after.attempt_count, || {
+            format!("{name}: the outcome of another attempt")
+        });
+        let request = destinations.requests.get(&(after.id.clone(), attempt.number));
+        let reported = request.and_then(|request| request.reported.as_ref());
+        let matches = match reported {
+            Some(reported) => {
+                reported.error == attempt.error && reported.status_code == attempt.status_code
+            }
+            None => matches!(attempt.error, Some(ErrorKind::Network | ErrorKind::Timeout)),
+        };
+        self.require(matches, || {
+            format!(
+                "{name}, attempt {}: recorded as {:?}, and the request was {request:?}",
+                attempt.number, attempt.error
+            )
+        });
     }
 }

@@ -9,6 +9,9 @@ use shared::{clock::Timestamp, id::WebhookId, sender::Answer};
 pub(crate) struct Destinations {
     /// By webhook and attempt.
     pub(crate) requests: BTreeMap<(WebhookId, u32), DestinationRequest>,
+    /// The latest second of a destination that takes a number of requests per second, and how many
+    /// it has taken in it.
+    pub(crate) taken: (u64, u64),
 }
 
 /// A request.

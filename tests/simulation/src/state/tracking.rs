@@ -9,12 +9,13 @@ use shared::{
     circuit::Settings,
     clock::Timestamp,
     id::{TaskId, WebhookId},
+    model::Webhook,
     status::Status,
     traffic::target::TargetKey,
     transition::Rules,
 };
 
-use crate::plan::Plan;
+use crate::{plan::Plan, traffic_checks::TrafficChecks};
 
 /// The state of the checks.
 #[derive(Debug)]
@@ -49,6 +50,10 @@ pub(crate) struct Checks {
     pub(crate) outcomes: BTreeMap<Status, u64>,
     /// The circuits.
     pub(crate) circuit: Circuits,
+    /// Pauses, rates and slots.
+    pub(crate) traffic: TrafficChecks,
+    /// The messages that a process of `deliver` has sent for a webhook without acknowledging one.
+    pub(crate) relayed: BTreeMap<(u32, WebhookId), u32>,
     /// Webhooks that the audit may have missed: a newer version had written to them, or a clock
     /// that was ahead had moved the audit's position. The final checks show whether they were
     /// found.
@@ -105,6 +110,8 @@ impl Checks {
             restarts: 0,
             outcomes: BTreeMap::new(),
             circuit: Circuits::new(plan, &Settings::default()),
+            traffic: TrafficChecks::new(plan),
+            relayed: BTreeMap::new(),
             unaudited: BTreeSet::new(),
             most_waiting: 0,
             identical_writes: 0,
@@ -120,6 +127,13 @@ impl Checks {
         if !holds {
             self.violation.get_or_insert_with(else_what);
         }
+    }
+
+    /// When the caller allowed the first attempt.
+    pub(crate) fn deliver_at_of(&self, webhook: &Webhook) -> Timestamp {
+        let number = self.created_for.iter().find(|(_, ids)| ids.contains(&webhook.id.task));
+        let at = number.and_then(|(number, _)| self.deliver_at.get(number));
+        at.copied().unwrap_or_default()
     }
 
     /// Whether more than one webhook was created for this payload number.

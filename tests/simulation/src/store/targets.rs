@@ -18,6 +18,14 @@ use crate::{
     world::{Process, Services},
 };
 
+/// What a write says of a target.
+fn describe(target: &Target, now: Timestamp) -> String {
+    let state = target.circuit.state(now);
+    let pace = target.pace(now).filter(|pace| pace.is_paused(now));
+    let pause = pace.map_or_else(String::new, |pace| format!(", paused until {}", pace.resume_at));
+    format!("writes target {}: circuit {state:?}{pause}", target.key)
+}
+
 #[async_trait]
 impl Targets for Services {
     async fn target(&self, key: &TargetKey) -> Result<TargetState, StoreError> {
@@ -42,6 +50,13 @@ impl Targets for Services {
             }
             let replaced = stored.target.take();
             stored.target = (!after.is_idle()).then(|| after.clone());
+            state.note(process, || describe(&after, now));
+            state.checks.traffic.written(
+                &mut state.checks.violation,
+                process,
+                replaced.as_ref(),
+                &after,
+            );
             state.checks.circuit.written(
                 &mut state.checks.violation,
                 process,
@@ -70,14 +85,17 @@ impl Targets for Services {
 
     async fn take_slots(&self, key: &TargetKey, take: &Take) -> Result<TakenSlots, StoreError> {
         let (key, take) = (key.clone(), take.clone());
-        let write = move |state: &mut State, _: &Process| {
-            let stored = state.records.targets.entry(key).or_default();
+        let write = move |state: &mut State, process: &Process| {
+            let stored = state.records.targets.entry(key.clone()).or_default();
             let Some(after) = take.advance(stored.counters.as_ref()) else {
                 return TakenSlots::Refused(stored.clone());
             };
             let last = if take.is_late { after.last_late } else { after.last };
+            state.checks.traffic.took(&key, stored.counters.as_ref(), &after);
             stored.counters = Some(after);
-            TakenSlots::Taken { last, target: stored.target.clone() }
+            let target = stored.target.clone();
+            state.note(process, || format!("takes {} slots up to {last}", take.count));
+            TakenSlots::Taken { last, target }
         };
         self.call("take_slots", write).await
     }
@@ -89,12 +107,14 @@ impl Targets for Services {
         after: &Counters,
     ) -> Result<(), ReplaceCountersError> {
         let (key, before, after) = (key.clone(), before.cloned(), after.clone());
-        let write = move |state: &mut State, _: &Process| {
-            let stored = state.records.targets.entry(key).or_default();
+        let write = move |state: &mut State, process: &Process| {
+            let stored = state.records.targets.entry(key.clone()).or_default();
             if stored.counters != before {
                 return Err(ReplaceCountersError::Changed(stored.clone()));
             }
-            stored.counters = Some(after);
+            state.checks.traffic.took(&key, stored.counters.as_ref(), &after);
+            stored.counters = Some(after.clone());
+            state.note(process, || format!("takes slots: {after:?}"));
             Ok(())
         };
         self.call("replace_counters", write).await?
