@@ -18,7 +18,7 @@ use shared::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     message::Message,
-    model::{Content, ErrorKind, Function, Transition, Webhook, Why},
+    model::{Claim, Content, ErrorKind, Function, Transition, Webhook, Why},
     queue::Lane,
     status::Status,
     traffic::target::TargetKey,
@@ -272,6 +272,32 @@ impl Checks {
         if again {
             self.restarted(process, after);
         }
+        self.attempt_ended(process, stored, after, destinations, records, now);
+        self.attempt_claimed(process, stored, after, records, now);
+        self.failed(stored, after);
+        self.rescued(process, stored, after);
+        self.deferred(stored, after);
+        if let Some((_, content)) = records.webhooks.get(&after.id.task) {
+            self.traffic.waits(&mut self.violation, after, &content.url);
+        }
+        if let Some(slot) = &after.slot {
+            self.traffic.holds(&mut self.violation, after, slot, &records.targets);
+        }
+        self.budgets(after);
+        self.requeued(process, stored, after);
+    }
+
+    /// Checks what the write says about the claim of the stored record.
+    fn attempt_ended(
+        &mut self,
+        process: &Process,
+        stored: &Webhook,
+        after: &Webhook,
+        destinations: &Destinations,
+        records: &Records,
+        now: Timestamp,
+    ) {
+        let name = short(after);
         let recorded = after.attempts.last().filter(|last| stored.attempts.last() != Some(*last));
         match (&stored.claim, recorded) {
             (None, Some(_)) => {
@@ -297,34 +323,32 @@ impl Checks {
             }
             (None, None) => {}
         }
-        if let Some(claim) =
-            after.claim.as_ref().filter(|claim| stored.claim.as_ref() != Some(*claim))
-        {
-            self.claimed(process, stored, after, claim);
-            let local = process.local_now();
-            let max_defer = self.rules.limits.max_defer;
-            let overdue = |until: Timestamp| is_overdue(stored, until.since(local), max_defer);
-            let origin = TargetKey::origin(&after.destination);
-            let url = after.path_hash.as_ref().map(|hash| TargetKey::url(&after.destination, hash));
-            for key in [Some(origin), url].into_iter().flatten() {
-                let target = records.targets.get(&key).and_then(|state| state.target.as_ref());
-                let is_exempt =
-                    target.is_some_and(|target| target.circuit.retries_only) && !got_5xx(stored);
-                let target = target.filter(|_| !is_exempt);
-                self.circuit.claimed(&mut self.violation, process, target, now, overdue);
-            }
+    }
+
+    /// Checks a new claim, and the circuits at that time.
+    fn attempt_claimed(
+        &mut self,
+        process: &Process,
+        stored: &Webhook,
+        after: &Webhook,
+        records: &Records,
+        now: Timestamp,
+    ) {
+        let is_new = |claim: &&Claim| stored.claim.as_ref() != Some(*claim);
+        let Some(claim) = after.claim.as_ref().filter(is_new) else { return };
+        self.claimed(process, stored, after, claim);
+        let local = process.local_now();
+        let max_defer = self.rules.limits.max_defer;
+        let overdue = |until: Timestamp| is_overdue(stored, until.since(local), max_defer);
+        let origin = TargetKey::origin(&after.destination);
+        let url = after.path_hash.as_ref().map(|hash| TargetKey::url(&after.destination, hash));
+        for key in [Some(origin), url].into_iter().flatten() {
+            let target = records.targets.get(&key).and_then(|state| state.target.as_ref());
+            let is_exempt =
+                target.is_some_and(|target| target.circuit.retries_only) && !got_5xx(stored);
+            let target = target.filter(|_| !is_exempt);
+            self.circuit.claimed(&mut self.violation, process, target, now, overdue);
         }
-        self.failed(stored, after);
-        self.rescued(process, stored, after);
-        self.deferred(stored, after);
-        if let Some((_, content)) = records.webhooks.get(&after.id.task) {
-            self.traffic.waits(&mut self.violation, after, &content.url);
-        }
-        if let Some(slot) = &after.slot {
-            self.traffic.holds(&mut self.violation, after, slot, &records.targets);
-        }
-        self.budgets(after);
-        self.requeued(process, stored, after);
     }
 
     /// The fields that every record must have in its status.

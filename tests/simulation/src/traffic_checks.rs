@@ -47,8 +47,7 @@ const MAX_REMAINING: f64 = 0.801;
 /// The lowest learned rate, per second.
 const MIN_RATE: f64 = 1.0 / 600.0;
 
-/// How long before its slot opens a webhook waits in the process, at most. The bound of a rate adds
-/// the time that a webhook may be late.
+/// How late a webhook may come for its slot of a configured rate, in seconds.
 const MAX_LATE_S: f64 = 10.0;
 
 /// The first check that failed.
