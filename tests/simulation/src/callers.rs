@@ -225,7 +225,11 @@ async fn roll_forward(world: Arc<World>) {
     tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
     world.change(|state| {
         state.note(&"newer", || "is back".to_owned());
-        state.records.newer.clear();
+        let newer = std::mem::take(&mut state.records.newer);
+        // A sweep that runs now may have read them while they were unreadable.
+        if state.checks.sweeping > 0 {
+            state.checks.unaudited.extend(newer);
+        }
         let (sent, left) = (state.checks.newer_sent, state.messages.take_newer());
         state.checks.require(left == sent, || {
             format!("{left} of {sent} messages of a newer version are left")
