@@ -48,8 +48,8 @@ impl Circuits {
             return;
         }
         let local = process.local_now();
-        // The first failure in a row that a process sees is written with its second. Old failures do
-        // not count.
+        // The first failure in a row that a process sees is written with its second. Old failures
+        // do not count.
         let is_old = touched_at.since(before_write.touched_at) > MAX_FAILURE_GAP;
         let counted = if is_old && before.open_until.is_none() { 0 } else { before.failures };
         let failed = matches!(after.failures.saturating_sub(counted), 1 | 2)
