@@ -353,15 +353,9 @@ impl CircuitBreaker {
     ) {
         let key = permit.key().clone();
         let mut stored = self.newest(&permit);
-        for round in 0..MAX_WRITE_ATTEMPTS {
+        for _ in 0..MAX_WRITE_ATTEMPTS {
             let current = stored.clone().unwrap_or_else(|| Target::idle(key.clone()));
-            let Some(next) = change(&current) else {
-                // Before the first write, the state is what this process knows already.
-                if round > 0 {
-                    stored.map_or_else(|| self.targets.forget(&key), |t| self.targets.remember(t));
-                }
-                return;
-            };
+            let Some(next) = change(&current) else { return };
             let revision = stored.as_ref().map(|target| target.revision);
             match context.store.write_target(revision, &next).await {
                 Ok(()) => {
