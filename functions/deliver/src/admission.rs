@@ -29,7 +29,7 @@ use crate::{
 /// The decision on one attempt.
 pub(crate) enum AdmissionDecision<'a> {
     /// Make the attempt.
-    Go(AttemptPermit<'a>),
+    Go(Box<AttemptPermit<'a>>),
     /// Make no attempt now. Hold the reservation until the deferral is written: an attempt that is
     /// being deferred counts against the limits too.
     Defer(Deferral, Reservation<'a>),
@@ -113,7 +113,7 @@ impl Deliver {
                 return decision;
             }
         }
-        AdmissionDecision::Go(AttemptPermit { reservation, circuit })
+        AdmissionDecision::Go(Box::new(AttemptPermit { reservation, circuit }))
     }
 
     /// The permission of the circuits, with the reservation, or the decision against an attempt.

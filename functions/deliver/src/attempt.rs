@@ -19,7 +19,7 @@ use shared::{
 
 use crate::{
     admission::{AdmissionDecision, AttemptPermit, Reservation},
-    throttling::HeldTurn,
+    throttling::{HeldTurn, refusal},
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -62,7 +62,7 @@ impl Deliver {
     ) -> StepResult {
         let admission = self.admission(&seen, turn, until).await;
         let AttemptPermit { mut reservation, circuit } = match admission {
-            AdmissionDecision::Go(permit) => permit,
+            AdmissionDecision::Go(permit) => *permit,
             AdmissionDecision::Defer(deferral, _reservation) => {
                 return self.defer(seen, deferral).await;
             }
@@ -74,7 +74,7 @@ impl Deliver {
         };
         let no_answer = match self.claim_and_send(seen, &mut reservation).await {
             Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {
-                if let Some(refusal) = self.refusal(&webhook, &answer, sent_at) {
+                if let Some(refusal) = refusal(&webhook, &answer, sent_at) {
                     let wait = self.pause(&webhook, &refusal, circuit).await;
                     let waiting = (wait, was_retrying);
                     return self.throttle(webhook, claim_id, answer, turn, waiting).await;

@@ -310,7 +310,7 @@ async fn restart(
     let (after, last) = Counters::after(before, &take);
     match context.store.replace_counters(&request.key, before, &after).await {
         Ok(()) => Ok(Granted::Slot(rate, last)),
-        Err(ReplaceCountersError::Changed(newer)) => Err(newer),
+        Err(ReplaceCountersError::Changed(newer)) => Err(*newer),
         Err(ReplaceCountersError::Store(_)) => Ok(Granted::Unlimited),
     }
 }

@@ -112,27 +112,6 @@ impl Deliver {
             && wait.until < found_at
     }
 
-    /// The refusal that this answer is, if its webhook has a URL target to pause.
-    pub(crate) fn refusal(
-        &self,
-        webhook: &Webhook,
-        answer: &Answer,
-        sent_at: Timestamp,
-    ) -> Option<Refusal> {
-        let status_code = answer.status_code?;
-        let is_refusal = match status_code {
-            429 => true,
-            503 => answer.retry_after.is_some(),
-            _ => false,
-        };
-        let has_target = webhook.path_hash.is_some();
-        (is_refusal && has_target).then_some(Refusal {
-            attempt_started_at: sent_at,
-            status_code,
-            retry_after: answer.retry_after,
-        })
-    }
-
     /// Pauses the URL, and returns the wait of the webhook whose request was refused.
     pub(crate) async fn pause(
         &self,
@@ -176,4 +155,20 @@ impl Deliver {
         };
         self.write_result(webhook, report.clone(), was_retrying, throttle).await
     }
+}
+
+/// The refusal that this answer is, if its webhook has a URL target to pause.
+pub(crate) fn refusal(webhook: &Webhook, answer: &Answer, sent_at: Timestamp) -> Option<Refusal> {
+    let status_code = answer.status_code?;
+    let is_refusal = match status_code {
+        429 => true,
+        503 => answer.retry_after.is_some(),
+        _ => false,
+    };
+    let has_target = webhook.path_hash.is_some();
+    (is_refusal && has_target).then_some(Refusal {
+        attempt_started_at: sent_at,
+        status_code,
+        retry_after: answer.retry_after,
+    })
 }

@@ -75,7 +75,7 @@ pub enum TakenSlots {
 pub enum ReplaceCountersError {
     /// The stored counters are not the expected ones. This is what is stored.
     #[error("another worker took slots first")]
-    Changed(TargetState),
+    Changed(Box<TargetState>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

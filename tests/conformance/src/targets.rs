@@ -134,7 +134,7 @@ async fn an_idle_target_is_removed(fixture: Fixture) {
     fixture.other.write_target(Some(open.revision), &idle).await.unwrap();
     assert_eq!(stored(&fixture, &key).await, None);
     eventually("the target is not listed", || async {
-        same(&listed(&fixture, &[key.clone()]).await, &Vec::new())
+        same(&listed(&fixture, std::slice::from_ref(&key)).await, &Vec::new())
     })
     .await;
     let again = failed(&key, 1, now);
@@ -210,7 +210,7 @@ async fn slots_are_taken_from_the_counter_of_the_same_rate_above_its_floor(fixtu
     let key = new_key();
     let refused = |state: TakenSlots, expected: Option<Counters>| match state {
         TakenSlots::Refused(state) => assert_eq!(state.counters, expected),
-        taken => panic!("{taken:?}"),
+        taken @ TakenSlots::Taken { .. } => panic!("{taken:?}"),
     };
     refused(fixture.store.take_slots(&key, &take("10/1", 0, 1, false)).await.unwrap(), None);
     let first = counters("10/1", 1_800_000_000_000_000, 50);
@@ -329,7 +329,7 @@ async fn an_unreadable_target_counts_as_none_and_is_not_changed(fixture: Fixture
     for store in [&fixture.store, &fixture.other] {
         let unreadable = TargetState { target: None, counters: Some(counters("7", 1, 0)) };
         assert_eq!(store.target(&key).await.unwrap(), unreadable);
-        assert_eq!(listed(&fixture, &[key.clone()]).await, []);
+        assert_eq!(listed(&fixture, std::slice::from_ref(&key)).await, []);
         assert_changed(store.write_target(None, &failed(&key, 1, now)).await, None);
         assert_changed(store.write_target(Some(open.revision + 1), &open).await, None);
     }

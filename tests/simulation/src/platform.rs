@@ -242,7 +242,7 @@ async fn sweep(world: Arc<World>) {
         state.checks.sweeping += 1;
         overdue(state)
     });
-    let result = invoke(&process, ::sweep::handle(&context, until)).await;
+    let result = Box::pin(invoke(&process, ::sweep::handle(&context, until))).await;
     process.note(|| format!("ends: {result:?}"));
     world.change(|state| {
         state.checks.sweeping -= 1;

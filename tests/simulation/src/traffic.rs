@@ -145,7 +145,6 @@ impl Traffic {
     pub(crate) fn react(self, state: &mut State, url: &str) -> Reaction {
         let age_s = state.started.elapsed().as_secs();
         match self {
-            Self::Limited(_) => Reaction::Responds(200, None),
             Self::Throttled { per_second, retry_after_s } => {
                 let (second, taken) = &mut state.destinations.taken;
                 if *second != age_s {
@@ -171,7 +170,7 @@ impl Traffic {
                 Reaction::Responds(503, Some(30)),
                 Reaction::Responds(429, Some(200)),
             ]),
-            Self::SharedHosts => Reaction::Responds(200, None),
+            Self::Limited(_) | Self::SharedHosts => Reaction::Responds(200, None),
         }
     }
 }

@@ -141,8 +141,10 @@ impl Targets for DynamoStore {
         change.put("x", Some(self.expiry_of_target()));
         match self.table.update_if(item_key(key), change, condition, false).await {
             Ok(_) => Ok(()),
-            Err(Refused::Found(stored)) => Err(ReplaceCountersError::Changed(read(&stored))),
-            Err(Refused::Missing) => Err(ReplaceCountersError::Changed(TargetState::default())),
+            Err(Refused::Found(stored)) => {
+                Err(ReplaceCountersError::Changed(Box::new(read(&stored))))
+            }
+            Err(Refused::Missing) => Err(ReplaceCountersError::Changed(Box::default())),
             Err(Refused::Failed(error)) => Err(error.into()),
         }
     }

@@ -131,10 +131,10 @@ impl Targets for RedisStore {
         if is_replaced {
             return Ok(());
         }
-        Err(ReplaceCountersError::Changed(TargetState {
+        Err(ReplaceCountersError::Changed(Box::new(TargetState {
             target: read_target(&target),
             counters: read_counters(&counters),
-        }))
+        })))
     }
 }
 

@@ -75,7 +75,7 @@ impl Targets for SqliteStore {
             purge(tx, now).map(Ok)
         };
         let written = self.database.write(Durability::Crash, write).await.map_err(unavailable)?;
-        written.map_err(ReplaceCountersError::Changed)
+        written.map_err(|stored| ReplaceCountersError::Changed(Box::new(stored)))
     }
 }
 

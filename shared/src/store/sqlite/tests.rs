@@ -469,8 +469,8 @@ async fn a_write_deletes_unused_targets() {
 async fn a_restart_of_counters_deletes_unused_targets() {
     let fixture = fixture();
     let counters = Counters { generation: "1".to_owned(), last: 1, last_late: 1 };
-    let [stale, taken, new] = ["stale", "taken", "new"].map(TargetKey::origin);
-    for key in [&stale, &taken] {
+    let [unused, taken, new] = ["unused", "taken", "new"].map(TargetKey::origin);
+    for key in [&unused, &taken] {
         fixture.store.replace_counters(key, None, &counters).await.unwrap();
     }
     fixture.advance(TARGET_TTL);
@@ -478,7 +478,7 @@ async fn a_restart_of_counters_deletes_unused_targets() {
     fixture.store.take_slots(&taken, &take).await.unwrap();
     fixture.advance(Duration::from_millis(1));
     fixture.store.replace_counters(&new, None, &counters).await.unwrap();
-    for (key, is_kept) in [(&stale, false), (&taken, true), (&new, true)] {
+    for (key, is_kept) in [(&unused, false), (&taken, true), (&new, true)] {
         let state = fixture.store.target(key).await.unwrap();
         assert_eq!(state.counters.is_some(), is_kept, "{key}");
     }

@@ -1,3 +1,5 @@
+#![expect(clippy::float_cmp, reason = "these rates and positions are exact")]
+
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -6,8 +8,8 @@ fn at(seconds: f64) -> Timestamp {
     Timestamp::from_millis((seconds * 1000.0) as i64)
 }
 
-fn seconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_secs(count))
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
 
 /// The pace of a target that refused its first request at 0 and asked for this wait.
@@ -27,10 +29,10 @@ fn refused(pace: &Pace, started_s: f64, retry_after: Option<Duration>, now_s: f6
 fn the_first_refusal_pauses_for_retry_after_within_its_bounds() {
     for (retry_after, resume_s) in [
         (None, 1.0),
-        (seconds(0), 1.0),
-        (seconds(7), 7.0),
-        (seconds(3600), 3600.0),
-        (seconds(7200), 3600.0),
+        (Some(seconds(0)), 1.0),
+        (Some(seconds(7)), 7.0),
+        (Some(seconds(3600)), 3600.0),
+        (Some(seconds(7200)), 3600.0),
         (Some(Duration::MAX), 3600.0),
     ] {
         let pace = first(retry_after);
@@ -44,8 +46,13 @@ fn the_first_refusal_pauses_for_retry_after_within_its_bounds() {
 /// A cap below the shortest pause must not make `clamp` panic.
 #[test]
 fn a_cap_below_the_shortest_pause_gives_the_shortest() {
-    let pace =
-        Pace::after_refusal(None, &refusal(at(0.0), seconds(9)), Duration::ZERO, None, at(0.0));
+    let pace = Pace::after_refusal(
+        None,
+        &refusal(at(0.0), Some(seconds(9))),
+        Duration::ZERO,
+        None,
+        at(0.0),
+    );
     assert_eq!(pace.unwrap().resume_at, at(1.0));
 }
 
@@ -64,7 +71,7 @@ fn without_another_refusal_the_rate_doubles_each_two_seconds() {
 #[test]
 fn the_position_is_the_integral_of_the_rate() {
     let search = first(None);
-    let track = refused(&search, 9.0, seconds(2), 10.0).unwrap();
+    let track = refused(&search, 9.0, Some(seconds(2)), 10.0).unwrap();
     for pace in [search, track] {
         for limit in [None, Some(0.5), Some(5.0), Some(100.0)] {
             let (mut sum, step_s) = (pace.position(pace.resume_at, limit), 0.001);
@@ -83,7 +90,7 @@ fn the_position_is_the_integral_of_the_rate() {
 /// earlier it has not.
 #[test]
 fn a_slot_opens_when_the_position_reaches_it() {
-    let search = first(seconds(3));
+    let search = first(Some(seconds(3)));
     let track = refused(&search, 9.0, None, 10.0).unwrap();
     for pace in [search, track] {
         for limit in [None, Some(0.01), Some(2.0), Some(50.0)] {
@@ -100,7 +107,7 @@ fn a_slot_opens_when_the_position_reaches_it() {
 
 #[test]
 fn slots_that_opened_before_the_pause_open_at_its_end() {
-    let pace = refused(&first(None), 9.0, seconds(5), 10.0).unwrap();
+    let pace = refused(&first(None), 9.0, Some(seconds(5)), 10.0).unwrap();
     assert_eq!(pace.opens_at(0, None), at(15.0));
     assert_eq!(pace.opens_at(i64::MIN, None), at(15.0));
     assert!(pace.opens_at(i64::MAX, None) > at(1e9));
@@ -110,24 +117,24 @@ fn slots_that_opened_before_the_pause_open_at_its_end() {
 fn a_refusal_after_the_pause_decreases_the_rate_and_slows_its_growth() {
     let before = first(None);
     let rate = before.rate(at(9.0), None);
-    let after = refused(&before, 8.9, seconds(1), 9.0).unwrap();
+    let after = refused(&before, 8.9, Some(seconds(1)), 9.0).unwrap();
     assert_eq!(after.started_at, before.started_at, "slots stay comparable");
     assert_eq!(after.resume_at, at(10.0));
     assert!((after.rate(at(10.0), None) - 0.8 * rate).abs() < 1e-9);
     assert!((after.rate(at(40.0), None) - rate).abs() < 1e-9, "a quarter is regained in 30 s");
     assert_eq!(after.position(at(10.0), None), before.position(at(9.0), None), "continuous");
-    let longer = refused(&before, 8.9, seconds(100), 9.0).unwrap();
+    let longer = refused(&before, 8.9, Some(seconds(100)), 9.0).unwrap();
     assert!((longer.rate(at(209.0), None) - rate).abs() < 1e-9, "a quarter in the pause's 100 s");
 }
 
 #[test]
 fn refusals_of_requests_sent_before_the_pause_ended_only_extend_it() {
-    let before = first(seconds(10));
-    assert_eq!(refused(&before, 0.0, seconds(10), 0.9), None, "less than a second longer");
-    let after = refused(&before, 0.0, seconds(30), 2.0).unwrap();
+    let before = first(Some(seconds(10)));
+    assert_eq!(refused(&before, 0.0, Some(seconds(10)), 0.9), None, "less than a second longer");
+    let after = refused(&before, 0.0, Some(seconds(30)), 2.0).unwrap();
     assert_eq!(after.resume_at, at(32.0));
     assert_eq!(after.rate(at(32.0), None), 1.0, "not decreased");
-    assert_eq!(refused(&before, 9.0, seconds(1), 9.5), None, "it asks for less");
+    assert_eq!(refused(&before, 9.0, Some(seconds(1)), 9.5), None, "it asks for less");
 }
 
 #[test]
@@ -165,7 +172,7 @@ fn a_configured_rate_limits_the_learned_one() {
 
 #[test]
 fn a_stored_pace_is_read_again_unchanged() {
-    let pace = refused(&first(None), 8.9, seconds(1), 9.0).unwrap();
+    let pace = refused(&first(None), 8.9, Some(seconds(1)), 9.0).unwrap();
     let json = serde_json::to_string(&pace).unwrap();
     assert_eq!(serde_json::from_str::<Pace>(&json).unwrap(), pace, "{json}");
 }

@@ -110,7 +110,7 @@ impl Targets for Services {
         let write = move |state: &mut State, process: &Process| {
             let stored = state.records.targets.entry(key.clone()).or_default();
             if stored.counters != before {
-                return Err(ReplaceCountersError::Changed(stored.clone()));
+                return Err(ReplaceCountersError::Changed(Box::new(stored.clone())));
             }
             state.checks.traffic.took(&key, stored.counters.as_ref(), &after);
             stored.counters = Some(after.clone());
