@@ -216,8 +216,10 @@ impl Rescue<'_> {
     fn keys_in_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
         let key = table.key.join(", ");
         let indexes = "SELECT name || ' ' || coalesce(substr(sql, nullif(instr(sql, ' WHERE '), \
-            0)), '') FROM sqlite_schema
-             WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?1";
+            0)), '') FROM (
+                SELECT name, replace(sql, char(10), ' ') AS sql FROM sqlite_schema
+                WHERE type = 'index' AND tbl_name = ?1
+            ) WHERE sql IS NOT NULL";
         let mut keys = Vec::new();
         for index in texts(self.target, indexes, &table.name)? {
             for order in ["ASC", "DESC"] {

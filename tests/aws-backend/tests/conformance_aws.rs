@@ -141,7 +141,7 @@ impl Backend for Amazon {
         let is_it = |item: &HashMap<String, AttributeValue>| {
             item["s"].as_s().is_ok_and(|name| name == key.as_str())
         };
-        let mut item = items.into_iter().find(is_it).expect("the target exists");
+        let mut item = items.into_iter().find(is_it).unwrap();
         item.insert("d".to_owned(), AttributeValue::S(json.to_owned()));
         let put = self.table().put_item().table_name(&self.settings.table_name);
         put.set_item(Some(item)).send().await.unwrap();

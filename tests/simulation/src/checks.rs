@@ -31,6 +31,7 @@ use crate::{
         tracking::{Checks, Progress},
     },
     traffic::is_healthy_path,
+    traffic_checks,
     world::Process,
 };
 
@@ -278,7 +279,7 @@ impl Checks {
         self.rescued(process, stored, after);
         self.deferred(stored, after);
         if let Some((_, content)) = records.webhooks.get(&after.id.task) {
-            self.traffic.waits(&mut self.violation, after, &content.url);
+            traffic_checks::waits(&mut self.violation, after, &content.url);
         }
         if let Some(slot) = &after.slot {
             self.traffic.holds(&mut self.violation, after, slot, &records.targets);

@@ -59,6 +59,16 @@ fn require(violation: &mut Violation, holds: bool, else_what: impl FnOnce() -> S
     }
 }
 
+/// Called when a webhook waits. `url` is its destination.
+pub(crate) fn waits(violation: &mut Violation, after: &Webhook, url: &str) {
+    let Some(step) = after.history.last() else { return };
+    let for_target = matches!(step.why, Some(Why::RetryAfter | Why::Error(ErrorKind::CircuitOpen)));
+    let waits = step.transition == Transition::Defer && for_target;
+    require(violation, !waits || !is_healthy_path(url), || {
+        format!("{} waits for another path: {:?}", short(after), step.why)
+    });
+}
+
 /// The state of these checks.
 #[derive(Debug)]
 pub(crate) struct TrafficChecks {
@@ -154,17 +164,6 @@ impl TrafficChecks {
         holders.insert(webhook.id.task);
         require(violation, holders.len() <= most, || {
             format!("{}, with {} webhooks", name(), holders.len())
-        });
-    }
-
-    /// Called when a webhook waits. `url` is its destination.
-    pub(crate) fn waits(&self, violation: &mut Violation, after: &Webhook, url: &str) {
-        let Some(step) = after.history.last() else { return };
-        let for_target =
-            matches!(step.why, Some(Why::RetryAfter | Why::Error(ErrorKind::CircuitOpen)));
-        let waits = step.transition == Transition::Defer && for_target;
-        require(violation, !waits || !is_healthy_path(url), || {
-            format!("{} waits for another path: {:?}", short(after), step.why)
         });
     }
 

@@ -109,13 +109,13 @@ local function add_tombstone(why, until_ms)
   redis.call('PEXPIRE', w, string.format('%.0f', tonumber(until_ms) - now))
 end
 
--- Deletes targets that were not used since that time. KEYS are those of target.lua.
-local function purge_targets(before)
+-- Deletes targets that were not used since that time.
+local function purge_targets(targets, revisions, restricting, counters, used, before)
   local MAX_PURGED = 10
-  local restricting, used = KEYS[3], KEYS[5]
-  local stale = redis.call('ZRANGE', used, '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, MAX_PURGED)
+  local stale =
+    redis.call('ZRANGE', used, '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, MAX_PURGED)
   for _, name in ipairs(stale) do
-    for _, hash in ipairs({ KEYS[1], KEYS[2], KEYS[4] }) do redis.call('HDEL', hash, name) end
+    for _, hash in ipairs({ targets, revisions, counters }) do redis.call('HDEL', hash, name) end
     for _, set in ipairs({ restricting, used }) do redis.call('ZREM', set, name) end
   end
 end

@@ -1,9 +1,10 @@
 -- Takes slots of a target. The counters are stored as the text GENERATION LAST LAST_LATE. Returns
 -- {1, the target, the last slot}, or {0, the target, the counters}, each '' for none.
--- KEYS: targets, targets:counters, targets:used.
+-- KEYS: targets:counters, targets, targets:used. The first one gets a new time to live, because a
+-- script that runs on full memory removes that of its first key.
 -- ARGV: the target's key; generation; floor; how many; 1 for late webhooks; the time now;
 -- milliseconds until all counters expire unless one is written.
-local targets, counters, used = unpack(KEYS)
+local counters, targets, used = unpack(KEYS)
 local key, floor = ARGV[1], tonumber(ARGV[3])
 local target = redis.call('HGET', targets, key) or ''
 local stored = redis.call('HGET', counters, key) or ''

@@ -30,6 +30,6 @@ if ARGV[4] == '' and redis.call('HEXISTS', counters, key) == 0 then
 else
   redis.call('ZADD', used, ARGV[6], key)
 end
-purge_targets(ARGV[7])
+purge_targets(targets, revisions, restricting, counters, used, ARGV[7])
 keep()
 return { 1, '' }

@@ -30,9 +30,6 @@ const UNTIL: &str = "targets:until";
 const COUNTERS: &str = "targets:counters";
 const USED: &str = "targets:used";
 
-/// The keys of the scripts that write, in their order.
-const ALL: [&str; 5] = [TARGETS, REVISIONS, UNTIL, COUNTERS, USED];
-
 #[async_trait]
 impl Targets for RedisStore {
     async fn target(&self, key: &TargetKey) -> Result<TargetState, StoreError> {
@@ -58,7 +55,7 @@ impl Targets for RedisStore {
             serde_json::to_string(after)
                 .unwrap_or_else(|_| unreachable!("a target has only string keys"))
         };
-        let keys = keys(&self.connection, ALL);
+        let keys = keys(&self.connection, [TARGETS, REVISIONS, UNTIL, COUNTERS, USED]);
         let mut script = SCRIPTS.target.on(&keys);
         script
             .arg(after.key.as_str())
@@ -91,7 +88,7 @@ impl Targets for RedisStore {
     }
 
     async fn take_slots(&self, key: &TargetKey, take: &Take) -> Result<TakenSlots, StoreError> {
-        let keys = keys(&self.connection, [TARGETS, COUNTERS, USED]);
+        let keys = keys(&self.connection, [COUNTERS, TARGETS, USED]);
         let mut script = SCRIPTS.take.on(&keys);
         script
             .arg(key.as_str())
@@ -117,7 +114,7 @@ impl Targets for RedisStore {
         after: &Counters,
     ) -> Result<(), ReplaceCountersError> {
         let now = self.clock.now();
-        let keys = keys(&self.connection, ALL);
+        let keys = keys(&self.connection, [COUNTERS, TARGETS, REVISIONS, UNTIL, USED]);
         let mut script = SCRIPTS.replace_counters.on(&keys);
         script
             .arg(key.as_str())

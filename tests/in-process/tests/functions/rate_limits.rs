@@ -76,7 +76,7 @@ async fn several_processes_keep_a_rate_together() {
     }
     assert!(most_within(&arrived, Duration::from_secs(1)) <= 30);
     let took = arrived.last().unwrap().at.since(start);
-    assert!(took >= Duration::from_millis(13_000), "{took:?}");
+    assert!(took >= Duration::from_secs(13), "{took:?}");
     for webhook in &webhooks {
         assert_delivered(&receiver.world.stored(webhook).await);
     }

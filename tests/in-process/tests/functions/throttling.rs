@@ -304,8 +304,10 @@ async fn after_the_longest_wait_an_attempt_is_made_and_then_the_webhook_fails() 
     assert_eq!((given_up.status, given_up.attempt_count), (Status::Failed, 1));
     assert_eq!(given_up.last_error.unwrap().kind, ErrorKind::CircuitOpen);
     let tried = receiver.world.stored(&waiting).await;
-    assert_eq!((tried.status, tried.budget.throttled), (Status::Failed, 0));
-    assert!((1..=3).contains(&tried.budget.attempts), "its attempts are spent: {tried:?}");
+    // The refused attempt is spent, unless the webhook waited so briefly that it may wait again.
+    let made = tried.budget.attempts + tried.budget.throttled;
+    assert_eq!((tried.status, tried.attempt_count), (Status::Failed, made));
+    assert!((1..=3).contains(&made) && tried.budget.throttled <= 1, "{tried:?}");
     let arrived = receiver.arrived();
     let waited = arrived[1].at.since(accepted_at);
     assert!((Duration::from_secs(5)..Duration::from_secs(64)).contains(&waited), "{waited:?}");

@@ -17,6 +17,7 @@ use shared::{
     model::{Content, ErrorKind},
     sender::{Answer, Lookup, NoLookup, Request, Sender},
     store::{CreateError, DeleteError},
+    traffic::target::path_hash,
     transition::NewWebhook,
 };
 use tower::ServiceExt;
@@ -127,6 +128,7 @@ async fn accepted_anew(context: &Context) {
         correlation_id: "cor-1".to_owned(),
         event_type: None,
         destination: "https://receiver.example:443".to_owned(),
+        path_hash: Some(path_hash("/hooks")),
         retry: None,
         deliver_at: None,
         trace: None,

@@ -283,7 +283,7 @@ async fn a_target_and_its_revision_end_together() {
     world.store.write_target(None, &open).await.unwrap();
     let ends =
         |name: &'static str| cmd("PEXPIRETIME").arg(format!("{{posthaste-status}}:{name}")).clone();
-    let deadline = cmd("PEXPIRE").arg("{posthaste-status}:targets").arg(1000).clone();
+    let deadline = cmd("PEXPIRE").arg("{posthaste-status}:targets").arg(60_000).clone();
     world.behind.ask::<()>(&deadline).await.unwrap();
     let before: u64 = world.behind.ask(&ends("targets")).await.unwrap();
     world.store.replace_counters(&open.key, None, &slot_counters()).await.unwrap();
