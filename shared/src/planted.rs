@@ -118,11 +118,13 @@ pub enum Bug {
     LateWithoutSlot,
     /// A refusal does not decrease the learned rate.
     RateNeverDecreases,
+    /// A webhook that was attempted since it was read goes ahead as one that never was.
+    ExemptByOldRead,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -178,6 +180,7 @@ impl Bug {
         Self::UrlFailsOrigin,
         Self::LateWithoutSlot,
         Self::RateNeverDecreases,
+        Self::ExemptByOldRead,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

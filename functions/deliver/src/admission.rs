@@ -54,6 +54,8 @@ pub(crate) struct Reservation<'a> {
 pub(crate) struct AttemptPermit<'a> {
     pub(crate) reservation: Reservation<'a>,
     pub(crate) circuit: CircuitPermit,
+    /// Whether only a webhook that was never attempted has this right.
+    pub(crate) only_if_untried: bool,
 }
 
 impl Deliver {
@@ -66,10 +68,12 @@ impl Deliver {
     ) -> AdmissionDecision<'a> {
         // Before the limits of this process, so that a webhook that waits does not use them up.
         let mut held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
-        if !self.is_circuit_open(webhook).await
-            && let Err(decision) = self.wait_for_turn(webhook, turn, &mut held).await
-        {
-            return decision;
+        let mut only_if_untried = false;
+        if !self.is_circuit_open(webhook).await {
+            match self.wait_for_turn(webhook, turn, &mut held).await {
+                Ok(exempt) => only_if_untried |= exempt,
+                Err(decision) => return decision,
+            }
         }
         let slot = self.free_slot(until).await;
         if slot.is_none() {
@@ -90,41 +94,48 @@ impl Deliver {
         let reservation = Reservation { slot, host };
         // A rate may have changed while the webhook waited for the limits.
         let is_circuit_open = self.is_circuit_open(webhook).await;
-        if !is_circuit_open
-            && let Err(decision) = self.wait_for_turn(webhook, turn, &mut held).await
-        {
-            return decision;
+        if !is_circuit_open {
+            match self.wait_for_turn(webhook, turn, &mut held).await {
+                Ok(exempt) => only_if_untried |= exempt,
+                Err(decision) => return decision,
+            }
         }
         if !self.is_in_time(until) {
             return AdmissionDecision::HandBack;
         }
-        let (circuit, reservation) = match self.circuits(webhook, reservation, until).await {
-            Ok(permitted) => permitted,
-            Err(decision) => return decision,
-        };
+        let (circuit, reservation, bypassed) =
+            match self.circuits(webhook, reservation, until).await {
+                Ok(permitted) => permitted,
+                Err(decision) => return decision,
+            };
         // The circuit has closed meanwhile, or does not hold the webhook up any longer.
         if is_circuit_open {
             let mut turn = self.wait_for_turn(webhook, turn, &mut held).await;
             if !self.is_in_time(until) {
                 turn = Err(AdmissionDecision::HandBack);
             }
-            if let Err(decision) = turn {
-                self.breaker.release(&self.context, circuit).await;
-                return decision;
+            match turn {
+                Ok(exempt) => only_if_untried |= exempt,
+                Err(decision) => {
+                    self.breaker.release(&self.context, circuit).await;
+                    return decision;
+                }
             }
         }
-        AdmissionDecision::Go(Box::new(AttemptPermit { reservation, circuit }))
+        let only_if_untried = only_if_untried || bypassed;
+        AdmissionDecision::Go(Box::new(AttemptPermit { reservation, circuit, only_if_untried }))
     }
 
-    /// The permission of the circuits, with the reservation, or the decision against an attempt.
+    /// The permission of the circuits, with the reservation and whether only a webhook that was
+    /// never attempted has it, or the decision against an attempt.
     async fn circuits<'a>(
         &self,
         webhook: &Webhook,
         reservation: Reservation<'a>,
         until: Timestamp,
-    ) -> Result<(CircuitPermit, Reservation<'a>), AdmissionDecision<'a>> {
+    ) -> Result<(CircuitPermit, Reservation<'a>, bool), AdmissionDecision<'a>> {
         let open_until = match self.breaker.admit(&self.context, webhook).await {
-            Ok(permit) => return Ok((permit, reservation)),
+            Ok(permit) => return Ok((permit, reservation, false)),
             Err(CircuitOpen { until }) => until,
         };
         let deferral = self.defer_for_open_circuit(webhook, open_until);
@@ -141,7 +152,7 @@ impl Deliver {
             return Err(AdmissionDecision::HandBack);
         }
         // The failures of other webhooks must not fail one that was never attempted.
-        Ok((self.breaker.bypass(webhook), reservation))
+        Ok((self.breaker.bypass(webhook), reservation, true))
     }
 
     /// Whether a circuit would make the webhook wait.
@@ -149,16 +160,17 @@ impl Deliver {
         self.breaker.open_until(&self.context, webhook).await.is_some()
     }
 
-    /// Waits for the slots within the rates of the targets.
+    /// Waits for the slots within the rates of the targets. Returns whether it waited for as long as
+    /// it may, so that only a webhook that was never attempted goes ahead.
     async fn wait_for_turn<'a>(
         &self,
         webhook: &Webhook,
         turn: &HeldTurn,
         held: &mut HeldSlots,
-    ) -> Result<(), AdmissionDecision<'a>> {
+    ) -> Result<bool, AdmissionDecision<'a>> {
         let targets = &self.breaker.targets;
         let Err(wait) = self.rates.turn(&self.context, targets, webhook, held).await else {
-            return Ok(());
+            return Ok(false);
         };
         let now = self.context.clock.now();
         let budget = turn.budget(webhook.budget);
@@ -169,7 +181,7 @@ impl Deliver {
             return Err(AdmissionDecision::GiveUp(GiveUp::RateLimited));
         }
         // The refusals of other webhooks must not fail one that was never attempted.
-        Ok(())
+        Ok(true)
     }
 
     /// Waits for a slot while a claim still has a full lease before `until`.

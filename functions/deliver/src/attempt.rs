@@ -61,7 +61,7 @@ impl Deliver {
         until: Timestamp,
     ) -> StepResult {
         let admission = self.admission(&seen, turn, until).await;
-        let AttemptPermit { mut reservation, circuit } = match admission {
+        let AttemptPermit { mut reservation, circuit, only_if_untried } = match admission {
             AdmissionDecision::Go(permit) => *permit,
             AdmissionDecision::Defer(deferral, _reservation) => {
                 return self.defer(seen, deferral).await;
@@ -72,7 +72,7 @@ impl Deliver {
             AdmissionDecision::GiveUp(reason) => return StepResult::BudgetSpent(seen, reason),
             AdmissionDecision::HandBack => return StepResult::Ended(Disposition::HandBack),
         };
-        let no_answer = match self.claim_and_send(seen, &mut reservation).await {
+        let no_answer = match self.claim_and_send(seen, only_if_untried, &mut reservation).await {
             Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {
                 if let Some(refusal) = refusal(&webhook, &answer, sent_at) {
                     let wait = self.pause(&webhook, &refusal, circuit).await;
@@ -101,13 +101,27 @@ impl Deliver {
 
     /// The attempt's deadline counts from before the claim, and the lease from the claim. So the
     /// attempt ends before its lease.
-    async fn claim(&self, seen: Webhook) -> Result<(HeldClaim, Content), StepResult> {
+    ///
+    /// With `only_if_untried`, it claims no webhook that another message has attempted since it was
+    /// seen.
+    async fn claim(
+        &self,
+        seen: Webhook,
+        only_if_untried: bool,
+    ) -> Result<(HeldClaim, Content), StepResult> {
         let claimed_at = self.context.clock.now();
         let claim_id = ClaimId(self.context.random.next_u64());
         let rules = &self.context.rules;
         let was_retrying = AtomicBool::default();
         let claim = |webhook: &Webhook| {
             was_retrying.store(webhook.status == Status::Retrying, Ordering::Relaxed);
+            let mut has_right = !only_if_untried || !webhook.was_attempted();
+            if planted::is(Bug::ExemptByOldRead) {
+                has_right = true;
+            }
+            if !has_right {
+                return Err(Refusal::Changed);
+            }
             rules.claim(webhook, claim_id, claimed_at)
         };
         match apply_and_open(&*self.context.store, seen, claim).await {
@@ -128,9 +142,11 @@ impl Deliver {
     async fn claim_and_send(
         &self,
         seen: Webhook,
+        only_if_untried: bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<(HeldClaim, Timestamp, Answer), NoAnswer> {
-        let (claim, content) = self.claim(seen).await.map_err(NoAnswer::NotClaimed)?;
+        let (claim, content) =
+            self.claim(seen, only_if_untried).await.map_err(NoAnswer::NotClaimed)?;
         let sent_at = self.context.clock.now();
         let claim_took = sent_at.since(claim.claimed_at);
         let time_left = self.context.config.delivery_timeout.saturating_sub(claim_took);

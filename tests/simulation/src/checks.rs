@@ -131,6 +131,7 @@ impl Checks {
         *self.relayed.entry((process.number, id.clone())).or_default() += 1;
         let Some((webhook, content)) = records.webhooks.get(&id.task) else { return };
         let Some(slot) = &message.slot else { return };
+        self.traffic.relayed(message);
         let name = short(webhook);
         self.require(message.relays <= self.rules.limits.max_relays, || {
             format!("{name}: {} messages in a row wait for its slot", message.relays)
@@ -284,6 +285,7 @@ impl Checks {
         if let Some(slot) = &after.slot {
             self.traffic.holds(&mut self.violation, after, slot, &records.targets);
         }
+        self.traffic.checked(after);
         self.budgets(after);
         self.requeued(process, stored, after);
     }

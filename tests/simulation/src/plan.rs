@@ -272,13 +272,16 @@ impl Plan {
 
     /// Whether Posthaste has no faults, except in its schedule and clocks.
     pub fn is_mild(&self) -> bool {
+        self.doubled == 0.0 && self.late == 0.0 && self.every_write_is_counted()
+    }
+
+    /// Whether nothing can come between a write and its count. Messages may come twice or late.
+    pub(crate) fn every_write_is_counted(&self) -> bool {
         let rates = [
             self.death,
             self.store_before,
             self.store_after,
             self.stall,
-            self.doubled,
-            self.late,
             self.lost,
             self.queue_fault,
         ];

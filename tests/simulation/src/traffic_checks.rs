@@ -14,7 +14,8 @@ use std::{
 use shared::{
     clock::Timestamp,
     id::TaskId,
-    model::{ErrorKind, Slot, Transition, Webhook, Why},
+    message::Message,
+    model::{ErrorKind, Function, Slot, Step, Transition, Webhook, Why},
     store::TargetState,
     traffic::{
         pace::Pace,
@@ -86,6 +87,9 @@ pub(crate) struct TrafficChecks {
     late: BTreeSet<TargetKey>,
     /// The webhooks that hold a slot.
     holders: BTreeMap<(TargetKey, String, i64), BTreeSet<TaskId>>,
+    /// The milliseconds for which the messages of a webhook waited since `deliver` last wrote the
+    /// end of an attempt or a deferral.
+    relayed_ms: BTreeMap<TaskId, u64>,
 }
 
 impl TrafficChecks {
@@ -103,6 +107,23 @@ impl TrafficChecks {
             paused: BTreeMap::new(),
             late: BTreeSet::new(),
             holders: BTreeMap::new(),
+            relayed_ms: BTreeMap::new(),
+        }
+    }
+
+    /// Called when `deliver` sends a message again so that it waits.
+    pub(crate) fn relayed(&mut self, message: &Message) {
+        let known = self.relayed_ms.entry(message.webhook_id.task).or_default();
+        *known = message.paused_ms.max(*known);
+    }
+
+    /// Called after the checks of a write.
+    pub(crate) fn checked(&mut self, after: &Webhook) {
+        let ends_turn = |step: &Step| {
+            step.function == Function::Deliver && step.transition != Transition::Claim
+        };
+        if after.history.last().is_some_and(ends_turn) {
+            self.relayed_ms.remove(&after.id.task);
         }
     }
 
@@ -208,7 +229,8 @@ impl TrafficChecks {
     fn is_spent(&self, webhook: &Webhook, pace: &Pace, now: Timestamp) -> bool {
         // A webhook waits for at most the age of the learned rate, or a few seconds.
         let longest = now.since(pace.started_at) + Duration::from_secs(10) + self.max_skew;
-        let used = Duration::from_millis(webhook.budget.paused_ms);
+        let relayed_ms = self.relayed_ms.get(&webhook.id.task).copied().unwrap_or_default();
+        let used = Duration::from_millis(webhook.budget.paused_ms.saturating_add(relayed_ms));
         used + longest > self.max_defer
     }
 

@@ -25,11 +25,11 @@ const SEEDS: u64 = 10_000;
 /// Each planted bug, and a seed that catches it, mostly the first one. `simulate --bugs` prints the
 /// number of seeds, which is one more.
 const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
-    (Bug::OutcomeWithoutClaim, 14537),
+    (Bug::OutcomeWithoutClaim, 8150),
     (Bug::RequeueBeforeSend, 0),
     (Bug::ArchiveWithoutCondition, 631),
     (Bug::SweepSkipsInProgress, 0),
-    (Bug::ClaimIgnoresLease, 1945),
+    (Bug::ClaimIgnoresLease, 1816),
     (Bug::AcknowledgeUnfinished, 0),
     (Bug::AuditMovesFirst, 2),
     (Bug::AuditSkipsMinute, 4),
@@ -60,18 +60,18 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::CountedAgain, 0),
     (Bug::StrayDropped, 24),
     (Bug::NewerArchived, 10),
-    (Bug::UnreadableAcknowledged, 64),
-    (Bug::DeferralCountedTwice, 18558),
+    (Bug::UnreadableAcknowledged, 86),
+    (Bug::DeferralCountedTwice, 1253),
     (Bug::RescueWithoutChange, 20),
     (Bug::UnworkedWithoutWait, 25),
     (Bug::FailedUntried, 17),
-    (Bug::DeferralsShareBudget, 173),
+    (Bug::DeferralsShareBudget, 46),
     (Bug::InterruptionWithoutWait, 1582),
     (Bug::InterruptionsKept, 0),
     (Bug::SlowClaimBlamed, 20),
-    (Bug::RetryFloorIgnored, 32),
+    (Bug::RetryFloorIgnored, 71),
     (Bug::AuditNeverTakenBack, 151),
-    (Bug::PurgeByOneSighting, 359),
+    (Bug::PurgeByOneSighting, 176),
     (Bug::DueWithoutPosition, 1410),
     (Bug::DueNeverTakenBack, 630),
     (Bug::SlotTakenTwice, 1),
@@ -80,6 +80,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::UrlFailsOrigin, 5),
     (Bug::LateWithoutSlot, 309),
     (Bug::RateNeverDecreases, 1),
+    (Bug::ExemptByOldRead, 161),
 ];
 
 /// The planted bugs that were real, and their effects. The simulation or an attack on the release
