@@ -1,7 +1,7 @@
 //! Traffic control: how fast and when webhooks may go to one receiver.
 //!
-//! The unit is the *target*. A target has a circuit ([`crate::circuit`]), and it can have a pace and
-//! a configured rate:
+//! The unit is the *target*. A target has a circuit ([`crate::circuit`]), and it can have a pace
+//! and a configured rate:
 //!
 //! - A receiver that answers 429, or 503 with `Retry-After`, pauses its target. After the pause the
 //!   target continues at a learned rate, which starts low and grows with time. Each further 429

@@ -160,8 +160,8 @@ impl Deliver {
         self.breaker.open_until(&self.context, webhook).await.is_some()
     }
 
-    /// Waits for the slots within the rates of the targets. Returns whether it waited for as long as
-    /// it may, so that only a webhook that was never attempted goes ahead.
+    /// Waits for the slots within the rates of the targets. Returns whether it waited for as long
+    /// as it may, so that only a webhook that was never attempted goes ahead.
     async fn wait_for_turn<'a>(
         &self,
         webhook: &Webhook,

@@ -16,8 +16,8 @@ use crate::{
 /// The most targets that one call returns.
 pub const MAX_TARGETS: usize = 100;
 
-/// How long a target and its counters are kept after their last use: 8 days. Slots are taken at most
-/// 7 days ahead.
+/// How long a target and its counters are kept after their last use: 8 days. Slots are taken at
+/// most 7 days ahead.
 pub const TARGET_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// Why a target was not written.
@@ -104,7 +104,8 @@ pub trait Targets {
     ) -> Result<(), WriteTargetError>;
 
     /// The targets that restrict attempts at `now` ([`Target::restricts_until`]), at most
-    /// [`MAX_TARGETS`]: first those that restrict for the longest. May trail the writes by a moment.
+    /// [`MAX_TARGETS`]: first those that restrict for the longest. May trail the writes by a
+    /// moment.
     async fn targets(&self, now: Timestamp) -> Result<Vec<TargetState>, StoreError>;
 
     /// Adds to the counter if the counters belong to the generation of `take` and the counter is at

@@ -91,8 +91,8 @@ impl Rules {
         self.spend(WaitBudget::of_slot(wait), &mut budget, wait.until.since(now)).is_ok()
     }
 
-    /// The webhook waits for a slot. A learned rate and a configured one each have a budget of their
-    /// own.
+    /// The webhook waits for a slot. A learned rate and a configured one each have a budget of
+    /// their own.
     pub fn defer_for_slot(
         &self,
         webhook: &Webhook,

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{chance::Chance, traffic::Traffic};
+use shared::traffic::rate_limit::RateLimit;
+
+use crate::chance::Chance;
+
+/// The host with a configured rate.
+pub(crate) const LIMITED_HOST: &str = "limited.example";
 
 /// The kinds of worlds, by their faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +204,24 @@ pub struct Plan {
     pub traffic: Option<Traffic>,
     /// The maximum number of concurrent processes of each function.
     pub workers: u32,
+}
+
+/// How destinations restrict requests.
+#[derive(Clone, Copy, Debug)]
+pub enum Traffic {
+    /// The host has a configured rate, and the destination takes everything.
+    Limited(RateLimit),
+    /// The destination takes this many requests in each second. It answers the others with 429 and
+    /// this `retry-after`.
+    Throttled {
+        /// Requests per second.
+        per_second: u64,
+        /// In seconds.
+        retry_after_s: Option<u64>,
+    },
+    /// One host has paths that work, paths that fail, one that fails now and then, and one that
+    /// refuses requests.
+    SharedHosts,
 }
 
 impl Plan {

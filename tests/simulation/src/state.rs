@@ -4,6 +4,7 @@ pub(crate) mod messages;
 pub(crate) mod records;
 pub(crate) mod requests;
 pub(crate) mod tracking;
+pub(crate) mod traffic;
 
 use std::fmt;
 

@@ -4,39 +4,15 @@
 
 use std::time::Duration;
 
-use shared::{
-    queue::{MAX_BATCH, MAX_RECEIVES},
-    traffic::rate_limit::RateLimit,
-};
+use shared::queue::{MAX_BATCH, MAX_RECEIVES};
 
 use crate::{
     Burst,
     chance::Chance,
     destination::Reaction,
-    plan::{Kind, Plan},
+    plan::{Kind, LIMITED_HOST, Plan, Traffic},
     state::State,
 };
-
-/// The host with a configured rate.
-pub(crate) const LIMITED_HOST: &str = "limited.example";
-
-/// How destinations restrict requests.
-#[derive(Clone, Copy, Debug)]
-pub enum Traffic {
-    /// The host has a configured rate, and the destination takes everything.
-    Limited(RateLimit),
-    /// The destination takes this many requests in each second. It answers the others with 429 and
-    /// this `retry-after`.
-    Throttled {
-        /// Requests per second.
-        per_second: u64,
-        /// In seconds.
-        retry_after_s: Option<u64>,
-    },
-    /// One host has paths that work, paths that fail, one that fails now and then, and one that
-    /// refuses requests.
-    SharedHosts,
-}
 
 impl Plan {
     /// The plan of a burst.

@@ -6,14 +6,10 @@
 //! - A refusal slows the target down.
 //! - A path that works never waits because another path of its host does not.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use shared::{
     clock::Timestamp,
-    id::TaskId,
     message::Message,
     model::{ErrorKind, Function, Slot, Step, Transition, Webhook, Why},
     store::TargetState,
@@ -26,9 +22,8 @@ use shared::{
 };
 
 use crate::{
-    plan::Plan,
-    state::records::short,
-    traffic::{Traffic, is_healthy_path},
+    state::{records::short, traffic::TrafficChecks},
+    traffic::is_healthy_path,
     world::Process,
 };
 
@@ -70,47 +65,7 @@ pub(crate) fn waits(violation: &mut Violation, after: &Webhook, url: &str) {
     });
 }
 
-/// The state of these checks.
-#[derive(Debug)]
-pub(crate) struct TrafficChecks {
-    limit: Option<RateLimit>,
-    max_defer: Duration,
-    /// The maximum difference between two clocks.
-    max_skew: Duration,
-    /// Whether each call of the store succeeds.
-    pub(crate) is_sound: bool,
-    /// The requests to the host with the configured rate.
-    requests: Vec<Timestamp>,
-    /// When the end of the pause of a target last changed, and the process that wrote it.
-    paused: BTreeMap<TargetKey, (Timestamp, u32)>,
-    /// The targets with slots for late webhooks.
-    late: BTreeSet<TargetKey>,
-    /// The webhooks that hold a slot.
-    holders: BTreeMap<(TargetKey, String, i64), BTreeSet<TaskId>>,
-    /// The milliseconds for which the messages of a webhook waited since `deliver` last wrote the
-    /// end of an attempt or a deferral.
-    relayed_ms: BTreeMap<TaskId, u64>,
-}
-
 impl TrafficChecks {
-    pub(crate) fn new(plan: &Plan) -> Self {
-        let limit = match plan.traffic {
-            Some(Traffic::Limited(limit)) => Some(limit),
-            _ => None,
-        };
-        Self {
-            limit,
-            max_defer: plan.max_defer,
-            max_skew: Duration::from_millis(2 * plan.skew_ms.unsigned_abs()),
-            is_sound: plan.has_sound_store(),
-            requests: Vec::new(),
-            paused: BTreeMap::new(),
-            late: BTreeSet::new(),
-            holders: BTreeMap::new(),
-            relayed_ms: BTreeMap::new(),
-        }
-    }
-
     /// Called when `deliver` sends a message again so that it waits.
     pub(crate) fn relayed(&mut self, message: &Message) {
         let known = self.relayed_ms.entry(message.webhook_id.task).or_default();

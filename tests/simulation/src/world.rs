@@ -24,12 +24,11 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     chance::Chance,
-    plan::Plan,
+    plan::{LIMITED_HOST, Plan, Traffic},
     state::{
         EPOCH_MS, State, messages::Messages, records::Records, requests::Destinations,
         tracking::Checks,
     },
-    traffic::{LIMITED_HOST, Traffic},
 };
 
 /// The probability that a doomed process dies at each step.

@@ -7,8 +7,10 @@
 //! | [`throttled`] | webhooks to a receiver that takes so many a second and refuses the rest |
 //! | [`isolation`] | a healthy path beside a broken one on one host |
 //! | [`limit`] | a configured rate, with several processes |
-//! | [`report`] | the figures and their targets, as a table or as JSON |
+//! | [`figure`] | a figure and its target |
+//! | [`report`] | all figures, as a table or as JSON |
 
+pub mod figure;
 pub mod isolation;
 pub mod limit;
 pub mod plan;

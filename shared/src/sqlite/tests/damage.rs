@@ -66,8 +66,8 @@ fn break_pages(path: &Path, pages: &[u64]) {
     }
 }
 
-/// Every page of the file, and pairs of pages, are damaged in turn. Either the schema was damaged, or
-/// everything outside the damaged pages is recovered. A page has few webhooks, or a part of one
+/// Every page of the file, and pairs of pages, are damaged in turn. Either the schema was damaged,
+/// or everything outside the damaged pages is recovered. A page has few webhooks, or a part of one
 /// payload.
 #[tokio::test]
 async fn what_was_not_on_the_broken_pages_is_saved() {

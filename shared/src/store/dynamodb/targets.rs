@@ -1,7 +1,8 @@
 //! The contract of [`Targets`]: an item for each target, with its slot counters beside it.
 //!
 //! Only a target that restricts attempts has an entry in the index `work`, sorted by the time until
-//! which it does. A failure that opens no circuit costs one write unit, because it changes no index.
+//! which it does. A failure that opens no circuit costs one write unit, because it changes no
+//! index.
 //!
 //! Items are spread over [`PARTS`] partitions by a hash of the key (`store/shard.rs`). One
 //! partition takes 1,000 write units a second.

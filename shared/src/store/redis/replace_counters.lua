@@ -1,6 +1,6 @@
 -- Replaces the slot counters of a target. Returns {1, '', ''}, or {0, the target, the counters},
 -- each '' for none.
--- KEYS: targets:counters, targets, targets:revision, targets:until, targets:used. The first one gets a
+-- KEYS: targets:counters, targets, targets:revision, targets:until, targets:used. The first gets a
 -- new time to live, because a script that runs on full memory removes that of its first key.
 -- ARGV: the target's key; the counters that must be stored ('' for none); the counters to store;
 -- the time now; the time before which an unused target is deleted; milliseconds until all counters

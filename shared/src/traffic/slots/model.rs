@@ -104,7 +104,8 @@ impl World {
     }
 }
 
-/// Runs a backlog: `webhooks` are sent at once, `in_flight` at a time, and each request takes 10 ms.
+/// Runs a backlog: `webhooks` are sent at once, `in_flight` at a time, and each request takes 10
+/// ms.
 fn run(webhooks: usize, limit_per_s: usize, seed: u64) -> Finished {
     const REQUEST_MS: i64 = 10;
     const IN_FLIGHT: i64 = 32;

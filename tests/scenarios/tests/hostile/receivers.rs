@@ -187,8 +187,8 @@ async fn no_redirect_to_a_private_address_is_followed() {
     ledger::close(&api, stack, &launch).await;
 }
 
-/// A year is capped at `RETRY_AFTER_CAP_MS`: the next attempt starts then. A past date is no wait. A
-/// negative number and garbage are ignored.
+/// A year is capped at `RETRY_AFTER_CAP_MS`: the next attempt starts then. A past date is no wait.
+/// A negative number and garbage are ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_retry_after_holds_a_webhook_for_longer_than_the_cap() {
     const YEARS: [&str; 3] =

@@ -15,7 +15,8 @@ use shared::{
     transition::Rules,
 };
 
-use crate::{plan::Plan, traffic_checks::TrafficChecks};
+use super::traffic::TrafficChecks;
+use crate::plan::Plan;
 
 /// The state of the checks.
 #[derive(Debug)]

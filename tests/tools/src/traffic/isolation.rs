@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::{
     TrafficError,
+    figure::{Figure, at_most, exactly},
     plan::Plan,
-    report::{Figure, at_most, exactly},
     stacks::{Stacks, wait_until},
 };
 use crate::load::{

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{
     TrafficError,
+    figure::{Figure, at_least, at_most, exactly},
     plan::Plan,
-    report::{Figure, at_least, at_most, exactly},
     stacks::{Stacks, wait_until},
 };
 

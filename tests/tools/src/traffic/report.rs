@@ -1,10 +1,10 @@
-//! The figures and their targets, as a table or as JSON.
+//! All figures, as a table or as JSON.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::{isolation::Isolation, limit::Limit, throttled::Throttled};
+use super::{figure::Figure, isolation::Isolation, limit::Limit, throttled::Throttled};
 
 /// All results.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -17,44 +17,6 @@ pub struct TrafficReport {
     pub isolation: Option<Isolation>,
     /// A configured rate.
     pub limit: Option<Limit>,
-}
-
-/// A figure and its target.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figure {
-    /// What was measured.
-    pub name: &'static str,
-    /// The measured value. Null in JSON if there is none.
-    pub value: f64,
-    /// The target.
-    pub target: Target,
-    /// Whether the value meets it.
-    pub is_met: bool,
-}
-
-/// The target of a figure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Exactly this value.
-    Exactly(f64),
-    /// At most this value.
-    AtMost(f64),
-    /// At least this value.
-    AtLeast(f64),
-}
-
-pub(super) fn exactly(name: &'static str, value: usize, target: usize) -> Figure {
-    let exact = Target::Exactly(target as f64);
-    Figure { name, value: value as f64, target: exact, is_met: value == target }
-}
-
-pub(super) fn at_most(name: &'static str, value: f64, target: f64) -> Figure {
-    Figure { name, value, target: Target::AtMost(target), is_met: value <= target }
-}
-
-pub(super) fn at_least(name: &'static str, value: f64, target: f64) -> Figure {
-    Figure { name, value, target: Target::AtLeast(target), is_met: value >= target }
 }
 
 impl TrafficReport {
@@ -73,25 +35,6 @@ impl TrafficReport {
     /// Whether every target is met.
     pub fn is_met(&self) -> bool {
         self.figures().all(|figure| figure.is_met)
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exactly(value) => write!(f, "{value}"),
-            Self::AtMost(value) => write!(f, "at most {value}"),
-            Self::AtLeast(value) => write!(f, "at least {value}"),
-        }
-    }
-}
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_met { "met" } else { "MISSED" };
-        let value = (self.value * 100.0).round() / 100.0;
-        let target = self.target.to_string();
-        writeln!(f, "  {:<44} {value:<10} {target:<14} {verdict}", self.name)
     }
 }
 
@@ -145,6 +88,7 @@ impl fmt::Display for TrafficReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::figure::{at_least, at_most, exactly};
 
     #[test]
     fn a_missed_target_is_reported() {

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::{
     TrafficError,
+    figure::{Figure, at_most, exactly},
     plan::{Plan, ThrottledCase},
-    report::{Figure, at_most, exactly},
     stacks::{Outcomes, Stacks, wait_until},
 };
 
