@@ -78,13 +78,14 @@ pub fn init(format: Format) -> Result<(), String> {
     Ok(())
 }
 
-/// The layers that write the lines: one keeps the fields of spans, the other formats events.
+/// The layers that write the lines: one filters for both others, one keeps the fields of spans, and
+/// one formats events. A filter for each layer would be asked again whenever a future enters or
+/// leaves its span.
 fn lines<S, W>(format: Format, filter: Targets, writer: W, colour: bool) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let spans = Targets::new().with_target(SPAN_TARGET, LevelFilter::ERROR);
     let filter = filter.with_target(SPAN_TARGET, LevelFilter::ERROR);
     // A line that cannot be written is dropped. A report of that on standard error would panic if
     // standard error is closed, too.
@@ -93,9 +94,8 @@ where
         .with_ansi(colour)
         .with_writer(writer)
         .fmt_fields(line::NoFields)
-        .event_format(line::Line { format })
-        .with_filter(filter);
-    line::KeepSpanFields.with_filter(spans).and_then(events)
+        .event_format(line::Line { format });
+    filter.and_then(line::KeepSpanFields).and_then(events)
 }
 
 /// The span of one HTTP request.

@@ -2,7 +2,7 @@
 //!
 //! Two lines are logged for each delivery, so a line is written without copies of its fields.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 use serde::ser::{SerializeMap, Serializer as _};
 use serde_json::Value;
@@ -13,23 +13,26 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
-    field::RecordFields,
+    field::{RecordFields, VisitOutput},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
-        format::{DefaultFields, Writer},
+        format::{DefaultFields, DefaultVisitor, Writer},
         time::{FormatTime, SystemTime},
     },
     layer::Context,
     registry::LookupSpan,
 };
 
-use super::Format;
+use super::{Format, SPAN_TARGET};
 
 /// The field that precedes each message.
 const CORRELATION_ID: &str = "correlation_id";
 
+/// The field with the text of an event.
+const MESSAGE: &str = "message";
+
 /// The fields of one span, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SpanFields(Vec<(&'static str, FieldValue)>);
 
 #[derive(Debug)]
@@ -71,13 +74,16 @@ impl Visit for SpanFields {
     }
 }
 
-/// Keeps the fields of each span for the lines that are logged inside it.
+/// Keeps the fields of each of our spans for the lines that are logged inside it.
 pub(super) struct KeepSpanFields;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for KeepSpanFields {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, ctx: Context<'_, S>) {
+        if attributes.metadata().target() != SPAN_TARGET {
+            return;
+        }
         let Some(span) = ctx.span(id) else { return };
-        let mut fields = SpanFields::default();
+        let mut fields = SpanFields(Vec::with_capacity(attributes.fields().len()));
         attributes.record(&mut fields);
         span.extensions_mut().insert(fields);
     }
@@ -118,7 +124,7 @@ where
                     write_escaped(&mut writer, &id)?;
                     writer.write_str("] ")?;
                 }
-                DefaultFields::new().format_fields(writer.by_ref(), event)?;
+                write_own_fields(&mut writer, event, &own)?;
                 for_each_inherited(ctx, own, |name, field| {
                     write_text_field(&mut writer, name, field)
                 })?;
@@ -128,26 +134,32 @@ where
     }
 }
 
-/// The names of an event's own fields, and its correlation ID if it has one.
+/// The names of an event's own fields, and its correlation ID and message if it has them.
 #[derive(Debug, Default)]
 struct OwnFields {
     names: Vec<&'static str>,
     correlation_id: Option<String>,
+    message: Option<String>,
+}
+
+impl OwnFields {
+    fn push(&mut self, field: &Field, text: impl FnOnce() -> String) {
+        self.names.push(field.name());
+        match field.name() {
+            CORRELATION_ID => self.correlation_id = Some(text()),
+            MESSAGE => self.message = Some(text()),
+            _ => {}
+        }
+    }
 }
 
 impl Visit for OwnFields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.names.push(field.name());
-        if field.name() == CORRELATION_ID {
-            self.correlation_id = Some(value.to_owned());
-        }
+        self.push(field, || value.to_owned());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.names.push(field.name());
-        if field.name() == CORRELATION_ID {
-            self.correlation_id = Some(format!("{value:?}"));
-        }
+        self.push(field, || format!("{value:?}"));
     }
 }
 
@@ -194,21 +206,24 @@ fn write_json<S>(
     writer: &mut Writer<'_>,
     ctx: &FmtContext<'_, S, NoFields>,
     event: &Event<'_>,
-    own: OwnFields,
+    mut own: OwnFields,
 ) -> fmt::Result
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
-    let correlation_id = correlation_id(ctx, &own);
+    let mut message = own.message.take().unwrap_or_default();
+    if let Some(id) = correlation_id(ctx, &own) {
+        message = format!("[{id}] {message}");
+    }
     let mut line = Vec::with_capacity(512);
     let write = |line: &mut Vec<u8>| -> serde_json::Result<()> {
         let mut serializer = serde_json::Serializer::new(line);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", &time)?;
         map.serialize_entry("level", event.metadata().level().as_str())?;
-        let mut entries = JsonEntries { map: &mut map, correlation_id, result: Ok(()) };
+        let mut entries = JsonEntries { map: &mut map, message, result: Ok(()) };
         event.record(&mut entries);
         entries.result?;
         for_each_inherited(ctx, own, |name, field| map.serialize_entry(name, &field.value))?;
@@ -219,10 +234,10 @@ where
     writer.write_str(str::from_utf8(&line).map_err(|_| fmt::Error)?)
 }
 
-/// Writes the event's own fields as entries of a map. The correlation ID precedes the message.
+/// Writes the event's own fields as entries of a map, with this message.
 struct JsonEntries<'a, M: SerializeMap> {
     map: &'a mut M,
-    correlation_id: Option<String>,
+    message: String,
     result: Result<(), M::Error>,
 }
 
@@ -231,6 +246,11 @@ impl<M: SerializeMap> JsonEntries<'_, M> {
         if self.result.is_ok() {
             self.result = self.map.serialize_entry(field.name(), value);
         }
+    }
+
+    fn write_message(&mut self, field: &Field) {
+        let message = std::mem::take(&mut self.message);
+        self.entry(field, &message);
     }
 }
 
@@ -252,20 +272,18 @@ impl<M: SerializeMap> Visit for JsonEntries<'_, M> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.record_debug(field, &format_args!("{value}"));
+        if field.name() == MESSAGE {
+            self.write_message(field);
         } else {
             self.entry(field, value);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        match self.correlation_id.as_deref().filter(|_| field.name() == "message") {
-            Some(id) => {
-                let message = format!("[{id}] {value:?}");
-                self.entry(field, &message);
-            }
-            None => self.entry(field, &format!("{value:?}")),
+        if field.name() == MESSAGE {
+            self.write_message(field);
+        } else {
+            self.entry(field, &format!("{value:?}"));
         }
     }
 }
@@ -285,6 +303,43 @@ fn write_time_and_level(writer: &mut Writer<'_>, level: Level) -> fmt::Result {
     writer.write_str("\x1b[2m")?;
     SystemTime.format_time(writer)?;
     write!(writer, "\x1b[0m \x1b[{colour}m{level:>5}\x1b[0m ")
+}
+
+/// The message and the event's other fields. `DefaultFields` looks at each character of a message
+/// by itself, so a message without control characters does not go through it.
+fn write_own_fields(writer: &mut Writer<'_>, event: &Event<'_>, own: &OwnFields) -> fmt::Result {
+    match (own.names.first(), &own.message) {
+        (Some(&MESSAGE), Some(message)) if !message.contains(char::is_control) => {
+            writer.write_str(message)?;
+            let mut others = OtherFields(DefaultVisitor::new(writer.by_ref(), false));
+            event.record(&mut others);
+            others.0.finish()
+        }
+        _ => DefaultFields::new().format_fields(writer.by_ref(), event),
+    }
+}
+
+/// Visits the fields other than the message.
+struct OtherFields<'a>(DefaultVisitor<'a>);
+
+impl Visit for OtherFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() != MESSAGE {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        if field.name() != MESSAGE {
+            self.0.record_error(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() != MESSAGE {
+            self.0.record_debug(field, value);
+        }
+    }
 }
 
 /// ` name=value`, in the look of the event's own fields.
