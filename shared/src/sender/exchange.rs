@@ -16,12 +16,12 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{BufMut, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{
     body::{Framing, Read},
@@ -162,13 +162,11 @@ impl Outgoing {
 impl<S: AsyncRead + Unpin> Incoming<S> {
     /// Reads more bytes and returns their number, 0 at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let before = self.bytes.len();
-        self.bytes.resize(before + READ_BYTES, 0);
-        let mut buffer = ReadBuf::new(&mut self.bytes[before..]);
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let count = buffer.filled().len();
-        self.bytes.truncate(before + count);
-        polled.map_ok(|()| count)
+        self.bytes.reserve(READ_BYTES);
+        // `read_buf` does not zero the buffer first. Each poll begins a new read, since a read that
+        // is pending has taken no bytes.
+        let mut buffer = (&mut self.bytes).limit(READ_BYTES);
+        pin!(self.stream.read_buf(&mut buffer)).poll(cx)
     }
 
     async fn fill(&mut self) -> io::Result<usize> {

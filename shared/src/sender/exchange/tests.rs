@@ -1,5 +1,7 @@
 use std::{collections::VecDeque, time::Duration};
 
+use tokio::io::ReadBuf;
+
 use super::*;
 
 /// The result of reading from a connection.
