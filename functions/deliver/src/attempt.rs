@@ -33,7 +33,7 @@ const SUSPENSION_MARGIN: Duration = Duration::from_secs(5);
 
 /// A claimed webhook.
 struct HeldClaim {
-    webhook: Webhook,
+    webhook: Box<Webhook>,
     claim_id: ClaimId,
     /// Just before the claim was written.
     claimed_at: Timestamp,
@@ -56,7 +56,7 @@ impl Deliver {
     /// which can be a deferral, is written.
     pub(crate) async fn attempt(
         &self,
-        seen: Webhook,
+        seen: Box<Webhook>,
         turn: &HeldTurn,
         until: Timestamp,
     ) -> StepResult {
@@ -106,7 +106,7 @@ impl Deliver {
     /// seen.
     async fn claim(
         &self,
-        seen: Webhook,
+        seen: Box<Webhook>,
         only_if_untried: bool,
     ) -> Result<(HeldClaim, Content), StepResult> {
         let claimed_at = self.context.clock.now();
@@ -124,13 +124,13 @@ impl Deliver {
             }
             rules.claim(webhook, claim_id, claimed_at)
         };
-        match apply_and_open(&*self.context.store, seen, claim).await {
+        match apply_and_open(&*self.context.store, *seen, claim).await {
             Ok(Applied::Done(webhook, content)) => {
-                let was_retrying = was_retrying.into_inner();
+                let (webhook, was_retrying) = (Box::new(webhook), was_retrying.into_inner());
                 Ok((HeldClaim { webhook, claim_id, claimed_at, was_retrying }, content))
             }
             Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
-                Err(StepResult::BudgetSpent(webhook, GiveUp::Interrupted))
+                Err(StepResult::BudgetSpent(Box::new(webhook), GiveUp::Interrupted))
             }
             Ok(Applied::Refused(..)) => Err(StepResult::Changed),
             Ok(Applied::Missing) => Err(StepResult::Ended(Disposition::Acknowledge)),
@@ -141,7 +141,7 @@ impl Deliver {
     /// Claims the webhook and sends the request. The host permit is returned with the answer.
     async fn claim_and_send(
         &self,
-        seen: Webhook,
+        seen: Box<Webhook>,
         only_if_untried: bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<(HeldClaim, Timestamp, Answer), NoAnswer> {

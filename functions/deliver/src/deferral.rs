@@ -114,7 +114,7 @@ impl Deliver {
     }
 
     /// Writes a deferral.
-    pub(crate) async fn defer(&self, seen: Webhook, deferral: Deferral) -> StepResult {
+    pub(crate) async fn defer(&self, seen: Box<Webhook>, deferral: Deferral) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let rule = |webhook: &Webhook| rules.defer(webhook, deferral.until, deferral.why(), now);
@@ -124,7 +124,7 @@ impl Deliver {
     /// Writes a wait for a slot.
     pub(crate) async fn defer_for_slot(
         &self,
-        seen: Webhook,
+        seen: Box<Webhook>,
         turn: &HeldTurn,
         wait: &SlotWait,
     ) -> StepResult {
@@ -143,14 +143,14 @@ impl Deliver {
     }
 
     /// Makes a webhook wait whose attempts are interrupted repeatedly.
-    pub(crate) async fn defer_for_interruptions(&self, seen: Webhook) -> StepResult {
+    pub(crate) async fn defer_for_interruptions(&self, seen: Box<Webhook>) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let rule = |webhook: &Webhook| rules.retry_interrupted(webhook, now);
         self.write_wait(seen, "its attempts are interrupted repeatedly", rule).await
     }
 
-    async fn write_wait<F>(&self, seen: Webhook, reason: &str, rule: F) -> StepResult
+    async fn write_wait<F>(&self, seen: Box<Webhook>, reason: &str, rule: F) -> StepResult
     where
         F: Fn(&Webhook) -> Result<Webhook, Refusal> + Send + Sync,
     {
@@ -165,7 +165,7 @@ impl Deliver {
             }
             rule(webhook)
         };
-        match apply(&*self.context.store, seen, defer).await {
+        match apply(&*self.context.store, *seen, defer).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::info!(
                     "Deferring webhook delivery for reference_id={} to {}: {reason}",
@@ -173,10 +173,10 @@ impl Deliver {
                     webhook.destination,
                 );
                 self.count_waiting(&webhook, was_retrying.into_inner());
-                StepResult::Recorded(webhook)
+                StepResult::Recorded(Box::new(webhook))
             }
             Ok(Applied::Refused(Refusal::Interrupted, webhook)) => {
-                StepResult::BudgetSpent(webhook, GiveUp::Interrupted)
+                StepResult::BudgetSpent(Box::new(webhook), GiveUp::Interrupted)
             }
             Ok(Applied::Refused(..)) => StepResult::Changed,
             Ok(Applied::Missing) => StepResult::Ended(Disposition::Acknowledge),
@@ -188,7 +188,7 @@ impl Deliver {
     /// about the destination: no attempt is spent, and the webhook waits longer each time.
     pub(crate) async fn release_claim(
         &self,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         claim_id: ClaimId,
         was_retrying: bool,
         why: &str,
@@ -199,10 +199,10 @@ impl Deliver {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let release = |webhook: &Webhook| rules.give_back(webhook, claim_id, why, until, now);
-        match apply(&*self.context.store, webhook, release).await {
+        match apply(&*self.context.store, *webhook, release).await {
             Ok(Applied::Done(webhook, ())) => {
                 self.count_waiting(&webhook, was_retrying);
-                StepResult::Recorded(webhook)
+                StepResult::Recorded(Box::new(webhook))
             }
             Ok(Applied::Refused(..)) => StepResult::Changed,
             Ok(Applied::Missing) => StepResult::Ended(Disposition::Acknowledge),

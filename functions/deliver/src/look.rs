@@ -68,15 +68,12 @@ impl Deliver {
             paused_ms: message.paused_ms,
             rate_limited_ms: message.rate_limited_ms,
         };
-        let mut hint = message
-            .seen
-            .map(|seen| *seen)
-            .filter(|seen| is_first_receive && self.is_claimable(seen));
+        let mut hint = message.seen.filter(|seen| is_first_receive && self.is_claimable(seen));
         for looks_left in (0..MAX_LOOKS).rev() {
             let webhook = match hint.take() {
                 Some(webhook) => webhook,
                 None => match self.context.store.get(&message.webhook_id).await {
-                    Ok(Some(webhook)) => webhook,
+                    Ok(Some(webhook)) => Box::new(webhook),
                     Ok(None) => return Disposition::Acknowledge,
                     Err(error) => {
                         if planted::is(Bug::UnreadableAcknowledged)
@@ -92,7 +89,9 @@ impl Deliver {
                 },
             };
             let span = webhook_span(&webhook, xray_trace_id);
-            let worked_on = self.work_on(webhook, &turn, until).instrument(span.clone()).await;
+            // Boxed, since this future is large and the futures around it are moved several times.
+            let work = Box::pin(self.work_on(webhook, &turn, until));
+            let worked_on = work.instrument(span.clone()).await;
             if let Some(disposition) = worked_on {
                 return disposition;
             }
@@ -109,7 +108,7 @@ impl Deliver {
     /// another worker changed the webhook: the caller then looks at the stored record.
     async fn work_on(
         &self,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         turn: &HeldTurn,
         until: Timestamp,
     ) -> Option<Disposition> {
@@ -184,12 +183,12 @@ impl Deliver {
 
     /// Fails the webhook without another attempt, because a budget other than the retry policy's is
     /// spent. `None`: the record has changed.
-    async fn give_up(&self, webhook: Webhook, reason: GiveUp) -> Option<Disposition> {
+    async fn give_up(&self, webhook: Box<Webhook>, reason: GiveUp) -> Option<Disposition> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let was_retrying = webhook.status == Status::Retrying;
         let give_up = |webhook: &Webhook| rules.give_up(webhook, reason, Function::Deliver, now);
-        match apply_unchanged(&*self.context.store, webhook, give_up).await {
+        match apply_unchanged(&*self.context.store, *webhook, give_up).await {
             Ok(Applied::Done(webhook, ())) => {
                 tracing::warn!(
                     "Giving up webhook delivery for reference_id={}: {}",

@@ -25,7 +25,7 @@ impl Deliver {
     /// Records the outcome of an attempt.
     pub(crate) async fn record_outcome(
         &self,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         claim_id: ClaimId,
         answer: Answer,
         was_retrying: bool,
@@ -43,7 +43,7 @@ impl Deliver {
     /// Writes the result of an attempt, logs it and counts it. `rule` returns the next record.
     pub(crate) async fn write_result<F>(
         &self,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         report: Report,
         was_retrying: bool,
         rule: F,
@@ -53,11 +53,11 @@ impl Deliver {
     {
         let mut backoff = WRITE_BACKOFF;
         for attempts_left in (0..MAX_WRITE_ATTEMPTS).rev() {
-            match apply(&*self.context.store, webhook.clone(), &rule).await {
+            match apply(&*self.context.store, Webhook::clone(&webhook), &rule).await {
                 Ok(Applied::Done(webhook, ())) => {
                     log_outcome(&webhook, &report);
                     self.count_outcome(&webhook, report, was_retrying);
-                    return StepResult::Recorded(webhook);
+                    return StepResult::Recorded(Box::new(webhook));
                 }
                 Ok(Applied::Missing) => return StepResult::Ended(Disposition::Acknowledge),
                 Ok(Applied::Refused(refusal, _)) => {

@@ -72,7 +72,7 @@ impl Deliver {
     /// Makes a webhook wait for its slot: by a delayed message, or by a deferral.
     pub(crate) async fn wait_for_slot(
         &self,
-        seen: Webhook,
+        seen: Box<Webhook>,
         turn: &HeldTurn,
         wait: SlotWait,
     ) -> StepResult {
@@ -136,7 +136,7 @@ impl Deliver {
     /// too long, the answer counts as any other failure.
     pub(crate) async fn throttle(
         &self,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         claim_id: ClaimId,
         answer: Answer,
         turn: &HeldTurn,

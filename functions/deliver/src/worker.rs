@@ -42,16 +42,17 @@ pub(crate) enum Disposition {
     HandBack,
 }
 
-/// The result of one step on a webhook.
+/// The result of one step on a webhook. Records are boxed here and in the steps: a future holds the
+/// values of each call in it, so it would hold a record many times.
 pub(crate) enum StepResult {
     /// An outcome or a wait was recorded.
-    Recorded(Webhook),
+    Recorded(Box<Webhook>),
     /// Nothing is left to do with this message, or nothing can be done now.
     Ended(Disposition),
     /// The stored record is not the one that was seen.
     Changed,
     /// The webhook must be given up for this reason, according to this record.
-    BudgetSpent(Webhook, GiveUp),
+    BudgetSpent(Box<Webhook>, GiveUp),
 }
 
 impl Deliver {
