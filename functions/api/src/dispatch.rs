@@ -176,7 +176,7 @@ async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webh
 ///
 /// # If the queue refuses a message
 ///
-/// The webhook exists, so the caller gets its 202 all the same:
+/// The webhook exists, so the caller still gets its 202:
 ///
 /// 1. The webhook enters the due index with the current time ([`adopt`]), and the next sweep sends
 ///    its message. A queue outage delays webhooks, it does not refuse or lose them.

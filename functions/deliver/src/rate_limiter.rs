@@ -233,7 +233,7 @@ impl RateLimiter {
 }
 
 /// The open list of webhooks that ask together. Dropping it closes the list, so that a cancelled
-/// first one leaves none behind that nobody serves.
+/// first one leaves none unserved.
 struct Together<'a> {
     limiter: &'a RateLimiter,
     request: &'a Request,

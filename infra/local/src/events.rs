@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(failed(&item("7")), None);
     }
 
-    /// Proved with the published event types.
+    /// Tested with the published event types.
     #[test]
     fn events_have_the_shape_of_those_from_aws() {
         let event = serde_json::to_value(sqs(Lane::DeadLetters, &[received("m")])).unwrap();

@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// The next sweep runs after one that panics. Proved by a panic in the first of two.
+    /// The next sweep runs after one that panics. Tested by a panic in the first of two.
     #[tokio::test]
     async fn a_panic_ends_one_sweep() {
         let (stop, stopped) = watch::channel(false);

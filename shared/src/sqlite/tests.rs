@@ -118,7 +118,7 @@ fn a_newer_file_is_refused_with_what_was_found_and_the_way_out() {
 }
 
 /// The table of targets has no schema version, so that the previous version still opens the file.
-/// Proved with a file of the schema's SQL alone, which that version finds as it left it.
+/// Tested with a file of the schema's SQL alone, which that version finds as it left it.
 #[test]
 fn a_version_without_targets_opens_a_file_that_has_them() {
     let (_folder, path) = file();
@@ -182,7 +182,7 @@ fn many_may_open_a_new_file_at_once() {
 }
 
 /// A read that does not return holds up no write and no other blocking call, such as a name
-/// look-up, and such a call holds up no read. Proved with one thread for all other calls.
+/// look-up, and such a call holds up no read. Tested with one thread for all other calls.
 #[test]
 fn reads_and_other_blocking_calls_do_not_wait_for_each_other() {
     const HELD_FOR: Duration = Duration::from_secs(20);

@@ -44,7 +44,7 @@ fn rules() -> Rules {
 }
 
 /// The record weighs less than a write unit (1 KiB) all through the life of one that succeeds at
-/// once, and leaves room for a small content beside it, with a trace too. Proved on the largest
+/// once, and leaves room for a small content beside it, with a trace too. Tested on the largest
 /// usual values: 36 characters of correlation id, 20 of reference id.
 #[test]
 fn a_record_that_succeeds_at_once_weighs_less_than_a_write_unit() {
@@ -92,7 +92,7 @@ fn a_time_that_has_come_is_no_schedule() {
     }
 }
 
-/// A list within a record keeps how it began and what is newest. Proved by a webhook that is resent
+/// A list within a record keeps how it began and what is newest. Tested by a webhook that is resent
 /// until both lists have overflowed twice.
 #[test]
 fn attempts_and_history_keep_the_first_and_the_newest() {

@@ -1,4 +1,5 @@
-//! The audit: what nobody holds is found, each once, and its position moves only from where it is.
+//! The audit: it finds each webhook without a holder once, and its position moves only from where
+//! it is.
 
 use std::{sync::Arc, time::Duration};
 

@@ -54,7 +54,7 @@ pub struct Watch {
 impl Watch {
     /// At a free port of 127.0.0.1, with these variables set; what it and the functions write goes
     /// to the log. The functions are built before, as it would build them at their first calls, so
-    /// that how long a compiler takes is nobody's wait.
+    /// that no test waits for a compiler.
     pub fn start(environment: &[(&str, &str)], log: &Path) -> Result<Self, ProcessError> {
         let [port] = free_ports()
             .map_err(|error| ProcessError(format!("no free port was found: {error}")))?;

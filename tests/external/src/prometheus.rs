@@ -1,4 +1,4 @@
-//! A Prometheus server of one's own, which scrapes what it is told to each second; and `promtool`,
+//! A private Prometheus server, which scrapes the given targets each second; and `promtool`,
 //! which judges the text that it scrapes.
 
 use std::{

@@ -87,7 +87,7 @@ fn slot(app: &App, method: &Method, uri: &Uri, share: KeyShare) -> Result<Option
 /// Runs the handler. A request that changes something runs to its end even if the client
 /// disconnects: after the create, the message must still be sent.
 ///
-/// A panic is a bug, but the caller gets a 500 all the same.
+/// A panic is a bug, but the caller still gets a 500.
 async fn run(
     method: &Method,
     slot: Option<Permit>,
@@ -107,7 +107,7 @@ async fn run(
 }
 
 /// Holds memory for a large response until it is sent. Without memory, a read gets a 503 instead. A
-/// request that changed something gets its response all the same: that one is small enough, and the
+/// request that changed something still gets its response: that one is small enough, and the
 /// client cannot get it again.
 async fn hold_memory(app: &App, method: &Method, share: KeyShare, response: Response) -> Response {
     let length =

@@ -201,7 +201,7 @@ async fn without_keys_lambda_refuses_every_route() {
     }
 }
 
-/// With `API_AUTH=iam` every caller is admitted. API keys are required all the same if there are
+/// With `API_AUTH=iam` every caller is admitted. API keys are still required if there are
 /// any.
 #[tokio::test]
 async fn with_iam_the_platform_authenticates_and_keys_are_still_required() {

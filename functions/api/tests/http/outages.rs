@@ -74,7 +74,7 @@ async fn without_the_queue_a_webhook_is_accepted_and_due() {
     }
 }
 
-/// Neither the queue nor the due index has the webhook. It exists all the same, and the audit finds
+/// Neither the queue nor the due index has the webhook. It still exists, and the audit finds
 /// it.
 #[tokio::test]
 async fn a_webhook_without_a_holder_is_accepted_all_the_same() {

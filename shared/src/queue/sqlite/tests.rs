@@ -127,7 +127,7 @@ async fn a_receipt_of_before_the_move_does_nothing() {
     assert_eq!(queue.depth(Lane::DeadLetters).await.unwrap(), Depth::default());
 }
 
-/// Each of 400 messages is received once. Proved with eight receivers on two handles, as of two
+/// Each of 400 messages is received once. Tested with eight receivers on two handles, as of two
 /// processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_handles_never_receive_the_same() {

@@ -113,7 +113,7 @@ async fn a_restore_replaces_only_if_told_to_and_puts_aside_what_was_there() {
 }
 
 /// A restore that ended after any of its steps leaves no loss: the next process with the lock has
-/// the whole backup, and the old database is whole too. Proved over a database whose data is in its
+/// the whole backup, and the old database is whole too. Tested over a database whose data is in its
 /// log.
 #[tokio::test]
 async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {

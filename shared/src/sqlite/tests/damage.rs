@@ -169,7 +169,7 @@ async fn damage_that_shows_later_is_told() {
     break_pages(&path, &[root]);
     assert!(!diagnose(&path).is_empty());
     let database = Database::open(&path).unwrap();
-    assert_eq!(database.warnings(), [""; 0], "nobody has looked there yet");
+    assert_eq!(database.warnings(), [""; 0], "nothing has read that page yet");
     let error = database
         .read(|connection| {
             connection.query_row("SELECT min(circuit) FROM circuits", (), |_| Ok(()))

@@ -126,7 +126,7 @@ async fn a_read_that_takes_too_long_is_ended_and_the_next_one_is_not() {
 }
 
 /// Pages beyond the reserve are given back in small steps, and the file shrinks with the next
-/// checkpoint. Proved with 40 MiB.
+/// checkpoint. Tested with 40 MiB.
 #[tokio::test]
 async fn free_pages_are_given_back_in_small_steps_down_to_a_reserve() {
     const MIB: u64 = 1024 * 1024;

@@ -340,7 +340,7 @@ impl DynamoStore {
         let Some(item) = stored.filter(|item| tombstone(item).is_none()) else {
             return Err(DeleteError::Missing);
         };
-        // An unreadable record has no id to compare, and can be deleted all the same.
+        // An unreadable record has no id to compare, and can still be deleted.
         if let Ok(webhook) = record(&item)
             && (webhook.id != *id || webhook.is_expired(self.clock.now()))
         {

@@ -158,7 +158,7 @@ impl Fixture {
     }
 }
 
-/// Each listing query uses the right index and bounds, and never sorts. Proved with SQLite's query
+/// Each listing query uses the right index and bounds, and never sorts. Tested with SQLite's query
 /// plan.
 #[tokio::test]
 async fn every_list_walks_its_index() {
@@ -204,7 +204,7 @@ async fn a_write_that_is_tried_again_succeeds_once() {
     assert!(matches!(error, WriteError::Conflict(stored) if *stored == claimed));
 }
 
-/// Of twenty workers that claim the same webhook, one wins. Proved twenty times with two handles on
+/// Of twenty workers that claim the same webhook, one wins. Tested twenty times with two handles on
 /// the file, as of two processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_claims_through_two_handles_one_wins() {
@@ -332,7 +332,7 @@ async fn a_newer_record_harms_nobody_else() {
     assert_eq!(
         due.iter().map(|entry| &entry.id).collect::<Vec<_>>(),
         [&newer.id, &other.id],
-        "who looks sees what it is"
+        "a reader finds it as it is"
     );
 }
 
@@ -485,7 +485,7 @@ async fn a_restart_of_counters_deletes_unused_targets() {
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces
-/// it. Proved with reports of another shape, written behind the store's back.
+/// it. Tested with reports of another shape, written behind the store's back.
 #[tokio::test]
 async fn an_unreadable_report_of_the_sweep_counts_as_none() {
     let fixture = fixture();

@@ -1,5 +1,5 @@
 //! What only the store on DynamoDB promises: sizes that a write unit pays for, times to live, and
-//! what it says when nobody answers.
+//! its error when no server answers.
 
 #![allow(
     clippy::unwrap_used,
@@ -151,8 +151,8 @@ fn delivered(rules: &Rules, claimed: &Webhook, now: Timestamp) -> Webhook {
 }
 
 /// Three writes of one unit each for a small webhook, one more for a large one's content: no item
-/// of a happy life exceeds 1 KiB, and record and content share one where they fit. Proved by the
-/// sizes of the items after each step.
+/// of a webhook delivered at once exceeds 1 KiB, and record and content share one where they fit.
+/// Tested by the sizes of the items after each step.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
     let world = World::start().await;
@@ -183,7 +183,7 @@ async fn no_item_of_a_happy_life_is_more_than_a_write_unit() {
     }
 }
 
-/// Nothing unfinished loses its content, and nothing is kept for ever. Proved by the times to live:
+/// Nothing unfinished loses its content, and nothing is kept for ever. Tested by the times to live:
 /// the content's is there from the start, is not touched within a month, and is lifted by the first
 /// write after that, before the record's.
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +216,7 @@ async fn a_content_s_time_to_live_is_lifted_while_it_is_wanted() {
     assert!(second > record_ttl, "it outlives its record");
 }
 
-/// One run of the sweep sums up all that was counted, however much it is. Proved with two and a
+/// One run of the sweep sums up all that was counted, however much it is. Tested with two and a
 /// half times as many items as one read takes, in one partition, and one call of the housekeeping;
 /// a call whose time is over stops after one read.
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +250,7 @@ async fn one_run_sums_up_all_that_was_counted() {
 }
 
 /// What is written per invocation and per failure is spread over partitions, of which each takes
-/// 1,000 write units a second. Proved by the keys of 64 targets and 64 counts, all of which are
+/// 1,000 write units a second. Tested by the keys of 64 targets and 64 counts, all of which are
 /// told.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_and_counts_are_spread_over_partitions() {
@@ -277,7 +277,7 @@ async fn targets_and_counts_are_spread_over_partitions() {
     assert_eq!(world.store.counters().await.unwrap()["invocations"], 64);
 }
 
-/// A clock that was 40 days ahead does not stop the figures for 40 days. Proved with counts from
+/// A clock that was 40 days ahead does not stop the figures for 40 days. Tested with counts from
 /// then, summed up then, and others once the clock is right again.
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_go_on_after_a_clock_was_ahead() {
@@ -311,7 +311,7 @@ async fn figures_go_on_after_a_clock_was_ahead() {
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces
-/// it. Proved with items of another shape, written behind the store's back.
+/// it. Tested with items of another shape, written behind the store's back.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_report_of_the_sweep_counts_as_none() {
     let world = World::start().await;
@@ -326,8 +326,8 @@ async fn an_unreadable_report_of_the_sweep_counts_as_none() {
     }
 }
 
-/// A store that cannot be reached says so, within its limit, and blames nobody. Proved with a port
-/// on which nobody listens.
+/// The error of an unreachable store says that it is unreachable, within the time limit. Tested
+/// with a closed port.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_unavailable() {
     let clock = Arc::new(TestClock::default());

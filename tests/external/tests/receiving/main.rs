@@ -105,7 +105,7 @@ async fn receives(language: Language) {
 }
 
 /// A delivery of the stack's, caught on its way, is taken as it is; tampered with, signed by
-/// somebody else, too old, or mangled, it is answered 4xx and not kept.
+/// another sender, too old, or mangled, it is answered 4xx and not kept.
 async fn refuses(language: Language) {
     let (secret, inbox, way) =
         (secret(), TempDir::new().unwrap(), Receiver::start().await.unwrap());

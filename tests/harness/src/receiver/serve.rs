@@ -188,7 +188,7 @@ async fn receive(
     let request =
         Received { at, method: head.method, uri: head.uri, headers: head.headers, body, verdict };
     let script = Arc::clone(&state.script.read().unwrap_or_else(PoisonError::into_inner));
-    // Before the request is kept: who sees it there may hang up on it.
+    // Before the request is kept, because a test that sees it there may hang up on it.
     let hang_ups = state.hang_ups.subscribe();
     if state.kept.is_none() && state.journal.is_none() {
         let unanswered = Unanswered { state, id, request: None, done: false };

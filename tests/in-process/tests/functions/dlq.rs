@@ -162,7 +162,7 @@ impl Subscriber for Levels {
 }
 
 /// A message whose dead letter was never stored stays in the queue, and the log has an error.
-/// Proved by retiring the dead letter's ID beforehand; another world tells which one that is.
+/// Tested by retiring the dead letter's ID beforehand; another world tells which one that is.
 #[tokio::test]
 async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
     let (world, other) = (World::new(), World::new());

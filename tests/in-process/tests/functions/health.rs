@@ -17,7 +17,7 @@ async fn health(api: &ApiClient) -> (Value, Value) {
 }
 
 /// A missing sweep degrades health within minutes. The next run reports how long webhooks have been
-/// due, until it has queued them. Proved with the real API over real HTTP.
+/// due, until it has queued them. Tested with the real API over real HTTP.
 #[tokio::test]
 async fn health_follows_a_sweep_that_stops_and_resumes() {
     let world = World::new();
@@ -65,7 +65,7 @@ async fn health_follows_a_sweep_that_stops_and_resumes() {
     server.abort();
 }
 
-/// Unreadable due webhooks and a clock that was ahead degrade health, each with a warning. Proved
+/// Unreadable due webhooks and a clock that was ahead degrade health, each with a warning. Tested
 /// with the real API.
 #[tokio::test]
 async fn health_reports_unreadable_webhooks_and_a_clock_that_was_ahead() {

@@ -330,7 +330,7 @@ impl Interceptor for HeldDeferrals {
 }
 
 /// A webhook that is being deferred holds its slot and its host permit until the deferral is
-/// written. Proved with two slots and one host permit: the circuit is open for the first webhook,
+/// written. Tested with two slots and one host permit: the circuit is open for the first webhook,
 /// and the second one finds no host permit.
 #[tokio::test]
 async fn a_deferral_holds_its_slot_and_its_host_permit_until_it_is_written() {

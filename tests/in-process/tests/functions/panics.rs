@@ -92,7 +92,7 @@ async fn the_sweep_continues_with_the_others() {
 }
 
 /// One webhook's panic does not stop the sweep from taking back the times that a clock which was
-/// ahead has written. The next run takes back that webhook's. Proved with webhooks in the due index
+/// ahead has written. The next run takes back that webhook's. Tested with webhooks in the due index
 /// and with ones outside it.
 #[tokio::test]
 async fn the_sweep_takes_back_the_times_of_the_others() {

@@ -310,7 +310,7 @@ impl Interceptor for HeldCalls {
     }
 }
 
-/// Webhooks that share a call are served although the one that would make it is cancelled. Proved
+/// Webhooks that share a call are served although the one that would make it is cancelled. Tested
 /// with a first call that hangs, a second webhook that is to make the next one and is cancelled,
 /// and a third one that waits for it.
 #[tokio::test]

@@ -214,7 +214,7 @@ async fn the_report_contains_the_lag() {
 }
 
 /// After a rollback, the due index begins with records of a newer version, which cannot be read.
-/// They are reported, stay, and continue once they can be read. Proved with more of them than one
+/// They are reported, stay, and continue once they can be read. Tested with more of them than one
 /// page, and with a readable webhook behind them, which is delivered.
 #[tokio::test]
 async fn unreadable_webhooks_are_reported_and_hold_up_no_others() {
@@ -245,7 +245,7 @@ async fn unreadable_webhooks_are_reported_and_hold_up_no_others() {
 }
 
 /// If a run cannot pass all unreadable entries, the next one reads the beginning again and
-/// continues where the previous one stopped. Proved with three and a half pages of them, and with
+/// continues where the previous one stopped. Tested with three and a half pages of them, and with
 /// runs whose time is over at once, so that each ends after one further page.
 #[tokio::test]
 async fn a_run_continues_where_the_previous_one_stopped() {
@@ -264,7 +264,7 @@ async fn a_run_continues_where_the_previous_one_stopped() {
     assert_eq!(runs, 4);
 }
 
-/// A clock that is two hours ahead for a moment does not hide lost messages from the audit. Proved
+/// A clock that is two hours ahead for a moment does not hide lost messages from the audit. Tested
 /// with webhooks from before and after that moment, all of whose messages are lost.
 #[tokio::test]
 async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
@@ -307,7 +307,7 @@ async fn after_a_clock_was_ahead_the_audit_finds_what_the_queue_lost() {
 }
 
 /// A sweep whose clock is a month ahead queues every waiting webhook and moves it on by a month.
-/// Proved with a retry, a failure and a lost message: the next run takes their times back, no
+/// Tested with a retry, a failure and a lost message: the next run takes their times back, no
 /// attempt starts early, and all are finished within minutes.
 #[tokio::test]
 async fn the_times_of_a_clock_that_was_ahead_are_taken_back() {
@@ -344,7 +344,7 @@ async fn the_times_of_a_clock_that_was_ahead_are_taken_back() {
     assert_eq!(world.run_sweep().await.taken_back, 0, "once");
 }
 
-/// Webhooks that are accepted while the clock is ahead are delivered once it is correct. Proved
+/// Webhooks that are accepted while the clock is ahead are delivered once it is correct. Tested
 /// with a webhook whose message is lost, and one whose message is hidden for a month.
 #[tokio::test]
 async fn webhooks_accepted_with_a_clock_ahead_are_delivered() {
@@ -373,7 +373,7 @@ async fn webhooks_accepted_with_a_clock_ahead_are_delivered() {
 }
 
 /// Dead letters survive a clock that is 40 days ahead for seconds. They are hidden meanwhile. A
-/// dead letter is deleted once two runs a minute apart have seen it expired. Proved by the file's
+/// dead letter is deleted once two runs a minute apart have seen it expired. Tested by the file's
 /// rows.
 #[tokio::test]
 async fn dead_letters_survive_a_clock_that_is_ahead_for_seconds() {

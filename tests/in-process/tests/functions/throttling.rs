@@ -145,7 +145,7 @@ impl Sender for SlowSuccesses {
 }
 
 /// An answer that arrives after a newer pause was written leaves the pause as it is, also in the
-/// memory of the process. Proved with two requests within a learned rate: one is refused, and the
+/// memory of the process. Tested with two requests within a learned rate: one is refused, and the
 /// other one succeeds after the refusal was recorded.
 #[tokio::test]
 async fn a_late_success_does_not_end_a_newer_pause() {

@@ -90,7 +90,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// What judges an input. A finding ends the run, so nobody looks at what a panic left half done.
+/// What judges an input. A finding ends the run, so nothing reads what a panic left half done.
 struct Judge<F>(F);
 
 impl<F> RefUnwindSafe for Judge<F> {}

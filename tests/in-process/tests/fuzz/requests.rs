@@ -203,7 +203,7 @@ fn walk(api: &Api, list: &str, first: &str, ids: &[String]) {
         let Some(next) = page["next_cursor"].as_str() else { return };
         next.clone_into(&mut cursor);
     }
-    panic!("{list}: a list of {} goes on for ever from {first}", ids.len());
+    panic!("{list}: a list of {} does not end, from {first}", ids.len());
 }
 
 /// Makes a dead letter of it.
@@ -254,7 +254,7 @@ fn whole() {
         if !names_it && !filtered {
             assert!(
                 api.wait(api.context.store.get(&id)).unwrap().is_some(),
-                "what nobody named is deleted"
+                "a webhook was deleted that the request does not name"
             );
         }
     });

@@ -173,7 +173,7 @@ async fn what_a_process_holds_is_written_as_in_schema_1() {
     golden::check(HELD, &dump(&world.behind).await);
 }
 
-/// Proved by another process, which recovers the claim and the message.
+/// Tested by another process, which recovers the claim and the message.
 #[tokio::test]
 async fn what_a_process_of_schema_1_holds_is_read() {
     let world = World::on(RedisServer::start().unwrap());

@@ -1,5 +1,5 @@
-//! Replicas that have to confirm, a memory that is full, and rows of destinations that somebody
-//! else chooses.
+//! Replicas that have to confirm, a memory that is full, and rows of destinations that callers
+//! choose.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ fn new() -> Webhook {
 }
 
 /// What is answered as done is on a replica. While none confirms, creates and deletes are not
-/// answered as done, also when an earlier try had taken effect; claims go on. Proved with a replica
+/// answered as done, also when an earlier try had taken effect; claims go on. Tested with a replica
 /// that is stopped for a while.
 #[tokio::test]
 async fn what_promises_durability_waits_for_a_replica() {
@@ -77,7 +77,7 @@ async fn what_promises_durability_waits_for_a_replica() {
 }
 
 /// Neither store nor queue passes the health check on a server that takes no writes, though it
-/// answers reads. Proved on a replica, before and after its promotion.
+/// answers reads. Tested on a replica, before and after its promotion.
 #[tokio::test]
 async fn a_read_only_replica_does_not_pass_the_health_check() {
     let primary = RedisServer::start().unwrap();
@@ -98,7 +98,7 @@ async fn a_read_only_replica_does_not_pass_the_health_check() {
     queue.send(Lane::Webhooks, message).await.unwrap();
 }
 
-/// On a cluster the node that took the write is the one whose replica is waited for. Proved by
+/// On a cluster the node that took the write is the one whose replica is waited for. Tested by
 /// stopping one replica of three: webhooks of its node are not answered as done, all others are.
 #[tokio::test]
 async fn on_a_cluster_the_replica_of_the_node_that_took_the_write_is_waited_for() {
@@ -132,7 +132,7 @@ async fn on_a_cluster_the_replica_of_the_node_that_took_the_write_is_waited_for(
 }
 
 /// Beyond `maxmemory` every step of a webhook's life goes on but its creation, and what it has is
-/// forgotten in the end. Proved on a server that refuses whatever may take memory.
+/// forgotten in the end. Tested on a server that refuses whatever may take memory.
 #[tokio::test]
 async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     let world = World::on(RedisServer::start().unwrap());
@@ -237,7 +237,7 @@ async fn has<S>(world: &World<S>, origin: &str) -> [bool; 2] {
 }
 
 /// So are the names of targets. A write deletes those that were not used for long, and all end by
-/// themselves when nobody writes any. Nothing is left of one that works and has no counters.
+/// themselves when no target is written. Nothing is left of one that works and has no counters.
 #[tokio::test]
 async fn what_is_kept_of_a_target_ends() {
     let world = World::on(RedisServer::start().unwrap());
@@ -275,7 +275,7 @@ async fn what_is_kept_of_a_target_ends() {
     assert_eq!(world.behind.ask::<Vec<String>>(&used).await.unwrap(), ["e"]);
 }
 
-/// Taking slots alone must not keep a target beyond its revision: nobody could write it then.
+/// Taking slots alone must not keep a target beyond its revision: it could not be written then.
 #[tokio::test]
 async fn a_target_and_its_revision_end_together() {
     let world = World::on(RedisServer::start().unwrap());

@@ -1,4 +1,4 @@
-//! What only Redis can show, on a server and on a cluster: keys of somebody else, what is left once
+//! What only Redis can show, on a server and on a cluster: foreign keys, what is left once
 //! webhooks have expired, restarts, TLS, and settings with which it loses webhooks; what a process
 //! that died held (`recovery`), replicas and a full memory (`limits`).
 
@@ -125,8 +125,8 @@ fn content() -> Content {
     }
 }
 
-/// A key that somebody else wrote is one webhook's trouble: its calls say so, lists and the audit
-/// go on without it, and it can be deleted. Proved with a list in place of a record, of a content
+/// A key of another program affects one webhook alone: its calls fail with an error, lists and the
+/// audit skip it, and it can be deleted. Tested with a list in place of a record, of a content
 /// and of a list of references, and with bytes that are not text.
 async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
     let (stays, foreign, bytes) =
@@ -192,7 +192,7 @@ async fn a_foreign_key_on_a_cluster_is_an_error_for_its_webhook_only() {
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces
-/// it. Proved with reports of another shape, written behind the store's back.
+/// it. Tested with reports of another shape, written behind the store's back.
 #[tokio::test]
 async fn an_unreadable_report_of_the_sweep_counts_as_none() {
     let world = World::on(RedisServer::start().unwrap());
@@ -207,7 +207,7 @@ async fn an_unreadable_report_of_the_sweep_counts_as_none() {
     }
 }
 
-/// Webhooks are spread over the nodes of a cluster, so each carries its share. Proved by what each
+/// Webhooks are spread over the nodes of a cluster, so each carries its share. Tested by what each
 /// node holds.
 #[tokio::test]
 async fn webhooks_are_spread_over_the_nodes_of_a_cluster() {
@@ -222,7 +222,7 @@ async fn webhooks_are_spread_over_the_nodes_of_a_cluster() {
     assert_eq!(world.store.counts().await.unwrap()[0], 200);
 }
 
-/// A node that dies costs its share while it is away, and nothing that was acknowledged. Proved by
+/// A node that dies costs its share while it is away, and nothing that was acknowledged. Tested by
 /// killing each node and starting it again on its own disk, with webhooks from before.
 #[tokio::test]
 async fn a_restart_of_a_cluster_s_node_is_passed_over() {
@@ -243,7 +243,7 @@ async fn a_restart_of_a_cluster_s_node_is_passed_over() {
 }
 
 /// `rediss://` is TLS, judged by the private CA that was given: right on a server that the CA
-/// vouches for, refused without it and by the name. Proved on a server with a certificate made for
+/// vouches for, refused without it and by the name. Tested on a server with a certificate made for
 /// the test.
 #[tokio::test]
 async fn tls_is_judged_by_the_private_ca() {
@@ -279,7 +279,7 @@ async fn tls_is_judged_by_the_private_ca() {
     }
 }
 
-/// Nothing of what has expired stays: neither records, contents, nor index entries. Proved by the
+/// Nothing of what has expired stays: neither records, contents, nor index entries. Tested by the
 /// keys that are left after housekeeping, for delivered webhooks and dead letters, with the clock
 /// put forward.
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn what_has_expired_leaves_nothing_behind() {
 
 /// The server's clock deletes no webhook: it may be ahead too, and then would delete all of them at
 /// once. An idempotency key goes by itself, as long from now as it is valid, however far the
-/// server's clock and ours are apart. Proved by the times that the server says, with a clock of
+/// server's clock and ours are apart. Tested by the times that the server says, with a clock of
 /// ours that is 40 days ahead, and with the time to live that an earlier version gave, which a
 /// resend takes away.
 #[tokio::test]
@@ -359,7 +359,7 @@ async fn a_restart_of_the_server_is_passed_over() {
     assert_eq!(world.store.counts().await.unwrap(), [1, 1, 0, 0, 0]);
 }
 
-/// Health tells with which settings a server loses webhooks. Proved on servers with and without
+/// Health tells with which settings a server loses webhooks. Tested on servers with and without
 /// them.
 #[tokio::test]
 async fn settings_that_lose_webhooks_are_told() {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::tool;
 
-/// Every test tool against a real stack and a real receiver, as somebody pipes it into another
+/// Every test tool against a real stack and a real receiver, as a user pipes it into another
 /// program.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verdict_of_a_test_tool_parses() {

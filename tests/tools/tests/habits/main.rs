@@ -29,7 +29,7 @@ const TOOLS: [(&str, &str); 8] = [
     ("webhook-receiver", env!("CARGO_BIN_EXE_webhook-receiver")),
 ];
 
-/// Every program that somebody types the name of.
+/// Every program that a user starts by name.
 fn programs() -> Vec<(&'static str, PathBuf)> {
     let tools = TOOLS.map(|(name, path)| (name, PathBuf::from(path)));
     tools.into_iter().chain([("local", binary("local").unwrap())]).collect()
@@ -66,9 +66,10 @@ fn wrong_usage_exits_with_2_and_names_what_is_wrong() {
 /// another exit code than a verdict.
 #[test]
 fn what_could_not_run_exits_with_3_and_says_why() {
-    let nobody = "http://127.0.0.1:1";
+    let closed_port = "http://127.0.0.1:1";
     for name in ["test-webhook-dlq", "test-webhook-dlq-simple", "test-webhook-failure"] {
-        let output = piped(tool(name).args(["--api-url", nobody, "--receiver-url", nobody]));
+        let output =
+            piped(tool(name).args(["--api-url", closed_port, "--receiver-url", closed_port]));
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(3), "{name}: {said}");
         assert!(
@@ -83,7 +84,10 @@ fn what_could_not_run_exits_with_3_and_says_why() {
         command
     };
     for (output, why) in [
-        (piped(in_folder("load").args(["--api-url", nobody, "--webhooks", "1"])), "127.0.0.1:1"),
+        (
+            piped(in_folder("load").args(["--api-url", closed_port, "--webhooks", "1"])),
+            "127.0.0.1:1",
+        ),
         (piped(in_folder("load").arg("--spawn=no-such-binary")), "no-such-binary"),
         (piped(in_folder("traffic").arg("--spawn=no-such-binary")), "no-such-binary"),
         (piped(in_folder("startup").args(["--binaries", "no-such-folder"])), "no-such-folder"),
