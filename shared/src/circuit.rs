@@ -78,7 +78,7 @@ pub enum State {
 pub enum Admission {
     /// Closed.
     Go,
-    /// Half-open, and no worker probes. Take the lease ([`Circuit::probe`]) first.
+    /// Half-open, and no worker probes. Take the lease ([`Circuit::probed`]) first.
     Probe,
     /// Open, or another worker probes. No attempt before this time.
     Wait(Timestamp),
