@@ -207,3 +207,37 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::circuit::Settings;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    /// Answers of the store can arrive in another order than the writes.
+    #[test]
+    fn an_older_state_does_not_replace_a_newer_one() {
+        let (known, settings) = (KnownTargets::default(), Settings::default());
+        let key = TargetKey::origin("https://example.com:443");
+        let first = Target::idle(key.clone()).failed(1, &settings, at(1));
+        let second = first.failed(1, &settings, at(2));
+        known.remember(second.clone());
+        known.remember(first.clone());
+        assert_eq!(known.look_up(&key), Some(second.clone()));
+        known.known().merge(vec![first.clone()], at(3));
+        assert_eq!(known.look_up(&key), Some(second.clone()));
+        known.note(&key, None, at(1));
+        assert_eq!(known.look_up(&key), Some(second), "it was written after the read");
+        known.note(&key, None, at(3));
+        assert_eq!(known.look_up(&key), None);
+        // Revisions start again when nothing was stored.
+        known.remember(Target { revision: 7, ..first });
+        let again = Target::idle(key.clone()).failed(1, &settings, at(4));
+        known.remember(again.clone());
+        assert_eq!(known.look_up(&key), Some(again));
+    }
+}
