@@ -296,17 +296,21 @@ async fn explain_shows_what_holds_an_unfinished_webhook_back() {
     assert_eq!(told["traffic"]["rate_limit"], json!(null));
 }
 
-/// A circuit that opened for retries holds back only webhooks whose latest attempt got a 5xx.
+/// A circuit that opened for retries holds back only webhooks whose latest attempt got a 5xx. An
+/// attempt before the webhook was resent does not count.
 #[tokio::test]
 async fn explain_shows_a_circuit_for_retries_only_to_retries() {
     let stack = Stack::start().await;
     let (new, retry) = (stack.accept(json!({})).await, stack.accept(json!({})).await);
     stack.conclude(&retry, 500).await;
+    let resent = stack.accept(json!({"retry": {"max_attempts": 1}})).await;
+    stack.conclude(&resent, 500).await;
+    stack.post(&format!("/webhooks/{resent}/resend"), "").await.json(202);
     let (store, now) = (&stack.context.store, stack.context.clock.now());
     let origin = Target::idle(TargetKey::origin("https://receiver.example:443"));
     let open = origin.opened_for_retries(&Settings::default(), now);
     store.write_target(None, &open).await.unwrap();
-    for (id, targets) in [(new, 0), (retry, 1)] {
+    for (id, targets) in [(new, 0), (retry, 1), (resent, 0)] {
         let told = stack.get(&format!("/webhooks/{id}/explain")).await.json(200);
         let shown = told["traffic"]["targets"].as_array().unwrap();
         assert_eq!(shown.len(), targets, "{told}");

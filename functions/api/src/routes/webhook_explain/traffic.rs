@@ -134,10 +134,13 @@ fn restricts(target: &Target, webhook: &Webhook, now: Timestamp) -> bool {
     has_pace || (!is_exempt && target.restricts_until().is_some_and(|until| until > now))
 }
 
+/// Whether the latest attempt was answered with 5xx, if there was one since the webhook was
+/// accepted or sent again.
 fn got_5xx(webhook: &Webhook) -> bool {
-    webhook.last_error.as_ref().is_some_and(|error| {
+    let is_5xx = webhook.last_error.as_ref().is_some_and(|error| {
         error.kind == ErrorKind::HttpStatus && error.status_code.is_some_and(|code| code >= 500)
-    })
+    });
+    is_5xx && webhook.was_attempted()
 }
 
 fn noun(view: &TargetView<'_>) -> &'static str {
