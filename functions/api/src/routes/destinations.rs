@@ -201,9 +201,16 @@ mod tests {
         let refusal = Refusal { attempt_started_at: now, status_code: 429, retry_after: None };
         let pace = Pace::after_refusal(None, &refusal, Duration::from_secs(60), None, now);
         let paused = Target::idle(TargetKey::url("https://a.example:443", "hash"));
-        let targets = [open.failed(1, &settings, now), paused.paused(pace.unwrap(), now)]
-            .map(|target| TargetState { target: Some(target), counters: None });
-        let limits = "*.example=10/1s".parse().unwrap();
+        let of_c = |hash| Target::idle(TargetKey::url("https://c.example:443", hash));
+        let longer = Settings { open: Duration::from_secs(60), ..settings };
+        let targets = [
+            of_c("longer").failed(1, &longer, now),
+            open.failed(1, &settings, now),
+            of_c("paused").paused(pace.unwrap(), now),
+            paused.paused(pace.unwrap(), now),
+        ]
+        .map(|target| TargetState { target: Some(target), counters: None });
+        let limits = "*.example=1/2s".parse().unwrap();
         let views = worst_first(&totals, &targets, &limits, now);
         let shown: Vec<_> = views
             .iter()
@@ -220,19 +227,17 @@ mod tests {
         let first = serde_json::to_value(&views[0]).unwrap();
         assert_eq!(
             (&first["circuit"], &first["open_until"]),
-            (&"open".into(), &now.plus(Duration::from_secs(30)).to_string().into())
+            (&"open".into(), &now.plus(Duration::from_secs(60)).to_string().into()),
+            "the circuit that is open for the longest"
         );
         let second = serde_json::to_value(&views[1]).unwrap();
-        assert_eq!(
-            (&second["circuit"], &second["rate_limit"]),
-            (&"closed".into(), &"10/1s".into())
-        );
+        assert_eq!((&second["circuit"], &second["rate_limit"]), (&"closed".into(), &"1/2s".into()));
         assert_eq!(
             second["targets"],
             serde_json::json!([{
                 "target": "https://a.example:443#hash", "circuit": "closed", "open_until": null,
                 "retries_only": false, "paused_until": "1970-01-01T00:00:06.000Z",
-                "paused_by": 429, "learned_rate": 1.0, "waiting": 0,
+                "paused_by": 429, "learned_rate": 0.5, "waiting": 0,
             }])
         );
         let second = serde_json::to_value(&views[2]).unwrap();

@@ -296,6 +296,44 @@ async fn explain_shows_what_holds_an_unfinished_webhook_back() {
     assert_eq!(told["traffic"]["rate_limit"], json!(null));
 }
 
+/// `/destinations` and `/metrics` show a pause, and the learned rate within the configured one. For
+/// `/health`, a pause is no open circuit, and a half-open circuit is one.
+#[tokio::test]
+async fn pauses_and_half_open_circuits_are_shown() {
+    let stack = Stack::with(&[("RATE_LIMITS", "*.example=1/10s")], Access::Loopback).await;
+    let (store, now) = (&stack.context.store, stack.context.clock.now());
+    let (minute, down) = (Duration::from_secs(60), "https://down.example:443");
+    let settings = Settings { failures: 1, ..Settings::default() };
+    let open = Target::idle(TargetKey::origin(down)).failed(1, &settings, now);
+    let retry_after = Some(minute);
+    let refusal = Refusal { attempt_started_at: now, status_code: 429, retry_after };
+    let pace = Pace::after_refusal(None, &refusal, minute, None, now).unwrap();
+    let url = TargetKey::url("https://receiver.example:443", "hash");
+    for target in [&open, &Target::idle(url.clone()).paused(pace, now)] {
+        store.write_target(None, target).await.unwrap();
+    }
+    stack.clock.advance(Duration::from_secs(31));
+    let until = |seconds| now.plus(Duration::from_secs(seconds)).to_string();
+    let circuits = json!([{"destination": down, "state": "half_open", "open_until": until(30)}]);
+    assert_eq!(stack.get("/health").await.json(200)["circuits"], circuits);
+    let listed = stack.get("/destinations").await.json(200);
+    let target = &listed["items"][1]["targets"][0];
+    assert_eq!(
+        (&target["target"], &target["paused_until"], &target["learned_rate"]),
+        (&json!(url), &json!(until(60)), &json!(0.1))
+    );
+    let metrics = stack.get("/metrics").await.text;
+    for (name, service, value) in [
+        ("circuit_breaker_status", down, "1"),
+        ("webhook_target_paused", url.as_str(), "1"),
+        ("webhook_target_rate", url.as_str(), "0.1"),
+        ("webhook_target_waiting", url.as_str(), "0"),
+    ] {
+        let line = format!("{name}{{service=\"{service}\"}} {value}");
+        assert!(metrics.lines().any(|have| have == line), "{line} is missing in\n{metrics}");
+    }
+}
+
 /// A circuit that opened for retries holds back only webhooks whose latest attempt got a 5xx. An
 /// attempt before the webhook was resent does not count.
 #[tokio::test]

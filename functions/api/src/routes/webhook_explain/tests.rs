@@ -271,6 +271,9 @@ fn a_refused_attempt_is_told_and_does_not_count() {
         Explanation::of(&throttled, &Traffic::default(), &rules, AUDIT_AGE, start()).budget;
     assert_eq!((budget.attempts.used, budget.refused_attempts), (0, 1));
     assert_eq!((budget.paused_ms.used, budget.rate_limited_ms.used), (700_000, 0));
+    let max_defer_ms = rules.limits.max_defer.as_millis() as u64;
+    let week_ms = 7 * 24 * 3_600_000;
+    assert_eq!((budget.paused_ms.of, budget.rate_limited_ms.of), (max_defer_ms, week_ms));
 
     let later = SlotWait { until: after(900), ..wait };
     let waiting = rules.defer_for_slot(&throttled, &later, after(700)).unwrap();
@@ -309,6 +312,49 @@ fn a_wait_for_a_configured_rate_names_it() {
         rules.defer(&testing::webhook(start()), after(30), Why::RateLimit, start()).unwrap();
     let told = steps(&crowded).pop().unwrap();
     assert!(told.why.contains("a concurrency limit or the configured rate"), "{}", told.why);
+}
+
+/// A webhook looks at its turn a second before its slot opens. Only the latest deferral is told by
+/// its rate, because the record has one slot.
+#[test]
+fn an_attempt_starts_when_its_slot_opens() {
+    let rules = Rules::default();
+    let wait_until = |seconds: u64| SlotWait {
+        until: after(seconds),
+        slot: Some(Slot {
+            generation: "10/1".to_owned(),
+            number: after(seconds + 1).as_seconds() * 10,
+        }),
+        is_learned: false,
+    };
+    let waiting =
+        rules.defer_for_slot(&testing::webhook(start()), &wait_until(9), start()).unwrap();
+    let limited = Traffic { limit: Some("10/1s".parse().unwrap()), targets: Vec::new() };
+    let (by, at, what) = coming_with(&waiting, &limited, start());
+    assert_eq!((by, at), (Some("deliver"), Some(after(10))));
+    assert!(what.contains("Its slot opens at"), "{what}");
+    let (_, at, what) = coming_with(&waiting, &limited, after(11));
+    assert_eq!(at, None);
+    assert!(!what.contains("slot opens"), "{what}");
+
+    let again = rules.defer_for_slot(&waiting, &wait_until(19), after(9)).unwrap();
+    let names_rate: Vec<bool> =
+        steps(&again).iter().map(|step| step.why.contains("10/1s")).collect();
+    assert_eq!(names_rate, [false, false, true]);
+}
+
+/// The configured rate bounds the learned one: what is shown of it, and when a slot opens.
+#[test]
+fn a_learned_rate_is_told_within_the_configured_one() {
+    let limited = traffic(url_target().paused(pace(30), start()), Some("1/2s"));
+    let slot = Some(Slot { generation: pace(30).generation(), number: 2 });
+    let wait = SlotWait { until: after(30), slot, is_learned: true };
+    let waiting =
+        Rules::default().defer_for_slot(&testing::webhook(start()), &wait, start()).unwrap();
+    let told = serde_json::to_value(limited.view(&waiting, after(34))).unwrap();
+    assert_eq!(told["targets"][0]["learned_rate"], 0.5);
+    assert_eq!(told["targets"][0]["waiting"], 7, "nine are taken, and two have opened");
+    assert_eq!(told["slot_opens_at"], after(34).to_string());
 }
 
 /// A webhook that waits by a delayed message has an unchanged record.
