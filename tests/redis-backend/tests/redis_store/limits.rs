@@ -236,8 +236,21 @@ async fn has<S>(world: &World<S>, origin: &str) -> [bool; 2] {
     [state.target.is_some(), state.counters.is_some()]
 }
 
-/// So are the names of targets. A write deletes those that were not used for long, and all end by
-/// themselves when no target is written. Nothing is left of one that works and has no counters.
+/// The key of this name ends by itself, in no less than the time to live of a target.
+async fn assert_ends<S>(world: &World<S>, name: &str) {
+    let key = format!("{{posthaste-status}}:{name}");
+    let left_s: i64 = world.behind.ask(cmd("TTL").arg(&key)).await.unwrap();
+    assert!(left_s >= TARGET_TTL.as_secs() as i64, "{key} ends by itself: {left_s}");
+}
+
+/// The members of a sorted set.
+async fn members<S>(world: &World<S>, name: &str) -> Vec<String> {
+    let key = format!("{{posthaste-status}}:{name}");
+    world.behind.ask(cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await.unwrap()
+}
+
+/// So are the names of targets. A write deletes those that were not used for long. Nothing is left
+/// of one that works and has no counters.
 #[tokio::test]
 async fn what_is_kept_of_a_target_ends() {
     let world = World::on(RedisServer::start().unwrap());
@@ -252,27 +265,55 @@ async fn what_is_kept_of_a_target_ends() {
         write(origin).await;
         restart(origin).await;
     }
-    for name in ["", ":revision", ":until", ":counters", ":used"] {
-        let key = format!("{{posthaste-status}}:targets{name}");
-        let left: u64 = world.behind.ask(cmd("TTL").arg(&key)).await.unwrap();
-        assert!(left >= TARGET_TTL.as_secs(), "{key} ends by itself: {left}");
-    }
     world.clock.advance(TARGET_TTL);
     world.store.take_slots(&TargetKey::origin("b"), &take()).await.unwrap();
     world.clock.advance(Duration::from_millis(1));
     write("d").await;
     assert_eq!([has(&world, "a").await, has(&world, "c").await], [[false; 2]; 2]);
     assert_eq!(has(&world, "b").await, [true; 2], "its counters were used");
+    assert_eq!(members(&world, "targets:until").await, ["b", "d"]);
+    // Its revision is gone, too, so it can be written again.
+    write("a").await;
     world.clock.advance(TARGET_TTL + Duration::from_millis(1));
     restart("e").await;
-    assert_eq!([has(&world, "b").await, has(&world, "d").await], [[false; 2]; 2]);
+    for origin in ["a", "b", "d"] {
+        assert_eq!(has(&world, origin).await, [false; 2], "{origin}");
+    }
 
     let open = failed("f", 5, world.now());
     world.store.write_target(None, &open).await.unwrap();
     let closed = open.succeeded(world.now());
     world.store.write_target(Some(open.revision), &closed).await.unwrap();
-    let used = cmd("ZRANGE").arg("{posthaste-status}:targets:used").arg(0).arg(-1).clone();
-    assert_eq!(world.behind.ask::<Vec<String>>(&used).await.unwrap(), ["e"]);
+    assert_eq!(members(&world, "targets:used").await, ["e"]);
+    assert_eq!(members(&world, "targets:until").await, [""; 0]);
+}
+
+/// All of it ends by itself when no target is written. Checks the time to live after each first
+/// write, and after a refused one: each script begins with the removal of a time to live.
+#[tokio::test]
+async fn what_is_kept_of_targets_ends_by_itself() {
+    let world = World::on(RedisServer::start().unwrap());
+    let open = failed("a", 5, world.now());
+    let other_rate = Take { generation: "2".to_owned(), ..take() };
+    world.store.write_target(None, &open).await.unwrap();
+    for name in ["targets", "targets:revision", "targets:until", "targets:used"] {
+        assert_ends(&world, name).await;
+    }
+    world.store.write_target(None, &open).await.unwrap_err();
+    assert_ends(&world, "targets").await;
+    world.store.replace_counters(&open.key, None, &slot_counters()).await.unwrap();
+    assert_ends(&world, "targets:counters").await;
+    world.store.replace_counters(&open.key, None, &slot_counters()).await.unwrap_err();
+    assert_ends(&world, "targets:counters").await;
+    let refused = world.store.take_slots(&open.key, &other_rate).await.unwrap();
+    assert!(matches!(refused, TakenSlots::Refused(_)), "{refused:?}");
+    assert_ends(&world, "targets:counters").await;
+    let soon = cmd("PEXPIRE").arg("{posthaste-status}:targets:used").arg(60_000).clone();
+    world.behind.ask::<()>(&soon).await.unwrap();
+    world.store.take_slots(&open.key, &take()).await.unwrap();
+    for name in ["targets:counters", "targets:used"] {
+        assert_ends(&world, name).await;
+    }
 }
 
 /// Taking slots alone must not keep a target beyond its revision: it could not be written then.
