@@ -322,6 +322,10 @@ mod tests {
             ];
             assert_lines(&text, &lines.each_ref().map(String::as_str));
         }
+        let mut other_rate = state.clone();
+        other_rate.counters.as_mut().unwrap().generation = "10/1".to_owned();
+        let text = rendered(vec![other_rate], at(9));
+        assert_lines(&text, &[&line("webhook_target_waiting", "0")]);
         let forgotten = rendered(vec![state], at(1000));
         assert!(!forgotten.contains("webhook_target_"), "{forgotten}");
     }

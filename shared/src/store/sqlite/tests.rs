@@ -1,6 +1,8 @@
 //! The parts of this backend beyond the contract: its indexes, its totals, the purge, and the
 //! recovery.
 
+mod targets;
+
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicI64, Ordering},
@@ -12,17 +14,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    circuit::Settings,
     id::{ReferenceId, TaskId},
     model::{ClaimId, Content, InvalidRecord, SCHEMA, Webhook},
     retry::Outcome,
     store::{
-        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, TARGET_TTL, Targets,
-        Totals, Webhooks, WriteError, purge::MIN_APART,
-    },
-    traffic::{
-        slots::{Counters, Take},
-        target::{Target, TargetKey},
+        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, Totals, Webhooks,
+        WriteError, purge::MIN_APART,
     },
     transition::{Report, Rules, testing::new_webhook},
 };
@@ -441,47 +438,6 @@ async fn worst_destinations_come_first() {
         [(5, 2), (1, 2)]
     );
     assert!(fixture.store.destinations(BEGIN.plus(hour * 3)).await.unwrap().is_empty());
-}
-
-/// A target that was not used for longer than its time to live makes room for others.
-#[tokio::test]
-async fn a_write_deletes_unused_targets() {
-    let fixture = fixture();
-    let failed = |name: &str, at| {
-        let target = Target::idle(TargetKey::origin(name));
-        target.failed(1, &Settings::default(), at)
-    };
-    let later = BEGIN.plus(TARGET_TTL);
-    fixture.store.write_target(None, &failed("stale", BEGIN)).await.unwrap();
-    fixture.store.write_target(None, &failed("used", later)).await.unwrap();
-    let count = async |name: &str| {
-        let state = fixture.store.target(&TargetKey::origin(name)).await.unwrap();
-        usize::from(state.target.is_some())
-    };
-    assert_eq!((count("stale").await, count("used").await), (1, 1));
-    let after = later.plus(Duration::from_millis(1));
-    fixture.store.write_target(None, &failed("new", after)).await.unwrap();
-    assert_eq!((count("stale").await, count("used").await, count("new").await), (0, 1, 1));
-}
-
-/// A target with slots alone, too. Taking slots from its counters is a use.
-#[tokio::test]
-async fn a_restart_of_counters_deletes_unused_targets() {
-    let fixture = fixture();
-    let counters = Counters { generation: "1".to_owned(), last: 1, last_late: 1 };
-    let [unused, taken, new] = ["unused", "taken", "new"].map(TargetKey::origin);
-    for key in [&unused, &taken] {
-        fixture.store.replace_counters(key, None, &counters).await.unwrap();
-    }
-    fixture.advance(TARGET_TTL);
-    let take = Take { generation: "1".to_owned(), floor: 0, count: 1, is_late: false };
-    fixture.store.take_slots(&taken, &take).await.unwrap();
-    fixture.advance(Duration::from_millis(1));
-    fixture.store.replace_counters(&new, None, &counters).await.unwrap();
-    for (key, is_kept) in [(&unused, false), (&taken, true), (&new, true)] {
-        let state = fixture.store.target(key).await.unwrap();
-        assert_eq!(state.counters.is_some(), is_kept, "{key}");
-    }
 }
 
 /// A report of the sweep that this version cannot read counts as none, and the next one replaces
