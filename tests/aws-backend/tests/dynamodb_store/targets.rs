@@ -4,7 +4,7 @@
 use std::mem;
 
 use shared::{
-    store::{TARGET_TTL, TakenSlots, WriteTargetError},
+    store::{MAX_TARGETS, TARGET_TTL, TakenSlots, WriteTargetError},
     traffic::{
         pace::{Pace, Refusal},
         slots::{Counters, Take},
@@ -104,6 +104,43 @@ async fn only_targets_that_restrict_attempts_are_in_the_index() {
     let latest = world.clock.now();
     world.store.take_slots(&open.key, &take(1)).await.unwrap();
     assert_eq!(item(latest).await, [false, false]);
+}
+
+/// The index trails the items. Tested with an item that has its entry still and restricts nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_trails_its_item_is_not_listed() {
+    let world = World::start().await;
+    let now = world.clock.now();
+    let open = failed(ORIGIN, 5, now);
+    world.store.write_target(None, &open).await.unwrap();
+    assert_eq!(world.store.targets(now).await.unwrap().len(), 1);
+    for target in [failed(ORIGIN, 1, now), Target::idle(open.key.clone())] {
+        let mut item = world.items("target").await.pop().unwrap();
+        item["d"] = json!({ "S": serde_json::to_string(&target).unwrap() });
+        let put = json!({ "TableName": "posthaste", "Item": item });
+        world.emulator.call("DynamoDB_20120810.PutItem", put).await.unwrap();
+        assert_eq!(world.store.targets(now).await.unwrap(), [], "{target:?}");
+    }
+}
+
+/// A partition can have more entries than the list holds. The list has those that restrict for the
+/// longest.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_full_partition_the_longest_restrictions_are_listed() {
+    let world = World::start().await;
+    let now = world.clock.now();
+    let mut keys = Vec::new();
+    // The partitions are four, so one of them has more entries than the list.
+    for seconds in 0..=4 * MAX_TARGETS as u64 {
+        let later = now.plus(Duration::from_secs(seconds));
+        let open = failed(&format!("https://{seconds}.example.com:443"), 5, later);
+        world.store.write_target(None, &open).await.unwrap();
+        keys.push(open.key);
+    }
+    let listed = world.store.targets(now).await.unwrap();
+    let listed: Vec<_> = listed.into_iter().map(|state| state.target.unwrap().key).collect();
+    let longest: Vec<_> = keys.into_iter().rev().take(MAX_TARGETS).collect();
+    assert_eq!(listed, longest);
 }
 
 /// Forwards to the emulator, except that the answer to the first connection is lost.
