@@ -155,6 +155,23 @@ async fn a_long_wait_enters_the_due_index_with_its_slot() {
     assert_eq!(receiver.target("").await.counters, before, "it had its slot");
 }
 
+/// The audit sends a message for a webhook that has no entry in the due index. So a wait that ends
+/// after the audit's look enters the index, although it is short enough for a delayed message.
+#[tokio::test]
+async fn a_wait_that_the_audit_would_double_enters_the_due_index() {
+    for (audit_age_ms, waiting) in [("900000", Status::Pending), ("300000", Status::Retrying)] {
+        let settings = [("RATE_LIMITS", "example.com=1/400s"), ("AUDIT_AGE_MS", audit_age_ms)];
+        let receiver = healthy(&settings);
+        // The next slot is 380 s away.
+        let since_slot_ms = receiver.world.now().as_millis().rem_euclid(400_000);
+        let until_slot_ms = u64::try_from(420_000 - since_slot_ms).unwrap();
+        receiver.world.clock.advance(Duration::from_millis(until_slot_ms));
+        let webhook = receiver.send("/hook").await;
+        assert_eq!((webhook.status, webhook.attempt_count), (waiting, 0), "{audit_age_ms}");
+        assert_eq!(webhook.due_at.is_some(), waiting == Status::Retrying);
+    }
+}
+
 /// A webhook that comes long after its slot takes another one, from the counter of late webhooks.
 /// One that comes in time uses its own.
 #[tokio::test]

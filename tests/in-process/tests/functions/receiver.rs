@@ -3,6 +3,8 @@
 use std::{
     fmt,
     future::Future,
+    io,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,11 +17,12 @@ use shared::{
     message::Message,
     model::Webhook,
     queue::Lane,
-    sender::{Answer, Request},
+    sender::{Answer, Lookup, Request, Sender},
     status::Status,
     store::TargetState,
     traffic::target::TargetKey,
 };
+use tokio::sync::Barrier;
 
 use crate::world::{World, status};
 
@@ -107,6 +110,20 @@ impl Receiver {
         });
         let deliver = world.deliver();
         Self { world, deliver, arrived }
+    }
+
+    /// A receiver that answers when this many requests have arrived.
+    pub(crate) fn gathering(
+        requests: usize,
+        settings: &[(&str, &str)],
+        code: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+        change: impl FnOnce(&mut World),
+    ) -> Self {
+        Self::changed(settings, code, |world| {
+            let (inner, all) = (Arc::clone(&world.sender), Barrier::new(requests));
+            world.sender = Arc::new(Gathering { inner, all });
+            change(world);
+        })
     }
 
     /// The requests that arrived.
@@ -199,4 +216,27 @@ pub(crate) fn refusal(code: u16, retry_after_s: u64) -> Answer {
 /// Asserts that the webhook was delivered with one attempt that counts.
 pub(crate) fn assert_delivered(webhook: &Webhook) {
     assert_eq!((webhook.status, webhook.budget.attempts), (Status::Delivered, 1), "{webhook:?}");
+}
+
+/// Holds back answers until all requests of a batch have arrived.
+#[derive(Debug)]
+struct Gathering {
+    inner: Arc<dyn Sender>,
+    all: Barrier,
+}
+
+#[async_trait]
+impl Lookup for Gathering {
+    async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.inner.lookup(host).await
+    }
+}
+
+#[async_trait]
+impl Sender for Gathering {
+    async fn send(&self, request: &Request<'_>, deadline: Duration) -> Answer {
+        let answer = self.inner.send(request, deadline).await;
+        self.all.wait().await;
+        answer
+    }
 }

@@ -80,11 +80,12 @@ async fn a_target_that_fails_once_is_not_written() {
     }
 }
 
-/// Answers with 5xx that do not come in pairs at one time are all counted: a batch of five failures
-/// opens the circuit of five.
+/// Answers that arrive at the same time are all counted: a batch of five failures opens the circuit
+/// of five.
 #[tokio::test]
 async fn concurrent_failures_are_all_counted() {
-    let receiver = Receiver::with(&[("CIRCUIT_FAILURES", "5"), ONE_ATTEMPT], |_, _| status(500));
+    let settings = [("CIRCUIT_FAILURES", "5"), ONE_ATTEMPT];
+    let receiver = Receiver::gathering(5, &settings, |_, _| status(500), |_| {});
     for _ in 0..5 {
         receiver.accept("/hook").await;
     }

@@ -195,13 +195,15 @@ async fn a_late_success_does_not_end_a_newer_pause() {
 async fn a_batch_of_refusals_writes_one_pause() {
     let calls = Arc::new(Calls::default());
     let counting = Arc::clone(&calls);
-    let receiver =
-        Receiver::changed(&[], |_, _| refusal(429, 60), |world| count_calls(world, counting));
+    let answer = |_: &str, _| refusal(429, 60);
+    let receiver = Receiver::gathering(8, &[], answer, |world| count_calls(world, counting));
     for _ in 0..8 {
         receiver.accept("/limited").await;
     }
     // No time passes: a later refusal would extend the pause.
-    assert!(receiver.world.run(&receiver.deliver).await.is_empty());
+    let run = receiver.world.run(&receiver.deliver);
+    let back = tokio::time::timeout(Duration::from_secs(60), run).await;
+    assert!(back.expect("it takes too long").is_empty());
     assert_eq!(receiver.count("/limited"), 8);
     assert_eq!(calls.target_writes.load(Ordering::SeqCst), 1);
 }
