@@ -22,7 +22,7 @@ use crate::{
     deferral::Deferral,
     host_limiter::{HostPermit, Rejected},
     rate_limiter::HeldSlots,
-    throttling::HeldTurn,
+    turn::HeldTurn,
     worker::Deliver,
 };
 
@@ -169,18 +169,19 @@ impl Deliver {
         held: &mut HeldSlots,
     ) -> Result<bool, AdmissionDecision<'a>> {
         let targets = &self.breaker.targets;
-        let Err(wait) = self.rates.turn(&self.context, targets, webhook, held).await else {
-            return Ok(false);
-        };
-        let now = self.context.clock.now();
-        let budget = turn.budget(webhook.budget);
-        if self.context.rules.has_slot_waits_left(budget, &wait, now) {
-            return Err(AdmissionDecision::WaitForSlot(wait));
+        let budget = turn.budget(webhook.budget, &self.context.rules.limits);
+        // The refusals of other webhooks must not fail one that was never attempted. It still keeps
+        // the configured rate, for which it may wait much longer.
+        for ignore_learned in [false, true] {
+            let turn = self.rates.turn(&self.context, targets, webhook, held, ignore_learned);
+            let Err(wait) = turn.await else { return Ok(ignore_learned) };
+            if self.context.rules.has_slot_waits_left(budget, &wait, self.context.clock.now()) {
+                return Err(AdmissionDecision::WaitForSlot(wait));
+            }
+            if webhook.was_attempted() {
+                return Err(AdmissionDecision::GiveUp(GiveUp::RateLimited));
+            }
         }
-        if webhook.was_attempted() {
-            return Err(AdmissionDecision::GiveUp(GiveUp::RateLimited));
-        }
-        // The refusals of other webhooks must not fail one that was never attempted.
         Ok(true)
     }
 

@@ -19,7 +19,8 @@ use shared::{
 
 use crate::{
     admission::{AdmissionDecision, AttemptPermit, Reservation},
-    throttling::{HeldTurn, refusal},
+    throttling::refusal,
+    turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -64,7 +65,7 @@ impl Deliver {
         let AttemptPermit { mut reservation, circuit, only_if_untried } = match admission {
             AdmissionDecision::Go(permit) => *permit,
             AdmissionDecision::Defer(deferral, _reservation) => {
-                return self.defer(seen, deferral).await;
+                return self.defer(seen, turn, deferral).await;
             }
             AdmissionDecision::WaitForSlot(wait) => {
                 return self.wait_for_slot(seen, turn, wait).await;
@@ -80,7 +81,7 @@ impl Deliver {
                     return self.throttle(webhook, claim_id, answer, turn, waiting).await;
                 }
                 self.breaker.record(&self.context, &answer, circuit).await;
-                return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
+                return self.record_outcome(webhook, claim_id, answer, turn, was_retrying).await;
             }
             Err(no_answer) => no_answer,
         };

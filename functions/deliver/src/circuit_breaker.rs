@@ -173,20 +173,20 @@ impl CircuitBreaker {
             return Ok(TargetPermit::Watched(target));
         }
         let leased = target.probed(&context.config.circuit, now);
-        match context.store.write_target(Some(target.revision), &leased).await {
-            Ok(()) => {
+        match self.call_write(context, Some(target.revision), &leased).await {
+            Some(Ok(())) => {
                 self.targets.remember(leased.clone());
                 Ok(TargetPermit::Probe(leased))
             }
-            Err(WriteTargetError::Changed(Some(newer))) => {
+            Some(Err(Some(newer))) => {
                 self.targets.remember((*newer).clone());
                 Err(newer)
             }
-            Err(WriteTargetError::Changed(None)) => {
+            Some(Err(None)) => {
                 self.targets.forget(&target.key);
                 Ok(TargetPermit::Unwatched(target.key))
             }
-            Err(WriteTargetError::Store(_)) => Ok(TargetPermit::Unwatched(target.key)),
+            None => Ok(TargetPermit::Unwatched(target.key)),
         }
     }
 
@@ -357,22 +357,38 @@ impl CircuitBreaker {
             let current = stored.clone().unwrap_or_else(|| Target::idle(key.clone()));
             let Some(next) = change(&current) else { return };
             let revision = stored.as_ref().map(|target| target.revision);
-            match context.store.write_target(revision, &next).await {
-                Ok(()) => {
+            match self.call_write(context, revision, &next).await {
+                Some(Ok(())) => {
                     log_change(&current, &next, context.clock.now());
                     return self.targets.remember(next);
                 }
-                Err(WriteTargetError::Changed(newer)) => {
+                Some(Err(newer)) => {
                     stored = newer.map(|newer| *newer);
                     match &stored {
                         Some(newer) => self.targets.remember(newer.clone()),
                         None => self.targets.forget(&key),
                     }
                 }
-                // The attempt's outcome is recorded separately, and the next answer is recorded
-                // here again.
-                Err(WriteTargetError::Store(_)) => return,
+                // The next answer is recorded here again.
+                None => return,
             }
+        }
+    }
+
+    /// Writes a target. `Some(Err)`: another worker wrote it first, and this is the newer state.
+    /// `None`: the store failed. The outcome of the attempt is recorded apart from this.
+    async fn call_write(
+        &self,
+        context: &Context,
+        before: Option<u64>,
+        after: &Target,
+    ) -> Option<Result<(), Option<Box<Target>>>> {
+        let call = context.store.write_target(before, after);
+        let is_answer = |error: &WriteTargetError| matches!(error, WriteTargetError::Changed(_));
+        match self.targets.calls.make(context, "write a target", call, is_answer).await? {
+            Ok(()) => Some(Ok(())),
+            Err(WriteTargetError::Changed(newer)) => Some(Err(newer)),
+            Err(WriteTargetError::Store(_)) => None,
         }
     }
 
@@ -389,7 +405,7 @@ impl CircuitBreaker {
         let released = leased.released(context.clock.now());
         // If the write is refused, another worker has written the target. If it fails, the lease
         // expires.
-        if context.store.write_target(Some(leased.revision), &released).await.is_ok() {
+        if let Some(Ok(())) = self.call_write(context, Some(leased.revision), &released).await {
             self.targets.remember(released);
         }
     }

@@ -15,7 +15,7 @@ use shared::{
 };
 
 use crate::{
-    throttling::HeldTurn,
+    turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -114,10 +114,17 @@ impl Deliver {
     }
 
     /// Writes a deferral.
-    pub(crate) async fn defer(&self, seen: Box<Webhook>, deferral: Deferral) -> StepResult {
+    pub(crate) async fn defer(
+        &self,
+        seen: Box<Webhook>,
+        turn: &HeldTurn,
+        deferral: Deferral,
+    ) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        let rule = |webhook: &Webhook| rules.defer(webhook, deferral.until, deferral.why(), now);
+        let rule = |webhook: &Webhook| {
+            rules.defer(&turn.counted(webhook, &rules.limits), deferral.until, deferral.why(), now)
+        };
         self.write_wait(seen, deferral.text(), rule).await
     }
 
@@ -131,7 +138,7 @@ impl Deliver {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
         let rule = |webhook: &Webhook| {
-            let budget = turn.budget(webhook.budget);
+            let budget = turn.budget(webhook.budget, &rules.limits);
             rules.defer_for_slot(&Webhook { budget, ..webhook.clone() }, wait, now)
         };
         let reason = if wait.is_learned {

@@ -22,11 +22,17 @@ use shared::{
     traffic::target::{Target, TargetKey},
 };
 
+use crate::target_calls::TargetCalls;
+
 /// How long what was read stays valid.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A list that does not contain a target that this process has just written may be older.
 const LIST_DELAY: Duration = Duration::from_secs(4);
+
+/// A full list may lack so many entries: targets that were closed a moment ago, and those that a
+/// newer version wrote and this one cannot read.
+const MAX_LEFT_OUT: usize = 10;
 
 /// The locks of the calls for single targets.
 const TARGET_LOCKS: usize = 64;
@@ -40,6 +46,10 @@ pub(crate) struct KnownTargets {
     reading: tokio::sync::Mutex<()>,
     /// The same for a target's own read.
     reading_target: TargetLocks,
+    /// The calls for the list.
+    list_calls: TargetCalls,
+    /// The calls for single targets, of all parts of this function.
+    pub(crate) calls: TargetCalls,
 }
 
 /// One lock for each target. Few targets share one by chance, which only makes them wait.
@@ -86,12 +96,9 @@ impl KnownTargets {
     }
 
     async fn read(&self, context: &Context, key: &TargetKey, now: Timestamp) {
-        match context.store.target(key).await {
-            Ok(state) => self.note(key, state.target, now),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "Could not read a target");
-            }
+        let call = context.store.target(key);
+        if let Some(Ok(state)) = self.calls.make(context, "read a target", call, |_| false).await {
+            self.note(key, state.target, now);
         }
         // Also after a failed read: the next attempts do not wait for another one.
         self.known().read_at.insert(key.clone(), now);
@@ -152,18 +159,17 @@ impl KnownTargets {
         if self.is_fresh(now) {
             return;
         }
-        match context.store.targets(now).await {
-            Ok(states) => {
+        let call = context.store.targets(now);
+        let listed = self.list_calls.make(context, "read the targets", call, |_| false).await;
+        let mut known = self.known();
+        match listed {
+            Some(Ok(states)) => {
                 let targets = states.into_iter().filter_map(|state| state.target).collect();
-                self.known().merge(targets, now);
+                known.merge(targets, now);
+                known.list_read_at = Some(now);
             }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "Could not read the targets");
-            }
+            _ => known.forget_reads(now),
         }
-        // Also after a failed read: the next attempts do not wait for another one.
-        self.known().list_read_at = Some(now);
     }
 
     /// Whether the list was read within the interval. A clock that was set back does not make it
@@ -181,11 +187,16 @@ impl KnownTargets {
 }
 
 impl Known {
+    /// Forgets when the targets were read whose reads are no longer valid.
+    fn forget_reads(&mut self, now: Timestamp) {
+        self.read_at.retain(|_, at| now.since(*at) < REFRESH_INTERVAL && *at <= now);
+    }
+
     /// Takes over a list. Of the other targets it keeps those that the list cannot contain: recent
     /// failures without an open circuit, recent writes, and all of them if the list is full.
     fn merge(&mut self, listed: Vec<Target>, now: Timestamp) {
-        self.is_list_full = listed.len() >= MAX_TARGETS;
-        self.read_at.retain(|_, at| now.since(*at) < REFRESH_INTERVAL && *at <= now);
+        self.is_list_full = listed.len() + MAX_LEFT_OUT >= MAX_TARGETS;
+        self.forget_reads(now);
         if self.is_list_full {
             self.read_at.extend(listed.iter().map(|target| (target.key.clone(), now)));
         }

@@ -17,6 +17,8 @@
 //! - `recent_failures`: the failures that no circuit stores yet
 //! - `circuit_breaker`: the circuits of failing targets, and the half-open probe
 //! - `rate_limiter`: the slots within learned and configured rates
+//! - `target_calls`: bounds the time that the store takes for all of these
+//! - `turn`: what a webhook keeps while its messages make it wait
 //! - `throttling`: what follows when a receiver refuses a request, or a slot is far away
 
 mod admission;
@@ -30,7 +32,9 @@ mod look;
 mod outcome;
 mod rate_limiter;
 mod recent_failures;
+mod target_calls;
 mod throttling;
+mod turn;
 mod worker;
 
 pub use worker::Deliver;

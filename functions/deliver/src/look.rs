@@ -31,7 +31,7 @@ use shared::{
 use tracing::Instrument;
 
 use crate::{
-    throttling::HeldTurn,
+    turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 

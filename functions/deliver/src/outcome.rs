@@ -12,7 +12,10 @@ use shared::{
     transition::{Refusal, Report},
 };
 
-use crate::worker::{Deliver, Disposition, StepResult, hand_back};
+use crate::{
+    turn::HeldTurn,
+    worker::{Deliver, Disposition, StepResult, hand_back},
+};
 
 /// Attempts to write an outcome. Each can save the destination a second request, because an attempt
 /// whose outcome is lost counts as interrupted.
@@ -28,6 +31,7 @@ impl Deliver {
         webhook: Box<Webhook>,
         claim_id: ClaimId,
         answer: Answer,
+        turn: &HeldTurn,
         was_retrying: bool,
     ) -> StepResult {
         let unit = self.context.random.next_unit();
@@ -36,7 +40,9 @@ impl Deliver {
         // The time is the same in every attempt to write, so that a write whose response was lost
         // is recognized.
         let now = self.context.clock.now();
-        let conclude = |webhook: &Webhook| rules.conclude(webhook, claim_id, &report, now, unit);
+        let conclude = |webhook: &Webhook| {
+            rules.conclude(&turn.counted(webhook, &rules.limits), claim_id, &report, now, unit)
+        };
         self.write_result(webhook, report.clone(), was_retrying, conclude).await
     }
 

@@ -98,15 +98,18 @@ impl Request {
 impl RateLimiter {
     /// Waits until the rates of the webhook's targets permit an attempt, or returns that it takes
     /// longer than [`MAX_WAIT`]. `held` are the slots that the webhook has. New ones are added.
+    /// With `ignore_learned`, only the configured rate counts.
     pub(crate) async fn turn(
         &self,
         context: &Context,
         targets: &KnownTargets,
         webhook: &Webhook,
         held: &mut HeldSlots,
+        ignore_learned: bool,
     ) -> Result<(), SlotWait> {
         let (origin, url) = target_keys(webhook);
         let limit = context.config.rate_limits.of_destination(&webhook.destination);
+        let url = url.filter(|_| !ignore_learned);
         let learned = url.map(|key| Request { key, limit, is_learned: true, is_late: false });
         let configured =
             limit.map(|_| Request { key: origin, limit, is_learned: false, is_late: false });
@@ -269,8 +272,9 @@ async fn take_from_store(
         if planted::is(Bug::SlotTakenTwice) {
             return Granted::Slot(rate, take.floor + i64::from(count));
         }
-        let stored = match context.store.take_slots(&request.key, &take).await {
-            Ok(TakenSlots::Taken { last, target: newest }) => {
+        let call = context.store.take_slots(&request.key, &take);
+        let stored = match targets.calls.make(context, "take slots", call, |_| false).await {
+            Some(Ok(TakenSlots::Taken { last, target: newest })) => {
                 targets.note(&request.key, newest.clone(), now);
                 // Another worker may have changed the rate since this process read it.
                 match request.rate(newest.as_ref(), now) {
@@ -280,14 +284,14 @@ async fn take_from_store(
                     _ => TargetState { target: newest, counters: None },
                 }
             }
-            Ok(TakenSlots::Refused(stored)) => {
+            Some(Ok(TakenSlots::Refused(stored))) => {
                 targets.note(&request.key, stored.target.clone(), now);
-                match restart(context, request, count, stored).await {
+                match restart(context, targets, request, count, stored).await {
                     Ok(granted) => return granted,
                     Err(stored) => stored,
                 }
             }
-            Err(_) => return Granted::Unlimited,
+            _ => return Granted::Unlimited,
         };
         target = stored.target;
     }
@@ -297,6 +301,7 @@ async fn take_from_store(
 /// Replaces counters that belong to another rate or are behind the floor.
 async fn restart(
     context: &Context,
+    targets: &KnownTargets,
     request: &Request,
     count: u32,
     stored: TargetState,
@@ -308,10 +313,13 @@ async fn restart(
     let take = rate.take(count, request.is_late, now);
     let before = stored.counters.as_ref();
     let (after, last) = Counters::after(before, &take);
-    match context.store.replace_counters(&request.key, before, &after).await {
-        Ok(()) => Ok(Granted::Slot(rate, last)),
-        Err(ReplaceCountersError::Changed(newer)) => Err(*newer),
-        Err(ReplaceCountersError::Store(_)) => Ok(Granted::Unlimited),
+    let call = context.store.replace_counters(&request.key, before, &after);
+    let is_answer =
+        |error: &ReplaceCountersError| matches!(error, ReplaceCountersError::Changed(_));
+    match targets.calls.make(context, "replace slot counters", call, is_answer).await {
+        Some(Ok(())) => Ok(Granted::Slot(rate, last)),
+        Some(Err(ReplaceCountersError::Changed(newer))) => Err(*newer),
+        _ => Ok(Granted::Unlimited),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::{
     clock::Timestamp,
     message::Message,
-    model::{Budget, ClaimId, Slot, Webhook},
+    model::{ClaimId, Webhook},
     queue::Lane,
     sender::Answer,
     status::Status,
@@ -22,7 +22,8 @@ use shared::{
 use crate::{
     circuit_breaker::CircuitPermit,
     outcome::report_of,
-    worker::{Deliver, StepResult},
+    turn::HeldTurn,
+    worker::{Deliver, Disposition, StepResult},
 };
 
 /// The longest wait that a delayed message carries. SQS allows 15 minutes.
@@ -30,43 +31,6 @@ const MAX_RELAYED_WAIT: Duration = Duration::from_secs(600);
 
 /// A message waits only if it returns this long before the audit would look for its webhook.
 const AUDIT_MARGIN: Duration = Duration::from_secs(120);
-
-/// The place that a webhook keeps between two looks. Its message carries it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HeldTurn {
-    /// The slot for which it waits.
-    pub(crate) slot: Option<Slot>,
-    /// How often in a row its message was sent again to wait.
-    pub(crate) relays: u32,
-    /// For how many milliseconds in all those messages waited for a learned rate.
-    pub(crate) paused_ms: u64,
-    /// The same for a configured rate.
-    pub(crate) rate_limited_ms: u64,
-}
-
-impl HeldTurn {
-    /// What the webhook has used up, including the waits of its messages.
-    pub(crate) const fn budget(&self, stored: Budget) -> Budget {
-        Budget {
-            paused_ms: stored.paused_ms.saturating_add(self.paused_ms),
-            rate_limited_ms: stored.rate_limited_ms.saturating_add(self.rate_limited_ms),
-            ..stored
-        }
-    }
-
-    /// The turn that a message carries which makes the webhook wait for `delay`.
-    fn after(&self, wait: SlotWait, delay: Duration) -> Self {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let (paused_ms, rate_limited_ms) =
-            if wait.is_learned { (delay_ms, 0) } else { (0, delay_ms) };
-        Self {
-            slot: wait.slot,
-            relays: self.relays.saturating_add(1),
-            paused_ms: self.paused_ms.saturating_add(paused_ms),
-            rate_limited_ms: self.rate_limited_ms.saturating_add(rate_limited_ms),
-        }
-    }
-}
 
 impl Deliver {
     /// Makes a webhook wait for its slot: by a delayed message, or by a deferral.
@@ -79,13 +43,16 @@ impl Deliver {
         let now = self.context.clock.now();
         if self.may_relay(&seen, turn, &wait, now) {
             let delay = wait.until.since(now);
-            let HeldTurn { slot, relays, paused_ms, rate_limited_ms } = turn.after(wait, delay);
+            let next = turn.after(wait.clone(), delay);
+            let HeldTurn { slot, relays, paused_ms, rate_limited_ms } = next;
             let seen_message = Message::with_seen(&seen);
             let message = Message { slot, relays, paused_ms, rate_limited_ms, ..seen_message };
             let group = &seen.destination;
-            return StepResult::Ended(
-                self.enqueue(Lane::Webhooks, message.to_json(), delay, group).await,
-            );
+            let sent = self.enqueue(Lane::Webhooks, message.to_json(), delay, group).await;
+            if sent == Disposition::Acknowledge {
+                return StepResult::Ended(sent);
+            }
+            // The message would come back without its slot and take another one.
         }
         self.defer_for_slot(seen, turn, &wait).await
     }
@@ -144,12 +111,12 @@ impl Deliver {
     ) -> StepResult {
         let now = self.context.clock.now();
         let rules = &self.context.rules;
-        if !rules.has_slot_waits_left(turn.budget(webhook.budget), &wait, now) {
-            return self.record_outcome(webhook, claim_id, answer, was_retrying).await;
+        if !rules.has_slot_waits_left(turn.budget(webhook.budget, &rules.limits), &wait, now) {
+            return self.record_outcome(webhook, claim_id, answer, turn, was_retrying).await;
         }
         let report = report_of(answer);
         let throttle = |webhook: &Webhook| {
-            let budget = turn.budget(webhook.budget);
+            let budget = turn.budget(webhook.budget, &rules.limits);
             let webhook = Webhook { budget, ..webhook.clone() };
             rules.throttle(&webhook, claim_id, &report, &wait, now)
         };

@@ -163,11 +163,17 @@ impl Target {
         self.changed(self.circuit.released(), self.pace, now)
     }
 
-    /// A pace that no longer applies is left out.
+    /// A pace that no longer applies is left out. The first revision is the time, so that a new
+    /// target has none that an earlier one under its key had.
     fn changed(&self, circuit: Circuit, pace: Option<Pace>, now: Timestamp) -> Self {
+        let first = u64::try_from(now.as_millis()).unwrap_or_default();
         Self {
             key: self.key.clone(),
-            revision: self.revision.saturating_add(1),
+            revision: if self.revision == 0 {
+                first.max(1)
+            } else {
+                self.revision.saturating_add(1)
+            },
             circuit,
             pace: pace.filter(|pace| pace.applies(now)),
             touched_at: now,
@@ -234,6 +240,14 @@ mod tests {
         let origin = TargetKey::origin("https://[::1]:443");
         assert_eq!((origin.origin_part(), origin.is_url()), ("https://[::1]:443", false));
         assert_ne!(path_hash("/hook"), path_hash("/Hook"));
+    }
+
+    /// A write that is conditional on a revision of a target must not replace a later target.
+    #[test]
+    fn a_new_target_has_no_revision_of_an_earlier_one() {
+        let earlier = idle().failed(1, &SETTINGS, at(1)).failed(1, &SETTINGS, at(2));
+        let later = idle().failed(1, &SETTINGS, at(3));
+        assert!(later.revision > earlier.revision, "{later:?}");
     }
 
     /// Every write is conditional on the revision, and dated for its expiry.

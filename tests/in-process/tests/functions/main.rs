@@ -20,4 +20,5 @@ mod receiver;
 mod sweep;
 mod targets;
 mod throttling;
+mod unavailable_targets;
 mod world;

@@ -2,6 +2,7 @@
 //! is lost or done twice.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -98,6 +99,34 @@ async fn a_retry_that_cannot_be_queued_is_handed_back_and_not_lost() {
     assert!(world.run_deliver().await.is_empty(), "the message came back");
     assert_eq!(world.destination.attempts(), [1, 2]);
     world.assert_settled(&[&webhook]).await;
+}
+
+/// A message that waits for its slot carries it. If the queue refuses the message, the record keeps
+/// the slot, since the next look would take another one.
+#[tokio::test]
+async fn a_slot_is_kept_if_its_message_cannot_be_queued() {
+    let mut world = World::with(&[("RATE_LIMITS", "example.com=1/60s")]);
+    let queue = moody(&mut world);
+    world.destination.answer([status(200)]);
+    let mut webhooks = Vec::new();
+    for _ in 0..3 {
+        let webhook = world.accepted().await;
+        world.queued(&webhook).await;
+        webhooks.push(webhook);
+    }
+    queue.refuses.store(true, Ordering::SeqCst);
+    // The messages may be handed back. The due index holds the webhooks in any case.
+    world.run_deliver().await;
+    let mut numbers = BTreeSet::new();
+    for webhook in &webhooks {
+        let stored = world.stored(webhook).await;
+        if stored.status != Status::Delivered {
+            assert_eq!(stored.status, Status::Retrying);
+            assert!(stored.due_at.is_some(), "{stored:?}");
+            numbers.insert(stored.slot.unwrap().number);
+        }
+    }
+    assert!(numbers.len() >= 2, "{numbers:?}");
 }
 
 #[tokio::test]

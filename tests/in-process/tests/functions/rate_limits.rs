@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use local::events;
 use shared::{
     message::Message,
-    model::{Slot, Why},
+    model::{Slot, Webhook, Why},
     queue::Lane,
     status::Status,
     store::{Store, StoreError},
@@ -307,6 +307,27 @@ async fn a_store_error_fails_no_delivery() {
     for webhook in &failing {
         assert_eq!(receiver.world.stored(webhook).await.status, Status::Delivered);
     }
+}
+
+/// Webhooks that a pause has made wait for as long as it may go ahead untried. They still keep the
+/// configured rate.
+#[tokio::test]
+async fn webhooks_that_a_pause_no_longer_holds_up_keep_the_configured_rate() {
+    const WEBHOOKS: usize = 30;
+    let settings = [
+        ("MAX_DEFER_MS", "60000"),
+        ("RATE_LIMITS", "example.com=1/1s"),
+        ("RETRY_MAX_ATTEMPTS", "1"),
+    ];
+    let receiver = Receiver::with(&settings, |_, _| refusal(429, 3600));
+    let mut webhooks = vec![receiver.send("/limited").await];
+    for _ in 1..WEBHOOKS {
+        webhooks.push(receiver.accept("/limited").await);
+    }
+    let all: Vec<&Webhook> = webhooks.iter().collect();
+    receiver.run_until_ended(&all, Duration::from_secs(1)).await;
+    let most = most_within(&receiver.arrived(), Duration::from_secs(5));
+    assert!(receiver.count("/limited") >= WEBHOOKS && most <= 5 + 10 + 2, "{most} requests");
 }
 
 /// Holds the calls for slots until the test lets them go.
