@@ -26,18 +26,16 @@ use crate::{
     worker::Deliver,
 };
 
-/// The decision on one attempt.
-pub(crate) enum AdmissionDecision<'a> {
-    /// Make the attempt.
-    Go(Box<AttemptPermit<'a>>),
-    /// Make no attempt now. Hold the reservation until the deferral is written: an attempt that is
+/// Why no attempt starts now.
+pub(crate) enum NoAttempt<'a> {
+    /// The webhook waits. Hold the reservation until the deferral is written: an attempt that is
     /// being deferred counts against the limits too.
     Defer(Deferral, Reservation<'a>),
-    /// Make no attempt before its slot within a rate opens.
+    /// Its slot within a rate opens later.
     WaitForSlot(SlotWait),
-    /// Make no further attempt: the webhook's deferrals are used up.
+    /// No further attempt: the webhook's deferrals are used up.
     GiveUp(GiveUp),
-    /// Hand the message back: this invocation has no time left for an attempt.
+    /// This invocation has no time left for an attempt. Hand the message back.
     HandBack,
 }
 
@@ -58,6 +56,15 @@ pub(crate) struct AttemptPermit<'a> {
     pub(crate) only_if_untried: bool,
 }
 
+/// What admission has found out about a webhook.
+struct Pass {
+    /// Its slots within the rates.
+    held: HeldSlots,
+    /// Whether it waited for as long as it may, so that only a webhook that was never attempted
+    /// goes ahead.
+    only_if_untried: bool,
+}
+
 impl Deliver {
     /// Decides on an attempt for `webhook` in an invocation that ends at `until`.
     pub(crate) async fn admission<'a>(
@@ -65,20 +72,14 @@ impl Deliver {
         webhook: &Webhook,
         turn: &HeldTurn,
         until: Timestamp,
-    ) -> AdmissionDecision<'a> {
+    ) -> Result<Box<AttemptPermit<'a>>, NoAttempt<'a>> {
+        let held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
+        let mut pass = Pass { held, only_if_untried: false };
         // Before the limits of this process, so that a webhook that waits does not use them up.
-        let mut held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
-        let mut only_if_untried = false;
         if !self.is_circuit_open(webhook).await {
-            match self.wait_for_turn(webhook, turn, &mut held).await {
-                Ok(exempt) => only_if_untried |= exempt,
-                Err(decision) => return decision,
-            }
+            self.wait_for_turn(webhook, turn, &mut pass).await?;
         }
-        let slot = self.free_slot(until).await;
-        if slot.is_none() {
-            return AdmissionDecision::HandBack;
-        }
+        let slot = Some(self.free_slot(until).await.ok_or(NoAttempt::HandBack)?);
         let host = match self.hosts.acquire(&webhook.destination).await {
             Ok(permit) if self.is_in_time(until) => Some(permit),
             late_or_rejected => {
@@ -86,7 +87,7 @@ impl Deliver {
                 let silence = rejected.map_or(Duration::ZERO, |Rejected { silence }| silence);
                 let deferral = self.defer_for_host_limit(webhook, silence);
                 if self.has_deferrals_left(webhook, deferral) {
-                    return AdmissionDecision::Defer(deferral, Reservation { slot, host: None });
+                    return Err(NoAttempt::Defer(deferral, Reservation { slot, host: None }));
                 }
                 None
             }
@@ -95,64 +96,55 @@ impl Deliver {
         // A rate may have changed while the webhook waited for the limits.
         let is_circuit_open = self.is_circuit_open(webhook).await;
         if !is_circuit_open {
-            match self.wait_for_turn(webhook, turn, &mut held).await {
-                Ok(exempt) => only_if_untried |= exempt,
-                Err(decision) => return decision,
-            }
+            self.wait_for_turn(webhook, turn, &mut pass).await?;
         }
         if !self.is_in_time(until) {
-            return AdmissionDecision::HandBack;
+            return Err(NoAttempt::HandBack);
         }
-        let (circuit, reservation, bypassed) =
-            match self.circuits(webhook, reservation, until).await {
-                Ok(permitted) => permitted,
-                Err(decision) => return decision,
-            };
+        let (circuit, reservation) = self.circuits(webhook, reservation, until, &mut pass).await?;
         // The circuit has closed meanwhile, or does not hold the webhook up any longer.
         if is_circuit_open {
-            let mut turn = self.wait_for_turn(webhook, turn, &mut held).await;
+            let mut turn = self.wait_for_turn(webhook, turn, &mut pass).await;
             if !self.is_in_time(until) {
-                turn = Err(AdmissionDecision::HandBack);
+                turn = Err(NoAttempt::HandBack);
             }
-            match turn {
-                Ok(exempt) => only_if_untried |= exempt,
-                Err(decision) => {
-                    self.breaker.release(&self.context, circuit).await;
-                    return decision;
-                }
+            if let Err(reason) = turn {
+                self.breaker.release(&self.context, circuit).await;
+                return Err(reason);
             }
         }
-        let only_if_untried = only_if_untried || bypassed;
-        AdmissionDecision::Go(Box::new(AttemptPermit { reservation, circuit, only_if_untried }))
+        let only_if_untried = pass.only_if_untried;
+        Ok(Box::new(AttemptPermit { reservation, circuit, only_if_untried }))
     }
 
-    /// The permission of the circuits, with the reservation and whether only a webhook that was
-    /// never attempted has it, or the decision against an attempt.
+    /// The permission of the circuits, with the reservation.
     async fn circuits<'a>(
         &self,
         webhook: &Webhook,
         reservation: Reservation<'a>,
         until: Timestamp,
-    ) -> Result<(CircuitPermit, Reservation<'a>, bool), AdmissionDecision<'a>> {
+        pass: &mut Pass,
+    ) -> Result<(CircuitPermit, Reservation<'a>), NoAttempt<'a>> {
         let open_until = match self.breaker.admit(&self.context, webhook).await {
-            Ok(permit) => return Ok((permit, reservation, false)),
+            Ok(permit) => return Ok((permit, reservation)),
             Err(CircuitOpen { until }) => until,
         };
         let deferral = self.defer_for_open_circuit(webhook, open_until);
         if self.has_deferrals_left(webhook, deferral) {
-            return Err(AdmissionDecision::Defer(deferral, reservation));
+            return Err(NoAttempt::Defer(deferral, reservation));
         }
         if planted::is(Bug::FailedUntried) {
-            return Err(AdmissionDecision::GiveUp(GiveUp::CircuitOpen));
+            return Err(NoAttempt::GiveUp(GiveUp::CircuitOpen));
         }
         if webhook.was_attempted() {
-            return Err(AdmissionDecision::GiveUp(GiveUp::CircuitOpen));
+            return Err(NoAttempt::GiveUp(GiveUp::CircuitOpen));
         }
         if !self.is_in_time(until) {
-            return Err(AdmissionDecision::HandBack);
+            return Err(NoAttempt::HandBack);
         }
         // The failures of other webhooks must not fail one that was never attempted.
-        Ok((self.breaker.bypass(webhook), reservation, true))
+        pass.only_if_untried = true;
+        Ok((self.breaker.bypass(webhook), reservation))
     }
 
     /// Whether a circuit would make the webhook wait.
@@ -160,29 +152,30 @@ impl Deliver {
         self.breaker.open_until(&self.context, webhook).await.is_some()
     }
 
-    /// Waits for the slots within the rates of the targets. Returns whether it waited for as long
-    /// as it may, so that only a webhook that was never attempted goes ahead.
+    /// Waits for the slots within the rates of the targets.
     async fn wait_for_turn<'a>(
         &self,
         webhook: &Webhook,
         turn: &HeldTurn,
-        held: &mut HeldSlots,
-    ) -> Result<bool, AdmissionDecision<'a>> {
+        pass: &mut Pass,
+    ) -> Result<(), NoAttempt<'a>> {
         let targets = &self.breaker.targets;
         let budget = turn.budget(webhook.budget, &self.context.rules.limits);
         // The refusals of other webhooks must not fail one that was never attempted. It still keeps
         // the configured rate, for which it may wait much longer.
         for ignore_learned in [false, true] {
+            let held = &mut pass.held;
             let turn = self.rates.turn(&self.context, targets, webhook, held, ignore_learned);
-            let Err(wait) = turn.await else { return Ok(ignore_learned) };
+            let Err(wait) = turn.await else { return Ok(()) };
             if self.context.rules.has_slot_waits_left(budget, &wait, self.context.clock.now()) {
-                return Err(AdmissionDecision::WaitForSlot(wait));
+                return Err(NoAttempt::WaitForSlot(wait));
             }
             if webhook.was_attempted() {
-                return Err(AdmissionDecision::GiveUp(GiveUp::RateLimited));
+                return Err(NoAttempt::GiveUp(GiveUp::RateLimited));
             }
+            pass.only_if_untried = true;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Waits for a slot while a claim still has a full lease before `until`.

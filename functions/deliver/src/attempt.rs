@@ -18,7 +18,7 @@ use shared::{
 };
 
 use crate::{
-    admission::{AdmissionDecision, AttemptPermit, Reservation},
+    admission::{AttemptPermit, NoAttempt, Reservation},
     throttling::refusal,
     turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
@@ -63,15 +63,15 @@ impl Deliver {
     ) -> StepResult {
         let admission = self.admission(&seen, turn, until).await;
         let AttemptPermit { mut reservation, circuit, only_if_untried } = match admission {
-            AdmissionDecision::Go(permit) => *permit,
-            AdmissionDecision::Defer(deferral, _reservation) => {
+            Ok(permit) => *permit,
+            Err(NoAttempt::Defer(deferral, _reservation)) => {
                 return self.defer(seen, turn, deferral).await;
             }
-            AdmissionDecision::WaitForSlot(wait) => {
+            Err(NoAttempt::WaitForSlot(wait)) => {
                 return self.wait_for_slot(seen, turn, wait).await;
             }
-            AdmissionDecision::GiveUp(reason) => return StepResult::BudgetSpent(seen, reason),
-            AdmissionDecision::HandBack => return StepResult::Ended(Disposition::HandBack),
+            Err(NoAttempt::GiveUp(reason)) => return StepResult::BudgetSpent(seen, reason),
+            Err(NoAttempt::HandBack) => return StepResult::Ended(Disposition::HandBack),
         };
         let no_answer = match self.claim_and_send(seen, only_if_untried, &mut reservation).await {
             Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {

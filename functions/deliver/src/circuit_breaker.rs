@@ -325,7 +325,7 @@ impl CircuitBreaker {
             (None, _) => None,
         };
         self.write(context, permit, change).await;
-        // Without the store, this process at least keeps the pause to itself.
+        // Without the store, at least this webhook waits for the pause.
         let known = self.targets.look_up(&key).and_then(|target| target.pace(now).copied());
         known.or(unwritten)
     }

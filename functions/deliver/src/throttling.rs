@@ -67,7 +67,7 @@ impl Deliver {
         now: Timestamp,
     ) -> bool {
         let limits = &self.context.rules.limits;
-        let relays = webhook.budget.relays.saturating_add(turn.relays);
+        let relays = turn.budget(webhook.budget, limits).relays;
         let audit_margin = AUDIT_MARGIN.min(self.context.config.audit_age / 2);
         let found_at = webhook.due_at.unwrap_or_else(|| {
             let allowed_at = webhook.allowed_at.unwrap_or(webhook.created_at);
