@@ -1,6 +1,9 @@
 //! The options of the load tool.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Parser;
 
@@ -144,16 +147,9 @@ impl Plan {
         Duration::from_secs(self.timeout_seconds)
     }
 
-    /// The folder for data folders and the disk measurement: --data-dir, else the build folder if
-    /// it exists, else the system's temporary folder, which may be in memory.
+    /// The folder for data folders and the disk measurement.
     pub fn disk_folder(&self) -> Result<PathBuf, LoadError> {
-        if let Some(folder) = &self.data_dir {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| LoadError::File { path: folder.clone(), source })?;
-            return Ok(folder.clone());
-        }
-        let build = PathBuf::from("target");
-        Ok(if build.is_dir() { build } else { std::env::temp_dir() })
+        disk_folder(self.data_dir.as_deref())
     }
 
     /// Prints progress.
@@ -162,11 +158,28 @@ impl Plan {
     }
 }
 
+/// The folder that was chosen, else the build folder if it exists, else the system's temporary
+/// folder, which may be in memory.
+pub(crate) fn disk_folder(chosen: Option<&Path>) -> Result<PathBuf, LoadError> {
+    if let Some(folder) = chosen {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| LoadError::File { path: folder.to_owned(), source })?;
+        return Ok(folder.to_owned());
+    }
+    let build = PathBuf::from("target");
+    Ok(if build.is_dir() { build } else { std::env::temp_dir() })
+}
+
 fn parse_rate(text: &str) -> Result<f64, String> {
+    rate_up_to(100_000.0, text)
+}
+
+/// A number of webhooks per second.
+pub(crate) fn rate_up_to(most: f64, text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|rate| (0.1..=100_000.0).contains(rate))
-        .ok_or_else(|| "must be a number from 0.1 to 100000".to_owned())
+        .filter(|rate| (0.1..=most).contains(rate))
+        .ok_or_else(|| format!("must be a number from 0.1 to {most}"))
 }
 
 #[cfg(test)]

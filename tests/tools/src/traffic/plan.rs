@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::load::LoadError;
+use crate::load::{
+    LoadError,
+    plan::{disk_folder, rate_up_to},
+};
 
 /// Measures traffic control against the targets of its design.
 ///
@@ -104,13 +107,7 @@ impl Plan {
 
     /// The folder for data folders.
     pub(super) fn disk_folder(&self) -> Result<PathBuf, LoadError> {
-        if let Some(folder) = &self.data_dir {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| LoadError::File { path: folder.clone(), source })?;
-            return Ok(folder.clone());
-        }
-        let build = PathBuf::from("target");
-        Ok(if build.is_dir() { build } else { std::env::temp_dir() })
+        disk_folder(self.data_dir.as_deref())
     }
 
     /// Prints progress.
@@ -129,10 +126,7 @@ fn parse_case(text: &str) -> Result<ThrottledCase, String> {
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|rate| (0.1..=1_000.0).contains(rate))
-        .ok_or_else(|| "must be a number from 0.1 to 1000".to_owned())
+    rate_up_to(1_000.0, text)
 }
 
 #[cfg(test)]
