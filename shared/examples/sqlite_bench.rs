@@ -133,7 +133,7 @@ async fn produce(
         let now = SystemClock.now();
         let task = TaskId::mint(now, random);
         let mut new = new_webhook(task);
-        new.id = WebhookId { reference: ReferenceId::generated(task), task };
+        new.id = WebhookId::direct(ReferenceId::generated(task), task);
         new.referenced = false;
         new.correlation_id = format!("{begun_us:036}");
         let webhook = bench.rules.create(new, now);

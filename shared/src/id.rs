@@ -1,5 +1,8 @@
 //! Identifiers: `webhook_id = {reference_id}_{task_id}`.
 //!
+//! A published message has an id of the same form. The delivery of a message to an endpoint is a
+//! webhook, with the id `{reference_id}_{task_id}.{endpoint_id}`.
+//!
 //! A task id is a UUIDv7 (RFC 9562). Task ids sort by creation time, so lists need no index for it.
 //! The ids of one process are monotonic: see [`TaskIdGenerator`]. Ids of different processes sort
 //! by their milliseconds. A reference id is the caller's name for the subject of a webhook. Several
@@ -17,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::clock::Timestamp;
+use crate::{applications::id::EndpointId, clock::Timestamp};
 
 /// The longest reference id, in characters.
 pub const MAX_REFERENCE_CHARS: usize = 64;
@@ -165,7 +168,7 @@ pub enum InvalidId {
     /// Not a UUIDv7 in its canonical form.
     #[error("must be a UUIDv7 such as 01890a5d-ac96-774b-bcce-b302099a8057")]
     Task,
-    /// Not `{reference_id}_{task_id}`.
+    /// Not `{reference_id}_{task_id}`, for a delivery with `.{endpoint_id}`.
     #[error("must be {{reference_id}}_{{task_id}}, as the API returned it")]
     Webhook,
 }
@@ -233,19 +236,41 @@ impl FromStr for ReferenceId {
     }
 }
 
-/// The id of one webhook: `{reference_id}_{task_id}`. The task id alone is unique. The reference id
-/// is for people.
+/// The id of one webhook: `{reference_id}_{task_id}` of a direct webhook, and
+/// `{reference_id}_{task_id}.{endpoint_id}` of a delivery. The task id and the endpoint id are
+/// unique together. The reference id is for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WebhookId {
     /// The caller's name for it.
     pub reference: ReferenceId,
-    /// The unique part.
+    /// The unique part of a direct webhook. For a delivery, the task id of its message.
     pub task: TaskId,
+    /// The endpoint that the webhook delivers to. `None`: a direct webhook, which has its own URL.
+    pub endpoint: Option<EndpointId>,
+}
+
+impl WebhookId {
+    /// The id of a direct webhook.
+    pub const fn direct(reference: ReferenceId, task: TaskId) -> Self {
+        Self { reference, task, endpoint: None }
+    }
+
+    /// Whether it is the id of a delivery.
+    pub const fn is_delivery(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// The message that this delivery belongs to. `None`: a direct webhook.
+    pub fn message_id(&self) -> Option<MessageId> {
+        let message = || MessageId { reference: self.reference.clone(), task: self.task };
+        self.endpoint.map(|_| message())
+    }
 }
 
 impl fmt::Display for WebhookId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.reference, self.task)
+        write!(f, "{}_{}", self.reference, self.task)?;
+        self.endpoint.map_or(Ok(()), |endpoint| write!(f, ".{endpoint}"))
     }
 }
 
@@ -253,12 +278,55 @@ impl FromStr for WebhookId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
+        // Neither a reference id nor a task id contains '.'.
+        let (text, endpoint) = match text.split_once('.') {
+            Some((text, endpoint)) => {
+                (text, Some(endpoint.parse().map_err(|_| InvalidId::Webhook)?))
+            }
+            None => (text, None),
+        };
         // A reference id may contain '_', but a task id does not. So the last one separates them.
         let (reference, task) = text.rsplit_once('_').ok_or(InvalidId::Webhook)?;
         Ok(Self {
             reference: reference.parse().map_err(|_| InvalidId::Webhook)?,
             task: task.parse().map_err(|_| InvalidId::Webhook)?,
+            endpoint,
         })
+    }
+}
+
+/// The id of a published message: `{reference_id}_{task_id}`. Receivers see it as `webhook-id`, so
+/// it is the same at each endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// The publisher's name for it.
+    pub reference: ReferenceId,
+    /// The unique part.
+    pub task: TaskId,
+}
+
+impl MessageId {
+    /// The id of this message's delivery to an endpoint.
+    pub fn delivery(&self, endpoint: EndpointId) -> WebhookId {
+        let Self { reference, task } = self;
+        WebhookId { reference: reference.clone(), task: *task, endpoint: Some(endpoint) }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.reference, self.task)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text.parse()? {
+            WebhookId { reference, task, endpoint: None } => Ok(Self { reference, task }),
+            WebhookId { .. } => Err(InvalidId::Webhook),
+        }
     }
 }
 
@@ -277,136 +345,7 @@ macro_rules! serde_as_text {
         }
     )+};
 }
-serde_as_text!(TaskId, ReferenceId, WebhookId);
+serde_as_text!(TaskId, ReferenceId, WebhookId, MessageId);
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// However the clock moves, and whatever the generator draws.
-    #[test]
-    fn the_ids_of_one_process_are_monotonic_and_stay_near_the_clock() {
-        // Small steps, so that several ids share a millisecond; steps back below and above the
-        // limit.
-        let step = prop_oneof![6 => 0_i64..3, 2 => -900_i64..0, 1 => -5000_i64..5000];
-        let draw = prop_oneof![3 => any::<[u8; 10]>(), 1 => Just([0xff; 10]), 1 => Just([0; 10])];
-        proptest!(|(steps in proptest::collection::vec((step, draw), 1..200))| {
-            let ids = TaskIdGenerator::default();
-            let mut now = Timestamp::from_millis(1_700_000_000_000);
-            let mut last: Option<TaskId> = None;
-            for (step, random) in steps {
-                now = Timestamp::from_millis(now.as_millis() + step);
-                let id = ids.next(now, random);
-                prop_assert!(id.created_at() >= now, "{id} is older than {now}");
-                prop_assert!(id.created_at() <= now.plus(MAX_AHEAD), "{id} is ahead of {now}");
-                prop_assert_eq!(id.to_string().parse(), Ok(id));
-                if let Some(last) = last
-                    && last.created_at().since(now) < MAX_AHEAD
-                {
-                    prop_assert!(id > last, "{} after {}", id, last);
-                }
-                last = Some(id);
-            }
-        });
-    }
-
-    #[test]
-    fn a_counter_that_overflows_goes_on_in_the_next_millisecond() {
-        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
-        let first = ids.next(now, [0xff; 10]);
-        let second = ids.next(now, [0; 10]);
-        assert!(first < second);
-        assert_eq!(second.created_at(), now.plus(Duration::from_millis(1)));
-    }
-
-    #[test]
-    fn a_batch_is_in_the_order_of_its_items_and_apart_from_other_ids() {
-        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
-        let before = ids.next(now, [7; 10]);
-        let batch = ids.next_batch(now, [7; 10], 100);
-        let after = ids.next(now, [7; 10]);
-        let all: Vec<_> = [before].into_iter().chain(batch.clone()).chain([after]).collect();
-        assert_eq!(batch.len(), 100);
-        assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
-        assert_eq!(ids.next_batch(now, [7; 10], 0), []);
-        assert!(ids.next(now, [7; 10]) > after);
-    }
-
-    #[test]
-    fn threads_share_one_order() {
-        let (ids, now) = (TaskIdGenerator::default(), Timestamp::from_millis(1_700_000_000_000));
-        let mint = || (0..500).map(|_| ids.next(now, [7; 10])).collect::<Vec<_>>();
-        let mut minted = std::thread::scope(|scope| {
-            let others = [scope.spawn(mint), scope.spawn(mint)];
-            let all = others.into_iter().flat_map(|thread| thread.join().unwrap());
-            all.collect::<Vec<_>>()
-        });
-        minted.sort_unstable();
-        minted.dedup();
-        assert_eq!(minted.len(), 1000);
-    }
-
-    fn task() -> TaskId {
-        TaskId::mint(Timestamp::from_millis(1_700_000_000_123), [7; 10])
-    }
-
-    #[test]
-    fn an_id_carries_its_time_and_sorts_by_it() {
-        assert_eq!(task().created_at(), Timestamp::from_millis(1_700_000_000_123));
-        let later = TaskId::mint(Timestamp::from_millis(1_700_000_000_124), [0; 10]);
-        assert!(
-            task() < later
-                && task().as_bytes() < later.as_bytes()
-                && task().to_string() < later.to_string()
-        );
-        assert!(TaskId::first_at(task().created_at()) <= task());
-    }
-
-    #[test]
-    fn a_webhook_id_is_read_as_it_was_written() {
-        for reference in ["a", "order_17", "_", "-_-", &"x".repeat(64)] {
-            let id = WebhookId { reference: reference.parse().unwrap(), task: task() };
-            assert_eq!(id.to_string().parse(), Ok(id));
-        }
-    }
-
-    #[test]
-    fn invalid_ids_are_refused() {
-        let good = task().to_string();
-        let cases = [
-            "",
-            "_",
-            "a",
-            &good,
-            &format!("_{good}"),
-            &format!("a b_{good}"),
-            &format!("a_{}", good.to_uppercase()),
-        ];
-        for text in cases {
-            assert_eq!(text.parse::<WebhookId>(), Err(InvalidId::Webhook), "{text}");
-        }
-        assert_eq!(
-            "a_9f0c2b4e-0000-4000-8000-000000000000".parse::<WebhookId>(),
-            Err(InvalidId::Webhook),
-            "UUIDv4"
-        );
-        assert_eq!("x".repeat(65).parse::<ReferenceId>(), Err(InvalidId::Reference));
-    }
-
-    #[test]
-    fn a_generated_reference_leads_back_to_its_task() {
-        let generated = ReferenceId::generated(task());
-        assert_eq!(generated.as_str().parse(), Ok(generated.clone()));
-        assert_eq!(generated.generated_for(), Some(task()));
-        assert_eq!("auto-mobile".parse::<ReferenceId>().unwrap().generated_for(), None);
-    }
-
-    #[test]
-    fn items_of_a_batch_differ_and_are_always_the_same() {
-        assert_eq!(task().nth(3), task().nth(3));
-        assert_ne!(task().nth(3), task().nth(4));
-        assert_eq!(task().nth(3).created_at(), task().created_at());
-    }
-}
+mod tests;

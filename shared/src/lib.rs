@@ -4,6 +4,9 @@
 //! **The model.** [`model`] and [`status`] define the record of a webhook. [`id`], [`clock`] and
 //! [`random`] define its identifiers, and time and randomness as values that callers pass in.
 //!
+//! [`applications`] has the model of applications: endpoints, published messages and what a
+//! message's deliveries stand at. [`record`] is any record of a store.
+//!
 //! **The rules.** [`transition`] defines how a record changes, [`retry`] and [`retry_override`]
 //! when it is attempted again, [`circuit`] and [`traffic`] whether and how fast
 //! attempts may go to a target, [`signing`] the signatures. They are pure functions: no I/O, no
@@ -28,6 +31,7 @@
 //!
 //! The design is described in `docs/architecture.md`.
 
+pub mod applications;
 pub mod apply;
 #[cfg(feature = "aws")]
 pub mod aws;

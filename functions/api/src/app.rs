@@ -7,7 +7,7 @@ use http::request::Parts;
 use shared::{
     clock::Timestamp,
     context::Context,
-    id::{TaskId, TaskIdGenerator, WebhookId},
+    id::{InvalidId, TaskId, TaskIdGenerator, WebhookId},
     trace::Trace,
 };
 
@@ -106,7 +106,10 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
             .await
             .map(|Path(text)| text)
             .unwrap_or_default();
-        text.parse().map(Self).map_err(|invalid| {
+        // These routes show direct webhooks.
+        let direct =
+            |id: WebhookId| if id.is_delivery() { Err(InvalidId::Webhook) } else { Ok(id) };
+        text.parse().and_then(direct).map(Self).map_err(|invalid| {
             Problem::new(ProblemKind::NotFound, format!("webhook_id {invalid}."))
         })
     }

@@ -90,5 +90,5 @@ fn id_of(message: &SqsMessage, now: Timestamp) -> WebhookId {
     random.copy_from_slice(&hash[..10]);
     let task = TaskId::mint(sent_at, random);
     let reference = REFERENCE.parse().unwrap_or_else(|_| ReferenceId::generated(task));
-    WebhookId { reference, task }
+    WebhookId::direct(reference, task)
 }

@@ -11,7 +11,7 @@ use crate::{
 pub fn new_webhook(task: TaskId) -> NewWebhook {
     let Ok(reference) = "order-7".parse() else { unreachable!("it is a reference id") };
     NewWebhook {
-        id: WebhookId { reference, task },
+        id: WebhookId::direct(reference, task),
         referenced: true,
         correlation_id: "cor-1".to_owned(),
         trace: None,

@@ -52,10 +52,8 @@ async fn a_second_create_returns_the_stored_record(fixture: Fixture) {
     let claimed =
         fixture.step(&first, |rules, webhook| rules.claim(webhook, OURS, fixture.now())).await;
     let reference = fresh_reference();
-    let renamed = Webhook {
-        id: WebhookId { reference: reference.clone(), task: first.id.task },
-        ..first.clone()
-    };
+    let renamed =
+        Webhook { id: WebhookId::direct(reference.clone(), first.id.task), ..first.clone() };
     for second in [first.clone(), renamed] {
         let other_content =
             Content { url: "https://other.example/".to_owned(), ..content(&second) };
@@ -135,7 +133,7 @@ async fn an_unknown_webhook_is_missing(fixture: Fixture) {
 /// read or delete.
 async fn a_different_reference_id_finds_nothing(fixture: Fixture) {
     let webhook = fixture.created().await;
-    let other = WebhookId { reference: fresh_reference(), task: webhook.id.task };
+    let other = WebhookId::direct(fresh_reference(), webhook.id.task);
     assert_eq!(fixture.store.get(&other).await.unwrap(), None);
     assert_eq!(fixture.store.open(&other).await.unwrap(), None);
     assert!(matches!(fixture.store.delete(&other).await, Err(DeleteError::Missing)));

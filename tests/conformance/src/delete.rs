@@ -98,7 +98,7 @@ async fn delete_unchanged_looks_at_id_and_expiry_before_the_revision(fixture: Fi
     let stored = Kind::Delivered.make(&fixture).await;
     let earlier = Webhook { revision: stored.revision - 1, ..stored.clone() };
     let renamed = |seen: &Webhook| {
-        let id = WebhookId { reference: fresh_reference(), task: seen.id.task };
+        let id = WebhookId::direct(fresh_reference(), seen.id.task);
         Webhook { id, ..seen.clone() }
     };
     let assert_missing = async |seen: &Webhook| {

@@ -217,7 +217,7 @@ pub(super) fn fresh_task(created_at: Timestamp) -> TaskId {
 /// The input that creates a unique webhook.
 pub(super) fn new_webhook(created_at: Timestamp, reference: &ReferenceId) -> NewWebhook {
     NewWebhook {
-        id: WebhookId { reference: reference.clone(), task: fresh_task(created_at) },
+        id: WebhookId::direct(reference.clone(), fresh_task(created_at)),
         referenced: true,
         correlation_id: format!("cor-{:016x}", rand::random::<u64>()),
         trace: None,

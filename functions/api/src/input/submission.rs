@@ -138,7 +138,7 @@ impl Submission {
             Reference::Generated => ReferenceId::generated(task),
             Reference::Test => ReferenceId::test(task),
         };
-        WebhookId { reference, task }
+        WebhookId::direct(reference, task)
     }
 
     /// The input of the create transition.

@@ -87,8 +87,7 @@ fn due_time(entry: &Item) -> Option<Timestamp> {
 
 fn due_entry(item: &Item) -> Option<DueEntry> {
     let (_, reference) = text_of(item, "j")?.split_once('/')?;
-    let id =
-        WebhookId { reference: reference.parse().ok()?, task: text_of(item, "s")?.parse().ok()? };
+    let id = WebhookId::direct(reference.parse().ok()?, text_of(item, "s")?.parse().ok()?);
     Some(DueEntry { id, due_at: due_time(item)? })
 }
 

@@ -103,7 +103,7 @@ fn failed(origin: &str, count: u32, now: Timestamp) -> Target {
 fn new_webhook(rules: &Rules, now: Timestamp) -> Webhook {
     let task = TaskId::mint(now, rand::random());
     let new = NewWebhook {
-        id: WebhookId { reference: shared::id::ReferenceId::generated(task), task },
+        id: WebhookId::direct(shared::id::ReferenceId::generated(task), task),
         referenced: false,
         correlation_id: "9f0c2b4e-6d1f-4c2e-8a55-0d1c2b3a4f5e".to_owned(),
         trace: None,

@@ -1,0 +1,19 @@
+//! Applications: the customers of a publisher, their endpoints, and the messages that are published
+//! to them.
+//!
+//! A publisher posts one message to an application, and each endpoint that matches gets it. The
+//! message's record has the *plan*: the endpoints it goes to. Its *delivery* to one of them is a
+//! [`Webhook`](crate::model::Webhook) with an endpoint in its id. From the write of the message on,
+//! every planned delivery exists: without a record of its own, it is what
+//! [`Rules::delivery`](crate::transition::Rules::delivery) returns. Its first transition stores its
+//! record.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | the ids of applications and endpoints |
+//! | [`event_type`] | event types, and the patterns of endpoints |
+//!
+//! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
+
+pub mod event_type;
+pub mod id;
