@@ -1,11 +1,19 @@
 //! Queue messages. A message asks a worker to look at one webhook. The record decides what the
 //! worker does, so a message that arrives twice, late or out of order costs one read.
+//!
+//! | `v` | fields | asks for a look at |
+//! |---|---|---|
+//! | 1 | `webhook_id` | a direct webhook |
+//! | 2 | `webhook_id` with an endpoint | a delivery |
+//! | 2 | `message_id` | a published message |
+//!
+//! A version before applications returns a message of `v` 2 to the queue.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::WebhookId,
-    model::{SCHEMA, Slot, Webhook},
+    id::{MessageId, WebhookId},
+    model::{APPLICATIONS_SCHEMA, SCHEMA, Slot, Webhook, schema_of},
 };
 
 /// The largest record that a message carries; see [`Message::seen`].
@@ -14,7 +22,7 @@ const MAX_SEEN_BYTES: usize = 4 * 1024;
 /// A message in either queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Schema version; see [`SCHEMA`].
+    /// Schema version; see [`schema_of`].
     pub v: u16,
     /// The webhook to look at.
     pub webhook_id: WebhookId,
@@ -42,13 +50,20 @@ pub struct Message {
     pub rate_limited_ms: u64,
 }
 
+/// A queue message: a look at a webhook or at a published message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Look {
+    /// At a webhook: a direct one (`v` 1), or a delivery (`v` 2).
+    Webhook(Message),
+    /// At a published message (`v` 2).
+    Message(MessageId),
+}
+
 /// Why a message cannot be processed.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidMessage {
     /// A newer version wrote the message. Return it to the queue.
-    #[error(
-        "message schema version {found} is newer than {SCHEMA}, the newest that this version knows"
-    )]
+    #[error("message schema version {found} is newer than this version knows")]
     TooNew {
         /// The message's version.
         found: u16,
@@ -58,16 +73,59 @@ pub enum InvalidMessage {
     Malformed(#[source] serde_json::Error),
 }
 
+/// What every message has, and what tells its kind.
 #[derive(Deserialize)]
-struct Versioned {
+struct Head {
     v: u16,
+    #[serde(default)]
+    webhook_id: Option<serde::de::IgnoredAny>,
+}
+
+/// A look at a published message, as it is written.
+#[derive(Serialize, Deserialize)]
+struct MessageLook {
+    v: u16,
+    message_id: MessageId,
+}
+
+impl Look {
+    /// The body of the queue message.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Webhook(message) => message.to_json(),
+            Self::Message(id) => {
+                let look = MessageLook { v: APPLICATIONS_SCHEMA, message_id: id.clone() };
+                serde_json::to_string(&look)
+                    .unwrap_or_else(|_| unreachable!("a look has only string keys"))
+            }
+        }
+    }
+
+    /// Reads a message of either kind. Leaves out a hint that it cannot read.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidMessage::TooNew`] for a higher version than 2, and for a message of version 2 that
+    /// is not a look at a delivery or a message: a newer version wrote it.
+    pub fn from_json(json: &str) -> Result<Self, InvalidMessage> {
+        if let Ok(look) = serde_json::from_str::<MessageLook>(json)
+            && look.v == APPLICATIONS_SCHEMA
+        {
+            return Ok(Self::Message(look.message_id));
+        }
+        let message = Message::read(json, APPLICATIONS_SCHEMA)?;
+        if message.v > schema_of(&message.webhook_id) {
+            return Err(InvalidMessage::TooNew { found: message.v });
+        }
+        Ok(Self::Webhook(message))
+    }
 }
 
 impl Message {
     /// A message to look at this webhook.
     pub fn look_at(webhook_id: WebhookId) -> Self {
         Self {
-            v: SCHEMA,
+            v: schema_of(&webhook_id),
             webhook_id,
             seen: None,
             archive: false,
@@ -83,7 +141,9 @@ impl Message {
         Self { archive: true, ..Self::look_at(webhook_id) }
     }
 
-    /// A message to look at this webhook, with the record that was just written.
+    /// A message to look at this webhook, with the record that was just written. For a delivery
+    /// without a record, with the one that [`Rules::delivery`](crate::transition::Rules::delivery)
+    /// defines: its revision is 0.
     pub fn with_seen(webhook: &Webhook) -> Self {
         Self { seen: Some(Box::new(webhook.clone())), ..Self::look_at(webhook.id.clone()) }
     }
@@ -99,9 +159,13 @@ impl Message {
             .to_json()
     }
 
-    /// Reads a message of this schema version or an older one. Leaves out a hint that it cannot
-    /// read.
+    /// Reads a message about a direct webhook, of this schema version or an older one. Leaves out
+    /// a hint that it cannot read. [`Look::from_json`] reads messages of every kind.
     pub fn from_json(json: &str) -> Result<Self, InvalidMessage> {
+        Self::read(json, SCHEMA)
+    }
+
+    fn read(json: &str, newest: u16) -> Result<Self, InvalidMessage> {
         #[derive(Deserialize)]
         struct Bare {
             v: u16,
@@ -111,23 +175,34 @@ impl Message {
             Ok(message) => message,
             Err(error) => match serde_json::from_str::<Bare>(json) {
                 Ok(bare) => Self { v: bare.v, ..Self::look_at(bare.webhook_id) },
-                Err(_) => match serde_json::from_str::<Versioned>(json) {
-                    Ok(Versioned { v }) if v > SCHEMA => {
+                Err(_) => match serde_json::from_str::<Head>(json) {
+                    Ok(Head { v, webhook_id })
+                        if v > newest
+                        // Of the newest version alone, another kind can be known to a later one.
+                        || (v > SCHEMA && webhook_id.is_none()) =>
+                    {
                         return Err(InvalidMessage::TooNew { found: v });
                     }
                     _ => return Err(InvalidMessage::Malformed(error)),
                 },
             },
         };
-        if message.v > SCHEMA {
+        if message.v > newest {
             return Err(InvalidMessage::TooNew { found: message.v });
+        }
+        let is_delivery = message.webhook_id.is_delivery();
+        if is_delivery && message.v < APPLICATIONS_SCHEMA {
+            let error = serde::de::Error::custom("a delivery's message has a higher version");
+            return Err(InvalidMessage::Malformed(error));
         }
         // Posthaste sends no record that expires, which is a finished one: a write of it would make
         // the webhook disappear. Nor does a revision reach 2^63, the limit of a database.
         let is_usable = |seen: &Webhook| {
             let has_next_revision =
                 i64::try_from(seen.revision).is_ok_and(|revision| revision < i64::MAX);
-            seen.schema <= SCHEMA
+            seen.schema <= schema_of(&seen.id)
+                && (!is_delivery
+                    || seen.schema == APPLICATIONS_SCHEMA && seen.application.is_some())
                 && seen.id == message.webhook_id
                 && seen.expires_at.is_none()
                 && has_next_revision
@@ -194,6 +269,69 @@ mod tests {
                 matches!(Message::from_json(garbage), Err(InvalidMessage::Malformed(_))),
                 "{garbage}"
             );
+        }
+    }
+
+    #[test]
+    fn looks_at_deliveries_and_messages_have_version_2() {
+        let endpoint = crate::applications::id::EndpointId::mint([7; 10]);
+        let direct = webhook(Timestamp::from_millis(1_700_000_000_000));
+        let message: MessageId = direct.id.to_string().parse().unwrap();
+        let delivery = Message::look_at(message.delivery(endpoint));
+        assert_eq!((Message::look_at(direct.id.clone()).v, delivery.v), (1, 2));
+        for look in [
+            Look::Message(message.clone()),
+            Look::Webhook(delivery.clone()),
+            Look::Webhook(Message { relays: 3, archive: true, ..delivery.clone() }),
+            Look::Webhook(Message::with_seen(&direct)),
+        ] {
+            assert_eq!(Look::from_json(&look.to_json()).unwrap(), look);
+        }
+        // A hint that is not a delivery's record is left out.
+        let mut seen = Webhook { id: delivery.webhook_id.clone(), revision: 0, ..direct.clone() };
+        for (schema, application) in [(1, Some("a")), (2, None), (3, Some("a"))] {
+            seen.schema = schema;
+            seen.application = application.map(|id| id.parse().unwrap());
+            let json = Message::with_seen(&seen).to_json();
+            assert_eq!(Look::from_json(&json).unwrap(), Look::Webhook(delivery.clone()), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_look_of_a_newer_version_is_told_from_garbage() {
+        let task = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let ep = "ep-aaaaaaaaaaaaaaaa";
+        let too_new = |json: &str| match Look::from_json(json) {
+            Err(InvalidMessage::TooNew { found }) => Some(found),
+            Err(InvalidMessage::Malformed(_)) => None,
+            Ok(look) => panic!("{look:?}"),
+        };
+        for (json, found) in [
+            (format!(r#"{{"v":2,"job_id":"job_{task}"}}"#), 2),
+            (format!(r#"{{"v":2,"webhook_id":"a_{task}"}}"#), 2),
+            (format!(r#"{{"v":3,"message_id":"a_{task}"}}"#), 3),
+            (format!(r#"{{"v":3,"webhook_id":"a_{task}.{ep}"}}"#), 3),
+            (r#"{"v":3,"webhook_id":"x"}"#.to_owned(), 3),
+        ] {
+            assert_eq!(too_new(&json), Some(found), "{json}");
+        }
+        for garbage in [
+            format!(r#"{{"v":1,"message_id":"a_{task}"}}"#),
+            format!(r#"{{"v":1,"webhook_id":"a_{task}.{ep}"}}"#),
+            r#"{"v":2,"webhook_id":"x"}"#.to_owned(),
+            r#"{"v":1,"webhook_id":"x"}"#.to_owned(),
+            "{}".to_owned(),
+        ] {
+            assert_eq!(too_new(&garbage), None, "{garbage}");
+        }
+        let v0 = format!(r#"{{"v":0,"webhook_id":"a_{task}"}}"#);
+        assert_eq!(Message::from_json(&v0).unwrap().v, 0, "an older version");
+        for newer in [
+            format!(r#"{{"v":2,"webhook_id":"a_{task}.{ep}"}}"#),
+            format!(r#"{{"v":2,"message_id":"a_{task}"}}"#),
+        ] {
+            let refused = Message::from_json(&newer);
+            assert!(matches!(refused, Err(InvalidMessage::TooNew { found: 2 })), "{refused:?}");
         }
     }
 }

@@ -12,17 +12,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    clock::Timestamp, id::WebhookId, retry_override::RetryOverride, status::Status, trace::Trace,
+    applications::id::ApplicationId, clock::Timestamp, id::WebhookId,
+    retry_override::RetryOverride, status::Status, trace::Trace,
 };
 
 pub use history::{Function, Step, Transition, Why};
 
-/// The version of the stored shapes (record, message, cursor) that this code writes. It reads this
-/// version and older ones.
+/// The version of the stored shapes (record, message, cursor) that this code writes for direct
+/// webhooks. It reads this version and older ones.
 ///
 /// This code never changes a record of a newer version. [`Webhook::from_json`] refuses it, and the
 /// worker returns its message to the queue, so a roll-back destroys nothing.
 pub const SCHEMA: u16 = 1;
+
+/// The version of what versions before applications do not know: published messages, their
+/// deliveries, and queue messages about both. [`crate::record::Record`] and
+/// [`crate::message::Look`] read it.
+pub const APPLICATIONS_SCHEMA: u16 = 2;
+
+/// The version of a webhook's record and of queue messages about it.
+pub const fn schema_of(id: &WebhookId) -> u16 {
+    if id.is_delivery() { APPLICATIONS_SCHEMA } else { SCHEMA }
+}
 
 /// The most attempts in a record. Of more, it keeps the first and the newest.
 pub const MAX_ATTEMPTS_KEPT: usize = 50;
@@ -39,7 +50,7 @@ pub const MAX_ERROR_BYTES: usize = 256;
 /// The record of a webhook: everything but its content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
-    /// Schema version of this record; see [`SCHEMA`].
+    /// Schema version of this record; see [`schema_of`].
     #[serde(rename = "v")]
     pub schema: u16,
     /// The number of writes of this record. Every write is conditional on it.
@@ -48,6 +59,9 @@ pub struct Webhook {
     /// The webhook's id.
     #[serde(rename = "id")]
     pub id: WebhookId,
+    /// The application of a delivery. `None`: a direct webhook.
+    #[serde(rename = "app", default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationId>,
     /// Whether the caller gave the reference id. Only then the index by reference has an entry.
     #[serde(rename = "ref", default, skip_serializing_if = "is_default")]
     pub referenced: bool,
@@ -60,7 +74,8 @@ pub struct Webhook {
     /// The trace of the API call, if it had one.
     #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
-    /// Scheme, host and port. Fairness, statistics and the circuit breaker group by it.
+    /// Scheme, host and port. Fairness, statistics and the circuit breaker group by it. Of a
+    /// delivery: `{application_id}/{endpoint_id}`.
     #[serde(rename = "dst")]
     pub destination: String,
     /// The hash of the URL's path ([`crate::traffic::target::path_hash`]). Older records lack it.
@@ -295,6 +310,10 @@ pub struct Attempt {
     /// The destination's status code, where there was one.
     #[serde(rename = "sc", default, skip_serializing_if = "Option::is_none")]
     pub status_code: Option<u16>,
+    /// The revision of the endpoint that a delivery's attempt used. `None`: a direct webhook, or an
+    /// interrupted attempt.
+    #[serde(rename = "er", default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_revision: Option<u64>,
     /// For a person; at most [`MAX_ERROR_BYTES`].
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -344,6 +363,13 @@ pub enum InvalidRecord {
     Malformed(#[source] serde_json::Error),
 }
 
+impl InvalidRecord {
+    /// The record's schema version is not that of its kind.
+    pub(crate) fn wrong_schema() -> Self {
+        Self::Malformed(serde::de::Error::custom("the schema version is not that of its kind"))
+    }
+}
+
 #[derive(Deserialize)]
 struct Versioned {
     v: u16,
@@ -356,12 +382,13 @@ impl Webhook {
             .unwrap_or_else(|_| unreachable!("a record has only string keys"))
     }
 
-    /// Reads the stored form, of this schema version or an older one.
+    /// Reads the stored form of a direct webhook, of this schema version or an older one.
     pub fn from_json(json: &str) -> Result<Self, InvalidRecord> {
         match serde_json::from_str::<Self>(json) {
             Ok(record) if record.schema > SCHEMA => {
                 Err(InvalidRecord::TooNew { found: record.schema })
             }
+            Ok(record) if record.id.is_delivery() => Err(InvalidRecord::wrong_schema()),
             Ok(record) => Ok(record),
             // A newer record may not parse. Its version says more than the error does.
             Err(error) => match serde_json::from_str::<Versioned>(json) {

@@ -1,8 +1,9 @@
 //! Samples of everything that is stored, and the golden files that pin their bytes.
 //!
 //! `shared/golden/schema_1` holds what schema version 1 writes: each shape as JSON, and the rows,
-//! keys or items of each backend. Tests read every file into its sample and write every sample into
-//! its file. Compatibility breaks as soon as one of the two fails.
+//! keys or items of each backend. `shared/golden/schema_2` holds what applications add. Tests read
+//! every file into its sample and write every sample into its file. Compatibility breaks as soon as
+//! one of the two fails.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,8 +46,10 @@ pub const NOW: Timestamp = Timestamp::from_millis(4_000_000_000_000);
 /// Set to write the golden files that do not exist yet. An existing file never changes.
 const WRITE: &str = "POSTHASTE_WRITE_GOLDEN";
 
+/// A name without a folder is one of schema version 1.
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/schema_1").join(name)
+    let folder = if name.contains('/') { "golden" } else { "golden/schema_1" };
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(name)
 }
 
 /// Whether there is such a golden file.
@@ -94,7 +97,8 @@ fn least(n: u8) -> Webhook {
     Webhook {
         schema: SCHEMA,
         revision: 1,
-        id: WebhookId { reference: ReferenceId::generated(task), task },
+        id: WebhookId::direct(ReferenceId::generated(task), task),
+        application: None,
         referenced: false,
         correlation_id: format!("cor-{n}"),
         event_type: None,
@@ -123,7 +127,7 @@ fn least(n: u8) -> Webhook {
 
 fn referenced(n: u8) -> Webhook {
     let reference = format!("order-{n}").parse().unwrap();
-    Webhook { id: WebhookId { reference, task: task(n) }, referenced: true, ..least(n) }
+    Webhook { id: WebhookId::direct(reference, task(n)), referenced: true, ..least(n) }
 }
 
 fn step(seconds: i64, function: Function, transition: Transition, to: Status) -> Step {
@@ -138,6 +142,7 @@ fn attempt(number: u32, error: Option<ErrorKind>) -> Attempt {
         duration_ms: 12,
         error,
         status_code: (error == Some(ErrorKind::HttpStatus)).then_some(503),
+        endpoint_revision: None,
         message: failed.then(|| "the destination answered 503".to_owned()),
         response_excerpt: failed.then(|| "try \"later\" – é".to_owned()),
     }
@@ -393,7 +398,7 @@ pub fn activity() -> Activity {
 pub fn tombstones() -> [(WebhookId, Tombstone); 2] {
     let reference = least(1).id.reference;
     [(8, Tombstone::Deleted), (9, Tombstone::Unused)]
-        .map(|(n, why)| (WebhookId { reference: reference.clone(), task: task(n) }, why))
+        .map(|(n, why)| (WebhookId::direct(reference.clone(), task(n)), why))
 }
 
 /// Writes the samples to the store and the queue. Their clock must say [`NOW`].

@@ -129,6 +129,7 @@ fn keep_interrupted(next: &mut Webhook, started_at: Timestamp, ended_at: Timesta
             duration_ms: ended_at.since(started_at).as_millis() as u64,
             error: Some(ErrorKind::Interrupted),
             status_code: None,
+            endpoint_revision: None,
             message: Some(message.to_owned()),
             response_excerpt: None,
         },
