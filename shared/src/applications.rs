@@ -12,8 +12,18 @@
 //! |---|---|
 //! | [`id`] | the ids of applications and endpoints |
 //! | [`event_type`] | event types, and the patterns of endpoints |
+//! | [`application`] | the document of an application |
+//! | [`endpoint`] | an endpoint within it, and the bounds of its fields |
+//! | [`change`] | the changes of the document |
+//! | [`stored`] | secrets and keys, as the document stores them |
+//! | [`matching`] | which endpoints a message goes to |
 //!
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
+pub mod application;
+pub mod change;
+pub mod endpoint;
 pub mod event_type;
 pub mod id;
+pub mod matching;
+pub mod stored;
