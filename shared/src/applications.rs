@@ -17,6 +17,8 @@
 //! | [`change`] | the changes of the document |
 //! | [`stored`] | secrets and keys, as the document stores them |
 //! | [`matching`] | which endpoints a message goes to |
+//! | [`message`] | the record of a published message |
+//! | [`standing`] | what the store has of a message's deliveries, and what follows from it |
 //!
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
@@ -26,4 +28,6 @@ pub mod endpoint;
 pub mod event_type;
 pub mod id;
 pub mod matching;
+pub mod message;
+pub mod standing;
 pub mod stored;

@@ -24,17 +24,22 @@
 //! | [`Rules::take_back`] | due, with times of a clock that was ahead | same | moves forward |
 //! | [`Rules::archive`] | failed | failed, archived | leaves |
 //! | [`Rules::resend`], [`Rules::redrive`] | delivered, failed; dead letter | pending | enters |
+//!
+//! The delivery of a published message is a webhook that begins with [`Rules::delivery`]. The file
+//! `messages.rs` has the transitions of messages.
 
 mod finished;
 mod giving_up;
 mod holding;
 mod interruption;
 mod limits;
+mod messages;
 mod waiting;
 
 pub use giving_up::GiveUp;
 pub use holding::MAX_AHEAD;
 pub use limits::Limits;
+pub use messages::{EndpointTerms, MessageRefusal, NewMessage, Unstarted, with_endpoint_revision};
 pub use waiting::{MAX_RATE_LIMITED, SlotWait};
 
 use std::time::Duration;
