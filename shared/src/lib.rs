@@ -52,6 +52,7 @@ pub mod planted;
 pub mod queue;
 pub mod random;
 pub mod recent;
+pub mod record;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod retry;

@@ -480,6 +480,7 @@ async fn assert_received(queue: &dyn Queue, lane: Lane) {
     assert_eq!(received.collect::<BTreeSet<_>>(), expected);
 }
 
+pub mod applications;
 #[cfg(test)]
 mod previous_release;
 #[cfg(test)]

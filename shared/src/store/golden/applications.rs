@@ -1,0 +1,205 @@
+//! Samples of what applications add, and their golden files in `shared/golden/schema_2`.
+
+use std::time::Duration;
+
+use super::{NOW, at, task};
+use crate::{
+    applications::{
+        application::{Application, ChangeNote},
+        endpoint::{Disabled, DisabledWhy, Endpoint, Metadata},
+        id::EndpointId,
+        matching::Plan,
+        message::{PlanEntry, PublishedMessage},
+        stored::{SealedHeader, StoredKey, StoredSecret},
+    },
+    id::{MessageId, ReferenceId},
+    message::{Look, Message},
+    model::{ClaimId, ErrorKind, Webhook},
+    retry::{Outcome, RetryPolicy},
+    retry_override::RetryOverride,
+    trace::Trace,
+    transition::{EndpointTerms, NewMessage, Report, Rules, with_endpoint_revision},
+};
+
+/// The endpoint number `n`.
+pub fn endpoint(n: u8) -> EndpointId {
+    EndpointId::mint([n, 2, 3, 4, 5, 6, 7, 8, 9, n])
+}
+
+/// A message as it is published, with the fewest fields.
+pub fn published() -> PublishedMessage {
+    let task = task(20);
+    let new = NewMessage {
+        id: MessageId { reference: ReferenceId::generated(task), task },
+        application: "cust-7".parse().unwrap(),
+        referenced: false,
+        correlation_id: "cor-20".to_owned(),
+        event_type: "order.paid".parse().unwrap(),
+        trace: None,
+        deliver_at: None,
+        plan: Plan { planned: vec![endpoint(1)], off: Vec::new() },
+    };
+    Rules::default().publish(new, NOW)
+}
+
+/// A scheduled message with every field, in the due index.
+pub fn scheduled() -> PublishedMessage {
+    let task = task(21);
+    let entry = |n, extended_at| PlanEntry { endpoint: endpoint(n), extended_at };
+    PublishedMessage {
+        revision: 4,
+        id: MessageId { reference: "order-21".parse().unwrap(), task },
+        referenced: true,
+        trace: Some(Trace {
+            id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
+            sampled: true,
+            state: Some("vendor=1".to_owned()),
+        }),
+        updated_at: at(4000),
+        allowed_at: at(3600),
+        due_at: Some(at(4500)),
+        requeues: 2,
+        settled: 1,
+        deleting: true,
+        plan: vec![entry(1, None), entry(2, None), entry(3, Some(at(4000)))],
+        off: vec![endpoint(4)],
+        expires_at: None,
+        ..published()
+    }
+}
+
+/// A message of each kind, by the name of its golden file.
+pub fn published_messages() -> [(&'static str, PublishedMessage); 2] {
+    [
+        ("schema_2/message_published.json", published()),
+        ("schema_2/message_scheduled.json", scheduled()),
+    ]
+}
+
+/// A delivery that was attempted, as the transitions write it.
+pub fn attempted() -> Webhook {
+    let terms = EndpointTerms { revision: 3, retry: RetryPolicy::default() };
+    let rules = Rules::default().for_endpoint(&terms);
+    let first = Rules::delivery(&scheduled(), endpoint(2)).unwrap();
+    let claimed = rules.claim(&first, ClaimId(7), at(3600)).unwrap();
+    let outcome =
+        Outcome { error: Some(ErrorKind::HttpStatus), status_code: Some(503), retry_after: None };
+    let message = Some("the destination answered 503".to_owned());
+    let duration = Duration::from_millis(12);
+    let report = Report { outcome, duration, message, response_excerpt: None };
+    let next = rules.conclude(&claimed, ClaimId(7), &report, at(3601), 0.5).unwrap();
+    with_endpoint_revision(next, &terms)
+}
+
+/// Deliveries, by the names of their golden files. Those of revision 0 are not stored. Their files
+/// pin what a delivery without a record is, which never changes.
+pub fn deliveries() -> [(&'static str, Webhook); 4] {
+    let of = |message: &PublishedMessage, n| Rules::delivery(message, endpoint(n)).unwrap();
+    [
+        ("schema_2/delivery_unstarted.json", of(&published(), 1)),
+        ("schema_2/delivery_scheduled.json", of(&scheduled(), 2)),
+        ("schema_2/delivery_extended.json", of(&scheduled(), 3)),
+        ("schema_2/delivery_attempted.json", attempted()),
+    ]
+}
+
+/// A look of each kind, by the name of its golden file.
+pub fn looks() -> [(&'static str, Look); 3] {
+    let delivery = Rules::delivery(&published(), endpoint(1)).unwrap();
+    let look_at = Message::look_at(delivery.id.clone());
+    [
+        ("schema_2/look_at_message.json", Look::Message(published().id)),
+        ("schema_2/look_at_delivery.json", Look::Webhook(look_at)),
+        ("schema_2/look_with_seen.json", Look::Webhook(Message::with_seen(&delivery))),
+    ]
+}
+
+/// An application with every field, and one with the fewest.
+pub fn applications() -> [(&'static str, Application); 2] {
+    let least = Application {
+        schema: 2,
+        revision: 1,
+        id: "cust-7".parse().unwrap(),
+        name: None,
+        keep_unmatched: false,
+        metadata: Metadata::new(),
+        created_at: NOW,
+        updated_at: NOW,
+        deleted_at: None,
+        tokens_not_before: None,
+        keys: Vec::new(),
+        endpoints: Vec::new(),
+        changes: Vec::new(),
+    };
+    let full = Application {
+        revision: 9,
+        id: "Customer_8".parse().unwrap(),
+        name: Some("Eight é".to_owned()),
+        keep_unmatched: true,
+        metadata: Metadata::from([("plan".to_owned(), "gold".to_owned())]),
+        updated_at: at(9),
+        deleted_at: Some(at(9)),
+        tokens_not_before: Some(at(8)),
+        keys: vec![StoredKey {
+            id: "key-0123456789abcdef".to_owned(),
+            name: "ci".to_owned(),
+            sha256: "3a".repeat(32),
+            scopes: vec!["publish".to_owned(), "read".to_owned()],
+            expires_at: Some(at(100)),
+        }],
+        endpoints: vec![full_endpoint(), least_endpoint()],
+        changes: vec![ChangeNote {
+            at: at(9),
+            by: "key-0123456789abcdef".to_owned(),
+            what: format!("endpoint.created {}", endpoint(2)),
+        }],
+        ..least.clone()
+    };
+    [("schema_2/application_least.json", least), ("schema_2/application_full.json", full)]
+}
+
+fn least_endpoint() -> Endpoint {
+    Endpoint {
+        id: endpoint(2),
+        revision: 1,
+        created_at: at(9),
+        updated_at: at(9),
+        url: "https://example.com/b".to_owned(),
+        event_types: None,
+        headers: Vec::new(),
+        secrets: Vec::new(),
+        retry: None,
+        timeout_ms: None,
+        description: None,
+        metadata: Metadata::new(),
+        disabled: None,
+    }
+}
+
+fn full_endpoint() -> Endpoint {
+    let patterns = ["order.paid", "invoice.*", "*"];
+    Endpoint {
+        id: endpoint(1),
+        revision: 5,
+        created_at: at(1),
+        updated_at: at(8),
+        url: "https://example.com/hooks?a=b".to_owned(),
+        event_types: Some(patterns.map(|pattern| pattern.parse().unwrap()).to_vec()),
+        headers: vec![SealedHeader {
+            name: "x-token".to_owned(),
+            sealed: "0123abcd.c2VhbGVk".to_owned(),
+        }],
+        secrets: vec![StoredSecret {
+            id: "sec-0123456789abcdef".to_owned(),
+            kind: "v1".to_owned(),
+            sealed: "0123abcd.c2VjcmV0".to_owned(),
+            created_at: at(1),
+            expires_at: Some(at(200)),
+        }],
+        retry: Some(RetryOverride { max_attempts: Some(5), ..RetryOverride::default() }),
+        timeout_ms: Some(5000),
+        description: Some("the shop".to_owned()),
+        metadata: Metadata::from([("team".to_owned(), "a".to_owned())]),
+        disabled: Some(Disabled { at: at(8), why: DisabledWhy::Customer, told: true }),
+    }
+}
