@@ -12,6 +12,8 @@
 //! attempts may go to a target, [`signing`] the signatures. They are pure functions: no I/O, no
 //! clock, no random numbers.
 //!
+//! **Secrets at rest.** [`sealing`] encrypts them. It is pure, too.
+//!
 //! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
 //! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional
 //! write of a transition, and repeats it after a conflict.
@@ -57,6 +59,7 @@ pub mod record;
 pub mod redis;
 pub mod retry;
 pub mod retry_override;
+pub mod sealing;
 pub mod sender;
 pub mod signing;
 #[cfg(feature = "sqlite")]
