@@ -18,6 +18,7 @@ use crate::{
     clock::{MAX_CLOCK_SKEW, Timestamp},
     lane::MAX_BATCH,
     retry::RetryPolicy,
+    sealing::MasterKeys,
     signing::Secret,
     traffic::rate_limit::RateLimits,
     transition::{Limits, Rules},
@@ -156,6 +157,9 @@ pub struct Config {
     pub aws: AwsSettings,
     /// `API_KEYS` and `API_AUTH`.
     pub access: Access,
+    /// `MASTER_KEY`: the first key seals the secrets of endpoints, all open them. `None`: it is not
+    /// set.
+    pub master_keys: Option<MasterKeys>,
     /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`,
     /// `RETENTION_DAYS`.
     pub rules: Rules,
@@ -292,6 +296,7 @@ impl Config {
             aws: AwsSettings::read(&mut read, status_backend, queue_backend),
             data_dir: read.text("DATA_DIR", DEFAULT_DATA_DIR).into(),
             access: read.access(),
+            master_keys: read.master_keys("MASTER_KEY"),
             circuit: circuit::Settings {
                 failures: read.number("CIRCUIT_FAILURES", 5, 0..=10_000),
                 open: read.millis("CIRCUIT_OPEN_MS", 30_000, 100..=600_000),

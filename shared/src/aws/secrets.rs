@@ -31,8 +31,9 @@ use crate::{
 };
 
 /// The settings that may be references.
-pub const REFERABLE: [&str; 8] = [
+pub const REFERABLE: [&str; 9] = [
     "API_KEYS",
+    "MASTER_KEY",
     "WEBHOOK_HMAC_SECRET",
     "STATUS_REDIS_URL",
     "QUEUE_REDIS_URL",

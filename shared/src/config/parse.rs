@@ -13,6 +13,7 @@ use regex::Regex;
 use super::{Access, Auth, Config, Excerpts, KeyHash, QueueBackend, StoreBackend};
 use crate::{
     retry::{MAX_ATTEMPTS_LIMIT, MAX_DELAY_LIMIT},
+    sealing::MasterKeys,
     signing::Secret,
     traffic::rate_limit::{InvalidRateLimits, RateLimits},
 };
@@ -258,6 +259,21 @@ impl<'a> Reader<'a> {
                     "whsec_ and 24 to 64 random bytes in base64",
                 );
                 Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn master_keys(&mut self, variable: &str) -> Option<MasterKeys> {
+        match self.value(variable)?.parse() {
+            Ok(keys) => Some(keys),
+            Err(error) => {
+                // The message leaves out the value.
+                self.fault(
+                    variable,
+                    &format!("is not a list of master keys: {error}"),
+                    "32 random bytes in base64, the output of: openssl rand -base64 32",
+                );
+                None
             }
         }
     }

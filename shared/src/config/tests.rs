@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod master_key;
 mod redis;
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {

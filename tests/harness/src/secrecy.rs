@@ -106,6 +106,7 @@ pub fn secrets_of(settings: &[(String, String)]) -> BTreeSet<String> {
                 let parts = value.split([',', ' ']);
                 secrets.extend(parts.map(|secret| secret.trim_start_matches("whsec_").to_owned()));
             }
+            "MASTER_KEY" => secrets.extend(value.split([',', ' ']).map(str::to_owned)),
             "AWS_SECRET_ACCESS_KEY" | "AWS_SESSION_TOKEN" => drop(secrets.insert(value.clone())),
             "STATUS_REDIS_URL" | "QUEUE_REDIS_URL" | "WEBHOOK_PROXY_URL" => {
                 // The password ends at the last `@`. A cluster's URL has several hosts after it.
@@ -173,12 +174,20 @@ mod tests {
         let found = secrets_of(&settings(&[
             ("API_KEYS", "correct-horse, sha256:0123456789"),
             ("WEBHOOK_HMAC_SECRET", "whsec_c2VjcmV0LW9uZQ== my-old-secret!"),
+            ("MASTER_KEY", "bWFzdGVyLW9uZQ== bWFzdGVyLXR3bw==,c2hvcnQ"),
             ("STATUS_REDIS_URL", "redis+cluster://user:p@ssw0rd-1@a:7000,b:7001"),
             ("QUEUE_REDIS_URL", "redis://127.0.0.1:6379/1"),
             ("DATA_DIR", "/some/where/else"),
         ]));
-        let expected =
-            ["0123456789", "c2VjcmV0LW9uZQ==", "correct-horse", "my-old-secret!", "p@ssw0rd-1"];
+        let expected = [
+            "0123456789",
+            "bWFzdGVyLW9uZQ==",
+            "bWFzdGVyLXR3bw==",
+            "c2VjcmV0LW9uZQ==",
+            "correct-horse",
+            "my-old-secret!",
+            "p@ssw0rd-1",
+        ];
         assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     }
 
