@@ -13,6 +13,7 @@
 //! | `condition` | what the threads noticed, and what an operator is told |
 //! | `copy`, `restore`, `recover` | backups, and what is left of a damaged file |
 //! | `data_dir` | the data folder and its lock: who works on the file |
+//! | [`master_key_file`] | the master key beside the file |
 //!
 //! **Writing.** One thread makes all writes of a [`Database`]. It takes every waiting write, runs
 //! them in one transaction, and answers after the commit. So concurrent requests share one commit
@@ -31,6 +32,7 @@ mod copy;
 mod data_dir;
 mod files;
 mod limit;
+pub mod master_key_file;
 mod open;
 mod reader;
 mod recover;
