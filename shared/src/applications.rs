@@ -16,6 +16,7 @@
 //! | [`endpoint`] | an endpoint within it, and the bounds of its fields |
 //! | [`change`] | the changes of the document |
 //! | [`stored`] | secrets and keys, as the document stores them |
+//! | [`secrets`] | the signing secrets of endpoints |
 //! | [`matching`] | which endpoints a message goes to |
 //! | [`message`] | the record of a published message |
 //! | [`standing`] | what the store has of a message's deliveries, and what follows from it |
@@ -23,9 +24,11 @@
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
 pub mod application;
+pub mod secrets;
 pub mod change;
 pub mod endpoint;
 pub mod event_type;
+mod generated_id;
 pub mod id;
 pub mod matching;
 pub mod message;

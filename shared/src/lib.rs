@@ -12,7 +12,8 @@
 //! attempts may go to a target, [`signing`] the signatures. They are pure functions: no I/O, no
 //! clock, no random numbers.
 //!
-//! **Secrets at rest.** [`sealing`] encrypts them. It is pure, too.
+//! **Applications.** [`applications`] defines the keys and secrets of customers, and which caller
+//! may do what. [`sealing`] encrypts what is secret at rest. They are pure, too.
 //!
 //! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
 //! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional

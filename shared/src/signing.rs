@@ -113,6 +113,16 @@ impl Secret {
         Ok(Self { mac, raw })
     }
 
+    /// The secret with these bytes as its key.
+    pub fn from_key(key: &[u8]) -> Result<Self, InvalidSecrets> {
+        let position = 1;
+        if key.is_empty() {
+            return Err(InvalidSecrets::EmptyKey { position });
+        }
+        let mac = Hmac::new_from_slice(key).map_err(|_| InvalidSecrets::EmptyKey { position })?;
+        Ok(Self { mac, raw: false })
+    }
+
     /// Whether the text was not base64, so its bytes are the key. The start logs this, because
     /// receivers' libraries expect base64.
     pub const fn is_raw(&self) -> bool {
@@ -131,7 +141,6 @@ impl fmt::Debug for Secret {
 ///
 /// `id` and `timestamp_seconds` are the values of `webhook-id` and `webhook-timestamp`. `payload`
 /// is the body byte for byte.
-/// body byte for byte.
 pub fn sign(secrets: &[Secret], id: &str, timestamp_seconds: i64, payload: &[u8]) -> String {
     let signed_head = format!("{id}.{timestamp_seconds}.");
     let signatures = secrets.iter().map(|secret| {
@@ -193,6 +202,15 @@ mod tests {
             assert!(verifier.unwrap().verify(b"{}", &headers).is_err());
         }
         assert!(Webhook::from_bytes(b"another".into()).unwrap().verify(payload, &headers).is_err());
+    }
+
+    #[test]
+    fn a_secret_of_bytes_signs_like_its_base64() {
+        let parsed = Secret::parse_list(OTHER).unwrap();
+        let of_bytes = Secret::from_key(b"second secret, also base64").unwrap();
+        assert_eq!(sign(&[of_bytes], "a", 1, b"{}"), sign(&parsed, "a", 1, b"{}"));
+        let empty = InvalidSecrets::EmptyKey { position: 1 };
+        assert_eq!(Secret::from_key(b"").unwrap_err(), empty);
     }
 
     #[test]
