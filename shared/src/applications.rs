@@ -17,6 +17,7 @@
 //! | [`change`] | the changes of the document |
 //! | [`stored`] | secrets and keys, as the document stores them |
 //! | [`secrets`] | the signing secrets of endpoints |
+//! | [`keys`] | application keys and their scopes |
 //! | [`matching`] | which endpoints a message goes to |
 //! | [`message`] | the record of a published message |
 //! | [`standing`] | what the store has of a message's deliveries, and what follows from it |
@@ -24,6 +25,7 @@
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
 pub mod application;
+pub mod keys;
 pub mod secrets;
 pub mod change;
 pub mod endpoint;
