@@ -18,6 +18,7 @@
 //! | [`stored`] | secrets and keys, as the document stores them |
 //! | [`secrets`] | the signing secrets of endpoints |
 //! | [`keys`] | application keys and their scopes |
+//! | [`access`] | who may do what |
 //! | [`matching`] | which endpoints a message goes to |
 //! | [`message`] | the record of a published message |
 //! | [`standing`] | what the store has of a message's deliveries, and what follows from it |
@@ -25,6 +26,7 @@
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
 pub mod application;
+pub mod access;
 pub mod keys;
 pub mod secrets;
 pub mod change;
