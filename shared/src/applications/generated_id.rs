@@ -64,25 +64,23 @@ pub(super) use generated_id;
 
 #[cfg(test)]
 mod tests {
-    use crate::random::{FixedRandom, SystemRandom};
-
-    generated_id! {
-        /// An id.
-        SampleId, InvalidSampleId, "sample-"
-    }
+    use crate::{
+        applications::secrets::{InvalidSecretId, SecretId},
+        random::{FixedRandom, SystemRandom},
+    };
 
     #[test]
     fn an_id_is_read_as_it_was_written() {
         for bits in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
-            let id = SampleId::generate(&FixedRandom(bits));
-            assert_eq!(id.to_string().len(), "sample-".len() + 16);
+            let id = SecretId::generate(&FixedRandom(bits));
+            assert_eq!(id.to_string().len(), "sec-".len() + 16);
             assert_eq!(id.to_string().parse(), Ok(id));
             let json = serde_json::to_string(&id).unwrap();
             assert_eq!(json, format!("\"{id}\""));
-            assert_eq!(serde_json::from_str::<SampleId>(&json).unwrap(), id);
+            assert_eq!(serde_json::from_str::<SecretId>(&json).unwrap(), id);
             assert_eq!(format!("{id:?}"), id.to_string());
         }
-        let two = [(); 2].map(|()| SampleId::generate(&SystemRandom));
+        let two = [(); 2].map(|()| SecretId::generate(&SystemRandom));
         assert_ne!(two[0], two[1]);
     }
 
@@ -90,22 +88,19 @@ mod tests {
     fn every_other_text_is_refused() {
         for text in [
             "",
-            "sample-",
+            "sec-",
             "0123456789abcdef",
-            "sample-0123456789abcde",
-            "sample-00123456789abcdef",
-            "sample-0123456789ABCDEF",
-            "sample-+123456789abcdef",
-            "sample-0123456789abcdeg",
-            "sample-0123456789abcdef ",
-            "other-0123456789abcdef",
+            "sec-0123456789abcde",
+            "sec-00123456789abcdef",
+            "sec-0123456789ABCDEF",
+            "sec-+123456789abcdef",
+            "sec-0123456789abcdeg",
+            "sec-0123456789abcdef ",
+            "key-0123456789abcdef",
         ] {
-            assert_eq!(text.parse::<SampleId>(), Err(InvalidSampleId), "{text}");
+            assert_eq!(text.parse::<SecretId>(), Err(InvalidSecretId), "{text}");
         }
-        let text = InvalidSampleId.to_string();
-        assert_eq!(
-            text,
-            "must be sample- and 16 characters of 0-9 and a-f, as the API returned it"
-        );
+        let text = InvalidSecretId.to_string();
+        assert_eq!(text, "must be sec- and 16 characters of 0-9 and a-f, as the API returned it");
     }
 }

@@ -146,7 +146,7 @@ mod tests {
     fn the_file_is_made_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
         assert!(read(folder.path()).unwrap().is_none());
-        let made = read_or_create(folder.path(), &SystemRandom).unwrap();
+        let first = read_or_create(folder.path(), &SystemRandom).unwrap();
         let path = folder.path().join("master.key");
         assert_eq!(mode(&path), 0o600);
         let text = fs::read_to_string(&path).unwrap();
@@ -155,7 +155,7 @@ mod tests {
             read(folder.path()).unwrap().unwrap(),
             text.parse().unwrap(),
         ] {
-            assert_eq!(read.sealing_key_id(), made.sealing_key_id());
+            assert_eq!(read.sealing_key_id(), first.sealing_key_id());
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
     }
@@ -185,12 +185,12 @@ mod tests {
     #[test]
     fn processes_that_start_together_get_one_key() {
         let folder = tempfile::tempdir().unwrap();
-        let make = || read_or_create(folder.path(), &SystemRandom).unwrap().sealing_key_id();
-        let made: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..16).map(|_| scope.spawn(make)).collect();
+        let start = || read_or_create(folder.path(), &SystemRandom).unwrap().sealing_key_id();
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(start)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert!(made.iter().all(|id| *id == made[0]), "{made:?}");
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
     }
 

@@ -37,7 +37,7 @@ fn the_golden_keys_are_written_and_read_byte_for_byte() {
         assert_eq!(format!("{}\n", serde_json::to_string(&stored).unwrap()), golden);
         let read: StoredKey = serde_json::from_str(golden).unwrap();
         assert_eq!(read, stored);
-        assert_eq!(presented(&key).check(&[read.clone()], NOW), KeyCheck::Valid(&read));
+        assert_eq!(presented(&key).check(std::slice::from_ref(&read), NOW), KeyCheck::Valid(&read));
     }
 }
 
