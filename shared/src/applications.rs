@@ -25,16 +25,16 @@
 //!
 //! [`crate::transition`] has the transitions of messages and deliveries. All of it is pure.
 
-pub mod application;
 pub mod access;
-pub mod keys;
-pub mod secrets;
+pub mod application;
 pub mod change;
 pub mod endpoint;
 pub mod event_type;
 mod generated_id;
 pub mod id;
+pub mod keys;
 pub mod matching;
 pub mod message;
+pub mod secrets;
 pub mod standing;
 pub mod stored;
