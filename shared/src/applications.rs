@@ -15,7 +15,6 @@
 //! | [`application`] | the document of an application |
 //! | [`endpoint`] | an endpoint within it, and the bounds of its fields |
 //! | [`change`] | the changes of the document |
-//! | [`stored`] | secrets and keys, as the document stores them |
 //! | [`secrets`] | the signing secrets of endpoints |
 //! | [`keys`] | application keys and their scopes |
 //! | [`access`] | who may do what |
@@ -37,4 +36,3 @@ pub mod matching;
 pub mod message;
 pub mod secrets;
 pub mod standing;
-pub mod stored;

@@ -2,9 +2,11 @@
 //! stored record if another writer was first.
 
 use crate::{
+    applications::{message::PublishedMessage, standing::Standing},
+    id::MessageId,
     model::{Content, Webhook},
-    store::{Store, StoreError, WriteError},
-    transition::Refusal,
+    store::{Store, StoreError, WriteError, WriteMessageError},
+    transition::{MessageRefusal, Refusal},
 };
 
 /// How often a transition is applied before the store counts as unavailable. Each conflict means
@@ -83,6 +85,78 @@ where
             Written::Conflict(newer) => Applied::Refused(Refusal::Changed, newer),
         }),
     }
+}
+
+/// The outcome of a transition of a message.
+#[derive(Debug)]
+pub enum AppliedToMessage {
+    /// The transition took effect. This is the record.
+    Done(Box<PublishedMessage>),
+    /// The transition does not apply to the stored record, which this is.
+    Refused(MessageRefusal, Box<PublishedMessage>),
+    /// The message does not exist, or no longer.
+    Missing,
+}
+
+/// Applies `transition` to the message whose record was last read as `seen`.
+pub async fn apply_to_message<F>(
+    store: &dyn Store,
+    seen: PublishedMessage,
+    transition: F,
+) -> Result<AppliedToMessage, StoreError>
+where
+    F: Fn(&PublishedMessage) -> Result<PublishedMessage, MessageRefusal> + Send,
+{
+    let mut current = Box::new(seen);
+    for _ in 0..MAX_WRITE_TRIES {
+        let next = match transition(&current) {
+            Err(refusal) => return Ok(AppliedToMessage::Refused(refusal, current)),
+            Ok(next) => next,
+        };
+        match store.write_message(&current, &next).await {
+            Ok(()) => return Ok(AppliedToMessage::Done(Box::new(next))),
+            Err(WriteMessageError::Conflict(newer)) => current = newer,
+            Err(WriteMessageError::Missing) => return Ok(AppliedToMessage::Missing),
+            Err(WriteMessageError::Store(error)) => return Err(error),
+        }
+    }
+    Err(changing())
+}
+
+/// Applies `transition` to the message with the standing that was last read as `seen`. After a
+/// conflict it reads the standing again, because an older one says nothing about the new record.
+pub async fn apply_to_standing<F>(
+    store: &dyn Store,
+    seen: Option<Standing>,
+    id: &MessageId,
+    transition: F,
+) -> Result<AppliedToMessage, StoreError>
+where
+    F: Fn(&Standing) -> Result<PublishedMessage, MessageRefusal> + Send,
+{
+    let mut seen = seen;
+    for _ in 0..MAX_WRITE_TRIES {
+        let standing = match seen.take() {
+            Some(standing) => standing,
+            None => match store.standing(id).await? {
+                Some(standing) => standing,
+                None => return Ok(AppliedToMessage::Missing),
+            },
+        };
+        let next = match transition(&standing) {
+            Err(refusal) => {
+                return Ok(AppliedToMessage::Refused(refusal, Box::new(standing.message)));
+            }
+            Ok(next) => next,
+        };
+        match store.write_message(&standing.message, &next).await {
+            Ok(()) => return Ok(AppliedToMessage::Done(Box::new(next))),
+            Err(WriteMessageError::Conflict(_)) => {}
+            Err(WriteMessageError::Missing) => return Ok(AppliedToMessage::Missing),
+            Err(WriteMessageError::Store(error)) => return Err(error),
+        }
+    }
+    Err(changing())
 }
 
 /// The outcome of one write.

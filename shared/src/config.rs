@@ -58,6 +58,11 @@ pub const MIN_API_BODY_BYTES: u64 = 32 * 1024 * 1024;
 /// The default: 128 MiB.
 const API_BODY_BYTES: u64 = 128 * 1024 * 1024;
 
+/// The default of `ENDPOINT_RETRY_SCHEDULE`, in seconds: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h,
+/// 20 h, 24 h.
+const ENDPOINT_RETRY_SCHEDULE_S: [u64; 9] =
+    [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400];
+
 /// The maximum: 1 TiB.
 const MAX_API_BODY_BYTES: u64 = 1024 * 1024 * 1024 * 1024;
 
@@ -160,6 +165,11 @@ pub struct Config {
     /// `MASTER_KEY`: the first key seals the secrets of endpoints, all open them. `None`: it is not
     /// set.
     pub master_keys: Option<MasterKeys>,
+    /// `ENDPOINT_CACHE_MS`: how long a copy of an application's document serves.
+    pub endpoint_cache: Duration,
+    /// The retry policy of endpoints without one of their own: `RETRY_*` with
+    /// `ENDPOINT_RETRY_SCHEDULE` as its schedule.
+    pub endpoint_retry: RetryPolicy,
     /// `RETRY_*`, `MIN_RETRY_DELAY_MS`, `LEASE_MS`, `REQUEUE_GRACE_MS`, `MAX_DEFER_MS`,
     /// `RETENTION_DAYS`.
     pub rules: Rules,
@@ -297,6 +307,8 @@ impl Config {
             data_dir: read.text("DATA_DIR", DEFAULT_DATA_DIR).into(),
             access: read.access(),
             master_keys: read.master_keys("MASTER_KEY"),
+            endpoint_cache: read.millis("ENDPOINT_CACHE_MS", 2000, 0..=10_000),
+            endpoint_retry: endpoint_retry(&mut read, &rules.retry),
             circuit: circuit::Settings {
                 failures: read.number("CIRCUIT_FAILURES", 5, 0..=10_000),
                 open: read.millis("CIRCUIT_OPEN_MS", 30_000, 100..=600_000),
@@ -392,6 +404,20 @@ fn retry_policy(read: &mut Reader<'_>) -> RetryPolicy {
             0..=3_600_000,
         ),
     }
+}
+
+/// The policy of endpoints, from that of direct webhooks.
+fn endpoint_retry(read: &mut Reader<'_>, direct: &RetryPolicy) -> RetryPolicy {
+    let given = read.schedule("ENDPOINT_RETRY_SCHEDULE");
+    let schedule = if given.is_empty() {
+        ENDPOINT_RETRY_SCHEDULE_S.map(Duration::from_secs).to_vec()
+    } else {
+        given
+    };
+    let max_attempts = schedule.len() as u32 + 1;
+    // A customer's endpoint that is set up wrongly answers 4xx until somebody mends it.
+    let client_error_max_attempts = max_attempts;
+    RetryPolicy { schedule, max_attempts, client_error_max_attempts, ..direct.clone() }
 }
 
 /// The times nest: attempt < lease < function timeout < visibility timeout < grace. So no other

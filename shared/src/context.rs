@@ -30,6 +30,8 @@ pub use self::{
     opening::DataDirMode,
 };
 use crate::{
+    application_cache::{ApplicationCache, CachedApplication},
+    applications::id::ApplicationId,
     clock::{Clock, SystemClock},
     config::{Config, Defaults, EgressSettings},
     liveness::Liveness,
@@ -37,7 +39,7 @@ use crate::{
     queue::Queue,
     random::{Random, SystemRandom},
     sender::{AddressGuard, GuardSettings, HttpSender, SenderConfig, pem},
-    store::Store,
+    store::{Store, StoreError},
     transition::Rules,
 };
 
@@ -62,6 +64,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// The documents of applications that this process has read.
+    pub applications: Arc<ApplicationCache>,
     /// The counters that this process has not yet added to the store's totals.
     pub metrics: Arc<Metrics>,
     /// Whether this process may continue its attempts. It must stop them if other processes take
@@ -101,6 +105,7 @@ impl Context {
         warn_of_risky_settings(&config, &guard);
         Ok(Self {
             rules: Arc::new(config.rules.clone()),
+            applications: Arc::new(ApplicationCache::new(config.endpoint_cache)),
             config: Arc::new(config),
             store: Arc::clone(backends.store()),
             queue: Arc::clone(backends.queue()),
@@ -110,6 +115,22 @@ impl Context {
             metrics: Arc::new(Metrics::new(flush_interval)),
             liveness: Arc::clone(backends.liveness()),
         })
+    }
+
+    /// The document of an application, at most `ENDPOINT_CACHE_MS` old.
+    pub async fn application(
+        &self,
+        id: &ApplicationId,
+    ) -> Result<Option<CachedApplication>, StoreError> {
+        self.applications.get(&*self.store, &*self.clock, id).await
+    }
+
+    /// The document of an application as it is stored now.
+    pub async fn read_application(
+        &self,
+        id: &ApplicationId,
+    ) -> Result<Option<CachedApplication>, StoreError> {
+        self.applications.read(&*self.store, &*self.clock, id).await
     }
 
     /// Creates the sender that the settings describe. Only the function that makes attempts calls

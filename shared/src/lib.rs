@@ -34,6 +34,7 @@
 //!
 //! The design is described in `docs/architecture.md`.
 
+pub mod application_cache;
 pub mod applications;
 pub mod apply;
 #[cfg(feature = "aws")]

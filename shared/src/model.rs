@@ -247,13 +247,18 @@ pub enum ErrorKind {
     Interrupted,
     /// Deferred for too long by an open circuit, a pause or a rate of its targets.
     CircuitOpen,
-    /// The queue moved its messages to the dead letters again after every rescue.
+    /// The queue moved its messages to the dead letters again after every rescue, or no attempt of
+    /// a delivery started in time.
     Undeliverable,
+    /// The endpoint of the delivery was deleted.
+    EndpointDeleted,
+    /// The endpoint of the delivery is disabled.
+    EndpointDisabled,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::HttpStatus,
         Self::Network,
         Self::Timeout,
@@ -262,6 +267,8 @@ impl ErrorKind {
         Self::Interrupted,
         Self::CircuitOpen,
         Self::Undeliverable,
+        Self::EndpointDeleted,
+        Self::EndpointDisabled,
     ];
 
     /// The name that the API and the logs use.
@@ -275,6 +282,8 @@ impl ErrorKind {
             Self::Interrupted => "interrupted",
             Self::CircuitOpen => "circuit_open",
             Self::Undeliverable => "undeliverable",
+            Self::EndpointDeleted => "endpoint_deleted",
+            Self::EndpointDisabled => "endpoint_disabled",
         }
     }
 }

@@ -5,12 +5,14 @@
 //! record from the stored one, and [`Webhooks::write`] replaces the stored record only if it is
 //! still the one that the rule saw.
 //!
-//! [`Store`] is six traits put together. Each has a file here, and a file of the same name in each
+//! [`Store`] is eight traits put together. Each has a file here, and a file of the same name in each
 //! backend:
 //!
 //! | trait | holds |
 //! |---|---|
 //! | [`Webhooks`] | one webhook: create, read, conditional write, delete, tombstone |
+//! | [`Messages`] | one published message, and the keys of its deliveries |
+//! | [`Applications`] | the documents of applications |
 //! | [`Lists`] | many webhooks: lists, the due index, the audit, counts |
 //! | [`SweepState`] | the audit's position, the sweep's latest report |
 //! | [`IdempotencyKeys`] | what an idempotency key refers to |
@@ -47,6 +49,7 @@
 //! **No default methods.** A default hides from a new backend, and from a test double, that it has
 //! a decision to make.
 
+mod applications;
 #[cfg(feature = "aws")]
 pub mod dynamodb;
 mod error;
@@ -54,6 +57,7 @@ mod error;
 pub mod golden;
 mod idempotency_keys;
 mod lists;
+mod messages;
 mod page;
 mod purge;
 #[cfg(feature = "redis")]
@@ -71,17 +75,22 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 pub use crate::disk_usage::DiskUsage;
+pub use applications::{Applications, WriteApplicationError};
 pub use error::StoreError;
 pub use idempotency_keys::{
     IDEMPOTENCY_TTL, IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion,
     ReserveError, StoredReservation,
 };
-pub use lists::{Lists, MAX_READ};
+pub use lists::{Lists, MAX_READ, Unindexed};
+pub use messages::{
+    CreateMessageError, MessageFilter, MessageIdState, Messages, StoredDelivery, WriteMessageError,
+};
 pub use page::{
-    DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed, Page,
+    DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DueId, DuePage,
+    DuePlace, Filter, ListPosition, Listed, Page,
 };
 pub use purge::PurgeHorizon;
-pub use sweep_state::{AdvanceAuditError, ClockFault, SweepReport, SweepState};
+pub use sweep_state::{AdvanceAuditError, ClockFault, FIRST_OVERLAP, SweepReport, SweepState};
 pub use targets::{
     MAX_TARGETS, ReplaceCountersError, TARGET_TTL, TakenSlots, TargetState, Targets,
     WriteTargetError,
@@ -93,10 +102,20 @@ pub use webhooks::{
 
 use crate::clock::Timestamp;
 
-/// A backend: the six traits, its health, and its housekeeping.
+/// A backend: the eight traits, its health, and its housekeeping.
 #[async_trait]
 pub trait Store:
-    Webhooks + Lists + SweepState + IdempotencyKeys + Totals + Targets + Send + Sync + Debug
+    Webhooks
+    + Messages
+    + Applications
+    + Lists
+    + SweepState
+    + IdempotencyKeys
+    + Totals
+    + Targets
+    + Send
+    + Sync
+    + Debug
 {
     /// Succeeds if the store can be read and a webhook could be written.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -76,10 +76,7 @@ mod tests {
     fn the_messages_of_a_turn_count_with_those_of_the_record() {
         let now = Timestamp::from_millis(1_000);
         let new = NewWebhook {
-            id: WebhookId {
-                reference: "order-7".parse().unwrap(),
-                task: TaskId::mint(now, [7; 10]),
-            },
+            id: WebhookId::direct("order-7".parse().unwrap(), TaskId::mint(now, [7; 10])),
             referenced: true,
             correlation_id: "cor-7".to_owned(),
             event_type: None,

@@ -15,7 +15,7 @@ use shared::{
     logging::webhook_span,
     model::Webhook,
     planted::{self, Bug},
-    store::{AdvanceAuditError, StoreError},
+    store::{AdvanceAuditError, DueId, StoreError, Unindexed},
 };
 use tracing::Instrument;
 
@@ -100,8 +100,9 @@ async fn adopt_unindexed(
     let mut after = None;
     loop {
         let page = context.store.list_unindexed(from, to, after).await?;
-        for webhook in page.items {
-            let (id, span) = (webhook.id.clone(), webhook_span(&webhook, None));
+        for webhook in page.items.into_iter().filter_map(Unindexed::webhook) {
+            let span = webhook_span(&webhook, None);
+            let id = DueId::Webhook(webhook.id.clone());
             let adopted = isolated(&id, adopt(context, webhook)).instrument(span).await;
             summary.adopted += usize::from(adopted.transpose()?.unwrap_or_default());
         }

@@ -20,7 +20,7 @@ use shared::{
     context::Context,
     logging::webhook_span,
     model::Webhook,
-    store::{ClockFault, DueCursor, DueEntry, Filter, StoreError, SweepReport},
+    store::{ClockFault, DueCursor, DueEntry, DueId, Filter, StoreError, SweepReport, Unindexed},
     transition::MAX_AHEAD,
 };
 use tracing::Instrument;
@@ -190,7 +190,7 @@ async fn take_back_created(
     let (mut after, mut is_any_left) = (None, false);
     loop {
         let page = context.store.list_unindexed(now.plus(MAX_AHEAD), end, after).await?;
-        for webhook in page.items {
+        for webhook in page.items.into_iter().filter_map(Unindexed::webhook) {
             let result = take_back_webhook(context, webhook).await?;
             summary.taken_back += usize::from(result == EntryResult::TakenBack);
             is_any_left |= result == EntryResult::Left;
@@ -206,7 +206,8 @@ async fn take_back_created(
 }
 
 async fn take_back_entry(context: &Context, entry: DueEntry) -> Result<EntryResult, SweepError> {
-    let read = isolated(&entry.id, context.store.get(&entry.id)).await;
+    let Some(id) = entry.id.webhook() else { return Ok(EntryResult::Unchanged) };
+    let read = isolated(&entry.id, context.store.get(id)).await;
     match read {
         Some(Ok(Some(webhook))) => take_back_webhook(context, webhook).await,
         Some(Ok(None)) => Ok(EntryResult::Unchanged),
@@ -218,7 +219,7 @@ async fn take_back_entry(context: &Context, entry: DueEntry) -> Result<EntryResu
 /// Takes back the webhook's times, if a clock that was ahead has written them.
 async fn take_back_webhook(context: &Context, webhook: Webhook) -> Result<EntryResult, SweepError> {
     let now = context.clock.now();
-    let (id, span) = (webhook.id.clone(), webhook_span(&webhook, None));
+    let (id, span) = (DueId::Webhook(webhook.id.clone()), webhook_span(&webhook, None));
     let rule = |webhook: &Webhook| context.rules.take_back(webhook, now);
     let applied =
         isolated(&id, apply(&*context.store, webhook, rule)).instrument(span).await.transpose()?;

@@ -208,7 +208,8 @@ impl Run<'_> {
 /// The entry's webhook, if it is due as the index said. An unreadable webhook does not hold up the
 /// others.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
-    match context.store.get(&entry.id).await {
+    let Some(id) = entry.id.webhook() else { return Ok(Found::Moved) };
+    match context.store.get(id).await {
         Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => {
             if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress {
                 return Ok(Found::Moved);

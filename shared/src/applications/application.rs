@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     endpoint::{Endpoint, Metadata},
     id::{ApplicationId, EndpointId},
-    stored::StoredKey,
+    keys::StoredKey,
 };
 use crate::{
     clock::Timestamp,
@@ -16,9 +16,6 @@ use crate::{
 
 /// The most endpoints of an application, enabled or not.
 pub const MAX_ENDPOINTS: usize = 100;
-
-/// The most keys of an application.
-pub const MAX_KEYS: usize = 20;
 
 /// The most bytes of a document, deflated: 128 KiB.
 pub const MAX_DOCUMENT_BYTES: usize = 128 * 1024;

@@ -7,7 +7,7 @@
 
 use super::{
     application::{
-        Application, ChangeNote, MAX_CHANGES_KEPT, MAX_DOCUMENT_BYTES, MAX_ENDPOINTS, MAX_KEYS,
+        Application, ChangeNote, MAX_CHANGES_KEPT, MAX_DOCUMENT_BYTES, MAX_ENDPOINTS,
         MAX_NAME_BYTES,
     },
     endpoint::{
@@ -15,7 +15,8 @@ use super::{
         check_metadata, check_text,
     },
     id::{ApplicationId, EndpointId},
-    stored::{StoredKey, StoredSecret},
+    keys::{ApplicationKeyId, MAX_KEYS, StoredKey},
+    secrets::StoredSecret,
 };
 use crate::{
     clock::Timestamp,
@@ -293,7 +294,7 @@ impl Application {
     /// # Errors
     ///
     /// [`ChangeError::NoSuchKey`], [`ChangeError::Deleted`].
-    pub fn delete_key(&self, id: &str, actor: Actor<'_>) -> Result<Self, ChangeError> {
+    pub fn delete_key(&self, id: ApplicationKeyId, actor: Actor<'_>) -> Result<Self, ChangeError> {
         let mut next = self.begin()?;
         next.keys.retain(|key| key.id != id);
         if next.keys.len() == self.keys.len() {

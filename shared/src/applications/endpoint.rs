@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     event_type::{EventPattern, EventType},
     id::EndpointId,
-    stored::{SealedHeader, StoredSecret},
+    secrets::StoredSecret,
 };
 use crate::{
     clock::Timestamp,
     model::is_default,
     retry_override::RetryOverride,
+    sealing::Sealed,
     sender::{MAX_URL_BYTES, check_header},
 };
 
@@ -76,6 +77,16 @@ pub struct Endpoint {
     /// Since when and why it receives nothing. `None`: it is enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
+}
+
+/// A custom header of an endpoint. Its value is sealed, because it can be a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedHeader {
+    /// The name, as the caller wrote it.
+    pub name: String,
+    /// The value, sealed under the master key
+    /// ([`Binding::headers`](crate::sealing::Binding::headers)).
+    pub sealed: Sealed,
 }
 
 /// Why an endpoint receives nothing.
@@ -225,7 +236,7 @@ impl EndpointInput {
     pub fn check(
         self,
         max_timeout_ms: u64,
-        mut seal: impl FnMut(&str) -> String,
+        mut seal: impl FnMut(&str) -> Sealed,
     ) -> Result<EndpointPatch, Vec<FieldError>> {
         let mut errors = Vec::new();
         check_url(&self.url, &mut errors);

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{
     id::EndpointId,
-    message::{MAX_EARLY, PublishedMessage},
+    message::{MAX_EARLY, PlanEntry, PublishedMessage},
 };
-use crate::{clock::Timestamp, model::Webhook, transition::next_look};
+use crate::{
+    clock::Timestamp,
+    model::Webhook,
+    transition::{Rules, next_look},
+};
 
 /// A message and the keys of its planned deliveries, as one consistent, sequential read found them.
 ///
@@ -70,6 +74,29 @@ pub enum FanOut {
     Send(Vec<EndpointId>),
 }
 
+/// The delivery as readers see it, if what occupies its key is `found`. `None`: there is none, or
+/// no longer, or this version cannot read it.
+///
+/// A stored record alone counts, also if the plan has lost the endpoint.
+pub fn visible_delivery(
+    message: &PublishedMessage,
+    endpoint: EndpointId,
+    found: Option<&Found>,
+    now: Timestamp,
+) -> Option<Webhook> {
+    match found {
+        Some(Found::Record(webhook)) => {
+            Some(Webhook::clone(webhook)).filter(|webhook| !webhook.is_expired(now))
+        }
+        Some(Found::Expired | Found::Marker | Found::Unreadable) => None,
+        None => {
+            let index = message.place(endpoint)?;
+            let is_visible = !message.deleting && message.is_unstarted(index, now);
+            Rules::delivery(message, endpoint).filter(|_| is_visible)
+        }
+    }
+}
+
 impl Standing {
     /// The standing of a message that was just published by this process. For
     /// [`Rules::adopt_message`](crate::transition::Rules::adopt_message), if the queue refuses its
@@ -91,6 +118,15 @@ impl Standing {
             Some(Found::Unreadable) => false,
             None => !self.message.is_unstarted(index, now),
         }
+    }
+
+    /// The deliveries that readers see, in the order of the plan: those with a record that has not
+    /// expired, and those without a record that have not started.
+    pub fn visible_deliveries(&self, now: Timestamp) -> Vec<Webhook> {
+        let visible = |entry: &PlanEntry| {
+            visible_delivery(&self.message, entry.endpoint, self.found.get(&entry.endpoint), now)
+        };
+        self.message.plan.iter().filter_map(visible).collect()
     }
 
     /// Whether every entry of the plan is accounted for.

@@ -55,11 +55,13 @@
 //! | `targets` | circuits, pauses and slot counters of targets |
 //! | `table` | the calls to DynamoDB and their failures |
 
+mod applications;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
 mod item;
 mod lists;
+mod messages;
 mod shards;
 mod sweep_state;
 mod table;

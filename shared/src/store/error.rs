@@ -1,6 +1,8 @@
 //! Why a call to the store failed.
 
-use crate::{id::WebhookId, model::InvalidRecord};
+use std::fmt::Display;
+
+use crate::model::InvalidRecord;
 
 /// Why the store could not do what a call asked for.
 ///
@@ -18,9 +20,9 @@ pub enum StoreError {
     Full(&'static str),
     /// This version cannot read the stored record. A retry does not help. Other webhooks are not
     /// affected.
-    #[error("webhook {id} cannot be read")]
+    #[error("the record of {id} cannot be read")]
     Unreadable {
-        /// The webhook's id.
+        /// The id of the webhook, message or application.
         id: String,
         /// A newer version wrote the record, or it is malformed.
         #[source]
@@ -29,13 +31,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// This version cannot read the record of this webhook.
-    pub fn unreadable(id: &WebhookId, source: InvalidRecord) -> Self {
+    /// This version cannot read the record of this webhook, message or application.
+    pub fn unreadable(id: impl Display, source: InvalidRecord) -> Self {
         Self::Unreadable { id: id.to_string(), source }
     }
 
-    /// What is stored of this webhook is malformed.
-    pub fn malformed(id: &WebhookId, why: &str) -> Self {
+    /// What is stored of it is malformed.
+    pub fn malformed(id: impl Display, why: &str) -> Self {
         Self::unreadable(id, InvalidRecord::Malformed(serde::de::Error::custom(why)))
     }
 }

@@ -22,8 +22,8 @@ use std::{
 use serde_json::value::RawValue;
 
 use super::{
-    Activity, ClockFault, DestinationActivity, DueCursor, DuePlace, IdState, Reservation,
-    ReserveError, Store, SweepReport, Tombstone,
+    Activity, ClockFault, DeadLetterFilter, DestinationActivity, DueCursor, DuePlace, IdState,
+    Reservation, ReserveError, Store, SweepReport, Tombstone,
 };
 use crate::{
     clock::Timestamp,
@@ -444,7 +444,7 @@ pub async fn assert_all_read(store: &dyn Store, queue: &dyn Queue) {
     assert_eq!(store.counts().await.unwrap(), [1; 5]);
     let due = store.due(NOW.plus(Duration::from_secs(3600)), None, 10).await.unwrap();
     assert_eq!(due.entries.len(), 2);
-    assert_eq!(store.dead_letters(None, None, 10).await.unwrap().items.len(), 1);
+    assert_eq!(store.dead_letters(&DeadLetterFilter::All, None, 10).await.unwrap().items.len(), 1);
     assert_eq!(store.audited_until().await.unwrap(), Some(NOW));
     let [_, (_, report)] = sweep_reports();
     assert_eq!(store.last_sweep().await.unwrap(), Some(report));

@@ -4,17 +4,36 @@ use async_trait::async_trait;
 
 use super::{
     error::StoreError,
-    page::{DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter, Listed, Page},
+    page::{
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter,
+        ListPosition, Listed, Page,
+    },
 };
 use crate::{
-    clock::Timestamp,
-    id::{ReferenceId, TaskId},
-    model::Webhook,
-    status::Status,
+    applications::standing::Standing, clock::Timestamp, id::TaskId, model::Webhook, status::Status,
 };
 
 /// The most entries that one call reads. In the due index: from each part of the index.
 pub const MAX_READ: usize = 1000;
+
+/// What [`Lists::list_unindexed`] finds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Unindexed {
+    /// An unfinished direct webhook.
+    Webhook(Box<Webhook>),
+    /// A message with a delivery that is not accounted for, or that is being deleted.
+    Message(Box<Standing>),
+}
+
+impl Unindexed {
+    /// The webhook. `None`: a message.
+    pub fn webhook(self) -> Option<Webhook> {
+        match self {
+            Self::Webhook(webhook) => Some(*webhook),
+            Self::Message(_) => None,
+        }
+    }
+}
 
 /// The indexes over webhooks.
 ///
@@ -32,18 +51,21 @@ pub const MAX_READ: usize = 1000;
 #[async_trait]
 pub trait Lists {
     /// Lists the webhooks that match the filter, newest first, after the position `after`.
+    ///
+    /// Deliveries are included, also those without a record
+    /// ([`Standing::visible_deliveries`](crate::applications::standing::Standing)), but not with a
+    /// reference id: that finds direct webhooks only.
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError>;
+    ) -> Result<Page<Listed, ListPosition>, StoreError>;
 
-    /// Lists dead letters, the latest archived first. With `reference`, only those with this
-    /// reference id.
+    /// Lists dead letters, the latest archived first.
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError>;
@@ -63,15 +85,17 @@ pub trait Lists {
         limit: usize,
     ) -> Result<DuePage, StoreError>;
 
-    /// Lists the unfinished webhooks created in `[from, until)` that are not in the due index,
-    /// after the position `after`. The call has read every webhook in the range once `next` is
+    /// Lists what was created in `[from, until)` and may have no message in the queue, after the
+    /// position `after`: unfinished direct webhooks that are not in the due index, and messages for
+    /// which [`Standing::is_unheld`](crate::applications::standing::Standing::is_unheld). One
+    /// consistent, sequential read. The call has read everything in the range once `next` is
     /// `None`.
     async fn list_unindexed(
         &self,
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError>;
+    ) -> Result<Page<Unindexed, TaskId>, StoreError>;
 
     /// Estimates how many webhooks have each status, in the order of [`Status::ALL`]. The call is
     /// cheap. It may leave out webhooks older than the newest [`MAX_READ`].

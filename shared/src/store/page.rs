@@ -1,11 +1,14 @@
 //! The filters, pages and positions of lists, and the cursor of the due index.
 
-use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::shard::SHARDS;
 use crate::{
+    applications::id::{ApplicationId, EndpointId},
     clock::Timestamp,
-    id::{ReferenceId, TaskId, WebhookId},
+    id::{MessageId, ReferenceId, TaskId, WebhookId},
     model::Webhook,
     status::Status,
 };
@@ -21,6 +24,7 @@ pub struct Filter {
     pub created_before: Option<Timestamp>,
 }
 
+// An application's deliveries are listed by its messages.
 impl Filter {
     /// Whether the webhook matches and has not expired.
     pub fn matches(&self, webhook: &Webhook, now: Timestamp) -> bool {
@@ -70,8 +74,101 @@ impl<P: Ord + Copy> Page<Listed, P> {
 pub struct Listed {
     /// The record.
     pub webhook: Webhook,
-    /// The URL of the content.
+    /// The URL of the content. Empty for a delivery: its endpoint has the URL.
     pub url: String,
+}
+
+/// A position in a list of webhooks. Positions sort like the keys of webhooks: by the task id, then
+/// by the endpoint. A message sorts before its deliveries.
+///
+/// The text, which cursors contain, is the task id, for a delivery with `/` and the endpoint id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListPosition {
+    /// The task id of the webhook, or of the delivery's message.
+    pub task: TaskId,
+    /// The endpoint of a delivery.
+    pub endpoint: Option<EndpointId>,
+}
+
+impl ListPosition {
+    /// The position of a webhook.
+    pub const fn of(id: &WebhookId) -> Self {
+        Self { task: id.task, endpoint: id.endpoint }
+    }
+
+    /// The position of a direct webhook or of a message.
+    pub const fn at(task: TaskId) -> Self {
+        Self { task, endpoint: None }
+    }
+}
+
+impl fmt::Display for ListPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.task.fmt(f)?;
+        self.endpoint.map_or(Ok(()), |endpoint| write!(f, "/{endpoint}"))
+    }
+}
+
+/// The text is not a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a task ID, or a task ID, '/' and an endpoint ID")]
+pub struct InvalidPosition;
+
+impl FromStr for ListPosition {
+    type Err = InvalidPosition;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPosition> {
+        let (task, endpoint) = match text.split_once('/') {
+            Some((task, endpoint)) => (task, Some(endpoint.parse().map_err(|_| InvalidPosition)?)),
+            None => (text, None),
+        };
+        Ok(Self { task: task.parse().map_err(|_| InvalidPosition)?, endpoint })
+    }
+}
+
+impl Serialize for ListPosition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ListPosition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Which dead letters a list returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeadLetterFilter {
+    /// All of them.
+    #[default]
+    All,
+    /// Direct webhooks with this reference id.
+    Reference(ReferenceId),
+    /// Deliveries to this endpoint.
+    Endpoint(ApplicationId, EndpointId),
+}
+
+impl DeadLetterFilter {
+    /// Those of a reference id, or all.
+    pub fn reference(reference: Option<&ReferenceId>) -> Self {
+        reference.map_or(Self::All, |reference| Self::Reference(reference.clone()))
+    }
+
+    /// Whether this dead letter is one of them.
+    pub fn matches(&self, webhook: &Webhook) -> bool {
+        match self {
+            Self::All => true,
+            Self::Reference(reference) => {
+                !webhook.id.is_delivery() && *reference == webhook.id.reference
+            }
+            Self::Endpoint(application, endpoint) => {
+                webhook.application.as_ref() == Some(application)
+                    && webhook.id.endpoint == Some(*endpoint)
+            }
+        }
+    }
 }
 
 /// A position in the list of dead letters.
@@ -83,6 +180,9 @@ pub struct DeadLetterPosition {
     /// Which webhook.
     #[serde(rename = "t")]
     pub task: TaskId,
+    /// Which delivery of the message `task`. `None`: a direct webhook.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
 }
 
 /// One page of the list of dead letters.
@@ -91,10 +191,64 @@ pub type DeadLetters = Page<Listed, DeadLetterPosition>;
 /// An entry of the due index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueEntry {
-    /// Which webhook.
-    pub id: WebhookId,
-    /// When a worker must look at the webhook.
+    /// Which webhook or message.
+    pub id: DueId,
+    /// When a worker must look at it.
     pub due_at: Timestamp,
+}
+
+/// What an entry of the due index names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DueId {
+    /// A direct webhook or a delivery.
+    Webhook(WebhookId),
+    /// A published message.
+    Message(MessageId),
+}
+
+impl DueId {
+    /// The task id of the webhook or message.
+    pub const fn task(&self) -> TaskId {
+        match self {
+            Self::Webhook(id) => id.task,
+            Self::Message(id) => id.task,
+        }
+    }
+
+    /// The id of a webhook. `None`: the entry names a message.
+    pub const fn webhook(&self) -> Option<&WebhookId> {
+        match self {
+            Self::Webhook(id) => Some(id),
+            Self::Message(_) => None,
+        }
+    }
+
+    /// Reads the text of an entry of the part that schema 2 uses, where an id without an endpoint
+    /// is a message's. Each kind of id has the form that it has elsewhere.
+    pub fn of_schema_2(text: &str) -> Option<Self> {
+        let id: WebhookId = text.parse().ok()?;
+        Some(match id {
+            WebhookId { reference, task, endpoint: None } => {
+                Self::Message(MessageId { reference, task })
+            }
+            delivery => Self::Webhook(delivery),
+        })
+    }
+}
+
+impl PartialEq<WebhookId> for DueId {
+    fn eq(&self, id: &WebhookId) -> bool {
+        self.webhook() == Some(id)
+    }
+}
+
+impl fmt::Display for DueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webhook(id) => id.fmt(f),
+            Self::Message(id) => id.fmt(f),
+        }
+    }
 }
 
 /// One page of the due index.
@@ -148,7 +302,7 @@ impl DueCursor {
     /// any backend.
     pub fn before(due_at: Timestamp) -> Self {
         let place = DuePlace::After { due_at, name: String::new() };
-        Self { parts: vec![place; usize::from(SHARDS)] }
+        Self { parts: vec![place; 2 * usize::from(SHARDS)] }
     }
 
     /// The place in this part.

@@ -41,6 +41,7 @@
 //! | `leases` | the claims of a process whose heartbeat stopped |
 //! | `memory`, `warnings` | how full the server is, and settings with which it may lose data |
 
+mod applications;
 mod due;
 mod expiry;
 mod idempotency_keys;
@@ -49,6 +50,7 @@ mod leases;
 mod lists;
 mod memory;
 mod merged;
+mod messages;
 mod records;
 mod sweep_state;
 mod targets;

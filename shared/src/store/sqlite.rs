@@ -20,10 +20,12 @@
 //! create, a delete, a resend and a redrive are synced to the disk before they return. Every other
 //! write survives a crash of the process.
 
+mod applications;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
 mod lists;
+mod messages;
 mod purge;
 mod records;
 mod recover_in_flight;

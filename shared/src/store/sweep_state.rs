@@ -1,5 +1,7 @@
 //! What the sweep keeps between its runs: the audit's position and the latest report.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,9 @@ pub struct ClockFault {
     pub left: Option<DueCursor>,
 }
 
+/// How far before the position of an older version the audit starts: 1 h.
+pub const FIRST_OVERLAP: Duration = Duration::from_secs(3600);
+
 /// What the sweep keeps between its runs.
 ///
 /// # Contract
@@ -65,13 +70,18 @@ pub struct ClockFault {
 /// - A report that this version cannot read counts as none. The next run replaces it.
 #[async_trait]
 pub trait SweepState {
-    /// The time up to which the audit has read every minute.
+    /// The time up to which the audit has read every minute, messages included.
+    ///
+    /// Versions before applications skipped messages, and kept a position of their own. It counts,
+    /// an hour earlier, as long as this version has stored none
+    /// ([`FIRST_OVERLAP`]).
     async fn audited_until(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Moves the audit's position from `from` to `to`. The position may move back, because a clock
     /// that was ahead may have moved it too far.
     ///
-    /// Returns [`AdvanceAuditError::Moved`] if the stored position is not `from`.
+    /// Moves the position of the versions before applications along. Returns
+    /// [`AdvanceAuditError::Moved`] if the position is not `from`.
     async fn advance_audit(
         &self,
         from: Option<Timestamp>,

@@ -128,13 +128,19 @@ pub trait Webhooks {
     /// Reads the record.
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError>;
 
-    /// Reads the record and its content.
+    /// Reads the record and its content. That of a delivery is its message's: URL and headers are
+    /// empty.
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError>;
 
     /// Replaces the record `before` with `after`, and moves all index entries along.
     ///
     /// Takes effect only if the stored record has the revision of `before` and is not expired.
-    /// Never creates a record. `after` must have a greater revision.
+    /// Never creates a record, except for a delivery from revision 0: then it takes effect only if
+    /// the delivery's key is vacant. A record that has expired and a marker occupy the key
+    /// ([`Messages`](super::Messages)). `after` must have a greater revision.
+    ///
+    /// Returns [`WriteError::Missing`] from revision 0 if the key is occupied by an expired record
+    /// or a marker. SQLite and Redis return it also if the message does not exist.
     ///
     /// Returns [`WriteError::Conflict`] with the stored record if its revision differs. If that
     /// record equals `after`, an earlier try of the same write took effect, and the write succeeds.
@@ -151,12 +157,17 @@ pub trait Webhooks {
     /// Deletes the record, the content and every index entry, and leaves a tombstone until
     /// [`tombstone_expires_at`].
     ///
+    /// Of a delivery it leaves a marker instead ([`Messages::put_marker`](super::Messages)), for 20
+    /// days from the later of now and `allowed_at`.
+    ///
     /// No write that started before can bring the webhook back, and no create can reuse its id.
     /// Returns [`DeleteError::Missing`] if there is no webhook.
     async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError>;
 
     /// Does the same as [`Webhooks::delete`], but only if the stored record still has the revision
     /// of `seen`. Returns [`DeleteError::Changed`] otherwise. Returns [`DeleteError::Missing`] if
-    /// there is no webhook, whatever the revision.
+    /// there is no webhook, whatever the revision. A delivery of revision 0 has no record: the call
+    /// puts its marker if its key is vacant, and returns [`DeleteError::Changed`] if it has a
+    /// record.
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError>;
 }

@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | origin | scheme, host, port | no answer: DNS, connect, TLS, timeout |
 //! | URL without query | origin, `#`, path hash | answers with 5xx |
+//! | endpoint | application, `/`, endpoint ID | no answer, answers with 5xx |
 //!
-//! A webhook goes to both, so it needs the permission of both. An answer below 500 closes both
+//! A delivery goes to its endpoint alone. A direct webhook goes to both others, so it needs the permission of both. An answer below 500 closes both
 //! circuits. An answer with 5xx closes the origin's, because the origin answered.
 //!
 //! A receiver can fail with 5xx on so many different URLs that no circuit of a URL opens. After
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::pace::Pace;
 use crate::{
+    applications::id::{ApplicationId, EndpointId},
     circuit::{Circuit, Settings},
     clock::Timestamp,
     model::ErrorKind,
@@ -47,6 +49,11 @@ impl TargetKey {
         Self(format!("{origin}#{path_hash}"))
     }
 
+    /// The key of an endpoint. It contains no `:`, so no origin has it.
+    pub fn endpoint(application: &ApplicationId, endpoint: EndpointId) -> Self {
+        Self(format!("{application}/{endpoint}"))
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -55,6 +62,11 @@ impl TargetKey {
     /// Its scheme, host and port.
     pub fn origin_part(&self) -> &str {
         self.0.split_once('#').map_or(&*self.0, |(origin, _)| origin)
+    }
+
+    /// Whether it is an endpoint's.
+    pub fn is_endpoint(&self) -> bool {
+        !self.0.contains(':')
     }
 
     /// Whether it is a URL's.

@@ -21,6 +21,10 @@ pub enum GiveUp {
     Undeliverable,
     /// The queue held an unreadable message. The record is not a webhook. It keeps the text.
     Unreadable,
+    /// The endpoint of the delivery was deleted.
+    EndpointDeleted,
+    /// The endpoint of the delivery is disabled.
+    EndpointDisabled,
 }
 
 impl GiveUp {
@@ -31,6 +35,8 @@ impl GiveUp {
             // Older versions know no other kind.
             Self::CircuitOpen | Self::RateLimited => ErrorKind::CircuitOpen,
             Self::Undeliverable | Self::Unreadable => ErrorKind::Undeliverable,
+            Self::EndpointDeleted => ErrorKind::EndpointDeleted,
+            Self::EndpointDisabled => ErrorKind::EndpointDisabled,
         }
     }
 
@@ -80,6 +86,8 @@ impl Rules {
             GiveUp::Unreadable => {
                 "the queue held an unreadable message; the payload is its text".to_owned()
             }
+            GiveUp::EndpointDeleted => "the endpoint was deleted".to_owned(),
+            GiveUp::EndpointDisabled => "the endpoint is disabled".to_owned(),
         };
         let kind = reason.kind();
         next.last_error = Some(LastError { kind, status_code: None, message });

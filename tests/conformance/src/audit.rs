@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     clock::Timestamp,
     id::TaskId,
+    model::Webhook,
     model::{Function, Why},
-    store::{AdvanceAuditError, ClockFault, DueCursor, SweepReport},
+    store::{AdvanceAuditError, ClockFault, DueCursor, SweepReport, Unindexed},
 };
 
 use super::{
@@ -58,8 +59,9 @@ async fn only_what_is_unfinished_and_unindexed_is_answered(fixture: Fixture) {
     let deleted = create().await;
     fixture.store.delete(&deleted.id).await.unwrap();
     for store in [&fixture.store, &fixture.other] {
-        let mut items =
-            store.list_unindexed(fixture.epoch, fixture.at(1), None).await.unwrap().items;
+        let page = store.list_unindexed(fixture.epoch, fixture.at(1), None).await.unwrap();
+        let mut items: Vec<Webhook> =
+            page.items.into_iter().filter_map(Unindexed::webhook).collect();
         items.sort_by_key(|webhook| webhook.id.task);
         let mut expected = vec![pending.clone(), claimed.clone()];
         expected.sort_by_key(|webhook| webhook.id.task);
@@ -144,7 +146,7 @@ async fn what_is_adopted_between_pages_does_not_hide_others(fixture: Fixture) {
     loop {
         let page =
             fixture.store.list_unindexed(fixture.epoch, fixture.at(60_000), after).await.unwrap();
-        for webhook in page.items {
+        for webhook in page.items.into_iter().filter_map(Unindexed::webhook) {
             fixture.step(&webhook, |rules, webhook| rules.audit(webhook, fixture.now())).await;
             found.push(webhook.id.task);
         }

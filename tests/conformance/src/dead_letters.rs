@@ -6,7 +6,7 @@ use shared::{
     clock::Timestamp,
     id::{ReferenceId, TaskId},
     model::Webhook,
-    store::MAX_READ,
+    store::{DeadLetterFilter, MAX_READ},
 };
 
 use super::{
@@ -39,7 +39,11 @@ async fn letter(fixture: &Fixture, reference: &ReferenceId, archived_at: Timesta
 async fn tasks(fixture: &Fixture, reference: Option<&ReferenceId>, limit: usize) -> Vec<TaskId> {
     let (mut found, mut after) = (Vec::new(), None);
     for _ in 0..MAX_READ {
-        let page = fixture.other.dead_letters(reference, after, limit).await.unwrap();
+        let page = fixture
+            .other
+            .dead_letters(&DeadLetterFilter::reference(reference), after, limit)
+            .await
+            .unwrap();
         assert!(page.items.len() <= limit);
         found.extend(page.items.iter().map(|letter| letter.webhook.id.task));
         after = page.next;
@@ -67,7 +71,12 @@ async fn the_latest_archived_letter_is_first(fixture: Fixture) {
     letters.sort_by_key(|letter| std::cmp::Reverse(letter.archived_at));
     for reference in [Some(&reference), None] {
         eventually("the order", || async {
-            let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
+            let items = fixture
+                .store
+                .dead_letters(&DeadLetterFilter::reference(reference), None, 100)
+                .await
+                .unwrap()
+                .items;
             let own = items
                 .iter()
                 .filter(|item| letters.iter().any(|letter| letter.id == item.webhook.id));

@@ -6,7 +6,7 @@ use shared::{
     apply::{Applied, apply},
     id::WebhookId,
     model::Webhook,
-    store::{DeleteError, Filter},
+    store::{DeadLetterFilter, DeleteError, Filter},
 };
 
 use super::{
@@ -55,11 +55,9 @@ async fn nothing_is_left_of_what_was_deleted(fixture: Fixture) {
                     .contains(&id.task),
                 &false,
             )?;
+            let letters = DeadLetterFilter::Reference(id.reference.clone());
             let reference = Some(id.reference.clone());
-            same(
-                &fixture.store.dead_letters(reference.as_ref(), None, 10).await.unwrap().items,
-                &vec![],
-            )?;
+            same(&fixture.store.dead_letters(&letters, None, 10).await.unwrap().items, &vec![])?;
             same(
                 &fixture
                     .store

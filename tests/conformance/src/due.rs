@@ -6,7 +6,7 @@ use shared::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Function, Webhook, Why},
-    store::{DueCursor, DueEntry, MAX_READ, StoreError},
+    store::{DueCursor, DueEntry, DueId, MAX_READ, StoreError},
 };
 
 use super::{
@@ -41,7 +41,7 @@ async fn due_at(fixture: &Fixture, due_at: Timestamp) -> Webhook {
 /// The entries of these webhooks that are due by `until`.
 async fn due_of(fixture: &Fixture, ids: &[&WebhookId], until: Timestamp) -> Vec<DueEntry> {
     let mut entries = fixture.store.due(until, None, MAX_READ).await.unwrap().entries;
-    entries.retain(|entry| ids.contains(&&entry.id));
+    entries.retain(|entry| entry.id.webhook().is_some_and(|id| ids.contains(&id)));
     entries
 }
 
@@ -110,8 +110,10 @@ async fn a_read_returns_only_entries_due_by_its_time(fixture: Fixture) {
         due_at(&fixture, fixture.at(1001)).await,
     );
     let ids = [&early.id, &exact.id, &late.id];
-    let entry =
-        |webhook: &Webhook| DueEntry { id: webhook.id.clone(), due_at: webhook.due_at.unwrap() };
+    let entry = |webhook: &Webhook| DueEntry {
+        id: DueId::Webhook(webhook.id.clone()),
+        due_at: webhook.due_at.unwrap(),
+    };
     for (until, expected) in [
         (998, vec![]),
         (999, vec![&early]),
@@ -119,14 +121,14 @@ async fn a_read_returns_only_entries_due_by_its_time(fixture: Fixture) {
         (1001, vec![&early, &exact, &late]),
     ] {
         let expected: BTreeSet<_> =
-            expected.into_iter().map(|webhook| entry(webhook).id.task).collect();
+            expected.into_iter().map(|webhook| entry(webhook).id.task()).collect();
         eventually("what is due", || async {
             let found = due_of(&fixture, &ids, fixture.at(until)).await;
             let times = found.iter().all(|found| {
                 [&early, &exact, &late].into_iter().any(|webhook| entry(webhook) == *found)
             });
             same(&times, &true)?;
-            same(&found.iter().map(|entry| entry.id.task).collect(), &expected)
+            same(&found.iter().map(|entry| entry.id.task()).collect(), &expected)
         })
         .await;
     }
@@ -145,8 +147,8 @@ async fn a_limited_read_returns_the_oldest_entries(fixture: Fixture) {
         let until = fixture.at(60);
         let all = fixture.store.due(until, None, MAX_READ).await.unwrap().entries;
         let kept = fixture.store.due(until, None, 3).await.unwrap().entries;
-        same(&all.iter().filter(|entry| own.contains(&entry.id.task)).count(), &60)?;
-        let distinct: BTreeSet<_> = kept.iter().map(|entry| entry.id.task).collect();
+        same(&all.iter().filter(|entry| own.contains(&entry.id.task())).count(), &60)?;
+        let distinct: BTreeSet<_> = kept.iter().map(|entry| entry.id.task()).collect();
         same(&distinct.len(), &kept.len())?;
         same(&kept.iter().all(|entry| all.contains(entry)), &true)?;
         for left_out in all.iter().filter(|entry| !kept.contains(entry)) {
@@ -168,7 +170,7 @@ async fn limited_reads_drain_a_backlog(fixture: Fixture) {
     for _ in 0..1000 {
         let entries = fixture.store.due(fixture.at(100), None, 7).await.unwrap().entries;
         for entry in entries.iter().filter(|entry| entry.due_at >= fixture.epoch) {
-            let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
+            let webhook = fixture.store.get(entry.id.webhook().unwrap()).await.unwrap().unwrap();
             // An index that trails returns an entry again. The record's due time reveals it.
             if webhook.due_at == Some(entry.due_at) {
                 fixture
@@ -176,7 +178,7 @@ async fn limited_reads_drain_a_backlog(fixture: Fixture) {
                         rules.requeue(webhook, entry.due_at, fixture.now())
                     })
                     .await;
-                assert!(waiting.remove(&entry.id.task), "an entry was processed twice");
+                assert!(waiting.remove(&entry.id.task()), "an entry was processed twice");
             }
         }
         if waiting.is_empty() {
@@ -206,7 +208,7 @@ async fn pages(
 }
 
 fn tasks(entries: &[DueEntry]) -> Vec<TaskId> {
-    let mut tasks: Vec<TaskId> = entries.iter().map(|entry| entry.id.task).collect();
+    let mut tasks: Vec<TaskId> = entries.iter().map(|entry| entry.id.task()).collect();
     tasks.sort();
     tasks
 }
@@ -252,7 +254,8 @@ async fn entries_moved_between_pages_do_not_hide_others(fixture: Fixture) {
         let page = fixture.store.due(fixture.at(0), after.as_ref(), 2).await.unwrap();
         for entry in page.entries {
             if found.len() % 3 > 0 {
-                let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
+                let webhook =
+                    fixture.store.get(entry.id.webhook().unwrap()).await.unwrap().unwrap();
                 fixture
                     .step(&webhook, |rules, webhook| {
                         rules.requeue(webhook, entry.due_at, fixture.now())
@@ -289,9 +292,9 @@ async fn unreadable_records_do_not_block_later_entries(fixture: Fixture) {
         .await;
     }
     for entry in pages(&fixture, fixture.at(60_000), None, 3).await {
-        let read = fixture.store.get(&entry.id).await;
+        let read = fixture.store.get(entry.id.webhook().unwrap()).await;
         let refused = matches!(read, Err(StoreError::Unreadable { .. }));
-        assert_eq!(refused, unreadable.contains(&entry.id.task), "{read:?}");
+        assert_eq!(refused, unreadable.contains(&entry.id.task()), "{read:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     model::Webhook,
-    store::{DeleteError, Filter, SweepReport},
+    store::{DeadLetterFilter, DeleteError, Filter, SweepReport},
 };
 
 use super::{
@@ -34,7 +34,12 @@ async fn is_shown(fixture: &Fixture, webhook: &Webhook) -> Result<bool, String> 
         same(&items.iter().any(|listed| listed.webhook.id == *id), &shown)?;
     }
     for reference in [reference.as_ref(), None] {
-        let items = fixture.store.dead_letters(reference, None, 100).await.unwrap().items;
+        let items = fixture
+            .store
+            .dead_letters(&DeadLetterFilter::reference(reference), None, 100)
+            .await
+            .unwrap()
+            .items;
         same(
             &items.iter().any(|letter| letter.webhook.id == *id),
             &(shown && webhook.is_dead_letter()),

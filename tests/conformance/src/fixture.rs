@@ -18,7 +18,7 @@ use shared::{
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, Webhook},
     queue::Queue,
-    store::Store,
+    store::{Store, Unindexed},
     traffic::target::TargetKey,
     transition::{NewWebhook, Refusal, Rules},
 };
@@ -190,7 +190,12 @@ impl Fixture {
         let (mut found, mut after) = (Vec::new(), None);
         for _ in 0..1000 {
             let page = self.store.list_unindexed(from, until, after).await.unwrap();
-            found.extend(page.items.iter().map(|webhook| webhook.id.task));
+            found.extend(
+                page.items
+                    .into_iter()
+                    .filter_map(Unindexed::webhook)
+                    .map(|webhook| webhook.id.task),
+            );
             after = page.next;
             if after.is_none() {
                 let mut sorted = found.clone();

@@ -6,7 +6,7 @@ use shared::{
     id::{ReferenceId, TaskId},
     model::Webhook,
     status::Status,
-    store::{Filter, MAX_READ},
+    store::{DeadLetterFilter, Filter, MAX_READ},
 };
 
 use super::{
@@ -215,8 +215,11 @@ async fn a_generated_reference_finds_its_webhook(fixture: Fixture) {
     let archived =
         fixture.step(&failed.await, |rules, webhook| rules.archive(webhook, fixture.now())).await;
     eventually("the dead letter is listed by its reference", || async {
-        let letters =
-            fixture.store.dead_letters(Some(&archived.id.reference), None, 5).await.unwrap();
+        let letters = fixture
+            .store
+            .dead_letters(&DeadLetterFilter::reference(Some(&archived.id.reference)), None, 5)
+            .await
+            .unwrap();
         same(
             &letters.items.iter().map(|letter| letter.webhook.id.task).collect::<Vec<_>>(),
             &vec![task],

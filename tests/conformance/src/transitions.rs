@@ -7,7 +7,7 @@ use shared::{
     apply::{Applied, apply},
     model::Webhook,
     status::Status,
-    store::Filter,
+    store::{DeadLetterFilter, Filter},
 };
 
 use super::{
@@ -111,9 +111,18 @@ async fn check_consistency(fixture: &Fixture, expected: &Webhook, what: &str) {
             .await
             .contains(&id.task);
         same(&list_unindexed, &(!expected.status.is_finished() && expected.due_at.is_none()))?;
-        let letters =
-            fixture.store.dead_letters(Some(&id.reference), None, 10).await.unwrap().items;
-        let all_letters = fixture.store.dead_letters(None, None, 100).await.unwrap().items;
+        let letters = fixture
+            .store
+            .dead_letters(&DeadLetterFilter::reference(Some(&id.reference)), None, 10)
+            .await
+            .unwrap()
+            .items;
+        let all_letters = fixture
+            .store
+            .dead_letters(&DeadLetterFilter::reference(None), None, 100)
+            .await
+            .unwrap()
+            .items;
         same(
             &letters.iter().any(|letter| letter.webhook == *expected),
             &expected.is_dead_letter(),

@@ -6,9 +6,11 @@
 //! | `calls` | a call of the store, with its faults |
 //! | `webhooks`, `lists`, `sweep_state`, `idempotency_keys`, `totals` | the traits of the store |
 
+mod applications;
 mod calls;
 mod idempotency_keys;
 mod lists;
+mod messages;
 mod sweep_state;
 mod targets;
 mod totals;

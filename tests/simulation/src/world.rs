@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use shared::{
+    application_cache::ApplicationCache,
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
     context::Context,
@@ -280,6 +281,7 @@ impl Process {
             guard: Arc::clone(&config_and_guard().1),
             clock: services(),
             random: services(),
+            applications: Arc::new(ApplicationCache::new(self.world.config.endpoint_cache)),
             metrics: Arc::new(Metrics::new(Duration::ZERO)),
             liveness: Arc::default(),
         }

@@ -3,7 +3,10 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shared::{id::TaskId, model::SCHEMA, store::DeadLetterPosition};
+use shared::{
+    model::SCHEMA,
+    store::{DeadLetterPosition, ListPosition},
+};
 
 use crate::{
     input::query::Query,
@@ -17,7 +20,7 @@ pub(crate) trait Position: Serialize + DeserializeOwned {
     const LIST: &'static str;
 }
 
-impl Position for TaskId {
+impl Position for ListPosition {
     const LIST: &'static str = "w";
 }
 
@@ -80,7 +83,7 @@ fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use shared::clock::Timestamp;
+    use shared::{clock::Timestamp, id::TaskId};
 
     use super::*;
 
@@ -88,21 +91,28 @@ mod tests {
         TaskId::mint(Timestamp::from_millis(1_700_000_000_000), [7; 10])
     }
 
+    fn letter() -> DeadLetterPosition {
+        DeadLetterPosition { archived_at: Timestamp::from_millis(5), task: task(), endpoint: None }
+    }
+
     #[test]
     fn a_cursor_round_trips() {
-        assert_eq!(decode::<TaskId>(&encode(task(), 3)).unwrap(), (task(), 3));
-        let position = DeadLetterPosition { archived_at: Timestamp::from_millis(5), task: task() };
+        let first = ListPosition::at(task());
+        assert_eq!(decode::<ListPosition>(&encode(first, 3)).unwrap(), (first, 3));
+        let delivery = ListPosition { endpoint: "ep-aaaaaaaaaaaaaaaa".parse().ok(), ..first };
+        assert_eq!(decode::<ListPosition>(&encode(delivery, 3)).unwrap(), (delivery, 3));
+        let position = letter();
         assert_eq!(decode::<DeadLetterPosition>(&encode(position, 2)).unwrap(), (position, 2));
     }
 
     #[test]
     fn a_foreign_a_newer_and_a_malformed_cursor_are_refused() {
         let newer = URL_SAFE_NO_PAD.encode(format!(r#"{{"v":{},"other":1}}"#, SCHEMA + 1));
-        let position = DeadLetterPosition { archived_at: Timestamp::from_millis(5), task: task() };
-        let mut cut = encode(task(), 1);
+        let position = letter();
+        let mut cut = encode(ListPosition::at(task()), 1);
         cut.truncate(20);
         for bad in ["x", "%%", "e30", &newer, &encode(position, 1), &cut, &"A".repeat(10_000)] {
-            let problem = decode::<TaskId>(bad).unwrap_err();
+            let problem = decode::<ListPosition>(bad).unwrap_err();
             assert_eq!(problem.kind(), ProblemKind::BadRequest, "{bad}");
             assert!(serde_json::to_string(&problem).unwrap().contains(r#""field":"cursor""#));
         }

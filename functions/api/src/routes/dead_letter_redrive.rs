@@ -12,7 +12,7 @@ use shared::{
     apply::Applied,
     id::ReferenceId,
     model::{Transition, Webhook},
-    store::{DeadLetterPosition, Listed, MAX_READ},
+    store::{DeadLetterFilter, DeadLetterPosition, Listed, MAX_READ},
 };
 use utoipa::ToSchema;
 
@@ -99,7 +99,8 @@ async fn redrive_matching(
     after: Option<DeadLetterPosition>,
 ) -> Result<RedriveResult, Problem> {
     let _permit = app.capacity.records(MAX_READ).await?;
-    let found = app.context.store.dead_letters(reference, after, MAX_READ).await?;
+    let filter = DeadLetterFilter::reference(reference);
+    let found = app.context.store.dead_letters(&filter, after, MAX_READ).await?;
     // A dead letter without a URL is an unreadable queue message.
     let sendable = found.items.into_iter().filter(|listed| !listed.url.is_empty());
     let calls = sendable.map(|Listed { webhook, .. }| {

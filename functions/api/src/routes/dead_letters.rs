@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use shared::{
     id::WebhookId,
     model::{Content, Webhook},
-    store::{DeadLetterPosition, DeleteError, Listed},
+    store::{DeadLetterFilter, DeadLetterPosition, DeleteError, Listed},
 };
 use utoipa::ToSchema;
 
@@ -58,12 +58,17 @@ pub(crate) async fn dead_letter_list(
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
     let (after, page) = cursor::read(query)?;
     let _permit = app.capacity.records(page_size).await?;
-    let found = app.context.store.dead_letters(reference.as_ref(), after, page_size).await?;
+    let filter = DeadLetterFilter::reference(reference.as_ref());
+    let found = app.context.store.dead_letters(&filter, after, page_size).await?;
     let (mut pages, mut next) = (Pages::new(page_size, 0), found.next);
     for Listed { webhook, url } in &found.items {
         // Every dead letter has `archived_at`. The other time only avoids a panic.
         let archived_at = webhook.archived_at.unwrap_or(webhook.updated_at);
-        let position = DeadLetterPosition { archived_at, task: webhook.id.task };
+        let position = DeadLetterPosition {
+            archived_at,
+            task: webhook.id.task,
+            endpoint: webhook.id.endpoint,
+        };
         if pages.add(&DeadLetterView::summary(webhook, url), position)? == Placed::Beyond {
             next = pages.last();
             break;

@@ -128,13 +128,13 @@ async fn newest(app: &App, wanted_since: Timestamp) -> Result<Newest, StoreError
         let Page { items, next } = app.context.store.list(&Filter::default(), after, limit).await?;
         webhooks.extend(items.into_iter().map(|Listed { webhook, .. }| webhook));
         after = next;
-        let is_enough = after.is_none_or(|next| next.created_at() < wanted_since);
+        let is_enough = after.is_none_or(|next| next.task.created_at() < wanted_since);
         if is_enough || webhooks.len() >= MAX_READ {
             break;
         }
     }
     // Webhooks of the position's own millisecond can be missing.
-    let since = after.map(|next| next.created_at().plus(Duration::from_millis(1)));
+    let since = after.map(|next| next.task.created_at().plus(Duration::from_millis(1)));
     Ok(Newest { webhooks, since })
 }
 
@@ -156,9 +156,10 @@ async fn due(app: &App, now: Timestamp) -> Result<Due, StoreError> {
         .await?
         .entries;
     let complete = entries.len() < MAX_DUE_READ;
-    entries.sort_by_key(|entry| entry.id.task);
-    let rest_since = entries.get(MAX_DUE_OPENED).map(|entry| entry.id.task.created_at());
-    let records = entries.iter().take(MAX_DUE_OPENED).map(|entry| store.get(&entry.id));
+    entries.sort_by_key(|entry| entry.id.task());
+    let rest_since = entries.get(MAX_DUE_OPENED).map(|entry| entry.id.task().created_at());
+    let ids = entries.iter().take(MAX_DUE_OPENED).filter_map(|entry| entry.id.webhook());
+    let records = ids.map(|id| store.get(id));
     let mut webhooks = Vec::new();
     for record in future::join_all(records).await {
         match record {

@@ -13,9 +13,8 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 use shared::{
-    id::TaskId,
     model::Webhook,
-    store::{DeleteError, Filter, MAX_READ},
+    store::{DeleteError, Filter, ListPosition, MAX_READ},
 };
 use utoipa::ToSchema;
 
@@ -108,7 +107,7 @@ pub(crate) async fn webhook_cleanup(
 async fn delete_matching(
     app: &App,
     filter: &Filter,
-    after: Option<TaskId>,
+    after: Option<ListPosition>,
     finished_only: bool,
 ) -> Result<CleanupResult, Problem> {
     let _permit = app.capacity.records(MAX_READ).await?;

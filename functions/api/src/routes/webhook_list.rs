@@ -9,10 +9,7 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use shared::{
-    id::TaskId,
-    store::{Filter, MAX_READ, Page},
-};
+use shared::store::{Filter, ListPosition, MAX_READ, Page};
 use utoipa::ToSchema;
 
 use crate::{
@@ -82,16 +79,16 @@ pub(crate) async fn webhook_list(
 async fn read_page(
     app: &App,
     filter: &Filter,
-    mut after: Option<TaskId>,
-    mut pages: Pages<TaskId>,
-) -> Result<(Vec<Box<RawValue>>, Option<TaskId>), Problem> {
+    mut after: Option<ListPosition>,
+    mut pages: Pages<ListPosition>,
+) -> Result<(Vec<Box<RawValue>>, Option<ListPosition>), Problem> {
     let mut left_to_read = MAX_READ;
     loop {
         let limit = pages.missing().min(MAX_CHUNK);
         let Page { items, next } = app.context.store.list(filter, after, limit).await?;
         for listed in &items {
             let view = WebhookView::new(&listed.webhook, &listed.url, &app.context.rules);
-            if pages.add(&view, listed.webhook.id.task)? == Placed::Beyond {
+            if pages.add(&view, ListPosition::of(&listed.webhook.id))? == Placed::Beyond {
                 let last = pages.last();
                 return Ok((pages.into_items(), last));
             }

@@ -8,17 +8,23 @@ use std::{
 
 use async_trait::async_trait;
 use shared::{
+    applications::{
+        application::Application, id::ApplicationId, message::PublishedMessage, standing::Standing,
+    },
     clock::Timestamp,
-    id::{ReferenceId, TaskId, WebhookId},
+    id::{MessageId, TaskId, WebhookId},
     model::{Content, Webhook},
     queue::{Depth, Lane, Outgoing, Queue, QueueError, Received, SendError},
     status::Status,
     store::{
-        Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
-        DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
-        Lists, Page, ReplaceCountersError, ReplaceReservationError, Reservation, ReserveError,
-        Store, StoreError, StoredReservation, SweepReport, SweepState, TakenSlots, TargetState,
-        Targets, Totals, Webhooks, WriteError, WriteTargetError,
+        Activity, AdvanceAuditError, Applications, CreateError, CreateMessageError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DeleteError, DestinationTotals,
+        DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, ListPosition, Listed,
+        Lists, MessageFilter, MessageIdState, Messages, Page, ReplaceCountersError,
+        ReplaceReservationError, Reservation, ReserveError, Store, StoreError, StoredDelivery,
+        StoredReservation, SweepReport, SweepState, TakenSlots, TargetState, Targets, Totals,
+        Unindexed, Webhooks, WriteApplicationError, WriteError, WriteMessageError,
+        WriteTargetError,
     },
     traffic::{
         slots::{Counters, Take},
@@ -225,23 +231,105 @@ impl Webhooks for FaultyStore {
 }
 
 #[async_trait]
+impl Messages for FaultyStore {
+    async fn create_message(
+        &self,
+        message: &PublishedMessage,
+        content: &Content,
+    ) -> Result<(), CreateMessageError> {
+        store!(self, "create_message", self.inner.create_message(message, content))
+    }
+
+    async fn tombstone_message_id(&self, id: &MessageId) -> Result<MessageIdState, StoreError> {
+        store!(self, "tombstone_message_id", self.inner.tombstone_message_id(id))
+    }
+
+    async fn message(&self, id: &MessageId) -> Result<Option<PublishedMessage>, StoreError> {
+        store!(self, "message", self.inner.message(id))
+    }
+
+    async fn open_message(
+        &self,
+        id: &MessageId,
+    ) -> Result<Option<(PublishedMessage, Content)>, StoreError> {
+        store!(self, "open_message", self.inner.open_message(id))
+    }
+
+    async fn write_message(
+        &self,
+        before: &PublishedMessage,
+        after: &PublishedMessage,
+    ) -> Result<(), WriteMessageError> {
+        store!(self, "write_message", self.inner.write_message(before, after))
+    }
+
+    async fn delivery(&self, id: &WebhookId) -> Result<Option<StoredDelivery>, StoreError> {
+        store!(self, "delivery", self.inner.delivery(id))
+    }
+
+    async fn standing(&self, id: &MessageId) -> Result<Option<Standing>, StoreError> {
+        store!(self, "standing", self.inner.standing(id))
+    }
+
+    async fn put_marker(&self, id: &WebhookId, until: Timestamp) -> Result<(), StoreError> {
+        store!(self, "put_marker", self.inner.put_marker(id, until))
+    }
+
+    async fn delete_message(&self, seen: &PublishedMessage) -> Result<(), DeleteError> {
+        store!(self, "delete_message", self.inner.delete_message(seen))
+    }
+
+    async fn list_messages(
+        &self,
+        filter: &MessageFilter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<PublishedMessage, TaskId>, StoreError> {
+        store!(self, "list_messages", self.inner.list_messages(filter, after, limit))
+    }
+}
+
+#[async_trait]
+impl Applications for FaultyStore {
+    async fn application(&self, id: &ApplicationId) -> Result<Option<Application>, StoreError> {
+        store!(self, "application", self.inner.application(id))
+    }
+
+    async fn write_application(
+        &self,
+        before: Option<u64>,
+        after: &Application,
+    ) -> Result<(), WriteApplicationError> {
+        store!(self, "write_application", self.inner.write_application(before, after))
+    }
+
+    async fn applications(
+        &self,
+        after: Option<&ApplicationId>,
+        limit: usize,
+    ) -> Result<Page<Application, ApplicationId>, StoreError> {
+        store!(self, "applications", self.inner.applications(after, limit))
+    }
+}
+
+#[async_trait]
 impl Lists for FaultyStore {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
         store!(self, "list", self.inner.list(filter, after, limit))
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
-        store!(self, "dead_letters", self.inner.dead_letters(reference, after, limit))
+        store!(self, "dead_letters", self.inner.dead_letters(filter, after, limit))
     }
 
     async fn due(
@@ -258,7 +346,7 @@ impl Lists for FaultyStore {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
         store!(self, "list_unindexed", self.inner.list_unindexed(from, until, after))
     }
 

@@ -8,7 +8,7 @@ use shared::{
     circuit::Settings,
     model::{ErrorKind, LastError, Transition, Why},
     status::Status,
-    store::{Activity, DestinationActivity, SweepReport},
+    store::{Activity, DestinationActivity, SweepReport, Unindexed},
     traffic::target::{Target, TargetKey},
 };
 
@@ -86,7 +86,7 @@ async fn a_webhook_without_a_holder_is_accepted_all_the_same() {
     let end = record.created_at.plus(Duration::from_millis(1));
     let list_unindexed =
         stack.context.store.list_unindexed(record.created_at, end, None).await.unwrap();
-    assert_eq!(list_unindexed.items, [record]);
+    assert_eq!(list_unindexed.items, [Unindexed::Webhook(Box::new(record))]);
 }
 
 #[tokio::test]

@@ -4,7 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    applications::{endpoint::EndpointInput, matching::match_message, stored::SealedHeader},
+    applications::{
+        endpoint::{EndpointInput, SealedHeader},
+        keys::Scopes,
+        matching::match_message,
+        secrets::SecretKind,
+    },
+    config::KeyHash,
     retry_override::RetryOverride,
 };
 
@@ -24,7 +30,7 @@ fn application() -> Application {
 }
 
 fn patch(input: EndpointInput) -> EndpointPatch {
-    input.check(30_000, |value| format!("sealed({value})")).unwrap()
+    input.check(30_000, |value| format!("sealed({value})").into()).unwrap()
 }
 
 fn with_url() -> EndpointPatch {
@@ -48,12 +54,16 @@ fn full_patch() -> EndpointPatch {
     })
 }
 
+fn key_id(n: usize) -> ApplicationKeyId {
+    format!("key-{n:016x}").parse().unwrap()
+}
+
 fn key(n: usize) -> StoredKey {
     StoredKey {
-        id: format!("key-{n}"),
-        name: "ci".to_owned(),
-        sha256: "3a".repeat(32),
-        scopes: vec!["publish".to_owned()],
+        id: key_id(n),
+        name: "ci".parse().unwrap(),
+        sha256: KeyHash::of(b"a key"),
+        scopes: Scopes::parse(&["publish"]).unwrap(),
         expires_at: None,
     }
 }
@@ -94,9 +104,9 @@ fn put_replaces_the_settings_and_keeps_endpoints_and_keys() {
 #[test]
 fn an_endpoint_is_created_with_its_fields() {
     let secret = StoredSecret {
-        id: "sec-1".to_owned(),
-        kind: "v1".to_owned(),
-        sealed: "k.x".to_owned(),
+        id: "sec-0000000000000001".parse().unwrap(),
+        kind: SecretKind::V1,
+        sealed: "k.x".to_owned().into(),
         created_at: NOW,
         expires_at: None,
     };
@@ -109,7 +119,7 @@ fn an_endpoint_is_created_with_its_fields() {
     );
     assert_eq!(endpoint.url, "https://b.example");
     assert_eq!(endpoint.event_types, Some(vec!["order.*".parse().unwrap()]));
-    let sealed = "sealed(abc)".to_owned();
+    let sealed = "sealed(abc)".to_owned().into();
     assert_eq!(endpoint.headers, [SealedHeader { name: "x-token".to_owned(), sealed }]);
     assert_eq!(endpoint.secrets, [secret]);
     assert_eq!(endpoint.retry.as_ref().unwrap().max_attempts, Some(7));
@@ -184,7 +194,7 @@ fn what_is_missing_or_taken_is_named() {
     assert_eq!(before.enable_endpoint(id(2), actor(2)), missing);
     assert_eq!(before.disable_endpoint(id(2), actor(2)), missing);
     assert_eq!(before.delete_endpoint(id(2), actor(2)), missing);
-    assert_eq!(before.delete_key("key-1", actor(2)), Err(ChangeError::NoSuchKey));
+    assert_eq!(before.delete_key(key_id(1), actor(2)), Err(ChangeError::NoSuchKey));
     let taken = before.create_endpoint(id(1), with_url(), vec![], actor(2));
     assert_eq!(taken, Err(ChangeError::IdTaken));
     let keyed = before.add_key(key(1), actor(2)).unwrap();
@@ -196,7 +206,7 @@ fn what_is_missing_or_taken_is_named() {
     };
     assert_eq!(errors[0].field, "url");
     assert!(before.delete_endpoint(id(1), actor(2)).unwrap().endpoints.is_empty());
-    assert!(keyed.delete_key("key-1", actor(3)).unwrap().keys.is_empty());
+    assert!(keyed.delete_key(key_id(1), actor(3)).unwrap().keys.is_empty());
 }
 
 #[test]
@@ -209,7 +219,7 @@ fn a_deleted_application_does_not_change() {
     assert_eq!(deleted.disable_endpoint(id(1), actor(2)), gone);
     assert_eq!(deleted.delete_endpoint(id(1), actor(2)), gone);
     assert_eq!(deleted.add_key(key(1), actor(2)), gone);
-    assert_eq!(deleted.delete_key("key-1", actor(2)), gone);
+    assert_eq!(deleted.delete_key(key_id(1), actor(2)), gone);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn wrong(input: EndpointInput) -> Vec<String> {
     let mut sealed = 0;
     let checked = input.check(MAX_TIMEOUT_MS, |_| {
         sealed += 1;
-        String::new()
+        String::new().into()
     });
     match checked {
         Ok(_) => Vec::new(),
@@ -122,7 +122,7 @@ fn every_wrong_field_is_named_at_once_and_no_value_of_a_header_is() {
         timeout_ms: Given::Value(0),
         ..url("")
     };
-    let errors = input.check(MAX_TIMEOUT_MS, str::to_owned).unwrap_err();
+    let errors = input.check(MAX_TIMEOUT_MS, |value| value.to_owned().into()).unwrap_err();
     assert_eq!(errors.len(), 4, "{errors:?}");
     assert!(errors.iter().all(|error| !error.message.contains("s3cret")), "{errors:?}");
     assert!(errors.iter().all(|error| !error.message.is_empty()));
@@ -134,10 +134,10 @@ fn header_values_are_sealed_one_by_one() {
         headers: Given::Value(vec![header("X-Token", "abc"), header("x-other", "")]),
         ..Default::default()
     };
-    let patch = input.check(MAX_TIMEOUT_MS, |value| format!("sealed({value})")).unwrap();
+    let patch = input.check(MAX_TIMEOUT_MS, |value| format!("sealed({value})").into()).unwrap();
     let sealed = |name: &str, sealed: &str| SealedHeader {
         name: name.to_owned(),
-        sealed: sealed.to_owned(),
+        sealed: sealed.to_owned().into(),
     };
     let expected = vec![sealed("X-Token", "sealed(abc)"), sealed("x-other", "sealed()")];
     assert_eq!(patch.headers, Given::Value(expected));

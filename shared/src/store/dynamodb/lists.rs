@@ -17,8 +17,8 @@ use crate::{
     model::Webhook,
     status::Status,
     store::{
-        DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter, Listed, Lists, MAX_READ, Page,
-        StoreError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter,
+        ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
     },
 };
 
@@ -27,18 +27,25 @@ impl Lists for DynamoStore {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
-        self.list_webhooks(filter, after, limit).await
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
+        let after = after.map(|after| after.task);
+        self.list_webhooks(filter, after, limit)
+            .await
+            .map(|page| Page { items: page.items, next: page.next.map(ListPosition::at) })
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
+        let reference = match filter {
+            DeadLetterFilter::Reference(reference) => Some(reference),
+            _ => None,
+        };
         self.list_dead_letters(reference, after, limit).await
     }
 
@@ -56,8 +63,15 @@ impl Lists for DynamoStore {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        shards::list_unindexed(&self.table, from, until, after).await
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
+        shards::list_unindexed(&self.table, from, until, after).await.map(|page| Page {
+            items: page
+                .items
+                .into_iter()
+                .map(|webhook| Unindexed::Webhook(Box::new(webhook)))
+                .collect(),
+            next: page.next,
+        })
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -350,7 +364,11 @@ fn base_key(entry: &Item) -> Item {
 }
 
 fn letter_position(letter: &Webhook) -> DeadLetterPosition {
-    DeadLetterPosition { archived_at: letter.archived_at.unwrap_or_default(), task: letter.id.task }
+    DeadLetterPosition {
+        archived_at: letter.archived_at.unwrap_or_default(),
+        task: letter.id.task,
+        endpoint: letter.id.endpoint,
+    }
 }
 
 fn parse_position(place: &str) -> Option<DeadLetterPosition> {
@@ -358,5 +376,6 @@ fn parse_position(place: &str) -> Option<DeadLetterPosition> {
     Some(DeadLetterPosition {
         archived_at: Timestamp::from_millis(archived_at.parse().ok()?),
         task: task.parse().ok()?,
+        endpoint: None,
     })
 }

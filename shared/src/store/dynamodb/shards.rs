@@ -14,7 +14,9 @@ use crate::{
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::Webhook,
-    store::{DueCursor, DueEntry, DuePage, DuePlace, MAX_READ, Page, StoreError, shard::SHARDS},
+    store::{
+        DueCursor, DueEntry, DueId, DuePage, DuePlace, MAX_READ, Page, StoreError, shard::SHARDS,
+    },
 };
 
 /// Sorts after every sort key of the store.
@@ -88,6 +90,7 @@ fn due_time(entry: &Item) -> Option<Timestamp> {
 fn due_entry(item: &Item) -> Option<DueEntry> {
     let (_, reference) = text_of(item, "j")?.split_once('/')?;
     let id = WebhookId::direct(reference.parse().ok()?, text_of(item, "s")?.parse().ok()?);
+    let id = DueId::Webhook(id);
     Some(DueEntry { id, due_at: due_time(item)? })
 }
 

@@ -69,7 +69,7 @@ fn the_previous_release_reads_what_traffic_control_writes() {
 #[test]
 fn all_else_is_read_and_written_as_in_schema_1() {
     check_json("due_cursor.json", &due_cursor());
-    let position = DeadLetterPosition { archived_at: at(4), task: task(5) };
+    let position = DeadLetterPosition { archived_at: at(4), task: task(5), endpoint: None };
     check_json("dead_letter_position.json", &position);
     for (name, target) in targets() {
         check_json(name, &target);

@@ -7,7 +7,7 @@ use super::{MAX_READ, SCRIPTS, keys::SHARDS};
 use crate::{
     clock::Timestamp,
     redis::Connection,
-    store::{DueCursor, DueEntry, DuePage, DuePlace},
+    store::{DueCursor, DueEntry, DueId, DuePage, DuePlace},
 };
 
 /// Reads every shard that was not read to its end.
@@ -41,6 +41,7 @@ pub(super) async fn read(
         places.push(DuePlace::after(last, more));
         for (id, due_at) in part {
             if let Ok(id) = id.parse() {
+                let id = DueId::Webhook(id);
                 page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) });
             } else {
                 tracing::warn!(id, "Skipped an entry of the due index that names no webhook");

@@ -17,8 +17,8 @@ use crate::{
     redis::Connection,
     status::Status,
     store::{
-        DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter, Listed, Lists, MAX_READ, Page,
-        StoreError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter,
+        ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
     },
 };
 
@@ -27,18 +27,25 @@ impl Lists for RedisStore {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
-        list(&self.connection, filter, after, limit, self.clock.now()).await
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
+        let after = after.map(|after| after.task);
+        list(&self.connection, filter, after, limit, self.clock.now())
+            .await
+            .map(|page| Page { items: page.items, next: page.next.map(ListPosition::at) })
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
+        let reference = match filter {
+            DeadLetterFilter::Reference(reference) => Some(reference),
+            _ => None,
+        };
         dead_letters(&self.connection, reference, after, limit, self.clock.now()).await
     }
 
@@ -56,8 +63,15 @@ impl Lists for RedisStore {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
-        list_unindexed(&self.connection, from, until, after).await
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
+        list_unindexed(&self.connection, from, until, after).await.map(|page| Page {
+            items: page
+                .items
+                .into_iter()
+                .map(|webhook| Unindexed::Webhook(Box::new(webhook)))
+                .collect(),
+            next: page.next,
+        })
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -136,6 +150,7 @@ async fn dead_letters(
     let place = |listed: &Listed| DeadLetterPosition {
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
+        endpoint: listed.webhook.id.endpoint,
     };
     if let Some(listed) =
         wanted.generated(connection).await?.filter(|listed| listed.webhook.is_dead_letter())
@@ -150,6 +165,7 @@ fn position(member: &str) -> Option<DeadLetterPosition> {
     Some(DeadLetterPosition {
         archived_at: Timestamp::from_millis(archived_at.parse().ok()?),
         task: task.parse().ok()?,
+        endpoint: None,
     })
 }
 

@@ -12,8 +12,8 @@ use crate::{
     sqlite::Total,
     status::Status,
     store::{
-        DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed,
-        Lists, MAX_READ, Page, StoreError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DueId, DuePage,
+        DuePlace, Filter, ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
     },
 };
 
@@ -22,21 +22,27 @@ impl Lists for SqliteStore {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
         let (filter, now) = (filter.clone(), self.clock.now());
+        let after = after.map(|after| after.task);
         let read =
             self.database.read(move |connection| list(connection, &filter, after, limit, now));
-        read.await.map_err(unavailable)
+        let page = read.await.map_err(unavailable)?;
+        Ok(Page { items: page.items, next: page.next.map(ListPosition::at) })
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
+        let reference = match filter {
+            DeadLetterFilter::Reference(reference) => Some(reference),
+            _ => None,
+        };
         let (reference, now) = (reference.cloned(), self.clock.now());
         let read = self.database.read(move |connection| {
             dead_letters(connection, reference.as_ref(), after, limit, now)
@@ -60,10 +66,13 @@ impl Lists for SqliteStore {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
         let read =
             self.database.read(move |connection| list_unindexed(connection, from, until, after));
-        read.await.map_err(unavailable)
+        let page = read.await.map_err(unavailable)?;
+        let items = page.items.into_iter();
+        let items = items.map(|webhook| Unindexed::Webhook(Box::new(webhook))).collect();
+        Ok(Page { items, next: page.next })
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -158,6 +167,7 @@ fn dead_letters(
         Ok(DeadLetterPosition {
             archived_at: Timestamp::from_millis(row.get(5)?),
             task: task(row, 0)?,
+            endpoint: None,
         })
     };
     let sql = dead_letters_sql(reference.is_some());
@@ -168,6 +178,7 @@ fn dead_letters(
     let place = |listed: &Listed| DeadLetterPosition {
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
+        endpoint: listed.webhook.id.endpoint,
     };
     if let Some(listed) =
         wanted.generated(&read, reference)?.filter(|listed| listed.webhook.is_dead_letter())
@@ -271,7 +282,7 @@ fn due(
         last = Some((due_at, to_hex(task)));
         // Only the id matters here. The worker finds out whether the record can be read.
         if let Some(id) = id_of(row.get_ref(1)?.as_str()?) {
-            page.entries.push(DueEntry { id, due_at });
+            page.entries.push(DueEntry { id: DueId::Webhook(id), due_at });
         } else {
             tracing::warn!(task_id = %task,
                 "Skipped a due webhook: its record has no readable id");

@@ -327,7 +327,7 @@ async fn a_newer_record_harms_nobody_else() {
     assert_eq!(page.items.iter().map(|item| &item.webhook.id).collect::<Vec<_>>(), [&other.id]);
     let due = fixture.store.due(BEGIN, None, 10).await.unwrap().entries;
     assert_eq!(
-        due.iter().map(|entry| &entry.id).collect::<Vec<_>>(),
+        due.iter().map(|entry| entry.id.webhook().unwrap()).collect::<Vec<_>>(),
         [&newer.id, &other.id],
         "a reader finds it as it is"
     );
@@ -370,7 +370,7 @@ async fn a_recovery_ends_leases() {
     assert_eq!(taken, RecoveredInFlight { leases: 1203, unsent: 0 });
     assert_eq!(fixture.rows(&format!("webhooks WHERE due_at = {}", now.as_millis())), 1203);
     let entry = &fixture.store.due(now, None, 1).await.unwrap().entries[0];
-    let webhook = fixture.store.get(&entry.id).await.unwrap().unwrap();
+    let webhook = fixture.store.get(entry.id.webhook().unwrap()).await.unwrap().unwrap();
     let again = fixture.rules.claim(&webhook, ClaimId(9), now).unwrap();
     assert_eq!((again.attempt_count, again.budget.interrupted), (2, 1));
     fixture.store.write(&webhook, &again).await.unwrap();

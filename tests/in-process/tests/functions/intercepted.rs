@@ -4,16 +4,22 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use shared::{
+    applications::{
+        application::Application, id::ApplicationId, message::PublishedMessage, standing::Standing,
+    },
     clock::Timestamp,
-    id::{ReferenceId, TaskId, WebhookId},
+    id::{MessageId, TaskId, WebhookId},
     model::{Content, Webhook},
     status::Status,
     store::{
-        Activity, AdvanceAuditError, CreateError, DeadLetterPosition, DeadLetters, DeleteError,
-        DestinationTotals, DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, Listed,
-        Lists, Page, ReplaceCountersError, ReplaceReservationError, Reservation, ReserveError,
-        Store, StoreError, StoredReservation, SweepReport, SweepState, TakenSlots, TargetState,
-        Targets, Totals, Webhooks, WriteError, WriteTargetError,
+        Activity, AdvanceAuditError, Applications, CreateError, CreateMessageError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DeleteError, DestinationTotals,
+        DiskUsage, DueCursor, DuePage, Filter, IdState, IdempotencyKeys, ListPosition, Listed,
+        Lists, MessageFilter, MessageIdState, Messages, Page, ReplaceCountersError,
+        ReplaceReservationError, Reservation, ReserveError, Store, StoreError, StoredDelivery,
+        StoredReservation, SweepReport, SweepState, TakenSlots, TargetState, Targets, Totals,
+        Unindexed, Webhooks, WriteApplicationError, WriteError, WriteMessageError,
+        WriteTargetError,
     },
     traffic::{
         slots::{Counters, Take},
@@ -110,23 +116,105 @@ impl Webhooks for Intercepted {
 }
 
 #[async_trait]
+impl Messages for Intercepted {
+    async fn create_message(
+        &self,
+        message: &PublishedMessage,
+        content: &Content,
+    ) -> Result<(), CreateMessageError> {
+        self.inner.create_message(message, content).await
+    }
+
+    async fn tombstone_message_id(&self, id: &MessageId) -> Result<MessageIdState, StoreError> {
+        self.inner.tombstone_message_id(id).await
+    }
+
+    async fn message(&self, id: &MessageId) -> Result<Option<PublishedMessage>, StoreError> {
+        self.inner.message(id).await
+    }
+
+    async fn open_message(
+        &self,
+        id: &MessageId,
+    ) -> Result<Option<(PublishedMessage, Content)>, StoreError> {
+        self.inner.open_message(id).await
+    }
+
+    async fn write_message(
+        &self,
+        before: &PublishedMessage,
+        after: &PublishedMessage,
+    ) -> Result<(), WriteMessageError> {
+        self.inner.write_message(before, after).await
+    }
+
+    async fn delivery(&self, id: &WebhookId) -> Result<Option<StoredDelivery>, StoreError> {
+        self.inner.delivery(id).await
+    }
+
+    async fn standing(&self, id: &MessageId) -> Result<Option<Standing>, StoreError> {
+        self.inner.standing(id).await
+    }
+
+    async fn put_marker(&self, id: &WebhookId, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.put_marker(id, until).await
+    }
+
+    async fn delete_message(&self, seen: &PublishedMessage) -> Result<(), DeleteError> {
+        self.inner.delete_message(seen).await
+    }
+
+    async fn list_messages(
+        &self,
+        filter: &MessageFilter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<PublishedMessage, TaskId>, StoreError> {
+        self.inner.list_messages(filter, after, limit).await
+    }
+}
+
+#[async_trait]
+impl Applications for Intercepted {
+    async fn application(&self, id: &ApplicationId) -> Result<Option<Application>, StoreError> {
+        self.inner.application(id).await
+    }
+
+    async fn write_application(
+        &self,
+        before: Option<u64>,
+        after: &Application,
+    ) -> Result<(), WriteApplicationError> {
+        self.inner.write_application(before, after).await
+    }
+
+    async fn applications(
+        &self,
+        after: Option<&ApplicationId>,
+        limit: usize,
+    ) -> Result<Page<Application, ApplicationId>, StoreError> {
+        self.inner.applications(after, limit).await
+    }
+}
+
+#[async_trait]
 impl Lists for Intercepted {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
         self.inner.list(filter, after, limit).await
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
-        self.inner.dead_letters(reference, after, limit).await
+        self.inner.dead_letters(filter, after, limit).await
     }
 
     async fn due(
@@ -143,7 +231,7 @@ impl Lists for Intercepted {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
         self.inner.list_unindexed(from, until, after).await
     }
 

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use shared::{
     clock::Timestamp,
-    id::{ReferenceId, TaskId},
+    id::TaskId,
     model::{Content, Webhook},
     status::Status,
     store::{
-        DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace, Filter, Listed,
-        Lists, MAX_READ, Page, StoreError,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DueId, DuePage,
+        DuePlace, Filter, ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
     },
 };
 
@@ -22,12 +22,13 @@ impl Lists for Services {
     async fn list(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
         let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
+            let after = after.map(|after| after.task);
             let older = state
                 .records
                 .webhooks
@@ -40,18 +41,21 @@ impl Lists for Services {
             let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
             let more = items.len() > limit;
             items.truncate(limit);
-            Page { next: items.last().filter(|_| more).map(|last| last.webhook.id.task), items }
+            Page {
+                next: items.last().filter(|_| more).map(|last| ListPosition::of(&last.webhook.id)),
+                items,
+            }
         };
         self.call("list", page).await
     }
 
     async fn dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
-        let reference = reference.cloned();
+        let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
             let known = state
@@ -61,9 +65,7 @@ impl Lists for Services {
                 .filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
             let all =
                 known.filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
-            let wanted = all.filter(|(webhook, _)| {
-                reference.as_ref().is_none_or(|reference| *reference == webhook.id.reference)
-            });
+            let wanted = all.filter(|(webhook, _)| filter.matches(webhook));
             let mut items: Vec<Listed> = wanted.map(listed).collect();
             items.sort_by_key(|listed| std::cmp::Reverse(position(listed)));
             items.retain(|listed| after.is_none_or(|after| position(listed) < after));
@@ -98,7 +100,7 @@ impl Lists for Services {
                 DueCursor::new(vec![DuePlace::after(last, read.len() == limit)]).unfinished();
             let entry = |(due_at, task)| {
                 let (webhook, _) = state.records.webhooks.get(&task)?;
-                Some(DueEntry { id: webhook.id.clone(), due_at })
+                Some(DueEntry { id: DueId::Webhook(webhook.id.clone()), due_at })
             };
             DuePage { entries: read.into_iter().filter_map(entry).collect(), nameless: 0, next }
         };
@@ -110,7 +112,7 @@ impl Lists for Services {
         from: Timestamp,
         until: Timestamp,
         after: Option<TaskId>,
-    ) -> Result<Page<Webhook, TaskId>, StoreError> {
+    ) -> Result<Page<Unindexed, TaskId>, StoreError> {
         let page = move |state: &mut State, _: &Process| {
             let range =
                 state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
@@ -124,6 +126,7 @@ impl Lists for Services {
                 read.into_iter().filter(|webhook| !state.records.newer.contains(&webhook.id.task));
             let items = known
                 .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none())
+                .map(|webhook| Unindexed::Webhook(Box::new(webhook)))
                 .collect();
             Page { items, next }
         };
@@ -150,5 +153,6 @@ fn position(listed: &Listed) -> DeadLetterPosition {
     DeadLetterPosition {
         archived_at: listed.webhook.archived_at.unwrap_or_default(),
         task: listed.webhook.id.task,
+        endpoint: listed.webhook.id.endpoint,
     }
 }
