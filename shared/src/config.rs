@@ -417,7 +417,7 @@ fn endpoint_retry(read: &mut Reader<'_>, direct: &RetryPolicy) -> RetryPolicy {
     let max_attempts = schedule.len() as u32 + 1;
     // A customer's endpoint that is set up wrongly answers 4xx until somebody mends it.
     let client_error_max_attempts = max_attempts;
-    RetryPolicy { schedule, max_attempts, client_error_max_attempts, ..direct.clone() }
+    RetryPolicy { max_attempts, client_error_max_attempts, schedule, ..direct.clone() }
 }
 
 /// The times nest: attempt < lease < function timeout < visibility timeout < grace. So no other
