@@ -9,6 +9,7 @@ use shared::{
     model::{ClaimId, ErrorKind, Function, SCHEMA, Webhook},
     queue::Lane,
     status::Status,
+    store::DeadLetterFilter,
     transition::{Refusal, next_look},
 };
 
@@ -227,7 +228,8 @@ async fn a_message_that_cannot_be_read_becomes_a_dead_letter_and_does_not_block_
     assert!(world.run_deliver().await.is_empty());
     assert_eq!(world.stored(&webhook).await.status, Status::Delivered);
     assert!(world.run_dlq().await.is_empty());
-    let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
+    let letters =
+        world.context.store.dead_letters(&DeadLetterFilter::All, None, 10).await.unwrap().items;
     assert_eq!(letters.len(), 1);
     let (record, content) =
         world.context.store.open(&letters[0].webhook.id).await.unwrap().unwrap();

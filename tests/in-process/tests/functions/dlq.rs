@@ -10,6 +10,7 @@ use shared::{
     model::{ClaimId, ErrorKind},
     queue::Lane,
     status::Status,
+    store::DeadLetterFilter,
 };
 use tracing::{
     Event, Id, Level, Metadata, Subscriber,
@@ -130,7 +131,8 @@ async fn an_unreadable_message_is_kept_once_however_often_it_comes() {
             dlq::handle(&world.context, local::events::sqs(Lane::DeadLetters, &batch)).await;
         assert!(response.batch_item_failures.is_empty());
     }
-    let letters = world.context.store.dead_letters(None, None, 10).await.unwrap().items;
+    let letters =
+        world.context.store.dead_letters(&DeadLetterFilter::All, None, 10).await.unwrap().items;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].url, "", "it cannot be sent anywhere");
 }
@@ -169,7 +171,8 @@ async fn an_unreadable_message_that_cannot_be_kept_is_handed_back() {
     world.send(Lane::DeadLetters, "\u{1}garbage").await;
     let batch = world.received(Lane::DeadLetters).await;
     dlq::handle(&other.context, local::events::sqs(Lane::DeadLetters, &batch)).await;
-    let kept = other.context.store.dead_letters(None, None, 10).await.unwrap().items;
+    let kept =
+        other.context.store.dead_letters(&DeadLetterFilter::All, None, 10).await.unwrap().items;
     world.context.store.tombstone_id(&kept[0].webhook.id).await.unwrap();
     let log = Levels::default();
     let response = {

@@ -23,7 +23,7 @@ use shared::{
     retry::Outcome,
     store::{
         Filter, IDEMPOTENCY_TTL, IdempotencyKeys, Lists, Reservation, Store, StoreError,
-        SweepReport, SweepState, Webhooks, WriteError, redis::RedisStore,
+        SweepReport, SweepState, Unindexed, Webhooks, WriteError, redis::RedisStore,
     },
     transition::{Report, Rules, testing::new_webhook},
 };
@@ -158,7 +158,7 @@ async fn a_foreign_key_is_an_error_for_its_webhook_only<S>(world: World<S>) {
         (world.now().minus(Duration::from_secs(60)), world.now().plus(Duration::from_secs(60)));
     let audited = world.store.list_unindexed(from, until, None).await.unwrap().items;
     assert!(
-        audited.contains(&stays) && audited.len() == 2,
+        audited.contains(&Unindexed::Webhook(Box::new(stays.clone()))) && audited.len() == 2,
         "the content is not looked at: {audited:?}"
     );
     for webhook in [&foreign, &bytes, &foreign_content] {
