@@ -51,14 +51,14 @@ impl Service for Embedded {
             return Ok(0);
         }
         let mut count = 0;
-        let mut webhooks_with_message = None;
+        let mut looks = None;
         if let Some(queue) = &self.queue {
             let recovered = queue.recover_in_flight(now).await?;
             count += recovered.released;
-            webhooks_with_message = Some(recovered.webhooks);
+            looks = Some(recovered.looks);
         }
         if let Some(store) = &self.store {
-            let recovered = store.recover_in_flight(now, webhooks_with_message).await?;
+            let recovered = store.recover_in_flight(now, looks).await?;
             count = count.max(recovered.leases) + recovered.unsent;
         }
         Ok(count)

@@ -55,8 +55,7 @@ impl SqliteQueue {
         Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
     }
 
-    /// Makes the messages in flight of the last run visible, and returns the webhooks that a
-    /// message leads to. Call it before any other use of the queue, and only if no other process
+    /// Makes the messages in flight of the last run visible, and returns what a message leads to. Call it before any other use of the queue, and only if no other process
     /// uses it.
     ///
     /// A message in flight was received and neither acknowledged nor released. Delayed messages
@@ -68,8 +67,8 @@ impl SqliteQueue {
             .write(Durability::Crash, move |tx| messages::release_all(tx, now))
             .await
             .map_err(failed)?;
-        let webhooks = self.database.read(messages::webhooks).await.map_err(failed)?;
-        Ok(RecoveredInFlight { released, webhooks })
+        let looks = self.database.read(messages::looks).await.map_err(failed)?;
+        Ok(RecoveredInFlight { released, looks })
     }
 
     /// Tries once. If there are no messages, returns when to try again, if ever.

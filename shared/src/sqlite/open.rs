@@ -21,7 +21,7 @@ pub(super) const APPLICATION_ID: i32 = 0x5073_7468;
 
 /// The migrations between schema versions, oldest first. Only append to them.
 pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Tables that an older version ignores. So they need no schema version.
 const ADDITIONS: &str = include_str!("targets.sql");

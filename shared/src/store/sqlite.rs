@@ -2,13 +2,15 @@
 //!
 //! A record is JSON in one column of the table `webhooks`. The columns beside it are what the
 //! indexes and the preconditions of a write need. The indexes by status and by due time are
-//! partial: a delivered webhook is in neither. `sqlite/schema_1.sql` (beside [`crate::sqlite`]) has
-//! the tables.
+//! partial: a delivered webhook is in neither. `sqlite/schema_1.sql` and the later ones (beside
+//! [`crate::sqlite`]) have the tables. The same table has messages and deliveries: `keys` tells how.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `webhooks`, on `records` | one webhook: create, read, conditional write, delete |
-//! | `lists` | lists, the due index, the audit, counts |
+//! | `messages`, on `message_rows`, `deliveries`, `list_messages` | messages, the keys of deliveries |
+//! | `applications` | the documents of applications |
+//! | `lists`, `list_webhooks`, `audit` | lists, the due index, the audit, counts |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
 //! | `idempotency_keys` | reservations |
 //! | `totals` | counters and destinations |
@@ -21,10 +23,16 @@
 //! write survives a crash of the process.
 
 mod applications;
+mod audit;
+mod deliveries;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
+mod keys;
+mod list_messages;
+mod list_webhooks;
 mod lists;
+mod message_rows;
 mod messages;
 mod purge;
 mod records;

@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use crate::{
     clock::Timestamp,
-    id::{TaskId, WebhookId},
+    id::{MessageId, WebhookId},
     queue::{Depth, Lane, MAX_RECEIVES, Outgoing, Received},
     random::{Random, SystemRandom},
     sqlite::{Total, Transaction, totals},
+    store::DueId,
 };
 
 /// `held`: visible, or sent with a delay.
@@ -31,8 +32,8 @@ const MAX_COUNTED: i64 = 100_000;
 pub struct RecoveredInFlight {
     /// Messages that a receive had hidden and that are visible now.
     pub released: u64,
-    /// The webhooks that a message of either lane refers to, in no order.
-    pub webhooks: Vec<TaskId>,
+    /// What a message of either lane asks to look at, in no order.
+    pub looks: Vec<DueId>,
 }
 
 /// A message to store.
@@ -288,19 +289,21 @@ pub(super) fn release_all(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite:
     Ok(released)
 }
 
-/// The webhooks that messages refer to. For an unreadable message, its ID is enough.
-pub(super) fn webhooks(connection: &Connection) -> rusqlite::Result<Vec<TaskId>> {
+/// What the messages ask to look at. For an unreadable message, its ID is enough.
+pub(super) fn looks(connection: &Connection) -> rusqlite::Result<Vec<DueId>> {
     #[derive(Deserialize)]
     struct Named {
-        webhook_id: WebhookId,
+        webhook_id: Option<WebhookId>,
+        message_id: Option<MessageId>,
     }
     let mut statement = connection.prepare_cached("SELECT body FROM messages")?;
     let mut rows = statement.query(())?;
-    let mut tasks = Vec::new();
+    let mut looks = Vec::new();
     while let Some(row) = rows.next()? {
         if let Ok(named) = serde_json::from_str::<Named>(row.get_ref(0)?.as_str()?) {
-            tasks.push(named.webhook_id.task);
+            let webhook = named.webhook_id.map(DueId::Webhook);
+            looks.extend(webhook.or(named.message_id.map(DueId::Message)));
         }
     }
-    Ok(tasks)
+    Ok(looks)
 }

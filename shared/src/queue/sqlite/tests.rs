@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    clock::SystemClock, message::Message, queue::MAX_RECEIVES, transition::testing::webhook,
+    clock::SystemClock, message::Message, queue::MAX_RECEIVES, store::DueId,
+    transition::testing::webhook,
 };
 
 /// A clock that stands still until it is set.
@@ -213,7 +214,7 @@ async fn a_recovery_shows_what_was_hidden_and_does_not_count_it() {
         receipts.push(received[0].receipt.clone());
         clock.0.fetch_add(1, Ordering::Relaxed);
         let taken = queue.recover_in_flight(clock.now()).await.unwrap();
-        assert_eq!((taken.released, taken.webhooks), (1, vec![webhook.id.task]));
+        assert_eq!((taken.released, taken.looks), (1, vec![DueId::Webhook(webhook.id.clone())]));
     }
     queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
     assert_eq!(

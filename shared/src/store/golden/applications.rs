@@ -1,6 +1,8 @@
 //! Samples of what applications add, and their golden files in `shared/golden/schema_2`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::value::RawValue;
 
 use super::{NOW, at, task};
 use crate::{
@@ -12,13 +14,16 @@ use crate::{
         matching::Plan,
         message::{PlanEntry, PublishedMessage},
         secrets::{SecretKind, StoredSecret},
+        standing::Found,
     },
+    clock::Timestamp,
     config::KeyHash,
-    id::{MessageId, ReferenceId},
+    id::{MessageId, ReferenceId, WebhookId},
     message::{Look, Message},
-    model::{ClaimId, ErrorKind, Webhook},
+    model::{ClaimId, Content, ErrorKind, Webhook},
     retry::{Outcome, RetryPolicy},
     retry_override::RetryOverride,
+    store::{DueId, MessageFilter, Store},
     trace::Trace,
     transition::{EndpointTerms, NewMessage, Report, Rules, with_endpoint_revision},
 };
@@ -203,5 +208,62 @@ fn full_endpoint() -> Endpoint {
         description: Some("the shop".to_owned()),
         metadata: Metadata::from([("team".to_owned(), "a".to_owned())]),
         disabled: Some(Disabled { at: at(8), why: DisabledWhy::Customer, told: true }),
+    }
+}
+
+/// The content of each sample message.
+pub fn payload() -> Content {
+    let payload = RawValue::from_string("{\"n\": 1.0, \"é\":[]}".to_owned()).unwrap();
+    Content { url: String::new(), headers: Vec::new(), payload }
+}
+
+/// The delivery whose key has a marker.
+pub fn marked() -> WebhookId {
+    scheduled().id.delivery(endpoint(3))
+}
+
+/// Until when the marker of [`marked`] occupies its key.
+pub const MARKED_UNTIL: Timestamp = Timestamp::from_millis(NOW.as_millis() + 1_728_000_007);
+
+/// Writes the samples of what applications add. The store's clock must say [`NOW`].
+pub async fn write_all(store: &dyn Store) {
+    for (_, message) in published_messages() {
+        store.create_message(&message, &payload()).await.unwrap();
+    }
+    let first = Rules::delivery(&scheduled(), endpoint(2)).unwrap();
+    store.write(&first, &attempted()).await.unwrap();
+    store.put_marker(&marked(), MARKED_UNTIL).await.unwrap();
+    for (_, application) in applications() {
+        store.write_application(None, &application).await.unwrap();
+    }
+}
+
+/// Panics unless the store reads everything that [`write_all`] writes, in every way.
+pub async fn assert_all_read(store: &dyn Store) {
+    for (name, message) in published_messages() {
+        let read = store.open_message(&message.id).await.unwrap();
+        assert_eq!(read, Some((message, payload())), "{name}");
+    }
+    let read = store.open(&attempted().id).await.unwrap();
+    assert_eq!(read, Some((attempted(), payload())));
+    let standing = store.standing(&scheduled().id).await.unwrap().unwrap();
+    let record = (endpoint(2), Found::Record(Box::new(attempted())));
+    assert_eq!(standing.found, BTreeMap::from([record, (endpoint(3), Found::Marker)]));
+    let filter = MessageFilter::all("cust-7".parse().unwrap());
+    let reference = Some(scheduled().id.reference);
+    for (filter, found) in [
+        (filter.clone(), vec![scheduled(), published()]),
+        (MessageFilter { reference, ..filter }, vec![scheduled()]),
+    ] {
+        let page = store.list_messages(&filter, None, 10).await.unwrap();
+        assert_eq!(page.items, found);
+    }
+    let due = store.due(at(10_000), None, 10).await.unwrap();
+    let due: Vec<_> = due.entries.into_iter().map(|entry| entry.id).collect();
+    assert!(due.contains(&DueId::Message(scheduled().id)), "{due:?}");
+    assert!(due.contains(&DueId::Webhook(attempted().id)), "{due:?}");
+    for (name, application) in applications() {
+        let read = store.application(&application.id).await.unwrap();
+        assert_eq!(read, Some(application), "{name}");
     }
 }

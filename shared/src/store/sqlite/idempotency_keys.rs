@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 
-use super::{SqliteStore, lists::task, unavailable};
+use super::{SqliteStore, keys::task, unavailable};
 use crate::{
     clock::Timestamp,
     id::TaskId,

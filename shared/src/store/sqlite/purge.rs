@@ -1,12 +1,22 @@
 //! The deletion of expired rows: a few at a time, as part of a create or of the store's
 //! housekeeping, and only as far as [`PurgeHorizon`] allows.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
-use super::{lists::task, records, totals::oldest_hour};
+use rusqlite::Connection;
+
+use super::{
+    deliveries,
+    keys::{Key, Kind, position},
+    records::{self, Found},
+    totals::oldest_hour,
+};
 use crate::{
     clock::{Clock, Timestamp},
     sqlite::Transaction,
@@ -21,6 +31,9 @@ const INTERVAL_MS: i64 = 1000;
 
 /// The time between two purges while there are more expired rows than one purge deletes.
 const BUSY_INTERVAL_MS: i64 = 50;
+
+/// The time between two looks at an expired message that one of its deliveries holds.
+const HELD_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// When the next purge may run.
 #[derive(Debug, Default)]
@@ -74,17 +87,15 @@ impl Ticket {
 
 /// Deletes rows that had expired by `now`. Returns whether there may be more.
 fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
-    let mut statement = tx.connection().prepare_cached(
-        "SELECT task, status, content FROM webhooks WHERE expires_at <= ?1 ORDER \
-            BY expires_at LIMIT ?2",
-    )?;
-    let expired = statement
-        .query_map((now.as_millis(), MAX_ROWS), |row| {
-            Ok((task(row, 0)?, row.get(1)?, row.get(2)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    for (task, status, content) in &expired {
-        records::remove(tx, *task, *status, *content)?;
+    let expired = expired(tx.connection(), now)?;
+    for (key, found) in &expired {
+        match found.kind {
+            Kind::Delivery => deliveries::expire(tx, key, found)?,
+            Kind::Message if deliveries::hold_message(tx.connection(), key, now)? => {
+                look_later(tx, key, now)?;
+            }
+            _ => records::remove(tx, key, found)?,
+        }
     }
     let reservations = tx.execute(
         "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE expires_at <= \
@@ -102,4 +113,30 @@ fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
         (oldest_hour(now), MAX_ROWS),
     )?;
     Ok(expired.len().max(reservations).max(retired).max(hours) >= MAX_ROWS as usize)
+}
+
+fn expired(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<(Key, Found)>> {
+    let mut statement = connection.prepare_cached(EXPIRED_SQL)?;
+    let rows = statement.query_map((now.as_millis(), MAX_ROWS), |row| {
+        let found = Found {
+            kind: row.get(1)?,
+            revision: 0,
+            status: row.get(2)?,
+            expires_at: row.get(3)?,
+            content: row.get(4)?,
+        };
+        Ok((Key::at(position(row, 0)?), found))
+    })?;
+    rows.collect()
+}
+
+pub(super) const EXPIRED_SQL: &str = "SELECT task, kind, status, expires_at, content FROM webhooks
+     WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
+
+/// Keeps an expired message, which one of its deliveries holds, so that it does not stand before
+/// other expired rows.
+fn look_later(tx: &Transaction<'_>, key: &Key, now: Timestamp) -> rusqlite::Result<()> {
+    let later = now.plus(HELD_INTERVAL).as_millis();
+    tx.execute("UPDATE webhooks SET expires_at = ?2 WHERE task = ?1", (key.bytes(), later))
+        .map(drop)
 }

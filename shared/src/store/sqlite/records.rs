@@ -1,13 +1,20 @@
-//! One webhook: its row, its content, and the conditional writes.
+//! One row of a direct webhook, a delivery or a message: its record, its content, and the
+//! conditional writes.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::{
+    deliveries,
+    keys::{Key, Kind},
+};
 use crate::{
+    applications::message::PublishedMessage,
     clock::Timestamp,
     id::{TaskId, WebhookId},
-    model::{Content, Webhook},
+    model::{Content, InvalidRecord, Webhook},
+    record::Record,
     sqlite::{Total, Transaction},
     status::Status,
     store::{Tombstone, tombstone_expires_at},
@@ -16,21 +23,25 @@ use crate::{
 /// The row of a record. The caller makes it, so the writer thread does not serialise.
 #[derive(Debug)]
 pub(super) struct Row {
-    task: TaskId,
-    revision: i64,
+    pub(super) key: Key,
+    pub(super) kind: Kind,
+    pub(super) revision: i64,
     status: Status,
     reference: Option<String>,
-    due_at: Option<i64>,
+    pub(super) due_at: Option<i64>,
     archived_at: Option<i64>,
-    expires_at: Option<i64>,
-    record: String,
+    pub(super) expires_at: Option<i64>,
+    pub(super) record: String,
+    application: Option<String>,
+    /// Of a message: the number of planned deliveries.
+    planned: Option<i64>,
 }
 
 impl Row {
     pub(super) fn of(webhook: &Webhook) -> Self {
-        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
         Self {
-            task: webhook.id.task,
+            key: Key::of(&webhook.id),
+            kind: Kind::of(&webhook.id),
             revision: webhook.revision as i64,
             status: webhook.status,
             reference: webhook.referenced.then(|| webhook.id.reference.as_str().to_owned()),
@@ -38,8 +49,43 @@ impl Row {
             archived_at: millis(webhook.archived_at.filter(|_| webhook.is_dead_letter())),
             expires_at: millis(webhook.expires_at),
             record: webhook.to_json(),
+            application: webhook.application.as_ref().map(|id| id.as_str().to_owned()),
+            planned: None,
         }
     }
+
+    pub(super) fn of_message(message: &PublishedMessage) -> Self {
+        let application = message.application.as_str();
+        let reference = || message_reference(application, message.id.reference.as_str());
+        let is_pending = !message.plan.is_empty();
+        Self {
+            key: Key::task(message.id.task),
+            kind: Kind::Message,
+            revision: message.revision as i64,
+            status: if is_pending { Status::Pending } else { Status::Delivered },
+            reference: message.referenced.then(reference),
+            due_at: millis(message.due_at),
+            archived_at: None,
+            expires_at: millis(message.expires_at),
+            record: Record::Message(Box::new(message.clone())).to_json(),
+            application: Some(application.to_owned()),
+            planned: Some(message.plan.len() as i64),
+        }
+    }
+
+    /// When a message expires.
+    fn hidden_at(&self) -> Option<i64> {
+        self.expires_at.filter(|_| self.kind == Kind::Message)
+    }
+}
+
+fn millis(time: Option<Timestamp>) -> Option<i64> {
+    time.map(Timestamp::as_millis)
+}
+
+/// The column `reference` of a message. No direct webhook has such a text there.
+pub(super) fn message_reference(application: &str, reference: &str) -> String {
+    format!("{application}/{reference}")
 }
 
 /// The row of a content.
@@ -76,50 +122,69 @@ pub(super) enum Written {
 }
 
 /// The columns that a precondition needs.
-struct Found {
-    revision: i64,
-    status: u8,
-    expires_at: Option<i64>,
-    content: i64,
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) kind: Kind,
+    pub(super) revision: i64,
+    pub(super) status: u8,
+    pub(super) expires_at: Option<i64>,
+    pub(super) content: i64,
 }
 
 impl Found {
-    fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at <= now.as_millis())
+    /// Whether the row exists for readers and writers. A message that has expired does as long as
+    /// one of its deliveries holds it.
+    pub(super) fn exists(
+        &self,
+        connection: &Connection,
+        key: &Key,
+        now: Timestamp,
+    ) -> rusqlite::Result<bool> {
+        let is_expired = self.expires_at.is_some_and(|at| at <= now.as_millis());
+        Ok(!is_expired
+            || (self.kind == Kind::Message && deliveries::hold_message(connection, key, now)?))
     }
 }
 
-fn find(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Found>> {
+pub(super) fn find(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Found>> {
     connection
         .prepare_cached(
-            "SELECT revision, status, expires_at, content FROM webhooks WHERE task = ?1",
+            "SELECT kind, revision, status, ifnull(hidden_at, expires_at), content FROM webhooks \
+             WHERE task = ?1",
         )?
-        .query_row([task.as_bytes()], |row| {
+        .query_row([key.bytes()], |row| {
             Ok(Found {
-                revision: row.get(0)?,
-                status: row.get(1)?,
-                expires_at: row.get(2)?,
-                content: row.get(3)?,
+                kind: row.get(0)?,
+                revision: row.get(1)?,
+                status: row.get(2)?,
+                expires_at: row.get(3)?,
+                content: row.get(4)?,
             })
         })
         .optional()
 }
 
-/// The record with this task id, expired or not.
-pub(super) fn record(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<String>> {
-    let mut statement = connection.prepare_cached("SELECT record FROM webhooks WHERE task = ?1")?;
-    statement.query_row([task.as_bytes()], |row| row.get(0)).optional()
+/// The record under this key, expired or not, if it is of this kind.
+pub(super) fn record(
+    connection: &Connection,
+    key: &Key,
+    kind: Kind,
+) -> rusqlite::Result<Option<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT record FROM webhooks WHERE task = ?1 AND kind = ?2")?;
+    statement.query_row((key.bytes(), kind.code()), |row| row.get(0)).optional()
 }
 
-/// The record and its content at one moment.
+/// The record, if it is of this kind, and its content at one moment.
 pub(super) fn open(
     connection: &Connection,
-    task: TaskId,
+    key: &Key,
+    kind: Kind,
 ) -> rusqlite::Result<Option<(String, Option<StoredContent>)>> {
     let read = connection.unchecked_transaction()?;
     let row = read
-        .prepare_cached("SELECT record, content FROM webhooks WHERE task = ?1")?
-        .query_row([task.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached("SELECT record, content FROM webhooks WHERE task = ?1 AND kind = ?2")?
+        .query_row((key.bytes(), kind.code()), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((record, id)) = row else { return Ok(None) };
     let found = content(&read, id)?;
@@ -136,27 +201,31 @@ pub(super) fn content(connection: &Connection, id: i64) -> rusqlite::Result<Opti
         .optional()
 }
 
-/// Why a webhook was not created.
+/// What is under a task id.
 #[derive(Debug)]
 pub(super) enum Occupied {
-    /// A webhook with its task id exists. This is its record.
+    /// A record of the wanted kind.
     Taken(String),
+    /// A record of another kind.
+    Other,
+    /// No record.
     Tombstone(Tombstone),
 }
 
-/// Creates the webhook, unless a webhook or a tombstone has its task id.
+/// Creates the direct webhook or the message, unless a record or a tombstone has its task id.
 pub(super) fn create(
     tx: &mut Transaction<'_>,
     row: &Row,
     content: &StoredContent,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Occupied>> {
-    if let Some(found) = find(tx.connection(), row.task)? {
-        if !found.is_expired(now) {
-            return Ok(record(tx.connection(), row.task)?.map(Occupied::Taken));
+    if let Some(found) = find(tx.connection(), &row.key)? {
+        if found.exists(tx.connection(), &row.key, now)? {
+            let record = record(tx.connection(), &row.key, row.kind)?;
+            return Ok(Some(record.map_or(Occupied::Other, Occupied::Taken)));
         }
-        remove(tx, row.task, found.status, found.content)?;
-    } else if let Some(why) = tombstone(tx.connection(), row.task)? {
+        remove(tx, &row.key, &found)?;
+    } else if let Some(why) = tombstone(tx.connection(), &row.key)? {
         return Ok(Some(Occupied::Tombstone(why)));
     }
     tx.execute(
@@ -164,12 +233,18 @@ pub(super) fn create(
         (&content.url, &content.headers, &content.payload),
     )?;
     let content = tx.connection().last_insert_rowid();
+    insert(tx, row, content)?;
+    Ok(None)
+}
+
+/// Inserts the row. Its key must be vacant.
+pub(super) fn insert(tx: &mut Transaction<'_>, row: &Row, content: i64) -> rusqlite::Result<()> {
     tx.execute(
         "INSERT INTO webhooks (task, revision, status, reference, due_at, archived_at, expires_at, \
-         content, record)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         content, record, kind, application, unstarted, hidden_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
-            row.task.as_bytes(),
+            row.key.bytes(),
             row.revision,
             row.status.code(),
             row.reference,
@@ -177,26 +252,36 @@ pub(super) fn create(
             row.archived_at,
             row.expires_at,
             content,
-            row.record
+            row.record,
+            row.kind.code(),
+            row.application,
+            row.planned,
+            row.hidden_at()
         ],
     )?;
-    tx.count(Total::Webhooks(row.status), 1);
-    Ok(None)
+    if row.kind.is_webhook() {
+        tx.count(Total::Webhooks(row.status), 1);
+    }
+    Ok(())
 }
 
-/// Replaces the stored record with `row`, if it has the revision `before`.
+/// Replaces the stored record with `row`, if it has the revision `before`. From revision 0 it makes
+/// the record of a delivery, if its key is vacant and its message exists.
 pub(super) fn replace(
     tx: &mut Transaction<'_>,
     row: &Row,
     before: u64,
     now: Timestamp,
 ) -> rusqlite::Result<Written> {
-    let Some(found) = find(tx.connection(), row.task)?.filter(|found| !found.is_expired(now))
-    else {
-        return Ok(Written::Missing);
+    let Some(found) = find(tx.connection(), &row.key)? else {
+        let is_first = row.kind == Kind::Delivery && before == 0;
+        return if is_first { deliveries::start(tx, row, now) } else { Ok(Written::Missing) };
     };
+    if found.kind != row.kind || !found.exists(tx.connection(), &row.key, now)? {
+        return Ok(Written::Missing);
+    }
     if found.revision != before as i64 {
-        let stored = record(tx.connection(), row.task)?.unwrap_or_default();
+        let stored = record(tx.connection(), &row.key, row.kind)?.unwrap_or_default();
         // The same bytes are the same record: an earlier try of this write took effect.
         let ours = stored == row.record;
         return Ok(if ours {
@@ -209,11 +294,11 @@ pub(super) fn replace(
         "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at \
          = ?6, record = ?7
          WHERE task = ?1",
-        params![row.task.as_bytes(), row.revision, row.status.code(), row.due_at, row.archived_at,
+        params![row.key.bytes(), row.revision, row.status.code(), row.due_at, row.archived_at,
             row.expires_at, row.record],
     )?;
     if found.status != row.status.code() {
-        count_out(tx, found.status);
+        count_out(tx, &found);
         tx.count(Total::Webhooks(row.status), 1);
     }
     Ok(Written::Done { content: found.content })
@@ -227,49 +312,60 @@ pub(super) enum Deletion {
     Changed,
 }
 
-/// Deletes the webhook with its content and index entries, if it has this revision where one is
-/// given.
+/// Deletes the webhook or message with its content and index entries, if it has this revision where
+/// one is given. Leaves a tombstone.
 pub(super) fn delete(
     tx: &mut Transaction<'_>,
     id: &WebhookId,
+    kind: Kind,
     revision: Option<u64>,
     now: Timestamp,
 ) -> rusqlite::Result<Deletion> {
-    let Some(found) = find(tx.connection(), id.task)? else { return Ok(Deletion::Missing) };
+    let key = Key::of(id);
+    let Some(found) = find(tx.connection(), &key)?.filter(|found| found.kind == kind) else {
+        return Ok(Deletion::Missing);
+    };
     // An operator can delete an unreadable record. A readable one must have the whole id.
-    let stored = record(tx.connection(), id.task)?.and_then(|record| id_of(&record));
+    let stored = record(tx.connection(), &key, kind)?.and_then(|record| id_of(&record));
     if stored.is_some_and(|stored| stored != *id) {
         return Ok(Deletion::Missing);
     }
-    let is_expired = found.is_expired(now);
+    let exists = found.exists(tx.connection(), &key, now)?;
     if revision.is_some_and(|revision| revision as i64 != found.revision) {
-        return Ok(if is_expired { Deletion::Missing } else { Deletion::Changed });
+        return Ok(if exists { Deletion::Changed } else { Deletion::Missing });
     }
-    remove(tx, id.task, found.status, found.content)?;
+    remove(tx, &key, &found)?;
     add_tombstone(tx, id.task, Tombstone::Deleted, now)?;
-    Ok(if is_expired { Deletion::Missing } else { Deletion::Done })
+    Ok(if exists { Deletion::Done } else { Deletion::Missing })
 }
 
-/// Bars the id if no webhook exists under it. Returns what is there.
+/// Bars the id if no record exists under it. Returns what is there.
 pub(super) fn tombstone_id(
     tx: &mut Transaction<'_>,
     task: TaskId,
+    kind: Kind,
     now: Timestamp,
 ) -> rusqlite::Result<Occupied> {
-    if let Some(record) = record(tx.connection(), task)? {
-        return Ok(Occupied::Taken(record));
+    let key = Key::task(task);
+    if let Some(found) = find(tx.connection(), &key)? {
+        if found.kind != kind {
+            return Ok(Occupied::Other);
+        }
+        return Ok(match record(tx.connection(), &key, kind)? {
+            Some(record) if found.exists(tx.connection(), &key, now)? => Occupied::Taken(record),
+            _ => Occupied::Tombstone(Tombstone::Deleted),
+        });
     }
-    if let Some(why) = tombstone(tx.connection(), task)? {
+    if let Some(why) = tombstone(tx.connection(), &key)? {
         return Ok(Occupied::Tombstone(why));
     }
     add_tombstone(tx, task, Tombstone::Unused, now)?;
     Ok(Occupied::Tombstone(Tombstone::Unused))
 }
 
-fn tombstone(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<Tombstone>> {
+fn tombstone(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Tombstone>> {
     let mut statement = connection.prepare_cached("SELECT why FROM retired WHERE task = ?1")?;
-    let why: Option<String> =
-        statement.query_row([task.as_bytes()], |row| row.get(0)).optional()?;
+    let why: Option<String> = statement.query_row([key.bytes()], |row| row.get(0)).optional()?;
     Ok(why.map(|why| Tombstone::from_stored(&why)))
 }
 
@@ -289,26 +385,45 @@ fn add_tombstone(
     Ok(())
 }
 
-/// Deletes the rows of a webhook. SQLite deletes their index entries.
-pub(super) fn remove(
-    tx: &mut Transaction<'_>,
-    task: TaskId,
-    status: u8,
-    content: i64,
-) -> rusqlite::Result<()> {
-    tx.execute("DELETE FROM webhooks WHERE task = ?1", [task.as_bytes()])?;
-    tx.execute("DELETE FROM contents WHERE id = ?1", [content])?;
-    count_out(tx, status);
+/// Deletes the row of any kind, and its content unless that is another row's. SQLite deletes the
+/// index entries.
+pub(super) fn remove(tx: &mut Transaction<'_>, key: &Key, found: &Found) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM webhooks WHERE task = ?1", [key.bytes()])?;
+    if matches!(found.kind, Kind::Direct | Kind::Message) {
+        tx.execute("DELETE FROM contents WHERE id = ?1", [found.content])?;
+    }
+    count_out(tx, found);
     Ok(())
 }
 
-fn count_out(tx: &mut Transaction<'_>, status: u8) {
-    if let Some(status) = Status::from_code(status) {
+/// Takes a webhook out of the totals.
+pub(super) fn count_out(tx: &mut Transaction<'_>, found: &Found) {
+    if let (Some(status), true) = (Status::from_code(found.status), found.kind.is_webhook()) {
         tx.count(Total::Webhooks(status), -1);
     }
 }
 
-/// The id in a record, even of a newer version that cannot be read whole.
+/// Reads the record of a webhook from a row of this kind.
+pub(super) fn parse_webhook(kind: Kind, json: &str) -> Result<Webhook, InvalidRecord> {
+    if kind == Kind::Direct {
+        return Webhook::from_json(json);
+    }
+    match Record::from_json(json)? {
+        Record::Webhook(webhook) => Ok(*webhook),
+        Record::Message(_) => Err(InvalidRecord::wrong_schema()),
+    }
+}
+
+/// Reads the record of a message.
+pub(super) fn parse_message(json: &str) -> Result<PublishedMessage, InvalidRecord> {
+    match Record::from_json(json)? {
+        Record::Message(message) => Ok(*message),
+        Record::Webhook(_) => Err(InvalidRecord::wrong_schema()),
+    }
+}
+
+/// The id in a record, even of a newer version that cannot be read whole. A message's id has the
+/// form of a direct webhook's.
 pub(super) fn id_of(record: &str) -> Option<WebhookId> {
     #[derive(Deserialize)]
     struct Named {

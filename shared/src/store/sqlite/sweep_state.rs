@@ -7,10 +7,12 @@ use super::{SqliteStore, unavailable};
 use crate::{
     clock::Timestamp,
     sqlite::{Durability, Transaction},
-    store::{AdvanceAuditError, StoreError, SweepReport, SweepState},
+    store::{AdvanceAuditError, FIRST_OVERLAP, StoreError, SweepReport, SweepState},
 };
 
-const AUDITED_UNTIL: &str = "audited_until";
+/// The position of versions that knew no messages.
+const OLD_AUDITED_UNTIL: &str = "audited_until";
+const AUDITED_UNTIL: &str = "messages_audited_until";
 const REPORT: &str = "report";
 
 #[async_trait]
@@ -28,7 +30,9 @@ impl SweepState for SqliteStore {
             if audited_until(tx.connection())? != from {
                 return Ok(false);
             }
-            keep(tx, AUDITED_UNTIL, to.as_millis())?;
+            for name in [AUDITED_UNTIL, OLD_AUDITED_UNTIL] {
+                keep(tx, name, to.as_millis())?;
+            }
             Ok(true)
         };
         let is_moved =
@@ -48,9 +52,16 @@ impl SweepState for SqliteStore {
     }
 }
 
-fn audited_until(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+/// The position of the audit that knows messages.
+pub(super) fn audited_until(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let mut statement = connection.prepare_cached("SELECT value FROM sweep WHERE name = ?1")?;
-    statement.query_row([AUDITED_UNTIL], |row| row.get(0).map(Timestamp::from_millis)).optional()
+    let mut position = |name: &str| {
+        statement.query_row([name], |row| row.get(0).map(Timestamp::from_millis)).optional()
+    };
+    if let Some(own) = position(AUDITED_UNTIL)? {
+        return Ok(Some(own));
+    }
+    Ok(position(OLD_AUDITED_UNTIL)?.map(|old| old.minus(FIRST_OVERLAP)))
 }
 
 fn last_report(connection: &Connection) -> rusqlite::Result<Option<SweepReport>> {

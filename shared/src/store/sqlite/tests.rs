@@ -1,6 +1,7 @@
 //! The parts of this backend beyond the contract: its indexes, its totals, the purge, and the
 //! recovery.
 
+mod messages;
 mod targets;
 
 use std::{
@@ -18,8 +19,8 @@ use crate::{
     model::{ClaimId, Content, InvalidRecord, SCHEMA, Webhook},
     retry::Outcome,
     store::{
-        Activity, DestinationTotals, Filter, Lists, SweepReport, SweepState, Totals, Webhooks,
-        WriteError, purge::MIN_APART,
+        Activity, DestinationTotals, DueId, Filter, Lists, SweepReport, SweepState, Totals,
+        Webhooks, WriteError, purge::MIN_APART,
     },
     transition::{Report, Rules, testing::new_webhook},
 };
@@ -402,7 +403,7 @@ async fn a_recovery_finds_what_no_message_leads_to() {
 
     fixture.advance(Duration::from_secs(1));
     let now = fixture.now();
-    let messages = vec![relayed_and_sent.id.task, sent.id.task];
+    let messages = [&relayed_and_sent, &sent].map(|sent| DueId::Webhook(sent.id.clone())).to_vec();
     let taken = fixture.store.recover_in_flight(now, Some(messages.clone())).await.unwrap();
     assert_eq!(taken, RecoveredInFlight { leases: 0, unsent: 3 });
     assert_eq!(fixture.get(&unsent).await.due_at, Some(now));

@@ -1,9 +1,12 @@
 //! The contract of [`Webhooks`] on the rows of `records`.
 
+use std::fmt::Display;
+
 use async_trait::async_trait;
 
 use super::{
-    SqliteStore,
+    SqliteStore, deliveries,
+    keys::{Key, Kind},
     purge::PurgeTimer,
     records::{self, Deletion, Occupied, Row, StoredContent, Written},
     unavailable,
@@ -34,6 +37,9 @@ impl Webhooks for SqliteStore {
             Some(Occupied::Taken(record)) => {
                 Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)))
             }
+            Some(Occupied::Other) => {
+                Err(StoreError::malformed(&webhook.id, "a message has this task ID").into())
+            }
             Some(Occupied::Tombstone(why)) => Err(CreateError::Tombstone(why)),
         }
     }
@@ -42,23 +48,24 @@ impl Webhooks for SqliteStore {
         let (task, now) = (id.task, self.clock.now());
         let found = self
             .database
-            .write(Durability::PowerLoss, move |tx| records::tombstone_id(tx, task, now))
+            .write(Durability::PowerLoss, move |tx| {
+                records::tombstone_id(tx, task, Kind::Direct, now)
+            })
             .await
             .map_err(unavailable)?;
         match found {
-            Occupied::Taken(record) => Ok(match parse(id, &record)? {
-                webhook if webhook.is_expired(now) => IdState::Tombstone(Tombstone::Deleted),
-                webhook => IdState::Webhook(Box::new(webhook)),
-            }),
+            Occupied::Taken(record) => Ok(IdState::Webhook(Box::new(parse(id, &record)?))),
+            // No webhook can be created under the id of a message.
+            Occupied::Other => Ok(IdState::Tombstone(Tombstone::Unused)),
             Occupied::Tombstone(why) => Ok(IdState::Tombstone(why)),
         }
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let task = id.task;
+        let (key, kind) = (Key::of(id), Kind::of(id));
         let record = self
             .database
-            .read(move |connection| records::record(connection, task))
+            .read(move |connection| records::record(connection, &key, kind))
             .await
             .map_err(unavailable)?;
         Ok(record
@@ -68,15 +75,16 @@ impl Webhooks for SqliteStore {
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
-        let task = id.task;
+        let (key, kind) = (Key::of(id), Kind::of(id));
         let found = self
             .database
-            .read(move |connection| records::open(connection, task))
+            .read(move |connection| records::open(connection, &key, kind))
             .await
             .map_err(unavailable)?;
         let Some((json, stored)) = found else { return Ok(None) };
         let webhook = parse(id, &json)?;
-        if !self.exists(&webhook, id) {
+        // The content of a delivery is its message's, which may be deleted.
+        if !self.exists(&webhook, id) || (id.is_delivery() && stored.is_none()) {
             return Ok(None);
         }
         Ok(Some((webhook, read_content(id, stored)?)))
@@ -100,7 +108,7 @@ impl Webhooks for SqliteStore {
     }
 
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
-        self.remove(&seen.id, Some(seen.revision)).await
+        self.remove(&seen.id, Some(seen)).await
     }
 }
 
@@ -140,12 +148,18 @@ impl SqliteStore {
         }
     }
 
-    async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<(), DeleteError> {
+    async fn remove(&self, id: &WebhookId, seen: Option<&Webhook>) -> Result<(), DeleteError> {
         let (id, now) = (id.clone(), self.clock.now());
+        let revision = seen.map(|seen| seen.revision);
+        let allowed_at = seen.and_then(|seen| seen.allowed_at);
         // Synced, because the answer promises that no attempt starts any more.
-        let work = self
-            .database
-            .write(Durability::PowerLoss, move |tx| records::delete(tx, &id, revision, now));
+        let work = self.database.write(Durability::PowerLoss, move |tx| {
+            if id.is_delivery() {
+                deliveries::delete(tx, &id, revision, allowed_at, now)
+            } else {
+                records::delete(tx, &id, Kind::Direct, revision, now)
+            }
+        });
         match work.await.map_err(unavailable)? {
             Deletion::Done => Ok(()),
             Deletion::Missing => Err(DeleteError::Missing),
@@ -161,7 +175,7 @@ impl SqliteStore {
 }
 
 fn parse(id: &WebhookId, json: &str) -> Result<Webhook, StoreError> {
-    Webhook::from_json(json).map_err(|source| StoreError::unreadable(id, source))
+    records::parse_webhook(Kind::of(id), json).map_err(|source| StoreError::unreadable(id, source))
 }
 
 fn conflict(id: &WebhookId, json: &str) -> WriteError {
@@ -171,7 +185,11 @@ fn conflict(id: &WebhookId, json: &str) -> WriteError {
     }
 }
 
-fn read_content(id: &WebhookId, stored: Option<StoredContent>) -> Result<Content, StoreError> {
+/// The content of the webhook or message.
+pub(super) fn read_content(
+    id: &impl Display,
+    stored: Option<StoredContent>,
+) -> Result<Content, StoreError> {
     stored
         .ok_or_else(|| StoreError::malformed(id, "its content is missing"))?
         .read()
