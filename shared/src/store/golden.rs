@@ -349,16 +349,15 @@ pub fn reservations() -> [(&'static str, Reservation); 2] {
 pub fn sweep_reports() -> [(&'static str, SweepReport); 2] {
     let least =
         SweepReport { ran_at: NOW, lag_ms: 5, counts: [1, 2, 3, 4, 5], ..Default::default() };
+    // Versions before applications knew the parts of schema 1 alone.
+    let left = DuePlace::After { due_at: at(3), name: String::new() };
+    let left = DueCursor::new(vec![left; usize::from(SHARDS)]);
     let full = SweepReport {
         unreadable: 6,
         unreadable_may_be_more: true,
         resume: Some(due_cursor()),
         began_at: Some(at(1)),
-        clock_fault: Some(ClockFault {
-            found_at: at(2),
-            ahead_ms: 3_600_000,
-            left: Some(DueCursor::before(at(3))),
-        }),
+        clock_fault: Some(ClockFault { found_at: at(2), ahead_ms: 3_600_000, left: Some(left) }),
         ..least.clone()
     };
     [("sweep_report_least.json", least), ("sweep_report_full.json", full)]
