@@ -17,7 +17,8 @@
 //!
 //! **The contracts.** [`store`] and [`queue`] define what each backend guarantees. [`message`] is
 //! the body of a queue message, [`lane`] one of the two queues. [`apply`] makes one conditional
-//! write of a transition, and repeats it after a conflict.
+//! write of a transition, and repeats it after a conflict. [`message_deletion`] deletes a message
+//! with its deliveries.
 //!
 //! **The backends.** `aws`, `redis` and `sqlite` are the connections, each behind a feature of that
 //! name. [`context`] opens the configured backends.
@@ -50,6 +51,7 @@ pub mod lane;
 pub mod liveness;
 pub mod logging;
 pub mod message;
+pub mod message_deletion;
 pub mod metrics;
 pub mod model;
 pub mod planted;
