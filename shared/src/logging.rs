@@ -5,7 +5,7 @@
 //! # Spans
 //!
 //! The code that works on a request or a webhook runs inside a span ([`request_span`],
-//! [`webhook_span`]). Each line that is logged inside the span carries the span's fields, and
+//! [`webhook_span`], [`message_span`]). Each line that is logged inside the span carries the span's fields, and
 //! `[correlation_id] ` precedes its message. A log site therefore names neither:
 //!
 //! ```
@@ -39,7 +39,10 @@ use tracing_subscriber::{
 };
 use url::Url;
 
-use crate::model::Webhook;
+use crate::{
+    applications::{id::ApplicationId, message::PublishedMessage},
+    model::Webhook,
+};
 
 /// The target of the spans of this module. No `RUST_LOG` filters them out: a line would lose its
 /// ids.
@@ -104,13 +107,26 @@ pub fn request_span(correlation_id: &str, xray_trace_id: Option<&str>) -> Span {
     tracing::error_span!(target: SPAN_TARGET, "request", correlation_id, xray_trace_id)
 }
 
-/// The span of the work on one webhook. `xray_trace_id` is that of the invocation or the message,
+/// The span of the work on one webhook. That of a delivery names its application and its endpoint.
+/// `xray_trace_id` is that of the invocation or the message,
 /// if it has one.
 pub fn webhook_span(webhook: &Webhook, xray_trace_id: Option<&str>) -> Span {
     let trace_id = webhook.trace.as_ref().map(|trace| trace.id.as_str());
+    let application_id = webhook.application.as_ref().map(ApplicationId::as_str);
+    let endpoint_id = webhook.id.endpoint.map(tracing::field::display);
     tracing::error_span!(
         target: SPAN_TARGET, "webhook", correlation_id = webhook.correlation_id,
-        webhook_id = %webhook.id, trace_id, xray_trace_id,
+        webhook_id = %webhook.id, application_id, endpoint_id, trace_id, xray_trace_id,
+    )
+}
+
+/// The span of the work on one published message.
+pub fn message_span(message: &PublishedMessage, xray_trace_id: Option<&str>) -> Span {
+    let trace_id = message.trace.as_ref().map(|trace| trace.id.as_str());
+    tracing::error_span!(
+        target: SPAN_TARGET, "message", correlation_id = message.correlation_id,
+        message_id = %message.id, application_id = message.application.as_str(), trace_id,
+        xray_trace_id,
     )
 }
 

@@ -247,8 +247,8 @@ pub enum ErrorKind {
     Interrupted,
     /// Deferred for too long by an open circuit, a pause or a rate of its targets.
     CircuitOpen,
-    /// The queue moved its messages to the dead letters again after every rescue, or no attempt of
-    /// a delivery started in time.
+    /// The queue moved its messages to the dead letters again after every rescue, no attempt of a
+    /// delivery started in time, or its endpoint's secrets could not be read.
     Undeliverable,
     /// The endpoint of the delivery was deleted.
     EndpointDeleted,
@@ -419,6 +419,12 @@ impl Webhook {
             || self.budget.throttled > 0
             || self.budget.interrupted > 0
             || self.claim.is_some()
+    }
+
+    /// The fairness group of its queue messages: its destination, or the application of a delivery,
+    /// however many endpoints that has.
+    pub fn fairness_group(&self) -> &str {
+        self.application.as_ref().map_or(&self.destination, ApplicationId::as_str)
     }
 
     /// Whether it is a dead letter: failed and archived.

@@ -113,8 +113,12 @@ pub struct Request<'a> {
     pub headers: &'a [(String, String)],
     /// The body, sent byte for byte.
     pub payload: Bytes,
-    /// `webhook-id`. It is the same for every attempt, resend, and redrive.
+    /// The webhook. `webhook-id` is its id, or the id of its message. It is the same for every
+    /// attempt, resend, and redrive, and at every endpoint.
     pub webhook_id: &'a WebhookId,
+    /// The secrets of a delivery's endpoint, each of which signs. `None`: those of the
+    /// [`SenderConfig`] sign.
+    pub secrets: Option<&'a [Secret]>,
     /// `x-correlation-id`.
     pub correlation_id: &'a str,
     /// `x-webhook-event`, if the webhook has an event type.
@@ -163,7 +167,8 @@ pub trait Sender: Lookup {
 /// The configuration of an [`HttpSender`].
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// The signing secrets. Each one signs every request. If empty, requests are not signed.
+    /// The signing secrets. Each one signs every request that has none of its own. If empty, those
+    /// requests are not signed.
     pub secrets: Vec<Secret>,
     /// Decides which URLs and addresses are allowed.
     pub guard: Arc<AddressGuard>,
@@ -234,7 +239,8 @@ impl HttpSender {
         let Some(origin) = Origin::of(&url) else {
             return failure::refused_url(RefusedUrl::Scheme);
         };
-        let head = headers::request_head(request, &url, &self.secrets);
+        let secrets = request.secrets.unwrap_or(&self.secrets);
+        let head = headers::request_head(request, &url, secrets);
         let response = match deadline
             .run(self.exchange(&origin, head, request.payload.clone(), deadline))
             .await

@@ -202,7 +202,7 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
         .map(|webhook| Outgoing {
             body: Message::with_seen(webhook).to_json(),
             delay: Duration::ZERO,
-            group: webhook.destination.clone(),
+            group: webhook.fairness_group().to_owned(),
         })
         .collect();
     let Err(error) = app.context.queue.send(Lane::Webhooks, &messages).await else {

@@ -20,6 +20,7 @@ use tokio::sync::SemaphorePermit;
 use crate::{
     circuit_breaker::{CircuitOpen, CircuitPermit},
     deferral::Deferral,
+    endpoint::Work,
     host_limiter::{HostPermit, Rejected},
     rate_limiter::HeldSlots,
     turn::HeldTurn,
@@ -70,9 +71,10 @@ impl Deliver {
     pub(crate) async fn admission<'a>(
         &'a self,
         webhook: &Webhook,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         until: Timestamp,
     ) -> Result<Box<AttemptPermit<'a>>, NoAttempt<'a>> {
+        let turn = work.turn;
         let held = HeldSlots::of(turn.slot.clone().or_else(|| webhook.slot.clone()));
         let mut pass = Pass { held, only_if_untried: false };
         // Before the limits of this process, so that a webhook that waits does not use them up.
@@ -80,7 +82,7 @@ impl Deliver {
             self.wait_for_turn(webhook, turn, &mut pass).await?;
         }
         let slot = Some(self.free_slot(until).await.ok_or(NoAttempt::HandBack)?);
-        let host = match self.hosts.acquire(&webhook.destination).await {
+        let host = match self.hosts.acquire_at(work.place(webhook)).await {
             Ok(permit) if self.is_in_time(until) => Some(permit),
             late_or_rejected => {
                 let rejected = late_or_rejected.err();
@@ -201,7 +203,7 @@ impl Deliver {
 
     /// Whether the budget of `webhook` covers this deferral. Writing the deferral checks everything
     /// else, against the stored record.
-    fn has_deferrals_left(&self, webhook: &Webhook, deferral: Deferral) -> bool {
+    pub(crate) fn has_deferrals_left(&self, webhook: &Webhook, deferral: Deferral) -> bool {
         let now = self.context.clock.now();
         self.context.rules.has_deferrals_left(webhook.budget, deferral.until, deferral.why(), now)
     }

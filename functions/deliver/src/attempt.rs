@@ -19,8 +19,8 @@ use shared::{
 
 use crate::{
     admission::{AttemptPermit, NoAttempt, Reservation},
+    endpoint::{NoEndpoint, OpenEndpoint, Work},
     throttling::refusal,
-    turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -42,6 +42,22 @@ struct HeldClaim {
     was_retrying: bool,
 }
 
+/// What a claim and its request need.
+struct Sending<'a> {
+    work: &'a Work<'a>,
+    /// The endpoint of a delivery.
+    endpoint: Option<OpenEndpoint>,
+    /// Whether only a webhook that was never attempted may be claimed.
+    only_if_untried: bool,
+}
+
+/// Why an admitted delivery cannot be claimed.
+enum NotReady {
+    NoEndpoint(NoEndpoint),
+    /// What is needed for a request cannot be read, for this reason.
+    Unusable(String),
+}
+
 /// Why there is no answer that counts for the destination.
 enum NoAnswer {
     /// No claim was written.
@@ -58,30 +74,43 @@ impl Deliver {
     pub(crate) async fn attempt(
         &self,
         seen: Box<Webhook>,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         until: Timestamp,
     ) -> StepResult {
-        let admission = self.admission(&seen, turn, until).await;
+        let admission = self.admission(&seen, work, until).await;
         let AttemptPermit { mut reservation, circuit, only_if_untried } = match admission {
             Ok(permit) => *permit,
             Err(NoAttempt::Defer(deferral, _reservation)) => {
-                return self.defer(seen, turn, deferral).await;
+                return self.defer(seen, work, deferral).await;
             }
             Err(NoAttempt::WaitForSlot(wait)) => {
-                return self.wait_for_slot(seen, turn, wait).await;
+                return self.wait_for_slot(seen, work, wait).await;
             }
             Err(NoAttempt::GiveUp(reason)) => return StepResult::BudgetSpent(seen, reason),
             Err(NoAttempt::HandBack) => return StepResult::Ended(Disposition::HandBack),
         };
-        let no_answer = match self.claim_and_send(seen, only_if_untried, &mut reservation).await {
+        let (work, endpoint) = match self.before_claim(seen.as_ref(), work).await {
+            Ok(current) => current,
+            Err(reason) => {
+                self.breaker.release(&self.context, circuit).await;
+                return match reason {
+                    NotReady::NoEndpoint(reason) => {
+                        self.step_without_endpoint(seen, work.turn, reason).await
+                    }
+                    NotReady::Unusable(why) => self.defer_unusable(seen, work, &why).await,
+                };
+            }
+        };
+        let sending = Sending { work: &work, endpoint, only_if_untried };
+        let no_answer = match self.claim_and_send(seen, sending, &mut reservation).await {
             Ok((HeldClaim { webhook, claim_id, was_retrying, .. }, sent_at, answer)) => {
                 if let Some(refusal) = refusal(&webhook, &answer, sent_at) {
                     let wait = self.pause(&webhook, &refusal, circuit).await;
                     let waiting = (wait, was_retrying);
-                    return self.throttle(webhook, claim_id, answer, turn, waiting).await;
+                    return self.throttle(webhook, claim_id, answer, &work, waiting).await;
                 }
                 self.breaker.record(&self.context, &answer, circuit).await;
-                return self.record_outcome(webhook, claim_id, answer, turn, was_retrying).await;
+                return self.record_outcome(webhook, claim_id, answer, &work, was_retrying).await;
             }
             Err(no_answer) => no_answer,
         };
@@ -100,23 +129,35 @@ impl Deliver {
         }
     }
 
+    /// The endpoint of a delivery as it is now, since admission may have taken a while, and what a
+    /// request to it needs.
+    async fn before_claim<'a>(
+        &self,
+        webhook: &Webhook,
+        work: &Work<'a>,
+    ) -> Result<(Work<'a>, Option<OpenEndpoint>), NotReady> {
+        let current = self.work(webhook, work.turn).await.map_err(NotReady::NoEndpoint)?;
+        let open = current.endpoint.as_ref().map(|in_use| self.open_endpoint(in_use));
+        Ok((current, open.transpose().map_err(NotReady::Unusable)?))
+    }
+
     /// The attempt's deadline counts from before the claim, and the lease from the claim. So the
     /// attempt ends before its lease.
     ///
-    /// With `only_if_untried`, it claims no webhook that another message has attempted since it was
+    /// With [`Sending::only_if_untried`], it claims no webhook that another message has attempted since it was
     /// seen.
     async fn claim(
         &self,
         seen: Box<Webhook>,
-        only_if_untried: bool,
+        sending: &Sending<'_>,
     ) -> Result<(HeldClaim, Content), StepResult> {
         let claimed_at = self.context.clock.now();
         let claim_id = ClaimId(self.context.random.next_u64());
-        let rules = &self.context.rules;
+        let Sending { work: Work { rules, .. }, only_if_untried, .. } = sending;
         let was_retrying = AtomicBool::default();
         let claim = |webhook: &Webhook| {
             was_retrying.store(webhook.status == Status::Retrying, Ordering::Relaxed);
-            let mut has_right = !only_if_untried || !webhook.was_attempted();
+            let mut has_right = !*only_if_untried || !webhook.was_attempted();
             if planted::is(Bug::ExemptByOldRead) {
                 has_right = true;
             }
@@ -143,11 +184,10 @@ impl Deliver {
     async fn claim_and_send(
         &self,
         seen: Box<Webhook>,
-        only_if_untried: bool,
+        sending: Sending<'_>,
         reservation: &mut Reservation<'_>,
     ) -> Result<(HeldClaim, Timestamp, Answer), NoAnswer> {
-        let (claim, content) =
-            self.claim(seen, only_if_untried).await.map_err(NoAnswer::NotClaimed)?;
+        let (claim, content) = self.claim(seen, &sending).await.map_err(NoAnswer::NotClaimed)?;
         let sent_at = self.context.clock.now();
         let claim_took = sent_at.since(claim.claimed_at);
         let time_left = self.context.config.delivery_timeout.saturating_sub(claim_took);
@@ -155,8 +195,11 @@ impl Deliver {
             let why = format!("the claim took {} ms", claim_took.as_millis());
             return Err(NoAnswer::NothingSent(claim, why));
         }
+        let endpoint = sending.endpoint;
+        let own_timeout = endpoint.as_ref().and_then(|endpoint| endpoint.timeout);
+        let time_left = own_timeout.map_or(time_left, |own| own.min(time_left));
         let payload_bytes = content.payload.get().len();
-        let request = self.send_request(&claim.webhook, content, (sent_at, time_left));
+        let request = self.send_request(&claim.webhook, content, endpoint, (sent_at, time_left));
         let answer = match reservation.host.take() {
             Some(mut host) => host.run(&mut reservation.slot, payload_bytes, request).await,
             None => request.await,
@@ -183,8 +226,14 @@ impl Deliver {
         &self,
         webhook: &Webhook,
         mut content: Content,
+        endpoint: Option<OpenEndpoint>,
         (now, time_left): (Timestamp, Duration),
     ) -> Answer {
+        let mut secrets = None;
+        if let Some(endpoint) = endpoint {
+            (content.url, content.headers) = (endpoint.url, endpoint.headers);
+            secrets = Some(endpoint.secrets);
+        }
         let span = webhook.trace.as_ref().map(|_| self.context.random.next_u64().max(1));
         tracing::info!(
             attempt = webhook.attempt_count,
@@ -203,6 +252,7 @@ impl Deliver {
             headers: &headers,
             payload: content.into_payload(),
             webhook_id: &webhook.id,
+            secrets: secrets.as_deref(),
             correlation_id: &webhook.correlation_id,
             event_type: webhook.event_type.as_deref(),
             attempt: webhook.attempt_count,

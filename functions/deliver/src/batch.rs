@@ -6,7 +6,7 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use futures_util::{FutureExt, future::join_all};
 use shared::{
     clock::Timestamp,
-    message::{InvalidMessage, Message},
+    message::{InvalidMessage, Look},
     metrics::Mode,
     planted::{self, Bug},
     queue::Lane,
@@ -62,11 +62,12 @@ impl Deliver {
     async fn process(&self, message: &SqsMessage, until: Timestamp) -> Disposition {
         let body = message.body.as_deref().unwrap_or_default();
         let message_id = message.message_id.as_deref();
-        match Message::from_json(body) {
-            Ok(parsed) => {
+        match Look::from_json(body) {
+            Ok(Look::Webhook(parsed)) => {
                 let is_first_receive = receive_count(message) <= 1;
                 self.look(parsed, is_first_receive, until, xray_trace_id(message)).await
             }
+            Ok(Look::Message(id)) => self.look_at_message(&id, xray_trace_id(message)).await,
             Err(error @ InvalidMessage::TooNew { .. }) => {
                 tracing::warn!(message_id, "Handing back a message: {error}");
                 Disposition::HandBack

@@ -1,6 +1,7 @@
 //! The circuits of a webhook's targets: permission before an attempt, and the record of its answer.
 //!
-//! A webhook needs the permission of both its targets, the origin and the URL. When a circuit is
+//! A direct webhook needs the permission of both its targets, the origin and the URL. A delivery
+//! needs that of its endpoint alone, for which an answer with 5xx and no answer both count. When a circuit is
 //! half-open, one webhook may probe it. [`CircuitBreaker::admit`] leases the probe with a
 //! conditional write, and [`CircuitBreaker::release`] returns the lease if no attempt was made.
 //!
@@ -48,11 +49,13 @@ pub(crate) enum TargetPermit {
     Probe(Target),
 }
 
-/// The permission of both targets.
+/// The permission of all targets.
 #[derive(Debug)]
 pub(crate) struct CircuitPermit {
-    pub(crate) origin: TargetPermit,
-    /// `None`: the record is of a version that did not store the hash of the path.
+    /// `None`: a delivery. Its endpoint is no part of an origin.
+    pub(crate) origin: Option<TargetPermit>,
+    /// The URL, or the endpoint of a delivery. `None`: the record is of a version that did not
+    /// store the hash of the path.
     pub(crate) url: Option<TargetPermit>,
 }
 
@@ -71,11 +74,15 @@ pub(crate) struct CircuitBreaker {
     writing: TargetLocks,
 }
 
-/// The keys of the webhook's targets: origin and URL.
-pub(crate) fn target_keys(webhook: &Webhook) -> (TargetKey, Option<TargetKey>) {
+/// The keys of the webhook's targets: origin and URL, or the endpoint of a delivery in place of the
+/// URL.
+pub(crate) fn target_keys(webhook: &Webhook) -> (Option<TargetKey>, Option<TargetKey>) {
+    if let (Some(application), Some(endpoint)) = (&webhook.application, webhook.id.endpoint) {
+        return (None, Some(TargetKey::endpoint(application, endpoint)));
+    }
     let origin = &webhook.destination;
     let url = webhook.path_hash.as_ref().map(|hash| TargetKey::url(origin, hash));
-    (TargetKey::origin(origin), url)
+    (Some(TargetKey::origin(origin)), url)
 }
 
 impl CircuitBreaker {
@@ -89,12 +96,15 @@ impl CircuitBreaker {
         if context.config.circuit.failures == 0 {
             return Ok(CircuitPermit::unwatched(origin, url));
         }
-        let origin = self.admit_to(context, origin, webhook).await?;
+        let origin = match origin {
+            Some(origin) => Some(self.admit_to(context, origin, webhook).await?),
+            None => None,
+        };
         let Some(url) = url else { return Ok(CircuitPermit { origin, url: None }) };
         match self.admit_to(context, url, webhook).await {
             Ok(url) => Ok(CircuitPermit { origin, url: Some(url) }),
             Err(open) => {
-                self.release_target(context, origin).await;
+                self.release(context, CircuitPermit { origin, url: None }).await;
                 Err(open)
             }
         }
@@ -108,7 +118,7 @@ impl CircuitBreaker {
             Some(target) => TargetPermit::Watched(target),
             None => TargetPermit::Unwatched(key),
         };
-        CircuitPermit { origin: permit(origin), url: url.map(permit) }
+        CircuitPermit { origin: origin.map(permit), url: url.map(permit) }
     }
 
     /// The end of the time for which a circuit is open, if an attempt would have to wait for it.
@@ -123,7 +133,7 @@ impl CircuitBreaker {
         }
         let (origin, url) = target_keys(webhook);
         let now = context.clock.now();
-        for key in [Some(origin), url].into_iter().flatten() {
+        for key in [origin, url].into_iter().flatten() {
             let target = self.targets.get(context, &key).await;
             let circuit = target.map(|target| target.circuit).unwrap_or_default();
             if !is_exempt(&circuit, webhook)
@@ -190,7 +200,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Records what an answer proves about both targets. It writes only if one failed now or
+    /// Records what an answer proves about the targets. It writes only if one failed now or
     /// before.
     pub(crate) async fn record(&self, context: &Context, answer: &Answer, permit: CircuitPermit) {
         let mut evidence = Evidence::of(answer.error, answer.status_code);
@@ -201,11 +211,15 @@ impl CircuitBreaker {
         if context.config.circuit.failures == 0 {
             return;
         }
-        self.record_origin(context, evidence, origin, url.as_ref()).await;
+        let is_endpoint = origin.is_none();
+        if let Some(origin) = origin {
+            self.record_origin(context, evidence, origin, url.as_ref()).await;
+        }
         let Some(url) = url else { return };
         match evidence {
             Evidence::Works => self.record_success(context, url).await,
             Evidence::UrlFails => self.record_failure(context, url).await,
+            Evidence::OriginFails if is_endpoint => self.record_failure(context, url).await,
             Evidence::OriginFails | Evidence::Nothing => self.release_target(context, url).await,
         }
     }
@@ -293,8 +307,8 @@ impl CircuitBreaker {
         self.write(context, permit, |target| Some(target.failed(count, settings, now))).await;
     }
 
-    /// Records that the destination asked for fewer requests: the URL is paused. Returns its pace.
-    /// `None`: the webhook has no URL target.
+    /// Records that the destination asked for fewer requests: the URL or endpoint is paused. Returns
+    /// its pace. `None`: the webhook has no such target.
     pub(crate) async fn record_refusal(
         &self,
         context: &Context,
@@ -303,7 +317,9 @@ impl CircuitBreaker {
         limit: Option<f64>,
     ) -> Option<Pace> {
         let CircuitPermit { origin, url } = permit;
-        if context.config.circuit.failures > 0 {
+        if let Some(origin) = origin
+            && context.config.circuit.failures > 0
+        {
             // The answer to a paused URL can be a 503, and tells as much of the origin as another.
             let evidence = Evidence::of(Some(ErrorKind::HttpStatus), Some(refusal.status_code));
             self.record_origin(context, evidence, origin, url.as_ref()).await;
@@ -394,9 +410,8 @@ impl CircuitBreaker {
 
     /// Returns the leases of the probes if no attempt was made. The next webhook may probe.
     pub(crate) async fn release(&self, context: &Context, permit: CircuitPermit) {
-        self.release_target(context, permit.origin).await;
-        if let Some(url) = permit.url {
-            self.release_target(context, url).await;
+        for permit in [permit.origin, permit.url].into_iter().flatten() {
+            self.release_target(context, permit).await;
         }
     }
 
@@ -412,8 +427,9 @@ impl CircuitBreaker {
 }
 
 impl CircuitPermit {
-    fn unwatched(origin: TargetKey, url: Option<TargetKey>) -> Self {
-        Self { origin: TargetPermit::Unwatched(origin), url: url.map(TargetPermit::Unwatched) }
+    fn unwatched(origin: Option<TargetKey>, url: Option<TargetKey>) -> Self {
+        let unwatched = |key: Option<TargetKey>| key.map(TargetPermit::Unwatched);
+        Self { origin: unwatched(origin), url: unwatched(url) }
     }
 }
 

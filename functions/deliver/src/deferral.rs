@@ -15,7 +15,7 @@ use shared::{
 };
 
 use crate::{
-    turn::HeldTurn,
+    endpoint::Work,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -52,6 +52,8 @@ pub(crate) enum DeferralReason {
     HostLimit,
     /// The destination's circuit is open.
     OpenCircuit,
+    /// A secret, a header or the whole document of the endpoint cannot be read.
+    UnusableEndpoint,
 }
 
 impl Deferral {
@@ -60,6 +62,7 @@ impl Deferral {
         match self.reason {
             DeferralReason::HostLimit => Why::RateLimit,
             DeferralReason::OpenCircuit => Why::Error(ErrorKind::CircuitOpen),
+            DeferralReason::UnusableEndpoint => Why::Unsent,
         }
     }
 
@@ -68,6 +71,7 @@ impl Deferral {
         match self.reason {
             DeferralReason::HostLimit => "a concurrency limit was reached",
             DeferralReason::OpenCircuit => "its circuit is open",
+            DeferralReason::UnusableEndpoint => "its endpoint cannot be used",
         }
     }
 }
@@ -117,11 +121,11 @@ impl Deliver {
     pub(crate) async fn defer(
         &self,
         seen: Box<Webhook>,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         deferral: Deferral,
     ) -> StepResult {
         let now = self.context.clock.now();
-        let rules = &self.context.rules;
+        let Work { turn, rules, .. } = work;
         let rule = |webhook: &Webhook| {
             rules.defer(&turn.counted(webhook, &rules.limits), deferral.until, deferral.why(), now)
         };
@@ -132,11 +136,11 @@ impl Deliver {
     pub(crate) async fn defer_for_slot(
         &self,
         seen: Box<Webhook>,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         wait: &SlotWait,
     ) -> StepResult {
         let now = self.context.clock.now();
-        let rules = &self.context.rules;
+        let Work { turn, rules, .. } = work;
         let rule = |webhook: &Webhook| {
             let budget = turn.budget(webhook.budget, &rules.limits);
             rules.defer_for_slot(&Webhook { budget, ..webhook.clone() }, wait, now)
@@ -150,10 +154,13 @@ impl Deliver {
     }
 
     /// Makes a webhook wait whose attempts are interrupted repeatedly.
-    pub(crate) async fn defer_for_interruptions(&self, seen: Box<Webhook>) -> StepResult {
+    pub(crate) async fn defer_for_interruptions(
+        &self,
+        seen: Box<Webhook>,
+        work: &Work<'_>,
+    ) -> StepResult {
         let now = self.context.clock.now();
-        let rules = &self.context.rules;
-        let rule = |webhook: &Webhook| rules.retry_interrupted(webhook, now);
+        let rule = |webhook: &Webhook| work.rules.retry_interrupted(webhook, now);
         self.write_wait(seen, "its attempts are interrupted repeatedly", rule).await
     }
 

@@ -12,10 +12,15 @@
 //! | silent | 48 | of those, attempts at destinations whose last attempt hung |
 //! | network | 512 | attempts at unproven destinations in one /24 or /48 |
 //! | hanging | 1,024 | attempts that are silent for longer than [`HANG_AFTER`] |
+//! | application | 32 | attempts at unproven endpoints of one application, as for unproven |
+//! | hanging application | 256 | attempts at unproven endpoints of one application |
 //!
 //! `DELIVER_CONCURRENCY` sets the slots and `DELIVER_HOST_CONCURRENCY` the destination limit. The
 //! others follow: unproven is half of the slots, silent three quarters of that, hanging eight times
-//! the slots, and network half of that. Hanging attempts hold at most 64 MiB of payloads.
+//! the slots, and network half of that. The limits of an application are a quarter of the slots and
+//! of the hanging limit. Hanging attempts hold at most 64 MiB of payloads.
+//!
+//! The destination of a delivery is its endpoint.
 //!
 //! A destination is *proven* for [`PROVEN_FOR`] after an answer, until an attempt there hangs. Any
 //! status counts, because a fast refusal delays nothing. The memory of destinations is bounded
@@ -33,6 +38,8 @@
 //!   network still has the other half. Behind a shared address (a CDN, a hosting provider,
 //!   loopback), proven destinations do not count against the network limit. A destination that was
 //!   never seen shares it with the hanging ones, and is deferred while it is reached.
+//! - **One application** gets a quarter of the slots and of the hanging limit while its endpoints do
+//!   not answer, however many they are. Its endpoints that answer are proven destinations.
 //! - **Memory.** At most nine times as many attempts as slots are in flight. An attempt that
 //!   exceeds the hanging limit or its payload memory keeps its slot.
 //! - **Lambda.** If a batch has at least as many messages as there are slots, every message gets a
@@ -61,6 +68,7 @@
 //! within [`LOOKUP_TIMEOUT`] the attempt starts without a network, and its outcome shows what
 //! happened to the name. If the resolver had no capacity for the lookup, the attempt is rejected.
 
+mod capacities;
 mod limit;
 
 use std::{
@@ -78,12 +86,14 @@ use std::{
 use shared::{
     clock::{Clock, Timestamp},
     model::ErrorKind,
-    queue::MAX_BATCH,
     recent::Recent,
     sender::{Answer, Lookup},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
+pub(crate) use capacities::max_concurrent_attempts;
+
+use capacities::Capacities;
 use limit::{ConcurrencyLimit, Network, Scope};
 
 /// A request that is silent for this long counts as hanging.
@@ -98,54 +108,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The minimum number of destinations whose responsiveness is remembered.
 const REMEMBERED_DESTINATIONS: usize = 4096;
 
-/// Attempts that may hang, as a multiple of the slots.
-const HANGING_FACTOR: usize = 8;
-
 /// The payload memory of hanging attempts: 64 MiB.
 const MAX_HANGING_KIB: usize = 64 * 1024;
-
-/// The maximum number of concurrent attempts of each kind: see the module documentation.
-#[derive(Clone, Copy, Debug)]
-struct Capacities {
-    destination: usize,
-    network: usize,
-    unproven: usize,
-    silent: usize,
-    hanging: usize,
-    /// Slots are scarce if more than this number are taken.
-    plenty: usize,
-}
-
-impl Capacities {
-    fn new(destination: usize, slots: usize) -> Self {
-        // If a batch has at least as many messages as there are slots, no message waits for one.
-        let at_least_a_batch = |part: usize, all: usize| part.max(all.min(MAX_BATCH));
-        let unproven = at_least_a_batch(slots / 2, slots);
-        let hanging = slots * HANGING_FACTOR;
-        Self {
-            destination,
-            network: hanging / 2,
-            unproven,
-            silent: at_least_a_batch(unproven - unproven / 4, unproven),
-            hanging,
-            plenty: slots - slots / 4,
-        }
-    }
-
-    fn of(self, scope: &Scope) -> usize {
-        match scope {
-            Scope::Destination(_) => self.destination,
-            Scope::Network(_) => self.network,
-            Scope::Unproven => self.unproven,
-            Scope::Silent => self.silent,
-        }
-    }
-}
-
-/// The maximum number of concurrent attempts in a process with this number of slots.
-pub(crate) const fn max_concurrent_attempts(slots: usize) -> usize {
-    slots * (HANGING_FACTOR + 1)
-}
 
 /// How the last attempt at a destination ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,15 +136,27 @@ pub(crate) struct HostLimiter {
     hanging_kib: Arc<Semaphore>,
 }
 
+/// Where an attempt goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// The destination, as the record has it.
+    pub(crate) destination: &'a str,
+    /// Scheme, host and port of the URL.
+    pub(crate) origin: &'a str,
+    /// The application of a delivery.
+    pub(crate) application: Option<&'a str>,
+}
+
 /// The right to make an attempt at a destination. Dropping it returns the right.
 #[derive(Debug)]
 pub(crate) struct HostPermit<'a> {
     limiter: &'a HostLimiter,
     destination: LimitPermit<'a>,
-    /// Permits of the unproven and the silent limit, returned once the request hangs.
+    /// Permits of the unproven, the silent and the application's limit, returned once the request
+    /// hangs.
     unproven: Vec<LimitPermit<'a>>,
-    /// Held until the attempt ends.
-    network: Option<LimitPermit<'a>>,
+    /// Permits of the network and of the hanging application, held until the attempt ends.
+    lasting: Vec<LimitPermit<'a>>,
     holds_slot: bool,
 }
 
@@ -220,8 +196,9 @@ impl HostLimiter {
         }
     }
 
-    /// Gets a permit for one attempt at this destination. The caller holds a slot.
-    pub(crate) async fn acquire(&self, destination: &str) -> Result<HostPermit<'_>, Rejected> {
+    /// Gets a permit for one attempt at this place. The caller holds a slot.
+    pub(crate) async fn acquire_at(&self, place: Place<'_>) -> Result<HostPermit<'_>, Rejected> {
+        let Place { destination, origin, application } = place;
         let since = self.clock.now();
         let own_limit = self.limit(Scope::Destination(destination.to_owned()), since);
         self.taken_slots.fetch_add(1, Ordering::Relaxed);
@@ -230,7 +207,7 @@ impl HostLimiter {
             limiter: self,
             destination: own_limit,
             unproven: Vec::new(),
-            network: None,
+            lasting: Vec::new(),
             holds_slot: true,
         };
         permit.destination.acquire(since).await?;
@@ -238,7 +215,14 @@ impl HostLimiter {
         if let Some(Responsiveness::Answered(_)) = responsiveness {
             return Ok(permit);
         }
-        let scopes = [responsiveness.map(|_| Scope::Silent), Some(Scope::Unproven)];
+        // The application's own limit first: its attempts that wait for it take nothing from others.
+        let of_application =
+            |scope: fn(String) -> Scope| application.map(|id| scope(id.to_owned()));
+        let scopes = [
+            of_application(Scope::Application),
+            responsiveness.map(|_| Scope::Silent),
+            Some(Scope::Unproven),
+        ];
         for scope in scopes.into_iter().flatten() {
             let mut limit = self.limit(scope, since);
             limit.acquire(since).await?;
@@ -246,12 +230,13 @@ impl HostLimiter {
         }
         let network = {
             let _in_flight = InFlight::start(self, permit.unproven.iter());
-            self.network(destination).await?
+            self.network(origin).await?
         };
-        if let Some(network) = network {
-            let mut limit = self.limit(Scope::Network(network), since);
+        let lasting = [network.map(Scope::Network), of_application(Scope::HangingApplication)];
+        for scope in lasting.into_iter().flatten() {
+            let mut limit = self.limit(scope, since);
             limit.try_acquire()?;
-            permit.network = Some(limit);
+            permit.lasting.push(limit);
         }
         Ok(permit)
     }
@@ -268,10 +253,10 @@ impl HostLimiter {
         self.responsiveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The destination's network; `None` if the lookup fails or takes too long. Rejects the attempt
+    /// The origin's network; `None` if the lookup fails or takes too long. Rejects the attempt
     /// if the resolver has no capacity for the lookup.
-    async fn network(&self, destination: &str) -> Result<Option<Network>, Rejected> {
-        let Some(host) = host(destination) else { return Ok(None) };
+    async fn network(&self, origin: &str) -> Result<Option<Network>, Rejected> {
+        let Some(host) = host(origin) else { return Ok(None) };
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(Some(address.into()));
         }
@@ -312,9 +297,9 @@ impl HostLimiter {
     }
 }
 
-/// The host of a destination, without brackets.
-fn host(destination: &str) -> Option<&str> {
-    let (_, host_and_port) = destination.split_once("://")?;
+/// The host of an origin, without brackets.
+fn host(origin: &str) -> Option<&str> {
+    let (_, host_and_port) = origin.split_once("://")?;
     let (host, _) = host_and_port.rsplit_once(':')?;
     Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
 }

@@ -1,4 +1,5 @@
-//! `deliver`: makes one delivery attempt for each webhook in a batch of queue messages.
+//! `deliver`: makes one delivery attempt for each webhook in a batch of queue messages, and sends
+//! looks at the deliveries of published messages.
 //!
 //! [`Deliver::handle`] takes an SQS event and returns a partial batch response: the messages that
 //! SQS must deliver again. A failed delivery is an outcome. It is recorded, and its message is
@@ -8,6 +9,9 @@
 //! - `worker`: the state of one process
 //! - `batch`: runs a batch and builds the partial batch response
 //! - `look`: reads a webhook's record and chooses the next step
+//! - `delivery`: the record of a delivery that has not started
+//! - `fan_out`: one look at a published message
+//! - `endpoint`: where a delivery goes, and what a request to its endpoint needs
 //! - `admission`: decides whether an attempt may start: slot, host limit, circuit
 //! - `attempt`: claims the webhook and sends the request
 //! - `outcome`: records and logs the result of an attempt
@@ -26,6 +30,9 @@ mod attempt;
 mod batch;
 mod circuit_breaker;
 mod deferral;
+mod delivery;
+mod endpoint;
+mod fan_out;
 mod host_limiter;
 mod known_targets;
 mod look;

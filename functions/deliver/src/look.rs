@@ -2,7 +2,7 @@
 //!
 //! | record | action |
 //! |---|---|
-//! | missing, delivered, archived | acknowledge |
+//! | missing, delivered, archived; a delivery that expired or was deleted | acknowledge |
 //! | failed, not archived | send to the dead-letter queue, acknowledge |
 //! | in progress, live lease, in the due index | acknowledge |
 //! | in progress, live lease, not in the due index | hand back |
@@ -10,6 +10,9 @@
 //! | pending or retrying, allowed within 2 s | wait, then claim |
 //! | pending or retrying, allowed later | acknowledge: the due index holds it |
 //! | unreadable, or of a newer schema version | hand back |
+//!
+//! The record of a delivery that has not started follows from its message: see `delivery`. Where a
+//! delivery goes, and what happens without an endpoint: see `endpoint`.
 //!
 //! After an interruption the webhook is claimed again. It waits first if its previous attempt was
 //! interrupted, too, and it fails once its budget of interruptions is spent.
@@ -19,6 +22,7 @@ use std::time::Duration;
 use shared::{
     apply::{Applied, apply_unchanged},
     clock::Timestamp,
+    id::WebhookId,
     logging::webhook_span,
     message::Message,
     model::{Function, Webhook},
@@ -45,10 +49,8 @@ const MAX_LOOKS: u32 = 8;
 /// The next step, according to the record.
 enum NextStep {
     Done(Disposition),
-    /// Wait for this long, then claim.
-    Claim(Duration),
-    /// Record the interruption and make the webhook wait.
-    DeferForInterruptions,
+    /// Wait for this long, then claim or record an interruption.
+    Proceed(Duration),
     DeadLetter,
 }
 
@@ -72,20 +74,9 @@ impl Deliver {
         for looks_left in (0..MAX_LOOKS).rev() {
             let webhook = match hint.take() {
                 Some(webhook) => webhook,
-                None => match self.context.store.get(&message.webhook_id).await {
-                    Ok(Some(webhook)) => Box::new(webhook),
-                    Ok(None) => return Disposition::Acknowledge,
-                    Err(error) => {
-                        if planted::is(Bug::UnreadableAcknowledged)
-                            && matches!(error, StoreError::Unreadable { .. })
-                        {
-                            return Disposition::Acknowledge;
-                        }
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(webhook_id = %message.webhook_id, error,
-                            "Could not read the webhook; handing its message back");
-                        return Disposition::HandBack;
-                    }
+                None => match self.read(&message.webhook_id).await {
+                    Ok(webhook) => webhook,
+                    Err(disposition) => return disposition,
                 },
             };
             let span = webhook_span(&webhook, xray_trace_id);
@@ -104,6 +95,30 @@ impl Deliver {
         Disposition::HandBack
     }
 
+    /// The record of a webhook, or what happens to the message if there is nothing to do.
+    async fn read(&self, id: &WebhookId) -> Result<Box<Webhook>, Disposition> {
+        let read = if id.is_delivery() {
+            self.read_delivery(id).await?
+        } else {
+            self.context.store.get(id).await.map(|found| found.map(Box::new))
+        };
+        match read {
+            Ok(Some(webhook)) => Ok(webhook),
+            Ok(None) => Err(Disposition::Acknowledge),
+            Err(error) => {
+                if planted::is(Bug::UnreadableAcknowledged)
+                    && matches!(error, StoreError::Unreadable { .. })
+                {
+                    return Err(Disposition::Acknowledge);
+                }
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(webhook_id = %id, error,
+                    "Could not read the webhook; handing its message back");
+                Err(Disposition::HandBack)
+            }
+        }
+    }
+
     /// Takes the next step on this record. Returns what happens to the message, or `None` if
     /// another worker changed the webhook: the caller then looks at the stored record.
     async fn work_on(
@@ -112,15 +127,23 @@ impl Deliver {
         turn: &HeldTurn,
         until: Timestamp,
     ) -> Option<Disposition> {
-        let result = match self.next_step(&webhook) {
+        let wait = match self.next_step(&webhook) {
             NextStep::Done(disposition) => return Some(disposition),
             NextStep::DeadLetter => return Some(self.send_to_dead_letters(&webhook).await),
-            NextStep::DeferForInterruptions => self.defer_for_interruptions(webhook).await,
-            NextStep::Claim(wait) => {
-                if !wait.is_zero() {
-                    self.context.clock.sleep(wait).await;
+            NextStep::Proceed(wait) => wait,
+        };
+        if !wait.is_zero() {
+            self.context.clock.sleep(wait).await;
+        }
+        let result = match self.work(&webhook, turn).await {
+            Err(reason) => self.step_without_endpoint(webhook, turn, reason).await,
+            Ok(work) => {
+                let now = self.context.clock.now();
+                if work.rules.must_wait_until(&webhook, now).is_some() {
+                    self.defer_for_interruptions(webhook, &work).await
+                } else {
+                    self.attempt(webhook, &work, until).await
                 }
-                self.attempt(webhook, turn, until).await
             }
         };
         match result {
@@ -133,7 +156,7 @@ impl Deliver {
 
     /// Whether a claim can be tried on this record without reading the stored one first.
     fn is_claimable(&self, webhook: &Webhook) -> bool {
-        matches!(self.next_step(webhook), NextStep::Claim(_))
+        matches!(self.next_step(webhook), NextStep::Proceed(_)) && self.may_be_current(webhook)
     }
 
     fn next_step(&self, webhook: &Webhook) -> NextStep {
@@ -148,14 +171,11 @@ impl Deliver {
             Status::Failed => NextStep::DeadLetter,
             Status::InProgress => match &webhook.claim {
                 Some(claim) if claim.lease_until > now => NextStep::Done(leave),
-                _ if self.context.rules.must_wait_until(webhook, now).is_some() => {
-                    NextStep::DeferForInterruptions
-                }
-                _ => NextStep::Claim(Duration::ZERO),
+                _ => NextStep::Proceed(Duration::ZERO),
             },
             Status::Pending | Status::Retrying => {
                 let wait = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now));
-                if wait <= MAX_WAIT { NextStep::Claim(wait) } else { NextStep::Done(leave) }
+                if wait <= MAX_WAIT { NextStep::Proceed(wait) } else { NextStep::Done(leave) }
             }
         }
     }
@@ -169,20 +189,21 @@ impl Deliver {
                 let now = self.context.clock.now();
                 let wait = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now));
                 let message = Message::with_seen(webhook).to_json();
-                self.enqueue(Lane::Webhooks, message, wait, &webhook.destination).await
+                self.enqueue(Lane::Webhooks, message, wait, webhook.fairness_group()).await
             }
             _ => Disposition::Acknowledge,
         }
     }
 
     /// The record stays in the due index until `dlq` has archived it, even if this message is lost.
-    async fn send_to_dead_letters(&self, webhook: &Webhook) -> Disposition {
+    pub(crate) async fn send_to_dead_letters(&self, webhook: &Webhook) -> Disposition {
         let message = Message::archive(webhook.id.clone()).to_json();
-        self.enqueue(Lane::DeadLetters, message, Duration::ZERO, &webhook.destination).await
+        let group = webhook.fairness_group();
+        self.enqueue(Lane::DeadLetters, message, Duration::ZERO, group).await
     }
 
     /// Fails the webhook without another attempt, because a budget other than the retry policy's is
-    /// spent. `None`: the record has changed.
+    /// spent, or its endpoint is gone. `None`: the record has changed.
     async fn give_up(&self, webhook: Box<Webhook>, reason: GiveUp) -> Option<Disposition> {
         let now = self.context.clock.now();
         let rules = &self.context.rules;

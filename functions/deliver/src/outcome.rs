@@ -13,7 +13,7 @@ use shared::{
 };
 
 use crate::{
-    turn::HeldTurn,
+    endpoint::Work,
     worker::{Deliver, Disposition, StepResult, hand_back},
 };
 
@@ -31,17 +31,18 @@ impl Deliver {
         webhook: Box<Webhook>,
         claim_id: ClaimId,
         answer: Answer,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         was_retrying: bool,
     ) -> StepResult {
         let unit = self.context.random.next_unit();
-        let rules = &self.context.rules;
+        let Work { turn, rules, .. } = work;
         let report = report_of(answer);
         // The time is the same in every attempt to write, so that a write whose response was lost
         // is recognized.
         let now = self.context.clock.now();
         let conclude = |webhook: &Webhook| {
-            rules.conclude(&turn.counted(webhook, &rules.limits), claim_id, &report, now, unit)
+            let webhook = turn.counted(webhook, &rules.limits);
+            rules.conclude(&webhook, claim_id, &report, now, unit).map(|next| work.noted(next))
         };
         self.write_result(webhook, report.clone(), was_retrying, conclude).await
     }

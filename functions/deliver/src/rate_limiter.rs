@@ -1,7 +1,7 @@
 //! Slots: makes a webhook wait for its place within the rates of its targets.
 //!
-//! Two rates can apply: the learned one of its URL, after the receiver refused requests, and the
-//! configured one of its host. The webhook needs a slot of each. It takes the second one only when
+//! Two rates can apply: the learned one of its URL or endpoint, after the receiver refused requests,
+//! and the configured one of its host. The webhook needs a slot of each. It takes the second one only when
 //! the first has opened, so that few slots are held in vain.
 //!
 //! Webhooks of one process that ask for slots of one target at the same time share a call to the
@@ -111,8 +111,10 @@ impl RateLimiter {
         let limit = context.config.rate_limits.of_destination(&webhook.destination);
         let url = url.filter(|_| !ignore_learned);
         let learned = url.map(|key| Request { key, limit, is_learned: true, is_late: false });
+        // A configured rate is that of a host. A delivery's endpoint is its target.
+        let configured = origin.filter(|_| limit.is_some());
         let configured =
-            limit.map(|_| Request { key: origin, limit, is_learned: false, is_late: false });
+            configured.map(|key| Request { key, limit, is_learned: false, is_late: false });
         if planted::is(Bug::PauseForOneOnly) {
             return Ok(());
         }

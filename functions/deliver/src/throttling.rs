@@ -1,6 +1,6 @@
 //! What follows when a receiver asks for fewer requests, or when the slot of a webhook is far away.
 //!
-//! An answer with 429, or with 503 and `Retry-After`, pauses the URL of the webhook. The webhook
+//! An answer with 429, or with 503 and `Retry-After`, pauses the URL or endpoint of the webhook. It
 //! takes a slot within the rate that follows the pause, and waits for it. No attempt is spent.
 //!
 //! A webhook that waits for a slot costs no write while its waits are short: `deliver` sends its
@@ -20,7 +20,8 @@ use shared::{
 };
 
 use crate::{
-    circuit_breaker::CircuitPermit,
+    circuit_breaker::{CircuitPermit, target_keys},
+    endpoint::Work,
     outcome::report_of,
     turn::HeldTurn,
     worker::{Deliver, Disposition, StepResult},
@@ -37,9 +38,10 @@ impl Deliver {
     pub(crate) async fn wait_for_slot(
         &self,
         seen: Box<Webhook>,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         wait: SlotWait,
     ) -> StepResult {
+        let turn = work.turn;
         let now = self.context.clock.now();
         if self.may_relay(&seen, turn, &wait, now) {
             let delay = wait.until.since(now);
@@ -47,14 +49,14 @@ impl Deliver {
             let HeldTurn { slot, relays, paused_ms, rate_limited_ms } = next;
             let seen_message = Message::with_seen(&seen);
             let message = Message { slot, relays, paused_ms, rate_limited_ms, ..seen_message };
-            let group = &seen.destination;
+            let group = seen.fairness_group();
             let sent = self.enqueue(Lane::Webhooks, message.to_json(), delay, group).await;
             if sent == Disposition::Acknowledge {
                 return StepResult::Ended(sent);
             }
             // The message would come back without its slot and take another one.
         }
-        self.defer_for_slot(seen, turn, &wait).await
+        self.defer_for_slot(seen, work, &wait).await
     }
 
     /// Whether a delayed message can carry the wait. Otherwise the sweep or the audit would send
@@ -106,25 +108,25 @@ impl Deliver {
         webhook: Box<Webhook>,
         claim_id: ClaimId,
         answer: Answer,
-        turn: &HeldTurn,
+        work: &Work<'_>,
         (wait, was_retrying): (SlotWait, bool),
     ) -> StepResult {
         let now = self.context.clock.now();
-        let rules = &self.context.rules;
+        let Work { turn, rules, .. } = work;
         if !rules.has_slot_waits_left(turn.budget(webhook.budget, &rules.limits), &wait, now) {
-            return self.record_outcome(webhook, claim_id, answer, turn, was_retrying).await;
+            return self.record_outcome(webhook, claim_id, answer, work, was_retrying).await;
         }
         let report = report_of(answer);
         let throttle = |webhook: &Webhook| {
             let budget = turn.budget(webhook.budget, &rules.limits);
             let webhook = Webhook { budget, ..webhook.clone() };
-            rules.throttle(&webhook, claim_id, &report, &wait, now)
+            rules.throttle(&webhook, claim_id, &report, &wait, now).map(|next| work.noted(next))
         };
         self.write_result(webhook, report.clone(), was_retrying, throttle).await
     }
 }
 
-/// The refusal that this answer is, if its webhook has a URL target to pause.
+/// The refusal that this answer is, if its webhook has a target to pause.
 pub(crate) fn refusal(webhook: &Webhook, answer: &Answer, sent_at: Timestamp) -> Option<Refusal> {
     let status_code = answer.status_code?;
     let is_refusal = match status_code {
@@ -132,8 +134,8 @@ pub(crate) fn refusal(webhook: &Webhook, answer: &Answer, sent_at: Timestamp) ->
         503 => answer.retry_after.is_some(),
         _ => false,
     };
-    let has_target = webhook.path_hash.is_some();
-    (is_refusal && has_target).then_some(Refusal {
+    let (_, target) = target_keys(webhook);
+    (is_refusal && target.is_some()).then_some(Refusal {
         attempt_started_at: sent_at,
         status_code,
         retry_after: answer.retry_after,

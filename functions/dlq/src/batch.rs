@@ -6,7 +6,7 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use futures_util::{FutureExt, future::join_all};
 use shared::{
     context::Context,
-    message::{InvalidMessage, Message},
+    message::{InvalidMessage, Look},
     metrics::Mode,
     planted::{self, Bug},
 };
@@ -47,8 +47,8 @@ async fn measured(context: &Context, message: &SqsMessage) -> Disposition {
 
 async fn dispatch(context: &Context, message: &SqsMessage) -> Disposition {
     let message_id = message.message_id.as_deref();
-    match Message::from_json(message.body.as_deref().unwrap_or_default()) {
-        Ok(parsed) => process(context, &parsed).await.unwrap_or_else(|error| {
+    match Look::from_json(message.body.as_deref().unwrap_or_default()) {
+        Ok(look) => process(context, &look).await.unwrap_or_else(|error| {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(message_id, error, "Handing back a dead letter");
             Disposition::HandBack

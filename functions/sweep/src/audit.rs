@@ -1,7 +1,9 @@
-//! The audit: reads every webhook once, when it is `AUDIT_AGE` old. An unfinished webhook that is
-//! not in the due index enters it.
+//! The audit: reads every webhook and message once, when it is `AUDIT_AGE` old. An unfinished
+//! direct webhook that is not in the due index enters it. So does a message with a delivery that is
+//! not accounted for: neither finished, nor deleted, nor in the due index itself.
 //!
-//! As a result, every older unfinished webhook is in the due index, whatever happened to the queue.
+//! As a result, every older unfinished webhook is in the due index, or its message is, whatever
+//! happened to the queue.
 //! The position advances only after a minute was read completely and its entries were written. The
 //! next run catches up what this one misses. If a clock that was ahead moved the position too far,
 //! the audit moves it back by a day and reads everything since again.
@@ -9,10 +11,11 @@
 use std::time::Duration;
 
 use shared::{
-    apply::{Applied, apply},
+    applications::standing::Standing,
+    apply::{Applied, AppliedToMessage, apply, apply_to_standing},
     clock::Timestamp,
     context::Context,
-    logging::webhook_span,
+    logging::{message_span, webhook_span},
     model::Webhook,
     planted::{self, Bug},
     store::{AdvanceAuditError, DueId, StoreError, Unindexed},
@@ -90,7 +93,7 @@ async fn advance(
     }
 }
 
-/// Adds unfinished webhooks of this time range to the due index that are not in it.
+/// Adds unfinished webhooks and messages of this time range to the due index that are not in it.
 async fn adopt_unindexed(
     context: &Context,
     from: Timestamp,
@@ -100,10 +103,19 @@ async fn adopt_unindexed(
     let mut after = None;
     loop {
         let page = context.store.list_unindexed(from, to, after).await?;
-        for webhook in page.items.into_iter().filter_map(Unindexed::webhook) {
-            let span = webhook_span(&webhook, None);
-            let id = DueId::Webhook(webhook.id.clone());
-            let adopted = isolated(&id, adopt(context, webhook)).instrument(span).await;
+        for unindexed in page.items {
+            let adopted = match unindexed {
+                Unindexed::Webhook(webhook) => {
+                    let span = webhook_span(&webhook, None);
+                    let id = DueId::Webhook(webhook.id.clone());
+                    isolated(&id, adopt(context, *webhook)).instrument(span).await
+                }
+                Unindexed::Message(standing) => {
+                    let span = message_span(&standing.message, None);
+                    let id = DueId::Message(standing.message.id.clone());
+                    isolated(&id, adopt_message(context, *standing)).instrument(span).await
+                }
+            };
             summary.adopted += usize::from(adopted.transpose()?.unwrap_or_default());
         }
         after = page.next;
@@ -124,6 +136,21 @@ async fn adopt(context: &Context, webhook: Webhook) -> Result<bool, SweepError> 
         "The audit found an unfinished webhook without a holder: added to the due index for \
          reference_id={}",
         webhook.id.reference,
+    );
+    Ok(true)
+}
+
+/// Returns whether the message entered the due index.
+async fn adopt_message(context: &Context, standing: Standing) -> Result<bool, SweepError> {
+    let now = context.clock.now();
+    let id = standing.message.id.clone();
+    let audit = |standing: &Standing| context.rules.audit_message(standing, now);
+    let applied = apply_to_standing(&*context.store, Some(standing), &id, audit).await?;
+    let AppliedToMessage::Done(_) = applied else { return Ok(false) };
+    tracing::warn!(
+        "The audit found a message with a delivery without a holder: added to the due index for \
+         reference_id={}",
+        id.reference,
     );
     Ok(true)
 }

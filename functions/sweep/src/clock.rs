@@ -15,10 +15,14 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::{
-    apply::{Applied, apply},
+    applications::{
+        message::PublishedMessage,
+        standing::{Found, Standing},
+    },
+    apply::{Applied, AppliedToMessage, apply, apply_to_message, apply_to_standing},
     clock::{MAX_CLOCK_SKEW, Timestamp},
     context::Context,
-    logging::webhook_span,
+    logging::{message_span, webhook_span},
     model::Webhook,
     store::{ClockFault, DueCursor, DueEntry, DueId, Filter, StoreError, SweepReport, Unindexed},
     transition::MAX_AHEAD,
@@ -173,12 +177,12 @@ pub(crate) async fn take_back(
 enum EntryResult {
     TakenBack,
     Unchanged,
-    /// The webhook cannot be read, or its read or write panicked. The next run tries again.
+    /// The webhook or message cannot be read, or its read or write panicked. The next run tries again.
     Left,
 }
 
-/// Takes back webhooks that were created in the future and are not in the due index. Returns
-/// whether none of them is left to the next run.
+/// Takes back webhooks and messages that were created in the future and are not in the due index.
+/// Returns whether none of them is left to the next run.
 async fn take_back_created(
     context: &Context,
     until: Timestamp,
@@ -190,10 +194,14 @@ async fn take_back_created(
     let (mut after, mut is_any_left) = (None, false);
     loop {
         let page = context.store.list_unindexed(now.plus(MAX_AHEAD), end, after).await?;
-        for webhook in page.items.into_iter().filter_map(Unindexed::webhook) {
-            let result = take_back_webhook(context, webhook).await?;
-            summary.taken_back += usize::from(result == EntryResult::TakenBack);
-            is_any_left |= result == EntryResult::Left;
+        for unindexed in page.items {
+            let results = match unindexed {
+                Unindexed::Webhook(webhook) => vec![take_back_webhook(context, *webhook).await?],
+                Unindexed::Message(standing) => take_back_unheld(context, *standing).await?,
+            };
+            let taken_back = results.iter().filter(|result| **result == EntryResult::TakenBack);
+            summary.taken_back += taken_back.count();
+            is_any_left |= results.contains(&EntryResult::Left);
         }
         after = page.next;
         if after.is_none() {
@@ -206,13 +214,77 @@ async fn take_back_created(
 }
 
 async fn take_back_entry(context: &Context, entry: DueEntry) -> Result<EntryResult, SweepError> {
-    let Some(id) = entry.id.webhook() else { return Ok(EntryResult::Unchanged) };
-    let read = isolated(&entry.id, context.store.get(id)).await;
-    match read {
-        Some(Ok(Some(webhook))) => take_back_webhook(context, webhook).await,
-        Some(Ok(None)) => Ok(EntryResult::Unchanged),
-        None | Some(Err(StoreError::Unreadable { .. })) => Ok(EntryResult::Left),
-        Some(Err(error)) => Err(error.into()),
+    let failed = match &entry.id {
+        DueId::Webhook(id) => match isolated(&entry.id, context.store.get(id)).await {
+            Some(Ok(Some(webhook))) => return take_back_webhook(context, webhook).await,
+            Some(Ok(None)) => return Ok(EntryResult::Unchanged),
+            Some(Err(error)) => Some(error),
+            None => None,
+        },
+        DueId::Message(id) => match isolated(&entry.id, context.store.message(id)).await {
+            Some(Ok(Some(message))) => return take_back_message(context, message).await,
+            Some(Ok(None)) => return Ok(EntryResult::Unchanged),
+            Some(Err(error)) => Some(error),
+            None => None,
+        },
+    };
+    match failed {
+        None | Some(StoreError::Unreadable { .. }) => Ok(EntryResult::Left),
+        Some(error) => Err(error.into()),
+    }
+}
+
+/// Takes back the times of a due message, if a clock that was ahead has written them.
+async fn take_back_message(
+    context: &Context,
+    message: PublishedMessage,
+) -> Result<EntryResult, SweepError> {
+    let now = context.clock.now();
+    let (id, span) = (DueId::Message(message.id.clone()), message_span(&message, None));
+    let rule = |message: &PublishedMessage| context.rules.take_back_message(message, now);
+    let work = apply_to_message(&*context.store, message, rule);
+    Ok(message_result(isolated(&id, work).instrument(span).await.transpose()?.as_ref()))
+}
+
+/// Takes back the times of a message that was created in the future and is not due, and of its
+/// deliveries that nothing holds. The message enters the due index, because its looks may have gone
+/// back to the queue again and again.
+async fn take_back_unheld(
+    context: &Context,
+    standing: Standing,
+) -> Result<Vec<EntryResult>, SweepError> {
+    let now = context.clock.now();
+    let span = message_span(&standing.message, None);
+    let (id, due_id) = (standing.message.id.clone(), DueId::Message(standing.message.id.clone()));
+    let mut results = Vec::new();
+    for found in standing.found.values() {
+        if let Found::Record(webhook) = found {
+            results.push(take_back_webhook(context, Webhook::clone(webhook)).await?);
+        }
+    }
+    let rule = |standing: &Standing| {
+        let message = &standing.message;
+        if message.is_due() {
+            return context.rules.take_back_message(message, now);
+        }
+        let adopted = context.rules.adopt_message(standing, now, now)?;
+        // As the clock that was ahead has written it, so that its times count as wrong.
+        let PublishedMessage { revision, updated_at, .. } = *message;
+        let wrong = PublishedMessage { revision, updated_at, ..adopted };
+        context.rules.take_back_message(&wrong, now)
+    };
+    let work = apply_to_standing(&*context.store, Some(standing), &id, rule);
+    let applied = isolated(&due_id, work).instrument(span).await.transpose()?;
+    results.push(message_result(applied.as_ref()));
+    Ok(results)
+}
+
+/// `None`: the work on it panicked.
+fn message_result(applied: Option<&AppliedToMessage>) -> EntryResult {
+    match applied {
+        Some(AppliedToMessage::Done(_)) => EntryResult::TakenBack,
+        Some(AppliedToMessage::Refused(..) | AppliedToMessage::Missing) => EntryResult::Unchanged,
+        None => EntryResult::Left,
     }
 }
 

@@ -6,6 +6,9 @@
 //! many messages wait as webhooks are due, an entry that repeats a message moves on by the maximum
 //! grace period at once. A backlog of hours then holds at most two messages of each webhook.
 //!
+//! A due message is a published message of which a delivery is not accounted for, or that is being
+//! deleted. It is sent and moved on like a webhook.
+//!
 //! An entry that the run cannot read (a newer version wrote it) stays in place, and the run passes
 //! over it. If such entries use up the run's share, the next run reads the beginning again and then
 //! continues where this one stopped.
@@ -14,19 +17,20 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use shared::{
-    apply::{Applied, apply},
+    applications::message::PublishedMessage,
+    apply::{Applied, AppliedToMessage, apply, apply_to_message},
     clock::Timestamp,
     context::Context,
-    logging::webhook_span,
-    message::Message,
+    logging::{message_span, webhook_span},
+    message::{Look, Message},
     model::Webhook,
     planted::{self, Bug},
     queue::{Lane, MAX_BATCH, MAX_DELAY, Outgoing, SendError},
     status::Status,
-    store::{DueCursor, DueEntry, StoreError},
-    transition::next_look,
+    store::{DueCursor, DueEntry, DueId, StoreError},
+    transition::{Rules, next_look},
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     isolation::isolated,
@@ -40,14 +44,14 @@ pub(crate) const LOOK_AHEAD: Duration = Duration::from_secs(60);
 /// The number of entries that are read at a time from each part of the index.
 pub(crate) const PAGE: usize = 100;
 
-/// The maximum number of webhooks that one run queues.
+/// The maximum number of webhooks and messages that one run queues.
 const MAX_PER_RUN: usize = 20_000;
 
 /// The maximum number of entries that one run passes over. Half of them are at the beginning,
 /// before the run continues where the previous one stopped.
 const MAX_PASSED_PER_RUN: usize = 20_000;
 
-/// The maximum number of unreadable webhooks that one run logs.
+/// The maximum number of unreadable entries that one run logs.
 const MAX_LOGGED: usize = 10;
 
 /// Concurrent reads, sends and writes.
@@ -108,12 +112,50 @@ struct Run<'a> {
     logged: usize,
 }
 
-/// The webhook of an entry.
+/// What an entry names.
 enum Found {
-    Due(DueEntry, Box<Webhook>),
+    Due(DueEntry, Box<Due>),
     /// It is no longer due as the index said.
     Moved,
     Unreadable(DueEntry, StoreError),
+}
+
+/// A due webhook or message.
+#[derive(Clone, Debug)]
+enum Due {
+    Webhook(Webhook),
+    Message(PublishedMessage),
+}
+
+impl Due {
+    fn due_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Webhook(webhook) => webhook.due_at,
+            Self::Message(message) => message.due_at,
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Webhook(webhook) if webhook.status == Status::Failed => Lane::DeadLetters,
+            Self::Webhook(_) | Self::Message(_) => Lane::Webhooks,
+        }
+    }
+
+    /// Whether its look would repeat one that was sent a grace ago or earlier.
+    fn is_repeat(&self, rules: &Rules, seen: Timestamp) -> bool {
+        match self {
+            Self::Webhook(webhook) => rules.is_repeat(webhook, seen),
+            Self::Message(message) => rules.is_message_repeat(message, seen),
+        }
+    }
+
+    fn span(&self) -> Span {
+        match self {
+            Self::Webhook(webhook) => webhook_span(webhook, None),
+            Self::Message(message) => message_span(message, None),
+        }
+    }
 }
 
 /// The messages that wait in the webhook queue. They are counted at most once in a run, and only if
@@ -124,10 +166,10 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// Whether the messages of these due webhooks probably still wait. A queue that fails to report
+    /// Whether the looks at these probably still wait. A queue that fails to report
     /// its depth counts as empty.
-    async fn covers(&mut self, context: &Context, due: &[(DueEntry, Webhook)]) -> bool {
-        if !due.iter().any(|(entry, webhook)| context.rules.is_repeat(webhook, entry.due_at)) {
+    async fn covers(&mut self, context: &Context, due: &[(DueEntry, Due)]) -> bool {
+        if !due.iter().any(|(entry, due)| due.is_repeat(&context.rules, entry.due_at)) {
             return false;
         }
         let ready = match self.ready {
@@ -166,9 +208,9 @@ impl Run<'_> {
         let mut due = Vec::with_capacity(found.len());
         for found in found {
             match found {
-                Found::Due(entry, webhook) => {
+                Found::Due(entry, found) => {
                     summary.lag = summary.lag.max(now.since(entry.due_at));
-                    due.push((entry, *webhook));
+                    due.push((entry, *found));
                 }
                 Found::Moved => self.passed += 1,
                 Found::Unreadable(entry, error) => {
@@ -179,10 +221,10 @@ impl Run<'_> {
             }
         }
         let (failed, waiting): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|(_, webhook)| webhook.status == Status::Failed);
+            due.into_iter().partition(|(_, due)| due.lane() == Lane::DeadLetters);
         let is_backlog = self.backlog.covers(context, &waiting).await;
-        for (lane, webhooks) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
-            let results: Vec<Result<usize, SweepError>> = stream::iter(webhooks)
+        for (lane, due) in [(Lane::Webhooks, waiting), (Lane::DeadLetters, failed)] {
+            let results: Vec<Result<usize, SweepError>> = stream::iter(due)
                 .chunks(MAX_BATCH)
                 .map(|batch| send_and_move(context, lane, batch, is_backlog))
                 .buffer_unordered(CONCURRENCY)
@@ -198,23 +240,32 @@ impl Run<'_> {
     fn log(&mut self, entry: &DueEntry, error: &StoreError) {
         if self.logged < MAX_LOGGED {
             let error = error as &dyn std::error::Error;
-            tracing::error!(webhook_id = %entry.id, error,
-                "Could not read a due webhook; it stays due");
+            match &entry.id {
+                DueId::Webhook(id) => tracing::error!(webhook_id = %id, error,
+                    "Could not read a due webhook; it stays due"),
+                DueId::Message(id) => tracing::error!(message_id = %id, error,
+                    "Could not read a due message; it stays due"),
+            }
         }
         self.logged += 1;
     }
 }
 
-/// The entry's webhook, if it is due as the index said. An unreadable webhook does not hold up the
+/// What the entry names, if it is due as the index said. An unreadable record does not hold up the
 /// others.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
-    let Some(id) = entry.id.webhook() else { return Ok(Found::Moved) };
-    match context.store.get(id).await {
-        Ok(Some(webhook)) if webhook.due_at == Some(entry.due_at) => {
-            if planted::is(Bug::SweepSkipsInProgress) && webhook.status == Status::InProgress {
+    let read = match &entry.id {
+        DueId::Webhook(id) => context.store.get(id).await.map(|found| found.map(Due::Webhook)),
+        DueId::Message(id) => context.store.message(id).await.map(|found| found.map(Due::Message)),
+    };
+    match read {
+        Ok(Some(due)) if due.due_at() == Some(entry.due_at) => {
+            if planted::is(Bug::SweepSkipsInProgress)
+                && matches!(&due, Due::Webhook(webhook) if webhook.status == Status::InProgress)
+            {
                 return Ok(Found::Moved);
             }
-            Ok(Found::Due(entry, Box::new(webhook)))
+            Ok(Found::Due(entry, Box::new(due)))
         }
         Ok(_) => Ok(Found::Moved),
         Err(error @ StoreError::Unreadable { .. }) => Ok(Found::Unreadable(entry, error)),
@@ -226,12 +277,12 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
 async fn send_and_move(
     context: &Context,
     lane: Lane,
-    mut batch: Vec<(DueEntry, Webhook)>,
+    mut batch: Vec<(DueEntry, Due)>,
     is_backlog: bool,
 ) -> Result<usize, SweepError> {
     let now = context.clock.now();
     let messages: Vec<Outgoing> =
-        batch.iter().map(|(entry, webhook)| outgoing(lane, entry, webhook, now)).collect();
+        batch.iter().map(|(entry, due)| outgoing(entry, due, now)).collect();
     if planted::is(Bug::RequeueBeforeSend) {
         move_on(context, batch.clone(), false, now).await?;
     }
@@ -248,39 +299,63 @@ async fn send_and_move(
 /// Moves these entries on, by the maximum grace period at once if there is a backlog.
 async fn move_on(
     context: &Context,
-    due: Vec<(DueEntry, Webhook)>,
+    due: Vec<(DueEntry, Due)>,
     is_backlog: bool,
     now: Timestamp,
 ) -> Result<usize, SweepError> {
     let rules = &context.rules;
     let mut moved = 0;
-    for (entry, webhook) in due {
-        let requeue = |webhook: &Webhook| {
-            if is_backlog {
-                rules.requeue_in_backlog(webhook, entry.due_at, now)
-            } else {
-                rules.requeue(webhook, entry.due_at, now)
+    for (entry, due) in due {
+        let seen = entry.due_at;
+        let (store, span) = (&*context.store, due.span());
+        let work = async {
+            match due {
+                Due::Webhook(webhook) => {
+                    let requeue = |webhook: &Webhook| {
+                        if is_backlog {
+                            rules.requeue_in_backlog(webhook, seen, now)
+                        } else {
+                            rules.requeue(webhook, seen, now)
+                        }
+                    };
+                    let applied = apply(store, webhook, requeue).await?;
+                    Ok::<_, StoreError>(matches!(applied, Applied::Done(..)))
+                }
+                Due::Message(message) => {
+                    let requeue = |message: &PublishedMessage| {
+                        rules.requeue_message(message, seen, is_backlog, now)
+                    };
+                    let applied = apply_to_message(store, message, requeue).await?;
+                    Ok(matches!(applied, AppliedToMessage::Done(_)))
+                }
             }
         };
-        let span = webhook_span(&webhook, None);
-        let requeued =
-            isolated(&entry.id, apply(&*context.store, webhook, requeue)).instrument(span).await;
+        let requeued = isolated(&entry.id, work).instrument(span).await;
         // A refusal means that another worker made progress. The message then costs one look.
-        if let Some(Applied::Done(..)) = requeued.transpose()? {
-            moved += 1;
-        }
+        moved += usize::from(requeued.transpose()?.unwrap_or_default());
     }
     Ok(moved)
 }
 
-fn outgoing(lane: Lane, entry: &DueEntry, webhook: &Webhook, now: Timestamp) -> Outgoing {
-    let id = webhook.id.clone();
-    let (message, delay) = match lane {
-        // Nothing can be done before the attempt is allowed or the lease is over.
-        Lane::Webhooks => {
-            (Message::look_at(id), entry.due_at.max(next_look(webhook)).since(now).min(MAX_DELAY))
+fn outgoing(entry: &DueEntry, due: &Due, now: Timestamp) -> Outgoing {
+    // Nothing can be done before the attempt is allowed or the lease is over.
+    let wait_until = |at: Timestamp| entry.due_at.max(at).since(now).min(MAX_DELAY);
+    match due {
+        Due::Webhook(webhook) => {
+            let id = webhook.id.clone();
+            let (message, delay) = match due.lane() {
+                Lane::Webhooks => (Message::look_at(id), wait_until(next_look(webhook))),
+                Lane::DeadLetters => (Message::archive(id), Duration::ZERO),
+            };
+            let group = webhook.fairness_group().to_owned();
+            Outgoing { body: message.to_json(), delay, group }
         }
-        Lane::DeadLetters => (Message::archive(id), Duration::ZERO),
-    };
-    Outgoing { body: message.to_json(), delay, group: webhook.destination.clone() }
+        Due::Message(message) => {
+            // A deletion does not wait until the message is allowed.
+            let next = if message.deleting { entry.due_at } else { message.allowed_at };
+            let group = message.fairness_group().to_owned();
+            let body = Look::Message(message.id.clone()).to_json();
+            Outgoing { body, delay: wait_until(next), group }
+        }
+    }
 }

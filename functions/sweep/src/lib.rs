@@ -1,4 +1,5 @@
-//! `sweep`: queues webhooks that fall due within the next minute, and audits unfinished ones.
+//! `sweep`: queues webhooks and messages that fall due within the next minute, and audits unfinished
+//! ones.
 //!
 //! Runs may overlap, and a run may be skipped. Every change is a conditional write, and the next
 //! run finds whatever this one did not do.
@@ -7,7 +8,7 @@
 //! - `due`: queues what the due index holds
 //! - `audit`: adds unfinished webhooks to the due index that are not in it
 //! - `clock`: finds and repairs what a clock that was ahead has written
-//! - `isolation`: contains the panic of one webhook
+//! - `isolation`: contains the panic of one webhook or message
 //! - `summary`: the result of a run
 
 mod audit;

@@ -10,17 +10,17 @@ use shared::{
 /// What a run did, for the log and for tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Webhooks that were queued.
+    /// Webhooks and messages that were queued.
     pub requeued: usize,
-    /// Webhooks that the audit added to the due index.
+    /// Webhooks and messages that the audit added to the due index.
     pub adopted: usize,
-    /// Webhooks whose times were taken back, because a clock that was ahead had written them.
+    /// Webhooks and messages whose times were taken back, because a clock that was ahead had written them.
     pub taken_back: usize,
     /// How long the most overdue readable entry had been due.
     pub lag: Duration,
-    /// Due webhooks that cannot be read.
+    /// Due webhooks and messages that cannot be read.
     pub unreadable: usize,
-    /// Whether the run may have missed further unreadable webhooks.
+    /// Whether the run may have missed further unreadable ones.
     pub unreadable_may_be_more: bool,
     /// Where the run stopped in the due index, if not at the end.
     pub resume: Option<DueCursor>,

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     event_type::{EventPattern, EventType},
-    id::EndpointId,
+    id::{ApplicationId, EndpointId},
     secrets::StoredSecret,
 };
 use crate::{
     clock::Timestamp,
     model::is_default,
     retry_override::RetryOverride,
-    sealing::Sealed,
+    sealing::{Binding, MasterKeys, Sealed, UnsealError},
     sender::{MAX_URL_BYTES, check_header},
 };
 
@@ -119,6 +119,22 @@ impl Endpoint {
     /// Whether messages go to it.
     pub const fn is_enabled(&self) -> bool {
         self.disabled.is_none()
+    }
+
+    /// The names and values of its custom headers, in their order. One value that does not open
+    /// makes the whole result an error: a request without it could be refused, or misunderstood.
+    pub fn open_headers(
+        &self,
+        application: &ApplicationId,
+        keys: &MasterKeys,
+    ) -> Result<Vec<(String, String)>, UnsealError> {
+        let binding = Binding::headers(application, self.id);
+        let open = |header: &SealedHeader| {
+            let value = keys.open(&header.sealed, &binding)?.into_bytes();
+            let value = String::from_utf8(value).map_err(|_| UnsealError::Malformed)?;
+            Ok((header.name.clone(), value))
+        };
+        self.headers.iter().map(open).collect()
     }
 
     /// Whether its `event_types` choose this type. A disabled endpoint's may, too.

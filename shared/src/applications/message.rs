@@ -127,6 +127,11 @@ impl PublishedMessage {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
+    /// The fairness group of its looks: the application, as for its deliveries.
+    pub fn fairness_group(&self) -> &str {
+        self.application.as_str()
+    }
+
     /// The endpoint's place in the plan. `None`: the message does not go there.
     pub fn place(&self, endpoint: EndpointId) -> Option<usize> {
         self.plan.iter().position(|entry| entry.endpoint == endpoint)

@@ -111,7 +111,10 @@ pub(super) fn compose(request: &Request<'_>, secrets: &[Secret]) -> HeaderMap {
             headers.append(name, value);
         }
     }
-    let id = request.webhook_id.to_string();
+    let id = match request.webhook_id.message_id() {
+        Some(message_id) => message_id.to_string(),
+        None => request.webhook_id.to_string(),
+    };
     let seconds = request.timestamp.as_seconds();
     if !secrets.is_empty() {
         headers.insert(
@@ -234,6 +237,7 @@ mod tests {
             headers: &stored,
             payload: Bytes::from_static(b"{}"),
             webhook_id: &webhook_id,
+            secrets: None,
             correlation_id: "cor",
             event_type: Some("a\r\nb: ä"),
             attempt: 3,

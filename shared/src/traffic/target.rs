@@ -6,8 +6,9 @@
 //! | URL without query | origin, `#`, path hash | answers with 5xx |
 //! | endpoint | application, `/`, endpoint ID | no answer, answers with 5xx |
 //!
-//! A delivery goes to its endpoint alone. A direct webhook goes to both others, so it needs the permission of both. An answer below 500 closes both
-//! circuits. An answer with 5xx closes the origin's, because the origin answered.
+//! A delivery goes to its endpoint alone. A direct webhook goes to both others, so it needs the
+//! permission of both. An answer below 500 closes all its circuits. An answer with 5xx closes the
+//! origin's, because the origin answered.
 //!
 //! A receiver can fail with 5xx on so many different URLs that no circuit of a URL opens. After
 //! many consecutive 5xx answers the worker opens the origin's circuit for retries only

@@ -21,6 +21,9 @@ pub enum GiveUp {
     Undeliverable,
     /// The queue held an unreadable message. The record is not a webhook. It keeps the text.
     Unreadable,
+    /// A secret, a custom header or the whole document of the delivery's endpoint could not be read
+    /// for the longest allowed time.
+    EndpointUnusable,
     /// The endpoint of the delivery was deleted.
     EndpointDeleted,
     /// The endpoint of the delivery is disabled.
@@ -34,7 +37,9 @@ impl GiveUp {
             Self::Interrupted => ErrorKind::Interrupted,
             // Older versions know no other kind.
             Self::CircuitOpen | Self::RateLimited => ErrorKind::CircuitOpen,
-            Self::Undeliverable | Self::Unreadable => ErrorKind::Undeliverable,
+            Self::Undeliverable | Self::Unreadable | Self::EndpointUnusable => {
+                ErrorKind::Undeliverable
+            }
             Self::EndpointDeleted => ErrorKind::EndpointDeleted,
             Self::EndpointDisabled => ErrorKind::EndpointDisabled,
         }
@@ -85,6 +90,9 @@ impl Rules {
             }
             GiveUp::Unreadable => {
                 "the queue held an unreadable message; the payload is its text".to_owned()
+            }
+            GiveUp::EndpointUnusable => {
+                "the settings or secrets of the endpoint could not be read for too long".to_owned()
             }
             GiveUp::EndpointDeleted => "the endpoint was deleted".to_owned(),
             GiveUp::EndpointDisabled => "the endpoint is disabled".to_owned(),

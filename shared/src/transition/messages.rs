@@ -374,7 +374,9 @@ impl Rules {
             self.limits.grace.saturating_mul(doubled).min(self.limits.max_grace)
         };
         let mut next = touched(message, now);
-        next.due_at = Some(message.allowed_at.max(now).plus(grace));
+        // A deletion does not wait until the message is allowed.
+        let from = if message.deleting { now } else { message.allowed_at.max(now) };
+        next.due_at = Some(from.plus(grace));
         next.requeues = message.requeues.saturating_add(1);
         Ok(next)
     }

@@ -29,6 +29,10 @@ pub(super) enum Scope {
     Unproven,
     /// Of those, attempts at destinations whose last attempt hung.
     Silent,
+    /// Attempts at unproven endpoints of one application that hold a slot.
+    Application(String),
+    /// Attempts at unproven endpoints of one application.
+    HangingApplication(String),
 }
 
 /// The network of an address, at the size that usually has one owner: /24 or /48.

@@ -17,6 +17,13 @@ fn limiter(limit: usize, slots: usize) -> HostLimiter {
     HostLimiter::new(limit, slots, Arc::new(SystemClock), Arc::new(NoLookup))
 }
 
+impl HostLimiter {
+    /// A permit for a direct webhook.
+    async fn acquire(&self, destination: &str) -> Result<HostPermit<'_>, Rejected> {
+        self.acquire_at(Place { destination, origin: destination, application: None }).await
+    }
+}
+
 fn answered(status: u16) -> Answer {
     Answer { status_code: Some(status), ..Answer::default() }
 }
@@ -251,13 +258,51 @@ fn with_no_more_slots_than_a_batch_every_message_gets_one() {
     for slots in [1, 5, 10] {
         let capacities = Capacities::new(10, slots);
         assert_eq!((capacities.unproven, capacities.silent), (slots, slots));
+        assert_eq!(capacities.application, slots);
     }
     let capacities = Capacities::new(32, 128);
     assert_eq!(
         (capacities.unproven, capacities.silent, capacities.network, capacities.hanging),
         (64, 48, 512, 1024)
     );
+    assert_eq!((capacities.application, capacities.hanging_application), (32, 256));
     assert_eq!(max_concurrent_attempts(128), 1152);
+}
+
+/// Many endpoints of one application that never answer leave most of the process to others.
+#[tokio::test]
+async fn an_application_gets_a_quarter_while_its_endpoints_do_not_answer() {
+    let limiter = limiter(LIMIT, 80);
+    let endpoint = async |application: &str, n: usize| {
+        let (destination, origin) = (format!("{application}/ep-{n}"), "http://10.0.0.1:80");
+        let place = Place { destination: &destination, origin, application: Some(application) };
+        tokio::time::timeout(SOON, limiter.acquire_at(place)).await.unwrap()
+    };
+    let capacities = limiter.capacities;
+    assert_eq!((capacities.application, capacities.hanging_application), (20, 160));
+    let mut held = Vec::new();
+    for n in 0..20 {
+        held.push(endpoint("hangs", n).await.unwrap());
+    }
+    assert!(endpoint("hangs", 20).await.is_err(), "a quarter of the slots");
+    assert!(endpoint("other", 0).await.is_ok());
+    assert!(limiter.acquire("http://direct.example:80").await.is_ok());
+    // They hang: they return their slots and keep their places among those that hang.
+    for n in 20..160 {
+        held.iter_mut().for_each(|permit| permit.unproven.clear());
+        held.push(endpoint("hangs", n).await.unwrap());
+    }
+    held.iter_mut().for_each(|permit| permit.unproven.clear());
+    assert!(endpoint("hangs", 160).await.is_err(), "a quarter of the hanging attempts");
+    assert!(endpoint("other", 1).await.is_ok());
+    // An endpoint that answers is no part of them.
+    let mut permit = held.pop().unwrap();
+    permit.run(&mut None, 2, async { answered(200) }).await;
+    drop(permit);
+    held.push(endpoint("hangs", 160).await.unwrap());
+    assert!(endpoint("hangs", 159).await.is_ok(), "it answered");
+    drop(held);
+    assert!(limiter.limits().is_empty());
 }
 
 #[test]
@@ -267,6 +312,7 @@ fn hosts_of_destinations() {
         ("http://127.0.0.1:9001", Some("127.0.0.1")),
         ("http://[2001:db8::1]:80", Some("2001:db8::1")),
         ("nonsense", None),
+        ("cust-7/ep-aaaaaaaaaaaaaaaa", None),
     ] {
         assert_eq!(host(destination), expected, "{destination}");
     }

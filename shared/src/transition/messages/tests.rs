@@ -369,6 +369,9 @@ fn the_sweep_moves_a_message_on_by_a_grace_that_doubles() {
     assert_eq!(next.due_at, Some(NOW.plus(limits.max_grace)));
     let first = rules().requeue_message(&due(1, NOW), NOW, true, NOW).unwrap();
     assert_eq!(first.due_at, Some(NOW.plus(limits.grace)));
+    let later = PublishedMessage { allowed_at: NOW.plus(DAY), deleting: true, ..due(1, NOW) };
+    let next = rules().requeue_message(&later, NOW, false, NOW).unwrap();
+    assert_eq!(next.due_at, Some(NOW.plus(limits.grace)), "a deletion does not wait for the date");
     let quiet = rules().requeue_message(&published(1), NOW, false, NOW);
     assert_eq!(quiet, Err(MessageRefusal::DueMoved));
 }

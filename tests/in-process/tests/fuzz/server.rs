@@ -93,6 +93,7 @@ impl Wire {
             headers,
             payload: Bytes::from_static(b"{\"n\": 1}"),
             webhook_id: &self.id,
+            secrets: None,
             correlation_id: "cor-1",
             event_type: Some("order.created"),
             attempt: 3,

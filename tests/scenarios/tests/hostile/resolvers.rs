@@ -148,6 +148,7 @@ async fn send(sender: &HttpSender, url: &str, deadline: Duration) -> Answer {
         headers: &[],
         payload: Bytes::from_static(b"{}"),
         webhook_id: &webhook_id,
+        secrets: None,
         correlation_id: "cor-1",
         event_type: None,
         attempt: 1,

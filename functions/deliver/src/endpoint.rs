@@ -1,0 +1,232 @@
+//! The endpoint of a delivery: its settings, and what a request to it needs.
+//!
+//! The document of the application comes from this process's cache, so a change takes effect within
+//! `ENDPOINT_CACHE_MS`. Only a consistent read shows that an endpoint is missing or disabled: the
+//! cached copy may be older than the endpoint itself.
+//!
+//! | document, endpoint | action |
+//! |---|---|
+//! | endpoint enabled | attempt |
+//! | endpoint missing, or its application deleted | fail with `endpoint_deleted` |
+//! | endpoint disabled | fail with `endpoint_disabled` |
+//! | no document at all | defer: a message names the application, so the store lost it |
+//! | a secret or a header does not open | defer: an operator can mend it |
+//!
+//! A delivery is deferred by [`UNUSABLE_WAIT`] each time. Once that has used up the budget of its
+//! deferrals, it fails with `undeliverable`. It is never sent with fewer secrets or headers.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    applications::{
+        application::Application,
+        endpoint::Endpoint,
+        secrets::{live, signers},
+    },
+    model::Webhook,
+    sealing::NoMasterKey,
+    sender::destination_key,
+    signing::Secret,
+    store::StoreError,
+    transition::{EndpointTerms, GiveUp, Rules, with_endpoint_revision},
+};
+
+use crate::{
+    deferral::{Deferral, DeferralReason},
+    host_limiter::Place,
+    turn::HeldTurn,
+    worker::{Deliver, StepResult, hand_back},
+};
+
+/// How long a delivery waits whose endpoint cannot be used.
+const UNUSABLE_WAIT: Duration = Duration::from_secs(300);
+
+/// What the steps on one webhook go by.
+#[derive(Clone, Debug)]
+pub(crate) struct Work<'a> {
+    /// What its message keeps.
+    pub(crate) turn: &'a HeldTurn,
+    /// The rules. Those of a delivery have its endpoint's retry policy.
+    pub(crate) rules: Arc<Rules>,
+    /// The endpoint of a delivery.
+    pub(crate) endpoint: Option<EndpointInUse>,
+}
+
+/// An enabled endpoint, as a document of its application has it.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointInUse {
+    application: Arc<Application>,
+    /// Its place in the document.
+    index: usize,
+    terms: EndpointTerms,
+    /// Scheme, host and port of its URL.
+    origin: String,
+}
+
+/// What a request to an endpoint needs.
+#[derive(Debug)]
+pub(crate) struct OpenEndpoint {
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
+    /// All live secrets, newest first. There is at least one.
+    pub(crate) secrets: Vec<Secret>,
+    /// The endpoint's own deadline of an attempt.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Why a delivery has no endpoint to go to.
+#[derive(Debug)]
+pub(crate) enum NoEndpoint {
+    /// It was deleted, or it is disabled.
+    GiveUp(GiveUp),
+    /// The store has no document of the application.
+    NoDocument,
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl<'a> Work<'a> {
+    /// Where the webhook's attempts go.
+    pub(crate) fn place<'w>(&'w self, webhook: &'w Webhook) -> Place<'w> {
+        let destination = &webhook.destination;
+        match &self.endpoint {
+            None => Place { destination, origin: destination, application: None },
+            Some(endpoint) => Place {
+                destination,
+                origin: &endpoint.origin,
+                application: Some(endpoint.application.id.as_str()),
+            },
+        }
+    }
+
+    /// The record after an attempt, which notes the endpoint's revision.
+    pub(crate) fn noted(&self, next: Webhook) -> Webhook {
+        match &self.endpoint {
+            None => next,
+            Some(endpoint) => with_endpoint_revision(next, &endpoint.terms),
+        }
+    }
+
+    /// The work on a delivery whose endpoint is unknown.
+    fn without_endpoint(turn: &'a HeldTurn, rules: &Rules) -> Self {
+        Self { turn, rules: Arc::new(rules.clone()), endpoint: None }
+    }
+}
+
+impl EndpointInUse {
+    fn endpoint(&self) -> &Endpoint {
+        &self.application.endpoints[self.index]
+    }
+}
+
+impl Deliver {
+    /// What the steps on this webhook go by.
+    pub(crate) async fn work<'a>(
+        &self,
+        webhook: &Webhook,
+        turn: &'a HeldTurn,
+    ) -> Result<Work<'a>, NoEndpoint> {
+        let context = &self.context;
+        let (Some(id), Some(endpoint_id)) = (&webhook.application, webhook.id.endpoint) else {
+            return Ok(Work { turn, rules: Arc::clone(&context.rules), endpoint: None });
+        };
+        let in_use = |application: &Arc<Application>| {
+            if application.is_deleted() {
+                return Err(NoEndpoint::GiveUp(GiveUp::EndpointDeleted));
+            }
+            let is_it = |endpoint: &Endpoint| endpoint.id == endpoint_id;
+            match application.endpoints.iter().position(is_it) {
+                None => Err(NoEndpoint::GiveUp(GiveUp::EndpointDeleted)),
+                Some(index) if application.endpoints[index].is_enabled() => {
+                    Ok(self.in_use(application, index))
+                }
+                Some(_) => Err(NoEndpoint::GiveUp(GiveUp::EndpointDisabled)),
+            }
+        };
+        let cached = context.application(id).await.map_err(NoEndpoint::Store)?;
+        let endpoint = match cached.map(|cached| in_use(&cached.application)) {
+            Some(Ok(endpoint)) => endpoint,
+            Some(Err(_)) => {
+                let current = context.read_application(id).await.map_err(NoEndpoint::Store)?;
+                in_use(&current.ok_or(NoEndpoint::NoDocument)?.application)?
+            }
+            // What is not cached was read just now.
+            None => return Err(NoEndpoint::NoDocument),
+        };
+        let rules = Arc::new(context.rules.for_endpoint(&endpoint.terms));
+        Ok(Work { turn, rules, endpoint: Some(endpoint) })
+    }
+
+    fn in_use(&self, application: &Arc<Application>, index: usize) -> EndpointInUse {
+        let endpoint = &application.endpoints[index];
+        let retry = self.context.config.endpoint_retry.with(endpoint.retry.as_ref());
+        // A URL that is refused has no origin, and its attempt fails.
+        let origin = self.context.guard.check_url(&endpoint.url);
+        EndpointInUse {
+            application: Arc::clone(application),
+            index,
+            terms: EndpointTerms { revision: endpoint.revision, retry },
+            origin: origin.map(|url| destination_key(&url)).unwrap_or_default(),
+        }
+    }
+
+    /// What a request to the endpoint needs. An error says what an operator must do.
+    pub(crate) fn open_endpoint(&self, in_use: &EndpointInUse) -> Result<OpenEndpoint, String> {
+        let keys = self.context.config.master_keys.as_ref();
+        let keys = keys.ok_or_else(|| NoMasterKey.to_string())?;
+        let (application, endpoint) = (&in_use.application.id, in_use.endpoint());
+        let now = self.context.clock.now();
+        let secrets = signers(&endpoint.secrets, application, endpoint.id, keys, now);
+        let secrets = secrets.map_err(|error| format!("one of its secrets is {error}"))?;
+        if live(&endpoint.secrets, now).next().is_none() {
+            return Err("it has no secret that is live; create the endpoint anew".to_owned());
+        }
+        let headers = endpoint.open_headers(application, keys);
+        let headers = headers.map_err(|error| format!("one of its headers is {error}"))?;
+        let timeout = endpoint.timeout_ms.map(Duration::from_millis);
+        Ok(OpenEndpoint { url: endpoint.url.clone(), headers, secrets, timeout })
+    }
+
+    /// The step of a delivery that has no endpoint to go to.
+    pub(crate) async fn step_without_endpoint(
+        &self,
+        webhook: Box<Webhook>,
+        turn: &HeldTurn,
+        reason: NoEndpoint,
+    ) -> StepResult {
+        match reason {
+            NoEndpoint::GiveUp(reason) => StepResult::BudgetSpent(webhook, reason),
+            NoEndpoint::Store(error) => {
+                StepResult::Ended(hand_back(&error, "read the application of"))
+            }
+            NoEndpoint::NoDocument => {
+                let retry = self.context.config.endpoint_retry.clone();
+                let terms = EndpointTerms { revision: 0, retry };
+                let rules = self.context.rules.for_endpoint(&terms);
+                let work = Work::without_endpoint(turn, &rules);
+                let why = "the store has no document of its application; restore it from a backup";
+                self.defer_unusable(webhook, &work, why).await
+            }
+        }
+    }
+
+    /// Makes a delivery wait whose endpoint cannot be used. `why` says what an operator must do.
+    pub(crate) async fn defer_unusable(
+        &self,
+        webhook: Box<Webhook>,
+        work: &Work<'_>,
+        why: &str,
+    ) -> StepResult {
+        tracing::error!("The endpoint {} cannot be used: {why}", webhook.destination);
+        let now = self.context.clock.now();
+        if work.rules.must_wait_until(&webhook, now).is_some() {
+            return self.defer_for_interruptions(webhook, work).await;
+        }
+        let until = now.plus(UNUSABLE_WAIT);
+        let deferral = Deferral { until, reason: DeferralReason::UnusableEndpoint };
+        if !self.has_deferrals_left(&webhook, deferral) {
+            return StepResult::BudgetSpent(webhook, GiveUp::EndpointUnusable);
+        }
+        self.defer(webhook, work, deferral).await
+    }
+}
