@@ -12,10 +12,10 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    applications::message::PublishedMessage,
+    applications::message::{PlanEntry, PublishedMessage},
     apply::{AppliedToMessage, apply_to_message},
     clock::Timestamp,
-    id::MessageId,
+    id::{MessageId, WebhookId},
     store::{DeleteError, Store, StoreError},
     transition::Rules,
 };
@@ -89,11 +89,11 @@ async fn put_markers(
     message: &PublishedMessage,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    stream::iter(&message.plan)
-        .map(|entry| async move {
-            let until = message.marker_until(entry, now);
-            store.put_marker(&message.id.delivery(entry.endpoint), until).await
-        })
+    let marker =
+        |entry: &PlanEntry| (message.id.delivery(entry.endpoint), message.marker_until(entry, now));
+    let markers: Vec<(WebhookId, Timestamp)> = message.plan.iter().map(marker).collect();
+    stream::iter(markers)
+        .map(|(id, until)| async move { store.put_marker(&id, until).await })
         .buffer_unordered(MARKERS_AT_ONCE)
         .try_collect()
         .await

@@ -34,6 +34,17 @@ pub(crate) enum Call<'a> {
     Read(&'a WebhookId),
     /// A write that makes the webhook this one.
     Write(&'a Webhook),
+    /// A claim that makes the webhook this one.
+    Claim(&'a Webhook),
+    /// A read of this delivery and its message.
+    ReadDelivery(&'a WebhookId),
+    /// A read of this message and its deliveries.
+    Standing(&'a MessageId),
+    /// A write that makes the message this one.
+    WriteMessage(&'a PublishedMessage),
+    PutMarker(&'a WebhookId),
+    DeleteMessage(&'a MessageId),
+    ReadApplication,
     Maintain,
     ReadTargets,
     WriteTarget,
@@ -103,6 +114,7 @@ impl Webhooks for Intercepted {
         before: &Webhook,
         after: &Webhook,
     ) -> Result<Content, WriteError> {
+        self.interceptor.before(Call::Claim(after)).await?;
         self.inner.write_and_open(before, after).await
     }
 
@@ -145,22 +157,27 @@ impl Messages for Intercepted {
         before: &PublishedMessage,
         after: &PublishedMessage,
     ) -> Result<(), WriteMessageError> {
+        self.interceptor.before(Call::WriteMessage(after)).await?;
         self.inner.write_message(before, after).await
     }
 
     async fn delivery(&self, id: &WebhookId) -> Result<Option<StoredDelivery>, StoreError> {
+        self.interceptor.before(Call::ReadDelivery(id)).await?;
         self.inner.delivery(id).await
     }
 
     async fn standing(&self, id: &MessageId) -> Result<Option<Standing>, StoreError> {
+        self.interceptor.before(Call::Standing(id)).await?;
         self.inner.standing(id).await
     }
 
     async fn put_marker(&self, id: &WebhookId, until: Timestamp) -> Result<(), StoreError> {
+        self.interceptor.before(Call::PutMarker(id)).await?;
         self.inner.put_marker(id, until).await
     }
 
     async fn delete_message(&self, seen: &PublishedMessage) -> Result<(), DeleteError> {
+        self.interceptor.before(Call::DeleteMessage(&seen.id)).await?;
         self.inner.delete_message(seen).await
     }
 
@@ -177,6 +194,7 @@ impl Messages for Intercepted {
 #[async_trait]
 impl Applications for Intercepted {
     async fn application(&self, id: &ApplicationId) -> Result<Option<Application>, StoreError> {
+        self.interceptor.before(Call::ReadApplication).await?;
         self.inner.application(id).await
     }
 

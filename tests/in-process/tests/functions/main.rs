@@ -13,6 +13,7 @@ mod dlq;
 mod health;
 mod host_limiter;
 mod intercepted;
+mod messages;
 mod outage;
 mod panics;
 mod rate_limits;
