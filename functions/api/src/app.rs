@@ -73,7 +73,7 @@ pub(crate) struct Call {
     pub(crate) correlation_id: Arc<str>,
     /// Its caller.
     pub(crate) caller: Caller,
-    /// The API key whose share of the capacity it uses.
+    /// The share of the capacity that it uses.
     pub(crate) share: KeyShare,
     /// The trace that it belongs to.
     pub(crate) trace: Option<Trace>,

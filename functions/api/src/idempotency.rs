@@ -21,7 +21,8 @@
 //! A deleted webhook stays deleted: the store remembers its ID for as long as a key may map to it.
 //! A try that finds it deleted returns the response that the first try would have returned.
 //!
-//! A key belongs to its caller and to the path. For calls that create nothing (resend, redrive,
+//! A key belongs to its caller and to the path. Below `/applications/{application_id}/` it belongs
+//! to the application instead of its caller, whichever key calls. For calls that create nothing (resend, redrive,
 //! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
 
@@ -31,6 +32,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use sha2::{Digest, Sha256};
 use shared::{
+    applications::id::ApplicationId,
     clock::Timestamp,
     id::TaskId,
     planted::{self, Bug},
@@ -70,14 +72,29 @@ pub(crate) struct Key {
 impl Key {
     /// The key of the request, if it has one. A malformed key is a 400.
     pub(crate) fn of(parts: &Parts, call: &Call, body: &[u8]) -> Result<Option<Self>, Problem> {
-        let Some(key) = presented(&parts.headers)? else { return Ok(None) };
-        let caller = match call.caller {
-            Caller::Known(hash) => hash,
-            Caller::Anonymous => [0; 32],
+        let owner = match &call.caller {
+            Caller::Full(identity) => identity.hash(),
+            // Neither reaches a route outside of an application that has keys.
+            Caller::Key { .. } | Caller::Anonymous => return Err(Problem::internal()),
         };
+        Self::owned(parts, owner, body)
+    }
+
+    /// The key of a request below `/applications/{application_id}/`, if it has one.
+    pub(crate) fn within(
+        application: &ApplicationId,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<Option<Self>, Problem> {
+        let owner = Sha256::new().chain_update("application/").chain_update(application.as_str());
+        Self::owned(parts, owner.finalize().into(), body)
+    }
+
+    fn owned(parts: &Parts, owner: [u8; 32], body: &[u8]) -> Result<Option<Self>, Problem> {
+        let Some(key) = presented(&parts.headers)? else { return Ok(None) };
         // Neither a path nor a query contains NUL, so different requests have different inputs.
         let stored = Sha256::new()
-            .chain_update(caller)
+            .chain_update(owner)
             .chain_update(parts.uri.path())
             .chain_update([0])
             .chain_update(key);

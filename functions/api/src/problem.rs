@@ -12,6 +12,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use shared::{
+    applications::access::Denied,
     model::{InvalidRecord, truncated},
     store::StoreError,
 };
@@ -33,9 +34,9 @@ pub(crate) enum ProblemKind {
     BadRequest,
     /// The API key is missing or invalid.
     Unauthorized,
-    /// A browser's request from another origin.
+    /// A browser's request from another origin, or an application key without the permission.
     Forbidden,
-    /// There is no such route, webhook or dead letter.
+    /// There is no such route or object.
     NotFound,
     /// The route does not support the method.
     MethodNotAllowed,
@@ -51,13 +52,15 @@ pub(crate) enum ProblemKind {
     InvalidFields,
     /// A bug, or an unreadable record.
     Internal,
+    /// The application has as many endpoints or keys, or as large a document, as it may have.
+    ApplicationFull,
     /// The store is not available.
     Unavailable,
     /// There are too many concurrent requests, or the store is full. Nothing was done.
     Overloaded,
     /// The body did not arrive in time.
     RequestTimeout,
-    /// The deployment does not state who may call the API.
+    /// The deployment does not state who may call the API, or has no master key.
     NotConfigured,
 }
 
@@ -86,6 +89,9 @@ impl ProblemKind {
                 "urn:posthaste:idempotency-key-reused",
                 "Idempotency key reused",
             ),
+            Self::ApplicationFull => {
+                (StatusCode::CONFLICT, "urn:posthaste:application-full", "Application full")
+            }
             Self::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "urn:posthaste:too-large", "Too large")
             }
@@ -174,6 +180,11 @@ impl Problem {
         )
     }
 
+    /// The application does not exist, or is another one than that of the caller's key.
+    pub(crate) fn no_such_application() -> Self {
+        Denied::NotFound.into()
+    }
+
     /// The dead letter does not exist.
     pub(crate) fn no_such_dead_letter() -> Self {
         Self::new(
@@ -221,14 +232,24 @@ impl From<StoreError> for Problem {
             // An instance of the newer version, if there is one, can respond.
             StoreError::Unreadable { source: InvalidRecord::TooNew { .. }, .. } => Self::new(
                 ProblemKind::Unavailable,
-                "A newer version of Posthaste has written this webhook. Try again shortly.",
+                "A newer version of Posthaste has written this record. Try again shortly.",
             ),
             StoreError::Unreadable { .. } => Self::new(
                 ProblemKind::Internal,
-                "The record of this webhook is unreadable. The log contains the details.",
+                "The stored record is unreadable. The log contains the details.",
             ),
         };
         problem.because(error)
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let kind = match denied {
+            Denied::NotFound => ProblemKind::NotFound,
+            Denied::ScopeMissing(_) | Denied::FullOnly => ProblemKind::Forbidden,
+        };
+        Self::new(kind, denied.to_string())
     }
 }
 

@@ -5,7 +5,14 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, header, request::Parts, uri::Authority};
 use lambda_http::request::RequestContext;
 use sha2::{Digest, Sha256};
-use shared::config::{self, Auth, KeyHash};
+use shared::{
+    applications::{
+        access::{Access as May, Action},
+        id::ApplicationId,
+        keys::{ApplicationKeyId, KEY_PREFIX, PresentedKey, StoredKey},
+    },
+    config::{self, Auth, KeyHash},
+};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::problem::{Problem, ProblemKind};
@@ -50,17 +57,103 @@ impl Access {
     }
 }
 
-/// The identity of a caller. Idempotency keys belong to an identity.
-///
-/// An identity outlives sessions and API keys. Otherwise a retry from another task of the same
-/// service, or after a key was rotated, would be accepted a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The caller of an admitted request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// A caller with all permissions. The hash distinguishes identities.
-    Known([u8; 32]),
+    /// A caller with full access.
+    Full(Identity),
+    /// A caller with a valid application key, alone or besides another authentication.
+    Key {
+        /// What it may do, in which application.
+        may: May<ApplicationId>,
+        /// The id of the key.
+        key: ApplicationKeyId,
+        /// Its name.
+        name: String,
+    },
     /// A caller without a key. It can load the operator's page, which contains no data, and read
     /// the health status.
     Anonymous,
+}
+
+/// The identity of a caller with full access. Idempotency keys belong to an identity; those of an
+/// application's routes belong to the application instead.
+///
+/// An identity outlives sessions and API keys. Otherwise a retry from another task of the same
+/// service, or after a key was rotated, would be accepted a second time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// All callers with a key of `API_KEYS`.
+    ApiKey,
+    /// All callers under the loopback rule.
+    Local,
+    /// The ARN that the platform has authenticated, without its session. Empty without one.
+    Platform(String),
+}
+
+impl Identity {
+    /// The hash that distinguishes identities.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        match self {
+            Self::ApiKey | Self::Local => OPERATOR,
+            Self::Platform(arn) => Sha256::digest(arn).into(),
+        }
+    }
+}
+
+impl Caller {
+    /// The caller with this key of an application, which is valid.
+    pub(crate) fn with_key(application: &ApplicationId, key: &StoredKey) -> Self {
+        Self::Key {
+            may: May::Full.narrowed(application.clone(), key.scopes.clone()),
+            key: key.id,
+            name: key.name.as_str().to_owned(),
+        }
+    }
+
+    /// The application whose key it has.
+    pub(crate) const fn application(&self) -> Option<&ApplicationId> {
+        match self {
+            Self::Key { may: May::Key { application, .. }, .. } => Some(application),
+            _ => None,
+        }
+    }
+
+    /// Whether it may do this with this application. `None`: with no application in particular.
+    pub(crate) fn may(
+        &self,
+        action: Action,
+        application: Option<&ApplicationId>,
+    ) -> Result<(), Problem> {
+        let may = match self {
+            Self::Full(_) => &May::Full,
+            Self::Key { may, .. } => may,
+            Self::Anonymous => return Err(missing_key()),
+        };
+        Ok(may.may(action, application)?)
+    }
+
+    /// Who it is, for the changes that an application lists. It contains no key.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Full(Identity::ApiKey) => "API_KEYS".to_owned(),
+            Self::Full(Identity::Local) => "local".to_owned(),
+            Self::Full(Identity::Platform(arn)) if arn.is_empty() => "iam".to_owned(),
+            Self::Full(Identity::Platform(arn)) => arn.clone(),
+            Self::Key { key, name, .. } => format!("{key} {name}"),
+            Self::Anonymous => "anonymous".to_owned(),
+        }
+    }
+}
+
+/// A caller whom the rule admits. An application key is checked by the document of its
+/// application.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// The caller is known.
+    Caller(Caller),
+    /// The caller presents an application key, which is the whole of its access if it is valid.
+    Key(PresentedKey),
 }
 
 /// The operator: the identity of all callers with an API key, and of all callers under the loopback
@@ -79,14 +172,14 @@ const PUBLIC_PATHS: [&str; 2] = ["/health", "/"];
 )]
 struct NoAccessSet;
 
-/// Admits or refuses a call. Returns the caller's identity.
-pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
+/// Admits or refuses a call, as far as the settings decide it.
+pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Admitted, Problem> {
     match access {
         Access::Keys(hashes) => check_key(hashes, parts),
-        Access::Platform => Ok(Caller::Known(platform_identity(parts))),
+        Access::Platform => narrowed(parts, || Identity::Platform(platform_identity(parts))),
         Access::Loopback => {
             check_browser(parts)?;
-            Ok(Caller::Known(OPERATOR))
+            narrowed(parts, || Identity::Local)
         }
         Access::Refuse => Err(Problem::new(
             ProblemKind::NotConfigured,
@@ -96,22 +189,49 @@ pub(crate) fn admit(access: &Access, parts: &Parts) -> Result<Caller, Problem> {
     }
 }
 
-fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Caller, Problem> {
+fn check_key(hashes: &[KeyHash], parts: &Parts) -> Result<Admitted, Problem> {
     let Some(key) = presented_key(&parts.headers) else {
-        return if PUBLIC_PATHS.contains(&parts.uri.path()) {
-            Ok(Caller::Anonymous)
+        return if is_public(parts.uri.path()) {
+            Ok(Admitted::Caller(Caller::Anonymous))
         } else {
-            Err(unauthorized("The API key is missing."))
+            Err(missing_key())
         };
     };
+    // A key of API_KEYS may begin as an application key does.
     let presented = KeyHash::of(key);
     // Every key is compared, so the time does not reveal whether or which key matched.
     let known = hashes.iter().fold(Choice::from(0), |known, hash| known | hash.ct_eq(&presented));
     if bool::from(known) {
-        Ok(Caller::Known(OPERATOR))
+        Ok(Admitted::Caller(Caller::Full(Identity::ApiKey)))
     } else {
-        Err(unauthorized("The API key is invalid."))
+        PresentedKey::parse(key).map(Admitted::Key).map_err(|_| invalid_key())
     }
+}
+
+/// The caller that the platform or this machine has authenticated, unless it also presents an
+/// application key. That key narrows its access, and an invalid one is refused: a typing error must
+/// not widen it.
+fn narrowed(parts: &Parts, identity: impl FnOnce() -> Identity) -> Result<Admitted, Problem> {
+    let keys = [bearer(&parts.headers), api_key(&parts.headers)];
+    let presented = keys.into_iter().flatten().find(|key| key.starts_with(KEY_PREFIX.as_bytes()));
+    match presented {
+        Some(key) => PresentedKey::parse(key).map(Admitted::Key).map_err(|_| invalid_key()),
+        None => Ok(Admitted::Caller(Caller::Full(identity()))),
+    }
+}
+
+/// Whether the path needs no key.
+pub(crate) fn is_public(path: &str) -> bool {
+    PUBLIC_PATHS.contains(&path)
+}
+
+/// The key is none of the deployment and of no application.
+pub(crate) fn invalid_key() -> Problem {
+    unauthorized("The API key is invalid.")
+}
+
+fn missing_key() -> Problem {
+    unauthorized("The API key is missing.")
 }
 
 fn unauthorized(fault: &str) -> Problem {
@@ -124,16 +244,21 @@ fn unauthorized(fault: &str) -> Problem {
 /// The bearer token, or `x-api-key` if there is none. With the signature of a platform,
 /// `Authorization` has another scheme.
 pub(crate) fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
-    let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-    let bearer = authorization.and_then(|value| {
-        let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-    });
-    bearer.or_else(|| headers.get("x-api-key").map(http::HeaderValue::as_bytes))
+    bearer(headers).or_else(|| api_key(headers))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let authorization = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get("x-api-key").map(http::HeaderValue::as_bytes)
 }
 
 /// The identity that the platform has authenticated. Callers without an ARN share one identity.
-fn platform_identity(parts: &Parts) -> [u8; 32] {
+fn platform_identity(parts: &Parts) -> String {
     let arn = match parts.extensions.get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV2(context)) => context
             .authorizer
@@ -142,7 +267,7 @@ fn platform_identity(parts: &Parts) -> [u8; 32] {
         Some(RequestContext::ApiGatewayV1(context)) => context.identity.user_arn.as_deref(),
         _ => None,
     };
-    Sha256::digest(without_session(arn.unwrap_or_default())).into()
+    without_session(arn.unwrap_or_default()).to_owned()
 }
 
 /// The ARN of a role's session, `arn:PARTITION:sts::ACCOUNT:assumed-role/ROLE/SESSION`, without its
@@ -200,190 +325,4 @@ fn is_same_origin(headers: &HeaderMap, host: &Authority) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    fn parts(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    fn status(access: &Access, parts: &Parts) -> Option<ProblemKind> {
-        admit(access, parts).err().map(|problem| problem.kind())
-    }
-
-    fn keys(keys: &[&str]) -> Access {
-        Access::Keys(keys.iter().map(|key| KeyHash::of(key.as_bytes())).collect())
-    }
-
-    #[test]
-    fn every_key_is_accepted_in_either_header() {
-        let access = keys(&["one", "two"]);
-        for header in [
-            ("authorization", "Bearer one"),
-            ("authorization", "bearer two"),
-            ("x-api-key", "one"),
-            ("x-api-key", "two"),
-            ("authorization", "Bearer  one"),
-        ] {
-            assert_eq!(status(&access, &parts("POST", "/webhooks", &[header])), None, "{header:?}");
-        }
-        let both = [("authorization", "AWS4-HMAC-SHA256 x"), ("x-api-key", "two")];
-        assert_eq!(status(&access, &parts("POST", "/webhooks", &both)), None);
-    }
-
-    /// A rotated key, or another key of the same list, has the same identity.
-    #[test]
-    fn every_key_is_one_identity() {
-        let access = keys(&["one", "two"]);
-        let caller =
-            |key| admit(&access, &parts("POST", "/webhooks", &[("x-api-key", key)])).unwrap();
-        assert_eq!(caller("one"), caller("two"));
-    }
-
-    /// The sessions of one role are one identity. Accounts, roles and users are different ones.
-    #[test]
-    fn an_iam_identity_is_account_and_role() {
-        let sessions = ["i-0123", "ecs/task/1", "a:b", ""];
-        for session in sessions {
-            let arn = format!("arn:aws:sts::123456789012:assumed-role/publisher/{session}");
-            assert_eq!(
-                without_session(&arn),
-                "arn:aws:sts::123456789012:assumed-role/publisher/",
-                "{session}"
-            );
-        }
-        for arn in [
-            "arn:aws:iam::123456789012:user/team/ada",
-            "arn:aws:iam::123456789012:root",
-            "arn:aws:sts::123456789012:federated-user/ada",
-            "arn:aws:sts::123456789012:assumed-role/publisher",
-            "assumed-role/publisher/session",
-            "",
-        ] {
-            assert_eq!(without_session(arn), arn);
-        }
-    }
-
-    #[test]
-    fn anything_else_is_unauthorized() {
-        let access = keys(&["one", "two"]);
-        let none: &[(&str, &str)] = &[];
-        for headers in [
-            none,
-            &[("authorization", "one")],
-            &[("authorization", "Bearer")],
-            &[("authorization", "Bearer ")],
-            &[("authorization", "Basic one")],
-            &[("authorization", "Bearer onetwo")],
-            &[("x-api-key", "")],
-            &[("authorization", "Bearer three"), ("x-api-key", "one")],
-        ] {
-            assert_eq!(
-                status(&access, &parts("GET", "/webhook-statuses", headers)),
-                Some(ProblemKind::Unauthorized),
-                "{headers:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn health_and_the_page_need_no_key_but_refuse_a_wrong_one() {
-        let access = keys(&["one"]);
-        for path in ["/health", "/"] {
-            assert_eq!(
-                admit(&access, &parts("GET", path, &[])).unwrap(),
-                Caller::Anonymous,
-                "{path}"
-            );
-            assert_eq!(
-                status(&access, &parts("GET", path, &[("x-api-key", "x")])),
-                Some(ProblemKind::Unauthorized),
-                "{path}"
-            );
-        }
-    }
-
-    #[test]
-    fn without_a_setting_every_call_is_refused() {
-        assert_eq!(Access::for_lambda(&config::Access::default()), Access::Refuse);
-        assert_eq!(
-            status(&Access::Refuse, &parts("GET", "/health", &[])),
-            Some(ProblemKind::NotConfigured)
-        );
-        for (auth, access) in [(Auth::Platform, Access::Platform), (Auth::Local, Access::Loopback)]
-        {
-            assert_eq!(
-                Access::for_lambda(&config::Access { auth, ..config::Access::default() }),
-                access
-            );
-            let both = config::Access { key_hashes: vec![KeyHash::of(b"one")], auth };
-            assert_eq!(Access::for_lambda(&both), Access::Keys(vec![KeyHash::of(b"one")]));
-        }
-        assert_eq!(Access::for_loopback(&config::Access::default()), Access::Loopback);
-    }
-
-    #[test]
-    fn a_name_rebound_to_loopback_is_refused() {
-        for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.8.8.8", "[::1]:8000"] {
-            assert_eq!(
-                status(&Access::Loopback, &parts("GET", "/", &[("host", host)])),
-                None,
-                "{host}"
-            );
-        }
-        for host in [
-            "evil.example",
-            "evil.example:8000",
-            "localhost.evil.example",
-            "10.0.0.1",
-            "[::2]",
-            "127.0.0.1.evil.example",
-            "",
-        ] {
-            assert_eq!(
-                status(&Access::Loopback, &parts("GET", "/", &[("host", host)])),
-                Some(ProblemKind::Forbidden),
-                "{host}"
-            );
-        }
-        assert_eq!(
-            status(&Access::Loopback, &parts("GET", "/", &[])),
-            Some(ProblemKind::Forbidden),
-            "no Host"
-        );
-    }
-
-    #[test]
-    fn a_page_of_another_origin_cannot_change_anything() {
-        let call = |method, headers: &[(&str, &str)]| {
-            let headers = [&[("host", "127.0.0.1:8000")], headers].concat();
-            status(&Access::Loopback, &parts(method, "/webhooks", &headers))
-        };
-        for same in [
-            ("origin", "http://127.0.0.1:8000"),
-            ("sec-fetch-site", "same-origin"),
-            ("sec-fetch-site", "none"),
-        ] {
-            assert_eq!(call("POST", &[same]), None, "{same:?}");
-        }
-        for other in [
-            ("origin", "http://evil.example"),
-            ("origin", "null"),
-            ("origin", "http://127.0.0.1:3000"),
-            ("origin", "https://127.0.0.1:8000"),
-            ("sec-fetch-site", "cross-site"),
-            ("sec-fetch-site", "same-site"),
-        ] {
-            for method in ["POST", "DELETE"] {
-                assert_eq!(call(method, &[other]), Some(ProblemKind::Forbidden), "{other:?}");
-            }
-            assert_eq!(call("GET", &[other]), None, "the page cannot read the answer");
-        }
-    }
-}
+mod tests;

@@ -5,25 +5,26 @@ use std::{error::Error, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     body::{Body, HttpBody, to_bytes},
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts};
-use shared::logging;
+use shared::{context::Context, logging};
 use tracing::Instrument;
 
 use crate::{
     app::{App, Call},
     capacity::{KeyShare, Permit},
     edge::{
-        auth::{self, Access},
+        application_key,
+        auth::{self, Access, Admitted, Caller},
         correlation::{self, CORRELATION_ID},
-        trace,
+        permission, trace,
     },
-    input::body::{BODY_PATHS, discard},
+    input::body::{self, discard},
     problem::{Cause, Problem, ProblemKind},
 };
 
@@ -51,11 +52,11 @@ async fn respond(
 ) -> Response {
     // Both are cheap to clone: neither copies its text.
     let (method, uri) = (parts.method.clone(), parts.uri.clone());
-    let response = match auth::admit(&app.access, &parts) {
+    let response = match admit(&app.access, &app.context, &parts).await {
         Err(problem) => problem.into_response(),
         Ok(caller) => {
-            let share = app.capacity.share_of(&parts.headers);
-            match slot(app, &method, &uri, share) {
+            let share = app.capacity.share_of(&caller, &parts.headers);
+            match slot(app, &parts, &share) {
                 Err(overloaded) => {
                     discard(body).await;
                     overloaded.into_response()
@@ -63,10 +64,11 @@ async fn respond(
                 Ok(slot) => {
                     let correlation_id = Arc::clone(correlation_id);
                     let trace = trace::of(&parts);
-                    parts.extensions.insert(Call { correlation_id, caller, share, trace });
+                    let call = Call { correlation_id, caller, share: share.clone(), trace };
+                    parts.extensions.insert(call);
                     let handler = next.run(Request::from_parts(parts, body));
                     let response = run(&method, slot, handler).await;
-                    hold_memory(app, &method, share, response).await
+                    hold_memory(app, &method, &share, response).await
                 }
             }
         }
@@ -75,12 +77,23 @@ async fn respond(
     response
 }
 
+/// Admits the caller of a request. An application key is not admitted outside of its application.
+async fn admit(access: &Access, context: &Context, parts: &Parts) -> Result<Caller, Problem> {
+    let caller = match auth::admit(access, parts)? {
+        Admitted::Caller(caller) => caller,
+        Admitted::Key(key) => application_key::caller(context, &key).await?,
+    };
+    permission::ask_outside(&caller, parts.uri.path())?;
+    Ok(caller)
+}
+
 /// A slot for the request, or a 503. Requests whose body is read get their slot when the body is
 /// complete (`read_json`). Monitoring must work while Posthaste is overloaded, so `/health` and
 /// `/metrics` need no slot: their responses are small and their bodies are not read.
-fn slot(app: &App, method: &Method, uri: &Uri, share: KeyShare) -> Result<Option<Permit>, Problem> {
-    let reads_body = method == Method::POST && BODY_PATHS.contains(&uri.path());
-    let is_monitoring = matches!(uri.path(), "/health" | "/metrics");
+fn slot(app: &App, parts: &Parts, share: &KeyShare) -> Result<Option<Permit>, Problem> {
+    let route = parts.extensions.get::<MatchedPath>();
+    let reads_body = route.is_some_and(|route| body::is_read(&parts.method, route.as_str()));
+    let is_monitoring = matches!(parts.uri.path(), "/health" | "/metrics");
     if reads_body || is_monitoring { Ok(None) } else { app.capacity.slot(share).map(Some) }
 }
 
@@ -109,7 +122,7 @@ async fn run(
 /// Holds memory for a large response until it is sent. Without memory, a read gets a 503 instead. A
 /// request that changed something still gets its response: that one is small enough, and the
 /// client cannot get it again.
-async fn hold_memory(app: &App, method: &Method, share: KeyShare, response: Response) -> Response {
+async fn hold_memory(app: &App, method: &Method, share: &KeyShare, response: Response) -> Response {
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let permit = match app.capacity.response(share, length.unwrap_or(0)) {
@@ -140,7 +153,7 @@ impl AsRef<[u8]> for PermittedBytes {
     }
 }
 
-/// Applies the access rule only.
+/// Applies the access rule only. The API behind it checks an application key.
 pub(crate) async fn admit_only(
     State(access): State<Arc<Access>>,
     request: Request,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::{
     app::{App, Call},
@@ -16,9 +16,29 @@ use crate::{
 /// How long a body may take to arrive. A slow client must not hold memory that others need.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The paths whose handlers read a body. Their requests get a slot in [`read_json`], when the body
-/// is complete.
-pub(crate) const BODY_PATHS: [&str; 3] = ["/webhooks", "/webhooks/batch", "/test-webhook"];
+/// The routes whose handlers read a body on POST, PUT or PATCH. Their requests get a slot in
+/// [`read_json`], when the body is complete.
+const BODY_ROUTES: [&str; 13] = [
+    "/webhooks",
+    "/webhooks/batch",
+    "/test-webhook",
+    "/applications/{application_id}",
+    "/applications/{application_id}/endpoints",
+    "/applications/{application_id}/endpoints/{endpoint_id}",
+    "/applications/{application_id}/endpoints/{endpoint_id}/enable",
+    "/applications/{application_id}/endpoints/{endpoint_id}/disable",
+    "/applications/{application_id}/endpoints/{endpoint_id}/test",
+    "/applications/{application_id}/messages",
+    "/applications/{application_id}/messages/batch",
+    "/applications/{application_id}/messages/{message_id}/resend",
+    "/applications/{application_id}/keys",
+];
+
+/// Whether the handler of this route reads a body.
+pub(crate) fn is_read(method: &Method, route: &str) -> bool {
+    let may_have_body = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    may_have_body && BODY_ROUTES.contains(&route)
+}
 
 /// The bytes of a refused body that are read and dropped.
 const MAX_DISCARDED_BYTES: usize = 2 * 1024 * 1024;
@@ -41,7 +61,7 @@ pub(crate) async fn read_json(
 ) -> Result<(Bytes, Permit), Problem> {
     let declared = check_declared(headers)?;
     let length = content_length(headers).unwrap_or(0);
-    let mut permit = match app.capacity.body(call.share, length.min(limit)) {
+    let mut permit = match app.capacity.body(&call.share, length.min(limit)) {
         Ok(permit) => permit,
         Err(overloaded) => {
             discard(body).await;

@@ -217,8 +217,9 @@ pub(crate) async fn health_get(
     let sweep = sweep_health(findings.sweep_report(), app.started_at, now);
     let status = overall(store.status, queue.status, sweep.status);
     let body = match call.caller {
-        Caller::Anonymous => HealthResponse::Summary(HealthSummary { status }),
-        Caller::Known(_) => HealthResponse::Full(Box::new(HealthFull {
+        // An application key reads nothing about the deployment.
+        Caller::Anonymous | Caller::Key { .. } => HealthResponse::Summary(HealthSummary { status }),
+        Caller::Full(_) => HealthResponse::Full(Box::new(HealthFull {
             status,
             checked_at: findings.probed_at,
             store,
