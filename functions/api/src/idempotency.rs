@@ -26,6 +26,8 @@
 //! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
 //! again, which is harmless because of the call's own conditions.
 
+pub(crate) mod sealed;
+
 use std::error::Error;
 
 use axum::response::Response;

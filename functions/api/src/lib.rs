@@ -1,16 +1,19 @@
 //! The function `api`: reads an HTTP request, makes one call of the store or the queue, and returns
 //! the result.
 //!
-//! - `edge`: everything around a request. `boundary` runs first, and `auth` admits the caller.
+//! - `edge`: everything around a request. `boundary` runs first, and `auth` admits the caller, with
+//!   `application_key` for the keys of applications. `permission` gives a handler its application.
 //!   `correlation` and `trace` identify the request. `lambda` and `stage` adapt Lambda's events.
 //! - `input`: parsing and validation. `body`, `fields` and `query` read a request. `submission` is
-//!   a valid webhook. `cursor` is a position in a list.
+//!   a valid webhook, `application` and `endpoint` are what their names say. `cursor` is a position
+//!   in a list.
 //! - `routes`: one file for each resource or action.
 //! - `accept`, `dispatch`, `idempotency`: how a webhook is created and handed to the queue, once
 //!   for each idempotency key.
+//! - `edit`: how the document of an application is changed.
 //! - `app`, `capacity`, `probe`: the state that requests share.
-//! - `limits`, `problem`, `respond`, `view`, `target_view`, `paging`: limits, and the shapes of
-//!   responses.
+//! - `limits`, `problem`, `respond`, `view`, `application_view`, `target_view`, `paging`: limits, and
+//!   the shapes of responses.
 //! - `router`, `openapi`: the list of routes, and their description as an OpenAPI document.
 //!
 //! A webhook takes this path: `boundary` admits the request, `routes::webhook_create` reads it into
@@ -26,9 +29,11 @@
 
 mod accept;
 mod app;
+mod application_view;
 mod capacity;
 mod dispatch;
 mod edge;
+mod edit;
 mod idempotency;
 mod input;
 mod limits;

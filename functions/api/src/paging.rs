@@ -37,7 +37,7 @@ pub(crate) enum Placed {
     Beyond,
 }
 
-impl<P: Copy> Pages<P> {
+impl<P: Clone> Pages<P> {
     /// The page after `to_skip` others.
     pub(crate) fn new(page_size: usize, to_skip: usize) -> Self {
         Self { page_size, to_skip, count: 0, bytes: 0, items: Vec::new(), last: None }
@@ -73,7 +73,7 @@ impl<P: Copy> Pages<P> {
 
     /// The position of the last item that was added.
     pub(crate) fn last(&self) -> Option<P> {
-        self.last
+        self.last.clone()
     }
 
     /// The items of the requested page.

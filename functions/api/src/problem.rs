@@ -12,8 +12,9 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use shared::{
-    applications::access::Denied,
+    applications::{access::Denied, endpoint, secrets::SecretUnusable},
     model::{InvalidRecord, truncated},
+    sealing::{NoMasterKey, UnsealError},
     store::StoreError,
 };
 
@@ -185,6 +186,27 @@ impl Problem {
         Denied::NotFound.into()
     }
 
+    /// The application has no such endpoint.
+    pub(crate) fn no_such_endpoint() -> Self {
+        Self::new(ProblemKind::NotFound, "No endpoint with this ID. It may have been deleted.")
+    }
+
+    /// The application has no such key.
+    pub(crate) fn no_such_key() -> Self {
+        Self::new(ProblemKind::NotFound, "No key with this ID. It may have been deleted.")
+    }
+
+    /// The application has no room. `fault` begins with the application.
+    pub(crate) fn application_full(fault: &str) -> Self {
+        Self::new(ProblemKind::ApplicationFull, capitalized(fault))
+    }
+
+    /// A secret must be sealed or opened, and there is no master key.
+    pub(crate) fn no_master_key() -> Self {
+        Self::new(ProblemKind::NotConfigured, sentence(NoMasterKey.to_string().into()))
+            .because(NoMasterKey)
+    }
+
     /// The dead letter does not exist.
     pub(crate) fn no_such_dead_letter() -> Self {
         Self::new(
@@ -253,6 +275,31 @@ impl From<Denied> for Problem {
     }
 }
 
+impl From<UnsealError> for Problem {
+    fn from(error: UnsealError) -> Self {
+        let problem = match error {
+            UnsealError::UnknownKey { key_id } => Self::new(
+                ProblemKind::NotConfigured,
+                format!(
+                    "The secret is sealed under the master key {key_id}, which MASTER_KEY does not \
+                     hold. Add that key to the end of MASTER_KEY."
+                ),
+            ),
+            UnsealError::Malformed | UnsealError::NotAuthentic { .. } => Self::internal(),
+        };
+        problem.because(error)
+    }
+}
+
+impl From<SecretUnusable> for Problem {
+    fn from(error: SecretUnusable) -> Self {
+        match error {
+            SecretUnusable::Unseal(error) => error.into(),
+            SecretUnusable::NotASecret => Self::internal().because(error),
+        }
+    }
+}
+
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (status, kind, title) = self.kind.parts();
@@ -307,6 +354,13 @@ impl FieldErrors {
         }
     }
 
+    /// Adds the errors of a check.
+    pub(crate) fn add_all(&mut self, errors: impl IntoIterator<Item = endpoint::FieldError>) {
+        for error in errors {
+            self.add(&error.field, error.message);
+        }
+    }
+
     /// A 422 that names each error, if there is one.
     pub(crate) fn check(self) -> Result<(), Problem> {
         let detail: Cow<'static, str> = match self.0.as_slice() {
@@ -316,6 +370,12 @@ impl FieldErrors {
         };
         Err(Problem { errors: self.0, ..Problem::new(ProblemKind::InvalidFields, detail) })
     }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    sentence((first + chars.as_str()).into()).into_owned()
 }
 
 /// A message with its full stop. Messages of other crates have none.

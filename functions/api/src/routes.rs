@@ -1,8 +1,15 @@
 //! The handlers, a file for each resource or action.
 
+pub(crate) mod application_keys;
+pub(crate) mod application_put;
+pub(crate) mod applications;
 pub(crate) mod dead_letter_redrive;
 pub(crate) mod dead_letters;
 pub(crate) mod destinations;
+pub(crate) mod endpoint_change;
+pub(crate) mod endpoint_create;
+pub(crate) mod endpoint_secret;
+pub(crate) mod endpoints;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod overview;

@@ -212,6 +212,23 @@ impl<'a> ErrorView<'a> {
     }
 }
 
+/// The latest error of a destination.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LatestError<'a> {
+    #[serde(flatten)]
+    error: ErrorView<'a>,
+    /// When the attempt ended.
+    #[serde(with = "rfc3339")]
+    #[schema(value_type = schemas::Time)]
+    at: Timestamp,
+}
+
+impl<'a> LatestError<'a> {
+    pub(crate) fn of(error: &'a LastError, at: Timestamp) -> Self {
+        Self { error: ErrorView::of(error), at }
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
 struct AttemptView<'a> {

@@ -37,6 +37,8 @@ pub enum Action {
     GetApplication,
     /// `DELETE /applications/{app}`.
     DeleteApplication,
+    /// `GET …/changes`. It names the callers with full access, so it is for them.
+    ListChanges,
     /// `POST …/endpoints`.
     CreateEndpoint,
     /// `GET …/endpoints`.
@@ -113,11 +115,12 @@ pub enum Requirement {
 
 impl Action {
     /// All actions.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::PutApplication,
         Self::ListApplications,
         Self::GetApplication,
         Self::DeleteApplication,
+        Self::ListChanges,
         Self::CreateEndpoint,
         Self::ListEndpoints,
         Self::GetEndpoint,
@@ -157,6 +160,7 @@ impl Action {
             Self::PutApplication
             | Self::ListApplications
             | Self::DeleteApplication
+            | Self::ListChanges
             | Self::CreateKey
             | Self::ListKeys
             | Self::DeleteKey

@@ -2,16 +2,21 @@
 //! and asks [`Access::may`](shared::applications::access::Access::may). The boundary asks for all
 //! routes that belong to no application ([`ask_outside`]).
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use shared::applications::{access::Action, application::Application, id::ApplicationId};
+use shared::applications::{
+    access::Action,
+    application::Application,
+    id::{ApplicationId, EndpointId},
+    keys::ApplicationKeyId,
+};
 
 use crate::{
     app::{App, Call},
     edge::auth::{self, Caller},
-    problem::Problem,
+    problem::{Problem, ProblemKind},
 };
 
 /// The list of applications. It belongs to none.
@@ -61,17 +66,54 @@ const _: () = {
 impl<const ACTION: usize> FromRequestParts<Arc<App>> for InApplication<ACTION> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<App>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
         let call = Call::of(parts)?;
-        let parameters = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Problem::no_such_application())?;
-        let named = parameters.iter().find(|(name, _)| *name == PARAMETER);
-        let id: ApplicationId =
-            named.and_then(|(_, id)| id.parse().ok()).ok_or_else(Problem::no_such_application)?;
-        call.caller.may(Action::ALL[ACTION], Some(&id))?;
-        Ok(Self(Permitted { id }))
+        let action = Action::ALL[ACTION];
+        match named::<ApplicationId>(parts, PARAMETER).await {
+            Some(Ok(id)) => {
+                call.caller.may(action, Some(&id))?;
+                Ok(Self(Permitted { id }))
+            }
+            // It is the caller's to choose.
+            Some(Err(invalid)) if action == Action::PutApplication => {
+                call.caller.may(action, None)?;
+                let kind = ProblemKind::InvalidFields;
+                Err(Problem::about(kind, PARAMETER, invalid.to_string()))
+            }
+            _ => Err(Problem::no_such_application()),
+        }
     }
+}
+
+/// The endpoint ID in the path. `None`: it is malformed, so there is no such endpoint. The handler
+/// answers that after it has found the application.
+#[derive(Debug)]
+pub(crate) struct EndpointInPath(pub(crate) Option<EndpointId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for EndpointInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(named(parts, "endpoint_id").await.and_then(Result::ok)))
+    }
+}
+
+/// The ID of an application key in the path. `None`: it is malformed.
+#[derive(Debug)]
+pub(crate) struct KeyInPath(pub(crate) Option<ApplicationKeyId>);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(named(parts, "key_id").await.and_then(Result::ok)))
+    }
+}
+
+/// The parameter of the path with this name.
+async fn named<T: FromStr>(parts: &mut Parts, name: &str) -> Option<Result<T, T::Err>> {
+    let parameters = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| value.parse())
 }
 
 impl Permitted {
@@ -90,7 +132,11 @@ impl Permitted {
         self.existing(app.context.read_application(&self.id).await?.map(|found| found.application))
     }
 
-    fn existing(&self, found: Option<Arc<Application>>) -> Result<Arc<Application>, Problem> {
+    /// The document that was found, unless the application is absent or deleted.
+    pub(crate) fn existing(
+        &self,
+        found: Option<Arc<Application>>,
+    ) -> Result<Arc<Application>, Problem> {
         let existing = found.filter(|found| !found.is_deleted() && found.id == self.id);
         existing.ok_or_else(Problem::no_such_application)
     }

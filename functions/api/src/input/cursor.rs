@@ -4,6 +4,8 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shared::{
+    applications::id::{ApplicationId, EndpointId},
+    clock::Timestamp,
     model::SCHEMA,
     store::{DeadLetterPosition, ListPosition},
 };
@@ -26,6 +28,22 @@ impl Position for ListPosition {
 
 impl Position for DeadLetterPosition {
     const LIST: &'static str = "d";
+}
+
+/// A position in the list of applications: after this one.
+impl Position for ApplicationId {
+    const LIST: &'static str = "a";
+}
+
+/// A position in the list of an application's endpoints: after the endpoint with this ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct EndpointPosition {
+    pub(crate) created_at: Timestamp,
+    pub(crate) endpoint: EndpointId,
+}
+
+impl Position for EndpointPosition {
+    const LIST: &'static str = "e";
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,7 +101,7 @@ fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use shared::{clock::Timestamp, id::TaskId};
+    use shared::id::TaskId;
 
     use super::*;
 

@@ -8,8 +8,12 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use shared::applications::endpoint::Given;
 
 use crate::problem::{FieldErrors, Problem, ProblemKind};
+
+/// Up to this value, an `f64` represents every integer exactly.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The fields of one object that are kept. Further fields are only counted.
 const MAX_FIELDS: usize = 64;
@@ -88,6 +92,40 @@ pub(crate) fn value<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
 /// The field, unless it is null. Many clients send `null` for a field that they omit.
 pub(crate) fn given(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
+}
+
+/// A field that a change can remove. A value that `read` refuses adds an error, and counts as
+/// absent.
+pub(crate) fn optional<'a, T>(
+    raw: Option<&'a RawValue>,
+    field: &str,
+    message: &'static str,
+    field_errors: &mut FieldErrors,
+    read: impl FnOnce(&'a RawValue) -> Option<T>,
+) -> Given<T> {
+    let Some(raw) = raw else { return Given::Absent };
+    if raw.get() == "null" {
+        return Given::Null;
+    }
+    read(raw).map_or_else(
+        || {
+            field_errors.add(field, message);
+            Given::Absent
+        },
+        Given::Value,
+    )
+}
+
+/// A non-negative integer. `5.0` is one too: JSON Schema, and languages with a single type of
+/// numbers, do not distinguish it from `5`.
+pub(crate) fn integer(raw: &RawValue) -> Option<u64> {
+    let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
+    value(raw).or_else(|| value(raw).filter(exact).map(|number: f64| number as u64))
+}
+
+/// The fields of a body that may be omitted.
+pub(crate) fn parse_or_empty(body: &[u8]) -> Result<Fields<'_>, Problem> {
+    parse(if body.is_empty() { b"{}" } else { body }, "must be an object")
 }
 
 impl<'a> Fields<'a> {

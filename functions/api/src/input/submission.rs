@@ -18,13 +18,10 @@ use url::Url;
 
 use crate::{
     app::Call,
-    input::fields::{self, Fields, given},
+    input::fields::{self, Fields, given, integer},
     limits::{MAX_EVENT_TYPE_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, MAX_SCHEDULE_AHEAD},
     problem::{FieldErrors, Problem, ProblemKind},
 };
-
-/// Up to this value, an `f64` represents every integer exactly.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The fields of a webhook.
 pub(crate) const FIELDS: [&str; 7] =
@@ -292,53 +289,66 @@ impl Reader<'_> {
     }
 
     fn retry(&mut self, raw: &RawValue) -> Option<RetryOverride> {
-        let Some(fields) = Fields::of(raw) else {
-            self.error("retry", "must be an object.");
-            return None;
-        };
-        let prefix = format!("{}retry.", self.prefix);
-        let picked = fields.pick(&RETRY_FIELDS, &prefix, &mut self.field_errors);
-        let [max_attempts, base_delay_ms, factor, max_delay_ms, jitter, schedule_ms] = picked;
-        let overrides = RetryOverride {
-            max_attempts: self.optional(
-                max_attempts,
-                "max_attempts",
-                "must be an integer from 1 to 50.",
-                |raw| integer(raw)?.try_into().ok(),
-            ),
-            base_delay_ms: self.optional(
-                base_delay_ms,
-                "base_delay_ms",
-                "must be an integer number of milliseconds.",
-                integer,
-            ),
-            factor: self.optional(
-                factor,
-                "factor",
-                "must be a number from 1 to 100.",
-                fields::value,
-            ),
-            max_delay_ms: self.optional(
-                max_delay_ms,
-                "max_delay_ms",
-                "must be an integer number of milliseconds.",
-                integer,
-            ),
-            jitter: self.optional(jitter, "jitter", "must be a number from 0 to 1.", fields::value),
-            schedule_ms: self.optional(
-                schedule_ms,
-                "schedule_ms",
-                "must be an array of integer numbers of milliseconds.",
-                all_integers,
-            ),
-        };
+        let overrides = read_retry(raw, self.prefix, &mut self.field_errors)?;
         for invalid in overrides.check() {
             self.error(&format!("retry.{}", invalid.field), invalid.message);
         }
         (overrides != RetryOverride::default()).then_some(overrides)
     }
+}
 
-    fn optional<T>(
+/// Reads the fields of `retry`, without a check of their bounds. `None`: it is not an object.
+/// `prefix` precedes `retry` in errors.
+pub(crate) fn read_retry(
+    raw: &RawValue,
+    prefix: &str,
+    field_errors: &mut FieldErrors,
+) -> Option<RetryOverride> {
+    let Some(fields) = Fields::of(raw) else {
+        field_errors.add(&format!("{prefix}retry"), "must be an object.");
+        return None;
+    };
+    let prefix = format!("{prefix}retry.");
+    let picked = fields.pick(&RETRY_FIELDS, &prefix, field_errors);
+    let [max_attempts, base_delay_ms, factor, max_delay_ms, jitter, schedule_ms] = picked;
+    let mut reader = RetryReader { prefix: &prefix, field_errors };
+    Some(RetryOverride {
+        max_attempts: reader.field(
+            max_attempts,
+            "max_attempts",
+            "must be an integer from 1 to 50.",
+            |raw| integer(raw)?.try_into().ok(),
+        ),
+        base_delay_ms: reader.field(
+            base_delay_ms,
+            "base_delay_ms",
+            "must be an integer number of milliseconds.",
+            integer,
+        ),
+        factor: reader.field(factor, "factor", "must be a number from 1 to 100.", fields::value),
+        max_delay_ms: reader.field(
+            max_delay_ms,
+            "max_delay_ms",
+            "must be an integer number of milliseconds.",
+            integer,
+        ),
+        jitter: reader.field(jitter, "jitter", "must be a number from 0 to 1.", fields::value),
+        schedule_ms: reader.field(
+            schedule_ms,
+            "schedule_ms",
+            "must be an array of integer numbers of milliseconds.",
+            all_integers,
+        ),
+    })
+}
+
+struct RetryReader<'a> {
+    prefix: &'a str,
+    field_errors: &'a mut FieldErrors,
+}
+
+impl RetryReader<'_> {
+    fn field<T>(
         &mut self,
         raw: Option<&RawValue>,
         name: &str,
@@ -348,17 +358,10 @@ impl Reader<'_> {
         let raw = given(raw)?;
         let value = read(raw);
         if value.is_none() {
-            self.error(&format!("retry.{name}"), message);
+            self.field_errors.add(&format!("{}{name}", self.prefix), message);
         }
         value
     }
-}
-
-/// A non-negative integer. `5.0` is one too: JSON Schema, and languages with a single type of
-/// numbers, do not distinguish it from `5`.
-fn integer(raw: &RawValue) -> Option<u64> {
-    let exact = |number: &f64| number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(number);
-    fields::value(raw).or_else(|| fields::value(raw).filter(exact).map(|number: f64| number as u64))
 }
 
 fn all_integers(raw: &RawValue) -> Option<Vec<u64>> {

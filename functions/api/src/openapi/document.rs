@@ -32,6 +32,9 @@ pub(crate) fn complete(annotated: &OpenApi) -> Value {
     document["security"] = json!([{"bearer": []}, {"apiKey": []}]);
     document["tags"] = json!([
         {"name": "Webhooks", "description": "Create webhooks and read their state."},
+        {"name": "Applications",
+            "description": "Customers, each with endpoints and keys of its own."},
+        {"name": "Endpoints", "description": "The URLs to which the messages of an application go."},
         {"name": "Operating", "description": "Resend and delete webhooks."},
         {"name": "Dead letters", "description": "Failed webhooks. They are kept for 30 days."},
         {"name": "Watching", "description": "Health, metrics and statistics."},
@@ -40,7 +43,7 @@ pub(crate) fn complete(annotated: &OpenApi) -> Value {
     document["components"]["responses"] = Value::Object(errors::responses(&correlation_id()));
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer",
-            "description": "An API key of the deployment."},
+            "description": "An API key of the deployment, or the key of an application."},
         "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key",
             "description": "The same key in a separate header."},
     });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use shared::applications::change::ChangeError;
 use utoipa::{
     IntoResponses,
     openapi::{RefOr, response::Response},
@@ -98,22 +99,23 @@ fn description(status: u16) -> &'static str {
         400 => "The request is malformed.",
         401 => "The API key is missing or invalid. This occurs only if API keys are configured.",
         403 => {
-            "The request is from a web page of another origin, or has another host name. This \
-             occurs only on a local machine without API keys."
+            "The application key lacks the permission. Or the request is from a web page of \
+             another origin, or has another host name, which occurs only on a local machine \
+             without API keys."
         }
-        404 => "The webhook, dead letter or route does not exist.",
+        404 => "The object or the route does not exist.",
         405 => "The route does not support the method.",
         408 => "The body did not arrive in time.",
         409 => {
-            "The webhook's status does not allow the request, or the idempotency key was used for \
-             a different request."
+            "The status of the webhook or endpoint does not allow the request, or the application \
+             has no room, or the idempotency key was used for a different request."
         }
         413 => "The body or the payload exceeds its limit.",
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are invalid or unknown. `errors` names each.",
         503 => {
             "The store is unavailable or full, there are too many concurrent requests, or the \
-             deployment does not state who may call the API."
+             deployment does not state who may call the API or has no master key."
         }
         _ => "An internal error. The log has the details.",
     }
@@ -165,7 +167,7 @@ fn problems(status: u16) -> Vec<Problem> {
         )],
         403 => vec![Problem::new(
             ProblemKind::Forbidden,
-            "Without API_KEYS, a web page of another origin cannot change anything. Set API_KEYS.",
+            "The application key lacks the scope 'manage'. Use a key that has it.",
         )],
         404 => vec![Problem::no_such_webhook()],
         405 => vec![Problem::new(
@@ -186,6 +188,7 @@ fn problems(status: u16) -> Vec<Problem> {
                 "This Idempotency-Key was used for a different request in the last 24 hours. Use a \
                  new key for each request.",
             ),
+            ChangeError::TooManyEndpoints.into(),
         ],
         413 => {
             vec![Problem::about(ProblemKind::TooLarge, "payload", "is larger than 262144 bytes.")]

@@ -1,5 +1,7 @@
 //! Examples of requests and responses. `tests/openapi-check` validates each against its schema.
 
+mod applications;
+
 use serde_json::{Value, json};
 
 const ID: &str = "order-1_01890a5d-ac96-774b-bcce-b302099a8057";
@@ -22,7 +24,7 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
         "detail": "webhooks[1].url: is required.",
         "errors": [{"field": "webhooks[1].url", "message": "is required."}],
     }});
-    vec![
+    let mut examples = vec![
         ("NewWebhook", new.clone()),
         (
             "NewBatch",
@@ -74,7 +76,9 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("HealthWord", json!({"status": "healthy"})),
-    ]
+    ];
+    examples.extend(applications::of_schemas());
+    examples
 }
 
 fn attempt() -> Value {

@@ -49,6 +49,12 @@ macro_rules! parameters {
 parameters! {
     WebhookId: "webhook_id", Path, True, "The `webhook_id` of a response.",
     json!({"$ref": "#/components/schemas/WebhookId"});
+    ApplicationId: "application_id", Path, True, "The ID of the application.",
+    json!({"$ref": "#/components/schemas/ApplicationId"});
+    EndpointId: "endpoint_id", Path, True, "The ID of an endpoint of the application.",
+    json!({"$ref": "#/components/schemas/EndpointId"});
+    KeyId: "key_id", Path, True, "The ID of a key of the application.",
+    json!({"$ref": "#/components/schemas/KeyId"});
     Include: "include", Query, False,
     "`payload` adds the payload to the response, exactly as it was accepted.",
         empty_or(&json!({"const": "payload"}));
@@ -79,7 +85,8 @@ parameters! {
     "A unique ID of the request. A repeated request with the same key within 24 hours gets the \
      first response with `idempotent-replayed: true`, and has no further effect. The same key \
      with a different request is a 409. A key belongs to the caller's identity. All API keys are \
-     one identity. With IAM, an identity is an account and a role or user.",
+     one identity. With IAM, an identity is an account and a role or user. Below \
+     `/applications/{application_id}/` a key belongs to the application.",
         json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_BYTES,
             "pattern": "^[!-~]+$"});
     TraceParent: "traceparent", Header, False,

@@ -2,6 +2,8 @@
 //! requests, which have no type because they are read field by field. Their limits are the same
 //! constants that the readers use.
 
+mod applications;
+
 use serde_json::{Map, Value, json};
 use shared::{
     circuit::State,
@@ -41,12 +43,29 @@ macro_rules! names {
 
 names!(
     Anything,
+    ApplicationId,
     CircuitState,
+    DisabledReason,
+    EndpointId,
+    EndpointPatch,
     ErrorName,
+    EventPattern,
+    HttpUrl,
+    KeyId,
+    KeyName,
+    NewApplication,
     NewBatch,
+    NewEndpoint,
+    NewKey,
     NewWebhook,
+    Nothing,
     Problem,
     ReferenceId,
+    Retry,
+    Scope,
+    Secret,
+    SecretId,
+    SignatureKind,
     Status,
     TaskId,
     Time,
@@ -73,6 +92,7 @@ pub(crate) fn written() -> Map<String, Value> {
     let mut schemas = Map::new();
     schemas.extend(identifiers());
     schemas.extend(requests());
+    schemas.extend(applications::written());
     schemas.insert("Anything".to_owned(), json!({"description": "Any JSON, including null."}));
     schemas.insert("Problem".to_owned(), problem());
     schemas
@@ -146,17 +166,6 @@ fn identifiers() -> [(String, Value); 7] {
 }
 
 fn requests() -> [(String, Value); 3] {
-    let headers = json!({
-        "description": format!(
-            "Custom headers for the destination, at most {MAX_HEADERS_BYTES} bytes in total. Names \
-             are case-insensitive. Reserved names are `webhook-*`, `proxy-*`, `x-correlation-id`, \
-             `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and the headers of the \
-             connection (RFC 9110, section 7.6.1)."
-        ),
-        "type": ["object", "null"], "maxProperties": MAX_HEADERS,
-        "propertyNames": {"pattern": TOKEN},
-        "additionalProperties": {"type": "string", "pattern": HEADER_VALUE},
-    });
     let webhook = json!({
         "description": "A null field counts as omitted, except `payload`. Unknown fields are \
             refused.",
@@ -177,7 +186,7 @@ fn requests() -> [(String, Value); 3] {
                 "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
                 "not": {"pattern": GENERATED},
             })),
-            "headers": headers,
+            "headers": headers(),
             "event_type": {
                 "description": "Sent as `x-webhook-event`. Printable ASCII characters.",
                 "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES,
@@ -210,6 +219,21 @@ fn requests() -> [(String, Value); 3] {
     ]
 }
 
+/// Custom headers of a webhook or an endpoint.
+fn headers() -> Value {
+    json!({
+        "description": format!(
+            "Custom headers for the destination, at most {MAX_HEADERS_BYTES} bytes in total. Names \
+             are case-insensitive. Reserved names are `webhook-*`, `proxy-*`, `x-correlation-id`, \
+             `x-webhook-attempt`, `x-webhook-event`, `user-agent`, and the headers of the \
+             connection (RFC 9110, section 7.6.1)."
+        ),
+        "type": ["object", "null"], "maxProperties": MAX_HEADERS,
+        "propertyNames": {"pattern": TOKEN},
+        "additionalProperties": {"type": "string", "pattern": HEADER_VALUE},
+    })
+}
+
 fn retry() -> Value {
     let delay = |description: &str| {
         json!({"description": description, "type": ["integer", "null"], "minimum": 0,
@@ -220,7 +244,7 @@ fn retry() -> Value {
         "maximum": MAX_ATTEMPTS_LIMIT,
     });
     json!({
-        "description": "The retry policy of this webhook. Omitted fields have the deployment's \
+        "description": "The retry policy. Omitted fields have the deployment's \
             settings. `schedule_ms` determines the number of attempts, so it cannot be combined \
             with `max_attempts`.",
         "type": "object", "additionalProperties": false,
@@ -285,7 +309,10 @@ mod tests {
     };
 
     use super::{GENERATED, written};
-    use crate::input::submission::{FIELDS, RETRY_FIELDS};
+    use crate::input::{
+        application, endpoint,
+        submission::{FIELDS, RETRY_FIELDS},
+    };
 
     fn properties(schema: &str) -> Vec<String> {
         written()[schema]["properties"].as_object().unwrap().keys().cloned().collect()
@@ -317,7 +344,17 @@ mod tests {
 
     #[test]
     fn the_schemas_have_exactly_the_fields_that_are_read() {
-        for (schema, read) in [("NewWebhook", &FIELDS[..]), ("Retry", &RETRY_FIELDS[..])] {
+        let patch: Vec<&str> =
+            endpoint::FIELDS.into_iter().filter(|field| *field != "secret").collect();
+        for (schema, read) in [
+            ("NewWebhook", &FIELDS[..]),
+            ("Retry", &RETRY_FIELDS[..]),
+            ("NewApplication", &application::FIELDS[..]),
+            ("NewKey", &application::KEY_FIELDS[..]),
+            ("NewEndpoint", &endpoint::FIELDS[..]),
+            ("EndpointPatch", &patch[..]),
+            ("Nothing", &[]),
+        ] {
             let mut read = read.to_vec();
             let mut described = properties(schema);
             read.sort_unstable();

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App, input::query, openapi::schemas, problem::Problem, respond, target_view::TargetView,
-    view::ErrorView,
+    view::LatestError,
 };
 
 /// The activity of a destination in the current and the previous hour, and its targets.
@@ -58,16 +58,6 @@ struct DestinationView<'a> {
     /// URLs. A destination without any is not restricted, except by `rate_limit`.
     #[schema(max_items = 100)]
     targets: Vec<TargetView<'a>>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct LatestError<'a> {
-    #[serde(flatten)]
-    error: ErrorView<'a>,
-    /// When the attempt ended.
-    #[serde(with = "rfc3339")]
-    #[schema(value_type = schemas::Time)]
-    at: Timestamp,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -157,8 +147,7 @@ fn view<'a>(
         failed,
         // The sum of the workers' counts. A crash can leave it slightly below zero.
         waiting: activity.map_or(0, |activity| u64::try_from(activity.waiting).unwrap_or(0)),
-        last_error: last_error
-            .map(|(at, error)| LatestError { error: ErrorView::of(error), at: *at }),
+        last_error: last_error.map(|(at, error)| LatestError::of(error, *at)),
         targets,
     }
 }

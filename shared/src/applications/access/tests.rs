@@ -3,11 +3,12 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// The table of the design, in its order: route, action, key. F is a full key, otherwise the scope.
-const TABLE: [(&str, Action, &str); 35] = [
+const TABLE: [(&str, Action, &str); 36] = [
     ("PUT …", Action::PutApplication, "F"),
     ("GET /applications", Action::ListApplications, "F"),
     ("GET …", Action::GetApplication, "read"),
     ("DELETE …", Action::DeleteApplication, "F"),
+    ("GET …/changes", Action::ListChanges, "F"),
     ("POST …/endpoints", Action::CreateEndpoint, "manage"),
     ("GET …/endpoints", Action::ListEndpoints, "read"),
     ("GET …/endpoints/{ep}", Action::GetEndpoint, "read"),
