@@ -15,12 +15,13 @@ use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use conformance::{self, Backend, TestClock};
 use harness::aws::AwsStack;
 use shared::{
+    applications::id::ApplicationId,
     aws::Aws,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     config::{AwsCredentials, AwsSettings},
     id::WebhookId,
     queue::{Queue, sqs::SqsQueue},
-    store::{Store, dynamodb::DynamoStore},
+    store::{ListPosition, Store, dynamodb::DynamoStore},
     traffic::target::TargetKey,
     transition::Limits,
 };
@@ -75,12 +76,28 @@ impl Amazon {
         clients().dynamodb(&self.settings)
     }
 
-    /// The item with the webhook's record. Bypasses the store.
+    /// Puts the item with this record, and the next revision.
+    async fn plant(&self, mut item: HashMap<String, AttributeValue>, json: &str) {
+        let revision: u64 = item["v"].as_n().unwrap().parse().unwrap();
+        item.insert("v".to_owned(), AttributeValue::N((revision + 1).to_string()));
+        let deflated = miniz_oxide::deflate::compress_to_vec(json.as_bytes(), 6);
+        item.insert("d".to_owned(), AttributeValue::B(Blob::new(deflated)));
+        self.table()
+            .put_item()
+            .table_name(&self.settings.table_name)
+            .set_item(Some(item))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// The item with the record. Bypasses the store.
     async fn record(&self, id: &WebhookId) -> HashMap<String, AttributeValue> {
         let found = self.table().scan().table_name(&self.settings.table_name).consistent_read(true);
-        let found = found
-            .filter_expression("s = :task")
-            .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
+        let found = found.filter_expression("s = :task").expression_attribute_values(
+            ":task",
+            AttributeValue::S(ListPosition::of(id).to_string()),
+        );
         let mut items = found.send().await.unwrap().items.unwrap();
         assert_eq!(items.len(), 1, "one item has the record of {id}");
         items.remove(0)
@@ -121,18 +138,16 @@ impl Backend for Amazon {
     }
 
     async fn plant_record(&self, id: &WebhookId, json: &str) {
-        let mut item = self.record(id).await;
-        let revision: u64 = item["v"].as_n().unwrap().parse().unwrap();
-        item.insert("v".to_owned(), AttributeValue::N((revision + 1).to_string()));
-        let deflated = miniz_oxide::deflate::compress_to_vec(json.as_bytes(), 6);
-        item.insert("d".to_owned(), AttributeValue::B(Blob::new(deflated)));
-        self.table()
-            .put_item()
-            .table_name(&self.settings.table_name)
-            .set_item(Some(item))
-            .send()
-            .await
-            .unwrap();
+        let item = self.record(id).await;
+        self.plant(item, json).await;
+    }
+
+    async fn plant_application(&self, id: &ApplicationId, json: &str) {
+        let key = [("p", format!("app/{id}")), ("s", "-".to_owned())];
+        let key = key.map(|(name, value)| (name.to_owned(), AttributeValue::S(value)));
+        let found = self.table().get_item().table_name(&self.settings.table_name);
+        let found = found.set_key(Some(HashMap::from(key))).consistent_read(true).send().await;
+        self.plant(found.unwrap().item.unwrap(), json).await;
     }
 
     async fn plant_target(&self, key: &TargetKey, json: &str) {
@@ -153,5 +168,23 @@ impl Backend for Amazon {
             .filter_expression("attribute_exists(c) AND (s = :task OR contains(p, :task))")
             .expression_attribute_values(":task", AttributeValue::S(id.task.to_string()));
         found.send().await.unwrap().count > 0
+    }
+
+    async fn plant_older_position(&self, at: Timestamp) {
+        let key = [("p", "sweep"), ("s", "audit")];
+        let key = key.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+        let update = self.table().update_item().table_name(&self.settings.table_name);
+        let update = update.set_key(Some(HashMap::from(key))).update_expression("SET n = :at");
+        let at = AttributeValue::N(at.as_millis().to_string());
+        update.expression_attribute_values(":at", at).send().await.unwrap();
+    }
+
+    async fn older_position(&self) -> Option<Timestamp> {
+        let key = [("p", "sweep"), ("s", "audit")];
+        let key = key.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+        let found = self.table().get_item().table_name(&self.settings.table_name);
+        let found = found.set_key(Some(HashMap::from(key))).consistent_read(true).send().await;
+        let item = found.unwrap().item?;
+        Some(Timestamp::from_millis(item["n"].as_n().unwrap().parse().unwrap()))
     }
 }

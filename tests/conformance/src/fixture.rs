@@ -14,11 +14,12 @@ use std::{
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use shared::{
+    applications::id::ApplicationId,
     clock::{Clock, SystemClock, Timestamp},
     id::{ReferenceId, TaskId, WebhookId},
     model::{Content, Webhook},
     queue::Queue,
-    store::{Store, Unindexed},
+    store::{DueId, Store, Unindexed},
     traffic::target::TargetKey,
     transition::{NewWebhook, Refusal, Rules},
 };
@@ -90,15 +91,28 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Replaces the stored record of `id` by `json`, as a newer version of Posthaste would. The
     /// revision increases by one. Content and index entries stay unchanged.
+    ///
+    /// The id names a delivery, or without an endpoint a direct webhook or a message: both have
+    /// the same key.
     async fn plant_record(&self, id: &WebhookId, json: &str);
+
+    /// Replaces the stored document of the application by `json`, as a newer version of Posthaste
+    /// would. The revision increases by one.
+    async fn plant_application(&self, id: &ApplicationId, json: &str);
 
     /// Replaces the stored target by `json`, as a newer version of Posthaste would. Revision, slot
     /// counters and index entries stay unchanged.
     async fn plant_target(&self, key: &TargetKey, json: &str);
 
-    /// Whether a content of the webhook is stored. Bypasses the store. The URLs of the suite's
-    /// contents contain the task id.
+    /// Whether a content of the direct webhook is stored, or of the message with the same key.
+    /// Bypasses the store. The payloads of the suite's small contents contain the task id.
     async fn has_content(&self, id: &WebhookId) -> bool;
+
+    /// Stores the audit's position as a version before applications does.
+    async fn plant_older_position(&self, at: Timestamp);
+
+    /// The audit's position as a version before applications reads it.
+    async fn older_position(&self) -> Option<Timestamp>;
 }
 
 /// The parts that each case uses.
@@ -176,6 +190,11 @@ impl Fixture {
 
     /// The webhook's time in the due index, if it has an entry.
     pub async fn due_at(&self, id: &WebhookId) -> Option<Timestamp> {
+        self.entry_of(&DueId::Webhook(id.clone())).await
+    }
+
+    /// The time of the entry in the due index, if there is one.
+    pub async fn entry_of(&self, id: &DueId) -> Option<Timestamp> {
         let far = self.now().plus(Duration::from_secs(400 * 24 * 3600));
         let page = self.store.due(far, None, shared::store::MAX_READ).await.unwrap();
         let mut own = page.entries.into_iter().filter(|entry| entry.id == *id);

@@ -24,6 +24,8 @@
 //! | `due`, `audit`, `expiry`, `list`, `dead_letters` | the indexes |
 //! | `reservations`, `targets`, `totals` | other state that outlives a process |
 //! | `unreadable` | records of a newer version |
+//! | `applications` | the documents of applications |
+//! | `messages` | published messages, the keys of their deliveries, and both in the indexes |
 //! | `queue`, `visibility`, `redrive`, `receivers` | the queue |
 //!
 //! The suite waits for a condition with a timeout and never sleeps for a fixed time. Cases run in
@@ -39,6 +41,7 @@
     reason = "the suite's functions are tests and fail by panicking"
 )]
 
+mod applications;
 mod audit;
 mod create;
 mod dead_letters;
@@ -47,6 +50,7 @@ mod due;
 mod expiry;
 mod fixture;
 mod list;
+mod messages;
 mod queue;
 mod races;
 mod receivers;
@@ -110,6 +114,8 @@ pub fn cases() -> Vec<Case> {
         targets::cases(),
         totals::cases(),
         unreadable::cases(),
+        applications::cases(),
+        messages::cases(),
         queue::cases(),
         visibility::cases(),
         redrive::cases(),

@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Runs the closure in this many tasks that start together. Even tasks use one handle, odd ones the
 /// other.
-async fn run_concurrently<T, F, Fut>(fixture: &Fixture, tasks: usize, work: F) -> Vec<T>
+pub(super) async fn run_concurrently<T, F, Fut>(fixture: &Fixture, tasks: usize, work: F) -> Vec<T>
 where
     T: Send + 'static,
     F: Fn(usize, Arc<dyn Store>) -> Fut,

@@ -7,8 +7,10 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
 use conformance::{self, Backend, TestClock};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use shared::{
+    applications::id::ApplicationId,
+    clock::Timestamp,
     id::WebhookId,
     queue::{Queue, sqlite::SqliteQueue},
     sqlite::Database,
@@ -65,7 +67,15 @@ impl Backend for Sqlite {
     async fn plant_record(&self, id: &WebhookId, json: &str) {
         let connection = Connection::open(self.file()).unwrap();
         let sql = "UPDATE webhooks SET record = ?2, revision = revision + 1 WHERE task = ?1";
-        assert_eq!(connection.execute(sql, (id.task.as_bytes(), json)).unwrap(), 1);
+        let mut key = id.task.as_bytes().to_vec();
+        key.extend(id.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default().bytes());
+        assert_eq!(connection.execute(sql, (key, json)).unwrap(), 1);
+    }
+
+    async fn plant_application(&self, id: &ApplicationId, json: &str) {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "UPDATE applications SET document = ?2, revision = revision + 1 WHERE id = ?1";
+        assert_eq!(connection.execute(sql, (id.as_str(), json)).unwrap(), 1);
     }
 
     async fn plant_target(&self, key: &TargetKey, json: &str) {
@@ -76,7 +86,23 @@ impl Backend for Sqlite {
 
     async fn has_content(&self, id: &WebhookId) -> bool {
         let connection = Connection::open(self.file()).unwrap();
-        let sql = "SELECT EXISTS (SELECT 1 FROM contents WHERE instr(url, ?1))";
+        let sql = "SELECT EXISTS (SELECT 1 FROM contents WHERE instr(payload, ?1))";
         connection.query_row(sql, [id.task.to_string()], |row| row.get(0)).unwrap()
+    }
+
+    async fn plant_older_position(&self, at: Timestamp) {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "INSERT OR REPLACE INTO sweep (name, value) VALUES ('audited_until', ?1)";
+        connection.execute(sql, [at.as_millis()]).unwrap();
+    }
+
+    async fn older_position(&self) -> Option<Timestamp> {
+        let connection = Connection::open(self.file()).unwrap();
+        let sql = "SELECT value FROM sweep WHERE name = 'audited_until'";
+        connection
+            .query_row(sql, [], |row| row.get(0))
+            .optional()
+            .unwrap()
+            .map(Timestamp::from_millis)
     }
 }

@@ -16,11 +16,13 @@ use conformance::{self, Backend, TestClock};
 use harness::redis_server::{Behind, RedisCluster, RedisServer, RedisServerError};
 use redis::cmd;
 use shared::{
+    applications::id::ApplicationId,
+    clock::Timestamp,
     config::RedisUrl,
     id::WebhookId,
     queue::{Queue, redis::RedisQueue},
     redis::Connection,
-    store::{Store, redis::RedisStore},
+    store::{ListPosition, Store, redis::RedisStore},
     traffic::target::TargetKey,
 };
 
@@ -95,10 +97,16 @@ impl Backend for Redis {
     }
 
     async fn plant_record(&self, id: &WebhookId, json: &str) {
-        let key = self.status.key("w", id.task).await.unwrap().unwrap();
+        let key = self.status.key("w", ListPosition::of(id)).await.unwrap().unwrap();
         let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
         assert_eq!(added, 0, "the record exists");
         let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
+    }
+
+    async fn plant_application(&self, id: &ApplicationId, json: &str) {
+        let key = format!("{{{}-status}}:applications", self.status.prefix);
+        let plant = cmd("HSET").arg(key).arg(id.as_str()).arg(json).clone();
+        assert_eq!(self.status.ask::<u64>(&plant).await.unwrap(), 0, "the document exists");
     }
 
     async fn plant_target(&self, key: &TargetKey, json: &str) {
@@ -109,5 +117,18 @@ impl Backend for Redis {
 
     async fn has_content(&self, id: &WebhookId) -> bool {
         self.status.key("c", id.task).await.unwrap().is_some()
+    }
+
+    async fn plant_older_position(&self, at: Timestamp) {
+        let key = format!("{{{}-status}}:sweep", self.status.prefix);
+        let plant = cmd("HSET").arg(key).arg("audited_until").arg(at.as_millis()).clone();
+        let _: u64 = self.status.ask(&plant).await.unwrap();
+    }
+
+    async fn older_position(&self) -> Option<Timestamp> {
+        let key = format!("{{{}-status}}:sweep", self.status.prefix);
+        let read = cmd("HGET").arg(key).arg("audited_until").clone();
+        let millis: Option<i64> = self.status.ask(&read).await.unwrap();
+        millis.map(Timestamp::from_millis)
     }
 }

@@ -1,7 +1,9 @@
 //! Direct access to the Redis server of a store, without the store.
 
+use std::fmt::Display;
+
 use redis::{Cmd, FromRedisValue, RedisResult, cluster::ClusterClient, cmd};
-use shared::{config::RedisUrl, id::TaskId};
+use shared::config::RedisUrl;
 
 /// Number of shards of the store.
 const SHARDS: usize = 16;
@@ -34,10 +36,11 @@ impl Behind {
             .await
     }
 
-    /// The key of a webhook's record (`w`) or content (`c`).
-    pub async fn key(&self, kind: &str, task: TaskId) -> RedisResult<Option<String>> {
+    /// The key of a record (`w`) or content (`c`). `name` is a task id, or the `TASK/ep-…` of a
+    /// delivery.
+    pub async fn key(&self, kind: &str, name: impl Display) -> RedisResult<Option<String>> {
         for shard in 0..SHARDS {
-            let key = format!("{{{}-status-{shard}}}:{kind}:{task}", self.prefix);
+            let key = format!("{{{}-status-{shard}}}:{kind}:{name}", self.prefix);
             if self.ask(cmd("EXISTS").arg(&key)).await? {
                 return Ok(Some(key));
             }
