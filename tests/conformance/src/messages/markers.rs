@@ -142,8 +142,8 @@ async fn a_deleted_delivery_leaves_a_marker(fixture: Fixture) {
         if index % 2 == 0 {
             fixture.other.delete(&stored.id).await.unwrap();
         } else {
-            let stale = Webhook { revision: stored.revision + 1, ..stored.clone() };
-            let refused = fixture.store.delete_unchanged(&stale).await;
+            let ahead = Webhook { revision: stored.revision + 1, ..stored.clone() };
+            let refused = fixture.store.delete_unchanged(&ahead).await;
             assert!(matches!(refused, Err(DeleteError::Changed)), "{refused:?}");
             assert_eq!(fixture.other.get(&stored.id).await.unwrap().as_ref(), Some(&stored));
             fixture.store.delete_unchanged(&stored).await.unwrap();
