@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 use super::{
     Activity, ClockFault, DeadLetterFilter, DestinationActivity, DueCursor, DuePlace,
     FIRST_OVERLAP, IdState, Reservation, ReserveError, Store, SweepReport, Tombstone,
+    shard::SHARDS,
 };
 use crate::{
     clock::Timestamp,
