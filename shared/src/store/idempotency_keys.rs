@@ -100,6 +100,9 @@ pub enum ReplaceReservationError {
 /// - An expired reservation counts as none.
 #[async_trait]
 pub trait IdempotencyKeys {
+    /// Reads the key's reservation, as the latest acknowledged write left it.
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError>;
+
     /// Reserves the key. The reservation survives a power loss.
     ///
     /// Returns [`ReserveError::Taken`] with the stored reservation if there is one. If that equals

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         only_the_stored_reservation_is_replaced,
         one_of_racing_replacements_wins,
         an_expired_key_is_free_again,
+        a_reservation_is_read_as_it_is_stored,
     ]
 }
 
@@ -152,4 +153,25 @@ async fn an_expired_key_is_free_again(fixture: Fixture) {
     assert!(matches!(late, Err(ReplaceReservationError::Missing)), "{late:?}");
     let reserved = fixture.other.reserve(&key, &second).await.unwrap();
     assert_eq!(taken(&*fixture.store, &key, &first).await, reserved);
+}
+
+/// A read returns the newest reservation, through every handle, and none for a key that is free or
+/// whose reservation has expired. It reserves nothing. The case reads a key before and after each
+/// write, and after the reservation expires.
+async fn a_reservation_is_read_as_it_is_stored(fixture: Fixture) {
+    let (key, first) = (key(), reservation(&fixture));
+    let read = async |key: &str| {
+        let found = fixture.other.reservation(key).await.unwrap();
+        assert_eq!(fixture.store.reservation(key).await.unwrap(), found);
+        found
+    };
+    assert_eq!(read(&key).await, None);
+    let reserved = fixture.store.reserve(&key, &first).await.unwrap();
+    assert_eq!(read(&key).await, Some(reserved.clone()));
+    assert_eq!(read(&format!("{key}x")).await, None);
+    let done = Reservation { answer: Some("{}".to_owned()), ..first };
+    let replaced = fixture.store.replace_reservation(&key, &reserved, &done).await.unwrap();
+    assert_eq!(read(&key).await, Some(replaced));
+    fixture.clock.advance(IDEMPOTENCY_TTL + Duration::from_secs(1));
+    assert_eq!(read(&key).await, None);
 }

@@ -380,6 +380,10 @@ impl SweepState for FaultyStore {
 
 #[async_trait]
 impl IdempotencyKeys for FaultyStore {
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
+        store!(self, "reservation", self.inner.reservation(key))
+    }
+
     async fn reserve(
         &self,
         key: &str,

@@ -23,6 +23,12 @@ const MAX_RESERVE_TRIES: u32 = 4;
 
 #[async_trait]
 impl IdempotencyKeys for DynamoStore {
+    async fn reservation(&self, name: &str) -> Result<Option<StoredReservation>, StoreError> {
+        let item = self.table.get(reservation_key(name), true).await?;
+        let found = item.as_ref().map(read_reservation).transpose()?;
+        Ok(found.filter(|found| found.reservation.expires_at > self.clock.now()))
+    }
+
     async fn reserve(
         &self,
         key: &str,
@@ -83,6 +89,10 @@ fn has_version(version: &ReservationVersion) -> Condition {
     Condition { expression: "g = :version", values: vec![(":version", text(version.as_str()))] }
 }
 
+fn reservation_key(name: &str) -> Item {
+    key(format!("key/{name}"), "-")
+}
+
 pub(super) fn reservation_item(
     name: &str,
     reservation: &Reservation,
@@ -90,7 +100,7 @@ pub(super) fn reservation_item(
     let json = serde_json::to_string(reservation)
         .unwrap_or_else(|_| unreachable!("a reservation has only string keys"));
     let version = ReservationVersion::hash_of(json.as_bytes());
-    let mut item = key(format!("key/{name}"), "-");
+    let mut item = reservation_key(name);
     item.insert("d".to_owned(), deflated(json.as_bytes()));
     item.insert("g".to_owned(), text(version.as_str()));
     item.insert("x".to_owned(), number(seconds(reservation.expires_at)));

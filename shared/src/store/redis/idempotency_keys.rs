@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ::redis::cmd;
 use async_trait::async_trait;
 
 use super::{
@@ -22,6 +23,16 @@ const LINGER: Duration = Duration::from_secs(3600);
 
 #[async_trait]
 impl IdempotencyKeys for RedisStore {
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
+        let command = cmd("HGET").arg(self.key_of(key)).arg("j").clone();
+        let found: Option<String> = self.connection.ask(&command).await.map_err(unavailable)?;
+        let Some(json) = found else { return Ok(None) };
+        let reservation: Reservation = serde_json::from_str(&json)
+            .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let is_valid = reservation.expires_at > self.clock.now();
+        Ok(is_valid.then(|| stored(reservation, json)))
+    }
+
     async fn reserve(
         &self,
         key: &str,
@@ -66,6 +77,12 @@ impl IdempotencyKeys for RedisStore {
 }
 
 impl RedisStore {
+    /// The hash of an idempotency key.
+    fn key_of(&self, key: &str) -> String {
+        let shard = keys::shard_of_name(key);
+        self.connection.key_of_shard(shard, &format!("reservation:{key}"))
+    }
+
     /// The script with the arguments that `reserve.lua` and `replace.lua` begin with.
     fn call<'a>(
         &self,
@@ -74,9 +91,7 @@ impl RedisStore {
         reservation: &Reservation,
         json: &str,
     ) -> Call<'a> {
-        let shard = keys::shard_of_name(key);
-        let key = self.connection.key_of_shard(shard, &format!("reservation:{key}"));
-        let mut call = script.on(&[key]);
+        let mut call = script.on(&[self.key_of(key)]);
         let now = self.clock.now();
         call.arg(json).arg(reservation.expires_at.as_millis()).arg(now.as_millis());
         // A duration, so that a difference between this clock and the server's does not matter.

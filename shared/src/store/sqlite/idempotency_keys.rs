@@ -10,12 +10,20 @@ use crate::{
     sqlite::{Durability, Transaction},
     store::{
         IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion, ReserveError,
-        StoredReservation,
+        StoreError, StoredReservation,
     },
 };
 
 #[async_trait]
 impl IdempotencyKeys for SqliteStore {
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
+        let (key, now) = (key.to_owned(), self.clock.now());
+        let read = self.database.read(move |connection| {
+            find(connection, &key, now)?.map(Columns::stored).transpose()
+        });
+        read.await.map_err(unavailable)
+    }
+
     async fn reserve(
         &self,
         key: &str,

@@ -283,6 +283,10 @@ impl SweepState for Intercepted {
 
 #[async_trait]
 impl IdempotencyKeys for Intercepted {
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
+        self.inner.reservation(key).await
+    }
+
     async fn reserve(
         &self,
         key: &str,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use shared::store::{
-    IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion, ReserveError,
+    IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion, ReserveError, StoreError,
     StoredReservation,
 };
 
@@ -13,6 +13,16 @@ use crate::{
 
 #[async_trait]
 impl IdempotencyKeys for Services {
+    async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
+        let key = key.to_owned();
+        let read = move |state: &mut State, process: &Process| {
+            let now = process.local_now();
+            let found = state.records.reservations.get(&key);
+            found.filter(|found| found.expires_at > now).map(stored)
+        };
+        self.call("reservation", read).await
+    }
+
     async fn reserve(
         &self,
         key: &str,
