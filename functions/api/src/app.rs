@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use shared::{
     clock::Timestamp,
     context::Context,
-    id::{InvalidId, TaskId, TaskIdGenerator, WebhookId},
+    id::{TaskId, TaskIdGenerator},
     trace::Trace,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     capacity::{Capacity, KeyShare},
     edge::auth::{Access, Caller},
     probe::ProbeCache,
-    problem::{Problem, ProblemKind},
+    problem::Problem,
 };
 
 /// The state that all requests share.
@@ -91,26 +91,5 @@ impl<S: Sync> FromRequestParts<S> for Call {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Self::of(parts)
-    }
-}
-
-/// The webhook ID in the path. A malformed ID is a 404, as an unknown one is.
-#[derive(Debug)]
-pub(crate) struct PathId(pub(crate) WebhookId);
-
-impl<S: Send + Sync> FromRequestParts<S> for PathId {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map(|Path(text)| text)
-            .unwrap_or_default();
-        // These routes show direct webhooks.
-        let direct =
-            |id: WebhookId| if id.is_delivery() { Err(InvalidId::Webhook) } else { Ok(id) };
-        text.parse().and_then(direct).map(Self).map_err(|invalid| {
-            Problem::new(ProblemKind::NotFound, format!("webhook_id {invalid}."))
-        })
     }
 }

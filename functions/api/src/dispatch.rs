@@ -5,6 +5,7 @@ use std::{error::Error, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use shared::{
+    applications::id::ApplicationId,
     apply::apply,
     id::TaskId,
     logging::webhook_span,
@@ -18,158 +19,87 @@ use shared::{
 use tracing::Instrument;
 
 use crate::{
+    accept::{IdTaken, Submitted, unknown_outcome},
     app::{App, Call},
     input::submission::Submission,
-    problem::{Problem, ProblemKind},
+    problem::Problem,
 };
 
 /// The concurrent store and queue calls of one request.
 const MAX_CONCURRENT_CALLS: usize = 50;
 
-/// A new ID is not free: another webhook has it, or it is barred. Only equal random bits can cause
-/// that.
-#[derive(Debug, thiserror::Error)]
-#[error("the ID {0} is not free")]
-struct IdTaken(TaskId);
+/// A webhook. Without a due time it is pending at once, and its message is sent.
+impl Submitted for Submission {
+    type Accepted = Webhook;
 
-/// The ID of one item of a batch.
-#[derive(Clone, Copy)]
-pub(crate) enum ItemId {
-    /// The item is created with this ID, unless an earlier try of the request has done that.
-    Create(TaskId),
-    /// An earlier try has created the item with this ID. It may have been deleted since.
-    Settled(TaskId),
-}
+    const NOUN: &'static str = "webhook";
 
-/// Creates a webhook with this ID and sends its message.
-///
-/// If the webhook exists, an earlier try of the same request has created it, which is success too.
-/// That holds even if it was deleted since: the result is the record as it was created, and its
-/// message finds nothing to do. `None` means that the ID is barred, because the idempotency key
-/// maps to another ID by now.
-///
-/// The record depends only on the submission and the ID, whose time is the creation time. So each
-/// try of a request creates the same record.
-pub(crate) async fn accept(
-    app: &App,
-    call: &Call,
-    submission: &Submission,
-    task: TaskId,
-) -> Result<Option<Webhook>, Problem> {
-    let created = create(app, call, submission, task).await?;
-    enqueue_accepted(app, created.iter()).await;
-    Ok(created)
-}
-
-/// Creates a webhook with a new ID and sends its message.
-pub(crate) async fn accept_new(
-    app: &App,
-    call: &Call,
-    submission: &Submission,
-) -> Result<Webhook, Problem> {
-    let task = app.mint();
-    let created = accept(app, call, submission, task).await?;
-    created.ok_or_else(|| unknown_outcome().because(IdTaken(task)))
-}
-
-/// Creates the webhooks of a batch and sends their messages, with one queue call for each
-/// [`MAX_BATCH`] of them. The results are in the order of the items. `None` marks a barred ID, as
-/// for [`accept`].
-pub(crate) async fn accept_batch(
-    app: &App,
-    call: &Call,
-    items: Vec<(ItemId, &Submission)>,
-) -> Vec<Result<Option<Webhook>, Problem>> {
-    let creations = items.into_iter().map(async |(id, submission)| match id {
-        ItemId::Create(task) => create(app, call, submission, task).await,
-        ItemId::Settled(task) => {
-            let existing = app.context.store.get(&submission.id(task)).await?;
-            Ok(Some(existing.unwrap_or_else(|| record(app, call, submission, task))))
+    async fn create(
+        &self,
+        app: &App,
+        call: &Call,
+        task: TaskId,
+    ) -> Result<Option<Webhook>, Problem> {
+        let webhook = record(app, call, self, task);
+        match app.context.store.create(&webhook, &self.content).await {
+            Ok(()) | Err(CreateError::Tombstone(Tombstone::Deleted)) => Ok(Some(webhook)),
+            Err(CreateError::Conflict(existing)) if existing.id == webhook.id => {
+                Ok(Some(*existing))
+            }
+            Err(CreateError::Conflict(_)) => {
+                Err(unknown_outcome(Self::NOUN).because(IdTaken(task)))
+            }
+            Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
+            Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
+                Err(unknown_outcome(Self::NOUN).because(error))
+            }
+            Err(CreateError::Store(error)) => Err(error.into()),
         }
-    });
-    let outcomes = concurrently(creations.collect()).await;
-    enqueue_accepted(app, outcomes.iter().flatten().flatten()).await;
-    outcomes
-}
-
-/// The webhook that an earlier try of the request has created with an ID that is too old for a
-/// create, and sends its message. `None` means that there is no such webhook. In that case the ID
-/// is barred, so that a create that is still in flight has no effect.
-pub(crate) async fn accept_settled(
-    app: &App,
-    call: &Call,
-    submission: &Submission,
-    task: TaskId,
-) -> Result<Option<Webhook>, Problem> {
-    let settled = settle(app, call, submission, task).await?;
-    enqueue_accepted(app, settled.iter()).await;
-    Ok(settled)
-}
-
-/// [`accept_settled`] without the message.
-pub(crate) async fn settle(
-    app: &App,
-    call: &Call,
-    submission: &Submission,
-    task: TaskId,
-) -> Result<Option<Webhook>, Problem> {
-    let id = submission.id(task);
-    let state = app.context.store.tombstone_id(&id).await?;
-    if planted::is(Bug::DeletedIsNew) && matches!(state, IdState::Tombstone(_)) {
-        return Ok(None);
     }
-    match state {
-        IdState::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
-        IdState::Webhook(_) => Err(unknown_outcome().because(IdTaken(task))),
-        IdState::Tombstone(Tombstone::Deleted) => Ok(Some(record(app, call, submission, task))),
-        IdState::Tombstone(Tombstone::Unused) => Ok(None),
-    }
-}
 
-async fn create(
-    app: &App,
-    call: &Call,
-    submission: &Submission,
-    task: TaskId,
-) -> Result<Option<Webhook>, Problem> {
-    let webhook = record(app, call, submission, task);
-    match app.context.store.create(&webhook, &submission.content).await {
-        Ok(()) | Err(CreateError::Tombstone(Tombstone::Deleted)) => Ok(Some(webhook)),
-        Err(CreateError::Conflict(existing)) if existing.id == webhook.id => Ok(Some(*existing)),
-        Err(CreateError::Conflict(_)) => Err(unknown_outcome().because(IdTaken(task))),
-        Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
-        Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
-            Err(unknown_outcome().because(error))
+    async fn settle(
+        &self,
+        app: &App,
+        call: &Call,
+        task: TaskId,
+    ) -> Result<Option<Webhook>, Problem> {
+        let id = self.id(task);
+        let state = app.context.store.tombstone_id(&id).await?;
+        if planted::is(Bug::DeletedIsNew) && matches!(state, IdState::Tombstone(_)) {
+            return Ok(None);
         }
-        Err(CreateError::Store(error)) => Err(error.into()),
+        match state {
+            IdState::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
+            IdState::Webhook(_) => Err(unknown_outcome(Self::NOUN).because(IdTaken(task))),
+            IdState::Tombstone(Tombstone::Deleted) => Ok(Some(record(app, call, self, task))),
+            IdState::Tombstone(Tombstone::Unused) => Ok(None),
+        }
+    }
+
+    async fn existing(&self, app: &App, call: &Call, task: TaskId) -> Result<Webhook, Problem> {
+        let existing = app.context.store.get(&self.id(task)).await?;
+        Ok(existing.unwrap_or_else(|| record(app, call, self, task)))
+    }
+
+    /// A webhook in the due index has no message: the sweep sends it when it is due. A webhook that
+    /// a worker has seen needs none any more.
+    async fn enqueue(app: &App, accepted: &[&Webhook]) {
+        let queued = accepted
+            .iter()
+            .copied()
+            .filter(|webhook| webhook.status == Status::Pending && webhook.due_at.is_none());
+        enqueue(app, &queued.collect::<Vec<_>>()).await;
+        for webhook in accepted {
+            // At debug level: at thousands of webhooks a second, the log would cost more than the
+            // work itself.
+            tracing::debug!(webhook_id = %webhook.id, "Accepted webhook");
+        }
     }
 }
 
 /// The record of a new webhook with this ID.
 fn record(app: &App, call: &Call, submission: &Submission, task: TaskId) -> Webhook {
     app.context.rules.create(submission.to_new(task, call), task.created_at())
-}
-
-fn unknown_outcome() -> Problem {
-    Problem::new(
-        ProblemKind::Unavailable,
-        "The store did not respond, so it is unknown whether the webhook was accepted. Send the \
-         request again. With the same Idempotency-Key, the webhook is accepted only once.",
-    )
-}
-
-/// Sends the messages of webhooks that were accepted. A webhook in the due index has no message:
-/// the sweep sends it when it is due. A webhook that a worker has seen needs none any more.
-async fn enqueue_accepted<'a>(app: &App, accepted: impl Iterator<Item = &'a Webhook> + Clone) {
-    let queued = accepted
-        .clone()
-        .filter(|webhook| webhook.status == Status::Pending && webhook.due_at.is_none());
-    enqueue(app, &queued.collect::<Vec<_>>()).await;
-    for webhook in accepted {
-        // At debug level: at thousands of webhooks a second, the log would cost more than the work
-        // itself.
-        tracing::debug!(webhook_id = %webhook.id, "Accepted webhook");
-    }
 }
 
 /// Sends a message for each webhook.
@@ -216,6 +146,12 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
         "Could not send messages to the queue. The sweep will send them."
     );
     refused
+}
+
+/// The fairness group: the application of a delivery, so that one with many slow endpoints is one
+/// group, and the destination of a direct webhook.
+fn group_of(webhook: &Webhook) -> &str {
+    webhook.application.as_ref().map_or(&*webhook.destination, ApplicationId::as_str)
 }
 
 /// Puts a webhook into the due index, so that the next sweep sends its message.

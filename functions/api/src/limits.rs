@@ -12,6 +12,9 @@ pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
 /// Webhooks in one batch.
 pub(crate) const MAX_BATCH_ITEMS: usize = 100;
 
+/// The levels of arrays and objects in the payload of a message.
+pub(crate) const MAX_PAYLOAD_DEPTH: usize = 128;
+
 /// Custom headers of one webhook.
 pub(crate) const MAX_HEADERS: usize = 32;
 

@@ -154,7 +154,7 @@ impl Submission {
     }
 }
 
-fn payload_too_large(prefix: &str, max_bytes: usize) -> Problem {
+pub(super) fn payload_too_large(prefix: &str, max_bytes: usize) -> Problem {
     Problem::about(
         ProblemKind::TooLarge,
         &format!("{prefix}payload"),
@@ -163,13 +163,13 @@ fn payload_too_large(prefix: &str, max_bytes: usize) -> Problem {
 }
 
 /// Reads one field at a time and collects the errors. A field that is `None` has an error.
-struct Reader<'a> {
-    prefix: &'a str,
-    field_errors: FieldErrors,
+pub(super) struct Reader<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) field_errors: FieldErrors,
 }
 
 impl Reader<'_> {
-    fn error(&mut self, field: &str, message: impl Into<Cow<'static, str>>) {
+    pub(super) fn error(&mut self, field: &str, message: impl Into<Cow<'static, str>>) {
         self.field_errors.add(&format!("{}{field}", self.prefix), message);
     }
 
@@ -192,7 +192,7 @@ impl Reader<'_> {
         }
     }
 
-    fn reference(&mut self, raw: &RawValue) -> Option<Reference> {
+    pub(super) fn reference(&mut self, raw: &RawValue) -> Option<Reference> {
         let Some(text) = fields::text(raw) else {
             self.error("reference_id", "must be a string.");
             return None;
@@ -270,7 +270,7 @@ impl Reader<'_> {
     }
 
     /// A time in the past means now.
-    fn deliver_at(&mut self, raw: &RawValue, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn deliver_at(&mut self, raw: &RawValue, now: Timestamp) -> Option<Timestamp> {
         let Some(time) = fields::text(raw).and_then(|text| Timestamp::parse_rfc3339(&text)) else {
             self.error("deliver_at", "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z.");
             return None;
