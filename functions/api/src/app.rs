@@ -16,6 +16,7 @@ use crate::{
     edge::auth::{Access, Caller},
     probe::ProbeCache,
     problem::Problem,
+    test_limiter::TestLimiter,
 };
 
 /// The state that all requests share.
@@ -33,14 +34,16 @@ pub(crate) struct App {
     pub(crate) capacity: Capacity,
     /// The latest findings about store, queue and sweep, for `GET /health`.
     pub(crate) probes: ProbeCache,
+    /// The limit of test messages.
+    pub(crate) test_limiter: TestLimiter,
 }
 
 impl App {
     pub(crate) fn new(context: Context, access: Access) -> Arc<Self> {
         let started_at = context.clock.now();
         let capacity = Capacity::new(&context.config, &access);
-        let (ids, probes) = Default::default();
-        Arc::new(Self { context, access, started_at, ids, capacity, probes })
+        let (ids, probes, test_limiter) = Default::default();
+        Arc::new(Self { context, access, started_at, ids, capacity, probes, test_limiter })
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -169,6 +169,12 @@ pub(crate) async fn reserve(app: &App, key: &Key) -> Result<KeyState, Problem> {
     Ok(unanswered(existing, true))
 }
 
+/// Whether an earlier try of the same request may have stored something under the key. If the key
+/// belongs to a different request, [`reserve`] tells.
+pub(crate) async fn is_reserved(app: &App, key: &Key) -> Result<bool, Problem> {
+    Ok(app.context.store.reservation(&key.stored).await?.is_some())
+}
+
 fn new_reservation(app: &App, fingerprint: String) -> Reservation {
     let task = app.mint();
     Reservation {

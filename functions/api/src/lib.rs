@@ -28,23 +28,28 @@
 //! apart from short-lived caches.
 
 mod accept;
+mod accept_batch;
 mod app;
 mod application_view;
 mod capacity;
+mod deliveries;
 mod dispatch;
 mod edge;
 mod edit;
 mod idempotency;
 mod input;
 mod limits;
+mod message_view;
 mod openapi;
 mod paging;
 mod probe;
 mod problem;
+mod publish;
 mod respond;
 mod router;
 mod routes;
 mod target_view;
+mod test_limiter;
 mod view;
 
 pub use edge::{auth::Access, lambda::on_lambda};

@@ -50,3 +50,6 @@ pub(crate) const MAX_OLDER_THAN_DAYS: f64 = 36_500.0;
 
 /// The most field errors in one response.
 pub(crate) const MAX_FIELD_ERRORS: usize = 20;
+
+/// The value of `status` by which an application's callers find dead letters.
+pub(crate) const DEAD: &str = "dead";

@@ -12,7 +12,8 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use shared::{
-    applications::{access::Denied, endpoint, secrets::SecretUnusable},
+    applications::{access::Denied, endpoint, id::ApplicationId, secrets::SecretUnusable},
+    id::MessageId,
     model::{InvalidRecord, truncated},
     sealing::{NoMasterKey, UnsealError},
     store::StoreError,
@@ -23,7 +24,7 @@ use crate::limits::MAX_FIELD_ERRORS;
 /// The longest field name in a response. A longer name is cut.
 const MAX_FIELD_NAME_BYTES: usize = 100;
 
-/// When to try again after a 503, in seconds.
+/// When to try again after a 429 or a 503, in seconds.
 pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// The kind of a problem. It determines the status and the `type`, which programs compare.
@@ -47,6 +48,8 @@ pub(crate) enum ProblemKind {
     KeyReused,
     /// The body or the payload exceeds its limit.
     TooLarge,
+    /// The call was made too often.
+    TooManyRequests,
     /// The content type is not JSON.
     UnsupportedMediaType,
     /// Fields or parameters are invalid. Each is named.
@@ -93,6 +96,11 @@ impl ProblemKind {
             Self::ApplicationFull => {
                 (StatusCode::CONFLICT, "urn:posthaste:application-full", "Application full")
             }
+            Self::TooManyRequests => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "urn:posthaste:too-many-requests",
+                "Too many requests",
+            ),
             Self::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "urn:posthaste:too-large", "Too large")
             }
@@ -205,6 +213,33 @@ impl Problem {
     pub(crate) fn no_master_key() -> Self {
         Self::new(ProblemKind::NotConfigured, sentence(NoMasterKey.to_string().into()))
             .because(NoMasterKey)
+    }
+
+    /// The ID is a message's, and the caller looked for a webhook.
+    pub(crate) fn is_message(application: &ApplicationId, id: &MessageId) -> Self {
+        Self::new(
+            ProblemKind::NotFound,
+            format!(
+                "This is the ID of a published message. Use GET \
+                 /applications/{application}/messages/{id}."
+            ),
+        )
+    }
+
+    /// The application has no such message.
+    pub(crate) fn no_such_message() -> Self {
+        Self::new(
+            ProblemKind::NotFound,
+            "No message with this ID. It may have expired or been deleted.",
+        )
+    }
+
+    /// The application has no such delivery.
+    pub(crate) fn no_such_delivery() -> Self {
+        Self::new(
+            ProblemKind::NotFound,
+            "No delivery with this ID. It may have expired or been deleted.",
+        )
     }
 
     /// The dead letter does not exist.
@@ -327,9 +362,10 @@ impl IntoResponse for Problem {
             ProblemKind::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             }
-            ProblemKind::Unavailable | ProblemKind::Overloaded | ProblemKind::NotConfigured => {
-                headers.insert(header::RETRY_AFTER, RETRY_AFTER)
-            }
+            ProblemKind::Unavailable
+            | ProblemKind::Overloaded
+            | ProblemKind::NotConfigured
+            | ProblemKind::TooManyRequests => headers.insert(header::RETRY_AFTER, RETRY_AFTER),
             _ => None,
         };
         if let Some(cause) = self.cause {

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
+    applications::id::{ApplicationId, EndpointId},
     clock::{Timestamp, rfc3339},
     id::{ReferenceId, TaskId, WebhookId},
     model::{Attempt, ErrorKind, LastError, Webhook},
@@ -18,7 +19,7 @@ use crate::{openapi::schemas, respond::to_json};
 /// The response to an accept, a resend or a redrive.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Accepted<'a> {
-    #[schema(value_type = schemas::WebhookId)]
+    #[schema(value_type = schemas::AnyWebhookId)]
     webhook_id: &'a WebhookId,
     #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
@@ -76,16 +77,23 @@ pub(crate) fn test_accepted(webhook: &Webhook) -> String {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Webhook)]
 pub(crate) struct WebhookView<'a> {
-    #[schema(value_type = schemas::WebhookId)]
+    #[schema(value_type = schemas::AnyWebhookId)]
     webhook_id: &'a WebhookId,
+    /// The application of a delivery. Null for a direct webhook.
+    #[schema(value_type = Option<schemas::ApplicationId>)]
+    application_id: Option<&'a ApplicationId>,
+    /// The endpoint of a delivery. Null for a direct webhook.
+    #[schema(value_type = Option<schemas::EndpointId>)]
+    endpoint_id: Option<EndpointId>,
     #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
     #[schema(value_type = schemas::TaskId)]
     task_id: TaskId,
     correlation_id: &'a str,
     event_type: Option<&'a str>,
-    /// The destination's URL.
-    url: &'a str,
+    /// The destination's URL. For a delivery, the URL of its endpoint, or null if the endpoint was
+    /// deleted.
+    url: Option<&'a str>,
     #[schema(value_type = schemas::Status)]
     status: Status,
     /// The number of attempts that have started.
@@ -115,9 +123,11 @@ pub(crate) struct WebhookView<'a> {
 }
 
 impl<'a> WebhookView<'a> {
-    pub(crate) fn new(webhook: &'a Webhook, url: &'a str, rules: &Rules) -> Self {
+    pub(crate) fn new(webhook: &'a Webhook, url: Option<&'a str>, rules: &Rules) -> Self {
         Self {
             webhook_id: &webhook.id,
+            application_id: webhook.application.as_ref(),
+            endpoint_id: webhook.id.endpoint,
             reference_id: &webhook.id.reference,
             task_id: webhook.id.task,
             correlation_id: &webhook.correlation_id,
@@ -128,7 +138,7 @@ impl<'a> WebhookView<'a> {
             max_attempts: max_attempts(webhook, rules),
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,
-            next_attempt_at: webhook.allowed_at.filter(|_| webhook.status != Status::InProgress),
+            next_attempt_at: next_attempt_at(webhook),
             delivered_at: webhook.delivered_at,
             last_error: webhook.last_error.as_ref().map(ErrorView::of),
             attempts: webhook.attempts.iter().map(AttemptView::of).collect(),
@@ -146,13 +156,20 @@ impl<'a> WebhookView<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DeadLetter)]
 pub(crate) struct DeadLetterView<'a> {
-    #[schema(value_type = schemas::WebhookId)]
+    #[schema(value_type = schemas::AnyWebhookId)]
     webhook_id: &'a WebhookId,
+    /// The application of a delivery. Null for a direct webhook.
+    #[schema(value_type = Option<schemas::ApplicationId>)]
+    application_id: Option<&'a ApplicationId>,
+    /// The endpoint of a delivery. Null for a direct webhook.
+    #[schema(value_type = Option<schemas::EndpointId>)]
+    endpoint_id: Option<EndpointId>,
     #[schema(value_type = schemas::ReferenceId)]
     reference_id: &'a ReferenceId,
     correlation_id: &'a str,
-    /// The destination's URL. Empty for an unreadable queue message.
-    url: &'a str,
+    /// The destination's URL. For a delivery, the URL of its endpoint, or null if the endpoint was
+    /// deleted. Empty for an unreadable queue message.
+    url: Option<&'a str>,
     /// Absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = schemas::Anything, required = false)]
@@ -174,9 +191,11 @@ pub(crate) struct DeadLetterView<'a> {
 
 impl<'a> DeadLetterView<'a> {
     /// An item of a list, without payload and attempts.
-    pub(crate) fn summary(webhook: &'a Webhook, url: &'a str) -> Self {
+    pub(crate) fn summary(webhook: &'a Webhook, url: Option<&'a str>) -> Self {
         Self {
             webhook_id: &webhook.id,
+            application_id: webhook.application.as_ref(),
+            endpoint_id: webhook.id.endpoint,
             reference_id: &webhook.id.reference,
             correlation_id: &webhook.correlation_id,
             url,
@@ -190,7 +209,7 @@ impl<'a> DeadLetterView<'a> {
     }
 
     /// With payload and attempts.
-    pub(crate) fn full(webhook: &'a Webhook, url: &'a str, payload: &'a RawValue) -> Self {
+    pub(crate) fn full(webhook: &'a Webhook, url: Option<&'a str>, payload: &'a RawValue) -> Self {
         let attempts = Some(webhook.attempts.iter().map(AttemptView::of).collect());
         Self { payload: Some(payload), attempts, ..Self::summary(webhook, url) }
     }
@@ -231,7 +250,7 @@ impl<'a> LatestError<'a> {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
-struct AttemptView<'a> {
+pub(crate) struct AttemptView<'a> {
     number: u32,
     #[serde(with = "rfc3339")]
     #[schema(value_type = schemas::Time)]
@@ -245,6 +264,8 @@ struct AttemptView<'a> {
     /// The first 256 bytes of the response body. Null if the attempt succeeded, unless
     /// `RESPONSE_EXCERPTS` is `all`.
     response_excerpt: Option<&'a str>,
+    /// The revision of the endpoint that the attempt used. Null for a direct webhook.
+    endpoint_revision: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -255,7 +276,7 @@ struct AttemptError<'a> {
 }
 
 impl<'a> AttemptView<'a> {
-    fn of(attempt: &'a Attempt) -> Self {
+    pub(crate) fn of(attempt: &'a Attempt) -> Self {
         Self {
             number: attempt.number,
             started_at: attempt.started_at,
@@ -271,8 +292,14 @@ impl<'a> AttemptView<'a> {
                 message: attempt.message.as_deref(),
             }),
             response_excerpt: attempt.response_excerpt.as_deref(),
+            endpoint_revision: attempt.endpoint_revision,
         }
     }
+}
+
+/// The earliest time of the next attempt.
+pub(crate) fn next_attempt_at(webhook: &Webhook) -> Option<Timestamp> {
+    webhook.allowed_at.filter(|_| webhook.status != Status::InProgress)
 }
 
 /// Whether this is the dead letter of an unreadable queue message, and no webhook.
@@ -293,7 +320,7 @@ pub(crate) fn attempts_granted(webhook: &Webhook, rules: &Rules) -> u32 {
 
 /// The number of the last attempt if all attempts fail like the latest one. A resend does not reset
 /// the numbers, so this adds the attempts before the resend, and the interrupted ones.
-fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
+pub(crate) fn max_attempts(webhook: &Webhook, rules: &Rules) -> u32 {
     let in_flight = u32::from(webhook.status == Status::InProgress);
     let before =
         webhook.attempt_count.saturating_sub(webhook.budget.attempts.saturating_add(in_flight));
@@ -359,13 +386,15 @@ mod tests {
             attempt(&rules, &testing::webhook(Timestamp::from_millis(1_700_000_000_000)), 500);
         let shown: serde_json::Value = serde_json::from_str(&to_json(&WebhookView::new(
             &webhook,
-            "https://example.com/",
+            Some("https://example.com/"),
             &rules,
         )))
         .unwrap();
         let members: Vec<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
             "webhook_id",
+            "application_id",
+            "endpoint_id",
             "reference_id",
             "task_id",
             "correlation_id",
@@ -393,6 +422,7 @@ mod tests {
             "number": 1, "started_at": "2023-11-14T22:13:20.000Z", "duration_ms": 12,
             "outcome": "failed", "status_code": 500,
             "error": {"kind": "http_status", "message": null}, "response_excerpt": "no",
+            "endpoint_revision": null,
         });
         assert_eq!(shown["attempts"], serde_json::json!([attempt]));
     }

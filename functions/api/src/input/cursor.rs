@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shared::{
     applications::id::{ApplicationId, EndpointId},
     clock::Timestamp,
+    id::TaskId,
     model::SCHEMA,
     store::{DeadLetterPosition, ListPosition},
 };
@@ -24,6 +25,19 @@ pub(crate) trait Position: Serialize + DeserializeOwned {
 
 impl Position for ListPosition {
     const LIST: &'static str = "w";
+}
+
+impl Position for TaskId {
+    const LIST: &'static str = "m";
+}
+
+/// A position in the list of an application's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct DeliveryPosition(pub(crate) ListPosition);
+
+impl Position for DeliveryPosition {
+    const LIST: &'static str = "v";
 }
 
 impl Position for DeadLetterPosition {
@@ -101,7 +115,6 @@ fn decode<P: Position>(text: &str) -> Result<(P, usize), Problem> {
 
 #[cfg(test)]
 mod tests {
-    use shared::id::TaskId;
 
     use super::*;
 

@@ -2,10 +2,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use shared::{
-    applications::id::EndpointId,
-    id::{InvalidId, MessageId, WebhookId},
-};
+use shared::id::{InvalidId, MessageId, WebhookId};
 
 use crate::problem::{Problem, ProblemKind};
 
@@ -20,10 +17,6 @@ pub(crate) struct MessagePath(pub(crate) MessageId);
 /// The ID of a delivery.
 #[derive(Debug)]
 pub(crate) struct DeliveryPath(pub(crate) WebhookId);
-
-/// The ID of an endpoint.
-#[derive(Debug)]
-pub(crate) struct EndpointPath(pub(crate) EndpointId);
 
 /// The text of a parameter of the path.
 async fn parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> String {
@@ -66,18 +59,5 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
             Ok(id) if id.is_delivery() => Ok(Self(id)),
             _ => Err(malformed(name, "must be {message_id}.{endpoint_id}, as the API returned it")),
         }
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for EndpointPath {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let name = "endpoint_id";
-        let id = parameter(parts, state, name).await.parse();
-        id.map(Self).map_err(|invalid| {
-            let invalid: shared::applications::id::InvalidId = invalid;
-            malformed(name, invalid)
-        })
     }
 }

@@ -3,13 +3,25 @@
 
 use std::{borrow::Cow, str::FromStr, time::Duration};
 
-use shared::{clock::Timestamp, id::ReferenceId, status::Status, store::Filter};
+use shared::{
+    applications::{event_type::EventType, id::EndpointId},
+    clock::Timestamp,
+    id::ReferenceId,
+    status::Status,
+    store::Filter,
+};
 use url::form_urlencoded;
 
 use crate::{
     limits::MAX_OLDER_THAN_DAYS,
     problem::{FieldErrors, Problem, ProblemKind},
 };
+
+/// The parameter that requests the payload.
+pub(crate) const INCLUDE: &str = "include";
+
+/// Its value.
+const PAYLOAD: &str = "payload";
 
 const DAY_SECONDS: f64 = 86_400.0;
 
@@ -65,19 +77,54 @@ impl<'a> Query<'a> {
         parsed.map_err(|invalid| self.field_errors.add("reference_id", invalid.to_string())).ok()
     }
 
+    /// `endpoint_id`.
+    pub(crate) fn endpoint(&mut self) -> Option<EndpointId> {
+        let parsed = EndpointId::from_str(self.get("endpoint_id")?);
+        parsed.map_err(|invalid| self.field_errors.add("endpoint_id", invalid.to_string())).ok()
+    }
+
+    /// `event_type`, of messages.
+    pub(crate) fn event_type(&mut self) -> Option<EventType> {
+        let parsed = EventType::from_str(self.get("event_type")?);
+        parsed.map_err(|invalid| self.field_errors.add("event_type", invalid.to_string())).ok()
+    }
+
+    /// A time.
+    pub(crate) fn time(&mut self, name: &str) -> Option<Timestamp> {
+        let time = Timestamp::parse_rfc3339(self.get(name)?);
+        if time.is_none() {
+            let message = "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z.";
+            self.field_errors.add(name, message);
+        }
+        time
+    }
+
+    /// Whether `include` requests the payload.
+    pub(crate) fn include_payload(&mut self) -> bool {
+        match self.get(INCLUDE) {
+            None => false,
+            Some(PAYLOAD) => true,
+            Some(_) => {
+                self.field_errors.add(INCLUDE, "must be payload");
+                false
+            }
+        }
+    }
+
     /// `reference_id`, `status` and, if the call has it, `older_than_days`.
     pub(crate) fn filter(&mut self, now: Timestamp) -> Filter {
         Filter {
             reference: self.reference(),
-            status: self.status(),
+            status: self.status(&[]),
             created_before: self.created_before(now),
         }
     }
 
-    fn status(&mut self) -> Option<Status> {
+    /// `status`. A list with further values names them in its error.
+    pub(crate) fn status(&mut self, further: &[&str]) -> Option<Status> {
         let status = Status::from_name(self.get("status")?);
         if status.is_none() {
-            let names = Status::ALL.map(Status::as_str).join(", ");
+            let names = [&Status::ALL.map(Status::as_str)[..], further].concat().join(", ");
             self.field_errors.add("status", format!("must be one of {names}."));
         }
         status

@@ -13,7 +13,7 @@ const DESCRIPTION: &str = "Posthaste accepts webhooks and delivers them. Deliver
     \n\n\
     Every response has the header `x-correlation-id`. Every error is `application/problem+json` \
     (RFC 9457). An unknown route is a 404. An unsupported method is a 405 with the header `allow`. \
-    A 503 has the header `retry-after`. A parameter or field that is not in this document is a \
+    A 429 or a 503 has the header `retry-after`. A parameter or field that is not in this document is a \
     422, so that a mistyped name does not go unnoticed. A parameter with an empty value counts as \
     omitted.\n\n\
     A member that can be null is always present. A member that is not required is omitted if it \
@@ -35,6 +35,9 @@ pub(crate) fn complete(annotated: &OpenApi) -> Value {
         {"name": "Applications",
             "description": "Customers, each with endpoints and keys of its own."},
         {"name": "Endpoints", "description": "The URLs to which the messages of an application go."},
+        {"name": "Messages", "description": "Publish messages to the endpoints of an \
+            application, and read their state."},
+        {"name": "Deliveries", "description": "A message on its way to one endpoint."},
         {"name": "Operating", "description": "Resend and delete webhooks."},
         {"name": "Dead letters", "description": "Failed webhooks. They are kept for 30 days."},
         {"name": "Watching", "description": "Health, metrics and statistics."},
@@ -75,7 +78,8 @@ fn complete_operation(operation: &mut Value) {
     parameters.push(json!({"name": "x-correlation-id", "in": "header", "required": false}));
     for parameter in &mut parameters {
         let name = parameter["name"].as_str().unwrap_or_default().to_owned();
-        if let Some(schema) = parameters::schema_of(&name) {
+        let description = parameter["description"].as_str().unwrap_or_default();
+        if let Some(schema) = parameters::schema_of(&name, description) {
             parameter["schema"] = schema;
         }
         if name == "x-correlation-id" {

@@ -33,8 +33,10 @@ sets! {
     Keyed: [400, 409];
     // Operations with a cursor or a required filter.
     Unclear: [400];
-    // Operations on one webhook or dead letter.
+    // Operations on one object, or below one.
     Missing: [404];
+    // Operations that one process limits.
+    Limited: [429];
 }
 
 /// The content type of errors.
@@ -44,7 +46,7 @@ const MEDIA_TYPE: &str = "application/problem+json";
 const COMMON: [u16; 6] = [401, 403, 405, 422, 500, 503];
 
 /// The name of the component for each error status.
-const NAMES: [(u16, &str); 12] = [
+const NAMES: [(u16, &str); 13] = [
     (400, "BadRequest"),
     (401, "Unauthorized"),
     (403, "Forbidden"),
@@ -55,6 +57,7 @@ const NAMES: [(u16, &str); 12] = [
     (413, "TooLarge"),
     (415, "UnsupportedMediaType"),
     (422, "InvalidFields"),
+    (429, "TooManyRequests"),
     (500, "Internal"),
     (503, "Unavailable"),
 ];
@@ -103,16 +106,17 @@ fn description(status: u16) -> &'static str {
              another origin, or has another host name, which occurs only on a local machine \
              without API keys."
         }
-        404 => "The object or the route does not exist.",
+        404 => "The object or route does not exist, or belongs to another application.",
         405 => "The route does not support the method.",
         408 => "The body did not arrive in time.",
         409 => {
-            "The status of the webhook or endpoint does not allow the request, or the application \
-             has no room, or the idempotency key was used for a different request."
+            "The state of the object does not allow the request, or the application has no room, \
+             or the idempotency key was used for a different request."
         }
         413 => "The body or the payload exceeds its limit.",
         415 => "The body is compressed, or its `content-type` is missing or not JSON.",
         422 => "Fields or parameters are invalid or unknown. `errors` names each.",
+        429 => "The call was made too often.",
         503 => {
             "The store is unavailable or full, there are too many concurrent requests, or the \
              deployment does not state who may call the API or has no master key."
@@ -125,7 +129,7 @@ fn header(status: u16) -> Option<(String, Value)> {
     let (name, description, schema) = match status {
         401 => ("www-authenticate", "How to authenticate.", json!({"type": "string"})),
         405 => ("allow", "The methods that the route supports.", json!({"type": "string"})),
-        503 => (
+        429 | 503 => (
             "retry-after",
             "Seconds to wait before a retry.",
             json!({"type": "integer", "minimum": 0}),
@@ -203,6 +207,10 @@ fn problems(status: u16) -> Vec<Problem> {
             field_errors.add("retry.factor", "must be a number from 1 to 100.");
             field_errors.check().err().into_iter().collect()
         }
+        429 => vec![Problem::new(
+            ProblemKind::TooManyRequests,
+            "An endpoint gets at most one test message a second. Try again shortly.",
+        )],
         500 => vec![Problem::internal()],
         503 => vec![
             Problem::new(

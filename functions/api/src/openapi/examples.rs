@@ -1,6 +1,7 @@
 //! Examples of requests and responses. `tests/openapi-check` validates each against its schema.
 
 mod applications;
+mod messages;
 
 use serde_json::{Value, json};
 
@@ -54,7 +55,8 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
         (
             "DestinationList",
             json!({"items": [{
-                "destination": "https://example.com:443", "host": "example.com", "circuit": "open",
+                "destination": "https://example.com:443", "application_id": null,
+                "endpoint_id": null, "host": "example.com", "circuit": "open",
                 "open_until": "2026-01-31T12:01:00.000Z", "rate_limit": "100/60s",
                 "success_share": 0.75, "attempts": 20, "failed": 5, "waiting": 2,
                 "last_error": {"kind": "timeout", "status_code": null, "message": "no answer",
@@ -78,6 +80,7 @@ pub(crate) fn of_schemas() -> Vec<(&'static str, Value)> {
         ("HealthWord", json!({"status": "healthy"})),
     ];
     examples.extend(applications::of_schemas());
+    examples.extend(messages::of_schemas());
     examples
 }
 
@@ -86,13 +89,14 @@ fn attempt() -> Value {
         "number": 1, "started_at": "2026-01-31T12:00:00.010Z", "duration_ms": 31,
         "outcome": "failed", "status_code": 503,
         "error": {"kind": "http_status", "message": null}, "response_excerpt": "out of order",
+        "endpoint_revision": null,
     })
 }
 
 fn webhook() -> Value {
     json!({
-        "webhook_id": ID, "reference_id": "order-1", "task_id": TASK, "correlation_id": "b9f1c3a0",
-        "event_type": "order.paid",
+        "webhook_id": ID, "application_id": null, "endpoint_id": null, "reference_id": "order-1",
+        "task_id": TASK, "correlation_id": "b9f1c3a0", "event_type": "order.paid",
         "url": "https://example.com/hooks", "status": "retrying", "attempt_count": 1,
         "max_attempts": 3,
         "created_at": "2026-01-31T12:00:00.000Z", "updated_at": "2026-01-31T12:00:00.041Z",
@@ -104,8 +108,8 @@ fn webhook() -> Value {
 
 fn dead_letter() -> Value {
     json!({
-        "webhook_id": ID, "reference_id": "order-1", "correlation_id": "b9f1c3a0",
-        "url": "https://example.com/hooks",
+        "webhook_id": ID, "application_id": null, "endpoint_id": null, "reference_id": "order-1",
+        "correlation_id": "b9f1c3a0", "url": "https://example.com/hooks",
         "payload": {"order": 1, "paid": true}, "attempt_count": 1,
         "last_error": {"kind": "http_status", "status_code": 410, "message": "answered 410"},
         "attempts": [attempt()],

@@ -1,7 +1,10 @@
 //! The parameters of operations. `input::query` reads them with the same limits.
 
 use serde_json::{Value, json};
-use shared::{id::MAX_REFERENCE_CHARS, status::Status as WebhookStatus};
+use shared::{
+    applications::event_type::MAX_EVENT_TYPE_CHARS, id::MAX_REFERENCE_CHARS,
+    status::Status as WebhookStatus,
+};
 use utoipa::{
     IntoParams,
     openapi::{
@@ -11,8 +14,8 @@ use utoipa::{
 };
 
 use crate::limits::{
-    DEFAULT_PAGE_SIZE, MAX_CURSOR_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OLDER_THAN_DAYS, MAX_PAGE,
-    MAX_PAGE_SIZE,
+    DEAD, DEFAULT_PAGE_SIZE, MAX_CURSOR_BYTES, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OLDER_THAN_DAYS,
+    MAX_PAGE, MAX_PAGE_SIZE,
 };
 
 /// The description of the header that every operation accepts.
@@ -35,26 +38,31 @@ macro_rules! parameters {
             }
         })+
 
-        /// The schema of a parameter. utoipa's builder supports only a part of JSON Schema.
-        pub(crate) fn schema_of(name: &str) -> Option<Value> {
-            match name {
-                $($text => Some($schema),)+
-                "x-correlation-id" => Some(json!({"type": "string", "examples": ["b9f1c3a0"]})),
-                _ => None,
-            }
+        /// The schema of a parameter. utoipa's builder supports only a part of JSON Schema. Several
+        /// operations have a parameter of the same name, so the description tells them apart.
+        pub(crate) fn schema_of(name: &str, description: &str) -> Option<Value> {
+            $(if name == $text && description == $what {
+                return Some($schema);
+            })+
+            (name == "x-correlation-id")
+                .then(|| json!({"type": "string", "examples": ["b9f1c3a0"]}))
         }
     };
 }
 
 parameters! {
     WebhookId: "webhook_id", Path, True, "The `webhook_id` of a response.",
-    json!({"$ref": "#/components/schemas/WebhookId"});
+    json!({"$ref": "#/components/schemas/AnyWebhookId"});
     ApplicationId: "application_id", Path, True, "The ID of the application.",
     json!({"$ref": "#/components/schemas/ApplicationId"});
     EndpointId: "endpoint_id", Path, True, "The ID of an endpoint of the application.",
     json!({"$ref": "#/components/schemas/EndpointId"});
     KeyId: "key_id", Path, True, "The ID of a key of the application.",
     json!({"$ref": "#/components/schemas/KeyId"});
+    MessageId: "message_id", Path, True, "The `message_id` of a response.",
+    json!({"$ref": "#/components/schemas/MessageId"});
+    DeliveryId: "delivery_id", Path, True, "The `delivery_id` of a response.",
+    json!({"$ref": "#/components/schemas/DeliveryId"});
     Include: "include", Query, False,
     "`payload` adds the payload to the response, exactly as it was accepted.",
         empty_or(&json!({"const": "payload"}));
@@ -64,6 +72,18 @@ parameters! {
     }));
     Status: "status", Query, False, "Only webhooks with this status.",
     empty_or(&json!({"enum": WebhookStatus::ALL.map(WebhookStatus::as_str)}));
+    DeliveryStatus: "status", Query, False,
+    "Only deliveries with this status. `dead` finds dead letters: failed deliveries that were \
+     archived.",
+        empty_or(&json!({"enum": delivery_statuses()}));
+    ByEndpoint: "endpoint_id", Query, False, "Only those of this endpoint.",
+        empty_or(&json!({"pattern": "^ep-[a-z2-7]{16}$"}));
+    EventType: "event_type", Query, False, "Only messages with this event type.",
+        empty_or(&json!({"pattern": format!("^[A-Za-z0-9_.-]{{1,{MAX_EVENT_TYPE_CHARS}}}$")}));
+    Since: "since", Query, False, "Only messages that were published at this time or later.",
+        empty_or(&json!({"format": "date-time"}));
+    Until: "until", Query, False, "Only messages that were published before this time.",
+        empty_or(&json!({"format": "date-time"}));
     OlderThan: "older_than_days", Query, False,
     "Only webhooks that were accepted more than this number of days ago. Fractions are allowed.",
         json!({"type": "number", "minimum": 0, "maximum": MAX_OLDER_THAN_DAYS});
@@ -96,6 +116,10 @@ parameters! {
     TraceState: "tracestate", Header, False,
     "W3C Trace Context. Sent to the destination unchanged if `traceparent` is valid.",
         json!({"type": "string", "examples": ["vendor=value"]});
+}
+
+fn delivery_statuses() -> Vec<&'static str> {
+    [&WebhookStatus::ALL.map(WebhookStatus::as_str)[..], &[DEAD]].concat()
 }
 
 /// An empty value counts as omitted.

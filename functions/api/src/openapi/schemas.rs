@@ -3,6 +3,7 @@
 //! constants that the readers use.
 
 mod applications;
+mod messages;
 
 use serde_json::{Map, Value, json};
 use shared::{
@@ -42,21 +43,28 @@ macro_rules! names {
 }
 
 names!(
+    AnyWebhookId,
     Anything,
     ApplicationId,
     CircuitState,
+    DeliveryId,
     DisabledReason,
     EndpointId,
     EndpointPatch,
     ErrorName,
     EventPattern,
+    EventType,
     HttpUrl,
     KeyId,
     KeyName,
+    MessageId,
     NewApplication,
     NewBatch,
     NewEndpoint,
     NewKey,
+    NewMessage,
+    NewMessages,
+    NewResend,
     NewWebhook,
     Nothing,
     Problem,
@@ -68,6 +76,7 @@ names!(
     SignatureKind,
     Status,
     TaskId,
+    TestMessage,
     Time,
     WebhookId,
 );
@@ -93,6 +102,7 @@ pub(crate) fn written() -> Map<String, Value> {
     schemas.extend(identifiers());
     schemas.extend(requests());
     schemas.extend(applications::written());
+    schemas.extend(messages::written());
     schemas.insert("Anything".to_owned(), json!({"description": "Any JSON, including null."}));
     schemas.insert("Problem".to_owned(), problem());
     schemas
@@ -165,6 +175,25 @@ fn identifiers() -> [(String, Value); 7] {
     ]
 }
 
+fn not_generated() -> Value {
+    nullable(&json!({
+        "description": "Must not be a generated one.",
+        "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
+        "not": {"pattern": GENERATED},
+    }))
+}
+
+fn deliver_at() -> Value {
+    json!({
+        "description": format!(
+            "The earliest time of the first attempt (RFC 3339), at most {} days in the future. A \
+             time in the past means now.",
+            MAX_SCHEDULE_AHEAD.as_secs() / 86_400
+        ),
+        "type": ["string", "null"], "format": "date-time",
+    })
+}
+
 fn requests() -> [(String, Value); 3] {
     let webhook = json!({
         "description": "A null field counts as omitted, except `payload`. Unknown fields are \
@@ -181,25 +210,14 @@ fn requests() -> [(String, Value); 3] {
                 "description": "The body of the delivery. The destination receives exactly these \
                     bytes. At most `MAX_PAYLOAD_BYTES`, by default 256 KiB.",
             },
-            "reference_id": nullable(&json!({
-                "description": "Must not be a generated one.",
-                "allOf": [{"$ref": "#/components/schemas/ReferenceId"}],
-                "not": {"pattern": GENERATED},
-            })),
+            "reference_id": not_generated(),
             "headers": headers(),
             "event_type": {
                 "description": "Sent as `x-webhook-event`. Printable ASCII characters.",
                 "type": ["string", "null"], "minLength": 1, "maxLength": MAX_EVENT_TYPE_BYTES,
                 "pattern": "^[ -~]+$",
             },
-            "deliver_at": {
-                "description": format!(
-                    "The earliest time of the first attempt (RFC 3339), at most {} days in the \
-                     future. A time in the past means now.",
-                    MAX_SCHEDULE_AHEAD.as_secs() / 86_400
-                ),
-                "type": ["string", "null"], "format": "date-time",
-            },
+            "deliver_at": deliver_at(),
             "retry": nullable(&json!({"$ref": "#/components/schemas/Retry"})),
         },
     });
@@ -309,9 +327,12 @@ mod tests {
     };
 
     use super::{GENERATED, written};
-    use crate::input::{
-        application, endpoint,
-        submission::{FIELDS, RETRY_FIELDS},
+    use crate::{
+        input::{
+            application, endpoint, publication,
+            submission::{FIELDS, RETRY_FIELDS},
+        },
+        routes::message_resend,
     };
 
     fn properties(schema: &str) -> Vec<String> {
@@ -354,6 +375,9 @@ mod tests {
             ("NewEndpoint", &endpoint::FIELDS[..]),
             ("EndpointPatch", &patch[..]),
             ("Nothing", &[]),
+            ("NewMessage", &publication::FIELDS[..]),
+            ("TestMessage", &publication::TEST_FIELDS[..]),
+            ("NewResend", &message_resend::FIELDS[..]),
         ] {
             let mut read = read.to_vec();
             let mut described = properties(schema);

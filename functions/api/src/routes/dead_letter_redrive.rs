@@ -17,10 +17,11 @@ use shared::{
 use utoipa::ToSchema;
 
 use crate::{
-    app::{App, Call, PathId},
+    app::{App, Call},
+    deliveries::Documents,
     dispatch,
     idempotency::{self, Key},
-    input::{cursor, query::Query},
+    input::{cursor, path::PathId, query::Query},
     openapi::{errors, parameters},
     problem::Problem,
     respond::to_json,
@@ -64,8 +65,9 @@ struct RedriveResult {
 
 /// Redrive many dead letters
 ///
-/// Redrives all dead letters, or those with a reference ID. One call reads at most 1000 dead
-/// letters. If there are more, `more` is true and `next_cursor` continues after them.
+/// Redrives all dead letters, or those of direct webhooks with a reference ID. Deliveries whose
+/// endpoint was deleted or is disabled are skipped. One call reads at most 1000 dead letters. If
+/// there are more, `more` is true and `next_cursor` continues after them.
 #[utoipa::path(
     post, path = "/dead-letters/redrive", tag = "Dead letters",
     operation_id = "redrive_dead_letters",
@@ -101,11 +103,13 @@ async fn redrive_matching(
     let _permit = app.capacity.records(MAX_READ).await?;
     let filter = DeadLetterFilter::reference(reference);
     let found = app.context.store.dead_letters(&filter, after, MAX_READ).await?;
-    // A dead letter without a URL is an unreadable queue message.
-    let sendable = found.items.into_iter().filter(|listed| !listed.url.is_empty());
-    let calls = sendable.map(|Listed { webhook, .. }| {
-        webhook_resend::make_pending(app, webhook, Transition::Redrive)
-    });
+    let letters = found.items.into_iter().map(|Listed { webhook, .. }| webhook);
+    let letters: Vec<Webhook> = letters.filter(|letter| !view::is_queue_message(letter)).collect();
+    let documents = Documents::of(app, letters.iter()).await?;
+    // A dead letter whose endpoint receives nothing stays one: a redrive would only fail again.
+    let sendable = letters.into_iter().filter(|letter| documents.is_receiving(letter));
+    let calls =
+        sendable.map(|letter| webhook_resend::make_pending(app, letter, Transition::Redrive));
     let outcomes = dispatch::concurrently(calls.collect()).await;
     let mut redriven: Vec<Webhook> = Vec::with_capacity(outcomes.len());
     let mut failure = None;

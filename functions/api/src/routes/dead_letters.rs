@@ -11,15 +11,17 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
     id::WebhookId,
-    model::{Content, Webhook},
+    model::Webhook,
     store::{DeadLetterFilter, DeadLetterPosition, DeleteError, Listed},
 };
 use utoipa::ToSchema;
 
 use crate::{
-    app::{App, PathId},
+    app::App,
+    deliveries::{self, Documents, Opened},
     input::{
         cursor,
+        path::PathId,
         query::{self, Query},
     },
     limits::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE},
@@ -61,15 +63,10 @@ pub(crate) async fn dead_letter_list(
     let filter = DeadLetterFilter::reference(reference.as_ref());
     let found = app.context.store.dead_letters(&filter, after, page_size).await?;
     let (mut pages, mut next) = (Pages::new(page_size, 0), found.next);
+    let documents = Documents::of(&app, found.items.iter().map(|listed| &listed.webhook)).await?;
     for Listed { webhook, url } in &found.items {
-        // Every dead letter has `archived_at`. The other time only avoids a panic.
-        let archived_at = webhook.archived_at.unwrap_or(webhook.updated_at);
-        let position = DeadLetterPosition {
-            archived_at,
-            task: webhook.id.task,
-            endpoint: webhook.id.endpoint,
-        };
-        if pages.add(&DeadLetterView::summary(webhook, url), position)? == Placed::Beyond {
+        let view = DeadLetterView::summary(webhook, documents.url(webhook, url));
+        if pages.add(&view, position_of(webhook))? == Placed::Beyond {
             next = pages.last();
             break;
         }
@@ -77,6 +74,14 @@ pub(crate) async fn dead_letter_list(
     let next_cursor = next.map(|next| cursor::encode(next, page.saturating_add(1)));
     let list = DeadLetterList { items: pages.into_items(), page_size, next_cursor };
     Ok(respond::json(StatusCode::OK, &list))
+}
+
+/// The position of a dead letter in the list.
+pub(crate) fn position_of(letter: &Webhook) -> DeadLetterPosition {
+    // Every dead letter has `archived_at`. The other time only avoids a panic.
+    let archived_at = letter.archived_at.unwrap_or(letter.updated_at);
+    let WebhookId { task, endpoint, .. } = letter.id;
+    DeadLetterPosition { archived_at, task, endpoint }
 }
 
 /// Get a dead letter
@@ -97,8 +102,8 @@ pub(crate) async fn dead_letter_get(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
-    let (webhook, content) = dead_letter(&app, &id).await?;
-    let view = DeadLetterView::full(&webhook, &content.url, &content.payload);
+    let opened = dead_letter(&app, &id).await?;
+    let view = DeadLetterView::full(&opened.webhook, opened.url(), &opened.payload);
     Ok(respond::json(StatusCode::OK, &view))
 }
 
@@ -118,14 +123,15 @@ pub(crate) async fn dead_letter_delete(
 ) -> Result<StatusCode, Problem> {
     query::none(query.as_deref())?;
     dead_letter(&app, &id).await?;
-    match app.context.store.delete(&id).await {
+    match deliveries::delete(&app, &id).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(DeleteError::Missing | DeleteError::Changed) => Err(Problem::no_such_dead_letter()),
         Err(DeleteError::Store(error)) => Err(error.into()),
     }
 }
 
-async fn dead_letter(app: &App, id: &WebhookId) -> Result<(Webhook, Content), Problem> {
-    let found = app.context.store.open(id).await?;
-    found.filter(|(webhook, _)| webhook.is_dead_letter()).ok_or_else(Problem::no_such_dead_letter)
+async fn dead_letter(app: &App, id: &WebhookId) -> Result<Opened, Problem> {
+    let found = deliveries::open(app, id).await?;
+    let found = found.filter(|opened: &Opened| opened.webhook.is_dead_letter());
+    found.ok_or_else(Problem::no_such_dead_letter)
 }

@@ -14,7 +14,7 @@ use shared::{
     clock::{Timestamp, rfc3339},
     model::LastError,
     store::{DestinationActivity, DestinationTotals, MAX_DESTINATIONS, TargetState},
-    traffic::rate_limit::RateLimits,
+    traffic::{rate_limit::RateLimits, target::TargetKey},
 };
 use url::Url;
 
@@ -29,9 +29,15 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Destination)]
 struct DestinationView<'a> {
-    /// Scheme, host and port.
+    /// Scheme, host and port. For an endpoint, `{application_id}/{endpoint_id}`.
     destination: &'a str,
-    /// The host name or address.
+    /// The application of an endpoint. Null for others.
+    #[schema(value_type = Option<schemas::ApplicationId>)]
+    application_id: Option<&'a str>,
+    /// The endpoint. Null for other destinations.
+    #[schema(value_type = Option<schemas::EndpointId>)]
+    endpoint_id: Option<&'a str>,
+    /// The host name or address. Empty for an endpoint.
     host: String,
     /// The state of the worst circuit among its targets.
     #[schema(value_type = schemas::CircuitState)]
@@ -55,7 +61,7 @@ struct DestinationView<'a> {
     /// The latest failed attempt of the two hours. Null without one.
     last_error: Option<LatestError<'a>>,
     /// The targets of the destination that restrict attempts now: the destination itself, and its
-    /// URLs. A destination without any is not restricted, except by `rate_limit`.
+    /// URLs. An endpoint is one target. A destination without any is not restricted, except by `rate_limit`.
     #[schema(max_items = 100)]
     targets: Vec<TargetView<'a>>,
 }
@@ -133,8 +139,12 @@ fn view<'a>(
     let last_error: Option<&(Timestamp, LastError)> =
         activity.and_then(|activity| activity.last_error.as_ref());
     let worst = targets.iter().max_by_key(|target| (target.circuit as u8, target.open_until));
+    let endpoint = TargetKey::origin(destination);
+    let endpoint = destination.split_once('/').filter(|_| endpoint.is_endpoint());
     DestinationView {
         destination,
+        application_id: endpoint.map(|(application, _)| application),
+        endpoint_id: endpoint.map(|(_, endpoint)| endpoint),
         host: Url::parse(destination)
             .ok()
             .and_then(|url| url.host_str().map(str::to_owned))
@@ -161,7 +171,7 @@ mod tests {
         model::ErrorKind,
         traffic::{
             pace::{Pace, Refusal},
-            target::{Target, TargetKey},
+            target::Target,
         },
     };
 

@@ -53,8 +53,10 @@ pub(crate) async fn of(context: &Context) -> Result<Response, Problem> {
         }
     };
     let now = context.clock.now();
-    let (counters, counts, targets) =
+    let (counters, counts, mut targets) =
         future::try_join3(store.counters(), counts, store.targets(now)).await?;
+    // No label is a tenant's: their number has no limit.
+    targets.retain(|state| state.target.as_ref().is_none_or(|target| !target.key.is_endpoint()));
     let rate_limits = context.config.rate_limits.clone();
     let text = render(&counters, &Gauges { counts, targets, rate_limits }, now);
     Ok(([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response())

@@ -20,7 +20,7 @@ use shared::{
     id::WebhookId,
     model::{Transition, Webhook},
     status::Status,
-    store::{Filter, Listed, MAX_READ, Page, StoreError},
+    store::{DueId, Filter, Listed, MAX_READ, Page, StoreError},
 };
 
 use utoipa::ToSchema;
@@ -79,7 +79,7 @@ struct Minute {
 struct OldestWaiting {
     /// Whether it is certain that no other webhook has waited longer.
     complete: bool,
-    #[schema(value_type = Option<schemas::WebhookId>)]
+    #[schema(value_type = Option<schemas::AnyWebhookId>)]
     webhook_id: Option<WebhookId>,
     /// When it was accepted or sent again, or the time for which it was scheduled.
     #[serde(with = "rfc3339::option")]
@@ -158,12 +158,18 @@ async fn due(app: &App, now: Timestamp) -> Result<Due, StoreError> {
     let complete = entries.len() < MAX_DUE_READ;
     entries.sort_by_key(|entry| entry.id.task());
     let rest_since = entries.get(MAX_DUE_OPENED).map(|entry| entry.id.task().created_at());
-    let ids = entries.iter().take(MAX_DUE_OPENED).filter_map(|entry| entry.id.webhook());
-    let records = ids.map(|id| store.get(id));
-    let mut webhooks = Vec::new();
+    // A due message stands for its deliveries that are not in the index themselves.
+    let records = entries.iter().take(MAX_DUE_OPENED).map(async |entry| match &entry.id {
+        DueId::Webhook(id) => Ok(store.get(id).await?.into_iter().collect()),
+        DueId::Message(id) => {
+            let standing = store.standing(id).await?;
+            Ok(standing.map_or_else(Vec::new, |standing| standing.visible_deliveries(now)))
+        }
+    });
+    let mut webhooks: Vec<Webhook> = Vec::new();
     for record in future::join_all(records).await {
         match record {
-            Ok(webhook) => webhooks.extend(webhook),
+            Ok(found) => webhooks.extend(found),
             // It stays in the index until a version that can read it runs.
             Err(StoreError::Unreadable { .. }) => {}
             Err(error) => return Err(error),

@@ -1,5 +1,6 @@
 //! `GET /webhooks/{webhook_id}/explain`: what happened to a webhook and why, and what happens next.
 //! Both are derived from the record. The targets of an unfinished webhook tell what holds it back.
+//! A delivery also depends on its endpoint, and before its first transition on its message.
 
 mod next;
 mod steps;
@@ -28,8 +29,9 @@ use self::{
     traffic::{Traffic, TrafficView},
 };
 use crate::{
-    app::{App, PathId},
-    input::query,
+    app::App,
+    deliveries::{self, EndpointState},
+    input::{path::PathId, query},
     openapi::{errors, parameters, schemas},
     problem::Problem,
     respond,
@@ -56,18 +58,45 @@ pub(crate) async fn webhook_explain(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     query::none(query.as_deref())?;
+    match deliveries::find(&app, &id).await? {
+        Some(webhook) => explain(&app, &webhook).await,
+        None => Err(deliveries::missing(&app, &id).await),
+    }
+}
+
+/// The response that explains a webhook, direct or a delivery.
+pub(crate) async fn explain(app: &App, webhook: &Webhook) -> Result<Response, Problem> {
     let (store, config) = (&app.context.store, &app.context.config);
-    let webhook = store.get(&id).await?.ok_or_else(Problem::no_such_webhook)?;
     let now = app.now();
-    let traffic = Traffic::of(&**store, config, &webhook, now).await?;
-    let explanation =
-        Explanation::of(&webhook, &traffic, &app.context.rules, config.audit_age, now);
+    let traffic = Traffic::of(&**store, config, webhook, now).await?;
+    let endpoint = deliveries::endpoint_of(app, webhook).await?;
+    let message_due_at = match webhook.id.message_id() {
+        Some(message) if webhook.revision == 0 => {
+            store.message(&message).await?.and_then(|message| message.due_at)
+        }
+        _ => None,
+    };
+    let rules = deliveries::rules_for(app, endpoint.as_ref());
+    let surroundings = Surroundings { traffic, endpoint, message_due_at };
+    let explanation = Explanation::of(webhook, &surroundings, &rules, config.audit_age, now);
     Ok(respond::json(StatusCode::OK, &explanation))
 }
 
+/// What the future of a webhook depends on besides its record.
+#[derive(Debug, Default)]
+struct Surroundings {
+    /// Its targets.
+    traffic: Traffic,
+    /// The endpoint of a delivery.
+    endpoint: Option<EndpointState>,
+    /// When the message of a delivery without a record is due.
+    message_due_at: Option<Timestamp>,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
-struct Explanation<'a> {
-    #[schema(value_type = schemas::WebhookId)]
+pub(crate) struct Explanation<'a> {
+    /// The ID of the webhook or delivery.
+    #[schema(value_type = schemas::AnyWebhookId)]
     webhook_id: &'a WebhookId,
     #[schema(value_type = schemas::Status)]
     status: Status,
@@ -113,7 +142,7 @@ struct Used {
 impl<'a> Explanation<'a> {
     fn of(
         webhook: &'a Webhook,
-        traffic: &'a Traffic,
+        surroundings: &'a Surroundings,
         rules: &Rules,
         audit_age: Duration,
         now: Timestamp,
@@ -126,8 +155,8 @@ impl<'a> Explanation<'a> {
             status: webhook.status,
             now,
             steps: steps(webhook),
-            next: next(webhook, traffic, rules, audit_age, now),
-            traffic: traffic.view(webhook, now),
+            next: next(webhook, surroundings, rules, audit_age, now),
+            traffic: surroundings.traffic.view(webhook, now),
             budget: BudgetView {
                 attempts: used(budget.attempts, attempts_granted(webhook, rules)),
                 refused_attempts: budget.throttled,

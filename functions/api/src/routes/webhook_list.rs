@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
+    deliveries::Documents,
     input::{cursor, query::Query},
     limits::{DEFAULT_PAGE_SIZE, MAX_PAGE, MAX_PAGE_SIZE},
     openapi::{errors, parameters},
@@ -39,7 +40,8 @@ struct WebhookList {
 
 /// List webhooks
 ///
-/// The newest webhooks come first. A page ends before `page_size` items if more of them would make
+/// The newest webhooks come first. Deliveries of messages are included, except with a
+/// `reference_id`: that finds direct webhooks only. A page ends before `page_size` items if more of them would make
 /// it larger than 2.5 MiB. Use `cursor` for long lists: `page` also reads all pages before it.
 #[utoipa::path(
     get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
@@ -86,8 +88,11 @@ async fn read_page(
     loop {
         let limit = pages.missing().min(MAX_CHUNK);
         let Page { items, next } = app.context.store.list(filter, after, limit).await?;
+        let documents = Documents::of(app, items.iter().map(|listed| &listed.webhook)).await?;
         for listed in &items {
-            let view = WebhookView::new(&listed.webhook, &listed.url, &app.context.rules);
+            let rules = documents.rules(app, &listed.webhook);
+            let url = documents.url(&listed.webhook, &listed.url);
+            let view = WebhookView::new(&listed.webhook, url, &rules);
             if pages.add(&view, ListPosition::of(&listed.webhook.id))? == Placed::Beyond {
                 let last = pages.last();
                 return Ok((pages.into_items(), last));

@@ -19,19 +19,19 @@ use shared::{
 };
 
 use crate::{
-    app::{App, Call, PathId},
-    dispatch,
+    app::{App, Call},
+    deliveries, dispatch,
     idempotency::{self, Key},
-    input::query,
+    input::{path::PathId, query},
     openapi::{errors, parameters},
     problem::{Problem, ProblemKind},
-    view,
+    view::{self, is_queue_message},
 };
 
 /// Resend a webhook
 ///
 /// Sends a delivered or failed webhook again, with a new budget of attempts. An unfinished webhook
-/// is a 409.
+/// is a 409, and so is a delivery whose endpoint was deleted or is disabled.
 #[utoipa::path(
     post, path = "/webhooks/{webhook_id}/resend", tag = "Operating",
     operation_id = "resend_webhook",
@@ -70,26 +70,30 @@ pub(crate) async fn send_again(
 
 /// Makes the webhook pending and sends its message. An earlier try of the request, which began at
 /// `tried_at`, may have made it pending, and its response was lost.
-async fn resend_unless_done(
+pub(crate) async fn resend_unless_done(
     app: &App,
     id: &WebhookId,
     transition: Transition,
     tried_at: Option<Timestamp>,
 ) -> Result<Webhook, Problem> {
-    let (webhook, content) =
-        app.context.store.open(id).await?.ok_or_else(Problem::no_such_webhook)?;
-    if content.url.is_empty() {
+    let webhook = match deliveries::find(app, id).await? {
+        Some(webhook) => webhook,
+        None if id.is_delivery() => return Err(no_such(id)),
+        None => return Err(deliveries::missing(app, id).await),
+    };
+    if is_queue_message(&webhook) {
         return Err(no_url());
     }
     let webhook = if tried_at.is_some_and(|tried_at| is_done(&webhook, transition, tried_at)) {
         webhook
     } else {
+        check_endpoint(app, &webhook).await?;
         match make_pending(app, webhook, transition).await? {
             Applied::Done(webhook, ()) => webhook,
             Applied::Refused(refusal, webhook) => {
                 return Err(refused(refusal, &webhook, transition));
             }
-            Applied::Missing => return Err(Problem::no_such_webhook()),
+            Applied::Missing => return Err(no_such(id)),
         }
     };
     if webhook.status == Status::Pending {
@@ -112,7 +116,20 @@ pub(crate) async fn make_pending(
     .await
 }
 
-fn is_done(webhook: &Webhook, transition: Transition, since: Timestamp) -> bool {
+/// Refuses a delivery to an endpoint that receives nothing: the next look would only fail it.
+async fn check_endpoint(app: &App, webhook: &Webhook) -> Result<(), Problem> {
+    let state = deliveries::endpoint_of(app, webhook).await?;
+    match state.and_then(|state| state.obstacle()) {
+        None => Ok(()),
+        Some(obstacle) => Err(Problem::new(
+            ProblemKind::Conflict,
+            format!("The endpoint {obstacle}, so nothing can be sent to it."),
+        )),
+    }
+}
+
+/// Whether the webhook was sent again since then.
+pub(crate) fn is_done(webhook: &Webhook, transition: Transition, since: Timestamp) -> bool {
     webhook.history.iter().any(|step| step.transition == transition && step.at >= since)
 }
 
@@ -125,19 +142,23 @@ fn no_url() -> Problem {
     )
 }
 
+fn no_such(id: &WebhookId) -> Problem {
+    if id.is_delivery() { Problem::no_such_delivery() } else { Problem::no_such_webhook() }
+}
+
 fn refused(refusal: Refusal, webhook: &Webhook, transition: Transition) -> Problem {
     let conflict = |detail: String| Problem::new(ProblemKind::Conflict, detail);
+    let noun = if webhook.id.is_delivery() { "delivery" } else { "webhook" };
     match refusal {
-        Refusal::Expired => Problem::no_such_webhook(),
+        Refusal::Expired => no_such(&webhook.id),
         _ if !webhook.status.is_finished() => conflict(format!(
-            "The webhook is {}. Wait until it is delivered or failed, then send it again.",
+            "The {noun} is {}. Wait until it is delivered or failed, then send it again.",
             webhook.status
         )),
-        Refusal::NotFailed if webhook.failed_at.is_some() => conflict(
-            "The webhook has failed but is not a dead letter yet. Try again shortly, or resend it."
-                .to_owned(),
-        ),
+        Refusal::NotFailed if webhook.failed_at.is_some() => conflict(format!(
+            "The {noun} has failed but is not a dead letter yet. Try again shortly, or resend it."
+        )),
         _ if transition == Transition::Redrive => Problem::no_such_dead_letter(),
-        other => conflict(format!("The webhook cannot be sent again: {other}.")),
+        other => conflict(format!("The {noun} cannot be sent again: {other}.")),
     }
 }

@@ -13,21 +13,21 @@ use shared::{
 };
 
 use crate::{
-    app::{App, PathId},
-    input::query::{self, Query},
+    app::App,
+    deliveries,
+    input::{
+        path::PathId,
+        query::{self, Query},
+    },
     openapi::{errors, parameters},
     problem::Problem,
     respond,
     view::WebhookView,
 };
 
-/// The parameter that requests the payload, and its value.
-const INCLUDE: &str = "include";
-const PAYLOAD: &str = "payload";
-
 /// Get a webhook
 ///
-/// The response contains all recorded attempts. With `include=payload`, it contains the payload
+/// Shows a direct webhook, or a delivery of a message. The response contains all recorded attempts. With `include=payload`, it contains the payload
 /// too.
 #[utoipa::path(
     get, path = "/webhook-status/{webhook_id}", tag = "Webhooks", operation_id = "show_webhook",
@@ -42,27 +42,23 @@ pub(crate) async fn webhook_get(
     PathId(id): PathId,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let mut query = Query::parse(query.as_deref(), &[INCLUDE]);
-    let with_payload = match query.get(INCLUDE) {
-        None => false,
-        Some(PAYLOAD) => true,
-        Some(_) => {
-            query.field_errors.add(INCLUDE, "must be payload");
-            false
-        }
-    };
+    let mut query = Query::parse(query.as_deref(), &[query::INCLUDE]);
+    let with_payload = query.include_payload();
     query.field_errors.check()?;
-    let (webhook, content) =
-        app.context.store.open(&id).await?.ok_or_else(Problem::no_such_webhook)?;
-    let view = WebhookView::new(&webhook, &content.url, &app.context.rules);
-    let view = if with_payload { view.with_payload(&content.payload) } else { view };
+    let Some(opened) = deliveries::open(&app, &id).await? else {
+        return Err(deliveries::missing(&app, &id).await);
+    };
+    let rules = opened.rules(&app);
+    let view = WebhookView::new(&opened.webhook, opened.url(), &rules);
+    let view = if with_payload { view.with_payload(&opened.payload) } else { view };
     Ok(respond::json(StatusCode::OK, &view))
 }
 
 /// Delete or cancel a webhook
 ///
 /// This deletes the webhook with its payload and its dead letter, whatever its status. No attempt
-/// starts after the response. An attempt in flight may still reach the destination.
+/// starts after the response. An attempt in flight may still reach the destination. The payload of
+/// a delivery belongs to its message and stays.
 #[utoipa::path(
     delete, path = "/webhook-status/{webhook_id}", tag = "Webhooks",
     operation_id = "delete_webhook",
@@ -75,13 +71,15 @@ pub(crate) async fn webhook_delete(
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     query::none(query.as_deref())?;
-    let deleted = app.context.store.delete(&id).await;
+    let deleted = deliveries::delete(&app, &id).await;
     if planted::is(Bug::DeleteUnfenced) {
         return Ok(StatusCode::NO_CONTENT);
     }
     match deleted {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(DeleteError::Missing | DeleteError::Changed) => Err(Problem::no_such_webhook()),
+        Err(DeleteError::Missing | DeleteError::Changed) => {
+            Err(deliveries::missing(&app, &id).await)
+        }
         Err(DeleteError::Store(error)) => Err(error.into()),
     }
 }

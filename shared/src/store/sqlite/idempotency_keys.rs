@@ -18,9 +18,9 @@ use crate::{
 impl IdempotencyKeys for SqliteStore {
     async fn reservation(&self, key: &str) -> Result<Option<StoredReservation>, StoreError> {
         let (key, now) = (key.to_owned(), self.clock.now());
-        let read = self.database.read(move |connection| {
-            find(connection, &key, now)?.map(Columns::stored).transpose()
-        });
+        let read = self
+            .database
+            .read(move |connection| find(connection, &key, now)?.map(Columns::stored).transpose());
         read.await.map_err(unavailable)
     }
 

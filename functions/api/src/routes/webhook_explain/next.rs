@@ -11,8 +11,8 @@ use shared::{
 };
 use utoipa::ToSchema;
 
-use super::traffic::{Restraint, Traffic};
-use crate::{openapi::schemas, view::is_queue_message};
+use super::{Surroundings, traffic::Restraint};
+use crate::{deliveries::EndpointState, openapi::schemas, view::is_queue_message};
 
 /// What happens next if no operator acts.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -29,14 +29,24 @@ pub(super) struct Next {
 
 pub(super) fn next(
     webhook: &Webhook,
-    traffic: &Traffic,
+    surroundings: &Surroundings,
     rules: &Rules,
     audit_age: Duration,
     now: Timestamp,
 ) -> Next {
+    let Surroundings { traffic, endpoint, message_due_at } = surroundings;
+    let endpoint = endpoint.as_ref();
     match webhook.status {
         Status::Pending | Status::Retrying => {
-            held_back(next_attempt(webhook, audit_age, now), traffic.restraint(webhook, now))
+            let next = if webhook.revision == 0 {
+                first_look(webhook, *message_due_at, audit_age, now)
+            } else {
+                next_attempt(webhook, audit_age, now)
+            };
+            match endpoint.filter(|endpoint| endpoint.obstacle().is_some()) {
+                Some(endpoint) => without_receiver(next, endpoint),
+                None => held_back(next, traffic.restraint(webhook, now)),
+            }
         }
         Status::InProgress => next_of_claimed(webhook, rules, now),
         Status::Failed if webhook.archived_at.is_none() => {
@@ -54,11 +64,17 @@ pub(super) fn next(
             at: webhook.expires_at,
             by: None,
         },
-        Status::Failed => Next {
-            what: "It expires, unless an operator redrives or deletes it first.".to_owned(),
-            at: webhook.expires_at,
-            by: None,
-        },
+        Status::Failed => {
+            let expires = "It expires, unless an operator redrives or deletes it first.";
+            let what = match endpoint.and_then(EndpointState::obstacle) {
+                None => expires.to_owned(),
+                Some(obstacle) => format!(
+                    "It expires, unless an operator deletes it first. Its endpoint {obstacle}, so \
+                     it cannot be sent again."
+                ),
+            };
+            Next { what, at: webhook.expires_at, by: None }
+        }
         Status::Delivered => Next {
             what: "It is delivered. Its record expires.".to_owned(),
             at: webhook.expires_at,
@@ -79,6 +95,63 @@ fn held_back(next: Next, restraint: Restraint) -> Next {
     let at = if is_queued { until.max(next.at) } else { next.at };
     let what = std::iter::once(next.what).chain(reasons).collect::<Vec<_>>().join(" ");
     Next { what, at, by: next.by }
+}
+
+/// What comes next for a delivery whose endpoint receives nothing.
+fn without_receiver(next: Next, endpoint: &EndpointState) -> Next {
+    let then = match endpoint {
+        EndpointState::NoApplication => {
+            "Its application was not found. Until it is there, no attempt starts."
+        }
+        EndpointState::Disabled(_) => {
+            "Its endpoint is disabled, so it then fails without an attempt."
+        }
+        _ => "Its endpoint was deleted, so it then fails without an attempt.",
+    };
+    let what = match next.by {
+        Some("sweep") => format!("The sweep queues it. {then}"),
+        _ => format!("A worker looks at it. {then}"),
+    };
+    Next { what, ..next }
+}
+
+/// What comes next for a delivery without a record. Its message is in the due index in its place,
+/// or a look at it is queued.
+fn first_look(
+    webhook: &Webhook,
+    message_due_at: Option<Timestamp>,
+    audit_age: Duration,
+    now: Timestamp,
+) -> Next {
+    let allowed_at = webhook.allowed_at.filter(|at| *at > now);
+    match (message_due_at, allowed_at) {
+        (Some(_), Some(at)) => Next {
+            what: "Its message is scheduled. The sweep queues it when it is due, then attempt 1 \
+                   starts."
+                .to_owned(),
+            at: Some(at),
+            by: Some("sweep"),
+        },
+        (Some(due_at), None) if due_at <= now => Next {
+            what: "Its message is due. The next sweep queues it, then attempt 1 starts.".to_owned(),
+            at: None,
+            by: Some("sweep"),
+        },
+        (due_at, at) => {
+            let if_lost = due_at.map_or_else(
+                || {
+                    let audit_at = webhook.created_at.plus(audit_age);
+                    format!("the audit finds its message soon after {audit_at}")
+                },
+                |due_at| format!("the sweep sends another one at {due_at}"),
+            );
+            let what = format!(
+                "It waits for its first look, which is queued. Attempt 1 starts when a worker \
+                 receives it. If the look is lost, {if_lost}."
+            );
+            Next { what, at, by: Some("deliver") }
+        }
+    }
 }
 
 fn next_attempt(webhook: &Webhook, audit_age: Duration, now: Timestamp) -> Next {

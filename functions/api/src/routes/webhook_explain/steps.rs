@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::{
     clock::{Timestamp, rfc3339},
-    model::{ErrorKind, MAX_HISTORY_KEPT, Step, Transition, Webhook, Why},
+    model::{ErrorKind, Function, MAX_HISTORY_KEPT, Step, Transition, Webhook, Why},
     status::Status,
 };
 use utoipa::ToSchema;
@@ -72,6 +72,8 @@ fn why(webhook: &Webhook, index: usize, step: &Step) -> String {
     }
     let known = if is_queue_message(webhook) {
         of_queue_message(step.transition)
+    } else if webhook.id.is_delivery() {
+        of_delivery(step).or_else(|| without_attempt(step))
     } else {
         without_attempt(step)
     };
@@ -154,6 +156,31 @@ fn of_queue_message(transition: Transition) -> Option<&'static str> {
         Transition::Archive => Some("It became a dead letter."),
         _ => None,
     }
+}
+
+/// The reason for a transition that a direct webhook does not have, or not for this reason.
+fn of_delivery(step: &Step) -> Option<&'static str> {
+    let reason = match (step.transition, step.why, step.function) {
+        (Transition::Create, Some(Why::Scheduled), _) => {
+            "The message was published for a later time, and planned for this endpoint."
+        }
+        (Transition::Create, ..) => "The message was published, and planned for this endpoint.",
+        (Transition::Fail, Some(Why::Error(ErrorKind::EndpointDeleted)), _) => {
+            "Failed without a further attempt: the endpoint was deleted."
+        }
+        (Transition::Fail, Some(Why::Error(ErrorKind::EndpointDisabled)), _) => {
+            "Failed without a further attempt: the endpoint was disabled."
+        }
+        (Transition::Fail, Some(Why::Error(ErrorKind::Undeliverable)), Function::Deliver) => {
+            "Failed: no attempt started within 14 days of the time at which it was allowed."
+        }
+        (Transition::Defer, Some(Why::Error(ErrorKind::CircuitOpen)), _) => {
+            "Deferred without an attempt: the circuit of its endpoint is open after repeated \
+             failures."
+        }
+        _ => return None,
+    };
+    Some(reason)
 }
 
 /// The reason for a transition that does not belong to an attempt.

@@ -46,7 +46,8 @@ fn coming_with(
     traffic: &Traffic,
     now: Timestamp,
 ) -> (Option<&'static str>, Option<Timestamp>, String) {
-    let next = next(webhook, traffic, &Rules::default(), AUDIT_AGE, now);
+    let surroundings = Surroundings { traffic: traffic.clone(), ..Surroundings::default() };
+    let next = next(webhook, &surroundings, &Rules::default(), AUDIT_AGE, now);
     (next.by, next.at, next.what)
 }
 
@@ -268,7 +269,7 @@ fn a_refused_attempt_is_told_and_does_not_count() {
         )
     );
     let budget =
-        Explanation::of(&throttled, &Traffic::default(), &rules, AUDIT_AGE, start()).budget;
+        Explanation::of(&throttled, &Surroundings::default(), &rules, AUDIT_AGE, start()).budget;
     assert_eq!((budget.attempts.used, budget.refused_attempts), (0, 1));
     assert_eq!((budget.paused_ms.used, budget.rate_limited_ms.used), (700_000, 0));
     let max_defer_ms = rules.limits.max_defer.as_millis() as u64;

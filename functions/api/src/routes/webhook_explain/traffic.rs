@@ -23,8 +23,8 @@ use crate::{openapi::schemas, target_view::TargetView};
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Traffic)]
 pub(super) struct TrafficView<'a> {
-    /// The targets of the webhook that restrict its attempts now: its destination, and its URL.
-    /// Empty for a finished webhook.
+    /// The targets of the webhook that restrict its attempts now: its destination and its URL, or
+    /// the endpoint of a delivery. Empty for a finished webhook.
     #[schema(max_items = 2)]
     targets: Vec<TargetView<'a>>,
     /// The configured rate of its host, e.g. `10/1s`. Null without one, and for a finished webhook.
@@ -37,7 +37,7 @@ pub(super) struct TrafficView<'a> {
 }
 
 /// The state of the targets of one webhook.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
     /// Those that restrict its attempts.
     pub(super) targets: Vec<TargetState>,
@@ -64,6 +64,12 @@ impl Traffic {
     ) -> Result<Self, StoreError> {
         if matches!(webhook.status, Status::Delivered | Status::Failed) {
             return Ok(Self::default());
+        }
+        if let (Some(application), Some(endpoint)) = (&webhook.application, webhook.id.endpoint) {
+            let state = store.target(&TargetKey::endpoint(application, endpoint)).await?;
+            let restricts = |target: &Target| restricts(target, webhook, now);
+            let targets = state.target.as_ref().is_some_and(restricts).then_some(state);
+            return Ok(Self { targets: targets.into_iter().collect(), limit: None });
         }
         let origin = TargetKey::origin(&webhook.destination);
         let url = webhook.path_hash.as_ref().map(|hash| TargetKey::url(&webhook.destination, hash));
@@ -144,7 +150,11 @@ fn got_5xx(webhook: &Webhook) -> bool {
 }
 
 fn noun(view: &TargetView<'_>) -> &'static str {
-    if view.target.is_url() { "URL" } else { "destination" }
+    match view.target {
+        key if key.is_endpoint() => "endpoint",
+        key if key.is_url() => "URL",
+        _ => "destination",
+    }
 }
 
 fn circuit_reason(view: &TargetView<'_>) -> Option<String> {
