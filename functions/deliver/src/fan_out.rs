@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, time::Duration};
 use shared::{
     applications::{
         id::EndpointId,
+        message::MAX_EARLY,
         standing::{FanOut, Found, Standing},
     },
     apply::{AppliedToMessage, apply_to_standing},
@@ -163,7 +164,8 @@ fn outgoing(standing: &Standing, endpoint: EndpointId, now: Timestamp) -> Outgoi
     };
     let (look, delay) = match unstarted(found) {
         Some(webhook) => {
-            let delay = webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now));
+            let delay =
+                webhook.allowed_at.map_or(Duration::ZERO, |at| at.since(now).min(MAX_EARLY));
             (Message::with_seen(&webhook), delay)
         }
         None => (Message::look_at(message.id.delivery(endpoint)), Duration::ZERO),

@@ -176,6 +176,8 @@ impl Rules {
         webhook.schema = APPLICATIONS_SCHEMA;
         webhook.application = Some(message.application.clone());
         webhook.revision = 0;
+        // Of a message whose times were taken back, it is earlier than the creation.
+        webhook.allowed_at = Some(allowed_at);
         // The message is in the due index in its place.
         webhook.due_at = None;
         Some(webhook)

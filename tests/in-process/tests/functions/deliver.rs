@@ -6,7 +6,7 @@ use crate::world::{World, no_answer, status};
 use shared::{
     apply::apply,
     message::Message,
-    model::{ClaimId, ErrorKind, Function, SCHEMA, Webhook},
+    model::{APPLICATIONS_SCHEMA, ClaimId, ErrorKind, Function, Webhook},
     queue::Lane,
     status::Status,
     store::DeadLetterFilter,
@@ -241,9 +241,10 @@ async fn a_message_that_cannot_be_read_becomes_a_dead_letter_and_does_not_block_
 #[tokio::test]
 async fn messages_of_a_newer_version_are_handed_back() {
     let world = World::new();
-    world.send(Lane::Webhooks, &format!(r#"{{"v":{},"webhook_id":"x"}}"#, SCHEMA + 1)).await;
+    let newer = format!(r#"{{"v":{},"webhook_id":"x"}}"#, APPLICATIONS_SCHEMA + 1);
+    world.send(Lane::Webhooks, &newer).await;
     assert_eq!(world.run_deliver().await.len(), 1);
-    world.send(Lane::DeadLetters, &format!(r#"{{"v":{},"webhook_id":"x"}}"#, SCHEMA + 1)).await;
+    world.send(Lane::DeadLetters, &newer).await;
     assert_eq!(world.run_dlq().await.len(), 1);
 }
 

@@ -34,15 +34,13 @@ pub(crate) enum Call<'a> {
     Read(&'a WebhookId),
     /// A write that makes the webhook this one.
     Write(&'a Webhook),
-    /// A claim that makes the webhook this one.
-    Claim(&'a Webhook),
-    /// A read of this delivery and its message.
-    ReadDelivery(&'a WebhookId),
-    /// A read of this message and its deliveries.
-    Standing(&'a MessageId),
-    /// A write that makes the message this one.
-    WriteMessage(&'a PublishedMessage),
-    PutMarker(&'a WebhookId),
+    Claim,
+    /// A read of a delivery and its message.
+    ReadDelivery,
+    /// A read of a message and its deliveries.
+    Standing,
+    WriteMessage,
+    PutMarker,
     DeleteMessage(&'a MessageId),
     ReadApplication,
     Maintain,
@@ -114,7 +112,7 @@ impl Webhooks for Intercepted {
         before: &Webhook,
         after: &Webhook,
     ) -> Result<Content, WriteError> {
-        self.interceptor.before(Call::Claim(after)).await?;
+        self.interceptor.before(Call::Claim).await?;
         self.inner.write_and_open(before, after).await
     }
 
@@ -157,22 +155,22 @@ impl Messages for Intercepted {
         before: &PublishedMessage,
         after: &PublishedMessage,
     ) -> Result<(), WriteMessageError> {
-        self.interceptor.before(Call::WriteMessage(after)).await?;
+        self.interceptor.before(Call::WriteMessage).await?;
         self.inner.write_message(before, after).await
     }
 
     async fn delivery(&self, id: &WebhookId) -> Result<Option<StoredDelivery>, StoreError> {
-        self.interceptor.before(Call::ReadDelivery(id)).await?;
+        self.interceptor.before(Call::ReadDelivery).await?;
         self.inner.delivery(id).await
     }
 
     async fn standing(&self, id: &MessageId) -> Result<Option<Standing>, StoreError> {
-        self.interceptor.before(Call::Standing(id)).await?;
+        self.interceptor.before(Call::Standing).await?;
         self.inner.standing(id).await
     }
 
     async fn put_marker(&self, id: &WebhookId, until: Timestamp) -> Result<(), StoreError> {
-        self.interceptor.before(Call::PutMarker(id)).await?;
+        self.interceptor.before(Call::PutMarker).await?;
         self.inner.put_marker(id, until).await
     }
 

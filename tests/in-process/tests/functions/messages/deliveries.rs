@@ -45,7 +45,7 @@ struct Reads(AtomicUsize);
 #[async_trait]
 impl Interceptor for Reads {
     async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
-        if matches!(call, Call::Read(_) | Call::ReadDelivery(_)) {
+        if matches!(call, Call::Read(_) | Call::ReadDelivery) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
         Ok(())

@@ -14,7 +14,6 @@ use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::value::RawValue;
 use shared::{
-    application_cache::ApplicationCache,
     applications::{
         application::Application,
         endpoint::{Disabled, DisabledWhy, Endpoint, SealedHeader},
@@ -326,12 +325,6 @@ impl Tenant {
     /// Lets the copy of this process get old.
     pub(crate) fn see_changes(&self) {
         self.world.clock.advance(self.world.context.config.endpoint_cache);
-    }
-
-    /// Makes this a process that has read no document.
-    pub(crate) fn restart(&mut self) {
-        let cache = ApplicationCache::new(self.world.context.config.endpoint_cache);
-        self.world.context.applications = Arc::new(cache);
     }
 
     /// Watches the queue.

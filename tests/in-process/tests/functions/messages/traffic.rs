@@ -19,15 +19,16 @@ async fn only_the_circuit_of_the_failing_endpoint_opens() {
             None => status(503),
             Some(kind) => no_answer(kind),
         });
+        let deliver = tenant.world.deliver();
         for _ in 0..3 {
             tenant.accept(1).await;
-            tenant.world.run_deliver().await;
+            tenant.world.run(&deliver).await;
         }
         let open: Vec<_> = tenant.world.targets().await.into_iter().map(|open| open.key).collect();
         assert_eq!(open, [TargetKey::endpoint(&tenant.id, endpoint(1))], "{kind:?}");
         assert_eq!(tenant.endpoints.take().len(), 3);
         let message = tenant.accept(2).await;
-        tenant.world.run_deliver().await;
+        tenant.world.run(&deliver).await;
         let deferred = tenant.delivery(&message, 1).await.unwrap();
         assert_eq!((deferred.status, deferred.attempt_count), (Status::Retrying, 0));
         assert_eq!(deferred.revision, 1, "the deferral is its first record");
