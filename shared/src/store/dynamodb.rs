@@ -1,22 +1,24 @@
 //! The store on Amazon DynamoDB: one table, on demand, paid per request.
 //!
-//! `dynamodb/item.rs` describes the items of a webhook. The other items of the table:
+//! `dynamodb/item.rs` describes the items of a webhook, `dynamodb/message_item.rs` those of a message
+//! and its deliveries. The other items of the table:
 //!
 //! | item | `p` | `s` |
 //! |---|---|---|
 //! | a day with webhooks | `days` | `DAY`, eight digits |
 //! | the audit's position, the sweep's report | `sweep` | `audit`, `report` |
 //! | an idempotency key | `key/KEY` | `-` |
+//! | an application | `app/{id}` | `-` |
 //! | a target | `target/0` … `target/3` | its key |
 //! | an invocation's counts | `activity`, `activity/1` … `activity/3` | time, random part |
 //! | the sums of that | `totals` | `totals`, `1` … `3` |
 //!
 //! **Indexes.** The table has the string keys `p` and `s`, the time-to-live attribute `x`, and
-//! three global secondary indexes of keys only: `work` (`i`, `j`), `reference` (`r`, `s`) and
-//! `dead_reference` (`l`, `j`). `infra/template.yaml` creates it.
+//! four global secondary indexes of keys only: `work` (`i`, `j`), `reference` (`r`, `s`),
+//! `dead_reference` (`l`, `j`) and `application` (`a`, `s`). `infra/template.yaml` creates it.
 //!
 //! **What makes the due index sparse.** The due index is the part of `work` whose `i` is
-//! `due/SHARD`. DynamoDB enters an item in an index only if the item has the index's key
+//! `due/SHARD` or `due2/SHARD`. DynamoDB enters an item in an index only if the item has the index's key
 //! attributes, and a write removes `i` and `j` from a record that is neither due nor a dead letter
 //! (`places` in `dynamodb/item.rs`). So a webhook that succeeds at once never enters `work`, and
 //! the sweep reads and pays for due webhooks alone.
@@ -27,8 +29,10 @@
 //!
 //! **Cost.** A write unit pays for 1 KiB of the whole item, and one more for each index entry that
 //! appears or disappears. A webhook that succeeds at once costs 3 writes of its record and one of
-//! its content, unless both fit into 1 KiB. A claim reads only the content, first eventually
-//! consistent, which is safe because a content never changes. Nothing scans.
+//! its content, unless both fit into 1 KiB. A message costs one write and its entry in
+//! `application`, and each delivery at once two writes, because it enters no index. A claim reads
+//! only the content, first eventually consistent, which is safe because a content never changes.
+//! Nothing scans.
 //!
 //! **Conditional writes.** A create puts the item if there is none. A write updates it at its
 //! revision. A delete puts the tombstone in its place, in one transaction with the items of its
@@ -37,8 +41,9 @@
 //!
 //! **Consistency.** A read by id is strongly consistent. An index trails the table by milliseconds.
 //! So a list reads the record of each index entry and judges that, and a reader of the due index
-//! does the same. Lists and the audit read eventually consistent: an entry may be missing from a
-//! list for a moment, and the audit reads minutes that are 15 minutes old.
+//! does the same. Lists read eventually consistent: an entry may be missing from a list for a
+//! moment. The audit reads the table itself, consistently and in the order of the keys, because it
+//! judges a message by its deliveries.
 //!
 //! **Expiry.** DynamoDB deletes expired items within a few days, by its own clock. Readers skip
 //! them at once. The store itself deletes nothing by time. A clock of ours that is ahead writes
@@ -48,7 +53,11 @@
 //! | module | holds |
 //! |---|---|
 //! | `webhooks`, on `item` | one webhook: create, read, conditional write, delete |
-//! | `lists`, on `shards` | lists, the due index, the audit, counts |
+//! | `messages`, on `message_item` | messages, first writes of deliveries |
+//! | `delete` | tombstones and markers |
+//! | `applications` | the documents of applications |
+//! | `lists`, on `shards` and `newest` | lists, the due index, counts |
+//! | `unindexed` | the audit's read |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
 //! | `idempotency_keys` | reservations |
 //! | `totals` | counters and destinations |
@@ -56,17 +65,21 @@
 //! | `table` | the calls to DynamoDB and their failures |
 
 mod applications;
+mod delete;
 #[cfg(test)]
 mod golden;
 mod idempotency_keys;
 mod item;
 mod lists;
+mod message_item;
 mod messages;
+mod newest;
 mod shards;
 mod sweep_state;
 mod table;
 mod targets;
 mod totals;
+mod unindexed;
 mod webhooks;
 
 use std::{
@@ -79,7 +92,10 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 
 use super::{DiskUsage, Store, StoreError};
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{Clock, Timestamp},
+    transition::{Limits, Rules},
+};
 
 /// The store on a table.
 #[derive(Debug)]
@@ -88,6 +104,8 @@ pub struct DynamoStore {
     clock: Arc<dyn Clock>,
     /// How long a finished webhook is kept.
     retention: Duration,
+    /// The rules, for [`Rules::prolong`] alone.
+    rules: Rules,
     /// The days that this process has marked. A std mutex: it is held for a look-up, never across
     /// an await.
     marked_days: Mutex<HashSet<i64>>,
@@ -107,6 +125,7 @@ impl DynamoStore {
             table: table::Table::new(client, table_name),
             clock,
             retention,
+            rules: Rules { limits: Limits { retention, ..Limits::default() }, ..Rules::default() },
             marked_days: Mutex::default(),
         }
     }

@@ -1,8 +1,9 @@
-//! A webhook as items of the table, and back.
+//! A webhook as items of the table, and back. [`super::message_item`] adds messages.
 //!
 //! | item | `p` | `s` |
 //! |---|---|---|
 //! | record or tombstone | `w/DAY/SHARD` | task id |
+//! | record of a delivery, or its marker | the same, by its message | `TASK/ENDPOINT` |
 //! | part of a content | `c/TASK/NAME` | part, from `0` |
 //!
 //! Attributes of a record:
@@ -19,6 +20,13 @@
 //! - `r` puts it into `reference`, `l` with `j` into `dead_reference`. Only a webhook whose caller
 //!   gave the reference id has them.
 //!
+//! A delivery differs from a direct webhook:
+//! - `k` is `d`. The audit reads all items that have a `k`.
+//! - It is due in `due2/SHARD`, which older versions do not read.
+//! - `l` is `{application}/{endpoint}`, so `dead_reference` also lists an endpoint's dead letters.
+//! - It has no content. `ce` is when its message and their content expire at the earliest.
+//! - `x` is 20 days after its expiry. Until then it occupies its key.
+//!
 //! A tombstone has `z` (why no webhook can be created under the id) and `x`. A part of a content
 //! has `c` (deflated) and `x`. `DAY` counts from 1970-01-01. `SHARD` is [`shard()`] of the task id.
 //! Times in `x` and `ce` are seconds, rounded up, as DynamoDB's time to live requires.
@@ -29,7 +37,7 @@
 //! finds and that its time to live deletes. That is why a content has a time to live from the
 //! start; see `ce` in [`super::webhooks`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Display};
 
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use miniz_oxide::{deflate::compress_to_vec, inflate::decompress_to_vec_with_limit};
@@ -37,11 +45,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
+    applications::message::occupied_until,
     clock::Timestamp,
     id::{TaskId, WebhookId},
     model::{Content, InvalidRecord, Webhook},
+    record::Record,
     store::{
-        StoreError, Tombstone,
+        ListPosition, StoreError, Tombstone,
         shard::{self, SHARDS, ShardHash},
         tombstone_expires_at,
     },
@@ -51,7 +61,7 @@ use crate::{
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// The size that one write unit pays for.
-const WRITE_UNIT_BYTES: usize = 1024;
+pub(super) const WRITE_UNIT_BYTES: usize = 1024;
 
 /// The room for a record's growth from its creation to its delivery at the first attempt: claim,
 /// attempt, two steps of history, expiry. Deflated, these are about 110 bytes.
@@ -121,8 +131,24 @@ pub(super) fn partition(day: i64, shard: u8) -> String {
     format!("w/{day}/{shard}")
 }
 
+/// The partition of the record with this task id.
+pub(super) fn partition_of(task: TaskId) -> String {
+    partition(day(task.created_at()), shard(task))
+}
+
+/// The key of a direct webhook or a message.
 pub(super) fn record_key(task: TaskId) -> Item {
-    key(partition(day(task.created_at()), shard(task)), task.to_string())
+    key(partition_of(task), task.to_string())
+}
+
+/// The key of a webhook.
+pub(super) fn webhook_key(id: &WebhookId) -> Item {
+    key(partition_of(id.task), ListPosition::of(id).to_string())
+}
+
+/// The position in lists that an item's sort key is. `None`: the item has another kind of key.
+pub(super) fn position_of(item: &Item) -> Option<ListPosition> {
+    text_of(item, "s")?.parse().ok()
 }
 
 /// The time as a text that sorts in the order of times.
@@ -135,6 +161,11 @@ pub(super) fn seconds(time: Timestamp) -> i64 {
     (time.as_millis() + 999).div_euclid(1000)
 }
 
+/// The name of the due index's partition for a shard. Older versions read that of schema 1 only.
+pub(super) fn due_partition(schema_2: bool, shard: u8) -> String {
+    format!("{}/{shard}", if schema_2 { "due2" } else { "due" })
+}
+
 /// The index attributes that change during a webhook's life: `i`, `j` and `l`.
 ///
 /// This makes the due index sparse: a write removes the attributes that are `None`, and an item
@@ -143,23 +174,29 @@ pub(super) fn places(webhook: &Webhook) -> [(&'static str, Option<String>); 3] {
     let shard = shard(webhook.id.task);
     if let Some(due_at) = webhook.due_at {
         let place = format!("{}/{}", sortable(due_at), webhook.id.reference);
-        return [("i", Some(format!("due/{shard}"))), ("j", Some(place)), ("l", None)];
+        let part = due_partition(webhook.id.is_delivery(), shard);
+        return [("i", Some(part)), ("j", Some(place)), ("l", None)];
     }
     if let Some(archived_at) = webhook.archived_at.filter(|_| webhook.is_dead_letter()) {
-        let place = format!("{}/{}", sortable(archived_at), webhook.id.task);
-        let reference = webhook.referenced.then(|| webhook.id.reference.to_string());
-        return [("i", Some(format!("dead/{shard}"))), ("j", Some(place)), ("l", reference)];
+        let place = format!("{}/{}", sortable(archived_at), ListPosition::of(&webhook.id));
+        let list = match (&webhook.application, webhook.id.endpoint) {
+            (Some(application), Some(endpoint)) => Some(format!("{application}/{endpoint}")),
+            _ => webhook.referenced.then(|| webhook.id.reference.to_string()),
+        };
+        return [("i", Some(format!("dead/{shard}"))), ("j", Some(place)), ("l", list)];
     }
     [("i", None), ("j", None), ("l", None)]
 }
 
 /// The attributes that every write of a record sets or removes.
 pub(super) fn changing(webhook: &Webhook) -> Vec<(&'static str, Option<AttributeValue>)> {
+    let is_delivery = webhook.id.is_delivery();
+    let until = |at| if is_delivery { occupied_until(at) } else { at };
     let mut attributes = vec![
         ("v", Some(number(webhook.revision))),
         ("d", Some(deflated(webhook.to_json().as_bytes()))),
         ("st", Some(text(webhook.status.to_string()))),
-        ("x", webhook.expires_at.map(|at| number(seconds(at)))),
+        ("x", webhook.expires_at.map(|at| number(seconds(until(at))))),
     ];
     attributes.extend(places(webhook).into_iter().map(|(name, place)| (name, place.map(text))));
     attributes
@@ -180,17 +217,38 @@ pub(super) fn new_items(
     if webhook.referenced {
         record.insert("r".to_owned(), text(webhook.id.reference.as_str()));
     }
-    let whole = compress_to_vec(&written(content), LEVEL);
-    if size(&record) + whole.len() + GROWTH_BYTES <= WRITE_UNIT_BYTES {
-        record.insert("c".to_owned(), blob(whole));
-        return (record, Vec::new());
-    }
-    if content.url.len() <= MAX_URL_BYTES {
+    let parts = add_content(
+        &mut record,
+        webhook.id.task,
+        content,
+        name,
+        content_expires,
+        WRITE_UNIT_BYTES - GROWTH_BYTES,
+    );
+    if !parts.is_empty() && content.url.len() <= MAX_URL_BYTES {
         record.insert("u".to_owned(), text(&content.url));
+    }
+    (record, parts)
+}
+
+/// Adds the content to the item of its record if both fit into `limit` bytes together. Otherwise
+/// returns the items of the content, whose name the record's item gets.
+pub(super) fn add_content(
+    record: &mut Item,
+    task: TaskId,
+    content: &Content,
+    name: &str,
+    content_expires: Timestamp,
+    limit: usize,
+) -> Vec<Item> {
+    let whole = compress_to_vec(&written(content), LEVEL);
+    if size(record) + whole.len() <= limit {
+        record.insert("c".to_owned(), blob(whole));
+        return Vec::new();
     }
     let expires = seconds(content_expires);
     let parts = whole.chunks(PART_BYTES).enumerate().map(|(index, part)| {
-        let mut item = content_key(webhook.id.task, name, index);
+        let mut item = content_key(task, name, index);
         item.insert("c".to_owned(), blob(part.to_vec()));
         item.insert("x".to_owned(), number(expires));
         item
@@ -201,7 +259,7 @@ pub(super) fn new_items(
     if parts.len() > 1 {
         record.insert("cn".to_owned(), number(parts.len()));
     }
-    (record, parts)
+    parts
 }
 
 pub(super) fn content_key(task: TaskId, name: &str, part: usize) -> Item {
@@ -246,7 +304,7 @@ fn written(content: &Content) -> Vec<u8> {
 }
 
 /// The content from its deflated parts, in order.
-pub(super) fn content(id: &WebhookId, parts: &[&[u8]]) -> Result<Content, StoreError> {
+pub(super) fn content(id: &impl Display, parts: &[&[u8]]) -> Result<Content, StoreError> {
     let whole = match parts {
         [one] => decompress_to_vec_with_limit(one, MAX_CONTENT_BYTES),
         _ => decompress_to_vec_with_limit(&parts.concat(), MAX_CONTENT_BYTES),
@@ -264,22 +322,29 @@ pub(super) fn content(id: &WebhookId, parts: &[&[u8]]) -> Result<Content, StoreE
 }
 
 /// The content in the record's item.
-pub(super) fn inline_content(id: &WebhookId, record: &Item) -> Option<Result<Content, StoreError>> {
+pub(super) fn inline_content(
+    id: &impl Display,
+    record: &Item,
+) -> Option<Result<Content, StoreError>> {
     let bytes = record.get("c")?.as_b().ok()?;
     Some(content(id, &[bytes.as_ref()]))
 }
 
 /// The record of an item.
-pub(super) fn record(item: &Item) -> Result<Webhook, InvalidRecord> {
+pub(super) fn record(item: &Item) -> Result<Record, InvalidRecord> {
     let malformed = |why: &str| InvalidRecord::Malformed(serde::de::Error::custom(why));
     let json =
         inflated(item.get("d"), MAX_RECORD_BYTES).ok_or_else(|| malformed("it is not deflated"))?;
-    Webhook::from_json(std::str::from_utf8(&json).map_err(|_| malformed("it is not text"))?)
+    Record::from_json(std::str::from_utf8(&json).map_err(|_| malformed("it is not text"))?)
 }
 
-/// The record of an item that was read by this id.
-pub(super) fn record_of(id: &WebhookId, item: &Item) -> Result<Webhook, StoreError> {
-    record(item).map_err(|source| StoreError::unreadable(id, source))
+/// The webhook of an item that was read by this id. `None`: the record is a message.
+pub(super) fn webhook_of(id: &WebhookId, item: &Item) -> Result<Option<Webhook>, StoreError> {
+    match record(item) {
+        Ok(Record::Webhook(webhook)) => Ok(Some(*webhook)),
+        Ok(Record::Message(_)) => Ok(None),
+        Err(source) => Err(StoreError::unreadable(id, source)),
+    }
 }
 
 /// The item of a day with webhooks.
@@ -306,14 +371,22 @@ pub(super) fn tombstone(item: &Item) -> Option<Tombstone> {
 }
 
 /// The record of a list's entry, unless the item is a tombstone or unreadable.
-pub(super) fn readable(item: &Item) -> Option<Webhook> {
+pub(super) fn readable(item: &Item) -> Option<Record> {
     if tombstone(item).is_some() {
         return None;
     }
     record(item)
         .inspect_err(|error| {
             let key = text_of(item, "s");
-            tracing::warn!(key, %error, "Skipped a webhook that cannot be read");
+            tracing::warn!(key, %error, "Skipped a record that cannot be read");
         })
         .ok()
+}
+
+/// The webhook of a list's entry, unless the item is another one or unreadable.
+pub(super) fn readable_webhook(item: &Item) -> Option<Webhook> {
+    match readable(item)? {
+        Record::Webhook(webhook) => Some(*webhook),
+        Record::Message(_) => None,
+    }
 }

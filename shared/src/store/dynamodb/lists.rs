@@ -7,18 +7,23 @@ use async_trait::async_trait;
 
 use super::{
     DynamoStore,
-    item::{Item, day, day_of, inline_content, readable, record_key, sortable, text_of},
-    shards::{self, END, Merge, archived, latest_archived, newest_of_day},
+    item::{Item, inline_content, readable_webhook, record_key, sortable, text_of},
+    message_item::{
+        APPLICATION_PARTS, exists, messages_partition, readable_message, referenced_partition,
+    },
+    newest::Newest,
+    shards::{self, END, Merge, archived, base_key, latest_archived},
     table::Range,
 };
 use crate::{
+    applications::message::PublishedMessage,
     clock::Timestamp,
     id::{ReferenceId, TaskId},
     model::Webhook,
     status::Status,
     store::{
         DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DuePage, Filter,
-        ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
+        ListPosition, Listed, Lists, MAX_READ, MessageFilter, Page, StoreError, Unindexed,
     },
 };
 
@@ -30,10 +35,7 @@ impl Lists for DynamoStore {
         after: Option<ListPosition>,
         limit: usize,
     ) -> Result<Page<Listed, ListPosition>, StoreError> {
-        let after = after.map(|after| after.task);
-        self.list_webhooks(filter, after, limit)
-            .await
-            .map(|page| Page { items: page.items, next: page.next.map(ListPosition::at) })
+        self.list_webhooks(filter, after, limit).await
     }
 
     async fn dead_letters(
@@ -42,11 +44,7 @@ impl Lists for DynamoStore {
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
-        let reference = match filter {
-            DeadLetterFilter::Reference(reference) => Some(reference),
-            _ => None,
-        };
-        self.list_dead_letters(reference, after, limit).await
+        self.list_dead_letters(filter, after, limit).await
     }
 
     async fn due(
@@ -64,14 +62,7 @@ impl Lists for DynamoStore {
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Unindexed, TaskId>, StoreError> {
-        shards::list_unindexed(&self.table, from, until, after).await.map(|page| Page {
-            items: page
-                .items
-                .into_iter()
-                .map(|webhook| Unindexed::Webhook(Box::new(webhook)))
-                .collect(),
-            next: page.next,
-        })
+        self.read_unindexed(from, until, after).await
     }
 
     async fn counts(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
@@ -80,46 +71,56 @@ impl Lists for DynamoStore {
 }
 
 /// The most index entries whose records one call reads.
-const CHUNK: usize = 100;
+pub(super) const CHUNK: usize = 100;
 
 impl DynamoStore {
     async fn list_webhooks(
         &self,
         filter: &Filter,
-        after: Option<TaskId>,
+        after: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
-        let end = [after, filter.created_before.map(TaskId::first_at)].into_iter().flatten().min();
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
+        let created_before = filter.created_before.map(TaskId::first_at).map(ListPosition::at);
+        let end = [after, created_before].into_iter().flatten().min();
         let limit = limit.clamp(1, MAX_READ);
         let Some(reference) = &filter.reference else {
             return self.newest(filter, end, limit).await;
         };
+        // Direct webhooks only.
+        let end = end.map(|end| end.task);
         let mut page = self.by_reference(filter, reference, end, limit).await?;
         if let Some(listed) = self.generated(filter).await? {
             page.insert(listed, limit, end, |listed| listed.webhook.id.task);
         }
-        Ok(page)
+        Ok(Page { items: page.items, next: page.next.map(ListPosition::at) })
     }
 
-    /// All webhooks, newest first: day by day, and within a day all shards together.
+    /// All webhooks, newest first.
     async fn newest(
         &self,
         filter: &Filter,
-        end: Option<TaskId>,
+        end: Option<ListPosition>,
         limit: usize,
-    ) -> Result<Page<Listed, TaskId>, StoreError> {
-        let mut newest = Newest::before(self, end.unwrap_or_else(|| TaskId::first_at(FAR)), limit);
+    ) -> Result<Page<Listed, ListPosition>, StoreError> {
+        let end = end.unwrap_or_else(|| ListPosition::at(TaskId::first_at(FAR)));
+        let mut newest = Newest::before(self, end, limit);
         let mut found: Vec<(Webhook, Item)> = Vec::new();
         let mut next = None;
-        while let Some(item) = newest.next().await? {
-            let task = text_of(&item, "s").and_then(|task| task.parse().ok());
-            if let Some(webhook) =
-                readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now()))
-            {
-                found.push((webhook, item));
+        'groups: while let Some(group) = newest.next_group().await? {
+            let (task, now) = (group.task, self.clock.now());
+            for (webhook, item) in group.webhooks(now) {
+                let position = ListPosition::of(&webhook.id);
+                // Of a message that a page ends in, the next page has the other deliveries.
+                if position < end && filter.matches(&webhook, now) {
+                    found.push((webhook, item));
+                }
+                if found.len() >= limit {
+                    next = Some(position);
+                    break 'groups;
+                }
             }
-            if found.len() >= limit || newest.read >= MAX_READ {
-                next = task;
+            if newest.read >= MAX_READ {
+                next = Some(ListPosition::at(task));
                 break;
             }
         }
@@ -133,17 +134,60 @@ impl DynamoStore {
         end: Option<TaskId>,
         limit: usize,
     ) -> Result<Page<Listed, TaskId>, StoreError> {
-        let range = Range {
-            index: Some("reference"),
-            keys: ("r", "s"),
-            partition: reference.to_string(),
-            between: ("0".to_owned(), end.map_or_else(|| END.to_owned(), |end| end.to_string())),
-            backwards: true,
-            filter: None,
-            consistent: false,
+        let range = by_task("reference", "r", reference.to_string(), None, end);
+        let page = self
+            .newest_entries(vec![range], end, limit, |item| {
+                readable_webhook(&item)
+                    .filter(|webhook| filter.matches(webhook, self.clock.now()))
+                    .map(|webhook| (webhook, item))
+            })
+            .await?;
+        Ok(Page { items: self.with_urls(page.items).await?, next: page.next })
+    }
+
+    pub(super) async fn messages_of(
+        &self,
+        filter: &MessageFilter,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Page<PublishedMessage, TaskId>, StoreError> {
+        let limit = limit.clamp(1, MAX_READ);
+        let matching = |item: Item| {
+            readable_message(&item).filter(|message| {
+                filter.matches(message) && exists(message, &item, self.clock.now())
+            })
         };
-        let mut entries = Merge::new(&self.table, vec![range], limit.clamp(2, CHUNK));
-        let (mut found, mut next) = (Vec::new(), None);
+        let end = [after, filter.until.map(TaskId::first_at)].into_iter().flatten().min();
+        // A generated reference id has no index entry, and names one message.
+        if let Some(task) = filter.reference.as_ref().and_then(ReferenceId::generated_for) {
+            let item = self.table.get(record_key(task), true).await?;
+            let item = item.filter(|_| end.is_none_or(|end| task < end));
+            return Ok(Page { items: item.and_then(matching).into_iter().collect(), next: None });
+        }
+        let (application, since) = (&filter.application, filter.since);
+        let ranges = match &filter.reference {
+            Some(reference) => {
+                let partition = referenced_partition(application, reference.as_str());
+                vec![by_task("reference", "r", partition, since, end)]
+            }
+            None => (0..APPLICATION_PARTS)
+                .map(|part| messages_partition(application, part))
+                .map(|partition| by_task("application", "a", partition, since, end))
+                .collect(),
+        };
+        self.newest_entries(ranges, end, limit, matching).await
+    }
+
+    /// Reads the records of index entries before `end`, newest first, until a page is full.
+    async fn newest_entries<T: Send>(
+        &self,
+        ranges: Vec<Range>,
+        end: Option<TaskId>,
+        limit: usize,
+        pick: impl Fn(Item) -> Option<T> + Send + Sync,
+    ) -> Result<Page<T, TaskId>, StoreError> {
+        let mut entries = Merge::new(&self.table, ranges, limit.clamp(2, CHUNK));
+        let (mut items, mut next) = (Vec::new(), None);
         'pages: loop {
             // The upper bound of a range is inclusive.
             let chunk = self
@@ -156,12 +200,8 @@ impl DynamoStore {
             }
             for item in self.table.batch_get(chunk.iter().map(base_key).collect()).await? {
                 let task = task_of(&item);
-                if let Some(webhook) =
-                    readable(&item).filter(|webhook| filter.matches(webhook, self.clock.now()))
-                {
-                    found.push((webhook, item));
-                }
-                if found.len() >= limit {
+                items.extend(pick(item));
+                if items.len() >= limit {
                     next = task;
                     break 'pages;
                 }
@@ -171,7 +211,7 @@ impl DynamoStore {
                 break;
             }
         }
-        Ok(Page { items: self.with_urls(found).await?, next })
+        Ok(Page { items, next })
     }
 
     /// The next index entries, up to [`CHUNK`].
@@ -196,7 +236,7 @@ impl DynamoStore {
             return Ok(None);
         };
         let Some(item) = self.table.get(record_key(task), true).await? else { return Ok(None) };
-        let webhook = readable(&item)
+        let webhook = readable_webhook(&item)
             .filter(|webhook| !webhook.referenced && filter.matches(webhook, self.clock.now()));
         let Some(webhook) = webhook else { return Ok(None) };
         Ok(self.with_urls(vec![(webhook, item)]).await?.pop())
@@ -204,26 +244,22 @@ impl DynamoStore {
 
     async fn list_dead_letters(
         &self,
-        reference: Option<&ReferenceId>,
+        filter: &DeadLetterFilter,
         after: Option<DeadLetterPosition>,
         limit: usize,
     ) -> Result<DeadLetters, StoreError> {
         let limit = limit.clamp(1, MAX_READ);
-        let place = |at: DeadLetterPosition| format!("{}/{}", sortable(at.archived_at), at.task);
-        let before = after.map_or_else(|| END.to_owned(), place);
+        let before = after.map_or_else(|| END.to_owned(), letter_place);
         let chunk = limit.clamp(2, CHUNK);
-        let mut entries = match reference {
-            Some(reference) => Merge::new(
-                &self.table,
-                vec![archived("dead_reference", "l", reference.to_string(), &before)],
-                chunk,
-            ),
-            None => latest_archived(&self.table, &before, (chunk / 8).max(2)),
+        let one_list = |list| {
+            Merge::new(&self.table, vec![archived("dead_reference", "l", list, &before)], chunk)
         };
-        let filter = Filter {
-            reference: reference.cloned(),
-            status: Some(Status::Failed),
-            created_before: None,
+        let mut entries = match filter {
+            DeadLetterFilter::All => latest_archived(&self.table, &before, (chunk / 8).max(2)),
+            DeadLetterFilter::Reference(reference) => one_list(reference.to_string()),
+            DeadLetterFilter::Endpoint(application, endpoint) => {
+                one_list(format!("{application}/{endpoint}"))
+            }
         };
         let (mut found, mut next) = (Vec::new(), None);
         'pages: loop {
@@ -236,8 +272,10 @@ impl DynamoStore {
                 break;
             }
             for item in self.table.batch_get(chunk.iter().map(base_key).collect()).await? {
-                let letter = readable(&item).filter(|webhook| {
-                    webhook.is_dead_letter() && filter.matches(webhook, self.clock.now())
+                let letter = readable_webhook(&item).filter(|webhook| {
+                    webhook.is_dead_letter()
+                        && filter.matches(webhook)
+                        && !webhook.is_expired(self.clock.now())
                 });
                 found.extend(letter.map(|letter| (letter, item)));
                 if found.len() >= limit {
@@ -251,10 +289,12 @@ impl DynamoStore {
             }
         }
         let mut page = Page { items: self.with_urls(found).await?, next };
-        if let Some(listed) =
-            self.generated(&filter).await?.filter(|listed| listed.webhook.is_dead_letter())
-        {
-            page.insert(listed, limit, after, |listed| letter_position(&listed.webhook));
+        if let DeadLetterFilter::Reference(reference) = filter {
+            let filter = Filter { reference: Some(reference.clone()), ..Filter::default() };
+            let generated = self.generated(&filter).await?;
+            if let Some(listed) = generated.filter(|listed| listed.webhook.is_dead_letter()) {
+                page.insert(listed, limit, after, |listed| letter_position(&listed.webhook));
+            }
         }
         Ok(page)
     }
@@ -262,14 +302,15 @@ impl DynamoStore {
     /// Counts the newest webhooks by status. The table has no counters, and a scan would cost as
     /// much as the whole table, so this leaves out all but the newest [`MAX_READ`].
     async fn count_newest(&self) -> Result<[u64; Status::ALL.len()], StoreError> {
-        let mut newest = Newest::before(self, TaskId::first_at(FAR), MAX_READ);
+        let end = ListPosition::at(TaskId::first_at(FAR));
+        let mut newest = Newest::before(self, end, MAX_READ);
         let mut counts = [0; Status::ALL.len()];
         let mut looked_at = 0;
         while looked_at < MAX_READ {
             let Some(item) = newest.next().await? else { break };
             looked_at += 1;
             if let Some(webhook) =
-                readable(&item).filter(|webhook| !webhook.is_expired(self.clock.now()))
+                readable_webhook(&item).filter(|webhook| !webhook.is_expired(self.clock.now()))
             {
                 counts[webhook.status.index()] += 1;
             }
@@ -277,15 +318,19 @@ impl DynamoStore {
         Ok(counts)
     }
 
-    /// Adds the URLs: from the record's item or, for a few, from the content.
+    /// Adds the URLs: from the record's item or, for a few, from the content. A delivery has none.
     async fn with_urls(&self, found: Vec<(Webhook, Item)>) -> Result<Vec<Listed>, StoreError> {
         let mut listed = Vec::with_capacity(found.len());
         for (webhook, item) in found {
+            if webhook.id.is_delivery() {
+                listed.push(Listed { webhook, url: String::new() });
+                continue;
+            }
             let url = match (text_of(&item, "u"), inline_content(&webhook.id, &item)) {
                 (Some(url), _) => Some(url.to_owned()),
                 (None, Some(content)) => content.ok().map(|content| content.url),
                 (None, None) => {
-                    self.content_of(&webhook.id, &item).await?.map(|content| content.url)
+                    self.content_for(&webhook.id, &item).await?.map(|content| content.url)
                 }
             };
             // A deleted or unreadable content is left out, like such a record.
@@ -298,69 +343,28 @@ impl DynamoStore {
 /// Later than every id: the year 10000.
 const FAR: Timestamp = Timestamp::from_millis(253_402_300_800_000);
 
-/// All records, newest first.
-struct Newest<'a> {
-    store: &'a DynamoStore,
-    end: TaskId,
-    chunk: usize,
-    days: Merge<'a>,
-    today: Option<Merge<'a>>,
-    /// Records read.
-    read: usize,
-}
-
-impl<'a> Newest<'a> {
-    fn before(store: &'a DynamoStore, end: TaskId, limit: usize) -> Self {
-        let last_day = day(end.created_at());
-        let days = Range {
-            index: None,
-            keys: ("p", "s"),
-            partition: "days".to_owned(),
-            between: ("0".to_owned(), format!("{last_day:08}")),
-            backwards: true,
-            filter: None,
-            consistent: false,
-        };
-        // A shard has a sixteenth of the webhooks. A larger chunk reads too much, a smaller one
-        // takes more calls.
-        let chunk = (limit / 8).clamp(2, MAX_READ / 16);
-        Self {
-            store,
-            end,
-            chunk,
-            days: Merge::new(&store.table, vec![days], CHUNK),
-            today: None,
-            read: 0,
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<Item>, StoreError> {
-        loop {
-            if let Some(today) = &mut self.today {
-                let read_before = today.read;
-                let item = today.next().await?;
-                self.read += today.read - read_before;
-                match item {
-                    Some(item) if task_of(&item).is_some_and(|task| task >= self.end) => continue,
-                    Some(item) => return Ok(Some(item)),
-                    None => self.today = None,
-                }
-            }
-            let Some(marker) = self.days.next().await? else { return Ok(None) };
-            let Some(day) = day_of(&marker) else { continue };
-            self.today = Some(newest_of_day(&self.store.table, day, self.end, self.chunk));
-        }
+/// The entries of a partition of an index whose sort key is the task id, newest first.
+fn by_task(
+    index: &'static str,
+    key: &'static str,
+    partition: String,
+    since: Option<Timestamp>,
+    end: Option<TaskId>,
+) -> Range {
+    let low = since.map_or_else(|| "0".to_owned(), |since| TaskId::first_at(since).to_string());
+    Range {
+        index: Some(index),
+        keys: (key, "s"),
+        partition,
+        between: (low, end.map_or_else(|| END.to_owned(), |end| end.to_string())),
+        backwards: true,
+        filter: None,
+        consistent: false,
     }
 }
 
 fn task_of(item: &Item) -> Option<TaskId> {
     text_of(item, "s")?.parse().ok()
-}
-
-/// The key of an index entry's record.
-fn base_key(entry: &Item) -> Item {
-    let part = |name: &str| entry.get(name).map(|value| (name.to_owned(), value.clone()));
-    [part("p"), part("s")].into_iter().flatten().collect()
 }
 
 fn letter_position(letter: &Webhook) -> DeadLetterPosition {
@@ -371,11 +375,18 @@ fn letter_position(letter: &Webhook) -> DeadLetterPosition {
     }
 }
 
+/// The sort key of a dead letter's index entry.
+fn letter_place(at: DeadLetterPosition) -> String {
+    let position = ListPosition { task: at.task, endpoint: at.endpoint };
+    format!("{}/{position}", sortable(at.archived_at))
+}
+
 fn parse_position(place: &str) -> Option<DeadLetterPosition> {
-    let (archived_at, task) = place.split_once('/')?;
+    let (archived_at, position) = place.split_once('/')?;
+    let ListPosition { task, endpoint } = position.parse().ok()?;
     Some(DeadLetterPosition {
         archived_at: Timestamp::from_millis(archived_at.parse().ok()?),
-        task: task.parse().ok()?,
-        endpoint: None,
+        task,
+        endpoint,
     })
 }

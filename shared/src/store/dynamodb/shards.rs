@@ -1,4 +1,4 @@
-//! Reads over all shards: the due index, the audit's minutes, and lists by time or by archiving.
+//! Reads over all shards: the due index, and lists by time or by archiving.
 //!
 //! `item::shard` places a webhook in a shard.
 
@@ -7,22 +7,24 @@ use std::collections::VecDeque;
 use futures_util::future::try_join_all;
 
 use super::{
-    item::{Item, day, key, partition, readable, shard, sortable, text, text_of},
+    item::{Item, due_partition, key, partition, position_of, sortable, text, text_of},
     table::{Found, Range, Table},
 };
 use crate::{
     clock::Timestamp,
-    id::{TaskId, WebhookId},
-    model::Webhook,
-    store::{
-        DueCursor, DueEntry, DueId, DuePage, DuePlace, MAX_READ, Page, StoreError, shard::SHARDS,
-    },
+    id::{MessageId, ReferenceId, TaskId, WebhookId},
+    store::{DueCursor, DueEntry, DueId, DuePage, DuePlace, MAX_READ, StoreError, shard::SHARDS},
 };
 
 /// Sorts after every sort key of the store.
 pub(super) const END: &str = "~";
 
-/// Reads the due index up to `until`: of each shard the oldest entries after the cursor.
+/// The parts of the due index: the shards of schema 1, then those of schema 2.
+fn due_partitions() -> impl Iterator<Item = (bool, u8)> {
+    [false, true].into_iter().flat_map(|schema_2| (0..SHARDS).map(move |shard| (schema_2, shard)))
+}
+
+/// Reads the due index up to `until`: of each part the oldest entries after the cursor.
 pub(super) async fn due(
     table: &Table,
     until: Timestamp,
@@ -30,16 +32,17 @@ pub(super) async fn due(
     limit: usize,
 ) -> Result<DuePage, StoreError> {
     let limit = limit.clamp(1, MAX_READ);
-    let parts = (0..SHARDS).map(|shard| async move {
-        let (low, start) = match after.map(|cursor| cursor.part(shard.into())).unwrap_or_default() {
+    let parts = due_partitions().enumerate().map(|(index, (schema_2, shard))| async move {
+        let partition = due_partition(schema_2, shard);
+        let (low, start) = match after.map(|cursor| cursor.part(index)).unwrap_or_default() {
             DuePlace::Start => ("0".to_owned(), None),
-            DuePlace::After { due_at, name } => (sortable(due_at), start_after(shard, &name)),
+            DuePlace::After { due_at, name } => (sortable(due_at), start_after(&partition, &name)),
             DuePlace::End => return Ok(Vec::new()),
         };
         let range = Range {
             index: Some("work"),
             keys: ("i", "j"),
-            partition: format!("due/{shard}"),
+            partition,
             between: (low, format!("{}/{END}", sortable(until))),
             backwards: false,
             filter: None,
@@ -48,12 +51,12 @@ pub(super) async fn due(
         read_up_to(table, &range, limit, start).await
     });
     let mut page = DuePage::default();
-    let mut places = Vec::with_capacity(SHARDS.into());
-    for found in try_join_all(parts).await? {
+    let mut places = Vec::with_capacity(2 * usize::from(SHARDS));
+    for (found, (schema_2, _)) in try_join_all(parts).await?.into_iter().zip(due_partitions()) {
         let last = found.last().and_then(|item| Some((due_time(item)?, name(item)?)));
         places.push(DuePlace::after(last, found.len() >= limit));
         for item in &found {
-            if let Some(entry) = due_entry(item) {
+            if let Some(entry) = due_entry(item, schema_2) {
                 page.entries.push(entry);
             } else {
                 tracing::warn!(
@@ -74,10 +77,10 @@ fn name(entry: &Item) -> Option<String> {
 }
 
 /// The keys in the cursor's name of an entry.
-fn start_after(shard: u8, name: &str) -> Option<Item> {
+fn start_after(partition: &str, name: &str) -> Option<Item> {
     let mut parts = name.splitn(3, ' ');
     let mut start = key(parts.next()?, parts.next()?);
-    start.insert("i".to_owned(), text(format!("due/{shard}")));
+    start.insert("i".to_owned(), text(partition));
     start.insert("j".to_owned(), text(parts.next()?));
     Some(start)
 }
@@ -87,10 +90,16 @@ fn due_time(entry: &Item) -> Option<Timestamp> {
     Some(Timestamp::from_millis(due_at.parse().ok()?))
 }
 
-fn due_entry(item: &Item) -> Option<DueEntry> {
+fn due_entry(item: &Item, schema_2: bool) -> Option<DueEntry> {
     let (_, reference) = text_of(item, "j")?.split_once('/')?;
-    let id = WebhookId::direct(reference.parse().ok()?, text_of(item, "s")?.parse().ok()?);
-    let id = DueId::Webhook(id);
+    let (position, reference) = (position_of(item)?, reference.parse::<ReferenceId>().ok()?);
+    let message = || MessageId { reference: reference.clone(), task: position.task };
+    let id = match (schema_2, position.endpoint) {
+        (true, Some(endpoint)) => DueId::Webhook(message().delivery(endpoint)),
+        (true, None) => DueId::Message(message()),
+        (false, None) => DueId::Webhook(WebhookId::direct(reference, position.task)),
+        (false, Some(_)) => return None,
+    };
     Some(DueEntry { id, due_at: due_time(item)? })
 }
 
@@ -113,66 +122,17 @@ async fn read_up_to(
     }
 }
 
-/// The records of a day's shard that were created in `[from, until)`.
-fn created(day: i64, shard: u8, from: TaskId, until: TaskId) -> Range {
+/// The records of a day's shard between these sort keys, both inclusive.
+pub(super) fn created(day: i64, shard: u8, low: String, high: String) -> Range {
     Range {
         index: None,
         keys: ("p", "s"),
         partition: partition(day, shard),
-        // The upper bound is inclusive. The caller drops an id that equals it.
-        between: (from.to_string(), until.to_string()),
+        between: (low, high),
         backwards: false,
         filter: None,
         consistent: false,
     }
-}
-
-/// Lists unfinished webhooks that are not in the due index, day by day and shard by shard. `after`
-/// is the last webhook that was read.
-///
-/// A record without an index entry and without an expiry is unfinished, so DynamoDB filters out the
-/// others.
-pub(super) async fn list_unindexed(
-    table: &Table,
-    from: Timestamp,
-    until: Timestamp,
-    after: Option<TaskId>,
-) -> Result<Page<Webhook, TaskId>, StoreError> {
-    let (first, end) = (TaskId::first_at(from), TaskId::first_at(until));
-    let mut items = Vec::new();
-    let mut read = 0;
-    if from >= until {
-        return Ok(Page { items, next: None });
-    }
-    let last_day = day(Timestamp::from_millis(until.as_millis() - 1));
-    let begin = after.map_or((day(from), 0), |after| (day(after.created_at()), shard(after)));
-    for today in begin.0..=last_day {
-        let first_shard = if today == begin.0 { begin.1 } else { 0 };
-        for part in first_shard..SHARDS {
-            let resumed = after.filter(|_| (today, part) == begin);
-            let mut range = created(today, part, first, end);
-            range.filter = Some("attribute_not_exists(i) AND attribute_not_exists(x)");
-            let mut start = resumed.map(super::item::record_key);
-            loop {
-                // DynamoDB returns the last key whenever it reached the limit, so the bound holds.
-                let found = table.query(&range, MAX_READ.saturating_sub(read), start).await?;
-                read += found.read;
-                let webhooks = found.items.iter().filter_map(readable);
-                items.extend(webhooks.filter(|webhook| {
-                    webhook.id.task < end
-                        && !webhook.status.is_finished()
-                        && webhook.due_at.is_none()
-                }));
-                let Some(last) = found.last else { break };
-                if read >= MAX_READ {
-                    let next = text_of(&last, "s").and_then(|task| task.parse().ok());
-                    return Ok(Page { items, next });
-                }
-                start = Some(last);
-            }
-        }
-    }
-    Ok(Page { items, next: None })
 }
 
 /// Several ranges, read as one: the greatest sort key first.
@@ -235,12 +195,25 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// The records of a day, newest first, before `end`.
-pub(super) fn newest_of_day(table: &Table, today: i64, end: TaskId, chunk: usize) -> Merge<'_> {
+/// The records of a day, newest first, up to and including the sort key `end`.
+pub(super) fn newest_of_day<'a>(
+    table: &'a Table,
+    today: i64,
+    end: &str,
+    chunk: usize,
+) -> Merge<'a> {
     let first = TaskId::first_at(Timestamp::from_millis(0));
-    let ranges =
-        (0..SHARDS).map(|shard| Range { backwards: true, ..created(today, shard, first, end) });
+    let ranges = (0..SHARDS).map(|shard| Range {
+        backwards: true,
+        ..created(today, shard, first.to_string(), end.to_owned())
+    });
     Merge::new(table, ranges.collect(), chunk)
+}
+
+/// The key of an index entry's record.
+pub(super) fn base_key(entry: &Item) -> Item {
+    let part = |name: &str| entry.get(name).map(|value| (name.to_owned(), value.clone()));
+    [part("p"), part("s")].into_iter().flatten().collect()
 }
 
 /// Dead letters before this place in the index, the latest archived first.

@@ -1,4 +1,7 @@
 //! The contract of [`SweepState`] on two items.
+//!
+//! The audit's item has two positions: `m` of the audit that knows messages, and `n` of the versions
+//! before applications, which neither read nor change `m`.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -11,7 +14,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     random::write_name,
-    store::{AdvanceAuditError, StoreError, SweepReport, SweepState},
+    store::{AdvanceAuditError, FIRST_OVERLAP, StoreError, SweepReport, SweepState},
 };
 
 #[async_trait]
@@ -28,10 +31,16 @@ impl SweepState for DynamoStore {
     ) -> Result<(), AdvanceAuditError> {
         let condition = match from {
             Some(from) => Condition {
-                expression: "n = :from",
-                values: vec![(":from", number(from.as_millis()))],
+                expression: "m = :from OR (attribute_not_exists(m) AND n = :earlier)",
+                values: vec![
+                    (":from", number(from.as_millis())),
+                    (":earlier", number(from.plus(FIRST_OVERLAP).as_millis())),
+                ],
             },
-            None => Condition { expression: "attribute_not_exists(n)", values: Vec::new() },
+            None => Condition {
+                expression: "attribute_not_exists(m) AND attribute_not_exists(n)",
+                values: Vec::new(),
+            },
         };
         let name = write_name();
         let mut change = Change::default();
@@ -60,12 +69,14 @@ impl SweepState for DynamoStore {
 pub(super) fn position_attributes(
     to: Timestamp,
     name: &str,
-) -> [(&'static str, AttributeValue); 2] {
-    [("n", number(to.as_millis())), ("w", text(name))]
+) -> [(&'static str, AttributeValue); 3] {
+    let position = number(to.as_millis());
+    [("m", position.clone()), ("n", position), ("w", text(name))]
 }
 
 pub(super) fn read_position(item: &Item) -> Option<Timestamp> {
-    number_of(item, "n").map(Timestamp::from_millis)
+    let position = |name| number_of(item, name).map(Timestamp::from_millis);
+    position("m").or_else(|| position("n").map(|earlier| earlier.minus(FIRST_OVERLAP)))
 }
 
 pub(super) fn report_item(report: &SweepReport) -> Item {

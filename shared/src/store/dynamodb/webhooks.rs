@@ -7,41 +7,34 @@
 //! extends the content's time to live first. So an unfinished webhook loses its content only if no
 //! function runs for that long.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{fmt::Display, sync::PoisonError, time::Duration};
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::{
-    operation::transact_write_items::TransactWriteItemsError,
-    types::{Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
-};
 
 use super::{
     DynamoStore,
     item::{
         Item, changing, content, content_keys, day, day_item, inline_content, new_items, number,
-        number_of, record, record_key, record_of, seconds, tombstone, tombstone_item,
+        number_of, seconds, tombstone, tombstone_item, webhook_key, webhook_of,
     },
-    table::{Change, Condition, Refused, found, unavailable},
+    table::{Change, Condition, Refused},
 };
 use crate::{
-    aws::boxed,
-    id::WebhookId,
+    applications::message::MESSAGE_SPARE,
+    id::{TaskId, WebhookId},
     model::{Content, Webhook},
     random::write_name,
-    store::{
-        CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError,
-        tombstone_expires_at,
-    },
+    store::{CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError},
 };
 
 /// How much longer than its record a content lives.
-const SPARE: Duration = Duration::from_secs(15 * 24 * 3600);
+pub(super) const SPARE: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// Days that a process remembers as marked.
 const MAX_MARKED_DAYS: usize = 64;
 
 /// How often a create is tried if the record that it finds has expired.
-const MAX_CREATE_TRIES: u32 = 3;
+pub(super) const MAX_CREATE_TRIES: u32 = 3;
 
 #[async_trait]
 impl Webhooks for DynamoStore {
@@ -59,7 +52,7 @@ impl Webhooks for DynamoStore {
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
         let Some((webhook, item)) = self.find(id).await? else { return Ok(None) };
-        match self.content_of(id, &item).await? {
+        match self.content_for(id, &item).await? {
             Some(content) => Ok(Some((webhook, content))),
             // Another call deleted the webhook, or it never was whole.
             None => match self.find(id).await? {
@@ -70,6 +63,9 @@ impl Webhooks for DynamoStore {
     }
 
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
+        if is_first_of_delivery(before) {
+            return self.put_first(before, after).await.map(drop);
+        }
         self.replace(before, after, false).await.map(drop)
     }
 
@@ -78,8 +74,17 @@ impl Webhooks for DynamoStore {
         before: &Webhook,
         after: &Webhook,
     ) -> Result<Content, WriteError> {
-        let item = self.replace(before, after, true).await?;
-        match self.content_of(&after.id, &item).await? {
+        let content = match before.id.message_id() {
+            Some(message) if is_first_of_delivery(before) => {
+                let item = self.put_first(before, after).await?;
+                self.content_of(&message, message.task, &item).await?
+            }
+            _ => {
+                let item = self.replace(before, after, true).await?;
+                self.content_for(&after.id, &item).await?
+            }
+        };
+        match content {
             Some(content) => Ok(content),
             None => match self.find(&after.id).await? {
                 Some(_) => Err(StoreError::malformed(&after.id, "its content is missing").into()),
@@ -93,7 +98,7 @@ impl Webhooks for DynamoStore {
     }
 
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
-        self.remove(&seen.id, Some(seen.revision)).await
+        self.remove(&seen.id, Some(seen)).await
     }
 }
 
@@ -114,13 +119,17 @@ impl DynamoStore {
         }
         let created = self.put_new(webhook, item).await;
         if matches!(created, Err(CreateError::Conflict(_) | CreateError::Tombstone(_))) {
-            // No reader finds these items. If this fails, their time to live deletes them.
-            for part in parts {
-                let condition = Condition::present();
-                let _ = self.table.delete_if(position(&part), condition).await;
-            }
+            self.drop_orphans(parts).await;
         }
         created
+    }
+
+    /// Deletes the content of a record that was not created. No reader finds these items, and if
+    /// this fails, their time to live deletes them.
+    pub(super) async fn drop_orphans(&self, parts: Vec<Item>) {
+        for part in parts {
+            let _ = self.table.delete_if(position(&part), Condition::present()).await;
+        }
     }
 
     async fn put_new(&self, webhook: &Webhook, item: Item) -> Result<(), CreateError> {
@@ -138,7 +147,10 @@ impl DynamoStore {
             if let Some(why) = tombstone(&stored) {
                 return Err(CreateError::Tombstone(why));
             }
-            let earlier = record_of(&webhook.id, &stored)?;
+            let Some(earlier) = webhook_of(&webhook.id, &stored)? else {
+                let why = "its task ID is that of a message";
+                return Err(StoreError::malformed(&webhook.id, why).into());
+            };
             if !earlier.is_expired(self.clock.now()) {
                 // The client sent this create twice: no other create has this content's name.
                 let is_ours = earlier == *webhook
@@ -157,7 +169,7 @@ impl DynamoStore {
 
     /// Marks the day, so lists can skip days without webhooks. A create marks the day before it
     /// writes the record, so no webhook is in an unmarked day.
-    async fn mark_day(&self, day: i64) -> Result<(), StoreError> {
+    pub(super) async fn mark_day(&self, day: i64) -> Result<(), StoreError> {
         if self.marked_days.lock().unwrap_or_else(PoisonError::into_inner).contains(&day) {
             return Ok(());
         }
@@ -171,55 +183,72 @@ impl DynamoStore {
     }
 
     async fn bar_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
-        let condition = Condition::absent();
-        let stored =
-            match self.table.put_if(tombstone_item(id.task, Tombstone::Unused), condition).await {
-                Ok(()) => return Ok(IdState::Tombstone(Tombstone::Unused)),
-                Err(Refused::Failed(error)) => return Err(error),
-                Err(Refused::Missing) => {
-                    return Err(StoreError::Unavailable(
-                        "the id changed while it was barred".into(),
-                    ));
-                }
-                Err(Refused::Found(stored)) => stored,
-            };
+        let Some(stored) = self.put_tombstone(id.task).await? else {
+            return Ok(IdState::Tombstone(Tombstone::Unused));
+        };
         if let Some(why) = tombstone(&stored) {
             return Ok(IdState::Tombstone(why));
         }
-        let webhook = record_of(id, &stored)?;
-        if webhook.is_expired(self.clock.now()) {
-            return Ok(IdState::Tombstone(Tombstone::Deleted));
+        Ok(match webhook_of(id, &stored)? {
+            // A message has the key. No webhook can be created under it.
+            None => IdState::Tombstone(Tombstone::Unused),
+            Some(webhook) if webhook.is_expired(self.clock.now()) => {
+                IdState::Tombstone(Tombstone::Deleted)
+            }
+            Some(webhook) => IdState::Webhook(Box::new(webhook)),
+        })
+    }
+
+    /// Bars the task id if nothing is stored under it. Otherwise returns what is.
+    pub(super) async fn put_tombstone(&self, task: TaskId) -> Result<Option<Item>, StoreError> {
+        let item = tombstone_item(task, Tombstone::Unused);
+        match self.table.put_if(item, Condition::absent()).await {
+            Ok(()) => Ok(None),
+            Err(Refused::Found(stored)) => Ok(Some(stored)),
+            Err(Refused::Failed(error)) => Err(error),
+            Err(Refused::Missing) => {
+                Err(StoreError::Unavailable("the id changed while it was barred".into()))
+            }
         }
-        Ok(IdState::Webhook(Box::new(webhook)))
     }
 
     /// The record and its item, if the webhook exists for a reader.
     async fn find(&self, id: &WebhookId) -> Result<Option<(Webhook, Item)>, StoreError> {
-        let Some(item) = self
-            .table
-            .get(record_key(id.task), true)
-            .await?
-            .filter(|item| tombstone(item).is_none())
+        let Some(item) =
+            self.table.get(webhook_key(id), true).await?.filter(|item| tombstone(item).is_none())
         else {
             return Ok(None);
         };
-        let webhook = record_of(id, &item)?;
+        let Some(webhook) = webhook_of(id, &item)? else { return Ok(None) };
         // The task id alone finds the item, so the reference id has to match too.
         let is_there = webhook.id == *id && !webhook.is_expired(self.clock.now());
         Ok(is_there.then_some((webhook, item)))
     }
 
+    /// The content of a webhook with this item. That of a delivery is its message's.
+    pub(super) async fn content_for(
+        &self,
+        id: &WebhookId,
+        item: &Item,
+    ) -> Result<Option<Content>, StoreError> {
+        match id.message_id() {
+            Some(message) => self.content_of_message(&message).await,
+            None => self.content_of(id, id.task, item).await,
+        }
+    }
+
     /// The content of a record, from its item or from items of its own.
     pub(super) async fn content_of(
         &self,
-        id: &WebhookId,
+        id: &(impl Display + Sync),
+        task: TaskId,
         item: &Item,
     ) -> Result<Option<Content>, StoreError> {
         if let Some(inline) = inline_content(id, item) {
             return inline.map(Some);
         }
         let mut parts = Vec::new();
-        for key in content_keys(item, id.task) {
+        for key in content_keys(item, task) {
             // A content never changes, so a stale replica's answer is right. If that replica has
             // none yet, a consistent read finds it.
             let part = match self.table.get(key.clone(), false).await? {
@@ -256,39 +285,42 @@ impl DynamoStore {
                 None => Err(WriteError::Missing),
             };
         }
+        let is_delivery = before.id.is_delivery();
         let lasts = after.expires_at.unwrap_or(now.max(after.due_at.unwrap_or(now)));
-        let condition = Condition {
-            expression: "v = :before AND (attribute_not_exists(ce) OR ce >= :lasts)",
-            values: vec![
-                (":before", number(before.revision)),
-                (":lasts", number(seconds(lasts.plus(SPARE / 2)))),
-            ],
+        let spare = if is_delivery { MESSAGE_SPARE } else { SPARE };
+        let mut condition = of_webhook(before);
+        condition.expression = if is_delivery {
+            "v = :revision AND ce >= :lasts"
+        } else {
+            "v = :revision AND attribute_not_exists(k) AND (attribute_not_exists(ce) OR ce >= :lasts)"
         };
+        condition.values.push((":lasts", number(seconds(lasts.plus(spare / 2)))));
         let mut change = Change::default();
         for (name, value) in changing(after) {
             change.put(name, value);
         }
-        match self
-            .table
-            .update_if(record_key(after.id.task), change.clone(), condition, whole)
-            .await
+        let key = webhook_key(&after.id);
+        let mut written = self.table.update_if(key.clone(), change.clone(), condition, whole).await;
+        if let Err(Refused::Found(stored)) = &written
+            && number_of(stored, "v") == Some(before.revision as i64)
+            && stored.contains_key("k") == is_delivery
         {
-            Err(Refused::Found(stored))
-                if number_of(&stored, "v") == Some(before.revision as i64) =>
-            {
-                let expires = seconds(lasts.plus(self.retention).plus(SPARE));
-                self.lift_content(&stored, after, expires).await?;
-                change.put("ce", Some(number(expires)));
-                let condition = Condition::revision(before.revision);
-                let written =
-                    self.table.update_if(record_key(after.id.task), change, condition, whole).await;
-                written.or_else(|refused| self.refused(refused, before, after))
-            }
-            written => written.or_else(|refused| self.refused(refused, before, after)),
+            let longer = lasts.plus(self.retention).plus(spare);
+            let expires = match before.id.message_id() {
+                // Without a message, a write of the marker or of the next look finds that out.
+                Some(message) => self.prolong(&message, None, after).await?.unwrap_or(longer),
+                None => {
+                    self.lift_content(stored, after.id.task, seconds(longer)).await?;
+                    longer
+                }
+            };
+            change.put("ce", Some(number(seconds(expires))));
+            written = self.table.update_if(key, change, of_webhook(before), whole).await;
         }
+        written.or_else(|refused| self.refused(refused, before, after))
     }
 
-    fn refused(
+    pub(super) fn refused(
         &self,
         refused: Refused,
         before: &Webhook,
@@ -302,7 +334,9 @@ impl DynamoStore {
         if tombstone(&stored_item).is_some() {
             return Err(WriteError::Missing);
         }
-        let stored = record_of(&before.id, &stored_item)?;
+        let Some(stored) = webhook_of(&before.id, &stored_item)? else {
+            return Err(WriteError::Missing);
+        };
         if stored == *after {
             return Ok(stored_item);
         }
@@ -313,110 +347,39 @@ impl DynamoStore {
     }
 
     /// Extends the content's time to live, before its record says so.
-    async fn lift_content(
+    pub(super) async fn lift_content(
         &self,
         item: &Item,
-        webhook: &Webhook,
+        task: TaskId,
         expires: i64,
-    ) -> Result<(), WriteError> {
-        for key in content_keys(item, webhook.id.task) {
+    ) -> Result<(), StoreError> {
+        for key in content_keys(item, task) {
             let mut change = Change::default();
             change.put("x", Some(number(expires)));
             let condition = Condition::present();
             match self.table.update_if(key, change, condition, false).await {
                 Ok(_) => {}
-                Err(Refused::Failed(error)) => return Err(error.into()),
+                Err(Refused::Failed(error)) => return Err(error),
                 // The content was deleted. The write of the record will find that out.
                 Err(Refused::Missing | Refused::Found(_)) => return Ok(()),
             }
         }
         Ok(())
     }
+}
 
-    /// Deletes the webhook, if it has this revision where one is given. One call deletes record and
-    /// content and puts the tombstone in the record's place.
-    async fn remove(&self, id: &WebhookId, revision: Option<u64>) -> Result<(), DeleteError> {
-        let stored = self.table.get(record_key(id.task), true).await?;
-        let Some(item) = stored.filter(|item| tombstone(item).is_none()) else {
-            return Err(DeleteError::Missing);
-        };
-        // An unreadable record has no id to compare, and can still be deleted.
-        if let Ok(webhook) = record(&item)
-            && (webhook.id != *id || webhook.is_expired(self.clock.now()))
-        {
-            return Err(DeleteError::Missing);
-        }
-        let condition = match revision {
-            Some(revision) => Condition::revision(revision),
-            None => Condition {
-                expression: "attribute_exists(p) AND attribute_not_exists(z)",
-                values: Vec::new(),
-            },
-        };
-        let is_young = tombstone_expires_at(id.task) > self.clock.now();
-        let instead = is_young.then(|| tombstone_item(id.task, Tombstone::Deleted));
-        let contents = content_keys(&item, id.task);
-        let deleted = match (contents.is_empty(), instead) {
-            (true, None) => self.table.delete_if(record_key(id.task), condition).await,
-            (true, Some(instead)) => self.table.put_if(instead, condition).await,
-            (false, instead) => self.delete_together(id, condition, instead, contents).await,
-        };
-        deleted.map_err(|refused| match refused {
-            Refused::Failed(error) => error.into(),
-            Refused::Missing => DeleteError::Missing,
-            Refused::Found(stored) if tombstone(&stored).is_some() => DeleteError::Missing,
-            Refused::Found(_) => DeleteError::Changed,
-        })
-    }
+/// Whether a write of this record is a delivery's first.
+fn is_first_of_delivery(before: &Webhook) -> bool {
+    before.revision == 0 && before.id.is_delivery()
+}
 
-    /// Deletes the record, or replaces it by `instead`, and deletes its contents.
-    async fn delete_together(
-        &self,
-        id: &WebhookId,
-        condition: Condition,
-        instead: Option<Item>,
-        contents: Vec<Item>,
-    ) -> Result<(), Refused> {
-        let values: Item =
-            condition.values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let values = Some(values).filter(|values| !values.is_empty());
-        let all_old = ReturnValuesOnConditionCheckFailure::AllOld;
-        let delete = |key: Item| Delete::builder().table_name(&self.table.name).set_key(Some(key));
-        let built = |error| Refused::Failed(StoreError::Unavailable(boxed(error)));
-        let first = match instead {
-            None => {
-                let delete = delete(record_key(id.task))
-                    .condition_expression(condition.expression)
-                    .set_expression_attribute_values(values)
-                    .return_values_on_condition_check_failure(all_old);
-                TransactWriteItem::builder().delete(delete.build().map_err(built)?)
-            }
-            Some(instead) => {
-                let put = Put::builder().table_name(&self.table.name).set_item(Some(instead));
-                let put = put
-                    .condition_expression(condition.expression)
-                    .set_expression_attribute_values(values)
-                    .return_values_on_condition_check_failure(all_old);
-                TransactWriteItem::builder().put(put.build().map_err(built)?)
-            }
-        };
-        let mut call = self.table.client.transact_write_items().transact_items(first.build());
-        for key in contents {
-            let delete = delete(key).build().map_err(built)?;
-            call = call.transact_items(TransactWriteItem::builder().delete(delete).build());
-        }
-        let Err(error) = call.send().await else { return Ok(()) };
-        if let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
-            error.as_service_error()
-            && let Some(refused) = canceled
-                .cancellation_reasons()
-                .iter()
-                .find(|reason| reason.code() == Some("ConditionalCheckFailed"))
-        {
-            return Err(found(refused.item()));
-        }
-        Err(Refused::Failed(unavailable(error)))
+/// Holds if the stored item is this webhook with its revision, and not a message.
+pub(super) fn of_webhook(webhook: &Webhook) -> Condition {
+    let mut condition = Condition::revision(webhook.revision);
+    if !webhook.id.is_delivery() {
+        condition.expression = "v = :revision AND attribute_not_exists(k)";
     }
+    condition
 }
 
 /// An item's key.

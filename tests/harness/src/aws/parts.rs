@@ -25,7 +25,7 @@ impl AwsStack {
             json!({ "IndexName": name,
             "KeySchema": keys(partition, sort), "Projection": { "ProjectionType": "KEYS_ONLY" } })
         };
-        let attributes = ["p", "s", "i", "j", "r", "l"]
+        let attributes = ["p", "s", "i", "j", "r", "l", "a"]
             .map(|name| json!({ "AttributeName": name, "AttributeType": "S" }));
         let table = json!({
             "TableName": name,
@@ -33,7 +33,7 @@ impl AwsStack {
             "AttributeDefinitions": attributes,
             "KeySchema": keys("p", "s"),
             "GlobalSecondaryIndexes": [index("work", "i", "j"), index("reference", "r", "s"),
-                index("dead_reference", "l", "j")],
+                index("dead_reference", "l", "j"), index("application", "a", "s")],
         });
         self.call("DynamoDB_20120810.CreateTable", table).await?;
         let expiry = json!({ "TableName": name, "TimeToLiveSpecification": { "AttributeName": "x",

@@ -25,8 +25,12 @@ const WRITE_BYTES: usize = 1024;
 const READ_BYTES: usize = 4096;
 
 /// Name, partition key and sort key of each index. All indexes project keys only.
-const INDEXES: [(&str, &str, &str); 3] =
-    [("work", "i", "j"), ("reference", "r", "s"), ("dead_reference", "l", "j")];
+const INDEXES: [(&str, &str, &str); 4] = [
+    ("work", "i", "j"),
+    ("reference", "r", "s"),
+    ("dead_reference", "l", "j"),
+    ("application", "a", "s"),
+];
 
 /// The size of an attribute's value: the bytes of text or binary data. A number takes one byte for
 /// two digits and one more.
