@@ -79,10 +79,12 @@ impl DynamoStore {
                 Err(DeleteError::Missing)
             }
             Err(Refused::Found(stored)) => {
-                let is_expired = |webhook: Option<Webhook>| {
-                    webhook.is_some_and(|w| w.is_expired(self.clock.now()))
+                let is_gone = |stored: Option<Webhook>| {
+                    stored.is_none_or(|stored| {
+                        stored.id != seen.id || stored.is_expired(self.clock.now())
+                    })
                 };
-                let is_gone = webhook_of(&seen.id, &stored).is_ok_and(is_expired);
+                let is_gone = webhook_of(&seen.id, &stored).is_ok_and(is_gone);
                 Err(if is_gone { DeleteError::Missing } else { DeleteError::Changed })
             }
         }

@@ -17,6 +17,7 @@ use super::{
         Item, changing, content, content_keys, day, day_item, inline_content, new_items, number,
         number_of, seconds, tombstone, tombstone_item, webhook_key, webhook_of,
     },
+    message_item::reference_hash,
     table::{Change, Condition, Refused},
 };
 use crate::{
@@ -290,7 +291,7 @@ impl DynamoStore {
         let spare = if is_delivery { MESSAGE_SPARE } else { SPARE };
         let mut condition = of_webhook(before);
         condition.expression = if is_delivery {
-            "v = :revision AND ce >= :lasts"
+            "h = :name AND v = :revision AND ce >= :lasts"
         } else {
             "v = :revision AND attribute_not_exists(k) AND (attribute_not_exists(ce) OR ce >= :lasts)"
         };
@@ -376,7 +377,10 @@ fn is_first_of_delivery(before: &Webhook) -> bool {
 /// Holds if the stored item is this webhook with its revision, and not a message.
 pub(super) fn of_webhook(webhook: &Webhook) -> Condition {
     let mut condition = Condition::revision(webhook.revision);
-    if !webhook.id.is_delivery() {
+    if webhook.id.is_delivery() {
+        condition.expression = "h = :name AND v = :revision";
+        condition.values.push((":name", reference_hash(&webhook.id.reference)));
+    } else {
         condition.expression = "v = :revision AND attribute_not_exists(k)";
     }
     condition
