@@ -1,4 +1,5 @@
-//! The due index: in each shard a sorted set of ids, by due time and then by id.
+//! The due index: in each shard a sorted set of ids of direct webhooks, by due time and then by id,
+//! and another one of ids of messages and deliveries, which earlier versions do not read.
 
 use ::redis::RedisResult;
 use futures_util::future::try_join_all;
@@ -10,7 +11,11 @@ use crate::{
     store::{DueCursor, DueEntry, DueId, DuePage, DuePlace},
 };
 
-/// Reads every shard that was not read to its end.
+/// The names of the sorted sets. The cursor has a part for each shard of the first one, then of the
+/// second one.
+const NAMES: [&str; 2] = ["due", "due2"];
+
+/// Reads every part that was not read to its end.
 pub(super) async fn read(
     connection: &Connection,
     until: Timestamp,
@@ -18,11 +23,11 @@ pub(super) async fn read(
     limit: usize,
 ) -> RedisResult<DuePage> {
     let limit = limit.clamp(1, MAX_READ);
-    let read = async |shard| {
-        let keys = [connection.key_of_shard(shard, "due")];
+    let read = async |part| {
+        let keys = [connection.key_of_shard(part % SHARDS, NAMES[part / SHARDS])];
         let mut call = SCRIPTS.due.on(&keys);
         call.arg(until.as_millis()).arg(limit);
-        match after.map(|cursor| cursor.part(shard)).unwrap_or_default() {
+        match after.map(|cursor| cursor.part(part)).unwrap_or_default() {
             DuePlace::Start => {}
             DuePlace::After { due_at, name } => {
                 call.arg(due_at.as_millis()).arg(name);
@@ -31,17 +36,21 @@ pub(super) async fn read(
         }
         connection.run::<Vec<(String, f64)>>(&call).await
     };
-    let parts = try_join_all((0..SHARDS).map(read)).await?;
+    let parts = try_join_all((0..NAMES.len() * SHARDS).map(read)).await?;
     let mut page = DuePage::default();
     let mut places = Vec::with_capacity(parts.len());
-    for part in parts {
+    for (index, part) in parts.into_iter().enumerate() {
         let more = part.len() == limit;
         let last =
             part.last().map(|(id, due_at)| (Timestamp::from_millis(*due_at as i64), id.clone()));
         places.push(DuePlace::after(last, more));
         for (id, due_at) in part {
-            if let Ok(id) = id.parse() {
-                let id = DueId::Webhook(id);
+            let named = if index < SHARDS {
+                id.parse().ok().map(DueId::Webhook)
+            } else {
+                DueId::of_schema_2(&id)
+            };
+            if let Some(id) = named {
                 page.entries.push(DueEntry { id, due_at: Timestamp::from_millis(due_at as i64) });
             } else {
                 tracing::warn!(id, "Skipped an entry of the due index that names no webhook");

@@ -7,15 +7,14 @@ use super::{
     RedisStore,
     keys::{self, SHARDS},
     merged,
-    records::{readable, unavailable},
+    records::{readable_webhook, unavailable},
 };
 use crate::{
     clock::Timestamp,
-    id::TaskId,
     liveness::ProcessId,
     model::{ClaimId, Webhook},
     status::Status,
-    store::{MAX_READ, StoreError, Webhooks, WriteError},
+    store::{ListPosition, MAX_READ, StoreError, Webhooks, WriteError},
 };
 
 /// The field `o` of a record: the process that made the claim, and the claim. A later claim by a
@@ -41,15 +40,16 @@ impl RedisStore {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let mut ended = 0;
-        for shard in 0..SHARDS {
+        for (shard, index) in (0..SHARDS).flat_map(|shard| [(shard, "status"), (shard, "status2")])
+        {
             let begin = format!("[{}:", Status::InProgress.code());
-            // '~' sorts behind every task id.
+            // '~' sorts behind every position.
             let end = format!("({}:~", Status::InProgress.code());
             let mut from = begin;
             loop {
                 let mut command = cmd("ZRANGE");
                 command
-                    .arg(self.connection.key_of_shard(shard, "status"))
+                    .arg(self.connection.key_of_shard(shard, index))
                     .arg(&from)
                     .arg(&end)
                     .arg("BYLEX");
@@ -58,8 +58,8 @@ impl RedisStore {
                     self.connection.ask(&command).await.map_err(unavailable)?;
                 let ends = members
                     .iter()
-                    .filter_map(|member| merged::task(member))
-                    .map(|task| self.end_lease(task, process, now));
+                    .filter_map(|member| merged::position(member))
+                    .map(|at| self.end_lease(at, process, now));
                 for done in join_all(ends).await {
                     ended += u64::from(done?);
                 }
@@ -74,19 +74,19 @@ impl RedisStore {
 
     async fn end_lease(
         &self,
-        task: TaskId,
+        at: ListPosition,
         process: ProcessId,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let command =
-            cmd("HMGET").arg(keys::record_key(&self.connection, task)).arg("o").arg("r").clone();
+        let key = keys::record_key(&self.connection, at);
+        let command = cmd("HMGET").arg(key).arg("o").arg("r").clone();
         let read: Result<(Option<String>, Option<Vec<u8>>), _> =
             self.connection.ask(&command).await;
         let (holder, record) = match read {
             Err(error) if super::records::is_foreign(&error) => return Ok(false),
             read => read.map_err(unavailable)?,
         };
-        let Some(webhook) = record.as_deref().and_then(readable) else { return Ok(false) };
+        let Some(webhook) = record.as_deref().and_then(readable_webhook) else { return Ok(false) };
         let Some(claim) = webhook.claim.as_ref().filter(|claim| claim.lease_until > now) else {
             return Ok(false);
         };

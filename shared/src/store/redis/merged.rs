@@ -1,16 +1,10 @@
-//! An index over all shards, read as one.
+//! Indexes over all shards, read as one.
 
 use ::redis::{FromRedisValue, RedisResult, cmd};
 use futures_util::future::try_join_all;
 
 use super::{MAX_READ, keys::SHARDS};
-use crate::{id::TaskId, redis::Connection};
-
-/// The entries that one call reads from each shard, so it reads at most [`MAX_READ`] in all.
-const PART: usize = MAX_READ / SHARDS;
-
-/// The length of a task id. Every member ends with one.
-const TASK_CHARS: usize = 36;
+use crate::{id::TaskId, redis::Connection, store::ListPosition};
 
 /// The order of reading.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,28 +22,30 @@ pub(super) struct IndexRange {
 }
 
 /// Reads from the bound `from` to the bound `to` (as `ZRANGE … BYLEX` takes them), as far as all
-/// shards were read.
+/// shards of all these indexes were read: at most [`MAX_READ`] entries.
 pub(super) async fn read(
     connection: &Connection,
-    index: &str,
+    indexes: &[&str],
     from: &str,
     to: &str,
     order: Order,
 ) -> RedisResult<IndexRange> {
-    let read = |shard| {
+    let part = MAX_READ / (SHARDS * indexes.len().max(1));
+    let read = |(shard, index): (usize, &&str)| {
         let mut command = cmd("ZRANGE");
         command.arg(connection.key_of_shard(shard, index)).arg(from).arg(to).arg("BYLEX");
         if order == Order::Descending {
             command.arg("REV");
         }
-        command.arg("LIMIT").arg(0).arg(PART);
+        command.arg("LIMIT").arg(0).arg(part);
         async move { connection.ask::<Vec<String>>(&command).await }
     };
-    let parts = try_join_all((0..SHARDS).map(read)).await?;
+    let all = (0..SHARDS).flat_map(|shard| indexes.iter().map(move |index| (shard, index)));
+    let parts = try_join_all(all.map(read)).await?;
     let is_before = |a: &String, b: &String| if order == Order::Ascending { a < b } else { a > b };
-    // A shard that was not read to its end may have more members after its last one. So members
+    // A part that was not read to its end may have more members after its last one. So members
     // beyond that one may not be the next in order.
-    let cut_off = parts.iter().filter(|part| part.len() == PART).filter_map(|part| part.last());
+    let cut_off = parts.iter().filter(|found| found.len() == part).filter_map(|found| found.last());
     let next = cut_off.reduce(|a, b| if is_before(b, a) { b } else { a }).cloned();
     let mut members: Vec<String> = parts.into_iter().flatten().collect();
     members.retain(|member| next.as_ref().is_none_or(|next| !is_before(next, member)));
@@ -60,9 +56,15 @@ pub(super) async fn read(
     Ok(IndexRange { members, next })
 }
 
-/// The webhook of a member. `None` for a member that another program wrote.
+/// The webhook or message of a member, which ends with its position, after a `:` if other parts come
+/// first. `None` for a member that another program wrote.
+pub(super) fn position(member: &str) -> Option<ListPosition> {
+    member.rsplit(':').next()?.parse().ok()
+}
+
+/// The task id of a member.
 pub(super) fn task(member: &str) -> Option<TaskId> {
-    member.get(member.len().checked_sub(TASK_CHARS)?..)?.parse().ok()
+    position(member).map(|position| position.task)
 }
 
 /// The result of a command in each shard.

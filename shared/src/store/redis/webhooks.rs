@@ -1,23 +1,40 @@
 //! The contract of [`Webhooks`]: each call is one script or one command.
 
+use std::fmt::Display;
+
 use ::redis::cmd;
 use async_trait::async_trait;
 
 use super::{
     FULL, RedisStore, SCRIPTS, expiry, keys, leases,
-    records::{Row, conflict, content, failed, full, headers_to_json, parse},
+    records::{Row, conflict, content, failed, full, headers_to_json, parse, parse_webhook},
 };
 use crate::{
-    id::WebhookId,
+    id::{TaskId, WebhookId},
     model::{Content, Webhook},
     random::write_name,
     redis::Call,
     status::Status,
     store::{
-        CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError,
-        tombstone_expires_at,
+        CreateError, DeleteError, IdState, ListPosition, StoreError, Tombstone, Webhooks,
+        WriteError, tombstone_expires_at,
     },
 };
+
+/// What has an id that [`RedisStore::bar`] barred unless there is a record.
+pub(super) enum Barred {
+    Record(String),
+    Tombstone(Tombstone),
+}
+
+/// The answer of `delete.lua`, `delete_message.lua` and `mark.lua`.
+pub(super) fn deleted(answer: &str) -> Result<(), DeleteError> {
+    match answer {
+        "deleted" => Ok(()),
+        "changed" => Err(DeleteError::Changed),
+        _ => Err(DeleteError::Missing),
+    }
+}
 
 /// What `create.lua` returns: the record that exists, expired webhooks of the same shard, whether
 /// one of those has the id, and why the id is barred or [`FULL`].
@@ -28,7 +45,7 @@ impl Webhooks for RedisStore {
     async fn create(&self, webhook: &Webhook, content: &Content) -> Result<(), CreateError> {
         let row = Row::of(webhook);
         let mut call = SCRIPTS.create.on(&self.keys(webhook));
-        call.arg(self.clock.now().as_millis()).arg(&row.task).arg(&row.id).arg(&row.reference);
+        call.arg(self.clock.now().as_millis()).arg(&row.place).arg(&row.id).arg(&row.reference);
         // Distinguishes another try of this call from another call.
         call.arg(write_name());
         row.add_to(&mut call);
@@ -37,7 +54,10 @@ impl Webhooks for RedisStore {
         for _ in 0..2 {
             match self.try_create(webhook, &call).await? {
                 (Some(record), ..) => {
-                    return Err(CreateError::Conflict(Box::new(parse(&webhook.id, &record)?)));
+                    return Err(CreateError::Conflict(Box::new(parse_webhook(
+                        &webhook.id,
+                        &record,
+                    )?)));
                 }
                 (None, .., Some(why)) if why == FULL => return Err(full().into()),
                 (None, .., Some(why)) => {
@@ -61,44 +81,42 @@ impl Webhooks for RedisStore {
     }
 
     async fn tombstone_id(&self, id: &WebhookId) -> Result<IdState, StoreError> {
-        let now = self.clock.now();
-        let mut call = SCRIPTS.tombstone_id.on(&keys::keys(&self.connection, id.task, None));
-        call.arg(now.as_millis()).arg(tombstone_expires_at(id.task).as_millis());
-        call.arg(Tombstone::Unused.as_str());
-        let found: Result<(Option<String>, Option<String>), _> =
-            self.connection.run_durably(&call, true).await;
-        let found = found.map_err(|error| failed(id, error))?;
-        let webhook = found.0.map(|json| parse(id, &json)).transpose()?;
-        Ok(match webhook.filter(|webhook| !webhook.is_expired(now)) {
+        if id.is_delivery() {
+            return self.bar_delivery(id).await;
+        }
+        let found = match self.bar(id, id.task).await? {
+            Barred::Record(json) => parse(id, &json)?,
+            Barred::Tombstone(why) => return Ok(IdState::Tombstone(why)),
+        };
+        Ok(match found {
+            Some(webhook) if webhook.is_expired(self.clock.now()) => {
+                IdState::Tombstone(Tombstone::Deleted)
+            }
             Some(webhook) => IdState::Webhook(Box::new(webhook)),
-            None => IdState::Tombstone(
-                found.1.map_or(Tombstone::Deleted, |why| Tombstone::from_stored(&why)),
-            ),
+            // A message has the id. So no webhook gets it.
+            None => IdState::Tombstone(Tombstone::Unused),
         })
     }
 
     async fn get(&self, id: &WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let command = cmd("HGET").arg(keys::record_key(&self.connection, id.task)).arg("r").clone();
-        let record: Option<String> =
-            self.connection.ask(&command).await.map_err(|error| failed(id, error))?;
-        Ok(record
-            .map(|json| parse(id, &json))
-            .transpose()?
-            .filter(|webhook| self.exists(webhook, id)))
+        let key = keys::record_key(&self.connection, ListPosition::of(id));
+        let record: Result<Option<String>, _> =
+            self.connection.ask(cmd("HGET").arg(key).arg("r")).await;
+        let Some(json) = record.map_err(|error| failed(id, error))? else { return Ok(None) };
+        Ok(parse(id, &json)?.filter(|webhook| self.exists(webhook, id)))
     }
 
     async fn open(&self, id: &WebhookId) -> Result<Option<(Webhook, Content)>, StoreError> {
-        let mut call = SCRIPTS.open.on(&keys::keys(&self.connection, id.task, None));
+        let mut call = SCRIPTS.open.on(&keys::keys(&self.connection, id, false));
         call.arg(self.clock.now().as_millis());
         let found: Vec<Option<String>> =
             self.connection.run(&call).await.map_err(|error| failed(id, error))?;
         let mut found = found.into_iter();
         let Some(json) = found.next().flatten() else { return Ok(None) };
-        let webhook = parse(id, &json)?;
-        if !self.exists(&webhook, id) {
-            return Ok(None);
+        match parse(id, &json)?.filter(|webhook| self.exists(webhook, id)) {
+            Some(webhook) => Ok(Some((webhook, content(id, &mut found)?))),
+            None => Ok(None),
         }
-        Ok(Some((webhook, content(id, &mut found)?)))
     }
 
     async fn write(&self, before: &Webhook, after: &Webhook) -> Result<(), WriteError> {
@@ -115,11 +133,19 @@ impl Webhooks for RedisStore {
     }
 
     async fn delete(&self, id: &WebhookId) -> Result<(), DeleteError> {
+        if id.is_delivery() {
+            return self.delete_delivery(id).await;
+        }
         self.remove(id, "").await
     }
 
     async fn delete_unchanged(&self, seen: &Webhook) -> Result<(), DeleteError> {
-        self.remove(&seen.id, &seen.revision.to_string()).await
+        let revision = seen.revision.to_string();
+        if seen.id.is_delivery() {
+            let until = self.marker_until(seen.allowed_at);
+            return self.mark(&seen.id, until, &revision, false).await;
+        }
+        self.remove(&seen.id, &revision).await
     }
 }
 
@@ -157,7 +183,7 @@ impl RedisStore {
         let row = Row::of(after);
         let mut call = SCRIPTS.write.on(&self.keys(after));
         call.arg(self.clock.now().as_millis())
-            .arg(&row.task)
+            .arg(&row.place)
             .arg(&row.id)
             .arg(before.revision)
             .arg(u8::from(with_content));
@@ -168,6 +194,7 @@ impl RedisStore {
         } else {
             String::new()
         });
+        call.arg(&row.application);
         // A resend and a redrive accept the webhook again, so they are as durable as a create.
         let accepts = after.status == Status::Pending && before.status != Status::Pending;
         let answer: Result<Vec<Option<String>>, _> = if accepts {
@@ -189,8 +216,7 @@ impl RedisStore {
 
     /// Deletes the webhook, if it has this revision where one is given.
     async fn remove(&self, id: &WebhookId, revision: &str) -> Result<(), DeleteError> {
-        let keys = keys::keys(&self.connection, id.task, Some(&id.reference));
-        let mut call = SCRIPTS.delete.on(&keys);
+        let mut call = SCRIPTS.delete.on(&keys::keys(&self.connection, id, true));
         call.arg(self.clock.now().as_millis())
             .arg(id.task.to_string())
             .arg(id.to_string())
@@ -198,20 +224,29 @@ impl RedisStore {
             .arg(tombstone_expires_at(id.task).as_millis())
             .arg(Tombstone::Deleted.as_str());
         let answer: Result<String, _> = self.connection.run_durably(&call, false).await;
-        match answer.map_err(|error| failed(id, error))?.as_str() {
-            "deleted" => Ok(()),
-            "changed" => Err(DeleteError::Changed),
-            _ => Err(DeleteError::Missing),
-        }
+        deleted(&answer.map_err(|error| failed(id, error))?)
     }
 
     /// All keys that a change of this webhook can touch.
     fn keys(&self, webhook: &Webhook) -> Vec<String> {
-        keys::keys(
-            &self.connection,
-            webhook.id.task,
-            webhook.referenced.then_some(&webhook.id.reference),
-        )
+        keys::keys(&self.connection, &webhook.id, webhook.referenced)
+    }
+
+    /// Bars the id of a direct webhook or message.
+    pub(super) async fn bar(&self, id: &impl Display, task: TaskId) -> Result<Barred, StoreError> {
+        let mut keys = keys::index_keys(&self.connection, keys::shard_of(task));
+        keys.extend(keys::own_keys(&self.connection, task, None));
+        let mut call = SCRIPTS.tombstone_id.on(&keys);
+        call.arg(self.clock.now().as_millis()).arg(tombstone_expires_at(task).as_millis());
+        call.arg(Tombstone::Unused.as_str());
+        let found: Result<(Option<String>, Option<String>), _> =
+            self.connection.run_durably(&call, true).await;
+        Ok(match found.map_err(|error| failed(id, error))? {
+            (Some(json), _) => Barred::Record(json),
+            (None, why) => Barred::Tombstone(
+                why.map_or(Tombstone::Deleted, |why| Tombstone::from_stored(&why)),
+            ),
+        })
     }
 
     /// Whether a reader of this id finds the record. The task id alone finds the key, so the
