@@ -6,10 +6,10 @@ local is_foreign = redis.call('EXISTS', w) == 1 and not is_hash(w)
 local found = not is_foreign and load()
 local occupied_until = not is_foreign and redis.call('HGET', w, 'u')
 if found and found.i ~= ARGV[3] then return 'missing' end
-if expected == '0' and occupied_until then return 'missing' end
-if expected ~= '' and (found or expected ~= '0') and not is_foreign then
-  if not found then return 'missing' end
-  if found.v ~= expected then return is_expired(found) and 'missing' or 'changed' end
+if expected ~= '' and not is_foreign then
+  if found and is_expired(found) or not found and expected ~= '0' then return 'missing' end
+  if found and found.v ~= expected then return 'changed' end
+  if expected == '0' and occupied_until then return 'missing' end
 end
 if found then
   remove_entries(place, found)
@@ -26,4 +26,4 @@ if occupied_until and tonumber(occupied_until) > tonumber(until_ms) then
 end
 occupy(place, ARGV[3], 'deleted', until_ms)
 hold(message, place, nil)
-return found and is_expired(found) and 'missing' or 'deleted'
+return 'deleted'
