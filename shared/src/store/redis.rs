@@ -22,11 +22,12 @@
 //!
 //! **Versions before applications** can run on the same data, during an update and after a
 //! roll-back. Their lists, their due index, their recovery of leases and their housekeeping read
-//! the indexes `status`, `due`, `dead` and `expiry`, so nothing of messages and deliveries is there.
-//! Messages alone are in `time`. These versions skip an entry whose record they cannot read, and
-//! their audit an entry without a status. They never touch the keys of deliveries and applications.
-//! Their scripts find a message's record under a task id with another field for its id, so they
-//! answer that there is no such webhook, or that the id is taken. Both count deliveries in `counts`.
+//! the indexes `status`, `due`, `dead` and `expiry`, so nothing of messages and deliveries is
+//! there. Messages alone are in `time`. These versions skip an entry whose record they cannot read,
+//! and their audit an entry without a status. They never touch the keys of deliveries and
+//! applications. Their scripts find a message's record under a task id with another field for its
+//! id, so they answer that there is no such webhook, or that the id is taken. Both count deliveries
+//! in `counts`.
 //!
 //! **Deliveries.** The first write of a delivery is refused if anything occupies its key, or if its
 //! message does not exist. An expired record and a marker occupy the key until housekeeping removes
@@ -35,14 +36,14 @@
 //! whether an expired message still exists.
 //!
 //! **Expiry.** An expired record does not exist for readers. An index of expiry times leads to its
-//! bytes. Each create deletes two expired webhooks, or as much of messages and deliveries as it will
-//! leave itself. [`Store::maintain`] deletes up to [`MAX_READ`] webhooks and as much of the others,
-//! as far as [`PurgeHorizon`] allows. Records and contents have no time to live, because a server
-//! whose clock is ahead for a moment would delete them.
+//! bytes. Each create deletes two expired webhooks, or as much of messages and deliveries as it
+//! will leave itself. [`Store::maintain`] deletes up to [`MAX_READ`] webhooks and as much of the
+//! others, as far as [`PurgeHorizon`] allows. Records and contents have no time to live, because a
+//! server whose clock is ahead for a moment would delete them.
 //!
-//! **Full memory.** From 90 % of `maxmemory` on, the store refuses new webhooks,
-//! messages and applications ([`StoreError::Full`]). Everything else continues, even at 100 %: accepted webhooks are
-//! delivered and can be deleted.
+//! **Full memory.** From 90 % of `maxmemory` on, the store refuses new webhooks, messages and
+//! applications ([`StoreError::Full`]). Everything else continues, even at 100 %: accepted webhooks
+//! are delivered and can be deleted.
 //!
 //! | module | holds |
 //! |---|---|
@@ -90,12 +91,12 @@ use crate::{
     redis::{Connection, scripts},
 };
 
-/// What `create.lua`, `create_message.lua`, `application.lua` and `reserve.lua` return when memory is
-/// nearly full.
+/// What `create.lua`, `create_message.lua`, `create_application.lua` and `reserve.lua` return when
+/// memory is nearly full.
 const FULL: &str = "full";
 
-scripts!("redis": create, create_message, destinations, due, open, open_message, replace, reserve,
-    restricting, standing, tombstone_id;
+scripts!("redis": create, create_application, create_message, destinations, due, open, open_message,
+    replace, reserve, restricting, standing, tombstone_id;
     even_when_full: activity, advance, application, delete, delete_message, forget, forget_schema_2,
     mark, replace_counters, report, take, target, write, write_message,
 );

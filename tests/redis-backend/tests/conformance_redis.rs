@@ -104,9 +104,10 @@ impl Backend for Redis {
     }
 
     async fn plant_application(&self, id: &ApplicationId, json: &str) {
-        let key = format!("{{{}-status}}:applications", self.status.prefix);
-        let plant = cmd("HSET").arg(key).arg(id.as_str()).arg(json).clone();
-        assert_eq!(self.status.ask::<u64>(&plant).await.unwrap(), 0, "the document exists");
+        let key = self.status.key("app", id).await.unwrap().unwrap();
+        let added: u64 = self.status.ask(cmd("HSET").arg(&key).arg("r").arg(json)).await.unwrap();
+        assert_eq!(added, 0, "the document exists");
+        let _: u64 = self.status.ask(cmd("HINCRBY").arg(&key).arg("v").arg(1)).await.unwrap();
     }
 
     async fn plant_target(&self, key: &TargetKey, json: &str) {

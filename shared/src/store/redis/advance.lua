@@ -1,6 +1,6 @@
 -- Moves the audit's position. Returns whether it did.
--- KEYS: sweep. ARGV: the position that must be stored ('' for none), the new one, and how far before
--- the position of versions before applications the audit starts if it has none of its own.
+-- KEYS: sweep. ARGV: the position that must be stored ('' for none), the new one, and how far
+-- before the position of versions before applications the audit starts if it has none of its own.
 local stored = redis.call('HGET', KEYS[1], 'messages_audited_until')
 if not stored then
   local older = redis.call('HGET', KEYS[1], 'audited_until')

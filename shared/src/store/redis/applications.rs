@@ -32,16 +32,19 @@ impl Applications for RedisStore {
         after: &Application,
     ) -> Result<(), WriteApplicationError> {
         let id = &after.id;
-        let shard = keys::shard_of_name(id.as_str());
-        let mut call = SCRIPTS.application.on(&[
-            self.connection.key_of_shard(shard, keys::APPLICATIONS),
-            keys::application_key(&self.connection, id),
-        ]);
-        call.arg(id.as_str())
-            .arg(before.map_or_else(String::new, |revision| revision.to_string()))
-            .arg(after.revision)
-            .arg(after.to_json())
-            .arg(u8::from(self.memory.is_full(&self.connection)));
+        let document = keys::application_key(&self.connection, id);
+        let call = if let Some(before) = before {
+            let mut call = SCRIPTS.application.on(&[document]);
+            call.arg(before).arg(after.revision).arg(after.to_json());
+            call
+        } else {
+            let shard = keys::shard_of_name(id.as_str());
+            let ids = self.connection.key_of_shard(shard, keys::APPLICATIONS);
+            let mut call = SCRIPTS.create_application.on(&[document, ids]);
+            call.arg(id.as_str()).arg(after.revision).arg(after.to_json());
+            call.arg(u8::from(self.memory.is_full(&self.connection)));
+            call
+        };
         let answer: RedisResult<Vec<String>> = self.connection.run_durably(&call, true).await;
         let answer = answer.map_err(|error| failed(id, error))?;
         match answer.first().map(String::as_str) {

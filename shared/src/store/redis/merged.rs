@@ -56,8 +56,8 @@ pub(super) async fn read(
     Ok(IndexRange { members, next })
 }
 
-/// The webhook or message of a member, which ends with its position, after a `:` if other parts come
-/// first. `None` for a member that another program wrote.
+/// The webhook or message of a member, which ends with its position, after a `:` if other parts
+/// come first. `None` for a member that another program wrote.
 pub(super) fn position(member: &str) -> Option<ListPosition> {
     member.rsplit(':').next()?.parse().ok()
 }

@@ -30,8 +30,8 @@ use crate::{
 /// How often a message is read again whose plan gets longer.
 const MAX_TRIES: u32 = 8;
 
-/// What `create_message.lua` returns: the record that exists, expired entries of the same shard, and
-/// why the id is barred or [`FULL`].
+/// What `create_message.lua` returns: the record that exists, expired entries of the same shard,
+/// and why the id is barred or [`FULL`].
 type Created = (Option<String>, Vec<String>, Option<String>);
 
 /// A message, and the fields `r` and `z` of deliveries' keys.

@@ -105,7 +105,7 @@ impl RedisStore {
     ) -> Result<(usize, Vec<Listed>), StoreError> {
         let Some((record, url)) = self.read_direct(task).await? else { return Ok((1, Vec::new())) };
         let now = self.clock.now();
-        match record.as_deref().and_then(readable) {
+        match readable(&record) {
             Some(Record::Webhook(webhook)) if filter.matches(&webhook, now) => {
                 Ok((1, listed(*webhook, url).into_iter().collect()))
             }
@@ -188,32 +188,44 @@ impl RedisStore {
         let read = if at.endpoint.is_none() {
             self.read_direct(at.task).await?
         } else {
-            let key = keys::record_key(&self.connection, at);
-            let record: RedisResult<Option<Vec<u8>>> =
-                self.connection.ask(cmd("HGET").arg(key).arg("r")).await;
-            unless_foreign(at.task, record)?.map(|record| (record, Some(Vec::new())))
+            self.read_field(&keys::record_key(&self.connection, at), "r", at.task)
+                .await?
+                .map(|record| (record, Some(Vec::new())))
         };
         let Some((record, url)) = read else { return Ok(None) };
         let now = self.clock.now();
-        let webhook = record.as_deref().and_then(readable_webhook);
-        let webhook =
-            webhook.filter(|webhook| webhook.is_dead_letter() && !webhook.is_expired(now));
+        let webhook = readable_webhook(&record)
+            .filter(|webhook| webhook.is_dead_letter() && !webhook.is_expired(now));
         Ok(webhook.and_then(|webhook| listed(webhook, url)))
     }
 
-    /// The record under a task id, and the URL of its content. `None` if another program wrote under
-    /// one of the keys. Bytes, because a value that is not text must not hide the others.
+    /// The record under a task id, and the URL of its content.
     async fn read_direct(&self, task: TaskId) -> Result<Option<Read>, StoreError> {
         let record = keys::record_key(&self.connection, ListPosition::at(task));
-        let record = cmd("HGET").arg(record).arg("r").clone();
-        let url = cmd("HGET").arg(keys::content_key(&self.connection, task)).arg("u").clone();
-        let (record, url) = tokio::join!(self.connection.ask(&record), self.connection.ask(&url));
-        Ok(unless_foreign(task, record)?.zip(unless_foreign(task, url)?))
+        let content = keys::content_key(&self.connection, task);
+        let (record, url) = tokio::try_join!(
+            self.read_field(&record, "r", task),
+            self.read_field(&content, "u", task)
+        )?;
+        Ok(record.map(|record| (record, url)))
+    }
+
+    /// A field, unless another program wrote under the key. Bytes, because a value that is not text
+    /// must not hide the others.
+    async fn read_field(
+        &self,
+        key: &str,
+        field: &str,
+        task: TaskId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let read: RedisResult<Option<Vec<u8>>> =
+            self.connection.ask(cmd("HGET").arg(key).arg(field)).await;
+        Ok(unless_foreign(task, read)?.flatten())
     }
 }
 
-/// A record and its URL.
-type Read = (Option<Vec<u8>>, Option<Vec<u8>>);
+/// A record, and the URL of its content, if that can be read.
+type Read = (Vec<u8>, Option<Vec<u8>>);
 
 fn listed(webhook: Webhook, url: Option<Vec<u8>>) -> Option<Listed> {
     Some(Listed { webhook, url: String::from_utf8_lossy(&url?).into_owned() })

@@ -1,4 +1,5 @@
--- Replaces the record of a message. Returns 'done', 'conflict' with the stored record, or 'missing'.
+-- Replaces the record of a message. Returns 'done', 'conflict' with the stored record, or
+-- 'missing'.
 -- ARGV: now, task, id, revision that the stored record must have, revision, due_at, expires_at,
 -- record, how many deliveries were added to the plan.
 local task = ARGV[2]

@@ -30,7 +30,7 @@ use shared::{
 use crate::{DATABASE, PREFIX, World, content};
 
 /// A store whose answers wait for one replica.
-fn confirmed(url: &str) -> RedisStore {
+pub(crate) fn confirmed(url: &str) -> RedisStore {
     let url = RedisUrl::parse(url).unwrap();
     let connection =
         Connection::new(&url, PREFIX, "status").unwrap().confirmed_by(&url, 1).unwrap();

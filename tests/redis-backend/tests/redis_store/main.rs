@@ -1,12 +1,15 @@
-//! What only Redis can show, on a server and on a cluster: foreign keys, what is left once
-//! webhooks have expired, restarts, TLS, and settings with which it loses webhooks; what a process
-//! that died held (`recovery`), replicas and a full memory (`limits`).
+//! What only Redis can show, on a server and on a cluster: foreign keys, what is left once webhooks
+//! have expired, restarts, TLS, and settings with which it loses webhooks; what a process that died
+//! held (`recovery`), replicas and a full memory (`limits`), messages and their deliveries
+//! (`messages`), and the previous release on their keys (`roll_back`).
 
 #![allow(clippy::unwrap_used, reason = "these are tests: their panics are verdicts")]
 
 mod golden;
 mod limits;
+mod messages;
 mod recovery;
+mod roll_back;
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,9 +97,15 @@ impl<S> World<S> {
 
     /// Delivered, or archived as a dead letter.
     async fn finished(&self, error: Option<ErrorKind>) -> Webhook {
-        let (created, now) = (self.created().await, self.now());
+        let created = self.created().await;
+        self.finish(&created, error).await
+    }
+
+    /// Leads a pending webhook there.
+    async fn finish(&self, pending: &Webhook, error: Option<ErrorKind>) -> Webhook {
+        let now = self.now();
         let claimed =
-            self.written(&created, self.rules.claim(&created, ClaimId(1), now).unwrap()).await;
+            self.written(pending, self.rules.claim(pending, ClaimId(1), now).unwrap()).await;
         let status_code = Some(if error.is_some() { 410 } else { 200 });
         let outcome = Outcome { error, status_code, retry_after: None };
         let report =
@@ -107,6 +116,14 @@ impl<S> World<S> {
             return concluded;
         }
         self.written(&concluded, self.rules.archive(&concluded, now).unwrap()).await
+    }
+
+    /// Runs housekeeping so often that it may delete what has expired.
+    async fn maintained(&self) {
+        for _ in 0..3 {
+            self.store.maintain(self.now(), self.now()).await.unwrap();
+            self.clock.advance(Duration::from_secs(61));
+        }
     }
 
     /// All keys, behind the store's back: only a test may ask so.
