@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_message_is_listed_exactly_while_it_is_unheld,
         expired_records_are_accounted_for,
         a_range_begins_with_its_start_and_ends_before_its_end,
+        a_range_across_midnight_is_complete,
         no_page_splits_a_standing,
         what_is_entered_between_pages_does_not_hide_others,
     ]
@@ -183,6 +184,22 @@ async fn a_range_begins_with_its_start_and_ends_before_its_end(fixture: Fixture)
     assert_eq!(fixture.list_unheld(fixture.at(1000), fixture.at(1001)).await, tasks[1..2]);
     assert_eq!(fixture.list_unheld(fixture.at(1000), fixture.at(1000)).await, []);
     assert_eq!(fixture.list_unheld(fixture.at(0), fixture.at(1000)).await, tasks[..1]);
+}
+
+/// A range is read completely, even if the backend stores days separately. The case has messages on
+/// both sides of a midnight, and empty days in between.
+async fn a_range_across_midnight_is_complete(fixture: Fixture) {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let midnight = (fixture.epoch.as_millis() / DAY_MS + 1) * DAY_MS;
+    let at = |millis| Timestamp::from_millis(midnight + millis);
+    let mut tasks = Vec::new();
+    for millis in [-1, 0, 1, 4 * DAY_MS] {
+        let message = fixture.published_as(new_message(at(millis), 2)).await;
+        State::InProgress.reach(&fixture, &unstarted(&message, 0)).await;
+        tasks.push(message.id.task);
+    }
+    assert_eq!(fixture.list_unheld(at(-1000), at(1000)).await, tasks[..3]);
+    assert_eq!(fixture.list_unheld(at(-1000), at(5 * DAY_MS)).await, tasks);
 }
 
 /// A call reads a limited number of keys, and still judges each message by all of its own. The case

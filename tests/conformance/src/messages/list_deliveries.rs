@@ -9,10 +9,11 @@ use shared::{
     store::{Filter, ListPosition, Listed, MAX_READ},
 };
 
-use super::published::{State, days, new_message, same_key, unstarted};
+use super::published::{State, days, extended, fresh_endpoints, new_message, same_key, unstarted};
 use crate::{
     Case, Fixture, area,
     fixture::{self, eventually, same},
+    steps::OURS,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -22,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         the_status_filter_works_on_deliveries,
         a_reference_id_finds_direct_webhooks_only,
         what_cannot_start_is_not_listed,
+        every_vacant_key_of_a_plan_is_listed,
         pages_have_each_delivery_once_while_they_start,
         a_match_behind_many_deliveries_is_reached,
     ]
@@ -201,6 +203,38 @@ async fn what_cannot_start_is_not_listed(fixture: Fixture) {
     expect(&visible[1..]).await;
     fixture.clock.advance(days(10));
     expect(&visible[1..2]).await;
+}
+
+/// A delivery without a record stays in the list whatever happens to the other keys of its message.
+/// In the case, other keys get a record or a marker, each twice, and the plan gets longer after its
+/// other deliveries have finished.
+async fn every_vacant_key_of_a_plan_is_listed(fixture: Fixture) {
+    let message = fixture.published_as(new_message(fixture.at(1), 3)).await;
+    let (now, until) = (fixture.now(), fixture.now().plus(days(20)));
+    let expect = async |webhooks: Vec<Webhook>| {
+        let expected = expected(webhooks);
+        eventually("what is visible", || async {
+            same(&listed(&fixture, &all(&fixture), 2).await, &expected)
+        })
+        .await;
+    };
+    let (first, marked) = (unstarted(&message, 0), unstarted(&message, 1));
+    let claimed = fixture.rules.claim(&first, OURS, now).unwrap();
+    for store in [&fixture.store, &fixture.other] {
+        store.write(&first, &claimed).await.unwrap();
+        store.put_marker(&marked.id, until).await.unwrap();
+        store.put_marker(&message.id.delivery(fresh_endpoints(1)[0]), until).await.unwrap();
+    }
+    expect(vec![claimed.clone(), unstarted(&message, 2)]).await;
+    fixture.store.put_marker(&first.id, until).await.unwrap();
+    expect(vec![unstarted(&message, 2)]).await;
+    let delivered = State::Delivered.reach(&fixture, &unstarted(&message, 2)).await;
+    expect(vec![delivered.clone()]).await;
+    let longer = extended(&message, fresh_endpoints(1)[0], now);
+    fixture.store.write_message(&message, &longer).await.unwrap();
+    expect(vec![delivered.clone(), unstarted(&longer, 3)]).await;
+    let added = State::Held.reach(&fixture, &unstarted(&longer, 3)).await;
+    expect(vec![delivered, added]).await;
 }
 
 /// A client that reads pages while deliveries start misses none and gets none twice. The case makes

@@ -1,5 +1,7 @@
 //! Markers: a deleted delivery does not come back.
 
+use std::time::Duration;
+
 use shared::{
     applications::{message::KEY_OCCUPIED, standing::Found},
     model::Webhook,
@@ -104,6 +106,11 @@ async fn a_marker_needs_no_message(fixture: Fixture) {
     fixture.store.put_marker(&delivery.id, fixture.now().plus(KEY_OCCUPIED)).await.unwrap();
     assert_eq!(fixture.other.delivery(&delivery.id).await.unwrap(), None);
     assert_eq!(fixture.other.standing(&message.id).await.unwrap(), None);
+    let created_at = message.id.task.created_at();
+    let until = created_at.plus(Duration::from_millis(1));
+    assert_eq!(fixture.store.list_unindexed(created_at, until, None).await.unwrap().items, []);
+    let listed = fixture.store.list(&Filter::default(), None, 100).await.unwrap().items;
+    assert!(listed.iter().all(|listed| listed.webhook.id != delivery.id));
     fixture.store.create_message(&message, &content(&message.id)).await.unwrap();
     assert_marked(&fixture, &delivery).await;
     let standing = fixture.standing(&message.id).await.unwrap();

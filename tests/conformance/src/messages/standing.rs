@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_standing_has_the_audit_s_position,
         a_standing_has_no_other_message_s_keys,
         a_standing_shows_every_acknowledged_write,
+        a_standing_shows_no_write_without_an_earlier_one,
         a_delivery_outside_the_plan_is_read,
     ]
 }
@@ -144,6 +145,49 @@ async fn a_standing_shows_every_acknowledged_write(fixture: Fixture) {
     })
     .await;
     assert_eq!(fixture.standing(&message.id).await.unwrap().found.len(), 40);
+}
+
+/// A standing that shows a write shows every write that was acknowledged before that one started.
+/// In each round, one task writes the deliveries of a message one after the other, in the order of
+/// their endpoints or against it, and then the message. Three tasks read standings meanwhile.
+async fn a_standing_shows_no_write_without_an_earlier_one(fixture: Fixture) {
+    for round in 0..10 {
+        let message = fixture.published(12).await;
+        let now = fixture.now();
+        let mut order: Vec<usize> = (0..12).collect();
+        order.sort_by_key(|index| message.plan[*index].endpoint);
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        run_concurrently(&fixture, 4, |task, store| {
+            let (message, rules, order) = (message.clone(), fixture.rules.clone(), order.clone());
+            async move {
+                if task == 0 {
+                    for index in order {
+                        let delivery = unstarted(&message, index);
+                        let claimed = rules.claim(&delivery, OURS, now).unwrap();
+                        store.write(&delivery, &claimed).await.unwrap();
+                    }
+                    let deleting = rules.start_deleting(&message, now).unwrap();
+                    store.write_message(&message, &deleting).await.unwrap();
+                    return;
+                }
+                loop {
+                    let standing = store.standing(&message.id).await.unwrap().unwrap();
+                    let is_found = |index: &&usize| {
+                        standing.found.contains_key(&message.plan[**index].endpoint)
+                    };
+                    let leading = order.iter().take_while(is_found).count();
+                    assert_eq!(leading, standing.found.len(), "round {round}: one is missing");
+                    if standing.message.deleting {
+                        assert_eq!(leading, 12, "round {round}");
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+    }
 }
 
 /// A read of a delivery does not ask whether the plan has its endpoint. The case reads a vacant key
