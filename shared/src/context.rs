@@ -92,11 +92,12 @@ impl Context {
     /// Creates a context with these backends. It flushes its counters at most once per
     /// `flush_interval`.
     pub fn new(
-        config: Config,
+        mut config: Config,
         backends: &Backends,
         clock: Arc<dyn Clock>,
         flush_interval: Duration,
     ) -> Result<Self, ContextError> {
+        config.master_keys = config.master_keys.or_else(|| backends.master_keys().cloned());
         let guard = Arc::new(AddressGuard::new(GuardSettings {
             allow_private: config.allow_private,
             allowlist: config.allowlist.clone(),

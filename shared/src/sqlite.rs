@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `open` | opening: whose file it is, its schema version and the migrations |
+//! | `older_schema` | the backup that precedes a migration |
 //! | `writer` | the one thread that writes, and group commit |
 //! | `reader` | the connections that only read |
 //! | `limit` | the end of reads that take too long |
@@ -33,6 +34,7 @@ mod data_dir;
 mod files;
 mod limit;
 pub mod master_key_file;
+mod older_schema;
 mod open;
 mod reader;
 mod recover;

@@ -8,7 +8,8 @@ use std::{
 };
 
 use shared::sqlite::{
-    Copied, CopyError, DATABASE_FILE, DataDir, Recovered, backup, recover, restore,
+    Copied, CopyError, DATABASE_FILE, DataDir, Recovered, backup, master_key_file::MASTER_KEY_FILE,
+    recover, restore,
 };
 
 use crate::{errors::explain, options::Command};
@@ -33,12 +34,22 @@ fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
         Command::Backup { to, overwrite } => {
             // A running stack is not disturbed.
             let copied = backup(&data_dir.join(DATABASE_FILE), to, *overwrite)?;
-            Ok(format!(
+            let mut text = format!(
                 "Backed up {} to {}: {}.",
                 data_dir.display(),
                 to.display(),
                 contents(&copied)
-            ))
+            );
+            let key = data_dir.join(MASTER_KEY_FILE);
+            if key.exists() {
+                let _ = write!(
+                    text,
+                    " The backup does not contain the master key {}: copy it to another place. \
+                     Without it, the secrets of endpoints cannot be opened.",
+                    key.display()
+                );
+            }
+            Ok(text)
         }
         Command::Restore { from, overwrite } => {
             let (copied, replaced) = restore(&DataDir::lock(data_dir)?, from, *overwrite)?;
@@ -50,6 +61,15 @@ fn perform(command: &Command, data_dir: &Path) -> Result<String, CopyError> {
             );
             if let Some(replaced) = replaced {
                 let _ = write!(text, " The previous database is now {}.", replaced.display());
+            }
+            let key = data_dir.join(MASTER_KEY_FILE);
+            if !key.exists() {
+                let _ = write!(
+                    text,
+                    " If MASTER_KEY is not set, put the master key that belongs to the backup at \
+                     {} before you start the stack.",
+                    key.display()
+                );
             }
             Ok(text)
         }

@@ -160,7 +160,7 @@ impl Stack {
         let damaged = |error: StartError| diagnosed(error, &config.data_dir);
         let mode = match &functions {
             None => DataDirMode::Exclusive,
-            Some(_) => DataDirMode::Shared,
+            Some(_) => DataDirMode::SharedByStack,
         };
         let backends =
             Backends::open(&config, &clock, mode).map_err(|error| damaged(error.into()))?;

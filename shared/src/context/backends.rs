@@ -11,6 +11,7 @@ use crate::{
     config::{Config, QueueBackend, StoreBackend},
     liveness::Liveness,
     queue::Queue,
+    sealing::MasterKeys,
     store::Store,
 };
 
@@ -21,6 +22,7 @@ pub struct Backends {
     store: Arc<dyn Store>,
     queue: Arc<dyn Queue>,
     liveness: Arc<Liveness>,
+    master_keys: Option<MasterKeys>,
     services: Vec<Arc<dyn Service>>,
 }
 
@@ -96,6 +98,7 @@ impl Backends {
             store: opened.store.ok_or_else(no_store)?,
             queue: opened.queue.ok_or_else(no_queue)?,
             liveness: opened.liveness.unwrap_or_default(),
+            master_keys: opened.master_keys,
             services,
         })
     }
@@ -108,6 +111,11 @@ impl Backends {
     /// The queue.
     pub fn queue(&self) -> &Arc<dyn Queue> {
         &self.queue
+    }
+
+    /// The master keys beside the embedded store, if `MASTER_KEY` is not set.
+    pub(super) fn master_keys(&self) -> Option<&MasterKeys> {
+        self.master_keys.as_ref()
     }
 
     pub(super) fn liveness(&self) -> &Arc<Liveness> {

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     liveness::Liveness,
     queue::Queue,
+    sealing::MasterKeys,
     store::Store,
 };
 
@@ -21,6 +22,9 @@ pub enum DataDirMode {
     Exclusive,
     /// Any number of processes.
     Shared,
+    /// The same. This process is the stack whose functions run in the other processes. It makes the
+    /// master key of the directory, which they read.
+    SharedByStack,
 }
 
 /// The duties of a backend besides storing and queueing.
@@ -59,5 +63,7 @@ pub(super) struct Opened {
     pub(super) queue: Option<Arc<dyn Queue>>,
     /// The liveness that the store's claims depend on.
     pub(super) liveness: Option<Arc<Liveness>>,
+    /// The master keys that the store keeps, if `MASTER_KEY` is not set.
+    pub(super) master_keys: Option<MasterKeys>,
     pub(super) service: Option<Arc<dyn Service>>,
 }

@@ -32,6 +32,7 @@ pub(super) fn open(opening: Opening<'_>) -> Result<Opened, ContextError> {
         queue: queue.clone().map(|queue| queue as _),
         // Without a store on Redis no process takes over claims, and no attempt has to stop.
         liveness: store.as_ref().map(|_| Arc::clone(&liveness)),
+        master_keys: None,
         service: None,
     };
     // The heartbeat is kept beside the webhooks if they are on Redis.

@@ -13,8 +13,9 @@
 //! - A file that exists is never replaced, also if it is damaged: what it sealed would be lost. Of
 //!   processes that create it at the same time, all get the key of the first.
 //!
-//! If the file is lost, so are the secrets that it sealed: they fail to open, and the error names
-//! the id of the key. A backup of the data directory must include it.
+//! If the file is lost, so are the secrets that it sealed. So a stack without the file makes no other
+//! key if its database has endpoints ([`is_needed`]), and does not start. `local backup` copies the
+//! database alone: keep a copy of the file at another place.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,7 +24,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::files::{PRIVATE_MODE, restrict, sync_folder_of};
+use super::{
+    files::{PRIVATE_MODE, restrict, sync_folder_of},
+    open::{OpenError, Role, connect},
+};
 use crate::{
     random::Random,
     sealing::{InvalidMasterKeys, MasterKeys, generate_master_key},
@@ -72,6 +76,18 @@ pub enum MasterKeyFileError {
         /// What is wrong with it.
         fault: InvalidMasterKeys,
     },
+    /// There is no file, and the database has secrets that a key sealed.
+    #[error(
+        "the master key {} is missing, and the database has endpoints whose secrets it opens; \
+         nothing was changed: put the file back (`local backup` does not copy it), or set \
+         MASTER_KEY to the key that was used before. If the key is lost, set MASTER_KEY to a new \
+         one (`openssl rand -base64 32`) and create these endpoints again",
+        path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// Reads the master keys of this data directory. `None`: there is no file.
@@ -91,6 +107,16 @@ pub fn read(folder: &Path) -> Result<Option<MasterKeys>, MasterKeyFileError> {
         Ok(keys) => Ok(Some(keys)),
         Err(fault) => Err(MasterKeyFileError::Invalid { path, fault }),
     }
+}
+
+/// Whether the database has endpoints, whose secrets are sealed. Each endpoint has one. Reads the
+/// documents of applications up to the first with an endpoint.
+pub fn is_needed(database: &Path) -> Result<bool, OpenError> {
+    let failed = |source| OpenError::Failed { path: database.to_owned(), source };
+    let connection = connect(database, Role::Reader).map_err(failed)?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM applications WHERE json_valid(document) AND \
+        json_array_length(document, '$.endpoints') > 0)";
+    connection.query_row(sql, (), |row| row.get(0)).map_err(failed)
 }
 
 /// Reads the master keys of this data directory, which exists. Without a file, it makes one with a

@@ -12,8 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{
     BUSY_TIMEOUT,
+    copy::CopyError,
     files::{PRIVATE_MODE, make_private},
-    limit,
+    limit, older_schema,
 };
 
 /// Marks the file as Posthaste's: the bytes `Psth`.
@@ -25,6 +26,9 @@ pub(super) const MIGRATIONS: &[&str] =
 
 /// Tables that an older version ignores. So they need no schema version.
 const ADDITIONS: &str = include_str!("targets.sql");
+
+/// How long a process waits while another one backs up and migrates the file.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// More than the number of statements of store and queue, so each is compiled once.
 const STATEMENTS_CACHED: usize = 128;
@@ -72,6 +76,27 @@ pub enum OpenError {
     NoLog {
         /// The file.
         path: PathBuf,
+    },
+    /// The file is older, and the backup that must precede its migration was not written.
+    #[error(
+        "the database {} has schema version {found}, and this version of Posthaste needs {known}; \
+         it was left as it is, because the backup {} could not be written: its folder needs \
+         as much free space again as the database",
+        path.display(),
+        backup.display()
+    )]
+    NoBackup {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: usize,
+        /// The version that it would get.
+        known: usize,
+        /// The path of the backup.
+        backup: PathBuf,
+        /// Why it was not written.
+        #[source]
+        source: Box<CopyError>,
     },
     /// SQLite failed: the disk is full, the file is damaged, or another process keeps it locked.
     #[error("cannot open the database {}", path.display())]
@@ -129,25 +154,33 @@ pub(super) fn connect(path: &Path, role: Role) -> rusqlite::Result<Connection> {
 }
 
 /// Opens the file for the writer and migrates it to the newest schema. Does not change a file that
-/// is not Posthaste's.
+/// is not Posthaste's. Before it migrates a file, it writes a backup beside it.
 pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Failed { path: path.to_owned(), source };
     check_access(path)?;
     make_private(path);
     let mut connection =
         connect(path, Role::Writer).map_err(|error| foreign_or_failed(path, error))?;
-    if version(&connection, path, migrations.len())? == 0 {
+    let found = version(&connection, path, migrations.len())?;
+    if found == 0 {
         // `trim` can give free pages back to the file system only with this map, which only a new
         // file can get.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
     enter_wal_mode(&connection, path)?;
     connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
+    if found < migrations.len() {
+        connection.busy_timeout(MIGRATION_TIMEOUT).map_err(failed)?;
+    }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Checked again under the write lock, because another process may have been first.
     let found = version(&transaction, path, migrations.len())?;
     if found < migrations.len() {
+        if found > 0 {
+            // No other process writes meanwhile, because this one has the write lock.
+            older_schema::back_up(path, found, migrations.len())?;
+        }
         for migration in &migrations[found..] {
             transaction.execute_batch(migration).map_err(failed)?;
         }
@@ -157,6 +190,7 @@ pub(super) fn prepare(path: &Path, migrations: &[&str]) -> Result<Connection, Op
     transaction.execute_batch(ADDITIONS).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     Ok(connection)
 }
 

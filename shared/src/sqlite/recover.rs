@@ -88,6 +88,9 @@ impl Rescue<'_> {
             }
             damaged_tables.push(table.name);
         }
+        if damaged_tables.iter().any(|table| table == "webhooks") {
+            self.count_unstarted()?;
+        }
         let without_payload = self.settle_contents(&mut lost)?;
         self.count()?;
         self.target.execute_batch("COMMIT")?;
@@ -181,7 +184,10 @@ impl Rescue<'_> {
     /// Copies rows that an index names. Returns the keys of unreadable rows.
     fn look_up_by_indexes(&self, table: &Table) -> rusqlite::Result<Vec<Vec<Value>>> {
         let keys = match table.name.as_str() {
-            "contents" => rows(self.target, "SELECT content FROM webhooks", 1)?,
+            // A message shares its content with its deliveries. Rows without a record have none.
+            "contents" => {
+                rows(self.target, "SELECT DISTINCT content FROM webhooks WHERE content <> 0", 1)?
+            }
             _ => self.keys_in_indexes(table)?,
         };
         let is_key = table
@@ -221,7 +227,8 @@ impl Rescue<'_> {
                 WHERE type = 'index' AND tbl_name = ?1
             ) WHERE sql IS NOT NULL";
         let mut keys = Vec::new();
-        for index in texts(self.target, indexes, &table.name)? {
+        // Those of the damaged file, which may have an older schema.
+        for index in texts(self.source, indexes, &table.name)? {
             for order in ["ASC", "DESC"] {
                 let (index, condition) = index.split_once(' ').unwrap_or((&index, ""));
                 let first = texts(
@@ -240,26 +247,51 @@ impl Rescue<'_> {
         Ok(keys)
     }
 
-    /// An unfinished webhook without its payload could never be delivered.
+    /// An unfinished webhook without its payload could never be delivered. Nor could a message with
+    /// deliveries that have not started, or an unfinished delivery without its message.
     fn settle_contents(&self, lost: &mut BTreeSet<String>) -> rusqlite::Result<u64> {
-        const WITHOUT: &str = "content NOT IN (SELECT id FROM contents)";
-        let finished =
-            format!("status IN ({}, {})", Status::Delivered.code(), Status::Failed.code());
-        let sql = format!("SELECT task FROM webhooks WHERE {WITHOUT} AND NOT {finished}");
-        for key in rows(self.target, &sql, 1)? {
-            if let Some(Value::Blob(task)) = key.first() {
-                lost.extend(name_of(task));
-                self.target.execute("DELETE FROM webhooks WHERE task = ?1", [task])?;
+        const WITHOUT: &str = "content <> 0 AND content NOT IN (SELECT id FROM contents)";
+        let unfinished =
+            format!("status NOT IN ({}, {})", Status::Delivered.code(), Status::Failed.code());
+        // A message has the status of an unfinished webhook while a delivery has not started.
+        let without_payload = format!("{WITHOUT} AND ({unfinished} OR kind = 1 AND due_at > 0)");
+        let without_message = format!(
+            "kind = 2 AND {unfinished} AND NOT EXISTS (SELECT 1 FROM webhooks AS message WHERE \
+             message.task = substr(webhooks.task, 1, 16) AND message.kind = 1)"
+        );
+        for condition in [without_payload, without_message] {
+            let sql = format!("SELECT task FROM webhooks WHERE {condition}");
+            for key in rows(self.target, &sql, 1)? {
+                if let Some(Value::Blob(task)) = key.first() {
+                    lost.extend(name_of(task));
+                    self.target.execute("DELETE FROM webhooks WHERE task = ?1", [task])?;
+                }
             }
         }
         let count = format!("SELECT count(*) FROM webhooks WHERE {WITHOUT}");
         self.target.query_row(&count, (), |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     }
 
+    /// Counts again which deliveries have no row. One whose row is lost starts again, if its message
+    /// is there.
+    fn count_unstarted(&self) -> rusqlite::Result<()> {
+        self.target.execute_batch(&format!(
+            "UPDATE webhooks SET unstarted = max(0, json_array_length(record, '$.plan') - (
+                 SELECT count(*) FROM webhooks AS delivery
+                 WHERE delivery.task > webhooks.task AND delivery.task < webhooks.task || x'ff'))
+             WHERE kind = 1 AND json_valid(record);
+             UPDATE webhooks SET status = iif(unstarted > 0, {}, {}) WHERE kind = 1",
+            Status::Pending.code(),
+            Status::Delivered.code()
+        ))
+    }
+
     fn count(&self) -> rusqlite::Result<()> {
         for total in Total::ALL {
             let counted = match total {
-                Total::Webhooks(status) => format!("webhooks WHERE status = {}", status.code()),
+                Total::Webhooks(status) => {
+                    format!("webhooks WHERE kind IN (0, 2) AND status = {}", status.code())
+                }
                 Total::Messages(lane) => format!("messages WHERE lane = {}", lane.code()),
             };
             self.target.execute(
@@ -280,8 +312,12 @@ fn is_unreadable(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn name_of(task: &[u8]) -> Option<String> {
-    TaskId::from_bytes(task).map(|task| task.to_string())
+/// The end of the webhook's id.
+fn name_of(key: &[u8]) -> Option<String> {
+    let (task, endpoint) = key.split_at_checked(16)?;
+    let task = TaskId::from_bytes(task)?;
+    let endpoint = std::str::from_utf8(endpoint).ok()?;
+    Some(if endpoint.is_empty() { task.to_string() } else { format!("{task}.{endpoint}") })
 }
 
 fn texts(connection: &Connection, sql: &str, parameter: &str) -> rusqlite::Result<Vec<String>> {

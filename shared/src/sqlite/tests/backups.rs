@@ -1,5 +1,7 @@
 //! Backups and restores.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::{
     super::{files::beside, unfinished_restore::is_unfinished},
     *,
@@ -167,4 +169,58 @@ async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() 
         number(&raw(&lock.database()), "PRAGMA user_version"),
         open::MIGRATIONS.len() as i64
     );
+}
+
+/// Before a file of an older version is migrated, a copy of it is written beside it, once. The older
+/// version refuses the migrated file, and reads the copy.
+#[tokio::test]
+async fn a_backup_is_written_before_a_migration() {
+    let (folder, path) = file();
+    let older = &open::MIGRATIONS[..2];
+    drop(Database::open_with(&path, older).unwrap());
+    let names = || {
+        let entries = fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["test.db"], "a new file needs none");
+    raw(&path).execute_batch("INSERT INTO counters VALUES ('a', 1)").unwrap();
+    drop(Database::open(&path).unwrap());
+    assert_eq!(names(), ["test.db", "test.db.schema-2"]);
+    let backup = beside(&path, ".schema-2");
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    let refused = Database::open_with(&path, older).unwrap_err();
+    assert!(matches!(refused, OpenError::Newer { found: 3, known: 2, .. }), "{refused}");
+    let copy = folder.path().join("copy.db");
+    fs::copy(&backup, &copy).unwrap();
+    drop(Database::open_with(&copy, older).unwrap());
+    assert_eq!(number(&raw(&copy), "SELECT n FROM counters"), 1);
+    // The backup of an earlier migration stays.
+    raw(&copy).execute_batch("UPDATE counters SET n = 2").unwrap();
+    fs::rename(&copy, &path).unwrap();
+    drop(Database::open(&path).unwrap());
+    assert_eq!(number(&raw(&backup), "SELECT n FROM counters"), 1);
+    assert_eq!(number(&raw(&path), "SELECT n FROM counters"), 2);
+    assert_eq!(number(&raw(&path), "PRAGMA user_version"), 3);
+}
+
+/// Without a backup nothing is migrated. The next start tries again.
+#[tokio::test]
+async fn a_file_is_not_migrated_without_a_backup() {
+    let (_folder, path) = file();
+    drop(Database::open_with(&path, &open::MIGRATIONS[..2]).unwrap());
+    // It cannot be replaced by a file.
+    let obstacle = beside(&path, ".schema-2.partial");
+    fs::create_dir(&obstacle).unwrap();
+    let error = Database::open(&path).unwrap_err();
+    let text = crate::error_chain::causes(&error).map(ToString::to_string).collect::<Vec<_>>();
+    let text = text.join("; ");
+    assert!(matches!(error, OpenError::NoBackup { found: 2, known: 3, .. }), "{text}");
+    assert!(text.contains("test.db.schema-2") && text.contains("left as it is"), "{text}");
+    assert_eq!(number(&raw(&path), "PRAGMA user_version"), 2);
+    assert!(!beside(&path, ".schema-2").exists());
+    fs::remove_dir(&obstacle).unwrap();
+    drop(Database::open(&path).unwrap());
+    assert_eq!(number(&raw(&path), "PRAGMA user_version"), 3);
 }

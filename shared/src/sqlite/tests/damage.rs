@@ -1,6 +1,7 @@
 //! Recovery from a damaged file.
 
 use std::{
+    collections::BTreeSet,
     io::{Seek, SeekFrom, Write},
     sync::Arc,
 };
@@ -79,6 +80,8 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
         let sql = format!("SELECT rootpage FROM sqlite_schema WHERE name = '{table}'");
         number(&raw(&whole), &sql) as u64
     });
+    // Rows between two damaged pages are found by an index, and the table of messages has none.
+    let mut pages_of_messages = BTreeSet::new();
     let pairs = (2..pages / 2).map(|page| vec![page, pages - page]);
     for broken in (1..=pages).map(|page| vec![page]).chain(pairs) {
         let folder = TempDir::new().unwrap();
@@ -114,8 +117,13 @@ async fn what_was_not_on_the_broken_pages_is_saved() {
             let named = webhooks + recovered.lost_webhooks.len() as u64;
             assert!(named == WEBHOOKS || pages > 1, "{broken:?}: {recovered:?}");
             let all = WEBHOOKS * MESSAGES_PER_WEBHOOK;
+            if pages == 1 && messages < all {
+                pages_of_messages.extend(broken.iter().copied());
+            }
+            let lost_in_between =
+                pages > 1 && broken.iter().all(|page| pages_of_messages.contains(page));
             assert!(
-                messages + pages * MESSAGES_OF_A_PAGE >= all,
+                messages + pages * MESSAGES_OF_A_PAGE >= all || lost_in_between,
                 "{broken:?}: {messages} messages, {recovered:?}"
             );
         }

@@ -33,6 +33,13 @@ pub(super) fn start(
     if !message.exists(tx.connection(), &key, now)? {
         return Ok(Written::Missing);
     }
+    let record = record(tx.connection(), &key, Kind::Message)?;
+    let is_of_it = |record: String| {
+        row.message_named.as_ref().is_some_and(|named| record.contains(named.as_str()))
+    };
+    if !record.is_some_and(is_of_it) {
+        return Ok(Written::Missing);
+    }
     insert(tx, row, message.content)?;
     count_started(tx, &row.key)?;
     Ok(Written::Done { content: message.content })

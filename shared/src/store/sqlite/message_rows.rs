@@ -83,19 +83,12 @@ pub(super) fn replace(
         return Ok(Written::Missing);
     }
     if found.revision != before as i64 {
-        let stored = records::record(tx.connection(), &row.key, Kind::Message)?;
-        let stored = stored.unwrap_or_default();
-        // The same bytes are the same record: an earlier try of this write took effect.
-        return Ok(if stored == row.record {
-            Written::Done { content: found.content }
-        } else {
-            Written::Conflict { record: stored }
-        });
+        return records::conflict(tx.connection(), row, &found);
     }
-    tx.execute(
+    let changed = tx.execute(
         "UPDATE webhooks SET revision = ?2, due_at = ?3, expires_at = ?4, hidden_at = ?4, record = \
          ?5, unstarted = unstarted + ?6, status = iif(unstarted + ?6 > 0, ?7, ?8)
-         WHERE task = ?1",
+         WHERE task = ?1 AND instr(record, ?9) > 0",
         params![
             row.key.bytes(),
             row.revision,
@@ -104,8 +97,12 @@ pub(super) fn replace(
             row.record,
             added,
             Status::Pending.code(),
-            Status::Delivered.code()
+            Status::Delivered.code(),
+            row.named
         ],
     )?;
+    if changed == 0 {
+        return Ok(Written::Missing);
+    }
     Ok(Written::Done { content: found.content })
 }

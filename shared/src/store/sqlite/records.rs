@@ -1,6 +1,8 @@
 //! One row of a direct webhook, a delivery or a message: its record, its content, and the
 //! conditional writes.
 
+use std::fmt::Display;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -32,6 +34,10 @@ pub(super) struct Row {
     archived_at: Option<i64>,
     pub(super) expires_at: Option<i64>,
     pub(super) record: String,
+    /// How a record of the same whole id names it.
+    pub(super) named: String,
+    /// Of a delivery: how the record of its message names the message.
+    pub(super) message_named: Option<String>,
     application: Option<String>,
     /// Of a message: the number of planned deliveries.
     planned: Option<i64>,
@@ -49,6 +55,8 @@ impl Row {
             archived_at: millis(webhook.archived_at.filter(|_| webhook.is_dead_letter())),
             expires_at: millis(webhook.expires_at),
             record: webhook.to_json(),
+            named: naming(&webhook.id),
+            message_named: webhook.id.message_id().as_ref().map(naming),
             application: webhook.application.as_ref().map(|id| id.as_str().to_owned()),
             planned: None,
         }
@@ -68,6 +76,8 @@ impl Row {
             archived_at: None,
             expires_at: millis(message.expires_at),
             record: Record::Message(Box::new(message.clone())).to_json(),
+            named: naming(&message.id),
+            message_named: None,
             application: Some(application.to_owned()),
             planned: Some(message.plan.len() as i64),
         }
@@ -77,6 +87,11 @@ impl Row {
     fn hidden_at(&self) -> Option<i64> {
         self.expires_at.filter(|_| self.kind == Kind::Message)
     }
+}
+
+/// The text in each record that names the record's whole id.
+fn naming(id: &impl Display) -> String {
+    format!("\"id\":\"{id}\"")
 }
 
 fn millis(time: Option<Timestamp>) -> Option<i64> {
@@ -281,27 +296,49 @@ pub(super) fn replace(
         return Ok(Written::Missing);
     }
     if found.revision != before as i64 {
-        let stored = record(tx.connection(), &row.key, row.kind)?.unwrap_or_default();
-        // The same bytes are the same record: an earlier try of this write took effect.
-        let ours = stored == row.record;
-        return Ok(if ours {
-            Written::Done { content: found.content }
-        } else {
-            Written::Conflict { record: stored }
-        });
+        return conflict(tx.connection(), row, &found);
     }
-    tx.execute(
+    // A delivery has one name, its whole id.
+    let changed = tx.execute(
         "UPDATE webhooks SET revision = ?2, status = ?3, due_at = ?4, archived_at = ?5, expires_at \
          = ?6, record = ?7
-         WHERE task = ?1",
-        params![row.key.bytes(), row.revision, row.status.code(), row.due_at, row.archived_at,
-            row.expires_at, row.record],
+         WHERE task = ?1 AND (kind = 0 OR instr(record, ?8) > 0)",
+        params![
+            row.key.bytes(),
+            row.revision,
+            row.status.code(),
+            row.due_at,
+            row.archived_at,
+            row.expires_at,
+            row.record,
+            row.named
+        ],
     )?;
+    if changed == 0 {
+        return Ok(Written::Missing);
+    }
     if found.status != row.status.code() {
         count_out(tx, &found);
         tx.count(Total::Webhooks(row.status), 1);
     }
     Ok(Written::Done { content: found.content })
+}
+
+/// What a write is told whose revision is not the stored one.
+pub(super) fn conflict(
+    connection: &Connection,
+    row: &Row,
+    found: &Found,
+) -> rusqlite::Result<Written> {
+    let stored = record(connection, &row.key, row.kind)?.unwrap_or_default();
+    Ok(if stored == row.record {
+        // The same bytes are the same record: an earlier try of this write took effect.
+        Written::Done { content: found.content }
+    } else if row.kind == Kind::Direct || stored.contains(&row.named) {
+        Written::Conflict { record: stored }
+    } else {
+        Written::Missing
+    })
 }
 
 /// What came of a deletion.

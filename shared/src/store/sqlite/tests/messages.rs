@@ -12,9 +12,10 @@ use crate::{
     },
     id::MessageId,
     store::{
-        CreateError, CreateMessageError, DeadLetterFilter, DeadLetterPosition, DeleteError,
-        IdState, ListPosition, Listed, MessageFilter, MessageIdState, Messages, Page, Tombstone,
-        Unindexed, WriteMessageError,
+        AdvanceAuditError, Applications, CreateError, CreateMessageError, DeadLetterFilter,
+        DeadLetterPosition, DeleteError, FIRST_OVERLAP, IdState, ListPosition, Listed,
+        MessageFilter, MessageIdState, Messages, Page, Tombstone, Unindexed, WriteApplicationError,
+        WriteMessageError,
     },
     transition::NewMessage,
 };
@@ -140,6 +141,39 @@ async fn a_delivery_starts_once_and_only_with_its_message() {
     let claimed = fixture.rules.claim(&first, ClaimId(7), fixture.now()).unwrap();
     assert!(matches!(fixture.store.write(&first, &claimed).await, Err(WriteError::Missing)));
     assert_eq!(fixture.rows("webhooks"), 2);
+}
+
+/// The same task id with another reference id names nothing.
+#[tokio::test]
+async fn a_message_and_its_deliveries_have_one_name() {
+    let fixture = fixture();
+    let message = fixture.publish(1, [1, 2]).await;
+    let started = fixture.start(&message, 1).await;
+    let mut other = message.clone();
+    other.id.reference = "other".parse().unwrap();
+    for n in [1, 2] {
+        let first = Rules::delivery(&other, endpoint(n)).unwrap();
+        let claimed = fixture.rules.claim(&first, ClaimId(7), fixture.now()).unwrap();
+        let error = fixture.store.write(&first, &claimed).await.unwrap_err();
+        assert!(matches!(error, WriteError::Missing), "{error}");
+        assert_eq!(fixture.store.delivery(&first.id).await.unwrap(), None);
+        assert!(matches!(fixture.store.delete(&first.id).await, Err(DeleteError::Missing)));
+    }
+    let stranger = Webhook { id: other.id.delivery(endpoint(1)), ..started.clone() };
+    let done = fixture.conclude_of(&stranger);
+    assert!(matches!(fixture.store.write(&stranger, &done).await, Err(WriteError::Missing)));
+    let deleting = fixture.rules.start_deleting(&other, fixture.now()).unwrap();
+    let again = PublishedMessage { revision: 9, ..deleting.clone() };
+    for before in [&other, &deleting] {
+        let error = fixture.store.write_message(before, &again).await.unwrap_err();
+        assert!(matches!(error, WriteMessageError::Missing), "{error}");
+    }
+    assert!(matches!(fixture.store.delete_message(&other).await, Err(DeleteError::Missing)));
+    assert_eq!(fixture.store.message(&other.id).await.unwrap(), None);
+    assert_eq!(fixture.store.open_message(&other.id).await.unwrap(), None);
+    assert_eq!(fixture.store.standing(&other.id).await.unwrap(), None);
+    assert_eq!(fixture.get(&started).await, started);
+    assert_eq!(fixture.store.message(&message.id).await.unwrap(), Some(message));
 }
 
 #[tokio::test]
@@ -458,4 +492,114 @@ async fn an_applications_messages_are_listed_newest_first() {
     let (since, until) = (messages[1].created_at, messages[3].created_at);
     let filter = MessageFilter { since: Some(since), until: Some(until), ..all.clone() };
     assert_eq!(list(filter).await, of(&[2, 1]));
+}
+
+/// Messages with deliveries that no look leads to become due. Others do not change.
+#[tokio::test]
+async fn a_recovery_finds_deliveries_without_a_look() {
+    let fixture = fixture();
+    let unsent = fixture.publish(1, [1, 2]).await;
+    let looked_at = fixture.publish(2, [1]).await;
+    let sent = fixture.publish(3, [1, 2]).await;
+    let half_sent = fixture.publish(4, [1, 2]).await;
+    let done = fixture.publish(5, [1]).await;
+    fixture.finish(&done, 1).await;
+    let mut scheduled = new_message(fixture.task(6), [1]);
+    scheduled.deliver_at = Some(fixture.now().plus(DAY));
+    let scheduled = fixture.store_message(scheduled).await;
+    let leased = fixture.publish(7, [1]).await;
+    let claimed = fixture.start(&leased, 1).await;
+    fixture.start(&sent, 2).await;
+
+    fixture.advance(Duration::from_secs(1));
+    let now = fixture.now();
+    let delivery = |message: &PublishedMessage| DueId::Webhook(message.id.delivery(endpoint(1)));
+    let looks = vec![delivery(&half_sent), DueId::Message(looked_at.id.clone()), delivery(&sent)];
+    let taken = fixture.store.recover_in_flight(now, Some(looks.clone())).await.unwrap();
+    assert_eq!(taken, RecoveredInFlight { leases: 2, unsent: 2 });
+    for message in [&unsent, &half_sent] {
+        let stored = fixture.store.message(&message.id).await.unwrap().unwrap();
+        assert_eq!((stored.due_at, stored.expires_at), (Some(now), None));
+    }
+    for message in [looked_at, sent, done, scheduled, leased] {
+        assert_eq!(fixture.store.message(&message.id).await.unwrap(), Some(message));
+    }
+    assert_eq!(fixture.get(&claimed).await.due_at, Some(now));
+    let again = fixture.store.recover_in_flight(now, Some(looks)).await.unwrap();
+    assert_eq!(again, RecoveredInFlight { leases: 2, unsent: 0 }, "done again");
+}
+
+/// A message that waits for a sweep, without a look, is due at once.
+#[tokio::test]
+async fn a_recovery_moves_a_due_message_forward() {
+    let fixture = fixture();
+    let message = fixture.publish(1, [1]).await;
+    let standing = fixture.store.standing(&message.id).await.unwrap().unwrap();
+    let later = fixture.now().plus(DAY);
+    let due = fixture.rules.adopt_message(&standing, later, fixture.now()).unwrap();
+    fixture.store.write_message(&message, &due).await.unwrap();
+    let taken = fixture.store.recover_in_flight(fixture.now(), Some(Vec::new())).await.unwrap();
+    assert_eq!(taken, RecoveredInFlight { leases: 0, unsent: 1 });
+    let stored = fixture.store.message(&message.id).await.unwrap().unwrap();
+    assert_eq!(stored.due_at, Some(fixture.now()));
+}
+
+#[tokio::test]
+async fn an_application_is_written_on_its_revision_alone() {
+    let fixture = fixture();
+    let [(_, least), (_, full)] = crate::store::golden::applications::applications();
+    let write = async |before, after: &_| fixture.store.write_application(before, after).await;
+    let changed = |result| match result {
+        Err(WriteApplicationError::Changed(stored)) => stored.map(|stored| stored.revision),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(changed(write(Some(1), &full).await), None);
+    write(None, &least).await.unwrap();
+    write(None, &least).await.unwrap();
+    let next = crate::applications::application::Application { revision: 2, ..least.clone() };
+    assert_eq!(changed(write(None, &next).await), Some(1));
+    write(Some(1), &next).await.unwrap();
+    write(Some(1), &next).await.unwrap();
+    assert_eq!(changed(write(Some(1), &least).await), Some(2));
+    write(None, &full).await.unwrap();
+    assert_eq!(fixture.store.application(&next.id).await.unwrap(), Some(next.clone()));
+    let first = fixture.store.applications(None, 1).await.unwrap();
+    assert_eq!((first.items, first.next.as_ref()), (vec![full.clone()], Some(&full.id)));
+    let second = fixture.store.applications(first.next.as_ref(), 1).await.unwrap();
+    assert_eq!((second.items, second.next), (vec![next.clone()], None));
+    // A document of a newer version is never replaced, and lists leave it out.
+    let newer = next.to_json().replace("\"v\":2", "\"v\":9");
+    let sql = "UPDATE applications SET document = ?1 WHERE id = 'cust-7'";
+    fixture.raw().execute(sql, [newer]).unwrap();
+    let error = fixture.store.application(&next.id).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
+    let error = write(Some(1), &next).await.unwrap_err();
+    assert!(matches!(error, WriteApplicationError::Store(_)), "{error}");
+    assert_eq!(fixture.store.applications(None, 9).await.unwrap().items, [full]);
+}
+
+/// The audit of this version begins an hour before the position of an older one.
+#[tokio::test]
+async fn the_audit_goes_on_from_an_older_position_an_hour_earlier() {
+    let fixture = fixture();
+    assert_eq!(fixture.store.audited_until().await.unwrap(), None);
+    let old = fixture.now();
+    fixture
+        .raw()
+        .execute("INSERT INTO sweep VALUES ('audited_until', ?1)", [old.as_millis()])
+        .unwrap();
+    let from = old.minus(FIRST_OVERLAP);
+    assert_eq!(fixture.store.audited_until().await.unwrap(), Some(from));
+    for wrong in [None, Some(old)] {
+        let moved = fixture.store.advance_audit(wrong, old).await.unwrap_err();
+        assert!(matches!(moved, AdvanceAuditError::Moved), "{moved}");
+    }
+    let to = from.plus(Duration::from_secs(60));
+    fixture.store.advance_audit(Some(from), to).await.unwrap();
+    assert_eq!(fixture.store.audited_until().await.unwrap(), Some(to));
+    let both = format!("sweep WHERE value = {} AND name LIKE '%audited_until'", to.as_millis());
+    assert_eq!(fixture.rows(&both), 2);
+    let message = fixture.publish(1, [1]).await;
+    let standing = fixture.store.standing(&message.id).await.unwrap().unwrap();
+    assert_eq!(standing.audited_until, Some(to));
 }
