@@ -277,8 +277,8 @@ impl Rescue<'_> {
     fn count_unstarted(&self) -> rusqlite::Result<()> {
         self.target.execute_batch(&format!(
             "UPDATE webhooks SET unstarted = max(0, json_array_length(record, '$.plan') - (
-                 SELECT count(*) FROM webhooks AS delivery
-                 WHERE delivery.task > webhooks.task AND delivery.task < webhooks.task || x'ff'))
+                 SELECT count(*) FROM webhooks AS delivery WHERE delivery.task > webhooks.task
+                 AND delivery.task < CAST(webhooks.task || x'ff' AS BLOB)))
              WHERE kind = 1 AND json_valid(record);
              UPDATE webhooks SET status = iif(unstarted > 0, {}, {}) WHERE kind = 1",
             Status::Pending.code(),

@@ -3,6 +3,7 @@
 mod backups;
 mod damage;
 mod disk;
+mod saved_messages;
 
 use std::{fs, path::PathBuf, sync::mpsc};
 

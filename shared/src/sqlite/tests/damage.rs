@@ -59,7 +59,7 @@ async fn folder() -> TempDir {
     folder
 }
 
-fn break_pages(path: &Path, pages: &[u64]) {
+pub(super) fn break_pages(path: &Path, pages: &[u64]) {
     let mut file = fs::File::options().write(true).open(path).unwrap();
     for page in pages {
         file.seek(SeekFrom::Start((page - 1) * PAGE_BYTES)).unwrap();

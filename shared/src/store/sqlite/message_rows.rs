@@ -102,7 +102,7 @@ pub(super) fn replace(
         ],
     )?;
     if changed == 0 {
-        return Ok(Written::Missing);
+        return records::conflict(tx.connection(), row, &found);
     }
     Ok(Written::Done { content: found.content })
 }

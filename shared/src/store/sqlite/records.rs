@@ -315,7 +315,7 @@ pub(super) fn replace(
         ],
     )?;
     if changed == 0 {
-        return Ok(Written::Missing);
+        return conflict(tx.connection(), row, &found);
     }
     if found.status != row.status.code() {
         count_out(tx, &found);
@@ -324,21 +324,20 @@ pub(super) fn replace(
     Ok(Written::Done { content: found.content })
 }
 
-/// What a write is told whose revision is not the stored one.
+/// What a write is told that did not find the record that it was made from.
 pub(super) fn conflict(
     connection: &Connection,
     row: &Row,
     found: &Found,
 ) -> rusqlite::Result<Written> {
     let stored = record(connection, &row.key, row.kind)?.unwrap_or_default();
-    Ok(if stored == row.record {
-        // The same bytes are the same record: an earlier try of this write took effect.
-        Written::Done { content: found.content }
-    } else if row.kind == Kind::Direct || stored.contains(&row.named) {
-        Written::Conflict { record: stored }
-    } else {
-        Written::Missing
-    })
+    // The same bytes are the same record: an earlier try of this write took effect.
+    if stored == row.record {
+        return Ok(Written::Done { content: found.content });
+    }
+    let is_another = row.kind != Kind::Direct
+        && id_of(&stored).is_some_and(|stored| naming(&stored) != row.named);
+    Ok(if is_another { Written::Missing } else { Written::Conflict { record: stored } })
 }
 
 /// What came of a deletion.

@@ -1,6 +1,9 @@
 //! The parts of this backend beyond the contract: its indexes, its totals, the purge, and the
 //! recovery.
 
+mod applications;
+mod message_lists;
+mod message_recovery;
 mod messages;
 mod targets;
 

@@ -12,15 +12,13 @@ use crate::{
     },
     id::MessageId,
     store::{
-        AdvanceAuditError, Applications, CreateError, CreateMessageError, DeadLetterFilter,
-        DeadLetterPosition, DeleteError, FIRST_OVERLAP, IdState, ListPosition, Listed,
-        MessageFilter, MessageIdState, Messages, Page, Tombstone, Unindexed, WriteApplicationError,
-        WriteMessageError,
+        CreateError, CreateMessageError, DeleteError, DueId, IdState, Listed, MessageFilter,
+        MessageIdState, Messages, Page, Tombstone, WriteMessageError,
     },
     transition::NewMessage,
 };
 
-fn endpoint(n: u8) -> EndpointId {
+pub(super) fn endpoint(n: u8) -> EndpointId {
     EndpointId::mint([n; 10])
 }
 
@@ -29,7 +27,7 @@ fn payload() -> Content {
     Content { url: String::new(), headers: Vec::new(), payload }
 }
 
-fn new_message(task: TaskId, endpoints: impl IntoIterator<Item = u8>) -> NewMessage {
+pub(super) fn new_message(task: TaskId, endpoints: impl IntoIterator<Item = u8>) -> NewMessage {
     NewMessage {
         id: MessageId { reference: ReferenceId::generated(task), task },
         application: "cust-7".parse().unwrap(),
@@ -43,30 +41,34 @@ fn new_message(task: TaskId, endpoints: impl IntoIterator<Item = u8>) -> NewMess
 }
 
 impl Fixture {
-    async fn store_message(&self, new: NewMessage) -> PublishedMessage {
+    pub(super) async fn store_message(&self, new: NewMessage) -> PublishedMessage {
         let message = self.rules.publish(new, self.now());
         self.store.create_message(&message, &payload()).await.unwrap();
         message
     }
 
-    async fn publish(&self, n: u16, endpoints: impl IntoIterator<Item = u8>) -> PublishedMessage {
+    pub(super) async fn publish(
+        &self,
+        n: u16,
+        endpoints: impl IntoIterator<Item = u8>,
+    ) -> PublishedMessage {
         self.store_message(new_message(self.task(n), endpoints)).await
     }
 
     /// Claims the delivery, which has no record.
-    async fn start(&self, message: &PublishedMessage, n: u8) -> Webhook {
+    pub(super) async fn start(&self, message: &PublishedMessage, n: u8) -> Webhook {
         let first = Rules::delivery(message, endpoint(n)).unwrap();
         let claimed = self.rules.claim(&first, ClaimId(7), self.now()).unwrap();
         self.store.write(&first, &claimed).await.unwrap();
         claimed
     }
 
-    async fn finish(&self, message: &PublishedMessage, n: u8) -> Webhook {
+    pub(super) async fn finish(&self, message: &PublishedMessage, n: u8) -> Webhook {
         self.conclude(&self.start(message, n).await, None).await
     }
 
     /// Makes the delivery a dead letter.
-    async fn bury(&self, message: &PublishedMessage, n: u8) -> Webhook {
+    pub(super) async fn bury(&self, message: &PublishedMessage, n: u8) -> Webhook {
         let refused = Some(crate::model::ErrorKind::RefusedAddress);
         let mut last = self.start(message, n).await;
         last = self.conclude(&last, refused).await;
@@ -84,7 +86,7 @@ impl Fixture {
     }
 
     /// Purges everything that has expired by now.
-    async fn purge(&self) {
+    pub(super) async fn purge(&self) {
         self.store.maintain(self.now(), self.now()).await.unwrap();
         for _ in 0..10 {
             self.advance(MIN_APART);
@@ -92,12 +94,8 @@ impl Fixture {
         }
     }
 
-    fn all_lists(&self) -> Filter {
-        Filter::default()
-    }
-
     /// Every page of the list, each of at most this many entries.
-    async fn walk(&self, filter: &Filter, limit: usize) -> Vec<Listed> {
+    pub(super) async fn walk(&self, filter: &Filter, limit: usize) -> Vec<Listed> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let Page { items, next } = self.store.list(filter, after, limit).await.unwrap();
@@ -328,278 +326,9 @@ async fn a_delivery_holds_its_message() {
     assert_eq!(fixture.store.get(&done.id).await.unwrap(), Some(done));
 }
 
-/// Lists have each delivery once, in their order, whatever the size of the page, with and without a
-/// record.
-#[tokio::test]
-async fn lists_have_deliveries_with_and_without_records() {
-    let fixture = fixture();
-    let direct = fixture.accept(1).await;
-    let message = fixture.publish(2, [5, 1, 4, 2, 3]).await;
-    let other = fixture.publish(3, [1]).await;
-    let last = fixture.accept(4).await;
-    let (done, open) = (fixture.finish(&message, 2).await, fixture.start(&message, 4).await);
-    let gone = Rules::delivery(&message, endpoint(5)).unwrap();
-    fixture.store.delete_unchanged(&gone).await.unwrap();
-    let unstarted = |message, n| Rules::delivery(message, endpoint(n)).unwrap();
-    let all = [
-        last.clone(),
-        unstarted(&other, 1),
-        open.clone(),
-        unstarted(&message, 3),
-        done,
-        unstarted(&message, 1),
-        direct.clone(),
-    ];
-    let pending = [
-        last.clone(),
-        unstarted(&other, 1),
-        unstarted(&message, 3),
-        unstarted(&message, 1),
-        direct.clone(),
-    ];
-    let of = |status| Filter { status: Some(status), ..fixture.all_lists() };
-    for limit in 1..10 {
-        let webhooks = async |filter| -> Vec<Webhook> {
-            let listed = fixture.walk(&filter, limit).await;
-            listed.into_iter().map(|listed| listed.webhook).collect()
-        };
-        assert_eq!(webhooks(fixture.all_lists()).await, all, "{limit}");
-        assert_eq!(webhooks(of(crate::status::Status::Pending)).await, pending, "{limit}");
-        assert_eq!(webhooks(of(crate::status::Status::InProgress)).await, [open.clone()]);
-        assert_eq!(webhooks(of(crate::status::Status::Failed)).await, []);
-    }
-    // A position between the keys.
-    let after = ListPosition { task: message.id.task, endpoint: Some(endpoint(3)) };
-    let page = fixture.store.list(&fixture.all_lists(), Some(after), 1).await.unwrap();
-    assert_eq!(page.items[0].webhook, all[4]);
-    // The index of pending webhooks loses a message with its last delivery.
-    assert_eq!(fixture.rows("webhooks WHERE kind = 1 AND status = 0"), 2);
-    for n in [1, 3] {
-        fixture.start(&message, n).await;
-    }
-    assert_eq!(fixture.rows("webhooks WHERE kind = 1 AND status = 0"), 1);
-    let reference = Some(message.id.reference.clone());
-    let filter = Filter { reference, ..fixture.all_lists() };
-    assert!(
-        fixture.walk(&filter, 10).await.is_empty(),
-        "a reference ID finds direct webhooks only"
-    );
-}
-
-#[tokio::test]
-async fn an_endpoints_dead_letters_are_one_query() {
-    let fixture = fixture();
-    let message = fixture.publish(1, [1, 2]).await;
-    let other = fixture.publish(2, [1]).await;
-    let dead = [
-        fixture.bury(&message, 1).await,
-        fixture.bury(&message, 2).await,
-        fixture.bury(&other, 1).await,
-    ];
-    let list = async |filter: DeadLetterFilter| -> Vec<Webhook> {
-        let (mut all, mut after) = (Vec::new(), None::<DeadLetterPosition>);
-        loop {
-            let page = fixture.store.dead_letters(&filter, after, 1).await.unwrap();
-            all.extend(page.items.into_iter().map(|listed| listed.webhook));
-            after = page.next;
-            if after.is_none() {
-                return all;
-            }
-        }
-    };
-    let [a, b, c] = dead;
-    assert_eq!(list(DeadLetterFilter::All).await, [c.clone(), b, a.clone()]);
-    let application = || message.application.clone();
-    assert_eq!(list(DeadLetterFilter::Endpoint(application(), endpoint(1))).await, [c, a]);
-    assert_eq!(list(DeadLetterFilter::Endpoint(application(), endpoint(9))).await, []);
-    let stranger = "cust-8".parse().unwrap();
-    assert_eq!(list(DeadLetterFilter::Endpoint(stranger, endpoint(1))).await, []);
-    let reference = message.id.reference.clone();
-    assert_eq!(list(DeadLetterFilter::Reference(reference)).await, []);
-}
-
-/// The audit returns a message with a delivery that nothing holds, with all that it found.
-#[tokio::test]
-async fn the_audit_finds_messages_that_nothing_holds() {
-    let fixture = fixture();
-    let unsent = fixture.publish(1, [1, 2]).await;
-    let done = fixture.publish(2, [1]).await;
-    fixture.finish(&done, 1).await;
-    let leased = fixture.publish(3, [1]).await;
-    let claimed = fixture.start(&leased, 1).await;
-    let mut scheduled = new_message(fixture.task(4), [1]);
-    scheduled.deliver_at = Some(fixture.now().plus(DAY));
-    fixture.store_message(scheduled).await;
-    let direct = fixture.accept(5).await;
-    let (from, until) = (BEGIN, BEGIN.plus(Duration::from_secs(60)));
-    let page = fixture.store.list_unindexed(from, until, None).await.unwrap();
-    assert_eq!(page.next, None);
-    let [Unindexed::Message(first), Unindexed::Message(second), Unindexed::Webhook(third)] =
-        &page.items[..]
-    else {
-        panic!("{page:?}")
-    };
-    assert_eq!((&first.message, first.found.len()), (&unsent, 0));
-    assert_eq!(second.found, BTreeMap::from([(endpoint(1), Found::Record(Box::new(claimed)))]));
-    assert_eq!(**third, direct);
-    let page = fixture.store.list_unindexed(from, until, Some(leased.id.task)).await.unwrap();
-    assert_eq!(page.items.len(), 1);
-}
-
 impl Fixture {
     /// What a successful attempt makes of a claimed webhook.
-    fn conclude_of(&self, claimed: &Webhook) -> Webhook {
+    pub(super) fn conclude_of(&self, claimed: &Webhook) -> Webhook {
         self.rules.conclude(claimed, ClaimId(7), &report(None), self.now(), 0.5).unwrap()
     }
-}
-
-#[tokio::test]
-async fn an_applications_messages_are_listed_newest_first() {
-    let fixture = fixture();
-    let mut messages = Vec::new();
-    for n in 0..4_u8 {
-        let mut new = new_message(fixture.task(n.into()), [n % 2]);
-        if n < 2 {
-            (new.id.reference, new.referenced) = ("order-7".parse().unwrap(), true);
-        }
-        messages.push(fixture.store_message(new).await);
-        fixture.advance(Duration::from_millis(10));
-    }
-    let mut stranger = new_message(fixture.task(9), [1]);
-    stranger.application = "cust-8".parse().unwrap();
-    (stranger.id.reference, stranger.referenced) = ("order-7".parse().unwrap(), true);
-    fixture.store_message(stranger).await;
-    let all = MessageFilter::all(messages[0].application.clone());
-    let list = async |filter: MessageFilter| {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let page = fixture.store.list_messages(&filter, after, 1).await.unwrap();
-            all.extend(page.items);
-            after = page.next;
-            if after.is_none() {
-                return all;
-            }
-        }
-    };
-    let of = |numbers: &[usize]| numbers.iter().map(|n| messages[*n].clone()).collect::<Vec<_>>();
-    assert_eq!(list(all.clone()).await, of(&[3, 2, 1, 0]));
-    let endpoint = Some(endpoint(1));
-    assert_eq!(list(MessageFilter { endpoint, ..all.clone() }).await, of(&[3, 1]));
-    let reference = "order-7".parse().ok();
-    assert_eq!(list(MessageFilter { reference, ..all.clone() }).await, of(&[1, 0]));
-    let reference = Some(messages[2].id.reference.clone());
-    assert_eq!(list(MessageFilter { reference, ..all.clone() }).await, of(&[2]));
-    let (since, until) = (messages[1].created_at, messages[3].created_at);
-    let filter = MessageFilter { since: Some(since), until: Some(until), ..all.clone() };
-    assert_eq!(list(filter).await, of(&[2, 1]));
-}
-
-/// Messages with deliveries that no look leads to become due. Others do not change.
-#[tokio::test]
-async fn a_recovery_finds_deliveries_without_a_look() {
-    let fixture = fixture();
-    let unsent = fixture.publish(1, [1, 2]).await;
-    let looked_at = fixture.publish(2, [1]).await;
-    let sent = fixture.publish(3, [1, 2]).await;
-    let half_sent = fixture.publish(4, [1, 2]).await;
-    let done = fixture.publish(5, [1]).await;
-    fixture.finish(&done, 1).await;
-    let mut scheduled = new_message(fixture.task(6), [1]);
-    scheduled.deliver_at = Some(fixture.now().plus(DAY));
-    let scheduled = fixture.store_message(scheduled).await;
-    let leased = fixture.publish(7, [1]).await;
-    let claimed = fixture.start(&leased, 1).await;
-    fixture.start(&sent, 2).await;
-
-    fixture.advance(Duration::from_secs(1));
-    let now = fixture.now();
-    let delivery = |message: &PublishedMessage| DueId::Webhook(message.id.delivery(endpoint(1)));
-    let looks = vec![delivery(&half_sent), DueId::Message(looked_at.id.clone()), delivery(&sent)];
-    let taken = fixture.store.recover_in_flight(now, Some(looks.clone())).await.unwrap();
-    assert_eq!(taken, RecoveredInFlight { leases: 2, unsent: 2 });
-    for message in [&unsent, &half_sent] {
-        let stored = fixture.store.message(&message.id).await.unwrap().unwrap();
-        assert_eq!((stored.due_at, stored.expires_at), (Some(now), None));
-    }
-    for message in [looked_at, sent, done, scheduled, leased] {
-        assert_eq!(fixture.store.message(&message.id).await.unwrap(), Some(message));
-    }
-    assert_eq!(fixture.get(&claimed).await.due_at, Some(now));
-    let again = fixture.store.recover_in_flight(now, Some(looks)).await.unwrap();
-    assert_eq!(again, RecoveredInFlight { leases: 2, unsent: 0 }, "done again");
-}
-
-/// A message that waits for a sweep, without a look, is due at once.
-#[tokio::test]
-async fn a_recovery_moves_a_due_message_forward() {
-    let fixture = fixture();
-    let message = fixture.publish(1, [1]).await;
-    let standing = fixture.store.standing(&message.id).await.unwrap().unwrap();
-    let later = fixture.now().plus(DAY);
-    let due = fixture.rules.adopt_message(&standing, later, fixture.now()).unwrap();
-    fixture.store.write_message(&message, &due).await.unwrap();
-    let taken = fixture.store.recover_in_flight(fixture.now(), Some(Vec::new())).await.unwrap();
-    assert_eq!(taken, RecoveredInFlight { leases: 0, unsent: 1 });
-    let stored = fixture.store.message(&message.id).await.unwrap().unwrap();
-    assert_eq!(stored.due_at, Some(fixture.now()));
-}
-
-#[tokio::test]
-async fn an_application_is_written_on_its_revision_alone() {
-    let fixture = fixture();
-    let [(_, least), (_, full)] = crate::store::golden::applications::applications();
-    let write = async |before, after: &_| fixture.store.write_application(before, after).await;
-    let changed = |result| match result {
-        Err(WriteApplicationError::Changed(stored)) => stored.map(|stored| stored.revision),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(changed(write(Some(1), &full).await), None);
-    write(None, &least).await.unwrap();
-    write(None, &least).await.unwrap();
-    let next = crate::applications::application::Application { revision: 2, ..least.clone() };
-    assert_eq!(changed(write(None, &next).await), Some(1));
-    write(Some(1), &next).await.unwrap();
-    write(Some(1), &next).await.unwrap();
-    assert_eq!(changed(write(Some(1), &least).await), Some(2));
-    write(None, &full).await.unwrap();
-    assert_eq!(fixture.store.application(&next.id).await.unwrap(), Some(next.clone()));
-    let first = fixture.store.applications(None, 1).await.unwrap();
-    assert_eq!((first.items, first.next.as_ref()), (vec![full.clone()], Some(&full.id)));
-    let second = fixture.store.applications(first.next.as_ref(), 1).await.unwrap();
-    assert_eq!((second.items, second.next), (vec![next.clone()], None));
-    // A document of a newer version is never replaced, and lists leave it out.
-    let newer = next.to_json().replace("\"v\":2", "\"v\":9");
-    let sql = "UPDATE applications SET document = ?1 WHERE id = 'cust-7'";
-    fixture.raw().execute(sql, [newer]).unwrap();
-    let error = fixture.store.application(&next.id).await.unwrap_err();
-    assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
-    let error = write(Some(1), &next).await.unwrap_err();
-    assert!(matches!(error, WriteApplicationError::Store(_)), "{error}");
-    assert_eq!(fixture.store.applications(None, 9).await.unwrap().items, [full]);
-}
-
-/// The audit of this version begins an hour before the position of an older one.
-#[tokio::test]
-async fn the_audit_goes_on_from_an_older_position_an_hour_earlier() {
-    let fixture = fixture();
-    assert_eq!(fixture.store.audited_until().await.unwrap(), None);
-    let old = fixture.now();
-    fixture
-        .raw()
-        .execute("INSERT INTO sweep VALUES ('audited_until', ?1)", [old.as_millis()])
-        .unwrap();
-    let from = old.minus(FIRST_OVERLAP);
-    assert_eq!(fixture.store.audited_until().await.unwrap(), Some(from));
-    for wrong in [None, Some(old)] {
-        let moved = fixture.store.advance_audit(wrong, old).await.unwrap_err();
-        assert!(matches!(moved, AdvanceAuditError::Moved), "{moved}");
-    }
-    let to = from.plus(Duration::from_secs(60));
-    fixture.store.advance_audit(Some(from), to).await.unwrap();
-    assert_eq!(fixture.store.audited_until().await.unwrap(), Some(to));
-    let both = format!("sweep WHERE value = {} AND name LIKE '%audited_until'", to.as_millis());
-    assert_eq!(fixture.rows(&both), 2);
-    let message = fixture.publish(1, [1]).await;
-    let standing = fixture.store.standing(&message.id).await.unwrap().unwrap();
-    assert_eq!(standing.audited_until, Some(to));
 }
