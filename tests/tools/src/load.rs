@@ -13,6 +13,7 @@
 //! | [`open`] | the open loop: a fixed rate, independent of the responses |
 //! | [`machine`] | the disk's sync time; the processor time and the memory of a process |
 //! | [`fairness`] | how much a hanging destination delays the others |
+//! | [`fan_out`] | messages to an application, against direct webhooks |
 //! | [`overload`] | ten times the capacity of the stack |
 //! | [`run`] | one run from the ceiling to the result |
 //! | [`figures`], [`report`] | the results, as a table or as JSON |
@@ -20,6 +21,7 @@
 pub mod arrival;
 pub mod closed;
 pub mod fairness;
+pub mod fan_out;
 pub mod figures;
 pub mod machine;
 pub mod open;

@@ -18,11 +18,13 @@ use harness::receiver::{Receiver, Reply, Snapshot};
 /// The interval between two checks of the number of arrivals.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The first arrival of each webhook of a run.
+/// The first arrival of each webhook or delivery of a run.
 #[derive(Debug)]
 pub struct Arrivals {
     run: String,
     epoch: Instant,
+    /// The deliveries of each number.
+    parts: u32,
     /// Nanoseconds since the epoch. 0: not arrived.
     at_ns: Vec<AtomicU64>,
     distinct: AtomicU64,
@@ -34,10 +36,18 @@ pub struct Arrivals {
 impl Arrivals {
     /// A run of this many webhooks. Its clock starts now.
     pub fn new(run: String, webhooks: u32) -> Arc<Self> {
+        Self::of_messages(run, webhooks, 1)
+    }
+
+    /// A run of this many messages, each to this many endpoints. The path of an endpoint ends with
+    /// its number.
+    pub fn of_messages(run: String, messages: u32, endpoints: u16) -> Arc<Self> {
+        let parts = u32::from(endpoints);
         Arc::new(Self {
             run,
             epoch: Instant::now(),
-            at_ns: (0..webhooks).map(|_| AtomicU64::new(0)).collect(),
+            parts,
+            at_ns: (0..messages * parts).map(|_| AtomicU64::new(0)).collect(),
             distinct: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
@@ -50,15 +60,21 @@ impl Arrivals {
         self.epoch
     }
 
+    /// The number of arrivals if everything arrives.
+    pub fn expected(&self) -> u64 {
+        self.at_ns.len() as u64
+    }
+
     /// The run's name.
     pub fn run(&self) -> &str {
         &self.run
     }
 
-    /// Notes the arrival of a webhook with this payload.
-    pub(crate) fn note(&self, payload: &[u8], at: Instant) {
-        let place =
-            wire::number_in(payload, &self.run).and_then(|number| self.at_ns.get(number as usize));
+    /// Notes the arrival of a webhook with this payload at this path.
+    pub(crate) fn note(&self, path: &str, payload: &[u8], at: Instant) {
+        let part = path.rsplit('/').next().and_then(|part| part.parse().ok()).unwrap_or(0);
+        let number = wire::number_in(payload, &self.run).filter(|_| part < self.parts);
+        let place = number.and_then(|number| self.at_ns.get((number * self.parts + part) as usize));
         let Some(place) = place else {
             self.foreign.fetch_add(1, Relaxed);
             return;
@@ -131,7 +147,7 @@ impl LoadReceiver {
                 .map_err(|error| error.to_string())?;
             runtime.block_on(async {
                 let script = move |request: &harness::receiver::Received| {
-                    arrivals.note(&request.body, request.at);
+                    arrivals.note(request.uri.path(), &request.body, request.at);
                     Reply::status(200)
                 };
                 let receiver = Receiver::builder()
@@ -183,9 +199,20 @@ mod tests {
         let payload = |n: u32| format!("{{\"run\":\"0badcafe\",\"seq\":\"{n:08}\",\"pad\":\"\"}}");
         let at = arrivals.epoch() + Duration::from_millis(3);
         for payload in [payload(1), payload(1), payload(2), "{}".into()] {
-            arrivals.note(payload.as_bytes(), at);
+            arrivals.note("/load", payload.as_bytes(), at);
         }
         assert_eq!((arrivals.distinct(), arrivals.duplicates(), arrivals.foreign()), (1, 1, 2));
         assert_eq!((arrivals.at(0), arrivals.at(1)), (None, Some(Duration::from_millis(3))));
+    }
+
+    #[test]
+    fn a_message_arrives_once_at_each_endpoint() {
+        let arrivals = Arrivals::of_messages("0badcafe".into(), 2, 3);
+        let payload = "{\"run\":\"0badcafe\",\"seq\":\"00000001\",\"pad\":\"\"}";
+        for path in ["/load/0", "/load/2", "/load/2", "/load/3"] {
+            arrivals.note(path, payload.as_bytes(), arrivals.epoch());
+        }
+        let counts = (arrivals.distinct(), arrivals.duplicates(), arrivals.foreign());
+        assert_eq!((arrivals.expected(), counts), (6, (2, 1, 1)));
     }
 }

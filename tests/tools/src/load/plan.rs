@@ -10,7 +10,7 @@ use clap::Parser;
 use super::LoadError;
 
 /// Default number of webhooks of a throughput run.
-const THROUGHPUT_WEBHOOKS: u32 = 10_000;
+pub(crate) const THROUGHPUT_WEBHOOKS: u32 = 10_000;
 
 /// Default number of webhooks of a latency run.
 const LATENCY_WEBHOOKS: u32 = 1_000;
@@ -89,11 +89,17 @@ pub struct Plan {
     /// and loses nothing.
     #[arg(long, requires = "spawn", conflicts_with_all = ["latency_webhooks", "rate"])]
     pub overload: bool,
+    /// Measure messages to an application of this many endpoints against direct webhooks, with
+    /// --webhooks deliveries each, in --rounds rounds.
+    #[arg(long, value_name = "N", conflicts_with_all = ["fairness", "overload", "rate",
+        "latency_webhooks", "receiver_url"],
+        value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub endpoints: Option<u16>,
     /// Duration of each phase of --fairness, and of --overload.
     #[arg(long, default_value_t = 60, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
-    /// How often --fairness measures each case.
+    /// How often --fairness and --endpoints measure each case.
     #[arg(long, default_value_t = 3, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     fairness::Fairness,
+    fan_out::FanOut,
     figures::{Faults, Quantiles},
     machine::DiskSync,
     overload::Overload,
@@ -27,6 +28,9 @@ pub struct Results {
     /// A hanging destination, without and with the circuit breaker.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fairness: Vec<Fairness>,
+    /// Messages to an application, against direct webhooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fan_out: Option<FanOut>,
     /// Ten times the capacity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload: Option<Overload>,
@@ -107,6 +111,9 @@ impl Results {
         }
         if let Some(ms) = self.ready_ms {
             row("ready after", format!("{ms:.1} ms"));
+        }
+        if let Some(run) = &self.fan_out {
+            row(&format!("messages to {} endpoints", run.endpoints), run.to_string());
         }
         if let Some(run) = &self.throughput {
             row(

@@ -9,7 +9,7 @@ use super::{
     LoadError,
     arrival::{Arrivals, LoadReceiver},
     closed::{Posted, post_all},
-    fairness,
+    fairness, fan_out,
     figures::{Faults, Quantiles, milliseconds},
     machine::{Usage, disk_sync, usage},
     open::{Pace, in_the_background, nothing_accepted},
@@ -76,6 +76,10 @@ pub async fn run(plan: &Plan) -> Result<Results, LoadError> {
 }
 
 async fn measure(plan: &Plan, system: &System, results: &mut Results) -> Result<(), LoadError> {
+    if let Some(endpoints) = plan.endpoints {
+        results.fan_out = Some(fan_out::measure(plan, &system.api, endpoints).await?);
+        return Ok(());
+    }
     for run in plan.runs() {
         match run {
             Run::Throughput { webhooks } => {

@@ -87,6 +87,22 @@ impl Server {
         format!("{method} {}{path} HTTP/1.1\r\nhost: {}\r\n{extra}\r\n", self.prefix, self.host)
     }
 
+    /// A request with a JSON body.
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: &str,
+    ) -> String {
+        let length = body.len();
+        let extra = format!(
+            "content-type: application/json\r\ncontent-length: {length}\r\n{}",
+            key_header(key)
+        );
+        self.head(method, path, &extra) + body
+    }
+
     /// Sends `GET` on a new connection. Returns the status and the body.
     pub fn get(&self, path: &str) -> Result<(u16, String), LoadError> {
         let mut connection = Connection::open(self)?;
@@ -94,6 +110,10 @@ impl Server {
             .exchange(self.head("GET", path, "").as_bytes())
             .map_err(|error| self.error("read from", error))
     }
+}
+
+fn key_header(key: Option<&str>) -> String {
+    key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default()
 }
 
 /// A request that varies only in its number.
@@ -113,8 +133,20 @@ impl Template {
         payload_bytes: u32,
     ) -> Self {
         let before = format!("{{\"url\":{},\"payload\":", serde_json::Value::from(destination));
-        let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
-        Self::new(api, "/webhooks", &key, &before, "}", run, payload_bytes)
+        Self::new(api, "/webhooks", &key_header(key), &before, "}", run, payload_bytes)
+    }
+
+    /// `POST /applications/{application}/messages` to the API.
+    pub fn message(
+        api: &Server,
+        key: Option<&str>,
+        application: &str,
+        run: &str,
+        payload_bytes: u32,
+    ) -> Self {
+        let path = format!("/applications/{application}/messages");
+        let before = "{\"event_type\":\"load.test\",\"payload\":";
+        Self::new(api, &path, &key_header(key), before, "}", run, payload_bytes)
     }
 
     /// The payload alone, directly to the receiver.

@@ -132,7 +132,7 @@ async fn measure_run(plan: &Plan, is_broken: bool) -> Result<Run, TrafficError> 
     let noted = Arc::clone(&healthy);
     let script = move |request: &Received| match request.path() {
         HEALTHY => {
-            noted.note(&request.body, request.at);
+            noted.note("", &request.body, request.at);
             Reply::status(200)
         }
         _ => Reply::status(500),
