@@ -160,6 +160,27 @@ impl ApiClient {
         query: &[(&str, &str)],
         body: Option<String>,
     ) -> Result<Answer, ClientError> {
+        self.send((method, path), query, &[], body).await
+    }
+
+    /// Does the same with these headers and without a query.
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Result<Answer, ClientError> {
+        self.send((method, path), &[], headers, body).await
+    }
+
+    async fn send(
+        &self,
+        (method, path): (Method, &[&str]),
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Result<Answer, ClientError> {
         let mut url = self.base.clone();
         // Never fails, because the constructor rejects all schemes except http and https.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -172,6 +193,9 @@ impl ApiClient {
         let mut request = self.http.request(method, url);
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         query
             .iter()

@@ -44,6 +44,7 @@ pub mod ledger;
 pub mod life;
 pub mod process;
 pub mod progress;
+pub mod publishing;
 pub mod receiver;
 pub mod redis_server;
 pub mod secrecy;

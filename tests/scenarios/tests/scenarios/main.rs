@@ -15,6 +15,7 @@ mod events;
 mod functions;
 mod killed;
 mod lifecycle;
+mod publishing;
 mod secrecy;
 mod surroundings;
 mod traces;
