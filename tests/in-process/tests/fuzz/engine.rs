@@ -15,7 +15,7 @@ use bolero::{
 };
 
 /// How long a target runs if `BOLERO_RANDOM_TEST_TIME_MS` does not say.
-const RUN: Duration = Duration::from_secs(6);
+const RUN: Duration = Duration::from_secs(3);
 
 /// How long one input may take. Generous, since other tests run beside this one; an endless loop is
 /// beyond any bound.

@@ -8,7 +8,7 @@ use harness::binaries::binary;
 use tools::load::{plan::Plan, run::run};
 
 /// The default duration.
-const SECONDS: &str = "5";
+const SECONDS: &str = "3";
 
 /// The maximum growth of the stack's peak memory: 256 concurrent requests with bodies and
 /// responses, 400 connections with buffers, and the allocator's slack. It does not depend on the
