@@ -5,7 +5,7 @@
 //! | [`plan`] | the options |
 //! | `stacks` | the processes under test, and submissions to them |
 //! | [`throttled`] | webhooks to a receiver that takes so many a second and refuses the rest |
-//! | [`isolation`] | a healthy path beside a broken one on one host |
+//! | [`isolation`] | a healthy path beside a broken one, an application beside one that hangs |
 //! | [`limit`] | a configured rate, with several processes |
 //! | [`figure`] | a figure and its target |
 //! | [`report`] | all figures, as a table or as JSON |
@@ -21,6 +21,7 @@ pub mod throttled;
 use harness::client::ClientError;
 
 use self::{
+    isolation::Case,
     plan::{Measurement, Plan},
     report::TrafficReport,
 };
@@ -64,7 +65,12 @@ pub async fn run(plan: &Plan) -> Result<TrafficReport, TrafficError> {
                     report.throttled.push(throttled::measure(plan, *case).await?);
                 }
             }
-            Measurement::Isolation => report.isolation = Some(isolation::measure(plan).await?),
+            Measurement::Isolation => {
+                report.isolation.push(isolation::measure(plan, Case::Paths).await?);
+            }
+            Measurement::Applications => {
+                report.isolation.push(isolation::measure(plan, Case::Applications).await?);
+            }
             Measurement::Limit => report.limit = Some(limit::measure(plan).await?),
         }
     }

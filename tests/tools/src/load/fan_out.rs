@@ -197,8 +197,8 @@ async fn run(
     Ok((last.saturating_duration_since(first_sent), posted.took))
 }
 
-/// Creates the application and its endpoints.
-fn set_up(
+/// Creates an application with this many endpoints below the URL of the receiver.
+pub(crate) fn set_up(
     api: &Server,
     key: Option<&str>,
     application: &str,

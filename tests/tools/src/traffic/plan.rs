@@ -36,15 +36,16 @@ pub struct Plan {
     #[arg(long, value_name = "N@PER_SECOND", value_parser = parse_case,
         default_values = ["40@2", "1000@50"])]
     pub throttled: Vec<ThrottledCase>,
-    /// Duration of isolation (each half of a pair) and of limit.
+    /// Duration of isolation and applications (each half of a pair) and of limit.
     #[arg(long, default_value_t = 60, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub seconds: u64,
-    /// isolation: pairs of runs, with and without the broken path.
+    /// isolation, applications: pairs of runs, with and without the broken part.
     #[arg(long, default_value_t = 10, value_name = "N",
         value_parser = clap::value_parser!(u32).range(1..=100))]
     pub pairs: u32,
-    /// isolation: webhooks a second to the healthy path. The broken one gets six times as many.
+    /// isolation, applications: webhooks a second to the healthy part. The broken one gets six
+    /// times as many.
     #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND", value_parser = parse_rate)]
     pub rate: f64,
     /// limit: the configured rate, in requests a second.
@@ -74,6 +75,8 @@ pub enum Measurement {
     Throttled,
     /// A healthy path beside a broken one on one host.
     Isolation,
+    /// An application beside one whose 100 endpoints hang.
+    Applications,
     /// A configured rate, with several processes.
     Limit,
 }

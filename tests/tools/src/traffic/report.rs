@@ -13,8 +13,8 @@ pub struct TrafficReport {
     pub backend: &'static str,
     /// Receivers that refuse requests.
     pub throttled: Vec<Throttled>,
-    /// A healthy path beside a broken one.
-    pub isolation: Option<Isolation>,
+    /// What works beside what does not.
+    pub isolation: Vec<Isolation>,
     /// A configured rate.
     pub limit: Option<Limit>,
 }
@@ -49,17 +49,19 @@ impl fmt::Display for TrafficReport {
             )?;
             case.figures.iter().try_for_each(|figure| figure.fmt(f))?;
         }
-        if let Some(result) = &self.isolation {
+        for result in &self.isolation {
             writeln!(
                 f,
-                "isolation: {} webhooks a second beside 6 times as many to a broken path, {} s",
-                result.rate, result.seconds
+                "isolation: {} webhooks a second beside 6 times as many to {}, {} s",
+                result.rate,
+                result.case.broken_part(),
+                result.seconds
             )?;
             for (number, pair) in result.pairs.iter().enumerate() {
                 writeln!(
                     f,
                     "  pair {}: p99 {:.2} ms without, {:.2} ms beside, ratio {:.2}; {} requests \
-                     to the broken path",
+                     to the broken part",
                     number + 1,
                     pair.alone.p99_ms,
                     pair.beside_broken.p99_ms,

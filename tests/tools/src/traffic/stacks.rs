@@ -30,6 +30,9 @@ const RECORD_BOUND: Duration = Duration::from_secs(20);
 /// The shortest wait between two attempts, as in production. The harness sets 0.
 const MIN_RETRY_DELAY_MS: &str = "1000";
 
+/// Any key: the processes on one Redis server need the same one.
+const MASTER_KEY: &str = "bWVhc3VyZW1lbnRzLW9ubHktbm90LWEtc2VjcmV0ISE=";
+
 /// Running stacks on the same data. Fields are dropped in order: processes first.
 #[derive(Debug)]
 pub(super) struct Stacks {
@@ -74,6 +77,7 @@ impl Stacks {
                 Launch::of(&plan.spawn, &folder)?.set("MIN_RETRY_DELAY_MS", MIN_RETRY_DELAY_MS);
             if let Some(redis) = &redis {
                 launch = launch
+                    .set("MASTER_KEY", MASTER_KEY)
                     .set("STATUS_BACKEND", "redis")
                     .set("QUEUE_BACKEND", "redis")
                     .set("STATUS_REDIS_URL", &redis.url(0))
