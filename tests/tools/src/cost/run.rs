@@ -88,7 +88,7 @@ pub enum CostError {
     Stuck(String),
 }
 
-/// One kind of webhook.
+/// One kind of webhook or message.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     name: &'static str,
@@ -96,52 +96,48 @@ struct Scenario {
     with_reference: bool,
     in_batches: bool,
     failures: u32,
+    /// The endpoints of the application that messages are published to. `None`: direct webhooks.
+    endpoints: Option<u32>,
 }
 
-const SCENARIOS: [Scenario; 6] = [
-    Scenario {
-        name: "1 KiB",
-        payload_bytes: 1024,
-        with_reference: false,
-        in_batches: false,
-        failures: 0,
-    },
-    Scenario {
-        name: "400 bytes",
-        payload_bytes: 400,
-        with_reference: false,
-        in_batches: false,
-        failures: 0,
-    },
-    Scenario {
-        name: "1 KiB, with a reference id",
-        payload_bytes: 1024,
-        with_reference: true,
-        in_batches: false,
-        failures: 0,
-    },
-    Scenario {
-        name: "1 KiB, by /webhooks/batch",
-        payload_bytes: 1024,
-        with_reference: false,
-        in_batches: true,
-        failures: 0,
-    },
+/// A webhook of 1 KiB that is delivered at once.
+const PLAIN: Scenario = Scenario {
+    name: "1 KiB",
+    payload_bytes: 1024,
+    with_reference: false,
+    in_batches: false,
+    failures: 0,
+    endpoints: None,
+};
+
+const SCENARIOS: [Scenario; 9] = [
+    PLAIN,
+    Scenario { name: "400 bytes", payload_bytes: 400, ..PLAIN },
+    Scenario { name: "1 KiB, with a reference id", with_reference: true, ..PLAIN },
+    Scenario { name: "1 KiB, by /webhooks/batch", in_batches: true, ..PLAIN },
     Scenario {
         name: "400 bytes, by /webhooks/batch",
         payload_bytes: 400,
-        with_reference: false,
         in_batches: true,
-        failures: 0,
+        ..PLAIN
     },
-    Scenario {
-        name: "1 KiB, fails twice, then succeeds",
-        payload_bytes: 1024,
-        with_reference: false,
-        in_batches: false,
-        failures: 2,
-    },
+    Scenario { name: "1 KiB, fails twice, then succeeds", failures: 2, ..PLAIN },
+    Scenario { name: "message to 1 endpoint, 1 KiB", endpoints: Some(1), ..PLAIN },
+    Scenario { name: "message to 2 endpoints, 1 KiB", endpoints: Some(2), ..PLAIN },
+    Scenario { name: "message to 10 endpoints, 1 KiB", endpoints: Some(10), ..PLAIN },
 ];
+
+impl Scenario {
+    /// Deliveries of one webhook or message.
+    fn deliveries(&self) -> u32 {
+        self.endpoints.unwrap_or(1)
+    }
+
+    /// The application that messages are published to.
+    fn application(&self) -> String {
+        format!("cost-{}", self.deliveries())
+    }
+}
 
 /// Deploys the template and measures each scenario.
 pub async fn run(plan: &Plan) -> Result<CostReport, CostError> {
@@ -166,8 +162,10 @@ pub async fn run(plan: &Plan) -> Result<CostReport, CostError> {
         .iter()
         .filter(|scenario| plan.only.as_ref().is_none_or(|part| scenario.name.contains(part)))
     {
-        shared::complain!("cost: {} webhooks: {}", plan.webhooks, scenario.name);
-        rows.push(lab.measure(scenario, plan.webhooks).await?);
+        shared::complain!("cost: {} deliveries: {}", plan.webhooks, scenario.name);
+        // The same number of deliveries.
+        let webhooks = (plan.webhooks / scenario.deliveries()).max(1);
+        rows.push(lab.measure(scenario, webhooks).await?);
     }
     Ok(CostReport { webhooks: plan.webhooks, rows, idle, prices })
 }
@@ -269,6 +267,9 @@ impl Lab {
         }
         let urls: Vec<String> =
             receivers.iter().map(|receiver| receiver.url("/hooks/orders")).collect();
+        if let Some(endpoints) = scenario.endpoints {
+            self.create_application(scenario, endpoints, &urls[0]).await?;
+        }
         self.quiet().await?;
         let since = now_ms();
         self.proxy.take();
@@ -276,7 +277,7 @@ impl Lab {
         let mappings = self.hold_back(true).await?;
         self.send(scenario, webhooks, &urls).await?;
         self.release(mappings).await?;
-        let expected = (webhooks * (failures + 1)) as usize;
+        let expected = (webhooks * scenario.deliveries() * (failures + 1)) as usize;
         let started = Instant::now();
         while receivers.iter().map(|receiver| receiver.received().len()).sum::<usize>() < expected {
             if started.elapsed() > BOUND {
@@ -299,6 +300,26 @@ impl Lab {
         Ok(Row { name: scenario.name.to_owned(), webhooks, tallies, invocations, audit_read_units })
     }
 
+    async fn create_application(
+        &self,
+        scenario: &Scenario,
+        endpoints: u32,
+        url: &str,
+    ) -> Result<(), CostError> {
+        let client = self.stack.client()?;
+        let application = scenario.application();
+        let path = ["applications", application.as_str()];
+        let put = client.call(Method::PUT, &path, &[], Some("{}".to_owned())).await?;
+        put.expect::<Value>(http::StatusCode::CREATED)?;
+        let path = ["applications", application.as_str(), "endpoints"];
+        for _ in 0..endpoints {
+            let body = json!({ "url": url }).to_string();
+            let created = client.call(Method::POST, &path, &[], Some(body)).await?;
+            created.expect::<Value>(http::StatusCode::CREATED)?;
+        }
+        Ok(())
+    }
+
     async fn send(
         &self,
         scenario: &Scenario,
@@ -313,7 +334,10 @@ impl Lab {
             let items: Vec<Value> = (first..(first + each).min(webhooks)).map(item).collect();
             let client = &client;
             async move {
+                let application = scenario.application();
+                let messages = ["applications", application.as_str(), "messages"];
                 let (path, body) = match items.as_slice() {
+                    [one] if scenario.endpoints.is_some() => (messages.as_slice(), one.clone()),
                     [one] if !scenario.in_batches => (["webhooks"].as_slice(), one.clone()),
                     _ => (["webhooks", "batch"].as_slice(), json!({ "webhooks": items })),
                 };
@@ -392,7 +416,11 @@ fn now_ms() -> u64 {
 }
 
 fn submission(scenario: &Scenario, number: u32, url: &str) -> Value {
-    let mut submission = json!({ "url": url, "payload": order(scenario.payload_bytes, number) });
+    let payload = order(scenario.payload_bytes, number);
+    let mut submission = match scenario.endpoints {
+        Some(_) => json!({ "event_type": "order.paid", "payload": payload }),
+        None => json!({ "url": url, "payload": payload }),
+    };
     if scenario.with_reference {
         submission["reference_id"] = json!(format!("order-{number:06}"));
     }
