@@ -33,7 +33,9 @@ use tokio::{
 use crate::{
     client::{ApiClient, ClientError},
     clients::wait_for_more,
-    crash::rounds,
+    crash::{Settings, launch, rounds},
+    functions::{CONCURRENCY, NAMES, functions},
+    lambda::Lambda,
     ledger,
     receiver::{Received, Receiver, Reply},
     stack::Launch,
@@ -443,5 +445,37 @@ pub async fn kill_stack(what: &str, launch: &Launch, bound: Duration) {
     let started = Instant::now();
     world.check(what, rounds(), &api, bound).await;
     println!("{what}: everything had ended {:?} after the last start", started.elapsed());
+    ledger::end(&api, stack).await;
+}
+
+/// Kills each function in turn at random moments while publishers and customers work.
+pub async fn kill_functions(what: &str, settings: Settings, bound: Duration) {
+    let launch = launch(&settings);
+    let pairs: Vec<(&str, &str)> =
+        settings.iter().map(|(variable, value)| (variable.as_str(), value.as_str())).collect();
+    let lambda = Lambda::start(functions(&launch, &pairs), launch.folder()).await.unwrap();
+    let launch = launch
+        .instead("--functions", &lambda.endpoint())
+        .instead("--function-concurrency", &CONCURRENCY.to_string());
+    let world = World::start(Duration::from_millis(20)).await;
+    let stack = launch.start().unwrap();
+    let working = world.work(&stack.url(), true).await;
+    let mut kills = 0;
+    for _ in 0..rounds() {
+        for name in NAMES {
+            working.accepts("under load", 5).await;
+            // The random moment under load is what this tests.
+            sleep(Duration::from_millis(rand::random_range(0..50))).await;
+            let started = Instant::now();
+            while lambda.crash(name) == 0 {
+                assert!(started.elapsed() < bound, "{name} never runs");
+                sleep(Duration::from_millis(5)).await;
+            }
+            kills += 1;
+        }
+    }
+    working.stop().await;
+    let api = ApiClient::new(&stack.url(), None).unwrap();
+    world.check(&format!("messages, functions on {what}"), kills, &api, bound).await;
     ledger::end(&api, stack).await;
 }

@@ -1,9 +1,13 @@
-//! `kill -9` of the local stack while messages are published and endpoints change. Every planned
+//! `kill -9` of the local stack and of each function while messages are published and endpoints change. Every planned
 //! delivery of every accepted message ends delivered, as a dead letter, or deleted on purpose.
 
 use std::time::Duration;
 
-use harness::{publishing::kill_stack, stack::Launch};
+use harness::{
+    crash::{settings, times},
+    publishing::{kill_functions, kill_stack},
+    stack::Launch,
+};
 
 const BOUND: Duration = Duration::from_secs(120);
 
@@ -17,4 +21,11 @@ async fn no_delivery_is_lost_when_the_stack_is_killed_on_sqlite() {
         .set("CIRCUIT_FAILURES", "0")
         .set("RUST_LOG", "warn");
     kill_stack("messages on SQLite", &launch, BOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_delivery_is_lost_when_functions_are_killed_on_sqlite() {
+    let mut all = times("600", "1000");
+    all.extend(settings(&[("ENDPOINT_RETRY_SCHEDULE", "50ms,50ms,50ms,50ms")]));
+    kill_functions("SQLite", all, BOUND).await;
 }
