@@ -24,13 +24,16 @@ function outcomeChip(code, kind) {
 const webhookLink = (id, text) => el('a', { href: `#/webhook/${encodeURIComponent(id)}` }, text);
 
 /** A table cell with a webhook's reference ID, event type, and URL. */
-function webhookCell({ webhook_id: id, reference_id: reference, event_type: event, url }) {
+function webhookCell(webhook) {
+  const { webhook_id: id, reference_id: reference, event_type: event, url } = webhook;
+  // A deleted endpoint has no URL.
+  const destination = url || webhook.endpoint_id || UNREADABLE;
   const tag = event && el('span', { class: 'tag' }, event);
   return el(
     'td',
     { class: 'what' },
     el('div', { class: 'line' }, webhookLink(id, reference), tag),
-    el('div', { class: 'url' }, url || UNREADABLE),
+    el('div', { class: 'url' }, destination),
   );
 }
 

@@ -28,7 +28,12 @@ function route() {
   if (path === '') return ['', overviewView()];
   if (path === 'webhooks') return [path, webhooksView({ reference_id, status, cursor })];
   if (path === 'dead-letters') return [path, deadLettersView({ reference_id, cursor })];
+  if (path === 'applications') return [path, applicationsView({ cursor })];
   if (path === 'send') return [path, sendView()];
+  if (path.startsWith('application/')) {
+    const id = decodeURIComponent(path.slice('application/'.length));
+    return ['applications', applicationView({ id })];
+  }
   if (path.startsWith('webhook/')) {
     return ['webhooks', webhookView({ id: decodeURIComponent(path.slice('webhook/'.length)) })];
   }

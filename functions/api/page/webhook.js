@@ -19,18 +19,24 @@ function nextAttempt({ status, next_attempt_at: allowed }, { next }) {
   return isLater ? next.at : allowed;
 }
 
+const noUrl = ({ endpoint_id: endpoint }) =>
+  endpoint ? 'None (the endpoint was deleted)' : `None (${UNREADABLE.toLowerCase()})`;
+
 function facts(webhook, explained) {
   const { event_type: event, url, created_at: created, delivered_at: delivered } = webhook;
   const { attempt_count: made, max_attempts: granted, last_error: error } = webhook;
+  const { application_id: application, endpoint_id: endpoint } = webhook;
   const next = nextAttempt(webhook, explained);
   const latencyMs = Date.parse(delivered) - Date.parse(created);
   const chip = error && outcomeChip(error.status_code, error.kind);
   return el(
     'dl',
     { class: 'facts' },
-    fact('URL', el('span', { class: 'mono' }, url || `None (${UNREADABLE.toLowerCase()})`)),
+    fact('URL', el('span', { class: 'mono' }, url || noUrl(webhook))),
     copyable('Webhook ID', webhook.webhook_id),
     copyable('Correlation ID', webhook.correlation_id),
+    application && fact('Application', applicationLink(application)),
+    endpoint && copyable('Endpoint', endpoint),
     event && fact('Event type', event),
     timed('Accepted', moment(created), relative('ago', created)),
     delivered &&

@@ -10,7 +10,10 @@ const PAGE_SIZE = 50;
 /** The API may return short pages. This many are loaded before the operator has to continue. */
 const MAX_SHORT_PAGES = 4;
 
-const IS_WEBHOOK_ID = /^[\w-]+_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const IS_WEBHOOK_ID = new RegExp(
+  '^[\\w-]+_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}' +
+    '(\\.ep-[a-z2-7]{16})?$',
+);
 
 /** Loads a page of items. Combines several short pages of the API. */
 async function loadPage(path, params) {

@@ -39,6 +39,7 @@ const SCRIPT: &str = concat!(
     include_str!("../../page/timeline.js"),
     include_str!("../../page/webhook.js"),
     include_str!("../../page/dead_letters.js"),
+    include_str!("../../page/applications.js"),
     include_str!("../../page/send.js"),
     include_str!("../../page/start.js"),
 );
