@@ -33,7 +33,7 @@ use tokio::{
 use crate::{
     client::{ApiClient, ClientError},
     clients::wait_for_more,
-    crash::{Settings, launch, rounds},
+    crash::{self, Settings, launch, rounds},
     functions::{CONCURRENCY, NAMES, functions},
     lambda::Lambda,
     ledger,
@@ -54,6 +54,9 @@ const LOAD: usize = 20;
 
 /// The pause between two changes of a customer.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(15);
+
+/// A master key of 32 bytes.
+const MASTER_KEY: &str = "dGVzdHMtb25seS1uZWl0aGVyLXNhZmUtbm9yLXNlY3I=";
 
 /// Every so many endpoints reject everything with 410.
 const REJECTING: u32 = 7;
@@ -425,6 +428,13 @@ fn text(value: &Value) -> String {
 /// The number at the end of a path.
 fn number_in(path: &str) -> u32 {
     path.rsplit('/').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Short retries of endpoints, and a master key that all processes share.
+pub fn with_endpoints(mut settings: Settings) -> Settings {
+    let extra = [("ENDPOINT_RETRY_SCHEDULE", "50ms,50ms,50ms,50ms"), ("MASTER_KEY", MASTER_KEY)];
+    settings.extend(crash::settings(&extra));
+    settings
 }
 
 /// Starts the stack, lets publishers and customers work, and kills it at a random moment, `rounds`

@@ -7,7 +7,7 @@ use harness::{
     crash::{
         BOUND, Settings, crash_under_load, kill_functions, launch, recover, rounds, settings, times,
     },
-    ledger,
+    ledger, publishing,
     receiver::Receiver,
 };
 
@@ -54,4 +54,23 @@ async fn no_webhook_is_lost_when_the_stack_is_killed_on_dynamodb_and_sqs() {
     let (api, stack) =
         recover("local stack on DynamoDB and SQS", &launch, &receiver, &accepted, BOUND).await;
     ledger::end(&api, stack).await;
+}
+
+/// Every planned delivery of every accepted message ends, while endpoints change.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_delivery_is_lost_when_functions_are_killed_on_dynamodb_and_sqs() {
+    let emulator = emulator().await;
+    let mut all = publishing::with_endpoints(times("1500", "2500"));
+    all.extend(on_amazon(&emulator).await);
+    publishing::kill_functions("DynamoDB and SQS", all, BOUND).await;
+}
+
+/// The DynamoDB store with the local queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_delivery_is_lost_when_the_stack_is_killed_on_dynamodb() {
+    let emulator = emulator().await;
+    let mut all = publishing::with_endpoints(times("1500", "2500"));
+    all.extend(on_amazon(&emulator).await);
+    all.extend(settings(&[("QUEUE_BACKEND", "sqlite")]));
+    publishing::kill_stack("messages on DynamoDB", &launch(&all), BOUND).await;
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use harness::{
-    crash::{settings, times},
-    publishing::{kill_functions, kill_stack},
+    crash::times,
+    publishing::{kill_functions, kill_stack, with_endpoints},
     stack::Launch,
 };
 
@@ -25,7 +25,5 @@ async fn no_delivery_is_lost_when_the_stack_is_killed_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_delivery_is_lost_when_functions_are_killed_on_sqlite() {
-    let mut all = times("600", "1000");
-    all.extend(settings(&[("ENDPOINT_RETRY_SCHEDULE", "50ms,50ms,50ms,50ms")]));
-    kill_functions("SQLite", all, BOUND).await;
+    kill_functions("SQLite", with_endpoints(times("600", "1000")), BOUND).await;
 }
