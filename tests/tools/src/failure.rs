@@ -371,7 +371,7 @@ fn explain(webhook: &Webhook) -> String {
         Some(error) => format!(
             "the webhook was not delivered to {}: {} {}. Check that the stack can reach the \
              receiver at this URL, or set --receiver-url.",
-            webhook.url,
+            webhook.url.as_deref().unwrap_or_default(),
             error.kind,
             error.message.as_deref().unwrap_or_default()
         ),

@@ -39,8 +39,8 @@ pub struct Webhook {
     pub webhook_id: String,
     /// The correlation ID, which all requests and logs of the webhook carry.
     pub correlation_id: String,
-    /// The destination.
-    pub url: String,
+    /// The destination. `None` for a delivery whose endpoint was deleted.
+    pub url: Option<String>,
     /// `pending`, `in_progress`, `retrying`, `delivered` or `failed`.
     pub status: String,
     /// The number of attempts that were started.
@@ -151,8 +151,8 @@ pub struct DeadLetter {
     pub reference_id: String,
     /// The correlation ID.
     pub correlation_id: String,
-    /// The destination.
-    pub url: String,
+    /// The destination. `None` for a delivery whose endpoint was deleted.
+    pub url: Option<String>,
     /// The payload. Lists omit it.
     #[serde(default)]
     pub payload: Option<Value>,

@@ -11,6 +11,7 @@
 mod crash;
 mod delivery;
 mod embedded_metrics;
+mod endpoint_changes;
 mod events;
 mod functions;
 mod killed;
