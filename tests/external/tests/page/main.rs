@@ -70,6 +70,12 @@ async fn an_operator_sends_follows_redrives_and_deletes() {
     run("flow", &[("RATE_LIMITS", "127.0.0.1=500/1s")], &[]).await;
 }
 
+/// Finds a customer's endpoints and messages, follows a delivery, disables and enables an endpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_looks_at_an_application() {
+    run("applications", &[("ENDPOINT_CACHE_MS", "0")], &[]).await;
+}
+
 /// The page comes without a key, its calls need one: it is asked for once, kept in the tab's
 /// session storage only, and forgotten when told.
 #[tokio::test(flavor = "multi_thread")]
