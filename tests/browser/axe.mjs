@@ -8,6 +8,7 @@ import {
   AXE,
   RECEIVER,
   accept,
+  api,
   badge,
   deadLettered,
   open,
@@ -56,6 +57,18 @@ await settled(ids.retrying, 'retrying');
 // A pause.
 ids.refused = await accept({ url: `${RECEIVER}/busy`, reference_id: 'refused', payload: 1 });
 await settled(ids.refused, 'retrying');
+// An application with a delivery for each of two endpoints, one of them disabled since.
+await api('PUT', '/applications/acme', { name: 'Acme Inc.' });
+for (const path of ['/fine', '/gone'])
+  await api('POST', '/applications/acme/endpoints', { url: RECEIVER + path });
+const published = await api('POST', '/applications/acme/messages', {
+  event_type: 'order.paid',
+  payload: 1,
+  reference_id: 'published',
+});
+const [, rejecting] = published.body.deliveries;
+await deadLettered(rejecting.delivery_id);
+await api('POST', `/applications/acme/endpoints/${rejecting.endpoint_id}/disable`, {});
 // Opens a circuit.
 for (let number = 0; number < 3; number += 1)
   await accept({ url: `${RECEIVER}/down`, reference_id: `down-${number}`, payload: 1 });
@@ -97,6 +110,21 @@ const VIEWS = [
     'dead letters',
     (page) => page.goto(`${API}/#/dead-letters`),
     (page) => page.getByRole('link', { name: 'gone' }),
+  ],
+  [
+    'applications',
+    (page) => page.goto(`${API}/#/applications`),
+    (page) => page.getByRole('link', { name: 'acme' }),
+  ],
+  [
+    'application',
+    (page) => page.goto(`${API}/#/application/acme`),
+    (page) => page.getByRole('link', { name: 'failed' }),
+  ],
+  [
+    'delivery',
+    (page) => page.goto(viewOf(rejecting.delivery_id)),
+    (page) => page.getByRole('button', { name: 'Delete' }),
   ],
   ['send', (page) => page.goto(`${API}/#/send`), (page) => page.getByLabel('URL')],
   [
