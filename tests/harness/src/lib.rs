@@ -44,6 +44,7 @@ pub mod ledger;
 pub mod life;
 pub mod process;
 pub mod progress;
+#[cfg(feature = "sqlite")]
 pub mod publishing;
 pub mod receiver;
 pub mod redis_server;

@@ -31,13 +31,22 @@ pub(crate) struct Api {
 impl Api {
     /// With the rules of a deployment: no private destinations. Everybody may call.
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these settings.
+    pub(crate) fn with(settings: &[(&str, &str)]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::from_source(Defaults::LAMBDA, |_| None).unwrap();
+        let setting = |name: &str| {
+            let (_, value) = settings.iter().find(|(setting, _)| *setting == name)?;
+            Some((*value).to_owned())
+        };
+        let mut config = Config::from_source(Defaults::LAMBDA, setting).unwrap();
         folder.path().clone_into(&mut config.data_dir);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let context = {

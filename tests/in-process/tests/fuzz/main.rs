@@ -16,6 +16,8 @@
 //!   bounded in time and size. Only a 2xx delivers. A wait stays within its limit.
 //! - `records`: stored records and queue messages. They are read as they were written. Every rule
 //!   accepts every readable record. Every stored record can be shown.
+//! - `tenants`: any request with the key of one application. No answer contains anything of another
+//!   one.
 //! - `events`: Lambda events: HTTP in three formats, batches of both queues. An HTTP event gets a
 //!   response. Only messages of the batch are returned to the queue.
 //!
@@ -41,4 +43,5 @@ mod headers;
 mod records;
 mod requests;
 mod server;
+mod tenants;
 mod urls;
