@@ -148,12 +148,6 @@ async fn send_batch<'a>(app: &App, webhooks: &[&'a Webhook]) -> Vec<&'a Webhook>
     refused
 }
 
-/// The fairness group: the application of a delivery, so that one with many slow endpoints is one
-/// group, and the destination of a direct webhook.
-fn group_of(webhook: &Webhook) -> &str {
-    webhook.application.as_ref().map_or(&*webhook.destination, ApplicationId::as_str)
-}
-
 /// Puts a webhook into the due index, so that the next sweep sends its message.
 async fn adopt(app: &App, webhook: &Webhook) {
     if planted::is(Bug::UnsentNotHeld) {

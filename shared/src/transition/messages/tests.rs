@@ -387,9 +387,9 @@ fn times_of_a_clock_that_was_ahead_are_taken_back() {
     };
     let next = rules().take_back_message(&wrong, NOW).unwrap();
     assert_eq!((next.allowed_at, next.due_at, next.updated_at), (NOW, Some(NOW), NOW));
-    let delivery = Rules::delivery(&next, endpoint(1)).unwrap();
+    let delivery = Rules::delivery(&next, ep(1)).unwrap();
     assert_eq!((delivery.allowed_at, delivery.created_at), (Some(NOW), ahead));
-    assert!(matches!(Rules::unstarted(&next, endpoint(1), NOW), Unstarted::MayStart(_)));
+    assert!(matches!(Rules::unstarted(&next, ep(1), NOW), Unstarted::MayStart(_)));
     let scheduled = PublishedMessage { allowed_at: ahead.plus(HOUR), ..wrong.clone() };
     let next = rules().take_back_message(&scheduled, NOW).unwrap();
     assert_eq!((next.allowed_at, next.due_at), (ahead.plus(HOUR), Some(ahead.plus(HOUR))));

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use shared::store::{
-    IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion, ReserveError, StoreError,
-    StoredReservation,
+    IdempotencyKeys, ReplaceReservationError, Reservation, ReservationVersion, ReserveError,
+    StoreError, StoredReservation,
 };
 
 use crate::{
