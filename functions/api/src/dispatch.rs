@@ -5,7 +5,6 @@ use std::{error::Error, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use shared::{
-    applications::id::ApplicationId,
     apply::apply,
     id::TaskId,
     logging::webhook_span,
