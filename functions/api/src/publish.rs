@@ -313,7 +313,7 @@ fn looks_at(messages: &[(&PublishedMessage, Origin)]) -> (Vec<usize>, Vec<Outgoi
     let (mut owners, mut looks) = (Vec::new(), Vec::new());
     let mut add = |owner: usize, message: &PublishedMessage, body: String| {
         owners.push(owner);
-        let group = message.application.as_str().to_owned();
+        let group = message.fairness_group().to_owned();
         looks.push(Outgoing { body, delay: Duration::ZERO, group });
     };
     for (owner, (message, origin)) in messages.iter().enumerate() {

@@ -10,11 +10,12 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 use shared::{
+    application_cache::ApplicationCache,
     clock::{Clock, Timestamp},
     config::{Config, Defaults},
     context::{Backends, Context, DataDirMode},
     id::WebhookId,
-    message::Message,
+    message::Look,
     model::{ClaimId, ErrorKind, Webhook},
     queue::{Lane, Queue},
     retry::Outcome,
@@ -67,7 +68,8 @@ pub(crate) struct Stack {
     pub(crate) faults: Arc<Faults>,
     pub(crate) base: String,
     client: Client,
-    _dir: TempDir,
+    /// `None`: another process's stack has the directory.
+    _dir: Option<TempDir>,
 }
 
 /// A complete response.
@@ -143,11 +145,17 @@ impl Stack {
             inner: Arc::clone(&context.queue),
             faults: Arc::clone(&faults),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let router = api::router(context.clone(), access);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { context, clock, faults, base, client: client(), _dir: dir }
+        let base = serve(&context, access).await;
+        Self { context, clock, faults, base, client: client(), _dir: Some(dir) }
+    }
+
+    /// Another process with the same store and clock, and a cache of its own.
+    pub(crate) async fn another_process(&self, access: Access) -> Self {
+        let mut context = self.context.clone();
+        context.applications = Arc::new(ApplicationCache::new(context.config.endpoint_cache));
+        let base = serve(&context, access).await;
+        let (clock, faults) = (Arc::clone(&self.clock), Arc::clone(&self.faults));
+        Self { context, clock, faults, base, client: client(), _dir: None }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -197,8 +205,14 @@ impl Stack {
         answer["webhook_id"].as_str().unwrap().to_owned()
     }
 
+    /// The record of a webhook or delivery. A delivery has one from the start, by definition.
     pub(crate) async fn record(&self, id: &str) -> Webhook {
-        self.context.store.get(&parse(id)).await.unwrap().unwrap()
+        let id = parse(id);
+        let Some(endpoint) = id.endpoint else {
+            return self.context.store.get(&id).await.unwrap().unwrap();
+        };
+        let stored = self.context.store.delivery(&id).await.unwrap().unwrap();
+        stored.visible(endpoint, self.clock.now()).unwrap()
     }
 
     /// Removes all visible messages, and returns the IDs in them.
@@ -216,11 +230,11 @@ impl Stack {
             let receipts: Vec<String> =
                 messages.iter().map(|message| message.receipt.clone()).collect();
             queue.acknowledge(Lane::Webhooks, &receipts).await.unwrap();
-            ids.extend(
-                messages.iter().map(|message| {
-                    Message::from_json(&message.body).unwrap().webhook_id.to_string()
-                }),
-            );
+            ids.extend(messages.iter().map(|message| match Look::from_json(&message.body) {
+                Ok(Look::Webhook(message)) => message.webhook_id.to_string(),
+                Ok(Look::Message(id)) => id.to_string(),
+                Err(error) => panic!("{error}: {}", message.body),
+            }));
         }
     }
 
@@ -280,6 +294,14 @@ impl Stack {
         self.context.store.write(&failed, &archived).await.unwrap();
         self.clock.advance(Duration::from_millis(1));
     }
+}
+
+async fn serve(context: &Context, access: Access) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = api::router(context.clone(), access);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
 }
 
 pub(crate) fn parse(id: &str) -> WebhookId {

@@ -11,6 +11,14 @@
 //! - `operators`: delete, clean up, resend, redrive, dead letters, explain.
 //! - `outages`: store or queue down, slow, or silent after their work, and health and metrics.
 //! - `overload`: more concurrent requests than the capacity.
+//! - `messages`: publishing: the plan, the record and the looks, and what becomes of a message.
+//! - `message_batch`: messages are accepted or refused on their own.
+//! - `message_idempotency`: repeated publishes, at once, later, and after each crash.
+//! - `message_outages`: each step of publishing with a store or queue that fails.
+//! - `message_resend`: one delivery of a message, or all that failed.
+//! - `deliveries`: lists, states and resends of deliveries, within an application.
+//! - `operated_deliveries`: deliveries in the routes of operators.
+//! - `canaries`: no response to one customer has anything of another.
 //! - `page`: the operator's page as it is served, and the calls that only it makes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail in any way")]
@@ -20,12 +28,21 @@ mod accept;
 mod access;
 mod bad_input;
 mod batches;
+mod canaries;
+mod customers;
+mod deliveries;
 mod faulty;
 mod harness;
 mod idempotency;
 mod keys;
 mod lists;
+mod message_batch;
+mod message_idempotency;
+mod message_outages;
+mod message_resend;
+mod messages;
 mod openapi;
+mod operated_deliveries;
 mod operators;
 mod outages;
 mod overload;
