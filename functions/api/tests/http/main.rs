@@ -1,5 +1,9 @@
 //! The API over real HTTP on the embedded backend, with a clock that only the test advances.
 //!
+//! - `applications`: settings, lists, state and changes of applications.
+//! - `endpoints`, `endpoint_secrets`: endpoints and what is sealed.
+//! - `application_keys`: keys of applications, in one process and in another.
+//! - `tenants`: every route with every scope, and from another application.
 //! - `accept`: the response, the record and the message of a webhook.
 //! - `bad_input`: invalid requests and limits.
 //! - `access`: API keys, correlation IDs and browsers.
@@ -26,11 +30,15 @@
 
 mod accept;
 mod access;
+mod application_keys;
+mod applications;
 mod bad_input;
 mod batches;
 mod canaries;
 mod customers;
 mod deliveries;
+mod endpoint_secrets;
+mod endpoints;
 mod faulty;
 mod harness;
 mod idempotency;
@@ -47,3 +55,4 @@ mod operators;
 mod outages;
 mod overload;
 mod page;
+mod tenants;
