@@ -98,6 +98,11 @@ impl ApplicationCache {
         Ok(Some(self.put(application, read_at)))
     }
 
+    /// The documents that the process keeps, however old.
+    pub fn documents(&self) -> Vec<Arc<Application>> {
+        self.lock().by_id.values().map(|cached| Arc::clone(&cached.application)).collect()
+    }
+
     /// Keeps a document that this process has just written. `clock` gives the time of the write's
     /// answer: the document is current then.
     pub fn written(&self, clock: &dyn Clock, application: Application) -> Arc<Application> {

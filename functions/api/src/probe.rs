@@ -35,6 +35,8 @@ pub(crate) struct Findings {
     pub(crate) dead_letters: Result<Depth, ProbeError>,
     pub(crate) last_sweep: Result<Option<SweepReport>, ProbeError>,
     pub(crate) targets: Result<Vec<TargetState>, ProbeError>,
+    /// A key of `MASTER_KEY` that is missing, as a sentence for an operator.
+    pub(crate) master_key: Result<Option<String>, ProbeError>,
 }
 
 impl Findings {
@@ -95,6 +97,7 @@ async fn probe(context: &Context) -> Findings {
         within_timeout(context, queue.depth(Lane::DeadLetters)),
         within_timeout(context, store.last_sweep()),
         within_timeout(context, store.targets(probed_at)),
+        within_timeout(context, missing_master_key(context)),
     );
     Findings {
         probed_at,
@@ -107,7 +110,35 @@ async fn probe(context: &Context) -> Findings {
         dead_letters: answers.6,
         last_sweep: answers.7,
         targets: answers.8,
+        master_key: answers.9,
     }
+}
+
+/// Whether secrets are stored that no key of `MASTER_KEY` opens. With a key, that is known of the
+/// applications alone that this process has read.
+async fn missing_master_key(context: &Context) -> Result<Option<String>, StoreError> {
+    let Some(keys) = &context.config.master_keys else {
+        let any = context.store.applications(None, 1).await?;
+        return Ok((!any.items.is_empty()).then(|| {
+            "There are applications, but MASTER_KEY is not set. Deliveries to their endpoints wait. \
+             Set it to the key that they were created with."
+                .to_owned()
+        }));
+    };
+    let unknown = context.applications.documents().into_iter().find_map(|application| {
+        let endpoints = application.endpoints.iter();
+        let mut sealed = endpoints.flat_map(|endpoint| {
+            let headers = endpoint.headers.iter().map(|header| &header.sealed);
+            headers.chain(endpoint.secrets.iter().map(|secret| &secret.sealed))
+        });
+        let unknown = sealed.find_map(|sealed| sealed.key_id().filter(|id| !keys.holds(*id)))?;
+        Some(format!(
+            "MASTER_KEY does not hold the key {unknown}, under which secrets of the application {} \
+             are sealed. Deliveries to its endpoints wait. Add that key to the end of MASTER_KEY.",
+            application.id
+        ))
+    });
+    Ok(unknown)
 }
 
 async fn within_timeout<T, E: Into<ProbeError>>(
@@ -129,6 +160,7 @@ fn log(findings: &Findings) {
         ("queue", findings.webhooks.as_ref().err().or(findings.dead_letters.as_ref().err())),
         ("sweep", findings.last_sweep.as_ref().err()),
         ("targets", findings.targets.as_ref().err()),
+        ("applications", findings.master_key.as_ref().err()),
     ];
     for (part, error) in parts.into_iter().filter_map(|(part, error)| Some((part, error?))) {
         tracing::warn!(part, error = error as &dyn Error, "Health check failed: {part}");

@@ -92,9 +92,9 @@ struct StoreHealth<'a> {
     /// The value of `STATUS_BACKEND`.
     backend: &'static str,
     /// What an operator must do before the store fails.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    warnings: &'a [String],
+    warnings: Vec<&'a str>,
     /// Present if the store is on a local disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -335,10 +335,16 @@ fn open_circuits(findings: &Findings, now: Timestamp) -> Vec<OpenCircuit<'_>> {
 
 fn store_health<'a>(findings: &'a Findings, backend: &'static str) -> StoreHealth<'a> {
     let disk = findings.disk.as_ref().ok().copied().flatten();
+    let own = findings.store_warnings.as_deref().unwrap_or_default();
+    let master_key = findings.master_key.as_ref().ok().and_then(Option::as_deref);
+    let status = match part_status(findings.store.is_ok(), &findings.store_warnings) {
+        HealthStatus::Healthy if master_key.is_some() => HealthStatus::Degraded,
+        status => status,
+    };
     StoreHealth {
-        status: part_status(findings.store.is_ok(), &findings.store_warnings),
+        status,
         backend,
-        warnings: findings.store_warnings.as_deref().unwrap_or_default(),
+        warnings: own.iter().map(String::as_str).chain(master_key).collect(),
         disk: disk.map(|disk| DiskHealth {
             free_bytes: disk.free_bytes,
             database_bytes: disk.database_bytes,

@@ -23,7 +23,8 @@ pub(crate) fn access() -> Access {
 
 /// A stack for the calls of this module.
 pub(crate) async fn stack() -> Stack {
-    Stack::with(&[("MASTER_KEY", MASTER_KEY)], access()).await
+    let settings = [("MASTER_KEY", MASTER_KEY), ("ALLOW_PRIVATE_DESTINATIONS", "false")];
+    Stack::with(&settings, access()).await
 }
 
 /// A call with this key, and this body unless it is null.

@@ -16,18 +16,21 @@ use tracing::{
 };
 
 use crate::{
+    faulty::Fault,
+    harness::{Stack, URL},
     customers::{
         MASTER_KEY, OPERATOR, access, call, call_with, create_endpoint, create_key, get, kind,
         operate, post, put, stack,
     },
-    faulty::Fault,
-    harness::{Stack, URL},
 };
 
 const ENDPOINTS: &str = "/applications/acme/endpoints";
 
 /// 32 bytes.
 const GIVEN: &str = "whsec_Y2FuYXJ5LXNlY3JldC0wMTIzNDU2Nzg5LWNhbmFyeS0h";
+
+/// Another master key.
+const SECOND: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 
 const HEADER_VALUE: &str = "Bearer canary-header-value-88f1";
 
@@ -198,7 +201,6 @@ async fn with_master_keys(stack: &Stack, keys: &str) -> Stack {
 /// After a new key was put first, each write of a document reseals all of it.
 #[tokio::test]
 async fn a_write_reseals_the_document_under_the_first_master_key() {
-    const SECOND: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
     let stack = stack().await;
     put(&stack, "acme").await;
     let more = json!({"secret": GIVEN, "headers": {"x-a": HEADER_VALUE}});
@@ -257,6 +259,36 @@ async fn without_a_master_key_only_what_needs_it_is_refused() {
     assert_eq!(answer.status, 204);
     assert_eq!(operate(&without, Method::DELETE, &path, &Value::Null).await.status, 204);
     get(&stack, &path).await.problem(404);
+}
+
+/// The operator sees a missing master key before a customer does.
+#[tokio::test]
+async fn a_missing_master_key_degrades_health() {
+    let stack = stack().await;
+    let health = async |process: &Stack| {
+        process.clock.advance(std::time::Duration::from_secs(1));
+        let health = get(process, "/health").await.json(200);
+        (health["status"].clone(), health["store"]["warnings"][0].clone())
+    };
+    let without = with_master_keys(&stack, "").await;
+    let new = with_master_keys(&stack, SECOND).await;
+    for process in [&without, &new] {
+        assert_eq!(health(process).await, (json!("healthy"), Value::Null));
+    }
+    put(&stack, "acme").await;
+    create_endpoint(&stack, "acme", json!({})).await;
+    let (status, warning) = health(&without).await;
+    assert_eq!(status, "degraded");
+    assert!(warning.as_str().unwrap().contains("MASTER_KEY is not set"), "{warning}");
+    // Known once the process has read the application.
+    get(&new, "/applications/acme").await.json(200);
+    let (status, warning) = health(&new).await;
+    assert_eq!(status, "degraded");
+    assert!(warning.as_str().unwrap().contains("MASTER_KEY does not hold the key"), "{warning}");
+    assert_eq!(health(&stack).await, (json!("healthy"), Value::Null));
+    let (_, key) = create_key(&stack, "acme", &["read"]).await;
+    let shown = call(&new, &key, Method::GET, "/health", &Value::Null).await;
+    assert_eq!(shown.json(200), json!({"status": "degraded"}));
 }
 
 /// A secret that was moved from another endpoint does not open.

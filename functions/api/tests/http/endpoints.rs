@@ -7,12 +7,12 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    faulty::Fault,
+    harness::{Answer, Stack, URL},
     customers::{
         OPERATOR, call, call_with, create_endpoint, create_key, get, kind, operate, post, put,
         stack,
     },
-    faulty::Fault,
-    harness::{Answer, Stack, URL},
 };
 
 const ENDPOINTS: &str = "/applications/acme/endpoints";
@@ -136,7 +136,7 @@ async fn every_invalid_field_is_named() {
         (json!({"url": URL, "event_types": vec!["a"; 51]}), "event_types"),
         (json!({"url": URL, "event_types": "a"}), "event_types"),
         (json!({"url": URL, "headers": {"a": "x".repeat(8192)}}), "headers"),
-        (json!({"url": URL, "headers": {"a": "x", "A": "y"}}), "headers.A"),
+        (json!({"url": URL, "headers": {"a": "x", "A": "y"}}), "headers.a"),
         (json!({"url": URL, "headers": {"a": "x\ny"}}), "headers.a"),
         (json!({"url": URL, "timeout_ms": 30_001}), "timeout_ms"),
         (json!({"url": URL, "description": "x".repeat(1025)}), "description"),

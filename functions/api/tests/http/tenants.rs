@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    customers::{call, create_endpoint, create_key, operate, put, stack},
     harness::{Answer, Stack},
+    customers::{call, create_endpoint, create_key, operate, put, stack},
 };
 
 /// Routes that are for full access alone.

@@ -29,7 +29,7 @@ fn the_page_lists_every_call_and_no_other() {
         let methods = methods.as_object().unwrap().keys();
         calls.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
     }
-    let row = Regex::new(r"(?m)^\| `((?:GET|POST|DELETE) /[^`?]*)").unwrap();
+    let row = Regex::new(r"(?m)^\| `((?:GET|POST|PUT|PATCH|DELETE) /[^`?]*)").unwrap();
     let page = fs::read_to_string(workspace().join(PAGE)).unwrap();
     let listed: BTreeSet<String> =
         row.captures_iter(&page).map(|found| found[1].to_owned()).collect();
