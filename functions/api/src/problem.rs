@@ -226,6 +226,14 @@ impl Problem {
         )
     }
 
+    /// The message is being deleted, so nothing of it is sent again.
+    pub(crate) fn being_deleted() -> Self {
+        Self::new(
+            ProblemKind::Conflict,
+            "The message is being deleted, so it cannot be sent again.",
+        )
+    }
+
     /// The application has no such message.
     pub(crate) fn no_such_message() -> Self {
         Self::new(

@@ -135,10 +135,6 @@ fn conflict(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
     Problem::new(ProblemKind::Conflict, detail)
 }
 
-fn is_being_deleted() -> Problem {
-    conflict("The message is being deleted, so it cannot be sent again.")
-}
-
 /// Resends the delivery to one endpoint.
 async fn one(
     app: &App,
@@ -151,7 +147,7 @@ async fn one(
     let message = message.filter(|message| message.application == *application.id());
     let message = message.ok_or_else(Problem::no_such_message)?;
     if message.deleting {
-        return Err(is_being_deleted());
+        return Err(Problem::being_deleted());
     }
     if message.place(endpoint).is_none() {
         return Err(conflict(
@@ -171,7 +167,7 @@ async fn all_failed(
 ) -> Result<(Vec<Webhook>, Vec<Webhook>), Problem> {
     let standing = standing(app, application.id(), id).await?;
     if standing.message.deleting {
-        return Err(is_being_deleted());
+        return Err(Problem::being_deleted());
     }
     let was_resent = |webhook: &Webhook| {
         tried_at.is_some_and(|tried_at| is_done(webhook, Transition::Resend, tried_at))

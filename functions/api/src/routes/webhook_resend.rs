@@ -87,7 +87,7 @@ pub(crate) async fn resend_unless_done(
     let webhook = if tried_at.is_some_and(|tried_at| is_done(&webhook, transition, tried_at)) {
         webhook
     } else {
-        check_endpoint(app, &webhook).await?;
+        check_delivery(app, &webhook).await?;
         match make_pending(app, webhook, transition).await? {
             Applied::Done(webhook, ()) => webhook,
             Applied::Refused(refusal, webhook) => {
@@ -116,8 +116,14 @@ pub(crate) async fn make_pending(
     .await
 }
 
-/// Refuses a delivery to an endpoint that receives nothing: the next look would only fail it.
-async fn check_endpoint(app: &App, webhook: &Webhook) -> Result<(), Problem> {
+/// Refuses a delivery of a message that is being deleted, and one to an endpoint that receives
+/// nothing: the next look would only fail it.
+async fn check_delivery(app: &App, webhook: &Webhook) -> Result<(), Problem> {
+    let Some(id) = webhook.id.message_id() else { return Ok(()) };
+    let message = app.context.store.message(&id).await?.ok_or_else(Problem::no_such_delivery)?;
+    if message.deleting {
+        return Err(Problem::being_deleted());
+    }
     let state = deliveries::endpoint_of(app, webhook).await?;
     match state.and_then(|state| state.obstacle()) {
         None => Ok(()),

@@ -54,6 +54,8 @@ fn the_tour_is_the_same_on_redis() {
         ("QUEUE_BACKEND", "redis"),
         ("REDIS_HOST", "127.0.0.1"),
         ("REDIS_PORT", &port),
+        // The embedded store makes one by itself.
+        ("MASTER_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
     ];
     let [status, queue] =
         [2, 1].map(|database| format!("Redis, redis://127.0.0.1:{port}/{database}"));
