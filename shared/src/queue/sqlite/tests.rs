@@ -11,7 +11,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    clock::SystemClock, message::Message, queue::MAX_RECEIVES, store::DueId,
+    clock::SystemClock,
+    message::{Look, Message},
+    queue::MAX_RECEIVES,
+    store::DueId,
     transition::testing::webhook,
 };
 
@@ -235,6 +238,26 @@ async fn a_recovery_shows_what_was_hidden_and_does_not_count_it() {
         queue.depth(Lane::Webhooks).await.unwrap(),
         Depth { ready: 0, in_flight: 1, delayed: 1 }
     );
+}
+
+/// A recovery names the webhooks, deliveries and messages that queue messages ask to look at.
+#[tokio::test]
+async fn a_recovery_names_what_it_found_looks_at() {
+    let (_folder, clock, queue) = stopped();
+    let direct = webhook(Timestamp::from_millis(BEGIN)).id;
+    let message: crate::id::MessageId = direct.to_string().parse().unwrap();
+    let delivery = message.delivery(crate::applications::id::EndpointId::mint([7; 10]));
+    for look in [
+        Look::Webhook(Message::look_at(direct.clone())),
+        Look::Webhook(Message::look_at(delivery.clone())),
+        Look::Message(message.clone()),
+    ] {
+        queue.send(Lane::Webhooks, &[outgoing(&look.to_json(), 0)]).await.unwrap();
+    }
+    let mut looks = queue.recover_in_flight(clock.now()).await.unwrap().looks;
+    looks.sort();
+    let expected = [DueId::Webhook(direct), DueId::Webhook(delivery), DueId::Message(message)];
+    assert_eq!(looks, expected);
 }
 
 /// A receiver that stops waiting before its turn leaves the message to others.
