@@ -13,7 +13,8 @@ use ::redis::InfoDict;
 
 use crate::redis::Connection;
 
-/// The share of `maxmemory` from which the store refuses new webhooks: 90 %.
+/// The share of `maxmemory` from which the store refuses new webhooks, messages and
+/// applications: 90 %.
 const FULL_PERCENT: u64 = 90;
 
 /// The time between two questions to the server.

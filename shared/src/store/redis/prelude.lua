@@ -18,7 +18,8 @@
 --            f  the application
 --            b  1 if the caller gave the reference id
 --            m  the message's id
---            n  how many planned deliveries never had a record
+--            n  how many planned deliveries have had no record yet, or more: a marker that was put
+--               whether or not there was one is not counted
 --            h:ENDPOINT  the delivery is unfinished (empty), or a dead letter (its expires_at)
 --          or a tombstone, with the only field
 --            z  why no webhook can be created under the id
