@@ -5,7 +5,6 @@
 //!
 //! Attributes of a message:
 //! - `k` is `m`; `v` revision, `d` the record's JSON, deflated, `x` expiry
-//! - `h`: a hash of the reference id. Each write requires it, because the key has the task id alone
 //! - `f`: an extension for a delivery made the message exist until then
 //! - `c`, or `ck`, `cn` and `ce`: the content, as that of a webhook. Record and content share the
 //!   item if both fit into one write unit.
@@ -14,7 +13,7 @@
 //!   id. No reference id of a webhook contains `/`.
 //! - `i` and `j` put it into `work` while it is due, as `due2/SHARD`
 //!
-//! A delivery has `h`, too. A marker has `k` (`d`, as a delivery), `z` and `x`: until then it occupies the key.
+//! A marker has `k` (`d`, as a delivery), `z` and `x`: until then it occupies the key.
 
 use std::{
     cmp::Reverse,
@@ -22,7 +21,6 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use sha2::{Digest, Sha256};
 
 use super::item::{
     Item, WRITE_UNIT_BYTES, add_content, changing, deflated, due_partition, number, number_of,
@@ -35,7 +33,7 @@ use crate::{
         standing::{Found, Standing},
     },
     clock::Timestamp,
-    id::{MessageId, ReferenceId, TaskId, WebhookId},
+    id::{MessageId, TaskId, WebhookId},
     model::{Content, Webhook},
     record::Record,
     store::{ListPosition, StoreError, Tombstone},
@@ -62,12 +60,6 @@ pub(super) fn messages_partition(application: &ApplicationId, part: u8) -> Strin
 /// The partition of the index `reference` for messages with a reference id.
 pub(super) fn referenced_partition(message: &ApplicationId, reference: &str) -> String {
     format!("{message}/{reference}")
-}
-
-/// The value of `h`.
-pub(super) fn reference_hash(reference: &ReferenceId) -> AttributeValue {
-    let hash = Sha256::digest(reference.as_str().as_bytes());
-    number(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
 }
 
 /// The attributes that every write of a message sets or removes.
@@ -99,7 +91,6 @@ pub(super) fn new_message_items(
     let attributes = changing_of_message(message).into_iter();
     record.extend(attributes.filter_map(|(name, value)| Some((name.to_owned(), value?))));
     record.insert("k".to_owned(), text(MESSAGE));
-    record.insert("h".to_owned(), reference_hash(&message.id.reference));
     let part = shard(task) % APPLICATION_PARTS;
     record.insert("a".to_owned(), text(messages_partition(&message.application, part)));
     if message.referenced {
@@ -118,7 +109,6 @@ pub(super) fn first_item(delivery: &Webhook, lasts: Timestamp) -> Item {
     let attributes = changing(delivery).into_iter();
     item.extend(attributes.filter_map(|(name, value)| Some((name.to_owned(), value?))));
     item.insert("k".to_owned(), text(DELIVERY));
-    item.insert("h".to_owned(), reference_hash(&delivery.id.reference));
     item.insert("ce".to_owned(), number(seconds(lasts)));
     item
 }

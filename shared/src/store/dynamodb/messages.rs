@@ -23,7 +23,7 @@ use super::{
     },
     message_item::{
         self, Group, MESSAGE, changing_of_message, exists, first_item, kept_until, marker_item,
-        message_of, new_message_items, reference_hash,
+        message_of, new_message_items,
     },
     shards::END,
     table::{Change, Condition, Range, Refused},
@@ -180,7 +180,7 @@ impl Messages for DynamoStore {
         let Some((_, item)) = self.find_message(&seen.id, true).await? else {
             return Err(DeleteError::Missing);
         };
-        let condition = of_message(seen);
+        let condition = of_message(seen.revision);
         let contents = content_keys(&item, seen.id.task);
         self.replace_by_tombstone(seen.id.task, condition, contents).await
     }
@@ -230,7 +230,7 @@ impl DynamoStore {
                     Err(CreateMessageError::Conflict(Box::new(earlier)))
                 };
             }
-            condition = of_message(&earlier);
+            condition = of_message(earlier.revision);
         }
         Err(StoreError::Unavailable("an expired record changed again and again".into()).into())
     }
@@ -297,7 +297,7 @@ impl DynamoStore {
         let lasts = after.expires_at.unwrap_or(now.max(after.due_at.unwrap_or(now)));
         let content_lasts = seconds(lasts.plus(SPARE / 2));
         let mut change = change_of(after, None);
-        let mut condition = of_message(before);
+        let mut condition = of_message(before.revision);
         condition.values.push((":lasts", number(content_lasts)));
         condition.expression = LASTS;
         if is_extension {
@@ -321,7 +321,7 @@ impl DynamoStore {
                 self.lift_content(stored, after.id.task, expires).await?;
                 change.put("ce", Some(number(expires)));
             }
-            let condition = of_message(before);
+            let condition = of_message(before.revision);
             written = self.table.update_if(key, change, condition, false).await;
         }
         written.map(drop).or_else(|refused| self.message_refused(refused, before, after))
@@ -420,23 +420,18 @@ fn change_of(message: &PublishedMessage, kept: Option<i64>) -> Change {
     change
 }
 
-/// Holds if the stored item is the message with this revision, and its content lasts long enough.
-const LASTS: &str = "k = :kind AND h = :name AND v = :revision AND (attribute_not_exists(ce) OR ce \
-                     >= :lasts)";
+/// Holds if the stored item is a message with this revision, and its content lasts long enough.
+const LASTS: &str = "k = :kind AND v = :revision AND (attribute_not_exists(ce) OR ce >= :lasts)";
 
 /// Holds if, in addition, no delivery relies on a later expiry than the new one.
-const LASTS_AND_IS_KEPT: &str = "k = :kind AND h = :name AND v = :revision AND \
-                                 (attribute_not_exists(ce) OR ce >= :lasts) AND (attribute_not_exists(f) OR f <= :x)";
+const LASTS_AND_IS_KEPT: &str = "k = :kind AND v = :revision AND (attribute_not_exists(ce) OR ce \
+                                 >= :lasts) AND (attribute_not_exists(f) OR f <= :x)";
 
-/// Holds if the stored item is this message with its revision.
-fn of_message(message: &PublishedMessage) -> Condition {
+/// Holds if the stored item is a message with this revision.
+fn of_message(revision: u64) -> Condition {
     Condition {
-        expression: "k = :kind AND h = :name AND v = :revision",
-        values: vec![
-            (":kind", text(MESSAGE)),
-            (":name", reference_hash(&message.id.reference)),
-            (":revision", number(message.revision)),
-        ],
+        expression: "k = :kind AND v = :revision",
+        values: vec![(":kind", text(MESSAGE)), (":revision", number(revision))],
     }
 }
 

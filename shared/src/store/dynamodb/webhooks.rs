@@ -17,7 +17,6 @@ use super::{
         Item, changing, content, content_keys, day, day_item, inline_content, new_items, number,
         number_of, seconds, tombstone, tombstone_item, webhook_key, webhook_of,
     },
-    message_item::reference_hash,
     table::{Change, Condition, Refused},
 };
 use crate::{
@@ -291,7 +290,7 @@ impl DynamoStore {
         let spare = if is_delivery { MESSAGE_SPARE } else { SPARE };
         let mut condition = of_webhook(before);
         condition.expression = if is_delivery {
-            "h = :name AND v = :revision AND ce >= :lasts"
+            "v = :revision AND ce >= :lasts"
         } else {
             "v = :revision AND attribute_not_exists(k) AND (attribute_not_exists(ce) OR ce >= :lasts)"
         };
@@ -374,13 +373,10 @@ fn is_first_of_delivery(before: &Webhook) -> bool {
     before.revision == 0 && before.id.is_delivery()
 }
 
-/// Holds if the stored item is this webhook with its revision, and not a message.
+/// Holds if the stored item is a webhook with this one's revision, and not a message.
 pub(super) fn of_webhook(webhook: &Webhook) -> Condition {
     let mut condition = Condition::revision(webhook.revision);
-    if webhook.id.is_delivery() {
-        condition.expression = "h = :name AND v = :revision";
-        condition.values.push((":name", reference_hash(&webhook.id.reference)));
-    } else {
+    if !webhook.id.is_delivery() {
         condition.expression = "v = :revision AND attribute_not_exists(k)";
     }
     condition
