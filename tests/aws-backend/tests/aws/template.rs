@@ -110,12 +110,13 @@ fn matches(pattern: &str, key: &str) -> bool {
 /// The keys of all items of the table, as the module docs of `shared::store::dynamodb` list them.
 const WEBHOOK: &str = "w/20000/7";
 const CONTENT: &str = "c/01a20320-1dc2-78bf-973a-e31f032c3512/0f";
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     WEBHOOK,
     CONTENT,
     "days",
     "key/k",
     "ping",
+    "app/a",
     "target/0",
     "target/3",
     "activity",
@@ -123,21 +124,22 @@ const KEYS: [&str; 13] = [
     "sweep",
     "totals",
     "due/0",
+    "due2/0",
     "other",
 ];
 
-/// Each function can write only its own items. `deliver` deletes nothing. `dlq` deletes only the
-/// content of an existing dead letter. The test checks every write action on every kind of item in
+/// Each function can write only its own items. `deliver` puts the records of deliveries, and deletes
+/// messages whose deletion it continues. `dlq` deletes only the content of an existing dead letter. The test checks every write action on every kind of item in
 /// the policies, because the emulator ignores the condition.
 #[test]
 fn each_function_writes_only_its_own_items() {
     let expected: [(&str, &str, &[&str]); 12] = [
-        ("ApiRole", "PutItem", &[WEBHOOK, CONTENT, "days", "key/k", "ping"]),
+        ("ApiRole", "PutItem", &[WEBHOOK, CONTENT, "days", "key/k", "ping", "app/a"]),
         ("ApiRole", "UpdateItem", &[WEBHOOK, CONTENT]),
         ("ApiRole", "DeleteItem", &[WEBHOOK, CONTENT]),
-        ("DeliverRole", "PutItem", &["activity", "activity/3"]),
+        ("DeliverRole", "PutItem", &[WEBHOOK, "activity", "activity/3"]),
         ("DeliverRole", "UpdateItem", &[WEBHOOK, CONTENT, "target/0", "target/3"]),
-        ("DeliverRole", "DeleteItem", &[]),
+        ("DeliverRole", "DeleteItem", &[WEBHOOK, CONTENT]),
         ("SweepRole", "PutItem", &["activity", "activity/3", "sweep", "totals"]),
         ("SweepRole", "UpdateItem", &[WEBHOOK, CONTENT, "sweep"]),
         ("SweepRole", "DeleteItem", &[]),
@@ -155,15 +157,16 @@ fn each_function_writes_only_its_own_items() {
 #[test]
 fn each_function_reads_only_the_items_that_it_needs() {
     let targets: &[&str] = &["target/0", "target/3"];
+    let read_by_deliver: &[&str] = &[WEBHOOK, CONTENT, "app/a", "target/0", "target/3", "sweep"];
     let expected: [(&str, &str, &str, &[&str]); 9] = [
-        ("DeliverRole", "GetItem", TABLE, &[WEBHOOK, CONTENT, "target/0", "target/3"]),
+        ("DeliverRole", "GetItem", TABLE, read_by_deliver),
         ("DeliverRole", "BatchGetItem", TABLE, targets),
-        ("DeliverRole", "Query", TABLE, &[]),
+        ("DeliverRole", "Query", TABLE, &[WEBHOOK]),
         ("DeliverRole", "Query", WORK, targets),
         ("SweepRole", "BatchGetItem", TABLE, &[]),
-        ("SweepRole", "Query", WORK, &["due/0"]),
-        ("DlqRole", "GetItem", TABLE, &[WEBHOOK, CONTENT]),
-        ("DlqRole", "Query", TABLE, &[]),
+        ("SweepRole", "Query", WORK, &["due/0", "due2/0"]),
+        ("DlqRole", "GetItem", TABLE, &[WEBHOOK, CONTENT, "sweep"]),
+        ("DlqRole", "Query", TABLE, &[WEBHOOK]),
         ("DlqRole", "Query", WORK, &[]),
     ];
     for (role, action, resource, wanted) in expected {
