@@ -1,7 +1,7 @@
 //! The store on Amazon DynamoDB: one table, on demand, paid per request.
 //!
-//! `dynamodb/item.rs` describes the items of a webhook, `dynamodb/message_item.rs` those of a message
-//! and its deliveries. The other items of the table:
+//! `dynamodb/item.rs` describes the items of a webhook, `dynamodb/message_item.rs` those of a
+//! message and its deliveries. The other items of the table:
 //!
 //! | item | `p` | `s` |
 //! |---|---|---|
@@ -18,10 +18,10 @@
 //! `dead_reference` (`l`, `j`) and `application` (`a`, `s`). `infra/template.yaml` creates it.
 //!
 //! **What makes the due index sparse.** The due index is the part of `work` whose `i` is
-//! `due/SHARD` or `due2/SHARD`. DynamoDB enters an item in an index only if the item has the index's key
-//! attributes, and a write removes `i` and `j` from a record that is neither due nor a dead letter
-//! (`places` in `dynamodb/item.rs`). So a webhook that succeeds at once never enters `work`, and
-//! the sweep reads and pays for due webhooks alone.
+//! `due/SHARD` or `due2/SHARD`. DynamoDB enters an item in an index only if the item has the
+//! index's key attributes, and a write removes `i` and `j` from a record that is neither due nor a
+//! dead letter (`places` in `dynamodb/item.rs`). So a webhook that succeeds at once never enters
+//! `work`, and the sweep reads and pays for due webhooks alone.
 //!
 //! **Shards.** `SHARD` is a hash of the task id, from 0 to 15 (`store/shard.rs`). It spreads a day
 //! and an index over 16 partitions, because one partition takes 1,000 write units a second.

@@ -1,7 +1,7 @@
 //! The contract of [`SweepState`] on two items.
 //!
-//! The audit's item has two positions: `m` of the audit that knows messages, and `n` of the versions
-//! before applications, which neither read nor change `m`.
+//! The audit's item has two positions: `m` of the audit that knows messages, and `n` of the
+//! versions before applications, which neither read nor change `m`.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;

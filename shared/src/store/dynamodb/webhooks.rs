@@ -292,7 +292,8 @@ impl DynamoStore {
         condition.expression = if is_delivery {
             "v = :revision AND ce >= :lasts"
         } else {
-            "v = :revision AND attribute_not_exists(k) AND (attribute_not_exists(ce) OR ce >= :lasts)"
+            "v = :revision AND attribute_not_exists(k) AND (attribute_not_exists(ce) OR ce >= \
+             :lasts)"
         };
         condition.values.push((":lasts", number(seconds(lasts.plus(spare / 2)))));
         let mut change = Change::default();

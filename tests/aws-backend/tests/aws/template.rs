@@ -128,9 +128,10 @@ const KEYS: [&str; 15] = [
     "other",
 ];
 
-/// Each function can write only its own items. `deliver` puts the records of deliveries, and deletes
-/// messages whose deletion it continues. `dlq` deletes only the content of an existing dead letter. The test checks every write action on every kind of item in
-/// the policies, because the emulator ignores the condition.
+/// Each function can write only its own items. `deliver` puts the records of deliveries, and
+/// deletes messages whose deletion it continues. `dlq` deletes only the content of an existing dead
+/// letter. The test checks every write action on every kind of item in the policies, because the
+/// emulator ignores the condition.
 #[test]
 fn each_function_writes_only_its_own_items() {
     let expected: [(&str, &str, &[&str]); 12] = [

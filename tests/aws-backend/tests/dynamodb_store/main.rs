@@ -7,6 +7,7 @@
     reason = "these are tests: their panics are verdicts"
 )]
 
+mod messages;
 mod targets;
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
