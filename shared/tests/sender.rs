@@ -190,6 +190,36 @@ async fn a_request_arrives_exactly_as_promised() {
     standardwebhooks::Webhook::new(SECRET).unwrap().verify(&received.body, &headers).unwrap();
 }
 
+/// A delivery has the id of its message at every endpoint, and only its endpoint's secrets sign it.
+#[tokio::test]
+async fn a_delivery_is_signed_by_its_endpoint_under_the_id_of_its_message() {
+    let mut server = Server::start(vec![Reply::status(200)]).await;
+    let mut config = config(true);
+    config.secrets = Secret::parse_list("c2V0dGluZ3Mgc2VjcmV0LCBub3QgdXNlZA==").unwrap();
+    let secrets =
+        Secret::parse_list(&format!("{SECRET} b2xkIHNlY3JldCBvZiB0aGUgZW5kcG9pbnQ=")).unwrap();
+    let message_id = webhook_id().to_string();
+    let delivery: WebhookId = format!("{message_id}.ep-aaaaaaaaaaaaaaaa").parse().unwrap();
+    let now = jiff::Timestamp::now();
+    let request = Request {
+        url: &server.url("/"),
+        headers: &[],
+        payload: Bytes::from_static(b"{}"),
+        webhook_id: &delivery,
+        secrets: Some(&secrets),
+        correlation_id: "cor-1",
+        event_type: None,
+        attempt: 1,
+        timestamp: Timestamp::from_millis(now.as_millisecond()),
+    };
+    assert_delivered(&HttpSender::new(config).unwrap().send(&request, AMPLE).await, 200);
+    let received = server.received().await;
+    assert_eq!(received.header("webhook-id"), message_id);
+    let expected = shared::signing::sign(&secrets, &message_id, now.as_second(), b"{}");
+    assert_eq!(received.header("webhook-signature"), expected);
+    assert_eq!(expected.split(' ').count(), 2);
+}
+
 #[tokio::test]
 async fn a_large_payload_arrives_whole() {
     let mut server = Server::start(vec![Reply::status(200)]).await;

@@ -76,6 +76,28 @@ fn a_line_of_json_has_the_fields_of_its_span_and_the_correlation_id_before_its_m
 }
 
 #[test]
+fn the_lines_of_a_delivery_and_of_a_message_name_the_application() {
+    let message = crate::store::golden::applications::published();
+    let endpoint = crate::store::golden::applications::endpoint(1);
+    let delivery = crate::transition::Rules::delivery(&message, endpoint).unwrap();
+    let lines = json_lines("info", || {
+        webhook_span(&delivery, None).in_scope(|| tracing::info!("of a delivery"));
+        message_span(&message, Some("Root=1")).in_scope(|| tracing::info!("of a message"));
+        webhook_span(&webhook(), None).in_scope(|| tracing::info!("of a direct webhook"));
+    });
+    let ids = |line: &Value| {
+        ["webhook_id", "message_id", "application_id", "endpoint_id"]
+            .map(|field| line[field].as_str().map(ToOwned::to_owned))
+    };
+    let (app, ep) = (Some("cust-7".to_owned()), Some(endpoint.to_string()));
+    assert_eq!(ids(&lines[0]), [Some(delivery.id.to_string()), None, app.clone(), ep]);
+    assert_eq!(ids(&lines[1]), [None, Some(message.id.to_string()), app, None]);
+    assert_eq!(ids(&lines[2]), [Some(webhook().id.to_string()), None, None, None]);
+    assert_eq!(lines[1]["message"], "[cor-20] of a message");
+    assert_eq!(lines[1]["xray_trace_id"], "Root=1");
+}
+
+#[test]
 fn a_line_of_text_has_the_same() {
     let webhook = webhook();
     let lines = logged(Format::Text, "info", || {

@@ -16,6 +16,11 @@ fn what_is_given_up_says_why() {
             &record,
             "the queue held an unreadable message; the payload is its text",
         ),
+        (
+            GiveUp::EndpointUnusable,
+            &record,
+            "the settings or secrets of the endpoint could not be read for too long",
+        ),
     ] {
         let error =
             rules().give_up(record, reason, Function::Dlq, at(60)).unwrap().last_error.unwrap();

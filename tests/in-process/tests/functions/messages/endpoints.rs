@@ -1,15 +1,34 @@
 //! When an endpoint changes: each row of the table, as far as the workers decide it.
 
-use std::time::Duration;
-
-use shared::{
-    model::{ErrorKind, Webhook},
-    retry_override::RetryOverride,
-    status::Status,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use super::tenant::{Arrived, Tenant, endpoint, url};
-use crate::world::status;
+use async_trait::async_trait;
+use shared::{
+    applications::{
+        endpoint::{Disabled, DisabledWhy},
+        id::ApplicationId,
+        message::PublishedMessage,
+        secrets::StoredSecret,
+    },
+    id::{MessageId, TaskId},
+    model::{ErrorKind, Webhook},
+    random::SystemRandom,
+    retry_override::RetryOverride,
+    status::Status,
+    store::{Store, StoreError},
+};
+
+use super::tenant::{Arrived, Tenant, endpoint, secret, url};
+use crate::{
+    intercepted::{Call, Intercepted, Interceptor},
+    world::status,
+};
 
 /// The end of a delivery: its status, the kind of its error, and the number of requests.
 async fn end(tenant: &Tenant, delivery: &Webhook) -> (Status, Option<ErrorKind>, usize) {
@@ -175,22 +194,53 @@ async fn an_endpoint_is_not_missing_because_the_copy_is_old() {
     assert_eq!(tenant.statuses(&message, 2).await, [Some(Status::Delivered); 2]);
 }
 
-/// The endpoint is disabled while its delivery waits for its turn.
+/// Disables an endpoint when another delivery is claimed, after three reads of the document.
+#[derive(Debug)]
+struct DisabledMeanwhile {
+    inner: Arc<dyn Store>,
+    id: ApplicationId,
+    reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Interceptor for DisabledMeanwhile {
+    async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
+        match call {
+            Call::ReadApplication => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+            }
+            Call::Claim => {
+                while self.reads.load(Ordering::SeqCst) < 3 {
+                    tokio::task::yield_now().await;
+                }
+                let mut after = self.inner.application(&self.id).await?.unwrap();
+                let (at, why) = (after.updated_at, DisabledWhy::Customer);
+                after.endpoints[1].disabled = Some(Disabled { at, why, told: true });
+                after.revision += 1;
+                self.inner.write_application(Some(after.revision - 1), &after).await.unwrap();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The endpoint is disabled while its delivery waits for a slot of the process, which another
+/// delivery has.
 #[tokio::test]
 async fn no_attempt_starts_after_a_change_because_admission_took_a_while() {
-    let tenant = Tenant::with(&[("ENDPOINT_CACHE_MS", "0")], 1).await;
-    let message = tenant.publish(1).await;
-    let deliver = tenant.world.deliver();
-    // Within two seconds the worker waits in the invocation.
-    let allowed_at = tenant.world.now().plus(Duration::from_secs(1));
-    let later = shared::applications::message::PublishedMessage { allowed_at, ..message.clone() };
-    let later = shared::applications::message::PublishedMessage { revision: 2, ..later };
-    tenant.world.context.store.write_message(&message, &later).await.unwrap();
-    tenant.look_at_delivery(&message, 1).await;
-    let (back, ()) = tokio::join!(tenant.world.run(&deliver), tenant.disable(1));
-    assert!(back.is_empty());
-    assert_eq!(tenant.endpoints.arrived(), []);
-    let failed = tenant.delivery(&message, 1).await.unwrap();
+    let settings = [("ENDPOINT_CACHE_MS", "0"), ("DELIVER_CONCURRENCY", "1")];
+    let mut tenant = Tenant::with(&settings, 2).await;
+    let inner = Arc::clone(&tenant.world.context.store);
+    let (id, reads) = (tenant.id.clone(), AtomicUsize::default());
+    let interceptor = Arc::new(DisabledMeanwhile { inner: Arc::clone(&inner), id, reads });
+    tenant.world.context.store = Arc::new(Intercepted { inner, interceptor });
+    let message = tenant.accept(2).await;
+    assert!(tenant.world.run_deliver().await.is_empty());
+    let requests = tenant.endpoints.take();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(requests[0].url, url(1));
+    let failed = tenant.delivery(&message, 2).await.unwrap();
     assert_eq!(failed.last_error.unwrap().kind, ErrorKind::EndpointDisabled);
 }
 
@@ -201,12 +251,9 @@ async fn a_missing_document_is_no_deleted_endpoint() {
     for comes_back in [true, false] {
         let tenant = Tenant::with(&[("MAX_DEFER_MS", "3600000")], 1).await;
         let message = tenant.publish(1).await;
-        let elsewhere = shared::applications::message::PublishedMessage {
+        let elsewhere = PublishedMessage {
             application: "lost".parse().unwrap(),
-            id: shared::id::MessageId {
-                task: shared::id::TaskId::mint(tenant.world.now(), rand::random()),
-                ..message.id
-            },
+            id: MessageId { task: TaskId::mint(tenant.world.now(), rand::random()), ..message.id },
             ..message
         };
         tenant.store(&elsewhere).await;
@@ -221,13 +268,13 @@ async fn a_missing_document_is_no_deleted_endpoint() {
             let mut document = found.unwrap();
             document.id = elsewhere.application.clone();
             let sealed = tenant.keys();
-            let secret = shared::applications::secrets::StoredSecret::seal(
-                &super::tenant::secret(1),
+            let secret = StoredSecret::seal(
+                &secret(1),
                 &document.id,
                 endpoint(1),
                 sealed,
                 tenant.world.now(),
-                &shared::random::SystemRandom,
+                &SystemRandom,
             );
             document.endpoints[0].secrets = vec![secret.unwrap()];
             tenant.world.context.store.write_application(None, &document).await.unwrap();
