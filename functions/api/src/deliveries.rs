@@ -124,7 +124,9 @@ pub(crate) struct Opened {
     /// The URL of a direct webhook. Empty for an unreadable queue message.
     url: String,
     /// The endpoint of a delivery.
-    endpoint: Option<EndpointState>,
+    pub(crate) endpoint: Option<EndpointState>,
+    /// Whether the message of a delivery is being deleted.
+    pub(crate) is_deleting: bool,
 }
 
 /// The webhook with this ID, its payload and its URL.
@@ -137,12 +139,14 @@ pub(crate) async fn open(app: &App, id: &WebhookId) -> Result<Option<Opened>, St
             payload: content.payload,
             url: content.url,
             endpoint: None,
+            is_deleting: false,
         }));
     };
     let Some(webhook) = find(app, id).await? else { return Ok(None) };
-    let Some((_, content)) = store.open_message(&message).await? else { return Ok(None) };
+    let Some((message, content)) = store.open_message(&message).await? else { return Ok(None) };
     let endpoint = endpoint_of(app, &webhook).await?;
-    Ok(Some(Opened { webhook, payload: content.payload, url: String::new(), endpoint }))
+    let (payload, url) = (content.payload, content.url);
+    Ok(Some(Opened { webhook, payload, url, endpoint, is_deleting: message.deleting }))
 }
 
 impl Opened {
@@ -152,6 +156,11 @@ impl Opened {
             None => Some(&self.url),
             Some(state) => state.endpoint().map(|endpoint| endpoint.url.as_str()),
         }
+    }
+
+    /// Whether it is an unreadable queue message, which has no URL.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.endpoint.is_none() && self.url.is_empty()
     }
 
     /// The rules that apply to it.

@@ -103,8 +103,10 @@ async fn redrive_matching(
     let _permit = app.capacity.records(MAX_READ).await?;
     let filter = DeadLetterFilter::reference(reference);
     let found = app.context.store.dead_letters(&filter, after, MAX_READ).await?;
-    let letters = found.items.into_iter().map(|Listed { webhook, .. }| webhook);
-    let letters: Vec<Webhook> = letters.filter(|letter| !view::is_queue_message(letter)).collect();
+    // A direct webhook without a URL is an unreadable queue message.
+    let is_readable = |letter: &Listed| letter.webhook.id.is_delivery() || !letter.url.is_empty();
+    let letters = found.items.into_iter().filter(is_readable);
+    let letters: Vec<Webhook> = letters.map(|Listed { webhook, .. }| webhook).collect();
     let documents = Documents::of(app, letters.iter()).await?;
     // A dead letter whose endpoint receives nothing stays one: a redrive would only fail again.
     let sendable = letters.into_iter().filter(|letter| documents.is_receiving(letter));

@@ -20,12 +20,13 @@ use shared::{
 
 use crate::{
     app::{App, Call},
-    deliveries, dispatch,
+    deliveries::{self, EndpointState, Opened},
+    dispatch,
     idempotency::{self, Key},
     input::{path::PathId, query},
     openapi::{errors, parameters},
     problem::{Problem, ProblemKind},
-    view::{self, is_queue_message},
+    view,
 };
 
 /// Resend a webhook
@@ -76,18 +77,20 @@ pub(crate) async fn resend_unless_done(
     transition: Transition,
     tried_at: Option<Timestamp>,
 ) -> Result<Webhook, Problem> {
-    let webhook = match deliveries::find(app, id).await? {
-        Some(webhook) => webhook,
+    let opened = match deliveries::open(app, id).await? {
+        Some(opened) => opened,
         None if id.is_delivery() => return Err(no_such(id)),
         None => return Err(deliveries::missing(app, id).await),
     };
-    if is_queue_message(&webhook) {
+    if opened.is_unreadable() {
         return Err(no_url());
     }
-    let webhook = if tried_at.is_some_and(|tried_at| is_done(&webhook, transition, tried_at)) {
-        webhook
+    let is_tried = |tried_at| is_done(&opened.webhook, transition, tried_at);
+    let webhook = if tried_at.is_some_and(is_tried) {
+        opened.webhook
     } else {
-        check_delivery(app, &webhook).await?;
+        check_delivery(&opened)?;
+        let webhook = opened.webhook;
         match make_pending(app, webhook, transition).await? {
             Applied::Done(webhook, ()) => webhook,
             Applied::Refused(refusal, webhook) => {
@@ -118,14 +121,11 @@ pub(crate) async fn make_pending(
 
 /// Refuses a delivery of a message that is being deleted, and one to an endpoint that receives
 /// nothing: the next look would only fail it.
-async fn check_delivery(app: &App, webhook: &Webhook) -> Result<(), Problem> {
-    let Some(id) = webhook.id.message_id() else { return Ok(()) };
-    let message = app.context.store.message(&id).await?.ok_or_else(Problem::no_such_delivery)?;
-    if message.deleting {
+fn check_delivery(opened: &Opened) -> Result<(), Problem> {
+    if opened.is_deleting {
         return Err(Problem::being_deleted());
     }
-    let state = deliveries::endpoint_of(app, webhook).await?;
-    match state.and_then(|state| state.obstacle()) {
+    match opened.endpoint.as_ref().and_then(EndpointState::obstacle) {
         None => Ok(()),
         Some(obstacle) => Err(Problem::new(
             ProblemKind::Conflict,

@@ -136,8 +136,10 @@ async fn dead_letters_are_listed_latest_first_without_payload_and_attempts() {
     assert_eq!(ids(&stack.get("/dead-letters?reference_id=odd").await.json(200)), [all[1].clone()]);
     let members = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let mut expected = [
+        "application_id",
         "attempt_count",
         "correlation_id",
+        "endpoint_id",
         "expires_at",
         "failed_at",
         "last_error",

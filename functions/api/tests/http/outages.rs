@@ -255,7 +255,8 @@ async fn open_circuits_are_shown_and_bad_destinations_come_first() {
     let worst = stack.get("/destinations").await.json(200)["items"][0].clone();
     let now = stack.context.clock.now();
     let expected = json!({
-        "destination": "https://receiver.example:443", "host": "receiver.example",
+        "destination": "https://receiver.example:443", "application_id": null,
+        "endpoint_id": null, "host": "receiver.example",
         "circuit": "open",
         "open_until": now.plus(Duration::from_secs(30)).to_string(), "rate_limit": null,
         "success_share": 0.25,
