@@ -5,20 +5,22 @@
 //!   `application_key` for the keys of applications. `permission` gives a handler its application.
 //!   `correlation` and `trace` identify the request. `lambda` and `stage` adapt Lambda's events.
 //! - `input`: parsing and validation. `body`, `fields` and `query` read a request. `submission` is
-//!   a valid webhook, `application` and `endpoint` are what their names say. `cursor` is a position
-//!   in a list.
+//!   a valid webhook, `publication` a valid message, `application` and `endpoint` are what their
+//!   names say. `path` is an ID in the path, `cursor` a position in a list.
 //! - `routes`: one file for each resource or action.
-//! - `accept`, `dispatch`, `idempotency`: how a webhook is created and handed to the queue, once
-//!   for each idempotency key.
+//! - `accept`, `accept_batch`, `idempotency`: how something is accepted once for each idempotency
+//!   key. `dispatch` creates a webhook and hands it to the queue, `publish` a message.
+//! - `deliveries`: a webhook of either kind as readers see it.
 //! - `edit`: how the document of an application is changed.
-//! - `app`, `capacity`, `probe`: the state that requests share.
-//! - `limits`, `problem`, `respond`, `view`, `application_view`, `target_view`, `paging`: limits, and
-//!   the shapes of responses.
+//! - `app`, `capacity`, `probe`, `test_limiter`: the state that requests share.
+//! - `limits`, `problem`, `respond`, `view`, `message_view`, `application_view`, `target_view`,
+//!   `paging`: limits, and the shapes of responses.
 //! - `router`, `openapi`: the list of routes, and their description as an OpenAPI document.
 //!
 //! A webhook takes this path: `boundary` admits the request, `routes::webhook_create` reads it into
 //! a `submission`, `accept` finds its ID, `dispatch` stores it and sends its message, and `view`
-//! shapes the 202.
+//! shapes the 202. A message takes the same path with a `publication`, `publish` and
+//! `message_view`: `publish` plans its deliveries before `accept` finds its ID.
 //!
 //! Task IDs sort webhooks by creation. The time of an ID is at most 1 s ahead of the clock. The
 //! items of a batch are in their order, except with an idempotency key: their IDs then share one
