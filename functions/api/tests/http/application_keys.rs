@@ -7,12 +7,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    faulty::Fault,
-    harness::{Answer, Stack},
     customers::{
         CACHE_MS, MASTER_KEY, OPERATOR, access, call, call_with, create_key, get, kind, operate,
         post, put, stack,
     },
+    faulty::Fault,
+    harness::{Answer, Stack},
 };
 
 const KEYS: &str = "/applications/acme/keys";

@@ -15,12 +15,12 @@ use shared::{
 };
 
 use crate::{
-    faulty::Fault,
-    harness::{Answer, Stack},
     customers::{
         CACHE_MS, OPERATOR, access, call_with, create_endpoint, create_key, get, kind, operate,
         post, put, stack,
     },
+    faulty::Fault,
+    harness::{Answer, Stack},
 };
 
 const PATH: &str = "/applications/acme";

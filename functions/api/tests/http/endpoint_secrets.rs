@@ -16,12 +16,12 @@ use tracing::{
 };
 
 use crate::{
-    faulty::Fault,
-    harness::{Stack, URL},
     customers::{
         MASTER_KEY, OPERATOR, access, call, call_with, create_endpoint, create_key, get, kind,
         operate, post, put, stack,
     },
+    faulty::Fault,
+    harness::{Stack, URL},
 };
 
 const ENDPOINTS: &str = "/applications/acme/endpoints";

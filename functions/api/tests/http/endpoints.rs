@@ -7,12 +7,12 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    faulty::Fault,
-    harness::{Answer, Stack, URL},
     customers::{
         OPERATOR, call, call_with, create_endpoint, create_key, get, kind, operate, post, put,
         stack,
     },
+    faulty::Fault,
+    harness::{Answer, Stack, URL},
 };
 
 const ENDPOINTS: &str = "/applications/acme/endpoints";

@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Answer, Stack},
     customers::{call, create_endpoint, create_key, operate, put, stack},
+    harness::{Answer, Stack},
 };
 
 /// Routes that are for full access alone.
