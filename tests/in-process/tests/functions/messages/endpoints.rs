@@ -229,8 +229,7 @@ impl Interceptor for DisabledMeanwhile {
 /// delivery has.
 #[tokio::test]
 async fn no_attempt_starts_after_a_change_because_admission_took_a_while() {
-    let settings =
-        [("ENDPOINT_CACHE_MS", "0"), ("DELIVER_CONCURRENCY", "1"), ("BATCH_SIZE", "1")];
+    let settings = [("ENDPOINT_CACHE_MS", "0"), ("DELIVER_CONCURRENCY", "1"), ("BATCH_SIZE", "1")];
     let mut tenant = Tenant::with(&settings, 2).await;
     let inner = Arc::clone(&tenant.world.context.store);
     let (id, reads) = (tenant.id.clone(), AtomicUsize::default());
