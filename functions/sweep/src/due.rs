@@ -114,7 +114,7 @@ struct Run<'a> {
 
 /// What an entry names.
 enum Found {
-    Due(DueEntry, Box<Due>),
+    Due(DueEntry, Due),
     /// It is no longer due as the index said.
     Moved,
     Unreadable(DueEntry, StoreError),
@@ -123,8 +123,8 @@ enum Found {
 /// A due webhook or message.
 #[derive(Clone, Debug)]
 enum Due {
-    Webhook(Webhook),
-    Message(PublishedMessage),
+    Webhook(Box<Webhook>),
+    Message(Box<PublishedMessage>),
 }
 
 impl Due {
@@ -210,7 +210,7 @@ impl Run<'_> {
             match found {
                 Found::Due(entry, found) => {
                     summary.lag = summary.lag.max(now.since(entry.due_at));
-                    due.push((entry, *found));
+                    due.push((entry, found));
                 }
                 Found::Moved => self.passed += 1,
                 Found::Unreadable(entry, error) => {
@@ -255,8 +255,14 @@ impl Run<'_> {
 /// others.
 async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
     let read = match &entry.id {
-        DueId::Webhook(id) => context.store.get(id).await.map(|found| found.map(Due::Webhook)),
-        DueId::Message(id) => context.store.message(id).await.map(|found| found.map(Due::Message)),
+        DueId::Webhook(id) => {
+            let found = context.store.get(id).await;
+            found.map(|found| found.map(|webhook| Due::Webhook(Box::new(webhook))))
+        }
+        DueId::Message(id) => {
+            let found = context.store.message(id).await;
+            found.map(|found| found.map(|message| Due::Message(Box::new(message))))
+        }
     };
     match read {
         Ok(Some(due)) if due.due_at() == Some(entry.due_at) => {
@@ -265,7 +271,7 @@ async fn read(context: &Context, entry: DueEntry) -> Result<Found, StoreError> {
             {
                 return Ok(Found::Moved);
             }
-            Ok(Found::Due(entry, Box::new(due)))
+            Ok(Found::Due(entry, due))
         }
         Ok(_) => Ok(Found::Moved),
         Err(error @ StoreError::Unreadable { .. }) => Ok(Found::Unreadable(entry, error)),
@@ -318,14 +324,14 @@ async fn move_on(
                             rules.requeue(webhook, seen, now)
                         }
                     };
-                    let applied = apply(store, webhook, requeue).await?;
+                    let applied = apply(store, *webhook, requeue).await?;
                     Ok::<_, StoreError>(matches!(applied, Applied::Done(..)))
                 }
                 Due::Message(message) => {
                     let requeue = |message: &PublishedMessage| {
                         rules.requeue_message(message, seen, is_backlog, now)
                     };
-                    let applied = apply_to_message(store, message, requeue).await?;
+                    let applied = apply_to_message(store, *message, requeue).await?;
                     Ok(matches!(applied, AppliedToMessage::Done(_)))
                 }
             }

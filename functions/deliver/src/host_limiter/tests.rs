@@ -269,6 +269,13 @@ fn with_no_more_slots_than_a_batch_every_message_gets_one() {
     assert_eq!(max_concurrent_attempts(128), 1152);
 }
 
+/// What requests do that hang.
+fn return_slots(held: &mut [HostPermit<'_>]) {
+    for permit in held {
+        permit.unproven.clear();
+    }
+}
+
 /// Many endpoints of one application that never answer leave most of the process to others.
 #[tokio::test]
 async fn an_application_gets_a_quarter_while_its_endpoints_do_not_answer() {
@@ -289,10 +296,10 @@ async fn an_application_gets_a_quarter_while_its_endpoints_do_not_answer() {
     assert!(limiter.acquire("http://direct.example:80").await.is_ok());
     // They hang: they return their slots and keep their places among those that hang.
     for n in 20..160 {
-        held.iter_mut().for_each(|permit| permit.unproven.clear());
+        return_slots(&mut held);
         held.push(endpoint("hangs", n).await.unwrap());
     }
-    held.iter_mut().for_each(|permit| permit.unproven.clear());
+    return_slots(&mut held);
     assert!(endpoint("hangs", 160).await.is_err(), "a quarter of the hanging attempts");
     assert!(endpoint("other", 1).await.is_ok());
     // An endpoint that answers is no part of them.

@@ -36,7 +36,7 @@ async fn a_look_without_a_record_finds_the_delivery_in_its_message() {
     tenant.look_at_delivery(&message, 2).await;
     assert!(tenant.world.run_deliver().await.is_empty());
     assert_eq!(tenant.statuses(&message, 2).await, [None, Some(Status::Delivered)]);
-    assert_eq!(tenant.endpoints.arrived()[0].signatures, signed_by(&[2]));
+    assert_eq!(tenant.endpoints.arrived()[0].signatures, Some(signed_by(&[2])));
 }
 
 #[derive(Debug, Default)]
