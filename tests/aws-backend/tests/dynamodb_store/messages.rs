@@ -1,6 +1,5 @@
 //! Messages and deliveries: their sizes, their index entries, and their times to live.
 
-use serde_json::Value;
 use shared::{
     applications::{id::EndpointId, matching::Plan, message::PublishedMessage},
     store::{Messages, WriteError},
