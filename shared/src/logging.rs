@@ -5,8 +5,8 @@
 //! # Spans
 //!
 //! The code that works on a request or a webhook runs inside a span ([`request_span`],
-//! [`webhook_span`], [`message_span`]). Each line that is logged inside the span carries the span's fields, and
-//! `[correlation_id] ` precedes its message. A log site therefore names neither:
+//! [`webhook_span`], [`message_span`]). Each line that is logged inside the span carries the span's
+//! fields, and `[correlation_id] ` precedes its message. A log site therefore names neither:
 //!
 //! ```
 //! use tracing::Instrument;

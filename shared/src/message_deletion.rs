@@ -5,8 +5,8 @@
 //!
 //! 1. The message is `deleting` and due. From then on no delivery starts, and the sweep comes back
 //!    to the message until the deletion is complete.
-//! 2. A marker takes the place of each planned delivery's record, whether or not there is one. Every
-//!    claim and every outcome that is on its way fails at it.
+//! 2. A marker takes the place of each planned delivery's record, whether or not there is one.
+//!    Every claim and every outcome that is on its way fails at it.
 //! 3. The content and the message go. A tombstone stays.
 
 use futures_util::{StreamExt, TryStreamExt, stream};

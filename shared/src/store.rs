@@ -5,8 +5,8 @@
 //! record from the stored one, and [`Webhooks::write`] replaces the stored record only if it is
 //! still the one that the rule saw.
 //!
-//! [`Store`] is eight traits put together. Each has a file here, and a file of the same name in each
-//! backend:
+//! [`Store`] is eight traits put together. Each has a file here, and a file of the same name in
+//! each backend:
 //!
 //! | trait | holds |
 //! |---|---|

@@ -22,9 +22,9 @@
 //! A try that finds it deleted returns the response that the first try would have returned.
 //!
 //! A key belongs to its caller and to the path. Below `/applications/{application_id}/` it belongs
-//! to the application instead of its caller, whichever key calls. For calls that create nothing (resend, redrive,
-//! cleanup) the key maps to the response only. If the response is lost, a retry runs the call
-//! again, which is harmless because of the call's own conditions.
+//! to the application instead of its caller, whichever key calls. For calls that create nothing
+//! (resend, redrive, cleanup) the key maps to the response only. If the response is lost, a retry
+//! runs the call again, which is harmless because of the call's own conditions.
 
 pub(crate) mod sealed;
 

@@ -120,8 +120,8 @@ async fn missing_master_key(context: &Context) -> Result<Option<String>, StoreEr
     let Some(keys) = &context.config.master_keys else {
         let any = context.store.applications(None, 1).await?;
         return Ok((!any.items.is_empty()).then(|| {
-            "There are applications, but MASTER_KEY is not set. Deliveries to their endpoints wait. \
-             Set it to the key that they were created with."
+            "There are applications, but MASTER_KEY is not set. Deliveries to their endpoints \
+             wait. Set it to the key that they were created with."
                 .to_owned()
         }));
     };

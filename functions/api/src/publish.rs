@@ -1,7 +1,7 @@
 //! Publishing: matches a message against its application, stores it with its plan, and sends looks.
 //!
-//! The accepting write is the fan-out: one record, the message, holds payload and plan. From then on
-//! every planned delivery exists. The steps after it only make the deliveries fast:
+//! The accepting write is the fan-out: one record, the message, holds payload and plan. From then
+//! on every planned delivery exists. The steps after it only make the deliveries fast:
 //!
 //! 1. A look for each delivery is sent, with the record that the delivery has by definition. A call
 //!    that plans more than [`MAX_DELIVERY_LOOKS`] deliveries sends one look for each message

@@ -144,8 +144,8 @@ impl Deliver {
     /// The attempt's deadline counts from before the claim, and the lease from the claim. So the
     /// attempt ends before its lease.
     ///
-    /// With [`Sending::only_if_untried`], it claims no webhook that another message has attempted since it was
-    /// seen.
+    /// With [`Sending::only_if_untried`], it claims no webhook that another message has attempted
+    /// since it was seen.
     async fn claim(
         &self,
         seen: Box<Webhook>,

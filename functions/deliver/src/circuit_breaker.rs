@@ -1,9 +1,9 @@
 //! The circuits of a webhook's targets: permission before an attempt, and the record of its answer.
 //!
 //! A direct webhook needs the permission of both its targets, the origin and the URL. A delivery
-//! needs that of its endpoint alone, for which an answer with 5xx and no answer both count. When a circuit is
-//! half-open, one webhook may probe it. [`CircuitBreaker::admit`] leases the probe with a
-//! conditional write, and [`CircuitBreaker::release`] returns the lease if no attempt was made.
+//! needs that of its endpoint alone, for which an answer with 5xx and no answer both count. When a
+//! circuit is half-open, one webhook may probe it. [`CircuitBreaker::admit`] leases the probe with
+//! a conditional write, and [`CircuitBreaker::release`] returns the lease if no attempt was made.
 //!
 //! The first failure of a target stays in memory. Most targets that fail once succeed next, so it
 //! saves two writes. A process that ends loses at most one failure.
@@ -307,8 +307,8 @@ impl CircuitBreaker {
         self.write(context, permit, |target| Some(target.failed(count, settings, now))).await;
     }
 
-    /// Records that the destination asked for fewer requests: the URL or endpoint is paused. Returns
-    /// its pace. `None`: the webhook has no such target.
+    /// Records that the destination asked for fewer requests: the URL or endpoint is paused.
+    /// Returns its pace. `None`: the webhook has no such target.
     pub(crate) async fn record_refusal(
         &self,
         context: &Context,

@@ -38,8 +38,8 @@
 //!   network still has the other half. Behind a shared address (a CDN, a hosting provider,
 //!   loopback), proven destinations do not count against the network limit. A destination that was
 //!   never seen shares it with the hanging ones, and is deferred while it is reached.
-//! - **One application** gets a quarter of the slots and of the hanging limit while its endpoints do
-//!   not answer, however many they are. Its endpoints that answer are proven destinations.
+//! - **One application** gets a quarter of the slots and of the hanging limit while its endpoints
+//!   do not answer, however many they are. Its endpoints that answer are proven destinations.
 //! - **Memory.** At most nine times as many attempts as slots are in flight. An attempt that
 //!   exceeds the hanging limit or its payload memory keeps its slot.
 //! - **Lambda.** If a batch has at least as many messages as there are slots, every message gets a
@@ -215,7 +215,8 @@ impl HostLimiter {
         if let Some(Responsiveness::Answered(_)) = responsiveness {
             return Ok(permit);
         }
-        // The application's own limit first: its attempts that wait for it take nothing from others.
+        // The application's own limit first: its attempts that wait for it take nothing from
+        // others.
         let of_application =
             |scope: fn(String) -> Scope| application.map(|id| scope(id.to_owned()));
         let scopes = [

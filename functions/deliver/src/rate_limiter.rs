@@ -1,8 +1,8 @@
 //! Slots: makes a webhook wait for its place within the rates of its targets.
 //!
-//! Two rates can apply: the learned one of its URL or endpoint, after the receiver refused requests,
-//! and the configured one of its host. The webhook needs a slot of each. It takes the second one only when
-//! the first has opened, so that few slots are held in vain.
+//! Two rates can apply: the learned one of its URL or endpoint, after the receiver refused
+//! requests, and the configured one of its host. The webhook needs a slot of each. It takes the
+//! second one only when the first has opened, so that few slots are held in vain.
 //!
 //! Webhooks of one process that ask for slots of one target at the same time share a call to the
 //! store. While a call runs, the next webhooks gather for the next one. So a batch makes one call.

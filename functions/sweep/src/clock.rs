@@ -177,7 +177,8 @@ pub(crate) async fn take_back(
 enum EntryResult {
     TakenBack,
     Unchanged,
-    /// The webhook or message cannot be read, or its read or write panicked. The next run tries again.
+    /// The webhook or message cannot be read, or its read or write panicked. The next run tries
+    /// again.
     Left,
 }
 

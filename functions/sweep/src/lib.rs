@@ -1,5 +1,5 @@
-//! `sweep`: queues webhooks and messages that fall due within the next minute, and audits unfinished
-//! ones.
+//! `sweep`: queues webhooks and messages that fall due within the next minute, and audits
+//! unfinished ones.
 //!
 //! Runs may overlap, and a run may be skipped. Every change is a conditional write, and the next
 //! run finds whatever this one did not do.

@@ -60,7 +60,8 @@ fn log(summary: &Summary) {
         tracing::error!(
             unreadable = summary.unreadable,
             may_be_more = summary.unreadable_may_be_more,
-            "Due webhooks or messages cannot be read. Deploy the version that wrote them, or delete them",
+            "Due webhooks or messages cannot be read. Deploy the version that wrote them, or \
+             delete them",
         );
     }
     if requeued > 0 || adopted > 0 || taken_back > 0 {

@@ -14,7 +14,8 @@ pub struct Summary {
     pub requeued: usize,
     /// Webhooks and messages that the audit added to the due index.
     pub adopted: usize,
-    /// Webhooks and messages whose times were taken back, because a clock that was ahead had written them.
+    /// Webhooks and messages whose times were taken back, because a clock that was ahead had
+    /// written them.
     pub taken_back: usize,
     /// How long the most overdue readable entry had been due.
     pub lag: Duration,

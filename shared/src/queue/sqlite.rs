@@ -55,8 +55,8 @@ impl SqliteQueue {
         Self { database, clock, depths: Mutex::default(), polls: Mutex::default() }
     }
 
-    /// Makes the messages in flight of the last run visible, and returns what a message leads to. Call it before any other use of the queue, and only if no other process
-    /// uses it.
+    /// Makes the messages in flight of the last run visible, and returns what a message leads to.
+    /// Call it before any other use of the queue, and only if no other process uses it.
     ///
     /// A message in flight was received and neither acknowledged nor released. Delayed messages
     /// keep their delay. The interrupted receive does not count, so crashes of the stack do not use

@@ -13,9 +13,9 @@
 //! - A file that exists is never replaced, also if it is damaged: what it sealed would be lost. Of
 //!   processes that create it at the same time, all get the key of the first.
 //!
-//! If the file is lost, so are the secrets that it sealed. So a stack without the file makes no other
-//! key if its database has endpoints ([`is_needed`]), and does not start. `local backup` copies the
-//! database alone: keep a copy of the file at another place.
+//! If the file is lost, so are the secrets that it sealed. So a stack without the file makes no
+//! other key if its database has endpoints ([`is_needed`]), and does not start. `local backup`
+//! copies the database alone: keep a copy of the file at another place.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -272,8 +272,8 @@ impl Rescue<'_> {
         self.target.query_row(&count, (), |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
     }
 
-    /// Counts again which deliveries have no row. One whose row is lost starts again, if its message
-    /// is there.
+    /// Counts again which deliveries have no row. One whose row is lost starts again, if its
+    /// message is there.
     fn count_unstarted(&self) -> rusqlite::Result<()> {
         self.target.execute_batch(&format!(
             "UPDATE webhooks SET unstarted = max(0, json_array_length(record, '$.plan') - (

@@ -3,7 +3,8 @@
 //! A record is JSON in one column of the table `webhooks`. The columns beside it are what the
 //! indexes and the preconditions of a write need. The indexes by status and by due time are
 //! partial: a delivered webhook is in neither. `sqlite/schema_1.sql` and the later ones (beside
-//! [`crate::sqlite`]) have the tables. The same table has messages and deliveries: `keys` tells how.
+//! [`crate::sqlite`]) have the tables. The same table has messages and deliveries: `keys` tells
+//! how.
 //!
 //! | module | holds |
 //! |---|---|

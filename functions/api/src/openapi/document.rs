@@ -13,7 +13,8 @@ const DESCRIPTION: &str = "Posthaste accepts webhooks and delivers them. Deliver
     \n\n\
     Every response has the header `x-correlation-id`. Every error is `application/problem+json` \
     (RFC 9457). An unknown route is a 404. An unsupported method is a 405 with the header `allow`. \
-    A 429 or a 503 has the header `retry-after`. A parameter or field that is not in this document is a \
+    A 429 or a 503 has the header `retry-after`. A parameter or field that is not in this document \
+    is a \
     422, so that a mistyped name does not go unnoticed. A parameter with an empty value counts as \
     omitted.\n\n\
     A member that can be null is always present. A member that is not required is omitted if it \
@@ -34,7 +35,8 @@ pub(crate) fn complete(annotated: &OpenApi) -> Value {
         {"name": "Webhooks", "description": "Create webhooks and read their state."},
         {"name": "Applications",
             "description": "Customers, each with endpoints and keys of its own."},
-        {"name": "Endpoints", "description": "The URLs to which the messages of an application go."},
+        {"name": "Endpoints",
+            "description": "The URLs to which the messages of an application go."},
         {"name": "Messages", "description": "Publish messages to the endpoints of an \
             application, and read their state."},
         {"name": "Deliveries", "description": "A message on its way to one endpoint."},

@@ -61,7 +61,8 @@ struct DestinationView<'a> {
     /// The latest failed attempt of the two hours. Null without one.
     last_error: Option<LatestError<'a>>,
     /// The targets of the destination that restrict attempts now: the destination itself, and its
-    /// URLs. An endpoint is one target. A destination without any is not restricted, except by `rate_limit`.
+    /// URLs. An endpoint is one target. A destination without any is not restricted, except by
+    /// `rate_limit`.
     #[schema(max_items = 100)]
     targets: Vec<TargetView<'a>>,
 }

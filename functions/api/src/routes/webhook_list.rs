@@ -41,8 +41,9 @@ struct WebhookList {
 /// List webhooks
 ///
 /// The newest webhooks come first. Deliveries of messages are included, except with a
-/// `reference_id`: that finds direct webhooks only. A page ends before `page_size` items if more of them would make
-/// it larger than 2.5 MiB. Use `cursor` for long lists: `page` also reads all pages before it.
+/// `reference_id`: that finds direct webhooks only. A page ends before `page_size` items if more of
+/// them would make it larger than 2.5 MiB. Use `cursor` for long lists: `page` also reads all pages
+/// before it.
 #[utoipa::path(
     get, path = "/webhook-statuses", tag = "Webhooks", operation_id = "list_webhooks",
     params(

@@ -27,8 +27,8 @@ use crate::{
 
 /// Get a webhook
 ///
-/// Shows a direct webhook, or a delivery of a message. The response contains all recorded attempts. With `include=payload`, it contains the payload
-/// too.
+/// Shows a direct webhook, or a delivery of a message. The response contains all recorded attempts.
+/// With `include=payload`, it contains the payload too.
 #[utoipa::path(
     get, path = "/webhook-status/{webhook_id}", tag = "Webhooks", operation_id = "show_webhook",
     params(parameters::WebhookId, parameters::Include),

@@ -171,8 +171,8 @@ async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() 
     );
 }
 
-/// Before a file of an older version is migrated, a copy of it is written beside it, once. The older
-/// version refuses the migrated file, and reads the copy.
+/// Before a file of an older version is migrated, a copy of it is written beside it, once. The
+/// older version refuses the migrated file, and reads the copy.
 #[tokio::test]
 async fn a_backup_is_written_before_a_migration() {
     let (folder, path) = file();

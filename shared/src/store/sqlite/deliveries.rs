@@ -45,8 +45,8 @@ pub(super) fn start(
     Ok(Written::Done { content: message.content })
 }
 
-/// The key of a delivery got its first row. The message leaves the list of pending webhooks with its
-/// last one.
+/// The key of a delivery got its first row. The message leaves the list of pending webhooks with
+/// its last one.
 fn count_started(tx: &Transaction<'_>, key: &Key) -> rusqlite::Result<()> {
     let endpoint = key.endpoint();
     tx.execute(

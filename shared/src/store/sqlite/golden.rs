@@ -1,5 +1,5 @@
-//! The rows of each schema version: the store and the queue write those of the newest byte for byte,
-//! and read all of them.
+//! The rows of each schema version: the store and the queue write those of the newest byte for
+//! byte, and read all of them.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The list of direct webhooks and deliveries, newest first. Deliveries without a record follow from
-//! the rows of their messages.
+//! The list of direct webhooks and deliveries, newest first. Deliveries without a record follow
+//! from the rows of their messages.
 
 use rusqlite::{Connection, Row};
 

@@ -38,9 +38,9 @@ impl SqliteStore {
     ///
     /// `looks` are the webhooks and published messages with a queue message, in a queue that is as
     /// durable as this store ([`SqliteQueue::recover_in_flight`]). Every other webhook that is
-    /// neither delivered nor archived enters the due index, or moves forward in it, to when a worker
-    /// can work on it. A published message does so for its deliveries without a record. `None`: the
-    /// queue is another one and keeps its messages itself.
+    /// neither delivered nor archived enters the due index, or moves forward in it, to when a
+    /// worker can work on it. A published message does so for its deliveries without a record.
+    /// `None`: the queue is another one and keeps its messages itself.
     ///
     /// Costs a few microseconds for each webhook that is neither delivered nor archived. A run that
     /// was cut short can be repeated.

@@ -1,5 +1,6 @@
-//! `kill -9` of the local stack and of each function while messages are published and endpoints change. Every planned
-//! delivery of every accepted message ends delivered, as a dead letter, or deleted on purpose.
+//! `kill -9` of the local stack and of each function while messages are published and endpoints
+//! change. Every planned delivery of every accepted message ends delivered, as a dead letter, or
+//! deleted on purpose.
 
 use std::time::Duration;
 

@@ -186,7 +186,8 @@ impl Interceptor for DeletedFirst {
     }
 }
 
-/// A worker that is about to settle a message, or to enter it in the due index, does not restore it.
+/// A worker that is about to settle a message, or to enter it in the due index, does not restore
+/// it.
 #[tokio::test]
 async fn no_worker_restores_a_deleted_message() {
     for settles in [true, false] {

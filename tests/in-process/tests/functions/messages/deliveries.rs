@@ -85,8 +85,8 @@ async fn concurrent_looks_at_a_delivery_make_one_attempt() {
     tenant.world.assert_settled(&[]).await;
 }
 
-/// Neither a marker nor an expired record is ever taken for a delivery that has not started, with or
-/// without a record in the look.
+/// Neither a marker nor an expired record is ever taken for a delivery that has not started, with
+/// or without a record in the look.
 #[tokio::test]
 async fn a_deleted_delivery_and_an_expired_one_never_start_again() {
     let tenant = Tenant::with(&[("RETENTION_DAYS", "1")], 3).await;
@@ -107,7 +107,8 @@ async fn a_deleted_delivery_and_an_expired_one_never_start_again() {
     assert_eq!(tenant.endpoints.take(), [], "nor by way of the message");
 }
 
-/// After the keys are vacant again, the age of the message alone tells that its deliveries finished.
+/// After the keys are vacant again, the age of the message alone tells that its deliveries
+/// finished.
 #[tokio::test]
 async fn a_delivery_that_finished_long_ago_never_starts_again() {
     let tenant = Tenant::with(&[("RETENTION_DAYS", "10")], 1).await;

@@ -22,8 +22,8 @@ fn at_delivery(message: &PublishedMessage, n: usize) -> Look {
     Look::Webhook(Message::look_at(message.id.delivery(endpoint(n))))
 }
 
-/// The queue gave up on a look at a message: it is due now, and its deliveries are made. One that is
-/// scheduled, or whose deliveries are all over, stays as it is.
+/// The queue gave up on a look at a message: it is due now, and its deliveries are made. One that
+/// is scheduled, or whose deliveries are all over, stays as it is.
 #[tokio::test]
 async fn a_message_is_due_at_once() {
     let tenant = Tenant::new(2).await;

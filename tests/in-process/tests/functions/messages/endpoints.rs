@@ -173,8 +173,8 @@ async fn deliveries_of_a_deleted_application_fail() {
     assert_eq!(end(&tenant, &failed).await, (Status::Failed, Some(ErrorKind::EndpointDeleted), 0));
 }
 
-/// A copy of the document that is older than the endpoint does not make it a deleted one, and a copy
-/// from before it was enabled does not make it a disabled one.
+/// A copy of the document that is older than the endpoint does not make it a deleted one, and a
+/// copy from before it was enabled does not make it a disabled one.
 #[tokio::test]
 async fn an_endpoint_is_not_missing_because_the_copy_is_old() {
     let tenant = Tenant::with(&[("ENDPOINT_CACHE_MS", "10000")], 1).await;
