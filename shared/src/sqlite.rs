@@ -4,6 +4,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `open` | opening: whose file it is, its schema version and the migrations |
+//! | `schema` | the migrations and the version of a file |
 //! | `older_schema` | the backup that precedes a migration |
 //! | `writer` | the one thread that writes, and group commit |
 //! | `reader` | the connections that only read |
@@ -39,6 +40,7 @@ mod open;
 mod reader;
 mod recover;
 mod restore;
+mod schema;
 mod trim;
 mod unfinished_restore;
 mod writer;
@@ -61,9 +63,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub use copy::{Copied, CopyError, backup, diagnose};
 pub use data_dir::{DATABASE_FILE, DataDir, DataDirError};
 pub use files::{Loss, LostFile};
-pub use open::OpenError;
 pub use recover::{Recovered, recover};
 pub use restore::restore;
+pub use schema::OpenError;
 pub(crate) use writer::{Durability, TOTALS, Total, Transaction};
 
 use self::{
@@ -151,7 +153,7 @@ struct Inner {
 impl Database {
     /// Opens the file, creates it if necessary, and migrates an older one. Blocks.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_with(path, open::MIGRATIONS)
+        Self::open_with(path, schema::MIGRATIONS)
     }
 
     fn open_with(path: &Path, migrations: &[&str]) -> Result<Self, OpenError> {

@@ -12,7 +12,7 @@
 //! | no document at all | defer: a message names the application, so the store lost it |
 //! | a secret or a header does not open | defer: an operator can mend it |
 //!
-//! A delivery is deferred by [`UNUSABLE_WAIT`] each time. Once that has used up the budget of its
+//! A delivery is deferred by `unusable_endpoint` each time. Once that has used up the budget of its
 //! deferrals, it fails with `undeliverable`. It is never sent with fewer secrets or headers.
 
 use std::{sync::Arc, time::Duration};
@@ -31,15 +31,7 @@ use shared::{
     transition::{EndpointTerms, GiveUp, Rules, with_endpoint_revision},
 };
 
-use crate::{
-    deferral::{Deferral, DeferralReason},
-    host_limiter::Place,
-    turn::HeldTurn,
-    worker::{Deliver, StepResult, hand_back},
-};
-
-/// How long a delivery waits whose endpoint cannot be used.
-const UNUSABLE_WAIT: Duration = Duration::from_secs(300);
+use crate::{host_limiter::Place, turn::HeldTurn, worker::Deliver};
 
 /// What the steps on one webhook go by.
 #[derive(Clone, Debug)]
@@ -108,7 +100,7 @@ impl<'a> Work<'a> {
     }
 
     /// The work on a delivery whose endpoint is unknown.
-    fn without_endpoint(turn: &'a HeldTurn, rules: &Rules) -> Self {
+    pub(crate) fn without_endpoint(turn: &'a HeldTurn, rules: &Rules) -> Self {
         Self { turn, rules: Arc::new(rules.clone()), endpoint: None }
     }
 }
@@ -185,48 +177,5 @@ impl Deliver {
         let headers = headers.map_err(|error| format!("one of its headers is {error}"))?;
         let timeout = endpoint.timeout_ms.map(Duration::from_millis);
         Ok(OpenEndpoint { url: endpoint.url.clone(), headers, secrets, timeout })
-    }
-
-    /// The step of a delivery that has no endpoint to go to.
-    pub(crate) async fn step_without_endpoint(
-        &self,
-        webhook: Box<Webhook>,
-        turn: &HeldTurn,
-        reason: NoEndpoint,
-    ) -> StepResult {
-        match reason {
-            NoEndpoint::GiveUp(reason) => StepResult::BudgetSpent(webhook, reason),
-            NoEndpoint::Store(error) => {
-                StepResult::Ended(hand_back(&error, "read the application of"))
-            }
-            NoEndpoint::NoDocument => {
-                let retry = self.context.config.endpoint_retry.clone();
-                let terms = EndpointTerms { revision: 0, retry };
-                let rules = self.context.rules.for_endpoint(&terms);
-                let work = Work::without_endpoint(turn, &rules);
-                let why = "the store has no document of its application; restore it from a backup";
-                self.defer_unusable(webhook, &work, why).await
-            }
-        }
-    }
-
-    /// Makes a delivery wait whose endpoint cannot be used. `why` says what an operator must do.
-    pub(crate) async fn defer_unusable(
-        &self,
-        webhook: Box<Webhook>,
-        work: &Work<'_>,
-        why: &str,
-    ) -> StepResult {
-        tracing::error!("The endpoint {} cannot be used: {why}", webhook.destination);
-        let now = self.context.clock.now();
-        if work.rules.must_wait_until(&webhook, now).is_some() {
-            return self.defer_for_interruptions(webhook, work).await;
-        }
-        let until = now.plus(UNUSABLE_WAIT);
-        let deferral = Deferral { until, reason: DeferralReason::UnusableEndpoint };
-        if !self.has_deferrals_left(&webhook, deferral) {
-            return StepResult::BudgetSpent(webhook, GiveUp::EndpointUnusable);
-        }
-        self.defer(webhook, work, deferral).await
     }
 }

@@ -16,6 +16,7 @@
 //! - `attempt`: claims the webhook and sends the request
 //! - `outcome`: records and logs the result of an attempt
 //! - `deferral`: makes a webhook wait without an attempt
+//! - `unusable_endpoint`: makes a delivery wait or fail whose endpoint cannot be used
 //! - `host_limiter`: limits concurrent attempts for each destination and network
 //! - `known_targets`: the targets that restrict attempts, as this process knows them
 //! - `recent_failures`: the failures that no circuit stores yet
@@ -42,6 +43,7 @@ mod recent_failures;
 mod target_calls;
 mod throttling;
 mod turn;
+mod unusable_endpoint;
 mod worker;
 
 pub use worker::Deliver;

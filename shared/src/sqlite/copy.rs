@@ -13,7 +13,7 @@ use super::{
     BUSY_TIMEOUT, DATABASE_FILE, DataDirError, TOTALS, Total,
     files::{folder_of, sync_folder_of},
     is_damage,
-    open::{MIGRATIONS, OpenError, version},
+    schema::{MIGRATIONS, OpenError, version},
     totals,
 };
 use crate::status::Status;

@@ -26,7 +26,8 @@ use std::{
 
 use super::{
     files::{PRIVATE_MODE, restrict, sync_folder_of},
-    open::{OpenError, Role, connect},
+    open::{Role, connect},
+    schema::OpenError,
 };
 use crate::{
     random::Random,

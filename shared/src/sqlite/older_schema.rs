@@ -7,7 +7,7 @@ use rusqlite::OpenFlags;
 use super::{
     copy::{CopyError, Partial, copy},
     files::beside,
-    open::OpenError,
+    schema::OpenError,
 };
 
 /// The backup of a file of this schema version.

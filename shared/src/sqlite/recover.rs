@@ -11,7 +11,8 @@ use super::{
     Total,
     copy::{Copied, CopyError, Partial, check, failed, open},
     data_dir::DataDir,
-    open::{MIGRATIONS, prepare},
+    open::prepare,
+    schema::MIGRATIONS,
 };
 use crate::{id::TaskId, status::Status};
 

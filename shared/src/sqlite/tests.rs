@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 use super::{
     checkpoint,
-    open::{APPLICATION_ID, MIGRATIONS, Role, version},
+    open::Role,
+    schema::{APPLICATION_ID, MIGRATIONS, version},
     *,
 };
 

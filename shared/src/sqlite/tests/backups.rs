@@ -160,14 +160,14 @@ async fn a_restore_that_was_interrupted_is_finished_by_who_comes_next() {
 #[tokio::test]
 async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() {
     let (folder, older) = (TempDir::new().unwrap(), file());
-    drop(Database::open_with(&older.1, &open::MIGRATIONS[..1]).unwrap());
+    drop(Database::open_with(&older.1, &schema::MIGRATIONS[..1]).unwrap());
     let lock = DataDir::lock(folder.path()).unwrap();
     restore(&lock, &older.1, false).unwrap();
     assert_eq!(number(&raw(&lock.database()), "PRAGMA user_version"), 1);
     drop(Database::open(&lock.database()).unwrap());
     assert_eq!(
         number(&raw(&lock.database()), "PRAGMA user_version"),
-        open::MIGRATIONS.len() as i64
+        schema::MIGRATIONS.len() as i64
     );
 }
 
@@ -176,7 +176,7 @@ async fn a_backup_of_an_older_version_is_brought_up_to_date_at_the_next_start() 
 #[tokio::test]
 async fn a_backup_is_written_before_a_migration() {
     let (folder, path) = file();
-    let older = &open::MIGRATIONS[..2];
+    let older = &schema::MIGRATIONS[..2];
     drop(Database::open_with(&path, older).unwrap());
     let names = || {
         let entries = fs::read_dir(folder.path()).unwrap();
@@ -209,7 +209,7 @@ async fn a_backup_is_written_before_a_migration() {
 #[tokio::test]
 async fn a_file_is_not_migrated_without_a_backup() {
     let (_folder, path) = file();
-    drop(Database::open_with(&path, &open::MIGRATIONS[..2]).unwrap());
+    drop(Database::open_with(&path, &schema::MIGRATIONS[..2]).unwrap());
     // It cannot be replaced by a file.
     let obstacle = beside(&path, ".schema-2.partial");
     fs::create_dir(&obstacle).unwrap();

@@ -20,12 +20,12 @@ use crate::{
     config::KeyHash,
     id::{MessageId, ReferenceId, WebhookId},
     message::{Look, Message},
-    model::{ClaimId, Content, ErrorKind, Webhook},
+    model::{ClaimId, Content, ErrorKind, Function, Webhook},
     retry::{Outcome, RetryPolicy},
     retry_override::RetryOverride,
     store::{DueId, MessageFilter, Store},
     trace::Trace,
-    transition::{EndpointTerms, NewMessage, Report, Rules, with_endpoint_revision},
+    transition::{EndpointTerms, GiveUp, NewMessage, Report, Rules, with_endpoint_revision},
 };
 
 /// The endpoint number `n`.
@@ -96,6 +96,18 @@ pub fn attempted() -> Webhook {
     let report = Report { outcome, duration, message, response_excerpt: None };
     let next = rules.conclude(&claimed, ClaimId(7), &report, at(3601), 0.5).unwrap();
     with_endpoint_revision(next, &terms)
+}
+
+/// Deliveries that were given up before their first attempt, by the names of their golden files.
+pub fn given_up() -> [(&'static str, Webhook); 2] {
+    let of = |n, reason| {
+        let unstarted = Rules::delivery(&scheduled(), endpoint(n)).unwrap();
+        Rules::default().give_up(&unstarted, reason, Function::Deliver, at(3600)).unwrap()
+    };
+    [
+        ("schema_2/delivery_endpoint_deleted.json", of(1, GiveUp::EndpointDeleted)),
+        ("schema_2/delivery_endpoint_disabled.json", of(2, GiveUp::EndpointDisabled)),
+    ]
 }
 
 /// Deliveries, by the names of their golden files. Those of revision 0 are not stored. Their files
