@@ -27,9 +27,6 @@ pub(crate) trait Submitted: Send + Sync {
     /// What was accepted.
     type Accepted: Send + Sync;
 
-    /// Its name in texts.
-    const NOUN: &'static str;
-
     /// Creates it with this ID.
     ///
     /// If it exists, an earlier try of the same request has created it, which is success too. That
@@ -70,14 +67,12 @@ pub(crate) fn max_body_bytes(app: &App) -> usize {
     (app.context.config.max_payload_bytes + ENVELOPE_BYTES).min(MAX_BODY_BYTES)
 }
 
-/// The store did not answer a create of this noun.
-pub(crate) fn unknown_outcome(noun: &str) -> Problem {
+/// The store did not answer a create.
+pub(crate) fn unknown_outcome() -> Problem {
     Problem::new(
         ProblemKind::Unavailable,
-        format!(
-            "The store did not respond, so it is unknown whether the {noun} was accepted. Send the \
-             request again. With the same Idempotency-Key, the {noun} is accepted only once."
-        ),
+        "The store did not respond, so it is unknown whether the request was accepted. Send it \
+         again. With the same Idempotency-Key, it is accepted only once.",
     )
 }
 
@@ -93,7 +88,7 @@ pub(crate) async fn accept<S: Submitted>(
     let Some(key) = key else {
         let task = app.mint();
         let created = submission.create(app, call, task).await?;
-        let accepted = created.ok_or_else(|| unknown_outcome(S::NOUN).because(IdTaken(task)))?;
+        let accepted = created.ok_or_else(|| unknown_outcome().because(IdTaken(task)))?;
         S::enqueue(app, &[&accepted]).await;
         return Ok(respond::json_text(StatusCode::ACCEPTED, body(&accepted)));
     };

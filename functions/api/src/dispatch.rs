@@ -31,8 +31,6 @@ const MAX_CONCURRENT_CALLS: usize = 50;
 impl Submitted for Submission {
     type Accepted = Webhook;
 
-    const NOUN: &'static str = "webhook";
-
     async fn create(
         &self,
         app: &App,
@@ -45,12 +43,10 @@ impl Submitted for Submission {
             Err(CreateError::Conflict(existing)) if existing.id == webhook.id => {
                 Ok(Some(*existing))
             }
-            Err(CreateError::Conflict(_)) => {
-                Err(unknown_outcome(Self::NOUN).because(IdTaken(task)))
-            }
+            Err(CreateError::Conflict(_)) => Err(unknown_outcome().because(IdTaken(task))),
             Err(CreateError::Tombstone(Tombstone::Unused)) => Ok(None),
             Err(CreateError::Store(error @ StoreError::Unavailable(_))) => {
-                Err(unknown_outcome(Self::NOUN).because(error))
+                Err(unknown_outcome().because(error))
             }
             Err(CreateError::Store(error)) => Err(error.into()),
         }
@@ -69,7 +65,7 @@ impl Submitted for Submission {
         }
         match state {
             IdState::Webhook(webhook) if webhook.id == id => Ok(Some(*webhook)),
-            IdState::Webhook(_) => Err(unknown_outcome(Self::NOUN).because(IdTaken(task))),
+            IdState::Webhook(_) => Err(unknown_outcome().because(IdTaken(task))),
             IdState::Tombstone(Tombstone::Deleted) => Ok(Some(record(app, call, self, task))),
             IdState::Tombstone(Tombstone::Unused) => Ok(None),
         }

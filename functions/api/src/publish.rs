@@ -217,7 +217,7 @@ impl PlannedMessage {
         if found.id == self.publication.id(task) && found.application == self.application {
             return Ok(Published::Kept { message: found, origin: Origin::Earlier });
         }
-        Err(unknown_outcome(Self::NOUN).because(IdTaken(task)))
+        Err(unknown_outcome().because(IdTaken(task)))
     }
 
     fn deleted(&self, app: &App, call: &Call, task: TaskId) -> Published {
@@ -232,8 +232,6 @@ impl PlannedMessage {
 
 impl Submitted for PlannedMessage {
     type Accepted = Published;
-
-    const NOUN: &'static str = "message";
 
     async fn create(
         &self,
@@ -253,7 +251,7 @@ impl Submitted for PlannedMessage {
             }
             Err(CreateMessageError::Tombstone(Tombstone::Unused)) => Ok(None),
             Err(CreateMessageError::Store(error @ StoreError::Unavailable(_))) => {
-                Err(unknown_outcome(Self::NOUN).because(error))
+                Err(unknown_outcome().because(error))
             }
             Err(CreateMessageError::Store(error)) => Err(error.into()),
         }

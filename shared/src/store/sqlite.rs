@@ -9,7 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `webhooks`, on `records` | one webhook: create, read, conditional write, delete |
-//! | `messages`, on `message_rows`, `deliveries`, `list_messages` | messages, the keys of deliveries |
+//! | `messages`, on `message_rows`, `deliveries`, `list_messages` | messages, deliveries' keys |
 //! | `applications` | the documents of applications |
 //! | `lists`, `list_webhooks`, `audit` | lists, the due index, the audit, counts |
 //! | `sweep_state` | the audit's position, the sweep's latest report |
