@@ -73,9 +73,8 @@ impl Messages for DynamoStore {
     }
 
     async fn tombstone_message_id(&self, id: &MessageId) -> Result<MessageIdState, StoreError> {
-        let stored = match self.put_tombstone(id.task).await? {
-            None => return Ok(MessageIdState::Tombstone(Tombstone::Unused)),
-            Some(stored) => stored,
+        let Some(stored) = self.put_tombstone(id.task).await? else {
+            return Ok(MessageIdState::Tombstone(Tombstone::Unused));
         };
         if let Some(why) = tombstone(&stored) {
             return Ok(MessageIdState::Tombstone(why));
@@ -415,7 +414,7 @@ fn change_of(message: &PublishedMessage, kept: Option<i64>) -> Change {
     let expires = message.expires_at.map(seconds);
     for (name, value) in changing_of_message(message) {
         let kept = kept.filter(|kept| name == "x" && expires.is_some_and(|at| at < *kept));
-        change.put(name, kept.map(|kept| number(kept)).or(value));
+        change.put(name, kept.map(number).or(value));
     }
     change
 }

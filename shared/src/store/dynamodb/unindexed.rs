@@ -1,7 +1,7 @@
 //! The audit's read: what was created in a range of time and has no entry in the due index.
 //!
 //! The read is consistent and goes from key to key: a message, then its deliveries. So it finds
-//! each message as [`Standing`](crate::applications::standing::Standing) requires.
+//! each message as [`Standing`] requires.
 
 use super::{
     DynamoStore,
@@ -10,7 +10,7 @@ use super::{
     shards::{END, created},
 };
 use crate::{
-    applications::message::MAX_PLAN,
+    applications::{message::MAX_PLAN, standing::Standing},
     clock::Timestamp,
     id::TaskId,
     store::{MAX_READ, Page, StoreError, SweepState, Unindexed, shard::SHARDS},
@@ -124,7 +124,7 @@ impl Audit {
     fn end_group(&mut self) {
         let group = self.group.take();
         let standing = group.and_then(|group| group.standing(self.audited_until, self.now));
-        let unheld = standing.filter(|standing| standing.is_unheld());
+        let unheld = standing.filter(Standing::is_unheld);
         self.items.extend(unheld.map(|standing| Unindexed::Message(Box::new(standing))));
     }
 }

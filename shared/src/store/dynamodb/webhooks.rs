@@ -307,13 +307,12 @@ impl DynamoStore {
             && stored.contains_key("k") == is_delivery
         {
             let longer = lasts.plus(self.retention).plus(spare);
-            let expires = match before.id.message_id() {
-                // Without a message, a write of the marker or of the next look finds that out.
-                Some(message) => self.prolong(&message, None, after).await?.unwrap_or(longer),
-                None => {
-                    self.lift_content(stored, after.id.task, seconds(longer)).await?;
-                    longer
-                }
+            let expires = if let Some(message) = before.id.message_id() {
+                // Without a message, a marker or the next look ends the delivery.
+                self.prolong(&message, None, after).await?.unwrap_or(longer)
+            } else {
+                self.lift_content(stored, after.id.task, seconds(longer)).await?;
+                longer
             };
             change.put("ce", Some(number(seconds(expires))));
             written = self.table.update_if(key, change, of_webhook(before), whole).await;
