@@ -11,7 +11,7 @@ use super::{
     message_item::{
         APPLICATION_PARTS, exists, messages_partition, readable_message, referenced_partition,
     },
-    newest::Newest,
+    newest::{CHUNK, Newest},
     shards::{self, END, Merge, archived, base_key, latest_archived},
     table::Range,
 };
@@ -69,9 +69,6 @@ impl Lists for DynamoStore {
         self.count_newest().await
     }
 }
-
-/// The most index entries whose records one call reads.
-pub(super) const CHUNK: usize = 100;
 
 impl DynamoStore {
     async fn list_webhooks(

@@ -3,12 +3,14 @@
 use super::{
     DynamoStore,
     item::{Item, day, day_of, position_of, text_of},
-    lists::CHUNK,
     message_item::Group,
     shards::{Merge, newest_of_day},
     table::Range,
 };
 use crate::store::{ListPosition, MAX_READ, StoreError};
+
+/// The most index entries whose records one call reads.
+pub(super) const CHUNK: usize = 100;
 
 /// Reads all records, newest first.
 pub(super) struct Newest<'a> {
