@@ -61,13 +61,11 @@ pub(crate) fn read_items<S>(
     let items = elements.map(|elements| elements.items).unwrap_or_default();
     let read = |(index, raw): (usize, &&RawValue)| {
         let name = format!("{name}[{index}]");
-        match Fields::of(raw) {
-            Some(fields) => item(&fields, &format!("{name}.")),
-            None => {
-                let message = format!("must be an object with {expected}");
-                Err(Problem::about(ProblemKind::InvalidFields, &name, message))
-            }
-        }
+        let Some(fields) = Fields::of(raw) else {
+            let message = format!("must be an object with {expected}");
+            return Err(Problem::about(ProblemKind::InvalidFields, &name, message));
+        };
+        item(&fields, &format!("{name}."))
     };
     Ok(items.iter().enumerate().map(read).collect())
 }

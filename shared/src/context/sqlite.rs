@@ -73,8 +73,8 @@ fn stored_master_keys(
     match mode {
         DataDirMode::Shared => Ok(None),
         DataDirMode::Exclusive | DataDirMode::SharedByStack => {
-            let made = master_key_file::read_or_create(folder, &SystemRandom);
-            made.map(Some).map_err(ContextError::backend)
+            let created = master_key_file::read_or_create(folder, &SystemRandom);
+            created.map(Some).map_err(ContextError::backend)
         }
     }
 }

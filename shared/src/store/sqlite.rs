@@ -33,6 +33,7 @@ mod keys;
 mod list_messages;
 mod list_webhooks;
 mod lists;
+mod message_holders;
 mod message_rows;
 mod messages;
 mod purge;

@@ -283,16 +283,13 @@ impl Worker {
             let application = APPLICATIONS[turn % APPLICATIONS.len()];
             turn += 1;
             let key = format!("key-{}", self.keys.fetch_add(1, Ordering::SeqCst));
-            match publish(&self.api, application, &key).await {
-                Ok(accepted) => {
-                    self.notes.lock().unwrap().accepted.insert(accepted.id.clone(), accepted);
-                    self.accepted.fetch_add(1, Ordering::SeqCst);
-                }
-                Err(_) => {
-                    self.notes.lock().unwrap().unanswered.push(Unanswered { application, key });
-                    if !self.is_patient {
-                        return;
-                    }
+            if let Ok(accepted) = publish(&self.api, application, &key).await {
+                self.notes.lock().unwrap().accepted.insert(accepted.id.clone(), accepted);
+                self.accepted.fetch_add(1, Ordering::SeqCst);
+            } else {
+                self.notes.lock().unwrap().unanswered.push(Unanswered { application, key });
+                if !self.is_patient {
+                    return;
                 }
             }
             if self.is_patient {

@@ -105,22 +105,19 @@ pub(crate) async fn delivery_list(
         Some(_) => query.status(&[DEAD]).map_or(Wanted::Every, Wanted::With),
     };
     let page_size = query.number("page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE);
-    let (items, next_cursor) = match (wanted, endpoint) {
-        (Wanted::Dead, Some(endpoint)) => {
-            let (after, page) = cursor::read(query)?;
-            application.document(&app).await?;
-            let (items, next) = dead(&app, &application, endpoint, after, page_size).await?;
-            (items, next.map(|next| cursor::encode(next, page.saturating_add(1))))
-        }
-        _ => {
-            let (after, page) = cursor::read(query)?;
-            application.document(&app).await?;
-            let filter = MessageFilter { endpoint, ..MessageFilter::all(application.id().clone()) };
-            let after = after.map(|DeliveryPosition(after)| after);
-            let (items, next) = newest(&app, &filter, wanted, after, page_size).await?;
-            let next = next.map(DeliveryPosition);
-            (items, next.map(|next| cursor::encode(next, page.saturating_add(1))))
-        }
+    let (items, next_cursor) = if let (Wanted::Dead, Some(endpoint)) = (wanted, endpoint) {
+        let (after, page) = cursor::read(query)?;
+        application.document(&app).await?;
+        let (items, next) = dead(&app, &application, endpoint, after, page_size).await?;
+        (items, next.map(|next| cursor::encode(next, page.saturating_add(1))))
+    } else {
+        let (after, page) = cursor::read(query)?;
+        application.document(&app).await?;
+        let filter = MessageFilter { endpoint, ..MessageFilter::all(application.id().clone()) };
+        let after = after.map(|DeliveryPosition(after)| after);
+        let (items, next) = newest(&app, &filter, wanted, after, page_size).await?;
+        let next = next.map(DeliveryPosition);
+        (items, next.map(|next| cursor::encode(next, page.saturating_add(1))))
     };
     Ok(respond::json(StatusCode::OK, &DeliveryList { items, page_size, next_cursor }))
 }

@@ -12,6 +12,7 @@ use super::{
     records::{is_foreign, readable, unavailable},
 };
 use crate::{
+    applications::standing::Standing,
     clock::Timestamp,
     id::TaskId,
     record::Record,
@@ -164,7 +165,7 @@ impl RedisStore {
             return Ok(None);
         }
         let standing = self.standing_of_listed(*message, audited_until).await?;
-        let standing = standing.filter(|standing| standing.is_unheld());
+        let standing = standing.filter(Standing::is_unheld);
         Ok(standing.map(|standing| Unindexed::Message(Box::new(standing))))
     }
 }

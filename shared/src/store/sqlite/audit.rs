@@ -4,8 +4,8 @@ use rusqlite::{Connection, Row};
 
 use super::{
     keys::{Key, Kind, position},
-    lists::readable,
-    message_rows, records,
+    message_rows,
+    records::{self, readable},
 };
 use crate::{
     applications::{id::EndpointId, message::PublishedMessage, standing::Standing},

@@ -21,12 +21,22 @@ use crate::{
     status::Status,
 };
 
-/// Stores the first record of a delivery whose key is vacant, if its message exists.
-pub(super) fn start(
+/// Replaces the record of a webhook: see [`records::replace`]. From revision 0 it stores the first
+/// record of a delivery, if its key is vacant and its message exists.
+pub(super) fn write(
     tx: &mut Transaction<'_>,
     row: &Row,
+    before: u64,
     now: Timestamp,
 ) -> rusqlite::Result<Written> {
+    let is_first = row.kind == Kind::Delivery && before == 0;
+    if is_first && find(tx.connection(), &row.key)?.is_none() {
+        return start(tx, row, now);
+    }
+    records::replace(tx, row, before, now)
+}
+
+fn start(tx: &mut Transaction<'_>, row: &Row, now: Timestamp) -> rusqlite::Result<Written> {
     let key = row.key.message();
     let message = find(tx.connection(), &key)?.filter(|found| found.kind == Kind::Message);
     let Some(message) = message else { return Ok(Written::Missing) };
@@ -56,21 +66,6 @@ fn count_started(tx: &Transaction<'_>, key: &Key) -> rusqlite::Result<()> {
     )
     .map(drop)
 }
-
-/// Whether a delivery of the message is unfinished, or a dead letter. Then the message exists, even
-/// if it has expired.
-pub(super) fn hold_message(
-    connection: &Connection,
-    message: &Key,
-    now: Timestamp,
-) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(HOLDERS_SQL)?;
-    statement.exists((message.bytes(), message.behind_all().bytes(), now.as_millis()))
-}
-
-/// Status 3 is delivered.
-pub(super) const HOLDERS_SQL: &str = "SELECT 1 FROM webhooks WHERE task > ?1 AND task < ?2 AND \
-    kind = 2 AND status <> 3 AND (expires_at IS NULL OR expires_at > ?3) LIMIT 1";
 
 /// Puts a marker in place of whatever has the key.
 pub(super) fn put_marker(

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, Row};
 
 use super::{
-    deliveries,
     keys::{Key, position},
+    message_holders,
     records::{self, message_reference},
 };
 use crate::{
@@ -114,5 +114,5 @@ pub(super) fn exists(
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
     Ok(!message.is_expired(now)
-        || deliveries::hold_message(connection, &Key::task(message.id.task), now)?)
+        || message_holders::hold_message(connection, &Key::task(message.id.task), now)?)
 }

@@ -9,13 +9,12 @@ use super::{
     audit::list_unindexed,
     keys::{Key, Kind, position},
     list_webhooks::list,
-    records::{id_of, parse_webhook},
+    records::{id_of, readable},
     unavailable,
 };
 use crate::{
     clock::Timestamp,
     id::{MessageId, ReferenceId, TaskId},
-    model::Webhook,
     sqlite::Total,
     status::Status,
     store::{
@@ -296,28 +295,15 @@ const DUE_SQL: &str = "SELECT due_at, record, task, kind FROM webhooks
      WHERE due_at <= ?1 AND due_at IS NOT NULL AND (due_at, task) > (?3, ?4) ORDER BY due_at, task \
      LIMIT ?2";
 
-/// The webhook's record in this column. Logs an unreadable one, which lists leave out.
-pub(super) fn readable(
-    row: &Row<'_>,
-    column: usize,
-    kind: Kind,
-) -> rusqlite::Result<Option<Webhook>> {
-    match parse_webhook(kind, row.get_ref(column)?.as_str()?) {
-        Ok(webhook) => Ok(Some(webhook)),
-        Err(error) => {
-            tracing::warn!(task_id = %position(row, 0)?, error = %error,
-                "Skipped a webhook that cannot be read");
-            Ok(None)
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod plans {
     //! Every query that lists, for the test that each has its index.
 
     use super::{
-        super::{applications, audit, deliveries, list_messages, list_webhooks::list_sql, purge},
+        super::{
+            applications, audit, deliveries, list_messages, list_webhooks::list_sql,
+            message_holders, purge,
+        },
         *,
     };
 
@@ -347,7 +333,7 @@ pub(super) mod plans {
             (audit::sql(), "PRIMARY KEY (task>? AND task<?)"),
             (deliveries::ALL_SQL.to_owned(), "PRIMARY KEY (task>? AND task<?)"),
             (deliveries::OCCUPIED_SQL.to_owned(), "PRIMARY KEY (task>? AND task<?)"),
-            (deliveries::HOLDERS_SQL.to_owned(), "PRIMARY KEY (task>? AND task<?)"),
+            (message_holders::HOLDERS_SQL.to_owned(), "PRIMARY KEY (task>? AND task<?)"),
             (
                 list_messages::sql(false).to_owned(),
                 "messages_by_application (application=? AND task>? AND task<?)",

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use super::{
     deliveries,
     keys::{Key, Kind, position},
+    message_holders,
     records::{self, Found},
     totals::oldest_hour,
 };
@@ -91,7 +92,7 @@ fn purge(tx: &mut Transaction<'_>, now: Timestamp) -> rusqlite::Result<bool> {
     for (key, found) in &expired {
         match found.kind {
             Kind::Delivery => deliveries::expire(tx, key, found)?,
-            Kind::Message if deliveries::hold_message(tx.connection(), key, now)? => {
+            Kind::Message if message_holders::hold_message(tx.connection(), key, now)? => {
                 look_later(tx, key, now)?;
             }
             _ => records::remove(tx, key, found)?,

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    deliveries,
-    keys::{Key, Kind},
+    keys::{Key, Kind, position},
+    message_holders,
 };
 use crate::{
     applications::message::PublishedMessage,
@@ -157,7 +157,7 @@ impl Found {
     ) -> rusqlite::Result<bool> {
         let is_expired = self.expires_at.is_some_and(|at| at <= now.as_millis());
         Ok(!is_expired
-            || (self.kind == Kind::Message && deliveries::hold_message(connection, key, now)?))
+            || (self.kind == Kind::Message && message_holders::hold_message(connection, key, now)?))
     }
 }
 
@@ -280,18 +280,14 @@ pub(super) fn insert(tx: &mut Transaction<'_>, row: &Row, content: i64) -> rusql
     Ok(())
 }
 
-/// Replaces the stored record with `row`, if it has the revision `before`. From revision 0 it makes
-/// the record of a delivery, if its key is vacant and its message exists.
+/// Replaces the stored record with `row`, if it has the revision `before`.
 pub(super) fn replace(
     tx: &mut Transaction<'_>,
     row: &Row,
     before: u64,
     now: Timestamp,
 ) -> rusqlite::Result<Written> {
-    let Some(found) = find(tx.connection(), &row.key)? else {
-        let is_first = row.kind == Kind::Delivery && before == 0;
-        return if is_first { deliveries::start(tx, row, now) } else { Ok(Written::Missing) };
-    };
+    let Some(found) = find(tx.connection(), &row.key)? else { return Ok(Written::Missing) };
     if found.kind != row.kind || !found.exists(tx.connection(), &row.key, now)? {
         return Ok(Written::Missing);
     }
@@ -466,4 +462,20 @@ pub(super) fn id_of(record: &str) -> Option<WebhookId> {
         id: WebhookId,
     }
     serde_json::from_str::<Named>(record).ok().map(|named| named.id)
+}
+
+/// The webhook's record in this column. Logs an unreadable one, which lists leave out.
+pub(super) fn readable(
+    row: &rusqlite::Row<'_>,
+    column: usize,
+    kind: Kind,
+) -> rusqlite::Result<Option<Webhook>> {
+    match parse_webhook(kind, row.get_ref(column)?.as_str()?) {
+        Ok(webhook) => Ok(Some(webhook)),
+        Err(error) => {
+            tracing::warn!(task_id = %position(row, 0)?, error = %error,
+                "Skipped a webhook that cannot be read");
+            Ok(None)
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl SqliteStore {
         let written = self
             .database
             .write(durability, move |tx| {
-                let written = records::replace(tx, &row, before_revision, now)?;
+                let written = deliveries::write(tx, &row, before_revision, now)?;
                 let content = match &written {
                     Written::Done { content } if with_content => {
                         records::content(tx.connection(), *content)?

@@ -84,7 +84,7 @@ impl World {
             Some((at - now) / 86400)
         };
         let (records, parts) = (self.items("w/").await, self.items("c/").await);
-        let find = |kind: &str| records.iter().find(|item| item["k"]["S"] == Value::from(kind));
+        let find = |kind: &str| records.iter().find(|item| item["k"]["S"] == kind);
         [left(find("m")), left(parts.first()), left(find("d"))]
     }
 }
@@ -130,7 +130,7 @@ async fn a_message_does_not_outgrow_its_write_unit() {
         world.store.write_message(&message, &held).await.unwrap();
         let items = world.items("w/").await;
         let task = message.id.task.to_string();
-        let item = items.iter().find(|item| item["s"]["S"] == Value::from(task.as_str())).unwrap();
+        let item = items.iter().find(|item| item["s"]["S"] == task.as_str()).unwrap();
         assert!(item_bytes(item) <= 1024, "{bytes}: {} bytes", item_bytes(item));
         if item.contains_key("c") { inline += 1 } else { apart += 1 }
     }

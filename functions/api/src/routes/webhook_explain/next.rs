@@ -44,7 +44,7 @@ pub(super) fn next(
                 next_attempt(webhook, audit_age, now)
             };
             match endpoint.filter(|endpoint| endpoint.obstacle().is_some()) {
-                Some(endpoint) => without_receiver(next, endpoint),
+                Some(endpoint) => without_receiver(&next, endpoint),
                 None => held_back(next, traffic.restraint(webhook, now)),
             }
         }
@@ -98,7 +98,7 @@ fn held_back(next: Next, restraint: Restraint) -> Next {
 }
 
 /// What comes next for a delivery whose endpoint receives nothing.
-fn without_receiver(next: Next, endpoint: &EndpointState) -> Next {
+fn without_receiver(next: &Next, endpoint: &EndpointState) -> Next {
     let then = match endpoint {
         EndpointState::NoApplication => {
             "Its application was not found. Until it is there, no attempt starts."
@@ -112,7 +112,7 @@ fn without_receiver(next: Next, endpoint: &EndpointState) -> Next {
         Some("sweep") => format!("The sweep queues it. {then}"),
         _ => format!("A worker looks at it. {then}"),
     };
-    Next { what, ..next }
+    Next { what, at: next.at, by: next.by }
 }
 
 /// What comes next for a delivery without a record. Its message is in the due index in its place,
