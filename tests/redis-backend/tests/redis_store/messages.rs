@@ -363,9 +363,11 @@ async fn what_promises_durability_of_messages_waits_for_a_replica() {
     store.delete(&first.id).await.unwrap_err();
     store.delete_message(&message).await.unwrap_err();
     replica.resume().unwrap();
-    store.create_message(&new, &payload()).await.map(drop).unwrap_or_else(|error| {
-        assert!(matches!(error, CreateMessageError::Conflict(found) if *found == new));
-    });
+    let found = store.create_message(&new, &payload()).await.unwrap_err();
+    assert!(
+        matches!(&found, CreateMessageError::Conflict(found) if **found == new),
+        "it stands, and is confirmed now: {found:?}"
+    );
     store.write_application(Some(1), &next).await.unwrap();
     store.put_marker(&unstarted(&message, 1).id, until).await.unwrap();
     replica.promote().unwrap();
