@@ -32,6 +32,7 @@ mod idempotency_keys;
 mod keys;
 mod list_messages;
 mod list_webhooks;
+mod listed_rows;
 mod lists;
 mod message_holders;
 mod message_rows;

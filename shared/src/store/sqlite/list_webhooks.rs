@@ -7,7 +7,7 @@ use super::{
     deliveries,
     keys::{Key, Kind, position},
     list_messages::exists,
-    lists::{COLUMNS, Wanted},
+    listed_rows::{COLUMNS, Wanted},
     records,
 };
 use crate::{
