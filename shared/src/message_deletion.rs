@@ -16,6 +16,7 @@ use crate::{
     apply::{AppliedToMessage, apply_to_message},
     clock::Timestamp,
     id::{MessageId, WebhookId},
+    planted::{self, Bug},
     store::{DeleteError, Store, StoreError},
     transition::Rules,
 };
@@ -67,6 +68,9 @@ pub async fn finish_deletion(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     debug_assert!(message.deleting, "its deliveries could still start");
+    if planted::is(Bug::MessageDeletedFirst) {
+        store.delete_message(&message).await.ok();
+    }
     put_markers(store, &message, now).await?;
     let mut seen = message;
     for _ in 0..MAX_DELETE_TRIES {

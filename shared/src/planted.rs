@@ -120,11 +120,37 @@ pub enum Bug {
     RateNeverDecreases,
     /// A webhook that was attempted since it was read goes ahead as one that never was.
     ExemptByOldRead,
+    /// A delivery is matched again at each look, and not sent if its endpoint has changed.
+    PlanFromNow,
+    /// A message leaves the due index once its looks are sent.
+    FanoutLeavesEarly,
+    /// A message leaves the due index whatever became of it since it was read.
+    SettleUnconditional,
+    /// A delivery whose attempt is under way is accounted for.
+    SettleIgnoresInFlight,
+    /// The audit leaves out deliveries without a record.
+    AuditIgnoresUnstarted,
+    /// The first write of a delivery replaces an expired record or a marker.
+    FirstWriteUnconditional,
+    /// A deleted delivery leaves no marker.
+    MarkerForgotten,
+    /// A delivery that is known to be accounted for counts as unstarted once its record is gone.
+    SettledIgnored,
+    /// A message is deleted before its deliveries.
+    MessageDeletedFirst,
+    /// A delivery fails because a cached document lacks its endpoint.
+    GoneByCache,
+    /// Messages go to disabled endpoints.
+    DisabledStillPlanned,
+    /// A sealed text opens wherever it is stored.
+    SealedUnbound,
+    /// A message is published to the application that its body names.
+    TenantByBody,
 }
 
 impl Bug {
     /// All bugs.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 69] = [
         Self::OutcomeWithoutClaim,
         Self::RequeueBeforeSend,
         Self::ArchiveWithoutCondition,
@@ -181,6 +207,19 @@ impl Bug {
         Self::LateWithoutSlot,
         Self::RateNeverDecreases,
         Self::ExemptByOldRead,
+        Self::PlanFromNow,
+        Self::FanoutLeavesEarly,
+        Self::SettleUnconditional,
+        Self::SettleIgnoresInFlight,
+        Self::AuditIgnoresUnstarted,
+        Self::FirstWriteUnconditional,
+        Self::MarkerForgotten,
+        Self::SettledIgnored,
+        Self::MessageDeletedFirst,
+        Self::GoneByCache,
+        Self::DisabledStillPlanned,
+        Self::SealedUnbound,
+        Self::TenantByBody,
     ];
 
     /// The bug with this name, as [`Debug`](std::fmt::Debug) writes it.

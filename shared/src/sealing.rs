@@ -50,7 +50,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::random::Random;
+use crate::{
+    planted::{self, Bug},
+    random::Random,
+};
 
 #[cfg(test)]
 mod tests;
@@ -234,6 +237,9 @@ impl Binding {
 
     /// The associated data.
     pub fn as_str(&self) -> &str {
+        if planted::is(Bug::SealedUnbound) {
+            return "anywhere";
+        }
         &self.0
     }
 }

@@ -21,9 +21,11 @@ use shared::{
     applications::{
         application::Application,
         endpoint::Endpoint,
+        matching::match_message,
         secrets::{live, signers},
     },
     model::Webhook,
+    planted::{self, Bug},
     sealing::NoMasterKey,
     sender::destination_key,
     signing::Secret,
@@ -105,6 +107,14 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Whether a message like that of the delivery would go to its endpoint now. Only a planted bug
+/// asks.
+fn is_matched(application: &Application, delivery: &Webhook) -> bool {
+    let event_type = delivery.event_type.as_ref().and_then(|text| text.parse().ok());
+    let plan = event_type.map(|event_type| match_message(application, &event_type));
+    plan.zip(delivery.id.endpoint).is_some_and(|(plan, id)| plan.planned.contains(&id))
+}
+
 impl EndpointInUse {
     fn endpoint(&self) -> &Endpoint {
         &self.application.endpoints[self.index]
@@ -123,6 +133,9 @@ impl Deliver {
             return Ok(Work { turn, rules: Arc::clone(&context.rules), endpoint: None });
         };
         let in_use = |application: &Arc<Application>| {
+            if planted::is(Bug::PlanFromNow) && !is_matched(application, webhook) {
+                return Err(NoEndpoint::GiveUp(GiveUp::EndpointDeleted));
+            }
             if application.is_deleted() {
                 return Err(NoEndpoint::GiveUp(GiveUp::EndpointDeleted));
             }
@@ -138,6 +151,7 @@ impl Deliver {
         let cached = context.application(id).await.map_err(NoEndpoint::Store)?;
         let endpoint = match cached.map(|cached| in_use(&cached.application)) {
             Some(Ok(endpoint)) => endpoint,
+            Some(Err(gone)) if planted::is(Bug::GoneByCache) => return Err(gone),
             Some(Err(_)) => {
                 let current = context.read_application(id).await.map_err(NoEndpoint::Store)?;
                 in_use(&current.ok_or(NoEndpoint::NoDocument)?.application)?

@@ -27,6 +27,7 @@ use shared::{
     logging::message_span,
     message::Message,
     message_deletion::finish_deletion,
+    planted::{self, Bug},
     queue::{Lane, MAX_BATCH, Outgoing, SendError},
     store::{StoreError, WriteMessageError},
     transition::Rules,
@@ -88,7 +89,11 @@ impl Deliver {
             FanOut::Early { hand_back: false, .. } => Ok(Some(Disposition::Acknowledge)),
             FanOut::Settle => self.settle(&standing, now).await,
             FanOut::Send(endpoints) => {
-                if !self.send_looks(&standing, &endpoints, now).await {
+                let is_complete = self.send_looks(&standing, &endpoints, now).await;
+                if planted::is(Bug::FanoutLeavesEarly) {
+                    return self.settle(&standing, now).await;
+                }
+                if !is_complete {
                     self.adopt(standing, now).await?;
                 }
                 Ok(Some(Disposition::Acknowledge))

@@ -1,6 +1,7 @@
 //! Which endpoints a message goes to.
 
 use super::{application::Application, event_type::EventType, id::EndpointId};
+use crate::planted::{self, Bug};
 
 /// The endpoints of a new message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +29,11 @@ impl Plan {
 /// [`MAX_ENDPOINTS`](super::application::MAX_ENDPOINTS) endpoints in both lists together.
 pub fn match_message(application: &Application, event_type: &EventType) -> Plan {
     let matching = application.endpoints.iter().filter(|endpoint| endpoint.wants(event_type));
-    let (enabled, disabled): (Vec<_>, Vec<_>) =
+    let (mut enabled, mut disabled): (Vec<_>, Vec<_>) =
         matching.partition(|endpoint| endpoint.is_enabled());
+    if planted::is(Bug::DisabledStillPlanned) {
+        enabled.append(&mut disabled);
+    }
     let ids = |endpoints: Vec<&super::endpoint::Endpoint>| {
         endpoints.into_iter().map(|endpoint| endpoint.id).collect()
     };

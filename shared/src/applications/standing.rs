@@ -10,6 +10,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     model::Webhook,
+    planted::{self, Bug},
     transition::{Rules, next_look},
 };
 
@@ -113,6 +114,7 @@ impl Standing {
     /// ([`PublishedMessage::is_unstarted`]).
     pub fn accounts_for(&self, index: usize, now: Timestamp) -> bool {
         match self.found_at(index) {
+            Some(Found::Record(_)) if planted::is(Bug::SettleIgnoresInFlight) => true,
             Some(Found::Record(webhook)) => !is_at_large(webhook),
             Some(Found::Expired | Found::Marker) => true,
             Some(Found::Unreadable) => false,
@@ -171,6 +173,7 @@ impl Standing {
         let is_unheld = |index| match self.found_at(index) {
             Some(Found::Record(webhook)) => is_at_large(webhook),
             Some(Found::Expired | Found::Marker | Found::Unreadable) => false,
+            None if planted::is(Bug::AuditIgnoresUnstarted) => false,
             None => !self.message.is_settled(index),
         };
         !self.message.is_due()

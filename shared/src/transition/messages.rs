@@ -37,6 +37,7 @@ use crate::{
     model::{
         APPLICATIONS_SCHEMA, Attempt, ErrorKind, Function, LastError, Transition, Webhook, Why,
     },
+    planted::{self, Bug},
     retry::RetryPolicy,
     trace::Trace,
 };
@@ -265,7 +266,11 @@ impl Rules {
         if !message.is_due() {
             return Err(MessageRefusal::NotDue);
         }
-        if !standing.accounts_for_all(now) {
+        let mut is_over = standing.accounts_for_all(now);
+        if planted::is(Bug::FanoutLeavesEarly) {
+            is_over = true;
+        }
+        if !is_over {
             return Err(MessageRefusal::Unaccounted);
         }
         let mut next = touched(message, now);
