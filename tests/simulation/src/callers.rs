@@ -18,6 +18,7 @@ use shared::{
 use tower::ServiceExt;
 
 use crate::{
+    applications,
     destination::HOSTS,
     platform::invoke,
     state::{messages::NEWER, records::short},
@@ -36,11 +37,29 @@ pub(super) struct Api {
 /// A process that can be invoked again.
 type Warm = (Arc<Process>, Router);
 
+/// A request.
+#[derive(Clone, Debug)]
+pub(super) struct ApiRequest {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) idempotency_key: Option<String>,
+    /// An application key.
+    pub(super) api_key: Option<String>,
+    pub(super) body: Option<Value>,
+}
+
+impl ApiRequest {
+    /// A request without a body, of a caller with full access.
+    pub(super) fn new(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), idempotency_key: None, api_key: None, body: None }
+    }
+}
+
 /// A response, and the process that sent it.
 #[derive(Debug)]
-struct ApiResponse {
-    status: StatusCode,
-    body: Value,
+pub(super) struct ApiResponse {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
     /// Whether this is the stored response to an earlier request with the same key.
     replayed: bool,
     process: Arc<Process>,
@@ -56,6 +75,22 @@ impl Api {
         key: Option<&str>,
         body: Option<&Value>,
     ) -> Option<ApiResponse> {
+        let request = ApiRequest {
+            idempotency_key: key.map(ToOwned::to_owned),
+            body: body.cloned(),
+            ..ApiRequest::new(method, path)
+        };
+        self.send(world, request).await
+    }
+
+    /// Sends a request. `None`: no response.
+    pub(super) async fn send(
+        &self,
+        world: &Arc<World>,
+        request: ApiRequest,
+    ) -> Option<ApiResponse> {
+        let ApiRequest { method, path, idempotency_key: key, api_key, body } = request;
+        let (key, body) = (key.as_deref(), body.as_ref());
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (process, router) = warm.unwrap_or_else(|| {
             let process = Process::start(world, Function::Api);
@@ -68,6 +103,9 @@ impl Api {
         let mut request = Request::builder().method(method).uri(path).header("host", "api.example");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(key) = api_key {
+            request = request.header("x-api-key", key);
         }
         let request = match body {
             Some(body) => request
@@ -100,6 +138,7 @@ async fn read(response: Response<Body>) -> (StatusCode, Value) {
 /// Starts the callers and the operators.
 pub(super) fn start(world: &Arc<World>) {
     let api = Api::default();
+    applications::start(world, &api);
     let callers = world.plan.webhooks;
     for number in 0..callers {
         let (world, api) = (Arc::clone(world), api.clone());
@@ -200,11 +239,7 @@ fn act_as_newer_version(world: &World) {
     world.change(|state| {
         let now = state.now();
         let open = |task: &TaskId| {
-            state
-                .records
-                .webhooks
-                .get(task)
-                .is_some_and(|(webhook, _)| !webhook.status.is_finished())
+            state.records.direct(*task).is_some_and(|(webhook, _)| !webhook.status.is_finished())
         };
         let open: Vec<TaskId> =
             state.checks.accepted.iter().map(|id| id.task).filter(open).collect();
@@ -244,7 +279,7 @@ async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
         let state = world.state();
         let created = numbers.filter_map(|number| state.checks.created_for.get(&number)).flatten();
         created
-            .filter_map(|task| state.records.webhooks.get(task))
+            .filter_map(|task| state.records.direct(*task))
             .map(|(webhook, _)| webhook.id.clone())
             .next()
     };
@@ -259,7 +294,7 @@ async fn cancel(world: &Arc<World>, api: &Api, numbers: std::ops::Range<u64>) {
 /// Records and checks the 204 of a deletion.
 fn confirm_deletion(world: &World, id: &WebhookId) {
     world.change(|state| {
-        let exists = state.records.webhooks.contains_key(&id.task);
+        let exists = state.records.stored(id).is_some();
         state.checks.require(!exists, || format!("{id} exists after its deletion returned 204"));
         state.checks.deletion_confirmed.insert(id.clone());
     });
@@ -326,7 +361,7 @@ fn check_accepted(world: &Arc<World>, response: &ApiResponse, first: u64, keyed:
             state.checks.accepted.insert(id.clone());
             let loses_none = world.plan.lost == 0.0;
             if let Some((webhook, _)) =
-                state.records.webhooks.get(&id.task).filter(|_| loses_none && without_faults)
+                state.records.direct(id.task).filter(|_| loses_none && without_faults)
             {
                 let held = webhook.status.is_finished()
                     || webhook.due_at.is_some()

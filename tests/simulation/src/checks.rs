@@ -6,9 +6,13 @@
 //! | `claims` | claims, and the outcomes of attempts |
 //! | `refusals` | refused requests, which spend no attempt |
 //! | `budgets` | the budgets of attempts, deferrals and rescues |
+//! | `published` | messages: plans, writes, and that something holds them |
+//! | `deliveries` | deliveries: endpoints, and what receivers get |
 
 mod budgets;
 mod claims;
+pub(crate) mod deliveries;
+mod published;
 mod refusals;
 
 use std::{sync::PoisonError, time::Duration};
@@ -21,12 +25,13 @@ use shared::{
     model::{Claim, Content, ErrorKind, Function, Transition, Webhook, Why},
     queue::Lane,
     status::Status,
+    store::ListPosition,
     traffic::target::TargetKey,
 };
 
 use crate::{
     state::{
-        records::{Records, short, short_id},
+        records::{Records, is_at_large, short, short_id},
         requests::Destinations,
         tracking::{Checks, Progress},
     },
@@ -53,11 +58,13 @@ fn got_5xx(webhook: &Webhook) -> bool {
 }
 
 /// Whether this write returns a claim without a request.
-fn returns_claim(after: &Webhook) -> bool {
-    after
+fn returns_claim(stored: &Webhook, after: &Webhook) -> bool {
+    let is_interrupted = after.budget.interrupted > stored.budget.interrupted;
+    let last = after
         .history
         .last()
-        .is_some_and(|step| step.transition == Transition::Defer && step.why == Some(Why::Unsent))
+        .is_some_and(|step| step.transition == Transition::Defer && step.why == Some(Why::Unsent));
+    last && !is_interrupted
 }
 
 /// The payload of each webhook.
@@ -68,6 +75,16 @@ struct Payload {
 
 fn number_in(payload: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Payload>(payload).ok().map(|payload| payload.n)
+}
+
+/// The targets whose permission an attempt needs.
+fn targets_of(webhook: &Webhook) -> [Option<TargetKey>; 2] {
+    if let (Some(application), Some(endpoint)) = (&webhook.application, webhook.id.endpoint) {
+        return [Some(TargetKey::endpoint(application, endpoint)), None];
+    }
+    let origin = TargetKey::origin(&webhook.destination);
+    let hash = webhook.path_hash.as_ref();
+    [Some(origin), hash.map(|hash| TargetKey::url(&webhook.destination, hash))]
 }
 
 impl Checks {
@@ -129,7 +146,7 @@ impl Checks {
             return;
         }
         *self.relayed.entry((process.number, id.clone())).or_default() += 1;
-        let Some((webhook, content)) = records.webhooks.get(&id.task) else { return };
+        let Some((webhook, content)) = records.stored(id) else { return };
         let Some(slot) = &message.slot else { return };
         self.traffic.relayed(message);
         let name = short(webhook);
@@ -147,11 +164,14 @@ impl Checks {
         let relays = self.relayed.entry((process.number, id.clone())).or_default();
         let was_relayed = *relays > 0;
         *relays = relays.saturating_sub(1);
-        let Some((webhook, _)) = records.webhooks.get(&id.task) else { return };
+        let Some((webhook, _)) = records.stored(id) else {
+            return self.unstarted_acknowledged(id, was_relayed, records);
+        };
         let held = webhook.due_at.is_some()
             || was_relayed
             || webhook.status == Status::Delivered
-            || webhook.is_dead_letter();
+            || webhook.is_dead_letter()
+            || self.is_held_by_message(id, records);
         self.require(held, || {
             format!(
                 "the message of {} was acknowledged: {}, and it has no other holder",
@@ -164,6 +184,7 @@ impl Checks {
     /// A purge may remove only expired webhooks, by the true time.
     pub(super) fn purged(&mut self, process: &Process, webhook: &Webhook, now: Timestamp) {
         let expired = webhook.expires_at.is_some_and(|at| at <= now.plus(self.max_skew));
+        self.expired.insert(webhook.id.clone());
         self.require(expired, || {
             format!(
                 "{process} purged {}, which expires at {:?}",
@@ -180,10 +201,10 @@ impl Checks {
         records: &Records,
         now: Timestamp,
     ) {
-        let read = records.webhooks.range(..TaskId::first_at(to));
+        let read = records.webhooks.range(..ListPosition::at(TaskId::first_at(to)));
         let mut missed = read
             .map(|(_, (webhook, _))| webhook)
-            .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none());
+            .filter(|webhook| is_at_large(webhook) && !webhook.id.is_delivery());
         let is_ahead = self.wrong_clock && to > now.minus(Duration::from_secs(10 * 60));
         self.unaudited.extend(
             missed
@@ -200,6 +221,7 @@ impl Checks {
                 )
             });
         }
+        self.audited_messages(process, to, is_ahead, records);
     }
 
     pub(super) fn requested(
@@ -266,6 +288,8 @@ impl Checks {
         let held = after.status.is_finished()
             || after.due_at.is_some()
             || !audited
+            // Its message is held: see `published`.
+            || after.id.is_delivery()
             || self.unaudited.contains(&after.id.task);
         self.require(held, || {
             format!("{name}: audited and unfinished, and it leaves the due index")
@@ -279,7 +303,7 @@ impl Checks {
         self.failed(stored, after);
         self.rescued(process, stored, after);
         self.deferred(stored, after);
-        if let Some((_, content)) = records.webhooks.get(&after.id.task) {
+        if let Some((_, content)) = records.stored(&after.id) {
             traffic_checks::waits(&mut self.violation, after, &content.url);
         }
         if let Some(slot) = &after.slot {
@@ -306,7 +330,7 @@ impl Checks {
             (None, Some(_)) => {
                 self.require(false, || format!("{name}: an outcome was written without a claim"));
             }
-            (Some(_), Some(attempt)) if returns_claim(after) => {
+            (Some(_), Some(attempt)) if returns_claim(stored, after) => {
                 self.claim_returned(process, stored, after, attempt, destinations);
             }
             (Some(claim), Some(attempt)) if attempt.error == Some(ErrorKind::Interrupted) => {
@@ -343,10 +367,9 @@ impl Checks {
         let local = process.local_now();
         let max_defer = self.rules.limits.max_defer;
         let overdue = |until: Timestamp| is_overdue(stored, until.since(local), max_defer);
-        let origin = TargetKey::origin(&after.destination);
-        let url = after.path_hash.as_ref().map(|hash| TargetKey::url(&after.destination, hash));
-        for key in [Some(origin), url].into_iter().flatten() {
+        for key in targets_of(after).into_iter().flatten() {
             let target = records.targets.get(&key).and_then(|state| state.target.as_ref());
+            let target = target.filter(|target| target.restricts_until() > Some(now));
             let is_exempt =
                 target.is_some_and(|target| target.circuit.retries_only) && !got_5xx(stored);
             let target = target.filter(|_| !is_exempt);

@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use shared::{
     model::ErrorKind,
     sender::{Answer, Lookup, NoLookup, Request, Sender},
+    signing::{Secret, sign},
 };
 
 use crate::{
+    checks::deliveries::Received,
     state::{State, records::short_id, requests::DestinationRequest},
-    world::Services,
+    world::{Process, Services},
 };
 
 /// The hosts of the destinations:
@@ -113,6 +115,29 @@ fn responded(status: u16, retry_after_s: Option<u64>, duration: Duration) -> Ans
     }
 }
 
+impl State {
+    /// Checks the request of a delivery.
+    fn delivery_requested(&mut self, process: &Process, request: &Request<'_>) {
+        let id = request.webhook_id;
+        let (Some(message), Some(endpoint)) = (id.message_id(), id.endpoint) else { return };
+        let signature = |secrets: &[Secret]| {
+            let seconds = request.timestamp.as_seconds();
+            sign(secrets, &message.to_string(), seconds, &request.payload)
+        };
+        let known = self.checks.published.secrets.get(&endpoint);
+        let known = known.and_then(|text| Secret::parse_list(text).ok());
+        let received = Received {
+            id,
+            attempt: request.attempt,
+            url: request.url,
+            payload: &request.payload,
+            signature: &signature(request.secrets.unwrap_or_default()),
+            expected: known.map(|secrets| signature(&secrets)),
+        };
+        self.checks.delivery_requested(process, &received);
+    }
+}
+
 #[async_trait]
 impl Lookup for Services {
     async fn lookup(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -155,6 +180,7 @@ impl Sender for Services {
         let key = (request.webhook_id.clone(), request.attempt);
         world.change(|state: &mut State| {
             let now = state.now();
+            state.delivery_requested(process, request);
             state.note(process, || {
                 format!(
                     "POST of {}, attempt {}: {status:?}",
@@ -168,7 +194,7 @@ impl Sender for Services {
                 now,
                 state.destinations.requests.contains_key(&key),
             );
-            if let Some((webhook, _)) = state.records.webhooks.get(&key.0.task) {
+            if let Some((webhook, _)) = state.records.stored(&key.0) {
                 let targets = &state.records.targets;
                 let checks = &mut state.checks;
                 checks.traffic.requested(&mut checks.violation, process, webhook, targets);

@@ -17,10 +17,12 @@
 //! | `platform` | polls the queue, runs the schedule, invokes the functions |
 //! | `callers` | API callers and operators |
 //! | `traffic` | the worlds of traffic control, and their destinations |
+//! | `applications` | the worlds of applications, and their callers |
 //! | `checks`, `circuit_checks`, `traffic_checks`, `final_checks` | the checks at every step and at
 //! the end |
 //! | [`search`] | runs many seeds and plants bugs |
 
+mod applications;
 mod callers;
 pub mod chance;
 mod checks;
@@ -54,10 +56,6 @@ use self::{
     state::EPOCH_MS,
     world::World,
 };
-
-/// The limit of virtual time between the end of the faults and the end of all work. A webhook can
-/// correctly wait for one day of deferrals and a grace period of six hours.
-const MAX_SETTLE_TIME: Duration = Duration::from_secs(72 * 3600);
 
 /// One run of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +150,7 @@ async fn simulate(world: Arc<World>, kind: Kind) -> RunResult {
         tokio::spawn(platform::poll(Arc::clone(&world), lane));
     }
     tokio::spawn(platform::tick(Arc::clone(&world)));
-    let end = Duration::from_secs(world.plan.faults_end_s) + MAX_SETTLE_TIME;
+    let end = Duration::from_secs(world.plan.faults_end_s) + world.plan.max_settle_time();
     tokio::select! {
         biased;
         () = world.failed.notified() => {}
@@ -187,7 +185,10 @@ async fn wait_until_settled(world: &World) {
     tokio::time::sleep(Duration::from_secs(world.plan.faults_end_s)).await;
     // All calls of dead processes have taken effect after this time.
     tokio::time::sleep(Duration::from_secs(120)).await;
+    let days = Duration::from_secs(world.plan.days() * 24 * 3600);
+    tokio::time::sleep_until(world.started + days).await;
     while world.busy.load(Relaxed) > 0 || !final_checks::is_settled(&world.state()) {
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        let step_s = if days.is_zero() { 30 } else { 600 };
+        tokio::time::sleep(Duration::from_secs(step_s)).await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::traffic::rate_limit::RateLimit;
 
-use crate::chance::Chance;
+use crate::{applications::Applications, chance::Chance};
 
 /// The host with a configured rate.
 pub(crate) const LIMITED_HOST: &str = "limited.example";
@@ -47,13 +47,19 @@ pub enum Kind {
     Throttled,
     /// One host has paths that work and paths that do not.
     SharedHosts,
+    /// Messages go to applications with several endpoints.
+    Fanout,
+    /// Endpoints are created, changed, disabled, enabled and deleted meanwhile.
+    OnOff,
+    /// Applications have keys, and try the routes of others.
+    Tenants,
     /// All faults.
     Everything,
 }
 
 impl Kind {
     /// All kinds, in the order in which seeds use them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Everything,
         Self::Calm,
         Self::Deaths,
@@ -72,9 +78,12 @@ impl Kind {
         Self::Limited,
         Self::Throttled,
         Self::SharedHosts,
+        Self::Fanout,
+        Self::OnOff,
+        Self::Tenants,
     ];
 
-    /// The number of kinds without traffic control, which are the first of all.
+    /// The number of kinds without traffic control and applications, which are the first of all.
     const WITHOUT_TRAFFIC: usize = 15;
 
     /// The name, as in `--world`.
@@ -87,10 +96,12 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The kind that a seed determines. One in eight seeds has a world of traffic control. Half of
-    /// all seeds have all faults.
+    /// The kind that a seed determines. One in eight seeds has a world of traffic control, and one
+    /// in eight a world of applications. Nearly half of all seeds have all faults.
     pub fn of_seed(seed: u64) -> Self {
         match seed % 16 {
+            12 => [Self::Fanout, Self::OnOff][(seed / 16 % 2) as usize],
+            15 => [Self::Fanout, Self::OnOff, Self::Tenants][(seed / 16 % 3) as usize],
             1 | 5 => Self::ALL[Self::WITHOUT_TRAFFIC + ((seed / 16 + seed % 16) % 3) as usize],
             even if even.is_multiple_of(2) => Self::Everything,
             _ => Self::ALL[(seed / 2) as usize % Self::WITHOUT_TRAFFIC],
@@ -123,7 +134,7 @@ pub struct WrongClock {
 
 /// The wrong clock of the sweep in the world of a seed. It has its own generator, so that the other
 /// draws stay the same.
-fn wrong_clock(kind: Kind, seed: u64, busy_s: u64) -> Option<WrongClock> {
+pub(crate) fn wrong_clock(kind: Kind, seed: u64, busy_s: u64) -> Option<WrongClock> {
     let mut chance = Chance::new(seed ^ 0x0063_6c6f_636b);
     if kind != Kind::Clocks && !(kind == Kind::Everything && chance.happens(0.2)) {
         return None;
@@ -202,6 +213,8 @@ pub struct Plan {
     pub wrong_clock: Option<WrongClock>,
     /// How destinations restrict requests.
     pub traffic: Option<Traffic>,
+    /// The load of applications.
+    pub applications: Option<Applications>,
     /// The maximum number of concurrent processes of each function.
     pub workers: u32,
 }
@@ -295,7 +308,9 @@ impl Plan {
 
     /// Whether Posthaste has no faults, except in its schedule and clocks.
     pub fn is_mild(&self) -> bool {
-        self.doubled == 0.0 && self.late == 0.0 && self.every_write_is_counted()
+        let parked = self.applications.as_ref().map_or(0.0, |load| load.parked);
+        let is_prompt = self.doubled == 0.0 && self.late == 0.0 && parked == 0.0;
+        is_prompt && self.every_write_is_counted()
     }
 
     /// Whether nothing can come between a write and its count. Messages may come twice or late.
@@ -314,6 +329,14 @@ impl Plan {
             && outages.iter().all(Option::is_none)
     }
 
+    /// The limit of virtual time between the end of the faults and the end of all work. A webhook
+    /// can correctly wait for one day of deferrals and a grace period of six hours. Endpoints have
+    /// waits of days between attempts.
+    pub(super) fn max_settle_time(&self) -> Duration {
+        let days = if self.has_applications() { 12 + 40 * u64::from(self.days() > 0) } else { 3 };
+        Duration::from_secs((days + self.days()) * 24 * 3600)
+    }
+
     /// Adds the settings that depend on the seed and are not drawn.
     pub(super) fn with_seed(mut self, kind: Kind, seed: u64) -> Self {
         self.host_concurrency = host_concurrency(seed);
@@ -323,6 +346,7 @@ impl Plan {
             self.faults_end_s = self.faults_end_s.max(wrong.span.1);
         }
         self.add_traffic(kind, seed);
+        self.add_applications(kind, seed);
         self
     }
 

@@ -11,13 +11,15 @@ use local::events;
 use shared::{
     clock::Timestamp,
     id::TaskId,
-    model::Function,
+    message::Look,
+    model::{Function, Webhook},
     queue::{Lane, Received},
     status::Status,
+    store::ListPosition,
 };
 
 use crate::{
-    state::State,
+    state::{State, records::is_at_large},
     world::{Process, World},
 };
 
@@ -31,8 +33,7 @@ type Batch = Vec<(u64, Received)>;
 
 /// Runs `work` in the process, until the process dies or the time limit is reached.
 pub(super) async fn invoke<T>(process: &Process, work: impl Future<Output = T>) -> Option<T> {
-    process.failed_calls.store(0, Relaxed);
-    process.failed_sends.store(0, Relaxed);
+    process.invoked();
     tokio::select! {
         biased;
         () = process.died.notified() => None,
@@ -87,7 +88,7 @@ pub(super) async fn poll(world: Arc<World>, lane: Lane) {
 async fn wait(world: &World, lane: Lane, stopped: bool) {
     let next = world.state().messages.next_visible(lane);
     let until = match (stopped, next) {
-        (true, _) => Duration::from_secs(60),
+        (true, _) => Duration::from_secs(if world.plan.days() > 0 { 3600 } else { 60 }),
         (false, Some(at)) => at.since(world.now()).max(Duration::from_millis(1)),
         (false, None) => Duration::from_secs(24 * 3600),
     };
@@ -147,7 +148,9 @@ impl Worker {
             if has_failed(received) {
                 // Some platforms make the message visible soon, others after the visibility
                 // timeout.
-                let delay = Duration::from_secs(if world.below(2) == 0 {
+                let delay = Duration::from_secs(if world.plan.days() > 0 && !world.is_faulty() {
+                    6 * 3600
+                } else if world.below(2) == 0 {
                     1 + world.below(60)
                 } else {
                     VISIBILITY.as_secs()
@@ -172,24 +175,42 @@ impl Worker {
 impl State {
     /// Whether the webhook of this message needs no more work.
     fn is_finished(&self, received: &Received) -> bool {
-        let Ok(message) = shared::message::Message::from_json(&received.body) else { return false };
-        if self.records.newer.contains(&message.webhook_id.task) {
+        let Ok(look) = Look::from_json(&received.body) else { return false };
+        let message = match look {
+            Look::Webhook(message) => message,
+            Look::Message(id) => {
+                let found = self.records.published.get(&id.task);
+                return found.is_none_or(|(message, _)| {
+                    let missed = self.checks.published.unaccounted(id.task, &self.records);
+                    !message.deleting && missed.is_none()
+                });
+            }
+        };
+        let id = &message.webhook_id;
+        let position = ListPosition::of(id);
+        if self.records.newer.contains(&id.task)
+            || self.records.newer_deliveries.contains(&position)
+        {
             return false;
         }
-        let found = self.records.webhooks.get(&message.webhook_id.task);
-        found.is_none_or(|(webhook, _)| {
-            webhook.status == Status::Delivered || webhook.is_dead_letter()
-        })
+        match self.records.stored(id) {
+            Some((webhook, _)) => webhook.status == Status::Delivered || webhook.is_dead_letter(),
+            None => self.checks.published.delivery(id).is_none_or(|known| {
+                known.begun || known.marked || !self.records.published.contains_key(&id.task)
+            }),
+        }
     }
 }
 
 /// Invokes `sweep` each minute, without end. Skips the minutes in which nothing can be due or
 /// audited, so that simulated hours pass faster. A schedule may miss a tick anyway.
 pub(super) async fn tick(world: Arc<World>) {
-    let mut first = true;
+    let (mut first, mut minutes) = (true, 0_u64);
     loop {
-        let missed = world.happens(world.plan.tick_missed);
-        if !missed && (first || has_work(&world)) {
+        let missed = world.happens(world.plan.tick_missed) || world.plan.is_unswept(world.age_s());
+        let is_day_start = world.plan.days() > 0 && minutes.is_multiple_of(12 * 60);
+        if !missed && (first || is_day_start || has_work(&world)) {
+            world.change(skip_empty_minutes);
             let doubled = world.happens(world.plan.tick_doubled);
             for _ in 0..=u32::from(doubled) {
                 world.busy.fetch_add(1, Relaxed);
@@ -197,19 +218,83 @@ pub(super) async fn tick(world: Arc<World>) {
             }
         }
         first = false;
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        let step = if is_quiet(&world) { 60 } else { 1 };
+        minutes += step - minutes % step;
+        let next = Duration::from_secs(60 * minutes);
+        tokio::time::sleep_until(world.started + next).await;
     }
+}
+
+/// Whether nothing happens within an hour, in a world of days.
+fn is_quiet(world: &World) -> bool {
+    if world.plan.days() == 0 || world.is_faulty() || world.busy.load(Relaxed) > 0 {
+        return false;
+    }
+    let state = world.state();
+    let soon = state.now().plus(Duration::from_secs(3700));
+    let is_soon = |at: Option<Timestamp>| at.is_some_and(|at| at <= soon);
+    let lanes = [Lane::Webhooks, Lane::DeadLetters];
+    let is_queued = lanes.into_iter().any(|lane| is_soon(state.messages.next_visible(lane)));
+    let is_due = is_soon(first_due(&state));
+    !is_queued && !is_due && !is_any_unread(&state) && !is_clock_fault_left(&state)
+}
+
+/// Moves the audit's position over minutes in which nothing was created. The audit does so in runs
+/// that have nothing else to do, and which a world of days leaves out.
+fn skip_empty_minutes(state: &mut State) {
+    let now = state.now();
+    let Some(position) = state.records.audited_until.filter(|_| state.records.has_applications())
+    else {
+        return;
+    };
+    let of_age = now.minus(Duration::from_secs(16 * 60));
+    let direct = state.records.webhooks.values().map(|(webhook, _)| webhook.id.task);
+    let tasks = direct.chain(state.records.published.keys().copied());
+    let unread = tasks.map(TaskId::created_at).filter(|at| *at >= position).min();
+    let to = unread.map_or(of_age, |at| at.min(of_age)).as_millis().div_euclid(60_000) * 60_000;
+    let to = Timestamp::from_millis(to);
+    if to > position {
+        state.records.audited_until = Some(to);
+    }
+}
+
+/// Whether the message of a delivery is in the due index, or the delivery cannot be read.
+fn is_held_by_message(state: &State, webhook: &Webhook) -> bool {
+    let of_delivery =
+        webhook.id.endpoint.and_then(|_| state.records.published.get(&webhook.id.task));
+    of_delivery.is_some_and(|(message, _)| message.is_due())
+        || state.records.newer_deliveries.contains(&ListPosition::of(&webhook.id))
+}
+
+/// Whether something is unfinished that the audit has not read and nothing holds.
+fn is_any_unread(state: &State) -> bool {
+    let at_large = state
+        .records
+        .webhooks
+        .values()
+        .any(|(webhook, _)| is_at_large(webhook) && !is_held_by_message(state, webhook));
+    at_large || state.checks.published.at_large(&state.records).next().is_some()
 }
 
 fn has_work(world: &World) -> bool {
     let state = world.state();
     let soon = state.now().plus(Duration::from_secs(70));
-    let due = state.records.due.first().is_some_and(|(at, _)| *at <= soon);
+    let due = first_due(&state).is_some_and(|at| at <= soon);
     let aged = state.now().minus(Duration::from_secs(15 * 60));
     let unread = state.records.webhooks.values().any(|(webhook, _)| {
-        !webhook.status.is_finished() && webhook.due_at.is_none() && webhook.created_at <= aged
+        is_at_large(webhook) && webhook.created_at <= aged && !is_held_by_message(&state, webhook)
     });
-    due || unread || is_clock_fault_left(&state)
+    let mut at_large = state.checks.published.at_large(&state.records);
+    let unread_message = at_large.any(|(message, _)| message.created_at <= aged);
+    drop(at_large);
+    due || unread || unread_message || is_clock_fault_left(&state)
+}
+
+/// When the first entry of the due index is due that this version can read.
+fn first_due(state: &State) -> Option<Timestamp> {
+    let newer = &state.records.newer_deliveries;
+    let mut due = state.records.due.iter();
+    due.find(|(_, position)| !newer.contains(position)).map(|(at, _)| *at)
 }
 
 /// Whether the sweep's clock was ahead, and what it wrote has not been reverted yet.
@@ -226,10 +311,10 @@ fn is_clock_fault_left(state: &State) -> bool {
 
 /// Readable due entries that have been due for at least 10 s. A sweep that reaches the end of the
 /// due index must process all of them.
-fn overdue(state: &State) -> Vec<(Timestamp, TaskId)> {
+fn overdue(state: &State) -> Vec<(Timestamp, ListPosition)> {
     let last = state.now().minus(Duration::from_secs(10));
     let due = state.records.due.iter().take_while(|(at, _)| *at <= last);
-    due.filter(|(_, task)| !state.records.newer.contains(task)).copied().collect()
+    due.filter(|(_, position)| !state.records.is_unreadable(*position)).copied().collect()
 }
 
 async fn sweep(world: Arc<World>) {
@@ -247,7 +332,8 @@ async fn sweep(world: Arc<World>) {
     world.change(|state| {
         state.checks.sweeping -= 1;
         if let Some(Ok(summary)) = &result {
-            let (found, written) = (summary.unreadable as u64, world.plan.newer);
+            let newer = state.records.newer_deliveries.len() as u64;
+            let (found, written) = (summary.unreadable as u64, world.plan.newer + newer);
             state.checks.require(found <= written, || {
                 format!("{process} found {found} unreadable webhooks, of {written}")
             });
@@ -256,7 +342,7 @@ async fn sweep(world: Arc<World>) {
             && !summary.more
         {
             let left = overdue.iter().find(|place| {
-                state.records.due.contains(place) && !state.records.newer.contains(&place.1)
+                state.records.due.contains(place) && !state.records.is_unreadable(place.1)
             });
             state.checks.require(left.is_none(), || {
                 format!("{process} swept the whole due index, and left {left:?} due")

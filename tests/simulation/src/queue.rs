@@ -5,15 +5,23 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use async_trait::async_trait;
 use shared::{
     clock::Timestamp,
-    message::Message,
+    message::Look,
     queue::{Depth, Lane, MAX_BATCH, Outgoing, Queue, QueueError, Received, SendError},
+    store::DueId,
 };
 
 use crate::{
     plan::Plan,
-    state::{State, messages::NEWER, records::short_id},
+    state::{
+        State,
+        messages::NEWER,
+        records::{short_id, short_message},
+    },
     world::{Process, Services},
 };
+
+/// The milliseconds of a day.
+const DAY_MS: u64 = 24 * 3_600_000;
 
 impl State {
     /// Accepts a message, with the faults of the queue.
@@ -33,6 +41,9 @@ impl State {
             } else {
                 0
             };
+            let parked = plan.applications.as_ref().map_or(0.0, |load| load.parked);
+            let delay_ms =
+                if self.chance.happens(parked) { self.chance.below(4 * DAY_MS) } else { delay_ms };
             // Like SQS, this rounds the delay down to whole seconds.
             let delay =
                 Duration::from_secs(message.delay.as_secs()) + Duration::from_millis(delay_ms);
@@ -50,7 +61,7 @@ impl State {
         visibility: Duration,
     ) -> Vec<(u64, Received)> {
         let now = self.now();
-        self.move_to_dead_letters(now, plan.max_receives);
+        self.move_to_dead_letters(now, plan);
         let visible = self
             .messages
             .waiting
@@ -84,13 +95,18 @@ impl State {
     }
 
     /// Moves the messages that were received too often to the dead-letter lane.
-    fn move_to_dead_letters(&mut self, now: Timestamp, max_receives: u32) {
+    fn move_to_dead_letters(&mut self, now: Timestamp, plan: &Plan) {
+        let parked = plan.applications.as_ref().map_or(0.0, |load| load.parked);
         for message in self.messages.waiting.values_mut() {
             if message.lane == Lane::Webhooks
                 && message.visible_at <= now
-                && message.receives >= max_receives
+                && message.receives >= plan.max_receives
             {
                 message.lane = Lane::DeadLetters;
+                if self.chance.happens(parked) {
+                    let wait_ms = self.chance.below(14 * DAY_MS);
+                    message.visible_at = now.plus(Duration::from_millis(wait_ms));
+                }
             }
         }
     }
@@ -110,8 +126,12 @@ impl State {
         self.checks.require(message.body != NEWER, || {
             format!("{process} acknowledged a message of a newer version")
         });
-        if let Some(id) = message.webhook.filter(|_| message.lane == Lane::Webhooks) {
-            self.checks.acknowledged(process, &id, &self.records);
+        match message.looks_at.filter(|_| message.lane == Lane::Webhooks) {
+            Some(DueId::Webhook(id)) => self.checks.acknowledged(process, &id, &self.records),
+            Some(DueId::Message(id)) => {
+                self.checks.message_acknowledged(process, &id, &self.records);
+            }
+            None => {}
         }
     }
 
@@ -133,6 +153,14 @@ impl State {
         {
             self.messages.restore(number, now.plus(delay));
         }
+    }
+}
+
+/// The name of what a message looks at.
+fn name(look: &Look) -> String {
+    match look {
+        Look::Webhook(message) => short_id(&message.webhook_id),
+        Look::Message(id) => short_message(id),
     }
 }
 
@@ -164,15 +192,18 @@ impl Queue for Services {
             if is_accepted {
                 let faulty = world.is_faulty();
                 world.change(|state| {
-                    let parsed = Message::from_json(&message.body).ok();
-                    let id = parsed.as_ref().map(|message| message.webhook_id.clone());
+                    let look = Look::from_json(&message.body).ok();
                     state.note(process, || {
-                        let what = id.as_ref().map_or_else(String::new, short_id);
+                        let what = look.as_ref().map_or_else(String::new, name);
                         format!("sends {what} to {lane:?}, delay {:?}", message.delay)
                     });
                     state.accept(&world.plan, faulty, lane, message);
-                    if let Some(parsed) = parsed {
-                        state.checks.sent(process, lane, &parsed, &state.records);
+                    match look {
+                        Some(Look::Webhook(look)) => {
+                            state.checks.sent(process, lane, &look, &state.records);
+                        }
+                        Some(Look::Message(id)) => state.checks.published.sent(process, &id),
+                        None => {}
                     }
                 });
             }

@@ -1,6 +1,7 @@
 //! The state of a world, which its processes change.
 
 pub(crate) mod messages;
+pub(crate) mod published;
 pub(crate) mod records;
 pub(crate) mod requests;
 pub(crate) mod tracking;

@@ -4,7 +4,8 @@
 //! | module | contents |
 //! |---|---|
 //! | `calls` | a call of the store, with its faults |
-//! | `webhooks`, `lists`, `sweep_state`, `idempotency_keys`, `totals` | the traits of the store |
+//! | `webhooks`, `messages`, `applications`, `lists`, `sweep_state`, `idempotency_keys`,
+//! `targets`, `totals` | the traits of the store |
 
 mod applications;
 mod calls;
@@ -18,15 +19,43 @@ mod webhooks;
 
 use async_trait::async_trait;
 use shared::{
+    applications::message::{PublishedMessage, occupied_until},
     clock::Timestamp,
     model::Webhook,
-    store::{DiskUsage, Store, StoreError},
+    store::{DiskUsage, ListPosition, Store, StoreError},
 };
 
 use crate::{
-    state::{State, records::short},
+    state::{
+        State,
+        records::{short, short_message},
+    },
     world::{Process, Services},
 };
+
+/// Whether the record has expired and, if it is a delivery's, no longer occupies its key.
+fn is_over(webhook: &Webhook, until: Timestamp) -> bool {
+    let over_at = webhook.expires_at.map(|at| match webhook.id.endpoint {
+        Some(_) => occupied_until(at),
+        None => at,
+    });
+    over_at.is_some_and(|at| at <= until)
+}
+
+/// Purges markers and messages. A message stays as long as a delivery of it is unfinished or a dead
+/// letter.
+fn purge_messages(state: &mut State, process: &Process, until: Timestamp) {
+    state.records.markers.retain(|_, marked_until| *marked_until > until);
+    let messages = state.records.published.values().map(|(message, _)| message);
+    let expired = messages.filter(|message| message.is_expired(until));
+    let over = expired.filter(|message| !state.records.has_open_delivery(message.id.task, until));
+    let over: Vec<PublishedMessage> = over.cloned().collect();
+    for message in over {
+        state.note(process, || format!("purges {}", short_message(&message.id)));
+        state.message_purged(process, &message);
+        state.records.remove_message(message.id.task);
+    }
+}
 
 #[async_trait]
 impl Store for Services {
@@ -47,13 +76,14 @@ impl Store for Services {
         let purge = move |state: &mut State, process: &Process| {
             let webhooks = state.records.webhooks.values().map(|(webhook, _)| webhook);
             let expired: Vec<Webhook> =
-                webhooks.filter(|webhook| webhook.is_expired(until)).cloned().collect();
+                webhooks.filter(|webhook| is_over(webhook, until)).cloned().collect();
             let now = state.now();
             for webhook in expired {
                 state.note(process, || format!("purges {}", short(&webhook)));
                 state.checks.purged(process, &webhook, now);
-                state.records.remove(webhook.id.task);
+                state.records.remove(ListPosition::of(&webhook.id));
             }
+            purge_messages(state, process, until);
         };
         self.call("maintain", purge).await
     }

@@ -68,7 +68,7 @@ pub(crate) fn waits(violation: &mut Violation, after: &Webhook, url: &str) {
 impl TrafficChecks {
     /// Called when `deliver` sends a message again so that it waits.
     pub(crate) fn relayed(&mut self, message: &Message) {
-        let known = self.relayed_ms.entry(message.webhook_id.task).or_default();
+        let known = self.relayed_ms.entry(message.webhook_id.clone()).or_default();
         *known = message.paused_ms.max(*known);
     }
 
@@ -78,7 +78,7 @@ impl TrafficChecks {
             step.function == Function::Deliver && step.transition != Transition::Claim
         };
         if after.history.last().is_some_and(ends_turn) {
-            self.relayed_ms.remove(&after.id.task);
+            self.relayed_ms.remove(&after.id);
         }
     }
 
@@ -137,7 +137,7 @@ impl TrafficChecks {
         let most = if self.late.contains(&key) { 2 } else { 1 };
         let place = (key.clone(), slot.generation.clone(), slot.number);
         let holders = self.holders.entry(place).or_default();
-        holders.insert(webhook.id.task);
+        holders.insert(webhook.id.clone());
         require(violation, holders.len() <= most, || {
             format!("{}, with {} webhooks", name(), holders.len())
         });
@@ -165,8 +165,7 @@ impl TrafficChecks {
         webhook: &Webhook,
         targets: &BTreeMap<TargetKey, TargetState>,
     ) {
-        let Some(hash) = &webhook.path_hash else { return };
-        let key = TargetKey::url(&webhook.destination, hash);
+        let Some(key) = url_target(webhook) else { return };
         let local = process.local_now();
         let target = targets.get(&key).and_then(|state| state.target.as_ref());
         let pace = target.and_then(|target| target.pace(local)).filter(|p| p.is_paused(local));
@@ -184,7 +183,7 @@ impl TrafficChecks {
     fn is_spent(&self, webhook: &Webhook, pace: &Pace, now: Timestamp) -> bool {
         // A webhook waits for at most the age of the learned rate, or a few seconds.
         let longest = now.since(pace.started_at) + Duration::from_secs(10) + self.max_skew;
-        let relayed_ms = self.relayed_ms.get(&webhook.id.task).copied().unwrap_or_default();
+        let relayed_ms = self.relayed_ms.get(&webhook.id).copied().unwrap_or_default();
         let used = Duration::from_millis(webhook.budget.paused_ms.saturating_add(relayed_ms));
         used + longest > self.max_defer
     }
@@ -196,8 +195,7 @@ impl TrafficChecks {
         targets: &BTreeMap<TargetKey, TargetState>,
         now: Timestamp,
     ) -> bool {
-        let Some(hash) = &webhook.path_hash else { return true };
-        let key = TargetKey::url(&webhook.destination, hash);
+        let Some(key) = url_target(webhook) else { return true };
         let target = targets.get(&key).and_then(|state| state.target.as_ref());
         let pace = target.and_then(|target| target.pace(now));
         pace.is_none_or(|pace| self.is_spent(webhook, pace, now))
@@ -233,6 +231,14 @@ fn was_attempted_before(webhook: &Webhook) -> bool {
 fn target_of(webhook: &Webhook, slot: &Slot) -> Option<TargetKey> {
     if slot.generation.contains('/') {
         return Some(TargetKey::origin(&webhook.destination));
+    }
+    url_target(webhook)
+}
+
+/// The target that pauses: the endpoint of a delivery, or the URL of a direct webhook.
+fn url_target(webhook: &Webhook) -> Option<TargetKey> {
+    if let (Some(application), Some(endpoint)) = (&webhook.application, webhook.id.endpoint) {
+        return Some(TargetKey::endpoint(application, endpoint));
     }
     webhook.path_hash.as_ref().map(|hash| TargetKey::url(&webhook.destination, hash))
 }

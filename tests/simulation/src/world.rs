@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// 32 bytes in base64.
+const MASTER_KEY: &str = "c2ltdWxhdGVkIG1hc3RlciBrZXksIDMyIGJ5dGVzISE=";
+
 /// The probability that a doomed process dies at each step.
 const DOOM: f64 = 0.2;
 
@@ -40,7 +43,7 @@ const DOOM: f64 = 0.2;
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) config: Arc<Config>,
-    started: Instant,
+    pub(super) started: Instant,
     state: Mutex<State>,
     /// A message may have become visible.
     pub(super) sent: Notify,
@@ -60,7 +63,10 @@ impl World {
         if let Some(Traffic::Limited(limit)) = plan.traffic {
             config.rate_limits = format!("{LIMITED_HOST}={limit}").parse().unwrap_or_default();
         }
-        let checks = Checks::new(&plan, config.rules.clone());
+        if let Some(retention) = plan.retention() {
+            config.rules.limits.retention = retention;
+        }
+        let checks = Checks::new(&plan, &config);
         let state = State {
             chance,
             records: Records::default(),
@@ -93,9 +99,11 @@ impl World {
         self.started.elapsed().as_secs()
     }
 
-    /// Whether faults can happen now.
+    /// Whether faults can happen now. In a world of days they come back in some hours.
     pub(super) fn is_faulty(&self) -> bool {
-        self.age_s() < self.plan.faults_end_s
+        let age_s = self.age_s();
+        age_s < self.plan.faults_end_s
+            || (age_s < self.plan.days() * 24 * 3600 && (age_s / 3600).is_multiple_of(8))
     }
 
     /// Whether the time is within this span, in seconds.
@@ -146,7 +154,12 @@ fn config_and_guard() -> &'static (Config, Arc<AddressGuard>) {
     static CREATED: OnceLock<(Config, Arc<AddressGuard>)> = OnceLock::new();
     CREATED.get_or_init(|| {
         let setting = |name: &str| {
-            matches!(name, "STATUS_BACKEND" | "QUEUE_BACKEND").then(|| "sqlite".to_owned())
+            let value = match name {
+                "STATUS_BACKEND" | "QUEUE_BACKEND" => "sqlite",
+                "MASTER_KEY" => MASTER_KEY,
+                _ => return None,
+            };
+            Some(value.to_owned())
         };
         let Ok(config) = Config::from_source(Defaults::LAMBDA, setting) else {
             unreachable!("the default settings are valid")
@@ -175,6 +188,8 @@ pub(super) struct Process {
     pub(super) failed_sends: AtomicU32,
     /// The request that it answers.
     pub(super) request: Mutex<String>,
+    /// When its invocation began.
+    invoked_at: Mutex<Timestamp>,
 }
 
 impl Process {
@@ -201,6 +216,7 @@ impl Process {
             failed_calls: AtomicU32::new(0),
             failed_sends: AtomicU32::new(0),
             request: Mutex::default(),
+            invoked_at: Mutex::default(),
         });
         process.note(|| format!("starts, its clock off by {skew_ms} ms"));
         process
@@ -219,6 +235,18 @@ impl Process {
             self.note(|| "dies".to_owned());
             self.died.notify_one();
         }
+    }
+
+    /// Called when an invocation begins.
+    pub(super) fn invoked(&self) {
+        self.failed_calls.store(0, Relaxed);
+        self.failed_sends.store(0, Relaxed);
+        *self.invoked_at.lock().unwrap_or_else(PoisonError::into_inner) = self.world.now();
+    }
+
+    /// When its latest invocation began.
+    pub(super) fn invoked_at(&self) -> Timestamp {
+        *self.invoked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time of its clock.

@@ -46,7 +46,7 @@ struct Options {
     bugs: bool,
     /// Kind of world, instead of the seed's own: calm, deaths, storefaults, storeoutage,
     /// queuefaults, tickfaults, skew, stalls, flaps, operators, backlog, crashing, versions,
-    /// clocks, limited, throttled, sharedhosts, everything.
+    /// clocks, limited, throttled, sharedhosts, fanout, onoff, tenants, everything.
     #[arg(long, value_parser = kind)]
     world: Option<Kind>,
     /// Plant this bug. --bugs prints the names.

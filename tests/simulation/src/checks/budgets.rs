@@ -8,17 +8,31 @@ use shared::{
     transition::MAX_RATE_LIMITED,
 };
 
+use super::deliveries::is_endpoint_gone;
 use crate::{
     state::{records::short, tracking::Checks},
     world::Process,
 };
 
+/// Whether the delivery failed because of its endpoint, or because it did not start in time. Other
+/// checks tell whether that is right.
+fn may_fail_untried(after: &Webhook) -> bool {
+    let is_abandoned = after.id.is_delivery() && after.revision == 1;
+    is_abandoned || is_endpoint_gone(after)
+}
+
 impl Checks {
+    /// Whether the secret of the delivery's endpoint is not usable.
+    fn is_tampered(&self, after: &Webhook) -> bool {
+        after.id.endpoint.is_some_and(|id| self.published.tampered.contains(&id))
+    }
+
     /// No webhook fails before its first attempt.
     pub(super) fn failed(&mut self, stored: &Webhook, after: &Webhook) {
         let fails = after.status == Status::Failed && stored.status != Status::Failed;
         let attempts = self.progress.entry(after.id.clone()).or_default().attempts;
-        self.require(!fails || attempts > 0, || {
+        let may_be_untried = may_fail_untried(after) || self.is_tampered(after);
+        self.require(!fails || attempts > 0 || may_be_untried, || {
             format!("{} failed before its first attempt: {:?}", short(after), after.last_error)
         });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shared::{
     clock::Timestamp,
     model::{Attempt, Claim, ErrorKind, Function, Webhook},
+    retry::RetryPolicy,
     status::Status,
 };
 
@@ -17,6 +18,12 @@ use crate::{
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Checks {
+    /// The webhook's retry policy.
+    fn policy_of(&self, webhook: &Webhook) -> RetryPolicy {
+        let of_endpoint = self.published.policy_of(webhook);
+        of_endpoint.unwrap_or_else(|| self.rules.retry.with(webhook.retry.as_ref()))
+    }
+
     pub(super) fn claimed(
         &mut self,
         process: &Process,
@@ -57,7 +64,7 @@ impl Checks {
         self.require(has_expired, || {
             format!("{process} interrupted {} before its lease expired", short(after))
         });
-        let policy = self.rules.retry.with(after.retry.as_ref());
+        let policy = self.policy_of(after);
         let base = policy
             .schedule
             .first()
@@ -127,7 +134,7 @@ impl Checks {
         self.require(after.status != Status::Delivered || was_2xx, || {
             format!("{name} is delivered, and the request was {request:?}")
         });
-        let policy = self.rules.retry.with(after.retry.as_ref());
+        let policy = self.policy_of(after);
         if after.status != Status::Retrying {
             return;
         }

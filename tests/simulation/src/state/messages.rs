@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use shared::{
     clock::Timestamp,
     id::WebhookId,
-    message::Message,
+    message::Look,
     queue::{Lane, Outgoing},
+    store::DueId,
 };
 
 /// A message of a newer version.
@@ -26,7 +27,8 @@ pub(crate) struct Messages {
 pub(crate) struct Waiting {
     pub(crate) lane: Lane,
     pub(crate) body: String,
-    pub(crate) webhook: Option<WebhookId>,
+    /// What it is a look at.
+    pub(crate) looks_at: Option<DueId>,
     pub(crate) visible_at: Timestamp,
     pub(crate) sent_at: Timestamp,
     pub(crate) receives: u32,
@@ -58,7 +60,8 @@ impl Messages {
 
     /// Whether there is a message for this webhook.
     pub(crate) fn has_message_for(&self, id: &WebhookId) -> bool {
-        self.waiting.values().any(|message| message.webhook.as_ref() == Some(id))
+        let is_for = |looks_at: &DueId| *looks_at == *id;
+        self.waiting.values().any(|message| message.looks_at.as_ref().is_some_and(is_for))
     }
 
     /// When the next message of the lane becomes visible.
@@ -72,12 +75,15 @@ impl Messages {
 
     pub(crate) fn put(&mut self, lane: Lane, message: &Outgoing, delay: Duration, now: Timestamp) {
         self.last += 1;
-        let webhook = Message::from_json(&message.body).ok().map(|message| message.webhook_id);
+        let looks_at = Look::from_json(&message.body).ok().map(|look| match look {
+            Look::Webhook(message) => DueId::Webhook(message.webhook_id),
+            Look::Message(id) => DueId::Message(id),
+        });
         let visible_at = now.plus(delay);
         let waiting = Waiting {
             lane,
             body: message.body.clone(),
-            webhook,
+            looks_at,
             visible_at,
             sent_at: now,
             receives: 0,

@@ -8,6 +8,7 @@ use std::{
 use shared::{
     circuit::Settings,
     clock::Timestamp,
+    config::Config,
     id::{TaskId, WebhookId},
     model::Webhook,
     status::Status,
@@ -15,7 +16,7 @@ use shared::{
     transition::Rules,
 };
 
-use super::traffic::TrafficChecks;
+use super::{published::Published, traffic::TrafficChecks};
 use crate::plan::Plan;
 
 /// The state of the checks.
@@ -35,6 +36,8 @@ pub(crate) struct Checks {
     pub(crate) accepted: BTreeSet<WebhookId>,
     /// The IDs that were deleted in the store.
     pub(crate) deleted: BTreeSet<WebhookId>,
+    /// The IDs whose records the store purged.
+    pub(crate) expired: BTreeSet<WebhookId>,
     /// The IDs whose deletion returned 204.
     pub(crate) deletion_confirmed: BTreeSet<WebhookId>,
     /// The IDs that were created for each payload number.
@@ -53,6 +56,8 @@ pub(crate) struct Checks {
     pub(crate) circuit: Circuits,
     /// Pauses, rates and slots.
     pub(crate) traffic: TrafficChecks,
+    /// Applications, messages and deliveries.
+    pub(crate) published: Published,
     /// The messages that a process of `deliver` has sent for a webhook without acknowledging one.
     pub(crate) relayed: BTreeMap<(u32, WebhookId), u32>,
     /// Webhooks that the audit may have missed: a newer version had written to them, or a clock
@@ -93,9 +98,9 @@ pub(crate) struct Progress {
 }
 
 impl Checks {
-    pub(crate) fn new(plan: &Plan, rules: Rules) -> Self {
+    pub(crate) fn new(plan: &Plan, config: &Config) -> Self {
         Self {
-            rules,
+            rules: config.rules.clone(),
             mild: plan.is_mild(),
             wrong_clock: plan.wrong_clock.is_some(),
             max_skew: Duration::from_millis(2 * plan.skew_ms.unsigned_abs()),
@@ -103,6 +108,7 @@ impl Checks {
             progress: BTreeMap::new(),
             accepted: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            expired: BTreeSet::new(),
             deletion_confirmed: BTreeSet::new(),
             created_for: BTreeMap::new(),
             first_id: BTreeMap::new(),
@@ -112,6 +118,7 @@ impl Checks {
             outcomes: BTreeMap::new(),
             circuit: Circuits::new(plan, &Settings::default()),
             traffic: TrafficChecks::new(plan),
+            published: Published::new(plan, config),
             relayed: BTreeMap::new(),
             unaudited: BTreeSet::new(),
             most_waiting: 0,

@@ -7,7 +7,7 @@ use std::{
 
 use shared::{
     clock::Timestamp,
-    id::TaskId,
+    id::WebhookId,
     traffic::{rate_limit::RateLimit, target::TargetKey},
 };
 
@@ -29,10 +29,10 @@ pub(crate) struct TrafficChecks {
     /// The targets with slots for late webhooks.
     pub(crate) late: BTreeSet<TargetKey>,
     /// The webhooks that hold a slot.
-    pub(crate) holders: BTreeMap<(TargetKey, String, i64), BTreeSet<TaskId>>,
+    pub(crate) holders: BTreeMap<(TargetKey, String, i64), BTreeSet<WebhookId>>,
     /// The milliseconds for which the messages of a webhook waited since `deliver` last wrote the
     /// end of an attempt or a deferral.
-    pub(crate) relayed_ms: BTreeMap<TaskId, u64>,
+    pub(crate) relayed_ms: BTreeMap<WebhookId, u64>,
 }
 
 impl TrafficChecks {

@@ -7,13 +7,16 @@ use shared::{
     model::{Content, Webhook},
     status::Status,
     store::{
-        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DueId, DuePage,
-        DuePlace, Filter, ListPosition, Listed, Lists, MAX_READ, Page, StoreError, Unindexed,
+        DeadLetterFilter, DeadLetterPosition, DeadLetters, DueCursor, DueEntry, DuePage, DuePlace,
+        Filter, ListPosition, Listed, Lists, MAX_READ, Page, StoreError, SweepState, Unindexed,
     },
 };
 
 use crate::{
-    state::State,
+    state::{
+        State,
+        records::{Records, is_at_large},
+    },
     world::{Process, Services},
 };
 
@@ -28,17 +31,20 @@ impl Lists for Services {
         let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let after = after.map(|after| after.task);
-            let older = state
-                .records
-                .webhooks
-                .values()
-                .rev()
-                .filter(|(webhook, _)| after.is_none_or(|after| webhook.id.task < after));
-            let known =
-                older.filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
-            let wanted = known.filter(|(webhook, _)| filter.matches(webhook, now));
-            let mut items: Vec<Listed> = wanted.take(limit + 1).map(listed).collect();
+            let known = |webhook: &Webhook| {
+                let position = ListPosition::of(&webhook.id);
+                let by_reference = filter.reference.is_some();
+                after.is_none_or(|after| position < after)
+                    && !state.records.is_unreadable(position)
+                    && !(by_reference && webhook.id.is_delivery())
+                    && filter.matches(webhook, now)
+            };
+            let stored = state.records.webhooks.values().rev();
+            let stored = stored.filter(|(webhook, _)| known(webhook)).take(limit + 1).map(listed);
+            let unstarted = unstarted_deliveries(&state.records, now).into_iter();
+            let unstarted = unstarted.filter(known).map(of_no_record);
+            let mut items: Vec<Listed> = stored.chain(unstarted).collect();
+            items.sort_by_key(|listed| std::cmp::Reverse(ListPosition::of(&listed.webhook.id)));
             let more = items.len() > limit;
             items.truncate(limit);
             Page {
@@ -58,11 +64,10 @@ impl Lists for Services {
         let filter = filter.clone();
         let page = move |state: &mut State, process: &Process| {
             let now = process.local_now();
-            let known = state
-                .records
-                .webhooks
-                .values()
-                .filter(|(webhook, _)| !state.records.newer.contains(&webhook.id.task));
+            let known =
+                state.records.webhooks.values().filter(|(webhook, _)| {
+                    !state.records.is_unreadable(ListPosition::of(&webhook.id))
+                });
             let all =
                 known.filter(|(webhook, _)| webhook.is_dead_letter() && !webhook.is_expired(now));
             let wanted = all.filter(|(webhook, _)| filter.matches(webhook));
@@ -86,22 +91,20 @@ impl Lists for Services {
         let limit = limit.min(2);
         let after = after.map(|cursor| cursor.part(0)).unwrap_or_default();
         let page = move |state: &mut State, _: &Process| {
-            let due = state.records.due.iter().filter(|(at, task)| match &after {
+            let due = state.records.due.iter().filter(|(at, position)| match &after {
                 DuePlace::Start => true,
                 DuePlace::After { due_at, name } => {
-                    (*at, task.to_string()) > (*due_at, name.clone())
+                    (*at, position.to_string()) > (*due_at, name.clone())
                 }
                 DuePlace::End => false,
             });
-            let read: Vec<(Timestamp, TaskId)> =
+            let read: Vec<(Timestamp, ListPosition)> =
                 due.take_while(|(at, _)| *at <= until).take(limit).copied().collect();
-            let last = read.last().map(|(at, task)| (*at, task.to_string()));
+            let last = read.last().map(|(at, position)| (*at, position.to_string()));
             let next =
                 DueCursor::new(vec![DuePlace::after(last, read.len() == limit)]).unfinished();
-            let entry = |(due_at, task)| {
-                let (webhook, _) = state.records.webhooks.get(&task)?;
-                Some(DueEntry { id: DueId::Webhook(webhook.id.clone()), due_at })
-            };
+            let entry =
+                |(due_at, position)| Some(DueEntry { id: state.records.named(position)?, due_at });
             DuePage { entries: read.into_iter().filter_map(entry).collect(), nameless: 0, next }
         };
         self.call("due", page).await
@@ -113,22 +116,33 @@ impl Lists for Services {
         until: Timestamp,
         after: Option<TaskId>,
     ) -> Result<Page<Unindexed, TaskId>, StoreError> {
-        let page = move |state: &mut State, _: &Process| {
-            let range =
-                state.records.webhooks.range(TaskId::first_at(from)..TaskId::first_at(until));
-            let unread = range
-                .map(|(_, (webhook, _))| webhook)
-                .filter(|webhook| after.is_none_or(|after| webhook.id.task > after));
+        let audited_until =
+            if self.0.world.plan.has_applications() { self.audited_until().await? } else { None };
+        let page = move |state: &mut State, process: &Process| {
+            let records = &state.records;
+            let (from, until) = (TaskId::first_at(from), TaskId::first_at(until));
+            let direct = records.webhooks.range(ListPosition::at(from)..ListPosition::at(until));
+            let direct = direct.map(|(position, _)| *position);
+            let direct = direct.filter(|at| at.endpoint.is_none()).map(|at| at.task);
+            let published = records.published.range(from..until).map(|(task, _)| *task);
+            let mut unread: Vec<TaskId> = direct.chain(published).collect();
+            unread.retain(|task| after.is_none_or(|after| *task > after));
+            unread.sort();
             // Pages are small, so that sweeps die and overlap between pages.
-            let read: Vec<Webhook> = unread.take(3).cloned().collect();
-            let next = read.last().filter(|_| read.len() == 3).map(|last| last.id.task);
-            let known =
-                read.into_iter().filter(|webhook| !state.records.newer.contains(&webhook.id.task));
-            let items = known
-                .filter(|webhook| !webhook.status.is_finished() && webhook.due_at.is_none())
-                .map(|webhook| Unindexed::Webhook(Box::new(webhook)))
-                .collect();
-            Page { items, next }
+            unread.truncate(3);
+            let next = unread.last().filter(|_| unread.len() == 3).copied();
+            let now = process.local_now();
+            let found = unread.into_iter().filter_map(|task| {
+                if let Some((webhook, _)) = records.direct(task) {
+                    let unheld = is_at_large(webhook) && !records.newer.contains(&task);
+                    return unheld.then(|| Unindexed::Webhook(Box::new(webhook.clone())));
+                }
+                let (message, _) = records.published.get(&task)?;
+                let (message, _) = records.message(&message.id, now)?;
+                let standing = records.standing(message, audited_until, now);
+                standing.is_unheld().then(|| Unindexed::Message(Box::new(standing)))
+            });
+            Page { items: found.collect(), next }
         };
         self.call("list_unindexed", page).await
     }
@@ -143,6 +157,24 @@ impl Lists for Services {
         };
         self.call("counts", counts).await
     }
+}
+
+/// The deliveries without a record that readers see.
+fn unstarted_deliveries(records: &Records, now: Timestamp) -> Vec<Webhook> {
+    let existing = records
+        .published
+        .values()
+        .filter_map(|(message, _)| records.message(&message.id, now).map(|(message, _)| message));
+    let visible = existing.flat_map(|message| {
+        let mut standing = records.standing(message, None, now);
+        standing.message.plan.retain(|entry| !standing.found.contains_key(&entry.endpoint));
+        standing.visible_deliveries(now)
+    });
+    visible.collect()
+}
+
+fn of_no_record(webhook: Webhook) -> Listed {
+    Listed { webhook, url: String::new() }
 }
 
 fn listed((webhook, content): &(Webhook, Content)) -> Listed {

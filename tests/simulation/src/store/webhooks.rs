@@ -2,12 +2,19 @@
 
 use async_trait::async_trait;
 use shared::{
+    applications::{message::KEY_OCCUPIED, standing::Found},
     clock::Timestamp,
     id::WebhookId,
     model::{Content, Webhook},
-    store::{CreateError, DeleteError, IdState, StoreError, Tombstone, Webhooks, WriteError},
+    planted::{self, Bug},
+    store::{
+        CreateError, DeleteError, IdState, ListPosition, StoreError, Tombstone, Webhooks,
+        WriteError,
+    },
+    transition::Rules,
 };
 
+use super::messages::mark;
 use crate::{
     state::{
         State,
@@ -37,7 +44,7 @@ fn write(
     after: Webhook,
 ) -> Result<Content, WriteError> {
     let Some((stored, content)) = state.records.read(&after.id, process.local_now())? else {
-        return Err(WriteError::Missing);
+        return first_write(state, process, revision, after);
     };
     if stored == after {
         state.checks.identical_writes += 1;
@@ -52,7 +59,41 @@ fn write(
     state.note(process, || format!("writes {}", describe_write(&stored, &after)));
     let now = state.now();
     state.checks.written(process, &stored, &after, &state.destinations, &state.records, now);
-    state.records.put(after, content.clone());
+    state.records.put(after.clone(), content.clone());
+    state.delivery_written(process, &after);
+    Ok(content)
+}
+
+/// Writes the first record of a delivery, from revision 0, if its key is vacant.
+fn first_write(
+    state: &mut State,
+    process: &Process,
+    revision: u64,
+    after: Webhook,
+) -> Result<Content, WriteError> {
+    let (now, position) = (process.local_now(), ListPosition::of(&after.id));
+    let message_id = after.id.message_id().filter(|_| revision == 0);
+    let message = message_id.and_then(|id| state.records.message(&id, now));
+    let Some((message, content)) = message.cloned() else { return Err(WriteError::Missing) };
+    let mut found = state.records.occupant(position, now);
+    if planted::is(Bug::FirstWriteUnconditional) {
+        found = None;
+    }
+    if let Some(found) = found {
+        state.note(process, || {
+            let found = if found == Found::Marker { "a marker" } else { "an expired record" };
+            format!("first write of {} refused by {found}", short(&after))
+        });
+        return Err(WriteError::Missing);
+    }
+    let endpoint = after.id.endpoint;
+    let unstarted = endpoint.and_then(|endpoint| Rules::delivery(&message, endpoint));
+    state.delivery_begun(process, &message, unstarted.as_ref(), &after);
+    let Some(unstarted) = unstarted else { return Err(WriteError::Missing) };
+    state.note(process, || format!("first writes {}", describe_write(&unstarted, &after)));
+    state.checks.written(process, &unstarted, &after, &state.destinations, &state.records, now);
+    state.records.put(after.clone(), content.clone());
+    state.delivery_written(process, &after);
     Ok(content)
 }
 
@@ -82,16 +123,44 @@ fn delete(
     id: &WebhookId,
     revision: Option<u64>,
 ) -> Result<(), DeleteError> {
-    let Some((stored, _)) = state.records.get(id, process.local_now()).cloned() else {
-        return Err(DeleteError::Missing);
+    let now = process.local_now();
+    let Some((stored, _)) = state.records.get(id, now).cloned() else {
+        return delete_unstarted(state, process, id, revision);
     };
     if revision.is_some_and(|revision| revision != stored.revision) {
         return Err(DeleteError::Changed);
     }
     state.note(process, || format!("deletes {}, {}", short(&stored), stored.status));
     state.checks.deleted(process, &stored);
-    state.records.remove(id.task);
+    if id.is_delivery() {
+        let from = stored.allowed_at.unwrap_or(now).max(now);
+        mark(state, process, id, from.plus(KEY_OCCUPIED));
+        return Ok(());
+    }
+    state.records.remove(ListPosition::of(id));
     state.records.tombstones.insert(id.task, Tombstone::Deleted);
+    Ok(())
+}
+
+/// Puts the marker of a delivery that has no record, if the caller saw it so.
+fn delete_unstarted(
+    state: &mut State,
+    process: &Process,
+    id: &WebhookId,
+    revision: Option<u64>,
+) -> Result<(), DeleteError> {
+    let now = process.local_now();
+    let message_id = id.message_id().filter(|_| revision == Some(0));
+    let message = message_id.and_then(|id| state.records.message(&id, now));
+    let unstarted = message.zip(id.endpoint).and_then(|((message, _), endpoint)| {
+        let vacant = state.records.occupant(ListPosition::of(id), now).is_none();
+        Rules::delivery(message, endpoint).filter(|_| vacant)
+    });
+    let Some(unstarted) = unstarted else { return Err(DeleteError::Missing) };
+    state.note(process, || format!("deletes {}, which has no record", short(&unstarted)));
+    state.checks.deleted(process, &unstarted);
+    let from = unstarted.allowed_at.unwrap_or(now).max(now);
+    mark(state, process, id, from.plus(KEY_OCCUPIED));
     Ok(())
 }
 
@@ -103,8 +172,11 @@ impl Webhooks for Services {
             if state.records.newer.contains(&webhook.id.task) {
                 return Err(too_new(&webhook.id).into());
             }
-            if let Some((stored, _)) = state.records.webhooks.get(&webhook.id.task) {
+            if let Some((stored, _)) = state.records.direct(webhook.id.task) {
                 return Err(CreateError::Conflict(Box::new(stored.clone())));
+            }
+            if state.records.published.contains_key(&webhook.id.task) {
+                return Err(too_new(&webhook.id).into());
             }
             if let Some(why) = state.records.tombstones.get(&webhook.id.task).copied() {
                 state.note(process, || {
@@ -126,7 +198,10 @@ impl Webhooks for Services {
             if state.records.newer.contains(&task) {
                 return Err(too_new(&id));
             }
-            if let Some((webhook, _)) = state.records.webhooks.get(&task) {
+            if state.records.published.contains_key(&task) {
+                return Err(too_new(&id));
+            }
+            if let Some((webhook, _)) = state.records.direct(task) {
                 return Ok(IdState::Webhook(Box::new(webhook.clone())));
             }
             let why = *state.records.tombstones.entry(task).or_insert(Tombstone::Unused);
