@@ -120,9 +120,10 @@ impl Api {
         process.note(|| format!("returns {status} {body}"));
         let response = ApiResponse { status, body, replayed, process: Arc::clone(&process) };
         world.change(|state| {
-            state.checks.require(response.status != StatusCode::INTERNAL_SERVER_ERROR, || {
-                "the API returned 500".to_owned()
-            });
+            // A secret that somebody has replaced in the store cannot be shown.
+            let is_tampered = !state.checks.published.tampered.is_empty();
+            let failed = response.status == StatusCode::INTERNAL_SERVER_ERROR && !is_tampered;
+            state.checks.require(!failed, || "the API returned 500".to_owned());
         });
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((process, router));
         Some(response)

@@ -81,6 +81,19 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::LateWithoutSlot, 309),
     (Bug::RateNeverDecreases, 1),
     (Bug::ExemptByOldRead, 3125),
+    (Bug::PlanFromNow, 28),
+    (Bug::FanoutLeavesEarly, 28),
+    (Bug::SettleUnconditional, 28),
+    (Bug::SettleIgnoresInFlight, 31),
+    (Bug::AuditIgnoresUnstarted, 28),
+    (Bug::FirstWriteUnconditional, 204),
+    (Bug::MarkerForgotten, 204),
+    (Bug::SettledIgnored, 543),
+    (Bug::MessageDeletedFirst, 47),
+    (Bug::GoneByCache, 124),
+    (Bug::DisabledStillPlanned, 28),
+    (Bug::SealedUnbound, 47),
+    (Bug::TenantByBody, 95),
 ];
 
 /// The planted bugs that were real, and their effects. The simulation or an attack on the release
@@ -236,6 +249,9 @@ fn every_world_does_something() {
             Kind::Limited => " slots up to ",
             Kind::Throttled => "paused until",
             Kind::SharedHosts => "circuit Open",
+            Kind::Fanout => "puts the marker of delivery",
+            Kind::OnOff => "endpoint.deleted",
+            Kind::Tenants => "puts the secret of",
             Kind::Everything => "retry, in_progress -> retrying",
         };
         let seen = ran.iter().flat_map(|ran| &ran.trace).any(|line| line.contains(sign));

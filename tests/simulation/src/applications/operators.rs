@@ -234,7 +234,10 @@ pub(super) fn draw_endpoint(world: &World, application: &ApplicationId) -> Optio
 }
 
 /// A message of this application, and an endpoint of its plan.
-fn draw_message(world: &World, application: &ApplicationId) -> Option<(MessageId, EndpointId)> {
+pub(super) fn draw_message(
+    world: &World,
+    application: &ApplicationId,
+) -> Option<(MessageId, EndpointId)> {
     let mut state = world.state();
     let known = state.checks.published.messages.values();
     let own = known.filter(|ledger| ledger.application == *application && !ledger.plan.is_empty());

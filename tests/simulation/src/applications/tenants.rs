@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use shared::applications::id::ApplicationId;
 
-use super::{Applications, application_id};
+use super::{Applications, application_id, operators::draw_message};
 use crate::{
     callers::{Api, ApiRequest},
     world::World,
@@ -110,17 +110,24 @@ fn draw_request(
     number: u64,
 ) -> (String, Option<serde_json::Value>) {
     let at = if world.below(2) == 0 { own } else { other };
-    let message = |canary: &ApplicationId| json!({"event_type": "user", "payload": {"n": number, "canary": canary}});
-    match world.below(7) {
-        0 | 1 => (format!("/applications/{at}/messages"), Some(message(own))),
-        2 => {
+    let message = |canary: &ApplicationId| {
+        let payload = json!({"n": number, "canary": canary});
+        json!({"event_type": "user", "payload": payload})
+    };
+    // Another tenant's message below the own application, as if its id had leaked.
+    let foreign = draw_message(world, other).map(|(id, endpoint)| (id.delivery(endpoint), id));
+    match (world.below(9), foreign) {
+        (7, Some((_, id))) => (format!("/applications/{own}/messages/{id}?include=payload"), None),
+        (8, Some((id, _))) => (format!("/applications/{own}/deliveries/{id}"), None),
+        (0 | 1, _) => (format!("/applications/{at}/messages"), Some(message(own))),
+        (2, _) => {
             let mut body = message(own);
             body["payload"]["application_id"] = json!(other);
             (format!("/applications/{own}/messages"), Some(body))
         }
-        3 => (format!("/applications/{at}/messages"), None),
-        4 => (format!("/applications/{at}/deliveries"), None),
-        5 => (format!("/applications/{at}/endpoints"), None),
+        (3, _) => (format!("/applications/{at}/messages"), None),
+        (4, _) => (format!("/applications/{at}/deliveries"), None),
+        (5, _) => (format!("/applications/{at}/endpoints"), None),
         _ => ("/webhook-statuses".to_owned(), None),
     }
 }
