@@ -34,7 +34,8 @@ pub(crate) enum Call<'a> {
     Read(&'a WebhookId),
     /// A write that makes the webhook this one.
     Write(&'a Webhook),
-    Claim,
+    /// A claim of this webhook.
+    Claim(&'a WebhookId),
     /// A read of a delivery and its message.
     ReadDelivery,
     /// A read of a message and its deliveries.
@@ -112,7 +113,7 @@ impl Webhooks for Intercepted {
         before: &Webhook,
         after: &Webhook,
     ) -> Result<Content, WriteError> {
-        self.interceptor.before(Call::Claim).await?;
+        self.interceptor.before(Call::Claim(&after.id)).await?;
         self.inner.write_and_open(before, after).await
     }
 

@@ -278,7 +278,7 @@ struct NoTargets;
 impl Interceptor for NoTargets {
     async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
         match call {
-            Call::Read(_) | Call::Write(_) | Call::Claim | Call::Maintain => Ok(()),
+            Call::Read(_) | Call::Write(_) | Call::Claim(_) | Call::Maintain => Ok(()),
             _ => Err(StoreError::Unavailable("on purpose".into())),
         }
     }

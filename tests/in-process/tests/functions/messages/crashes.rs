@@ -125,7 +125,7 @@ struct FailingWrites {
 #[async_trait]
 impl Interceptor for FailingWrites {
     async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
-        let is_write = matches!(call, Call::WriteMessage | Call::Write(_) | Call::Claim);
+        let is_write = matches!(call, Call::WriteMessage | Call::Write(_) | Call::Claim(_));
         if is_write && self.writes.fetch_add(1, Ordering::SeqCst) == self.at {
             return Err(StoreError::Unavailable("a crash".into()));
         }
