@@ -35,6 +35,7 @@ use shared::{
 
 use crate::{
     accept::{IdTaken, Submitted, unknown_outcome},
+    accept_batch::Items,
     app::{App, Call},
     deliveries::{EndpointState, endpoint_state},
     dispatch,
@@ -95,8 +96,8 @@ pub(crate) async fn plan(
     app: &App,
     application: &ApplicationId,
     key: Option<Key>,
-    publications: Vec<Result<Publication, Problem>>,
-) -> Result<(Option<Key>, Vec<Result<PlannedMessage, Problem>>), Problem> {
+    publications: Items<Publication>,
+) -> Result<(Option<Key>, Items<PlannedMessage>), Problem> {
     let valid = publications.iter().filter_map(|publication| publication.as_ref().ok());
     let types: Vec<&EventType> = valid.map(|publication| &publication.event_type).collect();
     let matched = match_all(app, application, &types).await?;
@@ -106,7 +107,7 @@ pub(crate) async fn plan(
         |(application, plans)| (application.keep_unmatched, plans),
     );
     let mut plans = plans.into_iter();
-    let mut planned: Vec<Result<PlannedMessage, Problem>> = publications
+    let mut planned: Items<PlannedMessage> = publications
         .into_iter()
         .map(|publication| {
             let (publication, plan) = (publication?, plans.next().unwrap_or_default());
