@@ -55,11 +55,10 @@ impl Publication {
             reader.error("payload", "is required. It can be any JSON, including null.");
         }
         let payload = checked_payload(context, payload, &mut reader)?;
-        let event_type = given(event_type);
-        if event_type.is_none() {
+        if given(event_type).is_none() {
             reader.error("event_type", "is required.");
         }
-        let event_type = event_type.and_then(|raw| reader.message_type(raw));
+        let event_type = given(event_type).and_then(|raw| reader.message_type(raw));
         let reference = given(reference).and_then(|raw| reader.reference(raw));
         let deliver_at =
             given(deliver_at).and_then(|raw| reader.deliver_at(raw, context.clock.now()));
