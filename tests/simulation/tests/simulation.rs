@@ -88,7 +88,7 @@ const CAUGHT_BY: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::AuditIgnoresUnstarted, 28),
     (Bug::FirstWriteUnconditional, 204),
     (Bug::MarkerForgotten, 204),
-    (Bug::SettledIgnored, 543),
+    (Bug::SettledIgnored, 1612),
     (Bug::MessageDeletedFirst, 47),
     (Bug::GoneByCache, 124),
     (Bug::DisabledStillPlanned, 28),
