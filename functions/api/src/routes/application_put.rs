@@ -29,7 +29,7 @@ use crate::{
     put, path = "/applications/{application_id}", tag = "Applications",
     operation_id = "put_application",
     params(parameters::ApplicationId),
-    request_body = schemas::NewApplication,
+    request_body(content = Option<schemas::NewApplication>),
     responses(
         (status = 200, description = "The application existed and has these settings now.",
             body = ApplicationView<'static>),

@@ -2,7 +2,8 @@
 //! in the log or in the store's bytes.
 
 use std::{
-    fmt, fs,
+    fmt::{self, Write as _},
+    fs,
     sync::{Arc, Mutex},
 };
 
@@ -40,7 +41,7 @@ struct Log(Arc<Mutex<String>>);
 
 impl Visit for Log {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.lock().unwrap().push_str(&format!("{field}={value:?} "));
+        let _ = write!(self.0.lock().unwrap(), "{field}={value:?} ");
     }
 }
 
@@ -95,7 +96,11 @@ fn forms(secret: &str) -> Vec<String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,11 @@ async fn with_acme() -> Stack {
 
 async fn patch(stack: &Stack, path: &str, body: Value) -> Answer {
     operate(stack, Method::PATCH, path, &body).await
+}
+
+async fn count_changes(stack: &Stack) -> usize {
+    let list = get(stack, "/applications/acme/changes").await.json(200);
+    list["items"].as_array().unwrap().len()
 }
 
 fn names(answer: &Answer) -> BTreeSet<String> {
@@ -87,13 +92,11 @@ async fn a_change_keeps_what_it_does_not_name_and_null_removes() {
     for (name, default) in all.iter().zip(defaults) {
         assert_eq!(changed[name], default, "{name}");
     }
-    let changes = get(&stack, "/applications/acme/changes").await.json(200);
-    let before = changes["items"].as_array().unwrap().len();
+    let before = count_changes(&stack).await;
     for same in [json!({}), json!({"enabled": true}), json!({"retry": {}})] {
         assert_eq!(patch(&stack, &path, same).await.json(200)["updated_at"], changed["updated_at"]);
     }
-    let changes = get(&stack, "/applications/acme/changes").await.json(200);
-    assert_eq!(changes["items"].as_array().unwrap().len(), before, "nothing was written");
+    assert_eq!(count_changes(&stack).await, before, "nothing was written");
 }
 
 #[tokio::test]
@@ -302,8 +305,15 @@ async fn concurrent_changes_are_all_made() {
         json!({"enabled": false}),
         json!({"url": "https://receiver.example/other"}),
     ];
+    // All of them compute their change from the same document.
+    stack.faults.take_calls();
+    stack.faults.set("write_application", Fault::Held);
     let patches = changes.iter().map(|change| patch(&stack, &path, change.clone()));
-    for answer in join_all(patches).await {
+    let release = async {
+        stack.faults.called("write_application", changes.len()).await;
+        stack.faults.heal();
+    };
+    for answer in join(join_all(patches), release).await.0 {
         answer.json(200);
     }
     let shown = get(&stack, &path).await.json(200);

@@ -15,7 +15,8 @@ use shared::{
 use super::{headers, nullable};
 
 /// 24 to 64 bytes in padded standard base64.
-const SECRET: &str = "(?:[A-Za-z0-9+/]{4}){8,20}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?";
+const SECRET: &str = "(?:[A-Za-z0-9+/]{4}){8,20}(?:[A-Za-z0-9+/]{4}|\
+    (?:[A-Za-z0-9+/]{4})?[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?";
 
 /// The schema of each type of applications.
 pub(super) fn written() -> Vec<(String, Value)> {
@@ -198,4 +199,26 @@ fn requests() -> Vec<(&'static str, Value)> {
         ("NewKey", object(unknown, &["name", "scopes"], key)),
         ("Nothing", object("No fields.", &[], json!({}))),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use regex::Regex;
+    use shared::applications::secrets::EndpointSecret;
+
+    use super::SECRET;
+
+    #[test]
+    fn the_pattern_of_secrets_is_exact() {
+        let pattern = Regex::new(&format!("^{SECRET}$")).unwrap();
+        for length in 0..100 {
+            let text = STANDARD.encode(vec![0xff; length]);
+            let is_valid = text.parse::<EndpointSecret>().is_ok();
+            assert_eq!(pattern.is_match(&text), is_valid, "{length} bytes");
+        }
+        for text in ["A".repeat(33) + "B==", "A".repeat(34) + "B="] {
+            assert!(!pattern.is_match(&text) && text.parse::<EndpointSecret>().is_err(), "{text}");
+        }
+    }
 }
