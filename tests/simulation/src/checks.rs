@@ -171,7 +171,7 @@ impl Checks {
             || was_relayed
             || webhook.status == Status::Delivered
             || webhook.is_dead_letter()
-            || self.is_held_by_message(id, records);
+            || Self::is_held_by_message(id, records);
         self.require(held, || {
             format!(
                 "the message of {} was acknowledged: {}, and it has no other holder",

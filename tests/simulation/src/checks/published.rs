@@ -293,7 +293,7 @@ impl State {
 
 impl Checks {
     /// Whether the message of a delivery is in the due index.
-    pub(super) fn is_held_by_message(&self, id: &WebhookId, records: &Records) -> bool {
+    pub(super) fn is_held_by_message(id: &WebhookId, records: &Records) -> bool {
         let message = id.endpoint.and_then(|_| records.published.get(&id.task));
         message.is_some_and(|(message, _)| message.is_due())
     }
@@ -307,7 +307,7 @@ impl Checks {
     ) {
         let Some(known) = self.published.delivery(id) else { return };
         let is_open = !known.begun && !known.marked && records.published.contains_key(&id.task);
-        let held = !is_open || was_relayed || self.is_held_by_message(id, records);
+        let held = !is_open || was_relayed || Self::is_held_by_message(id, records);
         self.require(held, || {
             format!("the look at {} was acknowledged, and nothing holds it", short_id(id))
         });

@@ -25,7 +25,7 @@ use crate::{
 /// The record under this task ID is a webhook's.
 fn is_webhook(id: &MessageId) -> StoreError {
     let found = InvalidRecord::TooNew { found: SCHEMA + 1 };
-    StoreError::unreadable(&WebhookId::direct(id.reference.clone(), id.task), found)
+    StoreError::unreadable(WebhookId::direct(id.reference.clone(), id.task), found)
 }
 
 fn create(

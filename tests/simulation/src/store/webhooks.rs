@@ -44,7 +44,7 @@ fn write(
     after: Webhook,
 ) -> Result<Content, WriteError> {
     let Some((stored, content)) = state.records.read(&after.id, process.local_now())? else {
-        return first_write(state, process, revision, after);
+        return first_write(state, process, revision, &after);
     };
     if stored == after {
         state.checks.identical_writes += 1;
@@ -69,7 +69,7 @@ fn first_write(
     state: &mut State,
     process: &Process,
     revision: u64,
-    after: Webhook,
+    after: &Webhook,
 ) -> Result<Content, WriteError> {
     let (now, position) = (process.local_now(), ListPosition::of(&after.id));
     let message_id = after.id.message_id().filter(|_| revision == 0);
@@ -82,18 +82,18 @@ fn first_write(
     if let Some(found) = found {
         state.note(process, || {
             let found = if found == Found::Marker { "a marker" } else { "an expired record" };
-            format!("first write of {} refused by {found}", short(&after))
+            format!("first write of {} refused by {found}", short(after))
         });
         return Err(WriteError::Missing);
     }
     let endpoint = after.id.endpoint;
     let unstarted = endpoint.and_then(|endpoint| Rules::delivery(&message, endpoint));
-    state.delivery_begun(process, &message, unstarted.as_ref(), &after);
+    state.delivery_begun(process, &message, unstarted.as_ref(), after);
     let Some(unstarted) = unstarted else { return Err(WriteError::Missing) };
-    state.note(process, || format!("first writes {}", describe_write(&unstarted, &after)));
-    state.checks.written(process, &unstarted, &after, &state.destinations, &state.records, now);
+    state.note(process, || format!("first writes {}", describe_write(&unstarted, after)));
+    state.checks.written(process, &unstarted, after, &state.destinations, &state.records, now);
     state.records.put(after.clone(), content.clone());
-    state.delivery_written(process, &after);
+    state.delivery_written(process, after);
     Ok(content)
 }
 
