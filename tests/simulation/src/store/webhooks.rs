@@ -28,7 +28,7 @@ impl Services {
     async fn replace(&self, before: &Webhook, after: &Webhook) -> Result<Content, WriteError> {
         let (revision, after) = (before.revision, after.clone());
         let written = self
-            .call("write", move |state, process| write(state, process, revision, after))
+            .call("write", move |state, process| write(state, process, revision, &after))
             .await?;
         if written.is_err() {
             self.0.note_failure();
@@ -41,26 +41,25 @@ fn write(
     state: &mut State,
     process: &Process,
     revision: u64,
-    after: Webhook,
+    after: &Webhook,
 ) -> Result<Content, WriteError> {
     let Some((stored, content)) = state.records.read(&after.id, process.local_now())? else {
-        return first_write(state, process, revision, &after);
+        return first_write(state, process, revision, after);
     };
-    if stored == after {
+    if stored == *after {
         state.checks.identical_writes += 1;
         return Ok(content);
     }
     if stored.revision != revision {
-        state.note(process, || {
-            format!("write of {} refused: the record has changed", short(&after))
-        });
+        state
+            .note(process, || format!("write of {} refused: the record has changed", short(after)));
         return Err(WriteError::Conflict(Box::new(stored)));
     }
-    state.note(process, || format!("writes {}", describe_write(&stored, &after)));
+    state.note(process, || format!("writes {}", describe_write(&stored, after)));
     let now = state.now();
-    state.checks.written(process, &stored, &after, &state.destinations, &state.records, now);
+    state.checks.written(process, &stored, after, &state.destinations, &state.records, now);
     state.records.put(after.clone(), content.clone());
-    state.delivery_written(process, &after);
+    state.delivery_written(process, after);
     Ok(content)
 }
 
