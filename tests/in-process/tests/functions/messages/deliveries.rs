@@ -68,17 +68,46 @@ async fn the_record_in_a_look_saves_the_read() {
     assert_eq!(tenant.endpoints.arrived().len(), 1);
 }
 
-/// Looks at one delivery that several workers receive at once make one attempt.
+/// Holds back the outcome until a claim follows those of the four looks, for at most 200 ms.
+#[derive(Debug, Default)]
+struct HeldOutcome {
+    claims: AtomicUsize,
+}
+
+#[async_trait]
+impl Interceptor for HeldOutcome {
+    async fn before(&self, call: Call<'_>) -> Result<(), StoreError> {
+        match call {
+            Call::Claim(_) => {
+                self.claims.fetch_add(1, Ordering::SeqCst);
+            }
+            Call::Write(webhook) if webhook.status == Status::Delivered => {
+                let waits = 0..200;
+                for _ in waits.take_while(|_| self.claims.load(Ordering::SeqCst) <= 4) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Looks at one delivery that several workers receive at once make one attempt: the first write
+/// takes the vacant key, and the others find its claim.
 #[tokio::test]
 async fn concurrent_looks_at_a_delivery_make_one_attempt() {
-    let tenant = Tenant::new(1).await;
+    let mut tenant = Tenant::new(1).await;
+    let held = Arc::new(HeldOutcome::default());
+    let (inner, interceptor) = (Arc::clone(&tenant.world.context.store), Arc::clone(&held) as _);
+    tenant.world.context.store = Arc::new(Intercepted { inner, interceptor });
     let message = tenant.publish(1).await;
     for _ in 0..4 {
         tenant.send_looks(&message).await;
-        tenant.look_at_delivery(&message, 1).await;
     }
     tenant.world.run_deliver().await;
     assert_eq!(tenant.endpoints.arrived().len(), 1);
+    assert_eq!(held.claims.load(Ordering::SeqCst), 4, "each of them tried");
     tenant.world.clock.advance(Duration::from_secs(361));
     tenant.drain().await;
     assert_eq!(tenant.endpoints.arrived().len(), 1);
