@@ -123,9 +123,10 @@ pub(crate) fn integer(raw: &RawValue) -> Option<u64> {
     value(raw).or_else(|| value(raw).filter(exact).map(|number: f64| number as u64))
 }
 
-/// The fields of a body that may be omitted.
+/// The fields of a body that may be omitted or null.
 pub(crate) fn parse_or_empty(body: &[u8]) -> Result<Fields<'_>, Problem> {
-    parse(if body.is_empty() { b"{}" } else { body }, "must be an object")
+    let is_omitted = matches!(body.trim_ascii(), b"" | b"null");
+    parse(if is_omitted { b"{}" } else { body }, "must be an object")
 }
 
 impl<'a> Fields<'a> {

@@ -220,6 +220,12 @@ async fn enabling_and_disabling_says_who_and_writes_once() {
     assert_eq!(recover.problem(422), ["recover"]);
     let enabled = post(&stack, &format!("{path}/enable"), &Value::Null).await.json(200);
     assert_eq!((&enabled["enabled"], &enabled["disabled"]), (&json!(true), &Value::Null));
+    for omitted in ["", " null ", "{}"] {
+        let request = stack.request(Method::POST, &format!("{path}/enable"));
+        let request = request.header("x-api-key", OPERATOR);
+        let request = request.header("content-type", "application/json").body(omitted);
+        stack.call(request).await.json(200);
+    }
     patch(&stack, &path, json!({"enabled": false})).await.json(200);
     assert_eq!(get(&stack, &path).await.json(200)["disabled"]["why"], "operator");
 }
