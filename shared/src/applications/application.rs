@@ -59,7 +59,7 @@ pub struct Application {
     /// Tokens that were issued earlier are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_not_before: Option<Timestamp>,
-    /// Its keys, at most [`MAX_KEYS`], oldest first.
+    /// Its keys, at most [`MAX_KEYS`](super::keys::MAX_KEYS), oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<StoredKey>,
     /// Its endpoints, at most [`MAX_ENDPOINTS`], oldest first.

@@ -18,7 +18,6 @@ use shared::{
 use tower::ServiceExt;
 
 use crate::{
-    applications,
     destination::HOSTS,
     platform::invoke,
     state::{messages::NEWER, records::short},
@@ -137,9 +136,7 @@ async fn read(response: Response<Body>) -> (StatusCode, Value) {
 }
 
 /// Starts the callers and the operators.
-pub(super) fn start(world: &Arc<World>) {
-    let api = Api::default();
-    applications::start(world, &api);
+pub(super) fn start(world: &Arc<World>, api: &Api) {
     let callers = world.plan.webhooks;
     for number in 0..callers {
         let (world, api) = (Arc::clone(world), api.clone());

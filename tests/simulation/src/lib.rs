@@ -145,7 +145,9 @@ fn run_plan(run: Run, kind: Kind, plan: Plan, chance: Chance) -> RunResult {
 
 async fn simulate(world: Arc<World>, kind: Kind) -> RunResult {
     world.note(&"world", || format!("{}: {:?}", kind.name(), world.plan));
-    callers::start(&world);
+    let api = callers::Api::default();
+    applications::start(&world, &api);
+    callers::start(&world, &api);
     for lane in [Lane::Webhooks, Lane::DeadLetters] {
         tokio::spawn(platform::poll(Arc::clone(&world), lane));
     }
