@@ -81,7 +81,7 @@ function endpointRow(path, endpoint, refresh) {
 function byMessage(deliveries) {
   const messages = new Map();
   for (const delivery of deliveries) {
-    const id = delivery.webhook_id.slice(0, delivery.webhook_id.lastIndexOf('.'));
+    const { message_id: id } = delivery;
     if (!messages.has(id)) messages.set(id, []);
     messages.get(id).push(delivery);
   }
@@ -89,7 +89,7 @@ function byMessage(deliveries) {
 }
 
 /** The status of a delivery, which links to it. */
-const deliveryChip = ({ webhook_id: id, endpoint_id: endpoint, status }) =>
+const deliveryChip = ({ delivery_id: id, endpoint_id: endpoint, status }) =>
   el(
     'a',
     { class: `badge is-${status}`, href: `#/webhook/${encodeURIComponent(id)}`, title: endpoint },

@@ -13,7 +13,7 @@ use harness::{
     binaries::binary,
     habits::{piped, text},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Settings that permit one attempt.
 const ONE_ATTEMPT: [(&str, &str); 2] =
@@ -51,15 +51,25 @@ fn a_receiver_that_refuses_requests_gets_all_webhooks() {
     assert_eq!((count(case, "delivered"), count(case, "dead letters")), (6, 0), "{report:#}");
     assert!(value(case, "requests per webhook") >= 1.0, "{report:#}");
     assert!(value(case, "seconds until the last delivery") >= 1.0, "{report:#}");
-    assert!(report["isolation"].is_null() && report["limit"].is_null(), "{report:#}");
+    assert!(report["isolation"] == json!([]) && report["limit"].is_null(), "{report:#}");
 }
 
 /// The ratio of so few webhooks says nothing, so the exit code may be 1.
 #[test]
 fn healthy_webhooks_beside_a_broken_path_are_all_delivered() {
-    let (exit, report) =
-        traffic(&["isolation", "--seconds", "2", "--pairs", "2", "--rate", "10"], &[]);
-    let result = &report["isolation"];
+    assert_isolated("isolation", "paths");
+}
+
+/// Each of the application's 100 endpoints hangs.
+#[test]
+fn messages_beside_an_application_that_hangs_are_all_delivered() {
+    assert_isolated("applications", "applications");
+}
+
+fn assert_isolated(name: &str, case: &str) {
+    let (exit, report) = traffic(&[name, "--seconds", "2", "--pairs", "2", "--rate", "10"], &[]);
+    let result = &report["isolation"][0];
+    assert_eq!(result["case"], case, "{report:#}");
     assert_eq!(count(result, "healthy webhooks delivered"), 40, "{report:#}");
     let pairs = result["pairs"].as_array().unwrap();
     assert_eq!(pairs.len(), 2, "{report:#}");
