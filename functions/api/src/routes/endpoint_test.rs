@@ -55,8 +55,7 @@ pub(crate) async fn endpoint_test(
     query::none(parts.uri.query())?;
     let (body, _permit) =
         read_json(&app, &call, &parts.headers, body, max_body_bytes(&app)).await?;
-    let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    let fields: Fields<'_> = fields::parse(text, "must be an object")?;
+    let fields: Fields<'_> = fields::parse_or_empty(&body)?;
     let publication = Publication::test(&app.context, &fields)?;
     let endpoint = endpoint.ok_or_else(Problem::no_such_endpoint)?;
     let key = Key::within(application.id(), &parts, &body)?;

@@ -89,7 +89,7 @@ pub(crate) async fn message_resend(
     query::none(parts.uri.query())?;
     let (body, _permit) =
         read_json(&app, &call, &parts.headers, body, max_body_bytes(&app)).await?;
-    let endpoint = read_endpoint(if body.is_empty() { b"{}" } else { &body })?;
+    let endpoint = read_endpoint(&body)?;
     let key = Key::within(application.id(), &parts, &body)?;
     idempotency::once(&app, key, StatusCode::ACCEPTED, async |tried_at| {
         application.document(&app).await?;
@@ -113,7 +113,7 @@ pub(crate) async fn message_resend(
 }
 
 fn read_endpoint(body: &[u8]) -> Result<Option<EndpointId>, Problem> {
-    let fields: Fields<'_> = fields::parse(body, "must be an object")?;
+    let fields: Fields<'_> = fields::parse_or_empty(body)?;
     let mut field_errors = FieldErrors::default();
     let [endpoint] = fields.pick(&FIELDS, "", &mut field_errors);
     let mut refuse = |message: String| {
