@@ -17,11 +17,13 @@
 //! | `platform` | polls the queue, runs the schedule, invokes the functions |
 //! | `callers` | API callers and operators |
 //! | `traffic` | the worlds of traffic control, and their destinations |
+//! | `application_load` | the load of a world with applications |
 //! | `applications` | the worlds of applications, and their callers |
 //! | `checks`, `circuit_checks`, `traffic_checks`, `final_checks` | the checks at every step and at
 //! the end |
 //! | [`search`] | runs many seeds and plants bugs |
 
+mod application_load;
 mod applications;
 mod callers;
 pub mod chance;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::traffic::rate_limit::RateLimit;
 
-use crate::{applications::Applications, chance::Chance};
+use crate::{application_load::Applications, chance::Chance};
 
 /// The host with a configured rate.
 pub(crate) const LIMITED_HOST: &str = "limited.example";

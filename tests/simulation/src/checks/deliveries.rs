@@ -8,7 +8,7 @@ use shared::{
 
 use super::number_in;
 use crate::{
-    applications::canary_in,
+    application_load::canary_in,
     state::{
         records::{short, short_id},
         tracking::Checks,

@@ -18,7 +18,7 @@ use shared::{
 
 use super::number_in;
 use crate::{
-    applications::canary_in,
+    application_load::canary_in,
     state::{
         State,
         published::{DeliveryLedger, Ledger, Published},
