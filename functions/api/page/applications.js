@@ -119,7 +119,7 @@ function applicationView({ id }) {
     ['State', 'state'],
     ['Endpoint', 'what'],
     ['Event types', 'wide'],
-    ['', 'when'],
+    ['Action', 'when'],
   ]);
   const messages = table('Messages, newest first', [
     ['Message', 'what'],
