@@ -160,7 +160,8 @@ async fn measure_run(plan: &Plan, case: Case, is_broken: bool) -> Result<Run, Tr
     let pace = |rate: f64| Pace {
         total: total(rate),
         rate,
-        connections: CONNECTIONS,
+        // The stack closes a connection on which no request comes for a while.
+        connections: CONNECTIONS.min(rate.ceil() as u16),
         limit: Duration::MAX,
     };
     let healthy_pace = pace(plan.rate);
